@@ -1,0 +1,59 @@
+//! What [`std::process::Command`] cannot say without unsafe code.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Kills the program when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, prctl(2)): start
+/// long-lived programs from the main thread only. The kernel forgets the wish when the program changes
+/// its credentials.
+pub fn kill_with_parent(cmd: &mut Command) -> &mut Command {
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe {
+        cmd.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            // The parent may have died before the line above.
+            if nix::unistd::getppid() == parent {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        })
+    }
+}
+
+/// Leaves `fd` open in the program, at its present number, which is returned for the command line. The
+/// descriptor is closed here when the command is dropped.
+pub fn inherit_fd(cmd: &mut Command, fd: OwnedFd) -> i32 {
+    let number = fd.as_raw_fd();
+    // SAFETY: between fork and exec the closure makes one system call on a descriptor that it owns.
+    unsafe {
+        cmd.pre_exec(move || {
+            use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+            fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+    }
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_descriptor_is_open_in_the_program_only() {
+        let (mut r, w) = std::io::pipe().unwrap();
+        let mut cmd = Command::new("sh");
+        let n = inherit_fd(&mut cmd, w.into());
+        kill_with_parent(&mut cmd);
+        assert!(cmd.arg("-c").arg(format!("echo hi >&{n}")).status().unwrap().success());
+        drop(cmd);
+        let mut s = String::new();
+        r.read_to_string(&mut s).unwrap();
+        assert_eq!(s, "hi\n");
+    }
+}

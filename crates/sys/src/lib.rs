@@ -1,0 +1,23 @@
+//! The only crate with unsafe code: system calls that neither std nor nix offers in a safe form.
+//!
+//! Each module is one kernel facility behind a small safe function that cites its man page. Policy
+//! (what to mount, whom to signal, when to give up) lives elsewhere.
+
+pub mod command;
+pub mod fdpass;
+pub mod inherit;
+pub mod mmsg;
+pub mod pidfd;
+#[cfg(feature = "tokio")]
+pub mod readable;
+pub mod rlimit;
+pub mod spawn;
+pub mod tap;
+pub mod xattr;
+
+use std::io;
+
+/// Turns the `-1` of a raw system call into the error that `errno` names.
+fn cvt(ret: libc::c_long) -> io::Result<libc::c_long> {
+    if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}

@@ -1,0 +1,503 @@
+//! Datagrams in batches: recvmmsg(2), sendmmsg(2), and the control messages that go with them.
+//!
+//! * which local address a datagram was sent to, and which one an answer shall leave from:
+//!   `IP_PKTINFO` (ip(7)), `IPV6_PKTINFO` (ipv6(7));
+//! * segment sizes of coalesced datagrams: `UDP_GRO` inwards (Linux 5.0), `UDP_SEGMENT` outwards
+//!   (Linux 4.18), udp(7).
+//!
+//! Header arrays are built on the stack of each call, so nothing here keeps a pointer into itself.
+//! Addresses and control messages are encoded and decoded as bytes by the kernel's layout, which leaves
+//! the calls themselves as the only unsafe part.
+
+use std::io::IoSlice;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use libc::{c_int, mmsghdr};
+use nix::errno::Errno;
+
+/// The most datagrams that one call moves.
+pub const BATCH: usize = 64;
+
+/// Room for one datagram of any size, or for a coalesced run of them (both end at 65,535 bytes).
+const SLOT: usize = 65_536;
+
+/// A socket address as the kernel lays it out (ip(7), ipv6(7)); the longer, IPv6's, is 28 bytes.
+type Name = [u8; 28];
+
+/// Room for the control messages of one datagram: packet info of either family and a segment size.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 128]);
+
+/// A control message's header: length (of the header too), level, type. The kernel's `size_t` length,
+/// whatever the C library declares.
+const CMSG_HEADER: usize = WORD + 8;
+/// What control messages are aligned to (cmsg(3)).
+const WORD: usize = size_of::<usize>();
+
+/// A local address as `IP_PKTINFO` and `IPV6_PKTINFO` report it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// The address that the datagram was sent to; IPv4 seen through an IPv6 socket is v4-mapped.
+    pub addr: IpAddr,
+    /// The interface it came in by; 0 in an outgoing message leaves the choice to routing.
+    pub ifindex: u32,
+}
+
+/// One received datagram, or several of equal size coalesced by `UDP_GRO`.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// The payload.
+    pub data: &'a [u8],
+    /// Who sent it; `None` for an address family that is neither IPv4 nor IPv6.
+    pub from: Option<SocketAddr>,
+    /// Where it was sent to, if the socket has packet info switched on.
+    pub local: Option<Local>,
+    /// The size of each original datagram (the last may be shorter) if the kernel coalesced some.
+    pub segment: Option<usize>,
+}
+
+/// What the kernel filled in for one slot besides the payload.
+#[derive(Clone, Copy)]
+struct Meta {
+    len: usize,
+    from: Option<SocketAddr>,
+    local: Option<Local>,
+    segment: Option<usize>,
+}
+
+/// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used.
+pub struct Receiver {
+    payload: Vec<u8>,
+    names: Box<[Name; BATCH]>,
+    control: Box<[Control; BATCH]>,
+    meta: Vec<Meta>,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("held", &self.meta.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Receiver {
+    /// Reserves the room: 4 MiB of address space, of which memory is used only as datagrams fill it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            payload: vec![0; BATCH * SLOT],
+            names: Box::new([[0; size_of::<Name>()]; BATCH]),
+            control: Box::new([Control([0; 128]); BATCH]),
+            meta: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Receives what is there, up to `max` (and [`BATCH`]) datagrams, without waiting; returns how many.
+    ///
+    /// # Errors
+    /// Those of recvmmsg(2): `EAGAIN` when there is nothing; pending errors of a connected socket, such
+    /// as `ECONNREFUSED`, once each.
+    pub fn recv(&mut self, sock: BorrowedFd<'_>, max: usize) -> nix::Result<usize> {
+        self.meta.clear();
+        let count = max.min(BATCH);
+        let mut iovecs = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
+        let mut headers = [MaybeUninit::<mmsghdr>::uninit(); BATCH];
+        let slots =
+            self.payload.chunks_exact_mut(SLOT).zip(&mut *self.names).zip(&mut *self.control);
+        for (((slot, name), control), (iov, header)) in
+            slots.zip(iovecs.iter_mut().zip(&mut headers)).take(count)
+        {
+            let iov = iov.write(libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT });
+            header.write(build(iov, 1, name, &mut control.0));
+        }
+        // SAFETY: the first `count` headers are initialised and point to memory that this frame or
+        // `self` keeps alive and exclusively borrowed during the call.
+        let n = unsafe {
+            libc::recvmmsg(
+                sock.as_raw_fd(),
+                headers.as_mut_ptr().cast(),
+                vlen(count),
+                flags(libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC),
+                ptr::null_mut(),
+            )
+        };
+        let n = usize::try_from(Errno::result(n)?).unwrap_or(0);
+        for (i, header) in headers.iter().take(n).enumerate() {
+            // SAFETY: the kernel filled the first n ≤ count headers, which were initialised before.
+            let header = unsafe { header.assume_init_ref() };
+            #[allow(clippy::unnecessary_cast, reason = "musl declares this length as 32 bits")]
+            let filled = (header.msg_hdr.msg_controllen as usize).min(size_of::<Control>());
+            let (local, segment) = parse_control(&self.control[i].0[..filled]);
+            self.meta.push(Meta {
+                len: (header.msg_len as usize).min(SLOT),
+                from: parse_name(&self.names[i]),
+                local,
+                segment,
+            });
+        }
+        Ok(n)
+    }
+
+    /// The `index`th datagram of the last [`Self::recv`].
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
+        let meta = self.meta.get(index)?;
+        let data = self.payload.get(index * SLOT..index * SLOT + meta.len)?;
+        Some(Datagram { data, from: meta.from, local: meta.local, segment: meta.segment })
+    }
+
+    /// The datagrams of the last [`Self::recv`], in order.
+    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        (0..self.meta.len()).filter_map(|i| self.get(i))
+    }
+}
+
+/// Where outgoing datagrams go and come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Route {
+    /// The destination; `None` for a connected socket.
+    pub to: Option<SocketAddr>,
+    /// The source address; `None` leaves the choice to routing.
+    pub from: Option<Local>,
+}
+
+/// Sends each slice as one datagram, up to [`BATCH`] of them, all along one route, without waiting.
+/// Returns how many were sent.
+///
+/// # Errors
+/// Those of sendmmsg(2) for the first datagram; a later failure shows as a short count.
+pub fn send_each(
+    sock: BorrowedFd<'_>,
+    datagrams: &[IoSlice<'_>],
+    route: Route,
+) -> nix::Result<usize> {
+    let count = datagrams.len().min(BATCH);
+    let mut envelope = Envelope::new(route, None);
+    let mut headers = [MaybeUninit::<mmsghdr>::uninit(); BATCH];
+    for (slot, datagram) in headers.iter_mut().zip(&datagrams[..count]) {
+        slot.write(envelope.header(std::slice::from_ref(datagram)));
+    }
+    // SAFETY: the first `count` headers are initialised; names, control data and payload that they
+    // point to outlive the call and are only read by it.
+    let n = unsafe {
+        libc::sendmmsg(
+            sock.as_raw_fd(),
+            headers.as_mut_ptr().cast(),
+            vlen(count),
+            flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+        )
+    };
+    Ok(usize::try_from(Errno::result(n)?).unwrap_or(0))
+}
+
+/// Sends the concatenation of `parts` as datagrams of `segment` bytes each (the last may be shorter)
+/// in one pass through the network stack (`UDP_SEGMENT`), without waiting.
+///
+/// # Errors
+/// Those of sendmsg(2); `EINVAL`, `EMSGSIZE`, `EIO` or `EOPNOTSUPP` when the kernel or the device cannot
+/// segment this, in which case nothing was sent and [`send_each`] does it.
+pub fn send_segmented(
+    sock: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    segment: u16,
+    route: Route,
+) -> nix::Result<()> {
+    let mut envelope = Envelope::new(route, Some(segment));
+    let header = envelope.header(parts);
+    // SAFETY: the header's name, control data and payload outlive the call and are only read by it.
+    let n = unsafe {
+        libc::sendmsg(
+            sock.as_raw_fd(),
+            &raw const header.msg_hdr,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    Errno::result(n).map(drop)
+}
+
+/// Bytes written to a TCP socket that its peer has not acknowledged yet (`SIOCOUTQ`, tcp(7)).
+///
+/// # Errors
+/// Those of ioctl(2); `EINVAL` for a listening socket.
+pub fn unacknowledged(sock: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: SIOCOUTQ writes one int to the address it is given. (Its value is TIOCOUTQ's.)
+    let ret = unsafe { libc::ioctl(sock.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(ret)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// recvmmsg(2) and sendmmsg(2) count in unsigned ints.
+fn vlen(count: usize) -> libc::c_uint {
+    libc::c_uint::try_from(count).unwrap_or(0)
+}
+
+/// musl declares the flags of both calls unsigned, glibc signed.
+#[cfg(target_env = "musl")]
+fn flags(bits: c_int) -> libc::c_uint {
+    bits.cast_unsigned()
+}
+
+/// musl declares the flags of both calls unsigned, glibc signed.
+#[cfg(not(target_env = "musl"))]
+fn flags(bits: c_int) -> c_int {
+    bits
+}
+
+/// One header; valid for as long as what it points to.
+fn build(iov: *mut libc::iovec, iovlen: usize, name: &mut [u8], control: &mut [u8]) -> mmsghdr {
+    // SAFETY: both structures are integers and pointers, for which all zeroes is a value; zeroing also
+    // covers the private padding fields that musl has.
+    let mut out: mmsghdr = unsafe { std::mem::zeroed() };
+    out.msg_hdr.msg_iov = iov;
+    out.msg_hdr.msg_iovlen = iovlen as _;
+    if !name.is_empty() {
+        out.msg_hdr.msg_name = name.as_mut_ptr().cast();
+        out.msg_hdr.msg_namelen = libc::socklen_t::try_from(name.len()).unwrap_or(0);
+    }
+    if !control.is_empty() {
+        out.msg_hdr.msg_control = control.as_mut_ptr().cast();
+        out.msg_hdr.msg_controllen = control.len() as _;
+    }
+    out
+}
+
+/// Name and control data shared by every datagram of one call.
+struct Envelope {
+    name: Name,
+    namelen: usize,
+    control: Control,
+    controllen: usize,
+}
+
+impl Envelope {
+    fn new(route: Route, segment: Option<u16>) -> Self {
+        let mut out = Self {
+            name: [0; size_of::<Name>()],
+            namelen: 0,
+            control: Control([0; 128]),
+            controllen: 0,
+        };
+        if let Some(to) = route.to {
+            out.namelen = write_name(&mut out.name, to);
+        }
+        if let Some(segment) = segment {
+            out.push(libc::SOL_UDP, libc::UDP_SEGMENT, &[&segment.to_ne_bytes()]);
+        }
+        match route.from {
+            // struct in_pktinfo: interface, source address, and a destination that sending ignores.
+            Some(Local { addr: IpAddr::V4(addr), ifindex }) => {
+                let value = [&ifindex.to_ne_bytes()[..], &addr.octets(), &[0; 4]];
+                out.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &value);
+            }
+            // struct in6_pktinfo: source address, interface.
+            Some(Local { addr: IpAddr::V6(addr), ifindex }) => {
+                let value = [&addr.octets()[..], &ifindex.to_ne_bytes()];
+                out.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &value);
+            }
+            None => {}
+        }
+        out
+    }
+
+    /// Appends one control message; the two that a call can need are 24 and 40 bytes long.
+    fn push(&mut self, level: c_int, kind: c_int, value: &[&[u8]]) {
+        let len = CMSG_HEADER + value.iter().map(|part| part.len()).sum::<usize>();
+        let mut rest = &mut self.control.0[self.controllen..];
+        let header: [&[u8]; 3] = [&len.to_ne_bytes(), &level.to_ne_bytes(), &kind.to_ne_bytes()];
+        for part in header.iter().chain(value) {
+            let (at, after) = rest.split_at_mut(part.len());
+            at.copy_from_slice(part);
+            rest = after;
+        }
+        self.controllen += len.next_multiple_of(WORD);
+    }
+
+    /// A header for one datagram made of `parts`; valid while `self` and `parts` are.
+    fn header(&mut self, parts: &[IoSlice<'_>]) -> mmsghdr {
+        // IoSlice is guaranteed to have the layout of iovec, and sending only reads through it.
+        let iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
+        let (name, control) =
+            (&mut self.name[..self.namelen], &mut self.control.0[..self.controllen]);
+        build(iov, parts.len(), name, control)
+    }
+}
+
+/// Walks control messages as cmsg(3) describes them.
+fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
+    let (mut local, mut segment) = (None, None);
+    while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
+        let (len, kind) = header.split_at(WORD);
+        let len = usize::from_ne_bytes(len.try_into().unwrap_or_default());
+        let Some(value) = rest.get(CMSG_HEADER..len) else { break };
+        let (level, kind) = kind.split_at(4);
+        match (int(level), int(kind)) {
+            // struct in_pktinfo: interface, our own address (even if this was a broadcast), destination.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) if value.len() >= 12 => {
+                let addr = Ipv4Addr::from(array::<4>(&value[4..8]));
+                local = Some(Local { addr: addr.into(), ifindex: int(value).cast_unsigned() });
+            }
+            // struct in6_pktinfo: destination, interface.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if value.len() >= 20 => {
+                let addr = Ipv6Addr::from(array::<16>(&value[..16]));
+                local =
+                    Some(Local { addr: addr.into(), ifindex: int(&value[16..]).cast_unsigned() });
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) if value.len() >= 4 => {
+                segment = usize::try_from(int(value)).ok().filter(|size| *size > 0);
+            }
+            _ => {}
+        }
+        rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
+    }
+    (local, segment)
+}
+
+/// The first four bytes as a C int.
+fn int(bytes: &[u8]) -> c_int {
+    c_int::from_ne_bytes(array(bytes))
+}
+
+/// The first N bytes, or zeroes if there are fewer.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
+}
+
+fn parse_name(name: &Name) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(array(&name[2..]));
+    match c_int::from(u16::from_ne_bytes(array(name))) {
+        libc::AF_INET => Some(SocketAddr::from((Ipv4Addr::from(array::<4>(&name[4..])), port))),
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(array::<16>(&name[8..]));
+            let scope = u32::from_ne_bytes(array(&name[24..]));
+            // The flow label belongs to the sender's packets, not to ours.
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// Returns the length of the address.
+fn write_name(name: &mut Name, addr: SocketAddr) -> usize {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    name[..2].copy_from_slice(&u16::try_from(family).unwrap_or(0).to_ne_bytes());
+    name[2..4].copy_from_slice(&addr.port().to_be_bytes());
+    match addr {
+        SocketAddr::V4(v4) => {
+            name[4..8].copy_from_slice(&v4.ip().octets());
+            16
+        }
+        SocketAddr::V6(v6) => {
+            name[8..24].copy_from_slice(&v6.ip().octets());
+            name[24..].copy_from_slice(&v6.scope_id().to_ne_bytes());
+            28
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+
+    fn pair(addr: &str) -> (UdpSocket, UdpSocket) {
+        let (a, b) = (UdpSocket::bind(addr).unwrap(), UdpSocket::bind(addr).unwrap());
+        a.connect(b.local_addr().unwrap()).unwrap();
+        (a, b)
+    }
+
+    #[test]
+    fn boundaries_order_and_sender_survive() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let (a, b) = pair(addr);
+            let big = vec![7u8; 65_507];
+            let out: Vec<&[u8]> = vec![b"one", b"", &big, b"four"];
+            let slices: Vec<IoSlice<'_>> = out.iter().map(|d| IoSlice::new(d)).collect();
+            assert_eq!(send_each(a.as_fd(), &slices, Route::default()), Ok(4));
+            let mut rx = Receiver::new();
+            assert_eq!(rx.recv(b.as_fd(), 3), Ok(3));
+            assert!(rx.iter().map(|d| d.data).eq(out[..3].iter().copied()));
+            assert_eq!(rx.get(0).unwrap().from, Some(a.local_addr().unwrap()));
+            assert_eq!(rx.recv(b.as_fd(), BATCH), Ok(1));
+            assert_eq!(rx.get(0).unwrap().data, b"four");
+            assert!(rx.get(1).is_none());
+            assert_eq!(rx.recv(b.as_fd(), BATCH), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+        setsockopt(&server, Ipv4PacketInfo, &true).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 2], server.local_addr().unwrap().port()));
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"hi", to).unwrap();
+        let mut rx = Receiver::new();
+        assert_eq!(rx.recv(server.as_fd(), 1), Ok(1));
+        let got = rx.get(0).unwrap();
+        assert_eq!(got.local.unwrap().addr, to.ip());
+        let route = Route { to: got.from, from: got.local };
+        assert_eq!(send_each(server.as_fd(), &[IoSlice::new(b"ho")], route), Ok(1));
+        let mut buf = [0; 8];
+        assert_eq!(client.recv_from(&mut buf).unwrap(), (2, to));
+    }
+
+    #[test]
+    fn a_dual_stack_socket_answers_both_families() {
+        let server = UdpSocket::bind("[::]:0").unwrap();
+        setsockopt(&server, Ipv6RecvPacketInfo, &true).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let mut rx = Receiver::new();
+        for (from, to) in [("127.0.0.1:0", "127.0.0.3"), ("[::1]:0", "::1")] {
+            let client = UdpSocket::bind(from).unwrap();
+            let to = SocketAddr::new(to.parse().unwrap(), port);
+            client.send_to(b"hi", to).unwrap();
+            assert_eq!(rx.recv(server.as_fd(), 1), Ok(1));
+            let got = rx.get(0).unwrap();
+            assert_eq!(got.local.unwrap().addr.to_canonical(), to.ip());
+            let from = got.local.map(|l| Local { ifindex: 0, ..l });
+            let route = Route { to: got.from, from };
+            assert_eq!(send_segmented(server.as_fd(), &[IoSlice::new(b"abcde")], 2, route), Ok(()));
+            let mut buf = [0; 8];
+            for want in [&b"ab"[..], b"cd", b"e"] {
+                let (n, peer) = client.recv_from(&mut buf).unwrap();
+                assert_eq!((&buf[..n], peer), (want, to));
+            }
+        }
+    }
+
+    #[test]
+    fn coalesced_runs_name_their_segment_size() {
+        let (a, b) = pair("127.0.0.1:0");
+        setsockopt(&b, UdpGroSegment, &true).unwrap();
+        let parts = [IoSlice::new(b"abc"), IoSlice::new(b"def"), IoSlice::new(b"g")];
+        assert_eq!(send_segmented(a.as_fd(), &parts, 3, Route::default()), Ok(()));
+        let mut rx = Receiver::new();
+        assert_eq!(rx.recv(b.as_fd(), BATCH), Ok(1));
+        let got = rx.get(0).unwrap();
+        assert_eq!((got.data, got.segment), (&b"abcdefg"[..], Some(3)));
+    }
+
+    #[test]
+    fn refusal_is_reported_once() {
+        let (a, b) = pair("127.0.0.1:0");
+        drop(b);
+        a.send(b"x").unwrap();
+        let mut rx = Receiver::new();
+        assert_eq!(rx.recv(a.as_fd(), BATCH), Err(Errno::ECONNREFUSED));
+        assert_eq!(rx.recv(a.as_fd(), BATCH), Err(Errno::EAGAIN));
+    }
+}

@@ -1,0 +1,367 @@
+//! Making processes with clone3(2): the namespaced child, and the target that it runs.
+//!
+//! # Theory of operation
+//! std's `Command` can neither create namespaces nor hold the child back until its id maps are written,
+//! and its `pre_exec` hangs when the closure waits for its own parent. So the clone is made here. All
+//! memory that the new process needs is prepared before; between clone and exec it makes raw system
+//! calls only: it may be a copy of one thread of a threaded program, whose allocator lock another thread
+//! holds for ever. One exec follows at once, so libc's stale idea of its thread id never matters.
+//!
+//! ```text
+//!   parent                         new process
+//!   clone3 ─────────────────────►  die with the parent; be dumpable (newuidmap checks who owns /proc/PID)
+//!   write the id maps              read(gate): a byte opens it, EOF means that the parent has died
+//!   open(gate) ──────────────────► become uid 0, gid 0; die with the parent (forgotten by the line before)
+//!   read(status): EOF = exec'ed ◄─ execve, or write errno and exit
+//! ```
+
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::unistd::Pid;
+
+use crate::pidfd::PidFd;
+use crate::rlimit::Nofile;
+
+/// What is needed to start a program. Everything is NUL-terminated and allocated beforehand.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The file to execute, an absolute path.
+    pub program: CString,
+    /// The argument vector, `argv[0]` included.
+    pub argv: Vec<CString>,
+    /// The whole environment, `NAME=value` each.
+    pub env: Vec<CString>,
+    /// Descriptors that stay open over the exec, at their numbers.
+    pub keep: Vec<RawFd>,
+    /// Make the program the leader of a new session (setsid(2)).
+    pub new_session: bool,
+    /// Unblock all signals and give SIGPIPE its default action back.
+    pub reset_signals: bool,
+    /// The limit of open files to set.
+    pub nofile: Option<Nofile>,
+    /// Add `LISTEN_PID=` with the new process's own number to the environment (sd_listen_fds(3)).
+    pub listen_pid: bool,
+}
+
+/// A process that waits for its id maps.
+#[derive(Debug)]
+pub struct Gated {
+    /// The process.
+    pub process: PidFd,
+    gate: io::PipeWriter,
+    status: io::PipeReader,
+}
+
+impl Gated {
+    /// Lets the process become root of its user namespace and execute the program.
+    ///
+    /// # Errors
+    /// What setresuid(2) or execve(2) said in the new process, or `EPIPE` when it is dead.
+    pub fn open(mut self) -> io::Result<PidFd> {
+        self.gate.write_all(b"g").map_err(|_| io::Error::from_raw_os_error(libc::EPIPE))?;
+        drop(self.gate);
+        exec_result(self.status)?;
+        Ok(self.process)
+    }
+}
+
+/// Starts a program in new namespaces (`CLONE_NEWUSER` and others) behind a gate. SIGKILL reaches it when
+/// the calling *thread* ends.
+///
+/// # Errors
+/// Those of clone3(2): `EPERM`, `EACCES`, `ENOSPC` and `EUSERS` mean that the system does not allow user
+/// namespaces, or no more of them. `EBUSY` when this process has more than one thread.
+pub fn namespaced(plan: &Plan, namespaces: nix::sched::CloneFlags) -> io::Result<Gated> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let (gate_r, gate) = io::pipe()?;
+    let (status, status_w) = io::pipe()?;
+    let mut raw = Raw::new(plan)?;
+    let flags = u64::try_from(namespaces.bits()).map_err(io::Error::other)?;
+    let gate_fds = Some((gate_r.as_raw_fd(), gate.as_raw_fd()));
+    let process = start(flags, &mut raw, gate_fds, status_w.as_raw_fd())?;
+    Ok(Gated { process, gate, status })
+}
+
+/// Starts a program in our namespaces. SIGKILL reaches it when the calling *thread* ends.
+///
+/// # Errors
+/// Those of clone3(2) and execve(2).
+pub fn program(plan: &Plan) -> io::Result<PidFd> {
+    let (status, status_w) = io::pipe()?;
+    let mut raw = Raw::new(plan)?;
+    let process = start(0, &mut raw, None, status_w.as_raw_fd())?;
+    drop(status_w);
+    match exec_result(status) {
+        Ok(()) => Ok(process),
+        Err(e) => {
+            nix::sys::wait::waitpid(process.pid(), None).ok();
+            Err(e)
+        }
+    }
+}
+
+/// EOF means that the exec closed the other end; otherwise the process left its errno.
+fn exec_result(mut status: io::PipeReader) -> io::Result<()> {
+    let mut errno = [0u8; 4];
+    match status.read(&mut errno)? {
+        4 => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+        _ => Ok(()),
+    }
+}
+
+/// `LISTEN_PID=` and room for the digits of a pid (at most 2^22, proc_sys_kernel(5)) and NUL.
+const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+
+/// The plan as the kernel wants it.
+struct Raw<'a> {
+    plan: &'a Plan,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    listen_pid: Box<[u8; 24]>,
+}
+
+impl<'a> Raw<'a> {
+    fn new(plan: &'a Plan) -> io::Result<Self> {
+        if plan.argv.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut listen_pid = Box::new([0u8; 24]);
+        listen_pid[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+        let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
+        let (mut argv, mut env) = (pointers(&plan.argv), pointers(&plan.env));
+        if plan.listen_pid {
+            env.push(listen_pid.as_ptr().cast());
+        }
+        argv.push(std::ptr::null());
+        env.push(std::ptr::null());
+        Ok(Self { plan, argv, env, listen_pid })
+    }
+}
+
+fn start(
+    namespaces: u64,
+    raw: &mut Raw<'_>,
+    gate: Option<(RawFd, RawFd)>,
+    status: RawFd,
+) -> io::Result<PidFd> {
+    // Signals must not run a handler of ours in the copy.
+    let old = block_all()?;
+    let cloned = clone_process(namespaces);
+    if let Ok((0, _)) = cloned {
+        // SAFETY: this is the new process; everything that `raw` points to was copied with it.
+        unsafe { in_child(raw, gate, status, &old) }
+    }
+    restore(&old)?;
+    let (pid, fd) = cloned?;
+    // SAFETY: CLONE_PIDFD has just installed it (close-on-exec); nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(PidFd::from_clone(fd, Pid::from_raw(pid)))
+}
+
+fn block_all() -> io::Result<libc::sigset_t> {
+    // SAFETY: a sigset is plain data; sigfillset below initialises it.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let mut old = all;
+    // SAFETY: the pointer is to a live sigset.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: both pointers are to live sigsets.
+    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
+    if err == 0 { Ok(old) } else { Err(io::Error::from_raw_os_error(err)) }
+}
+
+fn restore(old: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the pointer is to a live sigset; the old set is not asked for.
+    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, std::ptr::null_mut()) };
+    if err == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(err)) }
+}
+
+/// clone3(2) without shared memory, like fork(2). Where a seccomp filter hides clone3 behind `ENOSYS`
+/// (container engines do), the older clone(2) serves: same flags, the exit signal in the low byte.
+fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
+    let flags = namespaces | u64::try_from(libc::CLONE_PIDFD).map_err(io::Error::other)?;
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is a value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    args.exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: without CLONE_VM this is fork(2): the child runs on a copy of our memory. The caller makes
+    // it go on with raw system calls only. The kernel writes to `pidfd`, which is live.
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    let pid = match crate::cvt(ret) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            let flags = flags | u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
+            crate::cvt(legacy_clone(flags, &raw mut pidfd))?
+        }
+        other => other?,
+    };
+    Ok((libc::pid_t::try_from(pid).map_err(io::Error::other)?, pidfd))
+}
+
+/// The argument order differs on s390x (clone(2), "C library/kernel differences").
+fn legacy_clone(flags: u64, pidfd: *mut libc::c_int) -> libc::c_long {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as in `clone_process`; a null stack means a copy of ours.
+    return unsafe { libc::syscall(libc::SYS_clone, none, flags, pidfd, none, none) };
+    #[cfg(not(target_arch = "s390x"))]
+    // SAFETY: as in `clone_process`; a null stack means a copy of ours.
+    return unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none) };
+}
+
+/// Everything between clone and exec.
+///
+/// # Safety
+/// Only in a process that clone has just made.
+#[allow(clippy::multiple_unsafe_ops_per_block, reason = "one sequence of raw system calls")]
+unsafe fn in_child(
+    raw: &mut Raw<'_>,
+    gate: Option<(RawFd, RawFd)>,
+    status: RawFd,
+    old: &libc::sigset_t,
+) -> ! {
+    // SAFETY: raw system calls on memory that was prepared before the clone.
+    unsafe {
+        let err = until_exec(raw, gate, old);
+        let bytes = err.to_ne_bytes();
+        libc::syscall(libc::SYS_write, status, bytes.as_ptr(), bytes.len());
+        loop {
+            libc::syscall(libc::SYS_exit_group, 127);
+        }
+    }
+}
+
+/// Returns the errno of the step that failed.
+///
+/// # Safety
+/// As for [`in_child`].
+#[allow(clippy::multiple_unsafe_ops_per_block, reason = "one sequence of raw system calls")]
+unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc::sigset_t) -> i32 {
+    // SAFETY: raw system calls on memory that was prepared before the clone; a failure that matters is
+    // returned at once, while errno still belongs to it.
+    unsafe {
+        let errno = || *libc::__errno_location();
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if let Some((gate_r, gate_w)) = gate {
+            libc::syscall(libc::SYS_close, gate_w);
+            // With file capabilities on our binary this process is not dumpable, and /proc/PID would
+            // belong to root: newuidmap would refuse.
+            libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            let mut byte = 0u8;
+            if libc::syscall(libc::SYS_read, gate_r, &raw mut byte, 1usize) != 1 {
+                return libc::EPIPE;
+            }
+            if libc::syscall(libc::SYS_setresgid, 0, 0, 0) == -1
+                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) == -1
+            {
+                return errno();
+            }
+            libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        }
+        if raw.plan.new_session && libc::syscall(libc::SYS_setsid) == -1 {
+            return errno();
+        }
+        for &fd in &raw.plan.keep {
+            if libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) == -1 {
+                return errno();
+            }
+        }
+        if let Some(limit) = raw.plan.nofile {
+            let rlimit = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+            let none = std::ptr::null_mut::<libc::rlimit64>();
+            libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const rlimit, none);
+        }
+        if raw.plan.listen_pid {
+            write_pid(&mut raw.listen_pid[LISTEN_PID.len()..], libc::syscall(libc::SYS_getpid));
+        }
+        let mut mask = *old;
+        if raw.plan.reset_signals {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::sigemptyset(&raw mut mask);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        libc::syscall(
+            libc::SYS_execve,
+            raw.plan.program.as_ptr(),
+            raw.argv.as_ptr(),
+            raw.env.as_ptr(),
+        );
+        errno()
+    }
+}
+
+/// Decimal digits and NUL, without the allocator.
+fn write_pid(to: &mut [u8], pid: libc::c_long) {
+    let mut digits = [0u8; 12];
+    let (mut rest, mut n) = (pid.unsigned_abs(), 0);
+    loop {
+        digits[n] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        n += 1;
+        if rest == 0 || n == digits.len() {
+            break;
+        }
+    }
+    for (i, slot) in to.iter_mut().take(n).enumerate() {
+        *slot = digits[n - 1 - i];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    fn c(s: &str) -> CString {
+        CString::new(s).unwrap()
+    }
+
+    fn shell(script: &str) -> Plan {
+        Plan {
+            program: c("/bin/sh"),
+            argv: vec![c("sh"), c("-c"), c(script)],
+            env: vec![c("PATH=/usr/bin:/bin")],
+            reset_signals: true,
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_program_runs_with_its_own_pid_in_listen_pid() {
+        let plan = Plan { listen_pid: true, ..shell("test \"$LISTEN_PID\" = $$ && exit 42") };
+        let p = program(&plan).unwrap();
+        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 42)));
+    }
+
+    #[test]
+    fn an_exec_that_fails_says_why() {
+        let plan = Plan { program: c("/nonexistent/x"), ..shell("") };
+        assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        let plan = Plan { program: c("/etc/passwd"), ..shell("") };
+        assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn signals_are_reset_and_files_limited() {
+        let nofile = Nofile { soft: 77, hard: 80 };
+        let script =
+            "test $(ulimit -n) = 77 && grep -q '^SigBlk:.0000000000000000' /proc/self/status";
+        let plan = Plan { nofile: Some(nofile), ..shell(script) };
+        let p = program(&plan).unwrap();
+        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 0)));
+    }
+
+    #[test]
+    fn pid_digits() {
+        let mut buf = *b"............";
+        write_pid(&mut buf, 4_194_304);
+        assert_eq!(&buf[..7], b"4194304");
+        write_pid(&mut buf, 7);
+        assert_eq!(buf[0], b'7');
+    }
+}

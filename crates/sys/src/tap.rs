@@ -1,0 +1,48 @@
+//! TAP devices (`/dev/net/tun`, Documentation/networking/tuntap.rst in the kernel tree).
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+/// From linux/if_tun.h; libc has it as a C int, `TUNSETIFF` wants a short.
+const IFF_TAP: libc::c_short = 0x0002;
+const IFF_NO_PI: libc::c_short = 0x1000;
+/// Private to this file: the macros of nix take no doc comments, and their functions are `pub`.
+mod ioctl {
+    nix::ioctl_write_ptr_bad!(
+        tun_set_iff,
+        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
+    nix::ioctl_write_int_bad!(
+        tun_set_persist,
+        nix::request_code_write!(b'T', 203, size_of::<libc::c_int>())
+    );
+}
+
+/// Creates a TAP interface in the network namespace of the calling thread that stays when its last user
+/// goes, so that a helper that died can be replaced without losing addresses and routes. An existing
+/// interface of that name is opened. The frames carry no packet information header.
+///
+/// # Errors
+/// `ENOENT` or `EACCES` on the device node (module `tun`, its mode), `EPERM` without `CAP_NET_ADMIN`,
+/// `EBUSY` when the name is another kind of interface or in use, `EINVAL` for a name over 15 bytes.
+pub fn create(device: &Path, name: &str) -> io::Result<OwnedFd> {
+    let bytes = name.as_bytes();
+    // SAFETY: ifreq is plain data for which all zeroes is a value.
+    let mut req: libc::ifreq = unsafe { std::mem::zeroed() };
+    if bytes.is_empty() || bytes.len() >= req.ifr_name.len() || bytes.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (to, from) in req.ifr_name.iter_mut().zip(bytes) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    req.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI;
+    let file = OpenOptions::new().read(true).write(true).open(device)?;
+    // SAFETY: the pointer is to a live ifreq, which TUNSETIFF reads and writes.
+    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const req) }?;
+    // SAFETY: TUNSETPERSIST takes an integer.
+    unsafe { ioctl::tun_set_persist(file.as_raw_fd(), 1) }?;
+    Ok(file.into())
+}
