@@ -1,0 +1,26 @@
+//! The world around the process, read once into plain data: variables, directories, users, programs.
+//!
+//! # Theory of operation
+//!
+//! A program takes one [`Env`] snapshot at its start and passes it down; nothing in the project calls `set_var` or
+//! reads a variable later, so a situation can be a value in a test. Every variable name is a documented constant in
+//! [`vars`].
+//!
+//! Users are looked up without libc ([`user`]): a static binary must not load the host's NSS modules. `/etc/passwd`
+//! comes first, then the program `getent`, which knows LDAP, SSSD and homed users, then `$USER` and `$HOME`.
+//!
+//! External programs run through [`helper`]: captured output, a time limit, no thread.
+
+pub mod dirs;
+pub mod helper;
+pub mod path;
+pub mod rootlesskit;
+pub mod shellwords;
+mod snapshot;
+pub mod user;
+pub mod vars;
+
+pub use snapshot::{Env, VarError};
+
+#[cfg(test)]
+mod testing;

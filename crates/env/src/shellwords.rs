@@ -1,0 +1,183 @@
+//! Words of `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS` and `DOCKERD`.
+//!
+//! The shell script that these variables come from expanded them unquoted: whitespace separated words, quotes were
+//! literal, and `*` matched files of the working directory. Values without quotes and backslashes, which is all that
+//! ever worked, mean the same here. In addition words may be quoted as in sh(1):
+//!
+//! - `'…'` is literal,
+//! - `"…"` is literal except that a backslash escapes `"`, `\`, `$`, `` ` `` and removes a line break,
+//! - elsewhere a backslash makes the next character literal and removes a line break.
+//!
+//! Nothing is expanded: no globs, no `$NAME`, no `~`, no comments.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+/// Text that ends inside of a quotation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// A quote is opened and never closed.
+    #[error(
+        "`{text}`: the {quote} quote is never closed\nhint: close it, or write \\{quote} for a literal {quote}"
+    )]
+    OpenQuote {
+        /// The whole text.
+        text: String,
+        /// `'` or `"`.
+        quote: char,
+    },
+    /// The text ends with a backslash.
+    #[error(
+        "`{text}`: nothing follows the last backslash\nhint: write \\\\ for a literal backslash"
+    )]
+    TrailingBackslash {
+        /// The whole text.
+        text: String,
+    },
+}
+
+/// Splits `text` into words.
+///
+/// ```
+/// let words = env::shellwords::split("--mtu=1400  -p '0.0.0.0:80:80/tcp'".as_ref()).unwrap();
+/// assert_eq!(words, ["--mtu=1400", "-p", "0.0.0.0:80:80/tcp"]);
+/// ```
+///
+/// # Errors
+/// A quote is not closed or the text ends with a backslash.
+pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
+    let mut words = Vec::new();
+    // None between words; quotes start a word even when they are empty.
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = text.as_bytes().iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b' ' | b'\t' | b'\n' => words.extend(word.take()),
+            b'\'' => quoted(&mut bytes, b'\'', word.get_or_insert_default(), text)?,
+            b'"' => quoted(&mut bytes, b'"', word.get_or_insert_default(), text)?,
+            b'\\' => match bytes.next() {
+                Some(b'\n') => {}
+                Some(next) => word.get_or_insert_default().push(next),
+                None => {
+                    return Err(SplitError::TrailingBackslash {
+                        text: text.to_string_lossy().into_owned(),
+                    });
+                }
+            },
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    Ok(words.into_iter().map(OsString::from_vec).collect())
+}
+
+/// Whether `text` has quotes or backslashes, which the shell script took literally. Callers may want to mention it.
+#[must_use]
+pub fn has_quoting(text: &OsStr) -> bool {
+    text.as_bytes().iter().any(|byte| matches!(byte, b'\'' | b'"' | b'\\'))
+}
+
+fn quoted(
+    bytes: &mut impl Iterator<Item = u8>,
+    quote: u8,
+    word: &mut Vec<u8>,
+    text: &OsStr,
+) -> Result<(), SplitError> {
+    while let Some(byte) = bytes.next() {
+        if byte == quote {
+            return Ok(());
+        }
+        if byte != b'\\' || quote == b'\'' {
+            word.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'\n') => {}
+            Some(next @ (b'"' | b'\\' | b'$' | b'`')) => word.push(next),
+            Some(next) => word.extend([b'\\', next]),
+            None => break,
+        }
+    }
+    Err(SplitError::OpenQuote {
+        text: text.to_string_lossy().into_owned(),
+        quote: char::from(quote),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(text: &str) -> Vec<String> {
+        let words = split(OsStr::new(text)).unwrap();
+        words.into_iter().map(|word| word.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn f051_flags_without_quotes_split_as_the_shell_did() {
+        assert_eq!(
+            words("-p 0.0.0.0:2376:2376/tcp --debug"),
+            ["-p", "0.0.0.0:2376:2376/tcp", "--debug"]
+        );
+        assert_eq!(words(" \t a\n\nb "), ["a", "b"]);
+        assert_eq!(words("*.txt $HOME ~ # x"), ["*.txt", "$HOME", "~", "#", "x"]);
+        assert!(words("").is_empty());
+        assert!(words(" \n").is_empty());
+    }
+
+    #[test]
+    fn quotes_and_backslashes_keep_spaces_together() {
+        assert_eq!(
+            words(r#"--state-dir='/run/my dir' a"b c"d"#),
+            ["--state-dir=/run/my dir", "ab cd"]
+        );
+        assert_eq!(words(r#"a\ b "x\"y" "\n" '\n'"#), ["a b", "x\"y", "\\n", "\\n"]);
+        assert_eq!(words("'' \"\" x"), ["", "", "x"]);
+        assert_eq!(words("a\\\nb \"c\\\nd\""), ["ab", "cd"]);
+        assert!(has_quoting(OsStr::new("a'b'")));
+        assert!(!has_quoting(OsStr::new("a b")));
+    }
+
+    #[test]
+    fn unfinished_quoting_is_an_error_with_a_remedy() {
+        for (text, part) in [
+            ("it's", "the ' quote"),
+            ("a \"b", "the \" quote"),
+            ("\"a\\", "the \" quote"),
+            ("a\\", "backslash"),
+        ] {
+            let error = split(OsStr::new(text)).unwrap_err().to_string();
+            assert!(
+                error.contains(part) && error.contains(text) && error.contains("hint: "),
+                "{error}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_any_words_brings_them_back(list in proptest::collection::vec(any::<Vec<u8>>(), 0..6)) {
+            let mut text = Vec::new();
+            for word in &list {
+                text.push(b' ');
+                text.push(b'\'');
+                for byte in word {
+                    if *byte == b'\'' { text.extend(b"'\\''") } else { text.push(*byte) }
+                }
+                text.push(b'\'');
+            }
+            let expected: Vec<OsString> = list.into_iter().map(OsString::from_vec).collect();
+            prop_assert_eq!(split(OsStr::from_bytes(&text)).unwrap(), expected);
+        }
+
+        #[test]
+        fn never_panics_and_plain_text_splits_at_whitespace(text: String) {
+            let result = split(OsStr::new(&text));
+            if !has_quoting(OsStr::new(&text)) {
+                let expected: Vec<OsString> = text.split([' ', '\t', '\n']).filter(|w| !w.is_empty()).map(OsString::from).collect();
+                prop_assert_eq!(result.unwrap(), expected);
+            }
+        }
+    }
+}
