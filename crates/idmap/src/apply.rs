@@ -1,0 +1,188 @@
+//! newuidmap(1) and newgidmap(1).
+//!
+//! The maps are independent of each other, so both programs are started before either is waited for: their start is most
+//! of what they cost. They are run for privileges we do not have; a map is never written directly.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use env::Env;
+use env::helper::{Helper, HelperError};
+use nix::unistd::Pid;
+
+use crate::Kind;
+use crate::diagnose::{self, Facts};
+use crate::map::Maps;
+
+/// They take milliseconds, unless an NSS module asks a server.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A map that was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The program is not there.
+    #[error("{tool} is not an executable program in PATH\nhint: {hint}")]
+    Missing {
+        /// `newuidmap` or `newgidmap`.
+        tool: &'static str,
+        /// How to install it here.
+        hint: &'static str,
+    },
+    /// The program could not be run, or took too long.
+    #[error(transparent)]
+    Run(#[from] HelperError),
+    /// The program refused.
+    #[error("`{command_line}` failed ({status}): {output}\nhint: {hint}")]
+    Refused {
+        /// Program and arguments.
+        command_line: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        output: String,
+        /// The most likely remedy.
+        hint: String,
+    },
+}
+
+/// Writes both maps of the user namespace that process `pid` is in. `root` is `/` outside of tests; only messages depend
+/// on it.
+///
+/// # Errors
+/// A program is missing, takes longer than 10 s, or refuses. The error is about the user ids if both fail.
+pub fn apply(pid: Pid, maps: &Maps, env: &Env, root: &Path) -> Result<(), MapError> {
+    let uid = Run::start(Kind::Uid, pid, maps, env, root)?;
+    let gid = Run::start(Kind::Gid, pid, maps, env, root)?;
+    uid.finish(root)?;
+    gid.finish(root)
+}
+
+/// One running tool.
+struct Run {
+    kind: Kind,
+    tool: PathBuf,
+    helper: Helper,
+}
+
+impl Run {
+    fn start(kind: Kind, pid: Pid, maps: &Maps, env: &Env, root: &Path) -> Result<Run, MapError> {
+        let Some(tool) = env.find_program(kind.tool()) else {
+            return Err(MapError::Missing {
+                tool: kind.tool(),
+                hint: diagnose::install_hint(&os_release(root)),
+            });
+        };
+        let mut args = vec![pid.to_string()];
+        for line in maps.of(kind) {
+            args.extend(
+                [line.container_id(), line.host_id(), line.size()].map(|number| number.to_string()),
+            );
+        }
+        let helper = Helper::start(&tool, &args, env, LIMIT)?;
+        Ok(Run { kind, tool, helper })
+    }
+
+    fn finish(self, root: &Path) -> Result<(), MapError> {
+        let command_line = self.helper.command_line().to_owned();
+        let output = self.helper.finish()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = output.text();
+        let hint = diagnose::hint(self.kind, &self.tool, &text, Facts::gather(root, &self.tool));
+        Err(MapError::Refused { command_line, status: output.status, output: text, hint })
+    }
+}
+
+/// The text of os-release(5), or nothing.
+fn os_release(root: &Path) -> String {
+    let texts =
+        ["etc/os-release", "usr/lib/os-release"].map(|file| fs::read_to_string(root.join(file)));
+    texts.into_iter().find_map(Result::ok).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Range, map, testing};
+    use env::vars;
+
+    fn maps() -> Maps {
+        let range = |start| [Range::new(start, 65536).unwrap()];
+        map::build(1000, 100, &range(100_000), &range(200_000))
+    }
+
+    /// A root with an os-release and these tools in `bin`.
+    fn root(tools: &[(&str, &str)]) -> (tempfile::TempDir, Env) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("etc")).unwrap();
+        fs::write(dir.path().join("etc/os-release"), "ID=alpine\n").unwrap();
+        for (name, body) in tools {
+            testing::script(dir.path(), name, body);
+        }
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        let env = [(vars::PATH, path)].into_iter().collect();
+        (dir, env)
+    }
+
+    fn run(dir: &tempfile::TempDir, env: &Env) -> Result<(), MapError> {
+        apply(Pid::from_raw(4242), &maps(), env, dir.path())
+    }
+
+    #[test]
+    fn both_tools_get_their_map() {
+        let _lock = testing::lock();
+        let log = r#"echo "$*" > "${0%/*}/${0##*/}.log""#;
+        let (dir, env) = root(&[("newuidmap", log), ("newgidmap", log)]);
+        run(&dir, &env).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("newuidmap.log"), "4242 0 1000 1 1 100000 65536\n");
+        assert_eq!(read("newgidmap.log"), "4242 0 100 1 1 200000 65536\n");
+    }
+
+    #[test]
+    fn both_tools_run_at_the_same_time() {
+        let _lock = testing::lock();
+        // Each waits for a sign of the other.
+        let meet = r#"d=${0%/*}; : > "$d/met-${0##*/}"; i=0
+            while [ ! -e "$d/met-newuidmap" ] || [ ! -e "$d/met-newgidmap" ]; do
+                i=$((i+1)); [ $i -lt 400 ] || exit 1; sleep 0.02
+            done"#;
+        let (dir, env) = root(&[("newuidmap", meet), ("newgidmap", meet)]);
+        run(&dir, &env).unwrap();
+    }
+
+    #[test]
+    fn f003_a_missing_tool_names_the_package_of_the_distribution() {
+        let (dir, mut env) = root(&[]);
+        env.set(vars::PATH, dir.path());
+        let error = run(&dir, &env).unwrap_err().to_string();
+        assert!(
+            error.starts_with("newuidmap is not") && error.contains("apk add shadow-subids"),
+            "{error}"
+        );
+        fs::remove_file(dir.path().join("etc/os-release")).unwrap();
+        assert!(run(&dir, &env).unwrap_err().to_string().contains("install the package"));
+    }
+
+    #[test]
+    fn a_refusal_shows_command_output_and_remedy() {
+        let _lock = testing::lock();
+        let refuse =
+            "echo 'newgidmap: gid range [1-65537) -> [200000-265536) not allowed' >&2; exit 1";
+        let (dir, env) = root(&[("newuidmap", "exit 0"), ("newgidmap", refuse)]);
+        let error = run(&dir, &env).unwrap_err().to_string();
+        assert!(
+            error.contains("newgidmap 4242 0 100 1 1 200000 65536` failed (exit status: 1)"),
+            "{error}"
+        );
+        assert!(
+            error.contains("not allowed")
+                && error.contains("\nhint: ")
+                && error.contains("/etc/subgid"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! `/etc/subuid` and `/etc/subgid` (subuid(5), subgid(5)).
+//!
+//! Lines are `<user name or decimal uid>:<first id>:<number of ids>`; the first field is the *user* in `/etc/subgid` as
+//! well. Blank lines and lines that start with `#` are skipped. A line that is malformed stops only the user it is about:
+//! RootlessKit in Go lets a slip in somebody else's line stop everybody.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use env::user::User;
+
+use crate::{Kind, Range};
+
+/// Ids that a rootless Docker is expected to have, so that every id a usual image uses is there.
+pub const USUAL_COUNT: u32 = 65536;
+
+/// Where useradd(8) starts to give out subordinate ids (`SUB_UID_MIN`, login.defs(5)).
+const FIRST_GIVEN_OUT: u32 = 100_000;
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SubidFileError {
+    /// The user's own line makes no sense.
+    #[error(
+        "{}:{line}: `{text}`: {reason}\nhint: as root, correct the line to USER:START:COUNT, for instance `{owner}:100000:65536`",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// The line.
+        text: String,
+        /// What is wrong.
+        reason: String,
+        /// First field of the line.
+        owner: String,
+    },
+    /// The file exists and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The ranges of `user` in `<root>/etc/subuid` or `subgid`, in the order of the file. No file is an empty file.
+///
+/// # Errors
+/// The file cannot be read, or a line of this user is malformed.
+pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFileError> {
+    let path = file(root, kind);
+    match fs::read(&path) {
+        Ok(text) => parse(&path, &text, &user.name, user.uid),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(SubidFileError::Read { path, source }),
+    }
+}
+
+/// `<root>/etc/subuid` or `<root>/etc/subgid`.
+#[must_use]
+pub fn file(root: &Path, kind: Kind) -> PathBuf {
+    root.join("etc").join(kind.subid())
+}
+
+/// The ranges in `text` of the user with this name and id. `path` is for messages. Malformed lines of other users and
+/// ranges without ids are skipped with a warning.
+///
+/// # Errors
+/// A line of this user is malformed.
+pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range>, SubidFileError> {
+    let uid = uid.to_string();
+    let mut ranges = Vec::new();
+    for (number, line) in lines(text) {
+        let owner = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let ours = owner == name.as_bytes() || owner == uid.as_bytes();
+        match parse_line(line) {
+            Ok(Some(range)) if ours => ranges.push(range),
+            Ok(None) if ours => {
+                tracing::warn!("{}:{number}: a range of 0 ids is ignored", path.display());
+            }
+            Ok(_) => {}
+            Err(reason) if ours => {
+                return Err(SubidFileError::Malformed {
+                    path: path.to_owned(),
+                    line: number,
+                    text: String::from_utf8_lossy(line).into_owned(),
+                    reason,
+                    owner: String::from_utf8_lossy(owner).into_owned(),
+                });
+            }
+            Err(reason) => {
+                let text = OsStr::from_bytes(line).to_string_lossy();
+                tracing::warn!(
+                    "{}:{number}: `{text}`: {reason}; the line is ignored",
+                    path.display()
+                );
+            }
+        }
+    }
+    Ok(ranges)
+}
+
+/// A range of [`USUAL_COUNT`] ids that no line of `texts` touches, for a suggestion to the administrator. Pass both
+/// files, as one range is suggested for both.
+#[must_use]
+pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
+    let all = texts.iter().flat_map(|text| lines(text));
+    let mut taken: Vec<Range> =
+        all.filter_map(|(_, line)| parse_line(line).ok().flatten()).collect();
+    taken.sort_unstable();
+    let mut start = FIRST_GIVEN_OUT;
+    for range in taken {
+        if range.end() > start && range.start() < start.saturating_add(USUAL_COUNT) {
+            start = range.end();
+        }
+    }
+    Range::new(start, USUAL_COUNT)
+}
+
+/// The lines that say something, trimmed, with their numbers from 1.
+fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let numbered = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).zip(1..);
+    numbered
+        .filter(|(line, _)| !line.is_empty() && !line.starts_with(b"#"))
+        .map(|(line, number)| (number, line))
+}
+
+/// `Ok(None)` is a range without ids.
+fn parse_line(line: &[u8]) -> Result<Option<Range>, String> {
+    let line = str::from_utf8(line).map_err(|_| "the line is not valid UTF-8".to_owned())?;
+    let fields: Vec<&str> = line.split(':').collect();
+    let &[_owner, start, count] = fields.as_slice() else {
+        return Err(format!(
+            "a line has 3 fields separated by colons, this one has {}",
+            fields.len()
+        ));
+    };
+    let start = number("first id", start)?;
+    let count = number("number of ids", count)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    match Range::new(start, count) {
+        Some(range) => Ok(Some(range)),
+        None => Err("the range reaches beyond 4294967294, the largest id".to_owned()),
+    }
+}
+
+fn number(what: &str, text: &str) -> Result<u32, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| format!("{what} `{text}` is no number between 0 and 4294967295"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ranges(list: &[(u32, u32)]) -> Vec<Range> {
+        list.iter().map(|&(start, count)| Range::new(start, count).unwrap()).collect()
+    }
+
+    fn parse_for_me(text: &str) -> Result<Vec<Range>, SubidFileError> {
+        parse(Path::new("/etc/subuid"), text.as_bytes(), "me", 1000)
+    }
+
+    #[test]
+    fn f004_lines_by_name_and_by_uid_in_the_order_of_the_file() {
+        let text = "# subids\n\nroot:1:2\n  me:300000:65536 \n1000:100000:65536\nyou:5:5\nme:100:1\n10000:7:7";
+        assert_eq!(
+            parse_for_me(text).unwrap(),
+            ranges(&[(300_000, 65536), (100_000, 65536), (100, 1)])
+        );
+        assert_eq!(crate::total(&parse_for_me(text).unwrap()), 131_073);
+    }
+
+    #[test]
+    fn f176_names_with_backslashes_and_spaces() {
+        let text = b"CORP\\Jo Doe:100000:65536\nCORP\\Jo:1:1\n";
+        let found = parse(Path::new("/etc/subuid"), text, "CORP\\Jo Doe", 70000).unwrap();
+        assert_eq!(found, ranges(&[(100_000, 65536)]));
+    }
+
+    #[test]
+    fn malformed_lines_of_others_are_no_concern_of_ours() {
+        let text = "you:1\nnonsense\nyou:a:b\nyou:4294967295:9\nme:100000:65536\n";
+        assert_eq!(parse_for_me(text).unwrap(), ranges(&[(100_000, 65536)]));
+        let binary = b"\xff\xfe:1:1\nme:100000:65536\n";
+        assert_eq!(parse(Path::new("f"), binary, "me", 1000).unwrap(), ranges(&[(100_000, 65536)]));
+    }
+
+    #[test]
+    fn malformed_lines_of_ours_name_file_line_reason_and_remedy() {
+        for (line, part) in [
+            ("me:100000", "this one has 2"),
+            ("me:100000:65536:1", "this one has 4"),
+            ("me:abc:65536", "first id `abc`"),
+            ("me:100000:-1", "number of ids `-1`"),
+            ("1000:100000:", "number of ids ``"),
+            ("me:4294967295:1", "beyond 4294967294"),
+            ("me:100000:4294967295", "beyond 4294967294"),
+            ("me:99999999999:1", "first id `99999999999`"),
+            ("me", "this one has 1"),
+        ] {
+            let error = parse_for_me(&format!("you:1:1\n{line}\n")).unwrap_err().to_string();
+            assert!(error.starts_with("/etc/subuid:2: "), "{error}");
+            assert!(
+                error.contains(part) && error.contains(line) && error.contains("hint: "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn ranges_without_ids_are_ignored() {
+        assert_eq!(parse_for_me("me:100000:0\nme:5:5").unwrap(), ranges(&[(5, 5)]));
+    }
+
+    #[test]
+    fn no_file_has_no_ranges() {
+        let root = tempfile::tempdir().unwrap();
+        let me = User { uid: 1000, gid: 100, name: "me".into(), home: "/".into() };
+        assert!(read(root.path(), Kind::Uid, &me).unwrap().is_empty());
+        fs::create_dir_all(root.path().join("etc/subgid")).unwrap();
+        let error = read(root.path(), Kind::Gid, &me).unwrap_err().to_string();
+        assert!(error.contains("etc/subgid"), "{error}");
+    }
+
+    #[test]
+    fn f006_the_suggested_range_is_free_in_both_files() {
+        assert_eq!(free_range(&[]), Range::new(100_000, 65536));
+        let uid = b"a:165536:65536\nb:100000:65536\nbroken\n";
+        let gid = b"a:231072:10\n";
+        assert_eq!(free_range(&[uid]), Range::new(231_072, 65536));
+        assert_eq!(free_range(&[uid, gid]), Range::new(231_082, 65536));
+        assert_eq!(free_range(&[b"a:200000:5"]), Range::new(100_000, 65536));
+        assert_eq!(free_range(&[b"a:0:4294967295"]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text: Vec<u8>) {
+            let _ = (parse(Path::new("f"), &text, "me", 1000), free_range(&[&text]));
+        }
+
+        #[test]
+        fn numbers_of_any_size_never_panic(lines in proptest::collection::vec("(me|1000|you)?:?-?[0-9]{0,11}:[0-9]{0,11}:?", 0..9)) {
+            let _ = parse_for_me(&lines.join("\n"));
+        }
+
+        #[test]
+        fn the_suggestion_touches_nothing(list in proptest::collection::vec((0u32..900_000, 1u32..200_000), 0..12)) {
+            let text: String = list.iter().map(|(start, count)| format!("x:{start}:{count}\n")).collect();
+            let free = free_range(&[text.as_bytes()]).unwrap();
+            for (start, count) in list {
+                prop_assert!(start + count <= free.start() || free.end() <= start);
+            }
+        }
+    }
+}
