@@ -1,0 +1,24 @@
+//! The kernel's network configuration without `ip`, `sysctl`, `nft` or `iptables`.
+//!
+//! # Theory of operation
+//!
+//! Everything here acts on the network namespace of the *calling thread*: a netlink socket belongs to the namespace
+//! in which it was opened, and `/proc/sys/net` shows the namespace of whoever reads it. Who wants to configure another
+//! namespace joins it first and opens the socket there.
+//!
+//! * [`Rt`] speaks rtnetlink: links, addresses, routes, rules.
+//! * [`sysctl`] reads and writes `/proc/sys`.
+//! * [`nft`] encodes one atomic nftables transaction.
+//! * [`transparent`] combines the three so that a server sees the real address of a client.
+//!
+//! All of it is synchronous and never blocks: the kernel answers a netlink request before `sendmsg(2)` returns.
+
+mod connection;
+mod error;
+pub mod nft;
+mod rt;
+pub mod sysctl;
+pub mod transparent;
+
+pub use error::{Error, Result};
+pub use rt::{Address, Family, Rt};

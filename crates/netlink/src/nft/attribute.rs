@@ -1,0 +1,63 @@
+//! Writer of netlink attributes (`struct nlattr`: length, type, value, padding to 4 bytes).
+
+/// `NLA_F_NESTED`, linux/netlink.h: the value is a list of attributes.
+const NESTED: u16 = 0x8000;
+
+/// A list of attributes under construction.
+#[derive(Debug, Default)]
+pub(super) struct Attributes {
+    bytes: Vec<u8>,
+}
+
+impl Attributes {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A value as it is, e.g. in the byte order of the register that it is compared with.
+    pub(super) fn raw(&mut self, kind: u16, value: &[u8]) {
+        // Nothing here comes near 64 KiB; a saturated length is refused by the kernel.
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// A number, which nftables wants in network byte order.
+    pub(super) fn number(&mut self, kind: u16, value: u32) {
+        self.raw(kind, &value.to_be_bytes());
+    }
+
+    /// A string with its final NUL.
+    pub(super) fn string(&mut self, kind: u16, value: &str) {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.raw(kind, &bytes);
+    }
+
+    /// A list inside the list.
+    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        fill(&mut inner);
+        self.raw(NESTED | kind, &inner.bytes);
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pads_orders_and_nests() {
+        let mut attributes = Attributes::default();
+        attributes.string(1, "ab");
+        attributes.nested(4, |inner| inner.number(2, 0x0102_0304));
+        let expected: &[u8] = &[
+            7, 0, 1, 0, b'a', b'b', 0, 0, // "ab", NUL, one byte of padding outside the length
+            12, 0, 4, 0x80, 8, 0, 2, 0, 1, 2, 3, 4,
+        ];
+        assert_eq!(attributes.as_bytes(), expected);
+    }
+}

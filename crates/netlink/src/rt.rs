@@ -1,0 +1,289 @@
+//! rtnetlink(7): links, addresses, routes and rules of the current network namespace.
+
+use std::{collections::HashMap, io, net::IpAddr};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    Parseable,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage},
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::{
+    Result,
+    connection::{Connection, Message, split},
+    error::During,
+};
+
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// The family of `address`.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    fn wire(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::Inet,
+            Self::V6 => AddressFamily::Inet6,
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
+    }
+}
+
+/// An address of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link that has it.
+    pub index: u32,
+    /// Name of that link; `None` if it went away meanwhile.
+    pub link: Option<String>,
+    /// The local address.
+    pub address: IpAddr,
+    /// Length of the prefix in bits.
+    pub prefix: u8,
+}
+
+/// A connection to rtnetlink in the namespace in which it was opened.
+pub struct Rt {
+    connection: Connection,
+    sequence: u32,
+}
+
+impl std::fmt::Debug for Rt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rt").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+impl Rt {
+    /// Connects to rtnetlink in the network namespace of the calling thread.
+    pub fn open() -> Result<Self> {
+        let connection = Connection::open(NETLINK_ROUTE).during(|| "open an rtnetlink socket")?;
+        Ok(Self { connection, sequence: 0 })
+    }
+
+    /// The index of the link called `name`; the error is of kind `NotFound` or `ENODEV` if there is none.
+    pub fn link_index(&mut self, name: &str) -> Result<u32> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let mut index = None;
+        self.exchange(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, |reply| {
+            // The header alone: this must not depend on the parser knowing each attribute of a future kernel.
+            index = Some(LinkHeader::parse(reply.payload).map_err(undecodable)?.index);
+            Ok(())
+        })
+        .and_then(|()| index.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .during(|| format!("look up link {name}"))
+    }
+
+    /// Sets the link up; nothing happens if it is up.
+    pub fn link_up(&mut self, index: u32) -> Result<()> {
+        let mut message = link(index);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .during(|| format!("set link {index} up"))
+    }
+
+    /// Sets the MTU in bytes.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
+        let mut message = link(index);
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .during(|| format!("set mtu {mtu} on link {index}"))
+    }
+
+    /// Deletes a virtual link.
+    pub fn delete_link(&mut self, index: u32) -> Result<()> {
+        self.change(RouteNetlinkMessage::DelLink(link(index)), 0)
+            .during(|| format!("delete link {index}"))
+    }
+
+    /// Gives the link an address, usable at once (no duplicate address detection for IPv6); an existing equal one is
+    /// success.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = Family::of(address).wire();
+        message.header.index = index;
+        message.header.prefix_len = prefix;
+        if address.is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
+        self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+            .or_else(already_exists_is_success)
+            .during(|| format!("add address {address}/{prefix} to link {index}"))
+    }
+
+    /// Makes `gateway` on the link the default route of the main table, in place of one that exists with the same
+    /// metric.
+    pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
+        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = RouteScope::Universe;
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .during(|| format!("add default route via {gateway} on link {index}"))
+    }
+
+    /// `ip route replace local default dev lo table TABLE`: whoever consults the table finds each address local.
+    pub fn add_local_default(&mut self, family: Family, table: u32) -> Result<()> {
+        let loopback = self.link_index("lo")?;
+        let mut message = default_route(family, table, loopback);
+        message.header.kind = RouteType::Local;
+        message.header.scope = RouteScope::Host;
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .during(|| format!("{} route add local default dev lo table {table}", family.flag()))
+    }
+
+    /// `ip rule add fwmark MARK lookup TABLE priority PRIORITY`; an existing equal rule is success (Linux ≥ 4.8).
+    pub fn add_fwmark_rule(
+        &mut self,
+        family: Family,
+        mark: u32,
+        table: u32,
+        priority: u32,
+    ) -> Result<()> {
+        let mut message = RuleMessage::default();
+        message.header.family = family.wire();
+        message.header.action = RuleAction::ToTable;
+        message.attributes.extend([
+            RuleAttribute::Priority(priority),
+            RuleAttribute::FwMark(mark),
+            RuleAttribute::Table(table),
+        ]);
+        self.change(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
+            .or_else(already_exists_is_success)
+            .during(|| {
+                let flag = family.flag();
+                format!("{flag} rule add fwmark {mark} lookup {table} priority {priority}")
+            })
+    }
+
+    /// All addresses of the namespace, in the order of the kernel: IPv4, then IPv6, each by link.
+    pub fn addresses(&mut self) -> Result<Vec<Address>> {
+        let names = self.link_names()?;
+        let mut found = Vec::new();
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.exchange(request, NLM_F_DUMP, |reply| {
+            let message = AddressMessage::parse(reply.payload).map_err(undecodable)?;
+            let index = message.header.index;
+            if let Some(address) = local_address(&message) {
+                let link = names.get(&index).cloned();
+                found.push(Address { index, link, address, prefix: message.header.prefix_len });
+            }
+            Ok(())
+        })
+        .during(|| "list addresses")?;
+        Ok(found)
+    }
+
+    fn link_names(&mut self) -> Result<HashMap<u32, String>> {
+        let mut names = HashMap::new();
+        self.exchange(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |reply| {
+            let message = LinkMessage::parse(reply.payload).map_err(undecodable)?;
+            for attribute in message.attributes {
+                if let LinkAttribute::IfName(name) = attribute {
+                    names.insert(message.header.index, name);
+                }
+            }
+            Ok(())
+        })
+        .during(|| "list links")?;
+        Ok(names)
+    }
+
+    /// A request that changes something and is answered by a verdict only.
+    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.exchange(message, NLM_F_ACK | flags, |_| Ok(()))
+    }
+
+    /// Sends a request, gives each reply to `each`, and returns the verdict of the kernel.
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(&Message<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.connection.send(&bytes)?;
+        while let Some(datagram) = self.connection.receive()? {
+            // Leftovers of a request whose reply could not be decoded carry an older number.
+            for reply in split(&datagram)?.iter().filter(|reply| reply.sequence == self.sequence) {
+                match reply.verdict() {
+                    Some(verdict) => return verdict,
+                    None => each(reply)?,
+                }
+            }
+        }
+        Err(io::Error::other("the kernel gave no verdict"))
+    }
+}
+
+/// `RT_TABLE_MAIN`, rtnetlink(7).
+const RT_TABLE_MAIN: u8 = 254;
+
+fn link(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn default_route(family: Family, table: u32, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family.wire();
+    message.header.protocol = RouteProtocol::Boot;
+    message.attributes.push(RouteAttribute::Table(table));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+/// On a point-to-point link `IFA_ADDRESS` is the peer, so `IFA_LOCAL` has precedence; IPv6 has it there only.
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(other) => address = Some(*other),
+            _ => {}
+        }
+    }
+    address
+}
+
+fn already_exists_is_success(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+fn undecodable(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("undecodable reply: {error}"))
+}

@@ -1,0 +1,71 @@
+//! nftables transactions against the kernel.
+
+use std::io::ErrorKind;
+
+use caps::{CapSet, Capability};
+use netlink::nft::{Batch, Hook, PRIORITY_MANGLE, Statement};
+
+use crate::netns::{Netns, run};
+
+fn batch(rules_in: &str) -> Batch {
+    let mut batch = Batch::new();
+    batch.replace_table("t");
+    batch.add_chain("t", "pre", Hook::Prerouting, PRIORITY_MANGLE);
+    batch.add_rule(
+        "t",
+        rules_in,
+        &[
+            Statement::MatchL4Proto(6),
+            Statement::MatchMark(0x0102_0304),
+            Statement::MatchCtMark(5),
+            Statement::SetCtMark(0xa0b0_c0d0),
+            Statement::SetMark(9),
+        ],
+    );
+    batch
+}
+
+#[test]
+fn the_kernel_understands_each_statement() {
+    let _netns = Netns::enter_new();
+    batch("pre").commit().unwrap();
+    let listed = run("nft -nn list table inet t", "");
+    let words: Vec<_> = listed.split_whitespace().collect();
+    assert_eq!(
+        words.join(" "),
+        "table inet t { chain pre { type filter hook prerouting priority -150; policy accept; \
+         meta l4proto 6 meta mark 0x01020304 ct mark 0x00000005 ct mark set 0xa0b0c0d0 \
+         meta mark set 0x00000009 } }"
+    );
+}
+
+#[test]
+fn a_refused_change_is_named_and_nothing_is_applied() {
+    let _netns = Netns::enter_new();
+    let error = batch("no-such-chain").commit().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let text = error.to_string();
+    assert!(text.starts_with("nftables: add rule inet t no-such-chain meta l4proto 6"), "{text}");
+    assert_eq!(run("nft list tables", ""), "");
+}
+
+#[test]
+fn replacing_a_table_leaves_others_alone() {
+    let _netns = Netns::enter_new();
+    run("nft add table inet other", "");
+    run("nft add table ip t", "");
+    batch("pre").commit().unwrap();
+    batch("pre").commit().unwrap();
+    let listed = run("nft list ruleset", "");
+    assert_eq!(listed.matches("meta l4proto").count(), 1, "{listed}");
+    assert!(listed.contains("table inet other") && listed.contains("table ip t "), "{listed}");
+}
+
+#[test]
+fn a_refusal_of_the_whole_transaction_is_reported() {
+    let _netns = Netns::enter_new();
+    // The capabilities of this thread, which runs nothing but this test.
+    caps::drop(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap();
+    let error = batch("pre").commit().unwrap_err();
+    assert_eq!(error.to_string(), "nftables: transaction: Operation not permitted (os error 1)");
+}
