@@ -1,0 +1,264 @@
+//! A synchronous client of the API: one connection a request, every wait bounded.
+//!
+//! It also talks to RootlessKit's own server, which may answer in chunks.
+
+mod response;
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::types::{
+    ErrorMessage, Info, JsonError, PortId, PortSpec, PortStatus, from_json, to_json,
+};
+use response::Response;
+
+/// How long a request may take unless [`Client::with_timeout`] says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An API socket to send requests to.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no such socket.
+    #[error(
+        "no RootlessKit API socket at {}: {reason}\n\
+         hint: RootlessKit makes it in its state directory when it starts; is it running, with that --state-dir?",
+        path.display()
+    )]
+    NoSocket {
+        /// The socket.
+        path: PathBuf,
+        /// Why it cannot be found.
+        reason: io::Error,
+    },
+    /// The socket is there but cannot be connected.
+    #[error("cannot connect to the RootlessKit API at {}: {reason}{}", path.display(), hint(reason))]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why it cannot be connected.
+        reason: io::Error,
+    },
+    /// The answer did not come in time.
+    #[error("no answer from the RootlessKit API at {} within {timeout:?}", path.display())]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+        /// What was waited.
+        timeout: Duration,
+    },
+    /// The connection broke, or what came is not an answer of this API.
+    #[error("bad answer from the RootlessKit API at {}: {reason}", path.display())]
+    Answer {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The server refused. The text is the server's own, for the user.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The server's message.
+        message: String,
+    },
+}
+
+fn hint(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "\nhint: nobody listens on it: RootlessKit was killed, or it is still starting"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "\nhint: only the user who started RootlessKit may connect"
+        }
+        io::ErrorKind::InvalidInput => {
+            "\nhint: the path of a unix socket must be shorter than 108 bytes; use a shorter --state-dir"
+        }
+        _ => "",
+    }
+}
+
+impl Client {
+    /// A client of the API at `socket`. Nothing is connected yet.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// The same client with another bound for the whole of each request.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The socket this client connects to.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `GET /v1/info`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn info(&self) -> Result<Info, ClientError> {
+        self.decode(&self.request("GET", "/v1/info", None)?)
+    }
+
+    /// `GET /v1/ports`; `null` is an empty list.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn list_ports(&self) -> Result<Vec<PortStatus>, ClientError> {
+        self.decode(&self.request("GET", "/v1/ports", None)?)
+    }
+
+    /// `POST /v1/ports`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn add_port(&self, spec: &PortSpec) -> Result<PortStatus, ClientError> {
+        self.decode(&self.request("POST", "/v1/ports", Some(&to_json(spec)))?)
+    }
+
+    /// `DELETE /v1/ports/{id}`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn remove_port(&self, id: PortId) -> Result<(), ClientError> {
+        self.request("DELETE", &format!("/v1/ports/{id}"), None).map(drop)
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&str>,
+    ) -> Result<Response, ClientError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut stream = Bounded { stream: self.connect()?, deadline };
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nHost: rootlesskit\r\nConnection: close\r\n");
+        if let Some(body) = body {
+            request.push_str("Content-Type: application/json\r\n");
+            request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        } else {
+            request.push_str("\r\n");
+        }
+        // A server may answer and close before it has read everything: then the answer counts, not the broken pipe.
+        let written = stream.write_all(request.as_bytes());
+        let response = match (response::read(&mut stream), written) {
+            (Ok(response), _) => response,
+            (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(self.broken(&error)),
+        };
+        if (200..300).contains(&response.status) { Ok(response) } else { Err(refusal(&response)) }
+    }
+
+    fn connect(&self) -> Result<UnixStream, ClientError> {
+        let path = || self.socket.clone();
+        if let Err(reason) = std::fs::metadata(&self.socket) {
+            return Err(ClientError::NoSocket { path: path(), reason });
+        }
+        let connect = || -> io::Result<UnixStream> {
+            let address = SockAddr::unix(&self.socket)?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // connect(2) waits for room in the listen queue, at most for the send timeout: unix(7), SO_SNDTIMEO.
+            socket.set_write_timeout(Some(self.timeout))?;
+            // A unix socket is connected at once or not at all, so after a signal it is simply tried again.
+            while let Err(error) = socket.connect(&address) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            Ok(socket.into())
+        };
+        connect().map_err(|reason| match reason.kind() {
+            io::ErrorKind::WouldBlock => {
+                ClientError::Timeout { path: path(), timeout: self.timeout }
+            }
+            _ => ClientError::Connect { path: path(), reason },
+        })
+    }
+
+    fn broken(&self, error: &io::Error) -> ClientError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout }
+            }
+            _ => ClientError::Answer { path: self.socket.clone(), reason: error.to_string() },
+        }
+    }
+
+    fn decode<T: serde::de::DeserializeOwned + Default>(
+        &self,
+        response: &Response,
+    ) -> Result<T, ClientError> {
+        from_json(&response.body).map_err(|error: JsonError| ClientError::Answer {
+            path: self.socket.clone(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+fn refusal(response: &Response) -> ClientError {
+    let message = match from_json::<ErrorMessage>(&response.body) {
+        Ok(ErrorMessage { message }) if !message.is_empty() => message,
+        _ => {
+            let text = String::from_utf8_lossy(&response.body);
+            format!(
+                "unexpected HTTP status {} from the RootlessKit API: {}",
+                response.status,
+                text.trim()
+            )
+        }
+    };
+    ClientError::Refused { status: response.status, message }
+}
+
+/// A stream whose reads and writes end at a deadline.
+struct Bounded {
+    stream: UnixStream,
+    deadline: Instant,
+}
+
+impl Bounded {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The server of the API.
+//!
+//! Theory of operation. [`serve`] is one future for a `current_thread` runtime: it owns a `LocalSet`, so a [`Backend`] needs
+//! neither `Send` nor locks, and whoever drops the future drops every connection with it. Each connection is a task that
+//! speaks HTTP/1.1 with keep-alive. A request that changes something runs in a task of its own, because hyper drops the
+//! handler of a peer that hangs up, and a port must not stay half published.
+//!
+//! Whoever may connect to the socket owns the daemon, so the limits in [`Limits`] guard against broken peers, not against
+//! hostile ones: a peer that is slow to ask or idle is dropped, and beyond `connections` the rest wait in the listen queue.
+//! One that does not read its answer keeps its place until it goes away.
+//!
+//! The answers are those of Go's RootlessKit 3.2 with one correction: errors are `application/json`, which they are
+//! (upstream labels them `text/plain`; no client looks). An empty list of ports is `null`, as upstream sends it.
+
+mod route;
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::LocalSet;
+
+use crate::types::{Info, PortId, PortSpec, PortStatus};
+
+/// What the API is about. One runtime thread calls it; calls may overlap at their await points.
+pub trait Backend: 'static {
+    /// Answers `GET /v1/info`.
+    ///
+    /// # Errors
+    /// Reported with status 500.
+    fn info(&self) -> Result<Info, BackendError>;
+
+    /// Answers `GET /v1/ports`.
+    ///
+    /// # Errors
+    /// [`BackendError::NoPortDriver`] has status 400, others 500.
+    fn ports(&self) -> Result<Vec<PortStatus>, BackendError>;
+
+    /// Publishes a port, answering `POST /v1/ports`. `spec` is as received: the backend validates it, and echoes it in the
+    /// status. Runs to its end even if the peer hangs up.
+    ///
+    /// # Errors
+    /// Reported with status 400; dockerd shows the text to the user.
+    fn add(&self, spec: PortSpec) -> impl Future<Output = Result<PortStatus, BackendError>>;
+
+    /// Withdraws a port, answering `DELETE /v1/ports/{id}`. Runs to its end even if the peer hangs up.
+    ///
+    /// # Errors
+    /// Reported with status 400.
+    fn remove(&self, id: PortId) -> impl Future<Output = Result<(), BackendError>>;
+}
+
+/// Why a [`Backend`] could not answer; the text goes to the user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The port driver is `none` or `implicit`.
+    #[error("no PortDriver is available")]
+    NoPortDriver,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<crate::spec::SpecError> for BackendError {
+    fn from(error: crate::spec::SpecError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Bounds for what a peer can make the server hold or wait for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections served at once. The docker-proxy of Go's RootlessKit keeps one open per published port.
+    pub connections: usize,
+    /// Longest wait for the head of a request; also how long a connection may be idle. Long, because a
+    /// client whose kept connection is closed under it fails its next `POST`, and dockerd shows that to
+    /// its user.
+    pub head: Duration,
+    /// Longest wait for the body of a request.
+    pub body: Duration,
+    /// Largest head of a request, in bytes (hyper's minimum is 8192).
+    pub head_bytes: usize,
+    /// Largest body of a request, in bytes.
+    pub body_bytes: usize,
+    /// How long requests in progress may take once the server is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            head: Duration::from_secs(3600),
+            body: Duration::from_secs(10),
+            head_bytes: 64 << 10,
+            body_bytes: 1 << 20,
+            drain: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Serves the API with the default [`Limits`] until `shutdown` completes, then lets requests in progress finish.
+///
+/// The runtime needs its I/O and time drivers. Errors of single connections are logged at debug level.
+pub async fn serve<B: Backend>(
+    listener: UnixListener,
+    backend: Rc<B>,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_with(listener, backend, shutdown, Limits::default()).await;
+}
+
+/// [`serve`] with other limits.
+pub async fn serve_with<B: Backend>(
+    listener: UnixListener,
+    backend: Rc<B>,
+    shutdown: impl Future<Output = ()>,
+    limits: Limits,
+) {
+    let tasks = LocalSet::new();
+    let (stop, stopped) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let drain = limits.drain;
+    let limits = Rc::new(limits);
+    let accepting = async {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let stream = tokio::select! {
+                () = &mut shutdown => break,
+                stream = accept(&listener, &permits) => stream,
+            };
+            let Some((stream, permit)) = stream else { continue };
+            let (backend, limits, stopped) = (backend.clone(), limits.clone(), stopped.clone());
+            tokio::task::spawn_local(async move {
+                connection(stream, backend, limits, stopped).await;
+                drop(permit);
+            });
+        }
+    };
+    tasks.run_until(accepting).await;
+    drop(listener);
+    stop.send_replace(true);
+    if tokio::time::timeout(drain, tasks).await.is_err() {
+        tracing::debug!("requests to the API were still in progress after {drain:?}");
+    }
+}
+
+/// The next connection, once there is room for one. `None` after an error such as EMFILE, which is worth another try a little
+/// later.
+async fn accept(
+    listener: &UnixListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!("cannot accept a connection to the API: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn connection<B: Backend>(
+    stream: UnixStream,
+    backend: Rc<B>,
+    limits: Rc<Limits>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request| route::answer(request, backend.clone(), limits.clone()));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(limits.head_bytes);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        _ = stopped.wait_for(|stopped| *stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!("connection to the API: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

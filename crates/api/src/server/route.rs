@@ -1,0 +1,184 @@
+//! From a request to an answer: four routes, matched by hand.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes};
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use serde::Serialize;
+
+use super::{Backend, BackendError, Limits};
+use crate::types::{ErrorMessage, PortSpec, from_json, to_json};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request; whatever goes wrong becomes a status.
+pub(super) async fn answer<B, R>(
+    request: Request<R>,
+    backend: Rc<B>,
+    limits: Rc<Limits>,
+) -> Result<Answer, Infallible>
+where
+    B: Backend,
+    R: Body<Data = Bytes>,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    tracing::trace!("API request: {} {}", head.method, head.uri);
+    if let Some(location) = redirect(&head.uri) {
+        let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
+        answer.headers_mut().insert(LOCATION, location);
+        return Ok(answer);
+    }
+    Ok(match head.uri.path().strip_prefix("/v1/") {
+        Some("info") => match head.method {
+            Method::GET => match backend.info() {
+                Ok(info) => json(StatusCode::OK, &info),
+                Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            },
+            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        },
+        Some("ports") => match head.method {
+            Method::GET => list(&*backend),
+            Method::POST => match read(body, &limits).await {
+                Ok(body) => add(&body, backend).await,
+                Err(answer) => answer,
+            },
+            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        },
+        Some(path) => match path.strip_prefix("ports/") {
+            Some(id) if !id.is_empty() && !id.contains('/') => match head.method {
+                Method::DELETE => remove(id, backend).await,
+                _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+            },
+            _ => not_found(),
+        },
+        None => not_found(),
+    })
+}
+
+fn list(backend: &impl Backend) -> Answer {
+    match backend.ports() {
+        Ok(ports) if ports.is_empty() => json(StatusCode::OK, &()),
+        Ok(ports) => json(StatusCode::OK, &ports),
+        Err(error @ BackendError::NoPortDriver) => {
+            failure(StatusCode::BAD_REQUEST, &error.to_string())
+        }
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn add<B: Backend>(body: &[u8], backend: Rc<B>) -> Answer {
+    let spec = match from_json::<PortSpec>(body) {
+        Ok(spec) => spec,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match detached(async move { backend.add(spec).await }).await {
+        Ok(status) => json(StatusCode::CREATED, &status),
+        Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+async fn remove<B: Backend>(id: &str, backend: Rc<B>) -> Answer {
+    let Ok(id) = id.parse() else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            &format!("invalid port ID: {id:?} (must be a number)"),
+        );
+    };
+    match detached(async move { backend.remove(id).await }).await {
+        Ok(()) => empty(StatusCode::OK),
+        Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+/// Runs a change to its end even if the peer hangs up meanwhile.
+async fn detached<T: 'static>(
+    change: impl Future<Output = Result<T, BackendError>> + 'static,
+) -> Result<T, BackendError> {
+    match tokio::task::spawn_local(change).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(BackendError::Failed(format!("the request was abandoned: {error}"))),
+    }
+}
+
+async fn read<R>(body: R, limits: &Limits) -> Result<Bytes, Answer>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Box::pin(Limited::new(body, limits.body_bytes).collect());
+    match tokio::time::timeout(limits.body, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(failure(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the request body is larger than {} bytes", limits.body_bytes),
+        )),
+        Ok(Err(error)) => {
+            Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the request body: {error}")))
+        }
+        Err(_) => Err(failure(
+            StatusCode::REQUEST_TIMEOUT,
+            &format!("the request body did not arrive within {:?}", limits.body),
+        )),
+    }
+}
+
+/// Where a path with `//`, `.` or `..` is sent: the same path without them; a trailing slash stays.
+fn redirect(uri: &Uri) -> Option<HeaderValue> {
+    let path = uri.path();
+    if !path.starts_with('/') {
+        return None;
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let mut clean = format!("/{}", parts.join("/"));
+    if path.ends_with('/') && clean != "/" {
+        clean.push('/');
+    }
+    if clean == path {
+        return None;
+    }
+    if let Some(query) = uri.query() {
+        clean.push('?');
+        clean.push_str(query);
+    }
+    HeaderValue::from_str(&clean).ok()
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    with_type(status, "application/json", to_json(value))
+}
+
+fn failure(status: StatusCode, message: &str) -> Answer {
+    let body = to_json(&ErrorMessage { message: message.to_owned() }) + "\n";
+    with_type(status, "application/json", body)
+}
+
+fn not_found() -> Answer {
+    let body = "404 page not found\n".to_owned();
+    with_type(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", body)
+}
+
+fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}

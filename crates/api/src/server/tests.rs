@@ -1,0 +1,394 @@
+//! Requests as bytes against a server in a thread of its own.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as Peer;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::types::{NetworkDriverInfo, PortDriverInfo};
+
+/// A backend whose `add` takes as long as the child port says, in milliseconds, when the parent port is 9999.
+struct Fake {
+    driver: bool,
+    ports: RefCell<Vec<PortStatus>>,
+    next: Cell<PortId>,
+    added: mpsc::Sender<PortId>,
+}
+
+impl Backend for Fake {
+    fn info(&self) -> Result<Info, BackendError> {
+        if self.next.get() > 100 {
+            return Err(BackendError::Failed("the child is gone".into()));
+        }
+        Ok(Info {
+            api_version: crate::API_VERSION.into(),
+            version: "3.2.0".into(),
+            state_dir: "/s".into(),
+            child_pid: 5,
+            network_driver: Some(NetworkDriverInfo {
+                driver: "none".into(),
+                ..NetworkDriverInfo::default()
+            }),
+            port_driver: self.driver.then(|| PortDriverInfo {
+                driver: "builtin".into(),
+                protos: vec!["tcp".into()],
+                ..PortDriverInfo::default()
+            }),
+        })
+    }
+
+    fn ports(&self) -> Result<Vec<PortStatus>, BackendError> {
+        if self.driver { Ok(self.ports.borrow().clone()) } else { Err(BackendError::NoPortDriver) }
+    }
+
+    async fn add(&self, spec: PortSpec) -> Result<PortStatus, BackendError> {
+        if !self.driver {
+            return Err(BackendError::NoPortDriver);
+        }
+        spec.validate_among(&*self.ports.borrow())?;
+        if spec.parent_port == 9999 {
+            let millis = u64::try_from(spec.child_port).unwrap();
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let status = PortStatus { id, spec };
+        self.ports.borrow_mut().push(status.clone());
+        self.added.send(id).ok();
+        Ok(status)
+    }
+
+    async fn remove(&self, id: PortId) -> Result<(), BackendError> {
+        let before = self.ports.borrow().len();
+        self.ports.borrow_mut().retain(|status| status.id != id);
+        if self.ports.borrow().len() == before {
+            return Err(BackendError::Failed(format!("unknown port ID: {id} <gone>")));
+        }
+        Ok(())
+    }
+}
+
+struct Server {
+    dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    added: mpsc::Receiver<PortId>,
+}
+
+impl Server {
+    fn start(driver: bool, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.sock");
+        let (stop, stopped) = oneshot::channel();
+        let (added, receiver) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = UnixListener::bind(path).unwrap();
+                ready.send(()).unwrap();
+                let (ports, next) = (RefCell::default(), Cell::new(1));
+                let backend = Rc::new(Fake { driver, ports, next, added });
+                serve_with(listener, backend, async { drop(stopped.await) }, limits).await;
+            });
+        });
+        is_ready.recv().unwrap();
+        Self { dir, stop: Some(stop), thread: Some(thread), added: receiver }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).unwrap();
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+fn connect(path: &Path) -> Peer {
+    let peer = Peer::connect(path).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    peer
+}
+
+/// Reads until the server closes. One that closes before it has read everything resets the connection, but what it had
+/// sent comes first.
+fn drain(peer: &mut Peer) -> String {
+    let mut answer = Vec::new();
+    match peer.read_to_end(&mut answer) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => String::from_utf8(answer).unwrap(),
+    }
+}
+
+/// One request on a connection of its own: the head without its `date`, and the body.
+fn send(path: &Path, request: &str) -> (String, String) {
+    let mut peer = connect(path);
+    peer.write_all(request.as_bytes()).unwrap();
+    let answer = drain(&mut peer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.lines().filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>();
+    (head.join("\n"), body.to_owned())
+}
+
+fn get(path: &Path, method: &str, target: &str) -> (String, String) {
+    send(path, &format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+fn post(path: &Path, body: &str) -> (String, String) {
+    let length = body.len();
+    let head = "POST /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    send(path, &format!("{head}Content-Length: {length}\r\n\r\n{body}"))
+}
+
+fn json(status: &str, body: &str) -> (String, String) {
+    let kind = "content-type: application/json\nconnection: close";
+    (format!("HTTP/1.1 {status}\n{kind}\ncontent-length: {}", body.len()), body.to_owned())
+}
+
+fn bare(status: &str) -> (String, String) {
+    (format!("HTTP/1.1 {status}\nconnection: close\ncontent-length: 0"), String::new())
+}
+
+fn error(status: &str, message: &str) -> (String, String) {
+    json(status, &format!("{{\"message\":\"{message}\"}}\n"))
+}
+
+const BAD: &str = "400 Bad Request";
+
+#[test]
+fn every_route_answers_as_the_contract_says() {
+    let server = Server::start(true, Limits::default());
+    let path = &server.path();
+    assert_eq!(
+        get(path, "GET", "/v1/info"),
+        json(
+            "200 OK",
+            r#"{"apiVersion":"1.1.2","version":"3.2.0","stateDir":"/s","childPID":5,"networkDriver":{"driver":"none"},"portDriver":{"driver":"builtin","protos":["tcp"]}}"#
+        )
+    );
+    assert_eq!(get(path, "GET", "/v1/ports"), json("200 OK", "null"));
+    let first = r#"{"id":1,"spec":{"proto":"tcp","parentPort":8080,"childPort":80}}"#;
+    let request = r#"{"ChildPort":80,"proto":"tcp","parentPort":8080,"new":[]} and more"#;
+    assert_eq!(post(path, request), json("201 Created", first));
+    assert_eq!(get(path, "GET", "/v1/ports?x=y"), json("200 OK", &format!("[{first}]")));
+    assert_eq!(post(path, request), error(BAD, "conflict with ID 1"));
+    assert_eq!(get(path, "DELETE", "/v1/ports/1"), bare("200 OK"));
+    assert_eq!(
+        get(path, "DELETE", "/v1/ports/1"),
+        error(BAD, r"unknown port ID: 1 \u003cgone\u003e")
+    );
+    assert_eq!(get(path, "GET", "/v1/ports"), json("200 OK", "null"));
+}
+
+#[test]
+fn bad_requests_have_a_message() {
+    let server = Server::start(true, Limits::default());
+    let path = &server.path();
+    assert_eq!(post(path, ""), error(BAD, "EOF"));
+    for (body, token) in [
+        ("{", "invalid JSON"),
+        (r#"{"proto":6}"#, "proto: invalid type"),
+        ("{}", r#"unknown proto: \"\""#),
+        (r#"{"proto":"tcp","parentIP":"x"}"#, "invalid ParentIP"),
+        (r#"{"proto":"tcp","parentPort":70000}"#, "invalid ParentPort: 70000"),
+    ] {
+        let (head, answer) = post(path, body);
+        assert!(head.starts_with("HTTP/1.1 400 "), "{body}: {head}");
+        assert!(answer.starts_with("{\"message\":\"") && answer.ends_with("\"}\n"), "{answer}");
+        assert!(answer.contains(token), "{body}: {answer}");
+    }
+    for id in ["x", "1x", "99999999999999999999"] {
+        let (head, answer) = get(path, "DELETE", &format!("/v1/ports/{id}"));
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        assert!(answer.contains("invalid port ID"), "{answer}");
+    }
+    let (head, _) = send(path, "nonsense\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+}
+
+#[test]
+fn other_methods_and_paths() {
+    let server = Server::start(true, Limits::default());
+    let path = &server.path();
+    for (method, target) in [
+        ("POST", "/v1/info"),
+        ("HEAD", "/v1/info"),
+        ("DELETE", "/v1/ports"),
+        ("PUT", "/v1/ports"),
+        ("HEAD", "/v1/ports"),
+        ("GET", "/v1/ports/1"),
+        ("POST", "/v1/ports/x"),
+    ] {
+        let (head, body) = get(path, method, target);
+        assert!(head.starts_with("HTTP/1.1 405 "), "{method} {target}: {head}");
+        assert_eq!(body, "", "{method} {target}");
+    }
+    for target in
+        ["/", "/v1", "/v1/", "/v1/infos", "/v1/info/", "/v2/info", "/v1/ports/", "/v1/ports/1/2"]
+    {
+        let (head, body) = get(path, "GET", target);
+        assert!(head.starts_with("HTTP/1.1 404 "), "{target}: {head}");
+        assert!(head.contains("\ncontent-type: text/plain; charset=utf-8\n"), "{head}");
+        assert_eq!(body, "404 page not found\n");
+    }
+    for (target, location) in [
+        ("//v1/info", "/v1/info"),
+        ("/v1//info?a=b", "/v1/info?a=b"),
+        ("/v1/./ports/", "/v1/ports/"),
+        ("/v1/../../v1/info", "/v1/info"),
+    ] {
+        let (head, body) = get(path, "GET", target);
+        assert!(head.starts_with("HTTP/1.1 301 "), "{target}: {head}");
+        assert!(head.contains(&format!("\nlocation: {location}\n")), "{target}: {head}");
+        assert_eq!(body, "");
+    }
+}
+
+#[test]
+fn without_a_port_driver() {
+    let server = Server::start(false, Limits::default());
+    let path = &server.path();
+    let expected = error(BAD, "no PortDriver is available");
+    assert_eq!(get(path, "GET", "/v1/ports"), expected);
+    assert_eq!(post(path, r#"{"proto":"tcp","parentPort":1,"childPort":1}"#), expected);
+    let (_, info) = get(path, "GET", "/v1/info");
+    assert!(!info.contains("portDriver"), "{info}");
+}
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let server = Server::start(true, Limits::default());
+    let mut peer = connect(&server.path());
+    for _ in 0..3 {
+        peer.write_all(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nnull") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+}
+
+#[test]
+fn large_bodies_and_heads_are_refused() {
+    let server =
+        Server::start(true, Limits { body_bytes: 64, head_bytes: 8192, ..Limits::default() });
+    let path = &server.path();
+    let (head, body) = post(path, &format!("{{\"x\":\"{}\"}}", "y".repeat(64)));
+    assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+    assert!(body.contains("larger than 64 bytes"), "{body}");
+    let chunked =
+        "POST /v1/ports HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (head, _) = send(path, &format!("{chunked}50\r\n{}\r\n0\r\n\r\n", "y".repeat(0x50)));
+    assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+    let long = "y".repeat(9000);
+    let (head, _) = send(path, &format!("GET /v1/info HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"));
+    assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+}
+
+/// Reads until the server closes; how long that took.
+fn until_closed(mut peer: Peer) -> (String, Duration) {
+    let start = Instant::now();
+    (drain(&mut peer), start.elapsed())
+}
+
+#[test]
+fn slow_and_idle_peers_are_dropped() {
+    let quick = Duration::from_millis(300);
+    let server = Server::start(true, Limits { head: quick, body: quick, ..Limits::default() });
+    let path = &server.path();
+    for request in ["", "GET /v1/in", "GET /v1/info HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut peer = connect(path);
+        peer.write_all(request.as_bytes()).unwrap();
+        let (_, waited) = until_closed(peer);
+        assert!(waited < Duration::from_secs(5), "{request:?}: {waited:?}");
+    }
+    let mut peer = connect(path);
+    peer.write_all(b"POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").unwrap();
+    let (answer, waited) = until_closed(peer);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(waited >= quick && waited < Duration::from_secs(5), "{waited:?}");
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let server = Server::start(true, Limits { connections: 1, ..Limits::default() });
+    let path = &server.path();
+    let first = connect(path);
+    let mut second = connect(path);
+    second.write_all(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.read(&mut [0]).is_err(), "answered beyond the limit");
+    drop(first);
+    second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(until_closed(second).0.ends_with("null"));
+}
+
+const SLOW: &str = r#"{"proto":"tcp","parentPort":9999,"childPort":400}"#;
+
+fn begin_slow_add(path: &Path, body: &str) -> Peer {
+    let mut peer = connect(path);
+    let head =
+        format!("POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    peer.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    // Let the server begin: nothing tells from outside when it has.
+    std::thread::sleep(Duration::from_millis(100));
+    peer
+}
+
+#[test]
+fn a_change_is_finished_when_the_peer_hangs_up() {
+    let server = Server::start(true, Limits::default());
+    drop(begin_slow_add(&server.path(), SLOW));
+    assert_eq!(server.added.recv_timeout(Duration::from_secs(5)), Ok(1));
+}
+
+#[test]
+fn requests_in_progress_finish_at_shutdown() {
+    let drain = Duration::from_secs(60);
+    let mut server = Server::start(true, Limits { drain, ..Limits::default() });
+    let idle = connect(&server.path());
+    let peer = begin_slow_add(&server.path(), SLOW);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(10), "the idle connection was waited for");
+    let (answer, _) = until_closed(peer);
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(until_closed(idle).0, "");
+    assert!(Peer::connect(server.path()).is_err());
+}
+
+#[test]
+fn shutdown_is_bounded() {
+    let drain = Duration::from_millis(200);
+    let mut server = Server::start(true, Limits { drain, ..Limits::default() });
+    let peer =
+        begin_slow_add(&server.path(), r#"{"proto":"tcp","parentPort":9999,"childPort":60000}"#);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(until_closed(peer).0, "");
+}
