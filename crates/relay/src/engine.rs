@@ -1,0 +1,171 @@
+//! The handle through which the rest of the program talks to the thread "ports".
+//!
+//! Commands go through a locked queue and an eventfd; those that must be finished when the call
+//! returns carry a channel for their result.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::listen::Listener;
+use crate::reactor::Reactor;
+
+/// Whether backends see the address of TCP clients that are not on the loopback interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transparent {
+    /// Backends see an address of their own namespace.
+    Off,
+    /// Backend sockets are bound to the client's address (`IP_TRANSPARENT`, ip(7)) and carry this
+    /// `SO_MARK`; a connection for which that fails is made the ordinary way.
+    Mark(u32),
+}
+
+/// Limits and times of an [`Engine`]; the defaults are those of RootlessKit where it has any.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Source addresses of TCP clients; see also [`Engine::set_transparent`].
+    pub transparent: Transparent,
+    /// The soft limit of open files of this process. The engine keeps its own use far enough below
+    /// for the rest of the program to go on working.
+    pub nofile: u64,
+    /// How long a UDP flow may be silent in both directions.
+    pub udp_idle: Duration,
+    /// How long an ordinary connect may take.
+    pub connect_timeout: Duration,
+    /// How long a source-preserving connect may take before it is made the ordinary way.
+    pub transparent_timeout: Duration,
+    /// The most UDP flows of one port; beyond that the longest silent one is dropped.
+    pub flows_per_port: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            transparent: Transparent::Off,
+            nofile: 1024,
+            udp_idle: Duration::from_secs(90),
+            connect_timeout: Duration::from_secs(30),
+            transparent_timeout: Duration::from_secs(1),
+            flows_per_port: 4096,
+        }
+    }
+}
+
+/// What the handle asks of the thread.
+pub(crate) enum Command {
+    Add { id: u64, listener: Listener, target: SocketAddr, done: SyncSender<io::Result<()>> },
+    Remove { id: u64, done: SyncSender<bool> },
+    SetTransparent(Transparent),
+    ReplaceFactory { factory: OwnedFd, done: SyncSender<io::Result<()>> },
+    Stop,
+}
+
+/// The mailbox that handle and thread share.
+pub(crate) struct Mailbox {
+    queue: Mutex<Vec<Command>>,
+    pub(crate) wake: EventFd,
+}
+
+impl Mailbox {
+    fn post(&self, command: Command) -> io::Result<()> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.wake.write(1)?;
+        Ok(())
+    }
+
+    /// Everything posted so far; resets the eventfd.
+    pub(crate) fn take(&self) -> Vec<Command> {
+        // An eventfd that nobody has written to says EAGAIN: there is nothing to reset then.
+        let _ = self.wake.read();
+        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The running data path of every published port. Dropping it closes them all.
+pub struct Engine {
+    mailbox: Arc<Mailbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("thread", &self.thread).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the thread "ports". `factory` is one end of an `AF_UNIX`/`SOCK_SEQPACKET` pair whose
+    /// other end [`crate::factory::serve`] has in the namespace; its death does not stop the engine.
+    ///
+    /// # Errors
+    /// When the thread or its epoll and eventfd descriptors cannot be made.
+    pub fn start(factory: OwnedFd, opts: Options) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_flags(flags)?;
+        let mailbox = Arc::new(Mailbox { queue: Mutex::new(Vec::new()), wake });
+        let reactor = Reactor::new(Arc::clone(&mailbox), factory, opts)?;
+        let thread = std::thread::Builder::new().name("ports".to_owned()).spawn(move || reactor.run())?;
+        Ok(Self { mailbox, thread: Some(thread) })
+    }
+
+    /// Serves `listener`: what arrives there goes to `target` inside the namespace. Returns once the
+    /// port answers. A port of this `id` that exists already is replaced.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched, or the thread is gone.
+    pub fn add(&self, id: u64, listener: Listener, target: SocketAddr) -> io::Result<()> {
+        let (done, result) = sync_channel(1);
+        self.mailbox.post(Command::Add { id, listener, target, done })?;
+        result.recv().map_err(|_| ended())?
+    }
+
+    /// Stops serving a port: its listener, connections and flows are closed when this returns. False
+    /// when there is no such port.
+    #[must_use = "false means that there was no such port"]
+    pub fn remove(&self, id: u64) -> bool {
+        let (done, result) = sync_channel(1);
+        self.mailbox.post(Command::Remove { id, done }).is_ok() && result.recv().unwrap_or(false)
+    }
+
+    /// Changes how later TCP connections are made; the namespace's rules may be ready only after the
+    /// first ports are.
+    pub fn set_transparent(&self, transparent: Transparent) {
+        // The eventfd write fails only if the thread is gone, and then there is nothing to change.
+        let _ = self.mailbox.post(Command::SetTransparent(transparent));
+    }
+
+    /// Takes sockets from another factory from now on, for example of a namespace made anew.
+    ///
+    /// # Errors
+    /// When its socket cannot be watched, or the thread is gone.
+    pub fn replace_factory(&self, factory: OwnedFd) -> io::Result<()> {
+        let (done, result) = sync_channel(1);
+        self.mailbox.post(Command::ReplaceFactory { factory, done })?;
+        result.recv().map_err(|_| ended())?
+    }
+
+    /// Closes every port and waits for the thread's end, as dropping the engine does.
+    pub fn stop(self) {}
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the port forwarding thread has ended")
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.mailbox.post(Command::Stop).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            // A panic of the thread was printed by its hook already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One direction of a TCP connection: from a source to a sink.
+//!
+//! Readiness is remembered here, because epoll (edge-triggered) says it only once: `readable` and
+//! `writable` are true until a call has proved the contrary. A receive that returns less than it could
+//! has emptied the source (epoll(7), "Questions and answers"), unless the end of the stream or urgent
+//! data is pending, which `drain` records.
+//!
+//! Nothing is read while the sink is full, so at most one buffer or one pipe of bytes is held, and
+//! end-of-stream is passed on only after they have gone out. A source that was reset is read to the end
+//! first: the kernel keeps what arrived before the reset.
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{SpliceFFlags, splice};
+use nix::sys::socket::{MsgFlags, send};
+use socket2::Socket;
+
+use crate::pipe::{Pipe, Pipes};
+
+/// The shared copy buffer, and thereby the most that is kept for a sink that takes no more.
+const BUFFER: usize = 64 << 10;
+/// A receive of this size says that the stream is bulk and worth a pipe.
+const BULK: usize = 32 << 10;
+/// Splices smaller than this, several in a row, say that it is not bulk any more.
+const TRICKLE: usize = 8 << 10;
+const TRICKLES: u8 = 8;
+/// How much one direction may move before the others get their turn.
+const TURN: usize = 1 << 20;
+
+/// What all halves of a thread share.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) pipes: Pipes,
+}
+
+impl Tools {
+    pub(crate) fn new() -> Self {
+        Self { buffer: vec![0; BUFFER].into_boxed_slice(), pipes: Pipes::default() }
+    }
+}
+
+/// Why [`Half::pump`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing to do until one of the sockets reports something.
+    Wait,
+    /// It has had its turn and could go on.
+    Again,
+    /// The source has ended and everything has gone out. Reported once.
+    Ended,
+    /// As `Ended`, but the source was reset. Reported once.
+    Broken,
+    /// The sink takes nothing any more; what was held for it is gone. Reported once.
+    SinkGone,
+}
+
+#[derive(Debug)]
+pub(crate) struct Half {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// Read until the source says that there is no more, however short the reads are.
+    pub(crate) drain: bool,
+    /// The source was reset: its end is no orderly one.
+    pub(crate) broken: bool,
+    ended: bool,
+    /// Nothing will ever move this way again.
+    done: bool,
+    bulk: bool,
+    trickles: u8,
+    kept: Vec<u8>,
+    kept_at: usize,
+    pipe: Option<Pipe>,
+    piped: usize,
+}
+
+enum Read1 {
+    Moved(usize),
+    Empty,
+}
+
+impl Half {
+    pub(crate) fn new() -> Self {
+        Self {
+            readable: false,
+            writable: true,
+            drain: false,
+            broken: false,
+            ended: false,
+            done: false,
+            bulk: false,
+            trickles: 0,
+            kept: Vec::new(),
+            kept_at: 0,
+            pipe: None,
+            piped: 0,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves what can be moved without waiting.
+    pub(crate) fn pump(&mut self, source: &Socket, sink: &Socket, tools: &mut Tools) -> Outcome {
+        if self.done {
+            return Outcome::Wait;
+        }
+        let mut moved = 0;
+        loop {
+            match self.flush(sink) {
+                Ok(true) => {}
+                Ok(false) => return Outcome::Wait,
+                Err(_) => {
+                    self.abandon(tools);
+                    return Outcome::SinkGone;
+                }
+            }
+            let rest = self.ended || !self.readable || !self.writable || moved >= TURN;
+            if let Some(pipe) = self.pipe.take_if(|_| rest || !self.bulk) {
+                tools.pipes.put(pipe);
+            }
+            if self.ended {
+                self.done = true;
+                return if self.broken { Outcome::Broken } else { Outcome::Ended };
+            }
+            if rest {
+                return if self.readable && self.writable { Outcome::Again } else { Outcome::Wait };
+            }
+            if self.bulk && self.pipe.is_none() {
+                self.pipe = tools.pipes.take();
+            }
+            let read = match &self.pipe {
+                Some(pipe) => splice_in(source, pipe),
+                None => copy(source, &mut tools.buffer),
+            };
+            match read {
+                Ok(Read1::Moved(0)) => self.ended = true,
+                Ok(Read1::Moved(n)) => {
+                    moved += n;
+                    if self.pipe.is_some() {
+                        self.piped = n;
+                        self.note_splice(n);
+                    } else {
+                        self.readable = self.drain || n == tools.buffer.len();
+                        self.bulk = n >= BULK;
+                        self.pass_on(sink, &tools.buffer[..n]);
+                    }
+                }
+                Ok(Read1::Empty) => self.readable = false,
+                Err(_) => (self.ended, self.broken) = (true, true),
+            }
+        }
+    }
+
+    /// Forgets what is held, and that there ever was anything to do.
+    pub(crate) fn abandon(&mut self, tools: &mut Tools) {
+        if let Some(pipe) = self.pipe.take() {
+            if self.piped == 0 { tools.pipes.put(pipe) } else { tools.pipes.discard(pipe) }
+        }
+        self.kept = Vec::new();
+        (self.piped, self.kept_at, self.done) = (0, 0, true);
+    }
+
+    /// Copies have no failures of their own: what cannot be sent now is kept, and [`Self::flush`] will
+    /// meet the error again if it was one.
+    fn pass_on(&mut self, sink: &Socket, data: &[u8]) {
+        let sent = send(sink.as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL).unwrap_or(0);
+        if sent < data.len() {
+            self.kept.extend_from_slice(&data[sent..]);
+        }
+    }
+
+    fn note_splice(&mut self, n: usize) {
+        self.trickles = if n < TRICKLE { self.trickles + 1 } else { 0 };
+        if self.trickles >= TRICKLES {
+            (self.bulk, self.trickles) = (false, 0);
+        }
+    }
+
+    /// Sends what is held. True when nothing is left.
+    fn flush(&mut self, sink: &Socket) -> nix::Result<bool> {
+        while self.kept_at < self.kept.len() {
+            if !self.writable {
+                return Ok(false);
+            }
+            match send(sink.as_raw_fd(), &self.kept[self.kept_at..], MsgFlags::MSG_NOSIGNAL) {
+                Ok(n) => self.kept_at += n,
+                Err(Errno::EAGAIN) => self.writable = false,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if self.kept_at > 0 {
+            (self.kept, self.kept_at) = (Vec::new(), 0);
+        }
+        while self.piped > 0 {
+            if !self.writable {
+                return Ok(false);
+            }
+            let Some(pipe) = &self.pipe else { break };
+            let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+            match splice(&pipe.read, None, sink, None, self.piped, flags) {
+                Ok(n) => self.piped -= n.min(self.piped),
+                Err(Errno::EAGAIN) => self.writable = false,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn copy(mut source: &Socket, buffer: &mut [u8]) -> io::Result<Read1> {
+    loop {
+        return match source.read(buffer) {
+            Ok(n) => Ok(Read1::Moved(n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read1::Empty),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => Err(e),
+        };
+    }
+}
+
+/// Fills an empty pipe, so that "would block" can only be about the source.
+fn splice_in(source: &Socket, pipe: &Pipe) -> io::Result<Read1> {
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+    loop {
+        return match splice(source, None, &pipe.write, None, pipe.size, flags) {
+            Ok(n) => Ok(Read1::Moved(n)),
+            Err(Errno::EAGAIN) => Ok(Read1::Empty),
+            Err(Errno::EINTR) => continue,
+            Err(e) => Err(e.into()),
+        };
+    }
+}

@@ -1,0 +1,45 @@
+//! The builtin port driver's data path: published ports to sockets inside the namespace.
+//!
+//! # Theory of operation
+//!
+//! A socket belongs for life to the network namespace it was made in, whoever holds it. So the two
+//! halves of a forwarded connection can live in one process: the accepted socket of the host's
+//! namespace and a backend socket of the child's. Only *making* the second one needs a thread in there:
+//!
+//! ```text
+//!   host namespace (parent process)             child's network namespace
+//!   ┌──────────────────────────────┐            ┌───────────────────────┐
+//!   │ thread "ports": Engine       │  kind, n   │ factory::serve        │
+//!   │  epoll: listeners, TCP, UDP  │ ─────────▶ │ socket(2) × n         │
+//!   │  pool of ready sockets       │ ◀───────── │                       │
+//!   └──────────────────────────────┘ SCM_RIGHTS └───────────────────────┘
+//! ```
+//!
+//! * [`factory`] makes unconnected sockets in batches; [`pool`](mod@pool) asks for them ahead of use, so
+//!   a new connection costs no round trip. The parent owns the child's user namespace and thereby has
+//!   every capability over the sockets of its network namespace: it sets options, binds, connects.
+//! * One thread serves every port. Nothing in it blocks; a port costs a listener and a table entry.
+//! * [`tcp`](mod@tcp) accepts, connects (with retries) and drives two [`half`](mod@half)s per
+//!   connection. A half copies through one shared buffer until it proves to be bulk, then it splices
+//!   through a pipe that it borrows from [`pipe`](mod@pipe) and gives back whenever it is empty.
+//! * [`udp`](mod@udp) keeps a flow per client address, moves datagrams in batches and answers from the
+//!   address that was asked.
+//! * Epoll is edge-triggered for connections (registered once, never modified; readiness is remembered
+//!   in each half) and level-triggered for everything else.
+//!
+//! Every resource has a bound: descriptors (a reserve stays free for the rest of the process), bytes
+//! kept for a slow reader, datagrams and connections that wait for a socket, flows, time to connect.
+
+mod engine;
+pub mod factory;
+mod half;
+pub mod listen;
+mod pipe;
+mod pool;
+mod reactor;
+mod slab;
+mod tcp;
+mod udp;
+
+pub use engine::{Engine, Options, Transparent};
+pub use listen::{Listener, Proto};

@@ -1,0 +1,237 @@
+//! Listening sockets for published ports, by the address family rules of Go's `net` package.
+//!
+//! Clients of RootlessKit rely on them: `tcp` without an address (or with a wildcard one) is *one*
+//! dual-stack socket, `tcp4` and `tcp6` are single-family, and a family suffix that contradicts the
+//! address is an error rather than a surprise.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::str::FromStr;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// More than any `net.core.somaxconn`; listen(2) cuts it down to that sysctl.
+const BACKLOG: i32 = i32::MAX;
+
+/// A protocol of a port spec that this driver can forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proto {
+    /// `tcp`: both families where the address allows it.
+    Tcp,
+    /// `tcp4`: IPv4 only.
+    Tcp4,
+    /// `tcp6`: IPv6 only.
+    Tcp6,
+    /// `udp`: both families where the address allows it.
+    Udp,
+    /// `udp4`: IPv4 only.
+    Udp4,
+    /// `udp6`: IPv6 only.
+    Udp6,
+}
+
+impl Proto {
+    /// Every protocol, in the order in which RootlessKit's info lists them.
+    pub const ALL: [Self; 6] = [Self::Tcp, Self::Tcp4, Self::Tcp6, Self::Udp, Self::Udp4, Self::Udp6];
+
+    /// The spelling used in port specs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tcp4 => "tcp4",
+            Self::Tcp6 => "tcp6",
+            Self::Udp => "udp",
+            Self::Udp4 => "udp4",
+            Self::Udp6 => "udp6",
+        }
+    }
+
+    /// Whether this is one of the three UDP protocols.
+    #[must_use]
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::Udp4 | Self::Udp6)
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is no protocol that this driver forwards (`sctp`, for example).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unsupported port protocol: {0:?}")]
+pub struct UnknownProto(pub String);
+
+impl FromStr for Proto {
+    type Err = UnknownProto;
+
+    fn from_str(s: &str) -> Result<Self, UnknownProto> {
+        Self::ALL.into_iter().find(|p| p.as_str() == s).ok_or_else(|| UnknownProto(s.to_owned()))
+    }
+}
+
+/// A bound socket that the engine can serve.
+#[derive(Debug)]
+pub enum Listener {
+    /// A listening TCP socket.
+    Tcp(OwnedFd),
+    /// A bound UDP socket.
+    Udp(OwnedFd),
+}
+
+/// Makes the listening socket of a published port, close-on-exec and non-blocking.
+///
+/// TCP sockets get `SO_REUSEADDR` (not `SO_REUSEPORT`) and the longest backlog the kernel grants, UDP
+/// sockets `SO_BROADCAST`, as Go gives them.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2) with their errno; `InvalidInput` without an errno and the
+/// text `address X: no suitable address found` when the suffix of `proto` contradicts `ip`.
+pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener> {
+    let plan = plan(proto, ip)?;
+    let sock = match open(proto, plan, port) {
+        // A kernel without IPv6 still has to serve the wildcard (Go's `favoriteAddrFamily`).
+        Err(e) if plan == Plan::Dual && e.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            open(proto, Plan::V4(Ipv4Addr::UNSPECIFIED), port)?
+        }
+        other => other?,
+    };
+    let fd = OwnedFd::from(sock);
+    Ok(if proto.is_udp() { Listener::Udp(fd) } else { Listener::Tcp(fd) })
+}
+
+/// What kind of socket a protocol and an address ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// The IPv6 wildcard with `IPV6_V6ONLY` off.
+    Dual,
+    V4(Ipv4Addr),
+    /// An IPv6 address, with `IPV6_V6ONLY` on or off.
+    V6(Ipv6Addr, bool),
+}
+
+fn plan(proto: Proto, ip: Option<IpAddr>) -> io::Result<Plan> {
+    let ip = ip.map(|ip| ip.to_canonical());
+    let mismatch = |ip: IpAddr| {
+        let text = format!("address {ip}: no suitable address found");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    };
+    match (proto, ip) {
+        (Proto::Tcp | Proto::Udp, None) => Ok(Plan::Dual),
+        (Proto::Tcp | Proto::Udp, Some(ip)) if ip.is_unspecified() => Ok(Plan::Dual),
+        (Proto::Tcp | Proto::Udp, Some(IpAddr::V4(v4))) => Ok(Plan::V4(v4)),
+        (Proto::Tcp | Proto::Udp, Some(IpAddr::V6(v6))) => Ok(Plan::V6(v6, false)),
+        (Proto::Tcp4 | Proto::Udp4, None) => Ok(Plan::V4(Ipv4Addr::UNSPECIFIED)),
+        (Proto::Tcp4 | Proto::Udp4, Some(IpAddr::V4(v4))) => Ok(Plan::V4(v4)),
+        (Proto::Tcp6 | Proto::Udp6, None) => Ok(Plan::V6(Ipv6Addr::UNSPECIFIED, true)),
+        (Proto::Tcp6 | Proto::Udp6, Some(IpAddr::V6(v6))) => Ok(Plan::V6(v6, true)),
+        (_, Some(ip)) => mismatch(ip),
+    }
+}
+
+fn open(proto: Proto, plan: Plan, port: u16) -> io::Result<Socket> {
+    let (ty, protocol) =
+        if proto.is_udp() { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
+    let (domain, addr, only_v6) = match plan {
+        Plan::Dual => (Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), Some(false)),
+        Plan::V4(ip) => (Domain::IPV4, SocketAddr::from((ip, port)), None),
+        Plan::V6(ip, only) => (Domain::IPV6, SocketAddr::from((ip, port)), Some(only)),
+    };
+    let sock = Socket::new(domain, ty.nonblocking(), Some(protocol))?;
+    if let Some(only) = only_v6 {
+        sock.set_only_v6(only)?;
+    }
+    if proto.is_udp() {
+        sock.set_broadcast(true)?;
+        sock.bind(&addr.into())?;
+    } else {
+        sock.set_reuse_address(true)?;
+        sock.bind(&addr.into())?;
+        sock.listen(BACKLOG)?;
+    }
+    Ok(sock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(s: &str) -> Option<IpAddr> {
+        (!s.is_empty()).then(|| s.parse().unwrap())
+    }
+
+    #[test]
+    fn families_follow_go() {
+        let v4 = |s: &str| Plan::V4(s.parse().unwrap());
+        let v6 = |s: &str, only| Plan::V6(s.parse().unwrap(), only);
+        for (proto, addr, want) in [
+            ("tcp", "", Plan::Dual),
+            ("tcp", "0.0.0.0", Plan::Dual),
+            ("udp", "::", Plan::Dual),
+            ("udp", "::ffff:0.0.0.0", Plan::Dual),
+            ("tcp", "127.0.0.2", v4("127.0.0.2")),
+            ("tcp", "::ffff:127.0.0.2", v4("127.0.0.2")),
+            ("udp", "::1", v6("::1", false)),
+            ("tcp4", "", v4("0.0.0.0")),
+            ("udp4", "0.0.0.0", v4("0.0.0.0")),
+            ("tcp6", "", v6("::", true)),
+            ("udp6", "::", v6("::", true)),
+            ("tcp6", "::1", v6("::1", true)),
+        ] {
+            assert_eq!(plan(proto.parse().unwrap(), ip(addr)).unwrap(), want, "{proto} {addr:?}");
+        }
+        for (proto, addr) in
+            [("tcp4", "::"), ("udp4", "::1"), ("tcp6", "0.0.0.0"), ("udp6", "10.0.0.1"), ("tcp6", "::ffff:1.2.3.4")]
+        {
+            let e = plan(proto.parse().unwrap(), ip(addr)).unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::InvalidInput, "{proto} {addr}");
+            assert!(e.to_string().ends_with(": no suitable address found"), "{e}");
+        }
+    }
+
+    fn sock(l: Listener) -> Socket {
+        match l {
+            Listener::Tcp(fd) | Listener::Udp(fd) => Socket::from(fd),
+        }
+    }
+
+    #[test]
+    fn bound_sockets_have_the_promised_family_and_options() {
+        for proto in Proto::ALL {
+            let s = sock(bind(proto, None, 0).unwrap());
+            let suffix = proto.as_str().chars().last();
+            assert_eq!(s.domain().unwrap() == Domain::IPV4, suffix == Some('4'), "{proto}");
+            if suffix != Some('4') {
+                assert_eq!(s.only_v6().unwrap(), suffix == Some('6'), "{proto}");
+            }
+            assert!(s.nonblocking().unwrap());
+            assert_eq!(s.reuse_address().unwrap(), !proto.is_udp());
+            assert!(!s.reuse_port().unwrap());
+            assert_eq!(s.broadcast().unwrap(), proto.is_udp());
+            assert_eq!(s.is_listener().unwrap(), !proto.is_udp());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_says_so_and_dual_stack_takes_both_families() {
+        let first = sock(bind(Proto::Tcp, None, 0).unwrap());
+        let port = first.local_addr().unwrap().as_socket().unwrap().port();
+        for (proto, addr) in [(Proto::Tcp4, ""), (Proto::Tcp, "127.0.0.1"), (Proto::Tcp6, "")] {
+            let e = bind(proto, ip(addr), port).unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(Errno::EADDRINUSE as i32), "{proto} {addr}");
+        }
+    }
+
+    #[test]
+    fn protocols_parse_or_are_named() {
+        assert_eq!("udp6".parse(), Ok(Proto::Udp6));
+        let e = "sctp".parse::<Proto>().unwrap_err();
+        assert_eq!(e.to_string(), "unsupported port protocol: \"sctp\"");
+    }
+}

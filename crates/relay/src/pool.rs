@@ -1,0 +1,245 @@
+//! Sockets of the namespace, kept ready (the engine's side of [`crate::factory`]).
+//!
+//! Each kind has a shelf that is refilled when it is half empty. A shelf starts small and is empty until
+//! the first port of its kind, doubles when someone finds it empty, and shrinks again when the burst is
+//! over, so that an idle engine holds next to nothing. Whoever finds it empty queues, within a bound.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use socket2::Socket;
+use tracing::warn;
+
+use crate::factory::{Kind, Reply, request};
+use crate::slab::Key;
+
+/// What an idle shelf of each kind holds: TCP sockets live for one connection, UDP sockets for a flow.
+const IDLE: [usize; 4] = [16, 16, 8, 8];
+/// What a shelf grows to under load: at 20,000 connections a second, 25 ms worth.
+const BUSY: usize = 512;
+/// Connections and flows that may wait for a socket of one kind.
+const WAITING: usize = 8192;
+
+/// Who gets the next socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Conn(Key),
+    Flow(Key),
+}
+
+pub(crate) enum Taken {
+    Ready(Socket),
+    /// The waiter is queued.
+    Later,
+    /// The factory is gone, or too many wait already.
+    Never,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    ready: Vec<Socket>,
+    asked: usize,
+    want: usize,
+    /// Sockets taken since the last [`Pool::trim`].
+    used: usize,
+    waiting: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    factory: Option<OwnedFd>,
+    /// What a shelf may grow to.
+    busy: usize,
+    shelves: [Shelf; 4],
+    complained: bool,
+}
+
+impl Pool {
+    /// `nofile` is the limit of open files, of which ready sockets must never take much.
+    pub(crate) fn new(factory: OwnedFd, nofile: u64) -> io::Result<Self> {
+        fcntl(&factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let shelves = IDLE.map(|want| Shelf {
+            ready: Vec::new(),
+            asked: 0,
+            want,
+            used: 0,
+            waiting: VecDeque::new(),
+        });
+        let busy = usize::try_from(nofile / 16).unwrap_or(BUSY).clamp(8, BUSY);
+        Ok(Self { factory: Some(factory), busy, shelves, complained: false })
+    }
+
+    /// What epoll has to watch.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.factory.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Drops the sockets of the old namespace and takes those of another one; waiters stay.
+    pub(crate) fn replace(&mut self, factory: OwnedFd) -> io::Result<()> {
+        fcntl(&factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        self.factory = Some(factory);
+        self.complained = false;
+        for shelf in &mut self.shelves {
+            shelf.ready.clear();
+            shelf.asked = 0;
+        }
+        for kind in Kind::ALL {
+            self.refill(kind);
+        }
+        Ok(())
+    }
+
+    /// Stocks a shelf that nobody has used yet.
+    pub(crate) fn prepare(&mut self, kind: Kind) {
+        let shelf = &self.shelves[kind as usize];
+        if shelf.ready.is_empty() && shelf.asked == 0 {
+            self.ask(kind, shelf.want);
+        }
+    }
+
+    pub(crate) fn take(&mut self, kind: Kind, waiter: Waiter) -> Taken {
+        let shelf = &mut self.shelves[kind as usize];
+        shelf.used += 1;
+        if let Some(sock) = shelf.ready.pop() {
+            self.refill(kind);
+            return Taken::Ready(sock);
+        }
+        if self.factory.is_none() || shelf.waiting.len() >= WAITING {
+            return Taken::Never;
+        }
+        shelf.want = (shelf.want * 2).min(self.busy);
+        shelf.waiting.push_back(waiter);
+        self.refill(kind);
+        Taken::Later
+    }
+
+    /// Puts back what a waiter no longer needed.
+    pub(crate) fn give_back(&mut self, kind: Kind, sock: Socket) {
+        self.shelves[kind as usize].ready.push(sock);
+    }
+
+    /// The next waiter whose socket has arrived.
+    pub(crate) fn next_served(&mut self) -> Option<(Kind, Waiter, Socket)> {
+        for kind in Kind::ALL {
+            let shelf = &mut self.shelves[kind as usize];
+            if !shelf.waiting.is_empty()
+                && let Some(sock) = shelf.ready.pop()
+                && let Some(waiter) = shelf.waiting.pop_front()
+            {
+                return Some((kind, waiter, sock));
+            }
+        }
+        None
+    }
+
+    /// Everyone who waits, when there is nothing left to wait for.
+    pub(crate) fn give_up(&mut self) -> Vec<Waiter> {
+        self.shelves.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.waiting)).collect()
+    }
+
+    /// Takes in what the factory has sent. False when it is gone; the caller gives up the waiters.
+    pub(crate) fn receive(&mut self) -> bool {
+        let mut buf = [0; 16];
+        while let Some(factory) = &self.factory {
+            match sys::fdpass::recv(factory.as_fd(), &mut buf) {
+                Ok((0, _)) => return self.lost("its socket was closed"),
+                Ok((n, fds)) => match Reply::decode(&buf[..n]) {
+                    Some(reply) => self.stock(reply, fds),
+                    None => return self.lost("it sent something that is no reply"),
+                },
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                    // No room for the descriptors here; those that did not fit are gone.
+                    if let Some(kind) = Kind::from_byte(buf[0]) {
+                        self.shelves[kind as usize].asked = 0;
+                    }
+                    self.complain("too many open files in the parent");
+                }
+                Err(e) => return self.lost(&e.to_string()),
+            }
+        }
+        false
+    }
+
+    fn stock(&mut self, reply: Reply, fds: Vec<OwnedFd>) {
+        let shelf = &mut self.shelves[reply.kind as usize];
+        shelf.asked = shelf.asked.saturating_sub(fds.len() + usize::from(reply.failed));
+        shelf.ready.extend(fds.into_iter().map(Socket::from));
+        if reply.failed == 0 {
+            self.complained = false;
+        } else {
+            self.complain(Errno::from_raw(reply.errno).desc());
+        }
+    }
+
+    fn complain(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            warn!("cannot make sockets in the network namespace, published ports wait: {reason}");
+        }
+    }
+
+    fn lost(&mut self, reason: &str) -> bool {
+        warn!("published ports refuse new connections, the socket factory has ended: {reason}");
+        self.factory = None;
+        false
+    }
+
+    /// Asks again for what earlier requests failed to get. True if anyone waits.
+    pub(crate) fn retry(&mut self) -> bool {
+        let mut needed = false;
+        for kind in Kind::ALL {
+            let shelf = &self.shelves[kind as usize];
+            if !shelf.waiting.is_empty() {
+                needed = true;
+                self.refill(kind);
+            }
+        }
+        needed
+    }
+
+    pub(crate) fn anyone_waits(&self) -> bool {
+        self.shelves.iter().any(|shelf| !shelf.waiting.is_empty())
+    }
+
+    /// Shrinks shelves after a burst. True while any is larger than an idle one.
+    pub(crate) fn trim(&mut self) -> bool {
+        for (shelf, idle) in self.shelves.iter_mut().zip(IDLE) {
+            if std::mem::take(&mut shelf.used) < shelf.want {
+                shelf.want = (shelf.want / 2).max(idle);
+                shelf.ready.truncate(shelf.want);
+                shelf.ready.shrink_to(shelf.want);
+            }
+        }
+        self.has_slack()
+    }
+
+    pub(crate) fn has_slack(&self) -> bool {
+        self.shelves.iter().zip(IDLE).any(|(shelf, idle)| shelf.want > idle)
+    }
+
+    /// Descriptors held.
+    pub(crate) fn len(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.ready.len()).sum()
+    }
+
+    fn refill(&mut self, kind: Kind) {
+        let shelf = &self.shelves[kind as usize];
+        let coming = shelf.ready.len() + shelf.asked;
+        let need = shelf.waiting.len().min(self.busy);
+        if coming * 2 < shelf.want || coming < need {
+            self.ask(kind, shelf.want.max(need) - coming);
+        }
+    }
+
+    fn ask(&mut self, kind: Kind, count: usize) {
+        let Some(factory) = &self.factory else { return };
+        let Ok(count @ 1..) = u16::try_from(count) else { return };
+        // A full queue means that requests are under way; a dead factory shows when it is read.
+        if sys::fdpass::send(factory.as_fd(), &request(kind, count), &[]).is_ok() {
+            self.shelves[kind as usize].asked += usize::from(count);
+        }
+    }
+}

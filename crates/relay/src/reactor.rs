@@ -1,0 +1,354 @@
+//! The event loop of the thread "ports": one epoll for commands, factory, ports and connections, and a
+//! heap of timers. What the events mean is decided in [`crate::tcp`] and [`crate::udp`].
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::SigSet;
+use tracing::error;
+
+use crate::engine::{Command, Mailbox, Options};
+use crate::listen::Listener;
+use crate::pool::{Pool, Waiter};
+use crate::slab::Key;
+use crate::tcp::{Side, Tcp};
+use crate::udp::Udp;
+
+/// Events taken from epoll at a time.
+const EVENTS: usize = 256;
+/// How soon to ask the factory again after it failed to make sockets.
+const REFILL: Duration = Duration::from_millis(50);
+/// How often what a burst has left behind is given back.
+const TRIM: Duration = Duration::from_secs(5);
+
+/// What a watched descriptor is; with a [`Key`] it makes epoll's 64 bits of user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Source {
+    Mailbox,
+    Factory,
+    TcpListener,
+    Client,
+    Backend,
+    UdpListener,
+    Flow,
+}
+
+impl Source {
+    const ALL: [Self; 7] = [
+        Self::Mailbox,
+        Self::Factory,
+        Self::TcpListener,
+        Self::Client,
+        Self::Backend,
+        Self::UdpListener,
+        Self::Flow,
+    ];
+
+    /// Kind in the top byte, generation (24 bits) below, index in the lower half.
+    pub(crate) fn token(self, key: Key) -> u64 {
+        u64::from(self as u8) << 56 | u64::from(key.generation) << 32 | u64::from(key.index)
+    }
+
+    fn from_token(token: u64) -> Option<(Self, Key)> {
+        let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
+        let key = Key {
+            index: u32::from_be_bytes([i3, i2, i1, i0]),
+            generation: u32::from_be_bytes([0, g2, g1, g0]),
+        };
+        Some((*Self::ALL.get(usize::from(kind))?, key))
+    }
+}
+
+/// What happens when a time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// Connect again.
+    Retry(Key),
+    /// See whether a reset can go out.
+    Linger(Key),
+    /// Listen again on ports that rest.
+    Rearm,
+    /// Check connects against their deadlines.
+    Sweep,
+    /// Drop silent UDP flows.
+    Expire,
+    /// Ask the factory again.
+    Refill,
+    /// Give back what a burst has left behind.
+    Trim,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
+
+impl Timers {
+    pub(crate) fn at(&mut self, when: Instant, timer: Timer) {
+        self.0.push(Reverse((when, timer)));
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let Reverse((when, timer)) = *self.0.peek()?;
+        (when <= now).then(|| {
+            self.0.pop();
+            timer
+        })
+    }
+
+    /// How long epoll may sleep: rounded up, so that a timer is due when it wakes.
+    fn sleep(&self) -> EpollTimeout {
+        let Some(Reverse((when, _))) = self.0.peek() else { return EpollTimeout::NONE };
+        let left = when.saturating_duration_since(Instant::now());
+        EpollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(EpollTimeout::MAX)
+    }
+}
+
+/// What TCP and UDP share.
+#[derive(Debug)]
+pub(crate) struct Ctx {
+    pub(crate) epoll: Epoll,
+    pub(crate) pool: Pool,
+    pub(crate) timers: Timers,
+    pub(crate) opts: Options,
+    /// The time when the current batch of events came.
+    pub(crate) now: Instant,
+    /// How many batches of events there were.
+    pub(crate) wakes: u64,
+    /// Descriptors that may still be opened.
+    pub(crate) room: usize,
+}
+
+pub(crate) struct Reactor {
+    mailbox: Arc<Mailbox>,
+    ctx: Ctx,
+    tcp: Tcp,
+    udp: Udp,
+    ports: HashMap<u64, Port>,
+    /// A refill or trim timer is running.
+    refilling: bool,
+    trimming: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Port {
+    Tcp(Key),
+    Udp(Key),
+}
+
+const NO_KEY: Key = Key { index: 0, generation: 0 };
+
+impl Reactor {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, factory: OwnedFd, opts: Options) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let pool = Pool::new(factory, opts.nofile)?;
+        let readable = |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source.token(NO_KEY));
+        epoll.add(&mailbox.wake, readable(Source::Mailbox))?;
+        if let Some(fd) = pool.fd() {
+            epoll.add(fd, readable(Source::Factory))?;
+        }
+        let timers = Timers::default();
+        let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room: 0 };
+        Ok(Self {
+            mailbox,
+            ctx,
+            tcp: Tcp::new(),
+            udp: Udp::new(),
+            ports: HashMap::new(),
+            refilling: false,
+            trimming: false,
+        })
+    }
+
+    /// The thread's body: runs until told to stop.
+    pub(crate) fn run(mut self) {
+        // Signals are the main thread's business, and splice(2) has no MSG_NOSIGNAL.
+        if let Err(e) = SigSet::all().thread_block() {
+            error!("the port forwarding thread cannot block signals: {e}");
+        }
+        let mut events = [EpollEvent::empty(); EVENTS];
+        loop {
+            let sleep =
+                if self.tcp.has_ready() { EpollTimeout::ZERO } else { self.ctx.timers.sleep() };
+            let n = match self.ctx.epoll.wait(&mut events, sleep) {
+                Ok(n) => n,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return error!("published ports have stopped, epoll failed: {e}"),
+            };
+            self.ctx.now = Instant::now();
+            self.ctx.wakes += 1;
+            self.ctx.room = self.room();
+            let mut commands = false;
+            for event in &events[..n] {
+                match Source::from_token(event.data()) {
+                    // After everything else: a removal must not meet events of this batch.
+                    Some((Source::Mailbox, _)) => commands = true,
+                    Some((source, key)) => self.dispatch(source, key, event.events()),
+                    None => {}
+                }
+            }
+            self.tcp.run_ready(&mut self.ctx);
+            while let Some(timer) = self.ctx.timers.pop_due(self.ctx.now) {
+                self.fire(timer);
+            }
+            if commands && !self.obey() {
+                return;
+            }
+            self.keep_stocked();
+        }
+    }
+
+    fn dispatch(&mut self, source: Source, key: Key, flags: EpollFlags) {
+        let ctx = &mut self.ctx;
+        match source {
+            Source::Mailbox => {}
+            Source::Factory => self.stock(),
+            Source::TcpListener => self.tcp.accept(ctx, key),
+            Source::Client => self.tcp.event(ctx, key, Side::Client, flags),
+            Source::Backend => self.tcp.event(ctx, key, Side::Backend, flags),
+            Source::UdpListener => self.udp.requests(ctx, key),
+            Source::Flow => self.udp.replies(ctx, key),
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        let ctx = &mut self.ctx;
+        match timer {
+            Timer::Retry(key) => self.tcp.retry(ctx, key),
+            Timer::Linger(key) => self.tcp.linger(ctx, key),
+            Timer::Rearm => self.tcp.rearm(ctx),
+            Timer::Sweep => self.tcp.sweep(ctx),
+            Timer::Expire => self.udp.expire(ctx),
+            Timer::Refill => self.refilling = false,
+            Timer::Trim => {
+                let more = ctx.pool.trim() | self.tcp.trim();
+                self.trimming = more;
+                if more {
+                    ctx.timers.at(ctx.now + TRIM, Timer::Trim);
+                }
+            }
+        }
+    }
+
+    /// Sockets have come, or the factory has ended.
+    fn stock(&mut self) {
+        if !self.ctx.pool.receive() {
+            for waiter in self.ctx.pool.give_up() {
+                match waiter {
+                    Waiter::Conn(key) => self.tcp.close(key, true),
+                    Waiter::Flow(key) => self.udp.close(key),
+                }
+            }
+        }
+        while let Some((kind, waiter, sock)) = self.ctx.pool.next_served() {
+            match waiter {
+                Waiter::Conn(key) if self.tcp.wants_socket(key) => {
+                    self.tcp.connect_with(&mut self.ctx, key, sock);
+                }
+                Waiter::Flow(key) if self.udp.wants_socket(key) => {
+                    self.udp.connect_with(&mut self.ctx, key, sock);
+                }
+                Waiter::Conn(_) | Waiter::Flow(_) => self.ctx.pool.give_back(kind, sock),
+            }
+        }
+    }
+
+    fn keep_stocked(&mut self) {
+        if self.ctx.pool.anyone_waits() && !self.refilling {
+            // Covers requests that the factory could not meet; what is under way is not asked twice.
+            self.refilling = self.ctx.pool.retry();
+            self.ctx.timers.at(self.ctx.now + REFILL, Timer::Refill);
+        }
+        if !self.trimming && (self.tcp.has_slack() || self.ctx.pool.has_slack()) {
+            self.trimming = true;
+            self.ctx.timers.at(self.ctx.now + TRIM, Timer::Trim);
+        }
+    }
+
+    /// Descriptors that may still be opened: a part of the limit stays free for the API, the network
+    /// helper's restarts and whatever else the process does.
+    fn room(&self) -> usize {
+        let limit = usize::try_from(self.ctx.opts.nofile).unwrap_or(usize::MAX);
+        let reserve = (limit / 4).min(256);
+        let used = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len();
+        limit.saturating_sub(reserve + used)
+    }
+
+    /// Carries out what the handle asks. False when the thread has to end.
+    fn obey(&mut self) -> bool {
+        for command in self.mailbox.take() {
+            match command {
+                Command::Add { id, listener, target, done } => {
+                    // The caller may have given up waiting; the port is there all the same.
+                    let _ = done.send(self.add(id, listener, target));
+                }
+                Command::Remove { id, done } => {
+                    let _ = done.send(self.remove(id));
+                }
+                Command::SetTransparent(transparent) => self.ctx.opts.transparent = transparent,
+                Command::ReplaceFactory { factory, done } => {
+                    let _ = done.send(self.replace_factory(factory));
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, id: u64, listener: Listener, target: SocketAddr) -> io::Result<()> {
+        self.remove(id);
+        let port = match listener {
+            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(&mut self.ctx, fd, target)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.add(&mut self.ctx, fd, target)?),
+        };
+        self.ports.insert(id, port);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: u64) -> bool {
+        match self.ports.remove(&id) {
+            Some(Port::Tcp(key)) => self.tcp.remove(key),
+            Some(Port::Udp(key)) => self.udp.remove(key),
+            None => return false,
+        }
+        true
+    }
+
+    fn replace_factory(&mut self, factory: OwnedFd) -> io::Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Factory.token(NO_KEY));
+        self.ctx.epoll.add(&factory, event)?;
+        // Closing the old one takes it out of epoll.
+        self.ctx.pool.replace(factory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        for source in Source::ALL {
+            for key in [NO_KEY, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
+                assert_eq!(Source::from_token(source.token(key)), Some((source, key)));
+            }
+        }
+        assert_eq!(Source::from_token(u64::MAX), None);
+    }
+
+    #[test]
+    fn timers_fire_in_order_and_only_when_due() {
+        let now = Instant::now();
+        let mut timers = Timers::default();
+        timers.at(now + Duration::from_secs(9), Timer::Trim);
+        timers.at(now, Timer::Rearm);
+        assert_eq!(timers.sleep(), EpollTimeout::ZERO);
+        assert_eq!((timers.pop_due(now), timers.pop_due(now)), (Some(Timer::Rearm), None));
+    }
+}

@@ -1,0 +1,87 @@
+//! A table whose keys stay unique after their entry is gone, so that a late event or timer cannot hit
+//! a newcomer in the same place.
+
+/// Generations fit in 24 bits, so that a key and a kind fit in epoll's 64.
+const GENERATIONS: u32 = 1 << 24;
+
+/// Names one entry of a [`Slab`] for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    entries: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn new() -> Self {
+        Self { entries: Vec::new(), free: Vec::new() }
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        if let Some(index) = self.free.pop()
+            && let Some(entry) = self.entries.get_mut(index as usize)
+        {
+            entry.1 = Some(value);
+            return Key { index, generation: entry.0 };
+        }
+        // Every entry owns a descriptor, of which a process has at most 2^31.
+        let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries.push((0, Some(value)));
+        Key { index, generation: 0 }
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        let (generation, value) = self.entries.get(key.index as usize)?;
+        if *generation == key.generation { value.as_ref() } else { None }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let (generation, value) = self.entries.get_mut(key.index as usize)?;
+        if *generation == key.generation { value.as_mut() } else { None }
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let (generation, value) = self.entries.get_mut(key.index as usize)?;
+        if *generation != key.generation {
+            return None;
+        }
+        let value = value.take()?;
+        *generation = (*generation + 1) % GENERATIONS;
+        self.free.push(key.index);
+        Some(value)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.entries.iter().zip(0u32..).filter_map(|((generation, value), index)| {
+            value.is_some().then_some(Key { index, generation: *generation })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_place_has_a_new_key() {
+        let mut slab = Slab::new();
+        let a = slab.insert('a');
+        let b = slab.insert('b');
+        assert_eq!(slab.remove(a), Some('a'));
+        assert_eq!((slab.remove(a), slab.get(a), slab.len()), (None, None, 1));
+        let c = slab.insert('c');
+        assert_eq!((c.index, c == a), (a.index, false));
+        assert_eq!(slab.get(c), Some(&'c'));
+        assert_eq!(slab.get_mut(a), None);
+        assert_eq!(slab.keys().collect::<Vec<_>>(), [c, b]);
+    }
+}

@@ -1,0 +1,467 @@
+//! UDP ports and their flows.
+//!
+//! A flow is a client address together with the local address that the client asked, and has a socket
+//! of its own that is connected to the target. Datagrams are received in batches, sorted by flow without
+//! changing the order within one, and sent in as few calls as their sizes allow: runs of equal size as
+//! one segmented send (`UDP_SEGMENT`), the rest with sendmmsg(2). Whatever the kernel coalesced on the
+//! way in (`UDP_GRO`) is cut apart at the same boundaries.
+//!
+//! On a wildcard listener answers leave from the address that was asked (`IP_PKTINFO`): clients drop
+//! answers from another one. The client's address is *not* kept towards the backend: answers to
+//! foreign addresses would leave through the namespace's tap device (RootlessKit issue 592).
+//!
+//! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
+//! first few datagrams of a flow whose socket is still on its way.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
+use socket2::{Domain, Socket};
+use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each, send_segmented};
+use tracing::debug;
+
+use crate::factory::{Kind, tune_udp};
+use crate::pool::{Taken, Waiter};
+use crate::reactor::{Ctx, Source, Timer};
+use crate::slab::{Key, Slab};
+
+/// Bytes and datagrams kept for a flow that has no socket yet.
+const EARLY_BYTES: usize = 128 << 10;
+const EARLY: usize = 32;
+/// The most bytes and datagrams of one segmented send (udp(7), `UDP_MAX_SEGMENTS`).
+const SEGMENTED_BYTES: usize = 65_000;
+const SEGMENTS: usize = 64;
+
+/// Who talks to which of our addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    client: SocketAddr,
+    local: Option<Local>,
+}
+
+#[derive(Debug)]
+struct Port {
+    listener: Socket,
+    target: SocketAddr,
+    flows: HashMap<Ends, Key>,
+    /// Ends of the list of flows by last use.
+    oldest: Option<Key>,
+    newest: Option<Key>,
+    /// The kernel takes segmented sends from this listener.
+    segmented: bool,
+}
+
+#[derive(Debug)]
+struct Flow {
+    port: Key,
+    ends: Ends,
+    backend: Option<Socket>,
+    /// What came before there was a backend.
+    early: Vec<Vec<u8>>,
+    used: Instant,
+    older: Option<Key>,
+    newer: Option<Key>,
+    segmented: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Udp {
+    ports: Slab<Port>,
+    flows: Slab<Flow>,
+    /// Made with the first port; the process may well have none.
+    receiver: Option<Receiver>,
+    expiring: bool,
+}
+
+impl Udp {
+    pub(crate) fn new() -> Self {
+        Self { ports: Slab::new(), flows: Slab::new(), receiver: None, expiring: false }
+    }
+
+    /// Descriptors held.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.ports.len() + self.flows.len()
+    }
+
+    pub(crate) fn add(&mut self, ctx: &mut Ctx, listener: OwnedFd, target: SocketAddr) -> io::Result<Key> {
+        let listener = Socket::from(listener);
+        listener.set_nonblocking(true)?;
+        tune_udp(&listener);
+        // A socket bound to one address cannot answer from another.
+        if listener.local_addr()?.as_socket().is_none_or(|a| a.ip().is_unspecified()) {
+            if listener.domain()? == Domain::IPV4 {
+                setsockopt(&listener, Ipv4PacketInfo, &true)?;
+            } else {
+                setsockopt(&listener, Ipv6RecvPacketInfo, &true)?;
+            }
+        }
+        ctx.pool.prepare(kind_for(target));
+        self.receiver.get_or_insert_with(Receiver::new);
+        let key = self.ports.insert(Port {
+            listener,
+            target,
+            flows: HashMap::new(),
+            oldest: None,
+            newest: None,
+            segmented: true,
+        });
+        let port = self.ports.get(key).ok_or(io::ErrorKind::NotFound)?;
+        let armed = ctx.watch(&port.listener, Source::UdpListener, key, EpollFlags::EPOLLIN);
+        if let Err(e) = armed {
+            self.ports.remove(key);
+            return Err(e);
+        }
+        Ok(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) {
+        if let Some(port) = self.ports.remove(key) {
+            for flow in port.flows.into_values() {
+                self.flows.remove(flow);
+            }
+        }
+    }
+
+    // ---- datagrams ------------------------------------------------------------------------------
+
+    /// A batch from the clients of one port.
+    pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(port) = self.ports.get(key) else { return };
+        // Out of its place while the flow table is used with it.
+        let Some(mut receiver) = self.receiver.take() else { return };
+        // Errors are about earlier answers (ICMP) and are cleared by being read.
+        let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
+        let mut order = [(NOBODY, 0usize); BATCH];
+        let mut last: Option<(Ends, Key)> = None;
+        let mut count = 0;
+        for (i, datagram) in receiver.iter().enumerate().take(n) {
+            let Some(client) = datagram.from else { continue };
+            let ends = Ends { client, local: datagram.local.map(answer_from) };
+            let flow = match last {
+                Some((same, flow)) if same == ends => Some(flow),
+                _ => self.flow(ctx, key, ends),
+            };
+            if let Some(flow) = flow {
+                last = Some((ends, flow));
+                order[count] = (flow, i);
+                count += 1;
+            }
+        }
+        let order = &mut order[..count];
+        order.sort_unstable();
+        for group in order.chunk_by(|a, b| a.0 == b.0) {
+            let datagrams = group.iter().filter_map(|(_, i)| receiver.get(*i));
+            self.forward(ctx, group[0].0, datagrams);
+        }
+        self.receiver = Some(receiver);
+    }
+
+    fn forward<'a>(&mut self, ctx: &Ctx, key: Key, datagrams: impl Iterator<Item = Datagram<'a>>) {
+        // Evicted by a later datagram of the same batch, perhaps.
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        match &flow.backend {
+            Some(backend) => {
+                send_all(backend.as_fd(), datagrams, Route::default(), &mut flow.segmented);
+            }
+            None => {
+                for piece in datagrams.flat_map(pieces) {
+                    let held: usize = flow.early.iter().map(Vec::len).sum();
+                    if flow.early.len() < EARLY && held + piece.len() <= EARLY_BYTES {
+                        flow.early.push(piece.to_vec());
+                    }
+                }
+            }
+        }
+        self.touch(ctx, key);
+    }
+
+    /// A batch from the backend of one flow.
+    pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(port) = self.ports.get_mut(flow.port) else { return };
+        let (Some(backend), Some(receiver)) = (&flow.backend, &mut self.receiver) else { return };
+        // ECONNREFUSED and the like are about earlier requests; the backend may come back.
+        if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
+            return;
+        }
+        let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
+        send_all(port.listener.as_fd(), receiver.iter(), route, &mut port.segmented);
+        self.touch(ctx, key);
+    }
+
+    // ---- flows ----------------------------------------------------------------------------------
+
+    /// The flow of a client, made if need be.
+    fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends) -> Option<Key> {
+        let port = self.ports.get(port_key)?;
+        if let Some(flow) = port.flows.get(&ends) {
+            return Some(*flow);
+        }
+        if port.flows.len() >= ctx.opts.flows_per_port || ctx.room == 0 {
+            let oldest = port.oldest.or_else(|| self.oldest_of_all())?;
+            self.close(oldest);
+            ctx.room += 1;
+        }
+        ctx.room -= 1;
+        let key = self.flows.insert(Flow {
+            port: port_key,
+            ends,
+            backend: None,
+            early: Vec::new(),
+            used: ctx.now,
+            older: None,
+            newer: None,
+            segmented: true,
+        });
+        let port = self.ports.get_mut(port_key)?;
+        port.flows.insert(ends, key);
+        let target = port.target;
+        self.link(key);
+        if !std::mem::replace(&mut self.expiring, true) {
+            ctx.timers.at(ctx.now + ctx.opts.udp_idle / 8, Timer::Expire);
+        }
+        match ctx.pool.take(kind_for(target), Waiter::Flow(key)) {
+            Taken::Ready(sock) => self.connect_with(ctx, key, sock),
+            Taken::Later => {}
+            Taken::Never => self.close(key),
+        }
+        Some(key)
+    }
+
+    fn oldest_of_all(&self) -> Option<Key> {
+        let oldest = self.ports.keys().filter_map(|port| self.ports.get(port)?.oldest);
+        oldest.min_by_key(|flow| self.flows.get(*flow).map(|flow| flow.used))
+    }
+
+    /// A socket from the pool for a flow that waited; false when it is not wanted any more.
+    pub(crate) fn wants_socket(&self, key: Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.backend.is_none())
+    }
+
+    pub(crate) fn connect_with(&mut self, ctx: &mut Ctx, key: Key, sock: Socket) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(port) = self.ports.get(flow.port) else { return };
+        // Connecting a datagram socket only looks up a route.
+        let connected = sock.connect(&port.target.into());
+        let ready = connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
+        if let Err(e) = ready {
+            debug!("connect to {} (udp): {e}", port.target);
+            return self.close(key);
+        }
+        for datagram in std::mem::take(&mut flow.early) {
+            let _ = send_each(sock.as_fd(), &[IoSlice::new(&datagram)], Route::default());
+        }
+        flow.backend = Some(sock);
+    }
+
+    pub(crate) fn close(&mut self, key: Key) {
+        self.unlink(key);
+        if let Some(flow) = self.flows.remove(key)
+            && let Some(port) = self.ports.get_mut(flow.port)
+        {
+            port.flows.remove(&flow.ends);
+        }
+    }
+
+    /// Closes flows that were silent for too long.
+    pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
+        for port in self.ports.keys().collect::<Vec<_>>() {
+            while let Some(oldest) = self.ports.get(port).and_then(|port| port.oldest)
+                && self.flows.get(oldest).is_none_or(|flow| ctx.now - flow.used >= ctx.opts.udp_idle)
+            {
+                self.close(oldest);
+            }
+        }
+        self.expiring = self.flows.len() > 0;
+        if self.expiring {
+            ctx.timers.at(ctx.now + ctx.opts.udp_idle / 8, Timer::Expire);
+        }
+    }
+
+    /// Notes that a flow was used just now, by either side.
+    fn touch(&mut self, ctx: &Ctx, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.used = ctx.now;
+        if flow.newer.is_some() {
+            self.unlink(key);
+            self.link(key);
+        }
+    }
+
+    /// Puts a flow at the young end of its port's list.
+    fn link(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(port) = self.ports.get_mut(flow.port) else { return };
+        let older = port.newest.replace(key);
+        (flow.older, flow.newer) = (older, None);
+        match older.and_then(|older| self.flows.get_mut(older)) {
+            Some(older) => older.newer = Some(key),
+            None => port.oldest = Some(key),
+        }
+    }
+
+    fn unlink(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (port, older, newer) = (flow.port, flow.older.take(), flow.newer.take());
+        let Some(port) = self.ports.get_mut(port) else { return };
+        match older.and_then(|older| self.flows.get_mut(older)) {
+            Some(flow) => flow.newer = newer,
+            None => port.oldest = newer,
+        }
+        match newer.and_then(|newer| self.flows.get_mut(newer)) {
+            Some(flow) => flow.older = older,
+            None => port.newest = older,
+        }
+    }
+}
+
+const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
+
+fn kind_for(target: SocketAddr) -> Kind {
+    if target.is_ipv4() { Kind::Udp4 } else { Kind::Udp6 }
+}
+
+/// The source of the answers. The interface is left to routing, which need not be symmetric, unless the
+/// address means nothing without it.
+fn answer_from(asked: Local) -> Local {
+    let scoped = matches!(asked.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    Local { addr: asked.addr, ifindex: if scoped { asked.ifindex } else { 0 } }
+}
+
+/// The original datagrams of one that the kernel may have put together.
+fn pieces(datagram: Datagram<'_>) -> impl Iterator<Item = &[u8]> {
+    // An empty datagram is one piece, where `chunks` would find none.
+    let empty = datagram.data.is_empty().then_some(datagram.data);
+    let size = datagram.segment.unwrap_or(datagram.data.len()).max(1);
+    empty.into_iter().chain(datagram.data.chunks(size))
+}
+
+/// Sends datagrams along one route, in order. `segmented` is cleared when the kernel refuses to cut.
+fn send_all<'a>(
+    sock: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = Datagram<'a>>,
+    route: Route,
+    segmented: &mut bool,
+) {
+    let mut pending = Vec::with_capacity(BATCH);
+    pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
+    let mut rest = pending.as_slice();
+    while !rest.is_empty() {
+        let run = if *segmented { equal_run(rest) } else { 1 };
+        let sent = if run > 1 {
+            send_run(sock, &rest[..run], route, segmented)
+        } else {
+            // Up to the next run, or everything.
+            let single = if *segmented { unequal_prefix(rest) } else { rest.len() };
+            send_singly(sock, &rest[..single], route)
+        };
+        match sent {
+            Ok(n) => rest = &rest[n.min(rest.len())..],
+            // Full queues: the rest would not fit either.
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => return,
+            Err(e) => {
+                debug!("a datagram was not sent: {}", e.desc());
+                rest = &rest[1..];
+            }
+        }
+    }
+}
+
+/// How many datagrams from the start can go out as one segmented send: all of the first one's size
+/// but for a shorter last one.
+fn equal_run(datagrams: &[IoSlice<'_>]) -> usize {
+    let Some(size) = datagrams.first().map(|d| d.len()).filter(|size| *size > 0) else { return 1 };
+    let most = (SEGMENTED_BYTES / size).clamp(1, SEGMENTS);
+    let equal = datagrams.iter().take(most).take_while(|d| d.len() == size).count();
+    let tail = datagrams.get(equal).is_some_and(|d| equal < most && (1..size).contains(&d.len()));
+    equal + usize::from(tail)
+}
+
+/// How many datagrams from the start are each the beginning of no run.
+fn unequal_prefix(datagrams: &[IoSlice<'_>]) -> usize {
+    (1..datagrams.len()).find(|at| equal_run(&datagrams[*at..]) > 1).unwrap_or(datagrams.len())
+}
+
+fn send_run(
+    sock: BorrowedFd<'_>,
+    run: &[IoSlice<'_>],
+    route: Route,
+    segmented: &mut bool,
+) -> nix::Result<usize> {
+    let size = u16::try_from(run[0].len()).unwrap_or(u16::MAX);
+    for _ in 0..2 {
+        match send_segmented(sock, run, size, route) {
+            Ok(()) => return Ok(run.len()),
+            // About an earlier datagram, and cleared by having been reported.
+            Err(Errno::ECONNREFUSED) => {}
+            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) => {
+                *segmented = false;
+                return Ok(0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(run.len())
+}
+
+fn send_singly(sock: BorrowedFd<'_>, datagrams: &[IoSlice<'_>], route: Route) -> nix::Result<usize> {
+    match send_each(sock, datagrams, route) {
+        // About an earlier datagram, and cleared by having been reported.
+        Err(Errno::ECONNREFUSED) => send_each(sock, datagrams, route),
+        // The address that was asked is none to answer from: a broadcast, or gone meanwhile.
+        Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV) if route.from.is_some() => {
+            send_each(sock, datagrams, Route { from: None, ..route })
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slices(sizes: &[usize]) -> Vec<IoSlice<'static>> {
+        static ZEROES: [u8; 65_507] = [0; 65_507];
+        sizes.iter().map(|n| IoSlice::new(&ZEROES[..*n])).collect()
+    }
+
+    #[test]
+    fn runs_end_where_sizes_or_limits_do() {
+        for (sizes, run) in [
+            (&[5, 5, 5][..], 3),
+            (&[5, 5, 3, 5], 3),
+            (&[5, 5, 6], 2),
+            (&[5, 0], 1),
+            (&[0, 0], 1),
+            (&[5], 1),
+            (&[3, 5], 1),
+            (&[5, 3], 2),
+            (&[32_000, 32_000, 32_000], 2),
+            (&[65_507, 1], 1),
+            (&[40_000, 30_000], 1),
+        ] {
+            assert_eq!(equal_run(&slices(sizes)), run, "{sizes:?}");
+        }
+        assert_eq!(equal_run(&slices(&[1; 100])), SEGMENTS);
+        assert_eq!(unequal_prefix(&slices(&[0, 1, 2, 2])), 2);
+        assert_eq!(unequal_prefix(&slices(&[0, 1, 2])), 3);
+    }
+
+    #[test]
+    fn coalesced_datagrams_come_apart_where_they_were_joined() {
+        let cut = |data: &'static [u8], segment| {
+            let datagram = Datagram { data, from: None, local: None, segment };
+            pieces(datagram).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(b"abcdefg", Some(3)), [&b"abc"[..], b"def", b"g"]);
+        assert_eq!(cut(b"abc", None), [b"abc"]);
+        assert_eq!(cut(b"", None), [b""]);
+    }
+}

@@ -1,0 +1,278 @@
+//! Connections through the engine: bytes, ends, resets, refusals.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{backend, connect, echo, eventually, expect_noise, patient, pour, rig, rig_with};
+use relay::{Options, Proto};
+use socket2::SockRef;
+
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+#[test]
+fn bulk_both_ways_at_once_arrives_intact() {
+    const LEN: usize = 64 << 20;
+    let rig = rig();
+    let addr = rig.tcp(backend(|stream| {
+        std::thread::scope(|s| {
+            s.spawn(|| pour(&stream, 2, LEN));
+            expect_noise(&stream, 1, LEN);
+        });
+        // The verdict of this side, for the other one to see.
+        drop(stream);
+    }));
+    let client = connect(addr);
+    std::thread::scope(|s| {
+        s.spawn(|| pour(&client, 1, LEN));
+        expect_noise(&client, 2, LEN);
+    });
+}
+
+#[test]
+fn echoes_of_every_size_arrive_before_the_end() {
+    let rig = rig();
+    let addr = rig.tcp(backend(echo));
+    for len in [8 << 10, 24 << 10, 64 << 10, 200 << 10, 4 << 20] {
+        for _ in 0..20 {
+            let client = connect(addr);
+            std::thread::scope(|s| {
+                s.spawn(|| pour(&client, 3, len));
+                expect_noise(&client, 3, len);
+            });
+        }
+    }
+}
+
+#[test]
+fn either_side_may_end_first() {
+    let rig = rig();
+    // The server ends at once, then reads on.
+    let addr = rig.tcp(backend(|mut stream| {
+        stream.write_all(b"bye").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "still here");
+    }));
+    let mut client = connect(addr);
+    let mut got = String::new();
+    client.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "bye");
+    client.write_all(b"still here").unwrap();
+    drop(client);
+    // The client ends first; the server answers what it got.
+    let addr = rig.publish(2, Proto::Tcp, "127.0.0.1", backend(|mut stream| {
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        stream.write_all(&got).unwrap();
+    }));
+    let mut client = connect(addr);
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut got = String::new();
+    client.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "question");
+}
+
+#[test]
+fn a_reset_of_the_server_reaches_the_client() {
+    let rig = rig();
+    let addr = rig.tcp(backend(|mut stream| {
+        stream.read_exact(&mut [0; 1]).unwrap();
+        reset(stream);
+    }));
+    let mut client = connect(addr);
+    client.write_all(b"x").unwrap();
+    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_of_the_client_reaches_the_server() {
+    let rig = rig();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = rig.tcp(listener.local_addr().unwrap());
+    let client = connect(addr);
+    let mut server = patient(listener.accept().unwrap().0);
+    reset(client);
+    assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_does_not_overtake_what_was_sent_before() {
+    const LEN: usize = 6 << 20;
+    let rig = rig();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = rig.tcp(listener.local_addr().unwrap());
+    let mut client = connect(addr);
+    let mut server = patient(listener.accept().unwrap().0);
+    // The client starts to read only when the reset has happened, so bytes are held everywhere.
+    let writer = std::thread::spawn(move || {
+        server.write_all(&vec![5; LEN]).unwrap();
+        eventually("the engine has taken everything", || {
+            sys::mmsg::unacknowledged(std::os::fd::AsFd::as_fd(&server)).unwrap() == 0
+        });
+        // Unread bytes here are none, so the kernel resets because of the linger option only. What the
+        // engine's kernel side has received stays readable to it.
+        reset(server);
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let mut got = 0;
+    let mut buf = vec![0; 64 << 10];
+    let end = loop {
+        match client.read(&mut buf) {
+            Ok(0) => break None,
+            Ok(n) => got += n,
+            Err(e) => break Some(e.kind()),
+        }
+    };
+    writer.join().unwrap();
+    assert_eq!((got, end), (LEN, Some(ErrorKind::ConnectionReset)));
+}
+
+#[test]
+fn a_refused_client_is_let_go_within_half_a_second() {
+    let rig = rig();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = connect(rig.tcp(gone));
+    let start = Instant::now();
+    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(150) && took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_server_that_comes_late_is_found() {
+    let rig = rig();
+    let late = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = connect(rig.tcp(late));
+    client.write_all(b"early").unwrap();
+    std::thread::sleep(Duration::from_millis(80));
+    let server = TcpListener::bind(late).unwrap();
+    let mut got = [0; 5];
+    patient(server.accept().unwrap().0).read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"early");
+}
+
+#[test]
+fn a_backend_that_never_answers_is_given_up() {
+    // A full backlog drops further handshakes.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let target = full.local_addr().unwrap().as_socket().unwrap();
+    let _filler = TcpStream::connect(target).unwrap();
+    let opts = Options { connect_timeout: Duration::from_millis(300), ..Options::default() };
+    let rig = rig_with(opts);
+    let mut client = connect(rig.tcp(target));
+    let start = Instant::now();
+    assert!(client.read(&mut [0; 8]).is_err());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn removal_closes_listener_and_live_connections() {
+    let rig = rig();
+    let target = backend(echo);
+    let (one, other) = (rig.tcp(target), rig.publish(2, Proto::Tcp, "127.0.0.1", target));
+    let mut clients: Vec<TcpStream> = (0..10).map(|_| connect(one)).collect();
+    let mut bystander = connect(other);
+    for client in clients.iter_mut().chain([&mut bystander]) {
+        client.write_all(b"ping").unwrap();
+        client.read_exact(&mut [0; 4]).unwrap();
+    }
+    assert!(rig.engine.remove(1));
+    assert!(!rig.engine.remove(1));
+    for mut client in clients {
+        assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)));
+    }
+    assert_eq!(TcpStream::connect(one).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    bystander.write_all(b"ping").unwrap();
+    bystander.read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
+fn families_may_differ_on_the_two_sides() {
+    let rig = rig();
+    let v4 = backend(echo);
+    let v6 = TcpListener::bind("[::1]:0").unwrap();
+    let through = |addr: SocketAddr| {
+        let mut client = connect(addr);
+        client.write_all(b"ping").unwrap();
+        client
+    };
+    through(rig.publish(1, Proto::Tcp, "::1", v4)).read_exact(&mut [0; 4]).unwrap();
+    let wild = rig.publish(2, Proto::Tcp, "::", v4);
+    for ip in ["127.0.0.1", "::1"] {
+        let addr = SocketAddr::new(ip.parse().unwrap(), wild.port());
+        through(addr).read_exact(&mut [0; 4]).unwrap();
+    }
+    let _client = through(rig.publish(3, Proto::Tcp4, "127.0.0.1", v6.local_addr().unwrap()));
+    patient(v6.accept().unwrap().0).read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
+fn a_slow_reader_is_bounded_and_stalls_nobody() {
+    let rig = rig();
+    let target = backend(|mut stream| {
+        let mut kind = [0];
+        stream.read_exact(&mut kind).unwrap();
+        if kind == *b"f" {
+            // As much as will fit between here and a client that does not read.
+            stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut sent = 0u64;
+            while let Ok(n) = stream.write(&[1; 64 << 10]) {
+                sent += n as u64;
+            }
+            assert!(sent < 64 << 20, "{sent} bytes went to someone who reads nothing");
+            std::thread::sleep(Duration::from_secs(1));
+        } else {
+            echo(stream);
+        }
+    });
+    let addr = rig.tcp(target);
+    let slow: Vec<TcpStream> = (0..20).map(|_| connect(addr)).collect();
+    for mut stream in &slow {
+        stream.write_all(b"f").unwrap();
+    }
+    let mut quick = connect(addr);
+    quick.write_all(b"e").unwrap();
+    let start = Instant::now();
+    for _ in 0..200 {
+        quick.write_all(b"ping").unwrap();
+        quick.read_exact(&mut [0; 4]).unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // What was held for the slow ones is all there, up to the point where the server stopped.
+    for mut stream in &slow {
+        let mut buf = vec![0; 1 << 20];
+        let mut got = 0;
+        while let Ok(n @ 1..) = stream.read(&mut buf) {
+            assert!(buf[..n].iter().all(|b| *b == 1));
+            got += n;
+        }
+        assert!(got > 64 << 10, "{got}");
+    }
+}
+
+#[test]
+fn urgent_data_does_not_stall_the_stream() {
+    let rig = rig();
+    let mut client = connect(rig.tcp(backend(echo)));
+    for _ in 0..50 {
+        client.write_all(b"ab").unwrap();
+        SockRef::from(&client).send_out_of_band(b"!").unwrap();
+        client.write_all(b"cd").unwrap();
+        // The urgent byte itself is not forwarded, as with any reader that does not ask for it.
+        let mut got = [0; 4];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abcd");
+    }
+}

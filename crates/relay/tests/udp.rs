@@ -1,0 +1,198 @@
+//! Datagrams through the engine: boundaries, addresses, flows.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use common::{rig, rig_with, udp, udp_echo};
+use relay::{Options, Proto};
+
+fn ask(client: &UdpSocket, to: SocketAddr, data: &[u8]) -> SocketAddr {
+    client.send_to(data, to).unwrap();
+    let mut buf = vec![0; 65_536];
+    let (n, from) = client.recv_from(&mut buf).unwrap();
+    assert!(buf[..n] == *data, "{n} bytes instead of {}", data.len());
+    from
+}
+
+#[test]
+fn datagrams_of_every_size_keep_their_boundaries() {
+    let rig = rig();
+    for (id, ip) in [(1, "127.0.0.1"), (2, "::1")] {
+        let target = udp_echo(&SocketAddr::new(ip.parse().unwrap(), 0).to_string());
+        let addr = rig.publish(id, Proto::Udp, ip, target);
+        let client = udp(&SocketAddr::new(ip.parse().unwrap(), 0).to_string());
+        for len in [0, 1, 2, 0, 512, 1472, 1473, 9000, 65_507, 0, 7] {
+            let data: Vec<u8> = (0..=255).cycle().take(len).collect();
+            assert_eq!(ask(&client, addr, &data), addr);
+        }
+    }
+}
+
+#[test]
+fn bursts_arrive_in_order_and_uncut() {
+    let rig = rig();
+    let server = udp("127.0.0.1:0");
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
+    let client = udp("127.0.0.1:0");
+    let mut buf = [0; 2048];
+    for round in 0..20u8 {
+        // Runs of equal size, a shorter end, empty ones in between.
+        let sizes = [100, 100, 100, 40, 0, 0, 7, 100, 1400, 1400, 1, 1, 1];
+        for (i, size) in (0u8..).zip(sizes) {
+            client.send_to(&vec![round ^ i; size], addr).unwrap();
+        }
+        let mut peer = None;
+        for (i, size) in (0u8..).zip(sizes) {
+            let (n, from) = server.recv_from(&mut buf).unwrap();
+            assert_eq!((n, buf[..n].iter().all(|b| *b == round ^ i)), (size, true));
+            peer = Some(from);
+        }
+        for (i, size) in (0u8..).zip(sizes) {
+            server.send_to(&vec![i; size], peer.unwrap()).unwrap();
+        }
+        for (i, size) in (0u8..).zip(sizes) {
+            let n = client.recv(&mut buf).unwrap();
+            assert_eq!((n, buf[..n].iter().all(|b| *b == i)), (size, true));
+        }
+    }
+}
+
+#[test]
+fn segmented_senders_are_passed_on_as_separate_datagrams() {
+    let rig = rig();
+    let server = udp("127.0.0.1:0");
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
+    let client = udp("127.0.0.1:0");
+    client.connect(addr).unwrap();
+    let data: Vec<u8> = (0..=255).cycle().take(1000 * 10 + 5).collect();
+    let route = sys::mmsg::Route::default();
+    sys::mmsg::send_segmented(client.as_fd(), &[std::io::IoSlice::new(&data)], 1000, route).unwrap();
+    let mut buf = [0; 2048];
+    for want in data.chunks(1000) {
+        let n = server.recv(&mut buf).unwrap();
+        assert!(buf[..n] == *want, "{n} bytes instead of {}", want.len());
+    }
+}
+
+#[test]
+fn many_clients_get_their_own_answers() {
+    let rig = rig();
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", udp_echo("127.0.0.1:0"));
+    let clients: Vec<UdpSocket> = (0..200).map(|_| udp("127.0.0.1:0")).collect();
+    for round in 0..3u32 {
+        for (i, client) in (0u32..).zip(&clients) {
+            client.send_to(&(round * 1000 + i).to_le_bytes(), addr).unwrap();
+            if i % 32 == 31 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        for (i, client) in (0u32..).zip(&clients) {
+            let mut buf = [0; 8];
+            assert_eq!(client.recv_from(&mut buf).unwrap(), (4, addr));
+            assert_eq!(buf[..4], (round * 1000 + i).to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    let rig = rig();
+    let target = udp_echo("127.0.0.1:0");
+    let dual = rig.publish(1, Proto::Udp, "::", target).port();
+    let v4 = rig.publish(2, Proto::Udp4, "0.0.0.0", target).port();
+    let client = udp("127.0.0.1:0");
+    // One client, several of our addresses: the answers must not be mixed up.
+    for ip in [[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 1], [127, 0, 0, 2]] {
+        for port in [dual, v4] {
+            let to = SocketAddr::from((ip, port));
+            assert_eq!(ask(&client, to, b"who"), to);
+        }
+    }
+    let to = SocketAddr::new("::1".parse().unwrap(), dual);
+    assert_eq!(ask(&udp("[::1]:0"), to, b"who"), to);
+}
+
+#[test]
+fn families_may_differ_on_the_two_sides() {
+    let rig = rig();
+    let addr = rig.publish(1, Proto::Udp6, "::1", udp_echo("127.0.0.1:0"));
+    ask(&udp("[::1]:0"), addr, b"six to four");
+    let addr = rig.publish(2, Proto::Udp4, "127.0.0.1", udp_echo("[::1]:0"));
+    ask(&udp("127.0.0.1:0"), addr, b"four to six");
+}
+
+#[test]
+fn a_flow_lives_while_either_side_talks_and_not_longer() {
+    let rig = rig_with(Options { udp_idle: Duration::from_millis(400), ..Options::default() });
+    let server = udp("127.0.0.1:0");
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
+    let client = udp("127.0.0.1:0");
+    let mut buf = [0; 8];
+    let mut arrive = |server: &UdpSocket| {
+        client.send_to(b"x", addr).unwrap();
+        server.recv_from(&mut buf).unwrap().1
+    };
+    let first = arrive(&server);
+    // Only the client talks.
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(arrive(&server), first);
+    }
+    // Only the server talks.
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(100));
+        server.send_to(b"y", first).unwrap();
+        client.recv(&mut [0; 8]).unwrap();
+    }
+    assert_eq!(arrive(&server), first);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_ne!(arrive(&server), first, "the flow outlived its silence");
+}
+
+#[test]
+fn the_longest_silent_flow_makes_room() {
+    let rig = rig_with(Options { flows_per_port: 3, ..Options::default() });
+    let server = udp("127.0.0.1:0");
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
+    let clients: Vec<UdpSocket> = (0..4).map(|_| udp("127.0.0.1:0")).collect();
+    let arrive = |i: usize| {
+        clients[i].send_to(b"x", addr).unwrap();
+        server.recv_from(&mut [0; 8]).unwrap().1
+    };
+    let first: Vec<SocketAddr> = (0..3).map(arrive).collect();
+    assert_eq!(arrive(0), first[0]);
+    arrive(3);
+    assert_eq!((arrive(0), arrive(2)), (first[0], first[2]));
+    assert_ne!(arrive(1), first[1]);
+}
+
+#[test]
+fn a_server_that_comes_late_or_again_is_heard() {
+    let rig = rig();
+    let server = udp("127.0.0.1:0");
+    let target = server.local_addr().unwrap();
+    drop(server);
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", target);
+    let client = udp("127.0.0.1:0");
+    // Refused again and again, without harm.
+    for _ in 0..10 {
+        client.send_to(b"nobody", addr).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    udp_echo(&target.to_string());
+    ask(&client, addr, b"somebody");
+}
+
+#[test]
+fn a_removed_port_is_free_again() {
+    let rig = rig();
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", udp_echo("127.0.0.1:0"));
+    ask(&udp("127.0.0.1:0"), addr, b"x");
+    assert!(rig.engine.remove(1));
+    UdpSocket::bind(addr).unwrap();
+}
