@@ -1,0 +1,54 @@
+//! What the REST API is about: this instance and its ports.
+
+use std::cell::RefCell;
+
+use api::server::BackendError;
+use api::{Info, PortId, PortSpec, PortStatus};
+
+use crate::port::Builtin;
+
+/// The state behind the API. One thread uses it.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    info: Info,
+    ports: RefCell<Option<Builtin>>,
+}
+
+impl Backend {
+    pub(crate) fn new(mut info: Info, ports: Option<Builtin>) -> Self {
+        info.port_driver = ports.as_ref().map(Builtin::info);
+        Self { info, ports: RefCell::new(ports) }
+    }
+
+    /// Closes all ports.
+    pub(crate) fn stop(&self) {
+        drop(self.ports.take());
+    }
+
+    fn with<T>(
+        &self,
+        f: impl FnOnce(&mut Builtin) -> anyhow::Result<T>,
+    ) -> Result<T, BackendError> {
+        let mut ports = self.ports.borrow_mut();
+        let ports = ports.as_mut().ok_or(BackendError::NoPortDriver)?;
+        f(ports).map_err(|e| BackendError::Failed(format!("{e:#}")))
+    }
+}
+
+impl api::server::Backend for Backend {
+    fn info(&self) -> Result<Info, BackendError> {
+        Ok(self.info.clone())
+    }
+
+    fn ports(&self) -> Result<Vec<PortStatus>, BackendError> {
+        self.with(|ports| Ok(ports.list()))
+    }
+
+    async fn add(&self, spec: PortSpec) -> Result<PortStatus, BackendError> {
+        self.with(|ports| ports.add(spec))
+    }
+
+    async fn remove(&self, id: PortId) -> Result<(), BackendError> {
+        self.with(|ports| ports.remove(id))
+    }
+}

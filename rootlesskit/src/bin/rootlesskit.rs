@@ -1,0 +1,5 @@
+//! The program `rootlesskit`.
+
+fn main() -> std::process::ExitCode {
+    rootlesskit::main()
+}

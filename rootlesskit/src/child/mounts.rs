@@ -1,0 +1,123 @@
+//! Mounts that follow from the new namespaces: `/proc`, `/sys`, and how mounts propagate.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use nix::mount::{MsFlags, mount};
+
+/// No source, no type, no data: the arguments of mount(2) that do not matter.
+const NONE: Option<&str> = Option::None;
+
+/// How mounts of the host reach us, and ours the host (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Propagation(MsFlags);
+
+impl Propagation {
+    /// # Errors
+    /// Names the value and the choices.
+    pub(crate) fn parse(word: &str) -> anyhow::Result<Self> {
+        let (kind, recursive) = match word.strip_prefix('r') {
+            Some(kind) => (kind, MsFlags::MS_REC),
+            Option::None => (word, MsFlags::empty()),
+        };
+        let kind = match kind {
+            "private" => MsFlags::MS_PRIVATE,
+            "shared" => MsFlags::MS_SHARED,
+            "slave" => MsFlags::MS_SLAVE,
+            _ => bail!(
+                "unknown --propagation={word} (must be private, shared or slave, or one of them with an r in front)"
+            ),
+        };
+        Ok(Self(kind | recursive))
+    }
+
+    /// Whether our mounts would reach other namespaces.
+    pub(crate) fn is_shared(self) -> bool {
+        self.0.contains(MsFlags::MS_SHARED)
+    }
+}
+
+/// Sets the propagation of `/`.
+pub(crate) fn propagate(propagation: Propagation) -> anyhow::Result<()> {
+    mount(NONE, "/", NONE, propagation.0, NONE).context("failed to set the propagation of /")
+}
+
+fn mount_new(kind: &str, target: &Path, flags: MsFlags) -> nix::Result<()> {
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    mount(Some(kind), target, Some(kind), flags | safe, NONE)
+}
+
+/// Mounts a file system that the kernel may allow read-only at most, because parts of the host's own
+/// instance are masked or read-only (containers do that); not at all is a warning.
+fn mount_or_warn(kind: &str, target: &Path) {
+    let Err(first) = mount_new(kind, target, MsFlags::empty()) else { return };
+    match mount_new(kind, target, MsFlags::MS_RDONLY) {
+        Ok(()) => tracing::warn!("mounted {kind} on {} read-only: {first}", target.display()),
+        Err(_) => tracing::warn!(
+            "failed to mount {kind} on {}: {first}; the target sees the host's\nhint: in a container, allow it with --security-opt systempaths=unconfined",
+            target.display()
+        ),
+    }
+}
+
+/// A `/proc` of our pid namespace.
+pub(crate) fn own_proc(pidns: bool) {
+    if pidns {
+        mount_or_warn("proc", Path::new("/proc"));
+    }
+}
+
+/// A `/sys` of our network namespace (`own_view`), with the cgroup tree of the old one still in it; or, when
+/// processes were evacuated, with a cgroup2 tree that begins at our cgroup namespace's root.
+pub(crate) fn own_sys(own_view: bool, evacuated: bool) -> anyhow::Result<()> {
+    let (sys, cgroup) = (Path::new("/sys"), Path::new("/sys/fs/cgroup"));
+    if !own_view {
+        if evacuated {
+            // The host's sysfs stays, and without owning it we cannot mount inside; a tmpfs can be.
+            mount_new("tmpfs", cgroup, MsFlags::empty())
+                .context("failed to mount a tmpfs on /sys/fs/cgroup")?;
+            mount_new("cgroup2", cgroup, MsFlags::empty())
+                .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
+        }
+        return Ok(());
+    }
+    // A descriptor keeps the old tree in reach; no scratch directory that would have to be removed.
+    let old = is_mount_point(cgroup).then(|| File::open(cgroup)).transpose()?;
+    mount_or_warn("sysfs", sys);
+    if evacuated {
+        mount_new("cgroup2", cgroup, MsFlags::empty())
+            .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
+    } else if let Some(old) = old {
+        let source = format!("/proc/self/fd/{}", old.as_raw_fd());
+        if let Err(e) =
+            mount(Some(source.as_str()), cgroup, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        {
+            tracing::warn!("failed to bind the cgroup tree to /sys/fs/cgroup: {e}");
+        }
+    }
+    Ok(())
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
+    device(path).is_some() && device(path) != path.parent().and_then(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_words() {
+        for word in ["private", "rprivate", "shared", "rshared", "slave", "rslave"] {
+            let p = Propagation::parse(word).unwrap();
+            assert_eq!(p.is_shared(), word.ends_with("shared"));
+            assert_eq!(p.0.contains(MsFlags::MS_REC), word.starts_with('r'));
+        }
+        assert!(Propagation::parse("unbindable").unwrap_err().to_string().contains("unbindable"));
+        assert!(Propagation::parse("").is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! The child's network namespace: its interfaces, and the thread that lives in it.
+//!
+//! Attached, the namespace is the child's own, made by clone(2). Detached, the thread makes it and pins it as a
+//! bind mount at `<state dir>/netns`, visible in the child's mount namespace only; dockerd and CNI plug-ins
+//! enter it by that path. When the parent wants sockets made in the namespace, the thread stays for that.
+
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use anyhow::Context as _;
+use netlink::Rt;
+use netlink::transparent::{self, Backend, Choice};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::handshake::{SourceAddress, Tap};
+
+/// What to build.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Whether the child has a network namespace of its own at all.
+    pub(crate) isolated: bool,
+    /// Where to pin a detached one.
+    pub(crate) detached: Option<PathBuf>,
+    pub(crate) tap: Option<Tap>,
+    pub(crate) source_address: SourceAddress,
+    pub(crate) socket_factory: bool,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// The parent's end of the socket factory.
+    pub(crate) factory: Option<OwnedFd>,
+    /// `nft`, `iptables` or `none`.
+    pub(crate) source_address_backend: String,
+}
+
+/// Builds the network and returns when it stands; the thread stays behind.
+pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
+    let (factory, ours) = if job.socket_factory {
+        let kind = SockType::SeqPacket;
+        let (a, b) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+        (Some(a), Some(b))
+    } else {
+        (None, None)
+    };
+    if job.detached.is_none() && ours.is_none() {
+        return Ok(Built { factory, source_address_backend: configure(&job)? });
+    }
+    let (report, result) = mpsc::sync_channel(1);
+    std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
+        move || {
+            let built = enter(&job).and_then(|()| configure(&job));
+            let serve = built.is_ok();
+            if report.send(built).is_ok()
+                && serve
+                && let Some(socket) = ours
+                && let Err(e) = relay::factory::serve(socket)
+            {
+                tracing::error!(
+                    "the socket factory failed, no further connections are forwarded: {e}"
+                );
+            }
+        },
+    )?;
+    let source_address_backend = result.recv().context("the network thread died")??;
+    Ok(Built { factory, source_address_backend })
+}
+
+/// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
+fn enter(job: &Job) -> anyhow::Result<()> {
+    let Some(path) = &job.detached else { return Ok(()) };
+    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a detached network namespace")?;
+    let flags = nix::libc::O_NOFOLLOW;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .custom_flags(flags)
+        .open(path)
+        .with_context(|| format!("failed to make {}", path.display()))?;
+    let source = Path::new("/proc/thread-self/ns/net");
+    mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("failed to pin the network namespace at {}", path.display()))
+}
+
+/// Interfaces, addresses, routes and the rules for source addresses, in the thread's namespace.
+fn configure(job: &Job) -> anyhow::Result<String> {
+    if !job.isolated && job.detached.is_none() {
+        return Ok("none".to_owned());
+    }
+    let mut rt = Rt::open()?;
+    let lo = rt.link_index("lo")?;
+    rt.link_up(lo)?;
+    if let Some(tap) = &job.tap {
+        make_tap(&mut rt, tap)?;
+    }
+    Ok(source_addresses(job.source_address))
+}
+
+fn make_tap(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
+    let device = Path::new("/dev/net/tun");
+    // Persistent: the interface outlives this descriptor and every helper.
+    sys::tap::create(device, &tap.name).with_context(|| {
+        format!(
+            "failed to make the network interface {} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
+            tap.name,
+            device.display(),
+            device.display()
+        )
+    })?;
+    let index = rt.link_index(&tap.name)?;
+    rt.set_mtu(index, tap.mtu)?;
+    rt.link_up(index)?;
+    let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if !ipv6 && tap.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
+        tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
+    }
+    for &(ip, prefix) in tap.addresses.iter().filter(|(ip, _)| ip.is_ipv4() || ipv6) {
+        rt.add_address(index, ip, prefix)?;
+    }
+    for &ip in tap.gateways.iter().filter(|ip| ip.is_ipv4() || ipv6) {
+        rt.add_default_route(ip, index)?;
+    }
+    Ok(())
+}
+
+/// Installs what a server needs to see the addresses of TCP clients; says which means is in use.
+fn source_addresses(wish: SourceAddress) -> String {
+    let choice = match wish {
+        SourceAddress::Off => return "none".to_owned(),
+        SourceAddress::Auto => Choice::Auto,
+        SourceAddress::Nft => Choice::Only(Backend::Nft),
+        SourceAddress::Iptables => Choice::Only(Backend::Iptables),
+    };
+    match transparent::install(Path::new("/proc/sys"), choice) {
+        Ok(installed) => {
+            if let Err(e) = &installed.ipv6 {
+                tracing::debug!("source addresses of IPv6 clients are not preserved: {e}");
+            }
+            installed.backend.to_string()
+        }
+        Err(e) => {
+            tracing::warn!("source addresses of clients are not preserved: {e}");
+            "none".to_owned()
+        }
+    }
+}

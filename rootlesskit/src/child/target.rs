@@ -1,0 +1,161 @@
+//! Running the target: signals on their way to it, orphans, and its end.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use anyhow::{Context as _, bail};
+use env::{Env, vars};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::{SignalFd, siginfo};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgid, getpgrp};
+use sys::spawn::Plan;
+
+use crate::exit::Exited;
+use crate::parent::forwardable;
+
+/// Whether the target gets a session of its own and orphans are collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reaper(bool);
+
+impl Reaper {
+    /// # Errors
+    /// An unknown word, or a reaper without a pid namespace.
+    pub(crate) fn parse(word: &str, pidns: bool) -> anyhow::Result<Self> {
+        match word {
+            "auto" => Ok(Self(pidns)),
+            "true" if pidns => Ok(Self(true)),
+            "true" => bail!("--reaper=true requires --pidns"),
+            "false" => Ok(Self(false)),
+            _ => bail!("unknown --reaper={word} (must be auto, true or false)"),
+        }
+    }
+}
+
+/// Sockets that systemd passed (sd_listen_fds(3)). They stay open at their numbers whatever `LISTEN_PID`
+/// says; the variable is set to the target's pid only if it named the parent.
+#[derive(Debug, Default)]
+pub(crate) struct Activation {
+    fds: Vec<RawFd>,
+    meant_for_us: bool,
+}
+
+impl Activation {
+    /// Takes note of the sockets before anything else opens descriptors.
+    pub(crate) fn claim(env: &Env) -> anyhow::Result<Self> {
+        let Some(listen) = env::rootlesskit::listen_fds(env) else { return Ok(Self::default()) };
+        let fds = sys::inherit::claim_listen_fds(listen.count)?;
+        Ok(Self { fds, meant_for_us: env::rootlesskit::activation_child_use(env)? })
+    }
+}
+
+/// Runs the target until it ends.
+///
+/// # Errors
+/// It could not be started, or it did not end with success ([`Exited`]).
+pub(crate) fn run(
+    command: &[OsString],
+    reaper: Reaper,
+    mut env: Env,
+    activation: &Activation,
+    signals: &SignalFd,
+) -> anyhow::Result<()> {
+    let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
+    let name = command.first().context("no command specified")?;
+    let program = env.find_program(name).with_context(|| {
+        format!(
+            "command [{}] cannot be run: {:?} was not found as an executable file in $PATH",
+            words.join(" "),
+            name
+        )
+    })?;
+    let listen_pid = activation.meant_for_us && !activation.fds.is_empty();
+    if listen_pid {
+        env.remove(vars::LISTEN_PID);
+    }
+    let plan = Plan {
+        program: c_string(program.as_os_str())?,
+        argv: command.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?,
+        env: environ(&env)?,
+        keep: activation.fds.clone(),
+        new_session: reaper.0,
+        reset_signals: true,
+        nofile: Option::None,
+        listen_pid,
+    };
+    let target = sys::spawn::program(&plan)
+        .with_context(|| format!("command [{}] cannot be run", words.join(" ")))?;
+    let own_group = getpgid(Some(target.pid())).is_ok_and(|group| group != getpgrp());
+    loop {
+        let info = match signals.read_signal() {
+            Ok(Some(info)) => info,
+            Ok(Option::None) | Err(Errno::EINTR) => continue,
+            Err(e) => return Err(e).context("failed to read signals"),
+        };
+        if info.ssi_signo == Signal::SIGCHLD as u32 {
+            if let Some(how) = reap(target.pid())? {
+                return Exited::check(format!("command [{}]", words.join(" ")), how);
+            }
+        } else if let Some(signal) = for_target(&info, own_group) {
+            // It may have ended; the SIGCHLD that says so is on its way.
+            if let Err(e) = target.send(signal) {
+                tracing::debug!("failed to forward signal {signal}: {e}");
+            }
+        }
+    }
+}
+
+/// The signal to pass on. What the terminal sends goes to its whole foreground group: a target in our group
+/// has it already.
+fn for_target(info: &siginfo, own_group: bool) -> Option<i32> {
+    let signal = forwardable(info)?;
+    (own_group || !crate::parent::from_terminal(info)).then_some(signal)
+}
+
+/// Collects everybody who has ended: as pid 1 we inherit orphans. The target's end is the result.
+fn reap(target: Pid) -> anyhow::Result<Option<WaitStatus>> {
+    loop {
+        match waitpid(Option::None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(how @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) => {
+                if pid == target {
+                    return Ok(Some(how));
+                }
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(Option::None),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e).context("failed to wait for the target"),
+        }
+    }
+}
+
+/// A word for execve(2).
+pub(crate) fn c_string(word: &OsStr) -> anyhow::Result<CString> {
+    CString::new(word.as_bytes()).with_context(|| format!("{word:?} contains a NUL byte"))
+}
+
+/// The environment for execve(2).
+pub(crate) fn environ(env: &Env) -> anyhow::Result<Vec<CString>> {
+    env.iter()
+        .map(|(name, value)| {
+            let mut line = name.to_owned().into_vec();
+            line.push(b'=');
+            line.extend_from_slice(value.as_bytes());
+            Ok(CString::new(line)?)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reaper_words() {
+        assert_eq!(Reaper::parse("auto", true).unwrap(), Reaper(true));
+        assert_eq!(Reaper::parse("auto", false).unwrap(), Reaper(false));
+        assert_eq!(Reaper::parse("false", true).unwrap(), Reaper(false));
+        assert!(Reaper::parse("true", false).unwrap_err().to_string().contains("--pidns"));
+    }
+}

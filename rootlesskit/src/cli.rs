@@ -1,0 +1,250 @@
+//! What was typed: the flags, their defaults and their help, in one definition. Whether the values make
+//! sense together is the business of [`crate::config`].
+//!
+//! The command line follows Go's `flag` package (one dash or two, the last scalar wins, lists split at
+//! commas, parsing stops at the first word that is no flag), which [`goflags`] turns into clap's form.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::exit::Usage;
+
+/// Headings of the help text, in its order.
+pub(crate) mod heading {
+    pub(crate) const MISC: &str = "Misc";
+    pub(crate) const MOUNT: &str = "Mount";
+    pub(crate) const NETWORK: &str = "Network";
+    pub(crate) const PASTA: &str = "Network [pasta]";
+    pub(crate) const SLIRP4NETNS: &str = "Network [slirp4netns]";
+    pub(crate) const PORT: &str = "Port";
+    pub(crate) const PROCESS: &str = "Process";
+    pub(crate) const STATE: &str = "State";
+    pub(crate) const SUBID: &str = "SubID";
+    pub(crate) const ALL: [&str; 9] =
+        [MISC, MOUNT, NETWORK, PASTA, SLIRP4NETNS, PORT, PROCESS, STATE, SUBID];
+}
+
+fn text(
+    name: &'static str,
+    default: &'static str,
+    heading: &'static str,
+    help: &'static str,
+) -> Arg {
+    let arg = Arg::new(name).long(name).help(help).help_heading(heading).value_name("value");
+    if default.is_empty() { arg } else { arg.default_value(default) }
+}
+
+fn switch(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).help_heading(heading).action(ArgAction::SetTrue)
+}
+
+fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
+    text(name, "", heading, help).action(ArgAction::Append)
+}
+
+/// The definition that parsing, help, man page and completions share.
+#[must_use]
+pub(crate) fn command() -> Command {
+    use heading::*;
+    Command::new("rootlesskit")
+        .about("Linux-native fakeroot using user namespaces")
+        .version(api::ROOTLESSKIT_VERSION)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args([
+            switch("debug", MISC, "debug mode"),
+            text("print-semver", "", MISC, "print a version component as a decimal integer [major, minor, patch]"),
+            switch("help", MISC, "show help").short('h'),
+            switch("version", MISC, "print the version").short('v'),
+            list("copy-up", MOUNT, "mount a filesystem and copy-up the contents. e.g. \"--copy-up=/etc\" (typically required for non-host network)"),
+            text("copy-up-mode", "tmpfs+symlink", MOUNT, "copy-up mode [tmpfs+symlink]"),
+            text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
+            text("net", "host", NETWORK, "network driver [host, none, pasta(experimental), slirp4netns]"),
+            text("mtu", "0", NETWORK, "MTU for non-host network, 0 for the driver's own: 65520").value_parser(clap::value_parser!(i64)),
+            text("cidr", "", NETWORK, "CIDR for pasta and slirp4netns networks (default: 10.0.2.0/24)"),
+            text("ifname", "", NETWORK, "network interface name (default: tap0)"),
+            switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
+            switch("ipv6", NETWORK, "enable IPv6 routing. Unrelated to port forwarding. Only supported for pasta and slirp4netns. (experimental)"),
+            switch("detach-netns", NETWORK, "detach network namespaces"),
+            text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta"),
+            text("slirp4netns-binary", "slirp4netns", SLIRP4NETNS, "path of slirp4netns binary for --net=slirp4netns"),
+            text("slirp4netns-sandbox", "false", SLIRP4NETNS, "enable slirp4netns sandbox (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)"),
+            text("slirp4netns-seccomp", "false", SLIRP4NETNS, "enable slirp4netns seccomp (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)"),
+            text("vpnkit-binary", "vpnkit", NETWORK, "path of VPNKit binary for --net=vpnkit").hide(true),
+            text("lxc-user-nic-binary", "", NETWORK, "path of lxc-user-nic binary for --net=lxc-user-nic").hide(true),
+            text("lxc-user-nic-bridge", "lxcbr0", NETWORK, "lxc-user-nic bridge name").hide(true),
+            text("port-driver", "none", PORT, "port driver for non-host network [none, implicit (for pasta), builtin]"),
+            list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
+            text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
+                .value_parser(clap::value_parser!(bool)),
+            text("source-ip-transparent-backend", "auto", PORT, "how source addresses are preserved [auto, nft, iptables]"),
+            switch("pidns", PROCESS, "create a PID namespace"),
+            switch("cgroupns", PROCESS, "create a cgroup namespace"),
+            switch("utsns", PROCESS, "create a UTS namespace"),
+            switch("ipcns", PROCESS, "create an IPC namespace"),
+            text("reaper", "auto", PROCESS, "enable process reaper. Requires --pidns. [auto, true, false]"),
+            text("evacuate-cgroup2", "", PROCESS, "evacuate processes into the specified subgroup. Requires --pidns and --cgroupns"),
+            text("state-dir", "", STATE, "state directory"),
+            text("subid-source", "auto", SUBID, "the source of the subids. \"dynamic\" executes /usr/bin/getsubids. \"static\" reads /etc/{subuid,subgid}. [auto, dynamic, static]"),
+        ])
+        .arg(Arg::new("command").num_args(0..).value_parser(clap::value_parser!(OsString)))
+}
+
+/// The command line, typed, not yet validated.
+#[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are independent booleans"
+)]
+pub(crate) struct Cli {
+    pub(crate) debug: bool,
+    pub(crate) help: bool,
+    pub(crate) version: bool,
+    pub(crate) print_semver: Option<String>,
+    pub(crate) state_dir: String,
+    pub(crate) net: String,
+    pub(crate) pasta_binary: String,
+    pub(crate) slirp4netns_binary: String,
+    pub(crate) slirp4netns_sandbox: String,
+    pub(crate) slirp4netns_seccomp: String,
+    pub(crate) mtu: i64,
+    pub(crate) cidr: String,
+    pub(crate) ifname: String,
+    pub(crate) disable_host_loopback: bool,
+    pub(crate) ipv6: bool,
+    pub(crate) detach_netns: bool,
+    pub(crate) copy_up: Vec<String>,
+    pub(crate) copy_up_mode: String,
+    pub(crate) propagation: String,
+    pub(crate) port_driver: String,
+    pub(crate) publish: Vec<String>,
+    pub(crate) source_ip_transparent: bool,
+    pub(crate) source_ip_backend: String,
+    pub(crate) pidns: bool,
+    pub(crate) cgroupns: bool,
+    pub(crate) utsns: bool,
+    pub(crate) ipcns: bool,
+    pub(crate) reaper: String,
+    pub(crate) evacuate_cgroup2: String,
+    pub(crate) subid_source: String,
+    pub(crate) command: Vec<OsString>,
+}
+
+impl Cli {
+    /// Reads a command line without `argv[0]`.
+    ///
+    /// # Errors
+    /// [`Usage`], with the text that Go's parser would give.
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
+        let cmd = command();
+        let normalized = goflags::normalize(&cmd, args).map_err(|e| Usage(e.to_string()))?;
+        let argv = normalized.to_clap_args("rootlesskit");
+        let m = cmd.try_get_matches_from(argv).map_err(|e| Usage(one_line(&e.to_string())))?;
+        Ok(Self::from_matches(&m))
+    }
+
+    fn from_matches(m: &ArgMatches) -> Self {
+        let string = |name: &str| m.get_one::<String>(name).cloned().unwrap_or_default();
+        let strings = |name: &str| {
+            goflags::split_slice(
+                m.get_many::<String>(name).into_iter().flatten().map(String::as_str),
+            )
+        };
+        let command = m.get_many::<OsString>("command").into_iter().flatten().cloned().collect();
+        Self {
+            debug: m.get_flag("debug"),
+            help: m.get_flag("help"),
+            version: m.get_flag("version"),
+            print_semver: m.get_one::<String>("print-semver").cloned().filter(|s| !s.is_empty()),
+            state_dir: string("state-dir"),
+            net: string("net"),
+            pasta_binary: string("pasta-binary"),
+            slirp4netns_binary: string("slirp4netns-binary"),
+            slirp4netns_sandbox: string("slirp4netns-sandbox"),
+            slirp4netns_seccomp: string("slirp4netns-seccomp"),
+            mtu: m.get_one::<i64>("mtu").copied().unwrap_or_default(),
+            cidr: string("cidr"),
+            ifname: string("ifname"),
+            disable_host_loopback: m.get_flag("disable-host-loopback"),
+            ipv6: m.get_flag("ipv6"),
+            detach_netns: m.get_flag("detach-netns"),
+            copy_up: strings("copy-up"),
+            copy_up_mode: string("copy-up-mode"),
+            propagation: string("propagation"),
+            port_driver: string("port-driver"),
+            publish: strings("publish"),
+            source_ip_transparent: m
+                .get_one::<bool>("source-ip-transparent")
+                .copied()
+                .unwrap_or(true),
+            source_ip_backend: string("source-ip-transparent-backend"),
+            pidns: m.get_flag("pidns"),
+            cgroupns: m.get_flag("cgroupns"),
+            utsns: m.get_flag("utsns"),
+            ipcns: m.get_flag("ipcns"),
+            reaper: string("reaper"),
+            evacuate_cgroup2: string("evacuate-cgroup2"),
+            subid_source: string("subid-source"),
+            command,
+        }
+    }
+}
+
+/// clap's report without its `error: ` and its usage lines, which [`crate::help`] prints in full.
+fn one_line(report: &str) -> String {
+    let first = report.lines().next().unwrap_or(report);
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Cli {
+        Cli::parse(words.iter().map(OsString::from)).unwrap()
+    }
+
+    fn refuse(words: &[&str]) -> String {
+        Cli::parse(words.iter().map(OsString::from)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn go_style_flags_and_defaults() {
+        let cli = parse(&[
+            "-net",
+            "none",
+            "--mtu=1500",
+            "--mtu=0x10",
+            "--copy-up=/etc, /run",
+            "sh",
+            "-c",
+            "-debug",
+        ]);
+        assert_eq!((cli.net.as_str(), cli.mtu), ("none", 16));
+        assert_eq!(cli.copy_up, ["/etc", "/run"]);
+        assert_eq!(cli.command, ["sh", "-c", "-debug"]);
+        assert!(!cli.debug && cli.source_ip_transparent);
+        assert_eq!((cli.propagation.as_str(), cli.port_driver.as_str()), ("rprivate", "none"));
+        assert_eq!((cli.reaper.as_str(), cli.subid_source.as_str()), ("auto", "auto"));
+        assert!(!parse(&["--source-ip-transparent=false", "x"]).source_ip_transparent);
+        assert_eq!(parse(&["--pidns", "false"]).command, ["false"]);
+    }
+
+    #[test]
+    fn errors_are_go_texts() {
+        assert_eq!(refuse(&["--nope"]), "flag provided but not defined: -nope");
+        assert_eq!(refuse(&["--net"]), "flag needs an argument: -net");
+        assert!(refuse(&["--mtu=abc", "x"]).contains("invalid value \"abc\" for flag -mtu"));
+        assert!(refuse(&["--debug=7", "x"]).contains("invalid boolean value \"7\" for -debug"));
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+        let headings = heading::ALL;
+        for arg in command().get_arguments().filter(|a| a.get_id() != "command") {
+            assert!(headings.contains(&arg.get_help_heading().unwrap()), "{}", arg.get_id());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The definition of `rootlessctl`'s command line.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command, value_parser};
+
+/// The command line as clap knows it; help, man page and completions come from it.
+#[must_use]
+pub fn definition() -> Command {
+    Command::new(super::NAME)
+        .about("Talks to a running RootlessKit")
+        .version(api::ROOTLESSKIT_VERSION)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(false)
+        .arg(
+            Arg::new("debug")
+                .long("debug")
+                .action(ArgAction::SetTrue)
+                .help("Accepted for compatibility; errors always tell their causes"),
+        )
+        .arg(
+            Arg::new("socket")
+                .long("socket")
+                .value_name("PATH")
+                .value_parser(value_parser!(OsString))
+                .help("The API socket [default: $ROOTLESSKIT_STATE_DIR/api.sock]"),
+        )
+        .arg(help())
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .short('v')
+                .action(ArgAction::SetTrue)
+                .help("Print the version"),
+        )
+        .subcommand(
+            command("list-ports", "Lists the published ports")
+                .arg(json("Print a JSON object per port")),
+        )
+        .subcommand(
+            command("add-ports", "Publishes ports and prints their IDs")
+                .arg(json("Print a JSON object per port instead of its ID"))
+                .arg(arguments("SPEC").help(
+                    "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO, such as 0.0.0.0:8080:80/tcp",
+                )),
+        )
+        .subcommand(
+            command("remove-ports", "Withdraws ports and prints their IDs")
+                .arg(arguments("ID").help("IDs as printed by add-ports and list-ports")),
+        )
+        .subcommand(command("info", "Shows what is running, and how").arg(json("Print JSON")))
+}
+
+fn command(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).disable_help_flag(true).arg(help())
+}
+
+fn help() -> Arg {
+    Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print this help")
+}
+
+fn json(text: &'static str) -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help(text)
+}
+
+/// Only for the help: `goflags` leaves the arguments to the caller, who says what is missing in RootlessKit's words.
+fn arguments(name: &'static str) -> Arg {
+    Arg::new(name).num_args(0..).value_name(name)
+}

@@ -1,0 +1,61 @@
+//! The outputs that scripts read.
+
+use std::io::{self, Write};
+
+use api::{Info, PortStatus};
+
+/// Space behind the widest cell of a column. The last column has it too, as in Go's RootlessKit.
+const PADDING: usize = 4;
+
+/// The ports as a table with a header line.
+pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()> {
+    let header = ["ID", "PROTO", "PARENTIP", "PARENTPORT", "CHILDIP", "CHILDPORT"];
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(ports.iter().map(|PortStatus { id, spec }| {
+        [
+            id.to_string(),
+            spec.proto.clone(),
+            spec.parent_ip.clone(),
+            spec.parent_port.to_string(),
+            spec.child_ip.clone(),
+            spec.child_port.to_string(),
+        ]
+    }));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (cell.chars().count() + PADDING).max(*width);
+        }
+    }
+    for row in &rows {
+        for (cell, width) in row.iter().zip(widths) {
+            write!(out, "{cell:width$}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The facts as text or as JSON indented by four spaces.
+pub(super) fn info(info: &Info, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", api::types::to_json_pretty(info));
+    }
+    writeln!(out, "- REST API version: {}", info.api_version)?;
+    writeln!(out, "- Implementation version: {}", info.version)?;
+    writeln!(out, "- State Directory: {}", info.state_dir)?;
+    writeln!(out, "- Child PID: {}", info.child_pid)?;
+    if let Some(driver) = &info.network_driver {
+        let dns = driver.dns.iter().map(ToString::to_string).collect::<Vec<_>>();
+        writeln!(out, "- Network Driver: {}", driver.driver)?;
+        writeln!(out, "  - DNS: [{}]", dns.join(" "))?;
+        if let Some(ip) = driver.child_ip {
+            writeln!(out, "  - IP: {ip}")?;
+        }
+    }
+    if let Some(driver) = &info.port_driver {
+        writeln!(out, "- Port Driver: {}", driver.driver)?;
+        writeln!(out, "  - Supported protocols: [{}]", driver.protos.join(" "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! How a role ends: its exit status and the one line that says why.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+
+/// An error that carries the exit status to leave with; any other error means 1.
+#[derive(Debug)]
+pub(crate) struct Exited {
+    /// What ended, for the message: `child` or `command [sh -c …]`.
+    pub(crate) what: String,
+    /// How it ended.
+    pub(crate) how: WaitStatus,
+}
+
+impl Exited {
+    /// `Ok` for success, otherwise the error to leave with.
+    pub(crate) fn check(what: impl Into<String>, how: WaitStatus) -> anyhow::Result<()> {
+        match how {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            _ => Err(Self { what: what.into(), how }.into()),
+        }
+    }
+
+    /// The status itself; 255 after a signal, which RootlessKit's own tests rely on.
+    fn code(&self) -> u8 {
+        match self.how {
+            WaitStatus::Exited(_, code) => u8::try_from(code).unwrap_or(u8::MAX),
+            _ => u8::MAX,
+        }
+    }
+}
+
+impl std::error::Error for Exited {}
+
+impl fmt::Display for Exited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} exited: {}", self.what, Words(self.how))
+    }
+}
+
+/// A wait status in the words that Go prints; scripts grep for `user defined signal 1`.
+pub(crate) struct Words(pub(crate) WaitStatus);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            WaitStatus::Exited(_, code) => write!(f, "exit status {code}"),
+            WaitStatus::Signaled(_, signal, dumped) => {
+                let core = if dumped { " (core dumped)" } else { "" };
+                write!(f, "signal: {}{core}", signal_words(signal))
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+fn signal_words(signal: Signal) -> String {
+    let words = match signal {
+        Signal::SIGHUP => "hangup",
+        Signal::SIGINT => "interrupt",
+        Signal::SIGQUIT => "quit",
+        Signal::SIGILL => "illegal instruction",
+        Signal::SIGTRAP => "trace/breakpoint trap",
+        Signal::SIGABRT => "aborted",
+        Signal::SIGBUS => "bus error",
+        Signal::SIGFPE => "floating point exception",
+        Signal::SIGKILL => "killed",
+        Signal::SIGUSR1 => "user defined signal 1",
+        Signal::SIGSEGV => "segmentation fault",
+        Signal::SIGUSR2 => "user defined signal 2",
+        Signal::SIGPIPE => "broken pipe",
+        Signal::SIGALRM => "alarm clock",
+        Signal::SIGTERM => "terminated",
+        other => return format!("signal {}", other as i32),
+    };
+    words.to_owned()
+}
+
+/// A command line that clap or [`crate::cli`] refused: help goes to standard output, as urfave/cli does.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::error::Error for Usage {}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Prints the error of a role, once, and turns it into the exit status.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the one place that reports to people"
+)]
+pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(usage) = error.downcast_ref::<Usage>() {
+        println!("Incorrect Usage: {usage}\n\n{}", crate::help::text());
+    }
+    eprintln!("[rootlesskit:{label}] error: {error:#}");
+    error
+        .chain()
+        .find_map(|e| e.downcast_ref::<Exited>())
+        .map_or(ExitCode::FAILURE, |e| e.code().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::Pid;
+
+    #[test]
+    fn words_are_those_of_go() {
+        let pid = Pid::from_raw(1);
+        let text = |how| Exited { what: "child".into(), how }.to_string();
+        assert_eq!(text(WaitStatus::Exited(pid, 42)), "child exited: exit status 42");
+        let usr1 = WaitStatus::Signaled(pid, Signal::SIGUSR1, false);
+        assert_eq!(text(usr1), "child exited: signal: user defined signal 1");
+        assert_eq!(Exited { what: String::new(), how: usr1 }.code(), 255);
+        assert!(Exited::check("x", WaitStatus::Exited(pid, 0)).is_ok());
+    }
+}

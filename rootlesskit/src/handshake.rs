@@ -1,0 +1,193 @@
+//! What parent and child tell each other before the target starts.
+//!
+//! # Theory of operation
+//! One `SOCK_SEQPACKET` socket: a message is one packet of JSON, descriptors may come with it, and the end
+//! of the stream means that the other side has died. The order of the messages is the order of their
+//! declaration in [`Message`]; anything else is an error that names both. Both sides are always the
+//! same binary, so the format needs no versions.
+//!
+//! ```text
+//!   parent                                              child
+//!   (id maps written, the child has exec'ed)
+//!   Setup {network, …}            ───────────────────►  network namespace, tap, addresses
+//!   start the network helper      ◄─── NetworkReady     mounts, copy-up, hosts, resolv.conf
+//!   socket of the socket factory  ◄─── Ready + fd
+//!   publish ports, child_pid, api.sock
+//!   Start                         ───────────────────►  run the target
+//! ```
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use serde::{Deserialize, Serialize};
+
+/// The longest message in bytes; a network plan takes a few hundred.
+const MAX: usize = 64 * 1024;
+
+/// What the child makes of its network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkPlan {
+    /// The TAP device to create and configure; absent when the helper does that itself.
+    pub(crate) tap: Option<Tap>,
+    /// Name servers for `resolv.conf`.
+    pub(crate) dns: Vec<IpAddr>,
+    /// Whether the target's view of `/sys`, `/etc/hosts` and `/etc/resolv.conf` changes with the network.
+    pub(crate) own_view: bool,
+}
+
+/// A TAP device and its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tap {
+    pub(crate) name: String,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    /// Addresses with their prefix lengths.
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
+    /// Default routes.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+/// How the child sees to it that a server knows the real address of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SourceAddress {
+    /// Not at all.
+    Off,
+    /// With nftables, or with the iptables program where the kernel has no nftables.
+    Auto,
+    /// With nftables only.
+    Nft,
+    /// With the iptables program.
+    Iptables,
+}
+
+/// The messages, in protocol order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// Parent to child: what to build.
+    Setup {
+        network: NetworkPlan,
+        /// Whether the parent wants sockets made in the network namespace.
+        socket_factory: bool,
+        source_address: SourceAddress,
+    },
+    /// Child to parent: the network namespace exists and has its interfaces.
+    NetworkReady,
+    /// Child to parent: all but the target is there. A descriptor comes with it if sockets were wanted.
+    Ready {
+        /// `nft`, `iptables`, or `none` with a reason.
+        source_address_backend: String,
+    },
+    /// Parent to child: run the target.
+    Start,
+}
+
+impl Message {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Setup { .. } => "Setup",
+            Self::NetworkReady => "NetworkReady",
+            Self::Ready { .. } => "Ready",
+            Self::Start => "Start",
+        }
+    }
+
+    /// The error for a message that came out of turn.
+    pub(crate) fn unexpected(&self, wanted: &str) -> anyhow::Error {
+        anyhow::anyhow!("unexpected message {} in the handshake, expected {wanted}", self.name())
+    }
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// A connected pair, for the parent and the child.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (a, b) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), b))
+    }
+
+    /// The child's end.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        sys::fdpass::send(self.0.as_fd(), &bytes, &fds)
+            .with_context(|| format!("failed to send {} in the handshake", message.name()))?;
+        Ok(())
+    }
+
+    /// Waits for the next message. The parent polls the descriptor first, since the child may die.
+    pub(crate) fn receive(&self) -> anyhow::Result<(Message, Option<OwnedFd>)> {
+        let mut buf = vec![0; MAX];
+        let (len, mut fds) = sys::fdpass::recv(self.0.as_fd(), &mut buf)
+            .context("failed to receive in the handshake")?;
+        if len == 0 {
+            bail!("the other side of the handshake has gone");
+        }
+        let message = serde_json::from_slice(&buf[..len]).with_context(|| {
+            format!(
+                "bad message in the handshake: {}",
+                String::from_utf8_lossy(&buf[..len.min(200)])
+            )
+        })?;
+        Ok((message, fds.pop()))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_survive_the_trip() {
+        let (a, b) = Channel::pair().unwrap();
+        let b = Channel::from_fd(b);
+        let tap = Tap {
+            name: "tap0".into(),
+            mtu: 65520,
+            addresses: vec![("10.0.2.100".parse().unwrap(), 24)],
+            gateways: vec!["10.0.2.2".parse().unwrap()],
+        };
+        let network =
+            NetworkPlan { tap: Some(tap), dns: vec!["10.0.2.3".parse().unwrap()], own_view: true };
+        let setup =
+            Message::Setup { network, socket_factory: true, source_address: SourceAddress::Auto };
+        a.send(&setup, None).unwrap();
+        assert!(matches!(b.receive().unwrap(), (m, None) if m == setup));
+        let ready = Message::Ready { source_address_backend: "nft".into() };
+        b.send(&ready, Some(b.as_fd())).unwrap();
+        assert!(matches!(a.receive().unwrap(), (m, Some(_)) if m == ready));
+        drop(b);
+        assert!(a.receive().unwrap_err().to_string().contains("has gone"));
+        assert!(
+            ready
+                .unexpected("Start")
+                .to_string()
+                .contains("Ready in the handshake, expected Start")
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_from_elsewhere_never_panic(bytes in proptest::collection::vec(0u8.., 1..200)) {
+            let (a, b) = Channel::pair().unwrap();
+            sys::fdpass::send(a.as_fd(), &bytes, &[]).unwrap();
+            let _ = Channel::from_fd(b).receive();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! RootlessKit: runs a program as root of its own user, mount and network namespaces, as an ordinary
+//! user of the system.
+//!
+//! One binary plays two roles, told apart by its environment (see [`main`]): the *parent* stays in the
+//! host's namespaces, the *child* lives in the new ones and runs the *target*. docs/ARCHITECTURE.md has
+//! the picture.
+
+mod api_backend;
+mod child;
+mod cli;
+mod config;
+pub mod ctl;
+mod exit;
+mod handshake;
+mod help;
+mod log;
+mod net;
+mod parent;
+mod port;
+mod unshare;
+
+use std::process::ExitCode;
+
+/// The role that this process was started in.
+enum Role {
+    Parent,
+    Child,
+    Unshare,
+}
+
+fn role() -> Role {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
+        Role::Unshare
+    } else if std::env::var_os(env::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
+        Role::Child
+    } else {
+        Role::Parent
+    }
+}
+
+/// Entry point of the binary `rootlesskit`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let (label, result) = match role() {
+        Role::Unshare => ("unshare", unshare::run()),
+        Role::Child => ("child ", child::main()),
+        Role::Parent => ("parent", parent::main()),
+    };
+    exit::finish(label, result)
+}

@@ -1,0 +1,128 @@
+//! Network drivers: what connects the child's network namespace with the world.
+//!
+//! # Theory of operation
+//! A driver lives in the parent. It says what the child must build ([`Driver::plan`]) and, once the
+//! namespace exists, starts its helper program in it ([`Driver::start`]). The helper is our child process,
+//! stays in the foreground and is watched: [`crate::parent`] starts it again when it dies, for which the
+//! TAP device of slirp4netns is made persistent, so that addresses and routes are still there.
+
+mod cidr;
+mod helper;
+mod none;
+mod pasta;
+mod slirp4netns;
+
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use env::Env;
+use nix::unistd::Pid;
+
+pub(crate) use cidr::Cidr;
+pub(crate) use helper::{Helper, Starting};
+pub(crate) use none::{Host, None};
+pub(crate) use pasta::{Pasta, READY_FIFO as PASTA_FIFO};
+pub(crate) use slirp4netns::{Slirp4netns, Switch};
+
+use crate::handshake::NetworkPlan;
+
+/// Drivers that `--net` accepts in this build.
+pub(crate) const NAMES: [&str; 4] = ["host", "none", "pasta", "slirp4netns"];
+
+/// The namespaces that a helper is to serve.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    /// The child, in our pid namespace.
+    pub(crate) child: Pid,
+    /// The network namespace if it is not the child's own (`--detach-netns`).
+    pub(crate) netns: Option<PathBuf>,
+    /// The state directory, as both sides see it.
+    pub(crate) state_dir: PathBuf,
+}
+
+/// A network driver, chosen and validated.
+pub(crate) trait Driver: Debug {
+    /// What `GET /v1/info` says of it.
+    fn info(&self) -> api::NetworkDriverInfo;
+
+    /// Whether the child gets a network namespace of its own.
+    fn isolates(&self) -> bool {
+        true
+    }
+
+    /// What the child builds in that namespace.
+    fn plan(&self) -> NetworkPlan;
+
+    /// Starts the helper, if the driver has one.
+    fn start(&self, _ns: &Namespace) -> anyhow::Result<Option<Starting>> {
+        Ok(Option::None)
+    }
+}
+
+/// What the flags say about the network of the drivers that hand out addresses.
+#[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are independent booleans"
+)]
+pub(crate) struct Settings {
+    pub(crate) cidr: Cidr,
+    /// Whether the user gave the CIDR.
+    pub(crate) cidr_given: bool,
+    pub(crate) ifname: String,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    pub(crate) ipv6: bool,
+    pub(crate) disable_host_loopback: bool,
+    pub(crate) detach_netns: bool,
+    /// The helper program, absolute.
+    pub(crate) binary: PathBuf,
+}
+
+/// libslirp's fixed IPv6 addresses: the child, its gateway, its name server.
+const SLIRP6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
+];
+
+impl Settings {
+    fn info(&self, driver: &str, dns: Vec<IpAddr>) -> api::NetworkDriverInfo {
+        api::NetworkDriverInfo {
+            driver: driver.to_owned(),
+            dns,
+            child_ip: Some(self.cidr.child().into()),
+            dynamic_child_ip: false,
+            ipv6: self.ipv6,
+        }
+    }
+}
+
+/// What a program answered to a question about itself, such as `--help`.
+struct Answer {
+    success: bool,
+    /// Standard output, then standard error.
+    text: String,
+}
+
+/// Runs `binary` with an option that makes it answer and end at once.
+fn ask(binary: &Path, args: &[&str], env: &Env) -> anyhow::Result<Answer> {
+    let output = env::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(Answer {
+        success: output.status.success(),
+        text: String::from_utf8_lossy(&text).into_owned(),
+    })
+}
+
+/// A namespace file of the child as the parent sees it.
+fn ns_file(child: Pid, name: &str) -> String {
+    format!("/proc/{child}/ns/{name}")
+}
+
+/// The arguments that tell a program which namespace to enter, `netns` as a path.
+fn path_text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().ok_or_else(|| anyhow::anyhow!("the path {} is not UTF-8", path.display()))
+}

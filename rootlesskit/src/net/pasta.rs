@@ -1,0 +1,144 @@
+//! `--net=pasta`: passt's pasta(1) makes and configures the interface by itself.
+//!
+//! It runs in the foreground so that its death is seen, and tells that it is ready by writing its pid to a
+//! FIFO in the state directory (`--pid`).
+
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use env::Env;
+use nix::sys::stat::Mode;
+
+use super::{Driver, Namespace, Settings, Starting, ask, ns_file, path_text};
+use crate::handshake::NetworkPlan;
+
+/// The FIFO that pasta writes its pid to.
+pub(crate) const READY_FIFO: &str = ".pasta-ready.pipe";
+
+/// The driver.
+#[derive(Debug)]
+pub(crate) struct Pasta {
+    settings: Settings,
+    /// Ports that listen in the namespace are published by pasta (`--port-driver=implicit`).
+    implicit: bool,
+    /// `--host-lo-to-ns-lo`, passt 2024_10_30: connections to the host's loopback arrive at the namespace's.
+    host_lo_to_ns_lo: bool,
+}
+
+impl Pasta {
+    /// Probes the binary.
+    pub(crate) fn new(settings: Settings, implicit: bool, env: &Env) -> anyhow::Result<Self> {
+        let version = ask(&settings.binary, &["--version"], env)?;
+        if !version.success {
+            bail!("{} --version failed: {}", settings.binary.display(), version.text.trim());
+        }
+        let lo = ask(&settings.binary, &["--host-lo-to-ns-lo", "--version"], env)?;
+        Ok(Self { settings, implicit, host_lo_to_ns_lo: lo.success })
+    }
+
+    fn command(&self, ns: &Namespace, fifo: &Path) -> anyhow::Result<Command> {
+        let s = &self.settings;
+        let mut cmd = Command::new(&s.binary);
+        cmd.args(["--foreground", "--config-net", "--pid", path_text(fifo)?]);
+        cmd.arg(format!("--ns-ifname={}", s.ifname));
+        cmd.arg(format!("--mtu={}", s.mtu));
+        cmd.arg(format!("--address={}", s.cidr.child()));
+        cmd.arg(format!("--netmask={}", s.cidr.prefix()));
+        cmd.arg(format!("--gateway={}", s.cidr.gateway()));
+        cmd.arg(format!("--dns-forward={}", s.cidr.dns()));
+        if s.disable_host_loopback {
+            // By default pasta also forwards what listens on the host's loopback into the namespace's.
+            cmd.args(["--no-map-gw", "--tcp-ns=none", "--udp-ns=none"]);
+        }
+        if !s.ipv6 {
+            cmd.arg("--ipv4-only");
+        }
+        let ports = if self.implicit { "auto" } else { "none" };
+        cmd.arg(format!("--tcp-ports={ports}")).arg(format!("--udp-ports={ports}"));
+        if self.host_lo_to_ns_lo {
+            cmd.arg("--host-lo-to-ns-lo");
+        }
+        match &ns.netns {
+            Some(netns) => {
+                cmd.arg(format!("--userns={}", ns_file(ns.child, "user")));
+                cmd.arg(format!("--netns={}", path_text(netns)?));
+            }
+            None => {
+                cmd.arg(ns.child.to_string());
+            }
+        }
+        Ok(cmd)
+    }
+}
+
+/// Makes the FIFO anew and opens it for reading, which does not wait for a writer.
+fn ready_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("failed to remove {}", path.display()));
+        }
+        _ => {}
+    }
+    nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
+        .with_context(|| format!("failed to make the FIFO {}", path.display()))?;
+    let flags = nix::libc::O_NONBLOCK;
+    Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
+}
+
+impl Driver for Pasta {
+    fn info(&self) -> api::NetworkDriverInfo {
+        self.settings.info("pasta", self.plan().dns)
+    }
+
+    fn plan(&self) -> NetworkPlan {
+        NetworkPlan { tap: None, dns: vec![self.settings.cidr.dns().into()], own_view: true }
+    }
+
+    fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
+        let fifo: PathBuf = ns.state_dir.join(READY_FIFO);
+        let ready = ready_fifo(&fifo)?;
+        Ok(Some(Starting::spawn("pasta", self.command(ns, &fifo)?, ready)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Cidr;
+    use nix::unistd::Pid;
+
+    #[test]
+    fn the_command_line() {
+        let settings = Settings {
+            cidr: Cidr::DEFAULT,
+            cidr_given: false,
+            ifname: "tap0".into(),
+            mtu: 65520,
+            ipv6: false,
+            disable_host_loopback: true,
+            detach_netns: false,
+            binary: "/usr/bin/pasta".into(),
+        };
+        let driver = Pasta { settings, implicit: true, host_lo_to_ns_lo: false };
+        let ns =
+            Namespace { child: Pid::from_raw(42), netns: None, state_dir: PathBuf::from("/state") };
+        let words = |driver: &Pasta, ns: &Namespace| {
+            let cmd = driver.command(ns, Path::new("/state/fifo")).unwrap();
+            cmd.get_args().map(|a| a.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            words(&driver, &ns),
+            "--foreground --config-net --pid /state/fifo --ns-ifname=tap0 --mtu=65520 \
+             --address=10.0.2.100 --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 \
+             --no-map-gw --tcp-ns=none --udp-ns=none --ipv4-only --tcp-ports=auto --udp-ports=auto 42"
+        );
+        let ns = Namespace { netns: Some("/n".into()), ..ns };
+        let driver = Pasta { implicit: false, host_lo_to_ns_lo: true, ..driver };
+        let text = words(&driver, &ns);
+        assert!(text.ends_with("--tcp-ports=none --udp-ports=none --host-lo-to-ns-lo --userns=/proc/42/ns/user --netns=/n"), "{text}");
+    }
+}

@@ -1,0 +1,253 @@
+//! `--net=slirp4netns`: a user-space TCP/IP stack behind a TAP device
+//! (github.com/rootless-containers/slirp4netns, slirp4netns(1)).
+//!
+//! The child makes and configures the TAP device; slirp4netns opens it inside the namespace and writes a
+//! byte to its ready pipe.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+use env::Env;
+
+use super::{Driver, Namespace, SLIRP6, Settings, Starting, ask, ns_file, path_text};
+use crate::handshake::{NetworkPlan, Tap};
+
+/// Features that `slirp4netns --help` tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "a feature is there or not")]
+struct Features {
+    netns_type: bool,
+    disable_host_loopback: bool,
+    cidr: bool,
+    sandbox: bool,
+    seccomp: bool,
+    ipv6: bool,
+}
+
+impl Features {
+    fn parse(help: &str) -> Self {
+        let has = |flag: &str| help.contains(flag);
+        Self {
+            netns_type: has("--netns-type"),
+            disable_host_loopback: has("--disable-host-loopback"),
+            cidr: has("--cidr"),
+            sandbox: has("--enable-sandbox"),
+            seccomp: has("--enable-seccomp"),
+            ipv6: has("--enable-ipv6"),
+        }
+    }
+
+    fn probe(binary: &Path, env: &Env) -> anyhow::Result<Self> {
+        Ok(Self::parse(&ask(binary, &["--help"], env)?.text))
+    }
+}
+
+/// A flag of `auto`, `true`, `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    Auto,
+    On,
+    Off,
+}
+
+impl Switch {
+    /// # Errors
+    /// Names the flag, the value and the choices.
+    pub(crate) fn parse(flag: &str, value: &str) -> anyhow::Result<Self> {
+        match value {
+            "auto" => Ok(Self::Auto),
+            "true" => Ok(Self::On),
+            "false" | "" => Ok(Self::Off),
+            _ => bail!("unsupported {flag} mode: {value:?} (must be auto, true or false)"),
+        }
+    }
+}
+
+/// The driver.
+#[derive(Debug)]
+pub(crate) struct Slirp4netns {
+    settings: Settings,
+    sandbox: bool,
+    seccomp: bool,
+}
+
+impl Slirp4netns {
+    /// Probes the binary and settles what of it will be used.
+    pub(crate) fn new(
+        settings: Settings,
+        sandbox: Switch,
+        seccomp: Switch,
+        env: &Env,
+    ) -> anyhow::Result<Self> {
+        let features = Features::probe(&settings.binary, env)?;
+        Self::with_features(settings, sandbox, seccomp, features)
+    }
+
+    fn with_features(
+        settings: Settings,
+        sandbox: Switch,
+        seccomp: Switch,
+        features: Features,
+    ) -> anyhow::Result<Self> {
+        let binary = settings.binary.display();
+        let lacks = |what: &str, since: &str| {
+            anyhow::anyhow!(
+                "{binary} does not support {what}\nhint: install slirp4netns {since} or later"
+            )
+        };
+        if !features.netns_type {
+            return Err(lacks("--netns-type", "0.4.0"));
+        }
+        if settings.disable_host_loopback && !features.disable_host_loopback {
+            return Err(lacks("--disable-host-loopback", "0.3.0"));
+        }
+        if settings.cidr_given && !features.cidr {
+            return Err(lacks("--cidr", "0.3.0"));
+        }
+        if settings.ipv6 && !features.ipv6 {
+            return Err(lacks("--enable-ipv6", "0.2.0"));
+        }
+        let sandbox = match sandbox {
+            Switch::Off => false,
+            Switch::Auto => features.sandbox && !settings.detach_netns,
+            Switch::On if settings.detach_netns => {
+                bail!("--slirp4netns-sandbox=true is not compatible with --detach-netns")
+            }
+            Switch::On if !features.sandbox => return Err(lacks("--enable-sandbox", "0.4.0")),
+            Switch::On => true,
+        };
+        let kernel = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
+        let seccomp = match seccomp {
+            Switch::Off => false,
+            Switch::Auto => features.seccomp && kernel,
+            Switch::On if !features.seccomp => return Err(lacks("--enable-seccomp", "0.4.0")),
+            Switch::On if !kernel => {
+                bail!("the kernel does not support seccomp, which --slirp4netns-seccomp=true needs")
+            }
+            Switch::On => true,
+        };
+        Ok(Self { settings, sandbox, seccomp })
+    }
+
+    fn command(&self, ns: &Namespace, ready: i32) -> anyhow::Result<Command> {
+        let s = &self.settings;
+        let mut cmd = Command::new(&s.binary);
+        cmd.args(["--mtu", &s.mtu.to_string(), "-r", &ready.to_string()]);
+        let flags = [
+            (s.disable_host_loopback, "--disable-host-loopback"),
+            (self.sandbox, "--enable-sandbox"),
+            (self.seccomp, "--enable-seccomp"),
+            (s.ipv6, "--enable-ipv6"),
+        ];
+        cmd.args(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
+        if s.cidr_given {
+            cmd.args(["--cidr", &s.cidr.to_string()]);
+        }
+        match &ns.netns {
+            Some(netns) => {
+                cmd.arg(format!("--userns-path={}", ns_file(ns.child, "user")));
+                cmd.args(["--netns-type=path", path_text(netns)?]);
+            }
+            None => {
+                cmd.arg(ns.child.to_string());
+            }
+        }
+        cmd.arg(&s.ifname);
+        Ok(cmd)
+    }
+}
+
+impl Driver for Slirp4netns {
+    fn info(&self) -> api::NetworkDriverInfo {
+        self.settings.info("slirp4netns", self.plan().dns)
+    }
+
+    fn plan(&self) -> NetworkPlan {
+        let s = &self.settings;
+        let mut addresses = vec![(s.cidr.child().into(), s.cidr.prefix())];
+        let mut gateways = vec![s.cidr.gateway().into()];
+        let mut dns = vec![s.cidr.dns().into()];
+        if s.ipv6 {
+            addresses.push((SLIRP6[0].into(), 64));
+            gateways.push(SLIRP6[1].into());
+            dns.push(SLIRP6[2].into());
+        }
+        let tap = Tap { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
+        NetworkPlan { tap: Some(tap), dns, own_view: true }
+    }
+
+    fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
+        let (ready, writer) = std::io::pipe()?;
+        let writer: std::os::fd::OwnedFd = writer.into();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+        let mut cmd = self.command(ns, number)?;
+        sys::command::inherit_fd(&mut cmd, writer);
+        Ok(Some(Starting::spawn("slirp4netns", cmd, ready.into())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Cidr;
+    use nix::unistd::Pid;
+
+    fn settings() -> Settings {
+        Settings {
+            cidr: Cidr::DEFAULT,
+            cidr_given: false,
+            ifname: "tap0".into(),
+            mtu: 65520,
+            ipv6: false,
+            disable_host_loopback: true,
+            detach_netns: false,
+            binary: "/usr/bin/slirp4netns".into(),
+        }
+    }
+
+    const ALL: &str = "--netns-type --disable-host-loopback --cidr --enable-sandbox --enable-seccomp --enable-ipv6";
+
+    fn driver(settings: Settings, help: &str, sandbox: Switch) -> anyhow::Result<Slirp4netns> {
+        Slirp4netns::with_features(settings, sandbox, Switch::Off, Features::parse(help))
+    }
+
+    fn words(driver: &Slirp4netns, netns: Option<&str>) -> String {
+        let ns = Namespace {
+            child: Pid::from_raw(42),
+            netns: netns.map(Into::into),
+            state_dir: "/state".into(),
+        };
+        let cmd = driver.command(&ns, 3).unwrap();
+        cmd.get_args().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_command_line() {
+        let plain = driver(settings(), ALL, Switch::Auto).unwrap();
+        assert_eq!(
+            words(&plain, None),
+            "--mtu 65520 -r 3 --disable-host-loopback --enable-sandbox 42 tap0"
+        );
+        let detached = Settings { detach_netns: true, cidr_given: true, ipv6: true, ..settings() };
+        let detached = driver(detached, ALL, Switch::Auto).unwrap();
+        assert_eq!(
+            words(&detached, Some("/proc/42/root/state/netns")),
+            "--mtu 65520 -r 3 --disable-host-loopback --enable-ipv6 --cidr 10.0.2.0/24 \
+             --userns-path=/proc/42/ns/user --netns-type=path /proc/42/root/state/netns tap0"
+        );
+        assert_eq!(detached.plan().dns.len(), 2);
+        assert_eq!(detached.info().child_ip, Some("10.0.2.100".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_an_old_or_contradictory_setup_is_told() {
+        let old = driver(settings(), "", Switch::Off).unwrap_err().to_string();
+        assert!(old.contains("--netns-type") && old.contains("hint:"), "{old}");
+        let detached = Settings { detach_netns: true, ..settings() };
+        let error = driver(detached, ALL, Switch::On).unwrap_err().to_string();
+        assert!(error.contains("not compatible with --detach-netns"), "{error}");
+        let error = Switch::parse("slirp4netns-sandbox", "maybe").unwrap_err().to_string();
+        assert!(error.contains("unsupported slirp4netns-sandbox mode: \"maybe\""), "{error}");
+    }
+}

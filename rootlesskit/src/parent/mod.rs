@@ -1,0 +1,317 @@
+//! The parent: stays in the host's namespaces, makes the child, connects it with the network, publishes its
+//! ports and serves the API.
+//!
+//! # Theory of operation
+//! Up to `Start` everything is sequential, on one thread, and may be undone: [`start_up`] reads from top to
+//! bottom like the protocol in [`crate::handshake`]. Every wait in it also watches the child and our
+//! signals ([`Watch`]). Then the process serves ([`serve`]): one tokio thread for API, signals and the
+//! network helper, and the thread "ports" of [`relay`] for the data. What was started is a field of
+//! [`Running`] or an owned value here, so that every way out stops it; the state directory goes last.
+
+mod preflight;
+mod serve;
+mod signals;
+mod statedir;
+mod watch;
+
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use env::rootlesskit::ParentIds;
+use env::{Env, vars};
+use idmap::map::Maps;
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::{Uid, getegid, geteuid, getpid};
+use sys::pidfd::PidFd;
+use sys::rlimit::Nofile;
+use sys::spawn::Plan;
+
+pub(crate) use signals::{forwardable, from_terminal};
+
+use crate::api_backend::Backend;
+use crate::child::{c_string, environ};
+use crate::cli::Cli;
+use crate::config::{Config, Ports};
+use crate::handshake::{Channel, Message, SourceAddress};
+use crate::net::{Helper, Namespace};
+use crate::{exit, help, log, port};
+use statedir::StateDir;
+use watch::{Interrupted, Watch};
+
+/// How long a step of the start-up may take. Slow disks and DHCP servers are within it; a hang is not.
+const STEP: Duration = Duration::from_secs(60);
+
+/// Runs the role "parent".
+pub(crate) fn main() -> anyhow::Result<()> {
+    let env = Env::current();
+    // Before anything opens a descriptor of its own.
+    let listen = env::rootlesskit::listen_fds(&env);
+    let listen_fds = sys::inherit::claim_listen_fds(listen.map_or(0, |l| l.count))?;
+    let cli = Cli::parse(std::env::args_os().skip(1))?;
+    if let Some(text) = answer(&cli)? {
+        return print(&text);
+    }
+    log::init("parent", cli.debug);
+    let config = Config::validate(&cli, &env)?;
+    let signals = signals::block()?;
+    let nofile = sys::rlimit::raise_nofile()?;
+    preflight::warnings(Path::new("/"), &cli);
+
+    let state = StateDir::open(config.state_dir.as_deref(), &env)?;
+    let parent = Parent { config: &config, env: &env, state: &state, signals: &signals, nofile };
+    let activation = Activation {
+        fds: listen_fds,
+        meant_for_us: listen.is_some_and(|l| l.pid == getpid().as_raw()),
+    };
+    let result = parent.run(&activation);
+    state.remove();
+    if let Err(error) = &result
+        && let Some(Interrupted(signal)) = error.downcast_ref()
+    {
+        signals::die_of(*signal);
+    }
+    result
+}
+
+/// Flags that are questions.
+fn answer(cli: &Cli) -> anyhow::Result<Option<String>> {
+    if cli.help {
+        return Ok(Some(help::text()));
+    }
+    if cli.version {
+        return Ok(Some(format!("rootlesskit version {}", api::ROOTLESSKIT_VERSION)));
+    }
+    let Some(part) = &cli.print_semver else { return Ok(None) };
+    let index = match part.as_str() {
+        "major" => 0,
+        "minor" => 1,
+        "patch" => 2,
+        _ => bail!("invalid --print-semver={part} (must be major, minor or patch)"),
+    };
+    Ok(api::ROOTLESSKIT_VERSION.split('.').nth(index).map(str::to_owned))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Sockets of systemd for the target.
+#[derive(Debug)]
+struct Activation {
+    fds: Vec<i32>,
+    meant_for_us: bool,
+}
+
+/// What all steps of the parent look at.
+#[derive(Debug)]
+struct Parent<'a> {
+    config: &'a Config,
+    env: &'a Env,
+    state: &'a StateDir,
+    signals: &'a SignalFd,
+    nofile: Nofile,
+}
+
+/// Everything that runs once the target may start. Dropping it stops what is ours; the child has ended by
+/// then or is killed by whoever drops it.
+#[derive(Debug)]
+struct Running {
+    child: PidFd,
+    helper: Option<Helper>,
+    namespace: Namespace,
+    api: UnixListener,
+    backend: Rc<Backend>,
+}
+
+impl Parent<'_> {
+    fn run(&self, activation: &Activation) -> anyhow::Result<()> {
+        let maps = self.maps()?;
+        let (channel, theirs) = Channel::pair()?;
+        let plan = self.child_plan(activation, theirs.as_raw_fd())?;
+        let gated = sys::spawn::namespaced(&plan, self.config.namespaces)
+            .map_err(|e| preflight::explain_spawn(Path::new("/"), &e))?;
+        drop(theirs);
+        let pid = gated.process.pid();
+        let started = idmap::apply::apply(pid, &maps, self.env, Path::new("/"))
+            .map_err(anyhow::Error::from)
+            .and_then(|()| gated.open().context("failed to start the child"));
+        let child = match started {
+            Ok(child) => child,
+            Err(e) => {
+                // The gate is closed now, which ends the child if nothing else has.
+                watch::kill_and_reap(&PidFd::open(pid)?);
+                return Err(e);
+            }
+        };
+        let mut helper = None;
+        match self.start_up(child, &channel, &mut helper) {
+            Ok(running) => {
+                channel.send(&Message::Start, None)?;
+                drop(channel);
+                let how = serve::serve(running, self.config, self.signals)?;
+                exit::Exited::check("child", how)
+            }
+            Err((child, error)) => {
+                drop(channel);
+                watch::kill_and_reap(&child);
+                if let Some(helper) = helper {
+                    watch::kill_and_reap(&helper.process);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn maps(&self) -> anyhow::Result<Maps> {
+        let root = Path::new("/");
+        let user = env::user::lookup_uid(root, Uid::current().as_raw(), self.env)?;
+        let subids = idmap::source::lookup(self.config.subid_source, root, &user, self.env)?;
+        Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
+    }
+
+    /// The child is this same program with the same arguments; what differs is its environment.
+    fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<Plan> {
+        let mut env = self.env.clone();
+        env::rootlesskit::set_pipe_fds(&mut env, channel, channel);
+        env::rootlesskit::set_activation_child_use(&mut env, activation.meant_for_us);
+        env::rootlesskit::set_state_dir(&mut env, self.state.path());
+        let ids = ParentIds { euid: geteuid().as_raw(), egid: getegid().as_raw() };
+        env::rootlesskit::set_parent_ids(&mut env, ids);
+        if activation.fds.is_empty() && env.get(vars::LISTEN_FDS).is_some() {
+            tracing::debug!("LISTEN_FDS is set, but no descriptor was passed");
+        }
+        let mut argv = vec![c"/proc/self/exe".to_owned()];
+        for arg in std::env::args_os().skip(1) {
+            argv.push(c_string(&arg)?);
+        }
+        let mut keep = activation.fds.clone();
+        keep.push(channel);
+        Ok(Plan {
+            program: c"/proc/self/exe".to_owned(),
+            argv,
+            env: environ(&env)?,
+            keep,
+            nofile: Some(self.nofile),
+            ..Plan::default()
+        })
+    }
+
+    /// From the child's first breath to "everything but the target is there".
+    fn start_up(
+        &self,
+        child: PidFd,
+        channel: &Channel,
+        helper: &mut Option<Helper>,
+    ) -> Result<Running, (PidFd, anyhow::Error)> {
+        match self.try_start_up(&child, channel, helper) {
+            Ok((namespace, api, backend)) => {
+                Ok(Running { child, helper: helper.take(), namespace, api, backend })
+            }
+            Err(e) => Err((child, e)),
+        }
+    }
+
+    fn try_start_up(
+        &self,
+        child: &PidFd,
+        channel: &Channel,
+        helper: &mut Option<Helper>,
+    ) -> anyhow::Result<(Namespace, UnixListener, Rc<Backend>)> {
+        let watch = Watch { child, signals: self.signals };
+        if let Some(name) = &self.config.evacuate_cgroup2 {
+            self.evacuate(name)?;
+        }
+        channel.send(&self.setup(), None)?;
+        match watch.message(channel, STEP)?.0 {
+            Message::NetworkReady => {}
+            other => return Err(other.unexpected("NetworkReady")),
+        }
+        let namespace = self.namespace(child);
+        if let Some(starting) = self.config.driver.start(&namespace)? {
+            *helper = Some(watch.helper(starting)?);
+        }
+        let (backend, factory) = match watch.message(channel, STEP)? {
+            (Message::Ready { source_address_backend }, factory) => {
+                (source_address_backend, factory)
+            }
+            (other, _) => return Err(other.unexpected("Ready")),
+        };
+        let ports = match &self.config.ports {
+            Ports::Unmanaged => None,
+            Ports::Builtin { publish, .. } => {
+                let factory = factory.context("the child sent no socket factory")?;
+                let mut driver = port::Builtin::start(factory, self.nofile, backend)?;
+                for spec in publish {
+                    driver.add(spec.clone())?;
+                }
+                Some(driver)
+            }
+        };
+        let backend = Rc::new(Backend::new(self.info(child), ports));
+        self.write_child_pid(child)?;
+        let socket = self.state.path().join(api::SOCKET_NAME);
+        let api = UnixListener::bind(&socket)
+            .with_context(|| format!("failed to listen on {}", socket.display()))?;
+        Ok((namespace, api, backend))
+    }
+
+    fn setup(&self) -> Message {
+        let (socket_factory, source_address) = match self.config.ports {
+            Ports::Unmanaged => (false, SourceAddress::Off),
+            Ports::Builtin { source_address, .. } => (true, source_address),
+        };
+        Message::Setup { network: self.config.driver.plan(), socket_factory, source_address }
+    }
+
+    fn namespace(&self, child: &PidFd) -> Namespace {
+        let dir = self.state.path();
+        let inside = dir.strip_prefix("/").unwrap_or(dir);
+        let root = Path::new("/proc").join(child.pid().to_string()).join("root");
+        Namespace {
+            child: child.pid(),
+            netns: self.config.detach_netns.then(|| root.join(inside).join("netns")),
+            state_dir: dir.to_owned(),
+        }
+    }
+
+    fn evacuate(&self, name: &str) -> anyhow::Result<()> {
+        let report = cgroup2::evacuate(Path::new("/proc"), getpid().as_raw().unsigned_abs(), name)?;
+        for warning in report.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    fn info(&self, child: &PidFd) -> api::Info {
+        api::Info {
+            api_version: api::API_VERSION.to_owned(),
+            version: api::ROOTLESSKIT_VERSION.to_owned(),
+            state_dir: self.state.path().to_string_lossy().into_owned(),
+            child_pid: child.pid().as_raw(),
+            network_driver: Some(self.config.driver.info()),
+            port_driver: None,
+        }
+    }
+
+    /// Decimal, no newline: clients parse the file without trimming it.
+    fn write_child_pid(&self, child: &PidFd) -> anyhow::Result<()> {
+        let path = self.state.path().join("child_pid");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(&path)
+            .with_context(|| format!("failed to create {}", path.display()))?;
+        write!(file, "{}", child.pid())?;
+        Ok(())
+    }
+}

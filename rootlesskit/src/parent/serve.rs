@@ -1,0 +1,286 @@
+//! Serving: from the start of the target to the end of the child.
+//!
+//! One current-thread runtime. Three things happen side by side: the API answers, signals go to the child,
+//! and the network helper is watched. `waitpid(-1)` on SIGCHLD is the only place that collects processes, so
+//! orphans are reaped too when we are pid 1, and no status is collected by the wrong one.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+use tokio::net::UnixListener;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::Running;
+use super::signals::{forwardable, from_terminal};
+use super::watch::kill_and_reap;
+use crate::config::Config;
+use crate::exit::Words;
+use crate::net::{Driver, Helper, Namespace, Starting};
+
+/// Waits before a helper is started again: the first death may be an accident, the fifth in a row is not.
+const BACKOFF: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// A helper that lived this long starts with a clean record.
+const STABLE: Duration = Duration::from_secs(60);
+/// How long a helper may take to get ready again.
+const READY: Duration = Duration::from_secs(10);
+
+/// Serves until the child ends and says how it ended.
+pub(super) fn serve(
+    running: Running,
+    config: &Config,
+    signals: &SignalFd,
+) -> anyhow::Result<WaitStatus> {
+    let Running { child, helper, namespace, api, backend } = running;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served: anyhow::Result<WaitStatus> = runtime.block_on(async {
+        api.set_nonblocking(true)?;
+        let api = UnixListener::from_std(api)?;
+        let (stop, mut stopped) = watch::channel(false);
+        let shutdown = async move {
+            // An error means that the sender is gone, which is as good.
+            let _ = stopped.wait_for(|s| *s).await;
+        };
+        let watching = async {
+            let helper = Supervised::new(helper, config.driver.as_ref(), namespace);
+            let result = watch_all(&child, helper, signals).await;
+            stop.send_replace(true);
+            result
+        };
+        let ((), result) =
+            tokio::join!(api::server::serve(api, backend.clone(), shutdown), watching);
+        result
+    });
+    backend.stop();
+    if served.is_err() {
+        kill_and_reap(&child);
+    }
+    served
+}
+
+async fn watch_all(
+    child: &PidFd,
+    mut helper: Supervised<'_>,
+    signals: &SignalFd,
+) -> anyhow::Result<WaitStatus> {
+    // A second descriptor of the same signalfd: the runtime wants to own what it polls.
+    let readable = sys::readable::register(signals.as_fd().try_clone_to_owned()?)
+        .context("failed to watch signals")?;
+    let mut ended = HashMap::new();
+    loop {
+        tokio::select! {
+            ready = readable.readable() => {
+                let mut guard = ready?;
+                while let Some(info) = signals.read_signal()? {
+                    if info.ssi_signo == Signal::SIGCHLD as u32 {
+                        reap(&mut ended)?;
+                    } else if let Some(signal) = forwardable(&info)
+                        && !from_terminal(&info)
+                        && let Err(e) = child.send(signal)
+                    {
+                        tracing::debug!("failed to forward signal {signal}: {e}");
+                    }
+                }
+                guard.clear_ready();
+                if let Some(how) = ended.remove(&child.pid()) {
+                    helper.stop();
+                    return Ok(how);
+                }
+                helper.ended(&mut ended);
+                // Orphans that we inherit as pid 1.
+                ended.clear();
+            }
+            () = helper.step() => {}
+        }
+    }
+}
+
+/// Collects everybody who has ended.
+fn reap(ended: &mut HashMap<Pid, WaitStatus>) -> anyhow::Result<()> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(how @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) => {
+                ended.insert(pid, how);
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e).context("failed to wait for child processes"),
+        }
+    }
+}
+
+/// The network helper, started again whenever it dies.
+struct Supervised<'a> {
+    driver: &'a dyn Driver,
+    namespace: Namespace,
+    state: State,
+    /// Deaths in a row.
+    deaths: usize,
+    since: Instant,
+    last_words: String,
+}
+
+enum State {
+    /// The driver has none.
+    None,
+    /// It serves; what it prints is logged.
+    Serving(PidFd, pipe::Receiver),
+    /// Started, not ready yet.
+    Starting(Starting, Instant),
+    /// Dead; to be started at this time.
+    Waiting(Instant),
+}
+
+impl<'a> Supervised<'a> {
+    fn new(helper: Option<Helper>, driver: &'a dyn Driver, namespace: Namespace) -> Self {
+        let mut this = Self {
+            driver,
+            namespace,
+            state: State::None,
+            deaths: 0,
+            since: Instant::now(),
+            last_words: String::new(),
+        };
+        if let Some(helper) = helper {
+            this.serving(helper);
+        }
+        this
+    }
+
+    fn serving(&mut self, helper: Helper) {
+        match pipe::Receiver::from_owned_fd(helper.output.into()) {
+            Ok(output) => self.state = State::Serving(helper.process, output),
+            Err(e) => {
+                tracing::error!("failed to watch the output of {}: {e}", helper.name);
+                kill_and_reap(&helper.process);
+                self.died("was killed");
+            }
+        }
+    }
+
+    /// Whatever the state lets happen next. Cancelling it loses nothing.
+    async fn step(&mut self) {
+        match &mut self.state {
+            State::None => std::future::pending().await,
+            State::Serving(_, output) => {
+                let words = read_output(output).await;
+                if words.is_empty() {
+                    // It closed its output; its death, if that is what it was, comes as a signal.
+                    std::future::pending::<()>().await;
+                }
+                tracing::debug!("[{}] {words}", self.name());
+                self.last_words = words;
+            }
+            State::Starting(starting, deadline) => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                if starting.is_ready() {
+                    self.ready();
+                } else if Instant::now() > *deadline {
+                    tracing::warn!("{} does not get ready, killing it", starting.name());
+                    if let Err(e) = starting.process().kill() {
+                        tracing::debug!("{e}");
+                    }
+                    *deadline += READY;
+                }
+            }
+            State::Waiting(when) => {
+                tokio::time::sleep_until((*when).into()).await;
+                self.start();
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.driver.info().driver
+    }
+
+    fn ready(&mut self) {
+        let State::Starting(starting, _) = std::mem::replace(&mut self.state, State::None) else {
+            return;
+        };
+        tracing::info!("{} is running again", starting.name());
+        self.since = Instant::now();
+        self.serving(starting.into_helper());
+    }
+
+    fn start(&mut self) {
+        match self.driver.start(&self.namespace) {
+            Ok(Some(starting)) => {
+                // Polled by `step`; a blocking read would stop everything else.
+                let nonblock = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+                if let Err(e) = nix::fcntl::fcntl(&starting, nonblock) {
+                    tracing::debug!("{e}");
+                }
+                self.state = State::Starting(starting, Instant::now() + READY);
+            }
+            Ok(None) => self.state = State::None,
+            Err(e) => self.died(&format!("could not be started again: {e:#}")),
+        }
+    }
+
+    /// Looks for our process among those that have ended.
+    fn ended(&mut self, ended: &mut HashMap<Pid, WaitStatus>) {
+        let pid = match &self.state {
+            State::Serving(process, _) => process.pid(),
+            State::Starting(starting, _) => starting.process().pid(),
+            State::None | State::Waiting(_) => return,
+        };
+        if let Some(how) = ended.remove(&pid) {
+            self.died(&format!("died: {}", Words(how)));
+        }
+    }
+
+    fn died(&mut self, how: &str) {
+        if self.since.elapsed() > STABLE {
+            self.deaths = 0;
+        }
+        let wait = BACKOFF[self.deaths.min(BACKOFF.len() - 1)];
+        self.deaths += 1;
+        self.since = Instant::now();
+        let words = std::mem::take(&mut self.last_words);
+        let words = if words.is_empty() { words } else { format!(" ({words})") };
+        tracing::warn!("{} {how}{words}; the network is down until it runs again", self.name());
+        self.state = State::Waiting(Instant::now() + wait);
+    }
+
+    fn stop(&mut self) {
+        match std::mem::replace(&mut self.state, State::None) {
+            State::Serving(process, _) => drop(kill_and_reap(&process)),
+            State::Starting(starting, _) => drop(kill_and_reap(starting.process())),
+            State::None | State::Waiting(_) => {}
+        }
+    }
+}
+
+/// A piece of output, on one line; empty at its end.
+async fn read_output(output: &mut pipe::Receiver) -> String {
+    let mut buf = [0u8; 2048];
+    loop {
+        if output.readable().await.is_err() {
+            return String::new();
+        }
+        match output.try_read(&mut buf) {
+            Ok(n) => {
+                let text = String::from_utf8_lossy(&buf[..n]);
+                let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+                return lines.collect::<Vec<_>>().join("; ");
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return String::new(),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Signals of both roles: blocked from the start, read from a descriptor, passed on to the target.
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+
+/// Blocks every signal and makes the descriptor that tells of them.
+pub(crate) fn block() -> nix::Result<SignalFd> {
+    SigSet::all().thread_block()?;
+    SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// The number of a signal that is passed on: everything but what concerns this very process.
+pub(crate) fn forwardable(info: &siginfo) -> Option<i32> {
+    let own = [Signal::SIGCHLD, Signal::SIGPIPE, Signal::SIGURG];
+    let number = i32::try_from(info.ssi_signo).ok()?;
+    (!own.iter().any(|s| *s as i32 == number)).then_some(number)
+}
+
+/// Whether the terminal sent the signal, and thereby to every process of its foreground group. Passing such
+/// a signal on would deliver one Ctrl-C several times, and dockerd takes the third as "stop without
+/// cleaning up".
+pub(crate) fn from_terminal(info: &siginfo) -> bool {
+    const KEYBOARD: [Signal; 4] =
+        [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGWINCH];
+    info.ssi_code == libc::SI_KERNEL && KEYBOARD.iter().any(|s| *s as u32 == info.ssi_signo)
+}
+
+/// Whether the signal would end a program that knows nothing of it. Others have no effect before there is a
+/// target to pass them to.
+pub(crate) fn ends_us(info: &siginfo) -> Option<Signal> {
+    const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    ENDING.into_iter().find(|s| *s as u32 == info.ssi_signo)
+}
+
+/// Ends this process by the signal, as it would have ended without our blocking it.
+pub(crate) fn die_of(signal: Signal) {
+    // Pid 1 cannot be ended this way; it returns and exits with an error.
+    let mut set = SigSet::empty();
+    set.add(signal);
+    if raise(signal).is_ok() && set.thread_unblock().is_err() {
+        tracing::debug!("failed to unblock {signal}");
+    }
+}

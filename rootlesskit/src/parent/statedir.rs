@@ -1,0 +1,244 @@
+//! The state directory: where clients find us, and what keeps a second instance out.
+//!
+//! One lock (`lock`, flock(2)) is held from the first look into the directory until its last file is gone, so
+//! a new instance never sees half of an old one. Files that RootlessKit did not make are never removed:
+//! a directory that is in use for something else is refused, and removal knows the names of our own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use env::{Env, vars};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::mkdtemp;
+
+const LOCK: &str = "lock";
+
+/// Every file that RootlessKit has ever made in the directory, those of the original's drivers included: it
+/// may have been the one that was killed.
+const OURS: [&str; 10] = [
+    "child_pid",
+    api::SOCKET_NAME,
+    "netns",
+    "resolv.conf",
+    "hosts",
+    crate::net::PASTA_FIFO,
+    ".bp.sock",
+    ".bp-ready.pipe",
+    ".s4nn.sock",
+    "vpnkit-ethernet.sock",
+];
+
+/// The directory, locked.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    /// A shared lock on the directory itself keeps systemd-tmpfiles from cleaning it (tmpfiles.d(5)).
+    _directory: Option<Flock<OwnedFd>>,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Makes the directory, or takes over what a killed instance left.
+    ///
+    /// # Errors
+    /// Another instance runs with it, or it holds files that are not ours.
+    pub(super) fn open(path: Option<&Path>, env: &Env) -> anyhow::Result<Self> {
+        let path =
+            match path {
+                Some(path) => {
+                    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).with_context(
+                        || format!("failed to create --state-dir={}", path.display()),
+                    )?;
+                    path.to_owned()
+                }
+                None => temporary(env)?,
+            };
+        let state = Self { _directory: lock_directory(&path), _lock: lock(&path)?, path };
+        state.remove_files();
+        Ok(state)
+    }
+
+    /// Where it is; absolute.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes our files and the directory, which stays if it has others. The lock goes last.
+    pub(super) fn remove(self) {
+        self.remove_files();
+        for result in [fs::remove_file(self.path.join(LOCK)), fs::remove_dir(&self.path)] {
+            if let Err(e) = result {
+                let expected = [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty];
+                if !expected.contains(&e.kind()) {
+                    tracing::warn!("failed to clean up {}: {e}", self.path.display());
+                }
+            }
+        }
+    }
+
+    fn remove_files(&self) {
+        for name in OURS {
+            let path = self.path.join(name);
+            // Symlinks are removed, not followed; a directory of that name is not ours.
+            if let Err(e) = fs::remove_file(&path)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("failed to remove {}: {e}", path.display());
+            }
+        }
+    }
+}
+
+fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
+    let base = env.nonempty(vars::TMPDIR).map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let base = std::path::absolute(base)?;
+    mkdtemp(&base.join("rootlesskitXXXXXX"))
+        .with_context(|| format!("failed to make a state directory in {}", base.display()))
+}
+
+fn lock_directory(path: &Path) -> Option<Flock<OwnedFd>> {
+    let dir = File::open(path).map(OwnedFd::from);
+    let locked = dir.map(|dir| Flock::lock(dir, FlockArg::LockSharedNonblock));
+    match locked {
+        Ok(Ok(lock)) => Some(lock),
+        Ok(Err((_, e))) => {
+            tracing::warn!("failed to lock the directory {}: {e}", path.display());
+            None
+        }
+        Err(e) => {
+            tracing::warn!("failed to open the directory {}: {e}", path.display());
+            None
+        }
+    }
+}
+
+fn lock(dir: &Path) -> anyhow::Result<Flock<File>> {
+    let path = dir.join(LOCK);
+    loop {
+        refuse_foreign(dir)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .with_context(|| format!("failed to open {}", path.display()))?;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "failed to lock {}: another RootlessKit is running with the same state directory?{}",
+                path.display(),
+                holder(dir)
+            ),
+            Err((_, e)) => {
+                return Err(e).with_context(|| format!("failed to lock {}", path.display()));
+            }
+        };
+        // The one before us may have removed the file between our open and our lock.
+        let current = fs::symlink_metadata(&path).map(|m| m.ino()).ok();
+        if current == Some(lock.metadata()?.ino()) {
+            return Ok(lock);
+        }
+    }
+}
+
+/// A directory without a lock was not left by RootlessKit; whatever is in it belongs to somebody.
+fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
+    if fs::symlink_metadata(dir.join(LOCK)).is_ok() {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(dir)
+        .with_context(|| format!("failed to read --state-dir={}", dir.display()))?;
+    if let Some(entry) = entries.next().transpose()? {
+        // Somebody may be between making the directory and making the lock in it.
+        if entry.file_name() != LOCK {
+            bail!(
+                "--state-dir={} is not empty (it has {}) and was not left by RootlessKit\nhint: use an empty or a new directory",
+                dir.display(),
+                entry.file_name().display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whom to look for, as far as the files tell.
+fn holder(dir: &Path) -> String {
+    match fs::read_to_string(dir.join("child_pid")) {
+        Ok(pid) => format!("\nhint: its child has pid {}; stop it first", pid.trim()),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> anyhow::Result<StateDir> {
+        StateDir::open(Some(path), &Env::default())
+    }
+
+    #[test]
+    fn a_populated_directory_is_refused_and_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hosts", "thesis.txt"] {
+            fs::write(dir.path().join(name), "precious").unwrap();
+        }
+        let error = open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not empty") && error.contains("hint:"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn leftovers_go_and_foreign_files_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::create_dir(&path).unwrap();
+        for name in ["lock", "child_pid", "api.sock", "notes"] {
+            fs::write(path.join(name), "x").unwrap();
+        }
+        fs::create_dir(path.join("hosts")).unwrap();
+        let state = open(&path).unwrap();
+        assert!(!path.join("child_pid").exists() && path.join("notes").exists());
+        state.remove();
+        let mut left: Vec<_> =
+            fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["hosts", "notes"]);
+    }
+
+    #[test]
+    fn one_at_a_time_and_gone_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let state = open(&path).unwrap();
+        fs::write(path.join("child_pid"), "42").unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("another RootlessKit is running with the same state directory"),
+            "{error}"
+        );
+        assert!(error.contains("pid 42"), "{error}");
+        assert!(path.join("child_pid").exists(), "the first instance is undisturbed");
+        state.remove();
+        assert!(!path.exists());
+        open(&path).unwrap().remove();
+    }
+
+    #[test]
+    fn a_lock_that_is_a_symlink_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("victim"), path.join("lock")).unwrap();
+        assert!(open(&path).is_err());
+        assert!(!dir.path().join("victim").exists());
+    }
+}

@@ -1,0 +1,151 @@
+//! Waiting during start-up: never for one thing only, never for ever.
+
+use std::fmt;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitStatus, waitpid};
+use sys::pidfd::PidFd;
+
+use super::signals::ends_us;
+use crate::exit::{Exited, Words};
+use crate::handshake::{Channel, Message};
+use crate::net::{Helper, Starting};
+
+/// How long a killed process may take to be gone.
+const KILL: Duration = Duration::from_secs(5);
+/// How long a network helper may take to say that it is ready.
+const HELPER: Duration = Duration::from_secs(10);
+
+/// A signal asked us to stop before the target ran.
+#[derive(Debug)]
+pub(super) struct Interrupted(pub(super) Signal);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stopped by {} before the command was started", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// What every wait looks at.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    pub(super) child: &'a PidFd,
+    pub(super) signals: &'a SignalFd,
+}
+
+impl Watch<'_> {
+    /// The child's next message.
+    pub(super) fn message(
+        &self,
+        channel: &Channel,
+        limit: Duration,
+    ) -> anyhow::Result<(Message, Option<OwnedFd>)> {
+        self.readable(channel.as_fd(), None, "the child", limit)?;
+        // What can be read may be the end of the stream: the child's own line on stderr says why.
+        channel.receive().map_err(|e| self.child_ended().unwrap_or(e))
+    }
+
+    /// A helper that has said that it is ready.
+    pub(super) fn helper(&self, starting: Starting) -> anyhow::Result<Helper> {
+        let name = starting.name();
+        let waited = self.readable(starting.as_fd(), Some(starting.process()), name, HELPER);
+        if waited.is_ok() && starting.is_ready() {
+            return Ok(starting.into_helper());
+        }
+        let mut helper = starting.into_helper();
+        let ended = helper.process.wait_ended(Duration::from_millis(200)).unwrap_or(false);
+        let how = kill_and_reap(&helper.process);
+        waited?;
+        let how = match how.filter(|_| ended) {
+            Some(status) => format!("{name} failed: {}", Words(status)),
+            Option::None => format!("{name} did not become ready"),
+        };
+        bail!("{how}: {}\nhint: {}", helper.printed(), hint(name))
+    }
+
+    /// Waits until `fd` or `other` is readable, the child has ended, a signal wants us to stop, or time is up.
+    fn readable(
+        &self,
+        fd: BorrowedFd<'_>,
+        other: Option<&PidFd>,
+        what: &str,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = vec![
+                PollFd::new(fd, PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.child.as_fd(), PollFlags::POLLIN),
+            ];
+            fds.extend(other.map(|p| PollFd::new(p.as_fd(), PollFlags::POLLIN)));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(0) => bail!("{what} did not answer within {} s", limit.as_secs()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let is = |n: usize| fds.get(n).is_some_and(|f| f.any().unwrap_or(false));
+            if is(0) || is(3) {
+                return Ok(());
+            }
+            if is(2) {
+                return Err(self
+                    .child_ended()
+                    .unwrap_or_else(|| anyhow::anyhow!("the child has ended")));
+            }
+            while let Ok(Some(info)) = self.signals.read_signal() {
+                if let Some(signal) = ends_us(&info) {
+                    return Err(Interrupted(signal).into());
+                }
+            }
+        }
+    }
+
+    /// The error for a child that is dead or dying; it has printed its own reason.
+    fn child_ended(&self) -> Option<anyhow::Error> {
+        self.child.wait_ended(Duration::from_secs(2)).ok().filter(|ended| *ended)?;
+        let how = waitpid(self.child.pid(), None).ok()?;
+        let error = Exited::check("child", how).err();
+        Some(
+            error.unwrap_or_else(|| {
+                anyhow::anyhow!("the child ended before the command was started")
+            }),
+        )
+    }
+}
+
+/// What a person can do about a helper that does not work.
+fn hint(name: &str) -> &'static str {
+    match name {
+        "pasta" => {
+            "pasta 2023_06_25 or later is needed (2023_12_04 or later is recommended), and /dev/net/tun must be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
+        }
+        _ => {
+            "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
+        }
+    }
+}
+
+/// Kills a child process of ours and collects it; how it ended, unless somebody else collected it.
+pub(super) fn kill_and_reap(process: &PidFd) -> Option<WaitStatus> {
+    if let Err(e) = process.kill() {
+        tracing::debug!("failed to kill {}: {e}", process.pid());
+    }
+    match process.wait_ended(KILL) {
+        Ok(true) => waitpid(process.pid(), None).ok(),
+        _ => {
+            tracing::warn!("process {} does not end although it was killed", process.pid());
+            None
+        }
+    }
+}

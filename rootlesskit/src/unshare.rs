@@ -1,0 +1,31 @@
+//! The role `unshare`, chosen by `argv[0]`: `unshare -n COMMAND…` runs a command in a new network
+//! namespace. RootlessKit brings its own because some distributions confine `/usr/bin/unshare`.
+
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context as _, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use crate::exit::Exited;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|a| a == "-n" || a == "--n" || a == "--net").is_none() {
+        bail!("usage: unshare -n COMMAND [ARG...]");
+    }
+    let Some(program) = args.next() else { bail!("no command specified") };
+    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace")?;
+    let status = Command::new(&program)
+        .args(args)
+        .status()
+        .with_context(|| format!("failed to run {}", program.display()))?;
+    Exited::check(format!("command [{}]", program.display()), wait_status(status))
+}
+
+fn wait_status(status: ExitStatus) -> WaitStatus {
+    use std::os::unix::process::ExitStatusExt as _;
+    let pid = Pid::from_raw(1);
+    WaitStatus::from_raw(pid, status.into_raw()).unwrap_or(WaitStatus::Exited(pid, 1))
+}
