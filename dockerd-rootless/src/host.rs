@@ -1,0 +1,114 @@
+//! The programs of this machine: where they are and what they say about themselves.
+//!
+//! Deciding (which network driver, which dockerd) is pure code over the [`Host`] trait; [`System`] is the
+//! real one. A program that is asked a question gets no input and five seconds, so a broken wrapper script
+//! on `PATH` can delay a start but not hang it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use env::helper::Helper;
+use env::{Env, vars};
+
+/// How long a program may take to print its version or its help.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Finds programs and asks them questions.
+pub(crate) trait Host {
+    /// The executable that running `program` would start; a name with a `/` is a path.
+    fn find(&self, program: &OsStr) -> Option<PathBuf>;
+    /// What the program prints, on either stream, when it is run with these arguments. Its exit status
+    /// does not count: old tools fail after printing their help.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end in time.
+    fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String>;
+}
+
+/// The machine we run on.
+#[derive(Debug)]
+pub(crate) struct System {
+    env: Env,
+}
+
+impl System {
+    /// Programs are looked up in the `PATH` of this environment.
+    pub(crate) fn new(env: &Env) -> Self {
+        let mut env = env.clone();
+        // A probe must not tell systemd that the service is ready, nor take the sockets of the daemon.
+        for name in [vars::NOTIFY_SOCKET, vars::LISTEN_PID, vars::LISTEN_FDS, vars::LISTEN_FDNAMES]
+        {
+            env.remove(name);
+        }
+        Self { env }
+    }
+}
+
+impl Host for System {
+    fn find(&self, program: &OsStr) -> Option<PathBuf> {
+        self.env.find_program(program)
+    }
+
+    fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String> {
+        Ok(Helper::start(program, args, &self.env, PATIENCE)?.finish()?.text())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// A machine with these programs, found in `/bin`, which print these answers.
+    #[derive(Debug, Default)]
+    pub(crate) struct Fake {
+        programs: Vec<(&'static str, Option<&'static str>)>,
+        /// Names of the programs that were asked, in order.
+        pub(crate) asked: RefCell<Vec<String>>,
+    }
+
+    impl Fake {
+        pub(crate) fn with(mut self, name: &'static str, answer: &'static str) -> Self {
+            self.programs.push((name, Some(answer)));
+            self
+        }
+
+        /// A program that does not answer in time.
+        pub(crate) fn broken(mut self, name: &'static str) -> Self {
+            self.programs.push((name, None));
+            self
+        }
+    }
+
+    impl Host for Fake {
+        fn find(&self, program: &OsStr) -> Option<PathBuf> {
+            let name = Path::new(program).file_name()?;
+            self.programs.iter().find(|(n, _)| *n == name).map(|(n, _)| Path::new("/bin").join(n))
+        }
+
+        fn ask(&self, program: &Path, _args: &[&OsStr]) -> anyhow::Result<String> {
+            let name = program.file_name().unwrap().to_str().unwrap();
+            self.asked.borrow_mut().push(name.to_owned());
+            let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
+            answer.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("time is up"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_is_not_the_service() {
+        let mut env = Env::current();
+        env.set(vars::NOTIFY_SOCKET, "/run/notify");
+        env.set(vars::LISTEN_FDS, "1");
+        let script = "echo \"[$NOTIFY_SOCKET$LISTEN_FDS]\"; read x || echo no input >&2; exit 3";
+        let system = System::new(&env);
+        let shell = system.find(OsStr::new("sh")).unwrap();
+        let text = system.ask(&shell, &[OsStr::new("-c"), OsStr::new(script)]).unwrap();
+        assert_eq!(text, "[]\nno input");
+    }
+}

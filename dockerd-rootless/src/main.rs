@@ -1,0 +1,62 @@
+//! `dockerd-rootless`, also installed as `dockerd-rootless.sh`: starts dockerd as an ordinary user.
+//!
+//! # Theory of operation
+//! The program runs twice. The *parent* pass is what the user or systemd starts: it checks, decides, and
+//! becomes rootlesskit with itself as the command to run. Rootlesskit makes the namespaces and starts the
+//! *child* pass in them, which tidies the private `/etc` and `/run`, turns on packet forwarding and becomes
+//! dockerd. Both become their successor by execve(2), so the process that systemd started is rootlesskit
+//! itself: signals reach it, its exit status is the service's, and `LISTEN_PID` stays right.
+//!
+//! The program has no options: all arguments are dockerd's, which finds out by itself
+//! (`ROOTLESSKIT_STATE_DIR`) that it is rootless. The environment variables are those of Docker's own
+//! launcher, see <https://docs.docker.com/engine/security/rootless/>.
+//!
+//! Exit status: 1 for a refusal, 127 when dockerd is missing, 126 when a program cannot be executed, and
+//! otherwise that of rootlesskit, which passes on dockerd's. Messages go to standard error, one line each,
+//! with a level.
+
+mod child;
+mod dirs;
+mod dockerd;
+mod driver;
+mod etc_ssl;
+mod exec;
+mod extra;
+mod forwarding;
+mod guard;
+mod host;
+mod netdriver;
+mod occupant;
+mod parent;
+mod pass;
+mod plan;
+mod report;
+mod selinux;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use env::Env;
+
+use crate::pass::Pass;
+use crate::report::Failure;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(never) => match never {},
+        Err(failure) => failure.report().into(),
+    }
+}
+
+fn run() -> Result<Infallible, Failure> {
+    let env = Env::current();
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match Pass::current(&env)? {
+        Pass::Parent => parent::run(&env, args),
+        Pass::Child => child::run(&env, &args),
+    }
+}

@@ -1,0 +1,125 @@
+//! The parent pass: check, decide, become rootlesskit.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use env::Env;
+use env::vars;
+
+use crate::dockerd::Dockerd;
+use crate::exec::become_program;
+use crate::host::System;
+use crate::occupant::Occupant;
+use crate::plan::{Plan, find_rootlesskit};
+use crate::report::{Failure, Note};
+use crate::settings::Settings;
+use crate::{dirs, guard, selinux};
+
+/// Runs the pass.
+///
+/// # Errors
+/// Whatever keeps rootlesskit from being started.
+pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure> {
+    guard::check(&args)?;
+    let host = System::new(env);
+    if guard::only_prints(&args) {
+        let dockerd = Dockerd::find(env.get(vars::DOCKERD), &host)?;
+        let mut command = Command::new(dockerd.program);
+        command.args(dockerd.args).args(args);
+        return become_program(command);
+    }
+    let mut notes = Vec::new();
+    dirs::check(env, &mut notes)?;
+    // Not argv[0]: it may be relative or a shell's name for a script. Resolved here because in the child
+    // /proc/self/exe would be rootlesskit.
+    let myself = std::env::current_exe().map_err(|e| {
+        Failure::new(format!("cannot tell where dockerd-rootless is installed: {e}"))
+    })?;
+    let rootlesskit = find_rootlesskit(&host, myself.parent())?;
+    let settings = Settings::read(env)?;
+    check_state_dirs(&settings, Path::new("/proc"), &mut notes)?;
+    let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
+
+    let mut command = Command::new(rootlesskit);
+    command.args(plan.arguments(&myself, &args)).env(vars::DOCKERD_ROOTLESS_CHILD, "1");
+    if selinux::enabled(Path::new("/")) {
+        // For the child pass, and for dockerd, which keeps away from overlay2 then.
+        command.env(vars::DOCKERD_ROOTLESS_SELINUX, "1");
+    }
+    notes.iter().chain(&plan.notes).for_each(Note::print);
+    Note::info(plan.to_string()).print();
+    become_program(command)
+}
+
+/// Refuses to start beside a containerd-rootless (both want `/run/containerd`,
+/// <https://github.com/moby/moby/issues/52171>) and beside another rootless dockerd on our directory.
+fn check_state_dirs(
+    settings: &Settings,
+    proc: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<(), Failure> {
+    let theirs = settings.containerd_state_dir.display();
+    match Occupant::of(&settings.containerd_state_dir, proc) {
+        Occupant::Absent => {}
+        Occupant::Gone => notes.push(Note::warn(format!(
+            "{theirs} was left behind by a containerd-rootless that no longer runs; going on"
+        ))),
+        running @ Occupant::Running { .. } => {
+            let pid = running.pid_text();
+            return Err(Failure::new(format!(
+                "conflicts with containerd-rootless, which is running{pid} with the state directory {theirs}"
+            ))
+            .hint("stop it first: systemctl --user stop containerd"));
+        }
+    }
+    let ours = settings.state_dir.display();
+    match Occupant::of(&settings.state_dir, proc) {
+        // Without the lock its owner was killed, and rootlesskit cleans up.
+        running @ Occupant::Running { locked: true, .. } => {
+            let pid = running.pid_text();
+            Err(Failure::new(format!(
+                "another RootlessKit is running{pid} with the same state directory, {ours}"
+            ))
+            .hint(
+                "stop it first (systemctl --user stop docker, or end that process), or set \
+                   DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR to another directory",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::env_of;
+    use nix::fcntl::{Flock, FlockArg};
+    use std::fs::{self, File};
+
+    #[test]
+    fn f172_the_stacks_exclude_each_other_while_they_run() {
+        let run = tempfile::tempdir().unwrap();
+        let settings =
+            Settings::read(&env_of(&[("XDG_RUNTIME_DIR", run.path().to_str().unwrap())])).unwrap();
+        let proc = run.path().join("proc");
+        let mut notes = Vec::new();
+        check_state_dirs(&settings, &proc, &mut notes).unwrap();
+        assert_eq!(notes, []);
+        for (name, token) in [
+            ("containerd-rootless", "conflicts with containerd-rootless"),
+            ("dockerd-rootless", "another RootlessKit"),
+        ] {
+            fs::create_dir(run.path().join(name)).unwrap();
+            let lock = File::create(run.path().join(name).join("lock")).unwrap();
+            let held = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+            let e = check_state_dirs(&settings, &proc, &mut notes).unwrap_err().to_string();
+            assert!(e.contains(token) && e.contains(name), "{e}");
+            drop(held);
+            notes.clear();
+            check_state_dirs(&settings, &proc, &mut notes).unwrap();
+            assert_eq!(notes.len(), 1, "the stale directory of containerd-rootless is mentioned");
+        }
+    }
+}

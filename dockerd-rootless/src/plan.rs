@@ -1,0 +1,230 @@
+//! The decisions: settings, and what the programs of this machine can do, become rootlesskit's arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use env::vars;
+
+use crate::dockerd::{Dockerd, Version};
+use crate::driver::{self, Net, PortDriver};
+use crate::extra;
+use crate::host::Host;
+use crate::netdriver;
+use crate::report::{Failure, Note};
+use crate::settings::{Settings, Switch};
+
+/// Everything that is needed to start rootlesskit.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    settings: Settings,
+    net: Net,
+    mtu: u32,
+    port_driver: PortDriver,
+    detach: bool,
+    dockerd: Dockerd,
+    version: Option<Version>,
+    /// What the user should know, in order.
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Decides. `dockerd_args` are only looked at for a port that would be bound twice.
+    ///
+    /// # Errors
+    /// When no network driver or no dockerd is found, or when settings contradict each other.
+    pub(crate) fn new(
+        mut settings: Settings,
+        host: &dyn Host,
+        rootlesskit: &Path,
+        dockerd_args: &[OsString],
+    ) -> Result<Self, Failure> {
+        let mut notes = std::mem::take(&mut settings.notes);
+        let dockerd = Dockerd::find(settings.dockerd.as_deref(), host)?;
+        // A driver in FLAGS wins over ours, so ours had better be the same: its MTU depends on it.
+        let in_flags =
+            extra::last(&settings.flags, "net").and_then(|name| driver::parse(Net::ALL, &name));
+        let net = match settings.net.or(in_flags) {
+            Some(net) => net,
+            None => netdriver::choose(host, rootlesskit, &mut notes)?,
+        };
+        let port_driver = settings.port_driver.unwrap_or(net.default_port_driver());
+        check_pair(&settings, net, port_driver)?;
+        let version = dockerd.version(host);
+        let detach = detach(settings.detach, &dockerd, version.as_ref(), &mut notes);
+        let plan = Self {
+            net,
+            mtu: settings.mtu.unwrap_or(net.default_mtu()),
+            port_driver,
+            detach,
+            dockerd,
+            version,
+            notes,
+            settings,
+        };
+        plan.check_detached(dockerd_args)
+    }
+
+    /// Whether the namespace will be detached, FLAGS included.
+    fn detached(&self) -> bool {
+        extra::last_bool(&self.settings.flags, "detach-netns").unwrap_or(self.detach)
+    }
+
+    fn check_detached(mut self, dockerd_args: &[OsString]) -> Result<Self, Failure> {
+        if !self.detached() {
+            return Ok(self);
+        }
+        let in_flags = |name| extra::last(&self.settings.flags, name).is_some();
+        if self.net == Net::Slirp4netns && !in_flags("net") && !in_flags("slirp4netns-sandbox") {
+            match self.settings.sandbox {
+                Switch::On => {
+                    return Err(Failure::new(format!(
+                        "{} is \"true\": slirp4netns cannot be sandboxed with a detached network namespace",
+                        vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX
+                    ))
+                    .hint(format!(
+                        "unset it, or set {}=false",
+                        vars::DOCKERD_ROOTLESS_DETACH_NETNS
+                    )));
+                }
+                Switch::Auto => self.notes.push(Note::info(
+                    "slirp4netns runs without its sandbox because the network namespace is detached",
+                )),
+                Switch::Off => {}
+            }
+        }
+        if let Some(port) = extra::published_and_listened(&self.settings.flags, dockerd_args) {
+            self.notes.push(Note::warn(format!(
+                "TCP port {port} is published by {} and listened on by dockerd (-H), which is on the host's \
+                 network because the network namespace is detached: one of them will fail to bind. \
+                 hint: drop the -p, or set {}=false",
+                vars::DOCKERD_ROOTLESS_FLAGS,
+                vars::DOCKERD_ROOTLESS_DETACH_NETNS
+            )));
+        }
+        Ok(self)
+    }
+
+    /// The arguments of rootlesskit: our flags, the user's flags, and the launcher itself, as `target`,
+    /// with the options of dockerd. The order is that of Docker's own launcher.
+    pub(crate) fn arguments(&self, target: &Path, dockerd_args: &[OsString]) -> Vec<OsString> {
+        let s = &self.settings;
+        let mut state_dir = OsString::from("--state-dir=");
+        state_dir.push(&s.state_dir);
+        let mut args = vec![state_dir];
+        args.push(format!("--net={}", self.net).into());
+        args.push(format!("--mtu={}", self.mtu).into());
+        args.push(format!("--slirp4netns-sandbox={}", s.sandbox).into());
+        args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
+        if !s.host_loopback {
+            args.push("--disable-host-loopback".into());
+        }
+        args.push(format!("--port-driver={}", self.port_driver).into());
+        // A host-side rewrite of resolv.conf must not unmount ours, and dockerd wants its own /run/docker,
+        // /run/containerd and /run/xtables.lock. Slave mounts: what the host mounts later is seen.
+        args.extend(
+            ["--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"].map(OsString::from),
+        );
+        if self.detach {
+            args.push("--detach-netns".into());
+        }
+        args.extend(s.flags.iter().cloned());
+        args.push(target.as_os_str().to_owned());
+        args.extend(dockerd_args.iter().cloned());
+        args
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The choices in force, for one line of the journal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let in_force = |name, ours: String| extra::last(&self.settings.flags, name).unwrap_or(ours);
+        let version =
+            self.version.as_ref().map_or("of unknown version".to_owned(), ToString::to_string);
+        write!(
+            f,
+            "starting dockerd {version} ({}): net={} mtu={} port-driver={} detach-netns={}",
+            self.dockerd.program.display(),
+            in_force("net", self.net.to_string()),
+            in_force("mtu", self.mtu.to_string()),
+            in_force("port-driver", self.port_driver.to_string()),
+            self.detached(),
+        )?;
+        if self.net == Net::Slirp4netns {
+            let sandbox = if self.detached() { Switch::Off } else { self.settings.sandbox };
+            write!(
+                f,
+                " slirp4netns-sandbox={}",
+                in_force("slirp4netns-sandbox", sandbox.to_string())
+            )?;
+        }
+        write!(f, " host-loopback={}", self.settings.host_loopback)
+    }
+}
+
+/// The executable of rootlesskit: `docker-rootlesskit` (Docker's static packages), then `rootlesskit`, on
+/// `PATH`, then beside the launcher.
+///
+/// # Errors
+/// When there is neither.
+pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result<PathBuf, Failure> {
+    let names = ["docker-rootlesskit", "rootlesskit"].map(OsStr::new);
+    let on_path = names.iter().find_map(|name| host.find(name));
+    let fallback = || {
+        beside.and_then(|dir| names.iter().find_map(|name| host.find(dir.join(name).as_os_str())))
+    };
+    on_path.or_else(fallback).ok_or_else(|| {
+        Failure::new("rootlesskit needs to be installed: neither docker-rootlesskit nor rootlesskit is on PATH")
+            .hint("install the package that has it (docker-ce-rootless-extras or rootlesskit), or add its \
+                   directory to PATH")
+    })
+}
+
+/// Contradictions that rootlesskit reports only later. A driver in FLAGS is left to rootlesskit.
+fn check_pair(settings: &Settings, net: Net, port_driver: PortDriver) -> Result<(), Failure> {
+    let overridden =
+        ["net", "port-driver"].iter().any(|f| extra::last(&settings.flags, f).is_some());
+    if overridden || net.port_drivers().contains(&port_driver) {
+        return Ok(());
+    }
+    let allowed: Vec<String> = net.port_drivers().iter().map(ToString::to_string).collect();
+    let name = vars::DOCKERD_ROOTLESS_PORT_DRIVER;
+    Err(Failure::new(format!(
+        "{name} is \"{port_driver}\": the network driver {net} works with {} only",
+        allowed.join(", ")
+    ))
+    .hint(format!(
+        "unset {name} for {}, or set {} to another driver",
+        net.default_port_driver(),
+        vars::DOCKERD_ROOTLESS_NET
+    )))
+}
+
+fn detach(
+    wish: Switch,
+    dockerd: &Dockerd,
+    version: Option<&Version>,
+    notes: &mut Vec<Note>,
+) -> bool {
+    let name = vars::DOCKERD_ROOTLESS_DETACH_NETNS;
+    let program = dockerd.program.display();
+    match (wish, version) {
+        (Switch::Off, _) => false,
+        (Switch::Auto, Some(version)) => version.detaches(),
+        (Switch::Auto, None) => {
+            notes.push(Note::info(format!(
+                "{program} does not tell its version, so the network namespace is not detached; set \
+                 {name}=true for dockerd 29.5 and later"
+            )));
+            false
+        }
+        (Switch::On, Some(version)) if !version.detaches() => {
+            notes.push(Note::warn(format!(
+                "{name} is true, but {program} is dockerd {version}, and only 29.5 and later can use a \
+                 detached network namespace. hint: unset {name}"
+            )));
+            true
+        }
+        (Switch::On, _) => true,
+    }
+}

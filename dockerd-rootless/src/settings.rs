@@ -1,0 +1,184 @@
+//! What the environment asks for: read once, checked value by value, nothing looked up.
+//!
+//! An empty variable is an unset one, as in the shell. A value that rootlesskit would reject after the
+//! namespaces were made is rejected here, with the list of what is allowed. Defaults that depend on the
+//! machine are left open for [`crate::plan`].
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use env::Env;
+use env::{shellwords, vars};
+
+use crate::driver::{self, Net, PortDriver};
+use crate::report::{Failure, Note};
+
+/// The largest MTU in bytes that RootlessKit accepts.
+const MAX_MTU: u32 = 65521;
+/// What fits into `sun_path` besides the final NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// `auto`, `true` or `false`, for slirp4netns and for the network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    Auto,
+    On,
+    Off,
+}
+
+impl Switch {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("true", Self::On), ("false", Self::Off)];
+    const WORDS_AND_DIGITS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("true", Self::On),
+        ("1", Self::On),
+        ("false", Self::Off),
+        ("0", Self::Off),
+    ];
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::On => "true",
+            Self::Off => "false",
+        })
+    }
+}
+
+/// The wishes of the user. `None` is no wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `--state-dir` of rootlesskit.
+    pub(crate) state_dir: PathBuf,
+    /// Where a containerd-rootless keeps its state: two of them on one `/run` do not work.
+    pub(crate) containerd_state_dir: PathBuf,
+    pub(crate) net: Option<Net>,
+    /// In bytes.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) port_driver: Option<PortDriver>,
+    pub(crate) sandbox: Switch,
+    pub(crate) seccomp: Switch,
+    /// Whether the namespace may reach services on the host's loopback addresses.
+    pub(crate) host_loopback: bool,
+    pub(crate) detach: Switch,
+    /// Further arguments for rootlesskit.
+    pub(crate) flags: Vec<OsString>,
+    /// `DOCKERD`, not yet split.
+    pub(crate) dockerd: Option<OsString>,
+    /// What looked like a mistake.
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Settings {
+    /// Reads the environment. `XDG_RUNTIME_DIR` has been checked by [`crate::dirs::check`].
+    ///
+    /// # Errors
+    /// The first variable with a value that cannot work.
+    pub(crate) fn read(env: &Env) -> Result<Self, Failure> {
+        let runtime_dir = PathBuf::from(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
+        let dir = |name, default| {
+            env.nonempty(name).map_or_else(|| runtime_dir.join(default), PathBuf::from)
+        };
+        let mut notes = Vec::new();
+        let settings = Self {
+            state_dir: state_dir(dir(vars::DOCKERD_ROOTLESS_STATE_DIR, "dockerd-rootless"))?,
+            containerd_state_dir: dir(vars::CONTAINERD_ROOTLESS_STATE_DIR, "containerd-rootless"),
+            net: net(env)?,
+            mtu: mtu(env)?,
+            port_driver: one_of(env, vars::DOCKERD_ROOTLESS_PORT_DRIVER, PortDriver::ALL)?,
+            sandbox: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX, Switch::WORDS)?,
+            seccomp: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP, Switch::WORDS)?,
+            host_loopback: host_loopback(env, &mut notes),
+            detach: switch(env, vars::DOCKERD_ROOTLESS_DETACH_NETNS, Switch::WORDS_AND_DIGITS)?,
+            flags: flags(env, &mut notes)?,
+            dockerd: env.nonempty(vars::DOCKERD).map(OsStr::to_owned),
+            notes,
+        };
+        Ok(settings)
+    }
+}
+
+fn one_of<T: Copy>(env: &Env, name: &str, table: &[(&str, T)]) -> Result<Option<T>, Failure> {
+    let Some(value) = env.nonempty(name) else { return Ok(None) };
+    match value.to_str().and_then(|v| driver::parse(table, v)) {
+        Some(known) => Ok(Some(known)),
+        None => {
+            Err(Failure::new(format!("{name} is {value:?}: not one of {}", driver::names(table)))
+                .hint(format!("set {name} to one of these values, or unset it for the default")))
+        }
+    }
+}
+
+fn switch(env: &Env, name: &str, table: &[(&str, Switch)]) -> Result<Switch, Failure> {
+    Ok(one_of(env, name, table)?.unwrap_or(Switch::Auto))
+}
+
+fn state_dir(dir: PathBuf) -> Result<PathBuf, Failure> {
+    let socket = dir.join("api.sock");
+    if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(Failure::new(format!(
+            "the path of rootlesskit's socket, {}, has {} bytes: a socket's path has at most {MAX_SOCKET_PATH}",
+            socket.display(),
+            socket.as_os_str().len()
+        ))
+        .hint(format!("set {} to a shorter path", vars::DOCKERD_ROOTLESS_STATE_DIR)));
+    }
+    Ok(dir)
+}
+
+fn net(env: &Env) -> Result<Option<Net>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_NET;
+    if env.nonempty(name).is_some_and(|v| v == "host") {
+        return Err(Failure::new(format!(
+            "{name} is \"host\": dockerd needs a network namespace in which it may configure bridges"
+        ))
+        .hint(format!(
+            "unset {name}; containers of dockerd 29.5 and later reach the host's network with \
+             docker run --net=host"
+        )));
+    }
+    one_of(env, name, Net::ALL)
+}
+
+fn mtu(env: &Env) -> Result<Option<u32>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_MTU;
+    let Some(value) = env.nonempty(name) else { return Ok(None) };
+    let digits = value.to_str().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+    match digits.and_then(|v| v.parse().ok()) {
+        Some(mtu) if mtu <= MAX_MTU => Ok(Some(mtu)),
+        _ => Err(Failure::new(format!(
+            "{name} is {value:?}: not a number of bytes from 0 (the driver's default) to {MAX_MTU}"
+        ))
+        .hint(format!("set {name} to for instance 1500 or 65520, or unset it"))),
+    }
+}
+
+/// Only the exact word `false` gives access to the host's loopback: opening it must be no accident.
+fn host_loopback(env: &Env, notes: &mut Vec<Note>) -> bool {
+    let name = vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK;
+    let value = env.nonempty(name).unwrap_or_default();
+    let meant =
+        ["0", "f", "n", "no", "off", "false"].iter().any(|no| value.eq_ignore_ascii_case(no));
+    if meant && value != "false" {
+        notes.push(Note::warn(format!(
+            "{name} is {value:?}: only the exact value \"false\" enables the host's loopback, so it stays disabled"
+        )));
+    }
+    value == "false"
+}
+
+fn flags(env: &Env, notes: &mut Vec<Note>) -> Result<Vec<OsString>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_FLAGS;
+    let Some(value) = env.nonempty(name) else { return Ok(Vec::new()) };
+    let words = shellwords::split(value).map_err(|e| Failure::new(format!("{name} is {e}")))?;
+    if shellwords::has_quoting(value) {
+        notes.push(Note::info(format!(
+            "quotes and backslashes in {name} are understood as in a shell; Docker's shell script took them literally"
+        )));
+    }
+    Ok(words)
+}

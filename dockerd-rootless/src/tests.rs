@@ -1,0 +1,272 @@
+//! What the unit tests share, and the tests of settings and plan together: an environment goes in, the
+//! arguments of rootlesskit or one clear error come out.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use env::Env;
+use proptest::prelude::*;
+
+use crate::host::fake::Fake;
+use crate::plan::{Plan, find_rootlesskit};
+use crate::report::{Failure, Level};
+use crate::settings::Settings;
+
+const PREFIX: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_";
+const NEW: &str = "Docker version 29.5.0, build x";
+const OLD: &str = "Docker version 28.5.2+dfsg4, build x";
+
+pub(crate) fn env_of(vars: &[(&str, &str)]) -> Env {
+    vars.iter().copied().collect()
+}
+
+fn machine(dockerd: &'static str) -> Fake {
+    Fake::default()
+        .with("dockerd", dockerd)
+        .with("rootlesskit", "")
+        .with("slirp4netns", "--netns-type")
+        .with("pasta", "pasta 2025_01_21.4f2c8e7")
+}
+
+/// A plan from variables without their prefix.
+fn plan(host: &Fake, vars: &[(&str, &str)], args: &[&str]) -> Result<Plan, Failure> {
+    let mut env = env_of(&[("XDG_RUNTIME_DIR", "/run/user/1000")]);
+    for (name, value) in vars {
+        match *name {
+            "DOCKERD" => env.set("DOCKERD", *value),
+            name => env.set(&format!("{PREFIX}{name}"), *value),
+        }
+    }
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    Plan::new(Settings::read(&env)?, host, Path::new("/bin/rootlesskit"), &args)
+}
+
+/// The arguments up to the target, as one line.
+fn flags(host: &Fake, vars: &[(&str, &str)]) -> String {
+    let args = plan(host, vars, &[]).unwrap().arguments(Path::new("/T"), &[]);
+    let args: Vec<_> = args.iter().map(|a| a.to_str().unwrap()).collect();
+    args.join(" ").strip_suffix(" /T").unwrap().to_owned()
+}
+
+fn refusal(vars: &[(&str, &str)]) -> String {
+    let text = plan(&machine(NEW), vars, &[]).map(|p| p.to_string()).unwrap_err().to_string();
+    assert_eq!(text.matches("\nhint: ").count(), 1, "{text}");
+    text
+}
+
+fn warnings(vars: &[(&str, &str)], dockerd: &'static str, args: &[&str]) -> Vec<String> {
+    let notes = plan(&machine(dockerd), vars, args).unwrap().notes;
+    notes.into_iter().filter(|n| n.level == Level::Warn).map(|n| n.text).collect()
+}
+
+#[test]
+fn f030_the_whole_vector_in_its_order() {
+    let args: Vec<OsString> = ["--debug", "", "a b"].map(OsString::from).into();
+    let plan = plan(&machine(OLD), &[], &[]).unwrap();
+    assert_eq!(
+        plan.arguments(Path::new("/usr/bin/dockerd-rootless"), &args),
+        [
+            "--state-dir=/run/user/1000/dockerd-rootless",
+            "--net=slirp4netns",
+            "--mtu=65520",
+            "--slirp4netns-sandbox=auto",
+            "--slirp4netns-seccomp=auto",
+            "--disable-host-loopback",
+            "--port-driver=builtin",
+            "--copy-up=/etc",
+            "--copy-up=/run",
+            "--propagation=rslave",
+            "/usr/bin/dockerd-rootless",
+            "--debug",
+            "",
+            "a b",
+        ]
+    );
+}
+
+#[test]
+fn f173_detaching_follows_the_daemon() {
+    let detached =
+        |host: &Fake, vars: &[(&str, &str)]| flags(host, vars).ends_with(" --detach-netns");
+    let (old, new, dev) = (machine(OLD), machine(NEW), machine("Docker version dev, build x"));
+    for value in ["", "auto"] {
+        let vars = [("DETACH_NETNS", value)];
+        assert_eq!(
+            [&old, &new, &dev].map(|h| detached(h, &vars)),
+            [false, true, false],
+            "{value:?}"
+        );
+    }
+    for host in [&old, &new, &dev] {
+        for (value, expected) in [("1", true), ("true", true), ("0", false), ("false", false)] {
+            assert_eq!(detached(host, &[("DETACH_NETNS", value)]), expected, "{value:?}");
+        }
+    }
+    let w = warnings(&[("DETACH_NETNS", "true")], OLD, &[]);
+    assert!(w.len() == 1 && w[0].contains("28.5.2+dfsg4"), "{w:?}");
+    assert!(warnings(&[("DETACH_NETNS", "true")], NEW, &[]).is_empty());
+}
+
+#[test]
+fn f171_values_that_cannot_work_are_named_with_what_can() {
+    for (name, value, token) in [
+        ("NET", "host", "NET is \"host\""),
+        (
+            "NET",
+            "wlan0",
+            "not one of slirp4netns, pasta, vpnkit, lxc-user-nic, gvisor-tap-vsock, none",
+        ),
+        ("MTU", "65522", "from 0 (the driver's default) to 65521"),
+        ("MTU", "-1", "MTU is \"-1\""),
+        ("MTU", "9999999999999999999999", "MTU is"),
+        ("MTU", "1500 ", "MTU is \"1500 \""),
+        (
+            "PORT_DRIVER",
+            "bultin",
+            "not one of builtin, implicit, slirp4netns, gvisor-tap-vsock, pesto, none",
+        ),
+        ("SLIRP4NETNS_SANDBOX", "1", "SLIRP4NETNS_SANDBOX is \"1\": not one of auto, true, false"),
+        ("SLIRP4NETNS_SECCOMP", "yes", "SLIRP4NETNS_SECCOMP is \"yes\""),
+        ("DETACH_NETNS", "yes", "DETACH_NETNS is \"yes\": not one of auto, true, 1, false, 0"),
+        ("FLAGS", "-p 'x", "FLAGS is `-p 'x`: the ' quote is never closed"),
+        ("STATE_DIR", &"/x".repeat(60), "a socket's path has at most 107"),
+    ] {
+        let text = refusal(&[(name, value)]);
+        assert!(text.contains(token) && text.contains(PREFIX), "{text}");
+    }
+}
+
+#[test]
+fn f037_f041_f049_f050_f052_overrides() {
+    let host = machine(OLD);
+    for (vars, tokens) in [
+        (
+            &[("NET", "lxc-user-nic")][..],
+            &["--net=lxc-user-nic", "--mtu=1500", "--port-driver=builtin"][..],
+        ),
+        (&[("NET", "vpnkit")], &["--net=vpnkit", "--mtu=1500"]),
+        (&[("NET", "gvisor-tap-vsock")], &["--mtu=65520", "--port-driver=builtin"]),
+        (&[("NET", "pasta")], &["--net=pasta", "--mtu=65520", "--port-driver=implicit"]),
+        (&[("MTU", "1400")], &["--net=slirp4netns", "--mtu=1400"]),
+        (&[("PORT_DRIVER", "slirp4netns")], &["--port-driver=slirp4netns"]),
+        (&[("SLIRP4NETNS_SANDBOX", "true")], &["--slirp4netns-sandbox=true"]),
+        (&[("SLIRP4NETNS_SECCOMP", "false")], &["--slirp4netns-seccomp=false"]),
+        (&[("STATE_DIR", "/s dir")], &["--state-dir=/s dir"]),
+        (
+            &[("FLAGS", "--net=vpnkit --vpnkit-binary=/opt/vpnkit")],
+            &[
+                "--net=vpnkit --mtu=1500 ",
+                "--propagation=rslave --net=vpnkit --vpnkit-binary=/opt/vpnkit",
+            ],
+        ),
+    ] {
+        let line = flags(&host, vars);
+        assert!(tokens.iter().all(|t| line.contains(t)), "{vars:?}: {line}");
+    }
+}
+
+#[test]
+fn f052_drivers_that_do_not_go_together_are_refused_early() {
+    let e = refusal(&[("NET", "pasta"), ("PORT_DRIVER", "builtin")]);
+    assert!(e.contains("pasta works with implicit, pesto, none only"), "{e}");
+    let e = refusal(&[("PORT_DRIVER", "implicit")]);
+    assert!(e.contains("slirp4netns works with builtin, slirp4netns, none only"), "{e}");
+    // rootlesskit judges what FLAGS says
+    flags(
+        &machine(NEW),
+        &[("NET", "pasta"), ("PORT_DRIVER", "builtin"), ("FLAGS", "--port-driver=implicit")],
+    );
+}
+
+#[test]
+fn f051_flags_follow_ours_and_may_be_quoted() {
+    let host = machine(NEW);
+    let args = plan(&host, &[("FLAGS", "-p  0.0.0.0:2376:2376/tcp\t--debug 'a b'")], &[]).unwrap();
+    let args = args.arguments(Path::new("/T"), &[]);
+    assert_eq!(
+        args[10..],
+        ["--detach-netns", "-p", "0.0.0.0:2376:2376/tcp", "--debug", "a b", "/T"]
+    );
+}
+
+#[test]
+fn f051_a_port_bound_twice_is_warned_about_when_detached() {
+    let vars = [("FLAGS", "-p 0.0.0.0:2376:2376/tcp")];
+    let args = ["-H", "tcp://0.0.0.0:2376"];
+    let w = warnings(&vars, NEW, &args);
+    assert!(w.len() == 1 && w[0].contains("TCP port 2376"), "{w:?}");
+    assert!(warnings(&vars, OLD, &args).is_empty());
+    assert!(
+        warnings(&[("FLAGS", "-p 0.0.0.0:2376:2376/tcp --detach-netns=false")], NEW, &args)
+            .is_empty()
+    );
+}
+
+#[test]
+fn f174_only_false_enables_the_loopback() {
+    for value in ["", "true", "0", "no", "FALSE", "false "] {
+        let line = flags(&machine(NEW), &[("DISABLE_HOST_LOOPBACK", value)]);
+        assert!(line.contains(" --disable-host-loopback "), "{value:?}");
+    }
+    assert!(!flags(&machine(NEW), &[("DISABLE_HOST_LOOPBACK", "false")]).contains("loopback"));
+    for (value, count) in [("0", 1), ("No", 1), ("FALSE", 1), ("false", 0), ("true", 0), ("1", 0)] {
+        assert_eq!(
+            warnings(&[("DISABLE_HOST_LOOPBACK", value)], NEW, &[]).len(),
+            count,
+            "{value:?}"
+        );
+    }
+}
+
+#[test]
+fn a_sandbox_needs_an_attached_namespace() {
+    let text = refusal(&[("SLIRP4NETNS_SANDBOX", "true")]);
+    assert!(text.contains("cannot be sandboxed") && text.contains("DETACH_NETNS=false"), "{text}");
+    let flags_win = [("SLIRP4NETNS_SANDBOX", "true"), ("FLAGS", "--slirp4netns-sandbox=false")];
+    flags(&machine(NEW), &flags_win);
+    let shown = plan(&machine(NEW), &[], &[]).unwrap().to_string();
+    assert!(shown.contains("detach-netns=true slirp4netns-sandbox=false"), "{shown}");
+}
+
+#[test]
+fn the_journal_gets_what_is_in_force() {
+    let vars = [("FLAGS", "--mtu=1400 --detach-netns=false"), ("DISABLE_HOST_LOOPBACK", "false")];
+    assert_eq!(
+        plan(&machine(NEW), &vars, &[]).unwrap().to_string(),
+        "starting dockerd 29.5.0 (/bin/dockerd): net=slirp4netns mtu=1400 port-driver=builtin \
+         detach-netns=false slirp4netns-sandbox=auto host-loopback=true"
+    );
+}
+
+#[test]
+fn f038_both_names_of_rootlesskit() {
+    let none = Fake::default();
+    let found = |host: &Fake| find_rootlesskit(host, None).unwrap();
+    let both = Fake::default().with("rootlesskit", "").with("docker-rootlesskit", "");
+    assert_eq!(found(&both), Path::new("/bin/docker-rootlesskit"));
+    assert_eq!(found(&Fake::default().with("rootlesskit", "")), Path::new("/bin/rootlesskit"));
+    let e = find_rootlesskit(&none, Some(Path::new("/opt"))).unwrap_err().to_string();
+    assert!(e.contains("rootlesskit needs to be installed"), "{e}");
+}
+
+#[test]
+fn f180_dockerd_is_looked_for_before_anything_is_started() {
+    let e = plan(&machine(NEW), &[("DOCKERD", "/nowhere/moby-engine --debug")], &[]).unwrap_err();
+    assert!(e.to_string().contains("\"/nowhere/moby-engine\" not found"), "{e}");
+    assert_eq!(e.report(), 127);
+}
+
+proptest! {
+    #[test]
+    fn no_environment_is_a_panic(
+        name in prop::sample::select(vec!["NET", "MTU", "PORT_DRIVER", "SLIRP4NETNS_SANDBOX", "DETACH_NETNS", "FLAGS", "STATE_DIR", "DOCKERD"]),
+        value in any::<Vec<u8>>(),
+    ) {
+        use std::os::unix::ffi::OsStrExt;
+        let mut env = env_of(&[("XDG_RUNTIME_DIR", "/run/user/1000")]);
+        env.set(&format!("{PREFIX}{name}"), OsStr::from_bytes(&value));
+        if let Ok(settings) = Settings::read(&env) {
+            let _ = Plan::new(settings, &machine(NEW), Path::new("/r"), &[]);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The child pass with the real binary, in user, mount and network namespaces of an ordinary user. Needs
+//! root, to become an ordinary user, and unshare(1), nsenter(1) and mount(8) of util-linux.
+
+use std::fs;
+use std::path::Path;
+
+use crate::place::{Finished, Place, finish};
+
+/// A dockerd that records what it finds.
+const DOCKERD: &str = r#"out=${0%/*}/../recorded
+for a in "$@"; do printf '%s\0' "$a"; done > "$out/argv"
+readlink /proc/self/ns/net > "$out/netns"
+cat /proc/sys/net/ipv4/ip_forward > "$out/forward"
+cat /proc/sys/net/ipv6/conf/all/forwarding > "$out/forward6"
+[ -f "$ROOTLESSKIT_STATE_DIR/netns" ] && nsenter -n"$ROOTLESSKIT_STATE_DIR/netns" cat /proc/sys/net/ipv4/ip_forward > "$out/inner"
+ls -l /run > "$out/run"
+cat /etc/ssl/certs/ca.pem > "$out/ca" 2>&1
+[ -L /etc/ssl ] || grep -c " /etc/ssl " /proc/self/mountinfo > "$out/mounted"
+exit 0"#;
+
+/// What rootlesskit leaves for the child: fresh file systems with links on /run and /etc.
+const PREPARE: &str = r#"set -e
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /etc
+"#;
+
+fn place() -> Place {
+    let mut place = Place::new();
+    place.stub("dockerd", DOCKERD);
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", place.text("bin"));
+    let state = place.text("home");
+    for (name, value) in [
+        ("PATH", path.as_str()),
+        ("_DOCKERD_ROOTLESS_CHILD", "1"),
+        ("ROOTLESSKIT_STATE_DIR", &state),
+        ("ROOTLESSKIT_PARENT_EUID", "65534"),
+    ] {
+        place.set(name, value);
+    }
+    place
+}
+
+/// Runs the launcher after the script in new namespaces.
+fn inside(place: &Place, namespaces: &str, script: &str, args: &[&str]) -> Finished {
+    let mut command = place.command(Path::new("/usr/bin/unshare"));
+    let launcher = place.binary();
+    command.args([
+        namespaces,
+        "sh",
+        "-c",
+        &format!("{PREPARE}{script}\nexec {} \"$@\"", launcher.display()),
+        "sh",
+    ]);
+    command.args(args);
+    finish(command)
+}
+
+const ATTACHED: &str = "-Urmn";
+const DETACHED: &str = "-Urm";
+
+#[test]
+fn f030_f178_the_options_and_forwarding() {
+    let place = place();
+    let off =
+        "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding";
+    let done = inside(&place, ATTACHED, off, &["--debug", "", "a b"]);
+    done.exits(0);
+    assert_eq!(done.stderr, "");
+    assert_eq!(place.argv(), ["--debug", "", "a b"]);
+    assert_eq!((place.recorded("forward").trim(), place.recorded("forward6").trim()), ("1", "1"));
+}
+
+#[test]
+fn f178_ipv4_forwarding_is_a_must() {
+    let place = place();
+    let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+    let off = format!("echo 0 > /proc/sys/net/ipv4/ip_forward; {read_only}");
+    inside(&place, ATTACHED, &off, &["x"])
+        .exits(1)
+        .says("ERROR: IPv4 forwarding is off")
+        .says("read-only");
+    assert!(place.argv().is_empty());
+    let on = format!(
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; {read_only}"
+    );
+    inside(&place, ATTACHED, &on, &["x"]).exits(0);
+    assert_eq!(place.argv(), ["x"]);
+}
+
+#[test]
+fn f178_ipv6_forwarding_is_not() {
+    let place = place();
+    inside(&place, ATTACHED, "mount -t tmpfs tmpfs /proc/sys/net/ipv6", &["x"])
+        .exits(0)
+        .says("INFO: IPv6 forwarding stays off");
+    assert_eq!(place.recorded("forward").trim(), "1");
+}
+
+#[test]
+fn f173_f178_forwarding_goes_to_the_detached_namespace() {
+    let place = place();
+    let before = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    let detach = "f=$ROOTLESSKIT_STATE_DIR/netns; touch $f; unshare -n sh -c \
+                  'echo 0 > /proc/sys/net/ipv4/ip_forward; mount --bind /proc/self/ns/net '$f";
+    inside(&place, DETACHED, detach, &[]).exits(0);
+    assert_eq!(place.recorded("inner").trim(), "1");
+    let here = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(place.recorded("netns").trim(), here.to_str().unwrap(), "dockerd is where it was");
+    assert_eq!(place.recorded("forward"), before, "nothing was written there");
+}
+
+#[test]
+fn f173_a_netns_file_that_is_none_is_named() {
+    let place = place();
+    inside(&place, ATTACHED, "echo x > $ROOTLESSKIT_STATE_DIR/netns", &[])
+        .exits(1)
+        .says("ERROR: cannot enter the detached network namespace")
+        .says("hint:");
+}
+
+#[test]
+fn f040_links_of_a_rootful_docker_are_gone() {
+    let place = place();
+    let links = "mkdir /run/.ro /run/.ro/docker; ln -s .ro/docker /run/docker; ln -s .ro/x /run/xtables.lock; \
+                 ln -s .ro/other /run/other; mkdir /run/containerd";
+    inside(&place, ATTACHED, links, &[]).exits(0).says("WARN: /run/containerd is no symlink");
+    let run = place.recorded("run");
+    assert!(run.contains("other") && run.contains("containerd"), "{run}");
+    assert!(!run.contains("docker") && !run.contains("xtables"), "{run}");
+}
+
+#[test]
+fn f179_certificates_outside_of_etc() {
+    let place = place();
+    let ssl = place.text("home/ssl");
+    fs::create_dir_all(place.at("home/ssl/certs")).unwrap();
+    fs::write(place.at("home/ssl/certs/ca.pem"), "PEM").unwrap();
+    inside(&place, ATTACHED, &format!("ln -s {ssl} /etc/ssl"), &[]).exits(0);
+    assert_eq!((place.recorded("ca").trim(), place.recorded("mounted").trim()), ("PEM", "1"));
+    inside(&place, ATTACHED, "ln -s /nowhere /etc/ssl", &[])
+        .exits(0)
+        .says("WARN: /etc/ssl is left as it is");
+}
+
+#[test]
+fn f179_a_real_etc_is_left_alone() {
+    let place = place();
+    inside(&place, ATTACHED, "umount /etc", &[]).exits(0);
+    assert_eq!(place.recorded("mounted").trim(), "0");
+}
+
+#[test]
+fn f179_a_label_that_cannot_be_set_is_fatal() {
+    let mut place = place();
+    place.set("_DOCKERD_ROOTLESS_SELINUX", "1");
+    inside(&place, ATTACHED, "mount -t tmpfs -o ro tmpfs /run", &["x"])
+        .exits(1)
+        .says("ERROR: cannot label /run")
+        .says("xtables.lock");
+    assert!(place.argv().is_empty());
+}
+
+#[test]
+fn f180_a_missing_dockerd_is_status_127_here_too() {
+    let mut place = place();
+    place.set("DOCKERD", "no-such-dockerd");
+    inside(&place, ATTACHED, "", &[])
+        .exits(127)
+        .says("ERROR: \"no-such-dockerd\" not found")
+        .says("hint:");
+}
+
+#[test]
+fn f180_a_dockerd_that_cannot_be_executed_has_the_status_of_a_shell() {
+    let place = place();
+    place.program("dockerd", "#!/nonexistent/interpreter\n");
+    inside(&place, ATTACHED, "", &[]).exits(127).says("interpreter or loader").says("hint:");
+    place.program("dockerd", "#!/usr\n");
+    inside(&place, ATTACHED, "", &[]).exits(126).says("ERROR: cannot execute");
+}
+
+#[test]
+fn f171_root_in_a_namespace_is_not_enough() {
+    let mut place = place();
+    place.unset("ROOTLESSKIT_STATE_DIR");
+    inside(&place, ATTACHED, "", &[]).exits(1).says("was not started by rootlesskit");
+    place.unset("_DOCKERD_ROOTLESS_CHILD");
+    inside(&place, ATTACHED, "", &[]).exits(1).says("refuses to run as root");
+}

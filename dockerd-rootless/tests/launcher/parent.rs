@@ -1,0 +1,284 @@
+//! The parent pass with the real binary: an ordinary user, stub programs, and a rootlesskit that records
+//! what it is started with. Needs root, to become an ordinary user.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::place::{Place, RECORD, finish};
+use nix::fcntl::{Flock, FlockArg};
+
+#[test]
+fn f030_f031_the_whole_vector_and_untouched_options() {
+    let place = Place::new();
+    let done =
+        place.launch(&["--experimental", "--storage-driver", "vfs", "", "a b", "--label=x=*"]);
+    done.exits(0).says("INFO: starting dockerd 28.5.2");
+    assert_eq!(done.stdout, "");
+    let state_dir = format!("--state-dir={}/dockerd-rootless", place.text("run"));
+    assert_eq!(
+        place.argv(),
+        [
+            &state_dir,
+            "--net=slirp4netns",
+            "--mtu=65520",
+            "--slirp4netns-sandbox=auto",
+            "--slirp4netns-seccomp=auto",
+            "--disable-host-loopback",
+            "--port-driver=builtin",
+            "--copy-up=/etc",
+            "--copy-up=/run",
+            "--propagation=rslave",
+            place.binary().to_str().unwrap(),
+            "--experimental",
+            "--storage-driver",
+            "vfs",
+            "",
+            "a b",
+            "--label=x=*",
+        ]
+    );
+    assert_eq!(place.recorded_env("_DOCKERD_ROOTLESS_CHILD").as_deref(), Some("1"));
+}
+
+#[test]
+fn f181_f182_rootlesskit_takes_the_place_of_the_launcher() {
+    let mut place = Place::new();
+    place.set("NOTIFY_SOCKET", "/run/notify");
+    place.set("LISTEN_FDS", "1");
+    place.stub("rootlesskit", &format!("{RECORD}\nexit 42"));
+    let done = place.launch(&[]);
+    done.exits(42);
+    assert_eq!(place.recorded("pid").trim(), done.pid.to_string());
+    assert_eq!(place.recorded_env("NOTIFY_SOCKET").as_deref(), Some("/run/notify"));
+    assert_eq!(place.recorded_env("LISTEN_FDS").as_deref(), Some("1"));
+}
+
+#[test]
+fn f030_a_relative_link_with_a_foreign_name_is_resolved() {
+    let place = Place::new();
+    symlink("dockerd-rootless", place.at("app/dockerd-rootless.sh")).unwrap();
+    finish(place.command(Path::new("../app/dockerd-rootless.sh"))).exits(0);
+    assert_eq!(place.argv().last().map(String::as_str), place.binary().to_str());
+}
+
+#[test]
+fn f030_help_comes_from_dockerd_without_namespaces() {
+    let place = Place::new();
+    place.stub("dockerd", "echo dockerd got $1");
+    let done = place.launch(&["--help"]);
+    done.exits(0);
+    assert_eq!((done.stdout.as_str(), place.argv().len()), ("dockerd got --help\n", 0));
+}
+
+#[test]
+fn f036_the_driver_follows_what_is_installed() {
+    let place = Place::new();
+    let net = || place.argv().get(1).cloned().unwrap_or_default();
+    place.stub("pasta", "echo pasta 2024_12_11.09478d5");
+    place.stub("slirp4netns", "echo old");
+    place.launch(&[]).exits(0).says("WARN: ").says("older than 0.4.0");
+    assert_eq!(net(), "--net=pasta");
+    place.stub("pasta", "echo 'pasta 0.0~git20230309.7c7625d-1+deb12u1'");
+    place.stub("vpnkit", "");
+    place.launch(&[]).exits(0).says("it is of 2023_03_09");
+    assert_eq!(net(), "--net=vpnkit");
+    for name in ["vpnkit", "slirp4netns", "pasta"] {
+        place.remove_stub(name);
+    }
+    place.stub("rootlesskit", "[ \"$1\" = --help ] && echo none, pasta, slirp4netns");
+    place.launch(&[]).exits(1).says("ERROR: no network driver found").says("package passt");
+}
+
+#[test]
+fn f036_a_helper_that_hangs_is_given_up() {
+    let place = Place::new();
+    place.stub("slirp4netns", "exec /bin/sleep 60");
+    place.stub("pasta", "echo pasta 2024_12_11.09478d5");
+    let start = Instant::now();
+    place.launch(&[]).exits(0).says("slirp4netns is not used").says("was killed");
+    assert!(start.elapsed() < Duration::from_secs(40));
+    assert_eq!(place.argv()[1], "--net=pasta");
+}
+
+#[test]
+fn f037_f041_f049_f050_f051_f052_f174_overrides_reach_rootlesskit() {
+    let mut place = Place::new();
+    for (name, value, expected) in [
+        ("NET", "lxc-user-nic", "--net=lxc-user-nic"),
+        ("NET", "pasta", "--port-driver=implicit"),
+        ("MTU", "1400", "--mtu=1400"),
+        ("PORT_DRIVER", "slirp4netns", "--port-driver=slirp4netns"),
+        ("FLAGS", "-p 0.0.0.0:2376:2376/tcp", "0.0.0.0:2376:2376/tcp"),
+        ("FLAGS", "--net=vpnkit --vpnkit-binary=/opt/vpn*", "--vpnkit-binary=/opt/vpn*"),
+        ("DETACH_NETNS", "1", "--detach-netns"),
+        ("STATE_DIR", "/tmp/a b", "--state-dir=/tmp/a b"),
+    ] {
+        let name = format!("DOCKERD_ROOTLESS_ROOTLESSKIT_{name}");
+        place.set(&name, value);
+        place.launch(&[]).exits(0);
+        assert!(place.argv().iter().any(|a| a == expected), "{name}={value}: {:?}", place.argv());
+        place.unset(&name);
+    }
+    place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "false");
+    place.launch(&[]).exits(0);
+    assert!(!place.argv().iter().any(|a| a == "--disable-host-loopback"));
+}
+
+#[test]
+fn f038_docker_rootlesskit_comes_first_and_the_neighbour_last() {
+    let place = Place::new();
+    place.stub("docker-rootlesskit", "echo docker-rootlesskit");
+    assert_eq!(place.launch(&[]).stdout, "docker-rootlesskit\n");
+    place.remove_stub("docker-rootlesskit");
+    fs::rename(place.at("bin/rootlesskit"), place.at("app/rootlesskit")).unwrap();
+    place.launch(&[]).exits(0);
+    assert_eq!(place.argv()[1], "--net=slirp4netns");
+    fs::remove_file(place.at("app/rootlesskit")).unwrap();
+    place.launch(&[]).exits(1).says("ERROR: rootlesskit needs to be installed").says("hint:");
+}
+
+#[test]
+fn f045_directories_that_cannot_be_used() {
+    let mut place = Place::new();
+    let (run, home) = (place.text("run"), place.text("home"));
+    for (name, value) in
+        [("XDG_RUNTIME_DIR", ""), ("XDG_RUNTIME_DIR", "/"), ("HOME", ""), ("HOME", "/nonexistent")]
+    {
+        place.set(name, value);
+        place.launch(&[]).exits(1).says(&format!("ERROR: {name} needs to be set")).says("hint:");
+        place.set("XDG_RUNTIME_DIR", &run);
+        place.set("HOME", &home);
+    }
+    // HOME need not be writable
+    fs::set_permissions(place.at("home"), Permissions::from_mode(0o555)).unwrap();
+    place.launch(&[]).exits(0);
+    place.unset("XDG_RUNTIME_DIR");
+    place
+        .launch(&[])
+        .exits(1)
+        .says("XDG_RUNTIME_DIR needs to be set")
+        .says("mkdir -p -m 700 $HOME/.docker/run");
+}
+
+#[test]
+fn f054_vpnkit_under_its_docker_name_is_no_crash() {
+    let place = Place::new();
+    place.stub("docker-vpnkit", "");
+    place.launch(&[]).exits(0);
+    assert_eq!(place.argv()[1], "--net=slirp4netns");
+}
+
+#[test]
+fn f170_words_for_the_set_up_tool() {
+    let place = Place::new();
+    for word in ["check", "install", "uninstall", "nsenter"] {
+        let done = place.launch(&[word, "-f"]);
+        done.exits(1).says(&format!("hint: did you mean: dockerd-rootless-setuptool.sh {word} -f"));
+    }
+    assert!(place.argv().is_empty());
+}
+
+#[test]
+fn f171_root_is_refused_first() {
+    let place = Place::new();
+    let mut command = Command::new(place.binary());
+    command.env_clear();
+    finish(command).exits(1).says("ERROR: dockerd-rootless refuses to run as root");
+}
+
+#[test]
+fn f171_refusals_are_status_1_and_start_nothing() {
+    let mut place = Place::new();
+    for (name, value) in [
+        ("NET", "host"),
+        ("NET", "tun"),
+        ("DETACH_NETNS", "maybe"),
+        ("MTU", "65522"),
+        ("PORT_DRIVER", "implicit"),
+    ] {
+        let name = format!("DOCKERD_ROOTLESS_ROOTLESSKIT_{name}");
+        place.set(&name, value);
+        place.launch(&[]).exits(1).says(&format!("ERROR: {name} is {value:?}")).says("\nhint: ");
+        place.unset(&name);
+    }
+    assert!(place.argv().is_empty());
+}
+
+#[test]
+fn f172_containerd_rootless_is_a_conflict_only_while_it_runs() {
+    let place = Place::new();
+    let dir = place.at("run/containerd-rootless");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(place.at("run"), Permissions::from_mode(0o755)).unwrap();
+    let held =
+        Flock::lock(File::create(dir.join("lock")).unwrap(), FlockArg::LockExclusiveNonblock)
+            .unwrap();
+    place
+        .launch(&[])
+        .exits(1)
+        .says("ERROR: conflicts with containerd-rootless")
+        .says(dir.to_str().unwrap());
+    assert!(place.argv().is_empty());
+    drop(held);
+    place.launch(&[]).exits(0).says("WARN: ").says("was left behind");
+}
+
+#[test]
+fn f172_a_second_daemon_is_told_who_is_first() {
+    let place = Place::new();
+    let dir = place.at("run/dockerd-rootless");
+    fs::create_dir(&dir).unwrap();
+    let _held =
+        Flock::lock(File::create(dir.join("lock")).unwrap(), FlockArg::LockExclusiveNonblock)
+            .unwrap();
+    // A child of this process stands for the child of rootlesskit.
+    let mut sleep = place.command(Path::new("/bin/sleep"));
+    sleep.arg("60").env("ROOTLESSKIT_STATE_DIR", &dir);
+    let mut child = crate::place::spawn(sleep);
+    fs::write(dir.join("child_pid"), child.id().to_string()).unwrap();
+    let done = place.launch(&[]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    done.exits(1).says(&format!("another RootlessKit is running (pid {})", std::process::id()));
+}
+
+#[test]
+fn f173_detaching_follows_the_daemon() {
+    let place = Place::new();
+    let detached = || place.argv().iter().any(|a| a == "--detach-netns");
+    for (version, expected) in
+        [("29.5.0", true), ("29.4.3", false), ("dev", false), ("30.1.0-rc.2", true)]
+    {
+        place.stub("dockerd", &format!("echo 'Docker version {version}, build x'"));
+        place.launch(&[]).exits(0);
+        assert_eq!(detached(), expected, "{version}");
+    }
+}
+
+#[test]
+fn f180_dockerd_with_arguments_and_without() {
+    let mut place = Place::new();
+    place.stub("moby", "[ \"$*\" = '--log x --version' ] && echo 'Docker version 29.6.1, build x'");
+    place.set("DOCKERD", "moby --log 'x'");
+    place.launch(&[]).exits(0).says("starting dockerd 29.6.1");
+    place.set("DOCKERD", "/nonexistent/dockerd");
+    place.launch(&[]).exits(127).says("ERROR: \"/nonexistent/dockerd\" not found").says("hint:");
+}
+
+#[test]
+fn a_marker_in_the_environment_is_no_way_in() {
+    let mut place = Place::new();
+    place.set("ROOTLESSKIT_STATE_DIR", "/tmp");
+    place.set("ROOTLESSKIT_PARENT_EUID", "1000");
+    for marker in ["1", "2"] {
+        place.set("_DOCKERD_ROOTLESS_CHILD", marker);
+        place
+            .launch(&[])
+            .exits(1)
+            .says("was not started by rootlesskit")
+            .says("hint: unset _DOCKERD_ROOTLESS_CHILD");
+    }
+}

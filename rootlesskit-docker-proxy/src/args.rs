@@ -1,0 +1,107 @@
+//! The arguments that dockerd gives a userland proxy.
+
+use std::ffi::OsString;
+
+use anyhow::Context as _;
+use clap::{Arg, Command, value_parser};
+
+/// What to forward. A port that was not given is -1, an address empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Args {
+    pub(crate) proto: String,
+    pub(crate) host_ip: String,
+    pub(crate) host_port: i64,
+    pub(crate) container_ip: String,
+    pub(crate) container_port: i64,
+}
+
+fn definition() -> Command {
+    let text = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("VALUE").default_value(default).help(help)
+    };
+    let port = |name, help| {
+        text(name, "-1", help).allow_negative_numbers(true).value_parser(value_parser!(i64))
+    };
+    Command::new("rootlesskit-docker-proxy")
+        .about("Stands in for docker-proxy under rootless Docker before release 28; only dockerd starts it")
+        .disable_help_flag(true)
+        .arg(text("proto", "tcp", "proxy protocol"))
+        .arg(text("host-ip", "", "host IP"))
+        .arg(port("host-port", "host port"))
+        .arg(text("container-ip", "", "container IP"))
+        .arg(port("container-port", "container port"))
+}
+
+/// Reads Go-style flags: `-proto tcp`, `--proto=tcp`.
+///
+/// # Errors
+/// An unknown or malformed flag, and anything that is not a flag.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Args> {
+    let normalized = goflags::normalize(&definition(), args).map_err(|error| match error {
+        goflags::FlagError::Undefined(name) if name == "use-listen-fd" => anyhow::anyhow!(
+            "{}\nhint: dockerd 28 and later must run docker-proxy itself; remove userland-proxy-path from its configuration",
+            goflags::FlagError::Undefined(name)
+        ),
+        other => other.into(),
+    })?;
+    if let Some(extra) = normalized.rest.first() {
+        anyhow::bail!(
+            "unexpected argument {extra:?}: every argument is a flag, such as -proto tcp"
+        );
+    }
+    let matches =
+        definition().try_get_matches_from(normalized.to_clap_args("rootlesskit-docker-proxy"))?;
+    let text = |name: &str| matches.get_one::<String>(name).cloned().context("no default");
+    let port = |name: &str| matches.get_one::<i64>(name).copied().context("no default");
+    Ok(Args {
+        proto: text("proto")?,
+        host_ip: text("host-ip")?,
+        host_port: port("host-port")?,
+        container_ip: text("container-ip")?,
+        container_port: port("container-port")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Args, String> {
+        parse(args.iter().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn f185_flags_are_go_flags() {
+        let expected = Args {
+            proto: "udp".into(),
+            host_ip: "::".into(),
+            host_port: 8080,
+            container_ip: "172.17.0.2".into(),
+            container_port: 80,
+        };
+        let dockerd =
+            "-proto udp -host-ip :: -host-port 8080 -container-ip 172.17.0.2 -container-port 80";
+        assert_eq!(read(&dockerd.split(' ').collect::<Vec<_>>()), Ok(expected.clone()));
+        let other = "--container-port=80 --container-ip=172.17.0.2 -host-port=0x1f90 --host-ip :: -proto=udp";
+        assert_eq!(read(&other.split(' ').collect::<Vec<_>>()), Ok(expected));
+        let defaults = read(&[]).unwrap();
+        assert_eq!(
+            (defaults.proto.as_str(), defaults.host_port, defaults.container_port),
+            ("tcp", -1, -1)
+        );
+    }
+
+    #[test]
+    fn f185_bad_flags_are_named() {
+        for (args, token) in [
+            (["-frob"].as_slice(), "flag provided but not defined: -frob"),
+            (&["-proto"], "flag needs an argument: -proto"),
+            (&["-host-port", "x"], "invalid value \"x\" for flag -host-port"),
+            (&["tcp"], "unexpected argument \"tcp\""),
+            (&["-use-listen-fd"], "hint: dockerd 28 and later"),
+        ] {
+            let error = read(args).unwrap_err();
+            assert!(error.contains(token), "{error}");
+        }
+    }
+}
