@@ -31,7 +31,7 @@ impl Backend {
     ) -> Result<T, BackendError> {
         let mut ports = self.ports.borrow_mut();
         let ports = ports.as_mut().ok_or(BackendError::NoPortDriver)?;
-        f(ports).map_err(|e| BackendError::Failed(format!("{e:#}")))
+        f(ports).map_err(|e| BackendError::Failed(crate::exit::describe(&e)))
     }
 }
 

@@ -91,6 +91,25 @@ impl fmt::Display for Usage {
     }
 }
 
+/// An error with its causes on one line, and below it the `hint:` lines of all of them.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    let mut hints = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        // thiserror's transparent wrappers repeat their source.
+        if causes.last().is_none_or(|last| !last.ends_with(what)) {
+            causes.push(what.to_owned());
+        }
+        if !hint.is_empty() && !hints.contains(hint) {
+            hints.push_str("\nhint: ");
+            hints.push_str(hint);
+        }
+    }
+    causes.join(": ") + &hints
+}
+
 /// Prints the error of a role, once, and turns it into the exit status.
 #[expect(
     clippy::print_stdout,
@@ -102,7 +121,7 @@ pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
     if let Some(usage) = error.downcast_ref::<Usage>() {
         println!("Incorrect Usage: {usage}\n\n{}", crate::help::text());
     }
-    eprintln!("[rootlesskit:{label}] error: {error:#}");
+    eprintln!("[rootlesskit:{label}] error: {}", describe(&error));
     error
         .chain()
         .find_map(|e| e.downcast_ref::<Exited>())
@@ -113,6 +132,13 @@ pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
 mod tests {
     use super::*;
     use nix::unistd::Pid;
+
+    #[test]
+    fn hints_come_last_and_once() {
+        let error =
+            anyhow::anyhow!("no space").context("cannot make x\nhint: make room").context("outer");
+        assert_eq!(describe(&error), "outer: cannot make x: no space\nhint: make room");
+    }
 
     #[test]
     fn words_are_those_of_go() {

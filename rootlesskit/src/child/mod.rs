@@ -67,9 +67,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
 
     mounts::propagate(Propagation::parse(&cli.propagation)?)?;
     let copied: Vec<PathBuf> = copyup::copy_up(cli.copy_up.iter().map(Path::new))?;
-    if detached.is_none() {
-        mounts::own_sys(network.own_view, !cli.evacuate_cgroup2.is_empty())?;
-    }
+    // Detached, the target is in the host's network namespace, which the host's sysfs shows.
+    let own_view = network.own_view && detached.is_none();
+    mounts::own_sys(own_view, !cli.evacuate_cgroup2.is_empty())?;
     if network.own_view {
         let files = etc::write(Path::new("/"), &state_dir, &network.dns)?;
         if detached.is_none() {
