@@ -5,18 +5,18 @@ use std::cell::RefCell;
 use api::server::BackendError;
 use api::{Info, PortId, PortSpec, PortStatus};
 
-use crate::port::Builtin;
+use crate::port::Driver;
 
 /// The state behind the API. One thread uses it.
 #[derive(Debug)]
 pub(crate) struct Backend {
     info: Info,
-    ports: RefCell<Option<Builtin>>,
+    ports: RefCell<Option<Box<dyn Driver>>>,
 }
 
 impl Backend {
-    pub(crate) fn new(mut info: Info, ports: Option<Builtin>) -> Self {
-        info.port_driver = ports.as_ref().map(Builtin::info);
+    pub(crate) fn new(mut info: Info, ports: Option<Box<dyn Driver>>) -> Self {
+        info.port_driver = ports.as_ref().map(|driver| driver.info());
         Self { info, ports: RefCell::new(ports) }
     }
 
@@ -25,13 +25,20 @@ impl Backend {
         drop(self.ports.take());
     }
 
+    /// Tells the port driver that the network helper was started anew.
+    pub(crate) fn helper_restarted(&self) {
+        if let Some(ports) = self.ports.borrow_mut().as_mut() {
+            ports.helper_restarted();
+        }
+    }
+
     fn with<T>(
         &self,
-        f: impl FnOnce(&mut Builtin) -> anyhow::Result<T>,
+        f: impl FnOnce(&mut dyn Driver) -> anyhow::Result<T>,
     ) -> Result<T, BackendError> {
         let mut ports = self.ports.borrow_mut();
         let ports = ports.as_mut().ok_or(BackendError::NoPortDriver)?;
-        f(ports).map_err(|e| BackendError::Failed(crate::exit::describe(&e)))
+        f(ports.as_mut()).map_err(|e| BackendError::Failed(crate::exit::describe(&e)))
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn command() -> Command {
             text("vpnkit-binary", "vpnkit", NETWORK, "path of VPNKit binary for --net=vpnkit").hide(true),
             text("lxc-user-nic-binary", "", NETWORK, "path of lxc-user-nic binary for --net=lxc-user-nic").hide(true),
             text("lxc-user-nic-bridge", "lxcbr0", NETWORK, "lxc-user-nic bridge name").hide(true),
-            text("port-driver", "none", PORT, "port driver for non-host network [none, implicit (for pasta), builtin]"),
+            text("port-driver", "none", PORT, "port driver for non-host network [none, implicit (for pasta), builtin, slirp4netns]"),
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),

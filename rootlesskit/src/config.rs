@@ -1,6 +1,7 @@
 //! What was typed, validated: every combination is accepted or refused here, before anything is touched.
 //! The order of the checks is RootlessKit's.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -19,6 +20,9 @@ const MAX_MTU: i64 = 65521;
 /// MTU of user-mode networks, in bytes: large segments make up for the cost of each.
 const DEFAULT_MTU: u32 = 65520;
 
+/// Port drivers that `--port-driver` accepts in this build.
+const PORT_DRIVERS: &str = "none, implicit, builtin, slirp4netns";
+
 /// Which port driver, and what it publishes at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ports {
@@ -26,6 +30,8 @@ pub(crate) enum Ports {
     Unmanaged,
     /// `builtin`.
     Builtin { publish: Vec<PortSpec>, source_address: SourceAddress },
+    /// `slirp4netns`; `child` is where ports lead that name no address.
+    Slirp4netns { publish: Vec<PortSpec>, child: Ipv4Addr },
 }
 
 /// Everything the parent needs to know.
@@ -251,6 +257,7 @@ fn settings(
         mtu: u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(DEFAULT_MTU),
         ipv6: cli.ipv6,
         disable_host_loopback: cli.disable_host_loopback,
+        api_socket: cli.port_driver == "slirp4netns",
         detach_netns: cli.detach_netns,
         binary: found,
     })
@@ -290,13 +297,18 @@ fn ports(cli: &Cli) -> anyhow::Result<Ports> {
             )
         }
         "builtin" => Ok(Ports::Builtin { publish, source_address: source_address(cli)? }),
-        known @ ("slirp4netns" | "gvisor-tap-vsock" | "pesto") => {
-            bail!(
-                "port driver {known} is not in this build\nhint: use one of none, implicit, builtin"
-            )
+        "slirp4netns" if cli.net != "slirp4netns" => {
+            bail!("port driver \"slirp4netns\" requires --net=slirp4netns, got --net={}", cli.net)
+        }
+        "slirp4netns" => {
+            let cidr = if cli.cidr.is_empty() { Cidr::DEFAULT } else { cli.cidr.parse()? };
+            Ok(Ports::Slirp4netns { publish, child: cidr.child() })
+        }
+        known @ ("gvisor-tap-vsock" | "pesto") => {
+            bail!("port driver {known} is not in this build\nhint: use one of {PORT_DRIVERS}")
         }
         "pasta" => bail!("unknown port driver: pasta (did you mean implicit?)"),
-        other => bail!("unknown port driver: {other} (must be one of none, implicit, builtin)"),
+        other => bail!("unknown port driver: {other} (must be one of {PORT_DRIVERS})"),
     }
 }
 

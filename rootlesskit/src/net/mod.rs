@@ -24,7 +24,7 @@ pub(crate) use cidr::Cidr;
 pub(crate) use helper::{Helper, Starting};
 pub(crate) use none::{Host, None};
 pub(crate) use pasta::{Pasta, READY_FIFO as PASTA_FIFO};
-pub(crate) use slirp4netns::{Slirp4netns, Switch};
+pub(crate) use slirp4netns::{API_SOCKET, Slirp4netns, Switch};
 
 use crate::handshake::NetworkPlan;
 
@@ -76,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) mtu: u32,
     pub(crate) ipv6: bool,
     pub(crate) disable_host_loopback: bool,
+    /// Whether slirp4netns is to offer its API for publishing ports.
+    pub(crate) api_socket: bool,
     pub(crate) detach_netns: bool,
     /// The helper program, absolute.
     pub(crate) binary: PathBuf,

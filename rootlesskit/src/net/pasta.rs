@@ -120,6 +120,7 @@ mod tests {
             mtu: 65520,
             ipv6: false,
             disable_host_loopback: true,
+            api_socket: false,
             detach_netns: false,
             binary: "/usr/bin/pasta".into(),
         };

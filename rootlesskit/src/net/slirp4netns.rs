@@ -13,12 +13,16 @@ use env::Env;
 use super::{Driver, Namespace, SLIRP6, Settings, Starting, ask, ns_file, path_text};
 use crate::handshake::{NetworkPlan, Tap};
 
+/// slirp4netns' API socket in the state directory.
+pub(crate) const API_SOCKET: &str = ".s4nn.sock";
+
 /// Features that `slirp4netns --help` tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "a feature is there or not")]
 struct Features {
     netns_type: bool,
     disable_host_loopback: bool,
+    api_socket: bool,
     cidr: bool,
     sandbox: bool,
     seccomp: bool,
@@ -31,6 +35,7 @@ impl Features {
         Self {
             netns_type: has("--netns-type"),
             disable_host_loopback: has("--disable-host-loopback"),
+            api_socket: has("--api-socket"),
             cidr: has("--cidr"),
             sandbox: has("--enable-sandbox"),
             seccomp: has("--enable-seccomp"),
@@ -102,6 +107,9 @@ impl Slirp4netns {
         if settings.disable_host_loopback && !features.disable_host_loopback {
             return Err(lacks("--disable-host-loopback", "0.3.0"));
         }
+        if settings.api_socket && !features.api_socket {
+            return Err(lacks("--api-socket", "0.3.0"));
+        }
         if settings.cidr_given && !features.cidr {
             return Err(lacks("--cidr", "0.3.0"));
         }
@@ -141,6 +149,16 @@ impl Slirp4netns {
             (s.ipv6, "--enable-ipv6"),
         ];
         cmd.args(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
+        if s.api_socket {
+            let socket = ns.state_dir.join(API_SOCKET);
+            // Left by a predecessor that died; slirp4netns does not replace it.
+            if let Err(e) = std::fs::remove_file(&socket)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::debug!("failed to remove {}: {e}", socket.display());
+            }
+            cmd.args(["--api-socket", path_text(&socket)?]);
+        }
         if s.cidr_given {
             cmd.args(["--cidr", &s.cidr.to_string()]);
         }
@@ -201,6 +219,7 @@ mod tests {
             mtu: 65520,
             ipv6: false,
             disable_host_loopback: true,
+            api_socket: false,
             detach_netns: false,
             binary: "/usr/bin/slirp4netns".into(),
         }

@@ -15,7 +15,7 @@ mod statedir;
 mod watch;
 
 use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -39,7 +39,7 @@ use crate::child::{c_string, environ};
 use crate::cli::Cli;
 use crate::config::{Config, Ports};
 use crate::handshake::{Channel, Message, SourceAddress};
-use crate::net::{Helper, Namespace};
+use crate::net::{self, Helper, Namespace};
 use crate::{exit, help, log, port};
 use statedir::StateDir;
 use watch::{Interrupted, Watch};
@@ -155,7 +155,6 @@ impl Parent<'_> {
         let mut helper = None;
         match self.start_up(child, &channel, &mut helper) {
             Ok(running) => {
-                channel.send(&Message::Start, None)?;
                 drop(channel);
                 let how = serve::serve(running, self.config, self.signals)?;
                 exit::Exited::check("child", how)
@@ -245,31 +244,46 @@ impl Parent<'_> {
             }
             (other, _) => return Err(other.unexpected("Ready")),
         };
-        let ports = match &self.config.ports {
-            Ports::Unmanaged => None,
-            Ports::Builtin { publish, .. } => {
-                let factory = factory.context("the child sent no socket factory")?;
-                let mut driver = port::Builtin::start(factory, self.nofile, backend)?;
-                for spec in publish {
-                    driver.add(spec.clone())?;
-                }
-                Some(driver)
-            }
-        };
+        let ports = self.port_driver(factory, backend)?;
         let backend = Rc::new(Backend::new(self.info(child), ports));
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
         let api = UnixListener::bind(&socket)
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
+        channel.send(&Message::Start, None)?;
         Ok((namespace, api, backend))
     }
 
     fn setup(&self) -> Message {
         let (socket_factory, source_address) = match self.config.ports {
-            Ports::Unmanaged => (false, SourceAddress::Off),
+            Ports::Unmanaged | Ports::Slirp4netns { .. } => (false, SourceAddress::Off),
             Ports::Builtin { source_address, .. } => (true, source_address),
         };
         Message::Setup { network: self.config.driver.plan(), socket_factory, source_address }
+    }
+
+    /// The port driver, with everything published that the command line asks for.
+    fn port_driver(
+        &self,
+        factory: Option<OwnedFd>,
+        source_address_backend: String,
+    ) -> anyhow::Result<Option<Box<dyn port::Driver>>> {
+        let (mut driver, publish): (Box<dyn port::Driver>, _) = match &self.config.ports {
+            Ports::Unmanaged => return Ok(None),
+            Ports::Builtin { publish, .. } => {
+                let factory = factory.context("the child sent no socket factory")?;
+                let driver = port::Builtin::start(factory, self.nofile, source_address_backend)?;
+                (Box::new(driver), publish)
+            }
+            Ports::Slirp4netns { publish, child } => {
+                let socket = self.state.path().join(net::API_SOCKET);
+                (Box::new(port::Slirp4netns::new(socket, *child)), publish)
+            }
+        };
+        for spec in publish {
+            driver.add(spec.clone())?;
+        }
+        Ok(Some(driver))
     }
 
     fn namespace(&self, child: &PidFd) -> Namespace {

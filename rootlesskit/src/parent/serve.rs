@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::Running;
 use super::signals::{forwardable, from_terminal};
 use super::watch::kill_and_reap;
+use crate::api_backend::Backend;
 use crate::config::Config;
 use crate::exit::Words;
 use crate::net::{Driver, Helper, Namespace, Starting};
@@ -56,7 +57,7 @@ pub(super) fn serve(
             let _ = stopped.wait_for(|s| *s).await;
         };
         let watching = async {
-            let helper = Supervised::new(helper, config.driver.as_ref(), namespace);
+            let helper = Supervised::new(helper, config.driver.as_ref(), namespace, &backend);
             let result = watch_all(&child, helper, signals).await;
             stop.send_replace(true);
             result
@@ -81,7 +82,16 @@ async fn watch_all(
     let readable = sys::readable::register(signals.as_fd().try_clone_to_owned()?)
         .context("failed to watch signals")?;
     let mut ended = HashMap::new();
+    // Whoever ended during start-up sent a signal that was read there.
+    reap(&mut ended)?;
+    helper.ended(&mut ended);
     loop {
+        if let Some(how) = ended.remove(&child.pid()) {
+            helper.stop();
+            return Ok(how);
+        }
+        // Orphans that we inherit as pid 1.
+        ended.clear();
         tokio::select! {
             ready = readable.readable() => {
                 let mut guard = ready?;
@@ -96,13 +106,7 @@ async fn watch_all(
                     }
                 }
                 guard.clear_ready();
-                if let Some(how) = ended.remove(&child.pid()) {
-                    helper.stop();
-                    return Ok(how);
-                }
                 helper.ended(&mut ended);
-                // Orphans that we inherit as pid 1.
-                ended.clear();
             }
             () = helper.step() => {}
         }
@@ -127,6 +131,7 @@ fn reap(ended: &mut HashMap<Pid, WaitStatus>) -> anyhow::Result<()> {
 struct Supervised<'a> {
     driver: &'a dyn Driver,
     namespace: Namespace,
+    backend: &'a Backend,
     state: State,
     /// Deaths in a row.
     deaths: usize,
@@ -146,10 +151,16 @@ enum State {
 }
 
 impl<'a> Supervised<'a> {
-    fn new(helper: Option<Helper>, driver: &'a dyn Driver, namespace: Namespace) -> Self {
+    fn new(
+        helper: Option<Helper>,
+        driver: &'a dyn Driver,
+        namespace: Namespace,
+        backend: &'a Backend,
+    ) -> Self {
         let mut this = Self {
             driver,
             namespace,
+            backend,
             state: State::None,
             deaths: 0,
             since: Instant::now(),
@@ -215,6 +226,7 @@ impl<'a> Supervised<'a> {
         tracing::info!("{} is running again", starting.name());
         self.since = Instant::now();
         self.serving(starting.into_helper());
+        self.backend.helper_restarted();
     }
 
     fn start(&mut self) {
@@ -240,6 +252,10 @@ impl<'a> Supervised<'a> {
             State::None | State::Waiting(_) => return,
         };
         if let Some(how) = ended.remove(&pid) {
+            if matches!(how, WaitStatus::Signaled(..)) {
+                // Somebody killed it; what it said before is no explanation.
+                self.last_words.clear();
+            }
             self.died(&format!("died: {}", Words(how)));
         }
     }

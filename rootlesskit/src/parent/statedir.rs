@@ -29,7 +29,7 @@ const OURS: [&str; 10] = [
     crate::net::PASTA_FIFO,
     ".bp.sock",
     ".bp-ready.pipe",
-    ".s4nn.sock",
+    crate::net::API_SOCKET,
     "vpnkit-ethernet.sock",
 ];
 
@@ -82,13 +82,11 @@ impl StateDir {
     }
 
     fn remove_files(&self) {
-        for name in OURS {
-            let path = self.path.join(name);
+        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten().filter(|e| OURS.iter().any(|name| e.file_name() == *name)) {
             // Symlinks are removed, not followed; a directory of that name is not ours.
-            if let Err(e) = fs::remove_file(&path)
-                && e.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("failed to remove {}: {e}", path.display());
+            if let Err(e) = fs::remove_file(entry.path()) {
+                tracing::warn!("failed to remove {}: {e}", entry.path().display());
             }
         }
     }

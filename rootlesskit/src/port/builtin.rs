@@ -3,27 +3,25 @@
 //! This file is the book-keeping: which ports exist, what an error of the kernel means, and which address in
 //! the namespace a port leads to.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, bail};
-use api::{PortId, PortSpec, PortStatus, ValidSpec};
+use anyhow::Context as _;
+use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
 use netlink::transparent::DIAL_MARK;
 use nix::libc;
 use relay::{Engine, Options, Transparent};
 use sys::rlimit::Nofile;
 
+use super::Driver;
+use super::table::Table;
+
 /// The driver, running.
 #[derive(Debug)]
 pub(crate) struct Builtin {
     engine: Engine,
-    /// By id, so that lists are in order of age.
-    ports: BTreeMap<PortId, PortSpec>,
-    /// The same, by what must be unique.
-    index: HashMap<(String, String, i64), PortId>,
-    last_id: PortId,
+    table: Table<()>,
     source_address_backend: String,
 }
 
@@ -43,65 +41,39 @@ impl Builtin {
         };
         let options = Options { transparent, nofile: nofile.hard, ..Options::default() };
         let engine = Engine::start(factory, options).context("failed to start port forwarding")?;
-        Ok(Self {
-            engine,
-            ports: BTreeMap::new(),
-            index: HashMap::new(),
-            last_id: 0,
-            source_address_backend,
-        })
+        Ok(Self { engine, table: Table::new(), source_address_backend })
     }
+}
 
-    /// What `GET /v1/info` says.
-    pub(crate) fn info(&self) -> api::PortDriverInfo {
-        let protos = ["tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"];
-        let backend =
-            (api::types::EXTRA_SOURCE_IP_BACKEND.to_owned(), self.source_address_backend.clone());
-        api::PortDriverInfo {
+impl Driver for Builtin {
+    fn info(&self) -> PortDriverInfo {
+        let backend = self.source_address_backend.clone();
+        PortDriverInfo {
             driver: "builtin".to_owned(),
-            protos: protos.map(str::to_owned).to_vec(),
+            protos: relay::Proto::ALL.map(|proto| proto.as_str().to_owned()).to_vec(),
             disallow_loopback_child_ip: false,
-            extra: [backend].into(),
+            extra: [(api::types::EXTRA_SOURCE_IP_BACKEND.to_owned(), backend)].into(),
         }
     }
 
-    /// The published ports.
-    pub(crate) fn list(&self) -> Vec<PortStatus> {
-        self.ports.iter().map(|(id, spec)| PortStatus { id: *id, spec: spec.clone() }).collect()
+    fn list(&self) -> Vec<PortStatus> {
+        self.table.list()
     }
 
-    /// Publishes a port; it answers when this returns. The status has the spec exactly as given.
-    ///
-    /// # Errors
-    /// A bad spec, a conflict, or what the kernel said when the socket was bound.
-    pub(crate) fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
+    fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
         let valid = spec.validate()?;
         let proto: relay::Proto = valid.proto.as_str().parse()?;
-        let (proto_key, ip_key, port_key) = spec.conflict_key();
-        let key = (proto_key.to_owned(), ip_key.to_owned(), port_key);
-        if let Some(id) = self.index.get(&key) {
-            bail!("conflict with ID {id}");
-        }
+        let id = self.table.reserve(&spec)?;
         let listener = relay::listen::bind(proto, valid.parent_ip, valid.parent_port)
             .map_err(|e| explain_bind(&valid, &e))?;
-        let id = self.last_id + 1;
         self.engine
             .add(id.unsigned_abs(), listener, target(&valid))
             .with_context(|| format!("failed to publish {spec}"))?;
-        self.last_id = id;
-        self.index.insert(key, id);
-        self.ports.insert(id, spec.clone());
-        Ok(PortStatus { id, spec })
+        Ok(self.table.insert(id, spec, ()))
     }
 
-    /// Withdraws a port and closes its connections.
-    ///
-    /// # Errors
-    /// There is no port of that number.
-    pub(crate) fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
-        let Some(spec) = self.ports.remove(&id) else { bail!("unknown port id: {id}") };
-        let (proto, ip, port) = spec.conflict_key();
-        self.index.remove(&(proto.to_owned(), ip.to_owned(), port));
+    fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
+        self.table.remove(id)?;
         if !self.engine.remove(id.unsigned_abs()) {
             tracing::debug!("port {id} was not known to the engine");
         }

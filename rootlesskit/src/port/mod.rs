@@ -1,6 +1,37 @@
 //! Port drivers: how ports of the host reach servers in the child's network namespace. `none` and `implicit`
-//! have nothing to manage; [`Builtin`] does.
+//! have nothing to manage; the others keep a table of ports for the API.
 
 mod builtin;
+mod slirp4netns;
+mod table;
+
+use std::fmt::Debug;
+
+use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
 pub(crate) use builtin::Builtin;
+pub(crate) use slirp4netns::Slirp4netns;
+
+/// A port driver that the API manages. Methods may take as long as one exchange with a local helper.
+pub(crate) trait Driver: Debug {
+    /// What `GET /v1/info` says.
+    fn info(&self) -> PortDriverInfo;
+
+    /// The published ports, oldest first.
+    fn list(&self) -> Vec<PortStatus>;
+
+    /// Publishes a port; it answers when this returns. The status has the spec exactly as given.
+    ///
+    /// # Errors
+    /// A bad spec, a conflict, or what the kernel or the helper said.
+    fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus>;
+
+    /// Withdraws a port and closes its connections.
+    ///
+    /// # Errors
+    /// There is no port of that number.
+    fn remove(&mut self, id: PortId) -> anyhow::Result<()>;
+
+    /// The network helper was started anew and knows nothing of the ports that its predecessor published.
+    fn helper_restarted(&mut self) {}
+}

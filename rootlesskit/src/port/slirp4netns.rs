@@ -1,0 +1,242 @@
+//! `--port-driver=slirp4netns`: slirp4netns itself listens on the host and forwards through its TCP/IP stack
+//! (slirp4netns(1), "API socket"). Slower than builtin, but servers see the addresses of clients.
+//!
+//! One request per connection: write the JSON, shut down writing, read the answer to its end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use api::spec::{Family, Transport};
+use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use serde::{Deserialize, Serialize};
+
+use super::Driver;
+use super::table::Table;
+
+/// How long slirp4netns may take to answer.
+const LIMIT: Duration = Duration::from_secs(2);
+/// The longest answer in bytes that is read.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "execute", content = "arguments", rename_all = "snake_case")]
+enum Request {
+    AddHostfwd {
+        proto: &'static str,
+        host_addr: Ipv4Addr,
+        host_port: u16,
+        guest_addr: Ipv4Addr,
+        guest_port: u16,
+    },
+    RemoveHostfwd {
+        id: i64,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    r#return: Option<Returned>,
+    #[serde(default)]
+    error: Option<Problem>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Returned {
+    #[serde(default)]
+    id: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    desc: String,
+}
+
+/// The driver; what it keeps of each port is slirp4netns' number for it.
+#[derive(Debug)]
+pub(crate) struct Slirp4netns {
+    socket: PathBuf,
+    /// Where ports lead that name no address.
+    child: Ipv4Addr,
+    table: Table<i64>,
+}
+
+impl Slirp4netns {
+    pub(crate) fn new(socket: PathBuf, child: Ipv4Addr) -> Self {
+        Self { socket, child, table: Table::new() }
+    }
+
+    fn publish(&self, spec: &ValidSpec) -> anyhow::Result<i64> {
+        let request = self.add_request(spec)?;
+        let returned = ask(&self.socket, &request)?;
+        Ok(returned.id)
+    }
+
+    fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
+        if spec.proto.family() == Some(Family::V6) {
+            bail!(
+                "unsupported protocol: {} (the slirp4netns port driver has IPv4 only)",
+                spec.proto.as_str()
+            );
+        }
+        let proto = match spec.proto.transport() {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Sctp => bail!("unsupported protocol: {}", spec.proto.as_str()),
+        };
+        let v4 = |what: &str, ip: Option<IpAddr>, default| match ip.map(|ip| ip.to_canonical()) {
+            None => Ok(default),
+            Some(IpAddr::V4(ip)) => Ok(ip),
+            Some(IpAddr::V6(ip)) => {
+                bail!("invalid {what}: {ip} (the slirp4netns port driver has IPv4 only)")
+            }
+        };
+        Ok(Request::AddHostfwd {
+            proto,
+            host_addr: v4("ParentIP", spec.parent_ip, Ipv4Addr::UNSPECIFIED)?,
+            host_port: spec.parent_port,
+            guest_addr: v4("ChildIP", spec.child_ip, self.child)?,
+            guest_port: spec.child_port,
+        })
+    }
+}
+
+fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
+    let exchange = || -> anyhow::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        stream.write_all(&serde_json::to_vec(request)?)?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = exchange()
+        .with_context(|| format!("failed to talk to slirp4netns at {}", socket.display()))?;
+    let text = || String::from_utf8_lossy(&answer).into_owned();
+    let parsed: Answer = serde_json::from_slice(&answer)
+        .with_context(|| format!("bad answer of slirp4netns: {}", text()))?;
+    match parsed {
+        Answer { error: Some(problem), .. } if problem.desc.is_empty() => {
+            bail!("slirp4netns refused: {}", text())
+        }
+        Answer { error: Some(problem), .. } => bail!("slirp4netns refused: {}", problem.desc),
+        Answer { r#return, .. } => Ok(r#return.unwrap_or_default()),
+    }
+}
+
+impl Driver for Slirp4netns {
+    fn info(&self) -> PortDriverInfo {
+        PortDriverInfo {
+            driver: "slirp4netns".to_owned(),
+            protos: ["tcp", "tcp4", "udp", "udp4"].map(str::to_owned).to_vec(),
+            disallow_loopback_child_ip: true,
+            ..PortDriverInfo::default()
+        }
+    }
+
+    fn list(&self) -> Vec<PortStatus> {
+        self.table.list()
+    }
+
+    fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
+        let valid = spec.validate()?;
+        let id = self.table.reserve(&spec)?;
+        let theirs = self.publish(&valid).with_context(|| format!("failed to publish {spec}"))?;
+        Ok(self.table.insert(id, spec, theirs))
+    }
+
+    fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
+        let (spec, theirs) = self.table.remove(id)?;
+        ask(&self.socket, &Request::RemoveHostfwd { id: theirs })
+            .with_context(|| format!("failed to withdraw {spec}"))?;
+        Ok(())
+    }
+
+    fn helper_restarted(&mut self) {
+        let Self { socket, child, table } = self;
+        let this = Self { socket: socket.clone(), child: *child, table: Table::new() };
+        for (spec, theirs) in table.iter_mut() {
+            let again = spec.validate().map_err(anyhow::Error::from).and_then(|v| this.publish(&v));
+            match again {
+                Ok(id) => *theirs = id,
+                Err(e) => {
+                    tracing::error!(
+                        "failed to publish {spec} again: {}",
+                        crate::exit::describe(&e)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// Answers one request with each text and returns what it was asked.
+    fn stand_in(socket: &Path, answers: Vec<&'static str>) -> std::thread::JoinHandle<Vec<String>> {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            let serve = |answer: &str| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = String::new();
+                stream.read_to_string(&mut request).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                request
+            };
+            answers.into_iter().map(serve).collect()
+        })
+    }
+
+    #[test]
+    fn f050_ports_are_published_withdrawn_and_published_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let answers = vec![
+            r#"{"return":{"id":7}}"#,
+            r#"{"error":{"desc":"bad request: add_hostfwd: slirp_add_hostfwd failed"}}"#,
+            r#"{"return":{"id":1}}"#,
+            r#"{"return":{}}"#,
+        ];
+        let server = stand_in(&socket, answers);
+        let mut driver = Slirp4netns::new(socket, Ipv4Addr::new(10, 0, 2, 100));
+        let add = |driver: &mut Slirp4netns, text: &str| driver.add(text.parse().unwrap());
+        assert_eq!(add(&mut driver, "127.0.0.1:8080:80/tcp").unwrap().id, 1);
+        let refused = format!("{:#}", add(&mut driver, ":8081:81/udp4").unwrap_err());
+        assert!(
+            refused.contains(":8081") && refused.contains("slirp_add_hostfwd failed"),
+            "{refused}"
+        );
+        driver.helper_restarted();
+        driver.remove(1).unwrap();
+        assert!(driver.list().is_empty());
+        let asked = server.join().unwrap();
+        let add = r#"{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"127.0.0.1","host_port":8080,"guest_addr":"10.0.2.100","guest_port":80}}"#;
+        assert_eq!([&asked[0], &asked[2]], [add, add]);
+        assert_eq!(asked[3], r#"{"execute":"remove_hostfwd","arguments":{"id":1}}"#);
+    }
+
+    #[test]
+    fn ipv6_is_refused() {
+        let mut driver = Slirp4netns::new("/nonexistent".into(), Ipv4Addr::LOCALHOST);
+        for text in [":80:80/tcp6", "[::1]:80:80/tcp", "0.0.0.0:80:[fd00::1]:80/tcp", ":80:80/sctp"]
+        {
+            let error = format!("{:#}", driver.add(text.parse().unwrap()).unwrap_err());
+            assert!(
+                error.contains("IPv4 only") || error.contains("unsupported protocol"),
+                "{error}"
+            );
+        }
+        let error = format!("{:#}", driver.add(":80:80/tcp".parse().unwrap()).unwrap_err());
+        assert!(error.contains("failed to talk to slirp4netns at /nonexistent"), "{error}");
+    }
+}
