@@ -111,7 +111,8 @@ impl Engine {
         let wake = EventFd::from_flags(flags)?;
         let mailbox = Arc::new(Mailbox { queue: Mutex::new(Vec::new()), wake });
         let reactor = Reactor::new(Arc::clone(&mailbox), factory, opts)?;
-        let thread = std::thread::Builder::new().name("ports".to_owned()).spawn(move || reactor.run())?;
+        let thread =
+            std::thread::Builder::new().name("ports".to_owned()).spawn(move || reactor.run())?;
         Ok(Self { mailbox, thread: Some(thread) })
     }
 

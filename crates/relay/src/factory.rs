@@ -1,6 +1,6 @@
 //! Makes sockets inside the namespace for the engine outside (see the crate's theory of operation).
 //!
-//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a [`Kind`] and a count;
+//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`Kind`) and a count;
 //! each reply has a kind, how many sockets failed to be made and with which errno, and the sockets as
 //! `SCM_RIGHTS`. A request may be answered by several replies, together accounting for the whole count.
 //! Both ends are this crate in the same executable, so there is no version to negotiate.
@@ -39,7 +39,8 @@ impl Kind {
     }
 
     fn make(self) -> io::Result<Socket> {
-        let domain = if matches!(self, Self::Tcp4 | Self::Udp4) { Domain::IPV4 } else { Domain::IPV6 };
+        let domain =
+            if matches!(self, Self::Tcp4 | Self::Udp4) { Domain::IPV4 } else { Domain::IPV6 };
         match self {
             Self::Tcp4 | Self::Tcp6 => {
                 let sock = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -125,12 +126,20 @@ pub fn serve(sock: OwnedFd) -> io::Result<()> {
             _ => (None, 0),
         };
         let kind = kind.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("no socket request: {:?}", &buf[..n]))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("no socket request: {:?}", &buf[..n]),
+            )
         })?;
         while left > 0 {
             let accounted = match batch(sock, kind, left) {
                 Ok(accounted) => accounted,
-                Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
                     return Ok(());
                 }
                 Err(e) => return Err(e),
@@ -162,7 +171,10 @@ fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
     let mut tries = 0;
     loop {
         match sys::fdpass::send(sock, &reply.encode(), &fds) {
-            Err(e) if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) && tries < IN_FLIGHT_RETRIES => {
+            Err(e)
+                if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+                    && tries < IN_FLIGHT_RETRIES =>
+            {
                 tries += 1;
                 sleep(Duration::from_millis(1));
             }
@@ -183,7 +195,8 @@ mod tests {
 
     fn pair() -> (OwnedFd, std::thread::JoinHandle<io::Result<()>>) {
         let (a, b) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
         (a, std::thread::spawn(move || serve(b)))
     }
 

@@ -26,19 +26,28 @@ const BULK: usize = 32 << 10;
 /// Splices smaller than this, several in a row, say that it is not bulk any more.
 const TRICKLE: usize = 8 << 10;
 const TRICKLES: u8 = 8;
-/// How much one direction may move before the others get their turn.
-const TURN: usize = 1 << 20;
+/// How much all directions together may move between two looks at epoll, roughly …
+const ROUND: usize = 8 << 20;
+/// … and what each one's turn is at most and at least.
+const TURN: std::ops::RangeInclusive<usize> = 128 << 10..=1 << 20;
 
 /// What all halves of a thread share.
 #[derive(Debug)]
 pub(crate) struct Tools {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) pipes: Pipes,
+    turn: usize,
 }
 
 impl Tools {
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), pipes: Pipes::default() }
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { buffer, pipes: Pipes::default(), turn: *TURN.end() }
+    }
+
+    /// Shares out one round among so many directions.
+    pub(crate) fn share(&mut self, among: usize) {
+        self.turn = (ROUND / among.max(1)).clamp(*TURN.start(), *TURN.end());
     }
 }
 
@@ -63,6 +72,8 @@ pub(crate) struct Half {
     pub(crate) writable: bool,
     /// Read until the source says that there is no more, however short the reads are.
     pub(crate) drain: bool,
+    /// Urgent data was announced, at which splice(2) would stop for good; recv(2) steps over it.
+    pub(crate) urgent: bool,
     /// The source was reset: its end is no orderly one.
     pub(crate) broken: bool,
     ended: bool,
@@ -87,6 +98,7 @@ impl Half {
             readable: false,
             writable: true,
             drain: false,
+            urgent: false,
             broken: false,
             ended: false,
             done: false,
@@ -118,8 +130,8 @@ impl Half {
                     return Outcome::SinkGone;
                 }
             }
-            let rest = self.ended || !self.readable || !self.writable || moved >= TURN;
-            if let Some(pipe) = self.pipe.take_if(|_| rest || !self.bulk) {
+            let rest = self.ended || !self.readable || !self.writable || moved >= tools.turn;
+            if let Some(pipe) = self.pipe.take_if(|_| rest || !self.bulk || self.urgent) {
                 tools.pipes.put(pipe);
             }
             if self.ended {
@@ -129,11 +141,11 @@ impl Half {
             if rest {
                 return if self.readable && self.writable { Outcome::Again } else { Outcome::Wait };
             }
-            if self.bulk && self.pipe.is_none() {
+            if self.bulk && !self.urgent && self.pipe.is_none() {
                 self.pipe = tools.pipes.take();
             }
             let read = match &self.pipe {
-                Some(pipe) => splice_in(source, pipe),
+                Some(pipe) => splice_in(source, pipe, tools.turn),
                 None => copy(source, &mut tools.buffer),
             };
             match read {
@@ -225,10 +237,10 @@ fn copy(mut source: &Socket, buffer: &mut [u8]) -> io::Result<Read1> {
 }
 
 /// Fills an empty pipe, so that "would block" can only be about the source.
-fn splice_in(source: &Socket, pipe: &Pipe) -> io::Result<Read1> {
+fn splice_in(source: &Socket, pipe: &Pipe, most: usize) -> io::Result<Read1> {
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
     loop {
-        return match splice(source, None, &pipe.write, None, pipe.size, flags) {
+        return match splice(source, None, &pipe.write, None, pipe.size.min(most), flags) {
             Ok(n) => Ok(Read1::Moved(n)),
             Err(Errno::EAGAIN) => Ok(Read1::Empty),
             Err(Errno::EINTR) => continue,

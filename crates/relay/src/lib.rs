@@ -15,14 +15,14 @@
 //!   └──────────────────────────────┘ SCM_RIGHTS └───────────────────────┘
 //! ```
 //!
-//! * [`factory`] makes unconnected sockets in batches; [`pool`](mod@pool) asks for them ahead of use, so
+//! * [`factory`] makes unconnected sockets in batches; `pool` asks for them ahead of use, so
 //!   a new connection costs no round trip. The parent owns the child's user namespace and thereby has
 //!   every capability over the sockets of its network namespace: it sets options, binds, connects.
 //! * One thread serves every port. Nothing in it blocks; a port costs a listener and a table entry.
-//! * [`tcp`](mod@tcp) accepts, connects (with retries) and drives two [`half`](mod@half)s per
+//! * `tcp` accepts, connects (with retries) and drives two `half`s per
 //!   connection. A half copies through one shared buffer until it proves to be bulk, then it splices
-//!   through a pipe that it borrows from [`pipe`](mod@pipe) and gives back whenever it is empty.
-//! * [`udp`](mod@udp) keeps a flow per client address, moves datagrams in batches and answers from the
+//!   through a pipe that it borrows from `pipe` and gives back whenever it is empty.
+//! * `udp` keeps a flow per client address, moves datagrams in batches and answers from the
 //!   address that was asked.
 //! * Epoll is edge-triggered for connections (registered once, never modified; readiness is remembered
 //!   in each half) and level-triggered for everything else.

@@ -35,7 +35,8 @@ pub enum Proto {
 
 impl Proto {
     /// Every protocol, in the order in which RootlessKit's info lists them.
-    pub const ALL: [Self; 6] = [Self::Tcp, Self::Tcp4, Self::Tcp6, Self::Udp, Self::Udp4, Self::Udp6];
+    pub const ALL: [Self; 6] =
+        [Self::Tcp, Self::Tcp4, Self::Tcp6, Self::Udp, Self::Udp4, Self::Udp6];
 
     /// The spelling used in port specs.
     #[must_use]
@@ -186,9 +187,13 @@ mod tests {
         ] {
             assert_eq!(plan(proto.parse().unwrap(), ip(addr)).unwrap(), want, "{proto} {addr:?}");
         }
-        for (proto, addr) in
-            [("tcp4", "::"), ("udp4", "::1"), ("tcp6", "0.0.0.0"), ("udp6", "10.0.0.1"), ("tcp6", "::ffff:1.2.3.4")]
-        {
+        for (proto, addr) in [
+            ("tcp4", "::"),
+            ("udp4", "::1"),
+            ("tcp6", "0.0.0.0"),
+            ("udp6", "10.0.0.1"),
+            ("tcp6", "::ffff:1.2.3.4"),
+        ] {
             let e = plan(proto.parse().unwrap(), ip(addr)).unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::InvalidInput, "{proto} {addr}");
             assert!(e.to_string().ends_with(": no suitable address found"), "{e}");

@@ -184,6 +184,7 @@ impl Reactor {
             self.ctx.now = Instant::now();
             self.ctx.wakes += 1;
             self.ctx.room = self.room();
+            self.tcp.begin_round(n);
             let mut commands = false;
             for event in &events[..n] {
                 match Source::from_token(event.data()) {

@@ -13,31 +13,30 @@
 //! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
 //! first few datagrams of a flow whose socket is still on its way.
 
+mod send;
+
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use socket2::{Domain, Socket};
-use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each, send_segmented};
+use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
 use crate::factory::{Kind, tune_udp};
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
+use send::{pieces, send_all};
 
 /// Bytes and datagrams kept for a flow that has no socket yet.
 const EARLY_BYTES: usize = 128 << 10;
 const EARLY: usize = 32;
-/// The most bytes and datagrams of one segmented send (udp(7), `UDP_MAX_SEGMENTS`).
-const SEGMENTED_BYTES: usize = 65_000;
-const SEGMENTS: usize = 64;
 
 /// Who talks to which of our addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +89,12 @@ impl Udp {
         self.ports.len() + self.flows.len()
     }
 
-    pub(crate) fn add(&mut self, ctx: &mut Ctx, listener: OwnedFd, target: SocketAddr) -> io::Result<Key> {
+    pub(crate) fn add(
+        &mut self,
+        ctx: &mut Ctx,
+        listener: OwnedFd,
+        target: SocketAddr,
+    ) -> io::Result<Key> {
         let listener = Socket::from(listener);
         listener.set_nonblocking(true)?;
         tune_udp(&listener);
@@ -225,7 +229,7 @@ impl Udp {
         let target = port.target;
         self.link(key);
         if !std::mem::replace(&mut self.expiring, true) {
-            ctx.timers.at(ctx.now + ctx.opts.udp_idle / 8, Timer::Expire);
+            ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
         match ctx.pool.take(kind_for(target), Waiter::Flow(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
@@ -250,7 +254,8 @@ impl Udp {
         let Some(port) = self.ports.get(flow.port) else { return };
         // Connecting a datagram socket only looks up a route.
         let connected = sock.connect(&port.target.into());
-        let ready = connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
+        let ready =
+            connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
         if let Err(e) = ready {
             debug!("connect to {} (udp): {e}", port.target);
             return self.close(key);
@@ -274,14 +279,17 @@ impl Udp {
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
         for port in self.ports.keys().collect::<Vec<_>>() {
             while let Some(oldest) = self.ports.get(port).and_then(|port| port.oldest)
-                && self.flows.get(oldest).is_none_or(|flow| ctx.now - flow.used >= ctx.opts.udp_idle)
+                && self
+                    .flows
+                    .get(oldest)
+                    .is_none_or(|flow| ctx.now - flow.used >= ctx.opts.udp_idle)
             {
                 self.close(oldest);
             }
         }
         self.expiring = self.flows.len() > 0;
         if self.expiring {
-            ctx.timers.at(ctx.now + ctx.opts.udp_idle / 8, Timer::Expire);
+            ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
     }
 
@@ -324,6 +332,11 @@ impl Udp {
 
 const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
 
+/// How often silent flows are looked for.
+fn tick(ctx: &Ctx) -> Duration {
+    (ctx.opts.udp_idle / 8).max(Duration::from_millis(10))
+}
+
 fn kind_for(target: SocketAddr) -> Kind {
     if target.is_ipv4() { Kind::Udp4 } else { Kind::Udp6 }
 }
@@ -333,135 +346,4 @@ fn kind_for(target: SocketAddr) -> Kind {
 fn answer_from(asked: Local) -> Local {
     let scoped = matches!(asked.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
     Local { addr: asked.addr, ifindex: if scoped { asked.ifindex } else { 0 } }
-}
-
-/// The original datagrams of one that the kernel may have put together.
-fn pieces(datagram: Datagram<'_>) -> impl Iterator<Item = &[u8]> {
-    // An empty datagram is one piece, where `chunks` would find none.
-    let empty = datagram.data.is_empty().then_some(datagram.data);
-    let size = datagram.segment.unwrap_or(datagram.data.len()).max(1);
-    empty.into_iter().chain(datagram.data.chunks(size))
-}
-
-/// Sends datagrams along one route, in order. `segmented` is cleared when the kernel refuses to cut.
-fn send_all<'a>(
-    sock: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = Datagram<'a>>,
-    route: Route,
-    segmented: &mut bool,
-) {
-    let mut pending = Vec::with_capacity(BATCH);
-    pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
-    let mut rest = pending.as_slice();
-    while !rest.is_empty() {
-        let run = if *segmented { equal_run(rest) } else { 1 };
-        let sent = if run > 1 {
-            send_run(sock, &rest[..run], route, segmented)
-        } else {
-            // Up to the next run, or everything.
-            let single = if *segmented { unequal_prefix(rest) } else { rest.len() };
-            send_singly(sock, &rest[..single], route)
-        };
-        match sent {
-            Ok(n) => rest = &rest[n.min(rest.len())..],
-            // Full queues: the rest would not fit either.
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => return,
-            Err(e) => {
-                debug!("a datagram was not sent: {}", e.desc());
-                rest = &rest[1..];
-            }
-        }
-    }
-}
-
-/// How many datagrams from the start can go out as one segmented send: all of the first one's size
-/// but for a shorter last one.
-fn equal_run(datagrams: &[IoSlice<'_>]) -> usize {
-    let Some(size) = datagrams.first().map(|d| d.len()).filter(|size| *size > 0) else { return 1 };
-    let most = (SEGMENTED_BYTES / size).clamp(1, SEGMENTS);
-    let equal = datagrams.iter().take(most).take_while(|d| d.len() == size).count();
-    let tail = datagrams.get(equal).is_some_and(|d| equal < most && (1..size).contains(&d.len()));
-    equal + usize::from(tail)
-}
-
-/// How many datagrams from the start are each the beginning of no run.
-fn unequal_prefix(datagrams: &[IoSlice<'_>]) -> usize {
-    (1..datagrams.len()).find(|at| equal_run(&datagrams[*at..]) > 1).unwrap_or(datagrams.len())
-}
-
-fn send_run(
-    sock: BorrowedFd<'_>,
-    run: &[IoSlice<'_>],
-    route: Route,
-    segmented: &mut bool,
-) -> nix::Result<usize> {
-    let size = u16::try_from(run[0].len()).unwrap_or(u16::MAX);
-    for _ in 0..2 {
-        match send_segmented(sock, run, size, route) {
-            Ok(()) => return Ok(run.len()),
-            // About an earlier datagram, and cleared by having been reported.
-            Err(Errno::ECONNREFUSED) => {}
-            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) => {
-                *segmented = false;
-                return Ok(0);
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(run.len())
-}
-
-fn send_singly(sock: BorrowedFd<'_>, datagrams: &[IoSlice<'_>], route: Route) -> nix::Result<usize> {
-    match send_each(sock, datagrams, route) {
-        // About an earlier datagram, and cleared by having been reported.
-        Err(Errno::ECONNREFUSED) => send_each(sock, datagrams, route),
-        // The address that was asked is none to answer from: a broadcast, or gone meanwhile.
-        Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV) if route.from.is_some() => {
-            send_each(sock, datagrams, Route { from: None, ..route })
-        }
-        other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slices(sizes: &[usize]) -> Vec<IoSlice<'static>> {
-        static ZEROES: [u8; 65_507] = [0; 65_507];
-        sizes.iter().map(|n| IoSlice::new(&ZEROES[..*n])).collect()
-    }
-
-    #[test]
-    fn runs_end_where_sizes_or_limits_do() {
-        for (sizes, run) in [
-            (&[5, 5, 5][..], 3),
-            (&[5, 5, 3, 5], 3),
-            (&[5, 5, 6], 2),
-            (&[5, 0], 1),
-            (&[0, 0], 1),
-            (&[5], 1),
-            (&[3, 5], 1),
-            (&[5, 3], 2),
-            (&[32_000, 32_000, 32_000], 2),
-            (&[65_507, 1], 1),
-            (&[40_000, 30_000], 1),
-        ] {
-            assert_eq!(equal_run(&slices(sizes)), run, "{sizes:?}");
-        }
-        assert_eq!(equal_run(&slices(&[1; 100])), SEGMENTS);
-        assert_eq!(unequal_prefix(&slices(&[0, 1, 2, 2])), 2);
-        assert_eq!(unequal_prefix(&slices(&[0, 1, 2])), 3);
-    }
-
-    #[test]
-    fn coalesced_datagrams_come_apart_where_they_were_joined() {
-        let cut = |data: &'static [u8], segment| {
-            let datagram = Datagram { data, from: None, local: None, segment };
-            pieces(datagram).collect::<Vec<_>>()
-        };
-        assert_eq!(cut(b"abcdefg", Some(3)), [&b"abc"[..], b"def", b"g"]);
-        assert_eq!(cut(b"abc", None), [b"abc"]);
-        assert_eq!(cut(b"", None), [b""]);
-    }
 }

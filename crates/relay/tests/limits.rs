@@ -5,13 +5,14 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, udp_echo};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use relay::{Engine, Options, Proto};
+use relay::{Engine, Options, Proto, Transparent};
+use socket2::{Domain, Socket, Type};
 
 fn ping(mut client: &TcpStream) -> std::io::Result<()> {
     client.write_all(b"ping")?;
@@ -25,10 +26,14 @@ fn open_files() -> usize {
 /// Runs one ignored test of this binary in a process of its own, so that limits and descriptor counts
 /// are its own too.
 fn alone(test: &str) {
-    let exe = std::env::current_exe().unwrap();
+    run_alone(Command::new(std::env::current_exe().unwrap()), test);
+}
+
+fn run_alone(mut command: Command, test: &str) {
     let args = ["--exact", test, "--ignored", "--nocapture", "--test-threads=1"];
-    let out = Command::new(exe).args(args).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    let out = command.args(args).output().unwrap();
+    let text =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success() && text.contains("1 passed"), "{text}");
 }
 
@@ -75,7 +80,11 @@ fn exhausted_alone() {
     ping(&connect(addr)).unwrap();
     // The clients' descriptors come first; then accept(2) has next to none.
     let clients: Vec<TcpStream> = (0..60).map(|_| connect(addr)).collect();
-    setrlimit(Resource::RLIMIT_NOFILE, open_files() as u64 + 4, hard).unwrap();
+    for client in &clients {
+        ping(client).unwrap();
+    }
+    let few = u64::try_from(open_files() + 40).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, few, hard).unwrap();
     let mut late = Vec::new();
     while let Ok(client) = TcpStream::connect(addr) {
         late.push(patient(client));
@@ -101,19 +110,16 @@ fn ten_thousand_alone() {
     let (tcp, udp) = (backend(echo), udp_echo("127.0.0.1:0"));
     let before = open_files();
     let start = Instant::now();
-    let mut samples = Vec::new();
-    for id in 0..10_000 {
-        let proto = if id % 10 == 9 { Proto::Udp } else { Proto::Tcp };
-        let ip = std::net::IpAddr::from([127, 0, (id / 20_000) as u8, 1]);
-        let listener = relay::listen::bind(proto, Some(ip), 0).unwrap();
-        if id % 1000 == 0 {
-            samples.push(std::net::SocketAddr::new(ip, port_of(&listener)));
-        }
-        rig.engine.add(id, listener, if proto.is_udp() { udp } else { tcp }).unwrap();
+    // An address of our own, so that the ports are certainly free.
+    let ip = IpAddr::from([127, 98, 76, 54]);
+    for id in 0..10_000u16 {
+        let (proto, target) = if id % 10 == 9 { (Proto::Udp, udp) } else { (Proto::Tcp, tcp) };
+        let listener = relay::listen::bind(proto, Some(ip), 10_000 + id).unwrap();
+        rig.engine.add(id.into(), listener, target).unwrap();
     }
     let added = start.elapsed();
-    for addr in samples {
-        ping(&connect(addr)).unwrap();
+    for port in (10_000..20_000).step_by(1000) {
+        ping(&connect(SocketAddr::new(ip, port))).unwrap();
     }
     let start = Instant::now();
     assert!((0..10_000).all(|id| rig.engine.remove(id)));
@@ -155,7 +161,8 @@ fn leaks_alone() {
 /// CPU time of the thread "ports".
 fn cpu_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
     let ticks = stats.filter(|stat| stat.contains("(ports)")).map(|stat| {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
@@ -174,7 +181,7 @@ fn dead_factory_alone() {
     let (ours, theirs) = pair();
     let engine = Engine::start(ours, Options::default()).unwrap();
     let listener = relay::listen::bind(Proto::Tcp4, Some([127, 0, 0, 1].into()), 0).unwrap();
-    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
     engine.add(1, listener, backend(echo)).unwrap();
     // Waits for a factory that is slow, and is let go when it dies.
     let mut client = connect(addr);
@@ -183,7 +190,8 @@ fn dead_factory_alone() {
     drop(theirs);
     patient(client).read(&mut [0; 1]).unwrap_err();
     // Later ones too, at once.
-    assert!(matches!(connect(addr).read(&mut [0; 1]), Ok(0) | Err(_)));
+    let refused = TcpStream::connect(addr).and_then(|client| patient(client).read(&mut [0; 1]));
+    assert!(matches!(refused, Ok(0) | Err(_)));
     let before = cpu_time();
     std::thread::sleep(Duration::from_millis(300));
     let used = cpu_time() - before;
@@ -205,4 +213,54 @@ fn stopping_closes_everything_and_ends_the_factory() {
     factory.join().unwrap().unwrap();
     assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
     assert!(TcpStream::connect(addr).is_err());
+}
+
+#[test]
+fn the_backend_sees_the_client_address_where_it_can() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: only root can make a network namespace and foreign addresses");
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--net").arg(std::env::current_exe().unwrap());
+    run_alone(unshare, "transparent_alone");
+}
+
+#[test]
+#[ignore = "run in a network namespace by the_backend_sees_the_client_address_where_it_can"]
+fn transparent_alone() {
+    for args in
+        ["link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 2001:db8::1/128 dev lo nodad"]
+    {
+        assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+    }
+    let rig = rig();
+    let mut id = 0;
+    let mut seen = |transparent, reuse, client: &str, port: &str, server: &str| {
+        rig.engine.set_transparent(transparent);
+        let server = TcpListener::bind((server, 0)).unwrap();
+        id += 1;
+        let at = rig.publish(id, Proto::Tcp, port, server.local_addr().unwrap());
+        let from = SocketAddr::new(client.parse().unwrap(), 0);
+        let sock = Socket::new(Domain::for_address(from), Type::STREAM, None).unwrap();
+        // In one namespace the client's own socket holds the address too, unless both share it.
+        sock.set_reuse_address(reuse).unwrap();
+        sock.bind(&from.into()).unwrap();
+        sock.connect(&SocketAddr::new(client.parse().unwrap(), at.port()).into()).unwrap();
+        let client = patient(TcpStream::from(sock));
+        let (stream, peer) = server.accept().unwrap();
+        let echoing = std::thread::spawn(move || echo(patient(stream)));
+        ping(&client).unwrap();
+        let same = peer == client.local_addr().unwrap();
+        drop(client);
+        echoing.join().unwrap();
+        same
+    };
+    let on = Transparent::Mark(100);
+    assert!(seen(on, true, "192.0.2.1", "0.0.0.0", "127.0.0.1"));
+    assert!(seen(on, true, "2001:db8::1", "::", "::1"));
+    assert!(!seen(Transparent::Off, true, "192.0.2.1", "0.0.0.0", "127.0.0.1"));
+    // Loopback clients, other families and addresses that are taken go the ordinary way.
+    assert!(!seen(on, true, "127.0.0.5", "0.0.0.0", "127.0.0.1"));
+    assert!(!seen(on, true, "192.0.2.1", "0.0.0.0", "::1"));
+    assert!(!seen(on, false, "192.0.2.1", "0.0.0.0", "127.0.0.1"));
 }

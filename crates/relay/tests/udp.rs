@@ -71,7 +71,8 @@ fn segmented_senders_are_passed_on_as_separate_datagrams() {
     client.connect(addr).unwrap();
     let data: Vec<u8> = (0..=255).cycle().take(1000 * 10 + 5).collect();
     let route = sys::mmsg::Route::default();
-    sys::mmsg::send_segmented(client.as_fd(), &[std::io::IoSlice::new(&data)], 1000, route).unwrap();
+    sys::mmsg::send_segmented(client.as_fd(), &[std::io::IoSlice::new(&data)], 1000, route)
+        .unwrap();
     let mut buf = [0; 2048];
     for want in data.chunks(1000) {
         let n = server.recv(&mut buf).unwrap();

@@ -13,28 +13,31 @@ use relay::{Engine, Listener, Options, Proto};
 use socket2::Socket;
 
 /// No test may hang: sockets of the tests give up after this.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Rig {
-    pub engine: Engine,
-    pub factory: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    pub(crate) factory: JoinHandle<std::io::Result<()>>,
 }
 
-pub fn pair() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
-pub fn rig_with(opts: Options) -> Rig {
+pub(crate) fn rig_with(opts: Options) -> Rig {
     let (ours, theirs) = pair();
     let factory = std::thread::spawn(move || relay::factory::serve(theirs));
     Rig { engine: Engine::start(ours, opts).unwrap(), factory }
 }
 
-pub fn rig() -> Rig {
-    rig_with(Options { nofile: sys::rlimit::raise_nofile().map_or(1024, |limit| limit.hard), ..Options::default() })
+pub(crate) fn rig() -> Rig {
+    rig_with(Options {
+        nofile: sys::rlimit::raise_nofile().map_or(1024, |limit| limit.hard),
+        ..Options::default()
+    })
 }
 
-pub fn port_of(listener: &Listener) -> u16 {
+pub(crate) fn port_of(listener: &Listener) -> u16 {
     let (Listener::Tcp(fd) | Listener::Udp(fd)) = listener;
     let sock = Socket::from(fd.as_fd().try_clone_to_owned().unwrap());
     sock.local_addr().unwrap().as_socket().unwrap().port()
@@ -42,7 +45,13 @@ pub fn port_of(listener: &Listener) -> u16 {
 
 impl Rig {
     /// Publishes `target` on a port of the kernel's choice at `ip`.
-    pub fn publish(&self, id: u64, proto: Proto, ip: &str, target: SocketAddr) -> SocketAddr {
+    pub(crate) fn publish(
+        &self,
+        id: u64,
+        proto: Proto,
+        ip: &str,
+        target: SocketAddr,
+    ) -> SocketAddr {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = relay::listen::bind(proto, Some(ip), 0).unwrap();
         let port = port_of(&listener);
@@ -50,24 +59,24 @@ impl Rig {
         SocketAddr::new(ip, port)
     }
 
-    pub fn tcp(&self, target: SocketAddr) -> SocketAddr {
+    pub(crate) fn tcp(&self, target: SocketAddr) -> SocketAddr {
         self.publish(1, Proto::Tcp, "127.0.0.1", target)
     }
 }
 
-pub fn connect(to: SocketAddr) -> TcpStream {
+pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
     patient(stream)
 }
 
-pub fn patient(stream: TcpStream) -> TcpStream {
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// A listener that hands each connection to `serve` on a thread of its own.
-pub fn backend(serve: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
+pub(crate) fn backend(serve: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -83,7 +92,7 @@ pub fn backend(serve: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> Sock
     addr
 }
 
-pub fn echo(mut stream: TcpStream) {
+pub(crate) fn echo(mut stream: TcpStream) {
     let mut buf = vec![0; 64 << 10];
     while let Ok(n @ 1..) = stream.read(&mut buf) {
         if stream.write_all(&buf[..n]).is_err() {
@@ -92,14 +101,14 @@ pub fn echo(mut stream: TcpStream) {
     }
 }
 
-pub fn udp(addr: &str) -> UdpSocket {
+pub(crate) fn udp(addr: &str) -> UdpSocket {
     let sock = UdpSocket::bind(addr).unwrap();
     sock.set_read_timeout(Some(PATIENCE)).unwrap();
     sock
 }
 
 /// Answers each datagram with itself.
-pub fn udp_echo(addr: &str) -> SocketAddr {
+pub(crate) fn udp_echo(addr: &str) -> SocketAddr {
     let sock = UdpSocket::bind(addr).unwrap();
     let addr = sock.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -112,7 +121,7 @@ pub fn udp_echo(addr: &str) -> SocketAddr {
 }
 
 /// Waits for something that happens on another thread.
-pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !check() {
         assert!(Instant::now() < end, "never happened: {what}");
@@ -121,14 +130,14 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 /// A stream of bytes that shows any loss, repetition or disorder.
-pub struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
-    pub fn fill(&mut self, buf: &mut [u8]) {
+    pub(crate) fn fill(&mut self, buf: &mut [u8]) {
         for chunk in buf.chunks_mut(8) {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -139,7 +148,7 @@ impl Noise {
 }
 
 /// Writes `len` bytes of noise (a multiple of 8 KiB), then ends this direction.
-pub fn pour(stream: &TcpStream, seed: u64, len: usize) {
+pub(crate) fn pour(stream: &TcpStream, seed: u64, len: usize) {
     let (mut noise, mut buf) = (Noise::new(seed), vec![0; 8 << 10]);
     for _ in 0..len / buf.len() {
         noise.fill(&mut buf);
@@ -149,7 +158,7 @@ pub fn pour(stream: &TcpStream, seed: u64, len: usize) {
 }
 
 /// Reads to the end and compares with what [`pour`] writes.
-pub fn expect_noise(mut stream: &TcpStream, seed: u64, len: usize) {
+pub(crate) fn expect_noise(mut stream: &TcpStream, seed: u64, len: usize) {
     let (mut noise, mut want, mut got) = (Noise::new(seed), vec![0; 8 << 10], vec![0; 8 << 10]);
     for at in 0..len / want.len() {
         noise.fill(&mut want);

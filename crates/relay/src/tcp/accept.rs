@@ -1,0 +1,140 @@
+//! Taking connections from listeners, and leaving them in the backlog when descriptors run out: a
+//! listener rests then, and is armed again by timer. A port is never lost.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use socket2::{SockAddr, Socket};
+use tracing::warn;
+
+use super::{BOTH_WAYS, Conn, Phase, Tcp};
+use crate::half::Half;
+use crate::reactor::{Ctx, Source, Timer};
+use crate::slab::Key;
+
+/// The most connections accepted from one listener before others get their turn.
+const ACCEPTS: u32 = 32;
+/// How long a listener rests when descriptors or memory have run out.
+const REST: Duration = Duration::from_millis(100);
+/// Warnings about exhausted descriptors are at least this far apart.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+impl Tcp {
+    pub(crate) fn accept(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(port) = self.ports.get_mut(key) else { return };
+        if port.resting {
+            return;
+        }
+        // Most wakes bring one connection: a second accept(2) would only say EAGAIN.
+        port.budget =
+            if port.last_wake + 1 >= ctx.wakes { (port.budget * 2).min(ACCEPTS) } else { 1 };
+        port.last_wake = ctx.wakes;
+        for _ in 0..port.budget {
+            let Some(port) = self.ports.get_mut(key) else { return };
+            if ctx.room < 2 {
+                return self.rest(ctx, key, "the limit of open files is near");
+            }
+            let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
+            match port.listener.accept4(flags) {
+                Ok((client, peer)) => {
+                    ctx.room -= 2;
+                    self.open(ctx, key, client, &peer);
+                }
+                Err(e) => match e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
+                    Errno::EAGAIN => {
+                        port.budget = 1;
+                        return;
+                    }
+                    // The client has gone again, or its network has: accept(2) says to go on.
+                    Errno::ECONNABORTED
+                    | Errno::EINTR
+                    | Errno::EPROTO
+                    | Errno::ENETDOWN
+                    | Errno::ENETUNREACH
+                    | Errno::EHOSTDOWN
+                    | Errno::EHOSTUNREACH
+                    | Errno::ENONET
+                    | Errno::ENOPROTOOPT
+                    | Errno::EOPNOTSUPP
+                    | Errno::EPERM => {}
+                    errno => return self.rest(ctx, key, errno.desc()),
+                },
+            }
+        }
+    }
+
+    /// Stops listening for a while; the backlog keeps the clients.
+    fn rest(&mut self, ctx: &mut Ctx, key: Key, reason: &str) {
+        let Some(port) = self.ports.get_mut(key) else { return };
+        if port.resting
+            || rearm(ctx, &port.listener, Source::TcpListener, key, EpollFlags::empty()).is_err()
+        {
+            return;
+        }
+        port.resting = true;
+        if self.resting.is_empty() {
+            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+        }
+        self.resting.push(key);
+        if self.warned.is_none_or(|at| ctx.now - at >= WARN_EVERY) {
+            self.warned = Some(ctx.now);
+            warn!(
+                connections = self.conns.len(),
+                "published port {} accepts no connections for the moment: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+                port.listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
+            );
+        }
+    }
+
+    pub(crate) fn rearm(&mut self, ctx: &mut Ctx) {
+        if ctx.room < 2 {
+            return ctx.timers.at(ctx.now + REST, Timer::Rearm);
+        }
+        let mut failed = Vec::new();
+        for key in std::mem::take(&mut self.resting) {
+            let Some(port) = self.ports.get_mut(key) else { continue };
+            if rearm(ctx, &port.listener, Source::TcpListener, key, EpollFlags::EPOLLIN).is_ok() {
+                (port.resting, port.budget) = (false, 1);
+            } else {
+                failed.push(key);
+            }
+        }
+        if !failed.is_empty() {
+            self.resting = failed;
+            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+        }
+    }
+
+    fn open(&mut self, ctx: &mut Ctx, port_key: Key, client: Socket, peer: &SockAddr) {
+        let Some(port) = self.ports.get_mut(port_key) else { return };
+        let key = self.conns.insert(Conn {
+            port: port_key,
+            place: port.conns.len(),
+            client,
+            peer: peer.as_socket(),
+            backend: None,
+            phase: Phase::Waiting,
+            failures: 0,
+            keep_source: true,
+            deadline: ctx.now,
+            opening: false,
+            queued: false,
+            reset: None,
+            up: Half::new(),
+            down: Half::new(),
+        });
+        port.conns.push(key);
+        let Some(conn) = self.conns.get(key) else { return };
+        if ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).is_err() {
+            return self.close(key, true);
+        }
+        self.connect(ctx, key);
+    }
+}
+
+/// Changes what a listener is watched for.
+fn rearm(ctx: &Ctx, sock: &Socket, source: Source, key: Key, flags: EpollFlags) -> io::Result<()> {
+    Ok(ctx.epoll.modify(sock, &mut EpollEvent::new(flags, source.token(key)))?)
+}

@@ -1,0 +1,198 @@
+//! From an accepted client to a connected backend.
+//!
+//! A refused connect is tried ten times within 0.18 s, as upstream does: a container's port is often
+//! published a moment before its server listens. The client is then reset, so that it knows.
+//!
+//! A connection that keeps its client's address is tried first where that makes sense; any failure of
+//! that falls back to an ordinary one, which is what the client is judged by.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::Socket;
+use tracing::debug;
+
+use super::{BOTH_WAYS, Phase, Tcp, kind_for};
+use crate::engine::Transparent;
+use crate::half::Half;
+use crate::pool::{Taken, Waiter};
+use crate::reactor::{Ctx, Source, Timer};
+use crate::slab::Key;
+
+/// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often connects are checked against their deadline.
+const SWEEP: Duration = Duration::from_millis(100);
+/// How long a connection may wait for a socket of the pool.
+const POOL_WAIT: Duration = Duration::from_secs(5);
+
+impl Tcp {
+    /// Takes a socket and connects it, or queues for one.
+    pub(crate) fn connect(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let Some(port) = self.ports.get(conn.port) else { return };
+        match ctx.pool.take(kind_for(port.target), Waiter::Conn(key)) {
+            Taken::Ready(sock) => self.connect_with(ctx, key, sock),
+            Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_WAIT),
+            Taken::Never => self.close(key, true),
+        }
+    }
+
+    /// A socket from the pool for a connection that waited; false when it is not wanted any more.
+    pub(crate) fn wants_socket(&self, key: Key) -> bool {
+        self.conns
+            .get(key)
+            .is_some_and(|conn| conn.phase == Phase::Waiting && conn.backend.is_none())
+    }
+
+    pub(crate) fn connect_with(&mut self, ctx: &mut Ctx, key: Key, sock: Socket) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(port) = self.ports.get(conn.port) else { return };
+        let source = match ctx.opts.transparent {
+            Transparent::Mark(mark) if conn.keep_source => conn
+                .peer
+                .and_then(|peer| kept_source(peer, port.target))
+                .map(|source| (source, mark)),
+            _ => None,
+        };
+        let transparent = source.is_some();
+        if let Some((source, mark)) = source
+            && let Err(e) = keep_source(&sock, source, mark)
+        {
+            debug!("cannot keep the source address {source}: {e}");
+            conn.keep_source = false;
+            // The half-prepared socket carries a mark; an ordinary one must not.
+            drop(sock);
+            return self.connect(ctx, key);
+        }
+        match sock.connect(&port.target.into()) {
+            Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
+                debug!("connect to {}: {e}", port.target);
+                drop(sock);
+                return self.connect_failed(ctx, key, transparent);
+            }
+            _ => {}
+        }
+        if ctx.watch(&sock, Source::Backend, key, BOTH_WAYS).is_err() {
+            return self.close(key, true);
+        }
+        conn.backend = Some(sock);
+        let limit =
+            if transparent { ctx.opts.transparent_timeout } else { ctx.opts.connect_timeout };
+        self.expect(ctx, key, Phase::Connecting { transparent }, limit);
+    }
+
+    fn expect(&mut self, ctx: &mut Ctx, key: Key, phase: Phase, limit: Duration) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        (conn.phase, conn.deadline) = (phase, ctx.now + limit);
+        if !std::mem::replace(&mut conn.opening, true) {
+            if self.opening.is_empty() {
+                ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+            }
+            self.opening.push(key);
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, ctx: &mut Ctx, key: Key, transparent: bool) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.backend = None;
+        (conn.up, conn.down.readable, conn.down.drain) = (renewed(&conn.up), false, false);
+        conn.phase = Phase::Waiting;
+        if transparent {
+            conn.keep_source = false;
+            return self.connect(ctx, key);
+        }
+        let pause = PAUSE * conn.failures;
+        conn.failures += 1;
+        if conn.failures >= ATTEMPTS {
+            return self.close(key, true);
+        }
+        conn.keep_source = true;
+        conn.phase = Phase::Backoff;
+        ctx.timers.at(ctx.now + pause, Timer::Retry(key));
+    }
+
+    pub(crate) fn retry(&mut self, ctx: &mut Ctx, key: Key) {
+        if self.conns.get(key).is_some_and(|conn| conn.phase == Phase::Backoff) {
+            self.connect(ctx, key);
+        }
+    }
+
+    /// Ends waits that took too long.
+    pub(crate) fn sweep(&mut self, ctx: &mut Ctx) {
+        for key in std::mem::take(&mut self.opening) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            match conn.phase {
+                Phase::Waiting | Phase::Connecting { .. } if conn.deadline > ctx.now => {
+                    self.opening.push(key);
+                    continue;
+                }
+                _ => conn.opening = false,
+            }
+            match conn.phase {
+                Phase::Connecting { transparent: true } => self.connect_failed(ctx, key, true),
+                Phase::Waiting | Phase::Connecting { .. } => self.close(key, true),
+                Phase::Backoff | Phase::Open | Phase::Lingering { .. } => {}
+            }
+        }
+        if !self.opening.is_empty() {
+            ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+        }
+    }
+}
+
+/// The direction to a new backend: nothing has moved yet, but the client may have sent something.
+fn renewed(up: &Half) -> Half {
+    let mut half = Half::new();
+    (half.readable, half.drain, half.urgent) = (up.readable, up.drain, up.urgent);
+    half
+}
+
+/// The address to connect from so that `target` sees the client, if that makes sense: a client of the
+/// same family, elsewhere than on this host's loopback, with an address that means the same there.
+fn kept_source(peer: SocketAddr, target: SocketAddr) -> Option<SocketAddr> {
+    let ip = peer.ip().to_canonical();
+    let scoped = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let fits = ip.is_ipv4() == target.is_ipv4() && !ip.is_loopback() && !scoped;
+    fits.then(|| SocketAddr::new(ip, peer.port()))
+}
+
+/// Binds a socket to an address that is not ours (ip(7), `IP_TRANSPARENT`), marked so that the
+/// namespace's rules bring the answers back to it.
+fn keep_source(sock: &Socket, source: SocketAddr, mark: u32) -> io::Result<()> {
+    if source.is_ipv4() {
+        sock.set_ip_transparent_v4(true)?;
+    } else {
+        sock.set_ip_transparent_v6(true)?;
+    }
+    sock.set_mark(mark)?;
+    // One client port may talk to several published ports.
+    sock.set_reuse_address(true)?;
+    sock.bind(&source.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_kept_only_where_they_mean_the_same() {
+        for (peer, target, want) in [
+            ("192.0.2.1:7", "127.0.0.1:80", Some("192.0.2.1:7")),
+            ("[::ffff:192.0.2.1]:7", "127.0.0.1:80", Some("192.0.2.1:7")),
+            ("[2001:db8::1]:7", "[::1]:80", Some("[2001:db8::1]:7")),
+            ("[2001:db8::1]:7", "127.0.0.1:80", None),
+            ("192.0.2.1:7", "[::1]:80", None),
+            ("127.0.0.9:7", "127.0.0.1:80", None),
+            ("[::ffff:127.0.0.1]:7", "127.0.0.1:80", None),
+            ("[::1]:7", "[::1]:80", None),
+            ("[fe80::1]:7", "[::1]:80", None),
+        ] {
+            let got = kept_source(peer.parse().unwrap(), target.parse().unwrap());
+            assert_eq!(got, want.map(|w| w.parse().unwrap()), "{peer} {target}");
+        }
+    }
+}
