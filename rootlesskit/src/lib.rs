@@ -10,6 +10,7 @@ mod child;
 mod cli;
 mod config;
 pub mod ctl;
+mod execve;
 mod exit;
 mod handshake;
 mod help;
@@ -17,6 +18,7 @@ mod log;
 mod net;
 mod parent;
 mod port;
+mod signals;
 mod unshare;
 
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ use nix::sys::signalfd::{SfdFlags, SigSet, SignalFd};
 
 pub(crate) use copyup::clean;
 pub(crate) use mounts::Propagation;
-pub(crate) use target::{Reaper, c_string, environ};
+pub(crate) use target::Reaper;
 
 use crate::cli::Cli;
 use crate::handshake::{Channel, Message};

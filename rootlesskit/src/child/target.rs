@@ -1,8 +1,7 @@
 //! Running the target: signals on their way to it, orphans, and its end.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use anyhow::{Context as _, bail};
 use env::{Env, vars};
@@ -13,8 +12,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use sys::spawn::Plan;
 
+use crate::execve::{c_string, environ};
 use crate::exit::Exited;
-use crate::parent::forwardable;
+use crate::signals::{forwardable, from_terminal};
 
 /// Whether the target gets a session of its own and orphans are collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub(crate) fn run(
 /// has it already.
 fn for_target(info: &siginfo, own_group: bool) -> Option<i32> {
     let signal = forwardable(info)?;
-    (own_group || !crate::parent::from_terminal(info)).then_some(signal)
+    (own_group || !from_terminal(info)).then_some(signal)
 }
 
 /// Collects everybody who has ended: as pid 1 we inherit orphans. The target's end is the result.
@@ -128,23 +128,6 @@ fn reap(target: Pid) -> anyhow::Result<Option<WaitStatus>> {
             Err(e) => return Err(e).context("failed to wait for the target"),
         }
     }
-}
-
-/// A word for execve(2).
-pub(crate) fn c_string(word: &OsStr) -> anyhow::Result<CString> {
-    CString::new(word.as_bytes()).with_context(|| format!("{word:?} contains a NUL byte"))
-}
-
-/// The environment for execve(2).
-pub(crate) fn environ(env: &Env) -> anyhow::Result<Vec<CString>> {
-    env.iter()
-        .map(|(name, value)| {
-            let mut line = name.to_owned().into_vec();
-            line.push(b'=');
-            line.extend_from_slice(value.as_bytes());
-            Ok(CString::new(line)?)
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@
 
 mod preflight;
 mod serve;
-mod signals;
 mod statedir;
 mod watch;
 
@@ -32,15 +31,13 @@ use sys::pidfd::PidFd;
 use sys::rlimit::Nofile;
 use sys::spawn::Plan;
 
-pub(crate) use signals::{forwardable, from_terminal};
-
 use crate::api_backend::Backend;
-use crate::child::{c_string, environ};
 use crate::cli::Cli;
 use crate::config::{Config, Ports};
+use crate::execve::{c_string, environ};
 use crate::handshake::{Channel, Message, SourceAddress};
 use crate::net::{self, Helper, Namespace};
-use crate::{exit, help, log, port};
+use crate::{exit, help, log, port, signals};
 use statedir::StateDir;
 use watch::{Interrupted, Watch};
 

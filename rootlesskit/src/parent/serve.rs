@@ -20,12 +20,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::Running;
-use super::signals::{forwardable, from_terminal};
 use super::watch::kill_and_reap;
 use crate::api_backend::Backend;
 use crate::config::Config;
 use crate::exit::Words;
 use crate::net::{Driver, Helper, Namespace, Starting};
+use crate::signals::{forwardable, from_terminal};
 
 /// Waits before a helper is started again: the first death may be an accident, the fifth in a row is not.
 const BACKOFF: [Duration; 5] = [

@@ -12,10 +12,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitStatus, waitpid};
 use sys::pidfd::PidFd;
 
-use super::signals::ends_us;
 use crate::exit::{Exited, Words};
 use crate::handshake::{Channel, Message};
 use crate::net::{Helper, Starting};
+use crate::signals::ends_us;
 
 /// How long a killed process may take to be gone.
 const KILL: Duration = Duration::from_secs(5);
