@@ -213,7 +213,7 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
         }
         "pasta" => {
             tracing::warn!(
-                "\"pasta\" network driver is experimental. Needs very recent version of pasta (see docs/network.md)"
+                "\"pasta\" network driver is experimental. Needs pasta 2023_06_25 or later, 2023_12_04 or later is recommended"
             );
             if !matches!(cli.port_driver.as_str(), "none" | "implicit") {
                 bail!(
