@@ -121,7 +121,7 @@ fn child_flags(cli: &Cli) -> anyhow::Result<()> {
             bail!("invalid --copy-up={dir}: must be an absolute path");
         }
         if crate::child::clean(path) == Path::new("/tmp") {
-            bail!("/tmp cannot be copied up: RootlessKit needs it for its own mounts");
+            bail!("/tmp cannot be copied up: programs on both sides meet there");
         }
         if crate::child::clean(path) == Path::new("/") {
             bail!("/ cannot be copied up: name the directories below it");
@@ -268,8 +268,9 @@ fn ports(cli: &Cli) -> anyhow::Result<Ports> {
         .publish
         .iter()
         .map(|text| -> anyhow::Result<PortSpec> {
-            let spec: PortSpec = text.parse()?;
-            spec.validate().with_context(|| format!("invalid --publish={text}"))?;
+            let invalid = || format!("invalid --publish={text}");
+            let spec: PortSpec = text.parse().with_context(invalid)?;
+            spec.validate().with_context(invalid)?;
             Ok(spec)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -234,14 +234,11 @@ fn spawn<A: AsRef<OsStr>>(
 ) -> io::Result<(Child, PidFd, Stream, Stream)> {
     let (stdout, child_stdout) = Stream::open()?;
     let (stderr, child_stderr) = Stream::open()?;
-    let mut child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .envs(env.iter())
-        .stdin(Stdio::null())
-        .stdout(child_stdout)
-        .stderr(child_stderr)
-        .spawn()?;
+    let mut command = Command::new(program);
+    command.args(args).env_clear().envs(env.iter());
+    command.stdin(Stdio::null()).stdout(child_stdout).stderr(child_stderr);
+    // Should we be killed, a helper that hangs must not stay.
+    let mut child = sys::command::kill_with_parent(&mut command).spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     match PidFd::open(Pid::from_raw(pid)) {
         Ok(pidfd) => Ok((child, pidfd, stdout, stderr)),

@@ -7,6 +7,7 @@ pub mod command;
 pub mod fdpass;
 pub mod inherit;
 pub mod mmsg;
+pub mod mount;
 pub mod pidfd;
 #[cfg(feature = "tokio")]
 pub mod readable;

@@ -157,7 +157,7 @@ impl Parent<'_> {
                 exit::Exited::check("child", how)
             }
             Err((child, error)) => {
-                drop(channel);
+                // Before the channel closes, or the child would complain about that as well.
                 watch::kill_and_reap(&child);
                 if let Some(helper) = helper {
                     watch::kill_and_reap(&helper.process);
