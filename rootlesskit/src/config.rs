@@ -140,8 +140,8 @@ fn child_flags(cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Room for the longest socket name in the state directory: sun_path has 108 bytes with its NUL (unix(7)).
-const MAX_STATE_DIR: usize = 107 - "/api.sock".len();
+/// Bytes that a socket's path may have: sun_path is 108 with its NUL (unix(7)).
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 fn state_dir(cli: &Cli) -> anyhow::Result<Option<PathBuf>> {
     if cli.state_dir.is_empty() {
@@ -149,10 +149,14 @@ fn state_dir(cli: &Cli) -> anyhow::Result<Option<PathBuf>> {
     }
     let path = std::path::absolute(&cli.state_dir)
         .with_context(|| format!("invalid --state-dir={}", cli.state_dir))?;
-    let length = path.as_os_str().len();
-    if length > MAX_STATE_DIR {
+    let socket = match cli.port_driver.as_str() {
+        "slirp4netns" => net::API_SOCKET,
+        _ => api::SOCKET_NAME,
+    };
+    let (length, room) = (path.as_os_str().len(), MAX_SOCKET_PATH - 1 - socket.len());
+    if length > room {
         bail!(
-            "--state-dir={} is too long: {length} bytes, but the socket in it allows {MAX_STATE_DIR}\nhint: use a shorter path, for instance below /run/user",
+            "--state-dir={} is too long: {length} bytes, but the socket {socket} in it allows {room}\nhint: use a shorter path, for instance below /run/user",
             path.display()
         );
     }
@@ -358,6 +362,7 @@ mod tests {
     #[test]
     fn bad_values_are_named_with_the_reason() {
         let long = format!("--state-dir=/{}", "x".repeat(120));
+        let nearly = format!("--state-dir=/{}", "x".repeat(97));
         let cases: &[(&[&str], &str)] = &[
             (&[], "no command specified"),
             (&["--evacuate-cgroup2=e", "x"], "requires --cgroupns"),
@@ -391,6 +396,8 @@ mod tests {
             (&["--copy-up-mode=overlay", "x"], "overlay"),
             (&["--subid-source=ldap", "x"], "ldap"),
             (&[&long, "x"], "too long"),
+            (&[&nearly, "--net=slirp4netns", "--port-driver=slirp4netns", "x"], "allows 96"),
+            (&[&nearly, "--net=bogus", "x"], "bogus"),
             (
                 &[
                     "--net=none",

@@ -1,8 +1,11 @@
 //! How a role ends: its exit status and the one line that says why.
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
@@ -107,21 +110,33 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
             hints.push_str(hint);
         }
     }
+    if hints.is_empty() && error.chain().any(out_of_descriptors) {
+        hints.push_str(
+            "\nhint: allow more open files: ulimit -n 1024, or LimitNOFILE= of the service",
+        );
+    }
     causes.join(": ") + &hints
 }
 
+fn out_of_descriptors(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    io == Some(libc::EMFILE) || cause.downcast_ref() == Some(&Errno::EMFILE)
+}
+
+/// Writes in one piece, so that lines of parent and child do not mix. Nobody may be listening (a closed
+/// pipe, a full disk); the exit status says it all the same, which `eprintln!` would turn into a panic.
+fn say(mut to: impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
+}
+
 /// Prints the error of a role, once, and turns it into the exit status.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the one place that reports to people"
-)]
 pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(usage) = error.downcast_ref::<Usage>() {
-        println!("Incorrect Usage: {usage}\n\n{}", crate::help::text());
+        say(std::io::stdout(), &format!("Incorrect Usage: {usage}\n\n{}\n", crate::help::text()));
     }
-    eprintln!("[rootlesskit:{label}] error: {}", describe(&error));
+    let text = format!("[rootlesskit:{label}] error: {}\n", describe(&error));
+    say(std::io::stderr(), &text);
     error
         .chain()
         .find_map(|e| e.downcast_ref::<Exited>())
@@ -138,6 +153,17 @@ mod tests {
         let error =
             anyhow::anyhow!("no space").context("cannot make x\nhint: make room").context("outer");
         assert_eq!(describe(&error), "outer: cannot make x: no space\nhint: make room");
+    }
+
+    #[test]
+    fn too_few_descriptors_have_a_remedy() {
+        let io = std::io::Error::from_raw_os_error(libc::EMFILE);
+        let text = describe(&anyhow::Error::from(io).context("outer"));
+        assert!(
+            text.starts_with("outer: ") && text.contains("\nhint: ") && text.contains("ulimit")
+        );
+        assert!(describe(&Errno::EMFILE.into()).contains("ulimit"));
+        assert!(!describe(&Errno::ENOENT.into()).contains("hint"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod net;
 mod parent;
 mod port;
 mod signals;
+mod umask;
 mod unshare;
 
 use std::process::ExitCode;

@@ -72,6 +72,8 @@ pub(crate) fn init(role: &'static str, debug: bool) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        // Its way to report a failed write is eprintln!, which panics when stderr is a closed pipe.
+        .log_internal_errors(false)
         .event_format(format)
         .init();
 }

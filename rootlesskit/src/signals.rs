@@ -26,10 +26,18 @@ pub(crate) fn from_terminal(info: &siginfo) -> bool {
     info.ssi_code == libc::SI_KERNEL && KEYBOARD.iter().any(|s| *s as u32 == info.ssi_signo)
 }
 
-/// Whether the signal would end a program that knows nothing of it. Others have no effect before there is a
-/// target to pass them to.
+/// Signals that end a program that knows nothing of them. Others have no effect before there is a target to
+/// pass them to.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// A descriptor that tells of ending signals only.
+pub(crate) fn interrupts() -> nix::Result<SignalFd> {
+    let set = ENDING.into_iter().collect();
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// The signal, if it is an ending one.
 pub(crate) fn ends_us(info: &siginfo) -> Option<Signal> {
-    const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
     ENDING.into_iter().find(|s| *s as u32 == info.ssi_signo)
 }
 

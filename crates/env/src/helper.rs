@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -114,8 +114,17 @@ impl Helper {
     ///
     /// # Errors
     /// The time is up (the program has been killed), or a system call failed.
-    pub fn finish(mut self) -> Result<Output, HelperError> {
-        match self.run_to_end() {
+    pub fn finish(self) -> Result<Output, HelperError> {
+        self.finish_unless(&[])
+    }
+
+    /// Waits for the end of the program, but no longer than until one of `interrupts` is readable, for
+    /// instance a signalfd(2).
+    ///
+    /// # Errors
+    /// The time is up or the wait was interrupted (the program has been killed), or a system call failed.
+    pub fn finish_unless(mut self, interrupts: &[BorrowedFd<'_>]) -> Result<Output, HelperError> {
+        match self.run_to_end(interrupts) {
             Ok(Some(status)) => Ok(Output {
                 status,
                 stdout: std::mem::take(&mut self.stdout.data),
@@ -132,13 +141,13 @@ impl Helper {
         }
     }
 
-    fn run_to_end(&mut self) -> io::Result<Option<ExitStatus>> {
+    fn run_to_end(&mut self, interrupts: &[BorrowedFd<'_>]) -> io::Result<Option<ExitStatus>> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
             }
-            let ended = self.wait_for_news(left)?;
+            let ended = self.wait_for_news(left, interrupts)?;
             self.stdout.drain()?;
             self.stderr.drain()?;
             if ended {
@@ -150,8 +159,9 @@ impl Helper {
     }
 
     /// True once the program has ended.
-    fn wait_for_news(&self, left: Duration) -> io::Result<bool> {
+    fn wait_for_news(&self, left: Duration, interrupts: &[BorrowedFd<'_>]) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(interrupts.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
         for pipe in [&self.stdout.pipe, &self.stderr.pipe].into_iter().flatten() {
             fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
         }
@@ -159,7 +169,13 @@ impl Helper {
         let millis =
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, millis) {
-            Ok(_) => Ok(fds[0].any().unwrap_or(true)),
+            Ok(_) => {
+                let ready = |at: usize| fds[at].any().unwrap_or(true);
+                if !ready(0) && (1..=interrupts.len()).any(ready) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                Ok(ready(0))
+            }
             Err(Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno.into()),
         }

@@ -4,6 +4,7 @@
 //! of what they cost. They are run for privileges we do not have; a map is never written directly.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -48,15 +49,21 @@ pub enum MapError {
 }
 
 /// Writes both maps of the user namespace that process `pid` is in. `root` is `/` outside of tests; only messages depend
-/// on it.
+/// on it. One of `interrupts` that is readable ends the wait.
 ///
 /// # Errors
-/// A program is missing, takes longer than 10 s, or refuses. The error is about the user ids if both fail.
-pub fn apply(pid: Pid, maps: &Maps, env: &Env, root: &Path) -> Result<(), MapError> {
+/// A program is missing, takes longer than 10 s, is interrupted, or refuses. The error is about the user ids if both fail.
+pub fn apply(
+    pid: Pid,
+    maps: &Maps,
+    env: &Env,
+    root: &Path,
+    interrupts: &[BorrowedFd<'_>],
+) -> Result<(), MapError> {
     let uid = Run::start(Kind::Uid, pid, maps, env, root)?;
     let gid = Run::start(Kind::Gid, pid, maps, env, root)?;
-    uid.finish(root)?;
-    gid.finish(root)
+    uid.finish(root, interrupts)?;
+    gid.finish(root, interrupts)
 }
 
 /// One running tool.
@@ -84,9 +91,9 @@ impl Run {
         Ok(Run { kind, tool, helper })
     }
 
-    fn finish(self, root: &Path) -> Result<(), MapError> {
+    fn finish(self, root: &Path, interrupts: &[BorrowedFd<'_>]) -> Result<(), MapError> {
         let command_line = self.helper.command_line().to_owned();
-        let output = self.helper.finish()?;
+        let output = self.helper.finish_unless(interrupts)?;
         if output.status.success() {
             return Ok(());
         }
@@ -128,7 +135,7 @@ mod tests {
     }
 
     fn run(dir: &tempfile::TempDir, env: &Env) -> Result<(), MapError> {
-        apply(Pid::from_raw(4242), &maps(), env, dir.path())
+        apply(Pid::from_raw(4242), &maps(), env, dir.path(), &[])
     }
 
     #[test]

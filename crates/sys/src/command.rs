@@ -24,6 +24,15 @@ pub fn kill_with_parent(cmd: &mut Command) -> &mut Command {
     }
 }
 
+/// Gives the program no blocked signals and a process group of its own. We block ours to read them from a
+/// descriptor, and the program would inherit that: `kill PID` would do nothing. The group keeps what a
+/// terminal sends to us (Ctrl-C, Ctrl-Z) from a program that has to outlive it.
+pub fn with_own_signals(cmd: &mut Command) -> &mut Command {
+    cmd.process_group(0);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { cmd.pre_exec(|| Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)) }
+}
+
 /// Leaves `fd` open in the program, at its present number, which is returned for the command line. The
 /// descriptor is closed here when the command is dropped.
 pub fn inherit_fd(cmd: &mut Command, fd: OwnedFd) -> i32 {
@@ -43,6 +52,19 @@ pub fn inherit_fd(cmd: &mut Command, fd: OwnedFd) -> i32 {
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[test]
+    fn signals_end_the_program_although_we_block_them() {
+        std::thread::spawn(|| {
+            nix::sys::signal::SigSet::all().thread_block().unwrap();
+            let mut cmd = Command::new("sh");
+            cmd.args(["-c", "kill -TERM $$; exit 3"]);
+            assert_eq!(cmd.status().unwrap().code(), Some(3), "the mask is inherited otherwise");
+            assert_eq!(with_own_signals(&mut cmd).status().unwrap().code(), None);
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn a_descriptor_is_open_in_the_program_only() {

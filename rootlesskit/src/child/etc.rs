@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -48,6 +48,8 @@ fn store(path: &Path, text: &str) -> anyhow::Result<()> {
         }
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+        // Whatever the umask: every user of the namespace resolves names.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
         io::Write::write_all(&mut file, text.as_bytes())
     };
     write().with_context(|| format!("failed to write {}", path.display()))

@@ -36,9 +36,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
     // The wish to die with the parent does not survive a change of credentials, so it is made again.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut env = Env::current();
-    let activation = target::Activation::claim(&env)?;
     let (fd, _) =
         env::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
+    let activation = target::Activation::claim(&env, fd)?;
     let channel = Channel::from_fd(
         sys::inherit::adopt(fd).with_context(|| format!("bad handshake descriptor {fd}"))?,
     );

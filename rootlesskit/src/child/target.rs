@@ -43,10 +43,12 @@ pub(crate) struct Activation {
 }
 
 impl Activation {
-    /// Takes note of the sockets before anything else opens descriptors.
-    pub(crate) fn claim(env: &Env) -> anyhow::Result<Self> {
+    /// Takes note of the sockets before anything else opens descriptors. `LISTEN_FDS` may promise more than
+    /// was passed; then the handshake's descriptor has one of these numbers, and is not for the target.
+    pub(crate) fn claim(env: &Env, handshake: RawFd) -> anyhow::Result<Self> {
         let Some(listen) = env::rootlesskit::listen_fds(env) else { return Ok(Self::default()) };
-        let fds = sys::inherit::claim_listen_fds(listen.count)?;
+        let mut fds = sys::inherit::claim_listen_fds(listen.count)?;
+        fds.retain(|fd| *fd != handshake);
         Ok(Self { fds, meant_for_us: env::rootlesskit::activation_child_use(env)? })
     }
 }

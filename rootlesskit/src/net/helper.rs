@@ -5,8 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
+
+use crate::umask;
+
+/// This much of the last words of a helper, in bytes, is enough for a person.
+const MAX_PRINTED: usize = 4096;
 
 /// A helper, and what it has printed so far.
 #[derive(Debug)]
@@ -27,11 +33,14 @@ pub(crate) struct Starting {
 }
 
 impl Helper {
-    /// What it has printed since the last call, on one line.
+    /// What it has printed since the last call, on one line. Something that it started may go on printing
+    /// after its death, so there is an end to what is read.
     pub(crate) fn printed(&mut self) -> String {
         let mut bytes = Vec::new();
         let mut buf = [0u8; 4096];
-        while let Ok(n @ 1..) = self.output.read(&mut buf) {
+        while bytes.len() < MAX_PRINTED
+            && let Ok(n @ 1..) = self.output.read(&mut buf)
+        {
             bytes.extend_from_slice(&buf[..n]);
         }
         let text = String::from_utf8_lossy(&bytes);
@@ -52,13 +61,18 @@ impl Starting {
         ready: OwnedFd,
     ) -> anyhow::Result<Self> {
         let (output, writer) = io::pipe()?;
-        nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        // Neither may ever block us: their other ends may outlive the helper in something that it started.
+        for fd in [output.as_fd(), ready.as_fd()] {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
         tracing::debug!("starting {cmd:?}");
-        let child = sys::command::kill_with_parent(&mut cmd)
+        sys::command::with_own_signals(&mut cmd);
+        sys::command::kill_with_parent(&mut cmd)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .spawn()
+            .stderr(writer);
+        // slirp4netns' API socket, for one, is as powerful as ours.
+        let child = umask::private(|| cmd.spawn())
             .with_context(|| format!("failed to start {name} ({})", cmd.get_program().display()))?;
         let process = PidFd::open(Pid::from_raw(i32::try_from(child.id())?))?;
         Ok(Self { helper: Helper { name, process, output }, ready })
@@ -89,5 +103,45 @@ impl Starting {
 impl AsFd for Starting {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// A helper that is a shell script; its ready pipe is descriptor 1, as an heir of it would hold it.
+    fn start(script: &str) -> Starting {
+        let (ready, writer) = io::pipe().unwrap();
+        let mut cmd = Command::new("/bin/sh");
+        cmd.args(["-c", script]);
+        sys::command::inherit_fd(&mut cmd, writer.into());
+        Starting::spawn("script", cmd, ready.into()).unwrap()
+    }
+
+    fn reap(helper: &Helper) {
+        assert!(helper.process.wait_ended(Duration::from_secs(10)).unwrap());
+        nix::sys::wait::waitpid(helper.process.pid(), None).unwrap();
+    }
+
+    #[test]
+    fn a_dead_helper_whose_pipes_live_on_blocks_nothing() {
+        let starting = start("sleep 3 & exit 4");
+        let begin = Instant::now();
+        assert!(starting.process().wait_ended(Duration::from_secs(2)).unwrap());
+        assert!(!starting.is_ready());
+        let mut helper = starting.into_helper();
+        assert_eq!(helper.printed(), "");
+        reap(&helper);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn last_words_have_an_end() {
+        let mut helper =
+            start("(yes & echo $! >&2; sleep 0.1; kill $!) & sleep 0.05").into_helper();
+        reap(&helper);
+        assert!(helper.printed().len() <= 2 * MAX_PRINTED);
     }
 }

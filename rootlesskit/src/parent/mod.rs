@@ -14,7 +14,7 @@ mod statedir;
 mod watch;
 
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -37,7 +37,7 @@ use crate::config::{Config, Ports};
 use crate::execve::{c_string, environ};
 use crate::handshake::{Channel, Message, SourceAddress};
 use crate::net::{self, Helper, Namespace};
-use crate::{exit, help, log, port, signals};
+use crate::{exit, help, log, port, signals, umask};
 use statedir::StateDir;
 use watch::{Interrupted, Watch};
 
@@ -56,6 +56,8 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     log::init("parent", cli.debug);
     let config = Config::validate(&cli, &env)?;
+    // Programs may be asked for them, and so far a signal has nothing to interrupt but those.
+    let maps = id_maps(&config, &env)?;
     let signals = signals::block()?;
     let nofile = sys::rlimit::raise_nofile()?;
     preflight::warnings(Path::new("/"), &cli);
@@ -66,7 +68,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
         fds: listen_fds,
         meant_for_us: listen.is_some_and(|l| l.pid == getpid().as_raw()),
     };
-    let result = parent.run(&activation);
+    let result = parent.run(&maps, &activation);
     state.remove();
     if let Err(error) = &result
         && let Some(Interrupted(signal)) = error.downcast_ref()
@@ -74,6 +76,20 @@ pub(crate) fn main() -> anyhow::Result<()> {
         signals::die_of(*signal);
     }
     result
+}
+
+/// The id maps of the user who runs us.
+fn id_maps(config: &Config, env: &Env) -> anyhow::Result<Maps> {
+    let root = Path::new("/");
+    let user = env::user::lookup_uid(root, Uid::current().as_raw(), env)?;
+    let subids = idmap::source::lookup(config.subid_source, root, &user, env)?;
+    Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
+}
+
+/// The error for a signal that asked us to stop, if there is one.
+fn interruption(interrupts: &SignalFd) -> Option<anyhow::Error> {
+    let info = interrupts.read_signal().ok().flatten()?;
+    signals::ends_us(&info).map(|signal| Interrupted(signal).into())
 }
 
 /// Flags that are questions.
@@ -130,25 +146,9 @@ struct Running {
 }
 
 impl Parent<'_> {
-    fn run(&self, activation: &Activation) -> anyhow::Result<()> {
-        let maps = self.maps()?;
+    fn run(&self, maps: &Maps, activation: &Activation) -> anyhow::Result<()> {
         let (channel, theirs) = Channel::pair()?;
-        let plan = self.child_plan(activation, theirs.as_raw_fd())?;
-        let gated = sys::spawn::namespaced(&plan, self.config.namespaces)
-            .map_err(|e| preflight::explain_spawn(Path::new("/"), &e))?;
-        drop(theirs);
-        let pid = gated.process.pid();
-        let started = idmap::apply::apply(pid, &maps, self.env, Path::new("/"))
-            .map_err(anyhow::Error::from)
-            .and_then(|()| gated.open().context("failed to start the child"));
-        let child = match started {
-            Ok(child) => child,
-            Err(e) => {
-                // The gate is closed now, which ends the child if nothing else has.
-                watch::kill_and_reap(&PidFd::open(pid)?);
-                return Err(e);
-            }
-        };
+        let child = self.make_child(maps, activation, theirs)?;
         let mut helper = None;
         match self.start_up(child, &channel, &mut helper) {
             Ok(running) => {
@@ -167,11 +167,29 @@ impl Parent<'_> {
         }
     }
 
-    fn maps(&self) -> anyhow::Result<Maps> {
-        let root = Path::new("/");
-        let user = env::user::lookup_uid(root, Uid::current().as_raw(), self.env)?;
-        let subids = idmap::source::lookup(self.config.subid_source, root, &user, self.env)?;
-        Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
+    /// The child in its namespaces, with its ids, executing; `channel` is its end of the handshake.
+    fn make_child(
+        &self,
+        maps: &Maps,
+        activation: &Activation,
+        channel: OwnedFd,
+    ) -> anyhow::Result<PidFd> {
+        let plan = self.child_plan(activation, channel.as_raw_fd())?;
+        let gated = sys::spawn::namespaced(&plan, self.config.namespaces)
+            .map_err(|e| preflight::explain_spawn(Path::new("/"), &e))?;
+        drop(channel);
+        let pid = gated.process.pid();
+        let interrupts = signals::interrupts()?;
+        let watched = [interrupts.as_fd(), gated.process.as_fd()];
+        idmap::apply::apply(pid, maps, self.env, Path::new("/"), &watched)
+            .map_err(|error| interruption(&interrupts).unwrap_or_else(|| error.into()))
+            .and_then(|()| gated.open().context("failed to start the child"))
+            .inspect_err(|_| {
+                // The gate is closed now, which ends the child if nothing else has.
+                if let Ok(child) = PidFd::open(pid) {
+                    watch::kill_and_reap(&child);
+                }
+            })
     }
 
     /// The child is this same program with the same arguments; what differs is its environment.
@@ -245,7 +263,7 @@ impl Parent<'_> {
         let backend = Rc::new(Backend::new(self.info(child), ports));
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
-        let api = UnixListener::bind(&socket)
+        let api = umask::private(|| UnixListener::bind(&socket))
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
         channel.send(&Message::Start, None)?;
         Ok((namespace, api, backend))

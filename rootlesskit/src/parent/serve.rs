@@ -47,7 +47,14 @@ pub(super) fn serve(
     signals: &SignalFd,
 ) -> anyhow::Result<WaitStatus> {
     let Running { child, helper, namespace, api, backend } = running;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            kill_and_reap(&child);
+            return Err(e).context("failed to start the event loop");
+        }
+    };
     let served: anyhow::Result<WaitStatus> = runtime.block_on(async {
         api.set_nonblocking(true)?;
         let api = UnixListener::from_std(api)?;
@@ -188,13 +195,14 @@ impl<'a> Supervised<'a> {
         match &mut self.state {
             State::None => std::future::pending().await,
             State::Serving(_, output) => {
-                let words = read_output(output).await;
-                if words.is_empty() {
+                let Some(words) = read_output(output).await else {
                     // It closed its output; its death, if that is what it was, comes as a signal.
-                    std::future::pending::<()>().await;
+                    return std::future::pending().await;
+                };
+                if !words.is_empty() {
+                    tracing::debug!("[{}] {words}", self.name());
+                    self.last_words = words;
                 }
-                tracing::debug!("[{}] {words}", self.name());
-                self.last_words = words;
             }
             State::Starting(starting, deadline) => {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -232,11 +240,6 @@ impl<'a> Supervised<'a> {
     fn start(&mut self) {
         match self.driver.start(&self.namespace) {
             Ok(Some(starting)) => {
-                // Polled by `step`; a blocking read would stop everything else.
-                let nonblock = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-                if let Err(e) = nix::fcntl::fcntl(&starting, nonblock) {
-                    tracing::debug!("{e}");
-                }
                 self.state = State::Starting(starting, Instant::now() + READY);
             }
             Ok(None) => self.state = State::None,
@@ -282,21 +285,20 @@ impl<'a> Supervised<'a> {
     }
 }
 
-/// A piece of output, on one line; empty at its end.
-async fn read_output(output: &mut pipe::Receiver) -> String {
+/// A piece of output, on one line, which is empty if that was white space; `None` at its end.
+async fn read_output(output: &mut pipe::Receiver) -> Option<String> {
     let mut buf = [0u8; 2048];
     loop {
-        if output.readable().await.is_err() {
-            return String::new();
-        }
+        output.readable().await.ok()?;
         match output.try_read(&mut buf) {
+            Ok(0) => return None,
             Ok(n) => {
                 let text = String::from_utf8_lossy(&buf[..n]);
                 let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-                return lines.collect::<Vec<_>>().join("; ");
+                return Some(lines.collect::<Vec<_>>().join("; "));
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return String::new(),
+            Err(_) => return None,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct StateDir {
     path: PathBuf,
     /// A shared lock on the directory itself keeps systemd-tmpfiles from cleaning it (tmpfiles.d(5)).
     _directory: Option<Flock<OwnedFd>>,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl StateDir {
@@ -58,7 +58,7 @@ impl StateDir {
                 }
                 None => temporary(env)?,
             };
-        let state = Self { _directory: lock_directory(&path), _lock: lock(&path)?, path };
+        let state = Self { _directory: lock_directory(&path), lock: lock(&path)?, path };
         state.remove_files();
         Ok(state)
     }
@@ -68,15 +68,26 @@ impl StateDir {
         &self.path
     }
 
-    /// Removes our files and the directory, which stays if it has others. The lock goes last.
+    /// Removes our files and the directory, which stays if it has others. The lock goes last. If the lock is
+    /// not ours, somebody has removed our directory, and what is there now belongs to another instance.
     pub(super) fn remove(self) {
+        let lock = self.path.join(LOCK);
+        let ours = self.lock.metadata().map(|m| (m.dev(), m.ino())).ok();
+        if fs::symlink_metadata(&lock).map(|m| (m.dev(), m.ino())).ok() != ours {
+            tracing::debug!("{} is no longer ours", self.path.display());
+            return;
+        }
         self.remove_files();
-        for result in [fs::remove_file(self.path.join(LOCK)), fs::remove_dir(&self.path)] {
-            if let Err(e) = result {
-                let expected = [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty];
-                if !expected.contains(&e.kind()) {
-                    tracing::warn!("failed to clean up {}: {e}", self.path.display());
-                }
+        if let Err(e) = fs::remove_file(&lock) {
+            tracing::warn!("failed to remove {}: {e}", lock.display());
+        }
+        if let Err(e) = fs::remove_dir(&self.path) {
+            // Whoever made it a symlink or a mount point, or forbids its removal, wants to keep it.
+            use io::ErrorKind as K;
+            let kept = [K::NotADirectory, K::ResourceBusy, K::PermissionDenied];
+            let expected = [K::NotFound, K::DirectoryNotEmpty];
+            if !expected.contains(&e.kind()) && !kept.contains(&e.kind()) {
+                tracing::warn!("failed to remove {}: {e}", self.path.display());
             }
         }
     }
@@ -94,8 +105,15 @@ impl StateDir {
 
 fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
     let base = env.nonempty(vars::TMPDIR).map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-    let base = std::path::absolute(base)?;
-    mkdtemp(&base.join("rootlesskitXXXXXX"))
+    let template = std::path::absolute(&base)?.join("rootlesskitXXXXXX");
+    let length = template.join(api::SOCKET_NAME).as_os_str().len();
+    if length > crate::config::MAX_SOCKET_PATH {
+        bail!(
+            "TMPDIR={} is too long for a socket in a state directory there\nhint: use a shorter one, or --state-dir",
+            base.display()
+        );
+    }
+    mkdtemp(&template)
         .with_context(|| format!("failed to make a state directory in {}", base.display()))
 }
 
@@ -228,6 +246,27 @@ mod tests {
         state.remove();
         assert!(!path.exists());
         open(&path).unwrap().remove();
+    }
+
+    #[test]
+    fn the_directory_of_a_successor_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let first = open(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        let second = open(&path).unwrap();
+        fs::write(path.join("child_pid"), "42").unwrap();
+        first.remove();
+        assert!(path.join("child_pid").exists() && path.join("lock").exists());
+        second.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_temporary_directory_that_is_too_deep_for_a_socket_is_refused() {
+        let env: Env = [(vars::TMPDIR, format!("/{}", "x".repeat(90)))].into_iter().collect();
+        let error = StateDir::open(None, &env).unwrap_err().to_string();
+        assert!(error.contains("TMPDIR=/xxx") && error.contains("hint:"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
 
 use super::Driver;
@@ -106,11 +109,19 @@ impl Slirp4netns {
     }
 }
 
+/// connect(2) to a helper that hangs waits for room in its queue, unless the socket has a time limit first.
+fn connect(path: &Path) -> nix::Result<UnixStream> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let limit = TimeVal::seconds(LIMIT.as_secs().cast_signed());
+    setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
+}
+
 fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
     let exchange = || -> anyhow::Result<Vec<u8>> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        let mut stream = connect(socket)?;
         stream.write_all(&serde_json::to_vec(request)?)?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = Vec::new();

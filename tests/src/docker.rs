@@ -1,0 +1,114 @@
+//! A rootless Docker in a box: start, a small image made on the spot, stop.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Running, TestBox, wait};
+
+/// Makes the image `bb` from the static busybox of the box. `/www/index.html` is a page to serve.
+const MAKE_IMAGE: &str = r#"set -e
+d=$(mktemp -d); mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root; cp /usr/bin/busybox $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
+for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox $d/bin/$a; done
+echo root:x:0:0::/root:/bin/sh > $d/etc/passwd; echo hello-from-container > $d/www/index.html
+tar -C $d -c . | docker import -c 'CMD ["/bin/sh"]' - bb:latest
+rm -rf $d"#;
+
+/// Paths that dockerd itself leaves after a clean stop, whoever started it.
+pub const LEFT_BY_DOCKERD: &[&str] = &[
+    "/run/user/1001/docker",
+    "/run/user/1001/runc",
+    "/home/tester/.docker",
+    "/home/tester/.config",
+];
+
+/// A started dockerd.
+#[derive(Debug)]
+pub struct Docker<'b> {
+    tb: &'b TestBox,
+    daemon: Running<'b>,
+}
+
+impl<'b> Docker<'b> {
+    /// Starts `dockerd-rootless.sh` as the user with some variables set, and waits until it answers.
+    ///
+    /// # Errors
+    /// It ended, or does not answer within 60 seconds; the message holds its log.
+    pub fn start(tb: &'b TestBox, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(tb, "dockerd-rootless.sh", env)
+    }
+
+    /// Like [`start`](Self::start) with another command.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(tb: &'b TestBox, command: &str, env: &[(&str, &str)]) -> Result<Self> {
+        let mut cmd = tb.user(&format!("exec {command}"));
+        for (name, value) in env {
+            cmd = cmd.env(name, value);
+        }
+        let mut daemon = cmd.spawn()?;
+        let up = wait::until_true("dockerd answers", Duration::from_secs(60), || {
+            if !daemon.alive()? {
+                bail!("dockerd ended");
+            }
+            Ok(tb.exists("/run/user/1001/docker.sock")
+                && tb.user("docker version").limit(20).run()?.code == 0)
+        });
+        if let Err(error) = up {
+            return Err(error.context(format!("its log:\n{}", tail(&daemon.printed()?))));
+        }
+        Ok(Self { tb, daemon })
+    }
+
+    /// The launcher's process.
+    #[must_use]
+    pub fn daemon(&self) -> &Running<'b> {
+        &self.daemon
+    }
+
+    /// What the daemon logged so far.
+    ///
+    /// # Errors
+    /// The capture cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.daemon.printed()
+    }
+
+    /// Runs `docker ARGS` as the user (a shell line) and gives what it printed.
+    ///
+    /// # Errors
+    /// A non-zero exit status; the message holds the daemon's log, too.
+    pub fn run(&self, args: &str) -> Result<String> {
+        let out = self.tb.user(&format!("docker {args}")).limit(120).ok();
+        out.map_err(|error| match self.log() {
+            Ok(log) => error.context(format!("daemon's log:\n{}", tail(&log))),
+            Err(other) => other,
+        })
+    }
+
+    /// Imports the image `bb`.
+    ///
+    /// # Errors
+    /// The import fails.
+    pub fn import(&self) -> Result<()> {
+        self.tb.user(MAKE_IMAGE).limit(120).ok().map(drop).context("importing an image")
+    }
+
+    /// Stops the daemon with SIGTERM, as a service manager does, and expects exit status 0.
+    ///
+    /// # Errors
+    /// It does not end within 30 seconds, or not well.
+    pub fn stop(self) -> Result<()> {
+        self.daemon.signal("TERM")?;
+        let output = self.daemon.wait(Duration::from_secs(30))?;
+        anyhow::ensure!(output.code == 0, "the daemon did not stop cleanly: {output}");
+        Ok(())
+    }
+}
+
+/// The last lines of a log: enough to see the reason.
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

@@ -1,0 +1,83 @@
+//! Which rootlesskit a box gets: the one of this repository or Debian's.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+
+/// The launcher that Debian's docker.io ships, unmodified from upstream apart from distribution patches.
+pub const UPSTREAM_LAUNCHER: &str = "/usr/share/docker.io/contrib/dockerd-rootless.sh";
+
+/// Variable that chooses what all boxes run: `ours` (default) or `theirs`.
+pub const UNDER_VARIABLE: &str = "UNDER";
+
+/// What is under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Under {
+    /// The binaries of this repository, in place of Debian's.
+    Ours,
+    /// Debian's rootlesskit, rootlessctl, rootlesskit-docker-proxy and launcher.
+    Theirs,
+}
+
+impl Under {
+    /// What [`UNDER_VARIABLE`] asks for.
+    #[must_use]
+    pub fn from_env() -> Self {
+        match std::env::var(UNDER_VARIABLE) {
+            Ok(value) if value == "theirs" => Self::Theirs,
+            _ => Self::Ours,
+        }
+    }
+}
+
+/// Our binaries and where a package would put them.
+const BINARIES: [&str; 4] =
+    ["rootlesskit", "rootlessctl", "rootlesskit-docker-proxy", "dockerd-rootless"];
+
+/// Puts the fixture program and, for [`Under::Ours`], our binaries into the tree `root`.
+pub(crate) fn install(root: &Path, under: Under) -> Result<()> {
+    copy(&paths::fixture()?, &root.join("usr/local/bin/fixture"))?;
+    if under == Under::Theirs {
+        return Ok(());
+    }
+    let bin = root.join("usr/bin");
+    for name in BINARIES {
+        copy(&paths::binary(name)?, &bin.join(name))?;
+    }
+    let launcher = bin.join("dockerd-rootless.sh");
+    fs::remove_file(&launcher).ok();
+    symlink("dockerd-rootless", &launcher)
+        .with_context(|| format!("linking {}", launcher.display()))
+}
+
+/// Replaces pasta in the tree `root` by that of the tree `from`, which brings the C library it was linked with.
+pub(crate) fn pasta(from: &Path, root: &Path) -> Result<()> {
+    let own = root.join("opt/pasta");
+    fs::create_dir_all(&own)?;
+    let libraries = "usr/lib/x86_64-linux-gnu";
+    for file in [
+        "usr/bin/pasta",
+        &format!("{libraries}/libc.so.6"),
+        &format!("{libraries}/ld-linux-x86-64.so.2"),
+    ] {
+        let name = Path::new(file).file_name().context("a file name")?;
+        copy(&from.join(file), &own.join(name))?;
+    }
+    let wrapper = "#!/bin/sh\nexec /opt/pasta/ld-linux-x86-64.so.2 --argv0 pasta --library-path /opt/pasta /opt/pasta/pasta \"$@\"\n";
+    let path = root.join("usr/local/bin/pasta");
+    fs::write(&path, wrapper)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    // A new file: the old one may be a package's, hard-linked or running.
+    fs::remove_file(to).ok();
+    fs::copy(from, to)
+        .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}

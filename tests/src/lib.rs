@@ -1,0 +1,58 @@
+//! The harness: disposable Linux hosts ("boxes") in which the scenarios of `tests/tests/` run.
+//!
+//! # Theory of operation
+//!
+//! A box is a set of namespaces (mount, pid, net, uts, ipc, cgroup) over a Debian root file system that was made once
+//! and cached ([`Rootfs`]). Everything that is written in it lands in a tmpfs that only the box sees, all its processes
+//! are in one cgroup, and its network is a private one with a second machine, the *peer*, at the other end of a veth.
+//! So a box starts in well under a second, several run next to each other with the same ports, and its end is one write
+//! to `cgroup.kill`, also when the test panicked. If the whole test process is killed, the box follows (PDEATHSIG).
+//!
+//! ```text
+//!   box, netns "host"                                 netns "peer"
+//!   127.0.0.1:7001 fixture http "loopback"            10.77.0.2, fd77::2
+//!   10.77.0.1, fd77::1  <------- veth -------------->  :53 DNS, :7000 fixture http "peer", default gateway
+//!   user `tester`, uid 1001, subids, /run/user/1001
+//! ```
+//!
+//! The host's `unshare`, `nsenter`, `setpriv` (util-linux) and one shell script ([`boxes`]) do the privileged steps: the
+//! harness needs root but no unsafe code.
+//!
+//! # A test
+//!
+//! ```no_run
+//! use tests::{Result, Suite, TestBox};
+//!
+//! fn f001_the_target_is_root_in_its_own_user_namespace() -> Result<()> {
+//!     let b = TestBox::boot(Suite::Sid)?;
+//!     let out = b.user("rootlesskit --net=none id -u").ok()?;
+//!     assert_eq!(out, "0\n");
+//!     b.assert_clean(&[])
+//! }
+//! ```
+//!
+//! Names of tests start with the rows of the feature list they cover (`f001_f040_…`). Nothing sleeps for a fixed time:
+//! [`wait::until`] waits for a condition and says what it waited for. The variable `UNDER=theirs` runs the same suite
+//! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product.
+
+pub mod boxes;
+mod cgroup;
+mod clean;
+pub mod docker;
+pub mod exec;
+pub mod install;
+pub mod needs;
+pub mod paths;
+pub mod procs;
+pub mod rootfs;
+pub mod wait;
+
+pub use boxes::{Builder, TestBox};
+pub use exec::{As, Cmd, Output, Running};
+pub use install::{UPSTREAM_LAUNCHER, Under};
+pub use rootfs::{Rootfs, Suite};
+
+/// Results of harness calls and of tests.
+pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
+
+pub use anyhow::{Context, Error, bail, ensure};

@@ -1,0 +1,203 @@
+//! Root file systems of the boxes: made once per package list with `mmdebstrap`, then only read.
+//!
+//! A finished tree lies at `<cache>/<suite>-<hash of the recipe>` and appears there by rename, so one that exists is
+//! complete. A lock file per tree keeps two test processes from making the same one twice.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::paths;
+
+/// A Debian release, and with it a generation of Docker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Debian 12: Docker 20.10.24, rootlesskit 1.1.0, slirp4netns 1.2.0, a passt too old for rootlesskit.
+    Bookworm,
+    /// Debian 13: Docker 26.1.5, rootlesskit 2.0.2, slirp4netns 1.2.1.
+    Trixie,
+    /// Debian unstable: Docker 28.5, rootlesskit 2.0.2, slirp4netns 1.3.3.
+    Sid,
+}
+
+impl Suite {
+    /// All suites the scenarios use.
+    pub const ALL: [Self; 3] = [Self::Sid, Self::Trixie, Self::Bookworm];
+
+    /// Debian's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+
+    /// The suite of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|suite| suite.name() == name)
+    }
+
+    fn packages(self) -> String {
+        let own = match self {
+            Self::Bookworm => "",
+            Self::Trixie => "docker-cli",
+            Self::Sid => "docker-cli docker-buildx",
+        };
+        PACKAGES.split_whitespace().chain(own.split_whitespace()).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Packages of every root file system. Docker's client is a package of its own since trixie.
+const PACKAGES: &str = "
+    docker.io rootlesskit slirp4netns passt uidmap fuse-overlayfs
+    iptables nftables iproute2 iputils-ping bind9-dnsutils curl netcat-openbsd socat iperf3
+    procps kmod strace jq less openssl ca-certificates libcap2-bin busybox-static python3-minimal
+    systemd systemd-sysv dbus dbus-user-session libpam-systemd";
+
+/// The account the scenarios use. `useradd` itself adds the first free range to `/etc/subuid` and `/etc/subgid`.
+const ACCOUNT: &str = r#"chroot "$1" useradd --create-home --uid 1001 --shell /bin/bash tester"#;
+
+/// Small files that differ from what the packages bring.
+const SETTINGS: &str = r#"set -e; cd "$1"
+    echo 127.0.0.1 localhost testbox > etc/hosts; echo ::1 localhost >> etc/hosts
+    echo testbox > etc/hostname
+    rm -f etc/resolv.conf; echo nameserver 10.77.0.2 > etc/resolv.conf
+    ln -sf /usr/share/docker.io/contrib/dockerd-rootless.sh usr/bin/dockerd-rootless.sh"#;
+
+/// The options that matter for the result; part of the hash.
+const OPTIONS: [&str; 9] = [
+    "--mode=root",
+    "--variant=minbase",
+    "--skip=check/qemu",
+    "--aptopt=Acquire::Languages \"none\"",
+    // Mirrors that are snapshots serve Release files whose validity has passed.
+    "--aptopt=Acquire::Check-Valid-Until \"false\"",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+];
+
+/// A root file system in the cache.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    path: PathBuf,
+}
+
+impl Rootfs {
+    /// The tree of `suite`, made now if the cache does not hold it (one to three minutes, needs a Debian mirror).
+    ///
+    /// # Errors
+    /// `mmdebstrap` is missing or failed; the message holds the end of its output.
+    pub fn get(suite: Suite) -> Result<Self> {
+        let cache = paths::cache()?;
+        let path = cache.join(format!("{}-{:016x}", suite.name(), recipe_hash(suite)));
+        if path.is_dir() {
+            return Ok(Self { path });
+        }
+        fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+        let lock = fs::File::create(path.with_extension("lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        if !path.is_dir() {
+            make(suite, &path)?;
+        }
+        Ok(Self { path })
+    }
+
+    /// Where it lies. Never write there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn recipe_hash(suite: Suite) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (OPTIONS, suite.packages(), ACCOUNT, SETTINGS).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn make(suite: Suite, path: &Path) -> Result<()> {
+    let started = Instant::now();
+    let mirror = mirror()?;
+    let part = path.with_extension("part");
+    remove_tree(&part)?;
+    eprintln!("test host {}: making {} (about 500 MB, once)", suite.name(), path.display());
+    let mut command = Command::new("mmdebstrap");
+    command.args(OPTIONS).args(apt_proxies()?);
+    command.arg(format!("--include={}", suite.packages()));
+    command.arg(format!("--customize-hook={ACCOUNT}")).arg(format!("--customize-hook={SETTINGS}"));
+    command.arg(suite.name()).arg(&part).arg(mirror);
+    let output =
+        command.output().context("running mmdebstrap\nhint: apt-get install mmdebstrap")?;
+    if !output.status.success() {
+        remove_tree(&part)?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let end =
+            text.lines().rev().take(15).fold(String::new(), |rest, line| format!("{line}\n{rest}"));
+        anyhow::bail!("mmdebstrap {}: {}\n{end}", suite.name(), output.status);
+    }
+    fs::rename(&part, path)?;
+    eprintln!("test host {}: ready after {:.0?}", suite.name(), started.elapsed());
+    Ok(())
+}
+
+/// Removes a half-made tree with rm(1), which does not leave the file system it starts on.
+fn remove_tree(path: &Path) -> Result<()> {
+    let status = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(path).status()?;
+    ensure!(status.success(), "rm -rf {}: {status}", path.display());
+    Ok(())
+}
+
+/// The mirror this machine's own apt uses for the main archive; security and update archives have other suites.
+fn mirror() -> Result<String> {
+    let format = "$(SITE)";
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", format, "Created-By: Packages", "Component: main"])
+        .output()
+        .context("running apt-get indextargets")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .find(|site| site.starts_with("http") && !site.contains("security"))
+        .map(|site| site.trim_end_matches('/').to_owned())
+        .context("apt has no source over http\nhint: add a Debian mirror to /etc/apt/sources.list and run apt-get update")
+}
+
+/// The proxy settings of this machine's apt, which `mmdebstrap` by itself does not read.
+fn apt_proxies() -> Result<Vec<String>> {
+    let output = Command::new("apt-config").arg("dump").output().context("running apt-config")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut options = Vec::new();
+    for line in
+        text.lines().filter(|line| line.starts_with("Acquire::http") && line.contains("Proxy"))
+    {
+        let mut option = String::new();
+        let _ = write!(option, "--aptopt={}", line.trim_end_matches(';'));
+        options.push(option);
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_recipes_of_suites_differ() {
+        for suite in Suite::ALL {
+            assert_eq!(Suite::from_name(suite.name()), Some(suite));
+        }
+        assert_eq!(Suite::from_name("potato"), None);
+        assert_ne!(recipe_hash(Suite::Sid), recipe_hash(Suite::Bookworm));
+        assert_ne!(recipe_hash(Suite::Trixie), recipe_hash(Suite::Bookworm));
+    }
+}

@@ -1,0 +1,54 @@
+//! Tasks of this repository, one file a verb: `cargo xtask VERB`.
+
+mod bench;
+mod demo;
+mod host;
+mod stage;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  demo                        start rootless Docker as an ordinary user, run a container with a published
+                              port and a way out, show what answered, leave nothing behind
+  bench [OPTIONS]             compare our rootlesskit with an installed RootlessKit in one interleaved run (root)
+      --quick                 about two minutes instead of ten
+      --only PART             start, tcp, conn, keepalive, udp or memory; may be repeated
+      --rounds N              samples per figure
+      --pin                   forwarders and load on separate processors
+      --theirs PATH           the RootlessKit to compare with (default: installed, or a test host's)
+      --ours PATH             our binary (default: built)
+      --user NAME             an existing account (default: a throw-away one)
+      --markdown              print the table as Markdown
+      --json FILE             write every sample to FILE
+  test [FILTER] [--no-boxes]  build everything and run every test, those in test hosts included (root, Debian 12)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        ["bench", "--inner", rest @ ..] => bench::inner(rest),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["demo"] => demo::run(),
+        ["demo", "--inner", rest @ ..] => demo::inner(rest),
+        ["test", rest @ ..] => test::run(rest),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprint!("error: unknown arguments {args:?}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

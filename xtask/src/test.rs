@@ -1,0 +1,171 @@
+//! `cargo xtask test`: unit, property and integration tests of every crate, then the scenarios in test hosts.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::host::{self, Need};
+use crate::stage::Stages;
+
+/// What the test hosts are made and entered with.
+const NEEDS: &[Need] = &[
+    ("mmdebstrap", "mmdebstrap"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("ip", "iproute2"),
+    ("newuidmap", "uidmap"),
+];
+
+/// What the tests said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// The counts in a line of the test runner such as
+    /// `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
+    fn parse(line: &str) -> Option<Self> {
+        let rest = line.trim_start().strip_prefix("test result: ")?;
+        let number = |word: &str| -> Option<usize> {
+            let (before, _) = rest.split_once(&format!(" {word}"))?;
+            before.rsplit(' ').next()?.parse().ok()
+        };
+        Some(Self {
+            passed: number("passed")?,
+            failed: number("failed")?,
+            skipped: number("ignored")?,
+        })
+    }
+}
+
+pub(crate) fn run(args: &[&str]) -> Result<()> {
+    let boxes = !args.contains(&"--no-boxes");
+    let filter: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--no-boxes").collect();
+    ensure!(
+        filter.len() <= 1 && !filter.iter().any(|arg| arg.starts_with('-')),
+        "unknown arguments {args:?}\nhint: cargo xtask test [FILTER] [--no-boxes]"
+    );
+    let mut stages = Stages::default();
+    if boxes {
+        ensure_machine()?;
+        stages.run("prerequisites", || host::ensure_programs(NEEDS))?;
+    }
+    let total = stages_of(&mut stages, &filter, boxes);
+    stages.print();
+    let total = total?;
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    let may_skip = std::env::var("SKIP_UNMET").is_ok_and(|value| value == "1");
+    ensure!(total.failed == 0, "{} tests failed", total.failed);
+    ensure!(total.skipped == 0 || may_skip, "{} tests were skipped unexpectedly", total.skipped);
+    ensure!(total.passed > 0, "no test ran\nhint: does the filter {filter:?} name one?");
+    Ok(())
+}
+
+fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts> {
+    let mut total = Counts::default();
+    if boxes {
+        stages.run("build the harness", || {
+            host::visibly(
+                host::cargo().current_dir(host::workspace()?).args(["build", "-p", "tests"]),
+            )
+        })?;
+        // The root file systems come from the network while the processors are busy with the release build.
+        let mut maker = Command::new(host::target()?.join("debug/testhosts"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("starting the maker of test hosts")?;
+        let built = stages.run("release build", host::build_release);
+        let made = stages.run("test hosts", || Ok(maker.wait()?))?;
+        built?;
+        ensure!(made.success(), "making the test hosts failed: {made}");
+    }
+    let unit = ["--workspace", "--exclude", "tests"];
+    total.add(stages.run("tests of the crates", || cargo_test(&unit, filter, &[]))?);
+    if boxes {
+        let scenarios = ["--package", "tests"];
+        total.add(stages.run("scenarios in test hosts", || {
+            cargo_test(&scenarios, filter, &["--test-threads=2"])
+        })?);
+    }
+    Ok(total)
+}
+
+/// Runs `cargo test`, shows its output as it comes, and counts.
+fn cargo_test(packages: &[&str], filter: &[&str], options: &[&str]) -> Result<Counts> {
+    let skips = tempfile::NamedTempFile::new()?;
+    let mut child = host::cargo()
+        .current_dir(host::workspace()?)
+        .args(["test", "--no-fail-fast"])
+        .args(packages)
+        .arg("--")
+        .args(options)
+        .args(filter)
+        .env("SKIP_FILE", skips.path())
+        // A failed scenario says what it waited for; backtraces of the harness bury that.
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting cargo test")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(found) = Counts::parse(&line) {
+            counts.add(found);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && counts.failed == 0 {
+        bail!("cargo test: {status}, and no test reported a failure (does it compile?)");
+    }
+    let skipped = std::fs::read_to_string(skips.path())?;
+    for line in skipped.lines() {
+        println!("skipped: {line}");
+        // The test runner knows no "skipped at run time": it counted these as passed.
+        counts.passed -= 1;
+        counts.skipped += 1;
+    }
+    Ok(counts)
+}
+
+/// The scenarios need a Debian machine and root on it.
+fn ensure_machine() -> Result<()> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    ensure!(
+        release
+            .lines()
+            .any(|line| line == "ID=debian"
+                || line.starts_with("ID_LIKE=") && line.contains("debian")),
+        "the scenarios need Debian 12 or a relative of it\nhint: `cargo xtask test --no-boxes` runs everything else"
+    );
+    ensure!(
+        host::euid()? == 0,
+        "the scenarios boot disposable hosts out of namespaces, which needs root\n\
+         hint: run it as root (sudo --preserve-env=PATH cargo xtask test), or `cargo xtask test --no-boxes`"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_the_runners_line() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.01s";
+        assert_eq!(Counts::parse(line), Some(Counts { passed: 12, failed: 3, skipped: 1 }));
+        assert_eq!(Counts::parse("test f001 ... ok"), None);
+    }
+}
