@@ -21,7 +21,7 @@ const MAX_MTU: i64 = 65521;
 const DEFAULT_MTU: u32 = 65520;
 
 /// Port drivers that `--port-driver` accepts in this build.
-const PORT_DRIVERS: &str = "none, implicit, builtin, slirp4netns";
+const PORT_DRIVERS: &str = "none, implicit, builtin, slirp4netns, pesto";
 
 /// Which port driver, and what it publishes at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) enum Ports {
     Builtin { publish: Vec<PortSpec>, source_address: SourceAddress },
     /// `slirp4netns`; `child` is where ports lead that name no address.
     Slirp4netns { publish: Vec<PortSpec>, child: Ipv4Addr },
+    /// `pesto`; `child` is the only address that ports can lead to.
+    Pesto { publish: Vec<PortSpec>, binary: PathBuf, child: Ipv4Addr, ipv6: bool },
 }
 
 /// Everything the parent needs to know.
@@ -62,7 +64,7 @@ impl Config {
         child_flags(cli)?;
         let state_dir = state_dir(cli)?;
         let driver = driver(cli, env)?;
-        let ports = ports(cli)?;
+        let ports = ports(cli, env)?;
         let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
         let optional = [
             (cli.pidns, CloneFlags::CLONE_NEWPID),
@@ -219,9 +221,9 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             tracing::warn!(
                 "\"pasta\" network driver is experimental. Needs pasta 2023_06_25 or later, 2023_12_04 or later is recommended"
             );
-            if !matches!(cli.port_driver.as_str(), "none" | "implicit") {
+            if !matches!(cli.port_driver.as_str(), "none" | "implicit" | "pesto") {
                 bail!(
-                    "network \"pasta\" requires port driver \"none\" or \"implicit\", got {:?}",
+                    "network \"pasta\" requires port driver \"none\", \"implicit\" or \"pesto\", got {:?}",
                     cli.port_driver
                 );
             }
@@ -261,13 +263,13 @@ fn settings(
         mtu: u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(DEFAULT_MTU),
         ipv6: cli.ipv6,
         disable_host_loopback: cli.disable_host_loopback,
-        api_socket: cli.port_driver == "slirp4netns",
+        api_socket: matches!(cli.port_driver.as_str(), "slirp4netns" | "pesto"),
         detach_netns: cli.detach_netns,
         binary: found,
     })
 }
 
-fn ports(cli: &Cli) -> anyhow::Result<Ports> {
+fn ports(cli: &Cli, env: &Env) -> anyhow::Result<Ports> {
     let publish = cli
         .publish
         .iter()
@@ -305,16 +307,31 @@ fn ports(cli: &Cli) -> anyhow::Result<Ports> {
         "slirp4netns" if cli.net != "slirp4netns" => {
             bail!("port driver \"slirp4netns\" requires --net=slirp4netns, got --net={}", cli.net)
         }
-        "slirp4netns" => {
-            let cidr = if cli.cidr.is_empty() { Cidr::DEFAULT } else { cli.cidr.parse()? };
-            Ok(Ports::Slirp4netns { publish, child: cidr.child() })
+        "slirp4netns" => Ok(Ports::Slirp4netns { publish, child: child_address(cli)? }),
+        "pesto" if cli.net != "pasta" => {
+            bail!("port driver \"pesto\" requires --net=pasta, got --net={}", cli.net)
         }
-        known @ ("gvisor-tap-vsock" | "pesto") => {
-            bail!("port driver {known} is not in this build\nhint: use one of {PORT_DRIVERS}")
+        "pesto" => {
+            let name = &cli.pesto_binary;
+            let binary = env.find_program(name).with_context(|| {
+                format!("{name} was not found in $PATH, but --port-driver=pesto needs it\nhint: install passt 2026_05_07 or later")
+            })?;
+            Ok(Ports::Pesto { publish, binary, child: child_address(cli)?, ipv6: cli.ipv6 })
         }
-        "pasta" => bail!("unknown port driver: pasta (did you mean implicit?)"),
+        "gvisor-tap-vsock" => {
+            bail!(
+                "port driver gvisor-tap-vsock is not in this build\nhint: use one of {PORT_DRIVERS}"
+            )
+        }
+        "pasta" => bail!("unknown port driver: pasta (did you mean implicit or pesto?)"),
         other => bail!("unknown port driver: {other} (must be one of {PORT_DRIVERS})"),
     }
+}
+
+/// The address of the child in the driver's network.
+fn child_address(cli: &Cli) -> anyhow::Result<Ipv4Addr> {
+    let cidr = if cli.cidr.is_empty() { Cidr::DEFAULT } else { cli.cidr.parse()? };
+    Ok(cidr.child())
 }
 
 fn source_address(cli: &Cli) -> anyhow::Result<SourceAddress> {

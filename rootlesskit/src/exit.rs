@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io::Write;
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 
 /// An error that carries the exit status to leave with; any other error means 1.
 #[derive(Debug)]
@@ -15,24 +15,18 @@ pub(crate) struct Exited {
     /// What ended, for the message: `child` or `command [sh -c …]`.
     pub(crate) what: String,
     /// How it ended.
-    pub(crate) how: WaitStatus,
+    pub(crate) how: ExitStatus,
 }
 
 impl Exited {
     /// `Ok` for success, otherwise the error to leave with.
-    pub(crate) fn check(what: impl Into<String>, how: WaitStatus) -> anyhow::Result<()> {
-        match how {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            _ => Err(Self { what: what.into(), how }.into()),
-        }
+    pub(crate) fn check(what: impl Into<String>, how: ExitStatus) -> anyhow::Result<()> {
+        if how.success() { Ok(()) } else { Err(Self { what: what.into(), how }.into()) }
     }
 
     /// The status itself; 255 after a signal, which RootlessKit's own tests rely on.
     fn code(&self) -> u8 {
-        match self.how {
-            WaitStatus::Exited(_, code) => u8::try_from(code).unwrap_or(u8::MAX),
-            _ => u8::MAX,
-        }
+        self.how.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
     }
 }
 
@@ -45,22 +39,21 @@ impl fmt::Display for Exited {
 }
 
 /// A wait status in the words that Go prints; scripts grep for `user defined signal 1`.
-pub(crate) struct Words(pub(crate) WaitStatus);
+pub(crate) struct Words(pub(crate) ExitStatus);
 
 impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            WaitStatus::Exited(_, code) => write!(f, "exit status {code}"),
-            WaitStatus::Signaled(_, signal, dumped) => {
-                let core = if dumped { " (core dumped)" } else { "" };
-                write!(f, "signal: {}{core}", signal_words(signal))
-            }
-            other => write!(f, "{other:?}"),
-        }
+        let Some(signal) = self.0.signal() else {
+            return write!(f, "exit status {}", self.0.code().unwrap_or_default());
+        };
+        let core = if self.0.core_dumped() { " (core dumped)" } else { "" };
+        write!(f, "signal: {}{core}", signal_words(signal))
     }
 }
 
-fn signal_words(signal: Signal) -> String {
+fn signal_words(number: i32) -> String {
+    // Real-time signals have no name.
+    let Ok(signal) = Signal::try_from(number) else { return format!("signal {number}") };
     let words = match signal {
         Signal::SIGHUP => "hangup",
         Signal::SIGINT => "interrupt",
@@ -77,7 +70,7 @@ fn signal_words(signal: Signal) -> String {
         Signal::SIGPIPE => "broken pipe",
         Signal::SIGALRM => "alarm clock",
         Signal::SIGTERM => "terminated",
-        other => return format!("signal {}", other as i32),
+        _ => return format!("signal {number}"),
     };
     words.to_owned()
 }
@@ -146,7 +139,6 @@ pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::unistd::Pid;
 
     #[test]
     fn hints_come_last_and_once() {
@@ -168,12 +160,15 @@ mod tests {
 
     #[test]
     fn words_are_those_of_go() {
-        let pid = Pid::from_raw(1);
-        let text = |how| Exited { what: "child".into(), how }.to_string();
-        assert_eq!(text(WaitStatus::Exited(pid, 42)), "child exited: exit status 42");
-        let usr1 = WaitStatus::Signaled(pid, Signal::SIGUSR1, false);
-        assert_eq!(text(usr1), "child exited: signal: user defined signal 1");
-        assert_eq!(Exited { what: String::new(), how: usr1 }.code(), 255);
-        assert!(Exited::check("x", WaitStatus::Exited(pid, 0)).is_ok());
+        let text =
+            |raw| Exited { what: "child".into(), how: ExitStatus::from_raw(raw) }.to_string();
+        assert_eq!(text(42 << 8), "child exited: exit status 42");
+        assert_eq!(text(Signal::SIGUSR1 as i32), "child exited: signal: user defined signal 1");
+        assert_eq!(text(11 | 0x80), "child exited: signal: segmentation fault (core dumped)");
+        assert_eq!(text(37), "child exited: signal: signal 37");
+        for (raw, code) in [(37, 255), (15, 255), (42 << 8, 42), (255 << 8, 255)] {
+            assert_eq!(Exited { what: String::new(), how: ExitStatus::from_raw(raw) }.code(), code);
+        }
+        assert!(Exited::check("x", ExitStatus::from_raw(0)).is_ok());
     }
 }

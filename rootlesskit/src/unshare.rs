@@ -1,12 +1,10 @@
 //! The role `unshare`, chosen by `argv[0]`: `unshare -n COMMAND…` runs a command in a new network
 //! namespace. RootlessKit brings its own because some distributions confine `/usr/bin/unshare`.
 
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
 
 use crate::exit::Exited;
 
@@ -21,11 +19,5 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .args(args)
         .status()
         .with_context(|| format!("failed to run {}", program.display()))?;
-    Exited::check(format!("command [{}]", program.display()), wait_status(status))
-}
-
-fn wait_status(status: ExitStatus) -> WaitStatus {
-    use std::os::unix::process::ExitStatusExt as _;
-    let pid = Pid::from_raw(1);
-    WaitStatus::from_raw(pid, status.into_raw()).unwrap_or(WaitStatus::Exited(pid, 1))
+    Exited::check(format!("command [{}]", program.display()), status)
 }

@@ -271,3 +271,35 @@ fn f050_ports_of_slirp4netns_answer_on_version_4_only() -> Result<()> {
     stop(kit)?;
     b.assert_clean(&[])
 }
+
+#[test]
+fn ports_of_pesto_are_those_that_were_asked_for_and_survive_pastas_death() -> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let flags = "--net=pasta --ipv6 --disable-host-loopback --port-driver=pesto -p 127.0.0.1:8080:80/tcp -p [::1]:8081:80/tcp6";
+    let kit = start(&b, flags, "fixture http [::]:80 page")?;
+    for url in ["127.0.0.1:8080", "[::1]:8081"] {
+        wait::until_true(
+            url,
+            FIVE,
+            || Ok(get(&b, url).is_ok_and(|p| p.starts_with("page from "))),
+        )?;
+    }
+    for url in ["10.77.0.1:8080", "127.0.0.1:8081", "127.0.0.1:80"] {
+        b.user(&format!("curl -sS -m5 'http://{url}/'")).fails_with(7)?;
+    }
+    let ctl = |args: &str| b.user(&format!("rootlessctl --socket /tmp/s/api.sock {args}"));
+    assert_eq!(ctl("add-ports 0.0.0.0:8082:80/tcp").ok()?, "3\n");
+    assert_eq!(b.peer("curl -sS -m5 http://10.77.0.1:8082/").ok()?, "page from 10.77.0.2\n");
+    let text = ctl("add-ports 0.0.0.0:8083:127.0.0.1:80/tcp").fails_with(1)?;
+    ensure!(text.contains("10.0.2.100 only"), "{text}");
+    ctl("remove-ports 1").ok()?;
+    b.user("curl -sS -m5 http://127.0.0.1:8080/").fails_with(7)?;
+
+    let pasta = b.user_processes().into_iter().find(|p| p.program().starts_with("pasta"));
+    b.signal(pasta.map_or(0, |p| p.pid), "KILL")?;
+    wait::until_true("ports are published again", FIVE, || {
+        Ok(get(&b, "[::1]:8081").is_ok_and(|p| p.starts_with("page from ")))
+    })?;
+    stop(kit)?;
+    b.assert_clean(&[])
+}

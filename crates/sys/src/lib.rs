@@ -14,6 +14,7 @@ pub mod readable;
 pub mod rlimit;
 pub mod spawn;
 pub mod tap;
+pub mod wait;
 pub mod xattr;
 
 use std::io;

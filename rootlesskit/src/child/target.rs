@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::process::ExitStatus;
 
 use anyhow::{Context as _, bail};
 use env::{Env, vars};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use sys::spawn::Plan;
 
@@ -117,19 +117,13 @@ fn for_target(info: &siginfo, own_group: bool) -> Option<i32> {
 }
 
 /// Collects everybody who has ended: as pid 1 we inherit orphans. The target's end is the result.
-fn reap(target: Pid) -> anyhow::Result<Option<WaitStatus>> {
-    loop {
-        match waitpid(Option::None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(how @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) => {
-                if pid == target {
-                    return Ok(Some(how));
-                }
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(Option::None),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e).context("failed to wait for the target"),
+fn reap(target: Pid) -> anyhow::Result<Option<ExitStatus>> {
+    while let Some((pid, how)) = sys::wait::any().context("failed to wait for the target")? {
+        if pid == target {
+            return Ok(Some(how));
         }
     }
+    Ok(Option::None)
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ mod tests {
 
     fn reap(helper: &Helper) {
         assert!(helper.process.wait_ended(Duration::from_secs(10)).unwrap());
-        nix::sys::wait::waitpid(helper.process.pid(), None).unwrap();
+        sys::wait::one(helper.process.pid()).unwrap();
     }
 
     #[test]

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 pub(crate) use cidr::Cidr;
 pub(crate) use helper::{Helper, Starting};
 pub(crate) use none::{Host, None};
-pub(crate) use pasta::{Pasta, READY_FIFO as PASTA_FIFO};
+pub(crate) use pasta::{CONTROL_SOCKET as PASTA_SOCKET, Pasta, READY_FIFO as PASTA_FIFO};
 pub(crate) use slirp4netns::{API_SOCKET, Slirp4netns, Switch};
 
 use crate::handshake::NetworkPlan;
@@ -76,7 +76,7 @@ pub(crate) struct Settings {
     pub(crate) mtu: u32,
     pub(crate) ipv6: bool,
     pub(crate) disable_host_loopback: bool,
-    /// Whether slirp4netns is to offer its API for publishing ports.
+    /// Whether the helper is to open its control socket, for publishing ports.
     pub(crate) api_socket: bool,
     pub(crate) detach_netns: bool,
     /// The helper program, absolute.
@@ -100,6 +100,18 @@ impl Settings {
             ipv6: self.ipv6,
         }
     }
+}
+
+/// The path for a control socket of a helper, cleared of what a predecessor that died has left: helpers do not
+/// replace it.
+fn fresh_socket(state_dir: &Path, name: &str) -> PathBuf {
+    let path = state_dir.join(name);
+    if let Err(e) = std::fs::remove_file(&path)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::debug!("failed to remove {}: {e}", path.display());
+    }
+    path
 }
 
 /// What a program answered to a question about itself, such as `--help`.

@@ -13,11 +13,14 @@ use anyhow::{Context as _, bail};
 use env::Env;
 use nix::sys::stat::Mode;
 
-use super::{Driver, Namespace, Settings, Starting, ask, ns_file, path_text};
+use super::{Driver, Namespace, Settings, Starting, ask, fresh_socket, ns_file, path_text};
 use crate::handshake::NetworkPlan;
 
 /// The FIFO that pasta writes its pid to.
 pub(crate) const READY_FIFO: &str = ".pasta-ready.pipe";
+
+/// The socket in the state directory over which pesto(1) configures it.
+pub(crate) const CONTROL_SOCKET: &str = ".pasta.sock";
 
 /// The driver.
 #[derive(Debug)]
@@ -53,6 +56,9 @@ impl Pasta {
         if s.disable_host_loopback {
             // By default pasta also forwards what listens on the host's loopback into the namespace's.
             cmd.args(["--no-map-gw", "--tcp-ns=none", "--udp-ns=none"]);
+        }
+        if s.api_socket {
+            cmd.args(["--conf-path", path_text(&fresh_socket(&ns.state_dir, CONTROL_SOCKET))?]);
         }
         if !s.ipv6 {
             cmd.arg("--ipv4-only");

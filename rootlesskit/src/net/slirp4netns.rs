@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::bail;
 use env::Env;
 
-use super::{Driver, Namespace, SLIRP6, Settings, Starting, ask, ns_file, path_text};
+use super::{Driver, Namespace, SLIRP6, Settings, Starting, ask, fresh_socket, ns_file, path_text};
 use crate::handshake::{NetworkPlan, Tap};
 
 /// slirp4netns' API socket in the state directory.
@@ -150,13 +150,7 @@ impl Slirp4netns {
         ];
         cmd.args(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
         if s.api_socket {
-            let socket = ns.state_dir.join(API_SOCKET);
-            // Left by a predecessor that died; slirp4netns does not replace it.
-            if let Err(e) = std::fs::remove_file(&socket)
-                && e.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::debug!("failed to remove {}: {e}", socket.display());
-            }
+            let socket = fresh_socket(&ns.state_dir, API_SOCKET);
             cmd.args(["--api-socket", path_text(&socket)?]);
         }
         if s.cidr_given {

@@ -271,7 +271,9 @@ impl Parent<'_> {
 
     fn setup(&self) -> Message {
         let (socket_factory, source_address) = match self.config.ports {
-            Ports::Unmanaged | Ports::Slirp4netns { .. } => (false, SourceAddress::Off),
+            Ports::Unmanaged | Ports::Slirp4netns { .. } | Ports::Pesto { .. } => {
+                (false, SourceAddress::Off)
+            }
             Ports::Builtin { source_address, .. } => (true, source_address),
         };
         Message::Setup { network: self.config.driver.plan(), socket_factory, source_address }
@@ -293,6 +295,12 @@ impl Parent<'_> {
             Ports::Slirp4netns { publish, child } => {
                 let socket = self.state.path().join(net::API_SOCKET);
                 (Box::new(port::Slirp4netns::new(socket, *child)), publish)
+            }
+            Ports::Pesto { publish, binary, child, ipv6 } => {
+                let socket = self.state.path().join(net::PASTA_SOCKET);
+                let env = self.env.clone();
+                let driver = port::Pesto::new(binary.clone(), env, socket, *child, *ipv6);
+                (Box::new(driver), publish)
             }
         };
         for spec in publish {

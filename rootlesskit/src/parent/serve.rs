@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 use tokio::net::UnixListener;
@@ -45,7 +45,7 @@ pub(super) fn serve(
     running: Running,
     config: &Config,
     signals: &SignalFd,
-) -> anyhow::Result<WaitStatus> {
+) -> anyhow::Result<ExitStatus> {
     let Running { child, helper, namespace, api, backend } = running;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -55,7 +55,7 @@ pub(super) fn serve(
             return Err(e).context("failed to start the event loop");
         }
     };
-    let served: anyhow::Result<WaitStatus> = runtime.block_on(async {
+    let served: anyhow::Result<ExitStatus> = runtime.block_on(async {
         api.set_nonblocking(true)?;
         let api = UnixListener::from_std(api)?;
         let (stop, mut stopped) = watch::channel(false);
@@ -84,7 +84,7 @@ async fn watch_all(
     child: &PidFd,
     mut helper: Supervised<'_>,
     signals: &SignalFd,
-) -> anyhow::Result<WaitStatus> {
+) -> anyhow::Result<ExitStatus> {
     // A second descriptor of the same signalfd: the runtime wants to own what it polls.
     let readable = sys::readable::register(signals.as_fd().try_clone_to_owned()?)
         .context("failed to watch signals")?;
@@ -121,17 +121,11 @@ async fn watch_all(
 }
 
 /// Collects everybody who has ended.
-fn reap(ended: &mut HashMap<Pid, WaitStatus>) -> anyhow::Result<()> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(how @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) => {
-                ended.insert(pid, how);
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e).context("failed to wait for child processes"),
-        }
+fn reap(ended: &mut HashMap<Pid, ExitStatus>) -> anyhow::Result<()> {
+    while let Some((pid, how)) = sys::wait::any().context("failed to wait for child processes")? {
+        ended.insert(pid, how);
     }
+    Ok(())
 }
 
 /// The network helper, started again whenever it dies.
@@ -248,14 +242,14 @@ impl<'a> Supervised<'a> {
     }
 
     /// Looks for our process among those that have ended.
-    fn ended(&mut self, ended: &mut HashMap<Pid, WaitStatus>) {
+    fn ended(&mut self, ended: &mut HashMap<Pid, ExitStatus>) {
         let pid = match &self.state {
             State::Serving(process, _) => process.pid(),
             State::Starting(starting, _) => starting.process().pid(),
             State::None | State::Waiting(_) => return,
         };
         if let Some(how) = ended.remove(&pid) {
-            if matches!(how, WaitStatus::Signaled(..)) {
+            if how.signal().is_some() {
                 // Somebody killed it; what it said before is no explanation.
                 self.last_words.clear();
             }

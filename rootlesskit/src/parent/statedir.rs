@@ -20,13 +20,14 @@ const LOCK: &str = "lock";
 
 /// Every file that RootlessKit has ever made in the directory, those of the original's drivers included: it
 /// may have been the one that was killed.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "child_pid",
     api::SOCKET_NAME,
     "netns",
     "resolv.conf",
     "hosts",
     crate::net::PASTA_FIFO,
+    crate::net::PASTA_SOCKET,
     ".bp.sock",
     ".bp-ready.pipe",
     crate::net::API_SOCKET,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -9,7 +10,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitStatus, waitpid};
 use sys::pidfd::PidFd;
 
 use crate::exit::{Exited, Words};
@@ -114,7 +114,7 @@ impl Watch<'_> {
     /// The error for a child that is dead or dying; it has printed its own reason.
     fn child_ended(&self) -> Option<anyhow::Error> {
         self.child.wait_ended(Duration::from_secs(2)).ok().filter(|ended| *ended)?;
-        let how = waitpid(self.child.pid(), None).ok()?;
+        let how = sys::wait::one(self.child.pid()).ok()?;
         let error = Exited::check("child", how).err();
         Some(
             error.unwrap_or_else(|| {
@@ -137,12 +137,12 @@ fn hint(name: &str) -> &'static str {
 }
 
 /// Kills a child process of ours and collects it; how it ended, unless somebody else collected it.
-pub(super) fn kill_and_reap(process: &PidFd) -> Option<WaitStatus> {
+pub(super) fn kill_and_reap(process: &PidFd) -> Option<ExitStatus> {
     if let Err(e) = process.kill() {
         tracing::debug!("failed to kill {}: {e}", process.pid());
     }
     match process.wait_ended(KILL) {
-        Ok(true) => waitpid(process.pid(), None).ok(),
+        Ok(true) => sys::wait::one(process.pid()).ok(),
         _ => {
             tracing::warn!("process {} does not end although it was killed", process.pid());
             None

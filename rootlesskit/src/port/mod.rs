@@ -2,6 +2,7 @@
 //! have nothing to manage; the others keep a table of ports for the API.
 
 mod builtin;
+mod pesto;
 mod slirp4netns;
 mod table;
 
@@ -10,6 +11,7 @@ use std::fmt::Debug;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
 pub(crate) use builtin::Builtin;
+pub(crate) use pesto::Pesto;
 pub(crate) use slirp4netns::Slirp4netns;
 
 /// A port driver that the API manages. Methods may take as long as one exchange with a local helper.

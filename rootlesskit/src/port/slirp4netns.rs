@@ -3,12 +3,13 @@
 //!
 //! One request per connection: write the JSON, shut down writing, read the answer to its end.
 
+use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
@@ -22,6 +23,8 @@ use super::table::Table;
 
 /// How long slirp4netns may take to answer.
 const LIMIT: Duration = Duration::from_secs(2);
+/// How long it is left alone after it has not answered.
+const PAUSE: Duration = Duration::from_secs(4);
 /// The longest answer in bytes that is read.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -67,17 +70,30 @@ pub(crate) struct Slirp4netns {
     /// Where ports lead that name no address.
     child: Ipv4Addr,
     table: Table<i64>,
+    /// Until then it is taken to hang still. An exchange holds up everything else that the parent does, such
+    /// as passing on signals, so a hanging helper must not cost the full limit for every request.
+    hangs_until: Cell<Option<Instant>>,
 }
 
 impl Slirp4netns {
     pub(crate) fn new(socket: PathBuf, child: Ipv4Addr) -> Self {
-        Self { socket, child, table: Table::new() }
+        Self { socket, child, table: Table::new(), hangs_until: Cell::new(None) }
     }
 
     fn publish(&self, spec: &ValidSpec) -> anyhow::Result<i64> {
         let request = self.add_request(spec)?;
-        let returned = ask(&self.socket, &request)?;
-        Ok(returned.id)
+        Ok(self.ask(&request)?.id)
+    }
+
+    fn ask(&self, request: &Request) -> anyhow::Result<Returned> {
+        if self.hangs_until.get().is_some_and(|until| Instant::now() < until) {
+            bail!("slirp4netns does not answer");
+        }
+        let begin = Instant::now();
+        let answer = ask(&self.socket, request);
+        let hangs = answer.is_err() && begin.elapsed() >= LIMIT;
+        self.hangs_until.set(hangs.then(|| Instant::now() + PAUSE));
+        answer
     }
 
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
@@ -165,14 +181,14 @@ impl Driver for Slirp4netns {
 
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         let (spec, theirs) = self.table.remove(id)?;
-        ask(&self.socket, &Request::RemoveHostfwd { id: theirs })
+        self.ask(&Request::RemoveHostfwd { id: theirs })
             .with_context(|| format!("failed to withdraw {spec}"))?;
         Ok(())
     }
 
     fn helper_restarted(&mut self) {
-        let Self { socket, child, table } = self;
-        let this = Self { socket: socket.clone(), child: *child, table: Table::new() };
+        let Self { socket, child, table, .. } = self;
+        let this = Self::new(socket.clone(), *child);
         for (spec, theirs) in table.iter_mut() {
             let again = spec.validate().map_err(anyhow::Error::from).and_then(|v| this.publish(&v));
             match again {
@@ -185,6 +201,7 @@ impl Driver for Slirp4netns {
                 }
             }
         }
+        self.hangs_until = this.hangs_until;
     }
 }
 
@@ -249,5 +266,30 @@ mod tests {
         }
         let error = format!("{:#}", driver.add(":80:80/tcp".parse().unwrap()).unwrap_err());
         assert!(error.contains("failed to talk to slirp4netns at /nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_hanging_helper_costs_the_limit_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        // Nobody accepts: the queue takes one or two connections, others would wait in connect(2).
+        let fd = nix::sys::socket::socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        nix::sys::socket::bind(fd.as_raw_fd(), &UnixAddr::new(&socket).unwrap()).unwrap();
+        nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let _queued: Vec<_> = (0..1).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        let mut driver = Slirp4netns::new(socket, Ipv4Addr::new(10, 0, 2, 100));
+        let begin = Instant::now();
+        for port in 9000..9020 {
+            assert!(driver.add(format!(":{port}:80/tcp").parse().unwrap()).is_err());
+        }
+        let took = begin.elapsed();
+        assert!(took >= LIMIT && took < LIMIT * 2, "{took:?}");
+        assert!(driver.list().is_empty());
     }
 }

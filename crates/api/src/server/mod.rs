@@ -101,7 +101,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             head_bytes: 64 << 10,
             body_bytes: 1 << 20,
-            drain: Duration::from_secs(2),
+            drain: Duration::from_millis(500),
         }
     }
 }
@@ -131,10 +131,11 @@ pub async fn serve_with<B: Backend>(
     let limits = Rc::new(limits);
     let accepting = async {
         let mut shutdown = pin!(shutdown);
+        let mut failing = false;
         loop {
             let stream = tokio::select! {
                 () = &mut shutdown => break,
-                stream = accept(&listener, &permits) => stream,
+                stream = accept(&listener, &permits, &mut failing) => stream,
             };
             let Some((stream, permit)) = stream else { continue };
             let (backend, limits, stopped) = (backend.clone(), limits.clone(), stopped.clone());
@@ -153,16 +154,22 @@ pub async fn serve_with<B: Backend>(
 }
 
 /// The next connection, once there is room for one. `None` after an error such as EMFILE, which is worth another try a little
-/// later.
+/// later; `failing` remembers that it has been reported.
 async fn accept(
     listener: &UnixListener,
     permits: &Arc<Semaphore>,
+    failing: &mut bool,
 ) -> Option<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => {
+            *failing = false;
+            Some((stream, permit))
+        }
         Err(error) => {
-            tracing::warn!("cannot accept a connection to the API: {error}");
+            if !std::mem::replace(failing, true) {
+                tracing::warn!("cannot accept connections to the API for the moment: {error}");
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }

@@ -1,0 +1,68 @@
+//! Collecting child processes that have ended (waitpid(2)).
+//!
+//! nix's `waitpid` does not serve here: for a process that a real-time signal ended it answers `EINVAL`, and
+//! by then the process has been collected and its status is lost.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use nix::unistd::Pid;
+
+/// Collects a child process that has ended, whichever it is. `None` while there is none.
+///
+/// # Errors
+/// Those of waitpid(2), except that having no children at all is `None` too.
+pub fn any() -> io::Result<Option<(Pid, ExitStatus)>> {
+    match wait(-1, libc::WNOHANG) {
+        Ok((0, _)) => Ok(None),
+        Ok((pid, status)) => Ok(Some((Pid::from_raw(pid), status))),
+        Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits for the end of one child process and collects it.
+///
+/// # Errors
+/// `ECHILD` if it is no child of ours or was collected already.
+pub fn one(pid: Pid) -> io::Result<ExitStatus> {
+    wait(pid.as_raw(), 0).map(|(_, status)| status)
+}
+
+fn wait(pid: libc::pid_t, flags: libc::c_int) -> io::Result<(libc::pid_t, ExitStatus)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status pointer is to a live integer.
+        let ret = unsafe { libc::waitpid(pid, &raw mut status, flags) };
+        match ret {
+            -1 => match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return Err(e),
+            },
+            pid => return Ok((pid, ExitStatus::from_raw(status))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_end_is_a_status() {
+        for (script, code, signal) in [("exit 42", Some(42), None), ("kill -40 $$", None, Some(40))]
+        {
+            let plan = crate::spawn::Plan {
+                program: c"/bin/sh".to_owned(),
+                argv: ["sh", "-c", script].map(|w| std::ffi::CString::new(w).unwrap()).to_vec(),
+                reset_signals: true,
+                ..Default::default()
+            };
+            let pid = crate::spawn::program(&plan).unwrap().pid();
+            let status = one(pid).unwrap();
+            assert_eq!((status.code(), status.signal()), (code, signal), "{script}");
+            assert_eq!(one(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        }
+    }
+}

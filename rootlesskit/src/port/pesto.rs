@@ -1,0 +1,193 @@
+//! `--port-driver=pesto`: pasta itself listens on the host, and its companion pesto(1) tells it for which ports
+//! (passt 2026_05_07 and later). As fast as `implicit`, but only what was asked for is published.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use api::spec::{Family, Transport};
+use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use env::Env;
+use env::helper::Helper;
+
+use super::Driver;
+use super::table::Table;
+
+/// How long pesto may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The driver.
+#[derive(Debug)]
+pub(crate) struct Pesto {
+    binary: PathBuf,
+    env: Env,
+    /// pasta's configuration socket.
+    socket: PathBuf,
+    /// The only address in the namespace that ports can lead to.
+    child: Ipv4Addr,
+    ipv6: bool,
+    table: Table<()>,
+}
+
+/// What to do with a port.
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Delete,
+}
+
+impl Pesto {
+    pub(crate) fn new(
+        binary: PathBuf,
+        env: Env,
+        socket: PathBuf,
+        child: Ipv4Addr,
+        ipv6: bool,
+    ) -> Self {
+        Self { binary, env, socket, child, ipv6, table: Table::new() }
+    }
+
+    fn run(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<()> {
+        let helper = Helper::start(&self.binary, &self.words(change, spec)?, &self.env, LIMIT)?;
+        let command = helper.command_line().to_owned();
+        let output = helper.finish()?;
+        if !output.status.success() {
+            bail!("{command} failed ({}): {}", output.status, output.text().replace('\n', "; "));
+        }
+        Ok(())
+    }
+
+    fn words(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<Vec<String>> {
+        let flag = match spec.proto.transport() {
+            Transport::Tcp => "--tcp-ports",
+            Transport::Udp => "--udp-ports",
+            Transport::Sctp => bail!("unsupported protocol: {}", spec.proto.as_str()),
+        };
+        if let Some(ip) = spec.child_ip.map(|ip| ip.to_canonical())
+            && ip != self.child
+        {
+            bail!("invalid ChildIP: {ip} (the pesto port driver reaches {} only)", self.child);
+        }
+        let mut words = vec![match change {
+            Change::Add => "--add".to_owned(),
+            Change::Delete => "--delete".to_owned(),
+        }];
+        for ip in self.parents(spec)? {
+            words.push(format!("{flag}={ip}/{}:{}", spec.parent_port, spec.child_port));
+        }
+        words.push(self.socket.display().to_string());
+        Ok(words)
+    }
+
+    /// The addresses to listen on.
+    fn parents(&self, spec: &ValidSpec) -> anyhow::Result<Vec<IpAddr>> {
+        let no_ipv6 = || {
+            anyhow::anyhow!(
+                "unsupported protocol: {} (IPv6 is off)\nhint: add --ipv6",
+                spec.proto.as_str()
+            )
+        };
+        let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let parents = match (spec.proto.family(), spec.parent_ip) {
+            (Some(Family::V6), None) => vec![v6],
+            (Some(Family::V4), None) => vec![v4],
+            (None, None) if self.ipv6 => vec![v4, v6],
+            (None, None) => vec![v4],
+            (Some(Family::V6), Some(ip)) if ip.is_ipv4() => {
+                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
+            }
+            (Some(Family::V4), Some(ip)) if ip.is_ipv6() => {
+                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
+            }
+            (_, Some(ip)) => vec![ip],
+        };
+        if !self.ipv6 && parents.iter().any(IpAddr::is_ipv6) {
+            return Err(no_ipv6());
+        }
+        Ok(parents)
+    }
+}
+
+impl Driver for Pesto {
+    fn info(&self) -> PortDriverInfo {
+        let mut protos = vec!["tcp", "tcp4", "udp", "udp4"];
+        if self.ipv6 {
+            protos.extend(["tcp6", "udp6"]);
+        }
+        PortDriverInfo {
+            driver: "pesto".to_owned(),
+            protos: protos.into_iter().map(str::to_owned).collect(),
+            disallow_loopback_child_ip: true,
+            ..PortDriverInfo::default()
+        }
+    }
+
+    fn list(&self) -> Vec<PortStatus> {
+        self.table.list()
+    }
+
+    fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
+        let valid = spec.validate()?;
+        let id = self.table.reserve(&spec)?;
+        self.run(Change::Add, &valid).with_context(|| format!("failed to publish {spec}"))?;
+        Ok(self.table.insert(id, spec, ()))
+    }
+
+    fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
+        let (spec, ()) = self.table.remove(id)?;
+        let valid = spec.validate()?;
+        self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"))
+    }
+
+    fn helper_restarted(&mut self) {
+        for PortStatus { spec, .. } in self.table.list() {
+            let again = spec
+                .validate()
+                .map_err(anyhow::Error::from)
+                .and_then(|v| self.run(Change::Add, &v));
+            if let Err(e) = again {
+                tracing::error!("failed to publish {spec} again: {}", crate::exit::describe(&e));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(ipv6: bool, text: &str) -> anyhow::Result<String> {
+        let child = Ipv4Addr::new(10, 0, 2, 100);
+        let driver = Pesto::new("pesto".into(), Env::default(), "/s".into(), child, ipv6);
+        let spec = text.parse::<PortSpec>()?.validate()?;
+        Ok(driver.words(Change::Add, &spec)?.join(" "))
+    }
+
+    #[test]
+    fn the_command_line() {
+        for (ipv6, spec, wanted) in [
+            (false, "127.0.0.1:8080:80/tcp", "--add --tcp-ports=127.0.0.1/8080:80 /s"),
+            (false, ":8080:80/udp4", "--add --udp-ports=0.0.0.0/8080:80 /s"),
+            (true, ":8080:80/tcp", "--add --tcp-ports=0.0.0.0/8080:80 --tcp-ports=::/8080:80 /s"),
+            (true, "[::1]:8080:80/tcp6", "--add --tcp-ports=::1/8080:80 /s"),
+            (false, ":8080:10.0.2.100:80/tcp", "--add --tcp-ports=0.0.0.0/8080:80 /s"),
+        ] {
+            assert_eq!(words(ipv6, spec).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_pasta_cannot_do_is_refused() {
+        for (ipv6, spec, wanted) in [
+            (false, ":8080:80/tcp6", "hint: add --ipv6"),
+            (false, "[::1]:8080:80/tcp", "IPv6 is off"),
+            (true, "127.0.0.1:8080:80/tcp6", "not an address of tcp6"),
+            (true, ":8080:172.17.0.2:80/tcp", "reaches 10.0.2.100 only"),
+            (true, ":8080:80/sctp", "unsupported protocol"),
+        ] {
+            let error = format!("{:#}", words(ipv6, spec).unwrap_err());
+            assert!(error.contains(wanted), "{spec}: {error}");
+        }
+    }
+}
