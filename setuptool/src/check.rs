@@ -1,0 +1,129 @@
+//! `check`: everything the doctor knows, as text or as JSON. Changes nothing on the host.
+//!
+//! Exit status: 1 if something is fatal, otherwise 0.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::doctor::limits::{self, Limit};
+use crate::doctor::{self, Finding, Severity, Wish};
+use crate::facts::Facts;
+use crate::place::{World, docker_host};
+use crate::report;
+use crate::ui::Ui;
+
+/// The JSON document. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    /// Of this format.
+    version: u32,
+    /// Nothing is fatal.
+    ok: bool,
+    distribution: &'a str,
+    user: &'a str,
+    uid: u32,
+    kernel: &'a str,
+    effective: Effective<'a>,
+    findings: &'a [Finding],
+    limits: &'a [Limit],
+    /// The commands for the administrator.
+    admin_script: Option<String>,
+}
+
+/// What would be used.
+#[derive(Debug, Serialize)]
+struct Effective<'a> {
+    net: Option<&'a str>,
+    port_driver: Option<&'a str>,
+    systemd: bool,
+    runtime_dir: Option<&'a Path>,
+    docker_host: Option<String>,
+    data_root: Option<&'a Path>,
+    launcher: Option<&'a Path>,
+    rootlesskit: Option<&'a Path>,
+    dockerd: Option<&'a Path>,
+    docker: Option<&'a Path>,
+    iptables: Option<&'a Path>,
+    unit: Option<std::path::PathBuf>,
+}
+
+/// Looks, prints, and returns the exit status.
+pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: bool) -> u8 {
+    let findings = doctor::diagnose(facts, wish);
+    let limits = limits::predict(facts);
+    let ok = findings.iter().all(|finding| finding.severity != Severity::Fatal);
+    if json {
+        ui.plain(&document(world, facts, &findings, &limits, ok));
+        return u8::from(!ok);
+    }
+    report::findings(ui, &findings);
+    // Root is refused before anything is known.
+    if facts.account.uid != 0 {
+        effective(ui, facts, &limits);
+    }
+    report::block(ui, &findings);
+    if ok {
+        ui.info("Requirements are satisfied");
+    }
+    u8::from(!ok)
+}
+
+fn effective(ui: &mut Ui, facts: &Facts, limits: &[Limit]) {
+    if let (Some(net), Some(port)) = (facts.tools.net.driver(), port_driver(facts)) {
+        ui.info(&format!("Network driver: {net}, port driver: {port}"));
+    }
+    let options = |works: bool| {
+        let names = limits.iter().filter(|limit| limit.works == works).map(|limit| limit.option);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (options(true), options(false)) {
+        (all, none) if none.is_empty() => ui.info(&format!("Limits that hold: {all}")),
+        (none, _) if none.is_empty() => ui.info("Limits of `docker run` will be ignored"),
+        (some, others) => ui.info(&format!("Limits that hold: {some}; ignored: {others}")),
+    }
+}
+
+fn port_driver(facts: &Facts) -> Option<&str> {
+    facts.storage.port_driver.as_deref().or(facts.tools.net.port_driver())
+}
+
+fn document(
+    world: &World,
+    facts: &Facts,
+    findings: &[Finding],
+    limits: &[Limit],
+    ok: bool,
+) -> String {
+    let tools = &facts.tools;
+    let runtime_dir = facts.account.runtime.dir.as_deref();
+    let document = Document {
+        version: 1,
+        ok,
+        distribution: &facts.distro.name,
+        user: &facts.account.name,
+        uid: facts.account.uid,
+        kernel: &facts.host.release,
+        effective: Effective {
+            net: tools.net.driver(),
+            port_driver: port_driver(facts),
+            systemd: facts.works(crate::probe::Probe::UserManager),
+            runtime_dir,
+            docker_host: runtime_dir.map(docker_host),
+            data_root: facts.storage.data_root.as_deref(),
+            launcher: tools.launcher.as_deref(),
+            rootlesskit: tools.rootlesskit.as_deref(),
+            dockerd: tools.dockerd.as_deref(),
+            docker: tools.docker.as_deref(),
+            iptables: tools.iptables.as_deref(),
+            unit: world.unit().filter(|unit| unit.exists()),
+        },
+        findings,
+        limits,
+        admin_script: report::script(findings),
+    };
+    // A path that is no UTF-8 is the one thing that can go wrong.
+    serde_json::to_string_pretty(&document).unwrap_or_else(|error| {
+        serde_json::json!({ "version": 1, "ok": false, "error": error.to_string() }).to_string()
+    })
+}

@@ -1,0 +1,216 @@
+//! What was typed. Options may come before or after the command and may be shortened while they stay unambiguous,
+//! as with getopt(1), which the shell tool used.
+//!
+//! What follows `nsenter` belongs to the program that is to be run, options included; a `--` in front of it, which
+//! the shell tool needed, is dropped.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Look at the host.
+    Check,
+    /// Set the daemon up.
+    Install,
+    /// Undo `install`.
+    Uninstall,
+    /// Run a program, by default the shell, in the daemon's namespaces.
+    Nsenter(Vec<OsString>),
+}
+
+/// The command line, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cli {
+    pub(crate) verb: Verb,
+    pub(crate) force: bool,
+    pub(crate) skip_iptables: bool,
+    pub(crate) json: bool,
+    pub(crate) purge: bool,
+}
+
+/// A command line that is not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The help was asked for.
+    Help(String),
+    /// An option is wrong; the message for standard error and the help for standard output.
+    Usage(String, String),
+    /// The command is missing or unknown.
+    Command(String),
+}
+
+fn command() -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+    };
+    Command::new("dockerd-rootless-setuptool.sh")
+        .about("A setup tool for Rootless Docker (`dockerd-rootless.sh`).")
+        .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
+        .after_help(
+            "Commands:\n  \
+             check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
+             install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
+             uninstall    Undo install\n  \
+             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n\n\
+             Documentation: https://docs.docker.com/go/rootless/",
+        )
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .infer_long_args(true)
+        .args_override_self(true)
+        .arg(switch("help", "Print this help").short('h'))
+        .arg(
+            switch(
+                "force",
+                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit",
+            )
+            .short('f'),
+        )
+        .arg(switch(
+            "skip-iptables",
+            "Ignore missing iptables; the daemon then runs with --iptables=false",
+        ))
+        .arg(switch("json", "With check: print the findings as JSON"))
+        .arg(switch(
+            "purge",
+            "With uninstall: also remove images, containers, volumes, drop-ins and state",
+        ))
+        .arg(
+            Arg::new("words")
+                .num_args(0..)
+                .hide(true)
+                .value_parser(clap::value_parser!(OsString)),
+        )
+}
+
+/// Understands the arguments, without the program's name.
+///
+/// # Errors
+/// See [`Stop`].
+pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
+    let (ours, theirs) = split_at_nsenter(args);
+    let matches = command()
+        .no_binary_name(true)
+        .try_get_matches_from(ours)
+        .map_err(|_| Stop::Usage(wrong_options(ours), help()))?;
+    if matches.get_flag("help") {
+        return Err(Stop::Help(help()));
+    }
+    let verb = verb(&matches, theirs)?;
+    let cli = Cli {
+        force: matches.get_flag("force"),
+        skip_iptables: matches.get_flag("skip-iptables"),
+        json: matches.get_flag("json"),
+        purge: matches.get_flag("purge"),
+        verb,
+    };
+    for (given, name, wanted, right) in [
+        (cli.json, "--json", "check", cli.verb == Verb::Check),
+        (cli.purge, "--purge", "uninstall", cli.verb == Verb::Uninstall),
+    ] {
+        if given && !right {
+            return Err(Stop::Usage(format!("{name} goes with the command {wanted} only"), help()));
+        }
+    }
+    Ok(cli)
+}
+
+fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop> {
+    if let Some(words) = theirs {
+        return Ok(Verb::Nsenter(words.to_vec()));
+    }
+    let mut words = matches.get_many::<OsString>("words").unwrap_or_default();
+    match words.next().map(|word| word.to_string_lossy()).as_deref() {
+        Some("check") => Ok(Verb::Check),
+        Some("install") => Ok(Verb::Install),
+        Some("uninstall") => Ok(Verb::Uninstall),
+        Some("nsenter") => Ok(Verb::Nsenter(words.cloned().collect())),
+        Some(other) => Err(Stop::Command(format!(
+            "unknown command `{other}`: it must be check, install, uninstall or nsenter"
+        ))),
+        None => Err(Stop::Command(
+            "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` for the \
+             others"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Cuts at the first word if it is `nsenter`. No option takes a value, so the first word without a dash is a word.
+/// `nsenter --help` asks for our help, since no program's name starts with a dash.
+fn split_at_nsenter(args: &[OsString]) -> (&[OsString], Option<&[OsString]>) {
+    let is_option = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
+    let Some(at) = args.iter().position(|arg| !is_option(arg)) else { return (args, None) };
+    let rest = &args[at + 1..];
+    match rest.first().map(OsString::as_os_str) {
+        _ if args[at] != "nsenter" || args[..at].iter().any(|arg| arg == "--") => (args, None),
+        Some(first) if first == OsStr::new("--") => (&args[..at], Some(&rest[1..])),
+        Some(first) if first.as_encoded_bytes().starts_with(b"-") => (args, None),
+        _ => (&args[..at], Some(rest)),
+    }
+}
+
+fn help() -> String {
+    command().render_help().to_string()
+}
+
+/// Which options are unknown or ambiguous: those that are refused alone. (clap, built without its error texts to keep
+/// the program small, does not tell.)
+fn wrong_options(args: &[OsString]) -> String {
+    let options = args.iter().take_while(|arg| *arg != "--");
+    let refused =
+        options.filter(|arg| command().no_binary_name(true).try_get_matches_from([arg]).is_err());
+    let names: Vec<_> = refused.map(|arg| format!("`{}`", arg.to_string_lossy())).collect();
+    format!("unknown or ambiguous option: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, Stop> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        parse(&args)
+    }
+
+    #[test]
+    fn f119_options_permute_and_may_be_shortened() {
+        for line in ["--force install", "install -f", "install --forc extra words", "-f -- install"]
+        {
+            let cli = parsed(line).unwrap();
+            assert!(cli.force && cli.verb == Verb::Install, "{line}");
+        }
+        assert!(parsed("install --skip").unwrap().skip_iptables);
+        assert!(parsed("check --json").unwrap().json);
+        assert!(parsed("-f uninstall --purge -f").unwrap().purge);
+    }
+
+    #[test]
+    fn f120_nsenter_takes_everything_behind_it() {
+        let words = |line: &str| match parsed(line).unwrap().verb {
+            Verb::Nsenter(words) => words.join(OsStr::new(" ")).into_string().unwrap(),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(words("nsenter ip -4 a"), "ip -4 a");
+        assert_eq!(words("nsenter -- ip -4 a"), "ip -4 a");
+        assert_eq!(words("nsenter"), "");
+        assert_eq!(words("-f nsenter ls --help -- -f"), "ls --help -- -f");
+    }
+
+    #[test]
+    fn f119_what_is_not_understood_says_so() {
+        assert!(matches!(parsed("install --help"), Err(Stop::Help(_))));
+        assert!(matches!(parsed("nsenter -h"), Err(Stop::Help(_))));
+        for line in ["--frobnicate install", "install --json", "check --purge"] {
+            let Err(Stop::Usage(message, help)) = parsed(line) else { panic!("{line}") };
+            assert!(message.contains('-') && help.contains("nsenter"), "{message}\n{help}");
+        }
+        let Err(Stop::Command(message)) = parsed("instal") else { panic!() };
+        assert!(message.contains("`instal`"));
+        let Err(Stop::Command(message)) = parsed("-f") else { panic!() };
+        assert!(message.contains("install") && message.contains("--help"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Who runs this, and home.
+
+use super::{Finding, Remedy, Wish, quoted};
+use crate::distro::Package;
+use crate::facts::{Facts, Home};
+
+/// Root has no use for any of this.
+pub(super) fn root(facts: &Facts) -> Option<Finding> {
+    (facts.account.uid == 0).then(|| {
+        Finding::fatal(
+            "root",
+            "this runs as root",
+            "rootless Docker belongs to an ordinary user; root would install it for itself",
+        )
+        .remedy(Remedy::said(
+            "log in as the user who shall have Docker (ssh USER@localhost or machinectl shell USER@) and run this again",
+        ))
+    })
+}
+
+pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
+    home(facts, findings);
+    programs(facts, wish, findings);
+}
+
+fn home(facts: &Facts, findings: &mut Vec<Finding>) {
+    let why = "the unit, the configuration and the data of the daemon are below HOME";
+    let name = quoted(&facts.account.name);
+    match &facts.account.home {
+        Home::Fine(_) => {}
+        Home::Unset => findings.push(Finding::fatal("home-unset", "HOME is not set", why).remedy(
+            Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\"")),
+        )),
+        Home::Missing(path) => findings.push(
+            Finding::fatal(
+                "home-missing",
+                format!("HOME={} is not a directory", path.display()),
+                why,
+            )
+            .remedy(Remedy::admin(
+                "make the home directory",
+                [format!("install -d -m 0700 -o {name} {}", quoted(&path.to_string_lossy()))],
+            )),
+        ),
+        Home::ReadOnly(path) => findings.push(
+            Finding::fatal(
+                "home-read-only",
+                format!("HOME={} cannot be written by {}", path.display(), facts.account.name),
+                why,
+            )
+            .remedy(Remedy::said("give the directory to the user, or mount it for writing")),
+        ),
+    }
+}
+
+fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
+    let (distro, tools) = (&facts.distro, &facts.tools);
+    for (missing, code, name, why) in [
+        (
+            tools.launcher.is_none(),
+            "launcher-missing",
+            "dockerd-rootless.sh",
+            "it starts the daemon",
+        ),
+        (
+            tools.rootlesskit.is_none(),
+            "rootlesskit-missing",
+            "rootlesskit",
+            "the daemon runs under it",
+        ),
+    ] {
+        if missing {
+            let seen = format!("{name} is neither in PATH nor beside this program");
+            findings.push(
+                Finding::fatal(code, seen, why)
+                    .remedy(distro.install(Package::Extras, "install the rootless extras")),
+            );
+        }
+    }
+    // Only looking does not need them, and installers look before they install them.
+    let needed = if wish.install { Finding::fatal } else { Finding::class };
+    if tools.dockerd.is_none() {
+        findings.push(
+            needed(
+                "dockerd-missing",
+                "dockerd is not in PATH".to_owned(),
+                "it is the daemon that is to be started",
+            )
+            .remedy(distro.install(Package::Engine, "install the Docker engine")),
+        );
+    }
+    if tools.docker.is_none() {
+        findings.push(
+            needed(
+                "docker-cli-missing",
+                "docker is not in PATH".to_owned(),
+                "the installation is verified, and its context is made, with it",
+            )
+            .remedy(distro.install(Package::DockerCli, "install the docker command")),
+        );
+    }
+}

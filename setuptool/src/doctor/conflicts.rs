@@ -1,0 +1,42 @@
+//! Others who want the same places.
+
+use super::{Finding, Remedy, Wish};
+use crate::facts::Facts;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    if let Some((socket, writable)) = &facts.tools.rootful {
+        let remedy =
+            Remedy::said("to stop it: sudo systemctl disable --now docker.service docker.socket")
+                .and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
+        let seen = socket.display();
+        let why = "tools that use the default socket talk to the rootful daemon, with its rights";
+        findings.push(if *writable {
+            Finding::fatal(
+                "rootful-docker",
+                format!("a rootful Docker is here, and this user may use it: {seen}"),
+                why,
+            )
+            .remedy(remedy)
+            .remedy(Remedy::said("to keep both: run this again with --force"))
+            .forcible()
+        } else {
+            Finding::advisory(
+                "rootful-docker-beside",
+                format!("a rootful Docker is here: {seen}"),
+                why,
+            )
+            .remedy(remedy)
+        });
+    }
+    if let Some(dir) = &facts.tools.containerd_rootless {
+        let seen = format!("a containerd-rootless is running in {}", dir.display());
+        findings.push(
+            Finding::fatal(
+                "containerd-rootless",
+                seen,
+                "both would use the same directories below /run (https://github.com/moby/moby/issues/52171)",
+            )
+            .remedy(Remedy::said("containerd-rootless-setuptool.sh uninstall")),
+        );
+    }
+}

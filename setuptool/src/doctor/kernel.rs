@@ -1,0 +1,63 @@
+//! What is only worth knowing: the kernel, security modules, containers around us, limits of this process.
+
+use super::{Finding, Remedy, Wish};
+use crate::facts::Facts;
+
+/// The oldest kernel with FUSE and unprivileged mounts as rootless Docker uses them.
+const OLDEST: (u32, u32) = (4, 18);
+/// dockerd and busy containers need more open files than this.
+const FEW_FILES: u64 = 65536;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let host = &facts.host;
+    if host.kernel.is_some_and(|kernel| kernel < OLDEST) {
+        findings.push(
+            Finding::class(
+                "kernel-old",
+                format!("Linux {}", host.release),
+                "before 4.18 neither overlayfs nor fuse-overlayfs works for users, and control groups cannot be delegated",
+            )
+            .remedy(Remedy::said("upgrade the kernel, to 5.11 or later if possible")),
+        );
+    }
+    if host.selinux {
+        findings.push(
+            Finding::advisory(
+                "selinux",
+                "SELinux is enforcing",
+                "dockerd does not use overlayfs then; an old policy forbids the daemon /run/xtables.lock",
+            )
+            .remedy(Remedy::said("keep the package container-selinux up to date")),
+        );
+    }
+    if host.apparmor_restricts_unconfined {
+        findings.push(Finding::advisory(
+            "apparmor-unconfined",
+            "kernel.apparmor_restrict_unprivileged_unconfined is 1",
+            "aa-exec cannot be used to get around the restriction of user namespaces; profiles can",
+        ));
+    }
+    if let Some(mark) = &host.container {
+        findings.push(
+            Finding::advisory(
+                "in-container",
+                format!("this is a container ({mark})"),
+                "its seccomp filter and masked paths usually forbid what rootless Docker does",
+            )
+            .remedy(Remedy::said(
+                "run it with --privileged, or with seccomp and AppArmor unconfined and --security-opt \
+                 systempaths=unconfined",
+            )),
+        );
+    }
+    if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
+        findings.push(
+            Finding::advisory(
+                "nofile-low",
+                format!("at most {files} files may be open (hard limit)"),
+                "each published port and each container of the daemon takes some",
+            )
+            .remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again")),
+        );
+    }
+}

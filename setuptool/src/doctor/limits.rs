@@ -1,0 +1,157 @@
+//! Which limits of `docker run` will hold.
+//!
+//! dockerd sets limits through systemd on cgroup2, within what the user's service manager was given (delegation). On
+//! anything else it has no cgroup driver, warns, and ignores the options.
+
+use cgroup2::Mode;
+use serde::Serialize;
+
+use super::{Finding, Remedy, Wish};
+use crate::distro::Family;
+use crate::facts::Facts;
+use crate::probe::Probe;
+
+/// An option, and whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Limit {
+    pub(crate) option: &'static str,
+    pub(crate) controller: &'static str,
+    pub(crate) works: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why_not: Option<String>,
+}
+
+/// The first systemd that delegates cpuset.
+const CPUSET_SINCE: u32 = 244;
+
+const OPTIONS: [(&str, &str); 5] = [
+    ("--cpus", "cpu"),
+    ("--cpuset-cpus", "cpuset"),
+    ("--device-read-bps, --device-write-bps", "io"),
+    ("--memory", "memory"),
+    ("--pids-limit", "pids"),
+];
+
+/// What will work here.
+pub(crate) fn predict(facts: &Facts) -> Vec<Limit> {
+    let obstacle = obstacle(facts);
+    let missing = |controller: &str| {
+        let is_in = |list: &[String]| list.iter().any(|name| name == controller);
+        if !is_in(&facts.cgroup.offered) {
+            return Some(format!("this system has no controller {controller} on cgroup v2"));
+        }
+        let delegation = facts.cgroup.delegation.as_ref();
+        let has = delegation.is_some_and(|delegation| is_in(&delegation.available));
+        (!has).then(|| format!("the controller {controller} is not delegated to the user"))
+    };
+    let limits = OPTIONS.into_iter().map(|(option, controller)| {
+        let why_not = obstacle.clone().or_else(|| missing(controller));
+        Limit { option, controller, works: why_not.is_none(), why_not }
+    });
+    limits.collect()
+}
+
+/// What keeps all of them from working.
+fn obstacle(facts: &Facts) -> Option<String> {
+    if facts.cgroup.mode != Mode::Unified {
+        return Some("the host does not use cgroup v2 alone".to_owned());
+    }
+    if !facts.works(Probe::UserManager) {
+        return Some("the user has no systemd service manager".to_owned());
+    }
+    if !facts.account.bus && !facts.account.bus_unit {
+        return Some("the user has no bus, over which dockerd asks systemd".to_owned());
+    }
+    None
+}
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let lost: Vec<&str> =
+        predict(facts).iter().filter(|limit| !limit.works).map(|limit| limit.option).collect();
+    if lost.is_empty() {
+        return;
+    }
+    let lost = lost.join(", ");
+    if facts.cgroup.mode != Mode::Unified {
+        let finding = Finding::class(
+            "cgroup-v1",
+            format!("control groups are not those of version 2 alone; ignored: {lost}"),
+            "a user may not change version 1 (Cgroup Driver: none); ulimit and cpulimit are what is left",
+        );
+        let remedy = if facts.account.systemd {
+            Remedy::said(
+                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line (GRUB_CMDLINE_LINUX)",
+            )
+        } else {
+            Remedy::said(
+                "mount cgroup2 alone at /sys/fs/cgroup (OpenRC: rc_cgroup_mode=\"unified\" in /etc/rc.conf)",
+            )
+        };
+        findings.push(finding.remedy(remedy));
+        return;
+    }
+    if !facts.account.systemd {
+        findings.push(Finding::advisory(
+            "no-systemd",
+            format!("there is no systemd; ignored: {lost}"),
+            "dockerd sets limits through systemd only (Cgroup Driver: none)",
+        ));
+        return;
+    }
+    // The session has findings of its own.
+    if obstacle(facts).is_some() {
+        return;
+    }
+    let Some(delegation) = &facts.cgroup.delegation else { return };
+    let (there, absent): (Vec<&String>, Vec<&String>) =
+        delegation.missing.iter().partition(|name| facts.cgroup.offered.contains(*name));
+    let names =
+        |list: &[&String]| list.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    if !absent.is_empty() {
+        findings.push(
+            Finding::class(
+                "cgroup-controllers",
+                format!("not on cgroup v2 of this system: {}; ignored: {lost}", names(&absent)),
+                "a controller that version 1 uses, or that the kernel lacks, cannot be delegated",
+            )
+            .remedy(Remedy::said(
+                "boot with systemd.unified_cgroup_hierarchy=1; in a container or virtual machine, its host has to",
+            )),
+        );
+    }
+    if !there.is_empty() {
+        findings.push(undelegated(facts, &names(&there), &lost));
+    }
+}
+
+fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
+    let finding = Finding::class(
+        "cgroup-delegation",
+        format!("not delegated to the user: {missing}; ignored: {lost}"),
+        "systemd gives users memory and pids only, unless it is told otherwise; cpuset needs systemd 244",
+    );
+    let finding = match facts.tools.systemd {
+        Some(version) if version < CPUSET_SINCE => finding.remedy(Remedy::said(format!(
+            "cpuset is delegated by systemd {CPUSET_SINCE} and later, and this is {version}"
+        ))),
+        _ => finding,
+    };
+    let wanted = cgroup2::delegation::WANTED.join(" ");
+    if facts.distro.family == Family::Nix {
+        return finding.remedy(Remedy::said(format!(
+            "in configuration.nix: systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
+        )));
+    }
+    let file = "/etc/systemd/system/user@.service.d/delegate.conf";
+    finding
+        .remedy(Remedy::admin(
+            "delegate all controllers to users",
+            [
+                "mkdir -p /etc/systemd/system/user@.service.d".to_owned(),
+                format!("printf '[Service]\\nDelegate={wanted}\\n' > {file}"),
+                "systemctl daemon-reload".to_owned(),
+            ],
+        ))
+        .remedy(Remedy::said("then log out and in again, or reboot"))
+}

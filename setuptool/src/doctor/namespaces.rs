@@ -1,0 +1,144 @@
+//! Whether this user may make user namespaces, and who forbids it.
+
+use super::{Finding, Remedy, Severity, Wish, quoted};
+use crate::facts::Facts;
+use crate::probe::{Outcome, Probe};
+use crate::symptoms;
+
+/// With fewer namespaces a busy host runs out.
+const FEW_NAMESPACES: u64 = 1024;
+/// Findings that make rootlesskit fail.
+const CAUSES: [&str; 6] = ["userns-", "apparmor-", "subid-", "newuidmap-", "no-new-privs", "home-"];
+const WHY: &str = "the daemon and its containers live in a user namespace";
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    switches(facts, findings);
+    let Outcome::Fails(text) = facts.outcome(Probe::Namespaces) else {
+        procfs(facts, findings);
+        return;
+    };
+    apparmor(facts, findings);
+    // A cause that is known explains the failure; a second finding about it would only confuse.
+    let explained = |finding: &Finding| {
+        finding.severity == Severity::Fatal
+            && CAUSES.iter().any(|cause| finding.code.starts_with(cause))
+    };
+    if !findings.iter().any(explained) {
+        blocked(facts, text, findings);
+    }
+}
+
+fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
+    let distro = &facts.distro;
+    if let Some(value) = facts.host.userns_clone.filter(|value| *value != 1) {
+        let key = "kernel.unprivileged_userns_clone";
+        findings.push(
+            Finding::fatal("userns-clone", format!("{key} is {value}"), WHY).remedy(distro.sysctl(
+                "50-rootless.conf",
+                key,
+                "1",
+                &format!("set {key}"),
+            )),
+        );
+    }
+    let key = "user.max_user_namespaces";
+    let remedy = || distro.sysctl("51-rootless.conf", key, "28633", &format!("set {key}"));
+    match facts.host.max_user_namespaces {
+        Some(0) => findings
+            .push(Finding::fatal("userns-none", format!("{key} is 0"), WHY).remedy(remedy())),
+        Some(few) if few < FEW_NAMESPACES => findings.push(
+            Finding::advisory(
+                "userns-few",
+                format!("{key} is {few}"),
+                "every user namespace counts, also those of browsers (\"no space left on device\")",
+            )
+            .remedy(remedy()),
+        ),
+        _ => {}
+    }
+}
+
+fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some(rootlesskit) = &facts.tools.rootlesskit else { return };
+    if !facts.host.apparmor_restricts {
+        return;
+    }
+    let path = rootlesskit.to_string_lossy();
+    let seen = "kernel.apparmor_restrict_unprivileged_userns is 1";
+    if facts.host.apparmor_profiles.contains(path.as_ref()) {
+        findings.push(
+            Finding::fatal(
+                "apparmor-not-loaded",
+                format!("{seen}, and the profile for {path} in /etc/apparmor.d does not help"),
+                WHY,
+            )
+            .remedy(Remedy::admin(
+                "load the AppArmor profiles",
+                ["systemctl restart apparmor.service"],
+            ))
+            .forcible(),
+        );
+        return;
+    }
+    let file = path.trim_start_matches('/').replace('/', ".");
+    let target = quoted(&format!("/etc/apparmor.d/{file}"));
+    findings.push(
+        Finding::fatal(
+            "apparmor-userns",
+            format!("{seen}, and no profile in /etc/apparmor.d is for {path}"),
+            "AppArmor gives user namespaces only to programs with a profile that says so",
+        )
+        .remedy(Remedy::admin(
+            "let rootlesskit have user namespaces",
+            [
+                format!(
+                    "cat > {target} <<'PROFILE'\nabi <abi/4.0>,\ninclude <tunables/global>\n\n\
+                     profile \"{file}\" \"{path}\" flags=(unconfined) {{\n  userns,\n\n  \
+                     include if exists <local/{file}>\n}}\nPROFILE"
+                ),
+                "systemctl restart apparmor.service".to_owned(),
+            ],
+        ))
+        .forcible(),
+    );
+}
+
+fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
+    let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let mut finding =
+        Finding::fatal("rootlesskit-fails", format!("`rootlesskit true` fails: {said}"), WHY)
+            .forcible();
+    match symptoms::find(text) {
+        Some(symptom) => {
+            finding = finding.remedy(Remedy::said(format!("{}: {}", symptom.cause, symptom.fix)));
+        }
+        None => {
+            finding = finding.remedy(Remedy::said(
+                "look at https://rootlesscontaine.rs/getting-started/common/",
+            ));
+        }
+    }
+    if let Some(mark) = &facts.host.container {
+        finding = finding.remedy(Remedy::said(format!(
+            "this is a container ({mark}): run it with --privileged, or with --security-opt seccomp=unconfined \
+             --security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+        )));
+    }
+    findings.push(finding);
+}
+
+fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
+    if let Outcome::Fails(text) = facts.outcome(Probe::Proc) {
+        let said = text.lines().last().unwrap_or_default();
+        findings.push(
+            Finding::class(
+                "proc-masked",
+                format!("a fresh /proc cannot be mounted: {said}"),
+                "containers need one; parts of /proc of this host are hidden by mounts",
+            )
+            .remedy(Remedy::said(
+                "run the outer container with --privileged or --security-opt systempaths=unconfined",
+            )),
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! What a login session brings: the runtime directory, the service manager, the bus, lingering.
+
+use super::{Finding, Remedy, Wish, quoted};
+use crate::distro::Package;
+use crate::facts::{Facts, RuntimeState};
+use crate::place::docker_host;
+use crate::probe::{Outcome, Probe};
+
+/// Room in `sockaddr_un` (unix(7)), the closing NUL included.
+const SOCKET_PATH_MAX: usize = 108;
+
+pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
+    runtime_dir(facts, findings);
+    if facts.account.runtime.below_tmp {
+        findings.push(
+            Finding::advisory(
+                "runtime-dir-tmp",
+                "XDG_RUNTIME_DIR is below /tmp",
+                "tmp cleaners remove what is in there, and other users may make a directory of that name first",
+            )
+            .remedy(Remedy::said("use $HOME/.docker/run, of mode 0700, and remove it at shutdown")),
+        );
+    }
+    if facts.account.runtime.usable().is_some() {
+        manager(facts, wish, findings);
+    }
+    if facts.account.system_unit {
+        findings.push(
+            Finding::advisory(
+                "system-unit",
+                "this runs in the group of a system unit (/system.slice)",
+                "a system unit with User= is not supported: the daemon could not manage control groups",
+            )
+            .remedy(Remedy::said("use the user's own unit: dockerd-rootless-setuptool.sh install")),
+        );
+    }
+}
+
+fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
+    let account = &facts.account;
+    let why = "the sockets and the state of the daemon are in XDG_RUNTIME_DIR; su and sudo do not set it, or leave \
+               the one of another user";
+    let dir = account.runtime.dir.as_deref();
+    let shown = dir.map(|dir| dir.display().to_string()).unwrap_or_default();
+    let seen = match &account.runtime.state {
+        RuntimeState::Fine => {
+            too_long(dir, findings);
+            return;
+        }
+        RuntimeState::Found => {
+            findings.push(
+                Finding::advisory(
+                    "runtime-dir-found",
+                    format!("XDG_RUNTIME_DIR is not set, but {shown} is there and is used"),
+                    why,
+                )
+                .remedy(Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&shown)))),
+            );
+            return;
+        }
+        RuntimeState::Open(mode) => {
+            findings.push(
+                Finding::advisory(
+                    "runtime-dir-open",
+                    format!("XDG_RUNTIME_DIR={shown} has mode {mode:04o}"),
+                    "whoever may enter it may try to reach the daemon's sockets; the mode should be 0700",
+                )
+                .remedy(Remedy::said(format!("chmod 0700 {}", quoted(&shown)))),
+            );
+            return;
+        }
+        // A directory of our own will do; install makes it.
+        RuntimeState::Unset if !account.systemd => return,
+        RuntimeState::Unset => "XDG_RUNTIME_DIR is not set".to_owned(),
+        RuntimeState::Missing => format!("XDG_RUNTIME_DIR={shown} is not a directory"),
+        RuntimeState::Foreign(uid) => {
+            format!("XDG_RUNTIME_DIR={shown} belongs to user {uid}, not to {}", account.name)
+        }
+        RuntimeState::ReadOnly => {
+            format!("XDG_RUNTIME_DIR={shown} cannot be written by {}", account.name)
+        }
+    };
+    findings.push(Finding::fatal("runtime-dir", seen, why).remedy(runtime_dir_remedy(facts)));
+}
+
+fn runtime_dir_remedy(facts: &Facts) -> Remedy {
+    let account = &facts.account;
+    if let Some(dir) = &account.runtime.logind {
+        return Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&dir.to_string_lossy())));
+    }
+    if !account.systemd {
+        return Remedy::said(
+            "mkdir -p -m 0700 \"$HOME/.docker/run\"; export XDG_RUNTIME_DIR=\"$HOME/.docker/run\"",
+        );
+    }
+    let name = quoted(&account.name);
+    Remedy::admin(
+        &format!("start a service manager for {} at boot, without a login", account.name),
+        [format!("loginctl enable-linger {name}")],
+    )
+    .and(Remedy::said(format!(
+        "then: export XDG_RUNTIME_DIR=\"$(loginctl show-user --property=RuntimePath --value {name})\""
+    )))
+    .and(Remedy::said(format!(
+        "or log in directly instead of through su or sudo: ssh {name}@localhost, or machinectl shell {name}@"
+    )))
+}
+
+fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
+    let Some(dir) = dir else { return };
+    // The longest one that dockerd makes below it.
+    let longest = dir.join("docker/containerd/containerd-debug.sock");
+    let length = longest.as_os_str().len() + 1;
+    if length > SOCKET_PATH_MAX {
+        let seen = format!("{} takes {length} bytes", longest.display());
+        findings.push(
+            Finding::fatal(
+                "runtime-dir-long",
+                seen,
+                "the path of a unix socket has at most 107 bytes (unix(7))",
+            )
+            .remedy(Remedy::said("set XDG_RUNTIME_DIR to a shorter path")),
+        );
+    }
+}
+
+fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
+    let account = &facts.account;
+    if !account.systemd {
+        return;
+    }
+    let name = quoted(&account.name);
+    if let Outcome::Fails(text) = facts.outcome(Probe::UserManager) {
+        let machinectl = facts.distro.install(Package::Machinectl, "install machinectl");
+        findings.push(
+            Finding::class(
+                "user-manager",
+                format!("systemctl --user does not work: {}", text.lines().next().unwrap_or_default()),
+                "without the user's service manager the daemon has to be started by hand, and containers have no \
+                 resource limits. After su or sudo there is none",
+            )
+            .remedy(machinectl)
+            .remedy(Remedy::admin(
+                "start a service manager for the user",
+                [format!("loginctl enable-linger {name}")],
+            ))
+            .remedy(Remedy::said(format!("then log in directly: machinectl shell {name}@"))),
+        );
+        return;
+    }
+    if !account.bus && !account.bus_unit {
+        // The unit requires dbus.socket.
+        let severity = if wish.install { Finding::fatal } else { Finding::class };
+        findings.push(
+            severity(
+                "user-bus",
+                "there is no bus for this user, and systemd knows no dbus.socket for users".to_owned(),
+                "the unit needs dbus.socket, and the daemon asks systemd for control groups over the user's bus",
+            )
+            .remedy(facts.distro.install(Package::UserBus, "install a bus for users"))
+            .remedy(Remedy::said("then log out and in again")),
+        );
+    } else if !account.bus {
+        findings.push(
+            Finding::class(
+                "user-bus-stopped",
+                "the bus of this user is not running",
+                "the daemon asks systemd for control groups over it",
+            )
+            .remedy(Remedy::said("systemctl --user enable --now dbus.socket")),
+        );
+    }
+    if !account.linger {
+        findings.push(
+            Finding::advisory(
+                "linger",
+                format!("lingering is off for {}", account.name),
+                "the daemon starts at the first login and ends with the last session, instead of with the system",
+            )
+            .remedy(Remedy::said(format!("sudo loginctl enable-linger {name}"))),
+        );
+    }
+    if let Some(dir) = account.runtime.usable()
+        && !dir.join("docker.sock").exists()
+        && facts.installed
+    {
+        findings.push(
+            Finding::advisory(
+                "daemon-stopped",
+                format!("{} is not there: the daemon is installed and does not run", docker_host(dir)),
+                "docker cannot connect, or says permission denied if DOCKER_HOST names the socket of another user",
+            )
+            .remedy(Remedy::said("systemctl --user start docker.service")),
+        );
+    }
+}

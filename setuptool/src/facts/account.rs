@@ -1,0 +1,156 @@
+//! The user: who it is, where home is, and what a login session brings.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use env::{user, vars};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
+use crate::place::World;
+
+/// `$HOME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Home {
+    Unset,
+    Missing(PathBuf),
+    ReadOnly(PathBuf),
+    Fine(PathBuf),
+}
+
+/// `$XDG_RUNTIME_DIR`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RuntimeState {
+    /// Unset, and there is none to be found.
+    Unset,
+    /// Unset, but logind made one for this user.
+    Found,
+    /// It is no directory.
+    Missing,
+    /// It belongs to the user with this id.
+    Foreign(u32),
+    /// It cannot be written.
+    ReadOnly,
+    /// Others may enter it; its mode.
+    Open(u32),
+    /// As it should be.
+    Fine,
+}
+
+/// The runtime directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Runtime {
+    /// What will be used.
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) state: RuntimeState,
+    /// logind's directory of this user, if it is there.
+    pub(crate) logind: Option<PathBuf>,
+    /// It is below `/tmp`, where others may make directories first.
+    pub(crate) below_tmp: bool,
+}
+
+impl Runtime {
+    /// The directory, if it can be used.
+    pub(crate) fn usable(&self) -> Option<&Path> {
+        use RuntimeState::{Fine, Found, Open};
+        self.dir.as_deref().filter(|_| matches!(self.state, Fine | Found | Open(_)))
+    }
+}
+
+/// The user and the session.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    /// The login name, or the uid when nobody knows the user.
+    pub(crate) name: String,
+    /// The user is in `/etc/passwd`, where usermod(8) finds it.
+    pub(crate) local: bool,
+    pub(crate) home: Home,
+    pub(crate) runtime: Runtime,
+    /// The host was booted with systemd (sd_booted(3)).
+    pub(crate) systemd: bool,
+    /// The socket of the user's bus is there.
+    pub(crate) bus: bool,
+    /// systemd knows a `dbus.socket` for users.
+    pub(crate) bus_unit: bool,
+    /// The user's manager runs without a session (loginctl(1), enable-linger).
+    pub(crate) linger: bool,
+    /// This process runs in the group of a system unit.
+    pub(crate) system_unit: bool,
+}
+
+impl Account {
+    pub(crate) fn gather(world: &World) -> Self {
+        let known = user::lookup_uid(&world.root, world.uid, &world.env);
+        let name = known.map_or_else(|_| world.uid.to_string(), |user| user.name);
+        let passwd = fs::read(world.at("etc/passwd")).unwrap_or_default();
+        let runtime = runtime(world);
+        let dir = runtime.usable();
+        let linger = world.at("var/lib/systemd/linger").join(&name);
+        let bus_units =
+            ["usr/lib", "lib", "etc"].map(|dir| format!("{dir}/systemd/user/dbus.socket"));
+        let group = world.text("proc/self/cgroup").unwrap_or_default();
+        Self {
+            uid: world.uid,
+            local: passwd.split(|b| *b == b'\n').any(|line| {
+                line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+            }),
+            home: home(world),
+            systemd: world.at("run/systemd/system").is_dir(),
+            bus: dir.is_some_and(|dir| dir.join("bus").exists()) || named_bus(world),
+            bus_unit: bus_units.iter().any(|unit| world.at(unit).exists()),
+            linger: linger.exists(),
+            system_unit: group.lines().any(|line| line.contains(":/system.slice/")),
+            name,
+            runtime,
+        }
+    }
+}
+
+fn home(world: &World) -> Home {
+    match world.env.nonempty(vars::HOME).map(PathBuf::from) {
+        None => Home::Unset,
+        Some(home) if !home.is_dir() => Home::Missing(home),
+        Some(home) if !writable(&home) => Home::ReadOnly(home),
+        Some(home) => Home::Fine(home),
+    }
+}
+
+fn runtime(world: &World) -> Runtime {
+    let logind = Some(world.logind_dir()).filter(|dir| dir.is_dir());
+    let set = world.env.nonempty(vars::XDG_RUNTIME_DIR).map(PathBuf::from);
+    let state = match (&set, &logind) {
+        (Some(dir), _) => runtime_state(dir, world.uid),
+        (None, Some(dir)) if runtime_state(dir, world.uid) == RuntimeState::Fine => {
+            RuntimeState::Found
+        }
+        (None, _) => RuntimeState::Unset,
+    };
+    let dir = world.runtime_dir();
+    let below_tmp = dir.as_ref().is_some_and(|dir| dir.starts_with(world.at("tmp")));
+    Runtime { dir, state, logind, below_tmp }
+}
+
+fn runtime_state(dir: &Path, uid: u32) -> RuntimeState {
+    match fs::metadata(dir) {
+        Ok(meta) if !meta.is_dir() => RuntimeState::Missing,
+        Err(_) => RuntimeState::Missing,
+        Ok(meta) if meta.uid() != uid => RuntimeState::Foreign(meta.uid()),
+        Ok(_) if !writable(dir) => RuntimeState::ReadOnly,
+        Ok(meta) if meta.mode() & 0o077 != 0 => RuntimeState::Open(meta.mode() & 0o7777),
+        Ok(_) => RuntimeState::Fine,
+    }
+}
+
+/// access(2) for the effective user.
+pub(super) fn writable(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Whether the socket that `DBUS_SESSION_BUS_ADDRESS` names is there: `unix:path=/run/user/1000/bus,guid=…`.
+fn named_bus(world: &World) -> bool {
+    let address = world.env.text(crate::vars::DBUS_SESSION_BUS_ADDRESS).ok().flatten();
+    let path = address.and_then(|address| address.strip_prefix("unix:path=")?.split(',').next());
+    path.is_some_and(|path| Path::new(path).exists())
+}

@@ -1,0 +1,221 @@
+//! The kernel, its parameters and devices, control groups, and the file system of the data directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cgroup2::{Delegation, Mode};
+use env::vars;
+use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+
+use crate::place::World;
+
+/// A device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    Missing,
+    Closed,
+    Fine,
+}
+
+/// The kernel and what it allows.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    /// `uname -r` as text, and its first two numbers.
+    pub(crate) release: String,
+    pub(crate) kernel: Option<(u32, u32)>,
+    pub(crate) userns_clone: Option<u64>,
+    pub(crate) max_user_namespaces: Option<u64>,
+    pub(crate) apparmor_restricts: bool,
+    pub(crate) apparmor_restricts_unconfined: bool,
+    /// Text of the files in `/etc/apparmor.d`, to look a program's path up.
+    pub(crate) apparmor_profiles: String,
+    pub(crate) tun: Device,
+    pub(crate) fuse: Device,
+    pub(crate) bridge_netfilter: bool,
+    pub(crate) ipv6: bool,
+    /// First and last group id that may use ICMP sockets.
+    pub(crate) ping_group_range: Option<(u64, u64)>,
+    pub(crate) port_start: Option<u64>,
+    /// SELinux is enforcing.
+    pub(crate) selinux: bool,
+    /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`.
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// What says that this is a container.
+    pub(crate) container: Option<String>,
+    /// Hard limit of open files; `None` is none.
+    pub(crate) nofile: Option<u64>,
+}
+
+impl Host {
+    pub(crate) fn gather(world: &World) -> Self {
+        let release = world.text("proc/sys/kernel/osrelease").unwrap_or_default();
+        let ping = world.text("proc/sys/net/ipv4/ping_group_range");
+        Self {
+            kernel: version(&release),
+            release,
+            userns_clone: world.sysctl("kernel.unprivileged_userns_clone"),
+            max_user_namespaces: world.sysctl("user.max_user_namespaces"),
+            apparmor_restricts: world.sysctl("kernel.apparmor_restrict_unprivileged_userns")
+                == Some(1),
+            apparmor_restricts_unconfined: world
+                .sysctl("kernel.apparmor_restrict_unprivileged_unconfined")
+                == Some(1),
+            apparmor_profiles: profiles(&world.at("etc/apparmor.d")),
+            tun: device(&world.at("dev/net/tun")),
+            fuse: device(&world.at("dev/fuse")),
+            bridge_netfilter: world.at("proc/sys/net/bridge").is_dir(),
+            ipv6: world.at("proc/sys/net/ipv6").is_dir(),
+            ping_group_range: ping.as_deref().and_then(two_numbers),
+            port_start: world.sysctl("net.ipv4.ip_unprivileged_port_start"),
+            selinux: world.text("sys/fs/selinux/enforce").as_deref() == Some("1"),
+            resolv_conf: resolv_conf(world),
+            container: container(world),
+            nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),
+        }
+    }
+}
+
+/// `6.1.0-18-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn two_numbers(text: &str) -> Option<(u64, u64)> {
+    let mut words = text.split_whitespace().map(str::parse);
+    Some((words.next()?.ok()?, words.next()?.ok()?))
+}
+
+/// The line of proc_pid_limits(5); `unlimited` is none.
+fn hard_nofile(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Profiles are small; files of a directory deeper down are parts of others.
+fn profiles(dir: &Path) -> String {
+    let Ok(entries) = fs::read_dir(dir) else { return String::new() };
+    let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    files.filter_map(|file| fs::read_to_string(file).ok()).collect::<Vec<_>>().join("\n")
+}
+
+fn device(path: &Path) -> Device {
+    if !path.exists() {
+        Device::Missing
+    } else if super::account::writable(path) {
+        Device::Fine
+    } else {
+        Device::Closed
+    }
+}
+
+fn resolv_conf(world: &World) -> Option<PathBuf> {
+    let target = fs::read_link(world.at("etc/resolv.conf")).ok()?;
+    let target = Path::new("/etc").join(target);
+    // `..` is the usual way out of /etc: ../run/systemd/resolve/stub-resolv.conf.
+    let mut parts = PathBuf::new();
+    for part in target.components() {
+        if part == std::path::Component::ParentDir {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    let usual = ["/etc", "/run", "/var/run"].iter().any(|dir| parts.starts_with(dir));
+    (!usual).then_some(parts)
+}
+
+fn container(world: &World) -> Option<String> {
+    let marks = [(".dockerenv", "/.dockerenv"), ("run/.containerenv", "/run/.containerenv")];
+    marks.into_iter().find(|(file, _)| world.at(file).exists()).map(|(_, name)| name.to_owned())
+}
+
+/// Control groups.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroup {
+    pub(crate) mode: Mode,
+    /// What the user's service manager may hand out; `None` if it has no group.
+    pub(crate) delegation: Option<Delegation>,
+    /// The controllers that the whole host has on cgroup2.
+    pub(crate) offered: Vec<String>,
+}
+
+impl Cgroup {
+    pub(crate) fn gather(world: &World) -> Self {
+        let mode = cgroup2::detect(&world.root).unwrap_or(Mode::None);
+        let mountinfo = fs::read(world.at("proc/self/mountinfo")).unwrap_or_default();
+        let group = cgroup2::group::user_service(world.uid);
+        let mount = cgroup2::mountpoint(&mountinfo);
+        let below = |group: &Path| {
+            let dir = cgroup2::group::directory(mount.as_ref()?, group)?;
+            Some(world.root.join(dir.strip_prefix("/").ok()?))
+        };
+        let top = below(Path::new("/")).map(|dir| dir.join("cgroup.controllers"));
+        let offered = top.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        Self {
+            mode,
+            delegation: below(&group).and_then(|dir| cgroup2::delegation(&dir).ok()),
+            offered: offered.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// Where images and containers go.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    pub(crate) data_root: Option<PathBuf>,
+    /// The nearest directory above it, or itself, that exists.
+    pub(crate) existing: Option<PathBuf>,
+    pub(crate) nfs: bool,
+    /// Free space, in bytes.
+    pub(crate) free: Option<u64>,
+    /// What is set in `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER`.
+    pub(crate) port_driver: Option<String>,
+}
+
+impl Storage {
+    pub(crate) fn gather(world: &World) -> Self {
+        let data_root = world.data_root();
+        let existing = data_root.as_ref().and_then(|dir| dir.ancestors().find(|dir| dir.is_dir()));
+        let existing = existing.map(Path::to_owned);
+        let space = existing.as_ref().and_then(|dir| statvfs(dir).ok());
+        Self {
+            nfs: existing.as_ref().is_some_and(|dir| {
+                statfs(dir).is_ok_and(|fs| fs.filesystem_type() == NFS_SUPER_MAGIC)
+            }),
+            free: space.map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size())),
+            port_driver: world
+                .env
+                .text(vars::DOCKERD_ROOTLESS_PORT_DRIVER)
+                .ok()
+                .flatten()
+                .map(str::to_owned),
+            data_root,
+            existing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f020_kernel_versions() {
+        assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
+        assert_eq!(version("4.18.0-553.el8_10.x86_64"), Some((4, 18)));
+        assert_eq!(version("5.11-rc3"), Some((5, 11)));
+        assert_eq!(version(""), None);
+        assert_eq!(version("next"), None);
+    }
+
+    #[test]
+    fn limits_and_ranges() {
+        let text = "Limit  Soft Limit Hard Limit Units\nMax open files            1024                 524288               files     \n";
+        assert_eq!(hard_nofile(text), Some(524_288));
+        assert_eq!(hard_nofile("Max open files  1024  unlimited  files"), None);
+        assert_eq!(two_numbers("1\t0"), Some((1, 0)));
+        assert_eq!(two_numbers("1"), None);
+    }
+}

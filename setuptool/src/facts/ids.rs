@@ -1,0 +1,139 @@
+//! Subordinate ids, and the two programs that map them.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use env::user::{self, User};
+use idmap::source::{self, Source};
+use idmap::{Kind, Range, diagnose, subid, total};
+
+use crate::place::World;
+
+/// newuidmap(1) or newgidmap(1).
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    pub(crate) kind: Kind,
+    /// Where it is and what it can do; `None` when it is not in PATH.
+    pub(crate) found: Option<(std::path::PathBuf, diagnose::Facts)>,
+}
+
+/// A range of somebody else that shares ids with one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Overlap {
+    pub(crate) kind: Kind,
+    pub(crate) ours: String,
+    pub(crate) owner: String,
+    pub(crate) theirs: String,
+}
+
+/// Subordinate ids.
+#[derive(Debug, Clone)]
+pub(crate) struct Ids {
+    pub(crate) tools: [Tool; 2],
+    /// How many ids there are for each kind, from the files or getsubids.
+    pub(crate) uids: u64,
+    pub(crate) gids: u64,
+    /// A line of this user that makes no sense, as the message of idmap.
+    pub(crate) malformed: Option<String>,
+    pub(crate) overlaps: Vec<Overlap>,
+    /// A range that nobody has, for both files.
+    pub(crate) free: Option<Range>,
+    /// `usermod --add-subuids` is there (shadow, not busybox).
+    pub(crate) usermod: bool,
+}
+
+impl Ids {
+    pub(crate) fn gather(world: &World) -> Self {
+        let tool = |kind: Kind| Tool {
+            kind,
+            found: world.find(kind.tool()).map(|path| {
+                let facts = diagnose::Facts::gather(&world.root, &path);
+                (path, facts)
+            }),
+        };
+        let text = |kind| fs::read(subid::file(&world.root, kind)).unwrap_or_default();
+        let (subuid, subgid) = (text(Kind::Uid), text(Kind::Gid));
+        // systemd-homed gives uids below to users; containers get those above (systemd.io/UIDS-GIDS).
+        let homed = world.at("run/systemd/userdb/io.systemd.Home").exists();
+        let taken: &[u8] = if homed { b"homed:100000:424288\n" } else { b"" };
+        let user = user::lookup_uid(&world.root, world.uid, &world.env).unwrap_or_else(|_| User {
+            uid: world.uid,
+            gid: world.uid,
+            name: world.uid.to_string(),
+            home: "/".into(),
+        });
+        let mut ids = Self {
+            tools: [tool(Kind::Uid), tool(Kind::Gid)],
+            uids: 0,
+            gids: 0,
+            malformed: None,
+            overlaps: Vec::new(),
+            free: subid::free_range(&[&subuid, &subgid, taken]),
+            usermod: world.find_with_sbin("usermod").is_some(),
+        };
+        let (uid, gid) = match source::lookup(Source::Auto, &world.root, &user, &world.env) {
+            Ok(found) => (found.uid, found.gid),
+            // One kind may be missing, and each counts for itself.
+            Err(_) => {
+                (ids.file_ranges(world, Kind::Uid, &user), ids.file_ranges(world, Kind::Gid, &user))
+            }
+        };
+        (ids.uids, ids.gids) = (total(&uid), total(&gid));
+        ids.overlaps = overlaps(Kind::Uid, &uid, &subuid, &user);
+        ids.overlaps.extend(overlaps(Kind::Gid, &gid, &subgid, &user));
+        ids.overlaps.extend(real_users(&uid, &world.text("etc/passwd").unwrap_or_default()));
+        ids
+    }
+
+    fn file_ranges(&mut self, world: &World, kind: Kind, user: &User) -> Vec<Range> {
+        subid::read(&world.root, kind, user).unwrap_or_else(|error| {
+            self.malformed.get_or_insert(error.to_string());
+            Vec::new()
+        })
+    }
+}
+
+/// Ranges of other owners in `text` that share ids with `ours`.
+fn overlaps(kind: Kind, ours: &[Range], text: &[u8], user: &User) -> Vec<Overlap> {
+    let text = String::from_utf8_lossy(text);
+    let owners: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().split(':').next())
+        .filter(|owner| !owner.is_empty() && !owner.starts_with('#'))
+        .filter(|owner| *owner != user.name && *owner != user.uid.to_string())
+        .collect();
+    let mut found = Vec::new();
+    for owner in owners {
+        // The largest id is nobody's, so only the name matches.
+        let path = std::path::Path::new(kind.subid());
+        let theirs = subid::parse(path, text.as_bytes(), owner, u32::MAX).unwrap_or_default();
+        for (our, their) in ours.iter().flat_map(|our| theirs.iter().map(move |their| (our, their)))
+        {
+            if our.start() < their.end() && their.start() < our.end() {
+                found.push(Overlap {
+                    kind,
+                    ours: our.to_string(),
+                    owner: owner.to_owned(),
+                    theirs: their.to_string(),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Users whose own id is in one of our ranges.
+fn real_users(ours: &[Range], passwd: &str) -> Vec<Overlap> {
+    let users = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?.parse::<u32>().ok()?);
+        let our = ours.iter().find(|our| (our.start()..our.end()).contains(&id))?;
+        Some(Overlap {
+            kind: Kind::Uid,
+            ours: our.to_string(),
+            owner: name.to_owned(),
+            theirs: format!("the user id {id}"),
+        })
+    });
+    users.collect()
+}

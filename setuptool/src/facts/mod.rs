@@ -1,0 +1,100 @@
+//! What is the case on this host, as plain data: the doctor judges [`Facts`] and looks at nothing else.
+
+mod account;
+mod host;
+mod ids;
+mod tools;
+
+pub(crate) use account::{Account, Home, RuntimeState};
+pub(crate) use host::{Cgroup, Device, Host, Storage};
+pub(crate) use ids::Ids;
+pub(crate) use tools::{Net, Tools};
+
+use std::collections::BTreeMap;
+
+use crate::distro::Distro;
+use crate::place::World;
+use crate::probe::{Outcome, Probe, Prober, Setting};
+
+/// Everything the doctor knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) distro: Distro,
+    pub(crate) account: Account,
+    pub(crate) ids: Ids,
+    pub(crate) tools: Tools,
+    pub(crate) host: Host,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) storage: Storage,
+    /// There is a unit of the daemon.
+    pub(crate) installed: bool,
+    outcomes: BTreeMap<&'static str, Outcome>,
+}
+
+impl Facts {
+    /// Looks at everything.
+    pub(crate) fn gather(world: &World, prober: &dyn Prober) -> Self {
+        let os_release = world.text("etc/os-release").or_else(|| world.text("usr/lib/os-release"));
+        let mut facts = Self {
+            distro: Distro::parse(&os_release.unwrap_or_default()),
+            account: Account::gather(world),
+            ids: Ids::gather(world),
+            tools: Tools::gather(world, prober),
+            host: Host::gather(world),
+            cgroup: Cgroup::gather(world),
+            storage: Storage::gather(world),
+            installed: world.unit().is_some_and(|unit| unit.exists()),
+            outcomes: BTreeMap::new(),
+        };
+        // Root is refused anyway, and rootlesskit as root proves nothing.
+        if world.uid != 0 {
+            facts.try_out(prober);
+        }
+        facts
+    }
+
+    /// What came of a probe.
+    pub(crate) fn outcome(&self, probe: Probe) -> &Outcome {
+        self.outcomes.get(name(probe)).unwrap_or(&Outcome::Unknown)
+    }
+
+    /// Whether a probe worked.
+    pub(crate) fn works(&self, probe: Probe) -> bool {
+        *self.outcome(probe) == Outcome::Works
+    }
+
+    fn try_out(&mut self, prober: &dyn Prober) {
+        let setting = Setting {
+            rootlesskit: self.tools.rootlesskit.clone(),
+            net: self.tools.net.driver().map(str::to_owned),
+            iptables: self.tools.iptables.clone(),
+            data_parent: self.storage.existing.clone(),
+            runtime_dir: self.account.runtime.usable().map(Into::into),
+        };
+        let mut take = |probe| {
+            let outcome = prober.probe(probe, &setting);
+            self.outcomes.insert(name(probe), outcome.clone());
+            outcome
+        };
+        if self.account.runtime.usable().is_some() {
+            take(Probe::UserManager);
+        }
+        // Everything else happens in namespaces.
+        if take(Probe::Namespaces) == Outcome::Works {
+            for probe in [Probe::Network, Probe::Nat, Probe::Overlay, Probe::Proc] {
+                take(probe);
+            }
+        }
+    }
+}
+
+fn name(probe: Probe) -> &'static str {
+    match probe {
+        Probe::UserManager => "user-manager",
+        Probe::Namespaces => "namespaces",
+        Probe::Network => "network",
+        Probe::Nat => "nat",
+        Probe::Overlay => "overlay",
+        Probe::Proc => "proc",
+    }
+}

@@ -1,0 +1,237 @@
+//! `install`: writes the unit, starts the daemon, waits until it answers, enables it, and points the docker CLI at it.
+//!
+//! Nothing is touched before everything that could be missing has been looked at. Every step may be repeated: a unit or
+//! a context of another content is brought up to date, with a word and a backup.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::context::Cli;
+use crate::doctor::{self, Severity, Wish, quoted};
+use crate::facts::{Facts, RuntimeState};
+use crate::place::{World, dir_of, docker_host, name_of};
+use crate::probe::{Probe, make_private};
+use crate::run::{self, Failed};
+use crate::systemd::{self, Systemctl, UNIT};
+use crate::ui::Ui;
+use crate::unit::{self, Written};
+use crate::{ready, report, symptoms, vars};
+
+/// dockerd has said that it is ready before this begins.
+const API_LIMIT: Duration = Duration::from_secs(30);
+/// `docker version` asks a daemon that answers.
+const VERSION_LIMIT: Duration = Duration::from_secs(60);
+
+/// What an installation consists of.
+struct Plan {
+    launcher: PathBuf,
+    docker: PathBuf,
+    rootlesskit: PathBuf,
+    runtime_dir: PathBuf,
+    without_iptables: bool,
+}
+
+/// Installs.
+///
+/// # Errors
+/// A prerequisite is missing, or a step failed.
+pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish) -> Result<(), Failed> {
+    let findings = doctor::diagnose(facts, wish);
+    let fatal: Vec<_> =
+        findings.iter().filter(|f| f.severity != Severity::Advisory).cloned().collect();
+    if fatal.iter().any(|finding| finding.severity == Severity::Fatal) {
+        report::findings(ui, &fatal);
+        report::block(ui, &fatal);
+        return Err(Failed::silent(1));
+    }
+    report::summary(ui, &findings);
+    let tools = &facts.tools;
+    // The doctor has made sure of all four.
+    let (Some(launcher), Some(docker), Some(rootlesskit), Some(runtime_dir)) = (
+        tools.launcher.clone(),
+        tools.docker.clone(),
+        tools.rootlesskit.clone(),
+        facts.account.runtime.dir.clone(),
+    ) else {
+        return Err(Failed::new("a prerequisite vanished while it was looked at; run this again"));
+    };
+    let without_iptables = doctor::without_iptables(&findings, wish);
+    let plan = Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables };
+    let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
+    match manager {
+        Some(manager) => with_systemd(ui, world, &plan, &manager, facts)?,
+        None => by_hand(ui, world, &plan, facts)?,
+    }
+    let host = docker_host(&plan.runtime_dir);
+    Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world)).adopt(ui, &host)?;
+    trailer(ui, &plan, facts);
+    Ok(())
+}
+
+fn with_systemd(
+    ui: &mut Ui,
+    world: &World,
+    plan: &Plan,
+    manager: &Systemctl,
+    facts: &Facts,
+) -> Result<(), Failed> {
+    let replaced = write_unit(ui, world, plan, manager)?;
+    unseen_variables(ui, world);
+    let running = manager.quiet(&["--no-pager", "status", UNIT]);
+    if replaced && running {
+        ui.warning(&format!(
+            "The daemon goes on as it was started until `systemctl --user restart {UNIT}`"
+        ));
+    }
+    if !running {
+        ui.info(&format!("Starting systemd unit {UNIT}"));
+        if !manager.traced(ui, &["start", UNIT])?.success() {
+            return Err(explain_failure(ui, world, plan));
+        }
+    }
+    let socket = plan.runtime_dir.join("docker.sock");
+    if let Err(error) = ready::wait(&socket, API_LIMIT) {
+        let seconds = API_LIMIT.as_secs();
+        ui.error(&format!("no answer on {} within {seconds} s: {error}", socket.display()));
+        return Err(explain_failure(ui, world, plan));
+    }
+    if !manager.traced(ui, &["--no-pager", "--full", "status", UNIT])?.success() {
+        return Err(explain_failure(ui, world, plan));
+    }
+    version(ui, world, plan)?;
+    let enabled = manager.traced(ui, &["enable", UNIT])?;
+    if !enabled.success() {
+        let text =
+            format!("the daemon runs, but `systemctl --user enable {UNIT}` failed with {enabled}");
+        return Err(Failed { text, code: run::code_of(enabled) });
+    }
+    ui.info(&format!("Installed {UNIT} successfully."));
+    ui.info(&format!("To control {UNIT}, run: `systemctl --user (start|stop|restart) {UNIT}`"));
+    ui.info(&format!(
+        "To run {UNIT} on system startup, run: `sudo loginctl enable-linger {}`",
+        quoted(&facts.account.name)
+    ));
+    ui.plain("");
+    Ok(())
+}
+
+/// Writes the unit; true if there was another one.
+fn write_unit(
+    ui: &mut Ui,
+    world: &World,
+    plan: &Plan,
+    manager: &Systemctl,
+) -> Result<bool, Failed> {
+    let file = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
+    let shown = file.display();
+    let path = world.env.get(env::vars::PATH).unwrap_or_default();
+    let text = unit::render(&plan.launcher, path, plan.without_iptables);
+    let written = unit::write(&file, &text)?;
+    match &written {
+        Written::Unchanged => ui.info(&format!("{shown} is up to date")),
+        Written::Created => ui.info(&format!("Creating {shown}")),
+        Written::Replaced(backup) => {
+            ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
+        }
+    }
+    if written != Written::Unchanged && !manager.quiet(&["daemon-reload"]) {
+        return Err(Failed::new("`systemctl --user daemon-reload` failed"));
+    }
+    Ok(matches!(written, Written::Replaced(_)))
+}
+
+/// The launcher's variables in this shell mean nothing to a service, which surprises.
+fn unseen_variables(ui: &mut Ui, world: &World) {
+    let names = world.env.iter().map(|(name, _)| name.to_string_lossy());
+    for name in names.filter(|name| name.starts_with("DOCKERD_ROOTLESS_ROOTLESSKIT_")) {
+        ui.warning(&format!(
+            "The service does not see {name} of this shell; set it with `systemctl --user edit {UNIT}`"
+        ));
+    }
+}
+
+/// Shows that the docker command and the daemon understand each other.
+fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
+    let host = docker_host(&plan.runtime_dir);
+    let mut env = systemd::with_runtime_dir(world);
+    env.set(vars::DOCKER_HOST, &host);
+    env.remove(vars::DOCKER_CONTEXT);
+    let args = [OsStr::new("version")];
+    let command = run::command_line(&plan.docker.to_string_lossy(), &args);
+    ui.trace(&format!("{}={} {command}", vars::DOCKER_HOST, quoted(&host)));
+    let status = run::shown(&plan.docker, &args, &env, true, VERSION_LIMIT)?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = format!("the daemon runs, but `docker version` failed with {status}");
+    Err(Failed { text, code: run::code_of(status) })
+}
+
+fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
+    ui.error("Failed to start the daemon. Its log:");
+    ui.error(&format!("  journalctl -n 20 --no-pager --user --unit {UNIT}"));
+    let journal = systemd::journal(world);
+    if let Some(symptom) = symptoms::find(&journal) {
+        ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
+        ui.error(&format!("  {}", symptom.fix));
+    }
+    if let Some(data) = world.data_root() {
+        ui.error(
+            "Before trying again with nothing left over (this deletes all containers and images):",
+        );
+        ui.error(&format!(
+            "  dockerd-rootless-setuptool.sh uninstall -f ; {} rm -rf {}",
+            quoted(&plan.rootlesskit.to_string_lossy()),
+            quoted(&data.to_string_lossy())
+        ));
+    }
+    Failed::silent(1)
+}
+
+/// Without a service manager the user starts the launcher.
+fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(), Failed> {
+    if facts.account.runtime.state == RuntimeState::Unset {
+        make_private(&plan.runtime_dir).map_err(|error| {
+            Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
+        })?;
+    }
+    let bin = dir_of(&plan.launcher).to_string_lossy().into_owned();
+    let flags = if plan.without_iptables { " --iptables=false" } else { "" };
+    ui.info(&format!(
+        "systemd not detected, {} needs to be started manually:",
+        name_of(&plan.launcher).to_string_lossy()
+    ));
+    let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(&bin));
+    let name = quoted(&name_of(&plan.launcher).to_string_lossy());
+    ui.plain("");
+    let variable = env::vars::XDG_RUNTIME_DIR;
+    if world.env.nonempty(variable).is_none() {
+        let dir = quoted(&plan.runtime_dir.to_string_lossy());
+        ui.plain(&format!("{variable}={dir} PATH={path} {name}{flags}"));
+    } else {
+        ui.plain(&format!("PATH={path} {name}{flags}"));
+    }
+    ui.plain("");
+    Ok(())
+}
+
+fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
+    let bin = dir_of(&plan.docker).to_string_lossy().into_owned();
+    let dir = plan.runtime_dir.to_string_lossy().into_owned();
+    ui.plain("");
+    ui.info("Make sure the following environment variable(s) are set (or add them to ~/.bashrc):");
+    match facts.account.runtime.state {
+        RuntimeState::Unset => {
+            ui.plain(&format!("# WARNING: remove {} at every logout", quoted(&dir)));
+            ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir)));
+        }
+        RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir))),
+        _ => {}
+    }
+    ui.plain(&format!("export PATH={}:$PATH", quoted(&bin)));
+    ui.plain("");
+    ui.info("Some applications may require the following environment variable too:");
+    ui.plain(&format!("export DOCKER_HOST={}", quoted(&docker_host(&plan.runtime_dir))));
+    ui.plain("");
+}

@@ -1,0 +1,90 @@
+//! `dockerd-rootless-setuptool`, also installed as `dockerd-rootless-setuptool.sh`: sets rootless Docker up for the user
+//! who runs it, and says why when it cannot.
+//!
+//! # Theory of operation
+//! The host is looked at once ([`facts`], with [`probe`]s that try the real thing); the [`doctor`] turns that into
+//! findings with remedies, which is pure; the verbs act on them. `check` only prints, `install` goes on if nothing is
+//! fatal, `uninstall` and `nsenter` do not ask. Roots of the file system, the environment and the probes are injected,
+//! so each situation of a host is a fixture in the tests.
+//!
+//! Exit status: 0, 1 for everything that this program finds wrong, the status of `docker` or `systemctl` where one of
+//! them failed, and with `nsenter` that of the program.
+
+mod check;
+mod cli;
+mod context;
+mod distro;
+mod doctor;
+mod facts;
+mod install;
+mod nsenter;
+mod place;
+mod probe;
+mod ready;
+mod report;
+mod run;
+mod state;
+mod symptoms;
+mod systemd;
+#[cfg(test)]
+mod tests;
+mod ui;
+mod uninstall;
+mod unit;
+mod vars;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Stop, Verb};
+use crate::doctor::Wish;
+use crate::facts::Facts;
+use crate::place::World;
+use crate::run::Failed;
+use crate::ui::Ui;
+
+fn main() -> ExitCode {
+    let world = World::current();
+    let mut ui = Ui::new(&world.env);
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match cli::parse(&args) {
+        Ok(cli) => perform(&mut ui, &world, &cli).into(),
+        Err(stop) => refuse(&mut ui, stop).into(),
+    }
+}
+
+fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
+    let look = || Facts::gather(world, &probe::System::new(&world.env));
+    let wish = Wish {
+        install: cli.verb == Verb::Install,
+        force: cli.force,
+        skip_iptables: cli.skip_iptables,
+    };
+    let done: Result<(), Failed> = match &cli.verb {
+        Verb::Check => return check::run(ui, world, &look(), wish, cli.json),
+        Verb::Install => install::run(ui, world, &look(), wish),
+        Verb::Uninstall => uninstall::run(ui, world, cli.purge),
+        Verb::Nsenter(words) => nsenter::run(world, words).map(|never| match never {}),
+    };
+    let Err(failed) = done else { return 0 };
+    failed.text.lines().for_each(|line| ui.error(line));
+    failed.code
+}
+
+fn refuse(ui: &mut Ui, stop: Stop) -> u8 {
+    match stop {
+        Stop::Help(help) => {
+            ui.plain(help.trim_end());
+            0
+        }
+        Stop::Usage(message, help) => {
+            ui.aside(&message);
+            ui.plain(help.trim_end());
+            1
+        }
+        Stop::Command(message) => {
+            ui.error(&message);
+            1
+        }
+    }
+}

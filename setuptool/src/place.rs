@@ -1,0 +1,137 @@
+//! Where things are: the directories of the user, the files that `install` writes.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use env::{Env, vars};
+
+/// Everything is looked up below `root`, which is `/` outside of tests; paths that the environment names are taken as
+/// they are.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    /// Root of `/proc`, `/sys`, `/etc`, `/run`, `/dev`.
+    pub(crate) root: PathBuf,
+    /// The environment.
+    pub(crate) env: Env,
+    /// The effective user id.
+    pub(crate) uid: u32,
+    /// Where this program is installed; its companions may lie beside it.
+    pub(crate) own_dir: Option<PathBuf>,
+}
+
+impl World {
+    /// The real one.
+    pub(crate) fn current() -> Self {
+        let exe = std::env::current_exe().ok();
+        Self {
+            root: "/".into(),
+            env: Env::current(),
+            uid: nix::unistd::geteuid().as_raw(),
+            own_dir: exe.and_then(|exe| exe.parent().map(Path::to_owned)),
+        }
+    }
+
+    /// A path of the system.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The text of a file of the system, trimmed; `None` if it cannot be read.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.at(path)).ok().map(|text| text.trim().to_owned())
+    }
+
+    /// A kernel parameter that is a number.
+    pub(crate) fn sysctl(&self, key: &str) -> Option<u64> {
+        self.text(&format!("proc/sys/{}", key.replace('.', "/")))?.parse().ok()
+    }
+
+    /// A program in PATH.
+    pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
+        self.env.find_program(program)
+    }
+
+    /// A program in PATH or where programs of administrators are.
+    pub(crate) fn find_with_sbin(&self, program: &str) -> Option<PathBuf> {
+        let sbin = ["usr/sbin", "sbin"].map(|dir| self.at(dir).join(program));
+        self.find(program).or_else(|| sbin.into_iter().find(|file| env::path::is_executable(file)))
+    }
+
+    /// A companion: in PATH, or beside this program.
+    pub(crate) fn find_companion(&self, program: &str) -> Option<PathBuf> {
+        let beside = || self.own_dir.as_ref().map(|dir| dir.join(program));
+        self.find(program).or_else(|| beside().filter(|file| env::path::is_executable(file)))
+    }
+
+    /// `/run/user/UID`, where logind(8) puts the runtime directory.
+    pub(crate) fn logind_dir(&self) -> PathBuf {
+        self.at(&format!("run/user/{}", self.uid))
+    }
+
+    /// `$XDG_CONFIG_HOME`, by default `~/.config`.
+    pub(crate) fn config_home(&self) -> Option<PathBuf> {
+        env::dirs::config_home(&self.env).ok()
+    }
+
+    /// The unit of the daemon.
+    pub(crate) fn unit(&self) -> Option<PathBuf> {
+        Some(self.config_home()?.join("systemd/user/docker.service"))
+    }
+
+    /// The daemon's own configuration.
+    pub(crate) fn daemon_json(&self) -> Option<serde_json::Value> {
+        let file = self.config_home()?.join("docker/daemon.json");
+        serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+    }
+
+    /// Where the daemon keeps images and containers unless daemon.json says otherwise.
+    pub(crate) fn default_data_root(&self) -> Option<PathBuf> {
+        Some(env::dirs::data_home(&self.env).ok()?.join("docker"))
+    }
+
+    /// Where the daemon keeps images and containers.
+    pub(crate) fn data_root(&self) -> Option<PathBuf> {
+        let config = self.daemon_json();
+        let configured = config.as_ref().and_then(|config| config.get("data-root")?.as_str());
+        configured.map(PathBuf::from).or_else(|| self.default_data_root())
+    }
+
+    /// The state directory of the launcher's rootlesskit.
+    pub(crate) fn state_dir(&self, runtime_dir: &Path) -> PathBuf {
+        let set = self.env.nonempty(vars::DOCKERD_ROOTLESS_STATE_DIR);
+        set.map_or_else(|| runtime_dir.join("dockerd-rootless"), PathBuf::from)
+    }
+
+    /// The directory of the docker CLI's configuration.
+    pub(crate) fn cli_config(&self) -> Option<PathBuf> {
+        let set = self.env.nonempty(crate::vars::DOCKER_CONFIG).map(PathBuf::from);
+        set.or_else(|| Some(env::dirs::home(&self.env).ok()?.join(".docker")))
+    }
+
+    /// The runtime directory: `$XDG_RUNTIME_DIR`, else that of logind if there is one, else `~/.docker/run`.
+    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
+        if let Some(dir) = self.env.nonempty(vars::XDG_RUNTIME_DIR) {
+            return Some(dir.into());
+        }
+        let logind = self.logind_dir();
+        if logind.is_dir() {
+            return Some(logind);
+        }
+        Some(env::dirs::home(&self.env).ok()?.join(".docker/run"))
+    }
+}
+
+/// `unix:///run/user/1000/docker.sock`.
+pub(crate) fn docker_host(runtime_dir: &Path) -> String {
+    format!("unix://{}", runtime_dir.join("docker.sock").display())
+}
+
+/// The directory of a program, for PATH.
+pub(crate) fn dir_of(program: &Path) -> &Path {
+    program.parent().unwrap_or(Path::new("/usr/bin"))
+}
+
+/// The name of a program.
+pub(crate) fn name_of(program: &Path) -> &OsStr {
+    program.file_name().unwrap_or(program.as_os_str())
+}

@@ -1,0 +1,101 @@
+//! Starting programs whose output is the user's: systemctl and docker.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use env::Env;
+use env::helper::{Helper, Output};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+
+/// Why a verb ends without success: what to say, and the exit status.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Empty if everything has been said.
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl Failed {
+    /// Everything has been said.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self { text: String::new(), code }
+    }
+
+    /// Status 1.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 1 }
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(format!("{error:#}"))
+    }
+}
+
+/// The exit status as the shell has it.
+pub(crate) fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(1));
+    u8::try_from(code).unwrap_or(1)
+}
+
+/// Runs a program with our standard output (or none) and standard error, and waits at most `limit`.
+///
+/// # Errors
+/// It cannot be started, or its time is up; it is killed then.
+pub(crate) fn shown(
+    program: &Path,
+    args: &[&OsStr],
+    env: &Env,
+    with_output: bool,
+    limit: Duration,
+) -> Result<ExitStatus, Failed> {
+    let name = program.display();
+    let mut command = Command::new(program);
+    command.args(args).env_clear().envs(env.iter()).stdin(Stdio::null());
+    if !with_output {
+        command.stdout(Stdio::null());
+    }
+    let mut child =
+        command.spawn().map_err(|error| Failed::new(format!("cannot run {name}: {error}")))?;
+    let ended = i32::try_from(child.id())
+        .map_err(std::io::Error::other)
+        .and_then(|pid| PidFd::open(Pid::from_raw(pid)))
+        .and_then(|pidfd| pidfd.wait_ended(limit));
+    if !matches!(ended, Ok(true)) {
+        // Gone already, or killed now; wait() tells which.
+        let _ = child.kill();
+        let _ = child.wait();
+        let seconds = limit.as_secs();
+        return Err(Failed::new(format!("{name} was killed: it did not end within {seconds} s")));
+    }
+    child.wait().map_err(|error| Failed::new(format!("cannot wait for {name}: {error}")))
+}
+
+/// Runs a program and keeps its output.
+///
+/// # Errors
+/// It cannot be started, or its time is up.
+pub(crate) fn captured(
+    program: &Path,
+    args: &[&OsStr],
+    env: &Env,
+    limit: Duration,
+) -> Result<Output, Failed> {
+    Helper::start(program, args, env, limit)
+        .and_then(Helper::finish)
+        .map_err(|error| Failed::new(format!("{:#}", anyhow::Error::from(error))))
+}
+
+/// A command line as `set -x` shows it.
+pub(crate) fn command_line(program: &str, args: &[&OsStr]) -> String {
+    let words = [OsString::from(program)];
+    let words = words.iter().map(OsString::as_os_str).chain(args.iter().copied());
+    let words: Vec<String> =
+        words.map(|word| crate::doctor::quoted(&word.to_string_lossy())).collect();
+    words.join(" ")
+}

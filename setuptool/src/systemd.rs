@@ -1,0 +1,78 @@
+//! The user's service manager, through `systemctl --user`: its commands are what the documentation shows, and what the
+//! user can repeat.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use env::{Env, vars};
+
+use crate::place::World;
+use crate::run::{self, Failed};
+use crate::ui::Ui;
+
+/// The name of the unit.
+pub(crate) const UNIT: &str = "docker.service";
+/// Longer than any time-out in the unit (10 min): systemd gives up first, and tells why.
+const LIMIT: Duration = Duration::from_secs(11 * 60);
+/// What only asks has its answer at once.
+const ASK_LIMIT: Duration = Duration::from_secs(20);
+/// The last lines of the journal that are looked at after a failure.
+const JOURNAL_LINES: &str = "20";
+
+/// `systemctl --user`.
+#[derive(Debug)]
+pub(crate) struct Systemctl {
+    program: PathBuf,
+    env: Env,
+}
+
+impl Systemctl {
+    /// If the program is there.
+    pub(crate) fn find(world: &World) -> Option<Self> {
+        Some(Self { program: world.find("systemctl")?, env: with_runtime_dir(world) })
+    }
+
+    /// If the program is there and reaches the user's service manager.
+    pub(crate) fn reach(world: &World) -> Option<Self> {
+        Self::find(world).filter(|manager| manager.quiet(&["show-environment"]))
+    }
+
+    /// Shows the command and runs it, output and all.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub(crate) fn traced(&self, ui: &mut Ui, args: &[&str]) -> Result<ExitStatus, Failed> {
+        let args = with_user(args);
+        ui.trace(&run::command_line("systemctl", &args));
+        run::shown(&self.program, &args, &self.env, true, LIMIT)
+    }
+
+    /// Runs the command unseen; whether it succeeded.
+    pub(crate) fn quiet(&self, args: &[&str]) -> bool {
+        let output = run::captured(&self.program, &with_user(args), &self.env, ASK_LIMIT);
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+/// The environment in which programs find the user's service manager.
+pub(crate) fn with_runtime_dir(world: &World) -> Env {
+    let mut env = world.env.clone();
+    if let Some(dir) = world.runtime_dir() {
+        env.set(vars::XDG_RUNTIME_DIR, dir);
+    }
+    env
+}
+
+/// The last lines of the daemon's journal; nothing if there is none.
+pub(crate) fn journal(world: &World) -> String {
+    let args = ["-n", JOURNAL_LINES, "--no-pager", "--user", "--unit", UNIT].map(OsStr::new);
+    let Some(journalctl) = world.find("journalctl") else { return String::new() };
+    let output = run::captured(&journalctl, &args, &with_runtime_dir(world), ASK_LIMIT);
+    output.map(|output| output.text()).unwrap_or_default()
+}
+
+fn with_user<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
+    [&["--user"], args].concat().into_iter().map(OsStr::new).collect()
+}

@@ -1,0 +1,187 @@
+use super::Severity::{Advisory, Class, Fatal};
+use super::{all, case};
+use crate::facts::Facts;
+use crate::probe::Probe;
+
+const NOT_PERMITTED: &str = "newuidmap: write to uid_map failed: Operation not permitted";
+
+fn spoil_tool(facts: &mut Facts, spoil: fn(&mut idmap::diagnose::Facts)) {
+    let power = &mut facts.ids.tools[0].found.as_mut().expect("newuidmap").1;
+    *power = idmap::diagnose::Facts { setuid: true, ..Default::default() };
+    spoil(power);
+}
+
+#[test]
+fn f003_f009_f021_the_programs_that_map_ids() {
+    all(&[
+        case("Debian", Fatal, "newuidmap-missing", "apt-get install -y uidmap", |h| {
+            h.remove("bin/newuidmap");
+            h.remove("bin/newgidmap");
+        }),
+        case("only one of them", Fatal, "newuidmap-missing", "apt-get install -y uidmap", |h| {
+            h.remove("bin/newgidmap");
+        }),
+        case("Fedora", Fatal, "newuidmap-missing", "dnf install -y shadow-utils", |h| {
+            h.os("ID=fedora\nVERSION_ID=42\n");
+            h.remove("bin/newuidmap");
+        }),
+        case("CentOS 7", Fatal, "newuidmap-missing", "shadow-utils46-newxidmap", |h| {
+            h.os("ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
+            h.remove("bin/newuidmap");
+        }),
+        case("Alpine", Fatal, "newuidmap-missing", "apk add shadow-subids", |h| {
+            h.os("ID=alpine\n");
+            h.remove("bin/newuidmap");
+        }),
+        case("NixOS", Fatal, "newuidmap-missing", "/run/wrappers/bin", |h| {
+            h.os("ID=nixos\n");
+            h.remove("bin/newuidmap");
+        }),
+        case(
+            "neither setuid nor caps",
+            Fatal,
+            "newuidmap-powerless",
+            "setcap cap_setuid=ep",
+            |h| {
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        )
+        .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
+        case("nosuid", Fatal, "newuidmap-nosuid", "gain privileges", |h| {
+            h.fails(Probe::Namespaces, NOT_PERMITTED);
+        })
+        .facts(|facts| spoil_tool(facts, |power| power.nosuid = true)),
+        case("NoNewPrivileges=", Fatal, "no-new-privs", "gain privileges", |h| {
+            h.fails(Probe::Namespaces, NOT_PERMITTED);
+        })
+        .facts(|facts| spoil_tool(facts, |power| power.no_new_privs = true)),
+        case("it works whatever it looks like", Fatal, "", "", |_| {})
+            .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
+    ]);
+}
+
+#[test]
+fn f004_f005_f006_f152_f157_f176_subordinate_ids() {
+    all(&[
+        case(
+            "none",
+            Fatal,
+            "subid-missing",
+            "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 jo",
+            |h| {
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
+        case(
+            "the usual range is taken",
+            Fatal,
+            "subid-missing",
+            "--add-subuids 165536-231071",
+            |h| {
+                h.write("etc/subuid", "amy:100000:65536\n");
+                h.write("etc/subgid", "amy:100000:65536\n");
+            },
+        ),
+        case(
+            "no files, no usermod",
+            Fatal,
+            "subid-missing",
+            "printf '%s\\n' jo:100000:65536 >> /etc/subuid",
+            |h| {
+                h.remove("etc/subuid");
+                h.remove("etc/subgid");
+                h.remove("usr/sbin/usermod");
+            },
+        ),
+        case(
+            "gids only are missing",
+            Fatal,
+            "subid-missing",
+            "usermod --add-subgids 165536-231071 jo",
+            |h| {
+                h.write("etc/subgid", "");
+            },
+        ),
+        case("a name that only looks like it", Fatal, "subid-missing", "usermod", |h| {
+            h.write("etc/subuid", "joe:100000:65536\nj.:200000:65536\n");
+            h.write("etc/subgid", "joe:100000:65536\nj.:200000:65536\n");
+        }),
+        case("homed", Fatal, "subid-missing", "--add-subuids 524288-589823", |h| {
+            h.write("run/systemd/userdb/io.systemd.Home", "");
+            h.write("etc/subuid", "");
+            h.write("etc/subgid", "");
+        }),
+        case(
+            "NixOS",
+            Fatal,
+            "subid-missing",
+            "users.users.jo.subUidRanges = [ { startUid = 100000; count = 65536; } ];",
+            |h| {
+                h.os("ID=nixos\n");
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
+        case(
+            "too few",
+            Class,
+            "subid-few",
+            "usermod --add-subuids 101000-166535 --add-subgids 101000-166535 jo",
+            |h| {
+                h.write("etc/subuid", "jo:100000:1000\n");
+                h.write("etc/subgid", "jo:100000:1000\n");
+            },
+        ),
+        case("two small ranges are enough", Fatal, "", "", |h| {
+            h.write("etc/subuid", "jo:100000:32768\njo:300000:32768\n");
+        }),
+        case("a domain user by uid", Fatal, "", "", |h| {
+            let uid = h.world.uid;
+            h.write("etc/passwd", &format!("CORP\\Jo Doe:x:{uid}:{uid}::/h:/bin/sh\n"));
+            h.write("var/lib/systemd/linger/CORP\\Jo Doe", "");
+            for file in ["etc/subuid", "etc/subgid"] {
+                h.write(file, &format!("{uid}:100000:65536\n"));
+            }
+        }),
+        case(
+            "a domain user without",
+            Fatal,
+            "subid-missing",
+            "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 'CORP\\Jo Doe'",
+            |h| {
+                let uid = h.world.uid;
+                h.write("etc/passwd", &format!("CORP\\Jo Doe:x:{uid}:{uid}::/h:/bin/sh\n"));
+                h.write("var/lib/systemd/linger/CORP\\Jo Doe", "");
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
+        case(
+            "a user of LDAP",
+            Fatal,
+            "subid-missing",
+            "printf '%s\\n' ann:100000:65536 >> /etc/subuid",
+            |h| {
+                h.write("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+                h.set("USER", "ann");
+                h.write("var/lib/systemd/linger/ann", "");
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
+        case("malformed", Fatal, "subid-malformed", "USER:START:COUNT", |h| {
+            h.write("etc/subuid", "jo:100000\n");
+        }),
+        case("a real user in the range", Advisory, "subid-overlap", "another range", |h| {
+            let uid = h.world.uid;
+            h.write(
+                "etc/passwd",
+                &format!("jo:x:{uid}:{uid}::/h:/bin/sh\namy:x:100500:1::/h:/bin/sh\n"),
+            );
+        }),
+        case("overlap", Advisory, "subid-overlap", "another range in /etc/subuid", |h| {
+            h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
+        }),
+    ]);
+}

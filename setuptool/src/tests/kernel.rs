@@ -1,0 +1,89 @@
+use super::Severity::{Advisory, Class};
+use super::{all, case};
+use crate::facts::Device;
+use crate::probe::Probe;
+
+const EPERM: &str = "mount: m: permission denied.";
+
+#[test]
+fn f015_f016_f017_f018_f020_f025_storage() {
+    all(&[
+        case(
+            "Debian 11 has Linux 5.10",
+            Class,
+            "overlay",
+            "apt-get install -y fuse-overlayfs",
+            |h| {
+                h.os("ID=debian\nVERSION_ID=\"11\"\n");
+                h.write("proc/sys/kernel/osrelease", "5.10.0-33-amd64\n");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case("Arch", Class, "overlay", "pacman -S --noconfirm --needed fuse-overlayfs", |h| {
+            h.os("ID=arch\n");
+            h.fails(Probe::Overlay, EPERM);
+        }),
+        case(
+            "openSUSE",
+            Class,
+            "overlay",
+            "zypper --non-interactive install fuse-overlayfs",
+            |h| {
+                h.os("ID=opensuse-tumbleweed\n");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case("RHEL 8", Class, "overlay", "dnf install -y fuse-overlayfs", |h| {
+            h.os("ID=\"rhel\"\nVERSION_ID=\"8.10\"\n");
+            h.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64\n");
+            h.fails(Probe::Overlay, EPERM);
+        }),
+        case("fuse-overlayfs takes its place", Class, "", "", |h| {
+            h.program("bin/fuse-overlayfs");
+            h.fails(Probe::Overlay, EPERM);
+        }),
+        case("no /dev/fuse", Class, "fuse-closed", "modprobe fuse", |h| {
+            h.program("bin/fuse-overlayfs");
+            h.remove("dev/fuse");
+            h.fails(Probe::Overlay, EPERM);
+        }),
+        case("closed /dev/fuse", Class, "fuse-closed", "--device /dev/fuse", |h| {
+            h.program("bin/fuse-overlayfs");
+            h.fails(Probe::Overlay, EPERM);
+        })
+        .facts(|facts| facts.host.fuse = Device::Closed),
+        case("Ubuntu's old kernel can", Class, "", "", |h| {
+            h.write("proc/sys/kernel/osrelease", "5.4.0-150-generic\n");
+        }),
+        case("an old kernel", Class, "kernel-old overlay", "upgrade", |h| {
+            h.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
+            h.fails(Probe::Overlay, EPERM);
+        }),
+    ]);
+}
+
+#[test]
+fn f158_the_data_directory() {
+    all(&[
+        case("NFS", Class, "data-root-nfs", "data-root", |_| {})
+            .facts(|facts| facts.storage.nfs = true),
+        case("full", Advisory, "space-low", "data-root", |_| {})
+            .facts(|facts| facts.storage.free = Some(5 << 20)),
+    ]);
+}
+
+#[test]
+fn f156_security_modules_containers_and_limits() {
+    all(&[
+        case("SELinux", Advisory, "selinux", "container-selinux", |h| {
+            h.write("sys/fs/selinux/enforce", "1");
+        }),
+        case("SELinux permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
+        case("podman", Advisory, "in-container", "--privileged", |h| {
+            h.write("run/.containerenv", "");
+        }),
+        case("few files", Advisory, "nofile-low", "limits.d", |h| {
+            h.write("proc/self/limits", "Max open files 1024 4096 files\n");
+        }),
+    ]);
+}

@@ -1,0 +1,90 @@
+use super::Host;
+use super::Severity::{Advisory, Class};
+use super::{all, case};
+use crate::doctor::limits::predict;
+use crate::facts::Facts;
+use crate::probe::Probe;
+
+const V1: &str = "32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+
+fn delegate(host: &Host, controllers: &str) {
+    let uid = host.world.uid;
+    let file =
+        format!("sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
+    host.write(&file, controllers);
+}
+
+#[test]
+fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
+    all(&[
+        case(
+            "memory and pids",
+            Class,
+            "cgroup-delegation",
+            "Delegate=cpu cpuset io memory pids",
+            |h| {
+                delegate(h, "memory pids\n");
+            },
+        ),
+        case(
+            "NixOS",
+            Class,
+            "cgroup-delegation",
+            "systemd.services.\"user@\".serviceConfig.Delegate",
+            |h| {
+                h.os("ID=nixos\n");
+                delegate(h, "memory pids\n");
+            },
+        ),
+        case(
+            "Debian 10's systemd",
+            Class,
+            "cgroup-delegation",
+            "cpuset is delegated by systemd 244",
+            |h| {
+                h.says("systemctl", "systemd 241 (241)\n+PAM +AUDIT");
+                delegate(h, "memory pids\n");
+            },
+        ),
+        case(
+            "a hybrid host in a container",
+            Class,
+            "cgroup-controllers",
+            "unified_cgroup_hierarchy",
+            |h| {
+                h.write("sys/fs/cgroup/cgroup.controllers", "memory pids\n");
+                delegate(h, "memory pids\n");
+            },
+        ),
+        case("version 1", Class, "cgroup-v1", "systemd.unified_cgroup_hierarchy=1", |h| {
+            h.write("proc/self/mountinfo", V1);
+        }),
+        case("version 1 without systemd", Class, "cgroup-v1", "rc_cgroup_mode", |h| {
+            h.without_systemd();
+            h.write("proc/self/mountinfo", V1);
+        }),
+        case("without systemd", Advisory, "no-systemd", "", |h| h.without_systemd()),
+    ]);
+}
+
+/// Which options are said to work.
+fn working(prepare: impl Fn(&mut Host)) -> String {
+    let mut host = Host::healthy();
+    prepare(&mut host);
+    let limits = predict(&Facts::gather(&host.world, &host.prober));
+    assert!(limits.iter().all(|limit| limit.works == limit.why_not.is_none()));
+    let names = limits.iter().filter(|limit| limit.works).map(|limit| limit.controller);
+    names.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn f070_f160_what_docker_run_will_do() {
+    assert_eq!(working(|_| {}), "cpu cpuset io memory pids");
+    assert_eq!(working(|h| delegate(h, "cpu memory pids\n")), "cpu memory pids");
+    assert_eq!(working(|h| delegate(h, "memory pids\n")), "memory pids");
+    assert_eq!(working(|h| h.remove("sys/fs/cgroup")), "");
+    assert_eq!(working(|h| h.write("sys/fs/cgroup/cgroup.controllers", "pids\n")), "pids");
+    assert_eq!(working(|h| h.write("proc/self/mountinfo", V1)), "");
+    assert_eq!(working(|h| h.fails(Probe::UserManager, "no bus")), "");
+    assert_eq!(working(Host::without_systemd), "");
+}

@@ -1,0 +1,131 @@
+use super::Severity::{Advisory, Class, Fatal};
+use super::{INSTALL, all, case};
+use crate::doctor::Wish;
+use crate::probe::Probe;
+
+const EPERM: &str = "[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: operation not permitted";
+const EACCES: &str = "[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: permission denied";
+const RESTRICT: &str = "proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+
+#[test]
+fn f007_f008_f150_f151_kernel_parameters() {
+    all(&[
+        case(
+            "Debian 10",
+            Fatal,
+            "userns-clone",
+            "echo 'kernel.unprivileged_userns_clone = 1' > /etc/sysctl.d/50-rootless.conf",
+            |h| {
+                h.write("proc/sys/kernel/unprivileged_userns_clone", "0\n");
+                h.fails(Probe::Namespaces, EPERM);
+            },
+        ),
+        case("present and on", Fatal, "", "", |h| {
+            h.write("proc/sys/kernel/unprivileged_userns_clone", "1\n");
+        }),
+        case("RHEL 7", Fatal, "userns-none", "user.max_user_namespaces = 28633", |h| {
+            h.os("ID=\"rhel\"\nVERSION_ID=\"7.9\"\n");
+            h.write("proc/sys/user/max_user_namespaces", "0\n");
+            h.fails(Probe::Namespaces, "no space left on device");
+        }),
+        case("few", Advisory, "userns-few", "28633", |h| {
+            h.write("proc/sys/user/max_user_namespaces", "100\n");
+        }),
+        case("Alpine", Fatal, "userns-none", "sysctl -p /etc/sysctl.d/51-rootless.conf", |h| {
+            h.os("ID=alpine\n");
+            h.write("proc/sys/user/max_user_namespaces", "0\n");
+        }),
+        case(
+            "NixOS",
+            Fatal,
+            "userns-clone",
+            "boot.kernel.sysctl.\"kernel.unprivileged_userns_clone\" = 1;",
+            |h| {
+                h.os("ID=nixos\n");
+                h.write("proc/sys/kernel/unprivileged_userns_clone", "0\n");
+            },
+        ),
+    ]);
+}
+
+#[test]
+fn f014_f150_apparmor() {
+    let force = Wish { force: true, ..INSTALL };
+    all(&[
+        case(
+            "Ubuntu 24.04 with ~/bin",
+            Fatal,
+            "apparmor-userns",
+            "systemctl restart apparmor.service",
+            |h| {
+                h.os("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n");
+                h.write(RESTRICT, "1\n");
+                h.write(
+                    "etc/apparmor.d/rootlesskit",
+                    "profile rootlesskit /usr/bin/rootlesskit flags=(unconfined) {}",
+                );
+                h.fails(Probe::Namespaces, EACCES);
+            },
+        ),
+        case("--force", Class, "apparmor-userns", "userns,", |h| {
+            h.write(RESTRICT, "1\n");
+            h.fails(Probe::Namespaces, EACCES);
+        })
+        .wish(force),
+        case(
+            "a profile that is not loaded",
+            Fatal,
+            "apparmor-not-loaded",
+            "systemctl restart apparmor.service",
+            |h| {
+                let kit = h.at("bin/rootlesskit");
+                h.write(RESTRICT, "1\n");
+                h.write(
+                    "etc/apparmor.d/mine",
+                    &format!("profile mine {} flags=(unconfined) {{ userns, }}", kit.display()),
+                );
+                h.fails(Probe::Namespaces, EACCES);
+            },
+        ),
+        case("restricted, but it works", Fatal, "", "", |h| h.write(RESTRICT, "1\n")),
+        case("unconfined programs too", Advisory, "apparmor-unconfined", "", |h| {
+            h.write("proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "1\n");
+        }),
+    ]);
+}
+
+#[test]
+fn f177_whatever_else_forbids_them() {
+    let force = Wish { force: true, ..INSTALL };
+    all(&[
+        case("for no known reason", Fatal, "rootlesskit-fails", "rootlesscontaine.rs", |h| {
+            h.fails(Probe::Namespaces, "something odd");
+        }),
+        case(
+            "a message that is known",
+            Fatal,
+            "rootlesskit-fails",
+            "kernel parameter or AppArmor",
+            |h| {
+                h.fails(Probe::Namespaces, EPERM);
+            },
+        ),
+        case(
+            "in a container",
+            Fatal,
+            "rootlesskit-fails in-container",
+            "seccomp=unconfined",
+            |h| {
+                h.write(".dockerenv", "");
+                h.fails(Probe::Namespaces, EPERM);
+            },
+        ),
+        case("--force", Class, "rootlesskit-fails", "", |h| {
+            h.fails(Probe::Namespaces, "something odd");
+        })
+        .wish(force),
+        case("a masked /proc", Class, "proc-masked", "systempaths=unconfined", |h| {
+            h.fails(Probe::Proc, "mount: /proc: permission denied.");
+        }),
+    ]);
+}

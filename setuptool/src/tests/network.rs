@@ -1,0 +1,148 @@
+use super::Severity::{Advisory, Class, Fatal};
+use super::{INSTALL, all, case};
+use crate::doctor::Wish;
+use crate::facts::Device;
+use crate::probe::{Outcome, Probe};
+
+#[test]
+fn f021_f148_a_network_stack() {
+    all(&[
+        case("none", Fatal, "network-helper-missing", "apt-get install -y slirp4netns", |h| {
+            h.remove("bin/slirp4netns");
+        }),
+        case("RHEL 10", Fatal, "network-helper-missing", "dnf install -y passt", |h| {
+            h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+            h.remove("bin/slirp4netns");
+        }),
+        case(
+            "Debian 10's slirp4netns is too old",
+            Fatal,
+            "network-helper-missing",
+            "slirp4netns",
+            |h| {
+                h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
+            },
+        ),
+        case("bookworm's pasta is too old", Fatal, "network-helper-missing", "slirp4netns", |h| {
+            h.remove("bin/slirp4netns");
+            h.program("bin/pasta");
+            h.says("pasta", "pasta 0.0~git20230309.7c7625d-1+deb12u1");
+        }),
+        case("pasta", Fatal, "", "", |h| {
+            h.remove("bin/slirp4netns");
+            h.program("bin/pasta");
+            h.says("pasta", "pasta 2024_12_11.09478d5");
+        }),
+        case("a rootlesskit with a stack of its own", Fatal, "", "", |h| {
+            h.remove("bin/slirp4netns");
+            h.says("rootlesskit", "--net [host, none, gvisor-tap-vsock]");
+        }),
+        case("it does not start", Fatal, "network-fails", "rootlesskit --net=slirp4netns", |h| {
+            h.fails(Probe::Network, "slirp4netns: exit status 1");
+        }),
+        case(
+            "lxc-user-nic",
+            Fatal,
+            "lxc-usernet",
+            "printf '%s\\n' 'jo veth lxcbr0 1' >> /etc/lxc/lxc-usernet",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            },
+        ),
+        case("lxc-user-nic, allowed", Fatal, "", "", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+        }),
+        case("no tun", Fatal, "tun-missing", "modprobe tun", |h| {
+            h.remove("dev/net/tun");
+            h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
+        }),
+        case("tun for root only", Fatal, "tun-closed", "chmod 0666 /dev/net/tun", |h| {
+            h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+        })
+        .facts(|facts| facts.host.tun = Device::Closed),
+    ]);
+}
+
+#[test]
+fn f010_f018_f175_nat() {
+    let skip = Wish { skip_iptables: true, ..INSTALL };
+    let fails =
+        "iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist";
+    assert!(fails.contains("legacy"));
+    all(&[
+        case("no iptables", Fatal, "iptables-missing", "apt-get install -y iptables", |h| {
+            h.remove("bin/iptables");
+        }),
+        case(
+            "no iptables on RHEL 9",
+            Fatal,
+            "iptables-missing",
+            "dnf install -y iptables-nft",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"9.4\"\n");
+                h.remove("bin/iptables");
+            },
+        ),
+        case("in /usr/sbin, not in PATH", Fatal, "", "", |h| {
+            h.remove("bin/iptables");
+            h.program("usr/sbin/iptables");
+        }),
+        case("--skip-iptables", Class, "iptables-missing", "iptables", |h| {
+            h.remove("bin/iptables");
+        })
+        .wish(skip),
+        case("nftables by daemon.json", Fatal, "", "", |h| {
+            h.remove("bin/iptables");
+            h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}");
+        }),
+        case("nf_tables", Fatal, "nat-fails", "modprobe nf_tables", |h| {
+            h.fails(Probe::Nat, "no nat");
+        }),
+        case("ip_tables", Fatal, "nat-fails", "modprobe ip_tables", |h| {
+            h.says("iptables", "iptables v1.8.9 (legacy)");
+            h.fails(Probe::Nat, "no nat");
+        }),
+        case("openSUSE", Fatal, "nat-fails", "modprobe iptable_mangle", |h| {
+            h.os("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n");
+            h.fails(Probe::Nat, "no nat");
+        }),
+        case("Crostini", Class, "nat-fails", "", |h| h.fails(Probe::Nat, "no nat")).wish(skip),
+        case("not tried", Fatal, "", "", |h| {
+            h.prober.outcomes.insert(Probe::Nat, Outcome::Unknown);
+        }),
+    ]);
+}
+
+#[test]
+fn f081_f082_f085_f161_f162_ports_ping_and_more() {
+    all(&[
+        case("ping", Class, "ping", "net.ipv4.ping_group_range = 0 2147483647", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "1\t0\n");
+        }),
+        case("low ports", Advisory, "low-ports", "setcap cap_net_bind_service=ep", |h| {
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+        }),
+        case("from 80 on", Advisory, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n");
+        }),
+        case("low ports by a capability", Advisory, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+        })
+        .facts(|facts| facts.tools.low_port_caps = true),
+        case("br_netfilter", Advisory, "br-netfilter", "modprobe br_netfilter", |h| {
+            h.remove("proc/sys/net/bridge");
+        }),
+        case("no IPv6", Advisory, "ipv6-off", "", |h| h.remove("proc/sys/net/ipv6")),
+        case("no nsenter", Class, "nsenter-missing", "apk add util-linux", |h| {
+            h.os("ID=alpine\n");
+            h.remove("bin/nsenter");
+        }),
+        case("resolv.conf elsewhere", Advisory, "resolv-conf-link", "SANDBOX=false", |h| {
+            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+        }),
+        case("resolv.conf of systemd-resolved", Advisory, "", "", |h| {
+            h.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+        }),
+    ]);
+}

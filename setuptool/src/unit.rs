@@ -1,0 +1,217 @@
+//! The unit `docker.service` of the user's service manager.
+//!
+//! # Why its lines are what they are
+//! - `Type=notify`, `NotifyAccess=all`: READY=1 is sent by dockerd, a grandchild of the main process.
+//! - `KillMode=mixed`: SIGTERM goes to rootlesskit alone, which passes it on, and what is left is killed later; anything
+//!   else leaked shims or killed dockerd first (<https://github.com/moby/moby/issues/41944>).
+//! - `Delegate=yes`: the daemon makes control groups of its own.
+//! - `Requires=dbus.socket`: with cgroup v2 the daemon asks systemd over the user's bus.
+//! - Both time-outs are finite: a start that hangs ends as a failure with a journal.
+//!
+//! Docker's own tool writes the same except for the time-outs (it has none) and the place of the start limit, which
+//! belongs to `[Unit]` since systemd 230.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::place::dir_of;
+
+/// The text of the unit.
+pub(crate) fn render(launcher: &Path, path: &OsStr, without_iptables: bool) -> String {
+    let search = search_path(dir_of(launcher), path);
+    let environment = quoted(&format!("PATH={}", escape_percent(&search)));
+    // A dollar sign would start a variable.
+    let program = escape_percent(&launcher.to_string_lossy()).replace('$', "$$");
+    let flags = if without_iptables { " --iptables=false" } else { "" };
+    format!(
+        "# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n\
+         # Your own settings belong into a drop-in: systemctl --user edit docker.service\n\
+         [Unit]\n\
+         Description=Docker Application Container Engine (Rootless)\n\
+         Documentation=https://docs.docker.com/go/rootless/\n\
+         Requires=dbus.socket\n\
+         StartLimitBurst=3\n\
+         StartLimitIntervalSec=60s\n\
+         \n\
+         [Service]\n\
+         Environment={environment}\n\
+         ExecStart={}{flags}\n\
+         ExecReload=/bin/kill -s HUP $MAINPID\n\
+         TimeoutStartSec=10min\n\
+         TimeoutStopSec=2min\n\
+         RestartSec=2\n\
+         Restart=always\n\
+         LimitNOFILE=infinity\n\
+         LimitNPROC=infinity\n\
+         LimitCORE=infinity\n\
+         TasksMax=infinity\n\
+         Delegate=yes\n\
+         Type=notify\n\
+         NotifyAccess=all\n\
+         KillMode=mixed\n\
+         \n\
+         [Install]\n\
+         WantedBy=default.target\n",
+        quoted(&program)
+    )
+}
+
+/// The launcher's directory, those of administrators, and what the user has; each once, absolute ones only, since a
+/// service has another working directory than the shell.
+pub(crate) fn search_path(bin: &Path, path: &OsStr) -> String {
+    let first = [bin.to_owned(), "/sbin".into(), "/usr/sbin".into()];
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in first.into_iter().chain(std::env::split_paths(path)) {
+        if dir.is_absolute() && !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    let dirs: Vec<_> = dirs.iter().map(|dir| dir.to_string_lossy()).collect();
+    dirs.join(":")
+}
+
+/// `%` starts a specifier (systemd.unit(5)).
+fn escape_percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// Quoted if it has to be (systemd.syntax(7)).
+fn quoted(word: &str) -> String {
+    if word.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)) {
+        format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        word.to_owned()
+    }
+}
+
+/// What became of a file that was to have a certain text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was not there.
+    Created,
+    /// It had this text already.
+    Unchanged,
+    /// It had another text, which is kept in this file.
+    Replaced(PathBuf),
+}
+
+/// Writes the unit, atomically and with a backup of another text.
+///
+/// # Errors
+/// A directory or file cannot be read or written.
+pub(crate) fn write(file: &Path, text: &str) -> anyhow::Result<Written> {
+    let dir = dir_of(file);
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let written = match fs::read(file) {
+        Ok(old) if old == text.as_bytes() => return Ok(Written::Unchanged),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Written::Created,
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", file.display()));
+        }
+        Ok(_) => {
+            let backup = backup_name(file);
+            fs::copy(file, &backup)
+                .with_context(|| format!("cannot write {}", backup.display()))?;
+            Written::Replaced(backup)
+        }
+    };
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    fs::write(&part, text)
+        .and_then(|()| fs::rename(&part, file))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(written)
+}
+
+/// The first free name of `docker.service.bak`, `docker.service.bak.1` …
+fn backup_name(file: &Path) -> PathBuf {
+    let name = |number: u32| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(if number == 0 { ".bak".to_owned() } else { format!(".bak.{number}") });
+        PathBuf::from(name)
+    };
+    (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
+}
+
+/// The backups of a unit.
+pub(crate) fn backups(file: &Path) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (file.parent(), file.file_name()) else { return Vec::new() };
+    let prefix = format!("{}.bak", name.to_string_lossy());
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let rest = name.strip_prefix(&prefix);
+        rest.is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.parse::<u32>().is_ok())
+        })
+    });
+    ours.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f110_the_unit() {
+        let text = render(
+            Path::new("/usr/bin/dockerd-rootless.sh"),
+            "/usr/local/bin:/usr/bin:.".as_ref(),
+            false,
+        );
+        for line in [
+            "Requires=dbus.socket",
+            "Environment=PATH=/usr/bin:/sbin:/usr/sbin:/usr/local/bin",
+            "ExecStart=/usr/bin/dockerd-rootless.sh",
+            "ExecReload=/bin/kill -s HUP $MAINPID",
+            "Type=notify",
+            "NotifyAccess=all",
+            "Delegate=yes",
+            "KillMode=mixed",
+            "Restart=always",
+            "WantedBy=default.target",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("=0\n"), "no endless time-out");
+    }
+
+    #[test]
+    fn f175_skipping_iptables_is_a_flag_of_the_daemon() {
+        let text = render(Path::new("/b/d.sh"), "".as_ref(), true);
+        assert!(text.contains("ExecStart=/b/d.sh --iptables=false\n"), "{text}");
+    }
+
+    #[test]
+    fn f110_odd_paths_are_escaped() {
+        let text = render(Path::new("/h/My 50%/$x/d.sh"), "/a\"b".as_ref(), false);
+        assert!(text.contains("ExecStart=\"/h/My 50%%/$$x/d.sh\"\n"), "{text}");
+        assert!(
+            text.contains("Environment=\"PATH=/h/My 50%%/$x:/sbin:/usr/sbin:/a\\\"b\"\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn f100_another_text_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a/b/docker.service");
+        assert_eq!(write(&file, "one").unwrap(), Written::Created);
+        assert_eq!(write(&file, "one").unwrap(), Written::Unchanged);
+        let backup = dir.path().join("a/b/docker.service.bak");
+        assert_eq!(write(&file, "two").unwrap(), Written::Replaced(backup.clone()));
+        let second = dir.path().join("a/b/docker.service.bak.1");
+        assert_eq!(write(&file, "three").unwrap(), Written::Replaced(second.clone()));
+        assert_eq!(fs::read_to_string(&backup).unwrap(), "one");
+        assert_eq!(fs::read_to_string(&second).unwrap(), "two");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "three");
+        fs::write(dir.path().join("a/b/docker.service.bakery"), "").unwrap();
+        let mut found = backups(&file);
+        found.sort();
+        assert_eq!(found, [backup, second]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Variables that only this program reads. All others are in [`env::vars`].
+
+/// Set to anything but the empty string: no colours (<https://no-color.org>).
+pub(crate) const NO_COLOR: &str = "NO_COLOR";
+
+/// The kind of terminal; `dumb` has no colours.
+pub(crate) const TERM: &str = "TERM";
+
+/// The user's shell, which `nsenter` without a command starts.
+pub(crate) const SHELL: &str = "SHELL";
+
+/// Directory of the docker CLI's configuration, by default `$HOME/.docker`.
+pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+
+/// The daemon that the docker CLI talks to; wins over every context.
+pub(crate) const DOCKER_HOST: &str = "DOCKER_HOST";
+
+/// The context that the docker CLI uses; wins over `docker context use`.
+pub(crate) const DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
+
+/// Where the user's bus is, if it is not at its usual place (dbus-daemon(1)).
+pub(crate) const DBUS_SESSION_BUS_ADDRESS: &str = "DBUS_SESSION_BUS_ADDRESS";

@@ -1,0 +1,84 @@
+//! `check`, and what is printed for the command line itself.
+
+use crate::place::Place;
+
+#[test]
+fn f119_check_ends_with_one_line_and_changes_nothing() {
+    let place = Place::new();
+    let done = place.run(&["check", "ignored", "words"]);
+    done.exits(0).prints("[INFO] Network driver: none, port driver: builtin\n");
+    assert!(done.stdout.ends_with("[INFO] Requirements are satisfied\n"), "{}", done.stdout);
+    let left = std::fs::read_dir(place.at("home")).expect("a directory").count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn f119_json_is_all_there_is_on_standard_output() {
+    let mut place = Place::new();
+    let done = place.run(&["check", "--json"]);
+    done.exits(0);
+    let value: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!((value["version"].as_u64(), value["ok"].as_bool()), (Some(1), Some(true)));
+    assert_eq!(value["effective"]["net"], "none");
+    assert_eq!(value["effective"]["docker_host"], "unix://@/run/docker.sock");
+    assert_eq!(value["limits"].as_array().map(Vec::len), Some(5));
+
+    place.remove_stub("newgidmap");
+    let done = place.run(&["check", "--json"]);
+    done.exits(1);
+    let value: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(value["ok"], false);
+    let findings = value["findings"].as_array().expect("a list");
+    let finding = findings.iter().find(|f| f["code"] == "newuidmap-missing").expect("a finding");
+    assert_eq!(finding["severity"], "fatal");
+    assert!(finding["seen"].is_string() && finding["why"].is_string(), "{finding}");
+    assert_eq!(done.stderr, "");
+}
+
+#[test]
+fn f045_f153_a_wrong_runtime_directory_is_named() {
+    let mut place = Place::new();
+    place.set("XDG_RUNTIME_DIR", "/nonexistent/run");
+    let done = place.run(&["check"]);
+    done.exits(1).says("[ERROR] runtime-dir: XDG_RUNTIME_DIR=/nonexistent/run is not a directory");
+}
+
+#[test]
+fn f045_nothing_works_without_a_home() {
+    let mut place = Place::new();
+    place.unset("HOME");
+    place.run(&["check"]).exits(1).says("[ERROR] home-unset: HOME is not set");
+    place.run(&["uninstall"]).exits(1).says("[ERROR] HOME is not set");
+    let mut place = Place::new();
+    place.set("HOME", "/");
+    place
+        .run(&["check"])
+        .exits(1)
+        .says("[ERROR] home-read-only: HOME=/ cannot be written by nobody");
+}
+
+#[test]
+fn f119_the_command_line() {
+    let place = Place::new();
+    let done = place.run(&["install", "--help"]);
+    done.exits(0).prints("uninstall").prints("--skip-iptables").prints("--purge");
+    assert_eq!(done.stderr, "");
+    place.run(&["--frob", "check"]).exits(1).says("`--frob`").prints("Usage: ");
+    place.run(&[]).exits(1).says("[ERROR] ").says("install").says("--help");
+    place.run(&["instal"]).exits(1).says("[ERROR] unknown command `instal`");
+    assert_eq!(place.calls(), Vec::<String>::new());
+}
+
+#[test]
+fn f101_colour_on_a_terminal_unless_it_is_unwanted() {
+    let mut place = Place::new();
+    place.set("TERM", "xterm");
+    let seen = place.run_on_terminal(&["check"]);
+    assert!(
+        seen.contains("\x1b[104m\x1b[97m[INFO]\x1b[49m\x1b[39m Requirements are satisfied"),
+        "{seen}"
+    );
+    place.set("NO_COLOR", "1");
+    let seen = place.run_on_terminal(&["check"]);
+    assert!(seen.contains("[INFO] Requirements are satisfied") && !seen.contains('\x1b'), "{seen}");
+}

@@ -1,0 +1,271 @@
+//! `install`: transcripts, the order of what is called, repetition, and every step that can fail.
+
+use crate::place::Place;
+
+const UNIT: &str = "home/.config/systemd/user/docker.service";
+
+const TRAILER: &str = "
+[INFO] Make sure the following environment variable(s) are set (or add them to ~/.bashrc):
+export PATH=@/bin:$PATH
+
+[INFO] Some applications may require the following environment variable too:
+export DOCKER_HOST=unix://@/run/docker.sock
+
+";
+
+#[test]
+fn f100_f101_f102_f118_the_transcript_of_the_documentation() {
+    let place = Place::new();
+    place.daemon();
+    let done = place.run(&["install"]);
+    done.exits(0);
+    let expected = format!(
+        "[INFO] Creating @/{UNIT}
+[INFO] Starting systemd unit docker.service
+* docker.service - running
+Server at unix://@/run/docker.sock
+[INFO] Installed docker.service successfully.
+[INFO] To control docker.service, run: `systemctl --user (start|stop|restart) docker.service`
+[INFO] To run docker.service on system startup, run: `sudo loginctl enable-linger nobody`
+
+[INFO] Creating CLI context \"rootless\"
+[INFO] Using CLI context \"rootless\"
+{TRAILER}"
+    );
+    assert_eq!(done.stdout, expected);
+    assert_eq!(
+        done.own_errors(),
+        "+ systemctl --user start docker.service
++ systemctl --user --no-pager --full status docker.service
++ DOCKER_HOST=unix://@/run/docker.sock @/bin/docker version
++ systemctl --user enable docker.service
+said by docker
+said by docker
+"
+    );
+    assert!(
+        !done.stdout.contains('\x1b') && !done.stderr.contains('\x1b'),
+        "no terminal, no colour"
+    );
+}
+
+#[test]
+fn f100_f177_the_order_of_calls() {
+    let place = Place::new();
+    place.daemon();
+    place.run(&["install"]).exits(0);
+    let calls = place.calls();
+    let (probes, rest): (Vec<String>, Vec<String>) =
+        calls.into_iter().partition(|call| call.starts_with("rootlesskit"));
+    assert_eq!(probes[0], "rootlesskit true");
+    assert_eq!(
+        probes[1],
+        "rootlesskit --net=none --disable-host-loopback --copy-up=/etc --copy-up=/run true"
+    );
+    assert_eq!(
+        rest,
+        [
+            "systemctl --user show-environment",
+            "systemctl --user daemon-reload",
+            "systemctl --user --no-pager status docker.service",
+            "systemctl --user start docker.service",
+            "systemctl --user --no-pager --full status docker.service",
+            "docker version",
+            "systemctl --user enable docker.service",
+            "docker --context=default context inspect -f {{.Endpoints.docker.Host}} rootless",
+            "docker --context=default context create rootless --docker host=unix://@/run/docker.sock --description Rootless mode",
+            "docker --context=default context use rootless",
+        ]
+    );
+    let unit = place.read(UNIT).expect("a unit").replace(&place.text(""), "@/");
+    assert!(unit.contains("\nExecStart=@/bin/dockerd-rootless.sh\n"), "{unit}");
+    assert!(unit.contains("\nEnvironment=PATH=@/bin:/sbin:/usr/sbin:/usr/bin:/bin\n"), "{unit}");
+    assert!(unit.contains("\nRequires=dbus.socket\n"), "{unit}");
+}
+
+#[test]
+fn f100_again_changes_nothing() {
+    let place = Place::new();
+    place.daemon();
+    place.run(&["install"]).exits(0);
+    let unit = place.read(UNIT);
+    place.stub("systemctl", "");
+    place.stub(
+        "docker",
+        &format!("case \"$*\" in *inspect*) echo unix://{}/docker.sock ;; esac", place.text("run")),
+    );
+    let before = place.calls().len();
+    let done = place.run(&["install"]);
+    done.exits(0).prints(&format!("[INFO] @/{UNIT} is up to date\n"));
+    done.prints("[INFO] CLI context \"rootless\" already exists\n");
+    assert_eq!(place.read(UNIT), unit);
+    assert!(place.read(&format!("{UNIT}.bak")).is_none());
+    let calls = place.calls().split_off(before).join("\n");
+    for word in ["daemon-reload", " start ", "create", "update"] {
+        assert!(!calls.contains(word), "{word} in\n{calls}");
+    }
+}
+
+#[test]
+fn f100_f175_another_unit_and_context_are_updated() {
+    let place = Place::new();
+    place.daemon();
+    place.write(UNIT, "[Service]\nExecStart=/old\n");
+    place.stub("systemctl", "");
+    place.stub("docker", "case \"$*\" in *inspect*) echo unix:///run/user/1/docker.sock ;; esac");
+    let done = place.run(&["install"]);
+    done.exits(0).says(&format!("[WARNING] Updated @/{UNIT}; the old one is @/{UNIT}.bak\n"));
+    done.says("until `systemctl --user restart docker.service`");
+    done.prints("[INFO] Updating CLI context \"rootless\" (was unix:///run/user/1/docker.sock)\n");
+    assert_eq!(place.read(&format!("{UNIT}.bak")).as_deref(), Some("[Service]\nExecStart=/old\n"));
+    let calls = place.calls().join("\n");
+    assert!(
+        calls.contains("context update rootless --docker host=unix://@/run/docker.sock"),
+        "{calls}"
+    );
+    assert!(calls.contains("daemon-reload"), "{calls}");
+}
+
+#[test]
+fn f156_f101_a_failed_start_is_explained() {
+    let place = Place::new();
+    place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
+    place.stub(
+        "journalctl",
+        "echo \"Fatal: can't open lock file /run/xtables.lock: Permission denied\"",
+    );
+    let done = place.run(&["install"]);
+    done.exits(1).says("journalctl -n 20 --no-pager --user --unit docker.service");
+    done.says("semanage permissive -a iptables_t")
+        .says("https://github.com/moby/moby/issues/41230");
+    done.says("dockerd-rootless-setuptool.sh uninstall -f ; @/bin/rootlesskit rm -rf @/home/.local/share/docker");
+    assert!(!place.calls().join("\n").contains("enable"));
+}
+
+#[test]
+fn f100_the_status_of_docker_is_passed_on() {
+    let place = Place::new();
+    place.daemon();
+    place.stub("docker", "exit 42");
+    place.run(&["install"]).exits(42).says("[ERROR] the daemon runs, but `docker version` failed");
+    let place = Place::new();
+    place.daemon();
+    place.stub("docker", "case \"$*\" in *inspect*) exit 1 ;; *create*) exit 7 ;; esac");
+    place.run(&["install"]).exits(7).says("`docker context create rootless");
+}
+
+#[test]
+fn f100_every_step_that_fails_ends_with_a_word() {
+    for (program, script, code, words) in [
+        ("systemctl", "*daemon-reload*) exit 4", 1, "`systemctl --user daemon-reload` failed"),
+        (
+            "systemctl",
+            "*--full*) exit 3",
+            1,
+            "journalctl -n 20 --no-pager --user --unit docker.service",
+        ),
+        ("systemctl", "*enable*) exit 6", 6, "`systemctl --user enable docker.service` failed"),
+        (
+            "docker",
+            "*inspect*) exit 1 ;; *' use '*) exit 9",
+            9,
+            "`docker context use rootless` failed",
+        ),
+    ] {
+        let place = Place::new();
+        place.daemon();
+        place.stub(program, &format!("case \"$*\" in {script} ;; esac"));
+        place.run(&["install"]).exits(code).says(words);
+    }
+}
+
+#[test]
+fn f100_nothing_is_touched_when_docker_is_missing() {
+    let mut place = Place::new();
+    place.remove_stub("docker");
+    place.run(&["install"]).exits(1).says("[ERROR] docker-cli-missing: ");
+    assert!(place.read(UNIT).is_none());
+    assert!(!place.calls().join("\n").contains("daemon-reload"));
+}
+
+#[test]
+fn f177_a_failing_trial_run_stops_unless_forced() {
+    let place = Place::new();
+    place.daemon();
+    place.stub("rootlesskit", "echo 'something odd' >&2; exit 1");
+    place
+        .run(&["install"])
+        .exits(1)
+        .says("[ERROR] rootlesskit-fails: `rootlesskit true` fails: something odd\n");
+    assert!(place.read(UNIT).is_none());
+    place.run(&["--force", "install"]).exits(0).says("[WARNING] rootlesskit-fails: ");
+    assert!(place.read(UNIT).is_some());
+}
+
+#[test]
+fn f175_without_iptables_only_where_there_is_none() {
+    let place = Place::new();
+    place.daemon();
+    place.run(&["install", "--skip-iptables"]).exits(0);
+    assert!(!place.read(UNIT).expect("a unit").contains("--iptables"));
+    place.stub("rootlesskit", "case \"$*\" in *' nat '*) echo 'no nat' >&2; exit 1 ;; esac");
+    place.run(&["install", "--skip-ip"]).exits(0);
+    let unit = place.read(UNIT).expect("a unit");
+    assert!(unit.contains("/bin/dockerd-rootless.sh --iptables=false\n"), "{unit}");
+    let done = place.run(&["install"]);
+    done.exits(1).says("[ERROR] nat-fails: ").says("--skip-iptables").prints("modprobe");
+}
+
+#[test]
+fn f019_f115_without_systemd_the_command_is_printed() {
+    let mut place = Place::new();
+    place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
+    let done = place.run(&["install"]);
+    done.exits(0);
+    let expected = format!(
+        "[INFO] systemd not detected, dockerd-rootless.sh needs to be started manually:
+
+PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
+
+[INFO] Creating CLI context \"rootless\"
+[INFO] Using CLI context \"rootless\"
+{TRAILER}"
+    );
+    assert_eq!(done.stdout, expected);
+    assert!(place.read(UNIT).is_none());
+
+    // With no runtime directory at all, one is made, which only install does.
+    place.unset("XDG_RUNTIME_DIR");
+    let made = || place.at("home/.docker/run").is_dir();
+    place.run(&["check"]);
+    assert!(!made());
+    let done = place.run(&["install"]);
+    done.exits(0).prints("export XDG_RUNTIME_DIR=@/home/.docker/run\n");
+    done.prints("# WARNING: remove @/home/.docker/run at every logout\n");
+    done.prints("XDG_RUNTIME_DIR=@/home/.docker/run PATH=@/bin:");
+    assert!(made());
+}
+
+#[test]
+fn f003_f006_the_block_for_the_administrator() {
+    let mut place = Place::new();
+    place.stub("getsubids", "exit 1");
+    place.remove_stub("newuidmap");
+    let done = place.run(&["install"]);
+    done.exits(1)
+        .says("[ERROR] newuidmap-missing: newuidmap not in PATH")
+        .says("[ERROR] subid-missing: ");
+    let (_, block) = done.stdout.split_once("########## BEGIN ##########\n").expect("a block");
+    let (block, _) = block.split_once("########## END ##########\n").expect("its end");
+    assert!(block.starts_with("sudo sh -eux <<'EOF'\n# ") && block.ends_with("\nEOF\n"), "{block}");
+    assert!(block.contains("# give nobody subordinate ids that nobody has\n"), "{block}");
+}
+
+#[test]
+fn f171_root_is_refused() {
+    let place = Place::new();
+    for verb in ["check", "install", "uninstall"] {
+        place.run_as_root(&["-f", verb]).exits(1).says("[ERROR] ").says("root");
+    }
+    assert_eq!(place.calls(), Vec::<String>::new());
+}

@@ -1,0 +1,7 @@
+//! The setup tool itself, with the real binary between stub programs. Needs root, to become an ordinary user.
+
+mod check;
+mod install;
+mod nsenter;
+mod place;
+mod uninstall;

@@ -1,0 +1,176 @@
+//! `uninstall` with and without `--purge`.
+
+use std::fs;
+
+use crate::place::Place;
+
+const UNIT: &str = "home/.config/systemd/user/docker.service";
+
+/// An installation, as its user would have it.
+fn installed() -> Place {
+    let place = Place::new();
+    place.write(UNIT, "[Unit]\n");
+    place.write("home/.docker/config.json", "{\"auths\":{},\"currentContext\":\"rootless\"}");
+    place.stub(
+        "docker",
+        "case \"$*\" in *inspect*) echo unix:///x ;; esac; env > \"${0%/*}/../env\"",
+    );
+    place
+}
+
+#[test]
+fn f106_f108_the_transcript_of_the_documentation() {
+    let place = installed();
+    place.stub("systemctl", "case \" $* \" in *' disable '*) echo 'Removed @.' >&2 ;; esac");
+    let done = place.run(&["uninstall"]);
+    done.exits(0);
+    assert_eq!(
+        done.stderr,
+        "+ systemctl --user stop docker.service
++ systemctl --user disable docker.service
+Removed @.
+"
+    );
+    assert_eq!(
+        done.stdout,
+        "[INFO] Uninstalled docker.service
+[INFO] Deleted CLI context \"rootless\"
+[INFO] Configured CLI to use the \"default\" context.
+[INFO] Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.
+[INFO] This uninstallation tool does NOT remove Docker binaries and data.
+[INFO] To remove data, run: `@/bin/rootlesskit rm -rf @/home/.local/share/docker`
+"
+    );
+    assert!(!place.at("home/.config/systemd").exists());
+    let calls = place.calls();
+    for call in [
+        "systemctl --user daemon-reload",
+        "docker --context=default context rm -f rootless",
+        "docker --context=default context use default",
+    ] {
+        assert!(calls.iter().any(|c| c == call), "{call} in {calls:?}");
+    }
+}
+
+#[test]
+fn f106_a_third_context_stays_and_docker_host_does_not_disturb() {
+    let mut place = installed();
+    place.write("home/.docker/config.json", "{\"currentContext\":\"elsewhere\"}");
+    place.run(&["uninstall"]).exits(0);
+    assert!(!place.calls().join("\n").contains("use default"));
+    place.write("home/.docker/config.json", "{\"currentContext\":\"rootless\"}");
+    place.set("DOCKER_HOST", "unix:///other");
+    place.run(&["uninstall"]).exits(0);
+    let env = place.read("env").expect("the stub's environment");
+    assert!(!env.contains("DOCKER_HOST"), "{env}");
+}
+
+#[test]
+fn f106_no_prerequisite_is_needed() {
+    let mut place = installed();
+    place.stub("systemctl", "exit 1");
+    place.unset("XDG_RUNTIME_DIR");
+    for name in
+        ["newuidmap", "rootlesskit", "dockerd-rootless.sh", "dockerd", "docker", "getsubids"]
+    {
+        place.remove_stub(name);
+    }
+    place.write("home/.config/systemd/user/default.target.wants/docker.service", "");
+    let done = place.run(&["uninstall"]);
+    done.exits(0)
+        .says("context rm -f rootless")
+        .prints("rootlesskit rm -rf @/home/.local/share/docker");
+    assert!(place.read(UNIT).is_none());
+    assert!(place.read("home/.config/systemd/user/default.target.wants/docker.service").is_none());
+    place.run(&["uninstall"]).exits(0);
+}
+
+/// Everything that a daemon leaves, and some things that are not its own.
+fn used() -> Place {
+    let place = installed();
+    place.stub("rootlesskit", "[ \"$1\" = rm ] && { shift; exec rm \"$@\"; }");
+    for file in [
+        "home/.local/share/docker/overlay2/x/f",
+        "home/.config/systemd/user/docker.service.bak",
+        "home/.config/systemd/user/docker.service.bak.1",
+        "home/.config/systemd/user/docker.service.d/override.conf",
+        "run/dockerd-rootless/child_pid",
+        "run/docker/x",
+        "run/docker.pid",
+        "home/.config/systemd/user/other.service",
+        "home/.config/docker/daemon.json",
+        "home/.local/share/other",
+    ] {
+        place.write(file, "1");
+    }
+    place.write("home/.config/docker/daemon.json", "{}");
+    place
+}
+
+fn files(place: &Place) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut next = vec![place.at("home"), place.at("run")];
+    while let Some(path) = next.pop() {
+        if path.is_dir() {
+            next.extend(
+                fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.path()),
+            );
+        } else {
+            found.push(path.to_string_lossy().replace(&place.text(""), ""));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn f107_purge_leaves_what_is_not_ours() {
+    let place = used();
+    place
+        .run(&["uninstall"])
+        .exits(0)
+        .prints("Your own settings stay in @/home/.config/systemd/user/docker.service.d");
+    assert!(place.read("home/.local/share/docker/overlay2/x/f").is_some());
+    let done = place.run(&["uninstall", "--purge"]);
+    done.exits(0).says("+ @/bin/rootlesskit rm -rf -- @/home/.local/share/docker\n");
+    assert_eq!(
+        files(&place),
+        [
+            "home/.config/docker/daemon.json",
+            "home/.config/systemd/user/other.service",
+            "home/.docker/config.json",
+            "home/.local/share/other",
+            "run/bus",
+        ]
+    );
+}
+
+#[test]
+fn f107_purge_keeps_a_directory_of_the_users_choice() {
+    let place = used();
+    let data = place.text("home/.local/share");
+    place.write("home/.config/docker/daemon.json", &format!("{{\"data-root\":\"{data}\"}}"));
+    place.run(&["uninstall", "--purge"]).exits(0).says("rootlesskit rm -rf @/home/.local/share");
+    assert!(place.read("home/.local/share/other").is_some());
+}
+
+#[test]
+fn f107_what_cannot_be_removed_is_an_error() {
+    let place = used();
+    place.stub("rootlesskit", "exit 5");
+    place
+        .run(&["uninstall", "--purge"])
+        .exits(1)
+        .says("[ERROR] cannot remove @/home/.local/share/docker");
+}
+
+#[test]
+fn f107_purge_spares_directories_that_variables_name() {
+    let mut place = used();
+    place.write("home/docker/mine", "1");
+    place.write("home/state/mine", "1");
+    place.set("XDG_RUNTIME_DIR", &place.text("home"));
+    place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR", &place.text("home/state"));
+    place.run(&["uninstall", "--purge"]).exits(0);
+    assert!(place.read("home/docker/mine").is_some() && place.read("home/state/mine").is_some());
+}
