@@ -131,12 +131,17 @@ pub(crate) fn visibly(command: &mut Command) -> Result<()> {
 }
 
 /// The binaries that users get, and the packages they are built from.
-pub(crate) const BINARIES: [&str; 4] =
-    ["rootlesskit", "rootlessctl", "rootlesskit-docker-proxy", "dockerd-rootless"];
+pub(crate) const BINARIES: [&str; 5] = [
+    "rootlesskit",
+    "rootlessctl",
+    "rootlesskit-docker-proxy",
+    "dockerd-rootless",
+    "dockerd-rootless-setuptool",
+];
 
 /// Builds [`BINARIES`] as released.
 pub(crate) fn build_release() -> Result<()> {
-    let packages =
-        ["-p", "rootlesskit", "-p", "rootlesskit-docker-proxy", "-p", "dockerd-rootless"];
+    let packages = ["rootlesskit", "rootlesskit-docker-proxy", "dockerd-rootless", "setuptool"];
+    let packages = packages.iter().flat_map(|name| ["-p", name]);
     visibly(cargo().current_dir(workspace()?).args(["build", "--release"]).args(packages))
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod host;
 mod stage;
 mod test;
@@ -23,6 +24,14 @@ cargo xtask VERB
       --user NAME             an existing account (default: a throw-away one)
       --markdown              print the table as Markdown
       --json FILE             write every sample to FILE
+  dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
+      --deb --rpm --tarball   only these
+      --out DIR               where they go (default: target/dist)
+      --build-dir DIR         where they are built (default: target/dist-build)
+  install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
+      --destdir DIR           in front of the prefix
+      --prefix DIR            default: /usr/local
+      --frozen                for vendored sources without network
   test [FILTER] [--no-boxes]  build everything and run every test, those in test hosts included (root, Debian 12)
 ";
 
@@ -34,6 +43,8 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["demo"] => demo::run(),
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
+        ["dist", rest @ ..] => dist::run(rest),
+        ["install", rest @ ..] => dist::install(rest),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

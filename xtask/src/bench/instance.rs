@@ -1,0 +1,297 @@
+//! One forwarder with a server behind it, under one of the five names that [`Side`] has for what forwards.
+//!
+//! The target of each is cat(1) on a pipe that this process holds: when the pipe closes, the target ends, and what
+//! started it follows in its own good time. The same holds for servers and proxies, so even an abrupt end of the
+//! benchmark leaves nothing running.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use super::machine::Machine;
+use super::procs;
+use super::sheet::Side;
+use super::wire::{TCP_PORTS, UDP_PORTS};
+
+/// How long anything may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A program that ends when its input does.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.with_context(|| format!("starting {name}"))?;
+        let output = child.stdout.take().map(BufReader::new);
+        Ok(Self { child, output })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap_or(i32::MAX)
+    }
+
+    /// The next line that it prints.
+    pub(super) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let output = self.output.as_mut().context("no output")?;
+        ensure!(output.read_line(&mut line)? > 0, "process {} has ended", self.child.id());
+        Ok(line)
+    }
+
+    /// What it prints.
+    pub(super) fn output(&mut self) -> Result<&mut impl Read> {
+        self.output.as_mut().context("no output")
+    }
+
+    /// Waits until it has ended by itself, well.
+    pub(super) fn finished(mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "process {}: {status}", self.child.id());
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "process {} does not end", self.child.id());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Asks it something.
+    pub(super) fn ask(&mut self) -> Result<Value> {
+        self.child.stdin.as_mut().context("no input")?.write_all(b"\n")?;
+        Ok(serde_json::from_str(&self.line()?)?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let end = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                // Its own pid, which nobody has waited for yet.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A forwarder that needs to be told to end.
+#[derive(Debug)]
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A forwarder and the server behind it. Fields end in this order.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) side: Side,
+    /// The first port of the server, inside and outside.
+    pub(super) base: u16,
+    /// Whose processor time and memory count.
+    pub(super) pids: Vec<i32>,
+    /// Of rootlesskit.
+    state: Option<PathBuf>,
+    server: Option<Process>,
+    _proxy: Option<Process>,
+    _pasta: Option<Killed>,
+    holder: Option<Process>,
+}
+
+impl Instance {
+    /// Starts a forwarder of this kind with its ports published.
+    pub(super) fn start(machine: &Machine, side: Side) -> Result<Self> {
+        let base = base(side);
+        let mut this = match side {
+            Side::Ours | Side::Theirs => {
+                let tcp = TCP_PORTS.map(|offset| format!("{}/tcp", base + offset));
+                let udp = UDP_PORTS.map(|offset| format!("{}/udp", base + offset));
+                let specs = tcp.iter().chain(&udp).map(|port| {
+                    let number = port.split('/').next().unwrap_or_default();
+                    format!("127.0.0.1:{number}:{port}")
+                });
+                rootlesskit(machine, side, &specs.collect::<Vec<_>>())
+            }
+            Side::Splice | Side::Pasta | Side::Floor => between(machine, side),
+            Side::Loopback => Ok(Self::empty(side)),
+        }
+        .with_context(|| format!("starting {}", side.name()))?;
+        this.serve(machine)?;
+        if let Err(error) = this.wait_until_it_forwards(machine) {
+            return Err(error.context(format!("{}: {}", side.name(), last_words(machine, side))));
+        }
+        machine.pin_forwarder(&this.pids)?;
+        Ok(this)
+    }
+
+    fn empty(side: Side) -> Self {
+        let (pids, state, server, holder) = (Vec::new(), None, None, None);
+        let base = base(side);
+        Self { side, base, pids, state, server, holder, _proxy: None, _pasta: None }
+    }
+
+    /// rootlesskit alone: no ports, no server.
+    pub(super) fn bare(machine: &Machine, side: Side) -> Result<Self> {
+        rootlesskit(machine, side, &[]).with_context(|| format!("starting {}", side.name()))
+    }
+
+    /// The socket of its API.
+    pub(super) fn api(&self) -> Result<PathBuf> {
+        Ok(self.state.as_ref().context("no state directory")?.join("api.sock"))
+    }
+
+    /// Starts the server where the forwarder leads to.
+    pub(super) fn serve(&mut self, machine: &Machine) -> Result<()> {
+        let mut command = Command::new(&machine.loadgen);
+        command.args(["serve", "--base", &self.base.to_string()]);
+        if let Some(holder) = &self.holder {
+            command.args(["--netns", &namespace(holder)?]);
+        }
+        let mut server = Process::start(&mut command)?;
+        server.line().context("starting the server")?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Datagrams that the server counted so far, and its clock in seconds.
+    pub(super) fn counted(&mut self) -> Result<(f64, f64)> {
+        let answer = self.server.as_mut().context("no server")?.ask()?;
+        let number = |key: &str| answer[key].as_f64().with_context(|| format!("no {key}"));
+        Ok((number("datagrams")?, number("seconds")?))
+    }
+
+    fn wait_until_it_forwards(&self, machine: &Machine) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // Both of its TCP servers; what refuses is not there yet.
+            let answers = ["close", "keep"].into_iter().all(|mode| {
+                let options = ["--flight", "1", "--ms", "20"];
+                client(machine, mode, self.base, &options)
+                    .is_ok_and(|report| report["failed"] == 0 && report["done"] != 0)
+            });
+            if answers {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "the published ports do not answer within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Runs a client of the load generator against a server's ports. What fails is loud on standard error.
+pub(super) fn client(machine: &Machine, mode: &str, base: u16, options: &[&str]) -> Result<Value> {
+    let mut command = Command::new(&machine.loadgen);
+    command.arg(mode).args(["--base", &base.to_string()]).args(options).stdin(Stdio::null());
+    let output = command.output().context("starting loadgen")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", error.trim());
+    serde_json::from_slice(&output.stdout).map_err(|error| anyhow!("loadgen {mode}: {error}"))
+}
+
+/// Each side has ports of its own, outside the range that the kernel gives to clients.
+fn base(side: Side) -> u16 {
+    match side {
+        Side::Ours => 20_100,
+        Side::Theirs => 20_200,
+        Side::Floor | Side::Splice => 20_300,
+        Side::Pasta => 20_400,
+        Side::Loopback => 20_500,
+    }
+}
+
+fn log_path(machine: &Machine, side: Side) -> PathBuf {
+    machine.path(&format!("{}.log", side.name()))
+}
+
+/// The end of a side's log; of pasta's, which begins with its whole configuration, only the last line.
+fn last_words(machine: &Machine, side: Side) -> String {
+    let log = fs::read_to_string(log_path(machine, side)).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let count = if side == Side::Pasta { 1 } else { 8 };
+    lines[lines.len().saturating_sub(count)..].join("\n").trim().to_owned()
+}
+
+fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Instance> {
+    let program = if side == Side::Ours { &machine.ours } else { &machine.theirs };
+    let state = machine.path("tmp").join(side.name());
+    let mut command = machine.command(&program.path);
+    command.arg(format!("--net={}", machine.driver())).arg("--port-driver=builtin");
+    command.arg("--state-dir").arg(&state);
+    for spec in specs {
+        command.args(["--publish", spec]);
+    }
+    command.arg(procs::TARGET).stderr(File::create(log_path(machine, side))?);
+    let mut holder = Process::start(&mut command)?;
+    // cat(1) repeats what it is given: once it does, everything before it has happened.
+    if let Err(error) = echo(&mut holder) {
+        drop(holder);
+        return Err(error.context(last_words(machine, side)));
+    }
+    let pids = procs::tree(holder.pid());
+    Ok(Instance { pids, state: Some(state), holder: Some(holder), ..Instance::empty(side) })
+}
+
+fn echo(holder: &mut Process) -> Result<()> {
+    holder.child.stdin.as_mut().context("no input")?.write_all(b"ready\n")?;
+    ensure!(holder.line()? == "ready\n", "the target does not answer");
+    Ok(())
+}
+
+/// The network namespace of an instance's target.
+fn namespace(holder: &Process) -> Result<String> {
+    let target = procs::target(holder.pid()).context("the target has gone")?;
+    Ok(format!("/proc/{target}/ns/net"))
+}
+
+/// A namespace like rootlesskit's, made by unshare(1), and something else that forwards into it.
+fn between(machine: &Machine, side: Side) -> Result<Instance> {
+    let mut command = machine.command("unshare");
+    command.args(["-r", "--map-auto", "--mount", "--net", "sh", "-c"]);
+    command.arg(format!("ip link set lo up && exec {}", procs::TARGET));
+    let mut holder = Process::start(&mut command)?;
+    echo(&mut holder)?;
+    let mut this = Instance::empty(side);
+    let log = File::create(log_path(machine, side))?;
+    match side {
+        Side::Pasta => {
+            let target = procs::target(holder.pid()).context("the target has gone")?;
+            let pasta = machine.pasta.as_ref().context("there is no pasta")?;
+            let mut command = machine.command(&pasta.path);
+            command.args(["--foreground", "--config-net", "-t", "auto", "-u", "auto"]);
+            command.arg(target.to_string()).stdout(Stdio::null()).stderr(log);
+            let child = command.spawn().context("starting pasta")?;
+            this.pids = vec![i32::try_from(child.id())?];
+            this._pasta = Some(Killed(child));
+        }
+        Side::Splice => {
+            let mut command = Command::new(&machine.loadgen);
+            command.args(["proxy", "--base", &this.base.to_string()]).stderr(log);
+            let mut proxy = Process::start(command.args(["--netns", &namespace(&holder)?]))?;
+            proxy.line().context("starting the splice proxy")?;
+            this.pids = vec![proxy.pid()];
+            this._proxy = Some(proxy);
+        }
+        _ => bail!("{} does not forward", side.name()),
+    }
+    this.holder = Some(holder);
+    Ok(this)
+}

@@ -1,0 +1,299 @@
+//! Where the benchmark happens: an ordinary user, a folder, and a network of its own.
+//!
+//! This process moves into a network namespace with loopback and an uplink that leads nowhere (pasta wants one to
+//! copy), and into a mount namespace. Firewall rules, connection tracking and open ports of the machine neither
+//! disturb nor are disturbed, and what is made here goes with the process.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+
+use super::options::Options;
+use super::procs;
+use super::tools::{self, Tool};
+use crate::host;
+
+/// Files that a side with ten thousand ports has open, and some.
+const FILES: u64 = 20_000;
+
+/// The network that stands for the machine's: loopback, and an uplink with a default route.
+const NETWORK: &[&str] = &[
+    "link set lo up",
+    "link add uplink type veth peer name nowhere",
+    "link set nowhere up",
+    "link set uplink up",
+    "address add 192.0.2.1/24 dev uplink",
+    "route add default via 192.0.2.254 dev uplink",
+];
+
+/// The user, the programs and the place.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) ours: Tool,
+    pub(super) theirs: Tool,
+    pub(super) slirp4netns: Tool,
+    pub(super) pasta: Option<Tool>,
+    pub(super) loadgen: PathBuf,
+    /// Whether the Go program has the network driver `none`.
+    pub(super) theirs_has_none: bool,
+    pub(super) uid: u32,
+    gid: u32,
+    user: String,
+    throw_away: bool,
+    folder: tempfile::TempDir,
+    pin: bool,
+    notes: RefCell<BTreeMap<String, usize>>,
+}
+
+/// Moves this process, which must have one thread, into namespaces of its own.
+pub(super) fn leave() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("new namespaces")?;
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+    for line in NETWORK {
+        host::quietly(Command::new("ip").args(line.split(' ')))?;
+    }
+    Ok(())
+}
+
+impl Machine {
+    pub(super) fn prepare(options: &Options) -> Result<Self> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let files = hard.max(FILES);
+        setrlimit(Resource::RLIMIT_NOFILE, files.min(hard), files)
+            .context("raising the limit of open files, which 10,000 ports need")?;
+        let throw_away = options.user.is_none();
+        let user = match &options.user {
+            Some(name) => name.clone(),
+            None => add_account()?,
+        };
+        let made = Self::with(&user, throw_away, options);
+        if made.is_err() && throw_away {
+            let _ = host::quietly(Command::new("userdel").arg(&user));
+        }
+        made
+    }
+
+    fn with(user: &str, throw_away: bool, options: &Options) -> Result<Self> {
+        let passwd = fs::read_to_string("/etc/passwd")?;
+        let start = format!("{user}:");
+        let line = passwd.lines().find(|line| line.starts_with(&start));
+        let fields: Vec<&str> =
+            line.with_context(|| format!("{user} is not in /etc/passwd"))?.split(':').collect();
+        let id = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok());
+        let (uid, gid) = id(2).zip(id(3)).context("no ids in /etc/passwd")?;
+        ensure!(uid != 0, "--user {user:?} is root, and rootlesskit is for ordinary users");
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            ensure!(
+                text.lines().any(|l| l.starts_with(&start) || l.starts_with(&format!("{uid}:"))),
+                "{user} has no subordinate ids in {file}\n\
+                 hint: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} (choose a free range)"
+            );
+        }
+        // A short path: sockets below it have to fit into 108 bytes.
+        let folder = tempfile::Builder::new().prefix("rk-bench-").tempdir_in("/var/tmp")?;
+        let root = folder.path();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
+        for dir in ["home", "run", "tmp"] {
+            fs::create_dir(root.join(dir))?;
+            chown(root.join(dir), Some(uid), Some(gid))?;
+            fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o700))?;
+        }
+        let bin = root.join("bin");
+        fs::create_dir(&bin)?;
+        let theirs = tools::theirs(options.theirs.as_deref(), &bin.join("theirs/rootlesskit"))?;
+        let this = Self {
+            theirs_has_none: tools::has_none(&theirs.path)?,
+            ours: tools::ours(options.ours.as_deref(), &bin.join("ours/rootlesskit"))?,
+            theirs,
+            slirp4netns: tools::slirp4netns(&bin)?,
+            pasta: tools::pasta(&bin)?,
+            loadgen: host::target()?.join("release/loadgen"),
+            uid,
+            gid,
+            user: user.to_owned(),
+            throw_away,
+            pin: options.pin,
+            notes: RefCell::default(),
+            folder,
+        };
+        this.bring_tun()?;
+        if options.pin {
+            ensure!(procs::processors() > 1, "--pin needs two processors");
+            // Everything started from here inherits it; forwarders are moved to the others.
+            let own = i32::try_from(std::process::id())?;
+            procs::confine(&[own], &this.generators())?;
+        }
+        Ok(this)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command with the user's ids and a clean environment, away from the terminal's signals.
+    pub(super) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let bin = self.path("bin");
+        command
+            .uid(self.uid)
+            .gid(self.gid)
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("USER", &self.user)
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("TMPDIR", self.path("tmp"))
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()))
+            .current_dir("/")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The network driver under which ports are measured: the least that both sides have.
+    pub(super) fn driver(&self) -> &'static str {
+        if self.theirs_has_none { "none" } else { "slirp4netns" }
+    }
+
+    fn why_driver(&self) -> String {
+        let driver = format!("--net={}", self.driver());
+        let why = " (theirs has no --net=none, which came after 2.0)";
+        driver + if self.theirs_has_none { "" } else { why }
+    }
+
+    /// Puts a forwarder where the load is not, if that was asked for.
+    pub(super) fn pin_forwarder(&self, pids: &[i32]) -> Result<()> {
+        if !self.pin {
+            return Ok(());
+        }
+        let all = allowed();
+        procs::confine(pids, &all[..all.len() / 2])
+    }
+
+    fn generators(&self) -> Vec<usize> {
+        let all = allowed();
+        all[all.len() / 2..].to_vec()
+    }
+
+    /// Keeps something that the report has to say.
+    pub(super) fn note(&self, text: String) {
+        eprintln!("note: {text}");
+        *self.notes.borrow_mut().entry(text).or_default() += 1;
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let many = |(text, count): (&String, &usize)| match count {
+            1 => text.clone(),
+            _ => format!("{text} ({count} times)"),
+        };
+        self.notes.borrow().iter().map(many).collect()
+    }
+
+    /// What was compared and where.
+    pub(super) fn description(&self) -> Vec<String> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = model.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = model.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
+        let pasta = self.pasta.as_ref().map_or("none new enough", |tool| &tool.what);
+        let pin = if self.pin { ", forwarders and load on separate ones" } else { "" };
+        vec![
+            format!(
+                "machine: {} processors ({model}), Linux {}{pin}",
+                allowed().len(),
+                release.trim()
+            ),
+            format!("ours: {}", self.ours.what),
+            format!("theirs: {}", self.theirs.what),
+            format!("slirp4netns: {}", self.slirp4netns.what),
+            format!("pasta: {pasta}"),
+            format!("ports and memory: builtin port driver, {} on both sides", self.why_driver()),
+        ]
+    }
+
+    /// Gives this process's mount namespace a `/dev/net/tun` that the user can open, whatever happens to the machine's.
+    fn bring_tun(&self) -> Result<()> {
+        ensure!(
+            Path::new("/dev/net").is_dir(),
+            "there is no /dev/net/tun, which every user-space network needs\nhint: modprobe tun"
+        );
+        let options = Some("mode=755");
+        mount(Some("tmpfs"), "/dev/net", Some("tmpfs"), MsFlags::empty(), options)?;
+        host::quietly(Command::new("mknod").args(["-m", "666", "/dev/net/tun", "c", "10", "200"]))?;
+        let mut command = self.command("sh");
+        command.args(["-c", ": <>/dev/net/tun"]).stderr(Stdio::null());
+        ensure!(command.status()?.success(), "/dev/net/tun cannot be opened\nhint: modprobe tun");
+        Ok(())
+    }
+
+    /// Everything has been told to end by now: some need a moment, and pasta outlives who started it.
+    fn end_processes(&self) -> Result<()> {
+        let started = Instant::now();
+        while !procs::of_user(self.uid).is_empty() {
+            let late = started.elapsed() > Duration::from_secs(5);
+            ensure!(
+                started.elapsed() < Duration::from_secs(10),
+                "processes of {} do not end even when killed: {:?}",
+                self.user,
+                procs::of_user(self.uid)
+            );
+            for (pid, name) in procs::of_user(self.uid).iter().filter(|_| late) {
+                eprintln!("process {pid} ({name}) did not end and is killed");
+                let process = PidFd::open(Pid::from_raw(*pid))?;
+                // Looked up again: the number may have gone to somebody else before it was held.
+                if procs::owner(*pid) == Some(self.uid) {
+                    process.kill()?;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Ends what is left of a throw-away account, the folder, and the account.
+    pub(super) fn remove(self) -> Result<()> {
+        if self.throw_away {
+            self.end_processes()?;
+        }
+        let path = self.folder.path().to_owned();
+        self.folder.close().with_context(|| format!("removing {}", path.display()))?;
+        if self.throw_away {
+            host::quietly(Command::new("userdel").arg(&self.user))?;
+        }
+        Ok(())
+    }
+}
+
+/// The processors that this process could use at first.
+fn allowed() -> Vec<usize> {
+    static ALLOWED: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
+    ALLOWED
+        .get_or_init(|| {
+            let set = nix::sched::sched_getaffinity(Pid::from_raw(0));
+            let set = set.unwrap_or_default();
+            let numbers = 0..nix::sched::CpuSet::count();
+            numbers.filter(|number| set.is_set(*number).unwrap_or(false)).collect()
+        })
+        .clone()
+}
+
+/// Adds an account that nobody can log in to. `useradd` gives it subordinate ids.
+fn add_account() -> Result<String> {
+    let name = format!("rk-bench-{}", std::process::id());
+    let mut command = Command::new("useradd");
+    command.args(["--no-create-home", "--home-dir", "/nonexistent"]);
+    host::quietly(command.args(["--shell", "/usr/sbin/nologin", &name]))?;
+    Ok(name)
+}

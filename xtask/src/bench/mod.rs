@@ -1,0 +1,157 @@
+//! `cargo xtask bench`: our rootlesskit, the Go program and a few measuring sticks, in one interleaved run.
+//!
+//! # Theory of operation
+//! Two processes. The outer one checks, builds and starts the inner one in a process group of its own, holding the
+//! write end of its standard input; when the outer one goes in any way, the inner one reads the end of its input,
+//! stops before the next sample and cleans up.
+//!
+//! The inner one moves into network and mount namespaces of its own ([`machine`]), makes an ordinary user, and runs the
+//! parts. A part starts every side afresh ([`instance`]): a forwarder, with a server in the namespace behind it, on
+//! ports of its own. Then it goes round ([`rounds`]): each side is measured once per round. Ratios are taken within a
+//! round and their median is what counts, because absolute figures of a shared machine mean little. Samples during
+//! which the rest of the machine took more than a tenth of the processors are left out where enough others remain.
+//!
+//! Load and servers are `loadgen`, the other binary of this package; it checks every answer.
+
+mod api;
+mod instance;
+mod machine;
+mod memory;
+mod options;
+mod procs;
+mod report;
+mod requests;
+mod rounds;
+mod sheet;
+mod start;
+mod tcp;
+mod tools;
+mod udp;
+mod wire;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::host::{self, Need};
+use crate::stage::Stages;
+use machine::Machine;
+use options::Options;
+use rounds::Bench;
+use sheet::Sheet;
+
+/// Set when the outer process is gone.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Fails once the benchmark was interrupted; called before every sample.
+fn go_on() -> Result<()> {
+    ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    Ok(())
+}
+
+const NEEDS: &[Need] = &[
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("newuidmap", "uidmap"),
+    ("newgidmap", "uidmap"),
+    ("slirp4netns", "slirp4netns"),
+    ("useradd", "passwd"),
+];
+
+pub(crate) fn run(args: &[&str]) -> Result<()> {
+    let options = Options::parse(args)?;
+    ensure!(
+        host::euid()? == 0,
+        "the benchmark makes an account and namespaces and reads the memory of others, which needs root\n\
+         hint: sudo --preserve-env=PATH cargo xtask bench"
+    );
+    host::ensure_programs(NEEDS)?;
+    build(&options)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench", "--inner"]).args(args).stdin(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().context("starting the inner benchmark")?;
+    // Held until the child ended; its end is the signal to stop (see above).
+    let _alive = child.stdin.take();
+    let status = child.wait()?;
+    ensure!(status.success(), "the benchmark failed");
+    Ok(())
+}
+
+/// Builds what is measured and what measures, as released.
+fn build(options: &Options) -> Result<()> {
+    let mut command = host::cargo();
+    command.current_dir(host::workspace()?).args(["build", "--release", "-p", "xtask"]);
+    command.args(["--bin", "loadgen"]);
+    if options.ours.is_none() {
+        command.args(["-p", "rootlesskit", "--bin", "rootlesskit"]);
+    }
+    host::visibly(&mut command)
+}
+
+pub(crate) fn inner(args: &[&str]) -> Result<()> {
+    let options = Options::parse(args)?;
+    machine::leave()?;
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    });
+    let machine = Machine::prepare(&options)?;
+    let mut sheet = Sheet::default();
+    let measured = measure(&machine, &options, &mut sheet);
+    let printed = print(&machine, &options, &sheet);
+    let cleaned = machine.remove();
+    measured?;
+    printed?;
+    cleaned
+}
+
+type Part = fn(&mut Bench<'_>) -> Result<()>;
+
+fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()> {
+    for line in machine.description() {
+        eprintln!("{line}");
+    }
+    let parts: [(&str, Part); 6] = [
+        ("start", start::run),
+        ("tcp", tcp::run),
+        ("conn", requests::connections),
+        ("keepalive", requests::keepalive),
+        ("udp", udp::run),
+        ("memory", memory::run),
+    ];
+    let mut stages = Stages::default();
+    for (name, part) in parts {
+        if options.wants(name) {
+            stages.run(name, || part(&mut Bench { machine, options, sheet }))?;
+        }
+    }
+    stages.print();
+    Ok(())
+}
+
+fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
+    let description = machine.description();
+    let notes = machine.notes();
+    let bullet = if options.markdown { "- " } else { "" };
+    for line in description.iter().chain(&notes) {
+        println!("{bullet}{line}");
+    }
+    println!("\n{}", report::table(sheet, options.markdown));
+    let (reached, goals) = report::reached(sheet);
+    println!(
+        "{reached} of {goals} goals reached. Medians; ratios are medians over rounds (min–max), above 1 is better. \
+         ~ the rest of the machine was busy.\n\
+         Baselines: floor, unshare(1) and the network helper alone; splice, a bare splice(2) proxy between the \
+         namespaces; pasta, its implicit ports without rootlesskit; loopback, no forwarder at all."
+    );
+    if let Some(path) = &options.json {
+        let all = json!({ "machine": description, "notes": notes, "rows": sheet.json() });
+        std::fs::write(path, format!("{all:#}\n"))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! What was asked for.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The parts that `--only` names, in the order in which they run.
+pub(super) const PARTS: [&str; 6] = ["start", "tcp", "conn", "keepalive", "udp", "memory"];
+
+/// The arguments of the verb.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Options {
+    pub(super) quick: bool,
+    pub(super) pin: bool,
+    pub(super) markdown: bool,
+    pub(super) only: Vec<String>,
+    pub(super) json: Option<PathBuf>,
+    pub(super) theirs: Option<PathBuf>,
+    pub(super) ours: Option<PathBuf>,
+    pub(super) user: Option<String>,
+    rounds: Option<usize>,
+}
+
+impl Options {
+    pub(super) fn parse(args: &[&str]) -> Result<Self> {
+        let mut this = Self::default();
+        let mut words = args.iter();
+        while let Some(word) = words.next() {
+            let mut value = || {
+                let value = words.next().with_context(|| format!("{word} needs a value"))?;
+                Ok::<_, anyhow::Error>((*value).to_owned())
+            };
+            match *word {
+                "--quick" => this.quick = true,
+                "--pin" => this.pin = true,
+                "--markdown" => this.markdown = true,
+                "--only" => {
+                    let name = value()?;
+                    ensure!(
+                        PARTS.contains(&name.as_str()),
+                        "--only {name:?} is no part of the benchmark\nhint: one of {}",
+                        PARTS.join(", ")
+                    );
+                    this.only.push(name);
+                }
+                "--json" => this.json = Some(std::path::absolute(value()?)?),
+                "--theirs" => this.theirs = Some(std::path::absolute(value()?)?),
+                "--ours" => this.ours = Some(std::path::absolute(value()?)?),
+                "--user" => this.user = Some(value()?),
+                "--rounds" => {
+                    let text = value()?;
+                    let rounds = text.parse().ok().filter(|n| (1..=100).contains(n));
+                    this.rounds =
+                        Some(rounds.with_context(|| format!("--rounds {text:?} is not 1 to 100"))?);
+                }
+                _ => {
+                    bail!("unknown argument {word:?} of cargo xtask bench\nhint: cargo xtask help")
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    pub(super) fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == part)
+    }
+
+    /// Interleaved rounds of the parts that move data.
+    pub(super) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 7 })
+    }
+
+    /// Interleaved rounds of starting, which is short.
+    pub(super) fn starts(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 8 } else { 25 })
+    }
+
+    /// Rounds of publishing ten thousand ports, which is long.
+    pub(super) fn publishes(&self) -> usize {
+        self.rounds().min(if self.quick { 1 } else { 3 })
+    }
+
+    /// How long one sample takes, given its length in a full run.
+    pub(super) fn sample_ms(&self, full: u32) -> u32 {
+        if self.quick { full / 2 } else { full }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_bad_ones_named() {
+        let options = Options::parse(&["--quick", "--only", "tcp", "--rounds", "2"]).unwrap();
+        assert!(options.wants("tcp") && !options.wants("udp"));
+        assert_eq!((options.rounds(), options.publishes(), options.sample_ms(1000)), (2, 1, 500));
+        for (bad, word) in [
+            (&["--only", "disk"][..], "disk"),
+            (&["--json"], "--json"),
+            (&["--rounds", "0"], "\"0\""),
+            (&["--fast"], "--fast"),
+        ] {
+            let error = Options::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

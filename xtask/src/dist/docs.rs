@@ -1,0 +1,80 @@
+//! Man pages and completions, from the definitions that the programs themselves parse with.
+//!
+//! What a definition cannot say (files, exit status, examples) is in `packaging/man/*.tail` and appended.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use clap_complete::Shell;
+
+use crate::host;
+
+/// Writes all of them into the folder `made`.
+///
+/// # Errors
+/// A file cannot be written.
+pub(super) fn make(made: &Path) -> Result<()> {
+    let tails = host::workspace()?.join("packaging/man");
+    for (name, definition) in [
+        ("rootlesskit", rootlesskit::definition()),
+        ("rootlessctl", rootlesskit::ctl::definition()),
+    ] {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            clap_complete::generate_to(shell, &mut definition.clone(), name, made)
+                .with_context(|| format!("completions of {name} for {shell}"))?;
+        }
+        clap_mangen::generate_to(definition, made)
+            .with_context(|| format!("the man pages of {name}"))?;
+        let tail = tails.join(name).with_extension("tail");
+        let tail = fs::read(&tail).with_context(|| format!("reading {}", tail.display()))?;
+        let page = made.join(name).with_extension("1");
+        OpenOptions::new()
+            .append(true)
+            .open(&page)
+            .and_then(|mut file| file.write_all(&tail))
+            .with_context(|| format!("appending to {}", page.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::manifest::{ROWS, Source};
+    use super::*;
+
+    #[test]
+    fn whatever_is_made_is_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path()).unwrap();
+        let made: BTreeSet<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let wanted: BTreeSet<_> = ROWS
+            .iter()
+            .filter_map(|(_, from)| match from {
+                Source::Made(name) if *name != "THIRD-PARTY" => Some((*name).to_owned()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(made, wanted);
+    }
+
+    #[test]
+    fn pages_have_flags_and_tails_and_no_hidden_flags() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path()).unwrap();
+        let page = fs::read_to_string(dir.path().join("rootlesskit.1")).unwrap();
+        for part in ["detach\\-netns", "SH \"EXIT STATUS\"", "SH EXAMPLES", "api.sock"] {
+            let plain = part.replace('"', "");
+            assert!(page.contains(part) || page.contains(&plain), "{part} in {page}");
+        }
+        assert!(!page.contains("vpnkit\\-binary"), "{page}");
+        let bash = fs::read_to_string(dir.path().join("rootlessctl.bash")).unwrap();
+        assert!(bash.contains("remove-ports"), "{bash}");
+    }
+}
