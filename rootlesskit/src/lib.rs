@@ -42,6 +42,12 @@ fn role() -> Role {
     }
 }
 
+/// The definition of `rootlesskit`'s command line; help, man page and completions come from it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    cli::command()
+}
+
 /// Entry point of the binary `rootlesskit`.
 #[must_use]
 pub fn main() -> ExitCode {

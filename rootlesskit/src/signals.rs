@@ -26,6 +26,23 @@ pub(crate) fn from_terminal(info: &siginfo) -> bool {
     info.ssi_code == libc::SI_KERNEL && KEYBOARD.iter().any(|s| *s as u32 == info.ssi_signo)
 }
 
+/// Whether it is the terminal's Ctrl-Z.
+pub(crate) fn suspends(info: &siginfo) -> bool {
+    from_terminal(info) && info.ssi_signo == Signal::SIGTSTP as u32
+}
+
+/// Stops this process as Ctrl-Z would without our blocking it, until somebody sends SIGCONT. The shell waits
+/// for us, not for the target that Ctrl-Z stopped as well: it would never take the terminal back. Where no
+/// shell is left that could continue us, the kernel does not stop us (an orphaned process group, setpgid(2)).
+pub(crate) fn suspend() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTSTP);
+    let stopped = raise(Signal::SIGTSTP).and_then(|()| set.thread_unblock());
+    if let Err(e) = stopped.and_then(|()| set.thread_block()) {
+        tracing::debug!("failed to stop on Ctrl-Z: {e}");
+    }
+}
+
 /// Signals that end a program that knows nothing of them. Others have no effect before there is a target to
 /// pass them to.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];

@@ -22,6 +22,18 @@ use crate::Env;
 /// More output than this (bytes for each stream) is read and thrown away.
 const MAX_OUTPUT: usize = 1 << 20;
 
+/// More of a stream than this, in characters, is not quoted in a message.
+const MAX_QUOTED: usize = 2000;
+
+/// The first `max` characters of a text, marked if that is not all of it.
+#[must_use]
+pub fn excerpt(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A running program.
 #[derive(Debug)]
 pub struct Helper {
@@ -193,12 +205,11 @@ impl Drop for Helper {
 }
 
 impl Output {
-    /// Both streams as one trimmed text, for messages.
+    /// Both streams as one trimmed text, for messages; of a stream that goes on and on, only the beginning.
     #[must_use]
     pub fn text(&self) -> String {
-        let stdout = String::from_utf8_lossy(&self.stdout);
-        let stderr = String::from_utf8_lossy(&self.stderr);
-        [stdout.trim(), stderr.trim()]
+        [&self.stdout, &self.stderr]
+            .map(|stream| excerpt(String::from_utf8_lossy(stream).trim(), MAX_QUOTED))
             .into_iter()
             .filter(|text| !text.is_empty())
             .collect::<Vec<_>>()
@@ -319,6 +330,16 @@ mod tests {
         let output = sh("head -c 3000000 /dev/zero", &Env::current(), LONG).finish().unwrap();
         assert!(output.status.success());
         assert_eq!(output.stdout.len(), MAX_OUTPUT);
+    }
+
+    #[test]
+    fn messages_quote_the_beginning() {
+        let _lock = testing::lock();
+        let output = sh("yes ä | head -c 100000; echo end >&2", &Env::current(), LONG).finish();
+        let text = output.unwrap().text();
+        assert_eq!(text.chars().count(), MAX_QUOTED + "…\nend".chars().count());
+        assert!(text.ends_with("…\nend"), "{text}");
+        assert_eq!((excerpt("abc", 3), excerpt("abc", 2)), ("abc".to_owned(), "ab…".to_owned()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::helper::{Helper, HelperError};
+use env::helper::{Helper, HelperError, excerpt};
 use env::user::User;
 use env::{Env, vars};
 
@@ -15,6 +15,9 @@ use crate::{Kind, Range};
 
 /// Modules ask servers; a dead one must not block the start for long.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// More of a line than this, in characters, is not quoted in a message.
+const MAX_QUOTED: usize = 200;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,9 @@ fn parse(text: &[u8], owner: &str) -> Result<Vec<Range>, (String, &'static str)>
     for line in
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
-        let bad = |reason| (line.to_owned(), reason);
+        // A program that is no getsubids may print anything.
+        let quoted = || excerpt(line, MAX_QUOTED);
+        let bad = |reason| (quoted(), reason);
         let (_index, rest) = line.split_once(':').ok_or(bad("expected `N: OWNER START COUNT`"))?;
         let rest = rest.trim_start();
         let numbers = match rest.strip_prefix(owner) {
@@ -142,7 +147,7 @@ fn parse(text: &[u8], owner: &str) -> Result<Vec<Range>, (String, &'static str)>
             return Err(bad("expected `N: OWNER START COUNT`"));
         };
         if fields.next().is_some() {
-            tracing::warn!("getsubids printed `{line}`: what follows the count is ignored");
+            tracing::warn!("getsubids printed `{}`: what follows the count is ignored", quoted());
         }
         let (Ok(start), Ok(count)) = (start.parse(), count.parse()) else {
             return Err(bad("START and COUNT have to be numbers between 0 and 4294967295"));
@@ -150,7 +155,7 @@ fn parse(text: &[u8], owner: &str) -> Result<Vec<Range>, (String, &'static str)>
         match Range::new(start, count) {
             Some(range) => ranges.push(range),
             None if count == 0 => {
-                tracing::warn!("getsubids printed `{line}`: a range of 0 ids is ignored");
+                tracing::warn!("getsubids printed `{}`: a range of 0 ids is ignored", quoted());
             }
             None => return Err(bad("the range reaches beyond 4294967294, the largest id")),
         }
@@ -237,6 +242,12 @@ mod tests {
         ] {
             assert!(parse(bad.as_bytes(), "me").is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_line_without_end_is_quoted_in_part() {
+        let (line, _) = parse("x".repeat(100_000).as_bytes(), "me").unwrap_err();
+        assert_eq!(line.chars().count(), MAX_QUOTED + 1);
     }
 
     proptest! {

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs): (OwnedFd, OwnedFd) = pair;
-    std::thread::spawn(move || relay::factory::serve(theirs));
+    std::thread::spawn(move || relay::factory::serve(theirs, || false));
     let engine = Engine::start(ours, Options::default())?;
     let listener = relay::listen::bind(proto.parse()?, Some(ip.parse()?), port.parse()?)?;
     engine.add(1, listener, target.parse()?)?;

@@ -25,6 +25,9 @@ pub enum Transparent {
     /// Backend sockets are bound to the client's address (`IP_TRANSPARENT`, ip(7)) and carry this
     /// `SO_MARK`; a connection for which that fails is made the ordinary way.
     Mark(u32),
+    /// As `Mark`, once the factory has armed the namespace: it is asked when the first such client comes,
+    /// who waits for the answer.
+    OnDemand(u32),
 }
 
 /// Limits and times of an [`Engine`]; the defaults are those of RootlessKit where it has any.

@@ -3,6 +3,8 @@
 //! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`Kind`) and a count;
 //! each reply has a kind, how many sockets failed to be made and with which errno, and the sockets as
 //! `SCM_RIGHTS`. A request may be answered by several replies, together accounting for the whole count.
+//! One request is of another kind: to arm the namespace for connections that keep their client's address. It is answered
+//! by [`ARMED`] or [`NOT_ARMED`].
 //! Both ends are this crate in the same executable, so there is no version to negotiate.
 
 use std::io;
@@ -20,6 +22,12 @@ const PER_REPLY: usize = 64;
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
 const IN_FLIGHT_RETRIES: u32 = 200;
+
+/// The request to arm the namespace, one byte; no kind has this number.
+pub(crate) const ARM: u8 = 0xff;
+/// The answers to it, one byte each.
+pub(crate) const ARMED: u8 = 0xfe;
+pub(crate) const NOT_ARMED: u8 = 0xfd;
 
 /// What kind of socket to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +112,13 @@ impl Reply {
 }
 
 /// Serves requests from the engine until it closes its end. Blocks; run it on a thread that is in the
-/// network namespace for good.
+/// network namespace for good. `arm` is called when the first client comes whose address could be kept, see
+/// [`crate::Transparent::OnDemand`]; false means that it cannot.
 ///
 /// # Errors
 /// When the socket fails or carries something that is no request. Failure to make sockets is reported
 /// to the engine instead.
-pub fn serve(sock: OwnedFd) -> io::Result<()> {
+pub fn serve(sock: OwnedFd, mut arm: impl FnMut() -> bool) -> io::Result<()> {
     let sock = Socket::from(sock);
     let sock = sock.as_fd();
     let mut buf = [0; 16];
@@ -122,6 +131,14 @@ pub fn serve(sock: OwnedFd) -> io::Result<()> {
         };
         let (kind, mut left) = match buf[..n] {
             [] => return Ok(()),
+            [ARM] => {
+                let answer = if arm() { ARMED } else { NOT_ARMED };
+                match sys::fdpass::send(sock, &[answer], &[]) {
+                    Ok(_) => continue,
+                    Err(e) if gone(&e) => return Ok(()),
+                    Err(e) => return Err(e),
+                }
+            }
             [kind, lo, hi] => (Kind::from_byte(kind), u16::from_le_bytes([lo, hi])),
             _ => (None, 0),
         };
@@ -134,19 +151,17 @@ pub fn serve(sock: OwnedFd) -> io::Result<()> {
         while left > 0 {
             let accounted = match batch(sock, kind, left) {
                 Ok(accounted) => accounted,
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    ) =>
-                {
-                    return Ok(());
-                }
+                Err(e) if gone(&e) => return Ok(()),
                 Err(e) => return Err(e),
             };
             left -= accounted.min(left);
         }
     }
+}
+
+/// Whether the engine has closed its end.
+fn gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Makes and sends one reply; returns how much of the request it settles.
@@ -197,7 +212,7 @@ mod tests {
         let (a, b) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .unwrap();
-        (a, std::thread::spawn(move || serve(b)))
+        (a, std::thread::spawn(move || serve(b, || true)))
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::Socket;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::factory::{Kind, Reply, request};
+use crate::factory::{ARM, ARMED, Kind, NOT_ARMED, Reply, request};
 use crate::slab::Key;
 
 /// What an idle shelf of each kind holds: TCP sockets live for one connection, UDP sockets for a flow.
@@ -55,6 +55,8 @@ pub(crate) struct Pool {
     busy: usize,
     shelves: [Shelf; 4],
     complained: bool,
+    /// The factory's answer to [`Pool::arm`], until it is taken.
+    armed: Option<bool>,
 }
 
 impl Pool {
@@ -69,7 +71,7 @@ impl Pool {
             waiting: VecDeque::new(),
         });
         let busy = usize::try_from(nofile / 16).unwrap_or(BUSY).clamp(8, BUSY);
-        Ok(Self { factory: Some(factory), busy, shelves, complained: false })
+        Ok(Self { factory: Some(factory), busy, shelves, complained: false, armed: None })
     }
 
     /// What epoll has to watch.
@@ -140,12 +142,30 @@ impl Pool {
         self.shelves.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.waiting)).collect()
     }
 
+    /// Asks for the namespace to be armed; the answer is for [`Pool::take_armed`]. False if there is none to
+    /// be expected.
+    pub(crate) fn arm(&mut self) -> bool {
+        let factory = self.factory.as_ref();
+        factory.is_some_and(|fd| sys::fdpass::send(fd.as_fd(), &[ARM], &[]).is_ok())
+    }
+
+    pub(crate) fn take_armed(&mut self) -> Option<bool> {
+        self.armed.take()
+    }
+
     /// Takes in what the factory has sent. False when it is gone; the caller gives up the waiters.
     pub(crate) fn receive(&mut self) -> bool {
         let mut buf = [0; 16];
         while let Some(factory) = &self.factory {
             match sys::fdpass::recv(factory.as_fd(), &mut buf) {
-                Ok((0, _)) => return self.lost("its socket was closed"),
+                Ok((0, _)) => {
+                    // The ordinary end: the child ends before us.
+                    debug!("the socket factory has ended");
+                    self.factory = None;
+                    return false;
+                }
+                Ok((1, _)) if buf[0] == ARMED => self.armed = Some(true),
+                Ok((1, _)) if buf[0] == NOT_ARMED => self.armed = Some(false),
                 Ok((n, fds)) => match Reply::decode(&buf[..n]) {
                     Some(reply) => self.stock(reply, fds),
                     None => return self.lost("it sent something that is no reply"),

@@ -239,7 +239,12 @@ impl Reactor {
 
     /// Sockets have come, or the factory has ended.
     fn stock(&mut self) {
-        if !self.ctx.pool.receive() {
+        let factory = self.ctx.pool.receive();
+        if let Some(armed) = self.ctx.pool.take_armed() {
+            self.tcp.armed(&mut self.ctx, armed);
+        }
+        if !factory {
+            self.tcp.armed(&mut self.ctx, false);
             for waiter in self.ctx.pool.give_up() {
                 match waiter {
                     Waiter::Conn(key) => self.tcp.close(key, true),

@@ -51,11 +51,18 @@ struct Port {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// For the namespace to be armed, see [`crate::Transparent::OnDemand`].
+    Arming,
     Waiting,
-    Connecting { transparent: bool },
+    Connecting {
+        transparent: bool,
+    },
     Backoff,
     Open,
-    Lingering { held: usize, looks: u32 },
+    Lingering {
+        held: usize,
+        looks: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +105,8 @@ pub(crate) struct Tcp {
     opening: Vec<Key>,
     resting: Vec<Key>,
     warned: Option<Instant>,
+    /// Connections in [`Phase::Arming`]; `None` before anybody has asked.
+    arming: Option<Vec<Key>>,
 }
 
 impl Tcp {
@@ -110,6 +119,7 @@ impl Tcp {
             opening: Vec::new(),
             resting: Vec::new(),
             warned: None,
+            arming: None,
         }
     }
 

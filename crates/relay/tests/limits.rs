@@ -197,7 +197,7 @@ fn dead_factory_alone() {
     let used = cpu_time() - before;
     assert!(used < Duration::from_millis(100), "{used:?} of CPU time while nothing happens");
     let (ours, theirs) = pair();
-    std::thread::spawn(move || relay::factory::serve(theirs));
+    std::thread::spawn(move || relay::factory::serve(theirs, || false));
     engine.replace_factory(ours).unwrap();
     ping(&connect(addr)).unwrap();
 }

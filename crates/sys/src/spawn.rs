@@ -122,6 +122,8 @@ struct Raw<'a> {
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
     listen_pid: Box<[u8; 24]>,
+    /// This process, as the new one has to see its parent.
+    parent: libc::c_long,
 }
 
 impl<'a> Raw<'a> {
@@ -138,7 +140,8 @@ impl<'a> Raw<'a> {
         }
         argv.push(std::ptr::null());
         env.push(std::ptr::null());
-        Ok(Self { plan, argv, env, listen_pid })
+        let parent = nix::unistd::getpid().as_raw().into();
+        Ok(Self { plan, argv, env, listen_pid, parent })
     }
 }
 
@@ -262,6 +265,10 @@ unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc
                 return errno();
             }
             libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        } else if libc::syscall(libc::SYS_getppid) != raw.parent {
+            // It died before the wish to die with it was made, and nobody else would end us. (With a gate,
+            // the death shows there, and a parent in another pid namespace has no number.)
+            return libc::ESRCH;
         }
         if raw.plan.new_session && libc::syscall(libc::SYS_setsid) == -1 {
             return errno();
@@ -354,6 +361,19 @@ mod tests {
         let plan = Plan { nofile: Some(nofile), ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 0)));
+    }
+
+    #[test]
+    fn a_process_whose_parent_has_died_already_executes_nothing() {
+        let plan = shell("exit 42");
+        let mut raw = Raw::new(&plan).unwrap();
+        // As if we were not its parent any more.
+        raw.parent += 1;
+        let (status, status_w) = io::pipe().unwrap();
+        let p = start(0, &mut raw, None, status_w.as_raw_fd()).unwrap();
+        drop(status_w);
+        assert_eq!(exec_result(status).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 127)));
     }
 
     #[test]

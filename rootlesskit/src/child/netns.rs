@@ -50,17 +50,17 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
         (None, None)
     };
     if job.detached.is_none() && ours.is_none() {
-        return Ok(Built { factory, source_address_backend: configure(&job)? });
+        return Ok(Built { factory, source_address_backend: backend_name(configure(&job)?) });
     }
     let (report, result) = mpsc::sync_channel(1);
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
-            let serve = built.is_ok();
+            let backend = built.as_ref().ok().copied();
             if report.send(built).is_ok()
-                && serve
+                && let Some(backend) = backend
                 && let Some(socket) = ours
-                && let Err(e) = relay::factory::serve(socket)
+                && let Err(e) = relay::factory::serve(socket, || arm(backend))
             {
                 tracing::error!(
                     "the socket factory failed, no further connections are forwarded: {e}"
@@ -68,8 +68,21 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
             }
         },
     )?;
-    let source_address_backend = result.recv().context("the network thread died")??;
-    Ok(Built { factory, source_address_backend })
+    let backend = result.recv().context("the network thread died")??;
+    Ok(Built { factory, source_address_backend: backend_name(backend) })
+}
+
+/// The word of the API for what keeps source addresses.
+fn backend_name(backend: Option<Backend>) -> String {
+    backend.map_or_else(|| "none".to_owned(), |backend| backend.to_string())
+}
+
+/// Installs the rules that keep source addresses, now that there is a client who has one.
+fn arm(backend: Option<Backend>) -> bool {
+    let Some(backend) = backend else { return false };
+    transparent::arm(backend)
+        .inspect_err(|e| tracing::warn!("source addresses of clients are not preserved: {e}"))
+        .is_ok()
 }
 
 /// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
@@ -89,10 +102,10 @@ fn enter(job: &Job) -> anyhow::Result<()> {
         .with_context(|| format!("failed to pin the network namespace at {}", path.display()))
 }
 
-/// Interfaces, addresses, routes and the rules for source addresses, in the thread's namespace.
-fn configure(job: &Job) -> anyhow::Result<String> {
+/// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
+fn configure(job: &Job) -> anyhow::Result<Option<Backend>> {
     if !job.isolated && job.detached.is_none() {
-        return Ok("none".to_owned());
+        return Ok(None);
     }
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
@@ -130,24 +143,24 @@ fn make_tap(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs what a server needs to see the addresses of TCP clients; says which means is in use.
-fn source_addresses(wish: SourceAddress) -> String {
+/// Prepares the namespace for servers to see the addresses of TCP clients; says which means will be used.
+fn source_addresses(wish: SourceAddress) -> Option<Backend> {
     let choice = match wish {
-        SourceAddress::Off => return "none".to_owned(),
+        SourceAddress::Off => return None,
         SourceAddress::Auto => Choice::Auto,
         SourceAddress::Nft => Choice::Only(Backend::Nft),
         SourceAddress::Iptables => Choice::Only(Backend::Iptables),
     };
-    match transparent::install(Path::new("/proc/sys"), choice) {
-        Ok(installed) => {
-            if let Err(e) = &installed.ipv6 {
+    match transparent::prepare(Path::new("/proc/sys"), choice) {
+        Ok(prepared) => {
+            if let Err(e) = &prepared.ipv6 {
                 tracing::debug!("source addresses of IPv6 clients are not preserved: {e}");
             }
-            installed.backend.to_string()
+            Some(prepared.backend)
         }
         Err(e) => {
             tracing::warn!("source addresses of clients are not preserved: {e}");
-            "none".to_owned()
+            None
         }
     }
 }

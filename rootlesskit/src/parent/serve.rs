@@ -25,7 +25,7 @@ use crate::api_backend::Backend;
 use crate::config::Config;
 use crate::exit::Words;
 use crate::net::{Driver, Helper, Namespace, Starting};
-use crate::signals::{forwardable, from_terminal};
+use crate::signals::{forwardable, from_terminal, suspend, suspends};
 
 /// Waits before a helper is started again: the first death may be an accident, the fifth in a row is not.
 const BACKOFF: [Duration; 5] = [
@@ -105,6 +105,8 @@ async fn watch_all(
                 while let Some(info) = signals.read_signal()? {
                     if info.ssi_signo == Signal::SIGCHLD as u32 {
                         reap(&mut ended)?;
+                    } else if suspends(&info) {
+                        suspend();
                     } else if let Some(signal) = forwardable(&info)
                         && !from_terminal(&info)
                         && let Err(e) = child.send(signal)

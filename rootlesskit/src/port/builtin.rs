@@ -37,7 +37,7 @@ impl Builtin {
     ) -> anyhow::Result<Self> {
         let transparent = match source_address_backend.as_str() {
             "none" => Transparent::Off,
-            _ => Transparent::Mark(DIAL_MARK),
+            _ => Transparent::OnDemand(DIAL_MARK),
         };
         let options = Options { transparent, nofile: nofile.hard, ..Options::default() };
         let engine = Engine::start(factory, options).context("failed to start port forwarding")?;

@@ -2,6 +2,7 @@
 //! have nothing to manage; the others keep a table of ports for the API.
 
 mod builtin;
+mod patience;
 mod pesto;
 mod slirp4netns;
 mod table;

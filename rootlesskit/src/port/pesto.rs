@@ -12,6 +12,7 @@ use env::Env;
 use env::helper::Helper;
 
 use super::Driver;
+use super::patience::{Patience, Refused, may_be_there};
 use super::table::Table;
 
 /// How long pesto may take.
@@ -28,6 +29,7 @@ pub(crate) struct Pesto {
     child: Ipv4Addr,
     ipv6: bool,
     table: Table<()>,
+    patience: Patience,
 }
 
 /// What to do with a port.
@@ -45,15 +47,26 @@ impl Pesto {
         child: Ipv4Addr,
         ipv6: bool,
     ) -> Self {
-        Self { binary, env, socket, child, ipv6, table: Table::new() }
+        Self {
+            binary,
+            env,
+            socket,
+            child,
+            ipv6,
+            table: Table::new(),
+            patience: Patience::default(),
+        }
     }
 
     fn run(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<()> {
-        let helper = Helper::start(&self.binary, &self.words(change, spec)?, &self.env, LIMIT)?;
-        let command = helper.command_line().to_owned();
-        let output = helper.finish()?;
+        let words = self.words(change, spec)?;
+        let (command, output) = self.patience.ask("pasta", LIMIT, || {
+            let helper = Helper::start(&self.binary, &words, &self.env, LIMIT)?;
+            Ok((helper.command_line().to_owned(), helper.finish()?))
+        })?;
         if !output.status.success() {
-            bail!("{command} failed ({}): {}", output.status, output.text().replace('\n', "; "));
+            let said = output.text().replace('\n', "; ");
+            return Err(Refused(format!("{command} failed ({}): {said}", output.status)).into());
         }
         Ok(())
     }
@@ -135,12 +148,18 @@ impl Driver for Pesto {
     }
 
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
-        let (spec, ()) = self.table.remove(id)?;
+        let (spec, ()) = self.table.get(id)?;
         let valid = spec.validate()?;
-        self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"))
+        let withdrawn =
+            self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"));
+        if !may_be_there(&withdrawn) {
+            self.table.remove(id)?;
+        }
+        withdrawn
     }
 
     fn helper_restarted(&mut self) {
+        self.patience = Patience::default();
         for PortStatus { spec, .. } in self.table.list() {
             let again = spec
                 .validate()

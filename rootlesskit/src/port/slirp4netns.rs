@@ -3,13 +3,12 @@
 //!
 //! One request per connection: write the JSON, shut down writing, read the answer to its end.
 
-use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
@@ -19,12 +18,11 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
 
 use super::Driver;
+use super::patience::{Patience, Refused, may_be_there};
 use super::table::Table;
 
 /// How long slirp4netns may take to answer.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How long it is left alone after it has not answered.
-const PAUSE: Duration = Duration::from_secs(4);
 /// The longest answer in bytes that is read.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -70,14 +68,12 @@ pub(crate) struct Slirp4netns {
     /// Where ports lead that name no address.
     child: Ipv4Addr,
     table: Table<i64>,
-    /// Until then it is taken to hang still. An exchange holds up everything else that the parent does, such
-    /// as passing on signals, so a hanging helper must not cost the full limit for every request.
-    hangs_until: Cell<Option<Instant>>,
+    patience: Patience,
 }
 
 impl Slirp4netns {
     pub(crate) fn new(socket: PathBuf, child: Ipv4Addr) -> Self {
-        Self { socket, child, table: Table::new(), hangs_until: Cell::new(None) }
+        Self { socket, child, table: Table::new(), patience: Patience::default() }
     }
 
     fn publish(&self, spec: &ValidSpec) -> anyhow::Result<i64> {
@@ -86,14 +82,7 @@ impl Slirp4netns {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Returned> {
-        if self.hangs_until.get().is_some_and(|until| Instant::now() < until) {
-            bail!("slirp4netns does not answer");
-        }
-        let begin = Instant::now();
-        let answer = ask(&self.socket, request);
-        let hangs = answer.is_err() && begin.elapsed() >= LIMIT;
-        self.hangs_until.set(hangs.then(|| Instant::now() + PAUSE));
-        answer
+        self.patience.ask("slirp4netns", LIMIT, || ask(&self.socket, request))
     }
 
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
@@ -151,9 +140,11 @@ fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
         .with_context(|| format!("bad answer of slirp4netns: {}", text()))?;
     match parsed {
         Answer { error: Some(problem), .. } if problem.desc.is_empty() => {
-            bail!("slirp4netns refused: {}", text())
+            Err(Refused(format!("slirp4netns refused: {}", text())).into())
         }
-        Answer { error: Some(problem), .. } => bail!("slirp4netns refused: {}", problem.desc),
+        Answer { error: Some(problem), .. } => {
+            Err(Refused(format!("slirp4netns refused: {}", problem.desc)).into())
+        }
         Answer { r#return, .. } => Ok(r#return.unwrap_or_default()),
     }
 }
@@ -180,10 +171,15 @@ impl Driver for Slirp4netns {
     }
 
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
-        let (spec, theirs) = self.table.remove(id)?;
-        self.ask(&Request::RemoveHostfwd { id: theirs })
-            .with_context(|| format!("failed to withdraw {spec}"))?;
-        Ok(())
+        let (spec, theirs) = self.table.get(id)?;
+        let withdrawn = self
+            .ask(&Request::RemoveHostfwd { id: *theirs })
+            .map(|_| ())
+            .with_context(|| format!("failed to withdraw {spec}"));
+        if !may_be_there(&withdrawn) {
+            self.table.remove(id)?;
+        }
+        withdrawn
     }
 
     fn helper_restarted(&mut self) {
@@ -201,7 +197,7 @@ impl Driver for Slirp4netns {
                 }
             }
         }
-        self.hangs_until = this.hangs_until;
+        self.patience = this.patience;
     }
 }
 
@@ -209,6 +205,7 @@ impl Driver for Slirp4netns {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::time::Instant;
 
     /// Answers one request with each text and returns what it was asked.
     fn stand_in(socket: &Path, answers: Vec<&'static str>) -> std::thread::JoinHandle<Vec<String>> {
@@ -251,6 +248,24 @@ mod tests {
         let add = r#"{"execute":"add_hostfwd","arguments":{"proto":"tcp","host_addr":"127.0.0.1","host_port":8080,"guest_addr":"10.0.2.100","guest_port":80}}"#;
         assert_eq!([&asked[0], &asked[2]], [add, add]);
         assert_eq!(asked[3], r#"{"execute":"remove_hostfwd","arguments":{"id":1}}"#);
+    }
+
+    #[test]
+    fn a_port_that_may_still_be_there_stays_in_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let server = stand_in(&socket, vec![r#"{"return":{"id":7}}"#, "not JSON"]);
+        let mut driver = Slirp4netns::new(socket.clone(), Ipv4Addr::new(10, 0, 2, 100));
+        let id = driver.add(":8080:80/tcp".parse().unwrap()).unwrap().id;
+        assert!(driver.remove(id).is_err());
+        server.join().unwrap();
+        assert!(driver.remove(id).is_err(), "nobody listens");
+        assert_eq!(driver.list().len(), 1);
+        std::fs::remove_file(&socket).unwrap();
+        let server = stand_in(&socket, vec![r#"{"error":{"desc":"bad id"}}"#]);
+        assert!(format!("{:#}", driver.remove(id).unwrap_err()).contains("bad id"));
+        server.join().unwrap();
+        assert!(driver.list().is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use api::{PortId, PortSpec, PortStatus};
 
 /// What must be unique: protocol, parent address and parent port, as text.
@@ -39,6 +39,12 @@ impl<T> Table<T> {
         self.index.insert(key(&spec), id);
         self.ports.insert(id, (spec.clone(), value));
         PortStatus { id, spec }
+    }
+
+    /// # Errors
+    /// There is no port of that number.
+    pub(super) fn get(&self, id: PortId) -> anyhow::Result<&(PortSpec, T)> {
+        self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }
 
     pub(super) fn remove(&mut self, id: PortId) -> anyhow::Result<(PortSpec, T)> {

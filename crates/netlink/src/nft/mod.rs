@@ -84,6 +84,13 @@ impl Batch {
         self.change(NEW_TABLE, NLM_F_CREATE, &name, format!("add table inet {table}"));
     }
 
+    /// Deletes a table that exists, or that this batch has added.
+    pub fn delete_table(&mut self, table: &str) {
+        let mut name = Attributes::default();
+        name.string(1, table);
+        self.change(DELETE_TABLE, 0, &name, format!("delete table inet {table}"));
+    }
+
     /// Adds a chain of type `filter` that accepts by default.
     pub fn add_chain(&mut self, table: &str, chain: &str, hook: Hook, priority: i32) {
         let mut attributes = Attributes::default();

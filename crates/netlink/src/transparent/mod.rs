@@ -4,7 +4,7 @@
 //!
 //! The relay dials from a socket that is bound to the address of the client (`IP_TRANSPARENT`, ip(7)) and carries the
 //! mark [`DIAL_MARK`] (`SO_MARK`, socket(7)). What the server answers is addressed to the client, so ordinarily it would
-//! leave by the default route. [`install`] brings it back to the socket of the relay:
+//! leave by the default route. [`prepare`] and [`arm`] bring it back to the socket of the relay:
 //!
 //! 1. *output*: a packet with [`DIAL_MARK`] marks its connection with [`REPLY_MARK`];
 //! 2. *prerouting*: a packet of such a connection, from a container behind a bridge, gets the mark [`REPLY_MARK`];
@@ -16,6 +16,9 @@
 //! Since the dialing socket is marked, nothing has to guess from its address whether a packet is one of ours.
 //! The two marks differ because a packet with [`REPLY_MARK`] can only go to `lo`, whereas the dial has to reach a
 //! container. UDP cannot be done this way (RootlessKit 3.0.0 did, and took it back in 3.0.1, issue 592).
+//!
+//! Packet rules cost every packet of the namespace a walk through netfilter and connection tracking, so [`prepare`] only
+//! proves that the kernel takes them, and [`arm`] installs them once there is a client whose address is worth keeping.
 //!
 //! Nothing is undone: it all goes away with the namespace. Installing again replaces what is there.
 
@@ -85,7 +88,7 @@ impl FromStr for Choice {
     }
 }
 
-/// What [`install`] has put in place.
+/// What [`prepare`] has put in place.
 #[derive(Debug)]
 pub struct Installed {
     /// Who holds the packet rules; displays as the `sourceIPTransparentBackend` of the API.
@@ -94,25 +97,41 @@ pub struct Installed {
     pub ipv6: Result<()>,
 }
 
-/// Prepares the network namespace of the calling thread, whose `lo` has to be up. `proc_sys` is `/proc/sys`.
+/// Prepares the network namespace of the calling thread, whose `lo` has to be up. `proc_sys` is `/proc/sys`. What is left
+/// for [`arm`] are the packet rules of [`Backend::Nft`].
 ///
 /// iptables is a child process: a reaper that calls `wait4(-1)` must leave it alone until this returns.
 ///
 /// # Errors
 /// What is missing; source addresses can then not be kept. An IPv6 that is missing is no error, see [`Installed`].
-pub fn install(proc_sys: &Path, choice: Choice) -> Result<Installed> {
+pub fn prepare(proc_sys: &Path, choice: Choice) -> Result<Installed> {
     let mut rt = Rt::open()?;
     set_parameters(proc_sys)?;
     divert_replies(&mut rt, Family::V4)?;
     let mut ipv6 = prepare_ipv6(proc_sys, &mut rt);
-    let backend = first_that_works(choice, install_nft, || {
-        iptables::install("iptables", DIAL_MARK, REPLY_MARK)?;
-        if ipv6.is_ok() {
-            ipv6 = iptables::install("ip6tables", DIAL_MARK, REPLY_MARK);
-        }
-        Ok(())
-    })?;
+    let backend = first_that_works(
+        choice,
+        || packet_rules(Keep::No),
+        || {
+            iptables::install("iptables", DIAL_MARK, REPLY_MARK)?;
+            if ipv6.is_ok() {
+                ipv6 = iptables::install("ip6tables", DIAL_MARK, REPLY_MARK);
+            }
+            Ok(())
+        },
+    )?;
     Ok(Installed { backend, ipv6 })
+}
+
+/// Installs the packet rules of `backend` in the network namespace of the calling thread, which [`prepare`] has prepared.
+///
+/// # Errors
+/// What the kernel refuses now although it took it before.
+pub fn arm(backend: Backend) -> Result<()> {
+    match backend {
+        Backend::Nft => packet_rules(Keep::Yes),
+        Backend::Iptables => Ok(()),
+    }
 }
 
 fn set_parameters(proc_sys: &Path) -> Result<()> {
@@ -137,7 +156,15 @@ fn divert_replies(rt: &mut Rt, family: Family) -> Result<()> {
     rt.add_fwmark_rule(family, REPLY_MARK, TABLE, RULE_PRIORITY)
 }
 
-fn install_nft() -> Result<()> {
+/// Whether rules outlive their transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Yes,
+    /// They are added and deleted in one: the kernel checks them all and keeps none.
+    No,
+}
+
+fn packet_rules(keep: Keep) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(NFT_TABLE);
     batch.add_chain(NFT_TABLE, "output", Hook::Output, PRIORITY_MANGLE);
@@ -160,6 +187,9 @@ fn install_nft() -> Result<()> {
             Statement::SetMark(REPLY_MARK),
         ],
     );
+    if keep == Keep::No {
+        batch.delete_table(NFT_TABLE);
+    }
     batch.commit()
 }
 

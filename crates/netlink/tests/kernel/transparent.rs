@@ -16,7 +16,9 @@ const NFT: Choice = Choice::Only(Backend::Nft);
 const IPTABLES: Choice = Choice::Only(Backend::Iptables);
 
 fn install(choice: Choice) -> Installed {
-    transparent::install(proc_sys(), choice).unwrap()
+    let installed = transparent::prepare(proc_sys(), choice).unwrap();
+    transparent::arm(installed.backend).unwrap();
+    installed
 }
 
 /// The namespace of rootlesskit; the calling thread is in it.

@@ -26,6 +26,8 @@ const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often connects are checked against their deadline.
 const SWEEP: Duration = Duration::from_millis(100);
+/// How long a connection may wait for the namespace to be armed.
+const ARM_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection may wait for a socket of the pool.
 const POOL_WAIT: Duration = Duration::from_secs(5);
 
@@ -34,10 +36,40 @@ impl Tcp {
     pub(crate) fn connect(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(port) = self.ports.get(conn.port) else { return };
+        if matches!(ctx.opts.transparent, Transparent::OnDemand(_))
+            && conn.keep_source
+            && conn.peer.is_some_and(|peer| kept_source(peer, port.target).is_some())
+        {
+            return self.wait_armed(ctx, key);
+        }
         match ctx.pool.take(kind_for(port.target), Waiter::Conn(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_WAIT),
             Taken::Never => self.close(key, true),
+        }
+    }
+
+    /// The first client whose address could be kept has the namespace armed; all of them wait for that.
+    fn wait_armed(&mut self, ctx: &mut Ctx, key: Key) {
+        let first = self.arming.is_none();
+        self.arming.get_or_insert_default().push(key);
+        self.expect(ctx, key, Phase::Arming, ARM_WAIT);
+        if first && !ctx.pool.arm() {
+            self.armed(ctx, false);
+        }
+    }
+
+    /// The factory has answered.
+    pub(crate) fn armed(&mut self, ctx: &mut Ctx, armed: bool) {
+        let Transparent::OnDemand(mark) = ctx.opts.transparent else { return };
+        if self.arming.is_none() {
+            return;
+        }
+        ctx.opts.transparent = if armed { Transparent::Mark(mark) } else { Transparent::Off };
+        for key in self.arming.take().unwrap_or_default() {
+            if self.conns.get(key).is_some_and(|conn| conn.phase == Phase::Arming) {
+                self.connect(ctx, key);
+            }
         }
     }
 
@@ -126,13 +158,19 @@ impl Tcp {
         for key in std::mem::take(&mut self.opening) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             match conn.phase {
-                Phase::Waiting | Phase::Connecting { .. } if conn.deadline > ctx.now => {
+                Phase::Arming | Phase::Waiting | Phase::Connecting { .. }
+                    if conn.deadline > ctx.now =>
+                {
                     self.opening.push(key);
                     continue;
                 }
                 _ => conn.opening = false,
             }
             match conn.phase {
+                Phase::Arming => {
+                    conn.keep_source = false;
+                    self.connect(ctx, key);
+                }
                 Phase::Connecting { transparent: true } => self.connect_failed(ctx, key, true),
                 Phase::Waiting | Phase::Connecting { .. } => self.close(key, true),
                 Phase::Backoff | Phase::Open | Phase::Lingering { .. } => {}

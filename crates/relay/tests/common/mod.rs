@@ -26,7 +26,7 @@ pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
 
 pub(crate) fn rig_with(opts: Options) -> Rig {
     let (ours, theirs) = pair();
-    let factory = std::thread::spawn(move || relay::factory::serve(theirs));
+    let factory = std::thread::spawn(move || relay::factory::serve(theirs, || false));
     Rig { engine: Engine::start(ours, opts).unwrap(), factory }
 }
 

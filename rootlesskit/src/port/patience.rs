@@ -1,0 +1,73 @@
+//! Exchanges with a helper that may hang. They happen on the thread that also passes signals on and sees the
+//! end of the child, so a helper that hangs must not cost its full time limit for every request.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+/// How long a helper is left alone after it has not answered.
+const PAUSE: Duration = Duration::from_secs(4);
+
+/// The helper answered, and refused: it knows nothing of the port. After any other error it may.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) String);
+
+/// Whether a port that could not be withdrawn is to stay in the table, so that a client can try again.
+pub(super) fn may_be_there(withdrawn: &anyhow::Result<()>) -> bool {
+    withdrawn.as_ref().is_err_and(|e| e.downcast_ref::<Refused>().is_none())
+}
+
+/// What is known of one helper.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    hangs_until: Cell<Option<Instant>>,
+}
+
+impl Patience {
+    /// Runs `exchange`, which gives up by itself after `limit`; for a while after that nothing is tried.
+    ///
+    /// # Errors
+    /// Those of the exchange, or that `name` does not answer.
+    pub(super) fn ask<T>(
+        &self,
+        name: &str,
+        limit: Duration,
+        exchange: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let begin = Instant::now();
+        if self.hangs_until.get().is_some_and(|until| begin < until) {
+            bail!("{name} does not answer");
+        }
+        let answer = exchange();
+        let hangs = answer.is_err() && begin.elapsed() >= limit;
+        self.hangs_until.set(hangs.then(|| Instant::now() + PAUSE));
+        if hangs {
+            bail!("{name} did not answer within {} s", limit.as_secs());
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_hanging_helper_is_left_alone() {
+        let patience = Patience::default();
+        let short = Duration::from_secs(1);
+        let refuse = || patience.ask("h", short, || -> anyhow::Result<()> { bail!("no") });
+        for _ in 0..2 {
+            assert_eq!(refuse().unwrap_err().to_string(), "no");
+        }
+        let hang = || {
+            std::thread::sleep(short);
+            bail!("timeout")
+        };
+        let error = patience.ask::<()>("h", short, hang).unwrap_err().to_string();
+        assert_eq!(error, "h did not answer within 1 s");
+        assert_eq!(refuse().unwrap_err().to_string(), "h does not answer");
+    }
+}
