@@ -281,7 +281,8 @@ impl Reactor {
     /// helper's restarts and whatever else the process does.
     fn room(&self) -> usize {
         let limit = usize::try_from(self.ctx.opts.nofile).unwrap_or(usize::MAX);
-        let reserve = (limit / 4).min(256);
+        // The process itself has about 30 open.
+        let reserve = (limit / 4).clamp(48, 256).min(limit / 2);
         let used = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len();
         limit.saturating_sub(reserve + used)
     }
