@@ -28,6 +28,7 @@ cargo xtask VERB
       --deb --rpm --tarball   only these
       --out DIR               where they go (default: target/dist)
       --build-dir DIR         where they are built (default: target/dist-build)
+      --no-build              pack what is there
   install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
       --destdir DIR           in front of the prefix
       --prefix DIR            default: /usr/local

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::dist;
 use crate::host::{self, Need};
 use crate::stage::Stages;
 
@@ -86,7 +87,8 @@ fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts
             .stdout(Stdio::null())
             .spawn()
             .context("starting the maker of test hosts")?;
-        let built = stages.run("release build", host::build_release);
+        // What is tested is what is shipped.
+        let built = stages.run("release build and packages", || dist::run(&[]));
         let made = stages.run("test hosts", || Ok(maker.wait()?))?;
         built?;
         ensure!(made.success(), "making the test hosts failed: {made}");
@@ -113,6 +115,7 @@ fn cargo_test(packages: &[&str], filter: &[&str], options: &[&str]) -> Result<Co
         .args(options)
         .args(filter)
         .env("SKIP_FILE", skips.path())
+        .env("TEST_BINARIES", dist::built()?)
         // A failed scenario says what it waited for; backtraces of the harness bury that.
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::piped())

@@ -49,7 +49,7 @@ pub(super) const PROGRAMS: [Program; 5] = [
         name: "dockerd-rootless",
         package: "dockerd-rootless",
         args: &[],
-        says: "XDG_RUNTIME_DIR",
+        says: "refuses to run as root",
     },
     Program {
         name: "dockerd-rootless-setuptool",
@@ -78,7 +78,7 @@ pub(super) fn in_folder(dir: &Path) -> Programs {
 ///
 /// # Errors
 /// Cargo fails.
-pub(super) fn build(release: &Release, build_dir: &Path) -> Result<Programs> {
+pub(super) fn build(release: &Release, build_dir: &Path) -> Result<()> {
     let mut cargo = host::cargo();
     cargo.args(["build", "--release", "--locked", "--target", &release.triple]);
     for package in packages() {
@@ -90,8 +90,12 @@ pub(super) fn build(release: &Release, build_dir: &Path) -> Result<Programs> {
         .env("CARGO_TARGET_DIR", build_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string());
-    host::visibly(&mut cargo)?;
-    Ok(in_folder(&build_dir.join(&release.triple).join("release")))
+    host::visibly(&mut cargo)
+}
+
+/// The folder in which [`build`] leaves the programs.
+pub(super) fn folder(release: &Release, build_dir: &Path) -> PathBuf {
+    build_dir.join(&release.triple).join("release")
 }
 
 /// What rustc gets: flags of the environment, a static C library, and no path of this machine in the output. With

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use super::Work;
+use super::lint;
 use super::manifest::{self, ROWS, Row, Source, Sources};
 use super::release::{PACKAGE, Release};
 use crate::host::{self, Need};
@@ -30,33 +31,11 @@ const NOBODY: (&str, &str) = ("A local build", "root@localhost");
 /// Packs `docker-ce-rootless-extras_VERSION-1_ARCHITECTURE.deb`.
 ///
 /// # Errors
-/// `dpkg-deb` refuses the tree.
+/// `dpkg-deb` refuses the tree, or lintian the package.
 pub(super) fn make(release: &Release, sources: &Sources, work: &Work) -> Result<()> {
     let root = work.sub("deb")?;
-    let version = format!("{}-1", release.version);
-    let variable = |name: &str, default: &str| {
-        std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
-    };
-    let maintainer =
-        format!("{} <{}>", variable("DEBFULLNAME", NOBODY.0), variable("DEBEMAIL", NOBODY.1));
-    let date = release
-        .command("date")
-        .args(["-u", "-R", "-d"])
-        .arg(format!("@{}", release.epoch))
-        .output()?;
-    let date = String::from_utf8(date.stdout)?.trim().to_owned();
-    let fill = |template: &str, size: u64| -> Result<String> {
-        let path = host::workspace()?.join("packaging/deb").join(template);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(text
-            .replace("@VERSION@", &version)
-            .replace("@ARCHITECTURE@", release.architecture.deb)
-            .replace("@MAINTAINER@", &maintainer)
-            .replace("@DATE@", &date)
-            .replace("@SIZE@", &size.to_string()))
-    };
-    fs::write(sources.made.join("changelog.Debian"), fill("changelog", 0)?)?;
+    let template = Template::new(release)?;
+    fs::write(sources.made.join("changelog.Debian"), template.fill("changelog")?)?;
     let usr = folder(&root, "usr")?;
     let rows: Vec<Row<'_>> = ROWS.iter().chain(OWN).copied().collect();
     manifest::stage(&rows, sources, &usr)?;
@@ -66,26 +45,65 @@ pub(super) fn make(release: &Release, sources: &Sources, work: &Work) -> Result<
     let debian = folder(&root, "DEBIAN")?;
     let mut files = files_of(&root, Path::new("usr"))?;
     files.sort();
-    let bytes: u64 = files
-        .iter()
-        .map(|file| fs::metadata(root.join(file)).map_or(0, |meta| meta.len().div_ceil(1024)))
-        .sum();
-    fs::write(debian.join("control"), fill("control", bytes)?)?;
+    // In KiB, as deb-substvars(5) computes it.
+    let mut size = 0;
+    for file in &files {
+        size += fs::metadata(root.join(file))?.len().div_ceil(1024);
+    }
+    let control = template.fill("control")?.replace("@SIZE@", &size.to_string());
     let sums = host::quietly(release.command("md5sum").arg("--").args(&files).current_dir(&root))?;
-    fs::write(debian.join("md5sums"), sums)?;
-    for name in ["control", "md5sums"] {
+    for (name, text) in [("control", control), ("md5sums", sums)] {
+        fs::write(debian.join(name), text)?;
         fs::set_permissions(debian.join(name), fs::Permissions::from_mode(0o644))?;
     }
 
-    let name = format!("{PACKAGE}_{version}_{}.deb", release.architecture.deb);
+    let name = format!("{PACKAGE}_{}_{}.deb", template.version, release.architecture.deb);
     let mut pack = release.command("dpkg-deb");
     // xz: readable by every dpkg that Docker supports.
     pack.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(work.artifact(&name));
-    host::quietly(&mut pack).map(drop)
+    host::quietly(&mut pack)?;
+    lint::deb(&work.artifact(&name))
+}
+
+/// What the files in `packaging/deb` leave open.
+struct Template {
+    version: String,
+    architecture: &'static str,
+    maintainer: String,
+    date: String,
+}
+
+impl Template {
+    fn new(release: &Release) -> Result<Self> {
+        let variable = |name: &str, default: &str| {
+            std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        let (name, email) = (variable("DEBFULLNAME", NOBODY.0), variable("DEBEMAIL", NOBODY.1));
+        let mut date = release.command("date");
+        date.args(["-u", "-R", "-d"]).arg(format!("@{}", release.epoch));
+        Ok(Self {
+            // Revision 1 of this version.
+            version: format!("{}-1", release.version),
+            architecture: release.architecture.deb,
+            maintainer: format!("{name} <{email}>"),
+            date: host::quietly(&mut date)?.trim().to_owned(),
+        })
+    }
+
+    fn fill(&self, file: &str) -> Result<String> {
+        let path = host::workspace()?.join("packaging/deb").join(file);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(text
+            .replace("@VERSION@", &self.version)
+            .replace("@ARCHITECTURE@", self.architecture)
+            .replace("@MAINTAINER@", &self.maintainer)
+            .replace("@DATE@", &self.date))
+    }
 }
 
 /// A new folder of mode 0755 in `root`.
-fn folder(root: &Path, name: &str) -> Result<std::path::PathBuf> {
+fn folder(root: &Path, name: &str) -> Result<PathBuf> {
     let path = root.join(name);
     fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
     for dir in [root, &path] {
@@ -95,7 +113,7 @@ fn folder(root: &Path, name: &str) -> Result<std::path::PathBuf> {
 }
 
 /// The regular files below `root`/`dir`, relative to `root`.
-fn files_of(root: &Path, dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn files_of(root: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root.join(dir))? {
         let entry = entry?;

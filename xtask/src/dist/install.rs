@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::crates;
 use super::docs;
 use super::licences;
 use super::manifest::{self, ROWS, Sources};
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     host::visibly(cargo.current_dir(host::workspace()?))?;
     let made = tempfile::tempdir()?;
     docs::make(made.path())?;
-    licences::make(&release, made.path())?;
+    licences::make(&crates::linked(&release)?, made.path())?;
     let programs = binaries::in_folder(&host::target()?.join("release"));
     let sources = Sources { programs, made: made.path().to_owned() };
     let root = options.root();

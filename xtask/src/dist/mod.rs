@@ -2,8 +2,8 @@
 //! tree.
 //!
 //! # Theory of operation
-//! [`binaries`] builds the programs statically and proves it; [`docs`] and [`licences`] make man pages, completions and
-//! the list of third-party code. [`manifest`] is the one table of what goes where with which mode; the packages and
+//! [`binaries`] builds the programs statically and proves it; [`docs`], [`licences`] and [`sbom`] make man pages,
+//! completions, the texts of third-party licences and the bill of materials. [`manifest`] is the one table of what goes where with which mode; the packages and
 //! `install` differ only in the prefix. [`deb`] and [`rpm`] pack the staged tree with `dpkg-deb` and `rpmbuild`,
 //! [`tarball`] packs the flat folder that the installer and the image `docker:dind-rootless` unpack.
 //!
@@ -12,13 +12,16 @@
 //! (<https://reproducible-builds.org/specs/source-date-epoch/>).
 
 mod binaries;
+mod crates;
 mod deb;
 mod docs;
 mod install;
 mod licences;
+mod lint;
 mod manifest;
 mod release;
 mod rpm;
+mod sbom;
 mod tarball;
 
 use std::fs;
@@ -46,31 +49,43 @@ const NEEDS: &[Need] = &[
 /// Name of the file with the checksums of all artifacts.
 const SUMS: &str = "SHA256SUMS";
 
+/// Name of the scratch folder of finished artifacts.
+const ARTIFACTS: &str = "artifacts";
+
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     deb: bool,
     rpm: bool,
     tarball: bool,
+    /// Pack what an earlier run built.
+    no_build: bool,
     out: Option<PathBuf>,
     build_dir: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self> {
-        let mut options =
-            Self { deb: false, rpm: false, tarball: false, out: None, build_dir: None };
+        let mut options = Self {
+            deb: false,
+            rpm: false,
+            tarball: false,
+            no_build: false,
+            out: None,
+            build_dir: None,
+        };
         let mut rest = args.iter();
         while let Some(&arg) = rest.next() {
             match arg {
                 "--deb" => options.deb = true,
                 "--rpm" => options.rpm = true,
                 "--tarball" => options.tarball = true,
+                "--no-build" => options.no_build = true,
                 "--out" => options.out = Some(folder(arg, rest.next())?),
                 "--build-dir" => options.build_dir = Some(folder(arg, rest.next())?),
                 _ => bail!(
                     "unknown argument {arg:?}\n\
-                     hint: cargo xtask dist [--deb] [--rpm] [--tarball] [--out DIR] [--build-dir DIR]"
+                     hint: cargo xtask dist [--deb] [--rpm] [--tarball] [--out DIR] [--build-dir DIR] [--no-build]"
                 ),
             }
         }
@@ -104,13 +119,19 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     host::ensure_programs(&formats.into_iter().copied().collect::<Vec<_>>())?;
     let release = Release::current()?;
     let mut stages = Stages::default();
-    let programs = stages.run("static build", || binaries::build(&release, &build_dir))?;
+    if !options.no_build {
+        stages.run("static build", || binaries::build(&release, &build_dir))?;
+    }
+    let programs = binaries::in_folder(&binaries::folder(&release, &build_dir));
     stages.run("static checks", || binaries::check(&programs))?;
     stages.run("packages", || {
         let work = Work::begin(&out)?;
         let sources = manifest::Sources { programs, made: work.sub("made")? };
         docs::make(&sources.made)?;
-        licences::make(&release, &sources.made)?;
+        let crates = crates::linked(&release)?;
+        licences::make(&crates, &sources.made)?;
+        let name = format!("docker-rootless-extras-{}.cdx.json", release.version);
+        sbom::make(&release, &crates, &work.artifact(&name))?;
         if options.tarball {
             tarball::make(&release, &sources, &work)?;
         }
@@ -131,33 +152,26 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 /// Where static binaries lie that `cargo xtask dist` without options has built.
 ///
 /// # Errors
-/// The target folder is not found.
+/// The target folder is not found, or nothing can be released for this machine.
 pub(crate) fn built() -> Result<PathBuf> {
-    Ok(host::target()?.join("dist-build").join(Release::triple()?).join("release"))
+    Ok(binaries::folder(&Release::current()?, &host::target()?.join("dist-build")))
 }
 
-/// The folder of artifacts while it is being filled.
+/// Artifacts in the making: they appear in `out` when all are done.
 #[derive(Debug)]
 struct Work {
     out: PathBuf,
-    /// Staged trees; goes away at the end.
+    /// Staged trees and unfinished artifacts; goes away at the end.
     scratch: tempfile::TempDir,
 }
 
 impl Work {
-    /// Empties `out` of what an earlier run listed in its checksums. Nothing else is removed.
     fn begin(out: &Path) -> Result<Self> {
         fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-        let sums = out.join(SUMS);
-        for line in fs::read_to_string(&sums).unwrap_or_default().lines() {
-            if let Some((_, name)) = line.split_once("  ")
-                && !name.contains('/')
-            {
-                fs::remove_file(out.join(name)).ok();
-            }
-        }
-        fs::remove_file(sums).ok();
-        Ok(Self { out: out.to_owned(), scratch: tempfile::tempdir_in(out)? })
+        // Beside the artifacts, because rename(2) does not cross file systems.
+        let work = Self { out: out.to_owned(), scratch: tempfile::tempdir_in(out)? };
+        work.sub(ARTIFACTS)?;
+        Ok(work)
     }
 
     /// A new folder for a tree.
@@ -167,26 +181,35 @@ impl Work {
         Ok(path)
     }
 
-    /// Where the finished artifact `name` goes.
+    /// Where the artifact `name` is made.
     fn artifact(&self, name: &str) -> PathBuf {
-        self.out.join(name)
+        self.scratch.path().join(ARTIFACTS).join(name)
     }
 
+    /// Replaces what an earlier run left in `out`: the files that its checksums list, nothing else.
     fn finish(self) -> Result<()> {
+        let made = self.scratch.path().join(ARTIFACTS);
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.out)? {
-            let entry = entry?;
-            let name = entry.file_name().into_string().ok().context("a file name")?;
-            if entry.file_type()?.is_file() && name.contains(release::STEM) {
-                names.push(name);
-            }
+        for entry in fs::read_dir(&made)? {
+            names.push(entry?.file_name().into_string().ok().context("a file name")?);
         }
         names.sort_unstable();
         ensure!(!names.is_empty(), "no artifact was made");
         let sums =
-            host::quietly(Command::new("sha256sum").arg("--").args(names).current_dir(&self.out))?;
-        fs::write(self.out.join(SUMS), sums)?;
-        Ok(())
+            host::quietly(Command::new("sha256sum").arg("--").args(&names).current_dir(&made))?;
+        let list = self.out.join(SUMS);
+        for line in fs::read_to_string(&list).unwrap_or_default().lines() {
+            if let Some((_, name)) = line.split_once("  ")
+                && !name.contains('/')
+            {
+                fs::remove_file(self.out.join(name)).ok();
+            }
+        }
+        for name in &names {
+            fs::rename(made.join(name), self.out.join(name))
+                .with_context(|| format!("moving {name} to {}", self.out.display()))?;
+        }
+        fs::write(&list, sums).with_context(|| format!("writing {}", list.display()))
     }
 }
 
@@ -206,19 +229,21 @@ mod tests {
     }
 
     #[test]
-    fn only_artifacts_of_an_earlier_run_are_removed() {
+    fn only_artifacts_of_an_earlier_run_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let old = format!("old-{}.tgz", release::STEM);
-        for name in [old.as_str(), "keep.txt"] {
+        for name in ["old.tgz", "keep.txt"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        fs::write(dir.path().join(SUMS), format!("00  {old}\n00  ../keep\n")).unwrap();
+        fs::write(dir.path().join(SUMS), "00  old.tgz\n00  ../keep.txt\n").unwrap();
         let work = Work::begin(dir.path()).unwrap();
-        assert!(!dir.path().join(&old).exists() && dir.path().join("keep.txt").exists());
-        fs::write(work.artifact(&format!("new-{}.deb", release::STEM)), "y").unwrap();
+        fs::write(work.artifact("new.deb"), "y").unwrap();
+        assert!(dir.path().join("old.tgz").exists(), "still there until the new ones are done");
         work.finish().unwrap();
         let sums = fs::read_to_string(dir.path().join(SUMS)).unwrap();
-        assert_eq!(sums.lines().count(), 1, "{sums}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert!(sums.ends_with("  new.deb\n") && sums.lines().count() == 1, "{sums}");
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [SUMS, "keep.txt", "new.deb"]);
     }
 }

@@ -6,9 +6,6 @@ use anyhow::{Context as _, Result};
 
 use crate::host;
 
-/// What the names of all artifacts contain.
-pub(super) const STEM: &str = "rootless-extras";
-
 /// Name of the packages.
 pub(super) const PACKAGE: &str = "docker-ce-rootless-extras";
 
@@ -58,7 +55,7 @@ impl Release {
     }
 
     /// The target triple of the machine at hand.
-    pub(super) fn triple() -> Result<String> {
+    fn triple() -> Result<String> {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let text = host::quietly(Command::new(rustc).arg("-vV"))?;
         let host = text.lines().find_map(|line| line.strip_prefix("host: "));

@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use super::Work;
+use super::lint;
 use super::manifest::{self, ROWS, Sources};
 use super::release::{PACKAGE, Release};
 use crate::host::{self, Need};
@@ -23,7 +24,7 @@ const MACROS: [&str; 4] = [
 /// Packs `docker-ce-rootless-extras-VERSION-1.ARCHITECTURE.rpm`.
 ///
 /// # Errors
-/// `rpmbuild` fails.
+/// `rpmbuild` fails, or rpmlint finds something.
 pub(super) fn make(release: &Release, sources: &Sources, work: &Work) -> Result<()> {
     let stage = work.sub("rpm-stage")?;
     let usr = stage.join("usr");
@@ -57,7 +58,9 @@ pub(super) fn make(release: &Release, sources: &Sources, work: &Work) -> Result<
         .context("rpmbuild wrote no package")??;
     // Without the distribution's suffix, which belongs to whoever rebuilds it there.
     let name = format!("{PACKAGE}-{}-1.{architecture}.rpm", release.version);
-    fs::rename(entry.path(), work.artifact(&name)).context("moving the package")
+    let package = work.artifact(&name);
+    fs::rename(entry.path(), &package).context("moving the package")?;
+    lint::rpm(&package)
 }
 
 /// The `%files` list: every row of the manifest, and the folders that are the package's own.

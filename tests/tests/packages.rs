@@ -1,0 +1,305 @@
+//! What `cargo xtask dist` made: each artifact is installed the way its users do, runs Docker, and goes without a trace.
+//! (`cargo xtask test` makes them first.)
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
+use tests::{Builder, Context as _, Result, Suite, TestBox, Under, ensure, need, paths, wait};
+
+const PAGE: &str = "hello-from-container\n";
+
+/// Where the artifacts lie.
+fn dist() -> Result<PathBuf> {
+    Ok(paths::target()?.join("dist"))
+}
+
+/// The artifact whose name ends so.
+fn artifact(end: &str) -> Result<PathBuf> {
+    let dist = dist()?;
+    let names = fs::read_dir(&dist).into_iter().flatten().flatten().map(|entry| entry.path());
+    names
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(end))
+        .with_context(|| format!("no {end} in {}\nhint: run `cargo xtask dist`", dist.display()))
+}
+
+/// A box without any rootlesskit of the harness, in which `file` lies in `/tmp`; its path in the box.
+fn bare_box(builder: Builder, file: &Path) -> Result<(TestBox, String)> {
+    let b = builder.under(Under::Theirs).boot()?;
+    // A link that the harness made; no package owns it.
+    b.root("rm /usr/bin/dockerd-rootless.sh").ok()?;
+    let name = file.file_name().context("a file name")?.to_string_lossy();
+    let inside = format!("/tmp/{name}");
+    fs::copy(file, b.path(&inside))?;
+    Ok((b, inside))
+}
+
+/// Runs a command of the machine and gives its standard output.
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{text}{errors}", output.status);
+    Ok(text)
+}
+
+/// A container with a published port answers the user and the other machine.
+fn serves(b: &TestBox, d: &Docker<'_>, name: &str, port: u16) -> Result<()> {
+    d.run(&format!("run -d --name {name} -p {port}:80 bb httpd -f -p 80 -h /www"))?;
+    answers(b, port)
+}
+
+fn answers(b: &TestBox, port: u16) -> Result<()> {
+    let get = |host: &str| format!("curl -sS -m5 http://{host}:{port}/");
+    let page = wait::until("the published port answers", Duration::from_secs(15), || {
+        Ok(b.user(&get("127.0.0.1")).ok().ok())
+    })?;
+    assert_eq!(page, PAGE);
+    assert_eq!(b.peer(&get("10.77.0.1")).ok()?, PAGE);
+    Ok(())
+}
+
+/// Debian's docker.io conflicts with the package, as it does with Docker's own. So its daemon (and on bookworm its
+/// client) is taken out of the package manager's hands, the way a stand-in for docker-ce would bring it.
+const KEEP_DOCKER: &str = "set -e; mkdir /opt/docker
+    for f in $(dpkg -L docker.io | grep -E '^/usr/s?bin/(docker|dockerd|docker-proxy)$'); do cp $f /opt/docker; done";
+const BRING_DOCKER: &str = "install -m 755 /opt/docker/* /usr/local/bin; rm -r /opt/docker";
+
+/// Options that undo what the root file systems of the boxes leave out.
+const ALL_FILES: &str = "-o Dpkg::Options::=--path-include=/usr/share/*";
+
+fn install_deb(b: &TestBox, deb: &str, more: &str) -> Result<()> {
+    let apt = format!("apt-get install -y --no-install-recommends {ALL_FILES} {more} {deb}");
+    b.root(&apt).env("DEBIAN_FRONTEND", "noninteractive").limit(120).ok().map(drop)
+}
+
+/// F105, F109: Debian's rootlesskit gives way, everything is in /usr/bin, a daemon survives an upgrade, and removal
+/// removes.
+fn debian_package(suite: Suite) -> Result<()> {
+    let (b, deb) = bare_box(TestBox::builder(suite), &artifact(".deb")?)?;
+    b.root(KEEP_DOCKER).ok()?;
+    let install = |more: &str| install_deb(&b, &deb, more);
+    install("")?;
+    b.root(BRING_DOCKER).ok()?;
+    let package = "docker-ce-rootless-extras";
+    let state = b.root(&format!("dpkg-query -W -f '${{db:Status-Abbrev}}' {package}")).ok()?;
+    assert_eq!(state, "ii ");
+    ensure!(b.root("dpkg-query -W -f '${db:Status-Abbrev}' rootlesskit").run()?.stdout != "ii ");
+    assert_eq!(b.root(&format!("dpkg --verify {package}")).ok()?, "");
+    for program in ["rootlesskit", "dockerd-rootless.sh", "dockerd-rootless-setuptool.sh"] {
+        let found = b.user(&format!("command -v {program}")).ok()?;
+        assert_eq!(found, format!("/usr/bin/{program}\n"));
+    }
+
+    let d = Docker::start(&b, &[])?;
+    d.import()?;
+    serves(&b, &d, "web", 8080)?;
+    // The same package again replaces every file below a running daemon.
+    install("--reinstall")?;
+    answers(&b, 8080)?;
+    serves(&b, &d, "web2", 8081)?;
+    d.run("rm -f web web2")?;
+    d.stop()?;
+
+    let files = b.root(&format!("dpkg -L {package}")).ok()?;
+    let own: Vec<&str> = files
+        .lines()
+        .filter(|path| b.exists(path) && !b.path(path).symlink_metadata().is_ok_and(|m| m.is_dir()))
+        .collect();
+    let expected = files.lines().filter(|path| path.contains("/bin/")).count();
+    assert_eq!(expected, 7, "{files}");
+    ensure!(own.len() > 30, "files are missing: {own:#?}");
+    b.root(&format!("dpkg -r {package}")).ok()?;
+    let left: Vec<_> = own.into_iter().filter(|path| b.exists(path)).collect();
+    ensure!(left.is_empty(), "left behind: {left:#?}");
+    ensure!(!b.exists(&format!("/usr/share/doc/{package}")));
+    ensure!(b.root(&format!("dpkg -s {package}")).run()?.code == 1, "traces are left");
+    b.root(&format!("rm {deb}")).ok()?;
+    b.assert_clean(LEFT_BY_DOCKERD)
+}
+
+#[test]
+fn f105_f109_the_debian_package_on_bookworm() -> Result<()> {
+    debian_package(Suite::Bookworm)
+}
+
+#[test]
+fn f105_f109_the_debian_package_on_trixie() -> Result<()> {
+    debian_package(Suite::Trixie)
+}
+
+#[test]
+fn f105_f109_the_debian_package_on_sid() -> Result<()> {
+    debian_package(Suite::Sid)
+}
+
+#[test]
+fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it() -> Result<()> {
+    let (b, deb) = bare_box(TestBox::builder(Suite::Sid).systemd(), &artifact(".deb")?)?;
+    b.root(KEEP_DOCKER).ok()?;
+    install_deb(&b, &deb, "")?;
+    b.root(BRING_DOCKER).ok()?;
+    let said = b.user("dockerd-rootless-setuptool.sh install").limit(120).ok()?;
+    ensure!(said.contains("Installed docker.service successfully."), "{said}");
+    let unit = b.read("/home/tester/.config/systemd/user/docker.service")?;
+    ensure!(unit.contains("=/usr/bin/dockerd-rootless.sh"), "{unit}");
+    b.user(MAKE_IMAGE).limit(120).ok()?;
+    b.user("docker run -d --name web -p 8080:80 bb httpd -f -p 80 -h /www").limit(120).ok()?;
+    answers(&b, 8080)?;
+    b.user("docker rm -f web").limit(60).ok()?;
+    b.user("dockerd-rootless-setuptool.sh uninstall").limit(60).ok()?;
+    ensure!(b.process("dockerd").is_err(), "the daemon still runs");
+    Ok(())
+}
+
+#[test]
+fn f132_f184_f186_the_tarball_in_the_home_of_a_user() -> Result<()> {
+    let tarball = artifact(".tgz")?;
+    let (b, tgz) = bare_box(TestBox::builder(Suite::Sid), &tarball)?;
+    b.root("dpkg --remove --force-depends rootlesskit").ok()?;
+    // The way of the installer.
+    b.user(&format!("mkdir bin && tar xzf {tgz} -C bin --strip-components=1")).ok()?;
+    let path = [("PATH", "/home/tester/bin:/usr/bin:/bin:/usr/sbin:/sbin")];
+    for launcher in ["dockerd-rootless.sh", "dockerd-rootless"] {
+        let d = Docker::start_with(&b, launcher, &path)?;
+        d.import()?;
+        serves(&b, &d, "web", 8080)?;
+        d.run("rm -f web")?;
+        d.stop()?;
+    }
+    // The programs that Docker's list for a removal by hand names, and ours beside them.
+    b.user("cd bin && rm rootlesskit dockerd-rootless.sh dockerd-rootless-setuptool.sh").ok()?;
+    b.user("cd bin && rm rootlesskit-docker-proxy rootlessctl").ok()?;
+    b.user("cd bin && rm dockerd-rootless dockerd-rootless-setuptool && rmdir ~/bin").ok()?;
+    b.root(&format!("rm {tgz}")).ok()?;
+    b.assert_clean(LEFT_BY_DOCKERD)
+}
+
+#[test]
+fn f184_single_members_of_the_tarball_are_whole_programs() -> Result<()> {
+    let tarball = artifact(".tgz")?;
+    let listing = run(Command::new("tar").arg("-tvzf").arg(&tarball))?;
+    for line in listing.lines() {
+        let mode = line.split(' ').next().unwrap_or_default();
+        ensure!(["drwxr-xr-x", "-rwxr-xr-x", "lrwxrwxrwx"].contains(&mode), "{line}");
+        ensure!(line.contains(" 0/0 ") && line.contains(" docker-rootless-extras/"), "{line}");
+    }
+    for name in ["rootlesskit", "dockerd-rootless.sh", "dockerd-rootless-setuptool.sh"] {
+        let root = tempfile::tempdir()?;
+        let member = format!("docker-rootless-extras/{name}");
+        let mut tar = Command::new("tar");
+        tar.arg("-xzf").arg(&tarball).arg("-C").arg(root.path()).arg("--strip-components=1");
+        run(tar.arg(member))?;
+        // Nothing else is there: no library, no shell.
+        let mut chroot = Command::new("chroot");
+        chroot.arg(root.path()).arg(format!("/{name}")).arg("--help");
+        let output = chroot.output()?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        // The launcher has no options: it refuses root.
+        ensure!(text.contains("ootless"), "{name}: {}\n{text}", output.status);
+        ensure!(output.status.code().is_some_and(|code| code <= 1), "{name}: {}", output.status);
+    }
+    Ok(())
+}
+
+#[test]
+fn f105_f109_the_rpm_package_in_a_root_of_its_own() -> Result<()> {
+    need!(Path::new("/usr/bin/rpm").exists(), "rpm (package rpm)");
+    let package = artifact(".rpm")?;
+    let root = tempfile::tempdir()?;
+    let rpm = |args: &[&str]| {
+        let mut command = Command::new("rpm");
+        command.arg("--root").arg(root.path()).args(["--dbpath", "/var/lib/rpm"]).args(args);
+        command
+    };
+    let path = package.to_string_lossy().into_owned();
+    run(&mut rpm(&["--initdb"]))?;
+    // What it needs, and what it cannot live with.
+    let refused = rpm(&["-i", &path]).output()?;
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success(), "it was installed without its needs");
+    for need in ["/usr/bin/newuidmap", "docker-ce or moby-engine"] {
+        ensure!(text.contains(need), "{need} in {text}");
+    }
+    assert_eq!(run(&mut rpm(&["-qp", "--conflicts", &path]))?, "rootlesskit\n");
+
+    run(&mut rpm(&["-i", "--nodeps", &path]))?;
+    assert_eq!(run(&mut rpm(&["-V", "--nodeps", "docker-ce-rootless-extras"]))?, "");
+    let files = run(&mut rpm(&["-ql", "docker-ce-rootless-extras"]))?;
+    let files: BTreeSet<PathBuf> =
+        files.lines().map(|path| root.path().join(path.trim_start_matches('/'))).collect();
+    for file in &files {
+        ensure!(file.symlink_metadata().is_ok(), "{} is missing", file.display());
+    }
+    ensure!(files.contains(&root.path().join("usr/bin/rootlesskit")), "{files:?}");
+    let version = run(Command::new("chroot").arg(root.path()).args(["rootlesskit", "--version"]))?;
+    ensure!(version.starts_with("rootlesskit version 3."), "{version}");
+    run(&mut rpm(&["-e", "docker-ce-rootless-extras"]))?;
+    let left: Vec<_> = files.iter().filter(|file| file.symlink_metadata().is_ok()).collect();
+    ensure!(left.is_empty(), "left behind: {left:#?}");
+    Ok(())
+}
+
+#[test]
+fn f184_packing_twice_gives_the_same_bytes() -> Result<()> {
+    let dist = dist()?;
+    let sums =
+        fs::read_to_string(dist.join("SHA256SUMS")).context("hint: run `cargo xtask dist`")?;
+    run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&dist))?;
+    let again = tempfile::tempdir()?;
+    // Every archive is dated by one variable; a commit in between would change its default.
+    let mut tar = Command::new("tar");
+    tar.arg("-xzf").arg(artifact(".tgz")?).arg("-C").arg(again.path());
+    run(&mut tar)?;
+    let date = fs::metadata(again.path().join("docker-rootless-extras/rootlesskit"))?.modified()?;
+    let date = date.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string();
+    let xtask = paths::target()?.join("debug/xtask");
+    // The umask, the time and the folder are others.
+    let mut sh = Command::new("sh");
+    sh.args(["-c", r#"umask 077; exec "$0" dist --no-build --out "$1""#]);
+    run(sh.arg(xtask).arg(again.path()).env("SOURCE_DATE_EPOCH", date))?;
+    assert_eq!(
+        fs::read_to_string(again.path().join("SHA256SUMS"))?,
+        sums,
+        "the artifacts differ; if files changed since, run `cargo xtask dist` first"
+    );
+    Ok(())
+}
+
+#[test]
+fn f182_f187_the_units_for_packagers_start_a_daemon_at_the_first_connection() -> Result<()> {
+    let b = TestBox::builder(Suite::Sid).under(Under::Ours).systemd().boot()?;
+    let units = "/etc/systemd/user";
+    b.root(&format!("mkdir -p {units}/docker.service.d")).ok()?;
+    b.write(
+        &format!("{units}/docker.service"),
+        include_str!("../../packaging/examples/docker.service"),
+    )?;
+    b.write(
+        &format!("{units}/docker.socket"),
+        include_str!("../../packaging/examples/docker.socket"),
+    )?;
+    b.write(
+        &format!("{units}/docker.service.d/socket.conf"),
+        "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd-rootless.sh -H fd://\n",
+    )?;
+    let verify = "systemd-analyze --user verify docker.service docker.socket";
+    let said = b.user(verify).run()?;
+    ensure!(said.code == 0 && said.stderr.is_empty(), "{said}");
+    let systemctl = |words: &str| b.user(&format!("systemctl --user {words}"));
+    systemctl("daemon-reload").ok()?;
+    systemctl("start docker.socket").ok()?;
+    let state = |words: &str| Ok::<_, tests::Error>(systemctl(words).run()?.stdout);
+    assert_eq!(state("is-active docker.service")?, "inactive\n");
+    let version = b.user("docker version --format '{{.Server.Version}}'").limit(120).ok()?;
+    ensure!(version.starts_with("28."), "{version}");
+    assert_eq!(state("is-active docker.service")?, "active\n");
+    systemctl("reload docker.service").ok()?;
+    systemctl("stop docker.socket docker.service").limit(60).ok()?;
+    assert_eq!(state("is-failed docker.service")?, "inactive\n");
+    Ok(())
+}
