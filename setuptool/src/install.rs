@@ -23,6 +23,9 @@ const API_LIMIT: Duration = Duration::from_secs(30);
 /// `docker version` asks a daemon that answers.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);
 
+/// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
+const LAST_WORDS: usize = 5;
+
 /// What an installation consists of.
 struct Plan {
     launcher: PathBuf,
@@ -86,6 +89,8 @@ fn with_systemd(
     }
     if !running {
         ui.info(&format!("Starting systemd unit {UNIT}"));
+        // After three failures within a minute systemd would refuse, though the cause may be gone by now.
+        manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
             return Err(explain_failure(ui, world, plan));
         }
@@ -171,7 +176,11 @@ fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
 fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     ui.error("Failed to start the daemon. Its log:");
     ui.error(&format!("  journalctl -n 20 --no-pager --user --unit {UNIT}"));
-    let journal = systemd::journal(world);
+    let journal = systemd::journal(world, name_of(&plan.launcher));
+    let lines: Vec<&str> = journal.lines().collect();
+    for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+        ui.aside(&format!("    {line}"));
+    }
     if let Some(symptom) = symptoms::find(&journal) {
         ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
         ui.error(&format!("  {}", symptom.fix));

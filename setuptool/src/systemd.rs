@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(11 * 60);
 const ASK_LIMIT: Duration = Duration::from_secs(20);
 /// The last lines of the journal that are looked at after a failure.
 const JOURNAL_LINES: &str = "20";
+/// How often, and how long apart, an unsettled journal is read again.
+const JOURNAL_READINGS: u32 = 5;
+const JOURNAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// `systemctl --user`.
 #[derive(Debug)]
@@ -65,12 +68,32 @@ pub(crate) fn with_runtime_dir(world: &World) -> Env {
     env
 }
 
-/// The last lines of the daemon's journal; nothing if there is none.
-pub(crate) fn journal(world: &World) -> String {
-    let args = ["-n", JOURNAL_LINES, "--no-pager", "--user", "--unit", UNIT].map(OsStr::new);
+/// The last lines that the daemon and its launcher printed; nothing if there is no journal.
+///
+/// `journalctl --user --unit` alone would miss the last words of a program that has ended before journald looks up the
+/// unit of its process, so lines that bear the launcher's name are taken, too. And what a program printed reaches the
+/// journal a little later than the news that it ended reach us, so this waits until two readings are the same.
+pub(crate) fn journal(world: &World, launcher: &OsStr) -> String {
+    let user = format!("_UID={}", world.uid);
+    let unit = format!("_SYSTEMD_USER_UNIT={UNIT}");
+    let name = format!("SYSLOG_IDENTIFIER={}", launcher.to_string_lossy());
+    let args = ["-n", JOURNAL_LINES, "--no-pager", "--quiet", &unit, &user, "+", &name, &user];
+    let args = args.map(OsStr::new);
     let Some(journalctl) = world.find("journalctl") else { return String::new() };
-    let output = run::captured(&journalctl, &args, &with_runtime_dir(world), ASK_LIMIT);
-    output.map(|output| output.text()).unwrap_or_default()
+    let env = with_runtime_dir(world);
+    let read = || {
+        let output = run::captured(&journalctl, &args, &env, ASK_LIMIT);
+        output.map(|output| output.text()).unwrap_or_default()
+    };
+    let mut text = read();
+    for _ in 0..JOURNAL_READINGS {
+        std::thread::sleep(JOURNAL_PAUSE);
+        let before = std::mem::replace(&mut text, read());
+        if text == before && !text.is_empty() {
+            break;
+        }
+    }
+    text
 }
 
 fn with_user<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {

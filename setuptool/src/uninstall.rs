@@ -1,8 +1,8 @@
 //! `uninstall`: undoes `install`, whatever state the host is in. It needs no prerequisite, only a user with a home.
 //!
-//! `--purge` also removes what the daemon made: data, state, the user's drop-ins and the backups of the unit. Data in
-//! a directory of the user's own choice (`data-root` in daemon.json) is named and left alone, since nobody knows what
-//! else is in there.
+//! `--purge` also removes what the daemon made: data, state, its key, the user's drop-ins and the backups of the unit,
+//! and the directories that are empty then. Data in a directory of the user's own choice (`data-root` in daemon.json) is
+//! named and left alone, since nobody knows what else is in there. So are daemon.json and the CLI's config.json.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -62,10 +62,36 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     {
         let _ = fs::remove_dir(dir);
     }
+    if purge {
+        remove_empty(world);
+    }
     if problems.is_empty() {
         return Ok(());
     }
     Err(Failed::new(problems.join("\n")))
+}
+
+/// Removes directories that the daemon and the CLI made and left empty, and those of the XDG specification in their
+/// usual places, which every program makes when it needs them.
+fn remove_empty(world: &World) {
+    let mut dirs = Vec::new();
+    if let Some(config) = world.cli_config() {
+        let contexts = config.join("contexts");
+        dirs.extend([contexts.join("meta"), contexts.join("tls"), contexts, config]);
+    }
+    if let Some(config) = world.config_home() {
+        dirs.push(config.join("docker"));
+    }
+    if let Some(runtime) = world.runtime_dir() {
+        dirs.push(runtime.join("runc"));
+    }
+    if let Ok(home) = env::dirs::home(&world.env) {
+        dirs.extend([".config", ".local/share", ".local"].map(|dir| home.join(dir)));
+    }
+    for dir in dirs {
+        // rmdir(2) refuses what is not empty.
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 fn with_systemd(
@@ -131,6 +157,10 @@ fn purge_all(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>
         take(problems, &backup, state::remove(&backup).map(drop));
     }
     remove_tree(ui, &drop_ins(unit), problems);
+    // The daemon's identity, until Docker 24.
+    if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
+        take(problems, &key, state::remove(&key).map(drop));
+    }
     // Not the directory that a variable names: it may hold something else. Nor do we look for `docker` in HOME.
     let home = env::dirs::home(&world.env).ok();
     if let Some(runtime) = world.runtime_dir().filter(|dir| home.as_ref() != Some(dir)) {

@@ -30,9 +30,20 @@ pub struct Builder {
     under: Under,
     tun_mode: u32,
     pasta: Option<Suite>,
+    systemd: bool,
 }
 
 impl Builder {
+    /// Makes systemd its PID 1, with a lingering service manager and a bus for the user. Takes a second or two more.
+    ///
+    /// The user's home is empty then: docker's data folder is not there yet. The mode of `/dev/net/tun` is what systemd
+    /// makes of it.
+    #[must_use]
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
     /// Replaces pasta by that of another suite.
     #[must_use]
     pub fn pasta_of(mut self, suite: Suite) -> Self {
@@ -106,6 +117,7 @@ impl Builder {
             .env("LOWER", rootfs.path())
             .env("WORK", work.path())
             .env("TUN", format!("{:o}", self.tun_mode))
+            .env("SYSTEMD", if self.systemd { "1" } else { "0" })
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
@@ -122,7 +134,7 @@ impl Builder {
             group,
             _work: work,
         };
-        if let Err(error) = tb.finish_boot(self.pasta) {
+        if let Err(error) = tb.finish_boot(self.pasta, self.systemd) {
             let mut text = String::new();
             std::io::Seek::rewind(&mut log)?;
             log.read_to_string(&mut text)?;
@@ -161,7 +173,7 @@ impl TestBox {
     /// Describes a box.
     #[must_use]
     pub fn builder(suite: Suite) -> Builder {
-        Builder { suite, under: Under::from_env(), tun_mode: 0o666, pasta: None }
+        Builder { suite, under: Under::from_env(), tun_mode: 0o666, pasta: None, systemd: false }
     }
 
     /// Removes what boxes of a killed test process left: empty cgroups and empty work folders. Never anything in use:
@@ -183,7 +195,7 @@ impl TestBox {
         }
     }
 
-    fn finish_boot(&mut self, pasta: Option<Suite>) -> Result<()> {
+    fn finish_boot(&mut self, pasta: Option<Suite>, systemd: bool) -> Result<()> {
         let unshare = self.child.id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
         self.init = wait::until("the box is ready", BOOT_LIMIT, || {
@@ -198,9 +210,27 @@ impl TestBox {
         if let Some(suite) = pasta {
             install::pasta(Rootfs::get(suite)?.path(), &self.path("/"))?;
         }
+        if systemd {
+            self.await_systemd()?;
+        }
         self.start_services()?;
         self.baseline = Baseline::of(self)?;
         Ok(())
+    }
+
+    /// The state `running` means that no unit failed; the bus is the last that the user's manager brings.
+    fn await_systemd(&self) -> Result<()> {
+        let state = || self.root("systemctl is-system-running").run();
+        wait::until_true("systemd has booted", BOOT_LIMIT, || match state()?.stdout.trim() {
+            "running" => Ok(self.exists("/run/user/1001/bus")),
+            "degraded" | "maintenance" => {
+                bail!(
+                    "units failed: {}",
+                    self.root("systemctl --no-pager list-units --failed").ok()?
+                )
+            }
+            _ => Ok(false),
+        })
     }
 
     /// The page on the host's own loopback and the other machine's DNS and web server; see the crate's picture.

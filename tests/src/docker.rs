@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::{Running, TestBox, wait};
 
-/// Makes the image `bb` from the static busybox of the box. `/www/index.html` is a page to serve.
-const MAKE_IMAGE: &str = r#"set -e
-d=$(mktemp -d); mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root; cp /usr/bin/busybox $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
+/// A shell script for the user that makes the image `bb` from the static busybox of the box. `/www/index.html` is a page
+/// to serve.
+pub const MAKE_IMAGE: &str = r#"set -e
+d=$(mktemp -d); trap 'rm -rf $d' EXIT; mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root; cp /usr/bin/busybox $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
 for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox $d/bin/$a; done
 echo root:x:0:0::/root:/bin/sh > $d/etc/passwd; echo hello-from-container > $d/www/index.html
-tar -C $d -c . | docker import -c 'CMD ["/bin/sh"]' - bb:latest
-rm -rf $d"#;
+tar -C $d -c . | docker import -c 'CMD ["/bin/sh"]' - bb:latest"#;
 
 /// Paths that dockerd itself leaves after a clean stop, whoever started it.
 pub const LEFT_BY_DOCKERD: &[&str] = &[

@@ -1,5 +1,5 @@
 # PID 1 of a box, from its first namespace to the moment it only reaps: boxes.rs runs it under unshare(1).
-# In: LOWER (the root file system), WORK (an empty folder), TUN (mode of /dev/net/tun).
+# In: LOWER (the root file system), WORK (an empty folder), TUN (mode of /dev/net/tun), SYSTEMD (1: it becomes systemd).
 set -eu
 
 # Everything written goes to a tmpfs of this mount namespace: nothing to remove afterwards.
@@ -28,14 +28,20 @@ for n in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${n%:*}" "$R/dev/${n#*:}"; done
 mount -t tmpfs -o mode=755 tmpfs "$R/run"
 mount -t tmpfs -o mode=1777 tmpfs "$R/tmp"
 mkdir -m 1777 "$R/run/box"
-mkdir -p "$R/run/user/1001" "$R/run/lock"
-chown 1001:1001 "$R/run/user/1001"
-chmod 700 "$R/run/user/1001"
 # overlayfs cannot be the upper layer of overlayfs, so docker's data lies on the tmpfs itself.
-mkdir -p "$R/home/tester/.local/share/docker"
-chown 1001:1001 "$WORK/docker"
-chown -R 1001:1001 "$R/home/tester/.local"
-mount --bind "$WORK/docker" "$R/home/tester/.local/share/docker"
+if [ "$SYSTEMD" = 1 ]; then
+	# The whole home does: what the setup tool makes and removes below it are folders, not mount points.
+	cp -a "$R/home/tester" "$WORK/home"
+	mount --bind "$WORK/home" "$R/home/tester"
+else
+	mkdir -p "$R/run/user/1001" "$R/run/lock"
+	chown 1001:1001 "$R/run/user/1001"
+	chmod 700 "$R/run/user/1001"
+	mkdir -p "$R/home/tester/.local/share/docker"
+	chown 1001:1001 "$WORK/docker"
+	chown -R 1001:1001 "$R/home/tester/.local"
+	mount --bind "$WORK/docker" "$R/home/tester/.local/share/docker"
+fi
 # Tools that look for the module of a feature find it "built in", as it is on kernels without modules.
 modules=$R/lib/modules/$(uname -r)
 mkdir -p "$modules"
@@ -70,5 +76,17 @@ ip route add default via 10.77.0.2
 ip -6 route add default via fd77::2
 
 touch /run/box/ready
+if [ "$SYSTEMD" = 1 ]; then
+	# Off: what would start a rootful Docker, wait for a console, use the network by itself, or write to kernel
+	# parameters, which a box shares with its machine.
+	for unit in docker.service docker.socket containerd.service getty.target console-getty.service timers.target \
+		systemd-sysctl.service systemd-modules-load.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount; do
+		ln -sf /dev/null "/etc/systemd/system/$unit"
+	done
+	mkdir -p /var/lib/systemd/linger
+	touch /var/lib/systemd/linger/tester
+	exec env -i container=box TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+		/sbin/init --log-target=console --show-status=yes
+fi
 # PID 1 does nothing but reap. busybox's shell waits for children it never started, too.
 exec setsid busybox sh -c 'trap : TERM INT HUP; while :; do sleep 3600 & wait $!; done'

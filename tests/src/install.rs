@@ -11,6 +11,9 @@ use crate::paths;
 /// The launcher that Debian's docker.io ships, unmodified from upstream apart from distribution patches.
 pub const UPSTREAM_LAUNCHER: &str = "/usr/share/docker.io/contrib/dockerd-rootless.sh";
 
+/// The setup tool that Debian's docker.io ships.
+pub const UPSTREAM_SETUPTOOL: &str = "/usr/share/docker.io/contrib/dockerd-rootless-setuptool.sh";
+
 /// Variable that chooses what all boxes run: `ours` (default) or `theirs`.
 pub const UNDER_VARIABLE: &str = "UNDER";
 
@@ -19,7 +22,7 @@ pub const UNDER_VARIABLE: &str = "UNDER";
 pub enum Under {
     /// The binaries of this repository, in place of Debian's.
     Ours,
-    /// Debian's rootlesskit, rootlessctl, rootlesskit-docker-proxy and launcher.
+    /// Debian's rootlesskit, rootlessctl, rootlesskit-docker-proxy, launcher and setup tool.
     Theirs,
 }
 
@@ -35,23 +38,36 @@ impl Under {
 }
 
 /// Our binaries and where a package would put them.
-const BINARIES: [&str; 4] =
-    ["rootlesskit", "rootlessctl", "rootlesskit-docker-proxy", "dockerd-rootless"];
+const BINARIES: [&str; 5] = [
+    "rootlesskit",
+    "rootlessctl",
+    "rootlesskit-docker-proxy",
+    "dockerd-rootless",
+    "dockerd-rootless-setuptool",
+];
+
+/// The programs that are known by the names of scripts, too.
+const SCRIPTS: [&str; 2] = ["dockerd-rootless", "dockerd-rootless-setuptool"];
 
 /// Puts the fixture program and, for [`Under::Ours`], our binaries into the tree `root`.
 pub(crate) fn install(root: &Path, under: Under) -> Result<()> {
     copy(&paths::fixture()?, &root.join("usr/local/bin/fixture"))?;
-    if under == Under::Theirs {
-        return Ok(());
-    }
     let bin = root.join("usr/bin");
+    if under == Under::Theirs {
+        let tool = bin.join("dockerd-rootless-setuptool.sh");
+        fs::remove_file(&tool).ok();
+        return symlink(UPSTREAM_SETUPTOOL, &tool)
+            .with_context(|| format!("linking {}", tool.display()));
+    }
     for name in BINARIES {
         copy(&paths::binary(name)?, &bin.join(name))?;
     }
-    let launcher = bin.join("dockerd-rootless.sh");
-    fs::remove_file(&launcher).ok();
-    symlink("dockerd-rootless", &launcher)
-        .with_context(|| format!("linking {}", launcher.display()))
+    for name in SCRIPTS {
+        let script = bin.join(format!("{name}.sh"));
+        fs::remove_file(&script).ok();
+        symlink(name, &script).with_context(|| format!("linking {}", script.display()))?;
+    }
+    Ok(())
 }
 
 /// Replaces pasta in the tree `root` by that of the tree `from`, which brings the C library it was linked with.

@@ -45,12 +45,14 @@ pub mod needs;
 pub mod paths;
 pub mod procs;
 pub mod rootfs;
+pub mod snapshot;
 pub mod wait;
 
 pub use boxes::{Builder, TestBox};
 pub use exec::{As, Cmd, Output, Running};
-pub use install::{UPSTREAM_LAUNCHER, Under};
+pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
 pub use rootfs::{Rootfs, Suite};
+pub use snapshot::Snapshot;
 
 /// Results of harness calls and of tests.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

@@ -124,6 +124,12 @@ fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// logind's directory, if `XDG_RUNTIME_DIR` names a good one that is not it.
+fn elsewhere(facts: &Facts) -> Option<&std::path::Path> {
+    let runtime = &facts.account.runtime;
+    runtime.logind.as_deref().filter(|logind| runtime.dir.as_deref() != Some(logind))
+}
+
 fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     let account = &facts.account;
     if !account.systemd {
@@ -131,21 +137,25 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     }
     let name = quoted(&account.name);
     if let Outcome::Fails(text) = facts.outcome(Probe::UserManager) {
-        let machinectl = facts.distro.install(Package::Machinectl, "install machinectl");
-        findings.push(
-            Finding::class(
-                "user-manager",
-                format!("systemctl --user does not work: {}", text.lines().next().unwrap_or_default()),
-                "without the user's service manager the daemon has to be started by hand, and containers have no \
-                 resource limits. After su or sudo there is none",
-            )
-            .remedy(machinectl)
-            .remedy(Remedy::admin(
-                "start a service manager for the user",
-                [format!("loginctl enable-linger {name}")],
-            ))
-            .remedy(Remedy::said(format!("then log in directly: machinectl shell {name}@"))),
+        let finding = Finding::class(
+            "user-manager",
+            format!("systemctl --user does not work: {}", text.lines().next().unwrap_or_default()),
+            "without the user's service manager the daemon has to be started by hand, and containers have no resource \
+             limits. After su or sudo there is none",
         );
+        findings.push(match elsewhere(facts) {
+            Some(dir) => finding.remedy(Remedy::said(format!(
+                "it listens in another directory: export XDG_RUNTIME_DIR={}",
+                quoted(&dir.to_string_lossy())
+            ))),
+            None => finding
+                .remedy(facts.distro.install(Package::Machinectl, "install machinectl"))
+                .remedy(Remedy::admin(
+                    "start a service manager for the user",
+                    [format!("loginctl enable-linger {name}")],
+                ))
+                .remedy(Remedy::said(format!("then log in directly: machinectl shell {name}@"))),
+        });
         return;
     }
     if !account.bus && !account.bus_unit {

@@ -77,7 +77,9 @@ impl Tools {
                 .find_companion("dockerd-rootless.sh")
                 .or_else(|| world.find_companion("dockerd-rootless")),
             net: net(world, prober, rootlesskit.as_deref()),
-            dockerd: dockerd.and_then(|name| world.find_companion(name)),
+            // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
+            dockerd: dockerd
+                .and_then(|name| world.find_companion(name).or_else(|| world.find_with_sbin(name))),
             docker: world.find_companion("docker"),
             iptables_legacy: iptables
                 .as_ref()

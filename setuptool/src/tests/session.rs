@@ -64,6 +64,16 @@ fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
         case("no manager, as on CentOS 7", Class, "user-manager", "machinectl shell jo@", |h| {
             h.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
         }),
+        case(
+            "a directory of one's own hides the manager",
+            Class,
+            "user-manager",
+            "it listens in another directory: export XDG_RUNTIME_DIR=",
+            |h| {
+                h.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
+            },
+        )
+        .facts(|facts| facts.account.runtime.dir = Some("/home/jo/.docker/run".into())),
         case("no bus on Debian", Class, "user-bus", "apt-get install -y dbus-user-session", |h| {
             h.remove("usr/lib/systemd");
             std::fs::remove_file(h.runtime().join("bus")).expect("bus");
@@ -144,6 +154,11 @@ fn f022_f105_f171_user_and_home() {
         }),
         case("no docker, to be installed", Fatal, "docker-cli-missing", "docker-ce-cli", |h| {
             h.remove("bin/docker");
+        })
+        .wish(INSTALL),
+        case("dockerd in /usr/sbin, which no login's PATH names", Fatal, "", "", |h| {
+            h.remove("bin/dockerd");
+            h.program("usr/sbin/dockerd");
         })
         .wish(INSTALL),
         case("no dockerd", Fatal, "dockerd-missing", "sudo pacman -S --needed docker", |h| {

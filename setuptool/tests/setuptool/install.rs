@@ -68,6 +68,7 @@ fn f100_f177_the_order_of_calls() {
             "systemctl --user show-environment",
             "systemctl --user daemon-reload",
             "systemctl --user --no-pager status docker.service",
+            "systemctl --user reset-failed docker.service",
             "systemctl --user start docker.service",
             "systemctl --user --no-pager --full status docker.service",
             "docker version",
@@ -140,6 +141,22 @@ fn f156_f101_a_failed_start_is_explained() {
         .says("https://github.com/moby/moby/issues/41230");
     done.says("dockerd-rootless-setuptool.sh uninstall -f ; @/bin/rootlesskit rm -rf @/home/.local/share/docker");
     assert!(!place.calls().join("\n").contains("enable"));
+}
+
+#[test]
+fn f100_f148_the_last_words_of_the_daemon_are_shown() {
+    let place = Place::new();
+    place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
+    place.stub(
+        "journalctl",
+        "for i in 1 2 3 4 5 6; do echo \"Jan 1 00:00:00 h dockerd[7]: word $i\"; done",
+    );
+    let done = place.run(&["install"]);
+    done.exits(1).says("    Jan 1 00:00:00 h dockerd[7]: word 2\n").says("dockerd[7]: word 6\n");
+    assert!(!done.stderr.contains("word 1\n"), "{}", done.stderr);
+    let asked = "journalctl -n 20 --no-pager --quiet _SYSTEMD_USER_UNIT=docker.service _UID=65534 + \
+                 SYSLOG_IDENTIFIER=dockerd-rootless.sh _UID=65534";
+    assert!(place.calls().contains(&asked.to_owned()), "{:?}", place.calls());
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn used() -> Place {
         "run/docker.pid",
         "home/.config/systemd/user/other.service",
         "home/.config/docker/daemon.json",
+        "home/.config/docker/key.json",
         "home/.local/share/other",
     ] {
         place.write(file, "1");
@@ -143,6 +144,30 @@ fn f107_purge_leaves_what_is_not_ours() {
             "run/bus",
         ]
     );
+}
+
+#[test]
+fn f107_purge_leaves_no_empty_directories() {
+    let place = used();
+    for file in ["home/.config/docker/daemon.json", "home/.config/systemd/user/other.service"] {
+        fs::remove_file(place.at(file)).expect("a file");
+    }
+    fs::remove_file(place.at("home/.local/share/other")).expect("a file");
+    // Only the owner of the parent may remove them.
+    for dir in ["home/.docker/contexts", "home/.docker/contexts/meta", "run/runc"] {
+        fs::create_dir(place.at(dir)).expect("a directory");
+        std::os::unix::fs::chown(place.at(dir), Some(65534), None).expect("root");
+    }
+    place.run(&["uninstall", "--purge"]).exits(0);
+    let names = |dir: &str| -> Vec<String> {
+        let entries = fs::read_dir(place.at(dir)).expect("a directory").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(
+        (names("home"), names("home/.docker")),
+        (vec![".docker".to_owned()], vec!["config.json".to_owned()])
+    );
+    assert_eq!(names("run"), ["bus"]);
 }
 
 #[test]
