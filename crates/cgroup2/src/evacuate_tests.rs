@@ -136,12 +136,12 @@ impl Drop for RealGroup {
     }
 }
 
+/// Needs root and a cgroup2 mount that can be written; without them it fails and says so.
 #[test]
-#[ignore = "needs root and a cgroup2 mount that can be written"]
 fn a_real_process_moves() {
     let mount = mounts::mountpoint(&fs::read("/proc/self/mountinfo").unwrap()).unwrap();
     let group = RealGroup(mount.point.join(format!("evacuation-test-{}", std::process::id())));
-    fs::create_dir(&group.0).unwrap();
+    fs::create_dir(&group.0).expect("this test needs root and a cgroup2 mount");
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let moved = write(&group.0.join("cgroup.procs"), &child.id().to_string());
     let report = evacuate(Path::new("/proc"), child.id(), "evac");

@@ -217,9 +217,8 @@ fn stopping_closes_everything_and_ends_the_factory() {
 
 #[test]
 fn the_backend_sees_the_client_address_where_it_can() {
-    if !nix::unistd::geteuid().is_root() {
-        return println!("skipped: only root can make a network namespace and foreign addresses");
-    }
+    let root = nix::unistd::geteuid().is_root();
+    assert!(root, "this test needs root, for a network namespace and foreign addresses");
     let mut unshare = Command::new("unshare");
     unshare.arg("--net").arg(std::env::current_exe().unwrap());
     run_alone(unshare, "transparent_alone");
