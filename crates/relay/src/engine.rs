@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +18,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::listen::Listener;
 use crate::reactor::Reactor;
+use crate::tcp::Moved;
+
+/// Stack of a thread, in bytes; its buffers are on the heap.
+const STACK: usize = 256 << 10;
 
 /// Whether backends see the address of TCP clients that are not on the loopback interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a source-preserving connect may take before it is made the ordinary way.
     pub transparent_timeout: Duration,
+    /// The most threads that move bytes: one serves every port, the others take over bulk streams as soon as
+    /// there are several. Never more than processors.
+    pub threads: usize,
     /// The most UDP flows of one port; beyond that the longest silent one is dropped.
     pub flows_per_port: usize,
 }
@@ -56,6 +65,7 @@ impl Default for Options {
             udp_idle: Duration::from_secs(90),
             connect_timeout: Duration::from_secs(30),
             transparent_timeout: Duration::from_secs(1),
+            threads: 4,
             flows_per_port: 4096,
         }
     }
@@ -63,10 +73,26 @@ impl Default for Options {
 
 /// What the handle asks of the thread.
 pub(crate) enum Command {
-    Add { id: u64, listener: Listener, target: SocketAddr, done: SyncSender<io::Result<()>> },
-    Remove { id: u64, done: SyncSender<bool> },
+    Add {
+        id: u64,
+        listener: Listener,
+        target: SocketAddr,
+        done: SyncSender<io::Result<()>>,
+    },
+    Remove {
+        id: u64,
+        done: SyncSender<bool>,
+    },
+    /// A connection of the port `id` whose bytes this thread moves from now on.
+    Adopt {
+        id: u64,
+        conn: Box<Moved>,
+    },
     SetTransparent(Transparent),
-    ReplaceFactory { factory: OwnedFd, done: SyncSender<io::Result<()>> },
+    ReplaceFactory {
+        factory: OwnedFd,
+        done: SyncSender<io::Result<()>>,
+    },
     Stop,
 }
 
@@ -74,10 +100,18 @@ pub(crate) enum Command {
 pub(crate) struct Mailbox {
     queue: Mutex<Vec<Command>>,
     pub(crate) wake: EventFd,
+    /// Descriptors that the thread holds.
+    pub(crate) descriptors: AtomicUsize,
 }
 
 impl Mailbox {
-    fn post(&self, command: Command) -> io::Result<()> {
+    fn new() -> io::Result<Arc<Self>> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_flags(flags)?;
+        Ok(Arc::new(Self { queue: Mutex::new(Vec::new()), wake, descriptors: AtomicUsize::new(0) }))
+    }
+
+    pub(crate) fn post(&self, command: Command) -> io::Result<()> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(command);
         self.wake.write(1)?;
         Ok(())
@@ -94,12 +128,13 @@ impl Mailbox {
 /// The running data path of every published port. Dropping it closes them all.
 pub struct Engine {
     mailbox: Arc<Mailbox>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread "ports", then those for bulk streams.
+    threads: Vec<(Arc<Mailbox>, JoinHandle<()>)>,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("thread", &self.thread).finish_non_exhaustive()
+        f.debug_struct("Engine").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 
@@ -110,13 +145,31 @@ impl Engine {
     /// # Errors
     /// When the thread or its epoll and eventfd descriptors cannot be made.
     pub fn start(factory: OwnedFd, opts: Options) -> io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = EventFd::from_flags(flags)?;
-        let mailbox = Arc::new(Mailbox { queue: Mutex::new(Vec::new()), wake });
-        let reactor = Reactor::new(Arc::clone(&mailbox), factory, opts)?;
-        let thread =
-            std::thread::Builder::new().name("ports".to_owned()).spawn(move || reactor.run())?;
-        Ok(Self { mailbox, thread: Some(thread) })
+        let mailbox = Mailbox::new()?;
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut engine = Self { mailbox, threads: Vec::new() };
+        let mut helpers = Vec::new();
+        for _ in 1..processors.min(opts.threads) {
+            let helper = Mailbox::new()?;
+            engine.spawn(
+                "bulk",
+                Reactor::new(Arc::clone(&helper), None, opts.clone(), Vec::new())?,
+                &helper,
+            )?;
+            helpers.push(helper);
+        }
+        let mailbox = Arc::clone(&engine.mailbox);
+        let reactor = Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers)?;
+        engine.spawn("ports", reactor, &mailbox)?;
+        Ok(engine)
+    }
+
+    fn spawn(&mut self, name: &str, reactor: Reactor, mailbox: &Arc<Mailbox>) -> io::Result<()> {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+        let thread = builder.spawn(move || reactor.run())?;
+        // The one that serves ports ends first: it hands connections to the others.
+        self.threads.insert(0, (Arc::clone(mailbox), thread));
+        Ok(())
     }
 
     /// Serves `listener`: what arrives there goes to `target` inside the namespace. Returns once the
@@ -165,11 +218,11 @@ fn ended() -> io::Error {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.mailbox.post(Command::Stop).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
-            // A panic of the thread was printed by its hook already.
-            let _ = thread.join();
+        for (mailbox, thread) in self.threads.drain(..) {
+            if mailbox.post(Command::Stop).is_ok() {
+                // A panic of the thread was printed by its hook already.
+                let _ = thread.join();
+            }
         }
     }
 }

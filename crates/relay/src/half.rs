@@ -85,6 +85,8 @@ pub(crate) struct Half {
     kept_at: usize,
     pipe: Option<Pipe>,
     piped: usize,
+    /// Bytes spliced so far.
+    spliced: u64,
 }
 
 enum Read1 {
@@ -108,7 +110,17 @@ impl Half {
             kept_at: 0,
             pipe: None,
             piped: 0,
+            spliced: 0,
         }
+    }
+
+    /// Bytes that have moved by splice(2).
+    pub(crate) fn spliced(&self) -> u64 {
+        self.spliced
+    }
+
+    pub(crate) fn has_pipe(&self) -> bool {
+        self.pipe.is_some()
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -154,6 +166,7 @@ impl Half {
                     moved += n;
                     if self.pipe.is_some() {
                         self.piped = n;
+                        self.spliced += n as u64;
                         self.note_splice(n);
                     } else {
                         self.readable = self.drain || n == tools.buffer.len();

@@ -62,6 +62,16 @@ impl Pipes {
         self.idle.push(pipe);
     }
 
+    /// A pipe that was lent goes to another thread's halves …
+    pub(crate) fn give_away(&mut self) {
+        self.made -= 1;
+    }
+
+    /// … and comes with a half from there.
+    pub(crate) fn adopt(&mut self) {
+        self.made += 1;
+    }
+
     /// Closes a pipe that still holds bytes nobody wants.
     pub(crate) fn discard(&mut self, pipe: Pipe) {
         drop(pipe);

@@ -61,8 +61,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// `nofile` is the limit of open files, of which ready sockets must never take much.
-    pub(crate) fn new(factory: OwnedFd, nofile: u64) -> io::Result<Self> {
-        fcntl(&factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    /// Without a factory it has nothing to give.
+    pub(crate) fn new(factory: Option<OwnedFd>, nofile: u64) -> io::Result<Self> {
+        if let Some(factory) = &factory {
+            fcntl(factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
         let shelves = IDLE.map(|want| Shelf {
             ready: Vec::new(),
             asked: 0,
@@ -71,7 +74,7 @@ impl Pool {
             waiting: VecDeque::new(),
         });
         let busy = usize::try_from(nofile / 16).unwrap_or(BUSY).clamp(8, BUSY);
-        Ok(Self { factory: Some(factory), busy, shelves, complained: false, armed: None })
+        Ok(Self { factory, busy, shelves, complained: false, armed: None })
     }
 
     /// What epoll has to watch.

@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,7 +20,7 @@ use crate::engine::{Command, Mailbox, Options};
 use crate::listen::Listener;
 use crate::pool::{Pool, Waiter};
 use crate::slab::Key;
-use crate::tcp::{Side, Tcp};
+use crate::tcp::{Moved, Side, Tcp};
 use crate::udp::Udp;
 
 /// Events taken from epoll at a time.
@@ -131,6 +133,10 @@ pub(crate) struct Reactor {
     tcp: Tcp,
     udp: Udp,
     ports: HashMap<u64, Port>,
+    /// Threads that take over bulk streams.
+    helpers: Vec<Arc<Mailbox>>,
+    /// How many streams turned out to be bulk so far.
+    bulk_streams: usize,
     /// A refill or trim timer is running.
     refilling: bool,
     trimming: bool,
@@ -145,7 +151,13 @@ enum Port {
 const NO_KEY: Key = Key { index: 0, generation: 0 };
 
 impl Reactor {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, factory: OwnedFd, opts: Options) -> io::Result<Self> {
+    /// Without a factory it moves bytes of connections that others have made.
+    pub(crate) fn new(
+        mailbox: Arc<Mailbox>,
+        factory: Option<OwnedFd>,
+        opts: Options,
+        helpers: Vec<Arc<Mailbox>>,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let pool = Pool::new(factory, opts.nofile)?;
         let readable = |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source.token(NO_KEY));
@@ -161,6 +173,8 @@ impl Reactor {
             tcp: Tcp::new(),
             udp: Udp::new(),
             ports: HashMap::new(),
+            helpers,
+            bulk_streams: 0,
             refilling: false,
             trimming: false,
         })
@@ -201,7 +215,24 @@ impl Reactor {
             if commands && !self.obey() {
                 return;
             }
+            self.hand_over();
             self.keep_stocked();
+        }
+    }
+
+    /// Deals bulk streams out to all threads in turn. One thread alone wakes every receiver on another
+    /// processor; with several, most of a stream stays on one.
+    fn hand_over(&mut self) {
+        let threads = self.helpers.len() + 1;
+        for key in self.tcp.take_bulk() {
+            let turn = self.bulk_streams % threads;
+            self.bulk_streams += 1;
+            if let Some(helper) = turn.checked_sub(1).and_then(|n| self.helpers.get(n))
+                && let Some((id, conn)) = self.tcp.detach(&self.ctx, key)
+                && let Err(e) = helper.post(Command::Adopt { id, conn: Box::new(conn) })
+            {
+                error!("a bulk stream is lost, its thread cannot be woken: {e}");
+            }
         }
     }
 
@@ -283,7 +314,10 @@ impl Reactor {
         let limit = usize::try_from(self.ctx.opts.nofile).unwrap_or(usize::MAX);
         // The process itself has about 30 open.
         let reserve = (limit / 4).clamp(48, 256).min(limit / 2);
-        let used = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len();
+        let own = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len();
+        self.mailbox.descriptors.store(own, Ordering::Relaxed);
+        let theirs = self.helpers.iter().map(|h| h.descriptors.load(Ordering::Relaxed));
+        let used = own + theirs.sum::<usize>();
         limit.saturating_sub(reserve + used)
     }
 
@@ -298,6 +332,7 @@ impl Reactor {
                 Command::Remove { id, done } => {
                     let _ = done.send(self.remove(id));
                 }
+                Command::Adopt { id, conn } => self.adopt(id, *conn),
                 Command::SetTransparent(transparent) => self.ctx.opts.transparent = transparent,
                 Command::ReplaceFactory { factory, done } => {
                     let _ = done.send(self.replace_factory(factory));
@@ -311,20 +346,48 @@ impl Reactor {
     fn add(&mut self, id: u64, listener: Listener, target: SocketAddr) -> io::Result<()> {
         self.remove(id);
         let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(&mut self.ctx, fd, target)?),
+            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(&mut self.ctx, id, fd, target)?),
             Listener::Udp(fd) => Port::Udp(self.udp.add(&mut self.ctx, fd, target)?),
         };
         self.ports.insert(id, port);
         Ok(())
     }
 
+    /// A connection from the thread that serves the ports.
+    fn adopt(&mut self, id: u64, conn: Moved) {
+        let port = match self.ports.get(&id) {
+            Some(Port::Tcp(key)) => *key,
+            _ => {
+                let key = self.tcp.add_unserved(id);
+                self.ports.insert(id, Port::Tcp(key));
+                key
+            }
+        };
+        self.tcp.adopt(&mut self.ctx, port, conn);
+    }
+
     fn remove(&mut self, id: u64) -> bool {
+        if matches!(self.ports.get(&id), Some(Port::Tcp(_))) && self.bulk_streams > 0 {
+            self.remove_elsewhere(id);
+        }
         match self.ports.remove(&id) {
             Some(Port::Tcp(key)) => self.tcp.remove(key),
             Some(Port::Udp(key)) => self.udp.remove(key),
             None => return false,
         }
         true
+    }
+
+    /// Has the other threads close what they move for a port. They never wait for this one, and what was
+    /// handed over is in their queue before this.
+    fn remove_elsewhere(&self, id: u64) {
+        for helper in &self.helpers {
+            let (done, result) = sync_channel(1);
+            if helper.post(Command::Remove { id, done }).is_ok() {
+                // It can only fail if the thread is gone, and its connections with it.
+                let _ = result.recv();
+            }
+        }
     }
 
     fn replace_factory(&mut self, factory: OwnedFd) -> io::Result<()> {

@@ -12,10 +12,11 @@
 //! client's first bytes.
 //!
 //! `accept` and `connect` bring a connection up to `Open`; this file moves
-//! its bytes and ends it.
+//! its bytes and ends it; `moved` hands it to another thread.
 
 mod accept;
 mod connect;
+mod moved;
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,14 +34,21 @@ use crate::half::{Half, Outcome, Tools};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
 
+pub(crate) use moved::Moved;
+
 /// A reset waits while the other side still takes bytes, looking this often …
 const LINGER_STEP: Duration = Duration::from_millis(20);
 /// … and gives up after so many looks without progress (5 s).
 const LINGER_LOOKS: u32 = 250;
 
+/// A stream that has moved this much by splice(2) may go to another thread.
+const HAND_OVER: u64 = 8 << 20;
+
 #[derive(Debug)]
 struct Port {
-    listener: Socket,
+    id: u64,
+    /// Absent in threads that only move bytes.
+    listener: Option<Socket>,
     target: SocketAddr,
     conns: Vec<Key>,
     /// How many to accept per wake; grows while wakes follow one another.
@@ -88,6 +96,8 @@ struct Conn {
     opening: bool,
     /// In `Tcp::ready`.
     queued: bool,
+    /// Was in `Tcp::bulk`.
+    bulk: bool,
     reset: Option<Side>,
     /// Client to backend, and back.
     up: Half,
@@ -105,6 +115,8 @@ pub(crate) struct Tcp {
     opening: Vec<Key>,
     resting: Vec<Key>,
     warned: Option<Instant>,
+    /// Streams that have turned out to be bulk.
+    bulk: Vec<Key>,
     /// Connections in [`Phase::Arming`]; `None` before anybody has asked.
     arming: Option<Vec<Key>>,
 }
@@ -119,6 +131,7 @@ impl Tcp {
             opening: Vec::new(),
             resting: Vec::new(),
             warned: None,
+            bulk: Vec::new(),
             arming: None,
         }
     }
@@ -148,6 +161,7 @@ impl Tcp {
     pub(crate) fn add(
         &mut self,
         ctx: &mut Ctx,
+        id: u64,
         listener: OwnedFd,
         target: SocketAddr,
     ) -> io::Result<Key> {
@@ -156,11 +170,11 @@ impl Tcp {
         // Inherited by every accepted socket.
         tune_tcp(&listener)?;
         ctx.pool.prepare(kind_for(target));
-        let (conns, budget, last_wake) = (Vec::new(), 1, 0);
-        let key =
-            self.ports.insert(Port { listener, target, conns, budget, last_wake, resting: false });
-        let port = self.ports.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let armed = ctx.watch(&port.listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
+        let key = self.ports.insert(Port::new(id, None, target));
+        let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
+        if let Some(port) = self.ports.get_mut(key) {
+            port.listener = Some(listener);
+        }
         if let Err(e) = armed {
             self.ports.remove(key);
             return Err(e);
@@ -240,6 +254,10 @@ impl Tcp {
         if conn.up.is_done() && conn.down.is_done() {
             return self.finish(ctx, key);
         }
+        let spliced = conn.up.spliced().max(conn.down.spliced());
+        if spliced > HAND_OVER && !std::mem::replace(&mut conn.bulk, true) {
+            self.bulk.push(key);
+        }
         let again = up == Outcome::Again || matches!(down, Outcome::Again | Outcome::SinkGone);
         if again && !std::mem::replace(&mut conn.queued, true) {
             self.ready.push_back(key);
@@ -282,6 +300,12 @@ impl Tcp {
                 let _ = sock.set_linger(Some(Duration::ZERO));
             }
         }
+        self.unlist(&conn);
+        discard(conn, &mut self.tools);
+    }
+
+    /// Takes a connection out of its port's list.
+    fn unlist(&mut self, conn: &Conn) {
         if let Some(port) = self.ports.get_mut(conn.port) {
             port.conns.swap_remove(conn.place);
             if let Some(moved) = port.conns.get(conn.place)
@@ -290,7 +314,12 @@ impl Tcp {
                 moved.place = conn.place;
             }
         }
-        discard(conn, &mut self.tools);
+    }
+}
+
+impl Port {
+    fn new(id: u64, listener: Option<Socket>, target: SocketAddr) -> Self {
+        Self { id, listener, target, conns: Vec::new(), budget: 1, last_wake: 0, resting: false }
     }
 }
 

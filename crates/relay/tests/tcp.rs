@@ -203,6 +203,58 @@ fn removal_closes_listener_and_live_connections() {
     bystander.read_exact(&mut [0; 4]).unwrap();
 }
 
+/// Enough for a stream to be handed to another thread on the way, several times over.
+const BULK: usize = 48 << 20;
+
+#[test]
+fn bulk_streams_side_by_side_arrive_intact_and_end_in_order() {
+    let rig = rig_with(Options { threads: 4, ..Options::default() });
+    let addr = rig.tcp(backend(|stream| {
+        expect_noise(&stream, 7, BULK);
+        // The client has ended its direction; this one still works.
+        pour(&stream, 8, BULK);
+    }));
+    std::thread::scope(|s| {
+        for _ in 0..6 {
+            s.spawn(|| {
+                let client = connect(addr);
+                pour(&client, 7, BULK);
+                expect_noise(&client, 8, BULK);
+            });
+        }
+    });
+}
+
+#[test]
+fn removal_closes_bulk_streams_and_spares_those_of_other_ports() {
+    let rig = rig();
+    let target = backend(echo);
+    let (one, other) = (rig.tcp(target), rig.publish(2, Proto::Tcp, "127.0.0.1", target));
+    let bulky = |addr| {
+        let client = connect(addr);
+        let block = vec![b'x'; BULK];
+        std::thread::scope(|s| {
+            s.spawn(|| (&client).write_all(&block).unwrap());
+            (&client).read_exact(&mut vec![0; BULK]).unwrap();
+        });
+        client
+    };
+    let clients: Vec<TcpStream> = (0..4).map(|_| bulky(one)).collect();
+    let mut bystanders: Vec<TcpStream> = (0..4).map(|_| bulky(other)).collect();
+    assert!(rig.engine.remove(1));
+    for mut client in clients {
+        assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)));
+    }
+    for bystander in &mut bystanders {
+        bystander.write_all(b"ping").unwrap();
+        bystander.read_exact(&mut [0; 4]).unwrap();
+    }
+    assert!(rig.engine.remove(2));
+    for mut client in bystanders {
+        assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)));
+    }
+}
+
 #[test]
 fn families_may_differ_on_the_two_sides() {
     let rig = rig();

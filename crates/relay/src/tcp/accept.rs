@@ -37,7 +37,8 @@ impl Tcp {
                 return self.rest(ctx, key, "the limit of open files is near");
             }
             let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
-            match port.listener.accept4(flags) {
+            let Some(listener) = &port.listener else { return };
+            match listener.accept4(flags) {
                 Ok((client, peer)) => {
                     ctx.room -= 2;
                     self.open(ctx, key, client, &peer);
@@ -68,8 +69,9 @@ impl Tcp {
     /// Stops listening for a while; the backlog keeps the clients.
     fn rest(&mut self, ctx: &mut Ctx, key: Key, reason: &str) {
         let Some(port) = self.ports.get_mut(key) else { return };
+        let Some(listener) = &port.listener else { return };
         if port.resting
-            || rearm(ctx, &port.listener, Source::TcpListener, key, EpollFlags::empty()).is_err()
+            || rearm(ctx, listener, Source::TcpListener, key, EpollFlags::empty()).is_err()
         {
             return;
         }
@@ -83,7 +85,7 @@ impl Tcp {
             warn!(
                 connections = self.conns.len(),
                 "published port {} accepts no connections for the moment: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
-                port.listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
+                listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
             );
         }
     }
@@ -95,7 +97,8 @@ impl Tcp {
         let mut failed = Vec::new();
         for key in std::mem::take(&mut self.resting) {
             let Some(port) = self.ports.get_mut(key) else { continue };
-            if rearm(ctx, &port.listener, Source::TcpListener, key, EpollFlags::EPOLLIN).is_ok() {
+            let Some(listener) = &port.listener else { continue };
+            if rearm(ctx, listener, Source::TcpListener, key, EpollFlags::EPOLLIN).is_ok() {
                 (port.resting, port.budget) = (false, 1);
             } else {
                 failed.push(key);
@@ -121,6 +124,7 @@ impl Tcp {
             deadline: ctx.now,
             opening: false,
             queued: false,
+            bulk: false,
             reset: None,
             up: Half::new(),
             down: Half::new(),
