@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_an_old_or_broken_slirp4netns_is_passed_over() {
+    fn f036_f091_an_old_or_broken_slirp4netns_is_passed_over() {
         let h = host().with("slirp4netns", OLD_SLIRP).with("pasta", NEW_PASTA);
         let (net, notes) = chosen(&h);
         assert_eq!(net, Ok(Net::Pasta));

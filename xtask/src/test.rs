@@ -18,6 +18,9 @@ const NEEDS: &[Need] = &[
     ("setpriv", "util-linux"),
     ("ip", "iproute2"),
     ("newuidmap", "uidmap"),
+    // The tests of crates/netlink compare with these, and build a container's network with them.
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
 ];
 
 /// What the tests said.
