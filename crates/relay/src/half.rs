@@ -161,6 +161,9 @@ impl Half {
                 None => copy(source, &mut tools.buffer),
             };
             match read {
+                // At urgent data splice(2) says "end" as soon as the source has ended, whatever lies behind
+                // it; only recv(2) knows.
+                Ok(Read1::Moved(0)) if self.pipe.is_some() => self.urgent = true,
                 Ok(Read1::Moved(0)) => self.ended = true,
                 Ok(Read1::Moved(n)) => {
                     moved += n;
