@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use env::Env;
 use env::helper::Helper;
-use env::{Env, vars};
 
 /// How long a program may take to print its version or its help.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,13 +35,7 @@ pub(crate) struct System {
 impl System {
     /// Programs are looked up in the `PATH` of this environment.
     pub(crate) fn new(env: &Env) -> Self {
-        let mut env = env.clone();
-        // A probe must not tell systemd that the service is ready, nor take the sockets of the daemon.
-        for name in [vars::NOTIFY_SOCKET, vars::LISTEN_PID, vars::LISTEN_FDS, vars::LISTEN_FDNAMES]
-        {
-            env.remove(name);
-        }
-        Self { env }
+        Self { env: env.without_service() }
     }
 }
 
@@ -99,6 +93,7 @@ pub(crate) mod fake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use env::vars;
 
     #[test]
     fn a_probe_is_not_the_service() {

@@ -80,12 +80,7 @@ pub(crate) struct System {
 impl System {
     /// Programs get the variables of `env`, without those that belong to a service.
     pub(crate) fn new(env: &Env) -> Self {
-        let mut env = env.clone();
-        for name in [vars::NOTIFY_SOCKET, vars::LISTEN_PID, vars::LISTEN_FDS, vars::LISTEN_FDNAMES]
-        {
-            env.remove(name);
-        }
-        Self { env }
+        Self { env: env.without_service() }
     }
 
     fn run(&self, program: &Path, args: &[&OsStr], setting: &Setting) -> Outcome {

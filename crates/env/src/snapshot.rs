@@ -76,6 +76,18 @@ impl Env {
         parsed.map_err(|_| VarError::new(name, OsStr::new(text), format!("must be {expected}")))
     }
 
+    /// The same without the variables that tie a process to its service manager: a probe must not tell systemd that the
+    /// service is ready (sd_notify(3)), nor take its sockets (sd_listen_fds(3)).
+    #[must_use]
+    pub fn without_service(&self) -> Self {
+        let mut env = self.clone();
+        for name in [vars::NOTIFY_SOCKET, vars::LISTEN_PID, vars::LISTEN_FDS, vars::LISTEN_FDNAMES]
+        {
+            env.remove(name);
+        }
+        env
+    }
+
     /// Sets a variable in this copy.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.vars.insert(name.into(), value.into());
