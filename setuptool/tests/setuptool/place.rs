@@ -22,8 +22,9 @@ static FORK: Mutex<()> = Mutex::new(());
 /// `nobody` everywhere.
 const UID: u32 = 65534;
 
+/// One `printf`, because it is one write(2): stubs may run at the same time.
 const RECORD: &str = "#!/bin/sh\n\
-    { printf '%s' \"${0##*/}\"; printf ' %s' \"$@\"; echo; } >> \"${0%/*}/../calls\"\n\
+    printf '%s\\n' \"${0##*/}${*:+ $*}\" >> \"${0%/*}/../calls\"\n\
     if [ -e \"$0.do\" ]; then . \"$0.do\"; fi\n";
 
 /// Like systemd without the unit: not active, everything else works.
