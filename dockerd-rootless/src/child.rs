@@ -13,7 +13,7 @@ use crate::dockerd::Dockerd;
 use crate::exec::become_program;
 use crate::host::System;
 use crate::report::{Failure, Note};
-use crate::{etc_ssl, forwarding, selinux};
+use crate::{dns, etc_ssl, forwarding, selinux};
 
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
@@ -34,14 +34,25 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
         note.print();
     }
     // dockerd tells a detached namespace by the same file.
-    let netns = Path::new(env.get(vars::ROOTLESSKIT_STATE_DIR).unwrap_or_default()).join("netns");
+    let state_dir = Path::new(env.get(vars::ROOTLESSKIT_STATE_DIR).unwrap_or_default());
+    let netns = state_dir.join("netns");
     let netns = netns.exists().then_some(netns.as_path());
     if let Some(note) = forwarding::enable(netns, Path::new("/proc/sys"))? {
         note.print();
     }
     let dockerd = Dockerd::find(env.get(vars::DOCKERD), &System::new(env))?;
     let mut command = Command::new(dockerd.program);
-    command.args(dockerd.args).args(args);
+    command.args(&dockerd.args);
+    if netns.is_some() {
+        // Before the user's options, whatever they end with.
+        match dns::options(env, Path::new("/"), state_dir, &[&dockerd.args, args]) {
+            Ok(options) => {
+                command.args(options);
+            }
+            Err(note) => note.print(),
+        }
+    }
+    command.args(args);
     become_program(command)
 }
 

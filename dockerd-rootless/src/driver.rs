@@ -5,6 +5,7 @@ use std::fmt;
 /// A network driver of RootlessKit, other than `host`: dockerd needs a namespace of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Net {
+    Gateway,
     Slirp4netns,
     Pasta,
     Vpnkit,
@@ -15,6 +16,7 @@ pub(crate) enum Net {
 
 impl Net {
     pub(crate) const ALL: &'static [(&'static str, Self)] = &[
+        ("gateway", Self::Gateway),
         ("slirp4netns", Self::Slirp4netns),
         ("pasta", Self::Pasta),
         ("vpnkit", Self::Vpnkit),
@@ -28,12 +30,13 @@ impl Net {
     pub(crate) fn default_mtu(self) -> u32 {
         match self {
             Self::Slirp4netns | Self::Pasta | Self::GvisorTapVsock => 65520,
-            Self::Vpnkit | Self::LxcUserNic | Self::None => 1500,
+            Self::Gateway | Self::Vpnkit | Self::LxcUserNic | Self::None => 1500,
         }
     }
 
     pub(crate) fn default_port_driver(self) -> PortDriver {
         match self {
+            Self::Gateway => PortDriver::Gateway,
             Self::Pasta => PortDriver::Implicit,
             _ => PortDriver::Builtin,
         }
@@ -41,8 +44,9 @@ impl Net {
 
     /// The port drivers that RootlessKit accepts with this network.
     pub(crate) fn port_drivers(self) -> &'static [PortDriver] {
-        use PortDriver::{Builtin, GvisorTapVsock, Implicit, None, Pesto, Slirp4netns};
+        use PortDriver::{Builtin, Gateway, GvisorTapVsock, Implicit, None, Pesto, Slirp4netns};
         match self {
+            Self::Gateway => &[Gateway, Builtin, None],
             Self::Slirp4netns => &[Builtin, Slirp4netns, None],
             Self::Pasta => &[Implicit, Pesto, None],
             Self::GvisorTapVsock => &[Builtin, GvisorTapVsock, None],
@@ -54,6 +58,7 @@ impl Net {
 /// A port driver of RootlessKit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PortDriver {
+    Gateway,
     Builtin,
     Implicit,
     Slirp4netns,
@@ -64,6 +69,7 @@ pub(crate) enum PortDriver {
 
 impl PortDriver {
     pub(crate) const ALL: &'static [(&'static str, Self)] = &[
+        ("gateway", Self::Gateway),
         ("builtin", Self::Builtin),
         ("implicit", Self::Implicit),
         ("slirp4netns", Self::Slirp4netns),

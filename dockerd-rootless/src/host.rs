@@ -13,6 +13,8 @@ use env::helper::Helper;
 
 /// How long a program may take to print its version or its help.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long rootlesskit may take to make namespaces and a network, and to end again.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Finds programs and asks them questions.
 pub(crate) trait Host {
@@ -24,6 +26,11 @@ pub(crate) trait Host {
     /// # Errors
     /// It cannot be started or does not end in time.
     fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String>;
+    /// Runs a program to see whether it succeeds.
+    ///
+    /// # Errors
+    /// What it said, if it does not.
+    fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String>;
 }
 
 /// The machine we run on.
@@ -45,7 +52,21 @@ impl Host for System {
     }
 
     fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String> {
-        Ok(Helper::start(program, args, &self.env, PATIENCE)?.finish()?.text())
+        Ok(Helper::start(program, args, &self.env, PATIENCE)?.finish()?.all())
+    }
+
+    fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
+        let output = Helper::start(program, args, &self.env, TRIAL).and_then(Helper::finish);
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => match output.text() {
+                text if text.is_empty() => {
+                    Err(format!("{} ended with {}", program.display(), output.status))
+                }
+                text => Err(text),
+            },
+            Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
+        }
     }
 }
 
@@ -58,8 +79,10 @@ pub(crate) mod fake {
     #[derive(Debug, Default)]
     pub(crate) struct Fake {
         programs: Vec<(&'static str, Option<&'static str>)>,
-        /// Names of the programs that were asked, in order.
+        /// Names of the programs that were asked, in order, and command lines of those that were tried.
         pub(crate) asked: RefCell<Vec<String>>,
+        /// What a trial says that fails.
+        refusal: Option<&'static str>,
     }
 
     impl Fake {
@@ -71,6 +94,12 @@ pub(crate) mod fake {
         /// A program that does not answer in time.
         pub(crate) fn broken(mut self, name: &'static str) -> Self {
             self.programs.push((name, None));
+            self
+        }
+
+        /// A machine on which trials fail.
+        pub(crate) fn refusing(mut self, text: &'static str) -> Self {
+            self.refusal = Some(text);
             self
         }
     }
@@ -86,6 +115,12 @@ pub(crate) mod fake {
             self.asked.borrow_mut().push(name.to_owned());
             let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
             answer.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("time is up"))
+        }
+
+        fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
+            let line = format!("{} {}", program.display(), args.join(" "));
+            self.asked.borrow_mut().push(line);
+            self.refusal.map_or(Ok(()), |text| Err(text.to_owned()))
         }
     }
 }
@@ -104,6 +139,19 @@ mod tests {
         let system = System::new(&env);
         let shell = system.find(OsStr::new("sh")).unwrap();
         let text = system.ask(&shell, &[OsStr::new("-c"), OsStr::new(script)]).unwrap();
-        assert_eq!(text, "[]\nno input");
+        assert_eq!(text, "[]\n\nno input\n");
+    }
+
+    #[test]
+    fn a_trial_that_fails_says_why() {
+        let system = System::new(&Env::current());
+        let shell = system.find(OsStr::new("sh")).unwrap();
+        let trial = |script| system.try_out(&shell, &["-c", script]);
+        assert_eq!(trial("echo noise"), Ok(()));
+        assert_eq!(trial("echo bad >&2; exit 1"), Err("bad".to_owned()));
+        let silent = trial("exit 3").unwrap_err();
+        assert!(silent.ends_with("sh ended with exit status: 3"), "{silent}");
+        let missing = system.try_out(Path::new("/nonexistent"), &[]).unwrap_err();
+        assert!(missing.contains("cannot run `/nonexistent`"), "{missing}");
     }
 }

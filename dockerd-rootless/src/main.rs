@@ -17,6 +17,7 @@
 
 mod child;
 mod dirs;
+mod dns;
 mod dockerd;
 mod driver;
 mod etc_ssl;

@@ -44,6 +44,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
 
     let mut command = Command::new(rootlesskit);
     command.args(plan.arguments(&myself, &args)).env(vars::DOCKERD_ROOTLESS_CHILD, "1");
+    command.env(vars::DOCKERD_ROOTLESS_NET_IN_FORCE, plan.net_in_force());
     if selinux::enabled(Path::new("/")) {
         // For the child pass, and for dockerd, which keeps away from overlay2 then.
         command.env(vars::DOCKERD_ROOTLESS_SELINUX, "1");

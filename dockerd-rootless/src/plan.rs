@@ -14,6 +14,9 @@ use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
 
+/// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
+const DUAL_STACK: &str = "gateway-dual-stack";
+
 /// Everything that is needed to start rootlesskit.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -46,7 +49,12 @@ impl Plan {
             extra::last(&settings.flags, "net").and_then(|name| driver::parse(Net::ALL, &name));
         let net = match settings.net.or(in_flags) {
             Some(net) => net,
-            None => netdriver::choose(host, rootlesskit, &mut notes)?,
+            None => {
+                let in_flags = extra::last(&settings.flags, "port-driver");
+                let port_driver =
+                    in_flags.or_else(|| settings.port_driver.map(|driver| driver.to_string()));
+                netdriver::choose(host, rootlesskit, port_driver.as_deref(), &mut notes)?
+            }
         };
         let port_driver = settings.port_driver.unwrap_or(net.default_port_driver());
         check_pair(&settings, net, port_driver)?;
@@ -105,6 +113,24 @@ impl Plan {
         Ok(self)
     }
 
+    /// The network driver that rootlesskit will use, FLAGS included.
+    pub(crate) fn net_in_force(&self) -> String {
+        extra::last(&self.settings.flags, "net").unwrap_or_else(|| self.net.to_string())
+    }
+
+    fn port_driver_in_force(&self) -> String {
+        let in_flags = extra::last(&self.settings.flags, "port-driver");
+        in_flags.unwrap_or_else(|| self.port_driver.to_string())
+    }
+
+    /// Whether to ask for IPv6 beside IPv4: with the gateway's port driver dockerd cannot ask for a port on
+    /// IPv6 by itself.
+    fn dual_stack(&self) -> bool {
+        let gateway = PortDriver::Gateway.to_string();
+        self.port_driver_in_force() == gateway
+            && extra::last_bool(&self.settings.flags, DUAL_STACK).is_none()
+    }
+
     /// The arguments of rootlesskit: our flags, the user's flags, and the launcher itself, as `target`,
     /// with the options of dockerd. The order is that of Docker's own launcher.
     pub(crate) fn arguments(&self, target: &Path, dockerd_args: &[OsString]) -> Vec<OsString> {
@@ -114,12 +140,18 @@ impl Plan {
         let mut args = vec![state_dir];
         args.push(format!("--net={}", self.net).into());
         args.push(format!("--mtu={}", self.mtu).into());
-        args.push(format!("--slirp4netns-sandbox={}", s.sandbox).into());
-        args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
+        // Docker's own launcher gives them to the other drivers, too.
+        if self.net != Net::Gateway {
+            args.push(format!("--slirp4netns-sandbox={}", s.sandbox).into());
+            args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
+        }
         if !s.host_loopback {
             args.push("--disable-host-loopback".into());
         }
         args.push(format!("--port-driver={}", self.port_driver).into());
+        if self.dual_stack() {
+            args.push(format!("--{DUAL_STACK}").into());
+        }
         // A host-side rewrite of resolv.conf must not unmount ours, and dockerd wants its own /run/docker,
         // /run/containerd and /run/xtables.lock. Slave mounts: what the host mounts later is seen.
         args.extend(
@@ -145,9 +177,9 @@ impl fmt::Display for Plan {
             f,
             "starting dockerd {version} ({}): net={} mtu={} port-driver={} detach-netns={}",
             self.dockerd.program.display(),
-            in_force("net", self.net.to_string()),
+            self.net_in_force(),
             in_force("mtu", self.mtu.to_string()),
-            in_force("port-driver", self.port_driver.to_string()),
+            self.port_driver_in_force(),
             self.detached(),
         )?;
         if self.net == Net::Slirp4netns {

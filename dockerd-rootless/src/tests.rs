@@ -28,6 +28,14 @@ fn machine(dockerd: &'static str) -> Fake {
         .with("pasta", "pasta 2025_01_21.4f2c8e7")
 }
 
+/// The same with a rootlesskit that has the gateway network, which works.
+fn with_gateway(dockerd: &'static str) -> Fake {
+    Fake::default()
+        .with("dockerd", dockerd)
+        .with("rootlesskit", "--net value  [host, none, gateway, pasta, slirp4netns]")
+        .with("slirp4netns", "--netns-type")
+}
+
 /// A plan from variables without their prefix.
 fn plan(host: &Fake, vars: &[(&str, &str)], args: &[&str]) -> Result<Plan, Failure> {
     let mut env = env_of(&[("XDG_RUNTIME_DIR", "/run/user/1000")]);
@@ -85,6 +93,102 @@ fn f030_the_whole_vector_in_its_order() {
 }
 
 #[test]
+fn the_gateway_has_flags_of_its_own() {
+    let args = plan(&with_gateway(NEW), &[], &[]).unwrap().arguments(Path::new("/T"), &[]);
+    assert_eq!(
+        args,
+        [
+            "--state-dir=/run/user/1000/dockerd-rootless",
+            "--net=gateway",
+            "--mtu=1500",
+            "--disable-host-loopback",
+            "--port-driver=gateway",
+            "--gateway-dual-stack",
+            "--copy-up=/etc",
+            "--copy-up=/run",
+            "--propagation=rslave",
+            "--detach-netns",
+            "/T",
+        ]
+    );
+    let line = flags(&with_gateway(OLD), &[("DISABLE_HOST_LOOPBACK", "false"), ("MTU", "9000")]);
+    assert!(line.contains("--net=gateway --mtu=9000 --port-driver=gateway "), "{line}");
+    let shown = plan(&with_gateway(NEW), &[], &[]).unwrap().to_string();
+    assert!(
+        shown.contains("net=gateway mtu=1500 port-driver=gateway detach-netns=true host-"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn dual_stack_is_for_the_gateways_own_ports_and_the_user_may_say_no() {
+    let dual = |vars: &[(&str, &str)]| {
+        flags(&with_gateway(NEW), vars).matches(" --gateway-dual-stack ").count()
+    };
+    assert_eq!(dual(&[]), 1);
+    assert_eq!(dual(&[("NET", "gateway")]), 1);
+    assert_eq!(dual(&[("FLAGS", "--port-driver=gateway --net=gateway")]), 1);
+    for vars in [
+        &[("FLAGS", "--gateway-dual-stack=false")][..],
+        &[("FLAGS", "-gateway-dual-stack=true --debug")],
+        &[("PORT_DRIVER", "builtin")],
+        &[("FLAGS", "--port-driver builtin")],
+        &[("NET", "slirp4netns")],
+        &[("NET", "gateway"), ("PORT_DRIVER", "none")],
+        &[("FLAGS", "--net=gvisor-tap-vsock")],
+    ] {
+        assert_eq!(dual(vars), 0, "{vars:?}");
+    }
+}
+
+#[test]
+fn what_the_user_chose_is_never_replaced() {
+    let host = with_gateway(NEW);
+    for (vars, tokens) in [
+        (&[("NET", "slirp4netns")][..], "--net=slirp4netns --mtu=65520 --slirp4netns-sandbox=auto"),
+        (&[("PORT_DRIVER", "slirp4netns")], "--net=slirp4netns "),
+        (&[("FLAGS", "--port-driver=slirp4netns")], "--net=slirp4netns "),
+        (
+            &[("PORT_DRIVER", "builtin")],
+            "--net=gateway --mtu=1500 --disable-host-loopback --port-driver=builtin ",
+        ),
+        (&[("FLAGS", "--net=pasta")], "--net=pasta --mtu=65520 "),
+        (&[("NET", "gvisor-tap-vsock")], "--net=gvisor-tap-vsock --mtu=65520 "),
+        (
+            &[("NET", "gvisor-tap-vsock"), ("PORT_DRIVER", "gvisor-tap-vsock")],
+            "--port-driver=gvisor-tap-vsock ",
+        ),
+    ] {
+        let line = flags(&host, vars);
+        assert!(line.contains(tokens), "{vars:?}: {line}");
+    }
+    // Named, it is not tried first: rootlesskit itself says what is wrong.
+    let broken = with_gateway(NEW).refusing("no");
+    for vars in [("NET", "gateway"), ("PORT_DRIVER", "gateway"), ("FLAGS", "--net=gateway")] {
+        assert!(flags(&broken, &[vars]).contains("--net=gateway --mtu=1500 "), "{vars:?}");
+    }
+    assert!(!broken.asked.borrow().iter().any(|asked| asked.contains("rootlesskit")));
+    assert!(flags(&broken, &[]).contains("--net=slirp4netns "));
+    for (net, port_driver, allowed) in [
+        ("gateway", "slirp4netns", "gateway works with gateway, builtin, none only"),
+        ("slirp4netns", "gateway", "slirp4netns works with builtin, slirp4netns, none only"),
+        ("gvisor-tap-vsock", "gateway", "works with builtin, gvisor-tap-vsock, none only"),
+        ("gateway", "gvisor-tap-vsock", "gateway works with gateway, builtin, none only"),
+    ] {
+        let text = refusal(&[("NET", net), ("PORT_DRIVER", port_driver)]);
+        assert!(text.contains(allowed), "{text}");
+    }
+}
+
+#[test]
+fn the_network_in_force_is_told_to_the_second_pass() {
+    let net = |vars: &[(&str, &str)]| plan(&with_gateway(NEW), vars, &[]).unwrap().net_in_force();
+    assert_eq!(net(&[]), "gateway");
+    assert_eq!(net(&[("FLAGS", "--net=pasta")]), "pasta");
+    assert_eq!(net(&[("NET", "gateway"), ("FLAGS", "--net=slirp4netns")]), "slirp4netns");
+}
+
+#[test]
 fn f173_detaching_follows_the_daemon() {
     let detached =
         |host: &Fake, vars: &[(&str, &str)]| flags(host, vars).ends_with(" --detach-netns");
@@ -114,7 +218,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
         (
             "NET",
             "wlan0",
-            "not one of slirp4netns, pasta, vpnkit, lxc-user-nic, gvisor-tap-vsock, none",
+            "not one of gateway, slirp4netns, pasta, vpnkit, lxc-user-nic, gvisor-tap-vsock, none",
         ),
         ("MTU", "65522", "from 0 (the driver's default) to 65521"),
         ("MTU", "-1", "MTU is \"-1\""),
@@ -123,7 +227,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
         (
             "PORT_DRIVER",
             "bultin",
-            "not one of builtin, implicit, slirp4netns, gvisor-tap-vsock, pesto, none",
+            "not one of gateway, builtin, implicit, slirp4netns, gvisor-tap-vsock, pesto, none",
         ),
         ("SLIRP4NETNS_SANDBOX", "1", "SLIRP4NETNS_SANDBOX is \"1\": not one of auto, true, false"),
         ("SLIRP4NETNS_SECCOMP", "yes", "SLIRP4NETNS_SECCOMP is \"yes\""),
@@ -266,7 +370,7 @@ proptest! {
         let mut env = env_of(&[("XDG_RUNTIME_DIR", "/run/user/1000")]);
         env.set(&format!("{PREFIX}{name}"), OsStr::from_bytes(&value));
         if let Ok(settings) = Settings::read(&env) {
-            let _ = Plan::new(settings, &machine(NEW), Path::new("/r"), &[]);
+            let _ = Plan::new(settings, &machine(NEW), Path::new("/bin/rootlesskit"), &[]);
         }
     }
 }

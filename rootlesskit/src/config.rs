@@ -21,7 +21,9 @@ const MAX_MTU: i64 = 65521;
 const DEFAULT_MTU: u32 = 65520;
 
 /// Port drivers that `--port-driver` accepts in this build.
-const PORT_DRIVERS: &str = "none, implicit, builtin, slirp4netns, pesto";
+const PORT_DRIVERS: &str = "none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock";
+/// MTU of the gateway network, in bytes: segments of 64 KiB cross it whole whatever this is.
+const GATEWAY_MTU: u32 = 1500;
 
 /// Which port driver, and what it publishes at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) enum Ports {
     Builtin { publish: Vec<PortSpec>, source_address: SourceAddress },
     /// `slirp4netns`; `child` is where ports lead that name no address.
     Slirp4netns { publish: Vec<PortSpec>, child: Ipv4Addr },
+    /// `gateway`, also under the name `gvisor-tap-vsock`.
+    Gateway { publish: Vec<PortSpec>, name: &'static str, dual_stack: bool },
     /// `pesto`; `child` is the only address that ports can lead to.
     Pesto { publish: Vec<PortSpec>, binary: PathBuf, child: Ipv4Addr, ipv6: bool },
 }
@@ -180,17 +184,20 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             cli.ifname
         );
     }
-    let usermode = matches!(cli.net.as_str(), "pasta" | "slirp4netns");
     if cli.ipv6 {
-        if usermode {
-            tracing::warn!("ipv6 is experimental");
-        } else {
-            tracing::warn!("--ipv6 is discarded for --net={}", cli.net);
+        match cli.net.as_str() {
+            "gateway" => {}
+            "pasta" | "slirp4netns" => tracing::warn!("ipv6 is experimental"),
+            "gvisor-tap-vsock" => {
+                bail!("--ipv6 is not supported for --net=gvisor-tap-vsock\nhint: use --net=gateway")
+            }
+            other => tracing::warn!("--ipv6 is discarded for --net={other}"),
         }
     }
-    if usermode && !cli.disable_host_loopback {
+    let leads_to_the_host = matches!(cli.net.as_str(), "gateway" | "pasta" | "slirp4netns");
+    if leads_to_the_host && !cli.disable_host_loopback {
         tracing::warn!(
-            "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires pasta, slirp4netns, or VPNKit)"
+            "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires gateway, pasta, slirp4netns, or VPNKit)"
         );
     }
     match cli.net.as_str() {
@@ -236,7 +243,11 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             let settings = settings(cli, cidr, &cli.slirp4netns_binary, "slirp4netns", env)?;
             Ok(Box::new(net::Slirp4netns::new(settings, sandbox, seccomp, env)?))
         }
-        known @ ("vpnkit" | "lxc-user-nic" | "gvisor-tap-vsock") => {
+        "gateway" => Ok(Box::new(net::Gateway::new(wishes(cli, cidr, GATEWAY_MTU)))),
+        "gvisor-tap-vsock" => {
+            Ok(Box::new(net::Gateway::like_gvisor(wishes(cli, cidr, DEFAULT_MTU))))
+        }
+        known @ ("vpnkit" | "lxc-user-nic") => {
             bail!(
                 "network mode {known} is not in this build\nhint: use one of {}",
                 net::NAMES.join(", ")
@@ -244,6 +255,26 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
         }
         other => bail!("unknown network mode: {other} (must be one of {})", net::NAMES.join(", ")),
     }
+}
+
+/// The shape of the gateway network.
+fn wishes(cli: &Cli, cidr: Option<Cidr>, default_mtu: u32) -> net::Wishes {
+    net::Wishes {
+        cidr: cidr.unwrap_or(Cidr::DEFAULT),
+        ifname: ifname(cli),
+        mtu: mtu(cli, default_mtu),
+        ipv6: cli.ipv6,
+        disable_host_loopback: cli.disable_host_loopback,
+    }
+}
+
+fn ifname(cli: &Cli) -> String {
+    if cli.ifname.is_empty() { "tap0".to_owned() } else { cli.ifname.clone() }
+}
+
+/// In bytes.
+fn mtu(cli: &Cli, default: u32) -> u32 {
+    u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(default)
 }
 
 fn settings(
@@ -259,8 +290,8 @@ fn settings(
     Ok(Settings {
         cidr: cidr.unwrap_or(Cidr::DEFAULT),
         cidr_given: cidr.is_some(),
-        ifname: if cli.ifname.is_empty() { "tap0".to_owned() } else { cli.ifname.clone() },
-        mtu: u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(DEFAULT_MTU),
+        ifname: ifname(cli),
+        mtu: mtu(cli, DEFAULT_MTU),
         ipv6: cli.ipv6,
         disable_host_loopback: cli.disable_host_loopback,
         api_socket: matches!(cli.port_driver.as_str(), "slirp4netns" | "pesto"),
@@ -318,10 +349,12 @@ fn ports(cli: &Cli, env: &Env) -> anyhow::Result<Ports> {
             })?;
             Ok(Ports::Pesto { publish, binary, child: child_address(cli)?, ipv6: cli.ipv6 })
         }
+        name @ ("gateway" | "gvisor-tap-vsock") if cli.net != name => {
+            bail!("port driver {name:?} requires --net={name}, got --net={}", cli.net)
+        }
+        "gateway" => Ok(Ports::Gateway { publish, name: "gateway", dual_stack: cli.dual_stack }),
         "gvisor-tap-vsock" => {
-            bail!(
-                "port driver gvisor-tap-vsock is not in this build\nhint: use one of {PORT_DRIVERS}"
-            )
+            Ok(Ports::Gateway { publish, name: "gvisor-tap-vsock", dual_stack: cli.dual_stack })
         }
         "pasta" => bail!("unknown port driver: pasta (did you mean implicit or pesto?)"),
         other => bail!("unknown port driver: {other} (must be one of {PORT_DRIVERS})"),

@@ -10,7 +10,7 @@
 //!   parent                                              child
 //!   (id maps written, the child has exec'ed)
 //!   Setup {network, …}            ───────────────────►  network namespace, tap, addresses
-//!   start the network helper      ◄─── NetworkReady     mounts, copy-up, hosts, resolv.conf
+//!   start the network helper      ◄─── NetworkReady +fds mounts, copy-up, hosts, resolv.conf
 //!   socket of the socket factory  ◄─── Ready + fd
 //!   publish ports, child_pid, api.sock
 //!   Start                         ───────────────────►  run the target
@@ -30,15 +30,17 @@ const MAX: usize = 64 * 1024;
 /// What the child makes of its network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkPlan {
-    /// The TAP device to create and configure; absent when the helper does that itself.
+    /// The interface to create and configure; absent when the helper does that itself.
     pub(crate) tap: Option<Tap>,
+    /// The gateway network that the interface is to be connected with, instead of being a TAP device.
+    pub(crate) gateway: Option<Box<gateway::Plan>>,
     /// Name servers for `resolv.conf`.
     pub(crate) dns: Vec<IpAddr>,
     /// Whether the target's view of `/sys`, `/etc/hosts` and `/etc/resolv.conf` changes with the network.
     pub(crate) own_view: bool,
 }
 
-/// A TAP device and its addresses.
+/// An interface and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tap {
     pub(crate) name: String,
@@ -73,7 +75,8 @@ pub(crate) enum Message {
         socket_factory: bool,
         source_address: SourceAddress,
     },
-    /// Child to parent: the network namespace exists and has its interfaces.
+    /// Child to parent: the network namespace exists and has its interfaces. The descriptors that come with it are those
+    /// of the gateway network, if there is one.
     NetworkReady,
     /// Child to parent: all but the target is there. A descriptor comes with it if sockets were wanted.
     Ready {
@@ -117,18 +120,17 @@ impl Channel {
         Self(fd)
     }
 
-    pub(crate) fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+    pub(crate) fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        sys::fdpass::send(self.0.as_fd(), &bytes, &fds)
+        sys::fdpass::send(self.0.as_fd(), &bytes, fds)
             .with_context(|| format!("failed to send {} in the handshake", message.name()))?;
         Ok(())
     }
 
     /// Waits for the next message. The parent polls the descriptor first, since the child may die.
-    pub(crate) fn receive(&self) -> anyhow::Result<(Message, Option<OwnedFd>)> {
+    pub(crate) fn receive(&self) -> anyhow::Result<(Message, Vec<OwnedFd>)> {
         let mut buf = vec![0; MAX];
-        let (len, mut fds) = sys::fdpass::recv(self.0.as_fd(), &mut buf)
+        let (len, fds) = sys::fdpass::recv(self.0.as_fd(), &mut buf)
             .context("failed to receive in the handshake")?;
         if len == 0 {
             bail!("the other side of the handshake has gone");
@@ -139,7 +141,7 @@ impl Channel {
                 String::from_utf8_lossy(&buf[..len.min(200)])
             )
         })?;
-        Ok((message, fds.pop()))
+        Ok((message, fds))
     }
 }
 
@@ -163,15 +165,15 @@ mod tests {
             addresses: vec![("10.0.2.100".parse().unwrap(), 24)],
             gateways: vec!["10.0.2.2".parse().unwrap()],
         };
-        let network =
-            NetworkPlan { tap: Some(tap), dns: vec!["10.0.2.3".parse().unwrap()], own_view: true };
+        let dns = vec!["10.0.2.3".parse().unwrap()];
+        let network = NetworkPlan { tap: Some(tap), gateway: None, dns, own_view: true };
         let setup =
             Message::Setup { network, socket_factory: true, source_address: SourceAddress::Auto };
-        a.send(&setup, None).unwrap();
-        assert!(matches!(b.receive().unwrap(), (m, None) if m == setup));
+        a.send(&setup, &[]).unwrap();
+        assert!(matches!(b.receive().unwrap(), (m, fds) if m == setup && fds.is_empty()));
         let ready = Message::Ready { source_address_backend: "nft".into() };
-        b.send(&ready, Some(b.as_fd())).unwrap();
-        assert!(matches!(a.receive().unwrap(), (m, Some(_)) if m == ready));
+        b.send(&ready, &[b.as_fd(), a.as_fd()]).unwrap();
+        assert!(matches!(a.receive().unwrap(), (m, fds) if m == ready && fds.len() == 2));
         drop(b);
         assert!(a.receive().unwrap_err().to_string().contains("has gone"));
         assert!(

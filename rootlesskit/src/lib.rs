@@ -29,12 +29,15 @@ enum Role {
     Parent,
     Child,
     Unshare,
+    Gateway,
 }
 
 fn role() -> Role {
     let name = std::env::args_os().next().unwrap_or_default();
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
         Role::Unshare
+    } else if name == net::GATEWAY_PROCESS {
+        Role::Gateway
     } else if std::env::var_os(env::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
         Role::Child
     } else {
@@ -53,6 +56,7 @@ pub fn definition() -> clap::Command {
 pub fn main() -> ExitCode {
     let (label, result) = match role() {
         Role::Unshare => ("unshare", unshare::run()),
+        Role::Gateway => ("gateway", net::gateway_process()),
         Role::Child => ("child ", child::main()),
         Role::Parent => ("parent", parent::main()),
     };

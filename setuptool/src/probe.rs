@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use env::helper::Helper;
+use env::netdriver::GATEWAY_PROBE;
 use env::{Env, vars};
 
 /// How long a program may take to tell its version.
@@ -27,6 +28,8 @@ pub(crate) enum Probe {
     UserManager,
     /// `rootlesskit true`: user and mount namespaces with the user's subordinate ids.
     Namespaces,
+    /// The same with the gateway network, which the launcher prefers.
+    Gateway,
     /// The same with the network that the launcher would choose.
     Network,
     /// A NAT chain can be made with iptables in a network namespace.
@@ -67,8 +70,11 @@ pub(crate) struct Setting {
 pub(crate) trait Prober {
     /// Tries something.
     fn probe(&self, probe: Probe, setting: &Setting) -> Outcome;
-    /// What a program prints with this argument; nothing if it cannot be run.
-    fn ask(&self, program: &Path, arg: &str) -> String;
+    /// What a program prints with this argument.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    fn ask(&self, program: &Path, arg: &str) -> Result<String, String>;
 }
 
 /// Probes the machine we run on.
@@ -129,6 +135,10 @@ impl Prober for System {
             },
             // Without flags: what `rootlesskit rm -rf` and the documentation use.
             Probe::Namespaces => self.inside(&[], &[OsStr::new("true")], setting),
+            Probe::Gateway => match GATEWAY_PROBE.split_last() {
+                Some((command, flags)) => self.inside(flags, &[OsStr::new(command)], setting),
+                None => Outcome::Unknown,
+            },
             Probe::Network => match &setting.net {
                 Some(net) => {
                     let net = format!("--net={net}");
@@ -166,9 +176,9 @@ impl Prober for System {
         }
     }
 
-    fn ask(&self, program: &Path, arg: &str) -> String {
+    fn ask(&self, program: &Path, arg: &str) -> Result<String, String> {
         let output = Helper::start(program, &[arg], &self.env, ASK_LIMIT).and_then(Helper::finish);
-        output.map(|output| output.text()).unwrap_or_default()
+        output.map(|output| output.all()).map_err(|error| error.to_string())
     }
 }
 
@@ -202,9 +212,9 @@ pub(crate) mod fake {
             self.outcomes.get(&probe).cloned().unwrap_or(Outcome::Works)
         }
 
-        fn ask(&self, program: &Path, _: &str) -> String {
+        fn ask(&self, program: &Path, _: &str) -> Result<String, String> {
             let name = program.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            self.answers.get(name).cloned().unwrap_or_default()
+            Ok(self.answers.get(name).cloned().unwrap_or_default())
         }
     }
 }
@@ -218,9 +228,14 @@ mod tests {
         let env: Env = [(vars::PATH, "/nonexistent")].into_iter().collect();
         let system = System::new(&env);
         let nothing = Setting::default();
-        for probe in
-            [Probe::UserManager, Probe::Namespaces, Probe::Network, Probe::Nat, Probe::Proc]
-        {
+        for probe in [
+            Probe::UserManager,
+            Probe::Namespaces,
+            Probe::Gateway,
+            Probe::Network,
+            Probe::Nat,
+            Probe::Proc,
+        ] {
             assert_eq!(system.probe(probe, &nothing), Outcome::Unknown, "{probe:?}");
         }
         let silent = Setting { rootlesskit: Some("/bin/false".into()), ..Setting::default() };
@@ -230,6 +245,9 @@ mod tests {
         assert_eq!(system.probe(Probe::Namespaces, &echo), Outcome::Works);
         let missing = Setting { rootlesskit: Some("/nonexistent".into()), ..Setting::default() };
         assert!(matches!(system.probe(Probe::Namespaces, &missing), Outcome::Fails(_)));
-        assert_eq!(system.ask(Path::new("/bin/echo"), "hello"), "hello");
+        let answer = system.ask(Path::new("/bin/echo"), "hello");
+        assert_eq!(answer.as_deref().map(str::trim), Ok("hello"));
+        let none = system.ask(Path::new("/nonexistent"), "hello").unwrap_err();
+        assert!(none.contains("cannot run `/nonexistent hello`"), "{none}");
     }
 }

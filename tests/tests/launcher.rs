@@ -59,11 +59,16 @@ fn f030_f031_f040_f178_the_daemon_finds_its_private_run_and_a_network_that_forwa
 fn f049_f174_mtu_and_host_loopback_follow_the_environment() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "cat /sys/class/net/tap0/mtu; fixture get 10.0.2.2:7001 || true")?;
-    let run = |name: &str, value: &str| b.user(LAUNCH).env(name, value).ok();
-    assert_eq!(run("DOCKERD_ROOTLESS_ROOTLESSKIT_MTU", "1400")?, "1400\n");
-    assert_eq!(run("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "no")?, "65520\n");
-    let open = run("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "false")?;
-    ensure!(open.starts_with("65520\nloopback from "), "{open}");
+    for (net, mtu) in [("slirp4netns", "65520"), ("gateway", "1500")] {
+        let run = |name: &str, value: &str| {
+            b.user(LAUNCH).env("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", net).env(name, value).ok()
+        };
+        assert_eq!(run("DOCKERD_ROOTLESS_ROOTLESSKIT_MTU", "1400")?, "1400\n");
+        let closed = run("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "no")?;
+        assert_eq!(closed, format!("{mtu}\n"));
+        let open = run("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "false")?;
+        ensure!(open.starts_with(&format!("{mtu}\nloopback from ")), "{net}: {open}");
+    }
     b.assert_clean(&[])
 }
 
@@ -72,6 +77,15 @@ fn f036_f052_the_network_driver_is_chosen_by_what_is_installed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "rootlessctl info | grep 'Network Driver'")?;
     let run = || b.user(LAUNCH).ok();
+    ensure!(run()?.contains("gateway"));
+    // A kernel without what the gateway needs, played by a rootlesskit that says so.
+    let kit = b.root("command -v rootlesskit").ok()?;
+    let kit = kit.trim();
+    b.root(&format!("mv {kit} {kit}.real")).ok()?;
+    b.script(
+        kit,
+        &format!("#!/bin/sh\ncase \" $* \" in *\" --net=gateway \"*) echo no tproxy >&2; exit 1 ;; esac\nexec {kit}.real \"$@\"\n"),
+    )?;
     ensure!(run()?.contains("slirp4netns"));
     b.root("mv /usr/bin/slirp4netns /root").ok()?;
     ensure!(run()?.contains("pasta"));

@@ -5,15 +5,18 @@
 //! synchronous client for programs that have no runtime.
 //!
 //! Clients written in Go (dockerd, nerdctl, k3s) decode with `encoding/json`, and their requests are encoded by it, so
-//! [`types`] reads and writes JSON the way that package does.
+//! [`types`] reads and writes JSON the way that package does. The types in [`stats`] belong to a path that no such client
+//! knows, and are plain serde.
 
 pub mod client;
 mod decode;
 pub mod server;
 pub mod spec;
+pub mod stats;
 pub mod types;
 
 pub use spec::{Proto, SpecError, ValidSpec};
+pub use stats::Stats;
 pub use types::{
     ErrorMessage, Info, NetworkDriverInfo, PortDriverInfo, PortId, PortSpec, PortStatus,
 };

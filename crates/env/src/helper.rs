@@ -205,6 +205,12 @@ impl Drop for Helper {
 }
 
 impl Output {
+    /// All of both streams, to look something up in it.
+    #[must_use]
+    pub fn all(&self) -> String {
+        [&self.stdout, &self.stderr].map(|stream| String::from_utf8_lossy(stream)).join("\n")
+    }
+
     /// Both streams as one trimmed text, for messages; of a stream that goes on and on, only the beginning.
     #[must_use]
     pub fn text(&self) -> String {
@@ -336,7 +342,9 @@ mod tests {
     fn messages_quote_the_beginning() {
         let _lock = testing::lock();
         let output = sh("yes ä | head -c 100000; echo end >&2", &Env::current(), LONG).finish();
-        let text = output.unwrap().text();
+        let output = output.unwrap();
+        assert!(output.all().ends_with("\nend\n") && output.all().len() > 100_000);
+        let text = output.text();
         assert_eq!(text.chars().count(), MAX_QUOTED + "…\nend".chars().count());
         assert!(text.ends_with("…\nend"), "{text}");
         assert_eq!((excerpt("abc", 3), excerpt("abc", 2)), ("abc".to_owned(), "ab…".to_owned()));

@@ -9,10 +9,13 @@
 //! Users are looked up without libc ([`user`]): a static binary must not load the host's NSS modules. `/etc/passwd`
 //! comes first, then the program `getent`, which knows LDAP, SSSD and homed users, then `$USER` and `$HOME`.
 //!
+//! Which network driver of rootlesskit suits this machine is told by [`netdriver`].
+//!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
 pub mod dirs;
 pub mod helper;
+pub mod netdriver;
 pub mod path;
 pub mod rootlesskit;
 pub mod shellwords;

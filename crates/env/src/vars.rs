@@ -52,7 +52,8 @@ pub const DOCKERD_ROOTLESS_STATE_DIR: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_STATE
 pub const DOCKERD_ROOTLESS_NET: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_NET";
 /// `--mtu` of the launcher in bytes; empty means the default of the network driver.
 pub const DOCKERD_ROOTLESS_MTU: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_MTU";
-/// `--port-driver` of the launcher; empty means `implicit` with pasta and `builtin` otherwise.
+/// `--port-driver` of the launcher; empty means `gateway` with gateway, `implicit` with pasta and
+/// `builtin` otherwise.
 pub const DOCKERD_ROOTLESS_PORT_DRIVER: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
 /// `--slirp4netns-sandbox` of the launcher: `auto` (default), `true` or `false`.
 pub const DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX: &str =
@@ -73,5 +74,7 @@ pub const CONTAINERD_ROOTLESS_STATE_DIR: &str = "CONTAINERD_ROOTLESS_ROOTLESSKIT
 pub const DOCKERD: &str = "DOCKERD";
 /// Internal: `1` marks the launcher's second pass, inside the namespaces.
 pub const DOCKERD_ROOTLESS_CHILD: &str = "_DOCKERD_ROOTLESS_CHILD";
+/// Internal: the name of the network driver in force, for the launcher's second pass.
+pub const DOCKERD_ROOTLESS_NET_IN_FORCE: &str = "_DOCKERD_ROOTLESS_NET";
 /// Internal: `1` says that SELinux is on. dockerd reads it too and then refuses overlay2.
 pub const DOCKERD_ROOTLESS_SELINUX: &str = "_DOCKERD_ROOTLESS_SELINUX";

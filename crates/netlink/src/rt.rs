@@ -1,6 +1,11 @@
 //! rtnetlink(7): links, addresses, routes and rules of the current network namespace.
 
-use std::{collections::HashMap, io, net::IpAddr};
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
@@ -9,7 +14,9 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage},
+    link::{
+        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+    },
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -115,6 +122,33 @@ impl Rt {
             .during(|| format!("set mtu {mtu} on link {index}"))
     }
 
+    /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
+    /// `peer_name` in the network namespace `peer_netns`. The error is `EOPNOTSUPP` where the kernel has no veth.
+    pub fn add_veth(
+        &mut self,
+        name: &str,
+        peer_name: &str,
+        peer_netns: BorrowedFd<'_>,
+        mtu: u32,
+    ) -> Result<()> {
+        let end = |name: &str| {
+            let mut message = LinkMessage::default();
+            message
+                .attributes
+                .extend([LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu)]);
+            message
+        };
+        let mut peer = end(peer_name);
+        peer.attributes.push(LinkAttribute::NetNsFd(peer_netns.as_raw_fd()));
+        let mut message = end(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .during(|| format!("add veth {name} with peer {peer_name} and mtu {mtu}"))
+    }
+
     /// Deletes a virtual link.
     pub fn delete_link(&mut self, index: u32) -> Result<()> {
         self.change(RouteNetlinkMessage::DelLink(link(index)), 0)
@@ -159,6 +193,17 @@ impl Rt {
             .during(|| format!("{} route add local default dev lo table {table}", family.flag()))
     }
 
+    /// `ip route replace default dev INDEX table TABLE`: without a gateway, as links without neighbours want it.
+    pub fn add_default_link_route(&mut self, family: Family, index: u32, table: u32) -> Result<()> {
+        let mut message = default_route(family, table, index);
+        message.header.kind = RouteType::Unicast;
+        // The kernel takes a gateway-less IPv4 route with this scope only; IPv6 has no scopes of routes.
+        message.header.scope = RouteScope::Link;
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).during(
+            || format!("{} route add default dev link {index} table {table}", family.flag()),
+        )
+    }
+
     /// `ip rule add fwmark MARK lookup TABLE priority PRIORITY`; an existing equal rule is success (Linux ≥ 4.8).
     pub fn add_fwmark_rule(
         &mut self,
@@ -167,20 +212,28 @@ impl Rt {
         table: u32,
         priority: u32,
     ) -> Result<()> {
-        let mut message = RuleMessage::default();
-        message.header.family = family.wire();
-        message.header.action = RuleAction::ToTable;
-        message.attributes.extend([
-            RuleAttribute::Priority(priority),
-            RuleAttribute::FwMark(mark),
-            RuleAttribute::Table(table),
-        ]);
+        let mut message = lookup_rule(family, table, priority);
+        message.attributes.push(RuleAttribute::FwMark(mark));
         self.change(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
             .or_else(already_exists_is_success)
             .during(|| {
                 let flag = family.flag();
                 format!("{flag} rule add fwmark {mark} lookup {table} priority {priority}")
             })
+    }
+
+    /// `ip rule add lookup local priority PRIORITY` and `ip rule del lookup local priority 0`: rules of a priority below
+    /// this one are then asked before the addresses of the namespace itself. Done once only, a second time is `ENOENT`.
+    pub fn move_local_rule(&mut self, family: Family, priority: u32) -> Result<()> {
+        let table = u32::from(RT_TABLE_LOCAL);
+        // In this order, for without either rule nothing can be received.
+        let new = lookup_rule(family, table, priority);
+        self.change(RouteNetlinkMessage::NewRule(new), NLM_F_CREATE | NLM_F_EXCL)
+            .or_else(already_exists_is_success)
+            .during(|| format!("{} rule add lookup local priority {priority}", family.flag()))?;
+        let old = lookup_rule(family, table, 0);
+        self.change(RouteNetlinkMessage::DelRule(old), 0)
+            .during(|| format!("{} rule del lookup local priority 0", family.flag()))
     }
 
     /// All addresses of the namespace, in the order of the kernel: IPv4, then IPv6, each by link.
@@ -251,6 +304,8 @@ impl Rt {
 
 /// `RT_TABLE_MAIN`, rtnetlink(7).
 const RT_TABLE_MAIN: u8 = 254;
+/// `RT_TABLE_LOCAL`, rtnetlink(7): the addresses of the namespace, kept by the kernel.
+const RT_TABLE_LOCAL: u8 = 255;
 
 fn link(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
@@ -264,6 +319,14 @@ fn default_route(family: Family, table: u32, index: u32) -> RouteMessage {
     message.header.protocol = RouteProtocol::Boot;
     message.attributes.push(RouteAttribute::Table(table));
     message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+fn lookup_rule(family: Family, table: u32, priority: u32) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family.wire();
+    message.header.action = RuleAction::ToTable;
+    message.attributes.extend([RuleAttribute::Priority(priority), RuleAttribute::Table(table)]);
     message
 }
 

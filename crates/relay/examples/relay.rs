@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use relay::{Engine, Options};
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::thread::spawn(move || relay::factory::serve(theirs, || false));
     let engine = Engine::start(ours, Options::default())?;
     let listener = relay::listen::bind(proto.parse()?, Some(ip.parse()?), port.parse()?)?;
-    engine.add(1, listener, target.parse()?)?;
+    engine.add(1, listener, target.parse()?, Arc::default())?;
     loop {
         std::thread::park();
     }

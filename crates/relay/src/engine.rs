@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::guest::Guest;
 use crate::listen::Listener;
 use crate::reactor::Reactor;
 use crate::tcp::Moved;
+use crate::traffic::Traffic;
 
 /// Stack of a thread, in bytes; its buffers are on the heap.
 const STACK: usize = 256 << 10;
@@ -53,6 +55,11 @@ pub struct Options {
     /// The most threads that move bytes: one serves every port, the others take over bulk streams as soon as
     /// there are several. Never more than processors.
     pub threads: usize,
+    /// Networks whose addresses mean something else in the namespace: clients with such an address are not kept.
+    pub occupied: Vec<(IpAddr, u8)>,
+    /// Whether backends see the address of UDP clients, too, with the mark of `transparent`. Only where the answers find
+    /// their way back without connection tracking.
+    pub transparent_udp: bool,
     /// The most UDP flows of one port; beyond that the longest silent one is dropped.
     pub flows_per_port: usize,
 }
@@ -66,6 +73,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(30),
             transparent_timeout: Duration::from_secs(1),
             threads: 4,
+            occupied: Vec::new(),
+            transparent_udp: false,
             flows_per_port: 4096,
         }
     }
@@ -77,6 +86,7 @@ pub(crate) enum Command {
         id: u64,
         listener: Listener,
         target: SocketAddr,
+        traffic: Arc<Traffic>,
         done: SyncSender<io::Result<()>>,
     },
     Remove {
@@ -145,6 +155,18 @@ impl Engine {
     /// # Errors
     /// When the thread or its epoll and eventfd descriptors cannot be made.
     pub fn start(factory: OwnedFd, opts: Options) -> io::Result<Self> {
+        Self::start_with(factory, opts, None)
+    }
+
+    /// As [`Engine::start`], with a guest in the thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::start`].
+    pub fn start_with(
+        factory: OwnedFd,
+        opts: Options,
+        guest: Option<Box<dyn Guest>>,
+    ) -> io::Result<Self> {
         let mailbox = Mailbox::new()?;
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut engine = Self { mailbox, threads: Vec::new() };
@@ -153,13 +175,13 @@ impl Engine {
             let helper = Mailbox::new()?;
             engine.spawn(
                 "bulk",
-                Reactor::new(Arc::clone(&helper), None, opts.clone(), Vec::new())?,
+                Reactor::new(Arc::clone(&helper), None, opts.clone(), Vec::new(), None)?,
                 &helper,
             )?;
             helpers.push(helper);
         }
         let mailbox = Arc::clone(&engine.mailbox);
-        let reactor = Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers)?;
+        let reactor = Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers, guest)?;
         engine.spawn("ports", reactor, &mailbox)?;
         Ok(engine)
     }
@@ -172,14 +194,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Serves `listener`: what arrives there goes to `target` inside the namespace. Returns once the
-    /// port answers. A port of this `id` that exists already is replaced.
+    /// Serves `listener`: what arrives there goes to `target` inside the namespace and is counted in `traffic`. Returns
+    /// once the port answers. A port of this `id` that exists already is replaced; `u64::MAX` is not free.
     ///
     /// # Errors
     /// When the listener cannot be watched, or the thread is gone.
-    pub fn add(&self, id: u64, listener: Listener, target: SocketAddr) -> io::Result<()> {
+    pub fn add(
+        &self,
+        id: u64,
+        listener: Listener,
+        target: SocketAddr,
+        traffic: Arc<Traffic>,
+    ) -> io::Result<()> {
         let (done, result) = sync_channel(1);
-        self.mailbox.post(Command::Add { id, listener, target, done })?;
+        self.mailbox.post(Command::Add { id, listener, target, traffic, done })?;
         result.recv().map_err(|_| ended())?
     }
 

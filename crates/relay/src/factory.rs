@@ -66,13 +66,16 @@ impl Kind {
 
 /// `TCP_NODELAY` and keep-alive, as upstream has them on both legs. Accepted sockets inherit them from
 /// their listener on Linux.
-pub(crate) fn tune_tcp(sock: &Socket) -> io::Result<()> {
+///
+/// # Errors
+/// `sock` is no TCP socket.
+pub fn tune_tcp(sock: &Socket) -> io::Result<()> {
     sock.set_tcp_nodelay(true)?;
     sock.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
 /// Larger receive queues and coalesced reception; both only save work, so a refusal does not matter.
-pub(crate) fn tune_udp(sock: &Socket) {
+pub fn tune_udp(sock: &Socket) {
     let _ = sock.set_recv_buffer_size(4 << 20);
     let _ = nix::sys::socket::setsockopt(sock, nix::sys::socket::sockopt::UdpGroSegment, &true);
 }

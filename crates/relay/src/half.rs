@@ -87,6 +87,8 @@ pub(crate) struct Half {
     piped: usize,
     /// Bytes spliced so far.
     spliced: u64,
+    /// Bytes read since [`Half::take_moved`].
+    moved: u64,
 }
 
 enum Read1 {
@@ -111,12 +113,18 @@ impl Half {
             pipe: None,
             piped: 0,
             spliced: 0,
+            moved: 0,
         }
     }
 
     /// Bytes that have moved by splice(2).
     pub(crate) fn spliced(&self) -> u64 {
         self.spliced
+    }
+
+    /// Bytes read from the source since the last call.
+    pub(crate) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
     }
 
     pub(crate) fn has_pipe(&self) -> bool {
@@ -167,6 +175,7 @@ impl Half {
                 Ok(Read1::Moved(0)) => self.ended = true,
                 Ok(Read1::Moved(n)) => {
                     moved += n;
+                    self.moved += n as u64;
                     if self.pipe.is_some() {
                         self.piped = n;
                         self.spliced += n as u64;

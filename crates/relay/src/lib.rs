@@ -32,16 +32,22 @@
 //! Every resource has a bound: descriptors (a reserve stays free for the rest of the process), bytes
 //! kept for a slow reader, datagrams and connections that wait for a socket, flows, time to connect.
 
+pub mod datagrams;
 mod engine;
 pub mod factory;
+pub mod guest;
 mod half;
 pub mod listen;
 mod pipe;
 mod pool;
 mod reactor;
-mod slab;
+pub mod slab;
+mod source;
 mod tcp;
+mod traffic;
 mod udp;
 
 pub use engine::{Engine, Options, Transparent};
+pub use guest::{Guest, Loop};
 pub use listen::{Listener, Proto};
+pub use traffic::{Counted, Traffic};

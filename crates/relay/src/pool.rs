@@ -28,6 +28,7 @@ const WAITING: usize = 8192;
 pub(crate) enum Waiter {
     Conn(Key),
     Flow(Key),
+    Guest(Key),
 }
 
 pub(crate) enum Taken {

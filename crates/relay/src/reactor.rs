@@ -14,13 +14,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::SigSet;
+use socket2::Socket;
 use tracing::error;
 
 use crate::engine::{Command, Mailbox, Options};
+use crate::guest::{Guest, Loop, Tag, tag};
 use crate::listen::Listener;
 use crate::pool::{Pool, Waiter};
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
+use crate::traffic::Traffic;
 use crate::udp::Udp;
 
 /// Events taken from epoll at a time.
@@ -105,8 +108,9 @@ impl Timers {
     }
 
     /// How long epoll may sleep: rounded up, so that a timer is due when it wakes.
-    fn sleep(&self) -> EpollTimeout {
-        let Some(Reverse((when, _))) = self.0.peek() else { return EpollTimeout::NONE };
+    fn sleep(&self, guest: Option<Instant>) -> EpollTimeout {
+        let own = self.0.peek().map(|Reverse((when, _))| *when);
+        let Some(when) = own.into_iter().chain(guest).min() else { return EpollTimeout::NONE };
         let left = when.saturating_duration_since(Instant::now());
         EpollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(EpollTimeout::MAX)
     }
@@ -135,6 +139,9 @@ pub(crate) struct Reactor {
     ports: HashMap<u64, Port>,
     /// Threads that take over bulk streams.
     helpers: Vec<Arc<Mailbox>>,
+    guest: Option<Box<dyn Guest>>,
+    /// The port of the guest's connections.
+    outbound: Option<Key>,
     /// How many streams turned out to be bulk so far.
     bulk_streams: usize,
     /// A refill or trim timer is running.
@@ -148,8 +155,6 @@ enum Port {
     Udp(Key),
 }
 
-const NO_KEY: Key = Key { index: 0, generation: 0 };
-
 impl Reactor {
     /// Without a factory it moves bytes of connections that others have made.
     pub(crate) fn new(
@@ -157,10 +162,12 @@ impl Reactor {
         factory: Option<OwnedFd>,
         opts: Options,
         helpers: Vec<Arc<Mailbox>>,
+        guest: Option<Box<dyn Guest>>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let pool = Pool::new(factory, opts.nofile)?;
-        let readable = |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source.token(NO_KEY));
+        let readable =
+            |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source.token(Key::NONE));
         epoll.add(&mailbox.wake, readable(Source::Mailbox))?;
         if let Some(fd) = pool.fd() {
             epoll.add(fd, readable(Source::Factory))?;
@@ -174,6 +181,8 @@ impl Reactor {
             udp: Udp::new(),
             ports: HashMap::new(),
             helpers,
+            guest,
+            outbound: None,
             bulk_streams: 0,
             refilling: false,
             trimming: false,
@@ -186,10 +195,13 @@ impl Reactor {
         if let Err(e) = SigSet::all().thread_block() {
             error!("the port forwarding thread cannot block signals: {e}");
         }
+        self.ctx.room = self.room();
+        if let Err(e) = self.with_guest(Ok(()), |guest, host| guest.start(host)) {
+            return error!("the thread cannot start: {e}");
+        }
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let sleep =
-                if self.tcp.has_ready() { EpollTimeout::ZERO } else { self.ctx.timers.sleep() };
+            let sleep = if self.tcp.has_ready() { EpollTimeout::ZERO } else { self.sleep() };
             let n = match self.ctx.epoll.wait(&mut events, sleep) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
@@ -201,6 +213,10 @@ impl Reactor {
             self.tcp.begin_round(n);
             let mut commands = false;
             for event in &events[..n] {
+                if let Some(tag) = tag(event.data()) {
+                    self.guest_event(tag, event.events());
+                    continue;
+                }
                 match Source::from_token(event.data()) {
                     // After everything else: a removal must not meet events of this batch.
                     Some((Source::Mailbox, _)) => commands = true,
@@ -212,12 +228,40 @@ impl Reactor {
             while let Some(timer) = self.ctx.timers.pop_due(self.ctx.now) {
                 self.fire(timer);
             }
+            self.with_guest((), |guest, host| guest.turn(host));
             if commands && !self.obey() {
                 return;
             }
             self.hand_over();
             self.keep_stocked();
         }
+    }
+
+    /// How long epoll may sleep.
+    fn sleep(&self) -> EpollTimeout {
+        let guest = self.guest.as_ref().and_then(|guest| guest.wake_at());
+        self.ctx.timers.sleep(guest)
+    }
+
+    /// Lets the guest do something; `otherwise` if there is none.
+    fn with_guest<T>(
+        &mut self,
+        otherwise: T,
+        act: impl FnOnce(&mut dyn Guest, &mut Loop<'_>) -> T,
+    ) -> T {
+        let Some(mut guest) = self.guest.take() else { return otherwise };
+        let mut host = Loop { ctx: &mut self.ctx, tcp: &mut self.tcp, port: &mut self.outbound };
+        let result = act(guest.as_mut(), &mut host);
+        self.guest = Some(guest);
+        result
+    }
+
+    fn guest_event(&mut self, tag: Tag, flags: EpollFlags) {
+        self.with_guest((), |guest, host| guest.event(host, tag, flags));
+    }
+
+    fn guest_socket(&mut self, key: Key, socket: Option<Socket>) {
+        self.with_guest((), |guest, host| guest.socket(host, key, socket));
     }
 
     /// Deals bulk streams out to all threads in turn. One thread alone wakes every receiver on another
@@ -280,6 +324,7 @@ impl Reactor {
                 match waiter {
                     Waiter::Conn(key) => self.tcp.close(key, true),
                     Waiter::Flow(key) => self.udp.close(key),
+                    Waiter::Guest(key) => self.guest_socket(key, None),
                 }
             }
         }
@@ -291,6 +336,7 @@ impl Reactor {
                 Waiter::Flow(key) if self.udp.wants_socket(key) => {
                     self.udp.connect_with(&mut self.ctx, key, sock);
                 }
+                Waiter::Guest(key) => self.guest_socket(key, Some(sock)),
                 Waiter::Conn(_) | Waiter::Flow(_) => self.ctx.pool.give_back(kind, sock),
             }
         }
@@ -314,7 +360,8 @@ impl Reactor {
         let limit = usize::try_from(self.ctx.opts.nofile).unwrap_or(usize::MAX);
         // The process itself has about 30 open.
         let reserve = (limit / 4).clamp(48, 256).min(limit / 2);
-        let own = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len();
+        let guest = self.guest.as_ref().map_or(0, |guest| guest.descriptors());
+        let own = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len() + guest;
         self.mailbox.descriptors.store(own, Ordering::Relaxed);
         let theirs = self.helpers.iter().map(|h| h.descriptors.load(Ordering::Relaxed));
         let used = own + theirs.sum::<usize>();
@@ -325,9 +372,9 @@ impl Reactor {
     fn obey(&mut self) -> bool {
         for command in self.mailbox.take() {
             match command {
-                Command::Add { id, listener, target, done } => {
+                Command::Add { id, listener, target, traffic, done } => {
                     // The caller may have given up waiting; the port is there all the same.
-                    let _ = done.send(self.add(id, listener, target));
+                    let _ = done.send(self.add(id, listener, target, traffic));
                 }
                 Command::Remove { id, done } => {
                     let _ = done.send(self.remove(id));
@@ -343,11 +390,18 @@ impl Reactor {
         true
     }
 
-    fn add(&mut self, id: u64, listener: Listener, target: SocketAddr) -> io::Result<()> {
+    fn add(
+        &mut self,
+        id: u64,
+        listener: Listener,
+        target: SocketAddr,
+        traffic: Arc<Traffic>,
+    ) -> io::Result<()> {
         self.remove(id);
+        let ctx = &mut self.ctx;
         let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(&mut self.ctx, id, fd, target)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.add(&mut self.ctx, fd, target)?),
+            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(ctx, id, fd, target, traffic)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.add(ctx, fd, target, traffic)?),
         };
         self.ports.insert(id, port);
         Ok(())
@@ -391,7 +445,7 @@ impl Reactor {
     }
 
     fn replace_factory(&mut self, factory: OwnedFd) -> io::Result<()> {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Factory.token(NO_KEY));
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Factory.token(Key::NONE));
         self.ctx.epoll.add(&factory, event)?;
         // Closing the old one takes it out of epoll.
         self.ctx.pool.replace(factory)
@@ -405,7 +459,7 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         for source in Source::ALL {
-            for key in [NO_KEY, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
+            for key in [Key::NONE, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
                 assert_eq!(Source::from_token(source.token(key)), Some((source, key)));
             }
         }
@@ -418,7 +472,7 @@ mod tests {
         let mut timers = Timers::default();
         timers.at(now + Duration::from_secs(9), Timer::Trim);
         timers.at(now, Timer::Rearm);
-        assert_eq!(timers.sleep(), EpollTimeout::ZERO);
+        assert_eq!(timers.sleep(None), EpollTimeout::ZERO);
         assert_eq!((timers.pop_due(now), timers.pop_due(now)), (Some(Timer::Rearm), None));
     }
 }

@@ -6,23 +6,38 @@ const GENERATIONS: u32 = 1 << 24;
 
 /// Names one entry of a [`Slab`] for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
+pub struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
+/// A table.
 #[derive(Debug)]
-pub(crate) struct Slab<T> {
+pub struct Slab<T> {
     entries: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
 
+impl Key {
+    /// A key for what is in no table.
+    pub const NONE: Self = Self { index: 0, generation: 0 };
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Slab<T> {
-    pub(crate) fn new() -> Self {
+    /// A table without entries.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { entries: Vec::new(), free: Vec::new() }
     }
 
-    pub(crate) fn insert(&mut self, value: T) -> Key {
+    /// Adds an entry.
+    pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop()
             && let Some(entry) = self.entries.get_mut(index as usize)
         {
@@ -35,17 +50,21 @@ impl<T> Slab<T> {
         Key { index, generation: 0 }
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+    /// The entry, unless it is gone.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&T> {
         let (generation, value) = self.entries.get(key.index as usize)?;
         if *generation == key.generation { value.as_ref() } else { None }
     }
 
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    /// The entry, unless it is gone.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let (generation, value) = self.entries.get_mut(key.index as usize)?;
         if *generation == key.generation { value.as_mut() } else { None }
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+    /// Takes the entry out; its key finds nothing any more.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
         let (generation, value) = self.entries.get_mut(key.index as usize)?;
         if *generation != key.generation {
             return None;
@@ -56,11 +75,20 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The keys of all entries.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.entries.iter().zip(0u32..).filter_map(|((generation, value), index)| {
             value.is_some().then_some(Key { index, generation: *generation })
         })

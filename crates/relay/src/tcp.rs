@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -33,6 +34,7 @@ use crate::factory::{Kind, tune_tcp};
 use crate::half::{Half, Outcome, Tools};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
+use crate::traffic::{Counted, Traffic};
 
 pub(crate) use moved::Moved;
 
@@ -50,6 +52,7 @@ struct Port {
     /// Absent in threads that only move bytes.
     listener: Option<Socket>,
     target: SocketAddr,
+    traffic: Arc<Traffic>,
     conns: Vec<Key>,
     /// How many to accept per wake; grows while wakes follow one another.
     budget: u32,
@@ -99,6 +102,7 @@ struct Conn {
     /// Was in `Tcp::bulk`.
     bulk: bool,
     reset: Option<Side>,
+    counted: Counted,
     /// Client to backend, and back.
     up: Half,
     down: Half,
@@ -164,13 +168,14 @@ impl Tcp {
         id: u64,
         listener: OwnedFd,
         target: SocketAddr,
+        traffic: Arc<Traffic>,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
         listener.set_nonblocking(true)?;
         // Inherited by every accepted socket.
         tune_tcp(&listener)?;
         ctx.pool.prepare(kind_for(target));
-        let key = self.ports.insert(Port::new(id, None, target));
+        let key = self.ports.insert(Port::new(id, target, traffic));
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
             port.listener = Some(listener);
@@ -251,6 +256,8 @@ impl Tcp {
         settle(up, Side::Client, &mut conn.reset, backend, &mut conn.down, &mut self.tools);
         let down = conn.down.pump(backend, &conn.client, &mut self.tools);
         settle(down, Side::Backend, &mut conn.reset, &conn.client, &mut conn.up, &mut self.tools);
+        conn.counted.up(conn.up.take_moved());
+        conn.counted.down(conn.down.take_moved());
         if conn.up.is_done() && conn.down.is_done() {
             return self.finish(ctx, key);
         }
@@ -318,8 +325,9 @@ impl Tcp {
 }
 
 impl Port {
-    fn new(id: u64, listener: Option<Socket>, target: SocketAddr) -> Self {
-        Self { id, listener, target, conns: Vec::new(), budget: 1, last_wake: 0, resting: false }
+    fn new(id: u64, target: SocketAddr, traffic: Arc<Traffic>) -> Self {
+        let conns = Vec::new();
+        Self { id, listener: None, target, traffic, conns, budget: 1, last_wake: 0, resting: false }
     }
 }
 

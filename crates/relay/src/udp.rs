@@ -13,12 +13,11 @@
 //! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
 //! first few datagrams of a flow whose socket is still on its way.
 
-mod send;
-
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
@@ -28,11 +27,14 @@ use socket2::{Domain, Socket};
 use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
+use crate::datagrams::{pieces, send_all};
+use crate::engine::Transparent;
 use crate::factory::{Kind, tune_udp};
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
-use send::{pieces, send_all};
+use crate::source::keep_source;
+use crate::traffic::{Counted, Traffic};
 
 /// Bytes and datagrams kept for a flow that has no socket yet.
 const EARLY_BYTES: usize = 128 << 10;
@@ -49,6 +51,7 @@ struct Ends {
 struct Port {
     listener: Socket,
     target: SocketAddr,
+    traffic: Arc<Traffic>,
     flows: HashMap<Ends, Key>,
     /// Ends of the list of flows by last use.
     oldest: Option<Key>,
@@ -65,6 +68,7 @@ struct Flow {
     /// What came before there was a backend.
     early: Vec<Vec<u8>>,
     used: Instant,
+    counted: Counted,
     older: Option<Key>,
     newer: Option<Key>,
     segmented: bool,
@@ -94,6 +98,7 @@ impl Udp {
         ctx: &mut Ctx,
         listener: OwnedFd,
         target: SocketAddr,
+        traffic: Arc<Traffic>,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
         listener.set_nonblocking(true)?;
@@ -111,6 +116,7 @@ impl Udp {
         let key = self.ports.insert(Port {
             listener,
             target,
+            traffic,
             flows: HashMap::new(),
             oldest: None,
             newest: None,
@@ -172,7 +178,8 @@ impl Udp {
         let Some(flow) = self.flows.get_mut(key) else { return };
         match &flow.backend {
             Some(backend) => {
-                send_all(backend.as_fd(), datagrams, Route::default(), &mut flow.segmented);
+                let route = Route::default();
+                flow.counted.up(send_all(backend.as_fd(), datagrams, route, &mut flow.segmented));
             }
             None => {
                 for piece in datagrams.flat_map(pieces) {
@@ -196,7 +203,8 @@ impl Udp {
             return;
         }
         let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
-        send_all(port.listener.as_fd(), receiver.iter(), route, &mut port.segmented);
+        let listener = port.listener.as_fd();
+        flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
         self.touch(ctx, key);
     }
 
@@ -214,12 +222,15 @@ impl Udp {
             ctx.room += 1;
         }
         ctx.room -= 1;
+        let port = self.ports.get(port_key)?;
+        let counted = Counted::open(Arc::clone(&port.traffic));
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
             backend: None,
             early: Vec::new(),
             used: ctx.now,
+            counted,
             older: None,
             newer: None,
             segmented: true,
@@ -252,6 +263,13 @@ impl Udp {
     pub(crate) fn connect_with(&mut self, ctx: &mut Ctx, key: Key, sock: Socket) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(port) = self.ports.get(flow.port) else { return };
+        if ctx.opts.transparent_udp
+            && let Transparent::Mark(mark) = ctx.opts.transparent
+            && let Some(source) = ctx.opts.kept_source(flow.ends.client, port.target)
+            && let Err(e) = keep_source(&sock, source, mark)
+        {
+            debug!("cannot keep the source address {source} (udp): {e}");
+        }
         // Connecting a datagram socket only looks up a route.
         let connected = sock.connect(&port.target.into());
         let ready =
@@ -261,7 +279,9 @@ impl Udp {
             return self.close(key);
         }
         for datagram in std::mem::take(&mut flow.early) {
-            let _ = send_each(sock.as_fd(), &[IoSlice::new(&datagram)], Route::default());
+            if send_each(sock.as_fd(), &[IoSlice::new(&datagram)], Route::default()).is_ok() {
+                flow.counted.up(datagram.len() as u64);
+            }
         }
         flow.backend = Some(sock);
     }
@@ -287,7 +307,7 @@ impl Udp {
                 self.close(oldest);
             }
         }
-        self.expiring = self.flows.len() > 0;
+        self.expiring = !self.flows.is_empty();
         if self.expiring {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }

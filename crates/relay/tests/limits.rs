@@ -7,6 +7,7 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, udp_echo};
@@ -115,7 +116,7 @@ fn ten_thousand_alone() {
     for id in 0..10_000u16 {
         let (proto, target) = if id % 10 == 9 { (Proto::Udp, udp) } else { (Proto::Tcp, tcp) };
         let listener = relay::listen::bind(proto, Some(ip), 10_000 + id).unwrap();
-        rig.engine.add(id.into(), listener, target).unwrap();
+        rig.engine.add(id.into(), listener, target, Arc::default()).unwrap();
     }
     let added = start.elapsed();
     for port in (10_000..20_000).step_by(1000) {
@@ -182,7 +183,7 @@ fn dead_factory_alone() {
     let engine = Engine::start(ours, Options::default()).unwrap();
     let listener = relay::listen::bind(Proto::Tcp4, Some([127, 0, 0, 1].into()), 0).unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
-    engine.add(1, listener, backend(echo)).unwrap();
+    engine.add(1, listener, backend(echo), Arc::default()).unwrap();
     // Waits for a factory that is slow, and is let go when it dies.
     let mut client = connect(addr);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

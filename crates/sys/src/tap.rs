@@ -1,11 +1,13 @@
-//! TAP devices (`/dev/net/tun`, Documentation/networking/tuntap.rst in the kernel tree).
+//! TAP and TUN devices (`/dev/net/tun`, Documentation/networking/tuntap.rst in the kernel tree).
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// From linux/if_tun.h; libc has it as a C int, `TUNSETIFF` wants a short.
+/// From linux/if_tun.h; libc has them as C ints, `TUNSETIFF` wants a short.
+const IFF_TUN: libc::c_short = 0x0001;
 const IFF_TAP: libc::c_short = 0x0002;
 const IFF_NO_PI: libc::c_short = 0x1000;
 /// Private to this file: the macros of nix take no doc comments, and their functions are `pub`.
@@ -29,6 +31,30 @@ mod ioctl {
 /// `ENOENT` or `EACCES` on the device node (module `tun`, its mode), `EPERM` without `CAP_NET_ADMIN`,
 /// `EBUSY` when the name is another kind of interface or in use, `EINVAL` for a name over 15 bytes.
 pub fn create(device: &Path, name: &str) -> io::Result<OwnedFd> {
+    let file = attach(device, name, IFF_TAP, 0)?;
+    // SAFETY: TUNSETPERSIST takes an integer.
+    unsafe { ioctl::tun_set_persist(file.as_raw_fd(), 1) }?;
+    Ok(file)
+}
+
+/// Creates a TUN interface in the network namespace of the calling thread that goes with the last copy of the
+/// descriptor. Each read gives one IP packet that left by the interface, each write makes one arrive on it, without a
+/// header in front. The descriptor is non-blocking and keeps the namespace alive.
+///
+/// # Errors
+/// `ENOENT`, `ENODEV` or `EACCES` on the device node (module `tun`, its mode), `EPERM` without `CAP_NET_ADMIN`,
+/// `EBUSY` when the name is another kind of interface or in use, `EINVAL` for a name over 15 bytes.
+pub fn open_tun(device: &Path, name: &str) -> io::Result<OwnedFd> {
+    attach(device, name, IFF_TUN, libc::O_NONBLOCK)
+}
+
+/// Opens the device node and makes the descriptor the queue of an interface without packet information header.
+fn attach(
+    device: &Path,
+    name: &str,
+    kind: libc::c_short,
+    open_flags: libc::c_int,
+) -> io::Result<OwnedFd> {
     let bytes = name.as_bytes();
     // SAFETY: ifreq is plain data for which all zeroes is a value.
     let mut req: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -38,11 +64,10 @@ pub fn create(device: &Path, name: &str) -> io::Result<OwnedFd> {
     for (to, from) in req.ifr_name.iter_mut().zip(bytes) {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    req.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI;
-    let file = OpenOptions::new().read(true).write(true).open(device)?;
+    req.ifr_ifru.ifru_flags = kind | IFF_NO_PI;
+    // Close-on-exec is what std opens every file with.
+    let file = OpenOptions::new().read(true).write(true).custom_flags(open_flags).open(device)?;
     // SAFETY: the pointer is to a live ifreq, which TUNSETIFF reads and writes.
     unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const req) }?;
-    // SAFETY: TUNSETPERSIST takes an integer.
-    unsafe { ioctl::tun_set_persist(file.as_raw_fd(), 1) }?;
     Ok(file.into())
 }

@@ -110,6 +110,45 @@ fn f173_f178_forwarding_goes_to_the_detached_namespace() {
 }
 
 #[test]
+fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
+    let mut place = place();
+    fs::write(place.at("home/resolv.conf"), "search x\nnameserver 10.0.2.3\n").unwrap();
+    let detach = |server: &str| {
+        format!(
+            "echo nameserver {server} > /etc/resolv.conf; f=$ROOTLESSKIT_STATE_DIR/netns; touch $f; \
+             unshare -n mount --bind /proc/self/ns/net $f"
+        )
+    };
+    let reachable = detach("192.0.2.1");
+    let detach = &detach("127.0.0.1");
+    inside(&place, DETACHED, detach, &["--debug"]).exits(0);
+    assert_eq!(place.argv(), ["--debug"], "another network");
+    place.set("_DOCKERD_ROOTLESS_NET", "gateway");
+    inside(&place, DETACHED, detach, &["--debug"]).exits(0);
+    assert_eq!(place.argv(), ["--dns=10.0.2.3", "--dns=127.0.0.1", "--debug"]);
+    inside(&place, DETACHED, &reachable, &["--debug"]).exits(0);
+    assert_eq!(place.argv(), ["--debug"], "dockerd's own ways do");
+    inside(&place, DETACHED, detach, &["--dns", "192.0.2.1"]).exits(0);
+    assert_eq!(place.argv(), ["--dns", "192.0.2.1"], "the user's choice");
+    fs::create_dir_all(place.at("home/.config/docker")).unwrap();
+    fs::write(place.at("home/.config/docker/daemon.json"), "{\"dns\": [\"192.0.2.1\"]}").unwrap();
+    inside(&place, DETACHED, detach, &[]).exits(0);
+    assert_eq!(place.argv(), [""; 0], "the configuration's choice");
+    fs::remove_file(place.at("home/.config/docker/daemon.json")).unwrap();
+    fs::remove_file(place.at("home/resolv.conf")).unwrap();
+    inside(&place, DETACHED, detach, &["x"])
+        .exits(0)
+        .says("WARN: containers may not resolve names");
+    assert_eq!(place.argv(), ["x"]);
+    fs::write(place.at("home/resolv.conf"), "nameserver 10.0.2.3\n").unwrap();
+    // Attached, /etc/resolv.conf is what rootlesskit wrote.
+    let attached =
+        "rm -f $ROOTLESSKIT_STATE_DIR/netns; echo nameserver 127.0.0.1 > /etc/resolv.conf";
+    inside(&place, ATTACHED, attached, &["x"]).exits(0);
+    assert_eq!(place.argv(), ["x"]);
+}
+
+#[test]
 fn f173_a_netns_file_that_is_none_is_named() {
     let place = place();
     inside(&place, ATTACHED, "echo x > $ROOTLESSKIT_STATE_DIR/netns", &[])

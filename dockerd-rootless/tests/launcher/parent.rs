@@ -92,6 +92,93 @@ fn f036_the_driver_follows_what_is_installed() {
     place.launch(&[]).exits(1).says("ERROR: no network driver found").says("package passt");
 }
 
+const TRIAL: &str = "--net=gateway --disable-host-loopback --copy-up=/etc --copy-up=/run true\n";
+
+#[test]
+fn f036_the_gateway_comes_first_where_it_works() {
+    let mut place = Place::new();
+    place.with_gateway();
+    place.set("NOTIFY_SOCKET", "/run/notify");
+    let done = place.launch(&["--debug"]);
+    done.exits(0).says("net=gateway mtu=1500 port-driver=gateway");
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+    assert_eq!(place.recorded("trials"), TRIAL);
+    let state_dir = format!("--state-dir={}/dockerd-rootless", place.text("run"));
+    assert_eq!(
+        place.argv(),
+        [
+            &state_dir,
+            "--net=gateway",
+            "--mtu=1500",
+            "--disable-host-loopback",
+            "--port-driver=gateway",
+            "--gateway-dual-stack",
+            "--copy-up=/etc",
+            "--copy-up=/run",
+            "--propagation=rslave",
+            place.binary().to_str().unwrap(),
+            "--debug",
+        ]
+    );
+    assert_eq!(place.recorded_env("_DOCKERD_ROOTLESS_NET").as_deref(), Some("gateway"));
+}
+
+#[test]
+fn f036_a_gateway_that_does_not_work_is_told_once_and_replaced() {
+    let mut place = Place::new();
+    place.with_gateway();
+    let refusal = "[rootlesskit:child ] error: no tproxy: not supported\nhint: load nft_tproxy\n\
+                   [rootlesskit:parent] error: child exited: exit status 1\n";
+    fs::write(place.at("refusal"), refusal).unwrap();
+    let warning = "WARN: gateway network not used: no tproxy: not supported; using slirp4netns. \
+                   hint: load nft_tproxy\n";
+    let done = place.launch(&[]);
+    done.exits(0).says(warning);
+    assert_eq!(done.stderr.matches("gateway").count(), 1, "{}", done.stderr);
+    assert_eq!(place.argv()[1], "--net=slirp4netns");
+    // Even if it was exported for some reason.
+    place.set("_DOCKERD_ROOTLESS_NET", "gateway");
+    place.launch(&[]).exits(0);
+    assert_eq!(place.recorded_env("_DOCKERD_ROOTLESS_NET").as_deref(), Some("slirp4netns"));
+    place.remove_stub("slirp4netns");
+    place.launch(&[]).exits(1).says("ERROR: no network driver found").says("load nft_tproxy");
+}
+
+#[test]
+fn f036_what_is_named_is_not_tried() {
+    let mut place = Place::new();
+    place.with_gateway();
+    fs::write(place.at("refusal"), "no\n").unwrap();
+    for (name, value) in [
+        ("NET", "gateway"),
+        ("NET", "gvisor-tap-vsock"),
+        ("NET", "slirp4netns"),
+        ("PORT_DRIVER", "slirp4netns"),
+        ("PORT_DRIVER", "gateway"),
+        ("FLAGS", "--net=gateway"),
+    ] {
+        let name = format!("DOCKERD_ROOTLESS_ROOTLESSKIT_{name}");
+        place.set(&name, value);
+        let done = place.launch(&[]);
+        done.exits(0);
+        assert!(!done.stderr.contains("not used"), "{}", done.stderr);
+        place.unset(&name);
+    }
+    assert_eq!(place.recorded("trials"), "");
+}
+
+#[test]
+fn f036_a_trial_that_hangs_is_given_up() {
+    let place = Place::new();
+    place.with_gateway();
+    let script = format!("case \"$*\" in *' true') exec /bin/sleep 60;; esac\n{RECORD}");
+    place.stub("rootlesskit", &script);
+    let start = Instant::now();
+    place.launch(&[]).exits(0).says("gateway network not used: ").says("was killed");
+    assert!(start.elapsed() < Duration::from_secs(40));
+    assert_eq!(place.argv()[1], "--net=slirp4netns");
+}
+
 #[test]
 fn f036_a_helper_that_hangs_is_given_up() {
     let place = Place::new();

@@ -17,8 +17,15 @@ static FORK: Mutex<()> = Mutex::new(());
 /// `nobody` everywhere.
 const UID: u32 = 65534;
 
-/// Writes arguments and environment where the test finds them.
+/// Writes arguments and environment where the test finds them. The file `help` is what it says about itself. A trial
+/// of a network is counted, and fails with the text in the file `refusal`, if there is one.
 pub(crate) const RECORD: &str = r#"out=${0%/*}/../recorded
+if [ "$*" = --help ]; then /bin/cat "$out/../help"; exit; fi
+case "$*" in *' true')
+    echo "$*${NOTIFY_SOCKET:+ as the service}" >> "$out/trials"
+    if [ -e "$out/../refusal" ]; then /bin/cat "$out/../refusal" >&2; exit 1; fi
+    exit 0;;
+esac
 for a in "$@"; do printf '%s\0' "$a"; done > "$out/argv"
 echo $$ > "$out/pid"
 /usr/bin/env -0 > "$out/env""#;
@@ -47,6 +54,7 @@ impl Place {
             let _lock = FORK.lock().unwrap_or_else(PoisonError::into_inner);
             fs::copy(env!("CARGO_BIN_EXE_dockerd-rootless"), place.binary()).unwrap();
         }
+        fs::write(place.at("help"), "--net value  [host, none, pasta, slirp4netns]\n").unwrap();
         place.stub("rootlesskit", RECORD);
         place.stub("slirp4netns", "echo --netns-type");
         place.stub("dockerd", "echo 'Docker version 28.5.2, build x'");
@@ -88,6 +96,11 @@ impl Place {
         let path = self.at("bin").join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Gives rootlesskit the gateway network.
+    pub(crate) fn with_gateway(&self) {
+        fs::write(self.at("help"), "--net value  [host, none, gateway, slirp4netns]\n").unwrap();
     }
 
     pub(crate) fn remove_stub(&self, name: &str) {

@@ -59,11 +59,15 @@ pub(crate) fn main() -> anyhow::Result<()> {
         isolated: cli.net != "host",
         detached: detached.clone(),
         tap: network.tap.clone(),
+        gateway: network.gateway.as_deref().cloned(),
         source_address,
         socket_factory,
     };
     let net = netns::build(job)?;
-    channel.send(&Message::NetworkReady, None)?;
+    let fds: Vec<_> = net.gateway.iter().map(|fd| fd.as_fd()).collect();
+    channel.send(&Message::NetworkReady, &fds)?;
+    drop(fds);
+    drop(net.gateway);
 
     mounts::propagate(Propagation::parse(&cli.propagation)?)?;
     let copied: Vec<PathBuf> = copyup::copy_up(cli.copy_up.iter().map(Path::new))?;
@@ -77,7 +81,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
         }
     }
     let ready = Message::Ready { source_address_backend: net.source_address_backend };
-    channel.send(&ready, net.factory.as_ref().map(|fd| fd.as_fd()))?;
+    let factory: Vec<_> = net.factory.iter().map(|fd| fd.as_fd()).collect();
+    channel.send(&ready, &factory)?;
+    drop(factory);
     drop(net.factory);
     match channel.receive()?.0 {
         Message::Start => {}

@@ -4,8 +4,8 @@
 //! bind mount at `<state dir>/netns`, visible in the child's mount namespace only; dockerd and CNI plug-ins
 //! enter it by that path. When the parent wants sockets made in the namespace, the thread stays for that.
 
-use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -27,6 +27,8 @@ pub(crate) struct Job {
     /// Where to pin a detached one.
     pub(crate) detached: Option<PathBuf>,
     pub(crate) tap: Option<Tap>,
+    /// The gateway network that the interface leads to, instead of being a TAP device.
+    pub(crate) gateway: Option<gateway::Plan>,
     pub(crate) source_address: SourceAddress,
     pub(crate) socket_factory: bool,
 }
@@ -34,6 +36,8 @@ pub(crate) struct Job {
 /// What was built.
 #[derive(Debug)]
 pub(crate) struct Built {
+    /// Descriptors of the gateway network, if there is one, in the order that [`crate::net::Gateway`] expects.
+    pub(crate) gateway: Vec<OwnedFd>,
     /// The parent's end of the socket factory.
     pub(crate) factory: Option<OwnedFd>,
     /// `nft`, `iptables` or `none`.
@@ -43,20 +47,19 @@ pub(crate) struct Built {
 /// Builds the network and returns when it stands; the thread stays behind.
 pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
     let (factory, ours) = if job.socket_factory {
-        let kind = SockType::SeqPacket;
-        let (a, b) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+        let (a, b) = channel()?;
         (Some(a), Some(b))
     } else {
         (None, None)
     };
     if job.detached.is_none() && ours.is_none() {
-        return Ok(Built { factory, source_address_backend: backend_name(configure(&job)?) });
+        return Ok(configure(&job)?.built(None));
     }
     let (report, result) = mpsc::sync_channel(1);
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
-            let backend = built.as_ref().ok().copied();
+            let backend = built.as_ref().ok().map(|made| made.source_address);
             if report.send(built).is_ok()
                 && let Some(backend) = backend
                 && let Some(socket) = ours
@@ -68,8 +71,27 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
             }
         },
     )?;
-    let backend = result.recv().context("the network thread died")??;
-    Ok(Built { factory, source_address_backend: backend_name(backend) })
+    let made = result.recv().context("the network thread died")??;
+    Ok(made.built(factory))
+}
+
+/// A pair of sockets for a socket factory.
+fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// What [`configure`] has made.
+#[derive(Debug, Default)]
+struct Made {
+    source_address: Option<Backend>,
+    gateway: Vec<OwnedFd>,
+}
+
+impl Made {
+    fn built(self, factory: Option<OwnedFd>) -> Built {
+        let source_address_backend = backend_name(self.source_address);
+        Built { factory, source_address_backend, gateway: self.gateway }
+    }
 }
 
 /// The word of the API for what keeps source addresses.
@@ -103,20 +125,58 @@ fn enter(job: &Job) -> anyhow::Result<()> {
 }
 
 /// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
-fn configure(job: &Job) -> anyhow::Result<Option<Backend>> {
+fn configure(job: &Job) -> anyhow::Result<Made> {
     if !job.isolated && job.detached.is_none() {
-        return Ok(None);
+        return Ok(Made::default());
     }
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
     rt.link_up(lo)?;
+    let gateway = match &job.gateway {
+        Some(plan) => connect_gateway(plan)?,
+        None => Vec::new(),
+    };
     if let Some(tap) = &job.tap {
-        make_tap(&mut rt, tap)?;
+        if job.gateway.is_none() {
+            make_tap(tap)?;
+        }
+        set_up(&mut rt, tap)?;
     }
-    Ok(source_addresses(job.source_address))
+    Ok(Made { source_address: source_addresses(job.source_address), gateway })
 }
 
-fn make_tap(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
+/// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
+/// sockets.
+fn connect_gateway(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
+    if plan.v6.is_some() {
+        // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
+        let key = "net.ipv6.conf.default.dad_transmits";
+        if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), key, "0") {
+            tracing::debug!("{e}");
+        }
+    }
+    let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
+    let (factory, ours) = channel()?;
+    let (report, result) = mpsc::sync_channel(1);
+    let plan = plan.clone();
+    std::thread::Builder::new().name("gateway".to_owned()).stack_size(256 << 10).spawn(
+        move || {
+            let inside = gateway::namespace::build(&plan, here.as_fd(), Path::new("/proc/sys"));
+            let works = inside.is_ok();
+            if report.send(inside).is_ok()
+                && works
+                && let Err(e) = relay::factory::serve(ours, || false)
+            {
+                tracing::error!("the gateway's socket factory failed: {e}");
+            }
+        },
+    )?;
+    let inside = result.recv().context("the gateway's network thread died")??;
+    let gateway::namespace::Inside { dial, data, listener4, listener6 } = inside;
+    Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
+}
+
+fn make_tap(tap: &Tap) -> anyhow::Result<()> {
     let device = Path::new("/dev/net/tun");
     // Persistent: the interface outlives this descriptor and every helper.
     sys::tap::create(device, &tap.name).with_context(|| {
@@ -127,6 +187,11 @@ fn make_tap(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
             device.display()
         )
     })?;
+    Ok(())
+}
+
+/// Configures an interface that exists.
+fn set_up(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
     let index = rt.link_index(&tap.name)?;
     rt.set_mtu(index, tap.mtu)?;
     rt.link_up(index)?;

@@ -51,6 +51,28 @@ pub fn definition() -> Command {
                 .arg(arguments("ID").help("IDs as printed by add-ports and list-ports")),
         )
         .subcommand(command("info", "Shows what is running, and how").arg(json("Print JSON")))
+        .subcommand(
+            command("stats", "Shows what the network has carried; only --net=gateway counts")
+                .arg(json("Print a JSON object"))
+                .arg(
+                    Arg::new("openmetrics")
+                        .long("openmetrics")
+                        .action(ArgAction::SetTrue)
+                        .help("Print OpenMetrics text, for monitoring systems"),
+                )
+                .arg(
+                    Arg::new("watch")
+                        .long("watch")
+                        .value_name("INTERVAL")
+                        .num_args(0..=1)
+                        .require_equals(true)
+                        .default_missing_value(super::stats::EVERY)
+                        .help(
+                            "Look again and again, and show bytes per second; INTERVAL is in \
+                             seconds or such as 500ms or 1m30s [default: 2s]",
+                        ),
+                ),
+        )
 }
 
 fn command(name: &'static str, about: &'static str) -> Command {

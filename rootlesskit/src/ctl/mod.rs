@@ -5,6 +5,7 @@
 
 mod command;
 mod print;
+mod stats;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -68,6 +69,9 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
         return help(&definition, Some(&name), out);
     };
     let command = command.clone().bin_name(format!("{NAME} {name}"));
+    if command.get_name() == "stats" {
+        stats::complete_watch(&mut rest);
+    }
     let (matches, arguments) = read(command.clone(), rest, out)?;
     if matches.get_flag("help") {
         write!(out, "{}", command.clone().render_help())?;
@@ -78,6 +82,10 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
     match command.get_name() {
         "list-ports" => list_ports(&client()?, json, out)?,
         "add-ports" => add_ports(client, &arguments, json, out)?,
+        "stats" => {
+            let options = stats::Options::new(&matches, &arguments)?;
+            stats::run(&client()?, &options, out)?;
+        }
         "remove-ports" => remove_ports(client, &arguments, out)?,
         _ => print::info(&client()?.info()?, json, out)?,
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use api::server::{Backend, BackendError, serve};
-use api::{Info, NetworkDriverInfo, PortDriverInfo, PortStatus};
+use api::{Info, NetworkDriverInfo, PortDriverInfo, PortStatus, Stats};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -14,6 +14,7 @@ use super::*;
 #[derive(Default)]
 struct Fake {
     ports: RefCell<Vec<PortStatus>>,
+    stats: Option<Stats>,
 }
 
 impl Backend for Fake {
@@ -59,9 +60,13 @@ impl Backend for Fake {
         ports.remove(at);
         Ok(())
     }
+
+    fn stats(&self) -> Result<Stats, BackendError> {
+        self.stats.clone().ok_or_else(|| BackendError::NoStatistics("slirp4netns".into()))
+    }
 }
 
-struct Server {
+pub(super) struct Server {
     dir: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -69,6 +74,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// One whose network has these statistics.
+    pub(super) fn with(stats: Option<Stats>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join(api::SOCKET_NAME);
         let (stop, stopped) = oneshot::channel();
@@ -79,19 +89,24 @@ impl Server {
             runtime.block_on(async {
                 let listener = tokio::net::UnixListener::bind(socket).unwrap();
                 ready.send(()).unwrap();
-                serve(listener, Rc::new(Fake::default()), async { drop(stopped.await) }).await;
+                let fake = Rc::new(Fake { stats, ..Fake::default() });
+                serve(listener, fake, async { drop(stopped.await) }).await;
             });
         });
         is_ready.recv().unwrap();
         Self { dir, stop: Some(stop), thread: Some(thread) }
     }
 
-    fn run(&self, args: &[&str]) -> (Result<u8, String>, String) {
+    pub(super) fn client(&self) -> Client {
+        Client::new(self.dir.path().join(api::SOCKET_NAME))
+    }
+
+    pub(super) fn run(&self, args: &[&str]) -> (Result<u8, String>, String) {
         let dir = self.dir.path().to_str().unwrap();
         run_with(args, &[(vars::ROOTLESSKIT_STATE_DIR, dir)].into_iter().collect())
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(super) fn ok(&self, args: &[&str]) -> String {
         let (outcome, output) = self.run(args);
         assert_eq!(outcome, Ok(0), "{args:?}");
         output
@@ -217,6 +232,7 @@ fn help_and_version_need_no_server() {
         assert_eq!(run_with(&args, &none), (Ok(0), "rootlessctl version 3.2.0\n".into()));
     }
     let help = run_with(&["--help"], &none);
+    assert!(help.1.contains("stats"), "{}", help.1);
     assert!(help.1.contains("list-ports") && help.1.contains("--socket <PATH>"), "{}", help.1);
     for args in [[].as_slice(), &["-h"], &["help"], &["h"], &["--help=true", "info"]] {
         assert_eq!(run_with(args, &none), help, "{args:?}");

@@ -42,6 +42,11 @@ impl Cidr {
         self.host(100)
     }
 
+    /// The first address: gvisor-tap-vsock's gateway and name server.
+    pub(crate) fn first(self) -> Ipv4Addr {
+        self.host(1)
+    }
+
     /// The gateway, and with host loopback allowed the host.
     pub(crate) fn gateway(self) -> Ipv4Addr {
         self.host(2)

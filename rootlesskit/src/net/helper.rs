@@ -1,8 +1,9 @@
 //! A running helper program of a network driver.
 
-use std::io::{self, PipeReader, Read as _};
+use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -61,16 +62,33 @@ impl Starting {
         ready: OwnedFd,
     ) -> anyhow::Result<Self> {
         let (output, writer) = io::pipe()?;
+        cmd.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        Self::run(name, cmd, ready, output)
+    }
+
+    /// Runs this program once more, in a role that logs as we do. It is ready when this returns as far as waiting goes;
+    /// whoever configures it knows better. Call from the main thread.
+    pub(crate) fn own(name: &'static str, mut cmd: Command) -> anyhow::Result<Self> {
+        let (output, writer) = io::pipe()?;
+        cmd.stdout(writer);
+        let (ready, mut now) = io::pipe()?;
+        now.write_all(b"1")?;
+        Self::run(name, cmd, ready.into(), output)
+    }
+
+    fn run(
+        name: &'static str,
+        mut cmd: Command,
+        ready: OwnedFd,
+        output: PipeReader,
+    ) -> anyhow::Result<Self> {
         // Neither may ever block us: their other ends may outlive the helper in something that it started.
         for fd in [output.as_fd(), ready.as_fd()] {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         tracing::debug!("starting {cmd:?}");
         sys::command::with_own_signals(&mut cmd);
-        sys::command::kill_with_parent(&mut cmd)
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        sys::command::kill_with_parent(&mut cmd);
         // slirp4netns' API socket, for one, is as powerful as ours.
         let child = umask::private(|| cmd.spawn())
             .with_context(|| format!("failed to start {name} ({})", cmd.get_program().display()))?;
@@ -94,6 +112,17 @@ impl Starting {
         matches!(nix::unistd::read(&self.ready, &mut byte), Ok(1))
     }
 
+    /// Kills a helper that is of no use. Once we serve, whoever collects all processes collects it as well.
+    pub(crate) fn abandon(self) {
+        if let Err(e) = self.helper.process.kill() {
+            tracing::debug!("failed to kill {}: {e}", self.helper.name);
+        }
+        if self.helper.process.wait_ended(Duration::from_secs(5)).unwrap_or(false) {
+            // Somebody may have been faster.
+            let _ = sys::wait::one(self.helper.process.pid());
+        }
+    }
+
     /// The helper, whatever its state.
     pub(crate) fn into_helper(self) -> Helper {
         self.helper
@@ -109,7 +138,7 @@ impl AsFd for Starting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     /// A helper that is a shell script; its ready pipe is descriptor 1, as an heir of it would hold it.
     fn start(script: &str) -> Starting {

@@ -7,13 +7,16 @@
 //! TAP device of slirp4netns is made persistent, so that addresses and routes are still there.
 
 mod cidr;
+mod gateway;
 mod helper;
 mod none;
 mod pasta;
+mod resolvers;
 mod slirp4netns;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +24,10 @@ use env::Env;
 use nix::unistd::Pid;
 
 pub(crate) use cidr::Cidr;
+pub(crate) use gateway::{
+    Gateway, PROCESS as GATEWAY_PROCESS, Shared as SharedGateway, Wishes,
+    process as gateway_process,
+};
 pub(crate) use helper::{Helper, Starting};
 pub(crate) use none::{Host, None};
 pub(crate) use pasta::{CONTROL_SOCKET as PASTA_SOCKET, Pasta, READY_FIFO as PASTA_FIFO};
@@ -29,7 +36,8 @@ pub(crate) use slirp4netns::{API_SOCKET, Slirp4netns, Switch};
 use crate::handshake::NetworkPlan;
 
 /// Drivers that `--net` accepts in this build.
-pub(crate) const NAMES: [&str; 4] = ["host", "none", "pasta", "slirp4netns"];
+pub(crate) const NAMES: [&str; 6] =
+    ["host", "none", "gateway", "pasta", "slirp4netns", "gvisor-tap-vsock"];
 
 /// The namespaces that a helper is to serve.
 #[derive(Debug, Clone)]
@@ -54,6 +62,24 @@ pub(crate) trait Driver: Debug {
 
     /// What the child builds in that namespace.
     fn plan(&self) -> NetworkPlan;
+
+    /// Takes what the child has built of the plan.
+    fn built(&self, _descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// A descriptor that is readable when [`Driver::notice`] has something to do.
+    fn watched(&self) -> Option<OwnedFd> {
+        Option::None
+    }
+
+    /// Looks at what has changed on the host.
+    fn notice(&self) {}
+
+    /// What the port driver of the same name talks to, and the network that it serves.
+    fn gateway(&self) -> Option<(SharedGateway, &::gateway::Plan)> {
+        Option::None
+    }
 
     /// Starts the helper, if the driver has one.
     fn start(&self, _ns: &Namespace) -> anyhow::Result<Option<Starting>> {
@@ -83,7 +109,7 @@ pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
 }
 
-/// libslirp's fixed IPv6 addresses: the child, its gateway, its name server.
+/// libslirp's fixed IPv6 addresses, which are ours as well: the child, its gateway, its name server.
 const SLIRP6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),

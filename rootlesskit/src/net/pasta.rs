@@ -101,7 +101,8 @@ impl Driver for Pasta {
     }
 
     fn plan(&self) -> NetworkPlan {
-        NetworkPlan { tap: None, dns: vec![self.settings.cidr.dns().into()], own_view: true }
+        let dns = vec![self.settings.cidr.dns().into()];
+        NetworkPlan { tap: None, gateway: None, dns, own_view: true }
     }
 
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {

@@ -186,7 +186,7 @@ impl Driver for Slirp4netns {
             dns.push(SLIRP6[2].into());
         }
         let tap = Tap { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
-        NetworkPlan { tap: Some(tap), dns, own_view: true }
+        NetworkPlan { tap: Some(tap), gateway: None, dns, own_view: true }
     }
 
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {

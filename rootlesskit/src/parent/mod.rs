@@ -244,10 +244,10 @@ impl Parent<'_> {
         if let Some(name) = &self.config.evacuate_cgroup2 {
             self.evacuate(name)?;
         }
-        channel.send(&self.setup(), None)?;
-        match watch.message(channel, STEP)?.0 {
-            Message::NetworkReady => {}
-            other => return Err(other.unexpected("NetworkReady")),
+        channel.send(&self.setup(), &[])?;
+        match watch.message(channel, STEP)? {
+            (Message::NetworkReady, fds) => self.config.driver.built(fds)?,
+            (other, _) => return Err(other.unexpected("NetworkReady")),
         }
         let namespace = self.namespace(child);
         if let Some(starting) = self.config.driver.start(&namespace)? {
@@ -255,25 +255,32 @@ impl Parent<'_> {
         }
         let (backend, factory) = match watch.message(channel, STEP)? {
             (Message::Ready { source_address_backend }, factory) => {
-                (source_address_backend, factory)
+                (source_address_backend, factory.into_iter().next())
             }
             (other, _) => return Err(other.unexpected("Ready")),
         };
         let ports = self.port_driver(factory, backend)?;
         let backend = Rc::new(Backend::new(self.info(child), ports));
+        if let Some((handle, _)) = self.config.driver.gateway() {
+            backend.count_with(move || {
+                let mut handle = handle.borrow_mut();
+                handle.as_mut().context("the gateway network was not built")?.stats()
+            });
+        }
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
         let api = umask::private(|| UnixListener::bind(&socket))
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
-        channel.send(&Message::Start, None)?;
+        channel.send(&Message::Start, &[])?;
         Ok((namespace, api, backend))
     }
 
     fn setup(&self) -> Message {
         let (socket_factory, source_address) = match self.config.ports {
-            Ports::Unmanaged | Ports::Slirp4netns { .. } | Ports::Pesto { .. } => {
-                (false, SourceAddress::Off)
-            }
+            Ports::Unmanaged
+            | Ports::Gateway { .. }
+            | Ports::Slirp4netns { .. }
+            | Ports::Pesto { .. } => (false, SourceAddress::Off),
             Ports::Builtin { source_address, .. } => (true, source_address),
         };
         Message::Setup { network: self.config.driver.plan(), socket_factory, source_address }
@@ -291,6 +298,11 @@ impl Parent<'_> {
                 let factory = factory.context("the child sent no socket factory")?;
                 let driver = port::Builtin::start(factory, self.nofile, source_address_backend)?;
                 (Box::new(driver), publish)
+            }
+            Ports::Gateway { publish, name, dual_stack } => {
+                let (handle, plan) =
+                    self.config.driver.gateway().context("there is no gateway network")?;
+                (Box::new(port::Gateway::new(name, handle, plan, *dual_stack)), publish)
             }
             Ports::Slirp4netns { publish, child } => {
                 let socket = self.state.path().join(net::API_SOCKET);

@@ -5,7 +5,7 @@
 //! orphans are reaped too when we are pid 1, and no status is collected by the wrong one.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -88,6 +89,8 @@ async fn watch_all(
     // A second descriptor of the same signalfd: the runtime wants to own what it polls.
     let readable = sys::readable::register(signals.as_fd().try_clone_to_owned()?)
         .context("failed to watch signals")?;
+    let host = helper.driver.watched().map(sys::readable::register).transpose();
+    let host = host.context("failed to watch the host's name servers")?;
     let mut ended = HashMap::new();
     // Whoever ended during start-up sent a signal that was read there.
     reap(&mut ended)?;
@@ -117,8 +120,22 @@ async fn watch_all(
                 guard.clear_ready();
                 helper.ended(&mut ended);
             }
+            ready = readable_if_any(host.as_ref()) => {
+                ready?.clear_ready();
+                helper.driver.notice();
+            }
             () = helper.step() => {}
         }
+    }
+}
+
+/// Waits until the descriptor is readable; for ever without one.
+async fn readable_if_any(
+    fd: Option<&AsyncFd<OwnedFd>>,
+) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match fd {
+        Some(fd) => fd.readable().await,
+        None => std::future::pending().await,
     }
 }
 

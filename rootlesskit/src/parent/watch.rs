@@ -47,7 +47,7 @@ impl Watch<'_> {
         &self,
         channel: &Channel,
         limit: Duration,
-    ) -> anyhow::Result<(Message, Option<OwnedFd>)> {
+    ) -> anyhow::Result<(Message, Vec<OwnedFd>)> {
         self.readable(channel.as_fd(), None, "the child", limit)?;
         // What can be read may be the end of the stream: the child's own line on stderr says why.
         channel.receive().map_err(|e| self.child_ended().unwrap_or(e))

@@ -3,18 +3,18 @@
 //! This file is the book-keeping: which ports exist, what an error of the kernel means, and which address in
 //! the namespace a port leads to.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
 use netlink::transparent::DIAL_MARK;
-use nix::libc;
 use relay::{Engine, Options, Transparent};
 use sys::rlimit::Nofile;
 
 use super::Driver;
+use super::bind::bind;
 use super::table::Table;
 
 /// The driver, running.
@@ -62,12 +62,10 @@ impl Driver for Builtin {
 
     fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
         let valid = spec.validate()?;
-        let proto: relay::Proto = valid.proto.as_str().parse()?;
         let id = self.table.reserve(&spec)?;
-        let listener = relay::listen::bind(proto, valid.parent_ip, valid.parent_port)
-            .map_err(|e| explain_bind(&valid, &e))?;
+        let listener = bind(&valid)?;
         self.engine
-            .add(id.unsigned_abs(), listener, target(&valid))
+            .add(id.unsigned_abs(), listener, target(&valid), Arc::default())
             .with_context(|| format!("failed to publish {spec}"))?;
         Ok(self.table.insert(id, spec, ()))
     }
@@ -98,38 +96,6 @@ fn target(spec: &ValidSpec) -> SocketAddr {
     SocketAddr::new(ip, spec.child_port)
 }
 
-/// The text that Go's `net` package would give, which clients match, and what can be done.
-fn explain_bind(spec: &ValidSpec, error: &io::Error) -> anyhow::Error {
-    let port = spec.parent_port;
-    let address = match spec.parent_ip {
-        Some(ip) => SocketAddr::new(ip, port).to_string(),
-        None => format!(":{port}"),
-    };
-    let proto = spec.proto.as_str();
-    let step = if error.raw_os_error().is_some() { "bind: " } else { "" };
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    let lower: String =
-        chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect();
-    let go = format!("listen {proto} {address}: {step}{lower}");
-    if error.raw_os_error() != Some(libc::EACCES) {
-        return anyhow::anyhow!(go);
-    }
-    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-    let start = std::fs::read_to_string(path).ok().and_then(|s| s.trim().parse().ok());
-    match start {
-        Some(start) if u32::from(port) < start => anyhow::anyhow!(privileged(port, start, &go)),
-        _ => anyhow::anyhow!(go),
-    }
-}
-
-fn privileged(port: u16, start: u32, cause: &str) -> String {
-    format!(
-        "cannot expose privileged port {port}, you can add 'net.ipv4.ip_unprivileged_port_start={port}' to /etc/sysctl.conf (currently {start}), or set CAP_NET_BIND_SERVICE on rootlesskit binary, or choose a larger port number (>= {start}): {cause}"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,19 +119,5 @@ mod tests {
         ] {
             assert_eq!(target(&valid(spec)).to_string(), wanted, "{spec}");
         }
-    }
-
-    #[test]
-    fn f161_errors_are_gos_with_a_remedy() {
-        let in_use = io::Error::from_raw_os_error(libc::EADDRINUSE);
-        let text = explain_bind(&valid("0.0.0.0:8080:80/tcp4"), &in_use).to_string();
-        assert_eq!(text, "listen tcp4 0.0.0.0:8080: bind: address already in use");
-        let text = explain_bind(&valid("[::1]:53:53/udp"), &in_use).to_string();
-        assert_eq!(text, "listen udp [::1]:53: bind: address already in use");
-        let text = privileged(80, 1024, "x");
-        assert!(
-            text.contains("cannot expose privileged port 80")
-                && text.contains("ip_unprivileged_port_start=80")
-        );
     }
 }

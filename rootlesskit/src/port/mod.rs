@@ -1,7 +1,9 @@
 //! Port drivers: how ports of the host reach servers in the child's network namespace. `none` and `implicit`
 //! have nothing to manage; the others keep a table of ports for the API.
 
+mod bind;
 mod builtin;
+mod gateway;
 mod patience;
 mod pesto;
 mod slirp4netns;
@@ -12,6 +14,7 @@ use std::fmt::Debug;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
 pub(crate) use builtin::Builtin;
+pub(crate) use gateway::Gateway;
 pub(crate) use pesto::Pesto;
 pub(crate) use slirp4netns::Slirp4netns;
 

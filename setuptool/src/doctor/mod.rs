@@ -10,6 +10,7 @@
 
 mod account;
 mod conflicts;
+mod driver;
 mod finding;
 mod ids;
 mod kernel;
@@ -44,6 +45,7 @@ pub(crate) fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         conflicts::examine,
         ids::examine,
         namespaces::examine,
+        driver::examine,
         network::examine,
         storage::examine,
         limits::examine,

@@ -1,16 +1,16 @@
-//! The network stack, NAT, ports and ping.
+//! NAT, ports, ping and what else belongs to the network; [`super::driver`] has what connects it.
+
+use env::netdriver::GATEWAY;
 
 use super::{Finding, Remedy, Wish};
 use crate::distro::Package;
-use crate::facts::{Device, Facts, Net};
+use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
-use crate::symptoms;
 
 /// The first port that every user may bind on a Linux that nobody changed.
 const USUAL_PORT_START: u64 = 1024;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
-    driver(facts, findings);
     nat(facts, findings);
     if facts.tools.nsenter.is_none() {
         findings.push(
@@ -42,7 +42,9 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             "ports are published on IPv4 only; nothing else is affected",
         ));
     }
-    if let Some(target) = &facts.host.resolv_conf {
+    if let Some(target) = &facts.host.resolv_conf
+        && facts.tools.net.driver() != Some(GATEWAY)
+    {
         findings.push(
             Finding::advisory(
                 "resolv-conf-link",
@@ -50,83 +52,6 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "a sandboxed slirp4netns sees /etc and /run only, and then knows no name server",
             )
             .remedy(Remedy::said("DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false")),
-        );
-    }
-}
-
-fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
-    let net = match &facts.tools.net {
-        Net::None(why_not) => {
-            findings.push(
-                Finding::fatal(
-                    "network-helper-missing",
-                    format!("there is no network stack: {why_not}"),
-                    "the network namespace of the containers reaches the outside through one",
-                )
-                .remedy(facts.distro.install(Package::Network, "install a network stack")),
-            );
-            return;
-        }
-        net => net.driver().unwrap_or_default(),
-    };
-    if net == "lxc-user-nic" && !facts.tools.lxc_usernet {
-        let name = &facts.account.name;
-        let line = super::quoted(&format!("{name} veth lxcbr0 1"));
-        findings.push(
-            Finding::fatal(
-                "lxc-usernet",
-                format!("/etc/lxc/lxc-usernet has no line for {name}"),
-                "lxc-user-nic makes network interfaces only for the users in that file",
-            )
-            .remedy(Remedy::admin(
-                "allow an interface on lxcbr0",
-                [
-                    "mkdir -p /etc/lxc".to_owned(),
-                    format!("printf '%s\\n' {line} >> /etc/lxc/lxc-usernet"),
-                ],
-            )),
-        );
-    }
-    let needs_tun = !matches!(net, "lxc-user-nic" | "none") && !facts.works(Probe::Network);
-    match facts.host.tun {
-        Device::Missing if needs_tun => findings.push(
-            Finding::fatal(
-                "tun-missing",
-                "/dev/net/tun is not there",
-                "the network stack makes the interface of the containers with it",
-            )
-            .remedy(facts.distro.modules(&["tun"], "make /dev/net/tun"))
-            .remedy(Remedy::said("in a container, run that with --device /dev/net/tun")),
-        ),
-        Device::Closed if needs_tun => findings.push(
-            Finding::fatal(
-                "tun-closed",
-                "/dev/net/tun cannot be opened by this user",
-                "the network stack makes the interface of the containers with it",
-            )
-            .remedy(Remedy::admin(
-                "open /dev/net/tun for all, as it usually is",
-                ["chmod 0666 /dev/net/tun"],
-            )),
-        ),
-        _ => {}
-    }
-    if let Outcome::Fails(text) = facts.outcome(Probe::Network)
-        && !findings.iter().any(|finding| finding.code.starts_with("tun-"))
-    {
-        let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let remedy = match symptoms::find(text) {
-            Some(symptom) => format!("{}: {}", symptom.cause, symptom.fix),
-            None => format!("try it: rootlesskit --net={net} --copy-up=/etc --copy-up=/run true"),
-        };
-        findings.push(
-            Finding::fatal(
-                "network-fails",
-                format!("rootlesskit works, but not with --net={net}: {said}"),
-                "the daemon would not start",
-            )
-            .remedy(Remedy::said(remedy))
-            .forcible(),
         );
     }
 }

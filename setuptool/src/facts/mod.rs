@@ -12,6 +12,8 @@ pub(crate) use tools::{Net, Tools};
 
 use std::collections::BTreeMap;
 
+use env::netdriver::GATEWAY;
+
 use crate::distro::Distro;
 use crate::place::World;
 use crate::probe::{Outcome, Probe, Prober, Setting};
@@ -64,27 +66,46 @@ impl Facts {
     }
 
     fn try_out(&mut self, prober: &dyn Prober) {
-        let setting = Setting {
+        let mut setting = Setting {
             rootlesskit: self.tools.rootlesskit.clone(),
-            net: self.tools.net.driver().map(str::to_owned),
+            net: None,
             iptables: self.tools.iptables.clone(),
             data_parent: self.storage.existing.clone(),
             runtime_dir: self.account.runtime.usable().map(Into::into),
         };
-        let mut take = |probe| {
-            let outcome = prober.probe(probe, &setting);
-            self.outcomes.insert(name(probe), outcome.clone());
-            outcome
-        };
         if self.account.runtime.usable().is_some() {
-            take(Probe::UserManager);
+            self.take(prober, Probe::UserManager, &setting);
         }
         // Everything else happens in namespaces.
-        if take(Probe::Namespaces) == Outcome::Works {
-            for probe in [Probe::Network, Probe::Nat, Probe::Overlay, Probe::Proc] {
-                take(probe);
+        let namespaces = self.take(prober, Probe::Namespaces, &setting);
+        if self.tools.tries_gateway {
+            let gateway =
+                if namespaces { self.take(prober, Probe::Gateway, &setting) } else { true };
+            // Without namespaces nobody knows, and it is what the launcher will try first.
+            if gateway {
+                self.tools.net = Net::Chosen(GATEWAY);
             }
         }
+        if !namespaces {
+            return;
+        }
+        setting.net = self.tools.net.driver().map(str::to_owned);
+        if self.works(Probe::Gateway) {
+            self.outcomes.insert(name(Probe::Network), Outcome::Works);
+        } else {
+            self.take(prober, Probe::Network, &setting);
+        }
+        for probe in [Probe::Nat, Probe::Overlay, Probe::Proc] {
+            self.take(prober, probe, &setting);
+        }
+    }
+
+    /// Makes a probe; true if it works.
+    fn take(&mut self, prober: &dyn Prober, probe: Probe, setting: &Setting) -> bool {
+        let outcome = prober.probe(probe, setting);
+        let works = outcome == Outcome::Works;
+        self.outcomes.insert(name(probe), outcome);
+        works
     }
 }
 
@@ -92,6 +113,7 @@ fn name(probe: Probe) -> &'static str {
     match probe {
         Probe::UserManager => "user-manager",
         Probe::Namespaces => "namespaces",
+        Probe::Gateway => "gateway",
         Probe::Network => "network",
         Probe::Nat => "nat",
         Probe::Overlay => "overlay",

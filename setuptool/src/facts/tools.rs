@@ -1,7 +1,8 @@
 //! Programs: which are there, which network they make possible, and what else runs here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use env::netdriver::{self, GATEWAY, Machine, Remark};
 use env::vars;
 
 use crate::place::World;
@@ -31,7 +32,11 @@ impl Net {
 
     /// The port driver that goes with it unless the user names one.
     pub(crate) fn port_driver(&self) -> Option<&'static str> {
-        self.driver().map(|name| if name == "pasta" { "implicit" } else { "builtin" })
+        self.driver().map(|name| match name {
+            GATEWAY => GATEWAY,
+            "pasta" => "implicit",
+            _ => "builtin",
+        })
     }
 }
 
@@ -51,7 +56,10 @@ pub(crate) struct Tools {
     /// The version of systemd.
     pub(crate) systemd: Option<u32>,
     pub(crate) fuse_overlayfs: Option<PathBuf>,
+    /// Without the gateway, unless the user named that; [`super::Facts`] tries it.
     pub(crate) net: Net,
+    /// The launcher would try the gateway network first.
+    pub(crate) tries_gateway: bool,
     /// rootlesskit may bind privileged ports (`cap_net_bind_service`).
     pub(crate) low_port_caps: bool,
     /// The socket of a rootful Docker, and whether the user may use it.
@@ -67,6 +75,7 @@ impl Tools {
         let rootlesskit = world
             .find_companion("docker-rootlesskit")
             .or_else(|| world.find_companion("rootlesskit"));
+        let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
         let dockerd = world.env.nonempty(vars::DOCKERD).unwrap_or("dockerd".as_ref());
@@ -76,20 +85,21 @@ impl Tools {
             launcher: world
                 .find_companion("dockerd-rootless.sh")
                 .or_else(|| world.find_companion("dockerd-rootless")),
-            net: net(world, prober, rootlesskit.as_deref()),
+            net,
+            tries_gateway,
             // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
             dockerd: dockerd
                 .and_then(|name| world.find_companion(name).or_else(|| world.find_with_sbin(name))),
             docker: world.find_companion("docker"),
-            iptables_legacy: iptables
-                .as_ref()
-                .is_some_and(|program| prober.ask(program, "--version").contains("legacy")),
+            iptables_legacy: iptables.as_ref().is_some_and(|program| {
+                prober.ask(program, "--version").is_ok_and(|text| text.contains("legacy"))
+            }),
             iptables,
             nftables_backend: config.get("firewall-backend").is_some_and(|v| v == "nftables"),
             nsenter: world.find("nsenter"),
             systemd: world.find("systemctl").and_then(|systemctl| {
                 // systemd 252 (252.38-1~deb12u1)
-                prober.ask(&systemctl, "--version").split_whitespace().nth(1)?.parse().ok()
+                prober.ask(&systemctl, "--version").ok()?.split_whitespace().nth(1)?.parse().ok()
             }),
             fuse_overlayfs: world.find("fuse-overlayfs"),
             low_port_caps: rootlesskit
@@ -103,48 +113,39 @@ impl Tools {
     }
 }
 
-/// The launcher's own choice: slirp4netns 0.4.0 or later, pasta 2023_06_25 or later, VPNKit, and the stack that some
-/// builds of rootlesskit have inside.
-fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&std::path::Path>) -> Net {
-    if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
-        return Net::Named(name.to_owned());
+/// Programs as [`env::netdriver`] asks them.
+struct Programs<'a>(&'a World, &'a dyn Prober);
+
+impl Machine for Programs<'_> {
+    fn find(&self, program: &str) -> Option<PathBuf> {
+        self.0.find(program)
     }
-    let mut passed_over = Vec::new();
-    if let Some(program) = world.find("slirp4netns") {
-        if prober.ask(&program, "--help").contains("--netns-type") {
-            return Net::Chosen("slirp4netns");
-        }
-        passed_over.push(format!("{} is older than 0.4.0", program.display()));
+
+    fn ask(&self, program: &Path, arg: &str) -> Result<String, String> {
+        self.1.ask(program, arg)
     }
-    if let Some(program) = world.find("pasta") {
-        match date_in(&prober.ask(&program, "--version")) {
-            Some(date) if date < PASTA_SINCE => {
-                passed_over.push(format!("{} is older than 2023_06_25", program.display()));
-            }
-            _ => return Net::Chosen("pasta"),
-        }
-    }
-    if world.find("vpnkit").is_some() {
-        return Net::Chosen("vpnkit");
-    }
-    if rootlesskit.is_some_and(|kit| prober.ask(kit, "--help").contains("gvisor-tap-vsock")) {
-        return Net::Chosen("gvisor-tap-vsock");
-    }
-    if passed_over.is_empty() {
-        passed_over.push("neither slirp4netns nor pasta is in PATH".to_owned());
-    }
-    Net::None(passed_over.join(", "))
 }
 
-/// The oldest pasta that RootlessKit's documentation allows.
-const PASTA_SINCE: u32 = 20230625;
+/// The launcher's own choice, and whether it would try the gateway before.
+fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool) {
+    if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
+        return (Net::Named(name.to_owned()), false);
+    }
+    let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
+    if port_driver == Some(GATEWAY) {
+        return (Net::Named(GATEWAY.to_owned()), false);
+    }
+    let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
+    let choice = netdriver::by_programs(&Programs(world, prober), &help);
+    let net = choice.driver.map_or_else(|| Net::None(why_none(&choice.remarks)), Net::Chosen);
+    (net, netdriver::may_use_gateway(&help, port_driver))
+}
 
-/// The date in the version of passt, as one number: `2023_06_25.32660ce` upstream, `0.0~git20230309.7c7625d` in Debian,
-/// `0^20240426.gd03c4e2` in Fedora.
-fn date_in(version: &str) -> Option<u32> {
-    let line = version.lines().next()?.replace('_', "");
-    let numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() == 8);
-    numbers.filter_map(|run| run.parse().ok()).find(|date| (20200101..21000101).contains(date))
+fn why_none(remarks: &[Remark]) -> String {
+    if remarks.is_empty() {
+        return "neither slirp4netns nor pasta is in PATH".to_owned();
+    }
+    remarks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn rootful(world: &World) -> Option<(PathBuf, bool)> {
@@ -165,18 +166,4 @@ fn lxc_usernet(world: &World) -> bool {
     let name = user.map_or_else(|_| world.uid.to_string(), |user| user.name);
     let text = world.text("etc/lxc/lxc-usernet").unwrap_or_default();
     text.lines().any(|line| line.split_whitespace().next() == Some(&name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f036_dates_of_pasta() {
-        assert_eq!(date_in("pasta 2024_12_11.09478d5\nCopyright 2020"), Some(20241211));
-        assert_eq!(date_in("pasta 0.0~git20230309.7c7625d-1+deb12u1"), Some(20230309));
-        assert_eq!(date_in("pasta 0^20240426.gd03c4e2-1.fc40.x86_64-pasta"), Some(20240426));
-        assert_eq!(date_in("pasta unknown version"), None);
-        assert_eq!(date_in(""), None);
-    }
 }

@@ -1,7 +1,8 @@
 use super::Severity::{Advisory, Class, Fatal};
+use super::host::Host;
 use super::{INSTALL, all, case};
-use crate::doctor::Wish;
-use crate::facts::Device;
+use crate::doctor::{Wish, diagnose};
+use crate::facts::{Device, Facts};
 use crate::probe::{Outcome, Probe};
 
 #[test]
@@ -62,6 +63,142 @@ fn f021_f148_a_network_stack() {
         })
         .facts(|facts| facts.host.tun = Device::Closed),
     ]);
+}
+
+const GATEWAY: &str = "--net value  [host, none, gateway, slirp4netns]";
+const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use --net=pasta\n\
+                       [rootlesskit:parent] error: child exited: exit status 1";
+const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file or directory";
+
+#[test]
+fn f021_f148_the_gateway_needs_no_package() {
+    all(&[
+        case("works", Fatal, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.remove("bin/slirp4netns");
+            h.fails(Probe::Network, "not to be tried");
+        }),
+        case("named", Fatal, "", "", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+            h.remove("bin/slirp4netns");
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("a port driver that does not go with it", Fatal, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns");
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("a rootlesskit without it", Fatal, "", "", |h| {
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("no sandbox of slirp4netns", Advisory, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+        }),
+    ]);
+}
+
+#[test]
+fn f148_f150_why_the_gateway_does_not_work() {
+    all(&[
+        case("another one works", Advisory, "gateway-fails", "use --net=pasta", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, REFUSAL);
+        }),
+        case(
+            "there is no other",
+            Fatal,
+            "gateway-fails network-helper-missing",
+            "use --net=pasta",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Gateway, REFUSAL);
+            },
+        ),
+        case(
+            "the gateway by another name is no other",
+            Fatal,
+            "gateway-fails network-helper-missing",
+            "use --net=pasta",
+            |h| {
+                h.says("rootlesskit", &format!("{GATEWAY} gvisor-tap-vsock"));
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Gateway, REFUSAL);
+            },
+        ),
+        case("nothing works", Fatal, "gateway-fails network-fails", "use --net=pasta", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, REFUSAL);
+            h.fails(Probe::Network, "slirp4netns: exit status 1");
+        }),
+        case("--force", Class, "gateway-fails", "use --net=pasta", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+            h.fails(Probe::Network, REFUSAL);
+        })
+        .wish(Wish { force: true, ..INSTALL }),
+        case("its port driver", Fatal, "gateway-fails", "use --net=pasta", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
+            h.fails(Probe::Network, REFUSAL);
+        }),
+        case("a module", Advisory, "gateway-fails", "modprobe nft_tproxy", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, NO_TPROXY);
+        }),
+        case("a module on NixOS", Advisory, "gateway-fails", "\"nft_tproxy\"", |h| {
+            h.os("ID=nixos\n");
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, NO_TPROXY);
+        }),
+        case("no words", Advisory, "gateway-fails", "rootlesskit --net=gateway", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, "killed");
+        }),
+        case("no tun", Fatal, "tun-missing", "modprobe tun", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.remove("bin/slirp4netns");
+            h.remove("dev/net/tun");
+            h.fails(Probe::Gateway, "open /dev/net/tun: no such file or directory");
+        }),
+        case("tun for root only", Fatal, "tun-closed", "chmod 0666 /dev/net/tun", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, "open /dev/net/tun: permission denied");
+            h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+        })
+        .facts(|facts| facts.host.tun = Device::Closed),
+        case("without namespaces nobody knows", Fatal, "rootlesskit-fails", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.remove("bin/slirp4netns");
+            h.fails(Probe::Namespaces, "something odd");
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+    ]);
+}
+
+#[test]
+fn f148_the_reason_is_the_first_error_of_rootlesskit() {
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    host.fails(Probe::Gateway, REFUSAL);
+    let facts = Facts::gather(&host.world, &host.prober);
+    assert_eq!(facts.tools.net.driver(), Some("slirp4netns"));
+    let findings = diagnose(&facts, Wish::default());
+    assert_eq!(findings[0].seen, "the gateway network does not work: no such chain type");
+    assert_eq!(findings[0].remedy.said, ["use --net=pasta"]);
+}
+
+#[test]
+fn f036_the_drivers_that_go_with_the_gateway() {
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    let tools = Facts::gather(&host.world, &host.prober).tools;
+    assert_eq!((tools.net.driver(), tools.net.port_driver()), (Some("gateway"), Some("gateway")));
+    host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
+    let tools = Facts::gather(&host.world, &host.prober).tools;
+    assert_eq!(
+        (tools.net.driver(), tools.net.port_driver()),
+        (Some("gvisor-tap-vsock"), Some("builtin"))
+    );
 }
 
 #[test]

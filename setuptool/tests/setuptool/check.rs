@@ -35,6 +35,48 @@ fn f119_json_is_all_there_is_on_standard_output() {
     assert_eq!(done.stderr, "");
 }
 
+/// A rootlesskit with the gateway network, which fails if there is a text in `refusal`.
+const WITH_GATEWAY: &str = "case \"$*\" in\n\
+    --help) echo '--net value  [host, none, gateway, slirp4netns]' ;;\n\
+    --net=gateway*) if [ -e \"${0%/*}/../refusal\" ]; then cat \"${0%/*}/../refusal\" >&2; exit 1; fi ;;\n\
+    esac\n";
+
+#[test]
+fn f036_the_gateway_is_what_would_be_used() {
+    let mut place = Place::new();
+    place.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_NET");
+    place.stub("rootlesskit", WITH_GATEWAY);
+    let done = place.run(&["check"]);
+    done.exits(0).prints("[INFO] Network driver: gateway, port driver: gateway\n");
+    assert!(!done.stdout.contains("-fails"), "{}", done.stdout);
+    let trials = place.calls().into_iter().filter(|call| call.contains("--disable-host-loopback"));
+    assert_eq!(
+        trials.collect::<Vec<_>>(),
+        ["rootlesskit --net=gateway --disable-host-loopback --copy-up=/etc --copy-up=/run true"]
+    );
+}
+
+#[test]
+fn f148_a_gateway_that_does_not_work_is_advice_while_another_network_does() {
+    let mut place = Place::new();
+    place.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_NET");
+    place.stub("rootlesskit", WITH_GATEWAY);
+    let refusal = "[rootlesskit:child ] error: no tunnel of words\nhint: dig one\n\
+                   [rootlesskit:parent] error: child exited: exit status 1\n";
+    place.write("refusal", refusal);
+    place
+        .run(&["check"])
+        .exits(0)
+        .prints("[INFO] gateway-fails: the gateway network does not work: no tunnel of words\n")
+        .prints("    to do: dig one\n")
+        .prints("[INFO] Network driver: slirp4netns, port driver: builtin\n");
+    place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+    let done = place.run(&["check", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(value["effective"]["net"], "gateway");
+    done.exits(1);
+}
+
 #[test]
 fn f045_f153_a_wrong_runtime_directory_is_named() {
     let mut place = Place::new();

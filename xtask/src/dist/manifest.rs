@@ -43,6 +43,7 @@ pub(super) const ROWS: &[Row<'static>] = &[
     ("share/man/man1/rootlessctl-add-ports.1.gz", Made("rootlessctl-add-ports.1")),
     ("share/man/man1/rootlessctl-remove-ports.1.gz", Made("rootlessctl-remove-ports.1")),
     ("share/man/man1/rootlessctl-info.1.gz", Made("rootlessctl-info.1")),
+    ("share/man/man1/rootlessctl-stats.1.gz", Made("rootlessctl-stats.1")),
     (
         "share/man/man1/rootlesskit-docker-proxy.1.gz",
         File("packaging/man/rootlesskit-docker-proxy.1"),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::stats::Stats;
 use crate::types::{
     ErrorMessage, Info, JsonError, PortId, PortSpec, PortStatus, from_json, to_json,
 };
@@ -141,6 +142,27 @@ impl Client {
         self.request("DELETE", &format!("/v1/ports/{id}"), None).map(drop)
     }
 
+    /// `GET /v1/stats`, our extension of the API.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Refused`] with status 404 if the network driver counts nothing, or the server is
+    /// one that does not know this path.
+    pub fn stats(&self) -> Result<Stats, ClientError> {
+        self.decode(&self.request("GET", "/v1/stats", None)?)
+    }
+
+    /// The same as OpenMetrics text, which is handed on as it came.
+    ///
+    /// # Errors
+    /// As [`Client::stats`]; [`ClientError::Answer`] if it is not UTF-8.
+    pub fn stats_openmetrics(&self) -> Result<String, ClientError> {
+        let response = self.request("GET", "/v1/stats?format=openmetrics", None)?;
+        String::from_utf8(response.body).map_err(|error| ClientError::Answer {
+            path: self.socket.clone(),
+            reason: error.to_string(),
+        })
+    }
+
     fn request(
         &self,
         method: &str,
@@ -217,8 +239,15 @@ fn refusal(response: &Response) -> ClientError {
         Ok(ErrorMessage { message }) if !message.is_empty() => message,
         _ => {
             let text = String::from_utf8_lossy(&response.body);
+            // The API's own refusals are JSON: this server does not know the path.
+            let hint = match response.status {
+                404 => {
+                    "\nhint: this RootlessKit is too old for that request, or another implementation"
+                }
+                _ => "",
+            };
             format!(
-                "unexpected HTTP status {} from the RootlessKit API: {}",
+                "unexpected HTTP status {} from the RootlessKit API: {}{hint}",
                 response.status,
                 text.trim()
             )

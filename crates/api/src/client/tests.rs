@@ -1,7 +1,10 @@
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::stats::{DestinationTraffic, PortTraffic, Traffic};
 
 /// A server that gives one connection one answer; joins to the request it had read.
 fn scripted(answer: &'static str) -> (tempfile::TempDir, Client, JoinHandle<String>) {
@@ -52,6 +55,65 @@ fn asks_as_the_contract_says() {
     let (_dir, client, server) = scripted("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     client.remove_port(3).unwrap();
     assert!(server.join().unwrap().starts_with("DELETE /v1/ports/3 HTTP/1.1\r\n"));
+}
+
+#[test]
+fn statistics_come_as_numbers_or_as_text() {
+    let json = "HTTP/1.1 200 OK\r\n\r\n{\"driver\":\"gateway\",\"tcp\":{\"bytesIn\":5}}";
+    let (_dir, client, server) = scripted(json);
+    let stats = client.stats().unwrap();
+    assert_eq!((stats.driver.as_str(), stats.tcp.bytes_in), ("gateway", 5));
+    assert!(server.join().unwrap().starts_with("GET /v1/stats HTTP/1.1\r\n"));
+
+    let (_dir, client, server) = scripted("HTTP/1.1 200 OK\r\n\r\n# EOF\n");
+    assert_eq!(client.stats_openmetrics().unwrap(), "# EOF\n");
+    assert!(server.join().unwrap().starts_with("GET /v1/stats?format=openmetrics HTTP/1.1\r\n"));
+
+    let (_dir, client, _server) = scripted("HTTP/1.1 404 Not Found\r\n\r\n404 page not found\n");
+    let error = client.stats().unwrap_err();
+    assert!(matches!(error, ClientError::Refused { status: 404, .. }));
+    let error = error.to_string();
+    assert!(error.contains("404 page not found\nhint: this RootlessKit is too old"), "{error}");
+}
+
+/// The first answer of a server that is not to be trusted, without the socket.
+fn decode_stats(answer: &[u8]) -> Result<Stats, ClientError> {
+    let client = Client::new("/nonexistent");
+    let response = response::read(answer).map_err(|error| client.broken(&error))?;
+    client.decode(&response)
+}
+
+proptest! {
+    #[test]
+    fn decoding_statistics_never_panics(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let head = b"HTTP/1.1 200 OK\r\n\r\n";
+        let _ = decode_stats(&bytes);
+        let _ = decode_stats(&[head, &bytes[..]].concat());
+        let _ = decode_stats(&[head, &b"{\"ports\":[{\"id\":1,\"port\":\"x\","[..], &bytes].concat());
+        let mut body = to_json(&full_stats()).into_bytes();
+        prop_assert_eq!(decode_stats(&[head, &body[..]].concat()).unwrap(), full_stats());
+        let cut = &body[..length.index(body.len())];
+        prop_assert!(decode_stats(&[head, cut].concat()).is_err());
+        for (at, byte) in changes {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        let _ = decode_stats(&[head, &body[..]].concat());
+    }
+}
+
+fn full_stats() -> Stats {
+    let traffic = Traffic { active: 1, opened: 2, ..Traffic::default() };
+    let ip = "2001:db8::1".parse().unwrap();
+    Stats {
+        ports: vec![PortTraffic { id: 1, port: "x".into(), traffic }],
+        destinations: vec![DestinationTraffic { proto: "tcp".into(), ip, port: 5, traffic }],
+        ..Stats::default()
+    }
 }
 
 #[test]

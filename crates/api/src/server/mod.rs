@@ -11,8 +11,10 @@
 //!
 //! The answers are those of Go's RootlessKit 3.2 with one correction: errors are `application/json`, which they are
 //! (upstream labels them `text/plain`; no client looks). An empty list of ports is `null`, as upstream sends it.
+//! `GET /v1/stats` is our extension.
 
 mod route;
+mod stats;
 
 use std::future::Future;
 use std::pin::pin;
@@ -27,6 +29,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 
+use crate::stats::Stats;
 use crate::types::{Info, PortId, PortSpec, PortStatus};
 
 /// What the API is about. One runtime thread calls it; calls may overlap at their await points.
@@ -55,6 +58,15 @@ pub trait Backend: 'static {
     /// # Errors
     /// Reported with status 400.
     fn remove(&self, id: PortId) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Answers `GET /v1/stats`. A backend whose network driver counts nothing need not have this.
+    ///
+    /// # Errors
+    /// [`BackendError::NoStatistics`] has status 404, others 500.
+    fn stats(&self) -> Result<Stats, BackendError> {
+        let driver = self.info()?.network_driver.map(|network| network.driver);
+        Err(BackendError::NoStatistics(driver.unwrap_or_default()))
+    }
 }
 
 /// Why a [`Backend`] could not answer; the text goes to the user.
@@ -63,6 +75,11 @@ pub enum BackendError {
     /// The port driver is `none` or `implicit`.
     #[error("no PortDriver is available")]
     NoPortDriver,
+    /// The network driver of this name counts nothing.
+    #[error(
+        "network driver {0:?} has no statistics\nhint: --net=gateway counts connections and bytes"
+    )]
+    NoStatistics(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),

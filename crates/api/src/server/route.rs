@@ -1,4 +1,4 @@
-//! From a request to an answer: four routes, matched by hand.
+//! From a request to an answer: five routes, matched by hand.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Backend, BackendError, Limits};
 use crate::types::{ErrorMessage, PortSpec, from_json, to_json};
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request; whatever goes wrong becomes a status.
 pub(super) async fn answer<B, R>(
@@ -46,6 +46,10 @@ where
                 Ok(body) => add(&body, backend).await,
                 Err(answer) => answer,
             },
+            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        },
+        Some("stats") => match head.method {
+            Method::GET => super::stats::answer(&head.uri, &head.headers, &*backend),
             _ => empty(StatusCode::METHOD_NOT_ALLOWED),
         },
         Some(path) => match path.strip_prefix("ports/") {
@@ -156,18 +160,18 @@ fn redirect(uri: &Uri) -> Option<HeaderValue> {
     HeaderValue::from_str(&clean).ok()
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
+pub(super) fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     with_type(status, "application/json", to_json(value))
 }
 
-fn failure(status: StatusCode, message: &str) -> Answer {
+pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
     let body = to_json(&ErrorMessage { message: message.to_owned() }) + "\n";
     with_type(status, "application/json", body)
 }

@@ -234,6 +234,8 @@ fn other_methods_and_paths() {
     for (method, target) in [
         ("POST", "/v1/info"),
         ("HEAD", "/v1/info"),
+        ("POST", "/v1/stats"),
+        ("HEAD", "/v1/stats"),
         ("DELETE", "/v1/ports"),
         ("PUT", "/v1/ports"),
         ("HEAD", "/v1/ports"),
@@ -244,9 +246,17 @@ fn other_methods_and_paths() {
         assert!(head.starts_with("HTTP/1.1 405 "), "{method} {target}: {head}");
         assert_eq!(body, "", "{method} {target}");
     }
-    for target in
-        ["/", "/v1", "/v1/", "/v1/infos", "/v1/info/", "/v2/info", "/v1/ports/", "/v1/ports/1/2"]
-    {
+    for target in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/infos",
+        "/v1/info/",
+        "/v1/stats/",
+        "/v2/info",
+        "/v1/ports/",
+        "/v1/ports/1/2",
+    ] {
         let (head, body) = get(path, "GET", target);
         assert!(head.starts_with("HTTP/1.1 404 "), "{target}: {head}");
         assert!(head.contains("\ncontent-type: text/plain; charset=utf-8\n"), "{head}");
@@ -274,6 +284,15 @@ fn without_a_port_driver() {
     assert_eq!(post(path, r#"{"proto":"tcp","parentPort":1,"childPort":1}"#), expected);
     let (_, info) = get(path, "GET", "/v1/info");
     assert!(!info.contains("portDriver"), "{info}");
+}
+
+#[test]
+fn without_a_network_driver_that_counts() {
+    let server = Server::start(true, Limits::default());
+    let message = r#"network driver \"none\" has no statistics\nhint: --net=gateway counts connections and bytes"#;
+    let expected = error("404 Not Found", message);
+    assert_eq!(get(&server.path(), "GET", "/v1/stats"), expected);
+    assert_eq!(get(&server.path(), "GET", "/v1/stats?format=openmetrics"), expected);
 }
 
 #[test]

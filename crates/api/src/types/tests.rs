@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::stats::{DestinationTraffic, PortTraffic};
 
 fn info() -> Info {
     Info {
@@ -185,14 +186,27 @@ fn openapi_describes_the_types() {
     check("PortStatus", &to_json(&status), &to_json(&PortStatus::default()));
     let error = ErrorMessage { message: "x".into() };
     check("ErrorMessage", &to_json(&error), &to_json(&ErrorMessage::default()));
-    assert_eq!(schemas.keys().len(), 6);
+    let stats = crate::Stats::default();
+    check("Traffic", &to_json(&stats.tcp), &to_json(&stats.tcp));
+    check("Events", &to_json(&stats.events), &to_json(&stats.events));
+    check("Stats", &to_json(&stats), &to_json(&stats));
+    // These have no zero value; nothing of them is ever left out.
+    let port = PortTraffic { id: 0, port: String::new(), traffic: stats.tcp };
+    check("PortTraffic", &to_json(&port), &to_json(&port));
+    let ip = "192.0.2.1".parse().unwrap();
+    let destination = DestinationTraffic { proto: "tcp".into(), ip, port: 1, traffic: stats.tcp };
+    check("DestinationTraffic", &to_json(&destination), &to_json(&destination));
+    assert_eq!(schemas.keys().len(), 11);
 
     assert_eq!(document.get("info").get("version").text(), crate::API_VERSION);
     let protos = schemas.get("PortSpec").get("properties").get("proto").get("enum").strings();
     assert_eq!(protos, crate::Proto::ALL.map(crate::Proto::as_str));
     let paths = document.get("paths");
-    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}"]);
+    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}", "/stats"]);
     assert_eq!(paths.get("/ports").keys(), ["get", "post"]);
+    assert_eq!(paths.get("/stats").keys(), ["get"]);
+    let forms = paths.get("/stats").get("get").get("responses").get("200").get("content");
+    assert_eq!(forms.keys(), ["application/json", crate::stats::CONTENT_TYPE]);
 }
 
 fn ordered(json: &str) -> Ordered {

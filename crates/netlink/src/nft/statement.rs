@@ -1,48 +1,120 @@
 //! The parts of a rule, each compiled to the expressions of the nftables virtual machine.
 //!
-//! A match loads a value into register 1 and compares it, a set loads a constant into register 1 and stores it.
-//! Packet and connection marks are numbers of the host, so they are in native byte order, other than the attributes.
+//! A match loads a value into register 1, may mask it there, and compares it; a set loads a constant into register 1 and
+//! stores it. Packet and connection marks and numbers of links are numbers of the host, so they are in native byte order,
+//! other than the attributes; fields of packets are in network byte order.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use super::attribute::Attributes;
+use crate::Family;
 
+const REGISTER_VERDICT: u32 = 0;
 const REGISTER_1: u32 = 1;
 const META_MARK: u32 = 3;
+const META_INPUT: u32 = 4;
+const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_MARK: u32 = 3;
-const COMPARE_EQUAL: u32 = 0;
+
+/// `NFPROTO_UNSPEC`, linux/netfilter.h: for an expression of family `inet`, both families.
+const NFPROTO_UNSPEC: u32 = 0;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+/// `NF_ACCEPT`, linux/netfilter.h.
+const ACCEPT: u32 = 1;
+/// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// How a loaded value is compared (`enum nft_cmp_ops`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Comparison {
+    Equal = 0,
+    Unequal = 1,
+}
+
+/// Where the offset of a field counts from (`enum nft_payload_bases`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Base {
+    /// The IP header.
+    Network = 1,
+    /// The header behind it and its extensions.
+    Transport = 2,
+}
 
 /// One part of a rule; displays in the syntax of nft(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
+    /// Go on if the packet arrived by the link of this index.
+    MatchInput(u32),
     /// Go on if this is the transport protocol (`IPPROTO_*`), also behind IPv6 extension headers.
     MatchL4Proto(u8),
     /// Go on if the packet has this mark.
     MatchMark(u32),
     /// Go on if the connection has this mark.
     MatchCtMark(u32),
+    /// Go on if the packet is of the family of this address and is sent to it.
+    MatchDestination(IpAddr),
+    /// Go on if the packet is of the family of this address and is not sent into the network of this many bits.
+    MatchDestinationNotIn(IpAddr, u8),
+    /// Go on if the packet is sent to this port; to be had after a match of TCP or UDP.
+    MatchDestinationPort(u16),
+    /// Go on if, of the flags of the mask, exactly these are set; to be had after a match of TCP.
+    MatchTcpFlags {
+        /// The flags looked at (RFC 9293: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32).
+        mask: u8,
+        /// Those that are set.
+        set: u8,
+    },
+    /// Go on if this is an ICMP message of the family and has this type.
+    MatchIcmpType(Family, u8),
     /// Mark the packet.
     SetMark(u32),
     /// Mark the connection.
     SetCtMark(u32),
+    /// Give the packet to the socket connected to its addresses, or else to the socket that listens on this port of an
+    /// own address; without either, do not go on. Sockets count that have `IP_TRANSPARENT` set (ip(7)). The packet has
+    /// still to be routed to the namespace itself. For TCP and UDP, in hook prerouting (Linux ≥ 4.19).
+    Tproxy(u16),
+    /// Let the packet pass; later rules of the chain are not asked.
+    Accept,
 }
 
 impl Statement {
     /// Appends the expressions to the list of a rule.
     pub(super) fn encode(self, list: &mut Attributes) {
+        use Comparison::{Equal, Unequal};
         match self {
-            Self::MatchL4Proto(protocol) => {
-                load(list, "meta", META_L4PROTO);
-                compare(list, &[protocol]);
-            }
-            Self::MatchMark(mark) => {
-                load(list, "meta", META_MARK);
-                compare(list, &mark.to_ne_bytes());
-            }
+            Self::MatchInput(index) => meta(list, META_INPUT, &index.to_ne_bytes()),
+            Self::MatchL4Proto(protocol) => meta(list, META_L4PROTO, &[protocol]),
+            Self::MatchMark(mark) => meta(list, META_MARK, &mark.to_ne_bytes()),
             Self::MatchCtMark(mark) => {
                 load(list, "ct", CT_MARK);
-                compare(list, &mark.to_ne_bytes());
+                compare(list, Equal, &mark.to_ne_bytes());
+            }
+            Self::MatchDestination(address) => {
+                destination(list, address, full_prefix(address), Equal);
+            }
+            Self::MatchDestinationNotIn(network, prefix) => {
+                destination(list, network, prefix, Unequal);
+            }
+            Self::MatchDestinationPort(port) => {
+                field(list, Base::Transport, 2, 2);
+                compare(list, Equal, &port.to_be_bytes());
+            }
+            Self::MatchTcpFlags { mask: bits, set } => {
+                field(list, Base::Transport, 13, 1);
+                mask(list, &[bits]);
+                compare(list, Equal, &[set]);
+            }
+            Self::MatchIcmpType(family, kind) => {
+                let protocol = if family == Family::V4 { ICMP } else { ICMPV6 };
+                meta(list, META_L4PROTO, &[protocol]);
+                field(list, Base::Transport, 0, 1);
+                compare(list, Equal, &[kind]);
             }
             Self::SetMark(mark) => {
                 constant(list, &mark.to_ne_bytes());
@@ -54,6 +126,20 @@ impl Statement {
                 // NFTA_CT_SREG
                 store(list, "ct", CT_MARK, 4);
             }
+            Self::Tproxy(port) => {
+                constant(list, &port.to_be_bytes());
+                // NFTA_TPROXY_FAMILY, NFTA_TPROXY_REG_PORT
+                expression(list, "tproxy", |data| {
+                    data.number(1, NFPROTO_UNSPEC);
+                    data.number(3, REGISTER_1);
+                });
+            }
+            Self::Accept => {
+                // NFTA_DATA_VERDICT { NFTA_VERDICT_CODE }
+                immediate(list, REGISTER_VERDICT, |value| {
+                    value.nested(2, |verdict| verdict.number(1, ACCEPT));
+                });
+            }
         }
     }
 }
@@ -61,13 +147,60 @@ impl Statement {
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MatchInput(index) => write!(f, "iif {index}"),
             Self::MatchL4Proto(protocol) => write!(f, "meta l4proto {protocol}"),
             Self::MatchMark(mark) => write!(f, "meta mark {mark:#x}"),
             Self::MatchCtMark(mark) => write!(f, "ct mark {mark:#x}"),
+            Self::MatchDestination(address) => write!(f, "{} daddr {address}", ip(*address)),
+            Self::MatchDestinationNotIn(network, prefix) => {
+                write!(f, "{} daddr != {network}/{prefix}", ip(*network))
+            }
+            Self::MatchDestinationPort(port) => write!(f, "th dport {port}"),
+            Self::MatchTcpFlags { mask, set } => write!(f, "tcp flags & {mask:#x} == {set:#x}"),
+            Self::MatchIcmpType(Family::V4, kind) => write!(f, "icmp type {kind}"),
+            Self::MatchIcmpType(Family::V6, kind) => write!(f, "icmpv6 type {kind}"),
             Self::SetMark(mark) => write!(f, "meta mark set {mark:#x}"),
             Self::SetCtMark(mark) => write!(f, "ct mark set {mark:#x}"),
+            Self::Tproxy(port) => write!(f, "tproxy to :{port}"),
+            Self::Accept => f.write_str("accept"),
         }
     }
+}
+
+/// The name of the IP header of the family of `address`.
+fn ip(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ip" } else { "ip6" }
+}
+
+fn full_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The family, without which a rule of family `inet` would look for one header in the other, and then the address.
+fn destination(list: &mut Attributes, network: IpAddr, prefix: u8, comparison: Comparison) {
+    let (family, offset, octets) = match network {
+        IpAddr::V4(address) => (NFPROTO_IPV4, 16, address.octets().to_vec()),
+        IpAddr::V6(address) => (NFPROTO_IPV6, 24, address.octets().to_vec()),
+    };
+    meta(list, META_NFPROTO, &[family]);
+    // An address has 16 bytes at most.
+    field(list, Base::Network, offset, u32::try_from(octets.len()).unwrap_or(u32::MAX));
+    if prefix < full_prefix(network) {
+        mask(list, &netmask(prefix, octets.len()));
+    }
+    compare(list, comparison, &octets);
+}
+
+/// `length` bytes, of which the first `prefix` bits are set.
+fn netmask(prefix: u8, length: usize) -> Vec<u8> {
+    let prefix = usize::from(prefix);
+    (0..length)
+        .map(|at| match prefix.saturating_sub(8 * at) {
+            0 => 0,
+            bits @ 1..8 => !(u8::MAX >> bits),
+            _ => u8::MAX,
+        })
+        .collect()
 }
 
 /// `NFTA_LIST_ELEM` { `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA` }
@@ -76,6 +209,12 @@ fn expression(list: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attribut
         element.string(1, name);
         element.nested(2, fill);
     });
+}
+
+/// Something the kernel knows about the packet, compared.
+fn meta(list: &mut Attributes, key: u32, value: &[u8]) {
+    load(list, "meta", key);
+    compare(list, Comparison::Equal, value);
 }
 
 /// `meta` and `ct` agree in the numbers of key (2) and destination register (1).
@@ -94,20 +233,46 @@ fn store(list: &mut Attributes, name: &str, key: u32, source_register: u16) {
     });
 }
 
+/// A field of the packet, loaded: `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN` (the last two in bytes).
+fn field(list: &mut Attributes, base: Base, offset: u32, length: u32) {
+    expression(list, "payload", |data| {
+        data.number(1, REGISTER_1);
+        data.number(2, base as u32);
+        data.number(3, offset);
+        data.number(4, length);
+    });
+}
+
+/// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK` and `_XOR` { `NFTA_DATA_VALUE` }
+fn mask(list: &mut Attributes, bits: &[u8]) {
+    expression(list, "bitwise", |data| {
+        data.number(1, REGISTER_1);
+        data.number(2, REGISTER_1);
+        data.number(3, u32::try_from(bits.len()).unwrap_or(u32::MAX));
+        data.nested(4, |inner| inner.raw(1, bits));
+        data.nested(5, |inner| inner.raw(1, &vec![0; bits.len()]));
+    });
+}
+
 /// `NFTA_CMP_SREG`, `NFTA_CMP_OP`, `NFTA_CMP_DATA` { `NFTA_DATA_VALUE` }
-fn compare(list: &mut Attributes, value: &[u8]) {
+fn compare(list: &mut Attributes, comparison: Comparison, value: &[u8]) {
     expression(list, "cmp", |data| {
         data.number(1, REGISTER_1);
-        data.number(2, COMPARE_EQUAL);
+        data.number(2, comparison as u32);
         data.nested(3, |inner| inner.raw(1, value));
     });
 }
 
-/// `NFTA_IMMEDIATE_DREG`, `NFTA_IMMEDIATE_DATA` { `NFTA_DATA_VALUE` }
+/// `NFTA_DATA_VALUE` in register 1.
 fn constant(list: &mut Attributes, value: &[u8]) {
+    immediate(list, REGISTER_1, |data| data.raw(1, value));
+}
+
+/// `NFTA_IMMEDIATE_DREG`, `NFTA_IMMEDIATE_DATA`
+fn immediate(list: &mut Attributes, register: u32, fill: impl FnOnce(&mut Attributes)) {
     expression(list, "immediate", |data| {
-        data.number(1, REGISTER_1);
-        data.nested(2, |inner| inner.raw(1, value));
+        data.number(1, register);
+        data.nested(2, fill);
     });
 }
 
@@ -129,5 +294,33 @@ mod tests {
             1, 8, 0, 2, 0, 0, 0, 0, 0, 12, 0, 3, 0x80, 8, 0, 1, 0, 101, 0, 0, 0,
         ];
         assert_eq!(list.as_bytes(), [load, compare].concat());
+    }
+
+    #[test]
+    fn a_netmask_has_as_many_bits_as_the_prefix() {
+        assert_eq!(netmask(0, 4), [0, 0, 0, 0]);
+        assert_eq!(netmask(10, 4), [255, 192, 0, 0]);
+        assert_eq!(netmask(16, 4), [255, 255, 0, 0]);
+        assert_eq!(netmask(31, 4), [255, 255, 255, 254]);
+    }
+
+    #[test]
+    fn shows_the_syntax_of_nft() {
+        let all = [
+            Statement::MatchInput(2),
+            Statement::MatchDestination([10, 0, 2, 3].into()),
+            Statement::MatchDestinationNotIn("fe80::".parse().unwrap(), 10),
+            Statement::MatchDestinationPort(53),
+            Statement::MatchTcpFlags { mask: 0x17, set: 2 },
+            Statement::MatchIcmpType(Family::V4, 8),
+            Statement::MatchIcmpType(Family::V6, 128),
+            Statement::Tproxy(1),
+            Statement::Accept,
+        ];
+        assert_eq!(
+            all.map(|statement| statement.to_string()).join(" "),
+            "iif 2 ip daddr 10.0.2.3 ip6 daddr != fe80::/10 th dport 53 tcp flags & 0x17 == 0x2 \
+             icmp type 8 icmpv6 type 128 tproxy to :1 accept"
+        );
     }
 }

@@ -3,7 +3,10 @@
 use std::io::ErrorKind;
 
 use caps::{CapSet, Capability};
-use netlink::nft::{Batch, Hook, PRIORITY_MANGLE, Statement};
+use netlink::{
+    Family, Rt,
+    nft::{Batch, Hook, PRIORITY_MANGLE, Statement},
+};
 
 use crate::netns::{Netns, run};
 
@@ -37,6 +40,71 @@ fn the_kernel_understands_each_statement() {
          meta l4proto 6 meta mark 0x01020304 ct mark 0x00000005 ct mark set 0xa0b0c0d0 \
          meta mark set 0x00000009 } }"
     );
+}
+
+#[test]
+fn fields_of_packets_and_verdicts_are_understood() {
+    let _netns = Netns::enter_new();
+    let lo = Rt::open().unwrap().link_index("lo").unwrap();
+    let rules: &[(&[Statement], &str)] = &[
+        (
+            &[
+                Statement::MatchInput(lo),
+                Statement::MatchL4Proto(6),
+                Statement::MatchTcpFlags { mask: 0x17, set: 0x02 },
+                Statement::Accept,
+            ],
+            "iif \"lo\" tcp flags 0x2 / 0x1,0x2,0x4,0x10 accept",
+        ),
+        (
+            &[Statement::MatchL4Proto(6), Statement::Tproxy(1), Statement::SetMark(3)],
+            "meta l4proto 6 tproxy to :1 meta mark set 0x00000003",
+        ),
+        (
+            &[
+                Statement::MatchDestination("10.0.2.3".parse().unwrap()),
+                Statement::MatchL4Proto(17),
+                Statement::MatchDestinationPort(53),
+            ],
+            "ip daddr 10.0.2.3 udp dport 53",
+        ),
+        (
+            &[
+                Statement::MatchDestination("fd00::3".parse().unwrap()),
+                Statement::MatchL4Proto(17),
+                Statement::MatchDestinationPort(53),
+            ],
+            "ip6 daddr fd00::3 udp dport 53",
+        ),
+        (
+            &[
+                Statement::MatchDestinationNotIn("10.0.2.2".parse().unwrap(), 32),
+                Statement::MatchIcmpType(Family::V4, 8),
+            ],
+            "ip daddr != 10.0.2.2 icmp type 8",
+        ),
+        (
+            &[
+                Statement::MatchDestinationNotIn("fe80::".parse().unwrap(), 10),
+                Statement::MatchIcmpType(Family::V6, 128),
+            ],
+            "ip6 daddr != fe80::/10 icmpv6 type 128",
+        ),
+    ];
+    for (statements, expected) in rules {
+        let mut batch = Batch::new();
+        batch.replace_table("t");
+        batch.add_chain("t", "pre", Hook::Prerouting, PRIORITY_MANGLE);
+        batch.add_rule("t", "pre", statements);
+        batch.commit().unwrap();
+        let listed = run("nft -nn list chain inet t pre", "");
+        let rule = listed.lines().nth(3).unwrap_or_default().trim();
+        assert_eq!(rule, *expected);
+        // What we call the rule in an error is what nft(8) makes the same rule of.
+        let shown: Vec<_> = statements.iter().map(ToString::to_string).collect();
+        run(&format!("nft flush chain inet t pre; add rule inet t pre {}", shown.join(" ")), "");
+        assert_eq!(run("nft -nn list chain inet t pre", ""), listed);
+    }
 }
 
 #[test]

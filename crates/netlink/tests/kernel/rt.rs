@@ -1,6 +1,6 @@
 //! Links, addresses, routes and rules in a network namespace of the test's own.
 
-use std::{io::ErrorKind, net::Ipv4Addr};
+use std::{fs::File, io::ErrorKind, net::Ipv4Addr, os::fd::AsFd};
 
 use netlink::{Address, Family, Rt};
 
@@ -61,6 +61,55 @@ fn repetition_is_success_and_a_second_gateway_replaces_the_first() {
     rt.add_address(tap, address("fd00::100"), 64).unwrap();
     rt.add_default_route(address("10.0.2.3"), tap).unwrap();
     assert_eq!(run("ip route show default", "").trim(), "default via 10.0.2.3 dev tap0");
+}
+
+#[test]
+fn a_veth_pair_across_two_namespaces() {
+    let (far, mut far_rt) = fresh();
+    let file = File::open(far.path()).unwrap();
+    let (near, mut rt) = fresh();
+    rt.add_veth("gw0", "tap0", file.as_fd(), 1400).unwrap();
+    let shown = run("ip -d -o link show gw0", "");
+    assert!(shown.contains("mtu 1400 ") && shown.contains("state DOWN"), "{shown}");
+    assert!(shown.contains(" veth "), "{shown}");
+    let tap = far_rt.link_index("tap0").unwrap();
+    far.enter();
+    let shown = run("ip -o link show tap0", "");
+    assert!(shown.contains("mtu 1400 ") && shown.contains("state DOWN"), "{shown}");
+    // They are one: both ends up make a carrier.
+    far_rt.link_up(tap).unwrap();
+    let gw = rt.link_index("gw0").unwrap();
+    rt.link_up(gw).unwrap();
+    assert!(run("ip -o link show tap0", "").contains("UP,LOWER_UP"));
+    near.enter();
+    let error = rt.add_veth("gw0", "tap1", file.as_fd(), 1500).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(error.to_string().starts_with("add veth gw0 with peer tap1 and mtu 1500: "), "{error}");
+}
+
+#[test]
+fn marked_packets_are_routed_before_local_ones_are_recognised() {
+    let (_netns, mut rt) = fresh();
+    add_uplink(&mut rt);
+    let tap = rt.link_index("tap0").unwrap();
+    for (family, flag, own) in [(Family::V4, "-4", "10.0.2.100"), (Family::V6, "-6", "fd00::100")] {
+        rt.add_default_link_route(family, tap, 101).unwrap();
+        rt.add_fwmark_rule(family, 1, 101, 10).unwrap();
+        let routes = run(&format!("ip {flag} route show table 101"), "");
+        assert!(routes.starts_with("default dev tap0"), "{flag}: {routes}");
+        let route = |mark: &str| run(&format!("ip {flag} route get {own}{mark}"), "");
+        assert!(route(" mark 1").starts_with("local"), "{}", route(" mark 1"));
+        rt.move_local_rule(family, 1000).unwrap();
+        let rules = run(&format!("ip {flag} rule show"), "");
+        let rules: Vec<_> = rules.lines().map(str::trim_end).collect();
+        assert_eq!(rules[0], "10:\tfrom all fwmark 0x1 lookup 101", "{flag}");
+        assert_eq!(rules[1], "1000:\tfrom all lookup local", "{flag}");
+        assert!(route(" mark 1").contains("dev tap0 table 101"), "{}", route(" mark 1"));
+        assert!(route("").starts_with("local"), "{}", route(""));
+        let error = rt.move_local_rule(family, 1000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains("rule del lookup local priority 0"), "{error}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! listener rests then, and is armed again by timer. A port is never lost.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use super::{BOTH_WAYS, Conn, Phase, Tcp};
 use crate::half::Half;
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::Key;
+use crate::traffic::Counted;
 
 /// The most connections accepted from one listener before others get their turn.
 const ACCEPTS: u32 = 32;
@@ -126,6 +128,7 @@ impl Tcp {
             queued: false,
             bulk: false,
             reset: None,
+            counted: Counted::open(Arc::clone(&port.traffic)),
             up: Half::new(),
             down: Half::new(),
         });

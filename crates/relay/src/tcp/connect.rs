@@ -6,8 +6,6 @@
 //! A connection that keeps its client's address is tried first where that makes sense; any failure of
 //! that falls back to an ordinary one, which is what the client is judged by.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -20,6 +18,7 @@ use crate::half::Half;
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::Key;
+use crate::source::keep_source;
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
 const ATTEMPTS: u32 = 10;
@@ -38,7 +37,7 @@ impl Tcp {
         let Some(port) = self.ports.get(conn.port) else { return };
         if matches!(ctx.opts.transparent, Transparent::OnDemand(_))
             && conn.keep_source
-            && conn.peer.is_some_and(|peer| kept_source(peer, port.target).is_some())
+            && conn.peer.is_some_and(|peer| ctx.opts.kept_source(peer, port.target).is_some())
         {
             return self.wait_armed(ctx, key);
         }
@@ -86,7 +85,7 @@ impl Tcp {
         let source = match ctx.opts.transparent {
             Transparent::Mark(mark) if conn.keep_source => conn
                 .peer
-                .and_then(|peer| kept_source(peer, port.target))
+                .and_then(|peer| ctx.opts.kept_source(peer, port.target))
                 .map(|source| (source, mark)),
             _ => None,
         };
@@ -140,6 +139,7 @@ impl Tcp {
         let pause = PAUSE * conn.failures;
         conn.failures += 1;
         if conn.failures >= ATTEMPTS {
+            conn.counted.fail();
             return self.close(key, true);
         }
         conn.keep_source = true;
@@ -172,7 +172,10 @@ impl Tcp {
                     self.connect(ctx, key);
                 }
                 Phase::Connecting { transparent: true } => self.connect_failed(ctx, key, true),
-                Phase::Waiting | Phase::Connecting { .. } => self.close(key, true),
+                Phase::Waiting | Phase::Connecting { .. } => {
+                    conn.counted.fail();
+                    self.close(key, true);
+                }
                 Phase::Backoff | Phase::Open | Phase::Lingering { .. } => {}
             }
         }
@@ -187,50 +190,4 @@ fn renewed(up: &Half) -> Half {
     let mut half = Half::new();
     (half.readable, half.drain, half.urgent) = (up.readable, up.drain, up.urgent);
     half
-}
-
-/// The address to connect from so that `target` sees the client, if that makes sense: a client of the
-/// same family, elsewhere than on this host's loopback, with an address that means the same there.
-fn kept_source(peer: SocketAddr, target: SocketAddr) -> Option<SocketAddr> {
-    let ip = peer.ip().to_canonical();
-    let scoped = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let fits = ip.is_ipv4() == target.is_ipv4() && !ip.is_loopback() && !scoped;
-    fits.then(|| SocketAddr::new(ip, peer.port()))
-}
-
-/// Binds a socket to an address that is not ours (ip(7), `IP_TRANSPARENT`), marked so that the
-/// namespace's rules bring the answers back to it.
-fn keep_source(sock: &Socket, source: SocketAddr, mark: u32) -> io::Result<()> {
-    if source.is_ipv4() {
-        sock.set_ip_transparent_v4(true)?;
-    } else {
-        sock.set_ip_transparent_v6(true)?;
-    }
-    sock.set_mark(mark)?;
-    // One client port may talk to several published ports.
-    sock.set_reuse_address(true)?;
-    sock.bind(&source.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_kept_only_where_they_mean_the_same() {
-        for (peer, target, want) in [
-            ("192.0.2.1:7", "127.0.0.1:80", Some("192.0.2.1:7")),
-            ("[::ffff:192.0.2.1]:7", "127.0.0.1:80", Some("192.0.2.1:7")),
-            ("[2001:db8::1]:7", "[::1]:80", Some("[2001:db8::1]:7")),
-            ("[2001:db8::1]:7", "127.0.0.1:80", None),
-            ("192.0.2.1:7", "[::1]:80", None),
-            ("127.0.0.9:7", "127.0.0.1:80", None),
-            ("[::ffff:127.0.0.1]:7", "127.0.0.1:80", None),
-            ("[::1]:7", "[::1]:80", None),
-            ("[fe80::1]:7", "[::1]:80", None),
-        ] {
-            let got = kept_source(peer.parse().unwrap(), target.parse().unwrap());
-            assert_eq!(got, want.map(|w| w.parse().unwrap()), "{peer} {target}");
-        }
-    }
 }

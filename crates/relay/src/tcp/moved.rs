@@ -1,13 +1,17 @@
 //! Connections on their way from the thread that serves the ports to one that only moves bytes.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use nix::sys::epoll::EpollEvent;
 use socket2::Socket;
 
 use super::{BOTH_WAYS, Conn, Phase, Port, Side, Tcp};
 use crate::half::Half;
 use crate::reactor::{Ctx, Source};
 use crate::slab::Key;
+use crate::traffic::{Counted, Traffic};
 
 /// All there is of an open connection.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(crate) struct Moved {
     client: Socket,
     backend: Socket,
     reset: Option<Side>,
+    counted: Counted,
     up: Half,
     down: Half,
 }
@@ -41,25 +46,71 @@ impl Tcp {
             }
         }
         let backend = conn.backend.take()?;
-        let Conn { client, reset, up, down, .. } = conn;
-        Some((id, Moved { client, backend, reset, up, down }))
+        let Conn { client, reset, counted, up, down, .. } = conn;
+        Some((id, Moved { client, backend, reset, counted, up, down }))
     }
 
     /// A port that this thread does not serve, for the connections that it adopts.
     pub(crate) fn add_unserved(&mut self, id: u64) -> Key {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        self.ports.insert(Port::new(id, None, nowhere))
+        self.ports.insert(Port::new(id, nowhere, Arc::default()))
     }
 
     /// Takes over a connection.
-    pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port_key: Key, moved: Moved) {
-        let Moved { client, backend, reset, up, down } = moved;
-        for half in [&up, &down] {
+    pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port: Key, moved: Moved) {
+        for half in [&moved.up, &moved.down] {
             if half.has_pipe() {
                 self.tools.pipes.adopt();
             }
         }
-        let Some(port) = self.ports.get_mut(port_key) else { return };
+        let Some(key) = self.insert(ctx, port, moved, true) else { return };
+        let Some(conn) = self.conns.get(key) else { return };
+        let Some(backend) = &conn.backend else { return };
+        // What is ready already is reported at once.
+        let watched = ctx
+            .watch(&conn.client, Source::Client, key, BOTH_WAYS)
+            .and_then(|()| ctx.watch(backend, Source::Backend, key, BOTH_WAYS));
+        match watched {
+            Ok(()) => self.drive(ctx, key),
+            Err(_) => self.close(key, true),
+        }
+    }
+
+    /// Takes two connected sockets; `watched` says that epoll knows the second one by another name.
+    pub(crate) fn join(
+        &mut self,
+        ctx: &mut Ctx,
+        port: Key,
+        client: Socket,
+        backend: Socket,
+        watched: bool,
+        traffic: Arc<Traffic>,
+    ) -> io::Result<()> {
+        let counted = Counted::open(traffic);
+        let (up, down) = (Half::new(), Half::new());
+        let pair = Moved { client, backend, reset: None, counted, up, down };
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let key = self.insert(ctx, port, pair, false).ok_or_else(gone)?;
+        let conn = self.conns.get(key).ok_or_else(gone)?;
+        let backend = conn.backend.as_ref().ok_or_else(gone)?;
+        let added = ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).and_then(|()| {
+            if watched {
+                let mut event = EpollEvent::new(BOTH_WAYS, Source::Backend.token(key));
+                Ok(ctx.epoll.modify(backend, &mut event)?)
+            } else {
+                ctx.watch(backend, Source::Backend, key, BOTH_WAYS)
+            }
+        });
+        if added.is_err() {
+            self.close(key, true);
+        }
+        added
+    }
+
+    /// An open connection of a port.
+    fn insert(&mut self, ctx: &Ctx, port_key: Key, moved: Moved, bulk: bool) -> Option<Key> {
+        let Moved { client, backend, reset, counted, up, down } = moved;
+        let port = self.ports.get_mut(port_key)?;
         let key = self.conns.insert(Conn {
             port: port_key,
             place: port.conns.len(),
@@ -72,21 +123,13 @@ impl Tcp {
             deadline: ctx.now,
             opening: false,
             queued: false,
-            bulk: true,
+            bulk,
             reset,
+            counted,
             up,
             down,
         });
         port.conns.push(key);
-        let Some(conn) = self.conns.get(key) else { return };
-        let Some(backend) = &conn.backend else { return };
-        // What is ready already is reported at once.
-        let watched = ctx
-            .watch(&conn.client, Source::Client, key, BOTH_WAYS)
-            .and_then(|()| ctx.watch(backend, Source::Backend, key, BOTH_WAYS));
-        match watched {
-            Ok(()) => self.drive(ctx, key),
-            Err(_) => self.close(key, true),
-        }
+        Some(key)
     }
 }

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl Rig {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = relay::listen::bind(proto, Some(ip), 0).unwrap();
         let port = port_of(&listener);
-        self.engine.add(id, listener, target).unwrap();
+        self.engine.add(id, listener, target, Arc::default()).unwrap();
         SocketAddr::new(ip, port)
     }
 

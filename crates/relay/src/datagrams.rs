@@ -12,20 +12,22 @@ const SEGMENTED_BYTES: usize = 65_000;
 const SEGMENTS: usize = 64;
 
 /// The original datagrams of one that the kernel may have put together.
-pub(super) fn pieces(datagram: Datagram<'_>) -> impl Iterator<Item = &[u8]> {
+pub fn pieces(datagram: Datagram<'_>) -> impl Iterator<Item = &[u8]> {
     // An empty datagram is one piece, where `chunks` would find none.
     let empty = datagram.data.is_empty().then_some(datagram.data);
     let size = datagram.segment.unwrap_or(datagram.data.len()).max(1);
     empty.into_iter().chain(datagram.data.chunks(size))
 }
 
-/// Sends datagrams along one route, in order. `segmented` is cleared when the kernel refuses to cut.
-pub(super) fn send_all<'a>(
+/// Sends datagrams along one route, in order, and returns the bytes that went out. `segmented` is cleared when the kernel
+/// refuses to cut. What a full queue does not take is lost, as on any network.
+pub fn send_all<'a>(
     sock: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = Datagram<'a>>,
     route: Route,
     segmented: &mut bool,
-) {
+) -> u64 {
+    let mut bytes = 0;
     let mut pending = Vec::with_capacity(BATCH);
     pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
     let mut rest = pending.as_slice();
@@ -39,15 +41,20 @@ pub(super) fn send_all<'a>(
             send_singly(sock, &rest[..single], route)
         };
         match sent {
-            Ok(n) => rest = &rest[n.min(rest.len())..],
+            Ok(n) => {
+                let (sent, left) = rest.split_at(n.min(rest.len()));
+                bytes += sent.iter().map(|d| d.len() as u64).sum::<u64>();
+                rest = left;
+            }
             // Full queues: the rest would not fit either.
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => return,
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
             Err(e) => {
                 debug!("a datagram was not sent: {}", e.desc());
                 rest = &rest[1..];
             }
         }
     }
+    bytes
 }
 
 /// How many datagrams from the start can go out as one segmented send: all of the first one's size

@@ -1,0 +1,107 @@
+//! `GET /v1/stats`: what a network driver that counts has seen. An extension to RootlessKit's API.
+//!
+//! Counters only grow while the network lives (they start anew with a gateway process that was replaced; `restarts`
+//! says how often). Bytes are payload: of TCP streams, of UDP datagrams. A number that is missing in JSON is zero, so that
+//! clients and servers of different age understand each other.
+//!
+//! [`openmetrics()`] gives the same as text for monitoring systems.
+
+mod openmetrics;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use openmetrics::{CONTENT_TYPE, openmetrics};
+
+/// What moved over connections or flows of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Traffic {
+    /// Connections or flows that are open now.
+    pub active: u64,
+    /// Connections or flows so far, the active ones included.
+    pub opened: u64,
+    /// Attempts that were refused, timed out or found nobody.
+    pub failed: u64,
+    /// Payload bytes out of the namespace.
+    pub bytes_out: u64,
+    /// Payload bytes into the namespace.
+    pub bytes_in: u64,
+}
+
+/// One published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortTraffic {
+    /// Number of the port, as in `GET /v1/ports`.
+    pub id: i64,
+    /// The port in the form of `--publish`.
+    pub port: String,
+    /// Its traffic; here the connections come from outside.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// One destination outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationTraffic {
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// Address of the destination as the namespace sees it.
+    #[serde(rename = "ip")]
+    pub ip: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its traffic.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// Events that belong to no single connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Events {
+    /// Connections out that are waiting for their destination now.
+    pub dialing: u64,
+    /// DNS queries over UDP that were passed on.
+    pub dns_queries: u64,
+    /// DNS queries that no name server answered.
+    pub dns_failed: u64,
+    /// Echo requests that were passed on.
+    pub echo_requests: u64,
+    /// Attempts that were refused by rule: the host's loopback, addresses that mean nothing outside.
+    pub denied: u64,
+    /// Flows and pending connections that were given up because a limit was reached.
+    pub evicted: u64,
+    /// Packets that were malformed or of no supported kind.
+    pub dropped: u64,
+}
+
+/// Answer to `GET /v1/stats`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Stats {
+    /// Network driver that counted.
+    pub driver: String,
+    /// Seconds since the counters started.
+    pub uptime_seconds: u64,
+    /// How often the gateway process was replaced.
+    pub restarts: u64,
+    /// All TCP connections to the outside.
+    pub tcp: Traffic,
+    /// All UDP flows to the outside.
+    pub udp: Traffic,
+    /// Everything else that is counted.
+    pub events: Events,
+    /// Published ports, by number.
+    pub ports: Vec<PortTraffic>,
+    /// Destinations, the most bytes first. Only the busiest are kept; `other_destinations` sums up the rest.
+    pub destinations: Vec<DestinationTraffic>,
+    /// What went to destinations that are not kept any more.
+    pub other_destinations: Traffic,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Statistics as OpenMetrics 1.0 text, the form that Prometheus and its kin read.
+//!
+//! Source: the OpenMetrics specification 1.0, sections "Text format" and "Metric types". What it asks for and what shows
+//! here: the samples of a family stand together behind its `TYPE`, `UNIT` and `HELP`; the name of a family ends with its
+//! unit; a counter's samples end in `_total`, those of facts in `_info`; `# EOF` is the last line.
+
+use super::{DestinationTraffic, PortTraffic, Stats, Traffic};
+
+/// Value of the header `Content-Type` for [`openmetrics()`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`.
+#[must_use]
+pub fn openmetrics(stats: &Stats) -> String {
+    let mut text = Text(String::new());
+    network(stats, &mut text);
+    let outbound =
+        [(labels(&[("proto", "tcp")]), stats.tcp), (labels(&[("proto", "udp")]), stats.udp)];
+    traffic("outbound", "to the outside", &outbound, &mut text);
+    let ports: Vec<_> = stats.ports.iter().map(of_port).collect();
+    traffic("port", "of a published port", &ports, &mut text);
+    let destinations: Vec<_> = stats.destinations.iter().map(of_destination).collect();
+    traffic("destination", "to a busy destination", &destinations, &mut text);
+    let others = [(String::new(), stats.other_destinations)];
+    traffic("other_destinations", "to all other destinations", &others, &mut text);
+    events(stats, &mut text);
+    text.0.push_str("# EOF\n");
+    text.0
+}
+
+fn network(stats: &Stats, text: &mut Text) {
+    let driver = labels(&[("driver", &stats.driver)]);
+    text.family("network", Kind::Info, "", "The network driver that counted.", &[(driver, 1)]);
+    let uptime = "Time since the counters started.";
+    text.family("uptime_seconds", Kind::Gauge, "seconds", uptime, &one(stats.uptime_seconds));
+    let restarts = "How often the gateway process was replaced.";
+    text.family("restarts", Kind::Counter, "", restarts, &one(stats.restarts));
+}
+
+/// The five families of a kind of traffic; each row is one time series in all of them.
+fn traffic(prefix: &str, of: &str, rows: &[(String, Traffic)], text: &mut Text) {
+    type Get = fn(&Traffic) -> u64;
+    let families: [(&str, Kind, &str, &str, Get); 5] = [
+        ("active", Kind::Gauge, "", "Connections or flows open now", |t| t.active),
+        ("opened", Kind::Counter, "", "Connections or flows so far", |t| t.opened),
+        ("failed", Kind::Counter, "", "Failed attempts", |t| t.failed),
+        ("out_bytes", Kind::Counter, "bytes", "Payload out of the namespace", |t| t.bytes_out),
+        ("in_bytes", Kind::Counter, "bytes", "Payload into the namespace", |t| t.bytes_in),
+    ];
+    for (name, kind, unit, help, get) in families {
+        let samples: Vec<_> = rows.iter().map(|(labels, row)| (labels.clone(), get(row))).collect();
+        text.family(&format!("{prefix}_{name}"), kind, unit, &format!("{help}, {of}."), &samples);
+    }
+}
+
+fn of_port(port: &PortTraffic) -> (String, Traffic) {
+    (labels(&[("id", &port.id.to_string()), ("name", &port.port)]), port.traffic)
+}
+
+fn of_destination(destination: &DestinationTraffic) -> (String, Traffic) {
+    let DestinationTraffic { proto, ip, port, traffic } = destination;
+    let labels = labels(&[("proto", proto), ("ip", &ip.to_string()), ("port", &port.to_string())]);
+    (labels, *traffic)
+}
+
+fn events(stats: &Stats, text: &mut Text) {
+    let events = &stats.events;
+    let dialing = "Connections out that are waiting for their destination.";
+    text.family("dialing", Kind::Gauge, "", dialing, &one(events.dialing));
+    for (name, help, value) in [
+        ("dns_queries", "DNS queries over UDP that were passed on.", events.dns_queries),
+        ("dns_failed", "DNS queries that no name server answered.", events.dns_failed),
+        ("echo_requests", "Echo requests that were passed on.", events.echo_requests),
+        ("denied_attempts", "Attempts that were refused by rule.", events.denied),
+        ("evicted_flows", "Flows and pending connections given up at a limit.", events.evicted),
+        ("dropped_packets", "Packets malformed or of no supported kind.", events.dropped),
+    ] {
+        text.family(name, Kind::Counter, "", help, &one(value));
+    }
+}
+
+/// A single sample without labels.
+fn one(value: u64) -> [(String, u64); 1] {
+    [(String::new(), value)]
+}
+
+/// `{name="value",…}` with backslash, quote and line feed escaped.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let pairs: Vec<_> =
+        pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+/// Type of a family: its name in the text, and what its samples add to the name of the family.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Info,
+}
+
+impl Kind {
+    fn name_and_suffix(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Counter => ("counter", "_total"),
+            Self::Gauge => ("gauge", ""),
+            Self::Info => ("info", "_info"),
+        }
+    }
+}
+
+/// What has been written.
+struct Text(String);
+
+impl Text {
+    /// Appends a family. `unit` may be empty; otherwise `name` ends with it.
+    fn family(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        unit: &str,
+        help: &str,
+        samples: &[(String, u64)],
+    ) {
+        let name = format!("rootlesskit_{name}");
+        let (kind, suffix) = kind.name_and_suffix();
+        self.0.push_str(&format!("# TYPE {name} {kind}\n"));
+        if !unit.is_empty() {
+            self.0.push_str(&format!("# UNIT {name} {unit}\n"));
+        }
+        self.0.push_str(&format!("# HELP {name} {help}\n"));
+        for (labels, value) in samples {
+            self.0.push_str(&format!("{name}{suffix}{labels} {value}\n"));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Which network driver of rootlesskit this machine can serve, when the user named none. The launcher and the set-up tool
+//! must come to the same answer.
+//!
+//! # Theory of operation
+//! First comes the driver `gateway`, which needs no program: whether the kernel lets the user have one is found out by
+//! trying ([`GATEWAY_PROBE`]), which costs some ten milliseconds. A rootlesskit whose help does not mention it is not
+//! asked. What follows is the chain of Docker's own launcher ([`by_programs`]): slirp4netns (0.4.0 or later, told by its
+//! help), pasta, VPNKit, and last the gvisor-tap-vsock stack inside rootlesskit. Two links are stronger here: pasta must
+//! be recent enough to work under RootlessKit (bookworm's 2023_03 is not), and the last link is used only with a
+//! rootlesskit that has such a stack.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The driver for which rootlesskit needs no other program.
+pub const GATEWAY: &str = "gateway";
+
+/// Arguments with which rootlesskit tells by its exit status whether the driver works here, and on standard error why
+/// not (see [`Reason`]).
+pub const GATEWAY_PROBE: [&str; 5] =
+    ["--net=gateway", "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run", "true"];
+
+/// The port drivers that go with it.
+const GATEWAY_PORT_DRIVERS: [&str; 3] = [GATEWAY, "builtin", "none"];
+
+/// Year, month, day.
+type Date = (u32, u32, u32);
+
+/// The oldest pasta that RootlessKit's documentation allows.
+const PASTA_SINCE: Date = (2023, 6, 25);
+
+/// Finds programs and asks them about themselves.
+pub trait Machine {
+    /// The executable that this name starts.
+    fn find(&self, program: &str) -> Option<PathBuf>;
+
+    /// What a program prints, on either stream, when it is run with this argument. Its exit status does not count: old
+    /// tools fail after printing their help.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn ask(&self, program: &Path, arg: &str) -> Result<String, String>;
+}
+
+/// Whether to try the gateway: the help of rootlesskit names it, and a port driver that the user named (if any) goes with
+/// it.
+#[must_use]
+pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
+    let suits = port_driver.is_none_or(|name| GATEWAY_PORT_DRIVERS.contains(&name));
+    suits && help.contains(GATEWAY)
+}
+
+/// A driver, and why others were passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// For `--net=`; `None` if this machine can serve none.
+    pub driver: Option<&'static str>,
+    /// In the order in which the programs were asked.
+    pub remarks: Vec<Remark>,
+}
+
+/// What is odd about a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// It cannot be used.
+    Unusable(PathBuf, String),
+    /// It is used without knowing its age.
+    NoVersion(PathBuf),
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(program, why) => write!(f, "{} is not used: {why}", program.display()),
+            Self::NoVersion(program) => write!(
+                f,
+                "{} does not tell its version; using it as if it were recent",
+                program.display()
+            ),
+        }
+    }
+}
+
+/// Chooses among the drivers other than the gateway. `help` is what `rootlesskit --help` prints.
+#[must_use]
+pub fn by_programs(machine: &dyn Machine, help: &str) -> Choice {
+    let mut remarks = Vec::new();
+    let driver = if slirp4netns(machine, &mut remarks) {
+        Some("slirp4netns")
+    } else if pasta(machine, &mut remarks) {
+        Some("pasta")
+    } else if machine.find("vpnkit").is_some() {
+        Some("vpnkit")
+    } else {
+        // Where there is a gateway it serves that name too, and cannot do so now or would have been chosen.
+        (help.contains("gvisor-tap-vsock") && !help.contains(GATEWAY)).then_some("gvisor-tap-vsock")
+    };
+    Choice { driver, remarks }
+}
+
+fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
+    let Some(program) = machine.find("slirp4netns") else { return false };
+    let why = match machine.ask(&program, "--help") {
+        Ok(help) if help.contains("--netns-type") => return true,
+        Ok(_) => "it is older than 0.4.0".to_owned(),
+        Err(e) => format!("asking for its help failed: {e}"),
+    };
+    remarks.push(Remark::Unusable(program, why));
+    false
+}
+
+fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
+    let Some(program) = machine.find("pasta") else { return false };
+    match machine.ask(&program, "--version").map(|text| date_in(&text)) {
+        Ok(Some(date)) if date >= PASTA_SINCE => true,
+        Ok(Some((year, month, day))) => {
+            let why = format!(
+                "it is of {year:04}_{month:02}_{day:02}, and RootlessKit needs 2023_06_25 or later"
+            );
+            remarks.push(Remark::Unusable(program, why));
+            false
+        }
+        // Built from a source archive without version: better than no network at all.
+        Ok(None) => {
+            remarks.push(Remark::NoVersion(program));
+            true
+        }
+        Err(e) => {
+            let why = format!("asking for its version failed: {e}");
+            remarks.push(Remark::Unusable(program, why));
+            false
+        }
+    }
+}
+
+/// The first date in the first line: passt has no other version. Upstream writes `2023_06_25.32660ce`, Debian
+/// `0.0~git20230309.7c7625d-1+deb12u1`, Fedora `0^20240426.gd03c4e2-1.fc40`.
+fn date_in(output: &str) -> Option<Date> {
+    let line = output.lines().next()?.replace('_', "");
+    let runs = line.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() == 8);
+    let mut dates = runs.filter_map(|run| {
+        Some((run[..4].parse().ok()?, run[4..6].parse().ok()?, run[6..].parse().ok()?))
+    });
+    dates.find(|(y, m, d)| (2020..2100).contains(y) && (1..=12).contains(m) && (1..=31).contains(d))
+}
+
+/// Why rootlesskit failed, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// One line.
+    pub what: String,
+    /// What it proposes, a line each.
+    pub hints: Vec<String>,
+}
+
+impl Reason {
+    /// Looks for the reason in what rootlesskit wrote. Each of its roles reports an error of its own
+    /// (`[rootlesskit:child ] error: …`, then its `hint: …` lines): the first one is the cause, the parent's that follows
+    /// says only that the child failed. A text of another form is represented by its last line.
+    #[must_use]
+    pub fn find(text: &str) -> Self {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let error = |line: &str| {
+            let (role, what) = line.strip_prefix("[rootlesskit:")?.split_once("] error: ")?;
+            (!role.contains(']')).then(|| what.to_owned())
+        };
+        let Some(what) = lines.by_ref().find_map(error) else {
+            let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+            return Self { what: last.unwrap_or_default().to_owned(), hints: Vec::new() };
+        };
+        let hints = lines.take_while(|line| !line.starts_with("[rootlesskit:"));
+        let hints = hints.filter_map(|line| line.strip_prefix("hint: ").map(str::to_owned));
+        Self { what, hints: hints.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+
+    const NEW_SLIRP: &str =
+        "Usage: slirp4netns [OPTION]...\n--netns-type=TYPE specify network namespace type";
+    const OLD_SLIRP: &str = "Usage: slirp4netns [OPTION]...\n-c, --configure";
+    const NEW_PASTA: &str = "pasta 2024_12_11.09478d5\nCopyright Red Hat";
+    const BOOKWORM_PASTA: &str = "pasta 0.0~git20230309.7c7625d-1+deb12u1\nCopyright Red Hat";
+    const HELP: &str = "--net value  [host, none, pasta, slirp4netns]";
+
+    /// Programs in `/bin` and their answers; `None` does not answer.
+    struct Fake<'a> {
+        programs: &'a [(&'a str, Option<&'a str>)],
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Machine for Fake<'_> {
+        fn find(&self, program: &str) -> Option<PathBuf> {
+            let known = self.programs.iter().any(|(name, _)| *name == program);
+            known.then(|| Path::new("/bin").join(program))
+        }
+
+        fn ask(&self, program: &Path, arg: &str) -> Result<String, String> {
+            let name = program.file_name().unwrap().to_str().unwrap();
+            self.asked.borrow_mut().push(format!("{name} {arg}"));
+            let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
+            answer.map(str::to_owned).ok_or_else(|| "time is up".to_owned())
+        }
+    }
+
+    /// The choice, the remarks and the questions.
+    fn chosen(
+        help: &str,
+        programs: &[(&str, Option<&str>)],
+    ) -> (Option<&'static str>, String, Vec<String>) {
+        let fake = Fake { programs, asked: RefCell::default() };
+        let Choice { driver, remarks } = by_programs(&fake, help);
+        let remarks = remarks.iter().map(|r| format!("{r}\n")).collect();
+        (driver, remarks, fake.asked.into_inner())
+    }
+
+    #[test]
+    fn f036_slirp4netns_comes_first() {
+        let all =
+            [("vpnkit", Some("")), ("pasta", Some(NEW_PASTA)), ("slirp4netns", Some(NEW_SLIRP))];
+        let (driver, remarks, asked) = chosen(HELP, &all);
+        assert_eq!((driver, remarks.as_str()), (Some("slirp4netns"), ""));
+        assert_eq!(asked, ["slirp4netns --help"]);
+    }
+
+    #[test]
+    fn f036_f091_an_old_or_broken_slirp4netns_is_passed_over() {
+        let pasta = ("pasta", Some(NEW_PASTA));
+        let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", Some(OLD_SLIRP)), pasta]);
+        assert_eq!(driver, Some("pasta"));
+        assert_eq!(remarks, "/bin/slirp4netns is not used: it is older than 0.4.0\n");
+        let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", None), pasta]);
+        assert_eq!(driver, Some("pasta"));
+        assert!(remarks.contains("asking for its help failed: time is up"), "{remarks}");
+    }
+
+    #[test]
+    fn f052_f036_pasta_must_be_recent() {
+        let programs = [("pasta", Some(BOOKWORM_PASTA)), ("vpnkit", Some(""))];
+        let (driver, remarks, _) = chosen(HELP, &programs);
+        assert_eq!(driver, Some("vpnkit"));
+        assert!(remarks.contains("it is of 2023_03_09"), "{remarks}");
+        let (driver, remarks, _) = chosen(HELP, &[("pasta", Some("pasta unknown version"))]);
+        assert_eq!(driver, Some("pasta"));
+        assert!(remarks.contains("/bin/pasta does not tell its version"), "{remarks}");
+        assert_eq!(chosen(HELP, &[("pasta", None)]).0, None);
+    }
+
+    #[test]
+    fn f036_f054_vpnkit_then_the_stack_inside_rootlesskit() {
+        assert_eq!(chosen(HELP, &[("vpnkit", Some(""))]).0, Some("vpnkit"));
+        assert_eq!(chosen(HELP, &[("docker-vpnkit", Some(""))]).0, None);
+        let help = "--net value  [host, none, vpnkit, gvisor-tap-vsock]";
+        assert_eq!(chosen(help, &[]).0, Some("gvisor-tap-vsock"));
+        assert_eq!(chosen(help, &[("vpnkit", Some(""))]).0, Some("vpnkit"));
+        let ours = "--net value  [host, none, gateway, gvisor-tap-vsock]";
+        assert_eq!(chosen(ours, &[]).0, None, "the gateway by another name");
+    }
+
+    #[test]
+    fn the_gateway_needs_a_rootlesskit_that_has_it_and_a_port_driver_that_suits() {
+        let help = "--net value  [host, none, gateway, slirp4netns]";
+        for (help, port_driver, expected) in [
+            (help, None, true),
+            (HELP, None, false),
+            ("", None, false),
+            (help, Some("gateway"), true),
+            (help, Some("builtin"), true),
+            (help, Some("none"), true),
+            (help, Some("slirp4netns"), false),
+            (help, Some("implicit"), false),
+            (HELP, Some("builtin"), false),
+        ] {
+            assert_eq!(may_use_gateway(help, port_driver), expected, "{help} {port_driver:?}");
+        }
+    }
+
+    #[test]
+    fn dates_of_known_builds() {
+        assert_eq!(date_in(NEW_PASTA), Some((2024, 12, 11)));
+        assert_eq!(date_in(BOOKWORM_PASTA), Some((2023, 3, 9)));
+        assert_eq!(date_in("pasta 0^20240426.gd03c4e2-1.fc40.x86_64"), Some((2024, 4, 26)));
+        assert_eq!(date_in("pasta 2023_06_25.20209999"), Some((2023, 6, 25)));
+        assert_eq!(date_in("pasta unknown version\n2024_01_01"), None);
+        assert_eq!(date_in("pasta 20991399"), None);
+        assert_eq!(date_in(""), None);
+    }
+
+    #[test]
+    fn the_first_error_is_the_reason() {
+        let text = "time=\"2026-01-01T00:00:00Z\" level=warning msg=\"[rootlesskit:parent] x\"\n\
+                    [rootlesskit:child ] error: no tproxy: No such file or directory (os error 2)\n\
+                    hint: load nft_tproxy\nhint: or use --net=pasta\n\
+                    [rootlesskit:parent] error: child exited: exit status 1\nhint: not this\n";
+        let reason = Reason::find(text);
+        assert_eq!(reason.what, "no tproxy: No such file or directory (os error 2)");
+        assert_eq!(reason.hints, ["load nft_tproxy", "or use --net=pasta"]);
+    }
+
+    #[test]
+    fn other_words_are_quoted_by_their_last_line() {
+        for (text, what) in [
+            ("", ""),
+            ("a\nflag provided but not defined: -net\n\n", "flag provided but not defined: -net"),
+            ("msg=\"[rootlesskit:parent] error: x\"", "msg=\"[rootlesskit:parent] error: x\""),
+        ] {
+            assert_eq!(Reason::find(text), Reason { what: what.to_owned(), hints: Vec::new() });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic_and_a_reason_is_a_line(
+            text in "([a-z:] ?|\\[rootlesskit:|\\] error: |\nhint: |\n){0,12}", any in any::<String>(),
+        ) {
+            for text in [text, any] {
+                let _ = date_in(&text);
+                let reason = Reason::find(&text);
+                prop_assert!(!reason.what.contains('\n'));
+                prop_assert!(reason.hints.iter().all(|hint| text.contains(hint.as_str())));
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the supervisor and the gateway process tell each other.
+//!
+//! One `AF_UNIX`/`SOCK_SEQPACKET` socket, which is the standard input of the gateway process. The supervisor asks, the
+//! gateway answers each request with one [`Reply`], in order; JSON in one packet or several ([`Channel`]), descriptors
+//! beside the first. The first request is [`Request::Configure`]. The end of the stream ends the gateway.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Plan, Resolvers};
+
+mod channel;
+mod fit;
+
+pub use channel::Channel;
+pub use fit::fit;
+
+/// The longest message in bytes: statistics of more published ports than one host has. It bounds what a broken or
+/// hostile peer can make the other side keep.
+pub const MAX: usize = 16 << 20;
+
+/// How long a request may take, from sending it to the whole reply.
+pub const WAIT: Duration = Duration::from_secs(5);
+
+/// What the supervisor wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Start. Descriptors, in this order: tun "dial", tun "data", socket factory of G, IPv4 listener of G, IPv6 listener
+    /// of G (only if the plan has IPv6).
+    Configure {
+        /// The network.
+        plan: Plan,
+        /// The name servers of the host.
+        resolvers: Resolvers,
+        /// The soft limit of open files.
+        nofile: u64,
+    },
+    /// Serve this listener of the host's namespace, the descriptor, as a published port.
+    Publish {
+        /// Number of the port, for [`Request::Withdraw`] and the statistics.
+        id: u64,
+        /// Whether it is a datagram socket.
+        udp: bool,
+        /// Where in A the port leads.
+        target: SocketAddr,
+        /// What the statistics call it: `0.0.0.0:8080->10.0.2.100:8080/tcp`.
+        name: String,
+    },
+    /// Close a published port and its connections.
+    Withdraw {
+        /// Its number.
+        id: u64,
+    },
+    /// The host's name servers are others now.
+    Resolvers(Resolvers),
+    /// What has happened so far.
+    Stats,
+}
+
+impl Request {
+    /// What errors call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "Configure",
+            Self::Publish { .. } => "Publish",
+            Self::Withdraw { .. } => "Withdraw",
+            Self::Resolvers(_) => "Resolvers",
+            Self::Stats => "Stats",
+        }
+    }
+
+    /// How many descriptors belong to it.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self {
+            Self::Configure { plan: Plan { v6: Some(_), .. }, .. } => 5,
+            Self::Configure { .. } => 4,
+            Self::Publish { .. } => 1,
+            Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats => 0,
+        }
+    }
+}
+
+/// What the gateway answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The statistics.
+    Stats(Box<api::Stats>),
+    /// It could not be done, and why.
+    Failed(String),
+}
+
+impl Reply {
+    /// What errors call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "Done",
+            Self::Stats(_) => "Stats",
+            Self::Failed(_) => "Failed",
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The socket between supervisor and gateway process.
+//!
+//! A message is sent as packets of at most [`PACKET`] bytes, the first of which says whether another one follows. (A
+//! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely, and
+//! long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
+//! negotiate.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use socket2::{Socket, Type};
+
+use super::{MAX, Reply, Request, WAIT, fit};
+
+/// Bytes of one packet.
+const PACKET: usize = 32 << 10;
+/// First byte of a packet that ends a message …
+const LAST: u8 = 0;
+/// … and of one that does not.
+const MORE: u8 = 1;
+/// What the send buffer should hold, in bytes. Only a wish: `net.core.wmem_max` bounds it (socket(7)).
+const BUFFER: usize = 8 * PACKET;
+/// The most descriptors that a request has.
+const FDS: usize = 5;
+/// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
+const IN_FLIGHT: Duration = Duration::from_millis(1);
+/// Characters that are left of a reason which is too long.
+const REASON: usize = 4 << 10;
+
+/// One end of the socket.
+#[derive(Debug)]
+pub struct Channel {
+    sock: OwnedFd,
+}
+
+impl AsFd for Channel {
+    /// To be watched for the end.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sock.as_fd()
+    }
+}
+
+impl Channel {
+    /// Our end, and the other one as a descriptor for a process.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Self::new(ours)?, theirs))
+    }
+
+    /// Takes a socket that [`Channel::pair`] has made.
+    ///
+    /// # Errors
+    /// `ENOTSOCK`, or `InvalidInput` for another kind of socket: somebody else than a supervisor started this process.
+    pub fn new(sock: OwnedFd) -> io::Result<Self> {
+        let sock = Socket::from(sock);
+        if sock.r#type()? != Type::SEQPACKET {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no SOCK_SEQPACKET socket"));
+        }
+        sock.set_nonblocking(true)?;
+        let _ = sock.set_send_buffer_size(BUFFER);
+        let _ = sock.set_recv_buffer_size(BUFFER);
+        Ok(Self { sock: sock.into() })
+    }
+
+    /// Asks and waits for the answer, [`WAIT`] at most. After an error answers can no longer be told apart, so the
+    /// channel is of no more use.
+    ///
+    /// # Errors
+    /// Those of [`Channel::send`] and [`Channel::answer`], and when the gateway has spoken without being asked.
+    pub fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> anyhow::Result<Reply> {
+        if self.wait(PollFlags::POLLIN, Some(Instant::now())).is_ok() {
+            let stray = self.answer(Instant::now())?;
+            bail!(
+                "the gateway process sent {} out of turn, before {}",
+                stray.name(),
+                request.name()
+            );
+        }
+        let deadline = Instant::now() + WAIT;
+        self.send(request, fds, deadline)?;
+        self.answer(deadline).with_context(|| format!("no answer to {}", request.name()))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When the number of descriptors is wrong, the gateway has ended, or it does not read.
+    pub fn send(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> anyhow::Result<()> {
+        check(request, fds.len())?;
+        let body = serde_json::to_vec(request)?;
+        self.write(&body, fds, deadline)
+            .map_err(|e| explain(e, "the gateway process"))
+            .with_context(|| format!("sending {}", request.name()))
+    }
+
+    /// Waits for the next reply.
+    ///
+    /// # Errors
+    /// When the gateway has ended or is silent until `deadline`, and for anything that is no reply.
+    pub fn answer(&self, deadline: Instant) -> anyhow::Result<Reply> {
+        let message = self.read(Some(deadline)).map_err(|e| explain(e, "the gateway process"))?;
+        let Some((body, fds)) = message else { bail!("the gateway process has ended") };
+        ensure!(fds.is_empty(), "the gateway process sent {} descriptors in a reply", fds.len());
+        serde_json::from_slice(&body).context("the gateway process sent something that is no reply")
+    }
+
+    /// Whether the other side has closed its end.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.sock.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+            && fds[0].revents().is_some_and(|revents| revents.intersects(gone))
+    }
+
+    /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has closed
+    /// its end.
+    ///
+    /// # Errors
+    /// For anything that is no request or has another number of descriptors, and when the rest of a request does not
+    /// come. The gateway ends then.
+    pub fn request(&self) -> anyhow::Result<Option<(Request, Vec<OwnedFd>)>> {
+        let message = self.read(None).map_err(|e| explain(e, "the supervisor"))?;
+        let Some((body, fds)) = message else { return Ok(None) };
+        let request = serde_json::from_slice(&body)
+            .context("the supervisor sent something that is no request")?;
+        check(&request, fds.len())?;
+        Ok(Some((request, fds)))
+    }
+
+    /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is cut.
+    ///
+    /// # Errors
+    /// When the supervisor has ended or does not read.
+    pub fn reply(&self, reply: &Reply) -> anyhow::Result<()> {
+        let mut body = serde_json::to_vec(reply)?;
+        if body.len() > MAX {
+            let mut shorter = reply.clone();
+            match &mut shorter {
+                Reply::Stats(stats) => fit(stats),
+                Reply::Failed(why) => *why = why.chars().take(REASON).collect(),
+                Reply::Done => {}
+            }
+            body = serde_json::to_vec(&shorter)?;
+        }
+        self.write(&body, &[], Instant::now() + WAIT)
+            .map_err(|e| explain(e, "the supervisor"))
+            .with_context(|| format!("answering {}", reply.name()))
+    }
+
+    fn write(&self, body: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
+        let mut fds = fds;
+        let mut packet = Vec::with_capacity(body.len().min(PACKET) + 1);
+        let mut parts = body.chunks(PACKET - 1).peekable();
+        while let Some(part) = parts.next() {
+            packet.clear();
+            packet.push(if parts.peek().is_some() { MORE } else { LAST });
+            packet.extend_from_slice(part);
+            self.write_packet(&packet, fds, deadline)?;
+            fds = &[];
+        }
+        Ok(())
+    }
+
+    fn write_packet(
+        &self,
+        packet: &[u8],
+        fds: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> io::Result<()> {
+        loop {
+            match sys::fdpass::send(self.sock.as_fd(), packet, fds) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::POLLOUT, Some(deadline))?;
+                }
+                Err(e)
+                    if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+                        && Instant::now() < deadline =>
+                {
+                    sleep(IN_FLIGHT);
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message for
+    /// ever, and for the rest within [`WAIT`].
+    fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        let mut packet = vec![0; PACKET];
+        let (mut body, mut fds) = (Vec::new(), Vec::new());
+        loop {
+            let (n, came) = match sys::fdpass::recv(self.sock.as_fd(), &mut packet) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::POLLIN, deadline)?;
+                    continue;
+                }
+                // It has ended without reading all that we sent.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                other => other?,
+            };
+            fds.extend(came);
+            let Some((&kind, part)) = packet[..n].split_first() else { return Ok(None) };
+            body.extend_from_slice(part);
+            // Only whole packets may precede the last, so that nobody can keep us here with small ones.
+            if kind != LAST && n < PACKET || body.len() > MAX || fds.len() > FDS {
+                return Err(io::Error::new(ErrorKind::InvalidData, "that is no message"));
+            }
+            if kind == LAST {
+                return Ok(Some((body, fds)));
+            }
+            deadline = deadline.or_else(|| Instant::now().checked_add(WAIT));
+        }
+    }
+
+    /// Waits until a call would not block, or would fail.
+    fn wait(&self, what: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+        loop {
+            let left = deadline.map(|when| when.saturating_duration_since(Instant::now()));
+            // Rounded up: zero would end the wait too early, again and again.
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+            });
+            let mut fds = [PollFd::new(self.sock.as_fd(), what)];
+            match poll(&mut fds, timeout) {
+                Ok(0) if left.is_some_and(|left| left.is_zero()) => {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                Ok(0) | Err(Errno::EINTR) => {}
+                other => return other.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+/// Whether a request has the descriptors that belong to it.
+fn check(request: &Request, count: usize) -> anyhow::Result<()> {
+    let expected = request.descriptors();
+    ensure!(count == expected, "{} with {count} descriptors instead of {expected}", request.name());
+    Ok(())
+}
+
+/// The usual errors of the socket in terms of who is at its other end.
+fn explain(error: io::Error, peer: &str) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::TimedOut => anyhow::anyhow!("{peer} is silent, or does not read; it hangs"),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow::anyhow!("{peer} has ended"),
+        _ => anyhow::Error::new(error).context(format!("talking to {peer}")),
+    }
+}

@@ -1,0 +1,122 @@
+//! Making statistics short enough for one message.
+
+use std::io;
+
+use api::stats::{Stats, Traffic};
+use serde::Serialize;
+
+use super::MAX;
+
+/// Room for what surrounds the statistics in a reply, and for sums that become longer numbers.
+const MARGIN: usize = 1 << 10;
+
+/// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the least
+/// traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long (tens of
+/// thousands of published ports), the ports with the highest numbers are left out.
+pub fn fit(stats: &mut Stats) {
+    shorten(stats, MAX - MARGIN);
+}
+
+fn shorten(stats: &mut Stats, most: usize) {
+    let mut over = length(stats).saturating_sub(most);
+    while over > 0
+        && let Some(last) = stats.destinations.pop()
+    {
+        add(&mut stats.other_destinations, &last.traffic);
+        over = over.saturating_sub(length(&last) + 1);
+    }
+    while over > 0
+        && let Some(last) = stats.ports.pop()
+    {
+        over = over.saturating_sub(length(&last) + 1);
+    }
+}
+
+fn add(sum: &mut Traffic, one: &Traffic) {
+    sum.active = sum.active.saturating_add(one.active);
+    sum.opened = sum.opened.saturating_add(one.opened);
+    sum.failed = sum.failed.saturating_add(one.failed);
+    sum.bytes_out = sum.bytes_out.saturating_add(one.bytes_out);
+    sum.bytes_in = sum.bytes_in.saturating_add(one.bytes_in);
+}
+
+/// Length of the JSON text in bytes.
+fn length(value: &impl Serialize) -> usize {
+    let mut count = Count(0);
+    // Plain data has no way to fail, and neither has counting.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0 += buf.len();
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::stats::{DestinationTraffic, PortTraffic};
+    use std::net::Ipv4Addr;
+
+    fn traffic(n: u64) -> Traffic {
+        Traffic { active: 1, opened: 2, failed: 3, bytes_out: n, bytes_in: 2 * n }
+    }
+
+    fn stats(ports: u64, destinations: u64) -> Stats {
+        let port = |id| PortTraffic {
+            id: i64::try_from(id).unwrap(),
+            port: format!("0.0.0.0:{id}->10.0.2.100:{id}/tcp"),
+            traffic: traffic(id),
+        };
+        let destination = |n| DestinationTraffic {
+            proto: "udp".into(),
+            ip: Ipv4Addr::new(192, 0, 2, 1).into(),
+            port: 53,
+            traffic: traffic(destinations - n),
+        };
+        Stats {
+            ports: (1..=ports).map(port).collect(),
+            destinations: (0..destinations).map(destination).collect(),
+            ..Stats::default()
+        }
+    }
+
+    #[test]
+    fn what_fits_stays() {
+        let before = stats(100, 100);
+        let mut after = before.clone();
+        fit(&mut after);
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn destinations_go_before_ports_and_stay_in_the_sum() {
+        let before = stats(100, 100);
+        let bytes = |s: &Stats| {
+            s.destinations.iter().map(|d| d.traffic.bytes_out).sum::<u64>()
+                + s.other_destinations.bytes_out
+        };
+        let most = length(&before) - 3000;
+        let mut after = before.clone();
+        shorten(&mut after, most);
+        assert!(length(&after) <= most + 100 && length(&after) > most - 300);
+        assert!((1..100).contains(&after.destinations.len()));
+        assert_eq!((after.ports.len(), bytes(&after)), (100, bytes(&before)));
+        assert_eq!(after.destinations[..], before.destinations[..after.destinations.len()]);
+        assert_eq!(after.other_destinations.failed, 3 * (100 - after.destinations.len() as u64));
+        shorten(&mut after, 5000);
+        assert!(after.destinations.is_empty());
+        assert!((1..100).contains(&after.ports.len()) && length(&after) <= 5000);
+        shorten(&mut after, 0);
+        assert!(after.ports.is_empty());
+    }
+}

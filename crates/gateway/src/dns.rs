@@ -1,0 +1,331 @@
+//! Name queries at the gateway's address, passed on to the name servers of the host.
+//!
+//! Pure: no sockets, no clock. Queries and answers pass unchanged, so every type, EDNS, cookies and DNSSEC work.
+//!
+//! # What the engine does
+//! After each call it takes [`Forwarder::next_action`] until there is none, and does what it says:
+//! * [`Action::Send`]: open a UDP socket *for this query only*, non-blocking, connected to `to` (so that nobody else's
+//!   answers arrive, at a port that nobody can guess), send the query and remember the socket under its [`Key`]. If any
+//!   of that fails, or later an error is received on the socket (`ECONNREFUSED`, `EHOSTUNREACH` …), call
+//!   [`Forwarder::failed`]. What arrives goes to [`Forwarder::answer`].
+//! * [`Action::Close`]: close that socket. Every [`Action::Send`] is followed by exactly one such action, also if opening
+//!   the socket has failed; then there is nothing to do.
+//! * [`Action::Reply`]: send a datagram to the client, from the DNS address of its family, port 53.
+//!
+//! At [`Forwarder::deadline`] it calls [`Forwarder::tick`]. Queries over TCP are streams like any other; ask
+//! [`Forwarder::resolver`] whom to connect to.
+//!
+//! # Fail-over
+//! As glibc does it, but remembered across queries: a server that is silent for 1.5 s or unreachable is asked last for
+//! 30 s, and the next one is asked. A late answer still counts. One that says `SERVFAIL`, `NOTIMP` or `REFUSED` is not
+//! at fault, but the next is asked as well; its answer is passed on if nobody has a better one. A client that repeats
+//! its query starts another round. If nobody can be asked, or all are unreachable, the client gets `SERVFAIL` at once.
+
+mod message;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use pending::{Attempt, Pending, Query};
+
+/// How long a server may take before the next is asked.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// How long a server that failed is asked last.
+const REST: Duration = Duration::from_secs(30);
+/// How long a query is kept, from its last repetition by the client on.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Largest query, in bytes. RFC 6891 takes 4096 as the most that makes sense in a datagram.
+const LARGEST_QUERY: usize = 4096;
+/// Sockets that are open at one time, and so the most queries that wait.
+const SOCKETS: usize = 1024;
+
+/// Names the socket of one attempt at a query. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(u64);
+
+/// What the engine has to do; see the [module](self).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send `query` to `to`, from a new socket.
+    Send {
+        /// Name of the socket.
+        key: Key,
+        /// A name server, in the host's network namespace.
+        to: SocketAddr,
+        /// The query as it came.
+        query: Vec<u8>,
+    },
+    /// Close a socket.
+    Close(Key),
+    /// Send `payload` to a client, from the address that it asked.
+    Reply {
+        /// The client, in the child namespace.
+        client: SocketAddr,
+        /// The answer as it came.
+        payload: Vec<u8>,
+    },
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Queries that were taken in, repetitions included.
+    pub queries: u64,
+    /// Queries that nobody answered: forgotten after 10 s, or answered here with `SERVFAIL`.
+    pub failed: u64,
+    /// Queries that were forgotten for newer ones.
+    pub evicted: u64,
+    /// Datagrams of clients that are no queries, or too long.
+    pub malformed: u64,
+    /// Answers that belong to no query.
+    pub mismatched: u64,
+}
+
+/// Passes queries on and finds who asked when an answer comes.
+#[derive(Debug, Default)]
+pub struct Forwarder {
+    resolvers: Vec<Resolver>,
+    pending: Pending,
+    /// Attempts of `pending` that are open.
+    sockets: usize,
+    actions: VecDeque<Action>,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Resolver {
+    address: SocketAddr,
+    /// Asked last until then.
+    rests_until: Option<Instant>,
+}
+
+impl Forwarder {
+    /// Passes queries on to `resolvers`, the first first.
+    #[must_use]
+    pub fn new(resolvers: &[SocketAddr]) -> Self {
+        let mut forwarder = Self::default();
+        forwarder.set_resolvers(resolvers);
+        forwarder
+    }
+
+    /// Takes other name servers from now on. Answers of the old ones are still awaited.
+    pub fn set_resolvers(&mut self, resolvers: &[SocketAddr]) {
+        let old = std::mem::take(&mut self.resolvers);
+        for address in resolvers {
+            if self.resolvers.iter().all(|known| known.address != *address) {
+                let rests_until = old
+                    .iter()
+                    .find(|known| known.address == *address)
+                    .and_then(|known| known.rests_until);
+                self.resolvers.push(Resolver { address: *address, rests_until });
+            }
+        }
+    }
+
+    /// The name server to ask next, if those in `tried` have been asked already.
+    #[must_use]
+    pub fn resolver(&self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let left = || self.resolvers.iter().filter(|known| !tried.contains(&known.address));
+        let awake = left().find(|known| known.rests_until.is_none_or(|until| until <= now));
+        awake.or_else(|| left().next()).map(|known| known.address)
+    }
+
+    /// Notes that a name server cannot be reached: it is asked last for 30 s. For connections over TCP.
+    pub fn resolver_failed(&mut self, now: Instant, address: SocketAddr) {
+        self.set_rest(address, Some(now + REST));
+    }
+
+    /// What to do next.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// When [`Self::tick`] is due; `None` while nothing waits.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.pending.deadline()
+    }
+
+    /// Takes in a datagram of a client.
+    pub fn query(&mut self, now: Instant, client: SocketAddr, payload: &[u8]) {
+        if payload.len() > LARGEST_QUERY || !message::is_query(payload) {
+            self.counters.malformed += 1;
+            return;
+        }
+        self.counters.queries += 1;
+        if let Some(serial) = self.pending.find(client, payload) {
+            self.repeat(now, serial);
+            return;
+        }
+        let serial = self.pending.insert(Query::new(client, payload, now + PATIENCE));
+        if !self.ask_next(now, serial) {
+            self.settle(serial);
+        }
+    }
+
+    /// Takes in a datagram that arrived on the socket of `key`.
+    pub fn answer(&mut self, now: Instant, key: Key, payload: &[u8]) {
+        let Some((serial, query, attempt)) = self.pending.get(key) else {
+            self.counters.mismatched += 1;
+            return;
+        };
+        if !message::answers(&query.bytes, payload) {
+            self.counters.mismatched += 1;
+            return;
+        }
+        let server = attempt.server;
+        self.set_rest(server, None);
+        if !message::is_refusal(payload) {
+            self.finish(serial, payload.to_vec());
+            return;
+        }
+        if let Some(query) = self.pending.query(serial) {
+            query.refusal = Some(payload.to_vec());
+        }
+        self.give_up(now, key);
+    }
+
+    /// Notes that the socket of `key` could not be opened or has failed.
+    pub fn failed(&mut self, now: Instant, key: Key) {
+        if let Some((_, _, attempt)) = self.pending.get(key) {
+            let server = attempt.server;
+            self.set_rest(server, Some(now + REST));
+            self.give_up(now, key);
+        }
+    }
+
+    /// Does what is due: asks the next server, forgets queries.
+    pub fn tick(&mut self, now: Instant) {
+        for serial in self.pending.due(now) {
+            if self.pending.query(serial).is_some_and(|query| query.expires <= now) {
+                self.expire(serial);
+            } else {
+                self.silent(now, serial);
+            }
+        }
+    }
+
+    /// The server that was asked last has been silent for too long, unless it has refused and others are awaited.
+    fn silent(&mut self, now: Instant, serial: u64) {
+        let Some(query) = self.pending.query(serial) else { return };
+        query.next_at = None;
+        let silent = query.round().last().filter(|last| last.open).map(|last| last.server);
+        if let Some(server) = silent {
+            self.set_rest(server, Some(now + REST));
+        }
+        if !self.ask_next(now, serial) {
+            self.settle_if_refused(serial);
+        }
+    }
+
+    /// The client has asked again: whoever is left in this round, or everybody anew.
+    fn repeat(&mut self, now: Instant, serial: u64) {
+        if let Some(query) = self.pending.query(serial) {
+            query.expires = now + PATIENCE;
+        }
+        if !self.ask_next(now, serial) {
+            if let Some(query) = self.pending.query(serial) {
+                query.start_round();
+            }
+            self.ask_next(now, serial);
+        }
+    }
+
+    /// Closes an attempt that will bring nothing any more, and asks the next server.
+    fn give_up(&mut self, now: Instant, key: Key) {
+        let Some((serial, query)) = self.pending.close(key) else { return };
+        let alone = query.open().next().is_none();
+        // The others have had their time; an answer would only come late, and there is a refusal to pass on.
+        let late = query.next_at.is_none();
+        self.sockets -= 1;
+        self.actions.push_back(Action::Close(key));
+        if self.ask_next(now, serial) {
+            return;
+        }
+        if alone {
+            self.settle(serial);
+        } else if late {
+            self.settle_if_refused(serial);
+        }
+    }
+
+    /// Sends a query to the best server that has not had it in this round; false if there is none.
+    fn ask_next(&mut self, now: Instant, serial: u64) -> bool {
+        let Some(query) = self.pending.query(serial).filter(|query| query.may_send()) else {
+            return false;
+        };
+        let tried: Vec<SocketAddr> = query.round().iter().map(|attempt| attempt.server).collect();
+        let Some(to) = self.resolver(now, &tried) else { return false };
+        self.make_room();
+        // It may have been the oldest itself.
+        let Some(query) = self.pending.query(serial) else { return true };
+        query.attempts.push(Attempt { server: to, open: true });
+        query.next_at = Some(now + SILENCE);
+        let key = Pending::key(serial, query.attempts.len() - 1);
+        self.actions.push_back(Action::Send { key, to, query: query.bytes.clone() });
+        self.sockets += 1;
+        true
+    }
+
+    fn make_room(&mut self) {
+        while self.sockets >= SOCKETS {
+            let Some((serial, oldest)) = self.pending.pop_oldest() else { return };
+            self.counters.evicted += 1;
+            self.close_all(serial, &oldest);
+        }
+    }
+
+    /// Ends a query that nobody is left for: with the refusal that came, or with one of our own.
+    fn settle(&mut self, serial: u64) {
+        let Some(query) = self.pending.query(serial) else { return };
+        let payload = query.refusal.take().unwrap_or_else(|| {
+            self.counters.failed += 1;
+            message::server_failure(&query.bytes)
+        });
+        self.finish(serial, payload);
+    }
+
+    fn settle_if_refused(&mut self, serial: u64) {
+        if self.pending.query(serial).is_some_and(|query| query.refusal.is_some()) {
+            self.settle(serial);
+        }
+    }
+
+    /// Nobody has answered in time. The client has long given up too.
+    fn expire(&mut self, serial: u64) {
+        if let Some(query) = self.pending.remove(serial) {
+            self.counters.failed += 1;
+            self.close_all(serial, &query);
+        }
+    }
+
+    fn finish(&mut self, serial: u64, payload: Vec<u8>) {
+        if let Some(query) = self.pending.remove(serial) {
+            self.actions.push_back(Action::Reply { client: query.client, payload });
+            self.close_all(serial, &query);
+        }
+    }
+
+    fn close_all(&mut self, serial: u64, query: &Query) {
+        for index in query.open() {
+            self.actions.push_back(Action::Close(Pending::key(serial, index)));
+            self.sockets -= 1;
+        }
+    }
+
+    fn set_rest(&mut self, address: SocketAddr, until: Option<Instant>) {
+        if let Some(resolver) = self.resolvers.iter_mut().find(|known| known.address == address) {
+            resolver.rests_until = until;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Queries that wait for an answer, the oldest first.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Key;
+
+/// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
+const ATTEMPTS: usize = 8;
+
+/// The queries, by serial number. Few wait at a time, so all but the way from an answer to its query is a search.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    queries: BTreeMap<u64, Query>,
+    next: u64,
+}
+
+/// One query.
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) client: SocketAddr,
+    /// As it came.
+    pub(super) bytes: Vec<u8>,
+    pub(super) attempts: Vec<Attempt>,
+    /// The attempt that this round started with.
+    round: usize,
+    /// A `SERVFAIL` or the like, for want of a better answer.
+    pub(super) refusal: Option<Vec<u8>>,
+    /// When the next server is asked; `None` if there was none left.
+    pub(super) next_at: Option<Instant>,
+    pub(super) expires: Instant,
+}
+
+/// One server that was asked.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) server: SocketAddr,
+    /// Whether there is a socket for it.
+    pub(super) open: bool,
+}
+
+impl Query {
+    pub(super) fn new(client: SocketAddr, bytes: &[u8], expires: Instant) -> Self {
+        Self {
+            client,
+            bytes: bytes.to_vec(),
+            attempts: Vec::new(),
+            round: 0,
+            refusal: None,
+            next_at: None,
+            expires,
+        }
+    }
+
+    /// The attempts of this round.
+    pub(super) fn round(&self) -> &[Attempt] {
+        self.attempts.get(self.round..).unwrap_or_default()
+    }
+
+    pub(super) fn start_round(&mut self) {
+        self.round = self.attempts.len();
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.attempts.len() < ATTEMPTS
+    }
+
+    /// Numbers of the attempts that have a socket.
+    pub(super) fn open(&self) -> impl Iterator<Item = usize> {
+        self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.open).map(|(index, _)| index)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.next_at.map_or(self.expires, |next| next.min(self.expires))
+    }
+}
+
+impl Pending {
+    /// Adds a query and gives its number.
+    pub(super) fn insert(&mut self, query: Query) -> u64 {
+        let serial = self.next;
+        self.next += 1;
+        self.queries.insert(serial, query);
+        serial
+    }
+
+    pub(super) fn query(&mut self, serial: u64) -> Option<&mut Query> {
+        self.queries.get_mut(&serial)
+    }
+
+    pub(super) fn remove(&mut self, serial: u64) -> Option<Query> {
+        self.queries.remove(&serial)
+    }
+
+    pub(super) fn pop_oldest(&mut self) -> Option<(u64, Query)> {
+        self.queries.pop_first()
+    }
+
+    /// The query that a client has sent already.
+    pub(super) fn find(&self, client: SocketAddr, bytes: &[u8]) -> Option<u64> {
+        let known = |query: &Query| query.client == client && query.bytes == bytes;
+        self.queries.iter().find(|(_, query)| known(query)).map(|(serial, _)| *serial)
+    }
+
+    /// The name of an attempt's socket. A program cannot run long enough for serial numbers to reach the upper bits.
+    pub(super) fn key(serial: u64, attempt: usize) -> Key {
+        Key((serial << 3) | (attempt % ATTEMPTS) as u64)
+    }
+
+    /// The query and the attempt that a socket belongs to, if it is open.
+    pub(super) fn get(&self, key: Key) -> Option<(u64, &Query, &Attempt)> {
+        let (serial, index) = split(key);
+        let query = self.queries.get(&serial)?;
+        let attempt = query.attempts.get(index).filter(|attempt| attempt.open)?;
+        Some((serial, query, attempt))
+    }
+
+    /// Marks an attempt's socket as closed.
+    pub(super) fn close(&mut self, key: Key) -> Option<(u64, &Query)> {
+        let (serial, index) = split(key);
+        let query = self.queries.get_mut(&serial)?;
+        query.attempts.get_mut(index)?.open = false;
+        Some((serial, query))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.queries.values().map(Query::deadline).min()
+    }
+
+    /// The queries that something is due for.
+    pub(super) fn due(&self, now: Instant) -> Vec<u64> {
+        let due = self.queries.iter().filter(|(_, query)| query.deadline() <= now);
+        due.map(|(serial, _)| *serial).collect()
+    }
+}
+
+/// Serial number and attempt of a key.
+fn split(key: Key) -> (u64, usize) {
+    (key.0 >> 3, usize::try_from(key.0 & 7).unwrap_or_default())
+}

@@ -1,0 +1,312 @@
+//! Connections to the outside, from their SYN to the moment when relay takes over.
+//!
+//! ```text
+//!   SYN ─▶ Calling ──connected──▶ Given (the SYN went back) ──accepted──▶ relay
+//!             └──failed──▶ the same answer for A: reset, unreachable, or silence
+//! ```
+//!
+//! A says "connected" only after the destination did. A repeats its SYN meanwhile, which finds the entry and only says
+//! that somebody still waits; one that nobody repeats any more is given up.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::EpollFlags;
+use relay::guest::Tag;
+use relay::slab::{Key, Slab};
+use relay::{Loop, Traffic};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::answers::meaning;
+use super::names::Names;
+use super::{Shared, kind};
+use crate::packet::{Original, Syn};
+use crate::policy::{self, Verdict};
+
+/// Connections that are being made at a time, and those of them to one destination. Beyond the first the oldest makes
+/// room: a flood is older on average than a connection that will succeed. Beyond the second the SYN is ignored, so that
+/// its sender tries again.
+const CALLING: usize = 4096;
+const TO_ONE: u32 = 1024;
+/// How long nobody repeats a SYN before it is given up: Linux repeats it after 1, 3, 7, 15, 31 and 63 s (tcp(7),
+/// `tcp_syn_retries`).
+const PATIENCE: Duration = Duration::from_secs(70);
+/// How long A may take to finish a connection that the destination has accepted.
+const GIVEN: Duration = Duration::from_secs(10);
+/// Connections taken from a listener before others get their turn.
+const ACCEPTS: usize = 64;
+
+/// Both ends as A sees them.
+type Ends = (SocketAddr, SocketAddr);
+
+#[derive(Debug)]
+struct Dial {
+    ends: Ends,
+    /// The packet, for the way back.
+    syn: Box<[u8]>,
+    parsed: Syn,
+    outside: Socket,
+    /// Whether the SYN went back.
+    given: bool,
+    /// When somebody last wanted this.
+    seen: Instant,
+    /// For connections to our name server: those of the host that have been tried.
+    tried: Option<Vec<SocketAddr>>,
+    traffic: Arc<Traffic>,
+}
+
+#[derive(Debug)]
+pub(super) struct Dials {
+    table: Slab<Dial>,
+    index: HashMap<Ends, Key>,
+    to_one: HashMap<SocketAddr, u32>,
+    /// In the order of their first SYN.
+    order: VecDeque<Key>,
+}
+
+impl Dials {
+    pub(super) fn new() -> Self {
+        let (table, index) = (Slab::new(), HashMap::new());
+        Self { table, index, to_one: HashMap::new(), order: VecDeque::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// A wants to connect.
+    pub(super) fn syn(
+        &mut self,
+        host: &mut Loop<'_>,
+        shared: &Shared,
+        names: &mut Names,
+        packet: &[u8],
+        syn: &Syn,
+    ) {
+        let ends = (syn.src, syn.dst);
+        if let Some(dial) = self.index.get(&ends).and_then(|key| self.table.get_mut(*key)) {
+            // Perhaps a new attempt from the same port, with another sequence number.
+            if dial.parsed.seq != syn.seq {
+                (dial.syn, dial.parsed) = (packet.into(), *syn);
+            }
+            dial.seen = host.now();
+            if dial.given {
+                shared.dial.write(packet);
+            }
+            return;
+        }
+        let (to, tried) = match policy::outbound(&shared.plan, syn.dst) {
+            Verdict::Dial(to) => (to, None),
+            Verdict::Dns => match names.resolver(host.now(), &[]) {
+                Some(to) => (to, Some(vec![to])),
+                None => return shared.answers.reset(syn),
+            },
+            Verdict::Deny(reason) => {
+                tracing::debug!("a connection to {} was denied: {reason}", syn.dst);
+                return shared.prohibit(packet, syn.src.ip());
+            }
+        };
+        if self.to_one.get(&syn.dst).is_some_and(|count| *count >= TO_ONE) {
+            return shared.book.evicted(1);
+        }
+        if self.table.len() >= CALLING || !host.reserve(2) {
+            shared.book.evicted(1);
+            if !self.make_room() {
+                return;
+            }
+        }
+        let traffic = shared.book.tcp(syn.dst);
+        match call(to) {
+            Ok(outside) => {
+                let dial = Dial {
+                    ends,
+                    syn: packet.into(),
+                    parsed: *syn,
+                    outside,
+                    given: false,
+                    seen: host.now(),
+                    tried,
+                    traffic,
+                };
+                self.insert(host, dial);
+            }
+            Err(e) => {
+                traffic.fail();
+                refuse(shared, packet, syn, &e);
+            }
+        }
+    }
+
+    fn insert(&mut self, host: &Loop<'_>, dial: Dial) {
+        let ends = dial.ends;
+        let key = self.table.insert(dial);
+        self.index.insert(ends, key);
+        *self.to_one.entry(ends.1).or_default() += 1;
+        self.order.push_back(key);
+        let Some(dial) = self.table.get(key) else { return };
+        if let Err(e) = watch(host, &dial.outside, key) {
+            tracing::debug!("cannot watch a connection: {e}");
+            self.remove(key);
+        }
+    }
+
+    /// The host's side has something to say: connected, or not.
+    pub(super) fn connected(
+        &mut self,
+        host: &mut Loop<'_>,
+        shared: &Shared,
+        names: &mut Names,
+        key: Key,
+    ) {
+        let Some(dial) = self.table.get_mut(key).filter(|dial| !dial.given) else { return };
+        match dial.outside.take_error() {
+            Ok(None) => {
+                (dial.given, dial.seen) = (true, host.now());
+                shared.dial.write(&dial.syn);
+            }
+            Ok(Some(error)) | Err(error) => {
+                if self.try_next_resolver(host, names, key) {
+                    return;
+                }
+                let Some(dial) = self.remove(key) else { return };
+                dial.traffic.fail();
+                refuse(shared, &dial.syn, &dial.parsed, &error);
+            }
+        }
+    }
+
+    /// A connection to our name server that one of the host's refused goes to the next.
+    fn try_next_resolver(&mut self, host: &Loop<'_>, names: &mut Names, key: Key) -> bool {
+        let Some(dial) = self.table.get_mut(key) else { return false };
+        let Some(tried) = &mut dial.tried else { return false };
+        if let Some(last) = tried.last() {
+            names.unreachable(host.now(), *last);
+        }
+        let Some(to) = names.resolver(host.now(), tried) else { return false };
+        tried.push(to);
+        let Ok(outside) = call(to) else { return false };
+        // The failed one leaves the event loop by being closed.
+        dial.outside = outside;
+        watch(host, &dial.outside, key).is_ok()
+    }
+
+    /// Connections that tproxy has led to a listener of G.
+    pub(super) fn accept(&mut self, host: &mut Loop<'_>, listener: &Socket) {
+        for _ in 0..ACCEPTS {
+            let (inside, peer) = match listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(e) => return tracing::debug!("cannot accept a connection of G: {e}"),
+            };
+            let local = inside.local_addr().ok().and_then(|a| a.as_socket());
+            let ends = peer.as_socket().zip(local);
+            let key = ends.and_then(|ends| self.index.get(&ends).copied());
+            let dial = key.and_then(|key| self.remove(key));
+            match dial {
+                Some(dial) if dial.given => {
+                    let Dial { outside, traffic, .. } = dial;
+                    if let Err(e) = host.relay(inside, outside, true, traffic) {
+                        tracing::debug!("a connection is lost: {e}");
+                    }
+                }
+                // Of a predecessor's time, or given up meanwhile: a reset says so.
+                _ => drop(inside.set_linger(Some(Duration::ZERO))),
+            }
+        }
+    }
+
+    /// Gives up what nobody waits for any more.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let table = &self.table;
+        let old: Vec<Key> = table
+            .keys()
+            .filter(|key| {
+                table.get(*key).is_some_and(|dial| {
+                    let limit = if dial.given { GIVEN } else { PATIENCE };
+                    now.saturating_duration_since(dial.seen) > limit
+                })
+            })
+            .collect();
+        for key in old {
+            self.remove(key);
+        }
+    }
+
+    /// Gives up the oldest connection that has not succeeded yet. False if all have.
+    fn make_room(&mut self) -> bool {
+        for _ in 0..self.order.len() {
+            let Some(key) = self.order.pop_front() else { break };
+            match self.table.get(key) {
+                Some(dial) if !dial.given => {
+                    self.remove(key);
+                    return true;
+                }
+                Some(_) => self.order.push_back(key),
+                None => {}
+            }
+        }
+        false
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Dial> {
+        let dial = self.table.remove(key)?;
+        self.index.remove(&dial.ends);
+        if let Some(count) = self.to_one.get_mut(&dial.ends.1) {
+            *count -= 1;
+            if *count == 0 {
+                self.to_one.remove(&dial.ends.1);
+            }
+        }
+        // The rest of the queue is stale keys at most: they go when they are met, or all at once here.
+        if self.table.is_empty() {
+            self.order.clear();
+        } else if self.order.len() > 2 * CALLING {
+            self.order.retain(|key| self.table.get(*key).is_some());
+        }
+        Some(dial)
+    }
+}
+
+/// Starts to connect.
+fn call(to: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    if to.is_ipv6() {
+        // A mapped address must not become IPv4 behind the back of the rules.
+        socket.set_only_v6(true)?;
+    }
+    relay::factory::tune_tcp(&socket)?;
+    match socket.connect(&to.into()) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(socket),
+    }
+}
+
+fn watch(host: &Loop<'_>, socket: &Socket, key: Key) -> io::Result<()> {
+    let tag = Tag { kind: kind::DIAL, key };
+    host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
+}
+
+/// Tells A what the network told us.
+fn refuse(shared: &Shared, packet: &[u8], syn: &Syn, error: &io::Error) {
+    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+    tracing::debug!("connect to {}: {}", syn.dst, errno.desc());
+    if errno == Errno::ECONNREFUSED || errno == Errno::ECONNRESET {
+        return shared.answers.reset(syn);
+    }
+    // Others have no answer in the protocol: the SYN stays unanswered, as it did for us, and is repeated.
+    if let Some(why) = meaning(errno) {
+        let own = shared.own_address(syn.src.ip());
+        shared.answers.unreachable(why, own, &Original::Packet(packet));
+    }
+}

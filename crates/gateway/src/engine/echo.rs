@@ -1,0 +1,208 @@
+//! Ping: echo requests leave by a ping socket of the host (icmp(7)), and only real answers come back.
+//!
+//! The kernel replaces the identifier of a request by one of its own, so each pair of addresses with an identifier has a
+//! socket, for as long as it is used.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, recv, send};
+use relay::Loop;
+use relay::guest::Tag;
+use relay::slab::{Key, Slab};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::os::fd::AsRawFd;
+
+use super::answers::{meaning, next_error, report_errors};
+use super::{Shared, kind};
+use crate::packet::{Echo, Original};
+
+/// Sockets at a time; beyond that the one that was silent longest makes room.
+const SOCKETS: usize = 256;
+/// How long one is kept that is not used.
+const IDLE: Duration = Duration::from_secs(30);
+/// Answers read before others get their turn.
+const TURN: usize = 32;
+/// Types of an echo request (RFC 792; RFC 4443, section 4.1).
+const REQUEST: u8 = 8;
+const REQUEST_V6: u8 = 128;
+/// Type, code, checksum, identifier, sequence number.
+const HEADER: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    src: IpAddr,
+    dst: IpAddr,
+    id: u16,
+}
+
+#[derive(Debug)]
+struct Asking {
+    ends: Ends,
+    socket: Socket,
+    used: Instant,
+    /// The sequence number of the latest request, for errors.
+    seq: u16,
+    ttl: u8,
+}
+
+#[derive(Debug)]
+pub(super) struct Echoes {
+    table: Slab<Asking>,
+    index: HashMap<Ends, Key>,
+    /// The kernel allows no ping sockets; said once.
+    forbidden: bool,
+}
+
+impl Echoes {
+    pub(super) fn new() -> Self {
+        Self { table: Slab::new(), index: HashMap::new(), forbidden: false }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// A asks.
+    pub(super) fn request(&mut self, host: &mut Loop<'_>, shared: &Shared, echo: &Echo<'_>) {
+        shared.book.echo_request();
+        let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
+        let key = match self.index.get(&ends) {
+            Some(key) => *key,
+            None => match self.begin(host, shared, ends) {
+                Ok(key) => key,
+                Err(e) => return self.refused(shared, &e, echo),
+            },
+        };
+        let Some(asking) = self.table.get_mut(key) else { return };
+        (asking.used, asking.seq) = (host.now(), echo.seq);
+        asking.set_life(echo.ttl);
+        let mut message = Vec::with_capacity(HEADER + echo.payload.len());
+        let kind = if echo.dst.is_ipv4() { REQUEST } else { REQUEST_V6 };
+        // Checksum and identifier are the kernel's.
+        message.extend([kind, 0, 0, 0, 0, 0]);
+        message.extend(echo.seq.to_be_bytes());
+        message.extend(echo.payload);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let fd = asking.socket.as_raw_fd();
+        // The first error may be about an earlier request, of which the error queue tells.
+        let sent = send(fd, &message, flags).or_else(|_| send(fd, &message, flags));
+        if let Err(e) = sent {
+            self.refused(shared, &e.into(), echo);
+        }
+    }
+
+    fn begin(&mut self, host: &mut Loop<'_>, shared: &Shared, ends: Ends) -> io::Result<Key> {
+        if self.table.len() >= SOCKETS || !host.reserve(1) {
+            let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
+            if let Some(oldest) = oldest {
+                self.end(oldest);
+                shared.book.evicted(1);
+            }
+        }
+        let socket = ping_socket(ends.dst)?;
+        let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64 };
+        let key = self.table.insert(asking);
+        self.index.insert(ends, key);
+        if let Some(asking) = self.table.get(key) {
+            let tag = Tag { kind: kind::ECHO, key };
+            if let Err(e) = host.watch(&asking.socket, tag, EpollFlags::EPOLLIN) {
+                self.end(key);
+                return Err(e);
+            }
+        }
+        Ok(key)
+    }
+
+    fn refused(&mut self, shared: &Shared, error: &io::Error, echo: &Echo<'_>) {
+        let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+        tracing::debug!("echo request to {}: {}", echo.dst, errno.desc());
+        if errno == Errno::EACCES && !std::mem::replace(&mut self.forbidden, true) {
+            tracing::warn!(
+                "containers cannot ping: this user's group may not open ping sockets\nhint: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\""
+            );
+        }
+        if let Some(why) = meaning(errno) {
+            let Echo { src, dst, id, seq, .. } = *echo;
+            let original = Original::Echo { src, dst, id, seq };
+            shared.answers.unreachable(why, shared.own_address(src), &original);
+        }
+    }
+
+    /// Answers, or errors.
+    pub(super) fn reply(&mut self, host: &Loop<'_>, shared: &Shared, key: Key, flags: EpollFlags) {
+        let Some(asking) = self.table.get_mut(key) else { return };
+        let Ends { src, dst, id } = asking.ends;
+        asking.used = host.now();
+        if flags.contains(EpollFlags::EPOLLERR) {
+            for _ in 0..TURN {
+                let Some(error) = next_error(&asking.socket) else { break };
+                let source = error.source.unwrap_or_else(|| shared.own_address(src));
+                let original = Original::Echo { src, dst, id, seq: asking.seq };
+                shared.answers.unreachable(error.why, shared.visible(source), &original);
+            }
+        }
+        let mut message = vec![0; 65_536];
+        for _ in 0..TURN {
+            let fd = asking.socket.as_raw_fd();
+            let Ok(length) = recv(fd, &mut message, MsgFlags::MSG_DONTWAIT) else { break };
+            let Some((header, payload)) = message[..length].split_first_chunk::<HEADER>() else {
+                continue;
+            };
+            let seq = u16::from_be_bytes([header[6], header[7]]);
+            shared.answers.echo(dst, src, (id, seq), payload);
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > IDLE;
+        let table = &self.table;
+        let old: Vec<Key> = table.keys().filter(|key| table.get(*key).is_some_and(idle)).collect();
+        for key in old {
+            self.end(key);
+        }
+    }
+
+    fn end(&mut self, key: Key) {
+        if let Some(asking) = self.table.remove(key) {
+            self.index.remove(&asking.ends);
+        }
+    }
+}
+
+impl Asking {
+    fn set_life(&mut self, ttl: u8) {
+        if ttl == self.ttl {
+            return;
+        }
+        self.ttl = ttl;
+        let set = if self.ends.dst.is_ipv4() {
+            self.socket.set_ttl_v4(u32::from(ttl))
+        } else {
+            self.socket.set_unicast_hops_v6(u32::from(ttl))
+        };
+        if let Err(e) = set {
+            tracing::debug!("cannot ask with a time to live of {ttl}: {e}");
+        }
+    }
+}
+
+/// A socket that may send echo requests to `dst` and receives what answers them. `EACCES` if the group of the process is
+/// not in `net.ipv4.ping_group_range`.
+fn ping_socket(dst: IpAddr) -> io::Result<Socket> {
+    let to = SocketAddr::new(dst, 0);
+    let protocol = if dst.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
+    report_errors(&socket, dst.is_ipv4())?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,142 @@
+//! The sockets of [`crate::dns::Forwarder`], which decides whom to ask and what to answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, recv, send};
+use relay::Loop;
+use relay::guest::Tag;
+use relay::slab::{Key, Slab};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Shared, SharedResolvers, kind};
+use crate::dns::{self, Action, Forwarder};
+use crate::packet::Udp;
+use crate::policy;
+
+/// Largest answer in bytes.
+const ANSWER: usize = 65_535;
+
+#[derive(Debug)]
+pub(super) struct Names {
+    forwarder: Forwarder,
+    changed: SharedResolvers,
+    sockets: Slab<(dns::Key, Socket)>,
+    places: HashMap<dns::Key, Key>,
+    buffer: Vec<u8>,
+}
+
+impl Names {
+    pub(super) fn new(changed: SharedResolvers) -> Self {
+        Self {
+            forwarder: Forwarder::new(&[]),
+            changed,
+            sockets: Slab::new(),
+            places: HashMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn descriptors(&self) -> usize {
+        self.sockets.len()
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.forwarder.deadline()
+    }
+
+    /// The name server for a connection over TCP that has been tried with these.
+    pub(super) fn resolver(&mut self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        self.follow();
+        self.forwarder.resolver(now, tried)
+    }
+
+    /// A name server cannot be reached over TCP.
+    pub(super) fn unreachable(&mut self, now: Instant, resolver: SocketAddr) {
+        self.forwarder.resolver_failed(now, resolver);
+    }
+
+    /// A asks.
+    pub(super) fn query(&mut self, host: &mut Loop<'_>, shared: &Shared, udp: &Udp<'_>) {
+        self.follow();
+        self.forwarder.query(host.now(), udp.src, udp.payload);
+        self.act(host, shared);
+    }
+
+    /// A name server answers, or cannot.
+    pub(super) fn answer(&mut self, host: &mut Loop<'_>, shared: &Shared, key: Key) {
+        let Some((name, socket)) = self.sockets.get(key) else { return };
+        self.buffer.resize(ANSWER, 0);
+        match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => self.forwarder.answer(host.now(), *name, &self.buffer[..length]),
+            Err(nix::errno::Errno::EAGAIN) => {}
+            Err(_) => self.forwarder.failed(host.now(), *name),
+        }
+        self.act(host, shared);
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+        if self.forwarder.deadline().is_some_and(|due| due <= host.now()) {
+            self.forwarder.tick(host.now());
+            self.act(host, shared);
+        }
+    }
+
+    /// Takes over name servers that are new.
+    fn follow(&mut self) {
+        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(resolvers) = changed {
+            self.forwarder.set_resolvers(&resolvers);
+        }
+    }
+
+    fn act(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+        while let Some(action) = self.forwarder.next_action() {
+            match action {
+                Action::Send { key, to, query } => {
+                    if let Err(e) = self.ask(host, key, to, &query) {
+                        tracing::debug!("cannot ask the name server {to}: {e}");
+                        self.forwarder.failed(host.now(), key);
+                    }
+                }
+                Action::Close(key) => {
+                    if let Some(place) = self.places.remove(&key) {
+                        self.sockets.remove(place);
+                    }
+                }
+                Action::Reply { client, payload } => {
+                    if let Some(net) = shared.plan.net_of(client.ip()) {
+                        shared.answers.udp(SocketAddr::new(net.dns, policy::DNS), client, &payload);
+                    }
+                }
+            }
+        }
+        shared.book.dns(self.forwarder.counters());
+    }
+
+    fn ask(
+        &mut self,
+        host: &mut Loop<'_>,
+        name: dns::Key,
+        to: SocketAddr,
+        query: &[u8],
+    ) -> io::Result<()> {
+        if !host.reserve(1) {
+            return Err(nix::errno::Errno::EMFILE.into());
+        }
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
+        socket.connect(&to.into())?;
+        send(socket.as_raw_fd(), query, MsgFlags::MSG_NOSIGNAL)?;
+        let key = self.sockets.insert((name, socket));
+        self.places.insert(name, key);
+        let (_, socket) = self.sockets.get(key).ok_or(io::ErrorKind::NotFound)?;
+        host.watch(socket, Tag { kind: kind::NAME, key }, EpollFlags::EPOLLIN)
+    }
+}

@@ -1,0 +1,397 @@
+//! UDP flows to the outside.
+//!
+//! A flow is a pair of addresses as A sees them. On the host's side it has a connected socket, so that the kernel keeps
+//! strangers out and tells of errors. All flows of one address of A share one local port there as far as that is
+//! possible (`SO_REUSEPORT`): somebody outside who is told "I am at this port" finds it the same for everybody
+//! (RFC 4787, endpoint-independent mapping), which WebRTC and WireGuard behind the gateway rely on.
+//!
+//! The first datagrams come out of the tun device. A flow that goes on gets a socket in G, bound to the destination's
+//! address and connected to A's; the packet rules of G find it before the tun device, and from then on datagrams travel
+//! in batches both ways, cut and put together by the kernel.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use relay::datagrams::{pieces, send_all};
+use relay::guest::Tag;
+use relay::slab::{Key, Slab};
+use relay::{Counted, Loop};
+use socket2::{Domain, Protocol, Socket, Type};
+use sys::mmsg::{BATCH, Receiver, Route};
+
+use super::answers::{meaning, next_error, report_errors};
+use super::{Shared, kind};
+use crate::packet::{Original, Udp};
+
+/// Flows at a time.
+const FLOWS: usize = 8192;
+/// Flows of one address of A that share a port outside; more would make the kernel's look-ups long.
+const SHARING: usize = 64;
+/// Datagrams of A after which a flow gets a socket in G.
+const BUSY: u32 = 8;
+/// How long a flow may be silent that nobody has answered, and one that somebody has.
+const UNANSWERED: Duration = Duration::from_secs(30);
+const ANSWERED: Duration = Duration::from_secs(120);
+/// A time to live up to this asks for the routers on the way (traceroute(8)), so it is kept.
+const SHORT_LIFE: u8 = 30;
+/// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
+const ORDINARY_LIFE: u8 = 64;
+
+#[derive(Debug)]
+struct Flow {
+    src: SocketAddr,
+    /// As A sees it.
+    dst: SocketAddr,
+    outside: Socket,
+    inside: Inside,
+    /// Datagrams of A that came out of the tun device.
+    count: u32,
+    answered: bool,
+    used: Instant,
+    ttl: u8,
+    cut_outside: bool,
+    cut_inside: bool,
+    counted: Counted,
+}
+
+/// The socket in G.
+#[derive(Debug)]
+enum Inside {
+    None,
+    Asked,
+    Is(Socket),
+}
+
+#[derive(Debug)]
+pub(super) struct Flows {
+    table: Slab<Flow>,
+    index: HashMap<(SocketAddr, SocketAddr), Key>,
+    /// The flows of each address of A that share a port outside.
+    sharing: HashMap<SocketAddr, Vec<Key>>,
+    /// Flows in the order in which they began; those that were answered are passed over.
+    unanswered: VecDeque<Key>,
+    insides: usize,
+    /// Made with the first flow.
+    receiver: Option<Receiver>,
+}
+
+impl Flows {
+    pub(super) fn new() -> Self {
+        Self {
+            table: Slab::new(),
+            index: HashMap::new(),
+            sharing: HashMap::new(),
+            unanswered: VecDeque::new(),
+            insides: 0,
+            receiver: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub(super) fn descriptors(&self) -> usize {
+        self.table.len() + self.insides
+    }
+
+    // ---- A speaks -------------------------------------------------------------------------------
+
+    /// A datagram out of the tun device, for `to`.
+    pub(super) fn outbound(
+        &mut self,
+        host: &mut Loop<'_>,
+        shared: &Shared,
+        udp: &Udp<'_>,
+        to: SocketAddr,
+    ) {
+        let ends = (udp.src, udp.dst);
+        let key = match self.index.get(&ends) {
+            Some(key) => *key,
+            None => match self.begin(host, shared, udp, to) {
+                Ok(key) => key,
+                Err(e) => {
+                    tracing::debug!("no flow to {}: {e}", udp.dst);
+                    shared.book.udp(udp.dst).fail();
+                    return explain(shared, &e, udp);
+                }
+            },
+        };
+        let Some(flow) = self.table.get_mut(key) else { return };
+        flow.used = host.now();
+        flow.set_life(udp.ttl);
+        match flow.send(udp.payload) {
+            Ok(()) => flow.counted.up(udp.payload.len() as u64),
+            Err(e) => explain(shared, &e.into(), udp),
+        }
+        flow.count = flow.count.saturating_add(1);
+        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.reserve(1) {
+            flow.inside = Inside::Asked;
+            match host.datagram_socket(flow.dst.is_ipv4(), key) {
+                Ok(Some(socket)) => self.promote(host, key, Some(socket)),
+                Ok(None) => {}
+                Err(e) => tracing::debug!("no socket in G: {e}"),
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        host: &mut Loop<'_>,
+        shared: &Shared,
+        udp: &Udp<'_>,
+        to: SocketAddr,
+    ) -> io::Result<Key> {
+        if self.table.len() >= FLOWS || !host.reserve(1) {
+            shared.book.evicted(self.make_room());
+        }
+        let outside = self.connect(udp.src, to)?;
+        let flow = Flow {
+            src: udp.src,
+            dst: udp.dst,
+            outside,
+            inside: Inside::None,
+            count: 0,
+            answered: false,
+            used: host.now(),
+            ttl: ORDINARY_LIFE,
+            cut_outside: true,
+            cut_inside: true,
+            counted: Counted::open(shared.book.udp(udp.dst)),
+        };
+        let key = self.table.insert(flow);
+        if let Some(flow) = self.table.get(key) {
+            let tag = Tag { kind: kind::HOST, key };
+            if let Err(e) = host.watch(&flow.outside, tag, EpollFlags::EPOLLIN) {
+                self.table.remove(key);
+                return Err(e);
+            }
+        }
+        self.index.insert((udp.src, udp.dst), key);
+        self.sharing.entry(udp.src).or_default().push(key);
+        self.unanswered.push_back(key);
+        self.receiver.get_or_insert_with(Receiver::new);
+        Ok(key)
+    }
+
+    /// A socket on the host's side, at the port that the other flows of `src` have if that is possible.
+    fn connect(&self, src: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
+        let sharing = self.sharing.get(&src);
+        let port = sharing.filter(|flows| flows.len() < SHARING).and_then(|flows| {
+            let flow = self.table.get(*flows.first()?)?;
+            // One to the host's loopback is bound to another address, which makes no difference.
+            Some(flow.outside.local_addr().ok()?.as_socket()?.port())
+        });
+        let connected = port.and_then(|port| connect(to, Some(port)).ok());
+        connected.map_or_else(|| connect(to, None), Ok)
+    }
+
+    /// Datagrams of A that have arrived at a flow's socket in G.
+    pub(super) fn inside_speaks(&mut self, host: &Loop<'_>, key: Key) {
+        let Some(flow) = self.table.get_mut(key) else { return };
+        let (Inside::Is(inside), Some(receiver)) = (&flow.inside, &mut self.receiver) else {
+            return;
+        };
+        // Errors are about earlier answers and are cleared by being read.
+        if receiver.recv(inside.as_fd(), BATCH).unwrap_or(0) == 0 {
+            return;
+        }
+        flow.used = host.now();
+        let outside = flow.outside.as_fd();
+        let bytes = send_all(outside, receiver.iter(), Route::default(), &mut flow.cut_outside);
+        flow.counted.up(bytes);
+    }
+
+    /// The socket in G has come, or will not.
+    pub(super) fn promote(&mut self, host: &Loop<'_>, key: Key, socket: Option<Socket>) {
+        let Some(flow) = self.table.get_mut(key) else { return };
+        if let (Inside::Asked, Some(socket)) = (&flow.inside, socket) {
+            let ready = take_place(&socket, flow.dst, flow.src).and_then(|()| {
+                host.watch(&socket, Tag { kind: kind::INSIDE, key }, EpollFlags::EPOLLIN)
+            });
+            match ready {
+                Ok(()) => {
+                    flow.inside = Inside::Is(socket);
+                    self.insides += 1;
+                }
+                Err(e) => tracing::debug!("the flow to {} stays with the tun: {e}", flow.dst),
+            }
+        }
+    }
+
+    // ---- the outside answers --------------------------------------------------------------------
+
+    /// Datagrams or errors for A.
+    pub(super) fn outside_speaks(
+        &mut self,
+        host: &Loop<'_>,
+        shared: &Shared,
+        key: Key,
+        flags: EpollFlags,
+    ) {
+        let Some(flow) = self.table.get_mut(key) else { return };
+        if flags.contains(EpollFlags::EPOLLERR) {
+            flow.pass_errors_on(shared);
+        }
+        let Some(receiver) = &mut self.receiver else { return };
+        if receiver.recv(flow.outside.as_fd(), BATCH).unwrap_or(0) == 0 {
+            return;
+        }
+        (flow.answered, flow.used) = (true, host.now());
+        let bytes = if let Inside::Is(inside) = &flow.inside {
+            send_all(inside.as_fd(), receiver.iter(), Route::default(), &mut flow.cut_inside)
+        } else {
+            let mut bytes = 0;
+            for piece in receiver.iter().flat_map(pieces) {
+                shared.answers.udp(flow.dst, flow.src, piece);
+                bytes += piece.len() as u64;
+            }
+            bytes
+        };
+        flow.counted.down(bytes);
+    }
+
+    // ---- the end --------------------------------------------------------------------------------
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let table = &self.table;
+        let silent = |flow: &Flow| {
+            let limit = if flow.answered { ANSWERED } else { UNANSWERED };
+            now.saturating_duration_since(flow.used) > limit
+        };
+        let old: Vec<Key> =
+            table.keys().filter(|key| table.get(*key).is_some_and(silent)).collect();
+        for key in old {
+            self.end(key);
+        }
+        self.unanswered.retain(|key| self.table.get(*key).is_some_and(|flow| !flow.answered));
+    }
+
+    /// Ends flows in favour of a new one: the first that nobody has answered, otherwise a part of all, those that were
+    /// silent longest. Returns how many.
+    fn make_room(&mut self) -> usize {
+        while let Some(key) = self.unanswered.pop_front() {
+            if self.table.get(key).is_some_and(|flow| !flow.answered) {
+                self.end(key);
+                return 1;
+            }
+        }
+        let table = &self.table;
+        let mut all: Vec<_> =
+            table.keys().filter_map(|key| Some((table.get(key)?.used, key))).collect();
+        let count = (all.len() / 16).max(1).min(all.len());
+        if count < all.len() {
+            all.select_nth_unstable(count);
+        }
+        for (_, key) in &all[..count] {
+            self.end(*key);
+        }
+        count
+    }
+
+    fn end(&mut self, key: Key) {
+        let Some(flow) = self.table.remove(key) else { return };
+        self.index.remove(&(flow.src, flow.dst));
+        if matches!(flow.inside, Inside::Is(_)) {
+            self.insides -= 1;
+        }
+        if let Some(sharing) = self.sharing.get_mut(&flow.src) {
+            sharing.retain(|other| *other != key);
+            if sharing.is_empty() {
+                self.sharing.remove(&flow.src);
+            }
+        }
+    }
+}
+
+impl Flow {
+    /// Sends one datagram. The first error may be about an earlier one, of which the error queue tells.
+    fn send(&self, payload: &[u8]) -> nix::Result<()> {
+        use nix::sys::socket::{MsgFlags, send};
+        use std::os::fd::AsRawFd;
+        let fd = self.outside.as_raw_fd();
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        match send(fd, payload, flags).or_else(|_| send(fd, payload, flags)) {
+            // A full queue: lost, as on any network.
+            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn set_life(&mut self, ttl: u8) {
+        let ttl = if ttl <= SHORT_LIFE { ttl } else { ORDINARY_LIFE };
+        if ttl == self.ttl {
+            return;
+        }
+        self.ttl = ttl;
+        let set = if self.dst.is_ipv4() {
+            self.outside.set_ttl_v4(u32::from(ttl))
+        } else {
+            self.outside.set_unicast_hops_v6(u32::from(ttl))
+        };
+        if let Err(e) = set {
+            tracing::debug!("cannot send with a time to live of {ttl}: {e}");
+        }
+    }
+
+    fn pass_errors_on(&self, shared: &Shared) {
+        // As many as can be told apart; the queue is short.
+        for _ in 0..BATCH {
+            let Some(error) = next_error(&self.outside) else { break };
+            self.counted.fail();
+            // One without a sender is our own kernel's.
+            let source = error.source.unwrap_or_else(|| shared.own_address(self.src.ip()));
+            let original = Original::Udp { src: self.src, dst: self.dst };
+            shared.answers.unreachable(error.why, shared.visible(source), &original);
+        }
+    }
+}
+
+/// A connected socket of the host's namespace.
+fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
+    relay::factory::tune_udp(&socket);
+    // Only sockets of the same user can share a port this way (socket(7)).
+    socket.set_reuse_port(true)?;
+    report_errors(&socket, to.is_ipv4())?;
+    let any = if to.is_ipv4() {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0)))
+    } else {
+        // A mapped address must not become IPv4 behind the back of the rules.
+        socket.set_only_v6(true)?;
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.unwrap_or(0)))
+    };
+    if port.is_some() {
+        socket.bind(&any.into())?;
+    }
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+/// Makes a socket of G speak for `dst` to `src`.
+fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<()> {
+    if dst.is_ipv4() {
+        socket.set_ip_transparent_v4(true)?;
+    } else {
+        socket.set_ip_transparent_v6(true)?;
+    }
+    // Other addresses of A may talk to the same destination.
+    socket.set_reuse_address(true)?;
+    socket.bind(&dst.into())?;
+    socket.connect(&src.into())
+}
+
+/// Tells A why its datagram did not leave.
+fn explain(shared: &Shared, error: &io::Error, udp: &Udp<'_>) {
+    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+    if let Some(why) = meaning(errno) {
+        let original = Original::Udp { src: udp.src, dst: udp.dst };
+        shared.answers.unreachable(why, shared.own_address(udp.src.ip()), &original);
+    }
+}

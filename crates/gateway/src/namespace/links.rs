@@ -1,0 +1,112 @@
+//! The links of G and its tables of routes.
+
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use netlink::{Family, Result, Rt};
+
+use super::{
+    parameters,
+    reason::{cannot, no_tun, no_veth},
+};
+use crate::plan::Plan;
+
+/// G's end of the veth pair.
+pub(super) const VETH: &str = "gw0";
+/// Mark of packets for tun "dial".
+pub(super) const DIAL: u32 = 1;
+/// Mark of packets for tun "data".
+pub(super) const DATA: u32 = 2;
+/// Mark of packets for a socket of G.
+pub(super) const SOCKET: u32 = 3;
+
+/// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
+const TUN_MTU: u32 = 65_535;
+const DIAL_TABLE: u32 = 101;
+const DATA_TABLE: u32 = 102;
+const SOCKET_TABLE: u32 = 100;
+/// Priorities of the rules for marks, and of the one for local addresses behind them.
+const PRIORITIES: [(u32, u32, u32); 3] =
+    [(DIAL, DIAL_TABLE, 10), (DATA, DATA_TABLE, 11), (SOCKET, SOCKET_TABLE, 12)];
+const LOCAL_PRIORITY: u32 = 1000;
+
+/// Indices of the links.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub(super) veth: u32,
+    pub(super) dial: u32,
+    pub(super) data: u32,
+}
+
+/// Makes a tun device, which is down.
+pub(super) fn open_tun(device: &Path, name: &str) -> anyhow::Result<OwnedFd> {
+    sys::tap::open_tun(device, name)
+        .map_err(|error| no_tun(&device.display().to_string(), name, &error))
+}
+
+/// Makes the veth pair and sets all links of G up, the tun devices "dial" and "data" among them.
+pub(super) fn set_up(
+    rt: &mut Rt,
+    plan: &Plan,
+    child: BorrowedFd<'_>,
+    proc_sys: &Path,
+) -> anyhow::Result<Links> {
+    rt.add_veth(VETH, &plan.ifname, child, plan.mtu).map_err(|error| no_veth(&error))?;
+    configure(rt, plan, proc_sys).map_err(|error| cannot("set up links in", &error, ""))
+}
+
+fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
+    let index = rt.link_index("lo")?;
+    rt.link_up(index)?;
+    let veth = rt.link_index(VETH)?;
+    for net in plan.nets() {
+        for address in [net.gateway, net.dns] {
+            rt.add_address(veth, address, net.prefix)?;
+        }
+    }
+    if plan.v6.is_some() {
+        parameters::set_for_veth(proc_sys, VETH)?;
+    }
+    rt.link_up(veth)?;
+    let mut tun = |name| {
+        if plan.v6.is_some() {
+            parameters::set_for_tun(proc_sys, name)?;
+        }
+        let index = rt.link_index(name)?;
+        rt.set_mtu(index, TUN_MTU)?;
+        rt.link_up(index)?;
+        Ok(index)
+    };
+    Ok(Links { veth, dial: tun("dial")?, data: tun("data")? })
+}
+
+/// Leads each mark to where it belongs.
+pub(super) fn route(rt: &mut Rt, families: &[Family], links: Links) -> Result<()> {
+    for &family in families {
+        rt.add_default_link_route(family, links.dial, DIAL_TABLE)?;
+        rt.add_default_link_route(family, links.data, DATA_TABLE)?;
+        rt.add_local_default(family, SOCKET_TABLE)?;
+        for (mark, table, priority) in PRIORITIES {
+            rt.add_fwmark_rule(family, mark, table, priority)?;
+        }
+        rt.move_local_rule(family, LOCAL_PRIORITY)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_node_is_named_with_its_remedy() {
+        let error = open_tun(Path::new("/nonexistent/tun"), "dial").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to make the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
+             hint: load the kernel module tun: sudo modprobe tun, or use --net=pasta or --net=slirp4netns"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Builds G, the namespace in which TCP ends and from which packets are read.
+//!
+//! # Theory of operation
+//!
+//! G knows three kinds of packets by a mark that `rules` gives them as they arrive, and a table of routes for each:
+//!
+//! | mark | what | table | leads to |
+//! |---|---|---|---|
+//! | 1 | the SYN of a new connection, DNS | 101 | tun "dial" |
+//! | 2 | other datagrams, echo requests | 102 | tun "data" |
+//! | 3 | what belongs to a socket of G, and ICMP errors about it | 100 | that socket, as if each address were local |
+//! | none | answers that were written to a tun, and what is meant for G itself | main, local | A, or the kernel of G |
+//!
+//! A SYN is read from "dial", and written there again once its real destination has accepted; only then it reaches the
+//! listener, which takes it for any address and port. It is held back in a tun because the kernel has no other place
+//! that is free of modules that are often missing (a queue of netfilter would be one).
+//!
+//! The rules for marks are asked before the one for local addresses, which is why it is moved: the gateway's own address
+//! is a destination like others. Packets to a socket of G find it by `tproxy`, which looks at established connections
+//! and connected datagram sockets first; so an answer to a socket that is bound to a client's address needs no rule of
+//! its own. There is no connection tracking and no address translation in G.
+//!
+//! Nothing is written into A but its end of the veth pair, which is left down and without addresses.
+//! The descriptors of [`Inside`] keep G alive; with the last of them it goes away.
+
+mod links;
+mod parameters;
+mod reason;
+mod rules;
+mod sockets;
+
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use netlink::{Family, Rt};
+use nix::sched::{CloneFlags, unshare};
+
+use self::reason::cannot;
+use crate::plan::Plan;
+
+/// Port of the two listeners in G. No client connects to it; it only has to be one that no client connects *from*, for
+/// a socket bound to such a client's address would be in the listener's way.
+pub const PORT: u16 = 1;
+
+/// The device node that tun devices are made with.
+const TUN_DEVICE: &str = "/dev/net/tun";
+
+/// Descriptors that G is used through, all non-blocking.
+#[derive(Debug)]
+pub struct Inside {
+    /// Tun of the packets that want a decision: SYNs, and DNS. A SYN written to it connects.
+    pub dial: OwnedFd,
+    /// Tun of all other packets: UDP and echo requests.
+    pub data: OwnedFd,
+    /// Stream listener of IPv4; what it accepts has the addresses of the SYN.
+    pub listener4: OwnedFd,
+    /// The same of IPv6; `None` if the plan has no IPv6 or the kernel has none.
+    pub listener6: Option<OwnedFd>,
+}
+
+/// Moves the calling thread into a new network namespace, makes it G, and connects it with A, which is `child`. A's end
+/// of the veth pair is called [`Plan::ifname`] and has the MTU of the plan; A's owner gives it addresses and sets it up.
+/// `proc_sys` is `/proc/sys`, writable. IPv6 is left out with a warning if the kernel has none.
+///
+/// Wants `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE` in the user namespace of the thread, which has to
+/// be the one that A belongs to.
+///
+/// # Errors
+/// What the kernel or the host does not offer, and how that is changed. The thread is then in a namespace of no use.
+pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Result<Inside> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(reason::no_namespace)?;
+    let plan = Plan { v6: plan.v6.filter(|_| kernel_has_ipv6(proc_sys)), ..plan.clone() };
+    let families: &[Family] =
+        if plan.v6.is_some() { &[Family::V4, Family::V6] } else { &[Family::V4] };
+
+    parameters::set_for_namespace(proc_sys, plan.v6.is_some())
+        .map_err(|error| cannot("set parameters of", &error, "mount /proc/sys writable"))?;
+    let mut rt = Rt::open().map_err(|error| cannot("configure", &error, ""))?;
+    let (dial, data) = (
+        links::open_tun(Path::new(TUN_DEVICE), "dial")?,
+        links::open_tun(Path::new(TUN_DEVICE), "data")?,
+    );
+    let links = links::set_up(&mut rt, &plan, child, proc_sys)?;
+    links::route(&mut rt, families, links).map_err(|error| reason::no_routing(&error))?;
+    rules::install(&plan, links).map_err(|error| reason::no_rules(&error))?;
+    let listen = |family| sockets::listen(family).map_err(|error| cannot("listen in", &error, ""));
+    let listener6 = plan.v6.map(|_| listen(Family::V6)).transpose()?;
+    Ok(Inside { dial, data, listener4: listen(Family::V4)?, listener6 })
+}
+
+/// A kernel without IPv6, or started with `ipv6.disable=1`, has no parameters of it.
+fn kernel_has_ipv6(proc_sys: &Path) -> bool {
+    let found = proc_sys.join("net/ipv6/conf").exists();
+    if !found {
+        tracing::warn!("the kernel has no IPv6, the gateway network is made without");
+    }
+    found
+}

@@ -1,0 +1,78 @@
+//! Kernel parameters of G.
+
+use std::{io::ErrorKind, path::Path};
+
+use netlink::{Result, sysctl};
+
+/// For all links and for those still to be made: the links of G are made after this and begin with these values.
+const IPV4: [(&str, &str); 9] = [
+    ("net.ipv4.ip_forward", "1"),
+    // A source may be any address of the world, also one of G's own: answers of the gateway and of DNS.
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv4.conf.all.accept_local", "1"),
+    ("net.ipv4.conf.default.accept_local", "1"),
+    // What comes from A often leaves towards A again, which must not be told as a shorter way.
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    // Nobody in A changes the routes of G.
+    ("net.ipv4.conf.all.accept_redirects", "0"),
+    ("net.ipv4.conf.default.accept_redirects", "0"),
+];
+
+const IPV6: [(&str, &str); 7] = [
+    ("net.ipv6.conf.all.disable_ipv6", "0"),
+    ("net.ipv6.conf.default.disable_ipv6", "0"),
+    ("net.ipv6.conf.all.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    // A neighbour is asked for from a link-local address, which would otherwise be unusable for the first two seconds.
+    ("net.ipv6.conf.default.dad_transmits", "0"),
+    // Whether packets are forwarded is decided for all. Of a single link it says whether G reports itself there as a
+    // router (MLD), and by a tun it has nothing to report.
+    ("net.ipv6.conf.all.forwarding", "1"),
+    ("net.ipv6.conf.default.forwarding", "0"),
+];
+
+/// Good to have, and not offered to user namespaces by each kernel.
+const OPTIONAL: [(&str, &str); 2] = [
+    // A SYN whose addresses are those of a socket in TIME_WAIT would be given to it before its mark is looked at, and
+    // then be dropped as something that cannot be forwarded. `tproxy` finds sockets without this. It is for IPv6 too.
+    ("net.ipv4.ip_early_demux", "0"),
+    // The most that a listener keeps waiting; 128 before Linux 5.4.
+    ("net.core.somaxconn", "4096"),
+];
+
+/// Sets what holds for G as a whole. Without `ipv6` it has none at all, also where the kernel has it.
+pub(super) fn set_for_namespace(proc_sys: &Path, ipv6: bool) -> Result<()> {
+    for (key, value) in IPV4 {
+        sysctl::write(proc_sys, key, value)?;
+    }
+    for (key, value) in OPTIONAL {
+        if let Err(error) = sysctl::write(proc_sys, key, value) {
+            tracing::debug!("{error}");
+        }
+    }
+    if ipv6 {
+        return IPV6.iter().try_for_each(|(key, value)| sysctl::write(proc_sys, key, value));
+    }
+    for link in ["all", "default"] {
+        let key = format!("net.ipv6.conf.{link}.disable_ipv6");
+        sysctl::write(proc_sys, &key, "1").or_else(missing_is_success)?;
+    }
+    Ok(())
+}
+
+/// For a tun that is still down: without an address there, the kernel sends nothing of its own to it.
+pub(super) fn set_for_tun(proc_sys: &Path, name: &str) -> Result<()> {
+    // `IN6_ADDR_GEN_MODE_NONE` (Linux ≥ 4.11)
+    sysctl::write(proc_sys, &format!("net.ipv6.conf.{name}.addr_gen_mode"), "1")
+}
+
+/// For the veth: towards A, G calls itself a router.
+pub(super) fn set_for_veth(proc_sys: &Path, name: &str) -> Result<()> {
+    sysctl::write(proc_sys, &format!("net.ipv6.conf.{name}.forwarding"), "1")
+}
+
+fn missing_is_success(error: netlink::Error) -> Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}

@@ -1,0 +1,130 @@
+//! Why G cannot be built, in words for who has to change it.
+
+use std::fmt::Display;
+
+use nix::errno::Errno;
+
+const OTHERWISE: &str = "use --net=pasta or --net=slirp4netns";
+
+/// The error that the gateway's namespace cannot be treated so (`configure`), why, and what helps; an empty `remedy`
+/// stands for nothing that is known.
+pub(super) fn cannot(doing: &str, error: &dyn Display, remedy: &str) -> anyhow::Error {
+    failed(&format!("failed to {doing} the gateway's network namespace"), error, remedy)
+}
+
+/// The same in words of the caller.
+pub(super) fn failed(what: &str, error: &dyn Display, remedy: &str) -> anyhow::Error {
+    let separator = if remedy.is_empty() { "" } else { ", or " };
+    anyhow::anyhow!("{what}: {error}\nhint: {remedy}{separator}{OTHERWISE}")
+}
+
+/// unshare(2)
+pub(super) fn no_namespace(error: Errno) -> anyhow::Error {
+    let (why, remedy) = match error {
+        // EUSERS came from the limit of nesting before Linux 4.9.
+        Errno::ENOSPC | Errno::EUSERS => (
+            "the limit of network namespaces is reached",
+            "raise it: sudo sysctl -w user.max_net_namespaces=65536",
+        ),
+        Errno::EINVAL => ("the kernel is built without network namespaces (CONFIG_NET_NS)", ""),
+        Errno::EPERM => (
+            "CAP_SYS_ADMIN is missing in the user namespace",
+            "check that no profile of AppArmor or seccomp takes it away",
+        ),
+        _ => ("unshare(CLONE_NEWNET) failed", ""),
+    };
+    cannot("make", &format!("{why}: {}", std::io::Error::from(error)), remedy)
+}
+
+/// A link that the kernel refuses.
+pub(super) fn no_veth(error: &netlink::Error) -> anyhow::Error {
+    let remedy = if is(error, &[Errno::EOPNOTSUPP]) {
+        "load the kernel module veth: sudo modprobe veth"
+    } else if is(error, &[Errno::EEXIST]) {
+        "remove the network interface of that name from the child"
+    } else {
+        ""
+    };
+    failed("failed to connect the gateway's network namespace with the child's", error, remedy)
+}
+
+/// The device node of tun devices.
+pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow::Error {
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            "load the kernel module tun: sudo modprobe tun".to_owned()
+        }
+        Some(Errno::EACCES) => {
+            format!("make the device writable for you: sudo chmod 0666 {device}")
+        }
+        // The device cgroup of a container says this.
+        Some(Errno::EPERM) => format!("allow the use of {device} where this container was started"),
+        _ => String::new(),
+    };
+    failed(&format!("failed to make the tun device {name} with {device}"), error, &remedy)
+}
+
+/// Routes and rules by mark.
+pub(super) fn no_routing(error: &netlink::Error) -> anyhow::Error {
+    let remedy = if is(error, &[Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT]) {
+        "use a kernel with policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
+    } else {
+        ""
+    };
+    cannot("route in", error, remedy)
+}
+
+/// The packet rules.
+pub(super) fn no_rules(error: &netlink::Error) -> anyhow::Error {
+    // The kernel says ENOENT for an expression that is not there, and the others for all of nftables.
+    let missing = [
+        Errno::ENOENT,
+        Errno::EOPNOTSUPP,
+        Errno::EPROTONOSUPPORT,
+        Errno::EAFNOSUPPORT,
+        Errno::EINVAL,
+    ];
+    let remedy = if is(error, &missing) {
+        "load the kernel modules nf_tables and nft_tproxy: sudo modprobe -a nf_tables nft_tproxy"
+    } else {
+        ""
+    };
+    cannot("set packet rules in", error, remedy)
+}
+
+fn is(error: &netlink::Error, numbers: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|raw| numbers.contains(&Errno::from_raw(raw)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_namespaces_is_told_with_its_remedy() {
+        assert_eq!(
+            no_namespace(Errno::ENOSPC).to_string(),
+            "failed to make the gateway's network namespace: the limit of network namespaces is reached: \
+             No space left on device (os error 28)\n\
+             hint: raise it: sudo sysctl -w user.max_net_namespaces=65536, or use --net=pasta or --net=slirp4netns"
+        );
+    }
+
+    #[test]
+    fn a_reason_without_remedy_still_has_an_alternative() {
+        let text = no_namespace(Errno::ENOMEM).to_string();
+        assert!(text.ends_with("\nhint: use --net=pasta or --net=slirp4netns"), "{text}");
+    }
+
+    #[test]
+    fn each_fault_of_the_tun_device_has_its_own_remedy() {
+        let text = |errno: Errno| no_tun("/dev/net/tun", "dial", &errno.into()).to_string();
+        assert!(
+            text(Errno::ENOENT)
+                .contains("hint: load the kernel module tun: sudo modprobe tun, or use")
+        );
+        assert!(text(Errno::EACCES).contains("sudo chmod 0666 /dev/net/tun, or use"));
+        assert!(text(Errno::EPERM).contains("allow the use of /dev/net/tun"));
+        assert!(text(Errno::EBUSY).contains("\nhint: use --net=pasta"));
+    }
+}

@@ -1,0 +1,107 @@
+//! The packet rules of G: which mark a packet gets as it arrives.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use netlink::{
+    Family, Result,
+    nft::{
+        Batch, Hook, PRIORITY_MANGLE,
+        Statement::{
+            self, Accept, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
+            MatchIcmpType, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark, Tproxy,
+        },
+    },
+};
+
+use super::{
+    PORT,
+    links::{DATA, DIAL, Links, SOCKET},
+};
+use crate::plan::Plan;
+
+const TABLE: &str = "gateway";
+const CHAIN: &str = "prerouting";
+
+/// `IPPROTO_TCP` and `IPPROTO_UDP`.
+const TCP: Statement = MatchL4Proto(6);
+const UDP: Statement = MatchL4Proto(17);
+/// Of FIN, SYN, RST and ACK only SYN: someone wants to connect.
+const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
+
+/// ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const UNREACHABLE: u8 = 3;
+const ECHO_REQUEST: u8 = 8;
+const V6_UNREACHABLE: u8 = 1;
+const V6_TOO_BIG: u8 = 2;
+const V6_ECHO_REQUEST: u8 = 128;
+
+/// `fe80::/10`, neighbours.
+const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
+/// `ff00::/8`, which would not be forwarded.
+const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
+
+/// Installs the rules of G, all or none.
+pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.replace_table(TABLE);
+    batch.add_chain(TABLE, CHAIN, Hook::Prerouting, PRIORITY_MANGLE);
+    for rule in rules(plan, links) {
+        batch.add_rule(TABLE, CHAIN, &rule);
+    }
+    batch.commit()
+}
+
+fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
+    let from_a = MatchInput(links.veth);
+    let to = |mark| [SetMark(mark), Accept];
+    let mut rules = vec![
+        [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
+        // Each other segment belongs to a connection of G, or is refused by the listener with a reset.
+        [&[from_a, TCP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
+        // No datagram socket has this port, so this goes on only if a connected one of G fits.
+        [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
+    ];
+    // DNS goes by the tun that a flood of datagrams does not fill.
+    rules.extend(plan.nets().map(|net| {
+        let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
+        [&dns[..], &to(DIAL)].concat()
+    }));
+    rules.push([&[from_a, UDP][..], &to(DATA)].concat());
+    for net in plan.nets() {
+        rules.extend(icmp(from_a, net.gateway));
+    }
+    // The gateway process gives a SYN back: the connection may be.
+    rules.push([&[MatchInput(links.dial), TCP, NEW, Tproxy(PORT)][..], &to(SOCKET)].concat());
+    rules
+}
+
+/// Echo requests are answered by who is asked: the kernel of G for the gateway, else someone beyond. Errors are for the
+/// sockets of G that they tell about; they end waiting for a closed port and make segments fit a narrow link in A.
+fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
+    let error = |family, kind| vec![from_a, MatchIcmpType(family, kind), SetMark(SOCKET), Accept];
+    match gateway {
+        IpAddr::V4(_) => vec![
+            vec![
+                from_a,
+                MatchDestinationNotIn(gateway, 32),
+                MatchIcmpType(Family::V4, ECHO_REQUEST),
+                SetMark(DATA),
+                Accept,
+            ],
+            error(Family::V4, UNREACHABLE),
+        ],
+        IpAddr::V6(_) => vec![
+            vec![
+                from_a,
+                MatchDestinationNotIn(gateway, 128),
+                MatchDestinationNotIn(LINK_LOCAL, 10),
+                MatchDestinationNotIn(MULTICAST, 8),
+                MatchIcmpType(Family::V6, V6_ECHO_REQUEST),
+                SetMark(DATA),
+                Accept,
+            ],
+            error(Family::V6, V6_UNREACHABLE),
+            error(Family::V6, V6_TOO_BIG),
+        ],
+    }
+}

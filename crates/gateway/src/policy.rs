@@ -1,0 +1,239 @@
+//! Who may be reached.
+//!
+//! # What stays reachable
+//! Everything that the user could connect to from the host, other than the host's loopback: also the host's own
+//! addresses on its networks, and 169.254.0.0/16 with the metadata services of clouds, as from rootful containers.
+//! Whoever wants less filters in the child namespace (Docker's `DOCKER-USER` chain) or on the host, by user.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::plan::{Net, Plan};
+
+/// Port of DNS over UDP and TCP.
+pub const DNS: u16 = 53;
+
+/// What becomes of a connection or datagram from the child namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on from the host's namespace, to this address.
+    Dial(SocketAddr),
+    /// Goes to the name servers of the host.
+    Dns,
+    /// Is refused, for this reason.
+    Deny(&'static str),
+}
+
+/// Where something sent to `dst` in the child namespace goes.
+#[must_use]
+pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
+    let (ip, port) = (dst.ip(), dst.port());
+    if port == 0 {
+        return Verdict::Deny("port 0 is no port");
+    }
+    if let Some(reason) = means_nothing_outside(ip) {
+        return Verdict::Deny(reason);
+    }
+    let Some(net) = plan.net_of(ip) else {
+        return Verdict::Deny("this network has no IPv6");
+    };
+    if ip == net.dns && port == DNS {
+        return Verdict::Dns;
+    }
+    if ip == net.gateway {
+        return if plan.host_loopback {
+            Verdict::Dial(SocketAddr::new(loopback(ip), port))
+        } else {
+            Verdict::Deny("the gateway's address leads to the host's loopback, which is disabled")
+        };
+    }
+    if is_inside(net, ip) {
+        return Verdict::Deny("an address of the gateway network itself");
+    }
+    // Made anew, so that no flow label or scope id of the packet's goes along.
+    Verdict::Dial(SocketAddr::new(ip, port))
+}
+
+/// Why an address leads nowhere, or to the host itself, whatever the network.
+fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(v4) => match v4.octets()[0] {
+            // Linux takes 0.0.0.0 as a destination for 127.0.0.1.
+            0 | 127 => Some("an address of the host's loopback"),
+            224..=239 => Some("multicast stays in the child's network"),
+            // Broadcast is one of them.
+            240..=255 => Some("a reserved address"),
+            _ => None,
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0, _, _] => {
+                Some("an address of the host's loopback, or IPv4 in disguise")
+            }
+            [0, 0, 0, 0, 0, 0xffff, _, _] => Some("IPv4 in disguise"),
+            [0xfe80..=0xfebf, ..] => Some("a link-local address"),
+            [0xff00..=0xffff, ..] => Some("multicast stays in the child's network"),
+            _ => None,
+        },
+    }
+}
+
+/// Whether an address belongs to a network of the plan.
+fn is_inside(net: &Net, ip: IpAddr) -> bool {
+    if [net.child, net.gateway, net.dns].contains(&ip) {
+        return true;
+    }
+    let prefix = u32::from(net.prefix);
+    match (net.gateway, ip) {
+        (IpAddr::V4(gateway), IpAddr::V4(ip)) => {
+            let different = gateway.to_bits() ^ ip.to_bits();
+            different.leading_zeros() >= prefix
+        }
+        (IpAddr::V6(gateway), IpAddr::V6(ip)) => {
+            let different = gateway.to_bits() ^ ip.to_bits();
+            different.leading_zeros() >= prefix
+        }
+        _ => false,
+    }
+}
+
+fn loopback(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plan() -> Plan {
+        let net = |child: &str, gateway: &str, dns: &str, prefix| Net {
+            child: child.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            dns: dns.parse().unwrap(),
+            prefix,
+        };
+        Plan {
+            ifname: "tap0".into(),
+            mtu: 1500,
+            v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
+            v6: Some(net("fd00::100", "fd00::2", "fd00::3", 64)),
+            host_loopback: false,
+        }
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_outside_is_dialled_as_it_is() {
+        for dst in [
+            "192.0.2.1:80",
+            "10.0.3.1:443",
+            "10.0.1.255:1",
+            "169.254.169.254:80",
+            "10.0.3.3:53",
+            "[2001:db8::1]:65535",
+            "[fd00:0:0:1::1]:53",
+            "[64:ff9b::7f00:1]:80",
+        ] {
+            assert_eq!(outbound(&plan(), at(dst)), Verdict::Dial(at(dst)), "{dst}");
+        }
+    }
+
+    #[test]
+    fn own_network_loopback_and_nonsense_are_denied() {
+        for dst in [
+            "192.0.2.1:0",
+            "10.0.2.0:80",
+            "10.0.2.2:22",
+            "10.0.2.3:80",
+            "10.0.2.3:853",
+            "10.0.2.100:80",
+            "10.0.2.255:80",
+            "0.0.0.0:80",
+            "0.1.2.3:80",
+            "127.0.0.1:80",
+            "127.255.255.254:80",
+            "224.0.0.251:5353",
+            "239.255.255.250:1900",
+            "240.0.0.1:80",
+            "255.255.255.255:67",
+            "[::]:80",
+            "[::1]:80",
+            "[::127.0.0.1]:80",
+            "[::8.8.8.8]:80",
+            "[::ffff:127.0.0.1]:80",
+            "[::ffff:0.0.0.0]:80",
+            "[::ffff:192.0.2.1]:80",
+            "[fe80::1]:80",
+            "[febf::1]:80",
+            "[ff02::fb]:5353",
+            "[fd00::2]:80",
+            "[fd00::3]:80",
+            "[fd00::ffff:1]:53",
+        ] {
+            let verdict = outbound(&plan(), at(dst));
+            assert!(matches!(verdict, Verdict::Deny(_)), "{dst}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_is_the_host_only_if_that_is_allowed() {
+        let open = Plan { host_loopback: true, ..plan() };
+        assert_eq!(outbound(&open, at("10.0.2.2:22")), Verdict::Dial(at("127.0.0.1:22")));
+        assert_eq!(outbound(&open, at("[fd00::2]:22")), Verdict::Dial(at("[::1]:22")));
+        for dst in ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22"] {
+            assert!(matches!(outbound(&open, at(dst)), Verdict::Deny(_)), "{dst}");
+        }
+    }
+
+    #[test]
+    fn names_are_asked_for_at_one_port_also_if_the_gateway_has_that_address() {
+        for host_loopback in [false, true] {
+            let mut plan = Plan { host_loopback, ..plan() };
+            assert_eq!(outbound(&plan, at("10.0.2.3:53")), Verdict::Dns);
+            assert_eq!(outbound(&plan, at("[fd00::3]:53")), Verdict::Dns);
+            plan.v4.dns = plan.v4.gateway;
+            assert_eq!(outbound(&plan, at("10.0.2.2:53")), Verdict::Dns);
+        }
+    }
+
+    #[test]
+    fn without_ipv6_there_is_none() {
+        let plan = Plan { v6: None, ..plan() };
+        assert!(matches!(outbound(&plan, at("[2001:db8::1]:80")), Verdict::Deny(_)));
+    }
+
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        let v4 = any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
+        let v6 = any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
+        // IPv4 in each of the forms that carry it, and small numbers, which hardly come up by chance.
+        let loopback = any::<u32>().prop_map(|bits| 0x7f00_0000 | (bits & 0xff_ffff));
+        let embedded = (prop_oneof![any::<u32>(), loopback], 0..4).prop_map(|(bits, form)| {
+            let low = u128::from(bits);
+            match form {
+                0 => IpAddr::V4(Ipv4Addr::from_bits(bits)),
+                1 => IpAddr::V6(Ipv6Addr::from_bits(low)),
+                2 => IpAddr::V6(Ipv6Addr::from_bits(low | 0xffff_0000_0000)),
+                _ => IpAddr::V6(Ipv6Addr::from_bits(low & 0xff)),
+            }
+        });
+        prop_oneof![v4, v6, embedded]
+    }
+
+    proptest! {
+        #[test]
+        fn the_hosts_loopback_is_never_dialled(ip in addresses(), port: u16) {
+            if let Verdict::Dial(to) = outbound(&plan(), SocketAddr::new(ip, port)) {
+                let to = to.ip();
+                prop_assert!(!to.is_loopback() && !to.is_unspecified() && !to.is_multicast());
+                prop_assert!(!to.to_canonical().is_loopback());
+                prop_assert_eq!(to, ip);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The gateway process: configured by its supervisor, locked up, and then an event loop beside a thread that obeys.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, bail};
+use api::stats::PortTraffic;
+use relay::{Listener, Options, Traffic, Transparent};
+
+use crate::control::{Channel, Reply, Request};
+use crate::engine::{Book, Descriptors, Engine, SharedResolvers, inward};
+use crate::plan::{Plan, Resolvers};
+use crate::sandbox;
+
+/// What a running gateway answers requests with.
+#[derive(Debug)]
+struct Gateway {
+    relay: relay::Engine,
+    resolvers: SharedResolvers,
+    book: Arc<Book>,
+    ports: BTreeMap<u64, (String, Arc<Traffic>)>,
+}
+
+/// Runs the gateway process until its supervisor goes away. `control` is its end of the channel.
+///
+/// # Errors
+/// A first request that is no [`Request::Configure`], a sandbox that cannot be entered, or an event loop that cannot
+/// start. The supervisor has been told by then, if it listens.
+pub fn run(control: OwnedFd) -> anyhow::Result<()> {
+    let channel = Channel::new(control)?;
+    let Some((request, fds)) = channel.request()? else { return Ok(()) };
+    let started = start(request, fds);
+    let reply = match &started {
+        Ok(_) => Reply::Done,
+        Err(e) => Reply::Failed(format!("{e:#}")),
+    };
+    channel.reply(&reply)?;
+    let mut gateway = started?;
+    while let Some((request, fds)) = channel.request()? {
+        let reply = gateway.obey(request, fds);
+        channel.reply(&reply.unwrap_or_else(|e| Reply::Failed(format!("{e:#}"))))?;
+    }
+    Ok(())
+}
+
+fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
+    let Request::Configure { plan, resolvers, nofile } = request else {
+        bail!("the gateway was not configured first");
+    };
+    let mut fds = fds.into_iter();
+    let mut next = |what: &str| fds.next().with_context(|| format!("no descriptor for {what}"));
+    let dial = next("the tun device \"dial\"")?;
+    let data = next("the tun device \"data\"")?;
+    let factory = next("the socket factory")?;
+    let listener4 = next("the IPv4 listener")?;
+    let listener6 = fds.next();
+    // Everything after this line happens without privileges; threads inherit it.
+    let report = sandbox::enter().context("failed to lock the gateway up")?;
+    tracing::debug!("{report:?}");
+    let resolvers = Arc::new(Mutex::new(Some(resolvers)));
+    let book = Arc::new(Book::default());
+    let options = options(&plan, nofile);
+    let descriptors = Descriptors { dial, data, listener4, listener6 };
+    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&book));
+    let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
+        .context("failed to start the event loop")?;
+    Ok(Gateway { relay, resolvers, book, ports: BTreeMap::new() })
+}
+
+/// How published ports are served: servers see their clients.
+fn options(plan: &Plan, nofile: u64) -> Options {
+    Options {
+        // No mark: the packet rules of G find the sockets by their addresses.
+        transparent: Transparent::Mark(0),
+        transparent_udp: true,
+        occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
+        nofile,
+        ..Options::default()
+    }
+}
+
+impl Gateway {
+    fn obey(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
+        match request {
+            Request::Configure { .. } => bail!("the gateway is configured already"),
+            Request::Publish { id, udp, target, name } => {
+                let Ok([listener]) = <[OwnedFd; 1]>::try_from(fds) else {
+                    bail!("a port comes with one listener");
+                };
+                let listener = if udp { Listener::Udp(listener) } else { Listener::Tcp(listener) };
+                let traffic = Arc::new(Traffic::default());
+                self.relay
+                    .add(id, listener, target, Arc::clone(&traffic))
+                    .with_context(|| format!("failed to publish {name}"))?;
+                self.ports.insert(id, (name, traffic));
+            }
+            Request::Withdraw { id } => {
+                if !self.relay.remove(id) {
+                    bail!("there is no port {id}");
+                }
+                self.ports.remove(&id);
+            }
+            Request::Resolvers(resolvers) => self.set_resolvers(resolvers),
+            Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn set_resolvers(&self, resolvers: Resolvers) {
+        *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
+    }
+
+    fn stats(&self) -> api::Stats {
+        let ports = self.ports.iter().map(|(id, (name, traffic))| PortTraffic {
+            id: id.cast_signed(),
+            port: name.clone(),
+            traffic: inward(traffic),
+        });
+        api::Stats { ports: ports.collect(), ..self.book.stats() }
+    }
+}

@@ -1,0 +1,11 @@
+//! G, built beside a namespace A, with real sockets in both and this test in the place of the gateway process.
+//!
+//! Needs root and /dev/net/tun; a test that misses something fails and says what.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests")]
+
+mod inbound;
+mod outbound;
+mod packets;
+mod setup;
+mod world;

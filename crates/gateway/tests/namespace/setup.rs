@@ -1,0 +1,101 @@
+//! What [`gateway::namespace::build`] leaves behind, and what it says when it fails.
+
+use std::{fs, os::unix::fs::symlink};
+
+use gateway::{Plan, namespace::PORT};
+use netlink::{Rt, sysctl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use socket2::SockRef;
+
+use crate::world::{IPV4, IPV6, build_beside, dual_stack, enter_a, plan, proc_sys, world};
+
+#[test]
+fn the_gateway_may_be_the_name_server_too() {
+    let world = world(&plan("192.168.127.2 192.168.127.1 192.168.127.1", None));
+    assert!(world.inside.listener6.is_none());
+    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
+    let texts: Vec<_> = addresses.iter().map(|found| found.address.to_string()).collect();
+    assert_eq!(texts, ["127.0.0.1", "192.168.127.1"], "no IPv6 either");
+}
+
+#[test]
+fn descriptors_are_ready_for_an_event_loop() {
+    let world = dual_stack();
+    let inside = &world.inside;
+    for fd in [&inside.dial, &inside.data, &inside.listener4, inside.listener6.as_ref().unwrap()] {
+        let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());
+        assert!(status.contains(OFlag::O_NONBLOCK));
+        let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+    }
+    for (fd, bound) in
+        [(&inside.listener4, "0.0.0.0"), (inside.listener6.as_ref().unwrap(), "[::]")]
+    {
+        let address = SockRef::from(fd).local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(address.to_string(), format!("{bound}:{PORT}"));
+    }
+}
+
+#[test]
+fn links_are_as_planned() {
+    let a = enter_a();
+    let plan = Plan { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
+    let world = build_beside(&a, &plan, proc_sys()).unwrap();
+    // A's end is there, and nothing else has been done to it.
+    let mut rt = Rt::open().unwrap();
+    let end = rt.link_index("eth7").unwrap();
+    let addresses = rt.addresses().unwrap();
+    assert!(addresses.iter().all(|found| found.index != end), "{addresses:?}");
+    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
+    let on = |name: &str| -> Vec<String> {
+        let on_link = addresses.iter().filter(|found| found.link.as_deref() == Some(name));
+        on_link.map(|found| format!("{}/{}", found.address, found.prefix)).collect()
+    };
+    let veth = on("gw0");
+    assert_eq!(veth[..2], ["10.0.2.2/24", "10.0.2.3/24"], "{veth:?}");
+    assert!(veth.contains(&"fd00::2/64".to_owned()) && veth.contains(&"fd00::3/64".to_owned()));
+    assert!(on("dial").is_empty() && on("data").is_empty(), "{addresses:?}");
+    let parameter = |key: &str| world.in_g(|| sysctl::read(proc_sys(), key).unwrap());
+    for name in ["gw0", "dial", "data"] {
+        assert_eq!(parameter(&format!("net.ipv4.conf.{name}.rp_filter")), "0");
+        assert_eq!(parameter(&format!("net.ipv4.conf.{name}.accept_local")), "1");
+        assert_eq!(parameter(&format!("net.ipv6.conf.{name}.accept_ra")), "0");
+    }
+    assert_eq!(parameter("net.ipv6.conf.gw0.dad_transmits"), "0");
+    assert_eq!(parameter("net.ipv6.conf.gw0.mtu"), "1400");
+    assert_eq!(parameter("net.ipv6.conf.data.mtu"), "65535");
+}
+
+#[test]
+fn a_kernel_without_ipv6_gets_a_network_without() {
+    let a = enter_a();
+    let parameters = tempfile::tempdir().unwrap();
+    fs::create_dir(parameters.path().join("net")).unwrap();
+    for part in ["net/core", "net/ipv4"] {
+        symlink(proc_sys().join(part), parameters.path().join(part)).unwrap();
+    }
+    let world = build_beside(&a, &plan(IPV4, Some(IPV6)), parameters.path()).unwrap();
+    assert!(world.inside.listener6.is_none());
+}
+
+#[test]
+fn a_name_taken_in_a_is_told_with_its_remedy() {
+    let a = enter_a();
+    let plan = Plan { ifname: "lo".to_owned(), ..plan(IPV4, None) };
+    let error = build_beside(&a, &plan, proc_sys()).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "failed to connect the gateway's network namespace with the child's: \
+         add veth gw0 with peer lo and mtu 1500: File exists (os error 17)\n\
+         hint: remove the network interface of that name from the child, or use --net=pasta or --net=slirp4netns"
+    );
+}
+
+#[test]
+fn parameters_that_cannot_be_written_are_named() {
+    let a = enter_a();
+    let empty = tempfile::tempdir().unwrap();
+    let error = build_beside(&a, &plan(IPV4, None), empty.path()).err().unwrap().to_string();
+    assert!(error.contains("write sysctl net.ipv4.ip_forward=1 to "), "{error}");
+    assert!(error.contains("\nhint: mount /proc/sys writable, or use --net=pasta"), "{error}");
+}

@@ -1,0 +1,500 @@
+//! The supervisor's handle against gateways that obey, refuse, hang, die and lie. The "gateway process" is a thread here.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use api::stats::{DestinationTraffic, PortTraffic, Traffic};
+use gateway::control::{Channel, MAX, Reply, Request, WAIT};
+use gateway::plan::{Net, Plan};
+use gateway::supervisor::{Descriptors, Gateway};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+/// No test waits longer than this for something that should come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn net(child: &str, gateway: &str, prefix: u8) -> Net {
+    let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+    Net { child: ip(child), gateway: ip(gateway), dns: ip(gateway), prefix }
+}
+
+fn plan(v6: bool) -> Plan {
+    Plan {
+        ifname: "tap0".into(),
+        mtu: 1500,
+        v4: net("10.0.2.100", "10.0.2.2", 24),
+        v6: v6.then(|| net("fd00::100", "fd00::2", 64)),
+        host_loopback: false,
+    }
+}
+
+/// A descriptor that can be told apart from others: the writing end of a pipe, and the other end.
+fn marked() -> (OwnedFd, OwnedFd) {
+    let (read, write) = std::io::pipe().unwrap();
+    (write.into(), read.into())
+}
+
+fn same_file(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
+    let link = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+    link(a.as_raw_fd()) == link(b.as_raw_fd())
+}
+
+/// A handle, and the other ends of its five descriptors.
+fn handle(plan: Plan) -> (Gateway, Vec<OwnedFd>) {
+    let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..5).map(|_| marked()).unzip();
+    let mut next = || ends.remove(0);
+    let descriptors = Descriptors {
+        dial: next(),
+        data: next(),
+        factory: next(),
+        listener4: next(),
+        listener6: plan.v6.map(|_| next()),
+    };
+    others.truncate(if plan.v6.is_some() { 5 } else { 4 });
+    let resolvers = vec!["192.0.2.53:53".parse().unwrap()];
+    (Gateway::new(plan, descriptors, resolvers, 4096), others)
+}
+
+/// What a gateway saw.
+type Seen = Receiver<(Request, Vec<OwnedFd>)>;
+
+/// A gateway that answers each request with what `answer` makes of it until its end is closed or `answer` says `None`.
+fn serve(
+    sock: OwnedFd,
+    mut answer: impl FnMut(&Request) -> Option<Reply> + Send + 'static,
+) -> (Seen, JoinHandle<()>) {
+    let (seen, receiver): (Sender<_>, _) = channel();
+    let thread = std::thread::spawn(move || {
+        let channel = Channel::new(sock).unwrap();
+        while let Some((request, fds)) = channel.request().unwrap() {
+            let reply = answer(&request);
+            // The test may look at some of them only.
+            let _ = seen.send((request, fds));
+            let Some(reply) = reply else { break };
+            channel.reply(&reply).unwrap();
+        }
+    });
+    (receiver, thread)
+}
+
+fn obey(request: &Request) -> Reply {
+    match request {
+        Request::Stats => Reply::Stats(Box::default()),
+        _ => Reply::Done,
+    }
+}
+
+/// A handle with a gateway that answers Configure and leaves the rest to `answer`.
+fn up(
+    mut answer: impl FnMut(&Request) -> Option<Reply> + Send + 'static,
+) -> (Gateway, Seen, JoinHandle<()>) {
+    let (mut gateway, _) = handle(plan(false));
+    let (seen, thread) = serve(gateway.renew().unwrap(), move |request| match request {
+        Request::Configure { .. } => Some(Reply::Done),
+        other => answer(other),
+    });
+    gateway.configure().unwrap();
+    (gateway, seen, thread)
+}
+
+fn target() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 0, 2, 100), 80))
+}
+
+fn publish(gateway: &mut Gateway, id: u64, listener: OwnedFd) -> anyhow::Result<()> {
+    gateway.publish(id, false, target(), format!("port {id}"), listener)
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn next(seen: &Seen) -> (Request, Vec<OwnedFd>) {
+    seen.recv_timeout(PATIENCE).unwrap()
+}
+
+fn error(result: anyhow::Result<impl Sized>) -> String {
+    format!("{:#}", result.err().unwrap())
+}
+
+#[test]
+fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
+    for v6 in [false, true] {
+        let (mut gateway, others) = handle(plan(v6));
+        assert!(error(gateway.configure()).contains("no new gateway process"));
+        let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+        assert!(!gateway.is_up());
+        gateway.configure().unwrap();
+        assert!(gateway.is_up());
+        let (request, fds) = next(&seen);
+        let Request::Configure { plan: told, resolvers, nofile } = request else {
+            panic!("{request:?}")
+        };
+        assert_eq!((told, nofile), (plan(v6), 4096));
+        assert_eq!(resolvers, ["192.0.2.53:53".parse().unwrap()]);
+        assert_eq!(fds.len(), others.len());
+        assert!(fds.iter().zip(&others).all(|(a, b)| same_file(a, b)));
+    }
+}
+
+#[test]
+fn ipv6_needs_a_listener_as_well() {
+    let (fd, _other) = marked();
+    let more = || fd.try_clone().unwrap();
+    let descriptors = Descriptors {
+        dial: more(),
+        data: more(),
+        factory: more(),
+        listener4: more(),
+        listener6: None,
+    };
+    let mut gateway = Gateway::new(plan(true), descriptors, Vec::new(), 1024);
+    assert_eq!(gateway.plan(), &plan(false));
+    let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    gateway.configure().unwrap();
+}
+
+#[test]
+fn ports_outlive_gateways() {
+    let (mut gateway, _) = handle(plan(false));
+    let (one, _) = listener();
+    let (two, address) = listener();
+    // Before the first gateway, and between two.
+    publish(&mut gateway, 1, one.into()).unwrap();
+    let (seen, thread) = serve(gateway.renew().unwrap(), |request| {
+        // It ends when it is asked for port 9.
+        (!matches!(request, Request::Withdraw { id: 9 })).then_some(Reply::Done)
+    });
+    gateway.configure().unwrap();
+    next(&seen);
+    let (request, fds) = next(&seen);
+    assert_eq!(
+        request,
+        Request::Publish { id: 1, udp: false, target: target(), name: "port 1".into() }
+    );
+    assert_eq!(fds.len(), 1);
+    publish(&mut gateway, 9, marked().0).unwrap();
+    assert!(error(gateway.withdraw(9)).contains("has ended"));
+    thread.join().unwrap();
+    assert!(!gateway.is_up());
+    publish(&mut gateway, 2, two.into()).unwrap();
+    gateway.set_resolvers(vec!["192.0.2.54:53".parse().unwrap()]);
+
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    gateway.configure().unwrap();
+    let (request, _) = next(&seen);
+    let Request::Configure { resolvers, .. } = request else { panic!("{request:?}") };
+    assert_eq!(resolvers, ["192.0.2.54:53".parse().unwrap()]);
+    assert!(matches!(next(&seen).0, Request::Publish { id: 1, .. }));
+    let (request, fds) = next(&seen);
+    assert!(matches!(request, Request::Publish { id: 2, .. }));
+    // The listener is the real one, and gone when it is closed here and there.
+    TcpStream::connect(address).unwrap();
+    drop(fds);
+    TcpStream::connect(address).unwrap();
+    gateway.withdraw(2).unwrap();
+    assert!(TcpStream::connect(address).is_err());
+    assert!(matches!(next(&seen).0, Request::Withdraw { id: 2 }));
+    assert!(error(gateway.withdraw(2)).contains("no published port 2"));
+    let stats = gateway.stats().unwrap();
+    assert_eq!((stats.restarts, stats.driver.as_str()), (1, "gateway"));
+    assert_eq!(gateway.named("gvisor-tap-vsock").stats().unwrap().driver, "gvisor-tap-vsock");
+}
+
+#[test]
+fn new_resolvers_are_told() {
+    let (mut gateway, seen, _thread) = up(|r| Some(obey(r)));
+    let resolvers = vec!["[fe80::1%3]:53".parse().unwrap(), "127.0.0.53:53".parse().unwrap()];
+    gateway.set_resolvers(resolvers.clone());
+    next(&seen);
+    assert_eq!(next(&seen).0, Request::Resolvers(resolvers));
+}
+
+#[test]
+fn a_port_that_is_refused_is_closed() {
+    let (mut gateway, seen, thread) = up(|_| Some(Reply::Failed("no room".into())));
+    let (listener, address) = listener();
+    let said = error(publish(&mut gateway, 7, listener.into()));
+    assert!(said.contains("port 7") && said.contains("no room"), "{said}");
+    drop(seen);
+    assert!(gateway.is_up());
+    assert!(error(gateway.withdraw(7)).contains("no published port 7"));
+    assert!(error(gateway.stats()).contains("no room"));
+    drop(gateway);
+    thread.join().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_gateway_that_refuses_a_port_after_a_restart_still_serves() {
+    let (mut gateway, _) = handle(plan(false));
+    publish(&mut gateway, 1, marked().0).unwrap();
+    publish(&mut gateway, 2, marked().0).unwrap();
+    assert!(error(publish(&mut gateway, 2, marked().0)).contains("already"));
+    let answer = |request: &Request| match request {
+        Request::Publish { id: 1, .. } => Some(Reply::Failed("not this one".into())),
+        other => Some(obey(other)),
+    };
+    let (seen, _thread) = serve(gateway.renew().unwrap(), answer);
+    gateway.configure().unwrap();
+    assert!(gateway.is_up());
+    assert_eq!(seen.try_iter().count(), 3);
+}
+
+#[test]
+fn a_gateway_that_cannot_start_says_why() {
+    let (mut gateway, _) = handle(plan(false));
+    let (_seen, _thread) =
+        serve(gateway.renew().unwrap(), |_| Some(Reply::Failed("no epoll".into())));
+    assert!(error(gateway.configure()).contains("no epoll"));
+    assert!(!gateway.is_up());
+}
+
+#[test]
+fn a_gateway_that_hangs_is_given_up_and_the_next_one_heals() {
+    let (mut gateway, _) = handle(plan(false));
+    publish(&mut gateway, 1, marked().0).unwrap();
+    // Nobody reads.
+    let _hangs = gateway.renew().unwrap();
+    let begin = Instant::now();
+    let said = error(gateway.configure());
+    assert!(said.contains("hangs") && said.contains("Configure"), "{said}");
+    assert!((WAIT..WAIT * 2).contains(&begin.elapsed()));
+    assert!(!gateway.is_up());
+    assert!(error(gateway.stats()).contains("not running"));
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    gateway.configure().unwrap();
+    assert_eq!(gateway.stats().unwrap().restarts, 1);
+    assert_eq!(seen.try_iter().count(), 3);
+}
+
+#[test]
+fn a_late_answer_is_never_taken_for_another_one() {
+    let (late, wait) = channel::<()>();
+    let (mut gateway, _seen, thread) = up(move |_| {
+        let _ = wait.recv_timeout(PATIENCE);
+        None
+    });
+    let begin = Instant::now();
+    let said = error(gateway.stats());
+    assert!(said.contains("no answer to Stats") && said.contains("hangs"), "{said}");
+    assert!((WAIT..WAIT * 2).contains(&begin.elapsed()));
+    // Whoever hangs does not notice that nobody is interested any more.
+    assert!(!gateway.is_up() && !thread.is_finished());
+    assert!(error(gateway.stats()).contains("not running"));
+    publish(&mut gateway, 1, marked().0).unwrap();
+    late.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_gateway_that_dies_during_a_request_is_noticed_at_once() {
+    let (mut gateway, _seen, thread) = up(|_| None);
+    let begin = Instant::now();
+    let said = error(publish(&mut gateway, 1, marked().0));
+    assert!(said.contains("Publish") && said.contains("has ended"), "{said}");
+    assert!(begin.elapsed() < WAIT);
+    thread.join().unwrap();
+    assert!(!gateway.is_up());
+    // It was not published, so its number is free.
+    publish(&mut gateway, 1, marked().0).unwrap();
+}
+
+#[test]
+fn a_gateway_that_has_died_before_a_request_delays_the_port_only() {
+    let (mut gateway, _seen, thread) = up(|_| None);
+    assert!(gateway.stats().is_err());
+    thread.join().unwrap();
+    let (_seen, thread) = serve(gateway.renew().unwrap(), |request| {
+        matches!(request, Request::Configure { .. }).then_some(Reply::Done)
+    });
+    gateway.configure().unwrap();
+    assert!(gateway.withdraw(1).is_err());
+    assert!(gateway.is_up());
+    gateway.set_resolvers(Vec::new());
+    thread.join().unwrap();
+    publish(&mut gateway, 1, marked().0).unwrap();
+    gateway.withdraw(1).unwrap();
+}
+
+#[test]
+fn what_is_out_of_turn_is_named_and_ends_the_gateway() {
+    let (mut gateway, _seen, thread) = up(|_| Some(Reply::Done));
+    let said = error(gateway.stats());
+    assert!(said.contains("Done out of turn, to Stats"), "{said}");
+    assert!(!gateway.is_up());
+    thread.join().unwrap();
+
+    let (mut gateway, _seen, thread) = up(|_| Some(Reply::Stats(Box::default())));
+    let said = error(publish(&mut gateway, 1, marked().0));
+    assert!(said.contains("Stats out of turn, to Publish"), "{said}");
+    assert!(!gateway.is_up());
+    thread.join().unwrap();
+
+    // Two replies to one request; the second is there before the next request.
+    let (mut gateway, _) = handle(plan(false));
+    let sock = gateway.renew().unwrap();
+    let (go, ready) = channel();
+    let thread = std::thread::spawn(move || {
+        let channel = Channel::new(sock).unwrap();
+        channel.request().unwrap().unwrap();
+        channel.reply(&Reply::Done).unwrap();
+        channel.reply(&Reply::Done).unwrap();
+        go.send(()).unwrap();
+        assert!(channel.request().unwrap().is_none());
+    });
+    gateway.configure().unwrap();
+    ready.recv_timeout(PATIENCE).unwrap();
+    let said = error(gateway.stats());
+    assert!(said.contains("Done out of turn, before Stats"), "{said}");
+    assert!(!gateway.is_up());
+    thread.join().unwrap();
+}
+
+/// What is said about a raw packet as the answer to Configure.
+fn answered_by(packet: &'static [u8], with_fd: bool) -> String {
+    let (mut gateway, _) = handle(plan(false));
+    let sock = gateway.renew().unwrap();
+    let thread = std::thread::spawn(move || {
+        let channel = Channel::new(sock).unwrap();
+        channel.request().unwrap().unwrap();
+        let fd = marked().0;
+        let fds = if with_fd { vec![fd.as_fd()] } else { Vec::new() };
+        sys::fdpass::send(channel.as_fd(), packet, &fds).unwrap();
+    });
+    let said = error(gateway.configure());
+    thread.join().unwrap();
+    assert!(!gateway.is_up());
+    said
+}
+
+#[test]
+fn nonsense_is_no_reply() {
+    for packet in [&b"\0nonsense"[..], b"\0", b"\0\xff"] {
+        assert!(answered_by(packet, false).contains("no reply"));
+    }
+    // A packet that announces others must be full, or somebody could keep us busy with small ones.
+    assert!(answered_by(b"\x01 ", false).contains("no message"));
+    assert!(answered_by(b"\0\"Done\"", true).contains("1 descriptors in a reply"));
+}
+
+#[test]
+fn a_message_longer_than_allowed_is_given_up() {
+    let (mut gateway, _) = handle(plan(false));
+    let sock = gateway.renew().unwrap();
+    let thread = std::thread::spawn(move || {
+        let channel = Channel::new(sock).unwrap();
+        channel.request().unwrap().unwrap();
+        let mut packet = vec![b' '; 32 << 10];
+        packet[0] = 1;
+        let mut sent = 0;
+        loop {
+            let mut fds = [nix::poll::PollFd::new(channel.as_fd(), nix::poll::PollFlags::POLLOUT)];
+            nix::poll::poll(&mut fds, 20_000u16).unwrap();
+            if sys::fdpass::send(channel.as_fd(), &packet, &[]).is_err() {
+                return sent;
+            }
+            sent += packet.len();
+        }
+    });
+    assert!(error(gateway.configure()).contains("no message"));
+    let sent = thread.join().unwrap();
+    assert!((MAX..MAX + (1 << 20)).contains(&sent), "{sent}");
+}
+
+#[test]
+fn requests_have_their_number_of_descriptors() {
+    let (ours, theirs) = Channel::pair().unwrap();
+    let gateway = Channel::new(theirs).unwrap();
+    let fd = marked().0;
+    let said = error(ours.call(&Request::Stats, &[fd.as_fd()]));
+    assert!(said.contains("Stats with 1 descriptors"), "{said}");
+    // By somebody who does not check.
+    let body = [&[0], &*serde_json::to_vec(&Request::Withdraw { id: 1 }).unwrap()].concat();
+    sys::fdpass::send(ours.as_fd(), &body, &[fd.as_fd()]).unwrap();
+    assert!(error(gateway.request()).contains("Withdraw with 1 descriptors"));
+    sys::fdpass::send(ours.as_fd(), b"\0{}", &[]).unwrap();
+    assert!(error(gateway.request()).contains("no request"));
+    drop(ours);
+    assert!(gateway.ended());
+    assert!(gateway.request().unwrap().is_none());
+}
+
+#[test]
+fn only_a_seqpacket_socket_is_a_channel() {
+    let (a, _b) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    assert!(Channel::new(a).is_err());
+    assert!(Channel::new(marked().0).is_err());
+}
+
+fn traffic() -> Traffic {
+    let many = u64::MAX / 4;
+    Traffic { active: 1, opened: many, failed: 2, bytes_out: many, bytes_in: many }
+}
+
+#[test]
+fn long_statistics_arrive_whole_and_longer_ones_are_cut() {
+    let ports = (0..10_000).map(|id| PortTraffic {
+        id,
+        port: format!("0.0.0.0:{id}->10.0.2.100:{id}/tcp"),
+        traffic: traffic(),
+    });
+    let destinations = |count| {
+        let one = DestinationTraffic {
+            proto: "tcp".into(),
+            ip: "2001:db8::1".parse().unwrap(),
+            port: 443,
+            traffic: Traffic { bytes_out: 1, ..Traffic::default() },
+        };
+        vec![one; count]
+    };
+    let whole = api::Stats {
+        ports: ports.collect(),
+        destinations: destinations(1000),
+        ..Default::default()
+    };
+    let too_long = api::Stats { destinations: destinations(200_000), ..whole.clone() };
+    let mut replies = vec![Reply::Stats(Box::new(too_long)), Reply::Stats(Box::new(whole.clone()))];
+    let (mut gateway, _seen, _thread) = up(move |_| replies.pop());
+    let stats = gateway.stats().unwrap();
+    assert_eq!(stats, api::Stats { driver: "gateway".into(), ..whole });
+    let stats = gateway.stats().unwrap();
+    assert_eq!(stats.ports.len(), 10_000);
+    let kept = stats.destinations.len();
+    assert!((1000..200_000).contains(&kept));
+    assert_eq!(stats.other_destinations.bytes_out, 200_000 - kept as u64);
+}
+
+#[test]
+fn ten_thousand_ports_are_soon_published_again() {
+    const PORTS: u64 = 10_000;
+    let limit = sys::rlimit::raise_nofile().unwrap().hard;
+    assert!(limit > PORTS + 1000, "this test needs a hard limit of open files above 11,000");
+    let (mut gateway, _) = handle(plan(false));
+    let (fd, _other) = marked();
+    for id in 0..PORTS {
+        publish(&mut gateway, id, fd.try_clone().unwrap()).unwrap();
+    }
+    let (told, ids) = channel();
+    let (seen, _thread) = serve(gateway.renew().unwrap(), move |request| {
+        if let Request::Publish { id, .. } = request {
+            told.send(*id).unwrap();
+        }
+        Some(Reply::Done)
+    });
+    // Descriptors are closed as they come.
+    drop(seen);
+    let begin = Instant::now();
+    gateway.configure().unwrap();
+    let took = begin.elapsed();
+    assert!(took < WAIT, "{took:?}");
+    assert!(ids.try_iter().eq(0..PORTS));
+    println!("{PORTS} ports in {took:?}");
+}

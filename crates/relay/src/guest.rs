@@ -1,0 +1,152 @@
+//! A guest of the event loop: what else the thread "ports" watches, for programs whose connections begin elsewhere than
+//! at a listener of ours.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use socket2::Socket;
+
+use crate::factory::Kind;
+use crate::pool::{Taken, Waiter};
+use crate::reactor::Ctx;
+use crate::slab::Key;
+use crate::tcp::Tcp;
+use crate::traffic::Traffic;
+
+/// The number of the port that all connections of a guest belong to.
+pub(crate) const OUTBOUND: u64 = u64::MAX;
+
+/// Shares the thread of the ports, its descriptors and its sockets. No method may block.
+pub trait Guest: Send {
+    /// Called once, in the thread, before everything else. An error ends the thread.
+    ///
+    /// # Errors
+    /// What keeps the guest from working at all.
+    fn start(&mut self, host: &mut Loop<'_>) -> io::Result<()>;
+
+    /// A descriptor of the guest has something to say.
+    fn event(&mut self, host: &mut Loop<'_>, tag: Tag, flags: EpollFlags);
+
+    /// A socket of the namespace that [`Loop::datagram_socket`] promised; `None` if there will be none.
+    fn socket(&mut self, host: &mut Loop<'_>, key: Key, socket: Option<Socket>);
+
+    /// Called after each batch of events, and when [`Guest::wake_at`] has come.
+    fn turn(&mut self, host: &mut Loop<'_>);
+
+    /// When [`Guest::turn`] has to be called at the latest.
+    fn wake_at(&self) -> Option<Instant>;
+
+    /// Descriptors held.
+    fn descriptors(&self) -> usize;
+}
+
+/// What a guest calls one of its descriptors: a kind of its own choice, below 128, and a place in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// What sort of descriptor it is.
+    pub kind: u8,
+    /// Which of them.
+    pub key: Key,
+}
+
+/// The event loop as its guest sees it.
+#[derive(Debug)]
+pub struct Loop<'a> {
+    pub(crate) ctx: &'a mut Ctx,
+    pub(crate) tcp: &'a mut Tcp,
+    pub(crate) port: &'a mut Option<Key>,
+}
+
+impl Loop<'_> {
+    /// When the present batch of events came.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.ctx.now
+    }
+
+    /// Takes `count` of the descriptors that may still be opened. False if there are not that many.
+    #[must_use = "false means that nothing may be opened"]
+    pub fn reserve(&mut self, count: usize) -> bool {
+        let enough = self.ctx.room >= count;
+        if enough {
+            self.ctx.room -= count;
+        }
+        enough
+    }
+
+    /// Watches a descriptor until it is closed.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn watch(&self, fd: impl AsFd, tag: Tag, flags: EpollFlags) -> io::Result<()> {
+        Ok(self.ctx.epoll.add(fd, EpollEvent::new(flags, token(tag)))?)
+    }
+
+    /// A datagram socket of the namespace: at once, or by [`Guest::socket`] later (`Ok(None)`).
+    ///
+    /// # Errors
+    /// There will be none: the factory is gone, or too many wait.
+    pub fn datagram_socket(&mut self, ipv4: bool, key: Key) -> io::Result<Option<Socket>> {
+        let kind = if ipv4 { Kind::Udp4 } else { Kind::Udp6 };
+        match self.ctx.pool.take(kind, Waiter::Guest(key)) {
+            Taken::Ready(socket) => Ok(Some(socket)),
+            Taken::Later => Ok(None),
+            Taken::Never => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Moves bytes between two connected sockets until both directions have ended. `watched` says that `backend` is in
+    /// this loop already, as the guest's; it is not any more then.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2); both connections are reset.
+    pub fn relay(
+        &mut self,
+        client: Socket,
+        backend: Socket,
+        watched: bool,
+        traffic: Arc<Traffic>,
+    ) -> io::Result<()> {
+        let port = *self.port.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
+        self.tcp.join(self.ctx, port, client, backend, watched, traffic)
+    }
+}
+
+/// The top bit tells a guest's descriptors from ours; kind and key as in [`Source::token`].
+fn token(tag: Tag) -> u64 {
+    u64::from(GUEST | tag.kind) << 56
+        | u64::from(tag.key.generation) << 32
+        | u64::from(tag.key.index)
+}
+
+const GUEST: u8 = 0x80;
+
+/// The tag in a token, if it is a guest's.
+pub(crate) fn tag(token: u64) -> Option<Tag> {
+    let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
+    let key = Key {
+        index: u32::from_be_bytes([i3, i2, i1, i0]),
+        generation: u32::from_be_bytes([0, g2, g1, g0]),
+    };
+    (kind & GUEST != 0).then_some(Tag { kind: kind & !GUEST, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Source;
+
+    #[test]
+    fn tags_come_back_as_they_went() {
+        for kind in [0, 7, 127] {
+            for (index, generation) in [(0, 0), (u32::MAX, (1 << 24) - 1)] {
+                let sent = Tag { kind, key: Key { index, generation } };
+                assert_eq!(tag(token(sent)), Some(sent));
+            }
+        }
+        assert_eq!(tag(Source::Flow.token(Key { index: 1, generation: 1 })), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! `rootlessctl stats`: one look at the statistics, or one after the other.
+
+mod pause;
+mod view;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use api::Stats;
+use api::client::{Client, ClientError};
+use clap::ArgMatches;
+
+use pause::Pause;
+use view::Look;
+
+/// Time between two looks if `--watch` has no value.
+pub(super) const EVERY: &str = "2s";
+/// The shortest and the longest time between two looks.
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+/// Moves the cursor home and clears the screen (console_codes(4)).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    form: Form,
+    every: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Table,
+    Json,
+    OpenMetrics,
+}
+
+/// Gives a bare `--watch` its default value: `goflags`, as Go, knows no values that may be left out.
+pub(super) fn complete_watch(args: &mut [OsString]) {
+    for arg in args.iter_mut().take_while(|arg| arg.to_string_lossy().starts_with('-')) {
+        if *arg == "--" {
+            break;
+        }
+        if *arg == "--watch" || *arg == "-watch" {
+            *arg = format!("--watch={EVERY}").into();
+        }
+    }
+}
+
+impl Options {
+    /// Reads the flags.
+    ///
+    /// # Errors
+    /// An argument, flags that contradict each other, or an interval that is none.
+    pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
+        let every = matches.get_one::<String>("watch").map(|text| interval(text)).transpose()?;
+        if let Some(argument) = arguments.first() {
+            let hint = if every.is_some() { "\nhint: an interval needs =, --watch=5s" } else { "" };
+            bail!("unexpected argument {argument:?}: stats takes none{hint}");
+        }
+        let form = match (matches.get_flag("json"), matches.get_flag("openmetrics")) {
+            (true, true) => bail!("--json and --openmetrics exclude each other"),
+            (false, true) if every.is_some() => bail!(
+                "--openmetrics and --watch exclude each other: such a text ends with its first look"
+            ),
+            (false, true) => Form::OpenMetrics,
+            (true, false) => Form::Json,
+            (false, false) => Form::Table,
+        };
+        Ok(Self { form, every })
+    }
+}
+
+/// Reads an interval: seconds, or numbers with the units ms, s, m, h in the style of Go.
+fn interval(text: &str) -> anyhow::Result<Duration> {
+    duration(text).filter(|interval| INTERVALS.contains(interval)).with_context(|| {
+        format!("invalid value {text:?} for --watch: must be 0.1 to 86400 seconds, or such as 500ms or 1m30s")
+    })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    if text.chars().all(is_number) {
+        return Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    }
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let (number, behind) = rest.split_at(rest.find(|c| !is_number(c))?);
+        let (unit, next) = behind.split_at(behind.find(is_number).unwrap_or(behind.len()));
+        let seconds = match unit {
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        (total, rest) = (total.checked_add(part)?, next);
+    }
+    Some(total)
+}
+
+/// Looks once, or until the user, or whoever reads the output, has seen enough.
+///
+/// # Errors
+/// Those of the request and of writing.
+pub(super) fn run(client: &Client, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    let Some(every) = options.every else { return once(client, options.form, out) };
+    let pause = Pause::new().context("cannot wait for signals")?;
+    let watch = Watch { json: options.form == Form::Json, screen: io::stdout().is_terminal() };
+    watch.run(|| client.stats(), &mut || pause.wait(every, io::stdout()), out)
+}
+
+fn once(client: &Client, form: Form, out: &mut dyn Write) -> anyhow::Result<()> {
+    let text = match form {
+        Form::Table => view::table(&Look { stats: client.stats()?, before: None }, None),
+        Form::Json => api::types::to_json(&client.stats()?) + "\n",
+        Form::OpenMetrics => client.stats_openmetrics()?,
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+/// How looks are shown one after the other.
+struct Watch {
+    json: bool,
+    /// Whether a look takes the place of the one before.
+    screen: bool,
+}
+
+impl Watch {
+    /// Looks until `wait` says that it is enough. A gateway that is being replaced is no reason to end: once there was a
+    /// look, a failure inside of the server is shown, and the next look may succeed.
+    fn run(
+        &self,
+        mut look: impl FnMut() -> Result<Stats, ClientError>,
+        wait: &mut dyn FnMut() -> io::Result<bool>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let mut before: Option<(Stats, Instant)> = None;
+        loop {
+            let now = Instant::now();
+            match look() {
+                Ok(stats) => {
+                    let first = before.is_none();
+                    let before_then = before.take().map(|(stats, then)| (stats, now - then));
+                    let look = Look { stats, before: before_then };
+                    out.write_all(self.frame(&look, first).as_bytes())?;
+                    before = Some((look.stats, now));
+                }
+                Err(ClientError::Refused { status: 500.., message }) if before.is_some() => {
+                    // Nothing is left to do if this fails.
+                    writeln!(io::stderr(), "error: {message}").ok();
+                }
+                Err(error) => return Err(error.into()),
+            }
+            out.flush()?;
+            if !wait()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn frame(&self, look: &Look, first: bool) -> String {
+        if self.json {
+            return api::types::to_json(&look.stats) + "\n";
+        }
+        let separator = match (self.screen, first) {
+            (true, _) => CLEAR,
+            (false, true) => "",
+            (false, false) => "---\n",
+        };
+        format!("{separator}{}", view::table(look, Some(view::WATCHED)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What connects the network namespace of the containers with the outside: there must be a driver that works.
+
+use env::netdriver::{GATEWAY, Reason};
+
+use super::{Finding, Remedy, Wish};
+use crate::distro::Package;
+use crate::facts::{Device, Facts, Net};
+use crate::probe::{Outcome, Probe};
+use crate::symptoms;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let tun = tun(facts);
+    let tun_is_fine = tun.is_none();
+    missing(facts, tun_is_fine, findings);
+    lxc_usernet(facts, findings);
+    findings.extend(tun);
+    // Every network that is tried needs that device.
+    if tun_is_fine {
+        fails(facts, findings);
+        gateway(facts, findings);
+    }
+}
+
+/// There is no program. A gateway that lacks nothing but a device needs none.
+fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
+    let Net::None(why_not) = &facts.tools.net else { return };
+    if facts.tools.tries_gateway && !tun_is_fine {
+        return;
+    }
+    findings.push(
+        Finding::fatal(
+            "network-helper-missing",
+            format!("there is no network stack: {why_not}"),
+            "the network namespace of the containers reaches the outside through one",
+        )
+        .remedy(facts.distro.install(Package::Network, "install a network stack")),
+    );
+}
+
+fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.tools.net.driver() != Some("lxc-user-nic") || facts.tools.lxc_usernet {
+        return;
+    }
+    let name = &facts.account.name;
+    let line = super::quoted(&format!("{name} veth lxcbr0 1"));
+    findings.push(
+        Finding::fatal(
+            "lxc-usernet",
+            format!("/etc/lxc/lxc-usernet has no line for {name}"),
+            "lxc-user-nic makes network interfaces only for the users in that file",
+        )
+        .remedy(Remedy::admin(
+            "allow an interface on lxcbr0",
+            [
+                "mkdir -p /etc/lxc".to_owned(),
+                format!("printf '%s\\n' {line} >> /etc/lxc/lxc-usernet"),
+            ],
+        )),
+    );
+}
+
+/// The device, unless it is not needed or something that needs it works.
+fn tun(facts: &Facts) -> Option<Finding> {
+    let needed = match facts.tools.net.driver() {
+        Some(net) => !matches!(net, "lxc-user-nic" | "none") && !facts.works(Probe::Network),
+        None => facts.tools.tries_gateway,
+    };
+    let why = "the network stack makes the interface of the containers with it";
+    match facts.host.tun {
+        Device::Missing if needed => Some(
+            Finding::fatal("tun-missing", "/dev/net/tun is not there", why)
+                .remedy(facts.distro.modules(&["tun"], "make /dev/net/tun"))
+                .remedy(Remedy::said("in a container, run that with --device /dev/net/tun")),
+        ),
+        Device::Closed if needed => Some(
+            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).remedy(
+                Remedy::admin(
+                    "open /dev/net/tun for all, as it usually is",
+                    ["chmod 0666 /dev/net/tun"],
+                ),
+            ),
+        ),
+        _ => None,
+    }
+}
+
+fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
+    let net = facts.tools.net.driver().unwrap_or_default();
+    let Outcome::Fails(text) = facts.outcome(Probe::Network) else { return };
+    if net == GATEWAY {
+        return;
+    }
+    let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let remedy = match symptoms::find(text) {
+        Some(symptom) => format!("{}: {}", symptom.cause, symptom.fix),
+        None => format!("try it: rootlesskit --net={net} --copy-up=/etc --copy-up=/run true"),
+    };
+    findings.push(
+        Finding::fatal(
+            "network-fails",
+            format!("rootlesskit works, but not with --net={net}: {said}"),
+            "the daemon would not start",
+        )
+        .remedy(Remedy::said(remedy))
+        .forcible(),
+    );
+}
+
+/// What rootlesskit itself says about a gateway network that does not work.
+fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
+    let named = facts.tools.net.driver() == Some(GATEWAY);
+    let probe = if named { Probe::Network } else { Probe::Gateway };
+    let Outcome::Fails(text) = facts.outcome(probe) else { return };
+    let reason = Reason::find(text);
+    let seen = format!("the gateway network does not work: {}", reason.what);
+    let other = facts.tools.net.driver().filter(|_| !named && facts.works(Probe::Network));
+    let mut finding = match other {
+        Some(_) => Finding::advisory(
+            "gateway-fails",
+            seen,
+            "the launcher uses another network instead, which is slower",
+        ),
+        None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
+    };
+    for hint in reason.hints {
+        finding = finding.remedy(Remedy::said(hint));
+    }
+    if text.contains("tproxy") || text.contains("nf_tables") {
+        // nf_tables comes with it.
+        let comment = "load the module for the gateway network";
+        finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
+    }
+    if finding.remedy == Remedy::default() {
+        finding = finding.remedy(Remedy::said(
+            "try it: rootlesskit --net=gateway --copy-up=/etc --copy-up=/run true",
+        ));
+    }
+    findings.push(finding);
+}
