@@ -24,6 +24,9 @@ const DEFAULT_MTU: u32 = 65520;
 const PORT_DRIVERS: &str = "none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock";
 /// MTU of the gateway network, in bytes: segments of 64 KiB cross it whole whatever this is.
 const GATEWAY_MTU: u32 = 1500;
+/// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
+const IPV4_MTU: u32 = 68;
+const IPV6_MTU: u32 = 1280;
 
 /// Which port driver, and what it publishes at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,9 +246,9 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             let settings = settings(cli, cidr, &cli.slirp4netns_binary, "slirp4netns", env)?;
             Ok(Box::new(net::Slirp4netns::new(settings, sandbox, seccomp, env)?))
         }
-        "gateway" => Ok(Box::new(net::Gateway::new(wishes(cli, cidr, GATEWAY_MTU)))),
+        "gateway" => Ok(Box::new(net::Gateway::new(wishes(cli, cidr, GATEWAY_MTU)?))),
         "gvisor-tap-vsock" => {
-            Ok(Box::new(net::Gateway::like_gvisor(wishes(cli, cidr, DEFAULT_MTU))))
+            Ok(Box::new(net::Gateway::like_gvisor(wishes(cli, cidr, DEFAULT_MTU)?)))
         }
         known @ ("vpnkit" | "lxc-user-nic") => {
             bail!(
@@ -258,14 +261,19 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
 }
 
 /// The shape of the gateway network.
-fn wishes(cli: &Cli, cidr: Option<Cidr>, default_mtu: u32) -> net::Wishes {
-    net::Wishes {
+fn wishes(cli: &Cli, cidr: Option<Cidr>, default_mtu: u32) -> anyhow::Result<net::Wishes> {
+    let (mtu, least) = (mtu(cli, default_mtu), if cli.ipv6 { IPV6_MTU } else { IPV4_MTU });
+    if mtu < least {
+        let version = if cli.ipv6 { "IPv6" } else { "IPv4" };
+        bail!("invalid --mtu={mtu}: {version} needs {least} at least");
+    }
+    Ok(net::Wishes {
         cidr: cidr.unwrap_or(Cidr::DEFAULT),
         ifname: ifname(cli),
-        mtu: mtu(cli, default_mtu),
+        mtu,
         ipv6: cli.ipv6,
         disable_host_loopback: cli.disable_host_loopback,
-    }
+    })
 }
 
 fn ifname(cli: &Cli) -> String {

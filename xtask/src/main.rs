@@ -15,8 +15,9 @@ cargo xtask VERB
   demo                        start rootless Docker as an ordinary user, run a container with a published
                               port and a way out, show what answered, leave nothing behind
   bench [OPTIONS]             compare our rootlesskit with an installed RootlessKit in one interleaved run (root)
-      --quick                 about two minutes instead of ten
-      --only PART             start, tcp, conn, keepalive, udp or memory; may be repeated
+      --quick                 about four minutes instead of twenty
+      --only PART             start, tcp, conn, keepalive, udp, memory; net-tcp, net-udp, net-requests, net-conn,
+                              net-published, net-memory or net for all of these; may be repeated
       --rounds N              samples per figure
       --pin                   forwarders and load on separate processors
       --theirs PATH           the RootlessKit to compare with (default: installed, or a test host's)

@@ -41,6 +41,8 @@ pub enum Packet<'a> {
     Echo(Echo<'a>),
     /// A part of a UDP datagram or an echo request, for [`Reassembly`].
     Fragment(Fragment<'a>),
+    /// Another segment of TCP.
+    Segment,
     /// Well formed, but none of these.
     Other,
 }
@@ -148,7 +150,7 @@ pub fn parse(packet: &[u8]) -> Result<Packet<'_>, Bad> {
 fn tcp<'a>(packet: &Located<'a>) -> Result<Packet<'a>, Bad> {
     let tcp = TcpSlice::from_slice(packet.data).map_err(|_| Bad::Length)?;
     if !tcp.syn() || tcp.ack() || tcp.rst() || tcp.fin() {
-        return Ok(Packet::Other);
+        return Ok(Packet::Segment);
     }
     Ok(Packet::Syn(Syn {
         src: SocketAddr::new(packet.src, tcp.source_port()),

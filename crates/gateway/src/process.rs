@@ -73,7 +73,7 @@ fn options(plan: &Plan, nofile: u64) -> Options {
     Options {
         // No mark: the packet rules of G find the sockets by their addresses.
         transparent: Transparent::Mark(0),
-        transparent_udp: true,
+        tproxy: true,
         occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
         nofile,
         ..Options::default()

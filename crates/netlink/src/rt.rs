@@ -13,7 +13,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
     link::{
         InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
     },
@@ -27,6 +27,9 @@ use crate::{
     connection::{Connection, Message, split},
     error::During,
 };
+
+/// `INFINITY_LIFE_TIME` of the kernel.
+const FOR_EVER: u32 = u32::MAX;
 
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +152,14 @@ impl Rt {
             .during(|| format!("add veth {name} with peer {peer_name} and mtu {mtu}"))
     }
 
+    /// Sets how many packets wait for the device at most (`txqueuelen` of ip-link(8)).
+    pub fn set_queue_length(&mut self, index: u32, packets: u32) -> Result<()> {
+        let mut message = link(index);
+        message.attributes.push(LinkAttribute::TxQueueLen(packets));
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .during(|| format!("set txqueuelen {packets} on link {index}"))
+    }
+
     /// Deletes a virtual link.
     pub fn delete_link(&mut self, index: u32) -> Result<()> {
         self.change(RouteNetlinkMessage::DelLink(link(index)), 0)
@@ -158,6 +169,28 @@ impl Rt {
     /// Gives the link an address, usable at once (no duplicate address detection for IPv6); an existing equal one is
     /// success.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        self.new_address(index, address, prefix, None)
+    }
+
+    /// As [`Rt::add_address`], for an address that the kernel does not choose as a source by itself (deprecated, RFC 4862).
+    pub fn add_deprecated_address(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<()> {
+        let mut lifetimes = CacheInfo::default();
+        (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOR_EVER);
+        self.new_address(index, address, prefix, Some(lifetimes))
+    }
+
+    fn new_address(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+        lifetimes: Option<CacheInfo>,
+    ) -> Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = Family::of(address).wire();
         message.header.index = index;
@@ -167,6 +200,7 @@ impl Rt {
         }
         message.attributes.push(AddressAttribute::Local(address));
         message.attributes.push(AddressAttribute::Address(address));
+        message.attributes.extend(lifetimes.map(AddressAttribute::CacheInfo));
         self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
             .or_else(already_exists_is_success)
             .during(|| format!("add address {address}/{prefix} to link {index}"))

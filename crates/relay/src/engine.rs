@@ -57,9 +57,9 @@ pub struct Options {
     pub threads: usize,
     /// Networks whose addresses mean something else in the namespace: clients with such an address are not kept.
     pub occupied: Vec<(IpAddr, u8)>,
-    /// Whether backends see the address of UDP clients, too, with the mark of `transparent`. Only where the answers find
-    /// their way back without connection tracking.
-    pub transparent_udp: bool,
+    /// The namespace brings answers back by `tproxy`, which sees transparent sockets only (`IP_TRANSPARENT`, ip(7)): all
+    /// backends are, and UDP clients keep their address as well.
+    pub tproxy: bool,
     /// The most UDP flows of one port; beyond that the longest silent one is dropped.
     pub flows_per_port: usize,
 }
@@ -74,7 +74,7 @@ impl Default for Options {
             transparent_timeout: Duration::from_secs(1),
             threads: 4,
             occupied: Vec::new(),
-            transparent_udp: false,
+            tproxy: false,
             flows_per_port: 4096,
         }
     }

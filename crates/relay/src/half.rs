@@ -89,6 +89,8 @@ pub(crate) struct Half {
     spliced: u64,
     /// Bytes read since [`Half::take_moved`].
     moved: u64,
+    /// Bytes that the sink has taken.
+    delivered: u64,
 }
 
 enum Read1 {
@@ -114,6 +116,7 @@ impl Half {
             piped: 0,
             spliced: 0,
             moved: 0,
+            delivered: 0,
         }
     }
 
@@ -125,6 +128,11 @@ impl Half {
     /// Bytes read from the source since the last call.
     pub(crate) fn take_moved(&mut self) -> u64 {
         std::mem::take(&mut self.moved)
+    }
+
+    /// Bytes that the sink has taken so far.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     pub(crate) fn has_pipe(&self) -> bool {
@@ -192,6 +200,18 @@ impl Half {
         }
     }
 
+    /// Reads what has nowhere to go. True if it has had its turn and there may be more.
+    pub(crate) fn swallow(&mut self, source: &Socket, tools: &mut Tools) -> bool {
+        let mut moved = 0;
+        while self.readable && moved < tools.turn {
+            match copy(source, &mut tools.buffer) {
+                Ok(Read1::Moved(n)) if n > 0 => moved += n,
+                _ => self.readable = false,
+            }
+        }
+        self.readable
+    }
+
     /// Forgets what is held, and that there ever was anything to do.
     pub(crate) fn abandon(&mut self, tools: &mut Tools) {
         if let Some(pipe) = self.pipe.take() {
@@ -205,6 +225,7 @@ impl Half {
     /// meet the error again if it was one.
     fn pass_on(&mut self, sink: &Socket, data: &[u8]) {
         let sent = send(sink.as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL).unwrap_or(0);
+        self.delivered += sent as u64;
         if sent < data.len() {
             self.kept.extend_from_slice(&data[sent..]);
         }
@@ -224,7 +245,10 @@ impl Half {
                 return Ok(false);
             }
             match send(sink.as_raw_fd(), &self.kept[self.kept_at..], MsgFlags::MSG_NOSIGNAL) {
-                Ok(n) => self.kept_at += n,
+                Ok(n) => {
+                    self.kept_at += n;
+                    self.delivered += n as u64;
+                }
                 Err(Errno::EAGAIN) => self.writable = false,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e),
@@ -240,7 +264,10 @@ impl Half {
             let Some(pipe) = &self.pipe else { break };
             let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
             match splice(&pipe.read, None, sink, None, self.piped, flags) {
-                Ok(n) => self.piped -= n.min(self.piped),
+                Ok(n) => {
+                    self.piped -= n.min(self.piped);
+                    self.delivered += n as u64;
+                }
                 Err(Errno::EAGAIN) => self.writable = false,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e),

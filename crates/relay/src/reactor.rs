@@ -77,7 +77,7 @@ impl Source {
 pub(crate) enum Timer {
     /// Connect again.
     Retry(Key),
-    /// See whether a reset can go out.
+    /// See whether a reset can or must go out.
     Linger(Key),
     /// Listen again on ports that rest.
     Rearm,

@@ -32,14 +32,14 @@ fn within(ip: IpAddr, net: IpAddr, prefix: u8) -> bool {
     width == other && a.checked_shr(host).unwrap_or(0) == b.checked_shr(host).unwrap_or(0)
 }
 
-/// Binds a socket to an address that is not ours (ip(7), `IP_TRANSPARENT`), marked so that the
-/// namespace's rules bring the answers back to it.
+/// Lets a socket have an address that is not ours (ip(7), `IP_TRANSPARENT`).
+pub(crate) fn make_transparent(sock: &Socket, ipv4: bool) -> io::Result<()> {
+    if ipv4 { sock.set_ip_transparent_v4(true) } else { sock.set_ip_transparent_v6(true) }
+}
+
+/// Binds a socket to the address of somebody else, marked so that the namespace's rules bring the answers back to it.
 pub(crate) fn keep_source(sock: &Socket, source: SocketAddr, mark: u32) -> io::Result<()> {
-    if source.is_ipv4() {
-        sock.set_ip_transparent_v4(true)?;
-    } else {
-        sock.set_ip_transparent_v6(true)?;
-    }
+    make_transparent(sock, source.is_ipv4())?;
     sock.set_mark(mark)?;
     // One client port may talk to several published ports.
     sock.set_reuse_address(true)?;

@@ -43,6 +43,9 @@ const LINGER_STEP: Duration = Duration::from_millis(20);
 /// … and gives up after so many looks without progress (5 s).
 const LINGER_LOOKS: u32 = 250;
 
+/// Once a side was reset, what is still to be delivered to the other may stand still for this long.
+const STALL: Duration = Duration::from_secs(5);
+
 /// A stream that has moved this much by splice(2) may go to another thread.
 const HAND_OVER: u64 = 8 << 20;
 
@@ -102,6 +105,8 @@ struct Conn {
     /// Was in `Tcp::bulk`.
     bulk: bool,
     reset: Option<Side>,
+    /// What had been delivered at the last look, once a side was reset.
+    looked: Option<u64>,
     counted: Counted,
     /// Client to backend, and back.
     up: Half,
@@ -261,11 +266,22 @@ impl Tcp {
         if conn.up.is_done() && conn.down.is_done() {
             return self.finish(ctx, key);
         }
+        let mut more = false;
+        if conn.reset.is_some() {
+            // A side that waits for us to read what nobody wants any more would not read the rest of the other's bytes.
+            more = conn.up.is_done() && conn.up.swallow(&conn.client, &mut self.tools)
+                || conn.down.is_done() && conn.down.swallow(backend, &mut self.tools);
+        }
+        if conn.reset.is_some() && conn.looked.is_none() {
+            conn.looked = Some(conn.up.delivered() + conn.down.delivered());
+            ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
+        }
         let spliced = conn.up.spliced().max(conn.down.spliced());
         if spliced > HAND_OVER && !std::mem::replace(&mut conn.bulk, true) {
             self.bulk.push(key);
         }
-        let again = up == Outcome::Again || matches!(down, Outcome::Again | Outcome::SinkGone);
+        let again =
+            more || up == Outcome::Again || matches!(down, Outcome::Again | Outcome::SinkGone);
         if again && !std::mem::replace(&mut conn.queued, true) {
             self.ready.push_back(key);
         }
@@ -295,7 +311,15 @@ impl Tcp {
     }
 
     pub(crate) fn linger(&mut self, ctx: &mut Ctx, key: Key) {
-        self.finish(ctx, key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.phase != Phase::Open {
+            return self.finish(ctx, key);
+        }
+        let delivered = conn.up.delivered() + conn.down.delivered();
+        if conn.looked.replace(delivered) == Some(delivered) {
+            return self.close(key, true);
+        }
+        ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
     }
 
     /// Closes one connection, with resets if `abort`.

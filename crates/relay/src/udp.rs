@@ -28,12 +28,12 @@ use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
 use crate::datagrams::{pieces, send_all};
-use crate::engine::Transparent;
+use crate::engine::{Options, Transparent};
 use crate::factory::{Kind, tune_udp};
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
-use crate::source::keep_source;
+use crate::source::{keep_source, make_transparent};
 use crate::traffic::{Counted, Traffic};
 
 /// Bytes and datagrams kept for a flow that has no socket yet.
@@ -263,12 +263,10 @@ impl Udp {
     pub(crate) fn connect_with(&mut self, ctx: &mut Ctx, key: Key, sock: Socket) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(port) = self.ports.get(flow.port) else { return };
-        if ctx.opts.transparent_udp
-            && let Transparent::Mark(mark) = ctx.opts.transparent
-            && let Some(source) = ctx.opts.kept_source(flow.ends.client, port.target)
-            && let Err(e) = keep_source(&sock, source, mark)
+        if ctx.opts.tproxy
+            && let Err(e) = take_place(&sock, flow.ends.client, port.target, &ctx.opts)
         {
-            debug!("cannot keep the source address {source} (udp): {e}");
+            debug!("cannot keep the source address {} (udp): {e}", flow.ends.client);
         }
         // Connecting a datagram socket only looks up a route.
         let connected = sock.connect(&port.target.into());
@@ -347,6 +345,20 @@ impl Udp {
             Some(flow) => flow.older = older,
             None => port.newest = older,
         }
+    }
+}
+
+/// Makes answers to a backend socket find it, and the client's address its source where that makes sense.
+fn take_place(
+    sock: &Socket,
+    client: SocketAddr,
+    target: SocketAddr,
+    opts: &Options,
+) -> io::Result<()> {
+    make_transparent(sock, target.is_ipv4())?;
+    match (opts.transparent, opts.kept_source(client, target)) {
+        (Transparent::Mark(mark), Some(source)) => keep_source(sock, source, mark),
+        _ => Ok(()),
     }
 }
 

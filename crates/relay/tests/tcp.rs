@@ -110,6 +110,36 @@ fn a_reset_of_the_client_reaches_the_server() {
     assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
+/// A server that answers as it reads waits for room to write when its client dies, and does not read what is left.
+#[test]
+fn a_client_that_dies_with_both_directions_full_is_not_kept() {
+    let rig = rig();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = rig.tcp(listener.local_addr().unwrap());
+    let client = connect(addr);
+    let server = patient(listener.accept().unwrap().0);
+    let ended = std::thread::spawn(move || {
+        let begin = Instant::now();
+        echo(server);
+        begin.elapsed()
+    });
+    client.set_nonblocking(true).unwrap();
+    let block = vec![1; 1 << 20];
+    let mut last = Instant::now();
+    // It never reads; everything is full when nothing has gone out for a while.
+    while last.elapsed() < Duration::from_millis(300) {
+        if (&client).write(&block).is_ok() {
+            last = Instant::now();
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let begin = Instant::now();
+    reset(client);
+    ended.join().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
 #[test]
 fn a_reset_does_not_overtake_what_was_sent_before() {
     const LEN: usize = 6 << 20;

@@ -116,7 +116,7 @@ impl Driver for Gateway {
             listener6: next().ok(),
         };
         let watch = Watch::new(Path::new("/")).inspect_err(|e| {
-            tracing::warn!("changes of the host's name servers will not be noticed: {e:#}")
+            tracing::warn!("changes of the host's name servers will not be noticed: {e:#}");
         });
         let servers = match &watch {
             Ok(watch) => watch.servers().to_vec(),

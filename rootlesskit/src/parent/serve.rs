@@ -28,16 +28,17 @@ use crate::exit::Words;
 use crate::net::{Driver, Helper, Namespace, Starting};
 use crate::signals::{forwardable, from_terminal, suspend, suspends};
 
-/// Waits before a helper is started again: the first death may be an accident, the fifth in a row is not.
-const BACKOFF: [Duration; 5] = [
+/// Waits before a helper is started again: the first death may be an accident, the sixth in a row is not.
+const BACKOFF: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
     Duration::from_secs(5),
 ];
-/// A helper that lived this long starts with a clean record.
-const STABLE: Duration = Duration::from_secs(60);
+/// A helper that served this long starts with a clean record.
+const STABLE: Duration = Duration::from_secs(5);
 /// How long a helper may take to get ready again.
 const READY: Duration = Duration::from_secs(10);
 
@@ -155,7 +156,8 @@ struct Supervised<'a> {
     state: State,
     /// Deaths in a row.
     deaths: usize,
-    since: Instant,
+    /// Since when it serves.
+    serving_since: Option<Instant>,
     last_words: String,
 }
 
@@ -183,7 +185,7 @@ impl<'a> Supervised<'a> {
             backend,
             state: State::None,
             deaths: 0,
-            since: Instant::now(),
+            serving_since: Some(Instant::now()),
             last_words: String::new(),
         };
         if let Some(helper) = helper {
@@ -245,7 +247,7 @@ impl<'a> Supervised<'a> {
             return;
         };
         tracing::info!("{} is running again", starting.name());
-        self.since = Instant::now();
+        self.serving_since = Some(Instant::now());
         self.serving(starting.into_helper());
         self.backend.helper_restarted();
     }
@@ -277,12 +279,11 @@ impl<'a> Supervised<'a> {
     }
 
     fn died(&mut self, how: &str) {
-        if self.since.elapsed() > STABLE {
+        if self.serving_since.take().is_some_and(|since| since.elapsed() > STABLE) {
             self.deaths = 0;
         }
         let wait = BACKOFF[self.deaths.min(BACKOFF.len() - 1)];
         self.deaths += 1;
-        self.since = Instant::now();
         let words = std::mem::take(&mut self.last_words);
         let words = if words.is_empty() { words } else { format!(" ({words})") };
         tracing::warn!("{} {how}{words}; the network is down until it runs again", self.name());

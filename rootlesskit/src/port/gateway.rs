@@ -72,7 +72,7 @@ impl Gateway {
             match relay::listen::bind(both, None, spec.parent_port) {
                 Ok(listener) => return Ok(listener),
                 Err(e) => {
-                    tracing::debug!("port {} is not free for both families: {e}", spec.parent_port)
+                    tracing::debug!("port {} is not free for both families: {e}", spec.parent_port);
                 }
             }
         }
@@ -110,7 +110,9 @@ impl Driver for Gateway {
         };
         let mut handle = self.handle.borrow_mut();
         let handle = handle.as_mut().context("the gateway network was not built")?;
-        let name = spec.to_string();
+        // dockerd writes the address as ::ffff:10.0.2.100.
+        let ip = valid.child_ip.map_or_else(String::new, |ip| ip.to_canonical().to_string());
+        let name = PortSpec { child_ip: ip, ..spec.clone() }.to_string();
         handle.publish(id.unsigned_abs(), udp, target, name, listener)?;
         Ok(self.table.insert(id, spec, ()))
     }

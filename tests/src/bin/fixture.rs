@@ -1,10 +1,25 @@
 //! Small servers and clients that scenarios run in boxes; `fixture VERB ARGS`, see `main`.
 
+#[path = "fixture/flood.rs"]
+mod flood;
+#[path = "fixture/many.rs"]
+mod many;
+#[path = "fixture/names.rs"]
+mod names;
+#[path = "fixture/probe.rs"]
+mod probe;
+#[path = "fixture/soak.rs"]
+mod soak;
+#[path = "fixture/stream.rs"]
+mod stream;
+#[path = "fixture/who.rs"]
+mod who;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +43,21 @@ fn main() -> Result<()> {
         ["signals", file, status] => signals(file, status.parse()?),
         // Sends the text to the socket in $NOTIFY_SOCKET, then waits for SIGTERM.
         ["notify", text] => notify(text),
+        // The verbs of the gateway's scenarios; their functions tell what they do.
+        ["probe", limit, targets @ ..] => probe::probe(limit, targets),
+        ["udp-log", address] => probe::udp_log(address),
+        ["streams", address] => stream::server(address),
+        ["stream", address, command @ ..] => stream::client(address, command),
+        ["echo-many", address] => many::echo(address),
+        ["hold", address, count, file] => many::hold(address, count, file),
+        ["hang", prefix, count] => many::hang(prefix, count),
+        ["names", address, tag] => names::server(address, tag),
+        ["query", server, how, name, kind, room] => names::client(server, how, name, kind, room),
+        ["flood", seconds, kind, from, to] => flood::flood(seconds, kind, from, to),
+        ["smuggle", from, to, via] => flood::smuggle(from, to, via),
+        ["soak", seconds, tcp, udp, dns] => soak::soak(seconds, tcp, udp, dns),
+        ["who", proto, address] => who::who(proto, address),
+        ["load", address, total, clients] => who::load(address, total, clients),
         _ => Err(format!("fixture: unknown verb {args:?}").into()),
     }
 }

@@ -19,7 +19,7 @@ use super::sheet::Side;
 use super::wire::{TCP_PORTS, UDP_PORTS};
 
 /// How long anything may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program that ends when its input does.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Drop for Process {
 
 /// A forwarder that needs to be told to end.
 #[derive(Debug)]
-struct Killed(Child);
+pub(super) struct Killed(pub(super) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -133,6 +133,7 @@ impl Instance {
             }
             Side::Splice | Side::Pasta | Side::Floor => between(machine, side),
             Side::Loopback => Ok(Self::empty(side)),
+            _ => bail!("{} is a network, not a forwarder of ports", side.name()),
         }
         .with_context(|| format!("starting {}", side.name()))?;
         this.serve(machine)?;
@@ -208,13 +209,21 @@ pub(super) fn client(machine: &Machine, mode: &str, base: u16, options: &[&str])
 }
 
 /// Each side has ports of its own, outside the range that the kernel gives to clients.
-fn base(side: Side) -> u16 {
+pub(super) fn base(side: Side) -> u16 {
     match side {
         Side::Ours => 20_100,
         Side::Theirs => 20_200,
         Side::Floor | Side::Splice => 20_300,
         Side::Pasta => 20_400,
         Side::Loopback => 20_500,
+        Side::Gateway => 20_600,
+        Side::Slirp => 20_610,
+        Side::Slirp1500 => 20_620,
+        Side::PastaNet => 20_630,
+        Side::Pasta1500 => 20_640,
+        Side::Gvisor => 20_650,
+        Side::Kernel => 20_660,
+        Side::DockerProxy => 20_670,
     }
 }
 
@@ -250,14 +259,14 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Instan
     Ok(Instance { pids, state: Some(state), holder: Some(holder), ..Instance::empty(side) })
 }
 
-fn echo(holder: &mut Process) -> Result<()> {
+pub(super) fn echo(holder: &mut Process) -> Result<()> {
     holder.child.stdin.as_mut().context("no input")?.write_all(b"ready\n")?;
     ensure!(holder.line()? == "ready\n", "the target does not answer");
     Ok(())
 }
 
 /// The network namespace of an instance's target.
-fn namespace(holder: &Process) -> Result<String> {
+pub(super) fn namespace(holder: &Process) -> Result<String> {
     let target = procs::target(holder.pid()).context("the target has gone")?;
     Ok(format!("/proc/{target}/ns/net"))
 }

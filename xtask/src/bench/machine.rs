@@ -22,11 +22,14 @@ use sys::pidfd::PidFd;
 
 use super::options::Options;
 use super::procs;
-use super::tools::{self, Tool};
+use super::tools::{self, NetTools, Tool};
 use crate::host;
 
 /// Files that a side with ten thousand ports has open, and some.
 const FILES: u64 = 20_000;
+
+/// The address of this network that is not loopback: servers that namespaces reach out to answer there.
+pub(super) const ADDRESS: &str = "192.0.2.1";
 
 /// The network that stands for the machine's: loopback, and an uplink with a default route.
 const NETWORK: &[&str] = &[
@@ -45,9 +48,13 @@ pub(super) struct Machine {
     pub(super) theirs: Tool,
     pub(super) slirp4netns: Tool,
     pub(super) pasta: Option<Tool>,
+    /// If networks are measured.
+    pub(super) net: Option<NetTools>,
     pub(super) loadgen: PathBuf,
     /// Whether the Go program has the network driver `none`.
     pub(super) theirs_has_none: bool,
+    /// Whether it has the network driver `gvisor-tap-vsock`.
+    pub(super) theirs_has_gvisor: bool,
     pub(super) uid: u32,
     gid: u32,
     user: String,
@@ -115,11 +122,18 @@ impl Machine {
         let bin = root.join("bin");
         fs::create_dir(&bin)?;
         let theirs = tools::theirs(options.theirs.as_deref(), &bin.join("theirs/rootlesskit"))?;
+        let slirp4netns = tools::slirp4netns(&bin)?;
+        let net = match options.wants_networks() {
+            true => Some(NetTools::find(&bin, &slirp4netns)?),
+            false => None,
+        };
         let this = Self {
             theirs_has_none: tools::has_none(&theirs.path)?,
+            theirs_has_gvisor: tools::has_gvisor(&theirs.path)?,
             ours: tools::ours(options.ours.as_deref(), &bin.join("ours/rootlesskit"))?,
             theirs,
-            slirp4netns: tools::slirp4netns(&bin)?,
+            slirp4netns,
+            net,
             pasta: tools::pasta(&bin)?,
             loadgen: host::target()?.join("release/loadgen"),
             uid,
@@ -209,7 +223,7 @@ impl Machine {
         let model = model.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
         let pasta = self.pasta.as_ref().map_or("none new enough", |tool| &tool.what);
         let pin = if self.pin { ", forwarders and load on separate ones" } else { "" };
-        vec![
+        let mut lines = vec![
             format!(
                 "machine: {} processors ({model}), Linux {}{pin}",
                 allowed().len(),
@@ -220,7 +234,13 @@ impl Machine {
             format!("slirp4netns: {}", self.slirp4netns.what),
             format!("pasta: {pasta}"),
             format!("ports and memory: builtin port driver, {} on both sides", self.why_driver()),
-        ]
+        ];
+        if let Some(net) = &self.net {
+            let proxy = net.docker_proxy.as_ref().map_or("none that runs here", |tool| &tool.what);
+            lines.push(format!("networks: slirp4netns is {}", net.slirp4netns.what));
+            lines.push(format!("networks: docker-proxy is {proxy}"));
+        }
+        lines
     }
 
     /// Gives this process's mount namespace a `/dev/net/tun` that the user can open, whatever happens to the machine's.

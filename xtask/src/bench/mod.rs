@@ -11,12 +11,16 @@
 //! round and their median is what counts, because absolute figures of a shared machine mean little. Samples during
 //! which the rest of the machine took more than a tenth of the processors are left out where enough others remain.
 //!
+//! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
+//!
 //! Load and servers are `loadgen`, the other binary of this package; it checks every answer.
 
 mod api;
 mod instance;
+mod layout;
 mod machine;
 mod memory;
+mod net;
 mod options;
 mod procs;
 mod report;
@@ -62,6 +66,9 @@ const NEEDS: &[Need] = &[
     ("useradd", "passwd"),
 ];
 
+/// What containers behind a bridge need besides.
+const NET_NEEDS: &[Need] = &[("iptables", "iptables"), ("setpriv", "util-linux")];
+
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
     ensure!(
@@ -70,6 +77,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
          hint: sudo --preserve-env=PATH cargo xtask bench"
     );
     host::ensure_programs(NEEDS)?;
+    if options.wants_networks() {
+        host::ensure_programs(NET_NEEDS)?;
+    }
     build(&options)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "--inner"]).args(args).stdin(Stdio::piped()).process_group(0);
@@ -115,13 +125,19 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 12] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
         ("keepalive", requests::keepalive),
         ("udp", udp::run),
         ("memory", memory::run),
+        ("net-tcp", net::tcp),
+        ("net-udp", net::udp),
+        ("net-requests", net::keepalive),
+        ("net-conn", net::connections),
+        ("net-published", net::published),
+        ("net-memory", net::memory),
     ];
     let mut stages = Stages::default();
     for (name, part) in parts {
@@ -140,14 +156,18 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
     for line in description.iter().chain(&notes) {
         println!("{bullet}{line}");
     }
-    println!("\n{}", report::table(sheet, options.markdown));
-    let (reached, goals) = report::reached(sheet);
-    println!(
-        "{reached} of {goals} goals reached. Medians; ratios are medians over rounds (min–max), above 1 is better. \
-         ~ the rest of the machine was busy.\n\
-         Baselines: floor, unshare(1) and the network helper alone; splice, a bare splice(2) proxy between the \
-         namespaces; pasta, its implicit ports without rootlesskit; loopback, no forwarder at all."
-    );
+    let table = report::table(sheet, options.markdown);
+    if !table.is_empty() {
+        let (reached, goals) = report::reached(sheet);
+        println!(
+            "\n{table}\n\
+             {reached} of {goals} goals reached. Medians; ratios are medians over rounds (min–max), above 1 is better. \
+             ~ the rest of the machine was busy.\n\
+             Baselines: floor, unshare(1) and the network helper alone; splice, a bare splice(2) proxy between the \
+             namespaces; pasta, its implicit ports without rootlesskit; loopback, no forwarder at all."
+        );
+    }
+    print!("{}", net::report(sheet, options.markdown));
     if let Some(path) = &options.json {
         let all = json!({ "machine": description, "notes": notes, "rows": sheet.json() });
         std::fs::write(path, format!("{all:#}\n"))

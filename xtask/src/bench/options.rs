@@ -5,7 +5,23 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The parts that `--only` names, in the order in which they run.
-pub(super) const PARTS: [&str; 6] = ["start", "tcp", "conn", "keepalive", "udp", "memory"];
+pub(super) const PARTS: [&str; 12] = [
+    "start",
+    "tcp",
+    "conn",
+    "keepalive",
+    "udp",
+    "memory",
+    "net-tcp",
+    "net-udp",
+    "net-requests",
+    "net-conn",
+    "net-published",
+    "net-memory",
+];
+
+/// All parts whose names start so.
+const NET: &str = "net";
 
 /// The arguments of the verb.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +53,8 @@ impl Options {
                 "--only" => {
                     let name = value()?;
                     ensure!(
-                        PARTS.contains(&name.as_str()),
-                        "--only {name:?} is no part of the benchmark\nhint: one of {}",
+                        PARTS.contains(&name.as_str()) || name == NET,
+                        "--only {name:?} is no part of the benchmark\nhint: one of {}, or {NET} for all net-*",
                         PARTS.join(", ")
                     );
                     this.only.push(name);
@@ -62,7 +78,13 @@ impl Options {
     }
 
     pub(super) fn wants(&self, part: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == part)
+        let of_net = part.starts_with("net-");
+        self.only.is_empty() || self.only.iter().any(|name| name == part || (of_net && name == NET))
+    }
+
+    /// Whether networks are measured at all.
+    pub(super) fn wants_networks(&self) -> bool {
+        PARTS.iter().any(|part| part.starts_with("net-") && self.wants(part))
     }
 
     /// Interleaved rounds of the parts that move data.
@@ -80,6 +102,11 @@ impl Options {
         self.rounds().min(if self.quick { 1 } else { 3 })
     }
 
+    /// Interleaved rounds of networks, of which there are many.
+    pub(super) fn net_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+
     /// How long one sample takes, given its length in a full run.
     pub(super) fn sample_ms(&self, full: u32) -> u32 {
         if self.quick { full / 2 } else { full }
@@ -95,6 +122,10 @@ mod tests {
         let options = Options::parse(&["--quick", "--only", "tcp", "--rounds", "2"]).unwrap();
         assert!(options.wants("tcp") && !options.wants("udp"));
         assert_eq!((options.rounds(), options.publishes(), options.sample_ms(1000)), (2, 1, 500));
+        assert!(!options.wants_networks() && Options::parse(&[]).unwrap().wants_networks());
+        let options = Options::parse(&["--only", "net"]).unwrap();
+        assert!(options.wants("net-udp") && !options.wants("udp"));
+        assert_eq!(options.net_rounds(), 5);
         for (bad, word) in [
             (&["--only", "disk"][..], "disk"),
             (&["--json"], "--json"),

@@ -71,6 +71,13 @@ pub(super) fn tree(root: i32) -> Vec<i32> {
     own.map(|stat| stat.pid).collect()
 }
 
+/// Everything of an instance but its target: helpers and sandboxed processes too.
+pub(super) fn everything(root: i32) -> Vec<i32> {
+    let all = all();
+    let own = descendants(&all, root).into_iter().filter(|stat| stat.comm != TARGET);
+    own.map(|stat| stat.pid).collect()
+}
+
 /// The target of an instance.
 pub(super) fn target(root: i32) -> Option<i32> {
     let all = all();
@@ -89,6 +96,16 @@ pub(super) fn cpu_seconds(pids: &[i32]) -> Result<f64> {
         ticks += Stat::parse(&text).with_context(|| format!("/proc/{pid}/stat"))?.own;
     }
     Ok(ticks as f64 / TICKS)
+}
+
+/// Processor seconds that the whole machine has spent so far (proc_stat(5)): not idle, not waiting, not stolen.
+pub(super) fn busy_seconds() -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let fields: Vec<u64> = line.split_whitespace().skip(1).map_while(|n| n.parse().ok()).collect();
+    // user, nice, system; then idle and iowait; then irq and softirq.
+    let busy = [0, 1, 2, 5, 6].iter().map(|index| fields.get(*index).copied().unwrap_or(0));
+    Ok(busy.sum::<u64>() as f64 / TICKS)
 }
 
 /// Memory of these processes in MB (10⁶ bytes), shared pages in proportion (`Pss`, proc_pid_smaps(5)).
@@ -205,5 +222,6 @@ mod tests {
         assert!(pss_mb(&own).unwrap() > 0.1);
         assert!(cpu_seconds(&own).unwrap() >= 0.0);
         assert!(cpu_seconds(&[0]).is_err());
+        assert!(busy_seconds().unwrap() > 0.0);
     }
 }

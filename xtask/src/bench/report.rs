@@ -1,7 +1,6 @@
 //! The table: what each row is called, which goal it has, and whether that was reached.
 
-use std::fmt::Write as _;
-
+use super::layout::{self, times, value};
 use super::sheet::{Sheet, Side, Spread};
 
 /// What our side has to reach.
@@ -98,35 +97,14 @@ const ROWS: &[Row] = &[
 
 const HEAD: [&str; 6] = ["", "ours", "theirs", "baselines", "better than theirs", "goal"];
 
-/// The table, as lines for a terminal or in Markdown.
+/// The table, as lines for a terminal or in Markdown. Empty if nothing of it was measured.
 pub(super) fn table(sheet: &Sheet, markdown: bool) -> String {
-    let rows: Vec<[String; 6]> = ROWS.iter().filter_map(|row| cells(sheet, row)).collect();
-    let mut out = String::new();
-    if markdown {
-        let _ = writeln!(out, "| {} |\n|---|--:|--:|---|---|---|", HEAD.join(" | "));
-        for row in &rows {
-            let _ = writeln!(out, "| {} |", row.join(" | "));
-        }
-        return out;
+    let rows = ROWS.iter().filter_map(|row| cells(sheet, row));
+    let rows: Vec<Vec<String>> = rows.map(Vec::from).collect();
+    if rows.is_empty() {
+        return String::new();
     }
-    let plain = |row: &[String; 6]| row.each_ref().map(|cell| cell.replace('`', ""));
-    let rows: Vec<[String; 6]> = rows.iter().map(plain).collect();
-    let head = HEAD.map(str::to_owned);
-    let width = |column: usize| {
-        rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    for row in [&head].into_iter().chain(&rows) {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.chars().count());
-            // Numbers to the right.
-            let (left, right) = if matches!(column, 1 | 2) { (&*pad, "") } else { ("", &*pad) };
-            let _ = write!(line, "{left}{cell}{right}  ");
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    out
+    layout::table(&HEAD, &rows, markdown, |column| matches!(column, 1 | 2))
 }
 
 /// How many goals there are, and how many were reached.
@@ -201,27 +179,6 @@ fn verdict(sheet: &Sheet, row: &Row, goal: Goal) -> Option<(bool, String)> {
             Some((ours.median < bound, wanted))
         }
     }
-}
-
-/// `~` says that fewer than two samples were undisturbed.
-fn value(spread: Spread, decimals: usize) -> String {
-    let mark = if spread.disturbed { "~" } else { "" };
-    let text = format!("{:.decimals$}", spread.median);
-    let (whole, rest) = text.split_once('.').map_or((&*text, ""), |(whole, rest)| (whole, rest));
-    let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    let point = if rest.is_empty() { "" } else { "." };
-    format!("{mark}{grouped}{point}{rest}")
-}
-
-fn times(spread: Spread) -> String {
-    let mark = if spread.disturbed { "~" } else { "" };
-    format!("{mark}{:.2}× ({:.2}–{:.2})", spread.median, spread.min, spread.max)
 }
 
 #[cfg(test)]

@@ -19,6 +19,22 @@ pub(super) enum Side {
     Pasta,
     /// No namespaces: the server listens where the client is.
     Loopback,
+    /// This project's rootlesskit with its network and port driver `gateway`.
+    Gateway,
+    /// slirp4netns at its best MTU.
+    Slirp,
+    /// The same at an MTU of 1500.
+    Slirp1500,
+    /// pasta as a network driver, at its best MTU.
+    PastaNet,
+    /// The same at an MTU of 1500.
+    Pasta1500,
+    /// The Go program with its driver `gvisor-tap-vsock`, if it has that.
+    Gvisor,
+    /// A veth on a bridge, made by root: what lxc-user-nic does.
+    Kernel,
+    /// The port driver `builtin` and Docker's own docker-proxy.
+    DockerProxy,
 }
 
 impl Side {
@@ -30,6 +46,14 @@ impl Side {
             Self::Splice => "splice",
             Self::Pasta => "pasta",
             Self::Loopback => "loopback",
+            Self::Gateway => "gateway",
+            Self::Slirp => "slirp4netns",
+            Self::Slirp1500 => "slirp4netns 1500",
+            Self::PastaNet => "pasta net",
+            Self::Pasta1500 => "pasta net 1500",
+            Self::Gvisor => "gvisor-tap-vsock",
+            Self::Kernel => "kernel veth",
+            Self::DockerProxy => "builtin + docker-proxy",
         }
     }
 }
@@ -92,10 +116,21 @@ impl Sheet {
         Spread::of_quiet(&samples.iter().map(|s| (s.value, s.quiet)).collect::<Vec<_>>())
     }
 
+    /// All samples together, disturbed ones too: for what must not happen at all.
+    pub(super) fn sum(&self, row: &str, side: Side) -> Option<f64> {
+        let samples = self.samples(row, side);
+        (!samples.is_empty()).then(|| samples.iter().map(|sample| sample.value).sum())
+    }
+
     /// `above` divided by `below`, round by round.
     pub(super) fn ratio(&self, row: &str, above: Side, below: Side) -> Option<Spread> {
-        let below = self.samples(row, below);
-        let pairs = self.samples(row, above).iter().filter_map(|a| {
+        self.ratio_of((row, above), (row, below))
+    }
+
+    /// The same of any two rows.
+    pub(super) fn ratio_of(&self, above: (&str, Side), below: (&str, Side)) -> Option<Spread> {
+        let below = self.samples(below.0, below.1);
+        let pairs = self.samples(above.0, above.1).iter().filter_map(|a| {
             let b = below.iter().find(|b| b.round == a.round && b.value != 0.0)?;
             Some((a.value / b.value, a.quiet && b.quiet))
         });

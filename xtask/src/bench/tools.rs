@@ -30,7 +30,11 @@ pub(super) struct Tool {
 fn roots() -> Vec<PathBuf> {
     let Ok(base) = host::target().map(|target| target.join("testhosts")) else { return Vec::new() };
     let names = fs::read_dir(&base).into_iter().flatten().flatten();
-    let dirs: Vec<PathBuf> = names.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let dirs = names.map(|entry| entry.path()).filter(|path| path.is_dir());
+    // One that is being made ends in .part.
+    let mut dirs: Vec<PathBuf> = dirs.filter(|path| path.extension().is_none()).collect();
+    let made = |dir: &PathBuf| fs::metadata(dir).and_then(|meta| meta.modified()).ok();
+    dirs.sort_by_key(|dir| std::cmp::Reverse(made(dir)));
     let of = |release: &&str| {
         let start = format!("{release}-");
         let name = |dir: &PathBuf| dir.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -112,6 +116,13 @@ pub(super) fn has_none(program: &Path) -> Result<bool> {
     Ok(drivers.is_some_and(|line| line.contains(" none,")))
 }
 
+/// Whether a RootlessKit has the network driver `gvisor-tap-vsock`, which came with 3.0.
+pub(super) fn has_gvisor(program: &Path) -> Result<bool> {
+    let help = host::quietly(Command::new(program).arg("--help").stdin(Stdio::null()))?;
+    let drivers = help.lines().find(|line| line.trim_start().starts_with("--net value"));
+    Ok(drivers.is_some_and(|line| line.contains("gvisor-tap-vsock")))
+}
+
 /// slirp4netns(1), which [`host::ensure_programs`] has made sure of, under `bin`.
 pub(super) fn slirp4netns(bin: &Path) -> Result<Tool> {
     let from = host::find("slirp4netns").context("slirp4netns has gone")?;
@@ -137,17 +148,68 @@ pub(super) fn pasta(bin: &Path) -> Result<Option<Tool>> {
             return Ok(Some(Tool { path, what: format!("{version}, {}", shown(&from)) }));
         }
     }
+    // The variant for newer processors, which the loader would hide from it.
+    let avx2 = fs::read_to_string("/proc/cpuinfo")?.contains(" avx2 ");
     for root in roots {
-        if let Some(version) = through_loader(&root, &path)? {
-            let what = format!("{version}, of {} through that one's loader", shown(&root));
-            return Ok(Some(Tool { path, what }));
+        let fast = root.join("usr/bin/pasta.avx2");
+        for program in [fast, root.join("usr/bin/pasta")] {
+            if program.exists() && (avx2 || program.extension().is_none()) {
+                let tool = through_loader(&root, &program, &path)?;
+                if let Some(tool) = tool.filter(|tool| !tool.what.starts_with("pasta unknown")) {
+                    return Ok(Some(tool));
+                }
+            }
         }
     }
     Ok(None)
 }
 
-/// Makes `to` a script that runs the root file system's pasta with its own loader and C library.
-fn through_loader(root: &Path, to: &Path) -> Result<Option<String>> {
+/// The programs that only the networks need.
+#[derive(Debug, Clone)]
+pub(super) struct NetTools {
+    pub(super) slirp4netns: Tool,
+    /// Docker's own, of whichever release is the newest.
+    pub(super) docker_proxy: Option<Tool>,
+}
+
+impl NetTools {
+    /// Puts them under `bin`. `installed` is the machine's own slirp4netns.
+    pub(super) fn find(bin: &Path, installed: &Tool) -> Result<Self> {
+        let bin = bin.join("net");
+        let slirp4netns = newest("usr/bin/slirp4netns", &bin.join("slirp4netns"))?;
+        let proxy = bin.join("docker-proxy");
+        let mut docker_proxy = newest("usr/sbin/docker-proxy", &proxy)?;
+        if let Some(from) = host::find("docker-proxy").filter(|_| docker_proxy.is_none()) {
+            // Those before 26 do not say which they are.
+            let what = version(&from).unwrap_or_else(|| "docker-proxy before 26".to_owned());
+            place(&from, &proxy)?;
+            docker_proxy = Some(Tool { path: proxy, what: format!("{what}, {}", shown(&from)) });
+        }
+        Ok(Self { slirp4netns: slirp4netns.unwrap_or_else(|| installed.clone()), docker_proxy })
+    }
+}
+
+/// A program of the newest test host that has one which runs here.
+fn newest(program: &str, to: &Path) -> Result<Option<Tool>> {
+    for root in roots() {
+        let from = root.join(program);
+        if !from.exists() {
+            continue;
+        }
+        if let Some(version) = version(&from) {
+            place(&from, to)?;
+            let what = format!("{version}, {}", shown(&from));
+            return Ok(Some(Tool { path: to.to_owned(), what }));
+        }
+        if let Some(tool) = through_loader(&root, &from, to)? {
+            return Ok(Some(tool));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes `to` a script that runs a root file system's program with that one's loader and libraries.
+fn through_loader(root: &Path, program: &Path, to: &Path) -> Result<Option<Tool>> {
     let folders = fs::read_dir(root.join("usr/lib")).into_iter().flatten().flatten();
     for folder in folders.map(|entry| entry.path()).filter(|path| path.join("libc.so.6").exists()) {
         let files = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
@@ -156,24 +218,38 @@ fn through_loader(root: &Path, to: &Path) -> Result<Option<String>> {
         let mut loaders =
             files.filter(|file| name(file).is_some_and(|name| name.starts_with("ld-linux")));
         let Some(loader) = loaders.next() else { continue };
-        let library = to.with_file_name("library");
+        let Some(libraries) = libraries(&loader, &folder, program)? else { continue };
+        let library = to.with_extension("library");
         place(&loader, &library.join("loader"))?;
-        place(&folder.join("libc.so.6"), &library.join("libc.so.6"))?;
-        // The variant for newer processors, which the loader would hide from it.
-        let fast = root.join("usr/bin/pasta.avx2");
-        let avx2 = fs::read_to_string("/proc/cpuinfo")?.contains(" avx2 ");
-        let program = if avx2 && fast.exists() { fast } else { root.join("usr/bin/pasta") };
-        place(&program, &library.join("pasta"))?;
-        let dir = library.display();
+        for from in libraries {
+            let name = from.file_name().context("a library without a name")?;
+            place(&from, &library.join(name))?;
+        }
+        place(program, &library.join("program"))?;
+        let (dir, own) = (library.display(), to.file_name().context("no name")?.to_string_lossy());
         let script = format!(
-            "#!/bin/sh\nexec {dir}/loader --library-path {dir} --argv0 pasta {dir}/pasta \"$@\"\n"
+            "#!/bin/sh\nexec {dir}/loader --library-path {dir} --argv0 {own} {dir}/program \"$@\"\n"
         );
         fs::write(to, script)?;
         fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
         if let Some(version) = version(to) {
-            return Ok(Some(version));
+            let what = format!("{version}, of {} through that one's loader", shown(root));
+            return Ok(Some(Tool { path: to.to_owned(), what }));
         }
         fs::remove_file(to)?;
     }
     Ok(None)
+}
+
+/// What a loader would load for a program, all from one folder (`--list`, ld.so(8)).
+fn libraries(loader: &Path, folder: &Path, program: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let mut command = Command::new(loader);
+    command.arg("--library-path").arg(folder).arg("--list").arg(program).stdin(Stdio::null());
+    let output = command.output().with_context(|| format!("running {}", loader.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = text.lines().filter_map(|line| {
+        let path = line.split(" => ").nth(1)?.split(" (").next()?;
+        Some(PathBuf::from(path)).filter(|path| path.starts_with(folder))
+    });
+    Ok(output.status.success().then(|| paths.collect()))
 }

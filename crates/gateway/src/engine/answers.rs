@@ -127,8 +127,14 @@ fn understand(error: &libc::sock_extended_err, source: Option<IpAddr>) -> Option
         libc::SO_EE_ORIGIN_ICMP6 => error.ee_type == 3,
         _ => false,
     };
+    // Communication with the network, with the host, or altogether is forbidden (RFC 1812, section 5.2.7.1), all of
+    // which EHOSTUNREACH and ENETUNREACH do not tell.
+    let prohibited = error.ee_origin == libc::SO_EE_ORIGIN_ICMP
+        && error.ee_type == 3
+        && matches!(error.ee_code, 9 | 10 | 13);
     let why = match errno {
         _ if expired => Unreachable::TimeExceeded,
+        _ if prohibited => Unreachable::Prohibited,
         Errno::EMSGSIZE => Unreachable::TooBig(error.ee_info),
         errno => meaning(errno)?,
     };

@@ -211,6 +211,8 @@ impl Engine {
                     _ => shared.prohibit(bytes, echo.src),
                 }
             }
+            // The packet rules have found no connection for it; with a second look they may.
+            Packet::Segment => shared.dial.write(bytes),
             Packet::Fragment(_) | Packet::Other => shared.book.dropped(),
         }
     }
@@ -256,13 +258,13 @@ impl Guest for Engine {
 
     fn turn(&mut self, host: &mut Loop<'_>) {
         self.names.tick(host, &self.shared);
+        self.shared.book.dialing(self.dials.len());
         let now = host.now();
         if now.saturating_duration_since(self.swept) < SWEEP {
             return;
         }
         self.swept = now;
         self.dials.expire(now);
-        self.shared.book.dialing(self.dials.len());
         self.flows.expire(now);
         self.echoes.expire(now);
     }

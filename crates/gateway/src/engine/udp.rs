@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -357,20 +357,26 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
     relay::factory::tune_udp(&socket);
-    // Only sockets of the same user can share a port this way (socket(7)).
-    socket.set_reuse_port(true)?;
     report_errors(&socket, to.is_ipv4())?;
-    let any = if to.is_ipv4() {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0)))
-    } else {
+    if to.is_ipv6() {
         // A mapped address must not become IPv4 behind the back of the rules.
         socket.set_only_v6(true)?;
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.unwrap_or(0)))
-    };
-    if port.is_some() {
-        socket.bind(&any.into())?;
     }
-    socket.connect(&to.into())?;
+    // Only sockets of the same user can share a port this way (socket(7)).
+    if let Some(port) = port {
+        socket.set_reuse_port(true)?;
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect(&to.into())?;
+    } else {
+        // Willing to share from now on, not before: the kernel would choose a port that another flow has, and two
+        // flows to one destination could not be told apart.
+        socket.connect(&to.into())?;
+        socket.set_reuse_port(true)?;
+    }
     Ok(socket)
 }
 

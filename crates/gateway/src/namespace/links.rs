@@ -24,6 +24,8 @@ pub(super) const SOCKET: u32 = 3;
 
 /// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
 const TUN_MTU: u32 = 65_535;
+/// Packets that a tun holds for the gateway process: some milliseconds of a flood.
+const TUN_QUEUE: u32 = 4096;
 const DIAL_TABLE: u32 = 101;
 const DATA_TABLE: u32 = 102;
 const SOCKET_TABLE: u32 = 100;
@@ -62,8 +64,10 @@ fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
     rt.link_up(index)?;
     let veth = rt.link_index(VETH)?;
     for net in plan.nets() {
-        for address in [net.gateway, net.dns] {
-            rt.add_address(veth, address, net.prefix)?;
+        rt.add_address(veth, net.gateway, net.prefix)?;
+        if net.dns != net.gateway {
+            // The kernel of G speaks as the gateway.
+            rt.add_deprecated_address(veth, net.dns, net.prefix)?;
         }
     }
     if plan.v6.is_some() {
@@ -76,6 +80,7 @@ fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
         }
         let index = rt.link_index(name)?;
         rt.set_mtu(index, TUN_MTU)?;
+        rt.set_queue_length(index, TUN_QUEUE)?;
         rt.link_up(index)?;
         Ok(index)
     };

@@ -6,7 +6,7 @@
 //!
 //! | mark | what | table | leads to |
 //! |---|---|---|---|
-//! | 1 | the SYN of a new connection, DNS | 101 | tun "dial" |
+//! | 1 | the SYN of a new connection, segments of no connection, DNS | 101 | tun "dial" |
 //! | 2 | other datagrams, echo requests | 102 | tun "data" |
 //! | 3 | what belongs to a socket of G, and ICMP errors about it | 100 | that socket, as if each address were local |
 //! | none | answers that were written to a tun, and what is meant for G itself | main, local | A, or the kernel of G |
@@ -44,13 +44,17 @@ use crate::plan::Plan;
 /// a socket bound to such a client's address would be in the listener's way.
 pub const PORT: u16 = 1;
 
+/// A port at which there is never a listener, for packets that belong to connections only.
+const NOBODY: u16 = 2;
+
 /// The device node that tun devices are made with.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Descriptors that G is used through, all non-blocking.
 #[derive(Debug)]
 pub struct Inside {
-    /// Tun of the packets that want a decision: SYNs, and DNS. A SYN written to it connects.
+    /// Tun of the packets that want a decision: SYNs, segments of no connection, and DNS. A SYN that is written back
+    /// connects, another segment is refused unless it belongs to a connection after all.
     pub dial: OwnedFd,
     /// Tun of all other packets: UDP and echo requests.
     pub data: OwnedFd,

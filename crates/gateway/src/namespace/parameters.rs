@@ -34,7 +34,12 @@ const IPV6: [(&str, &str); 7] = [
 ];
 
 /// Good to have, and not offered to user namespaces by each kernel.
-const OPTIONAL: [(&str, &str); 2] = [
+const OPTIONAL: [(&str, &str); 5] = [
+    // `tproxy` has datagrams put together before the rules. What A left incomplete on purpose would fill the memory for
+    // that, and keep everybody else's fragments out for half a minute. Fragments that belong together come together.
+    ("net.ipv4.ipfrag_time", "2"),
+    ("net.ipv6.ip6frag_time", "2"),
+    ("net.netfilter.nf_conntrack_frag6_timeout", "2"),
     // A SYN whose addresses are those of a socket in TIME_WAIT would be given to it before its mark is looked at, and
     // then be dropped as something that cannot be forwarded. `tproxy` finds sockets without this. It is for IPv6 too.
     ("net.ipv4.ip_early_demux", "0"),

@@ -14,7 +14,7 @@ use netlink::{
 };
 
 use super::{
-    PORT,
+    NOBODY, PORT,
     links::{DATA, DIAL, Links, SOCKET},
 };
 use crate::plan::Plan;
@@ -56,8 +56,12 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     let to = |mark| [SetMark(mark), Accept];
     let mut rules = vec![
         [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
-        // Each other segment belongs to a connection of G, or is refused by the listener with a reset.
-        [&[from_a, TCP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
+        // Each other segment belongs to a connection of G. Nobody listens at this port.
+        [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
+        // Or to none, or the kernel did not see it: for a moment it stands in no table, while it becomes established
+        // (inet_ehash_insert() before Linux 6.19). The first data after the handshake comes at that moment now and then,
+        // and the listener would answer with a reset. So it takes the way round, by then the connection is found.
+        [&[from_a, TCP][..], &to(DIAL)].concat(),
         // No datagram socket has this port, so this goes on only if a connected one of G fits.
         [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
     ];
@@ -70,8 +74,9 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     for net in plan.nets() {
         rules.extend(icmp(from_a, net.gateway));
     }
-    // The gateway process gives a SYN back: the connection may be.
-    rules.push([&[MatchInput(links.dial), TCP, NEW, Tproxy(PORT)][..], &to(SOCKET)].concat());
+    // What the gateway process gives back: a SYN whose connection may be, and segments, which the listener refuses if
+    // they still belong to none.
+    rules.push([&[MatchInput(links.dial), TCP, Tproxy(PORT)][..], &to(SOCKET)].concat());
     rules
 }
 

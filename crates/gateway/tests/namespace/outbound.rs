@@ -62,7 +62,7 @@ fn a_connection_is_refused_with_a_reset_from_the_tun() {
         let client = bound(Type::STREAM, from);
         start_connect(&client, address(to));
         let syn = read_tun(&world.inside.dial);
-        write_tun(&world.inside.dial, &packets::reset(&syn));
+        write_tun(&world.inside.data, &packets::reset(&syn));
         let error = connected(&client).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
     }
@@ -87,14 +87,17 @@ fn a_port_is_used_again_after_the_far_end_has_closed() {
 
 /// The kernel of G has to refuse it, and not to bother the gateway process.
 #[test]
-fn a_segment_of_no_connection_is_answered_with_a_reset() {
+fn a_segment_of_no_connection_is_refused_at_the_second_look() {
     let world = dual_stack();
     for (from, to) in [("10.0.2.100:0", "192.0.2.1:80"), ("[fd00::100]:0", "[2001:db8::1]:80")] {
         let client = bound(Type::STREAM, from);
         start_connect(&client, address(to));
         let syn = read_tun(&world.inside.dial);
         // The client now believes that it is connected, and acknowledges to nobody.
-        write_tun(&world.inside.dial, &packets::syn_ack(&syn));
+        write_tun(&world.inside.data, &packets::syn_ack(&syn));
+        // The kernel of G knows no such connection, and leaves it to the gateway process to ask again.
+        let ack = read_tun(&world.inside.dial);
+        write_tun(&world.inside.dial, &ack);
         wait(&client, PollFlags::POLLHUP);
         let error = client.take_error().unwrap().unwrap();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{to}");

@@ -128,6 +128,7 @@ impl Tcp {
             queued: false,
             bulk: false,
             reset: None,
+            looked: None,
             counted: Counted::open(Arc::clone(&port.traffic)),
             up: Half::new(),
             down: Half::new(),

@@ -18,7 +18,7 @@ use crate::half::Half;
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::Key;
-use crate::source::keep_source;
+use crate::source::{keep_source, make_transparent};
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
 const ATTEMPTS: u32 = 10;
@@ -98,6 +98,12 @@ impl Tcp {
             // The half-prepared socket carries a mark; an ordinary one must not.
             drop(sock);
             return self.connect(ctx, key);
+        }
+        if ctx.opts.tproxy
+            && !transparent
+            && let Err(e) = make_transparent(&sock, port.target.is_ipv4())
+        {
+            debug!("answers may not find their way: {e}");
         }
         match sock.connect(&port.target.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {

@@ -125,6 +125,7 @@ impl Tcp {
             queued: false,
             bulk,
             reset,
+            looked: None,
             counted,
             up,
             down,

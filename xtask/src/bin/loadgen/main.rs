@@ -1,10 +1,13 @@
 //! The load generator of `cargo xtask bench`: servers that live in a network namespace, clients outside, and a bare
 //! splice proxy between the two as a measuring stick.
 //!
+//! Clients live in a namespace too where a network is measured and not a port.
+//!
 //! Every client checks what comes back (patterns, lengths, request numbers) and prints one line of JSON. Servers and
 //! the proxy end when their standard input does, so nothing outlives the benchmark.
 
 mod bulk;
+mod hold;
 mod proxy;
 mod requests;
 mod serve;
@@ -51,9 +54,13 @@ impl Args {
         Ok(Duration::from_millis(self.get("ms")?))
     }
 
-    /// The address of a port of the server that the client talks to.
+    /// The address of a port of the server that the client talks to: at `--to`, else on loopback.
     fn address(&self, offset: u16) -> Result<SocketAddr> {
-        Ok(loopback(self.get::<u16>("base")? + offset))
+        let port = self.get::<u16>("base")? + offset;
+        let Some(to) = self.text("to") else { return Ok(loopback(port)) };
+        let ip: Ipv4Addr =
+            to.parse().with_context(|| format!("--to: {to:?} is no IPv4 address"))?;
+        Ok(SocketAddr::from((ip, port)))
     }
 
     /// Moves this thread, and those it will start, into the namespace of `--netns`, if there is one.
@@ -79,9 +86,14 @@ fn run(words: &[String]) -> Result<()> {
     let Some((mode, rest)) = words.split_first() else { bail!("which mode?") };
     let args = Args::parse(rest)?;
     sys::rlimit::raise_nofile()?;
-    let answer = match mode.as_str() {
+    match mode.as_str() {
         "serve" => return serve::run(&args),
         "proxy" => return proxy::run(&args),
+        // Clients live where they are told to.
+        _ => args.enter()?,
+    }
+    let answer = match mode.as_str() {
+        "hold" => return hold::run(&args),
         "bulk" => bulk::client(&args)?,
         "close" => requests::client(&args, false)?,
         "keep" => requests::client(&args, true)?,

@@ -5,7 +5,7 @@
 //! state that TCP keeps for a while afterwards (TIME-WAIT) then takes no port from the clients.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -219,6 +219,20 @@ impl Slot {
     }
 }
 
+/// Asks once over a fresh connection, and checks the answer. The connection stays open.
+pub(crate) fn ask_once(to: SocketAddr, number: u64, patience: Duration) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_nodelay(true)?;
+    let number = format!("{number:016x}");
+    stream.write_all(&[REQUEST_HEAD, number.as_bytes(), REQUEST_TAIL].concat())?;
+    let mut answer = [0; ANSWER];
+    stream.read_exact(&mut answer).context("waiting for an answer")?;
+    let want = [ANSWER_HEAD, number.as_bytes(), ANSWER_TAIL].concat();
+    ensure!(answer == *want, "a wrong answer to request {number}");
+    Ok(stream)
+}
+
 /// Keeps `--flight` requests under way.
 pub(crate) fn client(args: &Args, keep: bool) -> Result<Value> {
     let to = args.address(if keep { wire::KEEP } else { wire::CLOSE })?;
@@ -326,6 +340,8 @@ mod tests {
         let ports = [&close, &keep].map(|listener| listener.local_addr().unwrap().port());
         // It ends with the test's process.
         thread::spawn(move || serve(close, keep));
+        let held = ask_once(([127, 0, 0, 1], ports[1]).into(), 7, GRACE).unwrap();
+        assert!(held.peer_addr().is_ok());
         for (port, keep) in ports.into_iter().zip([false, true]) {
             let offset = if keep { wire::KEEP } else { wire::CLOSE };
             let words = ["--base", &(port - offset).to_string(), "--flight", "3", "--ms", "50"];

@@ -1,7 +1,7 @@
 //! Datagrams: as many small ones as go through, and large ones back and forth.
 
 use std::io::{ErrorKind, IoSlice};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -58,7 +58,8 @@ pub(crate) fn echo(socket: &UdpSocket) {
 }
 
 fn connected(to: SocketAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let own = if to.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let socket = UdpSocket::bind((own, 0))?;
     socket.connect(to)?;
     Ok(socket)
 }

@@ -1,0 +1,10 @@
+//! Real rootless Docker on the gateway network, with no network helper installed: what works, whose address a server
+//! sees, and what a death of the gateway process does to it.
+
+mod drivers;
+mod faults;
+mod life;
+mod load;
+mod matrix;
+mod networks;
+mod support;

@@ -1,0 +1,269 @@
+//! F088, F165: whose address a server in a container sees; `docs/address-matrix.md` is what these scenarios found.
+//!
+//! Every combination of protocol, network, userland proxy, client and Docker is asked. The page has to say the same;
+//! `UPDATE=1` writes it anew. A cell that is not as it should be needs a reason in [`page`], or the test fails whatever
+//! the page says.
+
+mod page;
+
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+use tests::docker::Docker;
+use tests::{As, Context as _, Error, Result, Suite, TestBox, ensure, wait};
+
+use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, drivers};
+
+/// The page, and the variable that has it written.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/address-matrix.md");
+const UPDATE: &str = "UPDATE";
+
+/// The generations of Docker, as the page names them.
+const DOCKERS: [(Suite, &str); 3] =
+    [(Suite::Bookworm, "20.10"), (Suite::Trixie, "26.1"), (Suite::Sid, "28.5")];
+
+/// Ports of the host.
+const EVERY: u16 = 8001;
+const EVERY_CUSTOM: u16 = 8002;
+const ONE_LOOPBACK: u16 = 8003;
+const ONE_OUTSIDE: u16 = 8004;
+const ONE_LOOPBACK6: u16 = 8005;
+const ONE_OUTSIDE6: u16 = 8006;
+
+/// Port of both servers in a container.
+const SERVER: u16 = 80;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proto {
+    Tcp,
+    Udp,
+}
+
+/// The network of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bridge {
+    Default,
+    Custom,
+}
+
+/// On which addresses of the host the port is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Binding {
+    Every,
+    /// The one that the client asks.
+    One,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Loopback,
+    OtherHost,
+    Loopback6,
+    OtherHost6,
+}
+
+impl Client {
+    /// Who asks, and under which address of the host.
+    fn asks(self) -> (As, &'static str) {
+        match self {
+            Self::Loopback => (As::User, "127.0.0.1"),
+            Self::OtherHost => (As::Peer, HOST),
+            Self::Loopback6 => (As::User, "[::1]"),
+            Self::OtherHost6 => (As::Peer, "[fd77::1]"),
+        }
+    }
+
+    fn is_v6(self) -> bool {
+        matches!(self, Self::Loopback6 | Self::OtherHost6)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Case {
+    proto: Proto,
+    bridge: Bridge,
+    binding: Binding,
+    proxy: bool,
+    client: Client,
+}
+
+/// All cases; the order is that of the page.
+fn cases() -> Vec<Case> {
+    use Bridge::{Custom, Default};
+    use Client::{Loopback, Loopback6, OtherHost, OtherHost6};
+    let mut cases = Vec::new();
+    for (binding, bridges, proxies, clients) in [
+        (Binding::Every, &[Default, Custom][..], &[true, false][..], [Loopback, OtherHost]),
+        // Without its proxy a dockerd before 28 does not even start such a container.
+        (Binding::One, &[Default], &[true], [Loopback, OtherHost]),
+        (Binding::Every, &[Default, Custom], &[true, false], [Loopback6, OtherHost6]),
+        (Binding::One, &[Default], &[true], [Loopback6, OtherHost6]),
+    ] {
+        for client in clients {
+            for proto in [Proto::Tcp, Proto::Udp] {
+                for &bridge in bridges {
+                    let case = |proxy| Case { proto, bridge, binding, proxy, client };
+                    cases.extend(proxies.iter().copied().map(case));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// What the server saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    /// The client's own address and port.
+    Own,
+    /// The client's own address with another port.
+    OwnAddress,
+    Gateway,
+    Other(String),
+    /// Nothing: the client got no answer.
+    Nothing,
+}
+
+impl Case {
+    /// The port that the client asks.
+    fn port(self) -> u16 {
+        match (self.binding, self.bridge, self.client) {
+            (Binding::Every, Bridge::Default, _) => EVERY,
+            (Binding::Every, Bridge::Custom, _) => EVERY_CUSTOM,
+            (Binding::One, _, Client::Loopback) => ONE_LOOPBACK,
+            (Binding::One, _, Client::OtherHost) => ONE_OUTSIDE,
+            (Binding::One, _, Client::Loopback6) => ONE_LOOPBACK6,
+            (Binding::One, _, Client::OtherHost6) => ONE_OUTSIDE6,
+        }
+    }
+
+    /// Whether the port is published on one address only.
+    fn one(self) -> bool {
+        self.binding == Binding::One
+    }
+
+    /// Whether that is what the server ought to see.
+    fn right(self, seen: &Seen) -> bool {
+        match self.client {
+            Client::OtherHost => {
+                *seen == Seen::Own || self.proto == Proto::Udp && *seen == Seen::OwnAddress
+            }
+            _ => *seen == Seen::Gateway,
+        }
+    }
+
+    fn ask(self, b: &TestBox) -> Result<Seen> {
+        let (who, host) = self.client.asks();
+        let proto = if self.proto == Proto::Tcp { "tcp" } else { "udp" };
+        let address = format!("{host}:{}", self.port());
+        let out = b.argv(who, &["fixture", "who", proto, &address]).run()?;
+        if out.code != 0 {
+            return Ok(Seen::Nothing);
+        }
+        let (own, seen) = out.stdout.trim().split_once(' ').context("two addresses")?;
+        let (ip, port) = seen.rsplit_once(':').context("an address with a port")?;
+        let same_port = own.rsplit_once(':').is_some_and(|(_, own)| own == port);
+        Ok(match ip {
+            GATEWAY => Seen::Gateway,
+            PEER if same_port => Seen::Own,
+            PEER => Seen::OwnAddress,
+            _ => Seen::Other(ip.to_owned()),
+        })
+    }
+
+    /// Asks again for a while if it is not as it ought to be: a wrong cell is one that stays wrong.
+    fn settled(self, b: &TestBox) -> Result<Seen> {
+        let mut last = Seen::Nothing;
+        let _ = wait::until_true("a right answer", Duration::from_millis(500), || {
+            last = self.ask(b)?;
+            Ok(self.right(&last))
+        });
+        Ok(last)
+    }
+}
+
+/// What one Docker did.
+type Column = Vec<(Case, Seen)>;
+
+fn column(suite: Suite, version: &str) -> Result<Column> {
+    let b = bare(suite)?;
+    let mut column = Vec::new();
+    for proxy in [true, false] {
+        let config = format!("{{\"userland-proxy\": {proxy}}}\n");
+        b.user("mkdir -p ~/.config/docker; cat > ~/.config/docker/daemon.json")
+            .input(config)
+            .ok()?;
+        let d = Docker::start(&b, &[])?;
+        drivers(&b, "gateway", "gateway")?;
+        ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(version));
+        d.import()?;
+        d.run("network create own")?;
+        let mut ports = vec![EVERY.to_string()];
+        if proxy {
+            ports.extend([
+                format!("127.0.0.1:{ONE_LOOPBACK}"),
+                format!("{HOST}:{ONE_OUTSIDE}"),
+                format!("[::1]:{ONE_LOOPBACK6}"),
+                format!("[fd77::1]:{ONE_OUTSIDE6}"),
+            ]);
+        }
+        servers(&d, "bridge", &ports)?;
+        servers(&d, "own", &[EVERY_CUSTOM.to_string()])?;
+        for case in cases().into_iter().filter(|case| case.proxy == proxy) {
+            column.push((case, case.settled(&b)?));
+        }
+        d.run("rm -f on-bridge on-own")?;
+        d.run("network rm own")?;
+        d.stop()?;
+    }
+    Ok(column)
+}
+
+/// A container that tells over both protocols who asks.
+fn servers(d: &Docker<'_>, network: &str, published: &[String]) -> Result<()> {
+    let name = format!("on-{network}");
+    let ports: String =
+        published.iter().map(|p| format!(" -p '{p}:{SERVER}' -p '{p}:{SERVER}/udp'")).collect();
+    let (udp, tcp) = (
+        format!("fixture udp-echo 0.0.0.0:{SERVER}"),
+        format!("fixture tcp-echo 0.0.0.0:{SERVER}"),
+    );
+    d.run(&format!(
+        "run -d --name {name} --network={network}{ports} {FIXTURE} bb sh -c '{udp} & exec {tcp}'"
+    ))?;
+    wait::until_true(&format!("{name} listens"), Duration::from_secs(15), || {
+        Ok(d.run(&format!("logs {name}"))?.matches("ready").count() == 2)
+    })
+}
+
+#[test]
+fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
+    let columns = std::thread::scope(|scope| -> Result<Vec<Column>> {
+        let start = |(suite, version)| spawn(scope, suite, version);
+        let threads = DOCKERS.map(start);
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| Error::msg("a column panicked"))?)
+            .collect()
+    })?;
+    let text = page::render(&columns)?;
+    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
+        std::fs::write(PAGE, &text).with_context(|| format!("writing {PAGE}"))?;
+    }
+    let kept = std::fs::read_to_string(PAGE).unwrap_or_default();
+    ensure!(
+        kept == text,
+        "docs/address-matrix.md says otherwise\nhint: {UPDATE}=1 writes it anew; what was found:\n{text}"
+    );
+    Ok(())
+}
+
+/// A box ends with the thread that booted it, so each Docker has one.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    suite: Suite,
+    version: &'static str,
+) -> ScopedJoinHandle<'scope, Result<Column>> {
+    scope.spawn(move || column(suite, version).with_context(|| format!("Docker {version}")))
+}

@@ -1,0 +1,122 @@
+//! Docker's kinds of networks: of the host, of the user, closed ones, and how they are kept apart.
+
+use std::collections::BTreeMap;
+
+use tests::docker::{Docker, LEFT_BY_DOCKERD};
+use tests::{As, Error, Result, Suite, TestBox, ensure};
+
+use crate::support::{
+    FIXTURE, HOST, PEER, bare, inside, page, peer_serves, refused, serve, start, ways_out,
+};
+
+/// The address of a container in its one network.
+fn address(d: &Docker<'_>, name: &str) -> Result<String> {
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    Ok(d.run(&format!("inspect -f '{format}' {name}"))?.trim().to_owned())
+}
+
+/// `--net=host` is the network of the namespace: every way out, no way in but by a published port.
+fn host_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
+    ways_out(d, "--network=host")?;
+    let links = d.run("run --rm --network=host bb ip -o addr show dev tap0")?;
+    ensure!(links.contains("10.0.2.100/24"), "{links}");
+    serve(d, "hostnet", "--network=host", "http 0.0.0.0:8085 page")?;
+    refused(b, As::Peer, &format!("{HOST}:8085"))?;
+    refused(b, As::User, "127.0.0.1:8085")?;
+    d.run("rm -f hostnet").map(drop)
+}
+
+/// F089: containers find each other by name, the world by name and address, and the world finds them.
+fn custom_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
+    d.run("network create own")?;
+    ways_out(d, "--network=own")?;
+    serve(d, "srv", "--network=own -p 8081:80", "http 0.0.0.0:80 page")?;
+    ensure!(inside(d, "--network=own", "get srv:80")?.starts_with("page from 172."));
+    assert_eq!(page(b, As::Peer, &format!("{HOST}:8081"))?, format!("page from {PEER}\n"));
+    Ok(())
+}
+
+/// A container reaches the published ports of others by the host's outside address, whatever network they are in.
+fn hairpin(d: &Docker<'_>) -> Result<()> {
+    for options in ["", "--network=own"] {
+        for port in [8081, 8082] {
+            let seen = inside(d, options, &format!("get {HOST}:{port}"))?;
+            ensure!(seen.starts_with("page from "), "{options} to port {port}: {seen}");
+        }
+        let seen = inside(d, options, &format!("udp-ask {HOST}:9998 hi"))?;
+        ensure!(seen.ends_with(" hi\n"), "{options}: {seen}");
+    }
+    Ok(())
+}
+
+/// Runs containers that all have to succeed or all have to fail, at the same time: most of those that fail wait for an
+/// answer until they give up.
+fn all(d: &Docker<'_>, succeed: bool, options: &str, commands: &[String]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let run = |command| scope.spawn(move || d.run(&format!("run --rm {options} {command}")));
+        let threads: Vec<_> = commands.iter().map(|command| (command, run(command))).collect();
+        for (command, thread) in threads {
+            let out = thread.join().map_err(|_| Error::msg("a run panicked"))?;
+            ensure!(out.is_ok() == succeed, "docker run {options} {command}: {out:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Containers of different networks do not reach each other by their addresses; in one network they do.
+fn isolated(d: &Docker<'_>) -> Result<()> {
+    let mut across: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (server, its, others, probe) in [
+        ("srv", "--network=own", "", "get ADDRESS:80"),
+        ("other", "", "--network=own", "get ADDRESS:80"),
+        ("ask", "", "--network=own", "udp-ask ADDRESS:9998 hi"),
+    ] {
+        let ip = address(d, server)?;
+        let probe = format!("{FIXTURE} bb fixture {}", probe.replace("ADDRESS", &ip));
+        let probes = [probe, format!("bb ping -c 1 -W 2 {ip}")];
+        all(d, true, its, &probes)?;
+        across.entry(others).or_default().extend(probes);
+    }
+    across.iter().try_for_each(|(options, probes)| all(d, false, options, probes))
+}
+
+/// An internal network leads nowhere and nobody gets in, though its containers talk to each other.
+fn internal_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
+    d.run("network create --internal closed")?;
+    let closed = "--network=closed";
+    serve(d, "inner", "--network=closed -p 8083:80", "http 0.0.0.0:80 page")?;
+    ensure!(inside(d, closed, "get inner:80")?.starts_with("page from "));
+    let mut out =
+        vec![format!("bb ping -c 1 -W 2 {PEER}"), "bb ping -c 1 -W 2 10.0.2.2".to_owned()];
+    for verb in ["get 10.77.0.2:7000", "get peer.test:7000", "udp-ask 10.77.0.2:9000 hi"] {
+        out.push(format!("{FIXTURE} bb fixture {verb}"));
+    }
+    for server in ["", "10.0.2.3", PEER] {
+        out.push(format!("bb sh -c 'timeout 4 nslookup foo.test {server} | grep 10.9.8.7'"));
+    }
+    all(d, true, "", &out)?;
+    all(d, false, closed, &out)?;
+    for (who, host) in [(As::User, "127.0.0.1"), (As::User, HOST), (As::Peer, HOST)] {
+        let got = page(b, who, &format!("{host}:8083"));
+        ensure!(got.is_err(), "{who:?} at {host}: {got:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn f087_f089_networks_of_the_host_of_the_user_and_closed_ones() -> Result<()> {
+    let b = bare(Suite::Sid)?;
+    peer_serves(&b, "udp-echo 0.0.0.0:9000")?;
+    let d = start(&b)?;
+    host_network(&b, &d)?;
+    custom_network(&b, &d)?;
+    serve(&d, "other", "-p 8082:80", "http 0.0.0.0:80 page")?;
+    serve(&d, "ask", "-p 9998:9998/udp", "udp-echo 0.0.0.0:9998")?;
+    hairpin(&d)?;
+    isolated(&d)?;
+    internal_network(&b, &d)?;
+    d.run("rm -f srv other ask inner")?;
+    d.run("network rm own closed")?;
+    d.stop()?;
+    b.assert_clean(LEFT_BY_DOCKERD)
+}
