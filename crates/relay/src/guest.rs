@@ -67,10 +67,11 @@ impl Loop<'_> {
         self.ctx.now
     }
 
-    /// Takes `count` of the descriptors that may still be opened. False if there are not that many.
+    /// Takes `count` of the descriptors that may still be opened, if `leave` are left for what is more important. False
+    /// if there are not that many.
     #[must_use = "false means that nothing may be opened"]
-    pub fn reserve(&mut self, count: usize) -> bool {
-        let enough = self.ctx.room >= count;
+    pub fn reserve(&mut self, count: usize, leave: usize) -> bool {
+        let enough = self.ctx.room >= count + leave;
         if enough {
             self.ctx.room -= count;
         }

@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::meaning;
 use super::names::Names;
-use super::{Shared, kind};
+use super::{Shared, kind, leave};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
@@ -118,7 +118,7 @@ impl Dials {
         if self.to_one.get(&syn.dst).is_some_and(|count| *count >= TO_ONE) {
             return shared.book.evicted(1);
         }
-        if self.table.len() >= CALLING || !host.reserve(2) {
+        if self.table.len() >= CALLING || !host.reserve(2, leave::BY_CONNECTIONS) {
             shared.book.evicted(1);
             if !self.make_room() {
                 return;

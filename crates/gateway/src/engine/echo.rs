@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use super::answers::{meaning, next_error, report_errors};
-use super::{Shared, kind};
+use super::{Shared, kind, leave};
 use crate::packet::{Echo, Original};
 
 /// Sockets at a time; beyond that the one that was silent longest makes room.
@@ -101,7 +101,7 @@ impl Echoes {
     }
 
     fn begin(&mut self, host: &mut Loop<'_>, shared: &Shared, ends: Ends) -> io::Result<Key> {
-        if self.table.len() >= SOCKETS || !host.reserve(1) {
+        if self.table.len() >= SOCKETS || !host.reserve(1, leave::BY_FLOWS) {
             let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
             if let Some(oldest) = oldest {
                 self.end(oldest);

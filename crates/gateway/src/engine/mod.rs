@@ -55,6 +55,14 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A port for rules about addresses: that of the echo service.
 const ANY_PORT: u16 = 7;
 
+/// Descriptors that are left for others as they run out: a connection that stays must not keep the next one from
+/// resolving a name.
+mod leave {
+    pub(super) const BY_CONNECTIONS: usize = 128;
+    pub(super) const BY_FLOWS: usize = 64;
+    pub(super) const BY_NAMES: usize = 0;
+}
+
 /// What a descriptor of ours is, for [`Tag::kind`].
 mod kind {
     pub(super) const DIAL_TUN: u8 = 0;

@@ -14,7 +14,7 @@ use relay::guest::Tag;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Shared, SharedResolvers, kind};
+use super::{Shared, SharedResolvers, kind, leave};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
 use crate::policy;
@@ -127,7 +127,7 @@ impl Names {
         to: SocketAddr,
         query: &[u8],
     ) -> io::Result<()> {
-        if !host.reserve(1) {
+        if !host.reserve(1, leave::BY_NAMES) {
             return Err(nix::errno::Errno::EMFILE.into());
         }
         let kind = Type::DGRAM.nonblocking().cloexec();

@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{meaning, next_error, report_errors};
-use super::{Shared, kind};
+use super::{Shared, kind, leave};
 use crate::packet::{Original, Udp};
 
 /// Flows at a time.
@@ -130,7 +130,7 @@ impl Flows {
             Err(e) => explain(shared, &e.into(), udp),
         }
         flow.count = flow.count.saturating_add(1);
-        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.reserve(1) {
+        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.reserve(1, leave::BY_FLOWS) {
             flow.inside = Inside::Asked;
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),
@@ -147,7 +147,7 @@ impl Flows {
         udp: &Udp<'_>,
         to: SocketAddr,
     ) -> io::Result<Key> {
-        if self.table.len() >= FLOWS || !host.reserve(1) {
+        if self.table.len() >= FLOWS || !host.reserve(1, leave::BY_FLOWS) {
             shared.book.evicted(self.make_room());
         }
         let outside = self.connect(udp.src, to)?;

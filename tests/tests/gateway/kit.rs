@@ -1,0 +1,171 @@
+//! A running rootlesskit with the gateway network, and a look at its gateway process.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::procs::Proc;
+use tests::{As, Cmd, Context as _, Error, Output, Result, Running, Suite, TestBox, ensure, wait};
+
+pub(crate) const FIVE: Duration = Duration::from_secs(5);
+pub(crate) const TEN: Duration = Duration::from_secs(10);
+
+/// What the launcher would use.
+pub(crate) const FLAGS: &str = "--net=gateway --port-driver=gateway --ipv6 --disable-host-loopback --copy-up=/etc --copy-up=/run";
+
+/// Enters the namespaces of the target, as its root; in detached mode its network is in a file.
+const ENTER: &str = "nsenter -U -m --preserve-credentials -t $(cat /tmp/s/child_pid) \
+     $([ -e /tmp/s/netns ] && echo nsenter -n/tmp/s/netns || printf %s -n)";
+
+/// Open files that scenarios with thousands of connections ask for; the machine may allow fewer.
+const MANY: u64 = 24_000;
+
+/// What root runs to become the user with as many open files as it may give.
+const RAISE: &str = "prlimit --pid $$ --nofile=24000:24000 2>/dev/null || ulimit -n $(ulimit -Hn)
+     exec setpriv --reuid=1001 --regid=1001 --init-groups env HOME=/home/tester USER=tester XDG_RUNTIME_DIR=/run/user/1001";
+
+pub(crate) fn boot() -> Result<TestBox> {
+    TestBox::boot(Suite::Trixie)
+}
+
+/// A rootlesskit whose target does nothing.
+pub(crate) struct Net<'b> {
+    pub(crate) b: &'b TestBox,
+    pub(crate) kit: Running<'b>,
+}
+
+impl<'b> Net<'b> {
+    /// With the usual flags.
+    pub(crate) fn start(b: &'b TestBox) -> Result<Self> {
+        Self::with(b, FLAGS)
+    }
+
+    pub(crate) fn with(b: &'b TestBox, flags: &str) -> Result<Self> {
+        Self::of(b, b.user(&line(flags)))
+    }
+
+    /// With a higher limit of open files.
+    pub(crate) fn with_many_files(b: &'b TestBox, flags: &str) -> Result<Self> {
+        Self::of(b, b.root(&format!("{RAISE} {}", line(flags).trim_start_matches("exec"))))
+    }
+
+    fn of(b: &'b TestBox, command: Cmd<'b>) -> Result<Self> {
+        let mut kit = command.spawn()?;
+        wait::until_true("the target runs", TEN, || {
+            ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
+            Ok(kit.printed()?.contains("up\n"))
+        })?;
+        Ok(Self { b, kit })
+    }
+
+    /// A shell line in the network of the target; its first command replaces the shell if it begins with `exec`.
+    pub(crate) fn inside(&self, script: &str) -> Cmd<'b> {
+        self.b.user(&format!("exec {ENTER} sh -c \"$SCRIPT\"")).env("SCRIPT", script)
+    }
+
+    /// The same with a higher limit of open files.
+    pub(crate) fn inside_with_many_files(&self, script: &str) -> Cmd<'b> {
+        self.b.root(&format!("{RAISE} {ENTER} sh -c \"$SCRIPT\"")).env("SCRIPT", script)
+    }
+
+    pub(crate) fn ctl(&self, args: &str) -> Cmd<'b> {
+        self.b.user(&format!("rootlessctl --socket /tmp/s/api.sock {args}"))
+    }
+
+    pub(crate) fn stats(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ctl("stats --json").ok()?)?)
+    }
+
+    /// The gateway process.
+    pub(crate) fn gateway(&self) -> Result<Gateway> {
+        let process = gateways(self.b).pop();
+        Ok(Gateway(process.context("there is no gateway process")?))
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(self) -> Result<()> {
+        let b = self.b;
+        self.kit.signal("TERM")?;
+        self.kit.wait(TEN)?;
+        b.assert_clean(&[])
+    }
+}
+
+fn line(flags: &str) -> String {
+    format!("exec rootlesskit --state-dir=/tmp/s {flags} sh -c 'echo up; exec sleep infinity'")
+}
+
+/// All gateway processes that have not ended.
+pub(crate) fn gateways(b: &TestBox) -> Vec<Proc> {
+    let all = b.processes().into_iter();
+    all.filter(|p| p.program() == "rootlesskit-gateway" && p.state != 'Z').collect()
+}
+
+/// A gateway process at one moment.
+pub(crate) struct Gateway(pub(crate) Proc);
+
+impl Gateway {
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> Result<u64> {
+        Ok(fs::read_dir(self.0.dir().join("fd"))?.count().try_into()?)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let value = self.status("VmRSS")?;
+        Ok(value.trim_end_matches(" kB").parse()?)
+    }
+
+    /// A line of its `/proc/PID/status`.
+    pub(crate) fn status(&self, name: &str) -> Result<String> {
+        let text = fs::read_to_string(self.0.dir().join("status"))?;
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+        Ok(line.with_context(|| format!("no {name} in {text}"))?.trim().to_owned())
+    }
+
+    /// Waits until it has as many descriptors as before, or a few more: sockets in stock, flows that linger.
+    pub(crate) fn descriptors_return_to(&self, before: u64) -> Result<()> {
+        let back = wait::until_true("descriptors are closed", TEN, || {
+            Ok(self.descriptors()? <= before + 72)
+        });
+        back.with_context(|| format!("{before} before, now {:?}", self.descriptors().ok()))
+    }
+}
+
+/// How many files a process started with [`Net::with_many_files`] may open.
+pub(crate) fn many_files(b: &TestBox) -> Result<u64> {
+    let limit = b.root(&format!("{RAISE} sh -c 'ulimit -n'")).ok()?;
+    Ok(limit.trim().parse::<u64>()?.min(MANY))
+}
+
+/// Starts a server of the fixture program and waits until it listens.
+pub(crate) fn serve<'b>(b: &'b TestBox, who: As, command: &str) -> Result<Running<'b>> {
+    ready(b.argv(who, &["sh", "-c", &format!("ulimit -n $(ulimit -Hn); exec fixture {command}")]))
+}
+
+/// Starts a command that prints `ready`.
+pub(crate) fn ready(command: Cmd<'_>) -> Result<Running<'_>> {
+    let mut server = command.spawn()?;
+    wait::until_true("a server listens", FIVE, || {
+        ensure!(server.alive()?, "it ended: {}", server.printed()?);
+        Ok(server.printed()?.contains("ready"))
+    })?;
+    Ok(server)
+}
+
+/// Runs commands at the same time; their output in the same order.
+pub(crate) fn together<const N: usize>(commands: [Cmd<'_>; N]) -> Result<[Output; N]> {
+    std::thread::scope(|scope| {
+        let threads = commands.map(|command| scope.spawn(|| command.run()));
+        let mut all = Vec::new();
+        for thread in threads {
+            all.push(thread.join().map_err(|_| Error::msg("a thread panicked"))??);
+        }
+        all.try_into().map_err(|_| Error::msg("as many as before"))
+    })
+}
+
+/// A number out of the statistics, by the names on the way; one that is left out is zero.
+pub(crate) fn number(stats: &Value, path: &[&str]) -> u64 {
+    path.iter().fold(stats, |value, name| &value[*name]).as_u64().unwrap_or(0)
+}

@@ -1,0 +1,18 @@
+//! The gateway network without Docker, in boxes.
+//!
+//! What it promises: failures look as they do on the host, streams arrive whole, names follow the host, what is closed
+//! stays closed, a dead gateway process is replaced, and a hostile program inside harms nobody else.
+
+mod attack;
+mod badinput;
+mod dns;
+mod failures;
+mod flags;
+mod isolation;
+mod kit;
+mod ping;
+mod ports;
+mod process;
+mod restart;
+mod soak;
+mod streams;

@@ -1,0 +1,135 @@
+//! Published ports: who the server sees, where answers come from, thousands of them.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use tests::{Result, ensure, wait};
+
+use crate::kit::{self, FIVE, Net};
+
+#[test]
+fn ports_f088_servers_see_the_clients_address_and_port() -> Result<()> {
+    let b = kit::boot()?;
+    b.peer("ip addr add 10.77.0.7/24 dev eth1; ip addr add fd77::7/64 dev eth1 nodad").ok()?;
+    let net = Net::with(
+        &b,
+        &format!(
+            "{} -p 0.0.0.0:8080:80/tcp4 -p 0.0.0.0:8081:81/udp4 -p [::]:8080:80/tcp6 -p [::]:8081:81/udp6",
+            kit::FLAGS
+        ),
+    )?;
+    let tcp = kit::ready(net.inside("exec fixture tcp-echo [::]:80"))?;
+    let udp = kit::ready(net.inside("exec fixture udp-echo [::]:81"))?;
+    // socat says what it used and what came back.
+    for (from, to) in [("10.77.0.7", "10.77.0.1"), ("[fd77::7]", "[fd77::1]")] {
+        let plain = from.trim_matches(|c| c == '[' || c == ']');
+        for port in [40_001, 40_002] {
+            let text = b
+                .peer(&format!("echo hi | socat -t 2 - 'TCP:{to}:8080,bind={from}:{port}'"))
+                .ok()?;
+            assert_eq!(text, format!("{plain}:{port}\nhi\n"));
+            let text = b
+                .peer(&format!("printf hi | socat -t 2 - 'UDP:{to}:8081,bind={from}:{port}'"))
+                .ok()?;
+            assert_eq!(text, format!("{plain}:{port} hi"));
+        }
+    }
+    // The host's own address is one like any other; its loopback is the gateway.
+    for (to, seen) in [
+        ("10.77.0.1", "10.77.0.1:"),
+        ("127.0.0.1", "10.0.2.2:"),
+        ("127.0.0.5", "10.0.2.2:"),
+        ("[fd77::1]", "fd77::1:"),
+        ("[::1]", "fd00::2:"),
+    ] {
+        let text = b.user(&format!("echo hi | socat -t 2 - 'TCP:{to}:8080'")).ok()?;
+        ensure!(text.starts_with(seen) && text.ends_with("\nhi\n"), "{to}: {text}");
+        let text = b.user(&format!("fixture udp-ask {to}:8081 hi")).ok()?;
+        ensure!(text.starts_with(seen) && text.ends_with(" hi\n"), "{to}: {text}");
+    }
+    drop((tcp, udp));
+    net.stop()
+}
+
+#[test]
+fn ports_answers_come_from_the_address_that_was_asked() -> Result<()> {
+    let b = kit::boot()?;
+    b.root("ip addr add 10.77.0.9/24 dev eth0; ip addr add fd77::9/64 dev eth0 nodad").ok()?;
+    let net =
+        Net::with(&b, &format!("{} -p 0.0.0.0:8081:81/udp4 -p [::]:8081:81/udp6", kit::FLAGS))?;
+    let udp = kit::ready(net.inside("exec fixture udp-echo [::]:81"))?;
+    // `udp-ask` takes answers of no other address. All at the same time: the flows are told apart.
+    let hosts = ["10.77.0.1", "10.77.0.9", "[fd77::1]", "[fd77::9]"];
+    for number in 0..3 {
+        let asked = hosts.map(|to| b.peer(&format!("fixture udp-ask '{to}:8081' '{to}-{number}'")));
+        for (to, out) in hosts.iter().zip(kit::together(asked)?) {
+            ensure!(out.stdout.ends_with(&format!(" {to}-{number}\n")), "{to}: {out}");
+        }
+    }
+    // Large ones arrive, too.
+    let out =
+        b.peer("fixture udp-ask 10.77.0.1:8081 $(head -c 9000 /dev/zero | tr '\\0' x)").ok()?;
+    ensure!(out.len() > 9000, "{}", out.len());
+    drop(udp);
+    net.stop()
+}
+
+#[test]
+fn ports_a_connection_that_nobody_takes_inside_is_not_taken_outside_for_long() -> Result<()> {
+    let b = kit::boot()?;
+    let net = Net::with(&b, &format!("{} -p 0.0.0.0:8080:80/tcp4", kit::FLAGS))?;
+    // The host's kernel has accepted by then; the end comes at once.
+    let out = b.peer("fixture stream 10.77.0.1:8080 reset").limit(5).run()?;
+    let ended =
+        out.stdout.contains("ECONNRESET") || out.stdout.contains("0 bytes") || out.code != 0;
+    ensure!(ended && out.took < Duration::from_secs(2), "{out}");
+    wait::until_true("it is counted", FIVE, || {
+        Ok(net.stats()?["ports"][0]["failed"].as_u64() == Some(1))
+    })?;
+    net.stop()
+}
+
+#[test]
+fn ports_ten_thousand_are_published_and_removed_in_seconds() -> Result<()> {
+    const COUNT: u16 = 10_000;
+    let b = kit::boot()?;
+    let net = Net::with_many_files(&b, kit::FLAGS)?;
+    let http = kit::ready(net.inside("exec fixture http 0.0.0.0:80 page"))?;
+    let gateway = net.gateway()?;
+    let (files, memory) = (gateway.descriptors()?, gateway.memory()?);
+    let mut ports = String::new();
+    for number in 0..COUNT {
+        writeln!(ports, "0.0.0.0:{}:80/tcp", 20_000 + number)?;
+    }
+    b.write("/tmp/ports", &ports)?;
+    let started = Instant::now();
+    net.ctl("add-ports $(cat /tmp/ports) >/tmp/ids").ok()?;
+    let took = started.elapsed();
+    ensure!(took < Duration::from_secs(3), "publishing took {took:?}");
+    for port in [20_000, 25_000, 29_999] {
+        let page = b.peer(&format!("fixture get 10.77.0.1:{port}")).ok()?;
+        assert_eq!(page, "page from 10.77.0.2\n");
+    }
+    ensure!(gateway.descriptors()? >= u64::from(COUNT), "where are they?");
+    let grown = gateway.memory()?.saturating_sub(memory);
+    ensure!(grown < 32 << 10, "{grown} KiB for {COUNT} ports");
+    // A successor serves them all.
+    b.signal(gateway.0.pid, "KILL")?;
+    let killed = Instant::now();
+    for port in [20_000, 29_999] {
+        wait::until_true("published again", FIVE, || {
+            Ok(b.peer(&format!("fixture get 10.77.0.1:{port}")).run()?.code == 0)
+        })?;
+    }
+    let again = killed.elapsed();
+    ensure!(again < Duration::from_secs(3), "{again:?}");
+    let started = Instant::now();
+    net.ctl("remove-ports $(cat /tmp/ids) >/dev/null").ok()?;
+    let took = started.elapsed();
+    ensure!(took < Duration::from_secs(3), "removing took {took:?}");
+    net.gateway()?.descriptors_return_to(files)?;
+    b.peer("curl -sS -m3 http://10.77.0.1:20000/").fails_with(7)?;
+    b.root("rm /tmp/ports /tmp/ids").ok()?;
+    drop(http);
+    net.stop()
+}
