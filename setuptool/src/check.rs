@@ -46,6 +46,9 @@ struct Effective<'a> {
     docker: Option<&'a Path>,
     iptables: Option<&'a Path>,
     unit: Option<std::path::PathBuf>,
+    socket_unit: Option<std::path::PathBuf>,
+    /// What `install --supervise` would take, where there is no systemd.
+    supervisor: Option<&'static str>,
 }
 
 /// Looks, prints, and returns the exit status.
@@ -73,15 +76,28 @@ fn effective(ui: &mut Ui, facts: &Facts, limits: &[Limit]) {
     if let (Some(net), Some(port)) = (facts.tools.net.driver(), port_driver(facts)) {
         ui.info(&format!("Network driver: {net}, port driver: {port}"));
     }
+    let (line, reasons) = limit_lines(limits);
+    ui.info(&line);
+    for reason in reasons {
+        ui.plain(&format!("    why: {reason}"));
+    }
+}
+
+/// Which options of `docker run` hold, and why the others do not, each reason once.
+fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
     let options = |works: bool| {
         let names = limits.iter().filter(|limit| limit.works == works).map(|limit| limit.option);
         names.collect::<Vec<_>>().join(", ")
     };
-    match (options(true), options(false)) {
-        (all, none) if none.is_empty() => ui.info(&format!("Limits that hold: {all}")),
-        (none, _) if none.is_empty() => ui.info("Limits of `docker run` will be ignored"),
-        (some, others) => ui.info(&format!("Limits that hold: {some}; ignored: {others}")),
-    }
+    let line = match (options(true), options(false)) {
+        (all, none) if none.is_empty() => format!("Limits that hold: {all}"),
+        (none, _) if none.is_empty() => "Limits of `docker run` will be ignored".to_owned(),
+        (some, others) => format!("Limits that hold: {some}; ignored: {others}"),
+    };
+    let mut reasons: Vec<&str> =
+        limits.iter().filter_map(|limit| limit.why_not.as_deref()).collect();
+    reasons.dedup();
+    (line, reasons)
 }
 
 fn port_driver(facts: &Facts) -> Option<&str> {
@@ -117,6 +133,9 @@ fn document(
             docker: tools.docker.as_deref(),
             iptables: tools.iptables.as_deref(),
             unit: world.unit().filter(|unit| unit.exists()),
+            socket_unit: world.socket_unit().filter(|unit| unit.exists()),
+            supervisor: (!facts.works(crate::probe::Probe::UserManager))
+                .then(|| crate::supervise::best(world).name()),
         },
         findings,
         limits,
@@ -126,4 +145,41 @@ fn document(
     serde_json::to_string_pretty(&document).unwrap_or_else(|error| {
         serde_json::json!({ "version": 1, "ok": false, "error": error.to_string() }).to_string()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(option: &'static str, why_not: Option<&str>) -> Limit {
+        let why_not = why_not.map(str::to_owned);
+        Limit { option, controller: "x", works: why_not.is_none(), why_not }
+    }
+
+    #[test]
+    fn f070_f160_limits_that_do_not_hold_have_a_reason() {
+        for (limits, line, reasons) in [
+            (
+                vec![limit("--cpus", None), limit("--memory", None)],
+                "Limits that hold: --cpus, --memory",
+                vec![],
+            ),
+            (
+                vec![limit("--cpus", Some("v1")), limit("--memory", Some("v1"))],
+                "Limits of `docker run` will be ignored",
+                vec!["v1"],
+            ),
+            (
+                vec![
+                    limit("--cpus", Some("a")),
+                    limit("--cpuset-cpus", Some("b")),
+                    limit("--memory", None),
+                ],
+                "Limits that hold: --memory; ignored: --cpus, --cpuset-cpus",
+                vec!["a", "b"],
+            ),
+        ] {
+            assert_eq!(limit_lines(&limits), (line.to_owned(), reasons));
+        }
+    }
 }

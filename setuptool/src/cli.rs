@@ -8,6 +8,8 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::supervise::{Choice, Kind};
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -19,6 +21,10 @@ pub(crate) enum Verb {
     Uninstall,
     /// Run a program, by default the shell, in the daemon's namespaces.
     Nsenter(Vec<OsString>),
+    /// Keep the daemon running, in the foreground; or run it once, for another supervisor.
+    Supervise { once: bool },
+    /// Print the AppArmor profile for rootlesskit, or as root write and load it; for the rootlesskit that is named.
+    Apparmor(Option<OsString>),
 }
 
 /// The command line, understood.
@@ -29,6 +35,8 @@ pub(crate) struct Cli {
     pub(crate) skip_iptables: bool,
     pub(crate) json: bool,
     pub(crate) purge: bool,
+    pub(crate) socket: bool,
+    pub(crate) supervise: Option<Choice>,
 }
 
 /// A command line that is not carried out.
@@ -54,7 +62,11 @@ fn command() -> Command {
              check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
              install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
              uninstall    Undo install\n  \
-             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n\n\
+             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n  \
+             supervise    Keep the daemon of install --supervise running, in the foreground;\n               \
+             supervise once is for services: it ends with the daemon\n  \
+             apparmor     Print the AppArmor profile that rootlesskit needs; as root: write and load it.\n               \
+             apparmor FILE is for the rootlesskit in that place\n\n\
              Documentation: https://docs.docker.com/go/rootless/",
         )
         .disable_help_flag(true)
@@ -78,6 +90,23 @@ fn command() -> Command {
             "purge",
             "With uninstall: also remove images, containers, volumes, drop-ins and state",
         ))
+        .arg(switch(
+            "socket",
+            "With install: also a unit docker.socket, with which the first connection starts the daemon",
+        ))
+        .arg(
+            Arg::new("supervise")
+                .long("supervise")
+                .value_name("BY")
+                .help(
+                    "With install, without systemd: keep the daemon running by openrc, runit, s6 or plain (this \
+                     program); without a value by what runs here",
+                )
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("auto")
+                .value_parser(supervisor),
+        )
         .arg(
             Arg::new("words")
                 .num_args(0..)
@@ -105,11 +134,15 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         skip_iptables: matches.get_flag("skip-iptables"),
         json: matches.get_flag("json"),
         purge: matches.get_flag("purge"),
+        socket: matches.get_flag("socket"),
+        supervise: matches.get_one::<Choice>("supervise").copied(),
         verb,
     };
     for (given, name, wanted, right) in [
         (cli.json, "--json", "check", cli.verb == Verb::Check),
         (cli.purge, "--purge", "uninstall", cli.verb == Verb::Uninstall),
+        (cli.socket, "--socket", "install", cli.verb == Verb::Install),
+        (cli.supervise.is_some(), "--supervise", "install", cli.verb == Verb::Install),
     ] {
         if given && !right {
             return Err(Stop::Usage(format!("{name} goes with the command {wanted} only"), help()));
@@ -128,8 +161,14 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
         Some("install") => Ok(Verb::Install),
         Some("uninstall") => Ok(Verb::Uninstall),
         Some("nsenter") => Ok(Verb::Nsenter(words.cloned().collect())),
+        Some("supervise") => match words.next().map(|word| word.to_string_lossy()).as_deref() {
+            None => Ok(Verb::Supervise { once: false }),
+            Some("once") => Ok(Verb::Supervise { once: true }),
+            Some(word) => Err(Stop::Command(format!("supervise knows only `once`, not `{word}`"))),
+        },
+        Some("apparmor") => Ok(Verb::Apparmor(words.next().cloned())),
         Some(other) => Err(Stop::Command(format!(
-            "unknown command `{other}`: it must be check, install, uninstall or nsenter"
+            "unknown command `{other}`: it must be check, install, uninstall, nsenter, supervise or apparmor"
         ))),
         None => Err(Stop::Command(
             "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` for the \
@@ -139,7 +178,15 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
     }
 }
 
-/// Cuts at the first word if it is `nsenter`. No option takes a value, so the first word without a dash is a word.
+fn supervisor(word: &str) -> Result<Choice, String> {
+    match (word, Kind::from_name(word)) {
+        ("auto", _) => Ok(Choice::Auto),
+        (_, Some(kind)) => Ok(Choice::Named(kind)),
+        (_, None) => Err("it must be openrc, runit, s6 or plain".to_owned()),
+    }
+}
+
+/// Cuts at the first word if it is `nsenter`. No option takes a value without `=`, so the first word without a dash is a word.
 /// `nsenter --help` asks for our help, since no program's name starts with a dash.
 fn split_at_nsenter(args: &[OsString]) -> (&[OsString], Option<&[OsString]>) {
     let is_option = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
@@ -186,6 +233,33 @@ mod tests {
         assert!(parsed("install --skip").unwrap().skip_iptables);
         assert!(parsed("check --json").unwrap().json);
         assert!(parsed("-f uninstall --purge -f").unwrap().purge);
+    }
+
+    #[test]
+    fn f019_supervisors_are_named_or_found() {
+        assert_eq!(parsed("install").unwrap().supervise, None);
+        for (line, choice) in [
+            ("install --supervise", Choice::Auto),
+            ("--superv install", Choice::Auto),
+            ("install --supervise=plain", Choice::Named(Kind::Plain)),
+            ("--supervise=s6 install --force", Choice::Named(Kind::S6)),
+        ] {
+            let cli = parsed(line).unwrap();
+            assert_eq!((cli.verb, cli.supervise), (Verb::Install, Some(choice)), "{line}");
+        }
+        assert!(parsed("install --socket").unwrap().socket);
+        assert_eq!(parsed("supervise").unwrap().verb, Verb::Supervise { once: false });
+        assert_eq!(parsed("supervise once").unwrap().verb, Verb::Supervise { once: true });
+        assert_eq!(parsed("apparmor").unwrap().verb, Verb::Apparmor(None));
+        assert_eq!(parsed("apparmor /x").unwrap().verb, Verb::Apparmor(Some("/x".into())));
+        for line in [
+            "install --supervise=upstart",
+            "check --supervise",
+            "uninstall --socket",
+            "install --su=x",
+        ] {
+            assert!(matches!(parsed(line), Err(Stop::Usage(..))), "{line}");
+        }
     }
 
     #[test]

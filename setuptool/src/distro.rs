@@ -33,6 +33,8 @@ pub(crate) enum Package {
     Uidmap,
     /// iptables.
     Iptables,
+    /// nft.
+    Nftables,
     /// A bus for every user.
     UserBus,
     /// slirp4netns, or passt where slirp4netns is on its way out.
@@ -134,6 +136,7 @@ impl Distro {
             (Package::Uidmap, Suse | Arch | Unknown) => "shadow",
             (Package::Iptables, Fedora) if self.id != "fedora" => "iptables-nft",
             (Package::Iptables, _) => "iptables",
+            (Package::Nftables, _) => "nftables",
             (Package::UserBus, Debian) => "dbus-user-session",
             (Package::UserBus, Fedora | Yum) => "dbus-daemon",
             (Package::UserBus, Suse) => "dbus-1",

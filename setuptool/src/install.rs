@@ -13,10 +13,11 @@ use crate::facts::{Facts, RuntimeState};
 use crate::place::{World, dir_of, docker_host, name_of};
 use crate::probe::{Probe, make_private};
 use crate::run::{self, Failed};
-use crate::systemd::{self, Systemctl, UNIT};
+use crate::supervise::{self, Choice};
+use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
 use crate::unit::{self, Written};
-use crate::{ready, report, symptoms, vars};
+use crate::{activation, ready, report, symptoms, vars};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
@@ -26,20 +27,37 @@ const VERSION_LIMIT: Duration = Duration::from_secs(60);
 /// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
 const LAST_WORDS: usize = 5;
 
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Options {
+    /// `--socket`: systemd listens, and the first connection starts the daemon.
+    pub(crate) socket: bool,
+    /// `--supervise`: something other than systemd keeps the daemon running.
+    pub(crate) supervise: Option<Choice>,
+}
+
 /// What an installation consists of.
-struct Plan {
-    launcher: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) launcher: PathBuf,
     docker: PathBuf,
     rootlesskit: PathBuf,
-    runtime_dir: PathBuf,
-    without_iptables: bool,
+    pub(crate) runtime_dir: PathBuf,
+    pub(crate) without_iptables: bool,
+    pub(crate) socket: bool,
 }
 
 /// Installs.
 ///
 /// # Errors
 /// A prerequisite is missing, or a step failed.
-pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish) -> Result<(), Failed> {
+pub(crate) fn run(
+    ui: &mut Ui,
+    world: &World,
+    facts: &Facts,
+    wish: Wish,
+    options: Options,
+) -> Result<(), Failed> {
     let findings = doctor::diagnose(facts, wish);
     let fatal: Vec<_> =
         findings.iter().filter(|f| f.severity != Severity::Advisory).cloned().collect();
@@ -48,6 +66,8 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish) -> Resu
         report::block(ui, &fatal);
         return Err(Failed::silent(1));
     }
+    let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
+    suits(manager.as_ref(), options)?;
     report::summary(ui, &findings);
     let tools = &facts.tools;
     // The doctor has made sure of all four.
@@ -60,16 +80,33 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish) -> Resu
         return Err(Failed::new("a prerequisite vanished while it was looked at; run this again"));
     };
     let without_iptables = doctor::without_iptables(&findings, wish);
-    let plan = Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables };
-    let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
-    match manager {
-        Some(manager) => with_systemd(ui, world, &plan, &manager, facts)?,
-        None => by_hand(ui, world, &plan, facts)?,
+    let socket = options.socket;
+    let plan = Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket };
+    match (manager, options.supervise) {
+        (Some(manager), _) => with_systemd(ui, world, &plan, &manager, facts)?,
+        (None, Some(choice)) => supervise::install(ui, world, &plan, facts, choice)?,
+        (None, None) => by_hand(ui, world, &plan, facts)?,
     }
     let host = docker_host(&plan.runtime_dir);
     Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world)).adopt(ui, &host)?;
     trailer(ui, &plan, facts);
     Ok(())
+}
+
+/// Whether what was asked for can be had here.
+fn suits(manager: Option<&Systemctl>, options: Options) -> Result<(), Failed> {
+    let wrong = match (manager, options) {
+        (Some(_), Options { supervise: Some(_), .. }) => {
+            "the user's systemd works here and will do better than --supervise\n\
+             hint: leave --supervise out"
+        }
+        (None, Options { socket: true, .. }) => {
+            "--socket needs the user's systemd, which cannot be reached\n\
+             hint: dockerd-rootless-setuptool.sh check says why"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failed::new(wrong))
 }
 
 fn with_systemd(
@@ -79,7 +116,21 @@ fn with_systemd(
     manager: &Systemctl,
     facts: &Facts,
 ) -> Result<(), Failed> {
+    if supervise::is_installed(world) {
+        // From a time when systemd could not be reached; two daemons would be in each other's way.
+        let mut problems = Vec::new();
+        supervise::uninstall(ui, world, false, &mut problems);
+        if !problems.is_empty() {
+            return Err(Failed::new(problems.join("\n")));
+        }
+    }
+    if !plan.socket {
+        activation::remove(ui, world, manager)?;
+    }
     let replaced = write_unit(ui, world, plan, manager)?;
+    if plan.socket {
+        activation::start(ui, world, manager)?;
+    }
     unseen_variables(ui, world);
     let running = manager.quiet(&["--no-pager", "status", UNIT]);
     if replaced && running {
@@ -92,6 +143,7 @@ fn with_systemd(
         // After three failures within a minute systemd would refuse, though the cause may be gone by now.
         manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
+            explain_result(ui, manager);
             return Err(explain_failure(ui, world, plan));
         }
     }
@@ -105,16 +157,25 @@ fn with_systemd(
         return Err(explain_failure(ui, world, plan));
     }
     version(ui, world, plan)?;
-    let enabled = manager.traced(ui, &["enable", UNIT])?;
+    let unit = if plan.socket { SOCKET_UNIT } else { UNIT };
+    let enabled = manager.traced(ui, &["enable", unit])?;
     if !enabled.success() {
         let text =
-            format!("the daemon runs, but `systemctl --user enable {UNIT}` failed with {enabled}");
+            format!("the daemon runs, but `systemctl --user enable {unit}` failed with {enabled}");
         return Err(Failed { text, code: run::code_of(enabled) });
+    }
+    if plan.socket && manager.quiet(&["is-enabled", UNIT]) {
+        manager.traced(ui, &["disable", UNIT])?;
     }
     ui.info(&format!("Installed {UNIT} successfully."));
     ui.info(&format!("To control {UNIT}, run: `systemctl --user (start|stop|restart) {UNIT}`"));
+    if plan.socket {
+        ui.info(&format!(
+            "{UNIT} starts with the first connection; containers with a restart policy wait for it, too"
+        ));
+    }
     ui.info(&format!(
-        "To run {UNIT} on system startup, run: `sudo loginctl enable-linger {}`",
+        "To run {unit} on system startup, run: `sudo loginctl enable-linger {}`",
         quoted(&facts.account.name)
     ));
     ui.plain("");
@@ -131,7 +192,7 @@ fn write_unit(
     let file = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
     let shown = file.display();
     let path = world.env.get(env::vars::PATH).unwrap_or_default();
-    let text = unit::render(&plan.launcher, path, plan.without_iptables);
+    let text = unit::render(&plan.launcher, path, plan.without_iptables, plan.socket);
     let written = unit::write(&file, &text)?;
     match &written {
         Written::Unchanged => ui.info(&format!("{shown} is up to date")),
@@ -157,7 +218,7 @@ fn unseen_variables(ui: &mut Ui, world: &World) {
 }
 
 /// Shows that the docker command and the daemon understand each other.
-fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
+pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
     let host = docker_host(&plan.runtime_dir);
     let mut env = systemd::with_runtime_dir(world);
     env.set(vars::DOCKER_HOST, &host);
@@ -171,6 +232,16 @@ fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
     }
     let text = format!("the daemon runs, but `docker version` failed with {status}");
     Err(Failed { text, code: run::code_of(status) })
+}
+
+/// systemd's own word about the failure, where it says more than the journal.
+fn explain_result(ui: &mut Ui, manager: &Systemctl) {
+    match manager.property("Result", UNIT).as_deref() {
+        Some("timeout") => ui.error("The daemon was not ready within TimeoutStartSec of its unit"),
+        Some("oom-kill") => ui.error("The kernel ended the daemon for want of memory"),
+        Some("resources") => ui.error("systemd could not start the unit for want of resources"),
+        _ => {}
+    }
 }
 
 fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
@@ -222,6 +293,7 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
         ui.plain(&format!("PATH={path} {name}{flags}"));
     }
     ui.plain("");
+    ui.info("To have it started and kept running, add --supervise");
     Ok(())
 }
 

@@ -4,12 +4,14 @@
 //! # Theory of operation
 //! The host is looked at once ([`facts`], with [`probe`]s that try the real thing); the [`doctor`] turns that into
 //! findings with remedies, which is pure; the verbs act on them. `check` only prints, `install` goes on if nothing is
-//! fatal, `uninstall` and `nsenter` do not ask. Roots of the file system, the environment and the probes are injected,
+//! fatal, the other verbs do not ask. Roots of the file system, the environment and the probes are injected,
 //! so each situation of a host is a fixture in the tests.
 //!
 //! Exit status: 0, 1 for everything that this program finds wrong, the status of `docker` or `systemctl` where one of
 //! them failed, and with `nsenter` that of the program.
 
+mod activation;
+mod apparmor;
 mod check;
 mod cli;
 mod context;
@@ -24,6 +26,7 @@ mod ready;
 mod report;
 mod run;
 mod state;
+mod supervise;
 mod symptoms;
 mod systemd;
 #[cfg(test)]
@@ -62,8 +65,13 @@ fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
     };
     let done: Result<(), Failed> = match &cli.verb {
         Verb::Check => return check::run(ui, world, &look(), wish, cli.json),
-        Verb::Install => install::run(ui, world, &look(), wish),
+        Verb::Install => {
+            let options = install::Options { socket: cli.socket, supervise: cli.supervise };
+            install::run(ui, world, &look(), wish, options)
+        }
         Verb::Uninstall => uninstall::run(ui, world, cli.purge),
+        Verb::Supervise { once } => supervise::daemon::run(ui, world, *once),
+        Verb::Apparmor(file) => apparmor::run(ui, world, file.as_deref(), cli.force),
         Verb::Nsenter(words) => nsenter::run(world, words).map(|never| match never {}),
     };
     let Err(failed) = done else { return 0 };

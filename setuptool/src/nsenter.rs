@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::place::World;
 use crate::run::Failed;
-use crate::{state, vars};
+use crate::{state, supervise, vars};
 
 /// Becomes the program.
 ///
@@ -30,10 +30,15 @@ pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Faile
                 hint: export XDG_RUNTIME_DIR=/run/user/UID";
     let runtime_dir = world.runtime_dir().ok_or_else(|| Failed::new(none))?;
     let state_dir = world.state_dir(&runtime_dir);
+    let start = if supervise::is_installed(world) {
+        "dockerd-rootless-setuptool.sh install --supervise"
+    } else {
+        "systemctl --user start docker.service"
+    };
     let child = state::child(&state_dir, &world.at("proc")).ok_or_else(|| {
         Failed::new(format!(
             "the rootless daemon is not running: no living child of rootlesskit in {}\n\
-             hint: systemctl --user start docker.service",
+             hint: {start}",
             state_dir.display()
         ))
     })?;

@@ -73,9 +73,28 @@ impl World {
         env::dirs::config_home(&self.env).ok()
     }
 
+    /// `$XDG_STATE_HOME`, by default `~/.local/state`.
+    pub(crate) fn state_home(&self) -> Option<PathBuf> {
+        let set = self.env.nonempty(crate::vars::XDG_STATE_HOME).map(PathBuf::from);
+        let usual = || Some(env::dirs::home(&self.env).ok()?.join(".local/state"));
+        set.filter(|dir| dir.is_absolute()).or_else(usual)
+    }
+
+    /// This program, by the name that is documented if it has that.
+    pub(crate) fn own_program(&self) -> PathBuf {
+        let dir = self.own_dir.as_deref().unwrap_or(Path::new("/usr/bin"));
+        let script = dir.join("dockerd-rootless-setuptool.sh");
+        if script.exists() { script } else { dir.join("dockerd-rootless-setuptool") }
+    }
+
     /// The unit of the daemon.
     pub(crate) fn unit(&self) -> Option<PathBuf> {
         Some(self.config_home()?.join("systemd/user/docker.service"))
+    }
+
+    /// The unit of the daemon's socket.
+    pub(crate) fn socket_unit(&self) -> Option<PathBuf> {
+        Some(self.unit()?.with_file_name(crate::systemd::SOCKET_UNIT))
     }
 
     /// The daemon's own configuration.

@@ -15,13 +15,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The last reason why it was not.
 pub(crate) fn wait(socket: &Path, limit: Duration) -> io::Result<()> {
+    wait_unless(socket, limit, || false)
+}
+
+/// The same, but only until nothing is to be hoped for.
+///
+/// # Errors
+/// The last reason why there was no answer.
+pub(crate) fn wait_unless(
+    socket: &Path,
+    limit: Duration,
+    hopeless: impl Fn() -> bool,
+) -> io::Result<()> {
     let deadline = Instant::now() + limit;
     loop {
         let error = match ping(socket) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if Instant::now() + PAUSE >= deadline {
+        if Instant::now() + PAUSE >= deadline || hopeless() {
             return Err(error);
         }
         std::thread::sleep(PAUSE);

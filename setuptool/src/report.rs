@@ -52,11 +52,12 @@ pub(crate) fn block(ui: &mut Ui, findings: &[Finding]) {
     } else {
         ui.info("These commands are not required; they cure the warnings above:");
     }
-    for line in ["", "########## BEGIN ##########"] {
-        ui.plain(line);
-    }
-    ui.plain(script.trim_end());
-    for line in ["########## END ##########", ""] {
+    frame(ui, script.trim_end());
+}
+
+/// Prints a text that is meant to be pasted whole.
+pub(crate) fn frame(ui: &mut Ui, text: &str) {
+    for line in ["", "########## BEGIN ##########", text, "########## END ##########", ""] {
         ui.plain(line);
     }
 }

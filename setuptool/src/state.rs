@@ -55,8 +55,9 @@ pub(crate) fn parent_of(child: u32, proc: &Path) -> Option<u32> {
     (parent > 1).then_some(parent)
 }
 
-/// A shared lock is asked for, so that two who look do not see each other.
-fn is_locked(lock: &Path) -> bool {
+/// Whether somebody holds an flock(2) on the file. A shared lock is asked for, so that two who look do not see each
+/// other.
+pub(crate) fn is_locked(lock: &Path) -> bool {
     let Ok(file) = File::open(lock) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }

@@ -130,6 +130,53 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
         "the port is below net.ipv4.ip_unprivileged_port_start",
         "publish a higher port, lower that parameter, or run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"` and restart",
     ),
+    of(
+        "listen tcp 10.0.2.100",
+        "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)",
+        "upgrade Docker, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit",
+    ),
+    of("fsmount:fscontext", "a pre-release of Docker 29.5", "upgrade Docker"),
+    of(
+        "is not supported by the RootlessKit port driver",
+        "the port driver slirp4netns knows IPv4 only",
+        "nothing if that is enough; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin",
+    ),
+    of(
+        "destroy btrfs snapshot",
+        "btrfs lets users delete subvolumes since Linux 4.18, or with a mount option",
+        "mount the file system with user_subvol_rm_allowed, or use overlay2",
+    ),
+    of(
+        "without cgroups",
+        "no cgroup v2, or no systemd of the user: limits of containers are ignored",
+        CHECK,
+    ),
+    of("Limitation discarded", "that controller is not delegated to the user", CHECK),
+    of(
+        "create_sandbox",
+        "the sandbox of slirp4netns does not work with the files or the kernel of this host",
+        "set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false",
+    ),
+    of(
+        "error mounting \"proc\"",
+        "parts of /proc are hidden by mounts, as in a container",
+        "run the outer container with --privileged or --security-opt systempaths=unconfined",
+    ),
+    of(
+        "environment variable overrides the active context",
+        "DOCKER_HOST or DOCKER_CONTEXT is set as well",
+        "unset one of them",
+    ),
+    of(
+        "permission denied while trying to connect",
+        "DOCKER_HOST, or the current context, names the socket of another user or of root",
+        "run `docker context use rootless` and unset DOCKER_HOST",
+    ),
+    of(
+        "Cannot connect to the Docker daemon",
+        "the daemon does not run, or listens elsewhere",
+        "run `systemctl --user start docker.service` and look at DOCKER_HOST",
+    ),
     of("failed to bind host port", "something else listens on that port", "publish another one"),
     of("address already in use", "something else has that address", "stop it, or choose another"),
     of(
@@ -198,6 +245,28 @@ mod tests {
                 "bus is not running",
             ),
             ("cannot expose privileged port 80, you can add", "below net.ipv4"),
+            (
+                "failed to bind host port: listen tcp 10.0.2.100:80: bind: address already in use",
+                "binds published ports twice",
+            ),
+            ("apparmor failed to apply profile: write fsmount:fscontext:/proc", "pre-release"),
+            ("protocol \"tcp6\" is not supported by the RootlessKit port driver", "IPv4 only"),
+            ("Failed to destroy btrfs snapshot a for b: operation not permitted", "btrfs"),
+            (
+                "WARNING: Running in rootless-mode without cgroups. Systemd is required",
+                "limits of containers are ignored",
+            ),
+            ("memory limit capabilities. Limitation discarded.", "not delegated"),
+            (
+                "error mounting \"proc\" to rootfs at \"/proc\": operation not permitted",
+                "hidden by mounts",
+            ),
+            ("Warning: DOCKER_HOST environment variable overrides the active context", "as well"),
+            (
+                "permission denied while trying to connect to the Docker daemon socket at unix:///x",
+                "another user",
+            ),
+            ("Cannot connect to the Docker daemon at unix:///x", "does not run"),
         ] {
             let symptom = find(text).unwrap_or_else(|| panic!("{text}"));
             assert!(symptom.cause.contains(part), "{text}: {symptom:?}");

@@ -1,5 +1,13 @@
 //! The user's service manager, through `systemctl --user`: its commands are what the documentation shows, and what the
 //! user can repeat.
+//!
+//! # Why not D-Bus
+//! No text that is meant for people is read here: what happened is told by exit statuses, and a single property, where one
+//! is wanted, by `show --property=NAME --value`, whose form is stable. A D-Bus connection would answer the same questions:
+//! the jobs that `start` waits for and the time-out are the same, and `systemctl` also prints the hints of systemd's own
+//! release when a job fails. Against that stands the tree of crates of a D-Bus library in a small static program, and a
+//! second way to reach the manager that could fail while the documented commands work: `systemctl --user` goes over the
+//! manager's private socket, and so works when the user's bus is down, which is one of the things to be diagnosed.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -14,6 +22,8 @@ use crate::ui::Ui;
 
 /// The name of the unit.
 pub(crate) const UNIT: &str = "docker.service";
+/// The name of the unit that starts it on demand.
+pub(crate) const SOCKET_UNIT: &str = "docker.socket";
 /// Longer than any time-out in the unit (10 min): systemd gives up first, and tells why.
 const LIMIT: Duration = Duration::from_secs(11 * 60);
 /// What only asks has its answer at once.
@@ -56,6 +66,15 @@ impl Systemctl {
     pub(crate) fn quiet(&self, args: &[&str]) -> bool {
         let output = run::captured(&self.program, &with_user(args), &self.env, ASK_LIMIT);
         output.is_ok_and(|output| output.status.success())
+    }
+
+    /// A property of a unit; `None` if it is empty or cannot be had.
+    pub(crate) fn property(&self, name: &str, unit: &str) -> Option<String> {
+        let property = format!("--property={name}");
+        let args = with_user(&["show", &property, "--value", unit]);
+        let output = run::captured(&self.program, &args, &self.env, ASK_LIMIT).ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
     }
 }
 

@@ -31,6 +31,13 @@ impl Ui {
         }
     }
 
+    /// No stream at all.
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
+        let nowhere = || Box::new(io::sink());
+        Self { out: nowhere(), err: nowhere(), colour_out: false, colour_err: false }
+    }
+
     /// Tells what happens.
     pub(crate) fn info(&mut self, text: &str) {
         let line = level("INFO", 104, self.colour_out, text);

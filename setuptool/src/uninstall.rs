@@ -18,7 +18,7 @@ use crate::place::World;
 use crate::run::{self, Failed};
 use crate::systemd::{self, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::{state, unit};
+use crate::{activation, apparmor, state, supervise, unit};
 
 /// Deleting a million files takes its time.
 const RM_LIMIT: Duration = Duration::from_secs(3600);
@@ -35,8 +35,14 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     }
     let unit = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
     let mut problems = Vec::new();
+    supervise::uninstall(ui, world, purge, &mut problems);
     match Systemctl::reach(world) {
-        Some(manager) => with_systemd(ui, &unit, &manager, &mut problems)?,
+        Some(manager) => {
+            if let Err(failed) = activation::remove(ui, world, &manager) {
+                problems.push(failed.text);
+            }
+            with_systemd(ui, &unit, &manager, &mut problems)?;
+        }
         None => without_systemd(ui, world, &unit, &mut problems),
     }
     match world.find_companion("docker") {
@@ -65,6 +71,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     if purge {
         remove_empty(world);
     }
+    apparmor::leftover(ui, world);
     if problems.is_empty() {
         return Ok(());
     }
@@ -86,7 +93,9 @@ fn remove_empty(world: &World) {
         dirs.push(runtime.join("runc"));
     }
     if let Ok(home) = env::dirs::home(&world.env) {
-        dirs.extend([".config", ".local/share", ".local"].map(|dir| home.join(dir)));
+        dirs.extend(
+            [".config", ".local/share", ".local/state", ".local"].map(|dir| home.join(dir)),
+        );
     }
     for dir in dirs {
         // rmdir(2) refuses what is not empty.
@@ -119,6 +128,9 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
     for file in [link.as_path(), unit] {
         take(problems, file, state::remove(file).map(drop));
     }
+    if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(&file)) {
+        problems.push(failed.text);
+    }
     ui.info(&format!("Uninstalled {UNIT}"));
 }
 
@@ -130,8 +142,8 @@ fn daemon(world: &World) -> Option<u32> {
 }
 
 fn leftovers(ui: &mut Ui, world: &World, unit: &Path) {
-    let drop_ins = drop_ins(unit);
-    if drop_ins.exists() {
+    let units = [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten();
+    for drop_ins in units.map(|unit| drop_ins(&unit)).filter(|dir| dir.exists()) {
         ui.info(&format!("Your own settings stay in {}", drop_ins.display()));
     }
     ui.info("Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.");
@@ -153,10 +165,12 @@ fn purge_all(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>
         ));
         return;
     }
-    for backup in unit::backups(unit) {
-        take(problems, &backup, state::remove(&backup).map(drop));
+    for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
+        for backup in unit::backups(&unit) {
+            take(problems, &backup, state::remove(&backup).map(drop));
+        }
+        remove_tree(ui, &drop_ins(&unit), problems);
     }
-    remove_tree(ui, &drop_ins(unit), problems);
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
         take(problems, &key, state::remove(&key).map(drop));
@@ -164,8 +178,20 @@ fn purge_all(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>
     // Not the directory that a variable names: it may hold something else. Nor do we look for `docker` in HOME.
     let home = env::dirs::home(&world.env).ok();
     if let Some(runtime) = world.runtime_dir().filter(|dir| home.as_ref() != Some(dir)) {
-        remove_tree(ui, &runtime.join("dockerd-rootless"), problems);
-        remove_tree(ui, &runtime.join("docker"), problems);
+        for name in ["dockerd-rootless", "docker"] {
+            let dir = runtime.join(name);
+            // After a crash there are files of containers, too.
+            match fs::remove_dir_all(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    if remove_data(ui, world, &dir, problems) {
+                        ui.info(&format!("Removed {}", dir.display()));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => take(problems, &dir, Err(error)),
+                Ok(()) => ui.info(&format!("Removed {}", dir.display())),
+            }
+        }
         for name in ["docker.sock", "docker.pid"] {
             let file = runtime.join(name);
             take(problems, &file, state::remove(&file).map(drop));
@@ -226,7 +252,9 @@ fn take(problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
 }
 
 fn drop_ins(unit: &Path) -> PathBuf {
-    unit.with_file_name("docker.service.d")
+    let mut name = unit.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
 }
 
 fn rootlesskit(world: &World) -> Option<PathBuf> {

@@ -21,12 +21,23 @@ use anyhow::Context as _;
 use crate::place::dir_of;
 
 /// The text of the unit.
-pub(crate) fn render(launcher: &Path, path: &OsStr, without_iptables: bool) -> String {
+pub(crate) fn render(
+    launcher: &Path,
+    path: &OsStr,
+    without_iptables: bool,
+    activated: bool,
+) -> String {
     let search = search_path(dir_of(launcher), path);
     let environment = quoted(&format!("PATH={}", escape_percent(&search)));
     // A dollar sign would start a variable.
     let program = escape_percent(&launcher.to_string_lossy()).replace('$', "$$");
     let flags = if without_iptables { " --iptables=false" } else { "" };
+    // systemd hands the socket over, and the launcher and rootlesskit pass it on to dockerd.
+    let (socket, listen) = if activated {
+        ("Requires=docker.socket\nAfter=docker.socket\n", " -H fd://")
+    } else {
+        ("", "")
+    };
     format!(
         "# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n\
          # Your own settings belong into a drop-in: systemctl --user edit docker.service\n\
@@ -34,12 +45,13 @@ pub(crate) fn render(launcher: &Path, path: &OsStr, without_iptables: bool) -> S
          Description=Docker Application Container Engine (Rootless)\n\
          Documentation=https://docs.docker.com/go/rootless/\n\
          Requires=dbus.socket\n\
+         {socket}\
          StartLimitBurst=3\n\
          StartLimitIntervalSec=60s\n\
          \n\
          [Service]\n\
          Environment={environment}\n\
-         ExecStart={}{flags}\n\
+         ExecStart={}{listen}{flags}\n\
          ExecReload=/bin/kill -s HUP $MAINPID\n\
          TimeoutStartSec=10min\n\
          TimeoutStopSec=2min\n\
@@ -59,6 +71,23 @@ pub(crate) fn render(launcher: &Path, path: &OsStr, without_iptables: bool) -> S
         quoted(&program)
     )
 }
+
+/// The text of the unit `docker.socket`: systemd listens in the daemon's place, and the first connection starts it.
+/// The mode is the one that dockerd itself gives to its socket.
+pub(crate) const SOCKET: &str = "\
+# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.
+# Your own settings belong into a drop-in: systemctl --user edit docker.socket
+[Unit]
+Description=Docker Socket for the API (Rootless)
+Documentation=https://docs.docker.com/go/rootless/
+
+[Socket]
+ListenStream=%t/docker.sock
+SocketMode=0660
+
+[Install]
+WantedBy=sockets.target
+";
 
 /// The launcher's directory, those of administrators, and what the user has; each once, absolute ones only, since a
 /// service has another working directory than the shell.
@@ -162,6 +191,7 @@ mod tests {
             Path::new("/usr/bin/dockerd-rootless.sh"),
             "/usr/local/bin:/usr/bin:.".as_ref(),
             false,
+            false,
         );
         for line in [
             "Requires=dbus.socket",
@@ -182,13 +212,13 @@ mod tests {
 
     #[test]
     fn f175_skipping_iptables_is_a_flag_of_the_daemon() {
-        let text = render(Path::new("/b/d.sh"), "".as_ref(), true);
+        let text = render(Path::new("/b/d.sh"), "".as_ref(), true, false);
         assert!(text.contains("ExecStart=/b/d.sh --iptables=false\n"), "{text}");
     }
 
     #[test]
     fn f110_odd_paths_are_escaped() {
-        let text = render(Path::new("/h/My 50%/$x/d.sh"), "/a\"b".as_ref(), false);
+        let text = render(Path::new("/h/My 50%/$x/d.sh"), "/a\"b".as_ref(), false, false);
         assert!(text.contains("ExecStart=\"/h/My 50%%/$$x/d.sh\"\n"), "{text}");
         assert!(
             text.contains("Environment=\"PATH=/h/My 50%%/$x:/sbin:/usr/sbin:/a\\\"b\"\n"),

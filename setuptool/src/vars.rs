@@ -6,6 +6,9 @@ pub(crate) const NO_COLOR: &str = "NO_COLOR";
 /// The kind of terminal; `dumb` has no colours.
 pub(crate) const TERM: &str = "TERM";
 
+/// Base of what programs keep between two runs, by default `$HOME/.local/state` (XDG Base Directory).
+pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+
 /// The user's shell, which `nsenter` without a command starts.
 pub(crate) const SHELL: &str = "SHELL";
 

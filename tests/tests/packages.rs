@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
-use tests::{Builder, Context as _, Result, Suite, TestBox, Under, ensure, need, paths, wait};
+use tests::{As, Builder, Context as _, Result, Suite, TestBox, Under, ensure, need, paths, wait};
 
 const PAGE: &str = "hello-from-container\n";
 
@@ -77,15 +77,24 @@ fn install_deb(b: &TestBox, deb: &str, more: &str) -> Result<()> {
     b.root(&apt).env("DEBIAN_FRONTEND", "noninteractive").limit(120).ok().map(drop)
 }
 
+/// Makes a package of an older version, whose programs have other bytes, out of the package in `$0`.
+const OLDER: &str = r#"set -e; dpkg-deb -R $0 /tmp/old; cd /tmp/old
+    sed -i 's/^Version: .*/Version: 0.0.1-1/' DEBIAN/control
+    for f in usr/bin/rootlesskit usr/bin/dockerd-rootless; do echo old >>$f; done
+    find usr -type f | xargs md5sum >DEBIAN/md5sums
+    dpkg-deb --root-owner-group -Zgzip -z1 -b . /tmp/old.deb; rm -r /tmp/old"#;
+
 /// F105, F109: Debian's rootlesskit gives way, everything is in /usr/bin, a daemon survives an upgrade, and removal
 /// removes.
 fn debian_package(suite: Suite) -> Result<()> {
     let (b, deb) = bare_box(TestBox::builder(suite), &artifact(".deb")?)?;
     b.root(KEEP_DOCKER).ok()?;
-    let install = |more: &str| install_deb(&b, &deb, more);
-    install("")?;
+    b.argv(As::Root, &["sh", "-c", OLDER, &deb]).limit(120).ok()?;
+    install_deb(&b, "/tmp/old.deb", "")?;
     b.root(BRING_DOCKER).ok()?;
     let package = "docker-ce-rootless-extras";
+    let version = || b.root(&format!("dpkg-query -W -f '${{Version}}' {package}")).ok();
+    assert_eq!(version()?, "0.0.1-1");
     let state = b.root(&format!("dpkg-query -W -f '${{db:Status-Abbrev}}' {package}")).ok()?;
     assert_eq!(state, "ii ");
     ensure!(b.root("dpkg-query -W -f '${db:Status-Abbrev}' rootlesskit").run()?.stdout != "ii ");
@@ -98,11 +107,22 @@ fn debian_package(suite: Suite) -> Result<()> {
     let d = Docker::start(&b, &[])?;
     d.import()?;
     serves(&b, &d, "web", 8080)?;
-    // The same package again replaces every file below a running daemon.
-    install("--reinstall")?;
+    // An upgrade replaces every file below a running daemon, which goes on.
+    install_deb(&b, &deb, "")?;
+    ensure!(version()? != "0.0.1-1", "it was not upgraded");
+    assert_eq!(b.root(&format!("dpkg --verify {package}")).ok()?, "");
+    let program = |d: &Docker<'_>| b.root(&format!("readlink /proc/{}/exe", d.daemon().pid())).ok();
+    assert_eq!(program(&d)?, "/usr/bin/rootlesskit (deleted)\n");
     answers(&b, 8080)?;
     serves(&b, &d, "web2", 8081)?;
-    d.run("rm -f web web2")?;
+    d.run("rm -f web2")?;
+    d.stop()?;
+    // What was made with the old version works with the new one.
+    let d = Docker::start(&b, &[])?;
+    assert_eq!(program(&d)?, "/usr/bin/rootlesskit\n");
+    d.run("start web")?;
+    answers(&b, 8080)?;
+    d.run("rm -f web")?;
     d.stop()?;
 
     let files = b.root(&format!("dpkg -L {package}")).ok()?;
@@ -118,7 +138,7 @@ fn debian_package(suite: Suite) -> Result<()> {
     ensure!(left.is_empty(), "left behind: {left:#?}");
     ensure!(!b.exists(&format!("/usr/share/doc/{package}")));
     ensure!(b.root(&format!("dpkg -s {package}")).run()?.code == 1, "traces are left");
-    b.root(&format!("rm {deb}")).ok()?;
+    b.root(&format!("rm {deb} /tmp/old.deb")).ok()?;
     b.assert_clean(LEFT_BY_DOCKERD)
 }
 

@@ -28,6 +28,28 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             .remedy(remedy)
         });
     }
+    if let (None, Some(seen)) = (&facts.tools.rootful, &facts.tools.rootful_runs) {
+        findings.push(
+            Finding::advisory(
+                "rootful-docker-beside",
+                format!("a rootful Docker runs without the usual socket: {seen}"),
+                "both work side by side; published ports and names of interfaces are shared, and it is root's",
+            )
+            .remedy(Remedy::said(
+                "to stop it: sudo systemctl disable --now docker.service docker.socket",
+            )),
+        );
+    }
+    if let Some((name, value)) = &facts.tools.other_daemon {
+        findings.push(
+            Finding::advisory(
+                "docker-host-elsewhere",
+                format!("{name}={value} names another daemon than the one of this user"),
+                "the docker command obeys it instead of the context that install makes",
+            )
+            .remedy(Remedy::said(format!("unset {name}, also in ~/.bashrc and the like"))),
+        );
+    }
     if let Some(dir) = &facts.tools.containerd_rootless {
         let seen = format!("a containerd-rootless is running in {}", dir.display());
         findings.push(

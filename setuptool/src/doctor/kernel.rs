@@ -7,6 +7,9 @@ use crate::facts::Facts;
 const OLDEST: (u32, u32) = (4, 18);
 /// dockerd and busy containers need more open files than this.
 const FEW_FILES: u64 = 65536;
+/// What a Linux without much memory starts with; dockerd itself takes two instances, and systemd in a container several.
+const FEW_INSTANCES: u64 = 128;
+const FEW_WATCHES: u64 = 8192;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let host = &facts.host;
@@ -49,6 +52,26 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                  systempaths=unconfined",
             )),
         );
+    }
+    for (key, value, few, (usual, number)) in [
+        ("fs.inotify.max_user_instances", host.inotify_instances, FEW_INSTANCES, ("1024", "54")),
+        ("fs.inotify.max_user_watches", host.inotify_watches, FEW_WATCHES, ("524288", "55")),
+    ] {
+        if let Some(value) = value.filter(|value| *value < few) {
+            findings.push(
+                Finding::advisory(
+                    "inotify-low",
+                    format!("{key} is {value}"),
+                    "all containers of the user share it (\"too many open files\", \"no space left on device\")",
+                )
+                .remedy(facts.distro.sysctl(
+                    &format!("{number}-rootless-inotify.conf"),
+                    key,
+                    usual,
+                    &format!("set {key}"),
+                )),
+            );
+        }
     }
     if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
         findings.push(

@@ -25,6 +25,10 @@ pub(crate) struct Limit {
 /// The first systemd that delegates cpuset.
 const CPUSET_SINCE: u32 = 244;
 
+/// What is left where limits do not hold.
+const INSTEAD: &str = "in place of the options: `cpulimit --limit=50 --include-children` or `ulimit -v KIB` within the \
+                       container, and `docker run --ulimit nproc=100 --user 2000`";
+
 const OPTIONS: [(&str, &str); 5] = [
     ("--cpus", "cpu"),
     ("--cpuset-cpus", "cpuset"),
@@ -77,8 +81,9 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         let finding = Finding::class(
             "cgroup-v1",
             format!("control groups are not those of version 2 alone; ignored: {lost}"),
-            "a user may not change version 1 (Cgroup Driver: none); ulimit and cpulimit are what is left",
-        );
+            "a user may not change version 1 (Cgroup Driver: none)",
+        )
+        .remedy(Remedy::said(INSTEAD));
         let remedy = if facts.account.systemd {
             Remedy::said(
                 "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line (GRUB_CMDLINE_LINUX)",
@@ -96,7 +101,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             "no-systemd",
             format!("there is no systemd; ignored: {lost}"),
             "dockerd sets limits through systemd only (Cgroup Driver: none)",
-        ));
+        )
+        .remedy(Remedy::said(
+            "to have the daemon started and kept running: dockerd-rootless-setuptool.sh install --supervise",
+        ))
+        .remedy(Remedy::said(INSTEAD)));
         return;
     }
     // The session has findings of its own.

@@ -1,6 +1,9 @@
 //! Whether this user may make user namespaces, and who forbids it.
 
+use std::path::Path;
+
 use super::{Finding, Remedy, Severity, Wish, quoted};
+use crate::apparmor::Profile;
 use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
 use crate::symptoms;
@@ -59,13 +62,13 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
-    let Some(rootlesskit) = &facts.tools.rootlesskit else { return };
+    let Some(rootlesskit) = &facts.tools.rootlesskit_real else { return };
     if !facts.host.apparmor_restricts {
         return;
     }
-    let path = rootlesskit.to_string_lossy();
+    let path = rootlesskit.to_string_lossy().into_owned();
     let seen = "kernel.apparmor_restrict_unprivileged_userns is 1";
-    if facts.host.apparmor_profiles.contains(path.as_ref()) {
+    if facts.host.apparmor_profiles.contains(&path) {
         findings.push(
             Finding::fatal(
                 "apparmor-not-loaded",
@@ -80,27 +83,32 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
         );
         return;
     }
-    let file = path.trim_start_matches('/').replace('/', ".");
-    let target = quoted(&format!("/etc/apparmor.d/{file}"));
-    findings.push(
-        Finding::fatal(
-            "apparmor-userns",
-            format!("{seen}, and no profile in /etc/apparmor.d is for {path}"),
-            "AppArmor gives user namespaces only to programs with a profile that says so",
-        )
-        .remedy(Remedy::admin(
-            "let rootlesskit have user namespaces",
-            [
-                format!(
-                    "cat > {target} <<'PROFILE'\nabi <abi/4.0>,\ninclude <tunables/global>\n\n\
-                     profile \"{file}\" \"{path}\" flags=(unconfined) {{\n  userns,\n\n  \
-                     include if exists <local/{file}>\n}}\nPROFILE"
-                ),
-                "systemctl restart apparmor.service".to_owned(),
-            ],
-        ))
-        .forcible(),
-    );
+    let finding = Finding::fatal(
+        "apparmor-userns",
+        format!("{seen}, and no profile in /etc/apparmor.d is for {path}"),
+        "AppArmor gives user namespaces only to programs with a profile that says so",
+    )
+    .forcible();
+    findings.push(finding.remedy(profile(Path::new(&path))));
+}
+
+/// The commands that make the profile, or what is in their way.
+fn profile(path: &Path) -> Remedy {
+    let Some(profile) = Profile::of(path) else {
+        return Remedy::said("no profile can name that path: move rootlesskit to another place");
+    };
+    let target = format!("/etc/apparmor.d/{}", profile.name);
+    Remedy::admin(
+        "let rootlesskit have user namespaces",
+        [
+            format!("cat > {target} <<'PROFILE'\n{}PROFILE", profile.text),
+            "systemctl restart apparmor.service".to_owned(),
+        ],
+    )
+    .and(Remedy::said(format!(
+        "or as root: dockerd-rootless-setuptool.sh apparmor {}",
+        quoted(&path.to_string_lossy())
+    )))
 }
 
 fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {

@@ -59,6 +59,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
     let tools = &facts.tools;
     if tools.nftables_backend {
+        if tools.nft.is_none() {
+            findings.push(
+                Finding::fatal(
+                    "nft-missing",
+                    "daemon.json says \"firewall-backend\": \"nftables\", and nft is not in PATH, /usr/sbin or /sbin",
+                    "dockerd makes the rules of bridge networks with it",
+                )
+                .remedy(facts.distro.install(Package::Nftables, "install nft")),
+            );
+        }
         return;
     }
     let why = "published ports and the way out of bridge networks need NAT";

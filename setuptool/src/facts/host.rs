@@ -37,6 +37,9 @@ pub(crate) struct Host {
     /// First and last group id that may use ICMP sockets.
     pub(crate) ping_group_range: Option<(u64, u64)>,
     pub(crate) port_start: Option<u64>,
+    /// How many inotify(7) instances, and watches, a user may have.
+    pub(crate) inotify_instances: Option<u64>,
+    pub(crate) inotify_watches: Option<u64>,
     /// SELinux is enforcing.
     pub(crate) selinux: bool,
     /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`.
@@ -68,6 +71,8 @@ impl Host {
             ipv6: world.at("proc/sys/net/ipv6").is_dir(),
             ping_group_range: ping.as_deref().and_then(two_numbers),
             port_start: world.sysctl("net.ipv4.ip_unprivileged_port_start"),
+            inotify_instances: world.sysctl("fs.inotify.max_user_instances"),
+            inotify_watches: world.sysctl("fs.inotify.max_user_watches"),
             selinux: world.text("sys/fs/selinux/enforce").as_deref() == Some("1"),
             resolv_conf: resolv_conf(world),
             container: container(world),

@@ -8,6 +8,7 @@ use env::vars;
 use crate::place::World;
 use crate::probe::Prober;
 use crate::state;
+use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
 
 /// The network driver that the launcher will use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl Net {
 pub(crate) struct Tools {
     pub(crate) launcher: Option<PathBuf>,
     pub(crate) rootlesskit: Option<PathBuf>,
+    /// Where that lies when links are followed.
+    pub(crate) rootlesskit_real: Option<PathBuf>,
     pub(crate) dockerd: Option<PathBuf>,
     pub(crate) docker: Option<PathBuf>,
     pub(crate) iptables: Option<PathBuf>,
@@ -64,6 +67,12 @@ pub(crate) struct Tools {
     pub(crate) low_port_caps: bool,
     /// The socket of a rootful Docker, and whether the user may use it.
     pub(crate) rootful: Option<(PathBuf, bool)>,
+    /// What says that a rootful Docker runs, socket or not.
+    pub(crate) rootful_runs: Option<String>,
+    /// nft(8).
+    pub(crate) nft: Option<PathBuf>,
+    /// A variable of the docker command that names another daemon, and its value.
+    pub(crate) other_daemon: Option<(&'static str, String)>,
     /// A containerd-rootless that runs.
     pub(crate) containerd_rootless: Option<PathBuf>,
     /// `/etc/lxc/lxc-usernet` has a line for the user.
@@ -105,8 +114,12 @@ impl Tools {
             low_port_caps: rootlesskit
                 .as_ref()
                 .is_some_and(|file| sys::xattr::has(file, "security.capability").unwrap_or(false)),
+            rootlesskit_real: rootlesskit.as_deref().map(crate::apparmor::real),
             rootlesskit,
             rootful: rootful(world),
+            rootful_runs: rootful_runs(world),
+            nft: world.find_with_sbin("nft"),
+            other_daemon: other_daemon(world),
             containerd_rootless: containerd_rootless(world),
             lxc_usernet: lxc_usernet(world),
         }
@@ -153,6 +166,28 @@ fn rootful(world: &World) -> Option<(PathBuf, bool)> {
     let socket = sockets.into_iter().find(|socket| socket.exists())?;
     let writable = super::account::writable(&socket);
     Some((socket, writable))
+}
+
+/// The service of the system is active as long as systemd keeps its invocation id there; without systemd there is the
+/// daemon's own pid file, which counts while that process is a dockerd.
+fn rootful_runs(world: &World) -> Option<String> {
+    if world.at("run/systemd/units/invocation:docker.service").symlink_metadata().is_ok() {
+        return Some("docker.service of the system is active".to_owned());
+    }
+    let pid: u32 = world.text("run/docker.pid")?.parse().ok()?;
+    let name = world.text(&format!("proc/{pid}/comm"))?;
+    (name == "dockerd").then(|| format!("dockerd of /run/docker.pid runs (pid {pid})"))
+}
+
+/// `DOCKER_HOST` and `DOCKER_CONTEXT` win over the current context (docker(1)).
+fn other_daemon(world: &World) -> Option<(&'static str, String)> {
+    let own = world.runtime_dir().map(|dir| crate::place::docker_host(&dir));
+    let set = |name| world.env.nonempty(name).map(|value| value.to_string_lossy().into_owned());
+    if let Some(host) = set(DOCKER_HOST) {
+        return (Some(&host) != own.as_ref()).then_some((DOCKER_HOST, host));
+    }
+    let context = set(DOCKER_CONTEXT).filter(|name| name != crate::context::NAME)?;
+    Some((DOCKER_CONTEXT, context))
 }
 
 fn containerd_rootless(world: &World) -> Option<PathBuf> {

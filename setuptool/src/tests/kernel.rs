@@ -82,6 +82,23 @@ fn f156_security_modules_containers_and_limits() {
         case("podman", Advisory, "in-container", "--privileged", |h| {
             h.write("run/.containerenv", "");
         }),
+        case(
+            "few inotify instances",
+            Advisory,
+            "inotify-low",
+            "fs.inotify.max_user_instances = 1024",
+            |h| h.write("proc/sys/fs/inotify/max_user_instances", "64\n"),
+        ),
+        case(
+            "few inotify watches",
+            Advisory,
+            "inotify-low",
+            "/etc/sysctl.d/55-rootless-inotify.conf",
+            |h| {
+                h.write("proc/sys/fs/inotify/max_user_instances", "128\n");
+                h.write("proc/sys/fs/inotify/max_user_watches", "8191\n");
+            },
+        ),
         case("few files", Advisory, "nofile-low", "limits.d", |h| {
             h.write("proc/self/limits", "Max open files 1024 4096 files\n");
         }),

@@ -3,6 +3,7 @@
 //! A [`Host`] is a directory with the files of a healthy Debian 13 with systemd, which a [`Case`] spoils in one place.
 //! All codes that come out are compared, so a situation that causes a second finding fails the test.
 
+mod apparmor;
 mod host;
 mod ids;
 mod kernel;
@@ -10,6 +11,7 @@ mod limits;
 mod namespaces;
 mod network;
 mod session;
+mod supervise;
 
 use crate::doctor::{Severity, Wish, diagnose};
 use crate::facts::Facts;

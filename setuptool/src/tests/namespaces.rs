@@ -87,6 +87,20 @@ fn f014_f150_apparmor() {
                 h.fails(Probe::Namespaces, EACCES);
             },
         ),
+        case(
+            "Ubuntu 24.04 with a link in ~/bin",
+            Fatal,
+            "apparmor-userns",
+            "/opt/docker/rootlesskit\" flags=(unconfined) {",
+            |h| {
+                h.remove("bin/rootlesskit");
+                h.program("opt/docker/rootlesskit");
+                let real = h.at("opt/docker/rootlesskit");
+                h.link("bin/rootlesskit", real.to_str().expect("a path"));
+                h.write(RESTRICT, "1\n");
+                h.fails(Probe::Namespaces, EACCES);
+            },
+        ),
         case("restricted, but it works", Fatal, "", "", |h| h.write(RESTRICT, "1\n")),
         case("unconfined programs too", Advisory, "apparmor-unconfined", "", |h| {
             h.write("proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "1\n");

@@ -229,7 +229,15 @@ fn f010_f018_f175_nat() {
             h.remove("bin/iptables");
         })
         .wish(skip),
+        case(
+            "nftables by daemon.json, without nft",
+            Fatal,
+            "nft-missing",
+            "apt-get install -y nftables",
+            |h| h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}"),
+        ),
         case("nftables by daemon.json", Fatal, "", "", |h| {
+            h.program("usr/sbin/nft");
             h.remove("bin/iptables");
             h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}");
         }),

@@ -185,6 +185,40 @@ fn f103_f104_f172_others_in_the_way() {
             h.write("var/run/docker.sock", "");
         })
         .facts(|facts| facts.tools.rootful = Some(("/var/run/docker.sock".into(), false))),
+        case("active without a socket", Advisory, "rootful-docker-beside", disable, |h| {
+            h.write("run/systemd/units/x", "");
+            h.link("run/systemd/units/invocation:docker.service", "0123456789abcdef");
+        }),
+        case(
+            "running without systemd",
+            Advisory,
+            "rootful-docker-beside no-systemd",
+            disable,
+            |h| {
+                h.without_systemd();
+                h.write("run/docker.pid", "77\n");
+                h.write("proc/77/comm", "dockerd\n");
+            },
+        ),
+        case("the pid file of a dead one", Fatal, "", "", |h| {
+            h.write("run/docker.pid", "77");
+            h.write("proc/77/comm", "bash\n");
+        }),
+        case(
+            "DOCKER_HOST of another",
+            Advisory,
+            "docker-host-elsewhere",
+            "unset DOCKER_HOST",
+            |h| h.set("DOCKER_HOST", "unix:///var/run/docker.sock"),
+        ),
+        case("DOCKER_HOST of one's own", Fatal, "", "", |h| {
+            let host = format!("unix://{}/docker.sock", h.runtime().display());
+            h.set("DOCKER_HOST", &host);
+            h.set("DOCKER_CONTEXT", "x");
+        }),
+        case("another context", Advisory, "docker-host-elsewhere", "unset DOCKER_CONTEXT", |h| {
+            h.set("DOCKER_CONTEXT", "default");
+        }),
         case("a stale directory", Fatal, "", "", |h| {
             let dir = h.runtime().join("containerd-rootless");
             std::fs::create_dir(&dir).expect("directory");

@@ -244,6 +244,7 @@ fn f019_f115_without_systemd_the_command_is_printed() {
 
 PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
 
+[INFO] To have it started and kept running, add --supervise
 [INFO] Creating CLI context \"rootless\"
 [INFO] Using CLI context \"rootless\"
 {TRAILER}"

@@ -78,7 +78,7 @@ fn daily_life(suite: Suite) -> Result<()> {
     nothing_left(&b, &before)
 }
 
-fn nothing_left(b: &TestBox, before: &Snapshot) -> Result<()> {
+pub(crate) fn nothing_left(b: &TestBox, before: &Snapshot) -> Result<()> {
     unchanged(b, before, &LEFT_BY_DOCKER)
 }
 

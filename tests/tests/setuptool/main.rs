@@ -4,6 +4,9 @@
 mod broken;
 mod daily;
 mod doctor;
+mod packages;
+mod sockets;
+mod supervised;
 mod ways;
 
 use std::time::Duration;

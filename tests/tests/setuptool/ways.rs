@@ -5,7 +5,7 @@ use std::time::Duration;
 use tests::{As, Cmd, Result, Suite, TestBox, ensure, wait};
 
 use crate::doctor::{Check, paste};
-use crate::{TOOL, answers, host, in_order, login, serve};
+use crate::{TOOL, answers, host, in_order, login, packages, serve};
 
 /// The shell of a cron job: the user's ids, and next to no variable.
 fn cron<'b>(b: &'b TestBox, line: &str) -> Cmd<'b> {
@@ -194,4 +194,72 @@ fn f120_f145_nsenter_with_a_detached_network_namespace() -> Result<()> {
     let enter = |script: &str| b.argv(As::User, &[TOOL, "nsenter", "sh", "-c", script]).ok();
     in_order(&enter("id -u; ip -o -4 addr")?, &["0\n", "eth0", "10.77.0.1"])?;
     in_order(&enter("nsenter -n$ROOTLESSKIT_STATE_DIR/netns ip -o -4 addr")?, &["tap0"])
+}
+
+/// What `machinectl shell tester@` and run0(1) start: a unit of the system with PAM, on a pseudo terminal. The colour of
+/// the levels and the wish of docker's messages for a terminal are no hindrance.
+#[test]
+fn f045_f101_f116_on_a_terminal_of_its_own() -> Result<()> {
+    let b = host(Suite::Trixie)?;
+    let line =
+        format!("{TOOL} check --json > /tmp/seen.json; {TOOL} install; echo $? > /tmp/status");
+    let systemd_run = "systemd-run --uid=1001 -p PAMName=login --pty --wait --quiet";
+    b.script("/tmp/line", &format!("#!/bin/sh\n{line}\n"))?;
+    let terminal = |command: &str| {
+        b.argv(As::Root, &["script", "-qec", command, "/dev/null"]).env("TERM", "xterm").limit(120)
+    };
+    let seen = terminal(&format!("{systemd_run} /tmp/line")).ok()?;
+    // systemd-run may leave before it has shown the last lines.
+    let installed =
+        "\x1b[104m\x1b[97m[INFO]\x1b[49m\x1b[39m Installed docker.service successfully.";
+    in_order(&seen, &[installed])?;
+    assert_eq!(b.read("/tmp/status")?, "0\n", "{seen}");
+    let check = Check::of(b.root("cat /tmp/seen.json"))?;
+    assert_eq!((check.status, check.effective("systemd").as_str()), (0, "true"), "{check:?}");
+    serve(&b)?;
+    // The same by its newer name, and without colour.
+    let purge = format!("run0 --user=tester -- env NO_COLOR=1 {TOOL} uninstall --purge");
+    let seen = terminal(&purge).ok()?;
+    ensure!(!b.exists("/home/tester/.config/systemd/user/docker.service"), "{seen}");
+    ensure!(!seen.contains("\x1b[104m"), "NO_COLOR is not heeded: {seen:?}");
+    ensure!(!b.exists("/run/user/1001/docker.sock"), "the daemon runs on");
+    Ok(())
+}
+
+/// A command over ssh, which no profile of a login shell prepares.
+#[test]
+fn f045_f100_f140_f154_through_ssh() -> Result<()> {
+    let b = host(packages::suite()?)?;
+    packages::unpack(&b, &["openssh-server", "openssh-client"])?;
+    b.root(
+        "useradd -r -d /run/sshd sshd; mkdir -p /run/sshd ~/.ssh /home/tester/.ssh && \
+         ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key && \
+         ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && \
+         install -m 600 -o tester ~/.ssh/id_ed25519.pub /home/tester/.ssh/authorized_keys && \
+         chown tester /home/tester/.ssh && systemd-run --quiet --unit=sshd \
+         /usr/sbin/sshd -D -f /dev/null -o UsePAM=yes -o ListenAddress=127.0.0.1 -o HostKey=/etc/ssh/ssh_host_ed25519_key",
+    )
+    .ok()?;
+    let ssh = |line: &str| {
+        let options = ["ssh", "-o", "StrictHostKeyChecking=accept-new", "-o", "BatchMode=yes"];
+        b.argv(As::Root, &[&options[..], &["tester@127.0.0.1", line]].concat()).limit(120)
+    };
+    wait::until_true("sshd answers", Duration::from_secs(10), || Ok(ssh("true").run()?.code == 0))?;
+    // Lingering off: the session alone brings the service manager.
+    b.root("loginctl disable-linger tester").ok()?;
+    wait::until_true("the user's manager ends", Duration::from_secs(30), || {
+        Ok(!b.exists("/run/user/1001"))
+    })?;
+    let seen = Check::of(ssh(&format!("{TOOL} check --json")))?;
+    ensure!(seen.status == 0 && seen.has("linger"), "{seen:?}");
+    assert_eq!(seen.effective("docker_host"), "unix:///run/user/1001/docker.sock");
+
+    b.root("loginctl enable-linger tester").ok()?;
+    let done = ssh(&format!("{TOOL} install")).ok()?;
+    in_order(&done, &["Installed docker.service successfully", "export PATH=/usr/bin:$PATH\n"])?;
+    // The daemon outlives the session, and the context is the command's, without any variable.
+    assert_eq!(ssh("docker version -f '{{.Server.Os}}'").ok()?, "linux\n");
+    ssh(&format!("{TOOL} uninstall --purge")).ok()?;
+    ensure!(!b.exists("/run/user/1001/docker.sock"), "the daemon runs on");
+    Ok(())
 }

@@ -73,7 +73,12 @@ mod tests {
             let plain = part.replace('"', "");
             assert!(page.contains(part) || page.contains(&plain), "{part} in {page}");
         }
-        assert!(!page.contains("vpnkit\\-binary"), "{page}");
+        let definition = rootlesskit::definition();
+        for hidden in definition.get_arguments().filter(|arg| arg.is_hide_set()) {
+            let Some(flag) = hidden.get_long() else { continue };
+            let printed = format!("\\-\\-{}\\fR", flag.replace('-', "\\-"));
+            assert!(!page.contains(&printed), "{printed} in {page}");
+        }
         let bash = fs::read_to_string(dir.path().join("rootlessctl.bash")).unwrap();
         assert!(bash.contains("remove-ports"), "{bash}");
     }

@@ -5,7 +5,8 @@
 //! [`binaries`] builds the programs statically and proves it; [`docs`], [`licences`] and [`sbom`] make man pages,
 //! completions, the texts of third-party licences and the bill of materials. [`manifest`] is the one table of what goes where with which mode; the packages and
 //! `install` differ only in the prefix. [`deb`] and [`rpm`] pack the staged tree with `dpkg-deb` and `rpmbuild`,
-//! [`tarball`] packs the flat folder that the installer and the image `docker:dind-rootless` unpack.
+//! [`tarball`] packs the flat folder that the installer and the image `docker:dind-rootless` unpack; the [`installer`]
+//! lies beside it.
 //!
 //! All artifacts are functions of the sources and of `SOURCE_DATE_EPOCH` (by default the date of the last commit):
 //! paths of the build are mapped away, and every archive is sorted, owned by root and dated by that variable
@@ -16,6 +17,7 @@ mod crates;
 mod deb;
 mod docs;
 mod install;
+mod installer;
 mod licences;
 mod lint;
 mod manifest;
@@ -115,6 +117,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         .iter()
         .chain(options.deb.then_some(deb::NEEDS).into_iter().flatten())
         .chain(options.rpm.then_some(rpm::NEEDS).into_iter().flatten())
+        .chain(options.tarball.then_some(installer::NEEDS).into_iter().flatten())
         .collect();
     host::ensure_programs(&formats.into_iter().copied().collect::<Vec<_>>())?;
     let release = Release::current()?;
@@ -134,6 +137,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         sbom::make(&release, &crates, &work.artifact(&name))?;
         if options.tarball {
             tarball::make(&release, &sources, &work)?;
+            installer::make(&work)?;
         }
         if options.deb {
             deb::make(&release, &sources, &work)?;

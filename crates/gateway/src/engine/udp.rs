@@ -130,7 +130,10 @@ impl Flows {
             Err(e) => explain(shared, &e.into(), udp),
         }
         flow.count = flow.count.saturating_add(1);
-        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.reserve(1, leave::BY_FLOWS) {
+        if flow.count == BUSY
+            && matches!(flow.inside, Inside::None)
+            && host.reserve(1, leave::BY_FLOWS)
+        {
             flow.inside = Inside::Asked;
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),

@@ -1,0 +1,352 @@
+//! Keeping the daemon running where the user has no systemd: `install --supervise`.
+//!
+//! # Theory of operation
+//! Every kind runs one script of ours ([`script`]), which sets what a login would have set and becomes the launcher, under
+//! a process that ends what a crashed daemon leaves ([`daemon`]). What differs is who starts it again: OpenRC's user services, a runsvdir(8) or an s6-svscan(8) of this user, or, where there
+//! is none of them, this program itself (`supervise`, [`daemon`]), with a back-off, a lock and a log of bounded size. A
+//! record of what was installed is kept beside the script, so that `uninstall` and a later `install` of another kind find
+//! it whatever the environment says then.
+//!
+//! OpenRC before 0.60 knows no services of users: then the administrator gets a block with a service of the system that
+//! runs our supervisor as the user.
+
+pub(crate) mod daemon;
+mod detect;
+mod log;
+mod openrc;
+mod orphans;
+mod pidfile;
+mod plain;
+mod runit;
+mod s6;
+mod script;
+mod service;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::facts::Facts;
+use crate::install::{self, Plan};
+use crate::place::World;
+use crate::probe::make_private;
+use crate::run::Failed;
+use crate::ui::Ui;
+use crate::unit::Written;
+use crate::{ready, state, symptoms};
+
+pub(crate) use detect::best;
+
+/// Image stores of many layers take a while, and so does a service directory until it is seen.
+const API_LIMIT: Duration = Duration::from_secs(90);
+/// A start that fails so often does not get better by waiting.
+const FAILED_STARTS: u32 = 4;
+/// The last lines of the log that are shown after a failure.
+const LAST_WORDS: usize = 5;
+
+/// Who keeps the daemon running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A service of OpenRC.
+    Openrc,
+    /// A directory for runsvdir(8).
+    Runit,
+    /// A directory for s6-svscan(8).
+    S6,
+    /// This program.
+    Plain,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Kind; 4] = [Kind::Openrc, Kind::Runit, Kind::S6, Kind::Plain];
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Openrc => "openrc",
+            Kind::Runit => "runit",
+            Kind::S6 => "s6",
+            Kind::Plain => "plain",
+        }
+    }
+
+    /// The kind of that name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What `--supervise` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Whatever suits the host.
+    Auto,
+    /// This one.
+    Named(Kind),
+}
+
+/// Where the files of an installation are.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    /// `~/.config/docker-rootless`.
+    config: PathBuf,
+    /// `~/.local/state/docker-rootless`: what is the same on every boot must not be below `/run`.
+    state: PathBuf,
+}
+
+impl Files {
+    /// Those of this user; `None` without a home.
+    pub(crate) fn of(world: &World) -> Option<Self> {
+        Some(Self {
+            config: world.config_home()?.join("docker-rootless"),
+            state: world.state_home()?.join("docker-rootless"),
+        })
+    }
+
+    /// The script that becomes the launcher.
+    pub(crate) fn script(&self) -> PathBuf {
+        self.config.join("run")
+    }
+
+    /// The user's own settings, which the script reads.
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.config.join("env")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.config.join("supervisor")
+    }
+
+    /// Lock and pid of our own supervisor.
+    fn pid(&self) -> PathBuf {
+        self.state.join("supervise.pid")
+    }
+
+    /// The log of our own supervisor; the logger of a service gets a directory.
+    fn log(&self) -> PathBuf {
+        self.state.join("docker.log")
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.state.join("log")
+    }
+}
+
+/// An installation: its kind, and the file or directory that it consists of besides ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    kind: Kind,
+    place: PathBuf,
+}
+
+impl Record {
+    fn read(files: &Files) -> Option<Self> {
+        let text = fs::read_to_string(files.record()).ok()?;
+        let (kind, place) = text.trim_end_matches('\n').split_once(' ')?;
+        Some(Self { kind: Kind::from_name(kind)?, place: place.into() })
+    }
+
+    fn write(&self, files: &Files) -> Result<(), Failed> {
+        let path = files.record();
+        let text = format!("{} {}\n", self.kind.name(), self.place.display());
+        fs::write(&path, text)
+            .map_err(|error| Failed::new(format!("cannot write {}: {error}", path.display())))
+    }
+}
+
+/// What the kinds need to know.
+struct Job<'a> {
+    world: &'a World,
+    files: &'a Files,
+    user: &'a str,
+}
+
+/// What became of the start.
+enum Begun {
+    /// The daemon is on its way; the lines say how to control it.
+    Started(Vec<String>),
+    /// Somebody else has to do the rest, and was told.
+    Left,
+}
+
+/// Installs the daemon under a supervisor, starts it and waits until it answers.
+///
+/// # Errors
+/// There is no such supervisor, another daemon runs, a file cannot be written, or the daemon does not start.
+pub(crate) fn install(
+    ui: &mut Ui,
+    world: &World,
+    plan: &Plan,
+    facts: &Facts,
+    choice: Choice,
+) -> Result<(), Failed> {
+    let files = Files::of(world).ok_or_else(|| Failed::new("HOME is not set"))?;
+    let kind = match choice {
+        Choice::Named(kind) => kind,
+        Choice::Auto => best(world),
+    };
+    let wanted = Record { kind, place: place(world, &files, kind)? };
+    let found = Record::read(&files);
+    if let Some(other) = found.as_ref().filter(|record| **record != wanted) {
+        ui.info(&format!("Removing the service of {}", other.kind.name()));
+        remove_service(ui, world, &files, other)?;
+    }
+    let same = found.as_ref() == Some(&wanted);
+    if !same {
+        refuse_another(world, plan)?;
+    }
+    make_private(&plan.runtime_dir).map_err(|error| {
+        Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
+    })?;
+    let replaced = write_script(ui, world, &files, plan)?;
+    wanted.write(&files)?;
+    let job = Job { world, files: &files, user: &facts.account.name };
+    let running = same && state::is_running(&world.state_dir(&plan.runtime_dir), &world.at("proc"));
+    let begun = match kind {
+        Kind::Openrc => openrc::start(ui, &job, &wanted.place)?,
+        Kind::Runit => runit::start(ui, &job, &wanted.place)?,
+        Kind::S6 => s6::start(ui, &job, &wanted.place)?,
+        Kind::Plain => plain::start(ui, &job)?,
+    };
+    let Begun::Started(words) = begun else { return Ok(()) };
+    if let Err(error) = wait(&files, plan, kind) {
+        let socket = plan.runtime_dir.join("docker.sock");
+        ui.error(&format!("no answer on {}: {error}", socket.display()));
+        explain_failure(ui, &files);
+        // Trying for ever is what a supervisor does, and nobody would look.
+        remove_service(ui, world, &files, &wanted)?;
+        return Err(Failed::silent(1));
+    }
+    install::version(ui, world, plan)?;
+    ui.info(&format!("Installed the daemon under {} successfully.", kind.name()));
+    for line in words {
+        ui.info(&line);
+    }
+    if replaced && running {
+        ui.warning("The daemon goes on as it was started until it is restarted");
+    }
+    ui.info(&format!("Your own settings belong into {}", files.settings().display()));
+    ui.plain("");
+    Ok(())
+}
+
+/// The service directory or file of the kind.
+fn place(world: &World, files: &Files, kind: Kind) -> Result<PathBuf, Failed> {
+    match kind {
+        Kind::Openrc => openrc::place(world),
+        Kind::Runit => runit::place(world),
+        Kind::S6 => s6::place(world),
+        Kind::Plain => Ok(files.pid()),
+    }
+}
+
+fn refuse_another(world: &World, plan: &Plan) -> Result<(), Failed> {
+    let (state_dir, proc) = (world.state_dir(&plan.runtime_dir), world.at("proc"));
+    if !state::is_running(&state_dir, &proc) {
+        return Ok(());
+    }
+    let child = state::child(&state_dir, &proc);
+    let kit = child.map(|child| state::parent_of(child.pid, &proc).unwrap_or(child.pid));
+    let hint = kit.map_or_else(String::new, |pid| format!("\nhint: stop it first: kill {pid}"));
+    Err(Failed::new(format!("a daemon runs already in {}{hint}", state_dir.display())))
+}
+
+/// Writes the script; true if there was another one.
+fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Result<bool, Failed> {
+    let path = files.script();
+    let text = script::render(world, files, plan);
+    let written = service::write_program(&path, &text)?;
+    let shown = path.display();
+    match &written {
+        Written::Unchanged => ui.info(&format!("{shown} is up to date")),
+        Written::Created => ui.info(&format!("Creating {shown}")),
+        Written::Replaced(backup) => {
+            ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
+        }
+    }
+    fs::create_dir_all(&files.state)
+        .map_err(|error| Failed::new(format!("cannot make {}: {error}", files.state.display())))?;
+    Ok(matches!(written, Written::Replaced(_)))
+}
+
+fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
+    let hopeless = || {
+        kind == Kind::Plain
+            && pidfile::holder(&files.pid()).is_none_or(|holder| holder.starts >= FAILED_STARTS)
+    };
+    ready::wait_unless(&plan.runtime_dir.join("docker.sock"), API_LIMIT, hopeless)
+}
+
+fn explain_failure(ui: &mut Ui, files: &Files) {
+    let logs = [files.log(), files.log_dir().join("current")];
+    for (path, text) in logs.iter().filter_map(|path| Some((path, fs::read(path).ok()?))) {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        ui.error(&format!("Failed to start the daemon. The end of its log {}:", path.display()));
+        let lines: Vec<&str> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+            ui.aside(&format!("    {line}"));
+        }
+        if let Some(symptom) = symptoms::find(&text) {
+            ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
+            ui.error(&format!("  {}", symptom.fix));
+        }
+    }
+}
+
+/// Stops the daemon and removes the service, not the script, the log and the record.
+fn remove_service(
+    ui: &mut Ui,
+    world: &World,
+    files: &Files,
+    record: &Record,
+) -> Result<(), Failed> {
+    match record.kind {
+        Kind::Openrc => openrc::remove(ui, world, &record.place),
+        Kind::Runit => runit::remove(ui, world, &record.place),
+        Kind::S6 => s6::remove(ui, world, &record.place),
+        Kind::Plain => plain::stop(ui, files),
+    }
+}
+
+/// Whether the daemon is one of [`install`].
+pub(crate) fn is_installed(world: &World) -> bool {
+    Files::of(world).is_some_and(|files| Record::read(&files).is_some())
+}
+
+/// Undoes [`install`], if there is something to undo. The user's settings go with `purge` only.
+pub(crate) fn uninstall(ui: &mut Ui, world: &World, purge: bool, problems: &mut Vec<String>) {
+    let Some(files) = Files::of(world) else { return };
+    if let Some(record) = Record::read(&files) {
+        if let Err(failed) = remove_service(ui, world, &files, &record) {
+            // Whatever still runs needs its files.
+            problems.push(failed.text);
+            return;
+        }
+        ui.info(&format!("Uninstalled the service of {}", record.kind.name()));
+    }
+    let script = files.script();
+    let mut gone = vec![script.clone(), files.record()];
+    gone.extend(crate::unit::backups(&script));
+    if purge {
+        gone.push(files.settings());
+    } else if files.settings().exists() {
+        ui.info(&format!("Your own settings stay in {}", files.settings().display()));
+    }
+    for file in gone {
+        note(problems, &file, state::remove(&file).map(drop));
+    }
+    match fs::remove_dir_all(&files.state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        other => note(problems, &files.state, other),
+    }
+    for dir in [&files.config, &files.state] {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        problems.push(format!("cannot remove {}: {error}", path.display()));
+    }
+}

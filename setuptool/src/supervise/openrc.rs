@@ -1,0 +1,212 @@
+//! A service of OpenRC that runs our own supervisor: of the user since OpenRC 0.60, of the system before.
+//!
+//! Our supervisor has the back-off and the bounded log in all releases; OpenRC starts it with the system, or with the
+//! first session of the user, and stops it.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Begun, Files, Job, service};
+use crate::doctor::quoted;
+use crate::place::World;
+use crate::report;
+use crate::run::{self, Failed};
+use crate::state;
+use crate::systemd::with_runtime_dir;
+use crate::ui::Ui;
+use crate::unit::Written;
+
+/// The name of the user's service.
+const NAME: &str = "docker";
+/// The first release with services of users.
+const USERS_SINCE: (u32, u32) = (0, 60);
+/// Longer than the supervisor takes to stop the daemon.
+const LIMIT: Duration = Duration::from_secs(200);
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether OpenRC manages this host.
+pub(super) fn is_here(world: &World) -> bool {
+    world.at("run/openrc").is_dir() && world.find_with_sbin("rc-service").is_some()
+}
+
+/// The user's service script, or that of the system where users have none.
+///
+/// # Errors
+/// There is no OpenRC, or no home.
+pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
+    if world.find_with_sbin("rc-service").is_none() {
+        return Err(Failed::new("OpenRC is not here: there is no rc-service"));
+    }
+    if !has_user_services(world) {
+        return Ok(world.at("etc/init.d").join(system_name(world)));
+    }
+    let config = world.config_home().ok_or_else(|| Failed::new("HOME is not set"))?;
+    Ok(config.join("rc/init.d").join(NAME))
+}
+
+fn system_name(world: &World) -> String {
+    format!("docker-rootless.{}", world.uid)
+}
+
+fn is_of_system(world: &World, place: &Path) -> bool {
+    place.starts_with(world.at("etc/init.d"))
+}
+
+/// `rc-service (OpenRC) 0.62.6`.
+fn has_user_services(world: &World) -> bool {
+    let Some(program) = world.find_with_sbin("rc-service") else { return false };
+    let output = run::captured(&program, &[OsStr::new("--version")], &world.env, ASK_LIMIT);
+    output.is_ok_and(|output| version(&output.text()).is_some_and(|found| found >= USERS_SINCE))
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (_, rest) = text.split_once("(OpenRC)")?;
+    let mut numbers = rest.trim_start().split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The script. openrc-run(8) is in `/sbin` on Gentoo and Alpine, and in `/usr/bin` or `/usr/sbin` elsewhere.
+fn render(world: &World, files: &Files, user: Option<&str>) -> String {
+    let interpreter = world.find_with_sbin("openrc-run");
+    let interpreter = interpreter.unwrap_or_else(|| "/sbin/openrc-run".into());
+    let word = |path: &Path| quoted(&path.to_string_lossy());
+    let mut text = format!(
+        "#!{}\n# Written by dockerd-rootless-setuptool.sh.\n\
+         description=\"Docker Application Container Engine (Rootless)\"\n\
+         command={}\n\
+         command_args=supervise\n\
+         command_background=true\n\
+         retry=TERM/150/KILL/5\n",
+        interpreter.display(),
+        word(&program(world)),
+    );
+    match user {
+        // A service of the system starts with its own environment.
+        Some(user) => {
+            let pid = format!("/run/{}.pid", system_name(world));
+            write!(text, "pidfile={pid}\ncommand_user={}\n", quoted(user)).unwrap_or_default();
+            text.push_str(&service::exports(world));
+            text.push_str("\ndepend() {\n\tneed net\n\tafter cgroups\n}\n");
+            let dir = quoted(&world.runtime_dir().unwrap_or_default().to_string_lossy());
+            let owner = quoted(user);
+            write!(
+                text,
+                "\nstart_pre() {{\n\tcheckpath --directory --mode 0700 --owner {owner} {dir}\n}}\n"
+            )
+            .unwrap_or_default();
+        }
+        None => {
+            // start-stop-daemon's own; that of the supervisor says more and is locked.
+            let pid = files.state.join("openrc.pid");
+            writeln!(text, "pidfile={}", word(&pid)).unwrap_or_default();
+        }
+    }
+    text
+}
+
+fn program(world: &World) -> PathBuf {
+    world.own_program()
+}
+
+/// Writes the script and starts the service, or tells the administrator to.
+///
+/// # Errors
+/// The script cannot be written, or OpenRC refuses.
+pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
+    let world = job.world;
+    if is_of_system(world, place) {
+        tell(ui, job, place);
+        return Ok(Begun::Left);
+    }
+    let text = render(world, job.files, None);
+    if service::write_program(place, &text)? == Written::Created {
+        ui.info(&format!("Creating {}", place.display()));
+    }
+    for (program, args) in [
+        ("rc-update", ["--user", "add", NAME, "default"].as_slice()),
+        ("rc-service", &["--user", NAME, "start"]),
+    ] {
+        if !openrc(ui, world, program, args)? {
+            return Err(Failed::new(format!("`{program} {}` failed", args.join(" "))));
+        }
+    }
+    let user = quoted(job.user);
+    Ok(Begun::Started(vec![
+        format!("To control it, run: `rc-service --user {NAME} (start|stop|restart|status)`"),
+        format!("Its log is {}", job.files.log().display()),
+        format!(
+            "To start it with the system, run as root: \
+             `ln -s user /etc/init.d/user.{user} && rc-update add user.{user} default`"
+        ),
+    ]))
+}
+
+/// The block for the administrator.
+fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) {
+    let text = render(job.world, job.files, Some(job.user));
+    let name = system_name(job.world);
+    let shown = quoted(&place.to_string_lossy());
+    ui.info("This OpenRC has no services of users (0.60 has). Have the administrator run these");
+    ui.info("commands; the daemon then starts now and with the system:");
+    let commands = [
+        format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"),
+        format!("chmod 755 {shown}"),
+        format!("rc-update add {name} default"),
+        format!("rc-service {name} start"),
+    ];
+    report::frame(ui, &format!("sudo sh -eux <<'EOF'\n{}\nEOF", commands.join("\n")));
+}
+
+/// Stops the service and removes the script.
+///
+/// # Errors
+/// OpenRC refuses to stop it, the script cannot be removed, or it is the administrator's to remove.
+pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
+    if is_of_system(world, place) {
+        if !place.exists() {
+            return Ok(());
+        }
+        let name = system_name(world);
+        let shown = quoted(&place.to_string_lossy());
+        return Err(Failed::new(format!(
+            "the service {name} is the administrator's; run this again after:\n\
+             hint: sudo rc-service {name} stop; sudo rc-update del {name} default; sudo rm -f {shown}"
+        )));
+    }
+    // A service that is not started, or in no runlevel, is no problem; one that runs on is seen below.
+    openrc(ui, world, "rc-service", &["--user", NAME, "stop"])?;
+    openrc(ui, world, "rc-update", &["--user", "del", NAME, "default"])?;
+    if let Some(files) = Files::of(world) {
+        super::plain::stop(ui, &files)?;
+    }
+    state::remove(place)
+        .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?;
+    let config = place.ancestors().skip(1).take(2);
+    for dir in config {
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(())
+}
+
+fn openrc(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
+    let missing = || Failed::new(format!("{name} of OpenRC is not in PATH"));
+    let program = world.find_with_sbin(name).ok_or_else(missing)?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    ui.trace(&run::command_line(name, &args));
+    Ok(run::shown(&program, &args, &with_runtime_dir(world), true, LIMIT)?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f019_releases_of_openrc() {
+        assert_eq!(version("rc-service (OpenRC) 0.62.6\n"), Some((0, 62)));
+        assert_eq!(version("rc-service (OpenRC) 0.54 (Alpine Linux)"), Some((0, 54)));
+        assert!(version("rc-service (OpenRC) 1.0") > Some(USERS_SINCE));
+        assert_eq!(version("rc-service"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! A service directory for the user's runsvdir(8).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Begun, Job, detect, service};
+use crate::doctor::quoted;
+use crate::place::World;
+use crate::run::{self, Failed};
+use crate::ui::Ui;
+
+/// runsvdir looks every 5 s.
+const SEEN_LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long dockerd may take to stop its containers, in seconds, as sv(8) takes it.
+const STOP: &str = "120";
+/// sv gives up first.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// The directory that the user's runsvdir looks at.
+pub(super) fn scanned(world: &World) -> Option<PathBuf> {
+    let process = detect::process(world, "runsvdir")?;
+    let dir = process.words.iter().skip(1).find(|word| !word.starts_with('-'))?;
+    let cwd = process.cwd.unwrap_or_else(|| "/".into());
+    let joined = cwd.join(dir);
+    // It works within the directory for most of the time.
+    Some(if !joined.is_dir() && cwd.ends_with(dir) { cwd } else { joined })
+}
+
+/// The service directory.
+///
+/// # Errors
+/// No runsvdir of the user runs: what is written would not be looked at.
+pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
+    let dir = scanned(world).ok_or_else(|| {
+        let dir = world.config_home().unwrap_or_default().join("service");
+        let dir = quoted(&dir.to_string_lossy());
+        Failed::new(format!(
+            "no runsvdir of this user is running\n\
+             hint: mkdir -p {dir}; setsid runsvdir -P {dir} &\n\
+             hint: or let the administrator make a service of the system that runs it as this user"
+        ))
+    })?;
+    Ok(dir.join("docker"))
+}
+
+/// Writes the directory, waits until it is seen, and starts the daemon.
+///
+/// # Errors
+/// A file cannot be written, runsvdir does not see it, or sv fails.
+pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
+    let log = job.files.log_dir();
+    let dir = quoted(&log.to_string_lossy());
+    // svlogd keeps ten files of 1 MB each.
+    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
+    if service::put(job.world, place, &logger)? {
+        ui.info(&format!("Creating {}", place.display()));
+    }
+    let deadline = Instant::now() + SEEN_LIMIT;
+    while !service::is_supervised(place) {
+        if Instant::now() > deadline {
+            return Err(Failed::new(format!(
+                "runsvdir has not taken {} up within {} s",
+                place.display(),
+                SEEN_LIMIT.as_secs()
+            )));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    if !sv(ui, job.world, &["up", &place.to_string_lossy()])? {
+        return Err(Failed::new(format!("`sv up {}` failed", place.display())));
+    }
+    let shown = quoted(&place.to_string_lossy());
+    Ok(Begun::Started(vec![
+        format!("To control it, run: `sv (up|down|restart|status) {shown}`"),
+        format!("Its log is {}", log.join("current").display()),
+    ]))
+}
+
+/// Stops the daemon and removes the directory.
+///
+/// # Errors
+/// The daemon does not end, or the directory cannot be removed.
+pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
+    let hidden = service::hidden(place);
+    if !service::is_ours(place) {
+        return service::clear(&hidden);
+    }
+    // Without a runsv there is nothing to stop, and the pipe of a dead one has no reader.
+    let supervised = service::is_supervised(place);
+    if supervised && !sv(ui, world, &["-w", STOP, "down", &place.to_string_lossy()])? {
+        return Err(Failed::new(format!("{} does not stop", place.display())));
+    }
+    service::clear(&hidden)?;
+    fs::rename(place, &hidden)
+        .map_err(|error| Failed::new(format!("cannot move {}: {error}", place.display())))?;
+    // Out of sight, nobody starts it again.
+    if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
+        return Err(Failed::new(format!("runsv of {} does not end", hidden.display())));
+    }
+    service::clear(&hidden)
+}
+
+fn sv(ui: &mut Ui, world: &World, args: &[&str]) -> Result<bool, Failed> {
+    let program = world.find("sv").ok_or_else(|| Failed::new("sv of runit is not in PATH"))?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    ui.trace(&run::command_line("sv", &args));
+    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+}

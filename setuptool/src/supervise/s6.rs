@@ -1,0 +1,112 @@
+//! A service directory for the user's s6-svscan(8).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Begun, Job, detect, service};
+use crate::doctor::quoted;
+use crate::place::World;
+use crate::run::{self, Failed};
+use crate::ui::Ui;
+
+/// How long dockerd may take to stop its containers, in milliseconds, as s6-svc(8) takes it.
+const STOP: &str = "120000";
+/// s6-svc gives up first.
+const LIMIT: Duration = Duration::from_secs(150);
+/// How long s6-supervise may take to end when its service is down.
+const END_LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The scan directory: s6-svscan works in it.
+pub(super) fn scanned(world: &World) -> Option<PathBuf> {
+    detect::process(world, "s6-svscan")?.cwd
+}
+
+/// The service directory.
+///
+/// # Errors
+/// No s6-svscan of the user runs: what is written would not be looked at.
+pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
+    let dir = scanned(world).ok_or_else(|| {
+        let dir = world.config_home().unwrap_or_default().join("s6/scan");
+        let dir = quoted(&dir.to_string_lossy());
+        Failed::new(format!(
+            "no s6-svscan of this user is running\n\
+             hint: mkdir -p {dir}; setsid s6-svscan {dir} &\n\
+             hint: or let the administrator make a service of the system that runs it as this user"
+        ))
+    })?;
+    Ok(dir.join("docker"))
+}
+
+/// Writes the directory and starts the daemon.
+///
+/// # Errors
+/// A file cannot be written, or a program of s6 fails.
+pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
+    let log = job.files.log_dir();
+    let dir = quoted(&log.to_string_lossy());
+    // Ten files of 1 MB each, with the time of each line.
+    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
+    let shown = place.to_string_lossy().into_owned();
+    let done = if service::put(job.world, place, &logger)? {
+        ui.info(&format!("Creating {shown}"));
+        s6(ui, job.world, "s6-svscanctl", &["-a", &scan_dir(place)])?
+    } else {
+        s6(ui, job.world, "s6-svc", &["-u", &shown])?
+    };
+    if !done {
+        return Err(Failed::new(format!("s6-svscan does not take {shown} up")));
+    }
+    let shown = quoted(&shown);
+    Ok(Begun::Started(vec![
+        format!("To control it, run: `s6-svc (-u|-d|-r) {shown}` and `s6-svstat {shown}`"),
+        format!("Its log is {}", log.join("current").display()),
+    ]))
+}
+
+/// Stops the daemon and removes the directory.
+///
+/// # Errors
+/// The daemon does not end, or the directory cannot be removed.
+pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
+    let hidden = service::hidden(place);
+    if !service::is_ours(place) {
+        return service::clear(&hidden);
+    }
+    let supervised = service::is_supervised(place);
+    let shown = place.to_string_lossy();
+    if supervised && !s6(ui, world, "s6-svc", &["-wD", "-T", STOP, "-d", &shown])? {
+        return Err(Failed::new(format!("{shown} does not stop")));
+    }
+    service::clear(&hidden)?;
+    fs::rename(place, &hidden)
+        .map_err(|error| Failed::new(format!("cannot move {shown}: {error}")))?;
+    if supervised {
+        // -n ends the supervisors of what is no longer there.
+        s6(ui, world, "s6-svscanctl", &["-an", &scan_dir(place)])?;
+        let both = [hidden.clone(), hidden.join("log")];
+        let deadline = Instant::now() + END_LIMIT;
+        while both.iter().any(|service| service::is_supervised(service)) {
+            if Instant::now() > deadline {
+                return Err(Failed::new(format!("s6-supervise of {shown} does not end")));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    service::clear(&hidden)
+}
+
+fn scan_dir(place: &Path) -> String {
+    place.parent().unwrap_or(place).to_string_lossy().into_owned()
+}
+
+fn s6(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
+    let missing = || Failed::new(format!("{name} of s6 is not in PATH"));
+    let program = world.find(name).ok_or_else(missing)?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    ui.trace(&run::command_line(name, &args));
+    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+}

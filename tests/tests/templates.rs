@@ -1,0 +1,138 @@
+//! The templates for distributions and the scripts beside them: complete, and without what a linter finds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::{Context as _, Result, ensure, need};
+
+/// The folder `packaging` of the sources.
+fn packaging() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(own.parent().context("the workspace")?.join("packaging"))
+}
+
+/// Runs a command of the machine and gives what it printed.
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{text}{errors}", output.status);
+    Ok(text)
+}
+
+/// All files below a folder.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn shellcheck(shell: &str, file: &Path, but: &str) -> Result<()> {
+    let mut command = Command::new("shellcheck");
+    command.args(["--norc", "--shell", shell]).args(["--exclude", but]).arg(file);
+    run(&mut command).map(drop)
+}
+
+/// What other programs read and set: variables of makepkg, abuild and openrc-run.
+const OTHERS: &str = "SC2034,SC2154";
+
+#[test]
+fn f130_f141_scripts_are_what_every_posix_shell_understands() -> Result<()> {
+    need!(Path::new("/usr/bin/shellcheck").exists(), "shellcheck (package shellcheck)");
+    let packaging = packaging()?;
+    let mut checked = 0;
+    for file in
+        files(&packaging)?.into_iter().filter(|file| file.extension() == Some("sh".as_ref()))
+    {
+        shellcheck("sh", &file, "SC0000")?;
+        run(Command::new("sh").arg("-n").arg(&file))?;
+        let lines = fs::read_to_string(&file)?;
+        // A script that comes over a network does nothing before its end is there.
+        ensure!(
+            file.ends_with("prepare.sh") || lines.ends_with("\nmain \"$@\"\n"),
+            "{}",
+            file.display()
+        );
+        checked += 1;
+    }
+    assert_eq!(checked, 4, "install.sh, dockerd-entrypoint.sh, prepare.sh, fill.sh");
+    Ok(())
+}
+
+#[test]
+fn f186_f187_templates_for_distributions_are_whole() -> Result<()> {
+    need!(Path::new("/usr/bin/shellcheck").exists(), "shellcheck (package shellcheck)");
+    need!(Path::new("/usr/bin/rpmspec").exists(), "rpmspec (package rpm)");
+    let scratch = tempfile::tempdir()?;
+    let archive = scratch.path().join("archive");
+    fs::write(&archive, "the sources")?;
+    let to = scratch.path().join("filled");
+    let source = "https://example.org/docker-rootless-extras-1.2.3.tar.gz";
+    let mut fill = Command::new(packaging()?.join("templates/fill.sh"));
+    fill.args(["1.2.3", source]).arg(&to).env("SOURCE_ARCHIVE", &archive);
+    fill.env("DEBFULLNAME", "Ann Other")
+        .env("DEBEMAIL", "ann@example.org")
+        .env("SOURCE_DATE_EPOCH", "0");
+    run(&mut fill)?;
+    for file in files(&to)? {
+        let text = fs::read_to_string(&file)?;
+        let open = text.split('@').skip(1).step_by(2).find(|word| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+        });
+        ensure!(open.is_none(), "{} has {open:?}", file.display());
+    }
+    let read = |name: &str| fs::read_to_string(to.join(name)).with_context(|| name.to_owned());
+    // Every one of them goes through the one table of files.
+    for name in [
+        "debian/rules",
+        "fedora/docker-rootless-extras.spec",
+        "arch/PKGBUILD",
+        "alpine/APKBUILD",
+        "nix/package.nix",
+    ] {
+        ensure!(read(name)?.contains("cargo xtask install --frozen --destdir "), "{name}");
+    }
+    assert_eq!(
+        read("debian/changelog")?.lines().last(),
+        Some(" -- Ann Other <ann@example.org>  Thu, 01 Jan 1970 00:00:00 +0000")
+    );
+    let sum = run(Command::new("sha256sum").arg(&archive))?;
+    let sum = sum.split(' ').next().unwrap_or_default();
+    for name in ["arch/PKGBUILD", "nix/package.nix"] {
+        ensure!(read(name)?.contains(sum), "{name}");
+    }
+
+    let spec =
+        run(Command::new("rpmspec").arg("-P").arg(to.join("fedora/docker-rootless-extras.spec")))?;
+    for line in [
+        "Version:        1.2.3",
+        &format!("Source0:        {source}"),
+        "Provides:       rootlesskit = 1.2.3",
+    ] {
+        ensure!(spec.contains(line), "{line} in {spec}");
+    }
+    let pkgbuild = to.join("arch/PKGBUILD");
+    shellcheck("bash", &pkgbuild, OTHERS)?;
+    // As makepkg reads it.
+    let told = run(Command::new("bash")
+        .args(["-euc", r#". "$0"; echo "$pkgname-$pkgver ${source[0]}""#])
+        .arg(&pkgbuild))?;
+    assert_eq!(
+        told,
+        format!("docker-rootless-extras-1.2.3 docker-rootless-extras-1.2.3.tar.gz::{source}\n")
+    );
+    // abuild stops at the first error; `local` is known to the shell of Alpine.
+    shellcheck("dash", &to.join("alpine/APKBUILD"), &format!("{OTHERS},SC2164"))?;
+    for name in ["alpine/docker-rootless.initd", "alpine/docker-rootless.confd"] {
+        shellcheck("dash", &to.join(name), OTHERS)?;
+    }
+    Ok(())
+}
