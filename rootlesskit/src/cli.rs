@@ -15,14 +15,27 @@ pub(crate) mod heading {
     pub(crate) const MISC: &str = "Misc";
     pub(crate) const MOUNT: &str = "Mount";
     pub(crate) const NETWORK: &str = "Network";
+    pub(crate) const LXC_USER_NIC: &str = "Network [lxc-user-nic]";
     pub(crate) const PASTA: &str = "Network [pasta]";
     pub(crate) const SLIRP4NETNS: &str = "Network [slirp4netns]";
+    pub(crate) const VPNKIT: &str = "Network [vpnkit]";
     pub(crate) const PORT: &str = "Port";
     pub(crate) const PROCESS: &str = "Process";
     pub(crate) const STATE: &str = "State";
     pub(crate) const SUBID: &str = "SubID";
-    pub(crate) const ALL: [&str; 9] =
-        [MISC, MOUNT, NETWORK, PASTA, SLIRP4NETNS, PORT, PROCESS, STATE, SUBID];
+    pub(crate) const ALL: [&str; 11] = [
+        MISC,
+        MOUNT,
+        NETWORK,
+        LXC_USER_NIC,
+        PASTA,
+        SLIRP4NETNS,
+        VPNKIT,
+        PORT,
+        PROCESS,
+        STATE,
+        SUBID,
+    ];
 }
 
 fn text(
@@ -43,6 +56,32 @@ fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
     text(name, "", heading, help).action(ArgAction::Append)
 }
 
+/// The help of `--net`: what this build has.
+fn drivers() -> String {
+    let experimental = |name: &str| match name {
+        "pasta" | "lxc-user-nic" => format!("{name}(experimental)"),
+        _ => name.to_owned(),
+    };
+    let names: Vec<_> = crate::net::names().into_iter().map(experimental).collect();
+    format!("network driver [{}]", names.join(", "))
+}
+
+/// Port drivers that this build has, for people: the help of `--port-driver` and errors about it.
+pub(crate) fn port_drivers() -> String {
+    let (pasta, slirp) = (cfg!(feature = "pasta"), cfg!(feature = "slirp4netns"));
+    let all = [
+        ("none", true),
+        ("implicit (for pasta)", pasta),
+        ("builtin", true),
+        ("gateway", true),
+        ("slirp4netns", slirp),
+        ("pesto (for pasta)", pasta),
+        ("gvisor-tap-vsock", true),
+    ];
+    let names: Vec<_> = all.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
 /// The definition that parsing, help, man page and completions share.
 #[must_use]
 pub(crate) fn command() -> Command {
@@ -60,22 +99,31 @@ pub(crate) fn command() -> Command {
             list("copy-up", MOUNT, "mount a filesystem and copy-up the contents. e.g. \"--copy-up=/etc\" (typically required for non-host network)"),
             text("copy-up-mode", "tmpfs+symlink", MOUNT, "copy-up mode [tmpfs+symlink]"),
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
-            text("net", "host", NETWORK, "network driver [host, none, gateway, pasta(experimental), slirp4netns, gvisor-tap-vsock]"),
-            text("mtu", "0", NETWORK, "MTU for non-host network, 0 for the driver's own: 1500 for gateway, 65520 for others").value_parser(clap::value_parser!(i64)),
+            text("net", "host", NETWORK, "").help(drivers()),
+            text("mtu", "0", NETWORK, "MTU for non-host network, 0 for the driver's own: 1500 for gateway, vpnkit and lxc-user-nic, 65520 for others").value_parser(clap::value_parser!(i64)),
             text("cidr", "", NETWORK, "CIDR for gateway, pasta and slirp4netns networks (default: 10.0.2.0/24)"),
-            text("ifname", "", NETWORK, "network interface name (default: tap0)"),
+            text("ifname", "", NETWORK, "network interface name (default: tap0, for lxc-user-nic eth0)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             switch("ipv6", NETWORK, "enable IPv6 routing. Unrelated to port forwarding. Only supported for gateway, pasta and slirp4netns. (experimental)"),
             switch("detach-netns", NETWORK, "detach network namespaces"),
-            text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta"),
-            text("pesto-binary", "pesto", PASTA, "path of pesto binary for --port-driver=pesto"),
-            text("slirp4netns-binary", "slirp4netns", SLIRP4NETNS, "path of slirp4netns binary for --net=slirp4netns"),
-            text("slirp4netns-sandbox", "false", SLIRP4NETNS, "enable slirp4netns sandbox (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)"),
-            text("slirp4netns-seccomp", "false", SLIRP4NETNS, "enable slirp4netns seccomp (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)"),
-            text("vpnkit-binary", "vpnkit", NETWORK, "path of VPNKit binary for --net=vpnkit").hide(true),
-            text("lxc-user-nic-binary", "", NETWORK, "path of lxc-user-nic binary for --net=lxc-user-nic").hide(true),
-            text("lxc-user-nic-bridge", "lxcbr0", NETWORK, "lxc-user-nic bridge name").hide(true),
-            text("port-driver", "none", PORT, "port driver for non-host network [none, implicit (for pasta), builtin, gateway, slirp4netns, pesto (for pasta), gvisor-tap-vsock]"),
+            text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
+                .hide(!cfg!(feature = "pasta")),
+            text("pesto-binary", "pesto", PASTA, "path of pesto binary for --port-driver=pesto")
+                .hide(!cfg!(feature = "pasta")),
+            text("slirp4netns-binary", "slirp4netns", SLIRP4NETNS, "path of slirp4netns binary for --net=slirp4netns")
+                .hide(!cfg!(feature = "slirp4netns")),
+            text("slirp4netns-sandbox", "false", SLIRP4NETNS, "enable slirp4netns sandbox (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)")
+                .hide(!cfg!(feature = "slirp4netns")),
+            text("slirp4netns-seccomp", "false", SLIRP4NETNS, "enable slirp4netns seccomp (experimental) [auto, true, false] (the default is planned to be \"auto\" in future)")
+                .hide(!cfg!(feature = "slirp4netns")),
+            text("vpnkit-binary", "vpnkit", VPNKIT, "path of VPNKit binary for --net=vpnkit")
+                .hide(!cfg!(feature = "vpnkit")),
+            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: where distributions install it)")
+                .hide(!cfg!(feature = "lxc-user-nic")),
+            text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
+                .hide(!cfg!(feature = "lxc-user-nic")),
+            text("port-driver", "none", PORT, "")
+                .help(format!("port driver for non-host network [{}]", port_drivers())),
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
@@ -109,6 +157,9 @@ pub(crate) struct Cli {
     pub(crate) pasta_binary: String,
     pub(crate) pesto_binary: String,
     pub(crate) slirp4netns_binary: String,
+    pub(crate) vpnkit_binary: String,
+    pub(crate) lxc_user_nic_binary: String,
+    pub(crate) lxc_user_nic_bridge: String,
     pub(crate) slirp4netns_sandbox: String,
     pub(crate) slirp4netns_seccomp: String,
     pub(crate) mtu: i64,
@@ -166,6 +217,9 @@ impl Cli {
             pasta_binary: string("pasta-binary"),
             pesto_binary: string("pesto-binary"),
             slirp4netns_binary: string("slirp4netns-binary"),
+            vpnkit_binary: string("vpnkit-binary"),
+            lxc_user_nic_binary: string("lxc-user-nic-binary"),
+            lxc_user_nic_bridge: string("lxc-user-nic-bridge"),
             slirp4netns_sandbox: string("slirp4netns-sandbox"),
             slirp4netns_seccomp: string("slirp4netns-seccomp"),
             mtu: m.get_one::<i64>("mtu").copied().unwrap_or_default(),

@@ -20,8 +20,6 @@ const MAX_MTU: i64 = 65521;
 /// MTU of user-mode networks, in bytes: large segments make up for the cost of each.
 const DEFAULT_MTU: u32 = 65520;
 
-/// Port drivers that `--port-driver` accepts in this build.
-const PORT_DRIVERS: &str = "none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock";
 /// MTU of the gateway network, in bytes: segments of 64 KiB cross it whole whatever this is.
 const GATEWAY_MTU: u32 = 1500;
 /// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
@@ -160,6 +158,7 @@ fn state_dir(cli: &Cli) -> anyhow::Result<Option<PathBuf>> {
         .with_context(|| format!("invalid --state-dir={}", cli.state_dir))?;
     let socket = match cli.port_driver.as_str() {
         "slirp4netns" => net::API_SOCKET,
+        _ if cli.net == "vpnkit" => net::VPNKIT_SOCKET,
         _ => api::SOCKET_NAME,
     };
     let (length, room) = (path.as_os_str().len(), MAX_SOCKET_PATH - 1 - socket.len());
@@ -197,7 +196,8 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             other => tracing::warn!("--ipv6 is discarded for --net={other}"),
         }
     }
-    let leads_to_the_host = matches!(cli.net.as_str(), "gateway" | "pasta" | "slirp4netns");
+    let leads_to_the_host =
+        matches!(cli.net.as_str(), "gateway" | "pasta" | "slirp4netns" | "vpnkit");
     if leads_to_the_host && !cli.disable_host_loopback {
         tracing::warn!(
             "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires gateway, pasta, slirp4netns, or VPNKit)"
@@ -208,9 +208,7 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             if cli.mtu != 0 {
                 tracing::warn!("unsupported mtu for --net={}: {}", cli.net, cli.mtu);
             }
-            if cidr.is_some() {
-                bail!("custom cidr is not supported for --net={} (--cidr={})", cli.net, cli.cidr);
-            }
+            no_cidr(cli)?;
             if !cli.ifname.is_empty() {
                 bail!("ifname cannot be specified for --net={} (--ifname={})", cli.net, cli.ifname);
             }
@@ -227,7 +225,7 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             }
             Ok(if cli.net == "host" { Box::new(net::Host) } else { Box::new(net::None) })
         }
-        "pasta" => {
+        "pasta" if cfg!(feature = "pasta") => {
             tracing::warn!(
                 "\"pasta\" network driver is experimental. Needs pasta 2023_06_25 or later, 2023_12_04 or later is recommended"
             );
@@ -240,7 +238,7 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             let settings = settings(cli, cidr, &cli.pasta_binary, "passt", env)?;
             Ok(Box::new(net::Pasta::new(settings, cli.port_driver == "implicit", env)?))
         }
-        "slirp4netns" => {
+        "slirp4netns" if cfg!(feature = "slirp4netns") => {
             let sandbox = net::Switch::parse("slirp4netns-sandbox", &cli.slirp4netns_sandbox)?;
             let seccomp = net::Switch::parse("slirp4netns-seccomp", &cli.slirp4netns_seccomp)?;
             let settings = settings(cli, cidr, &cli.slirp4netns_binary, "slirp4netns", env)?;
@@ -250,14 +248,30 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
         "gvisor-tap-vsock" => {
             Ok(Box::new(net::Gateway::like_gvisor(wishes(cli, cidr, DEFAULT_MTU)?)))
         }
-        known @ ("vpnkit" | "lxc-user-nic") => {
-            bail!(
-                "network mode {known} is not in this build\nhint: use one of {}",
-                net::NAMES.join(", ")
-            )
+        "vpnkit" if cfg!(feature = "vpnkit") => {
+            no_cidr(cli)?;
+            Ok(Box::new(net::Vpnkit::chosen(cli, env)?))
         }
-        other => bail!("unknown network mode: {other} (must be one of {})", net::NAMES.join(", ")),
+        "lxc-user-nic" if cfg!(feature = "lxc-user-nic") => {
+            no_cidr(cli)?;
+            Ok(Box::new(net::LxcUserNic::chosen(cli, env)?))
+        }
+        known if net::left_out(known) => {
+            let names = net::names().join(", ");
+            bail!("network mode {known} is not in this build\nhint: use one of {names}")
+        }
+        other => {
+            bail!("unknown network mode: {other} (must be one of {})", net::names().join(", "))
+        }
     }
+}
+
+/// Refuses `--cidr` for a driver that does not choose addresses.
+fn no_cidr(cli: &Cli) -> anyhow::Result<()> {
+    if !cli.cidr.is_empty() {
+        bail!("custom cidr is not supported for --net={} (--cidr={})", cli.net, cli.cidr);
+    }
+    Ok(())
 }
 
 /// The shape of the gateway network.
@@ -365,7 +379,9 @@ fn ports(cli: &Cli, env: &Env) -> anyhow::Result<Ports> {
             Ok(Ports::Gateway { publish, name: "gvisor-tap-vsock", dual_stack: cli.dual_stack })
         }
         "pasta" => bail!("unknown port driver: pasta (did you mean implicit or pesto?)"),
-        other => bail!("unknown port driver: {other} (must be one of {PORT_DRIVERS})"),
+        other => {
+            bail!("unknown port driver: {other} (must be one of {})", crate::cli::port_drivers())
+        }
     }
 }
 
@@ -434,7 +450,10 @@ mod tests {
             (&["--ifname=e0", "--net=none", "x"], "--ifname=e0"),
             (&["--net=slirp4netns", "x"], "slirp4netns was not found in $PATH"),
             (&["--net=bogus", "x"], "unknown network mode: bogus"),
-            (&["--net=vpnkit", "x"], "not in this build"),
+            (&["--net=vpnkit", "x"], "vpnkit was not found in $PATH"),
+            (&["--net=vpnkit", "--cidr=10.0.2.0/24", "x"], "not supported for --net=vpnkit"),
+            (&["--net=lxc-user-nic", "--lxc-user-nic-binary=/nope", "x"], "/nope cannot be"),
+            (&["--net=lxc-user-nic", "--cidr=10.0.2.0/24", "x"], "for --net=lxc-user-nic"),
             (&["--port-driver=bogus", "x"], "unknown port driver: bogus"),
             (&["--port-driver=pasta", "x"], "did you mean implicit"),
             (&["--port-driver=builtin", "x"], "--net=host"),

@@ -10,7 +10,9 @@
 //!   parent                                              child
 //!   (id maps written, the child has exec'ed)
 //!   Setup {network, …}            ───────────────────►  network namespace, tap, addresses
-//!   start the network helper      ◄─── NetworkReady +fds mounts, copy-up, hosts, resolv.conf
+//!   start the network helper      ◄─── NetworkReady +fds
+//!   Connected                     ───────────────────►  DHCP, if the helper makes the link (Dynamic)
+//!                                                       mounts, copy-up, hosts, resolv.conf
 //!   socket of the socket factory  ◄─── Ready + fd
 //!   publish ports, child_pid, api.sock
 //!   Start                         ───────────────────►  run the target
@@ -52,6 +54,31 @@ pub(crate) struct Tap {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
+/// An interface that comes with the helper and gets its addresses by DHCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Dynamic {
+    pub(crate) name: String,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    pub(crate) link: Link,
+}
+
+/// Who makes such an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Link {
+    /// The helper: one end of a veth pair.
+    Veth,
+    /// The child: a TAP device whose frames go over vpnkit's socket, in the name of this UUID.
+    Vpnkit { uuid: String },
+}
+
+/// What a DHCP server has given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leased {
+    pub(crate) address: IpAddr,
+    pub(crate) dns: Vec<IpAddr>,
+}
+
 /// How the child sees to it that a server knows the real address of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SourceAddress {
@@ -71,6 +98,9 @@ pub(crate) enum Message {
     /// Parent to child: what to build.
     Setup {
         network: NetworkPlan,
+        /// The interface that exists once the helper serves; then the child waits for `Connected`. Its name servers
+        /// take the place of the plan's.
+        dynamic: Option<Dynamic>,
         /// Whether the parent wants sockets made in the network namespace.
         socket_factory: bool,
         source_address: SourceAddress,
@@ -78,10 +108,14 @@ pub(crate) enum Message {
     /// Child to parent: the network namespace exists and has its interfaces. The descriptors that come with it are those
     /// of the gateway network, if there is one.
     NetworkReady,
+    /// Parent to child: the helper serves, so the interface can be configured. Only if there is a dynamic one.
+    Connected,
     /// Child to parent: all but the target is there. A descriptor comes with it if sockets were wanted.
     Ready {
         /// `nft`, `iptables`, or `none` with a reason.
         source_address_backend: String,
+        /// Of a dynamic interface.
+        leased: Option<Leased>,
     },
     /// Parent to child: run the target.
     Start,
@@ -92,6 +126,7 @@ impl Message {
         match self {
             Self::Setup { .. } => "Setup",
             Self::NetworkReady => "NetworkReady",
+            Self::Connected => "Connected",
             Self::Ready { .. } => "Ready",
             Self::Start => "Start",
         }
@@ -167,11 +202,14 @@ mod tests {
         };
         let dns = vec!["10.0.2.3".parse().unwrap()];
         let network = NetworkPlan { tap: Some(tap), gateway: None, dns, own_view: true };
-        let setup =
-            Message::Setup { network, socket_factory: true, source_address: SourceAddress::Auto };
+        let link = Link::Vpnkit { uuid: "u".into() };
+        let dynamic = Some(Dynamic { name: "tap0".into(), mtu: 1500, link });
+        let source_address = SourceAddress::Auto;
+        let setup = Message::Setup { network, dynamic, socket_factory: true, source_address };
         a.send(&setup, &[]).unwrap();
         assert!(matches!(b.receive().unwrap(), (m, fds) if m == setup && fds.is_empty()));
-        let ready = Message::Ready { source_address_backend: "nft".into() };
+        let leased = Some(Leased { address: "10.0.3.7".parse().unwrap(), dns: Vec::new() });
+        let ready = Message::Ready { source_address_backend: "nft".into(), leased };
         b.send(&ready, &[b.as_fd(), a.as_fd()]).unwrap();
         assert!(matches!(a.receive().unwrap(), (m, fds) if m == ready && fds.len() == 2));
         drop(b);

@@ -55,6 +55,9 @@ pub(crate) fn text() -> String {
         api::ROOTLESSKIT_VERSION,
     );
     for heading in heading::ALL {
+        if !args.iter().any(|a| a.get_help_heading() == Some(heading)) {
+            continue;
+        }
         write!(out, "\n   {heading}\n").unwrap_or_default();
         for arg in args.iter().filter(|a| a.get_help_heading() == Some(heading)) {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
@@ -91,7 +94,25 @@ mod tests {
         ] {
             assert!(text.contains(name), "{name} in {text}");
         }
-        assert!(!text.contains("vpnkit"));
         assert!(text.lines().all(|l| l.trim_end() == l), "no trailing space");
+    }
+
+    #[test]
+    fn drivers_are_in_the_text_if_they_are_in_the_build() {
+        let text = text();
+        for (driver, here) in [
+            ("vpnkit", cfg!(feature = "vpnkit")),
+            ("lxc-user-nic", cfg!(feature = "lxc-user-nic")),
+            ("slirp4netns", cfg!(feature = "slirp4netns")),
+            ("pasta", cfg!(feature = "pasta")),
+        ] {
+            for part in [format!("Network [{driver}]\n"), format!("--{driver}-binary value")] {
+                assert_eq!(text.contains(&part), here, "{part}");
+            }
+            let choice = text.lines().find(|line| line.contains("--net value")).unwrap();
+            assert_eq!(choice.contains(driver), here, "{choice}");
+            assert_eq!(crate::net::left_out(driver), !here);
+        }
+        assert!(!crate::net::left_out("gateway") && !crate::net::left_out("bogus"));
     }
 }

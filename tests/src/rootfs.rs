@@ -50,13 +50,14 @@ impl Suite {
         let own = match self {
             Self::Bookworm => "",
             Self::Trixie => "docker-cli",
-            Self::Sid => "docker-cli docker-buildx",
+            Self::Sid => "docker-cli docker-buildx liblxc-common dnsmasq-base",
         };
         PACKAGES.split_whitespace().chain(own.split_whitespace()).collect::<Vec<_>>().join(",")
     }
 }
 
-/// Packages of every root file system. Docker's client is a package of its own since trixie.
+/// Packages of every root file system. Docker's client is a package of its own since trixie. One of the suites has what
+/// `--net=lxc-user-nic` takes: the setuid program, which is in liblxc-common, and a DHCP server without its service.
 const PACKAGES: &str = "
     docker.io rootlesskit slirp4netns passt uidmap fuse-overlayfs
     iptables nftables iproute2 iputils-ping bind9-dnsutils curl netcat-openbsd socat iperf3

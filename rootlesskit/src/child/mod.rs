@@ -10,9 +10,11 @@
 //! Signals are blocked from the start and read from a signalfd, so none is lost between the steps.
 
 mod copyup;
+mod dhcp;
 mod etc;
 mod mounts;
 mod netns;
+mod pump;
 mod target;
 
 use std::os::fd::AsFd as _;
@@ -28,7 +30,7 @@ pub(crate) use mounts::Propagation;
 pub(crate) use target::Reaper;
 
 use crate::cli::Cli;
-use crate::handshake::{Channel, Message};
+use crate::handshake::{Channel, Leased, Message};
 use crate::log;
 
 /// Runs the role "child".
@@ -50,7 +52,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
     SigSet::all().thread_block()?;
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC)?;
 
-    let (Message::Setup { network, socket_factory, source_address }, _) = channel.receive()? else {
+    let (Message::Setup { network, dynamic, socket_factory, source_address }, _) =
+        channel.receive()?
+    else {
         bail!("the handshake did not start with Setup");
     };
     mounts::own_proc(cli.pidns);
@@ -60,6 +64,8 @@ pub(crate) fn main() -> anyhow::Result<()> {
         detached: detached.clone(),
         tap: network.tap.clone(),
         gateway: network.gateway.as_deref().cloned(),
+        dynamic,
+        state_dir: state_dir.clone(),
         source_address,
         socket_factory,
     };
@@ -67,6 +73,10 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let fds: Vec<_> = net.gateway.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&Message::NetworkReady, &fds)?;
     drop(fds);
+    let leased = match &net.later {
+        Some(later) => Some(connect(&channel, later)?),
+        None => None,
+    };
     drop(net.gateway);
 
     mounts::propagate(Propagation::parse(&cli.propagation)?)?;
@@ -75,12 +85,14 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let own_view = network.own_view && detached.is_none();
     mounts::own_sys(own_view, !cli.evacuate_cgroup2.is_empty())?;
     if network.own_view {
-        let files = etc::write(Path::new("/"), &state_dir, &network.dns)?;
+        let dns = leased.as_ref().map_or(&network.dns, |leased| &leased.dns);
+        let files = etc::write(Path::new("/"), &state_dir, dns)?;
         if detached.is_none() {
             etc::bind(&files, copied.iter().any(|dir| dir == Path::new("/etc")))?;
         }
     }
-    let ready = Message::Ready { source_address_backend: net.source_address_backend };
+    let source_address_backend = net.source_address_backend;
+    let ready = Message::Ready { source_address_backend, leased };
     let factory: Vec<_> = net.factory.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&ready, &factory)?;
     drop(factory);
@@ -91,4 +103,12 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     drop(channel);
     target::run(&cli.command, Reaper::parse(&cli.reaper, cli.pidns)?, env, &activation, &signals)
+}
+
+/// Configures the interface that comes with the helper, when the parent says that it is there.
+fn connect(channel: &Channel, later: &netns::Later) -> anyhow::Result<Leased> {
+    match channel.receive()?.0 {
+        Message::Connected => later.connect(),
+        other => Err(other.unexpected("Connected")),
+    }
 }

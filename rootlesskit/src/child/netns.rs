@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use anyhow::Context as _;
 use netlink::Rt;
@@ -17,7 +17,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::handshake::{SourceAddress, Tap};
+use super::dhcp;
+use crate::handshake::{Dynamic, Leased, SourceAddress, Tap};
 
 /// What to build.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub(crate) struct Job {
     pub(crate) tap: Option<Tap>,
     /// The gateway network that the interface leads to, instead of being a TAP device.
     pub(crate) gateway: Option<gateway::Plan>,
+    /// The interface that comes with the helper.
+    pub(crate) dynamic: Option<Dynamic>,
+    /// Where the helper's socket is, and the `resolv.conf` that follows the name servers of such an interface.
+    pub(crate) state_dir: PathBuf,
     pub(crate) source_address: SourceAddress,
     pub(crate) socket_factory: bool,
 }
@@ -42,6 +47,24 @@ pub(crate) struct Built {
     pub(crate) factory: Option<OwnedFd>,
     /// `nft`, `iptables` or `none`.
     pub(crate) source_address_backend: String,
+    /// What is still to be done once the helper serves.
+    pub(crate) later: Option<Later>,
+}
+
+/// The network thread, waiting for the helper.
+#[derive(Debug)]
+pub(crate) struct Later {
+    go: SyncSender<()>,
+    result: Receiver<anyhow::Result<Leased>>,
+}
+
+impl Later {
+    /// Has the thread configure the interface, which is there now; takes as long as the DHCP server does.
+    pub(crate) fn connect(&self) -> anyhow::Result<Leased> {
+        let died = "the network thread died";
+        self.go.send(()).context(died)?;
+        self.result.recv().context(died)?
+    }
 }
 
 /// Builds the network and returns when it stands; the thread stays behind.
@@ -52,16 +75,24 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
     } else {
         (None, None)
     };
-    if job.detached.is_none() && ours.is_none() {
+    if job.detached.is_none() && ours.is_none() && job.dynamic.is_none() {
         return Ok(configure(&job)?.built(None));
     }
     let (report, result) = mpsc::sync_channel(1);
+    let (later, mut dynamic) = match &job.dynamic {
+        Some(wanted) => {
+            let (later, waiting) = later(wanted.clone());
+            (Some(later), Some(waiting))
+        }
+        None => (None, None),
+    };
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
             let backend = built.as_ref().ok().map(|made| made.source_address);
             if report.send(built).is_ok()
                 && let Some(backend) = backend
+                && dynamic.take().is_none_or(|waiting| waiting.serve(&job.state_dir))
                 && let Some(socket) = ours
                 && let Err(e) = relay::factory::serve(socket, || arm(backend))
             {
@@ -72,7 +103,33 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
         },
     )?;
     let made = result.recv().context("the network thread died")??;
-    Ok(made.built(factory))
+    Ok(Built { later, ..made.built(factory) })
+}
+
+/// The thread's side of [`Later`].
+#[derive(Debug)]
+struct Waiting {
+    dynamic: Dynamic,
+    told: Receiver<()>,
+    report: SyncSender<anyhow::Result<Leased>>,
+}
+
+fn later(dynamic: Dynamic) -> (Later, Waiting) {
+    let (go, told) = mpsc::sync_channel(1);
+    let (report, result) = mpsc::sync_channel(1);
+    (Later { go, result }, Waiting { dynamic, told, report })
+}
+
+impl Waiting {
+    /// Waits for the helper, then configures its interface; whether there is a network now.
+    fn serve(self, state_dir: &Path) -> bool {
+        if self.told.recv().is_err() {
+            return false;
+        }
+        let leased = dhcp::connect(&self.dynamic, state_dir);
+        let works = leased.is_ok();
+        self.report.send(leased).is_ok() && works
+    }
 }
 
 /// A pair of sockets for a socket factory.
@@ -90,7 +147,7 @@ struct Made {
 impl Made {
     fn built(self, factory: Option<OwnedFd>) -> Built {
         let source_address_backend = backend_name(self.source_address);
-        Built { factory, source_address_backend, gateway: self.gateway }
+        Built { factory, source_address_backend, gateway: self.gateway, later: None }
     }
 }
 
@@ -138,7 +195,7 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
     };
     if let Some(tap) = &job.tap {
         if job.gateway.is_none() {
-            make_tap(tap)?;
+            make_tap(&tap.name)?;
         }
         set_up(&mut rt, tap)?;
     }
@@ -176,18 +233,17 @@ fn connect_gateway(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
     Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
 }
 
-fn make_tap(tap: &Tap) -> anyhow::Result<()> {
+/// Makes a TAP device and opens it.
+pub(super) fn make_tap(name: &str) -> anyhow::Result<OwnedFd> {
     let device = Path::new("/dev/net/tun");
     // Persistent: the interface outlives this descriptor and every helper.
-    sys::tap::create(device, &tap.name).with_context(|| {
+    sys::tap::create(device, name).with_context(|| {
         format!(
-            "failed to make the network interface {} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
-            tap.name,
+            "failed to make the network interface {name} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
             device.display(),
             device.display()
         )
-    })?;
-    Ok(())
+    })
 }
 
 /// Configures an interface that exists.

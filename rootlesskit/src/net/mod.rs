@@ -9,10 +9,12 @@
 mod cidr;
 mod gateway;
 mod helper;
+mod lxc_user_nic;
 mod none;
 mod pasta;
 mod resolvers;
 mod slirp4netns;
+mod vpnkit;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,15 +31,35 @@ pub(crate) use gateway::{
     process as gateway_process,
 };
 pub(crate) use helper::{Helper, Starting};
+pub(crate) use lxc_user_nic::LxcUserNic;
 pub(crate) use none::{Host, None};
 pub(crate) use pasta::{CONTROL_SOCKET as PASTA_SOCKET, Pasta, READY_FIFO as PASTA_FIFO};
 pub(crate) use slirp4netns::{API_SOCKET, Slirp4netns, Switch};
+pub(crate) use vpnkit::{SOCKET as VPNKIT_SOCKET, Vpnkit, protocol as vpnkit_protocol};
 
-use crate::handshake::NetworkPlan;
+use crate::handshake::{Dynamic, Leased, NetworkPlan};
+
+/// All drivers, and whether this build has them (the features of the crate).
+const DRIVERS: [(&str, bool); 8] = [
+    ("host", true),
+    ("none", true),
+    ("gateway", true),
+    ("pasta", cfg!(feature = "pasta")),
+    ("slirp4netns", cfg!(feature = "slirp4netns")),
+    ("vpnkit", cfg!(feature = "vpnkit")),
+    ("lxc-user-nic", cfg!(feature = "lxc-user-nic")),
+    ("gvisor-tap-vsock", true),
+];
 
 /// Drivers that `--net` accepts in this build.
-pub(crate) const NAMES: [&str; 6] =
-    ["host", "none", "gateway", "pasta", "slirp4netns", "gvisor-tap-vsock"];
+pub(crate) fn names() -> Vec<&'static str> {
+    DRIVERS.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect()
+}
+
+/// Whether there is such a driver, but not in this build.
+pub(crate) fn left_out(name: &str) -> bool {
+    DRIVERS.contains(&(name, false))
+}
 
 /// The namespaces that a helper is to serve.
 #[derive(Debug, Clone)]
@@ -62,6 +84,14 @@ pub(crate) trait Driver: Debug {
 
     /// What the child builds in that namespace.
     fn plan(&self) -> NetworkPlan;
+
+    /// The interface that the child configures when the helper serves, if there is one.
+    fn dynamic(&self) -> Option<Dynamic> {
+        Option::None
+    }
+
+    /// Takes what that interface was given.
+    fn leased(&self, _leased: Leased) {}
 
     /// Takes what the child has built of the plan.
     fn built(&self, _descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {

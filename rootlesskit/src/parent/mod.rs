@@ -253,8 +253,14 @@ impl Parent<'_> {
         if let Some(starting) = self.config.driver.start(&namespace)? {
             *helper = Some(watch.helper(starting)?);
         }
+        if self.config.driver.dynamic().is_some() {
+            channel.send(&Message::Connected, &[])?;
+        }
         let (backend, factory) = match watch.message(channel, STEP)? {
-            (Message::Ready { source_address_backend }, factory) => {
+            (Message::Ready { source_address_backend, leased }, factory) => {
+                if let Some(leased) = leased {
+                    self.config.driver.leased(leased);
+                }
                 (source_address_backend, factory.into_iter().next())
             }
             (other, _) => return Err(other.unexpected("Ready")),
@@ -283,7 +289,9 @@ impl Parent<'_> {
             | Ports::Pesto { .. } => (false, SourceAddress::Off),
             Ports::Builtin { source_address, .. } => (true, source_address),
         };
-        Message::Setup { network: self.config.driver.plan(), socket_factory, source_address }
+        let driver = self.config.driver.as_ref();
+        let (network, dynamic) = (driver.plan(), driver.dynamic());
+        Message::Setup { network, dynamic, socket_factory, source_address }
     }
 
     /// The port driver, with everything published that the command line asks for.

@@ -1,0 +1,339 @@
+//! DHCP messages (RFC 2131, section 2; options: RFC 2132). Only what a client of one address needs.
+//!
+//! The crates that know the format bring a name resolver (dhcproto) or a whole TCP/IP stack (smoltcp) with them; the
+//! format itself is a fixed header and a list.
+
+use std::net::Ipv4Addr;
+
+/// Behind the fixed header, in front of the options.
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+/// Bytes in front of the cookie.
+const HEADER: usize = 236;
+/// What BOOTP relays expect at least, in bytes (RFC 1542, section 2.1).
+const SHORTEST: usize = 300;
+
+/// `op` of the header.
+const TO_SERVER: u8 = 1;
+const TO_CLIENT: u8 = 2;
+/// `htype` and `hlen` of Ethernet.
+const ETHERNET: [u8; 2] = [1, 6];
+/// In the fixed header.
+const YIADDR: usize = 16;
+const CHADDR: usize = 28;
+const SNAME: std::ops::Range<usize> = 44..108;
+const FILE: std::ops::Range<usize> = 108..236;
+
+/// Numbers of options.
+mod option {
+    pub(super) const PAD: u8 = 0;
+    pub(super) const MASK: u8 = 1;
+    pub(super) const ROUTER: u8 = 3;
+    pub(super) const DNS: u8 = 6;
+    pub(super) const REQUESTED: u8 = 50;
+    pub(super) const LEASE: u8 = 51;
+    pub(super) const OVERLOAD: u8 = 52;
+    pub(super) const KIND: u8 = 53;
+    pub(super) const SERVER: u8 = 54;
+    pub(super) const WANTED: u8 = 55;
+    pub(super) const MESSAGE: u8 = 56;
+    pub(super) const RENEW: u8 = 58;
+    pub(super) const REBIND: u8 = 59;
+    pub(super) const CLIENT: u8 = 61;
+    pub(super) const END: u8 = 255;
+}
+
+/// What a client says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Is there a server?
+    Discover,
+    /// `address`, which `server` has offered, please.
+    Request { address: Ipv4Addr, server: Ipv4Addr },
+    /// More time for this address, which is in use.
+    Extend { address: Ipv4Addr },
+}
+
+/// What all messages of a conversation have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Talk {
+    pub(super) mac: [u8; 6],
+    pub(super) xid: u32,
+}
+
+/// What a server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Offer,
+    Ack,
+    Nak,
+}
+
+/// An answer of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) kind: Kind,
+    pub(super) address: Ipv4Addr,
+    pub(super) server: Option<Ipv4Addr>,
+    /// Bits of the network part.
+    pub(super) prefix: Option<u8>,
+    pub(super) router: Option<Ipv4Addr>,
+    pub(super) dns: Vec<Ipv4Addr>,
+    /// Times in seconds.
+    pub(super) lease: Option<u32>,
+    pub(super) renew: Option<u32>,
+    pub(super) rebind: Option<u32>,
+    /// Why a request was refused.
+    pub(super) message: Option<String>,
+}
+
+/// The message for a server; `seconds` since the client began.
+pub(super) fn encode(talk: Talk, ask: Ask, seconds: u16) -> Vec<u8> {
+    let mut out = vec![0; HEADER];
+    out[0] = TO_SERVER;
+    out[1..3].copy_from_slice(&ETHERNET);
+    out[4..8].copy_from_slice(&talk.xid.to_be_bytes());
+    out[8..10].copy_from_slice(&seconds.to_be_bytes());
+    out[CHADDR..CHADDR + 6].copy_from_slice(&talk.mac);
+    out.extend(COOKIE);
+    let kind = if ask == Ask::Discover { 1 } else { 3 };
+    out.extend([option::KIND, 1, kind]);
+    out.extend([option::CLIENT, 7, ETHERNET[0]]);
+    out.extend(talk.mac);
+    match ask {
+        Ask::Discover => {}
+        Ask::Request { address, server } => {
+            put(&mut out, option::REQUESTED, address);
+            put(&mut out, option::SERVER, server);
+        }
+        Ask::Extend { address } => out[12..16].copy_from_slice(&address.octets()),
+    }
+    let wanted =
+        [option::MASK, option::ROUTER, option::DNS, option::LEASE, option::RENEW, option::REBIND];
+    out.extend([option::WANTED, u8::try_from(wanted.len()).unwrap_or_default()]);
+    out.extend(wanted);
+    out.push(option::END);
+    out.resize(out.len().max(SHORTEST), option::PAD);
+    out
+}
+
+fn put(out: &mut Vec<u8>, number: u8, address: Ipv4Addr) {
+    out.extend([number, 4]);
+    out.extend(address.octets());
+}
+
+/// Reads a server's answer; `None` for what is malformed or meant for somebody else.
+pub(super) fn decode(talk: Talk, bytes: &[u8]) -> Option<Reply> {
+    let head = bytes.get(..HEADER)?;
+    let ours = head[0] == TO_CLIENT
+        && head[1..3] == ETHERNET
+        && head[4..8] == talk.xid.to_be_bytes()
+        && head[CHADDR..CHADDR + 6] == talk.mac;
+    let options = bytes.get(HEADER..)?.strip_prefix(&COOKIE)?;
+    if !ours {
+        return None;
+    }
+    let mut found = Found::default();
+    found.read(options);
+    // Long lists go on in fields of the header that are otherwise of no use here (RFC 2131, section 4.1).
+    if found.overload & 1 != 0 {
+        found.read(&head[FILE]);
+    }
+    if found.overload & 2 != 0 {
+        found.read(&head[SNAME]);
+    }
+    Some(Reply {
+        kind: found.kind?,
+        address: first_address(&head[YIADDR..YIADDR + 4])?,
+        server: found.server,
+        prefix: found.prefix,
+        router: found.router,
+        dns: found.dns,
+        lease: found.lease,
+        renew: found.renew,
+        rebind: found.rebind,
+        message: found.message,
+    })
+}
+
+/// Options, as far as they are of interest.
+#[derive(Default)]
+struct Found {
+    kind: Option<Kind>,
+    server: Option<Ipv4Addr>,
+    prefix: Option<u8>,
+    router: Option<Ipv4Addr>,
+    dns: Vec<Ipv4Addr>,
+    lease: Option<u32>,
+    renew: Option<u32>,
+    rebind: Option<u32>,
+    message: Option<String>,
+    overload: u8,
+}
+
+impl Found {
+    /// Reads a list of options, up to its end or the first that is cut off.
+    fn read(&mut self, mut list: &[u8]) {
+        while let Some((&number, rest)) = list.split_first() {
+            if number == option::END {
+                return;
+            }
+            if number == option::PAD {
+                list = rest;
+                continue;
+            }
+            let Some((&length, rest)) = rest.split_first() else { return };
+            let Some((value, rest)) = rest.split_at_checked(usize::from(length)) else { return };
+            self.take(number, value);
+            list = rest;
+        }
+    }
+
+    /// Takes one option; a value of the wrong length is no value.
+    fn take(&mut self, number: u8, value: &[u8]) {
+        match number {
+            option::KIND => {
+                self.kind = match value {
+                    [2] => Some(Kind::Offer),
+                    [5] => Some(Kind::Ack),
+                    [6] => Some(Kind::Nak),
+                    _ => None,
+                }
+            }
+            option::OVERLOAD => self.overload = value.first().copied().unwrap_or_default(),
+            option::SERVER => self.server = first_address(value),
+            option::MASK => self.prefix = first_address(value).and_then(prefix),
+            option::ROUTER => self.router = first_address(value).filter(usable),
+            option::DNS => {
+                let addresses = value.chunks_exact(4).filter_map(first_address);
+                self.dns = addresses.filter(usable).collect();
+            }
+            option::LEASE => self.lease = number_of(value),
+            option::RENEW => self.renew = number_of(value),
+            option::REBIND => self.rebind = number_of(value),
+            option::MESSAGE => {
+                // It ends in a terminal or a journal: nothing in it may be taken for a command.
+                let text = String::from_utf8_lossy(value);
+                self.message = Some(text.chars().filter(|c| !c.is_control()).collect());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn first_address(value: &[u8]) -> Option<Ipv4Addr> {
+    value.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
+}
+
+fn number_of(value: &[u8]) -> Option<u32> {
+    value.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Whether a packet can be sent to the address.
+pub(super) fn usable(address: &Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    (1..=223).contains(&first) && !address.is_loopback()
+}
+
+/// The length of a mask's prefix, if that is what the mask is.
+fn prefix(mask: Ipv4Addr) -> Option<u8> {
+    let bits = u32::from(mask);
+    (bits.leading_ones() + bits.trailing_zeros() == 32)
+        .then(|| u8::try_from(bits.leading_ones()).ok())
+        .flatten()
+        .filter(|length| *length > 0)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) const TALK: Talk = Talk { mac: [2, 0, 0, 0, 0, 7], xid: 0x1234_5678 };
+
+    /// An answer as a server would write it.
+    pub(in super::super) fn answer(talk: Talk, kind: u8, ip: [u8; 4], options: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; HEADER];
+        out[0] = TO_CLIENT;
+        out[1..3].copy_from_slice(&ETHERNET);
+        out[4..8].copy_from_slice(&talk.xid.to_be_bytes());
+        out[YIADDR..YIADDR + 4].copy_from_slice(&ip);
+        out[CHADDR..CHADDR + 6].copy_from_slice(&talk.mac);
+        out.extend(COOKIE);
+        out.extend([option::KIND, 1, kind, option::SERVER, 4, 10, 0, 3, 1]);
+        out.extend(options);
+        out.push(option::END);
+        out
+    }
+
+    #[test]
+    fn questions_have_the_documented_form() {
+        let bytes = encode(TALK, Ask::Discover, 3);
+        assert_eq!(bytes.len(), SHORTEST);
+        assert_eq!(bytes[..12], [1, 1, 6, 0, 0x12, 0x34, 0x56, 0x78, 0, 3, 0, 0]);
+        assert_eq!(bytes[28..34], TALK.mac);
+        assert_eq!(bytes[236..243], [99, 130, 83, 99, 53, 1, 1]);
+        let (address, server) = (Ipv4Addr::new(10, 0, 3, 9), Ipv4Addr::new(10, 0, 3, 1));
+        let bytes = encode(TALK, Ask::Request { address, server }, 0);
+        assert_eq!(bytes[12..16], [0; 4], "the address is not in use yet");
+        assert!(bytes.windows(12).any(|w| w == [50, 4, 10, 0, 3, 9, 54, 4, 10, 0, 3, 1]));
+        let bytes = encode(TALK, Ask::Extend { address }, 0);
+        assert_eq!(bytes[12..16], [10, 0, 3, 9]);
+        assert!(!bytes.windows(2).any(|w| w == [50, 4] || w == [54, 4]), "RFC 2131, table 4");
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let options = [
+            &[0, 0, 1, 4, 255, 255, 254, 0][..],
+            &[3, 8, 10, 0, 3, 1, 10, 0, 3, 2],
+            &[6, 8, 0, 0, 0, 0, 9, 9, 9, 9],
+            &[51, 4, 0, 0, 2, 88, 58, 4, 0, 0, 0, 60, 59, 3, 1, 1, 1],
+            &[56, 3, b'n', 27, b'o'],
+        ]
+        .concat();
+        let reply = decode(TALK, &answer(TALK, 5, [10, 0, 3, 9], &options)).unwrap();
+        assert_eq!((reply.kind, reply.address), (Kind::Ack, Ipv4Addr::new(10, 0, 3, 9)));
+        assert_eq!((reply.prefix, reply.router), (Some(23), Some(Ipv4Addr::new(10, 0, 3, 1))));
+        assert_eq!(reply.dns, [Ipv4Addr::new(9, 9, 9, 9)]);
+        assert_eq!((reply.lease, reply.renew, reply.rebind), (Some(600), Some(60), None));
+        assert_eq!(reply.message.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn options_go_on_in_the_header() {
+        let mut bytes = answer(TALK, 2, [10, 0, 3, 9], &[52, 1, 3]);
+        bytes[FILE.start..FILE.start + 7].copy_from_slice(&[3, 4, 10, 0, 3, 1, 255]);
+        bytes[SNAME.start..SNAME.start + 6].copy_from_slice(&[6, 4, 9, 9, 9, 9]);
+        let reply = decode(TALK, &bytes).unwrap();
+        assert_eq!(reply.router, Some(Ipv4Addr::new(10, 0, 3, 1)));
+        assert_eq!(reply.dns, [Ipv4Addr::new(9, 9, 9, 9)]);
+    }
+
+    #[test]
+    fn what_is_not_for_us_is_left_alone() {
+        let good = answer(TALK, 2, [10, 0, 3, 9], &[]);
+        assert!(decode(TALK, &good).is_some());
+        assert!(decode(Talk { xid: 1, ..TALK }, &good).is_none());
+        assert!(decode(Talk { mac: [0; 6], ..TALK }, &good).is_none());
+        for at in [0, 1, 2, 236] {
+            let mut bad = good.clone();
+            bad[at] ^= 0xff;
+            assert!(decode(TALK, &bad).is_none(), "byte {at}");
+        }
+        assert!(decode(TALK, &answer(TALK, 1, [10, 0, 3, 9], &[])).is_none(), "a client's");
+    }
+
+    #[test]
+    fn masks_are_prefixes_or_nothing() {
+        let of = |a, b, c, d| prefix(Ipv4Addr::new(a, b, c, d));
+        assert_eq!((of(255, 255, 255, 255), of(255, 0, 0, 0)), (Some(32), Some(8)));
+        assert_eq!((of(255, 0, 255, 0), of(0, 0, 0, 0), of(0, 0, 0, 255)), (None, None, None));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_from_elsewhere_never_panic(bytes in proptest::collection::vec(0u8.., 0..400)) {
+            let _ = decode(TALK, &bytes);
+            let _ = decode(TALK, &answer(TALK, 5, [1, 2, 3, 4], &bytes));
+        }
+    }
+}
