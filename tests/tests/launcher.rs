@@ -47,7 +47,7 @@ fn f030_f031_f040_f178_the_daemon_finds_its_private_run_and_a_network_that_forwa
         .ok()?;
     assert_eq!(
         out,
-        "<--experimental><><-H><unix:///x y>\ntmpfs\ntmpfs\n1\n1\n65520\n0\n/run/user/1001/dockerd-rootless\n"
+        "<--experimental><><-H><unix:///x y>\ntmpfs\ntmpfs\n1\n1\n1500\n0\n/run/user/1001/dockerd-rootless\n"
     );
     ensure!(b.exists("/run/docker") && b.exists("/run/xtables.lock"), "the host's files went");
     assert_eq!(b.read("/proc/sys/net/ipv4/ip_forward")?.trim(), "0", "the host forwards");
@@ -120,22 +120,26 @@ fn f087_f163_f173_a_daemon_that_knows_detached_namespaces_gets_one_and_an_older_
 #[test]
 fn f090_f173_ports_that_a_detached_daemon_publishes_answer() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
-    // As dockerd 29.5: asks rootlesskit for the port, serves it inside of the namespace from outside.
-    stub(
-        &b,
-        "29.5.0",
-        r#"curl -sS --unix-socket $ROOTLESSKIT_STATE_DIR/api.sock -X POST -H 'Host: rootlesskit' http://rootlesskit/v1/ports \
-            -d '{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":8080,"childIP":"127.0.0.1"}'; echo
-           exec nsenter -n$ROOTLESSKIT_STATE_DIR/netns -F -- fixture http 127.0.0.1:8080 page"#,
-    )?;
-    let launcher = running(&b, &[])?;
-    ensure!(
-        launcher.printed()?.contains(r#"{"id":1,"spec":{"proto":"tcp4","parentIP":"0.0.0.0","#)
-    );
-    ensure!(b.user("curl -sS -m5 http://127.0.0.1:8080/").ok()?.starts_with("page"));
-    ensure!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?.starts_with("page"));
-    launcher.signal("TERM")?;
-    launcher.wait(FIVE)?;
+    // Port drivers that disallow loopback addresses get the namespace's own (`disallowLoopbackChildIP`).
+    for (net, child) in [("slirp4netns", "127.0.0.1"), ("gateway", "10.0.2.100")] {
+        // As dockerd 29.5: asks rootlesskit for the port, serves it inside of the namespace from outside.
+        stub(
+            &b,
+            "29.5.0",
+            &format!(
+                r#"curl -sS --unix-socket $ROOTLESSKIT_STATE_DIR/api.sock -X POST -H 'Host: rootlesskit' http://rootlesskit/v1/ports \
+                -d '{{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":8080,"childIP":"{child}"}}'; echo
+               exec nsenter -n$ROOTLESSKIT_STATE_DIR/netns -F -- fixture http {child}:8080 page"#
+            ),
+        )?;
+        let launcher = running(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", net)])?;
+        let published = r#"{"id":1,"spec":{"proto":"tcp4","parentIP":"0.0.0.0","#;
+        ensure!(launcher.printed()?.contains(published), "{net}");
+        ensure!(b.user("curl -sS -m5 http://127.0.0.1:8080/").ok()?.starts_with("page"), "{net}");
+        ensure!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?.starts_with("page"), "{net}");
+        launcher.signal("TERM")?;
+        launcher.wait(FIVE)?;
+    }
     b.assert_clean(&[])
 }
 

@@ -204,6 +204,11 @@ impl Forwarder {
         }
     }
 
+    /// Notes that the socket of `key` could not be opened for want of something here, which is not the server's fault.
+    pub fn failed_here(&mut self, now: Instant, key: Key) {
+        self.give_up(now, key);
+    }
+
     /// Does what is due: asks the next server, forgets queries.
     pub fn tick(&mut self, now: Instant) {
         for serial in self.pending.due(now) {
@@ -230,7 +235,8 @@ impl Forwarder {
 
     /// The client has asked again: whoever is left in this round, or everybody anew.
     fn repeat(&mut self, now: Instant, serial: u64) {
-        if let Some(query) = self.pending.query(serial) {
+        // One that has used up its attempts ends at its time, and the client may begin anew.
+        if let Some(query) = self.pending.query(serial).filter(|query| query.may_send()) {
             query.expires = now + PATIENCE;
         }
         if !self.ask_next(now, serial) {

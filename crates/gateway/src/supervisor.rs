@@ -21,7 +21,7 @@ use crate::control::{Channel, Reply, Request};
 use crate::plan::{Plan, Resolvers};
 
 /// How long publishing every port again may take, however many there are.
-const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_secs(5);
 /// Requests that are sent ahead of their replies then. Small enough for both send buffers, and for the descriptors that a
 /// user may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
 const AHEAD: usize = 32;
@@ -149,7 +149,7 @@ impl Gateway {
     /// known. A port that it refuses is logged; it stays known and is offered to the next gateway.
     ///
     /// # Errors
-    /// When the process refuses, ends, or does not answer: within 5 s to begin with, within 15 s for all ports. There is
+    /// When the process refuses, ends, or does not answer: within 5 s to begin with, within 5 s for all ports. There is
     /// no gateway then until the next [`Gateway::renew`].
     pub fn configure(&mut self) -> anyhow::Result<()> {
         let State::New(channel) = std::mem::replace(&mut self.state, State::Down) else {
@@ -281,7 +281,7 @@ impl Gateway {
     fn serves(&mut self) -> bool {
         let up = self.is_up();
         if !up && matches!(self.state, State::Up(_)) {
-            self.state = State::Down;
+            self.give_up();
         }
         up
     }

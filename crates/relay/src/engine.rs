@@ -108,7 +108,8 @@ pub(crate) enum Command {
 
 /// The mailbox that handle and thread share.
 pub(crate) struct Mailbox {
-    queue: Mutex<Vec<Command>>,
+    /// `None` once the thread has ended.
+    queue: Mutex<Option<Vec<Command>>>,
     pub(crate) wake: EventFd,
     /// Descriptors that the thread holds.
     pub(crate) descriptors: AtomicUsize,
@@ -118,11 +119,16 @@ impl Mailbox {
     fn new() -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags)?;
-        Ok(Arc::new(Self { queue: Mutex::new(Vec::new()), wake, descriptors: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self {
+            queue: Mutex::new(Some(Vec::new())),
+            wake,
+            descriptors: AtomicUsize::new(0),
+        }))
     }
 
     pub(crate) fn post(&self, command: Command) -> io::Result<()> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_mut().ok_or_else(ended)?.push(command);
         self.wake.write(1)?;
         Ok(())
     }
@@ -131,7 +137,21 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Vec<Command> {
         // An eventfd that nobody has written to says EAGAIN: there is nothing to reset then.
         let _ = self.wake.read();
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whoever waits for an answer, now or later, hears that there will be none.
+    pub(crate) fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+struct Closing(Arc<Mailbox>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -188,7 +208,12 @@ impl Engine {
 
     fn spawn(&mut self, name: &str, reactor: Reactor, mailbox: &Arc<Mailbox>) -> io::Result<()> {
         let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
-        let thread = builder.spawn(move || reactor.run())?;
+        let closing = Arc::clone(mailbox);
+        let thread = builder.spawn(move || {
+            // Also when the thread panics.
+            let _closing = Closing(closing);
+            reactor.run();
+        })?;
         // The one that serves ports ends first: it hands connections to the others.
         self.threads.insert(0, (Arc::clone(mailbox), thread));
         Ok(())

@@ -167,6 +167,12 @@ fn gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
+/// Whether sending may work later: too many descriptors are in flight, or memory is short.
+fn passing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ETOOMANYREFS | Errno::ENOMEM | Errno::ENOBUFS))
+}
+
 /// Makes and sends one reply; returns how much of the request it settles.
 fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
     let want = usize::from(left).min(PER_REPLY);
@@ -189,15 +195,13 @@ fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
     let mut tries = 0;
     loop {
         match sys::fdpass::send(sock, &reply.encode(), &fds) {
-            Err(e)
-                if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
-                    && tries < IN_FLIGHT_RETRIES =>
-            {
+            Err(e) if passing(&e) && tries < IN_FLIGHT_RETRIES => {
                 tries += 1;
                 sleep(Duration::from_millis(1));
             }
-            Err(e) if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
-                let reply = Reply { kind, failed: left, errno: Errno::ETOOMANYREFS as i32 };
+            Err(e) if passing(&e) => {
+                let errno = e.raw_os_error().unwrap_or(Errno::EIO as i32);
+                let reply = Reply { kind, failed: left, errno };
                 sys::fdpass::send(sock, &reply.encode(), &[])?;
                 return Ok(left);
             }

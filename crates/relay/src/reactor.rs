@@ -149,6 +149,17 @@ pub(crate) struct Reactor {
     trimming: bool,
 }
 
+/// Ends the process when it is dropped, be it by a panic, unless that was called off.
+struct Aborting(bool);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        if self.0 {
+            std::process::abort();
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Port {
     Tcp(Key),
@@ -189,15 +200,23 @@ impl Reactor {
         })
     }
 
-    /// The thread's body: runs until told to stop.
-    pub(crate) fn run(mut self) {
+    /// The thread's body: runs until told to stop. A process that has a guest in it is of no use without, and ends.
+    pub(crate) fn run(self) {
+        let only_for_guest = self.guest.is_some();
+        let mut end = Aborting(only_for_guest);
+        end.0 &= !self.serve();
+    }
+
+    /// True if it was told to stop.
+    fn serve(mut self) -> bool {
         // Signals are the main thread's business, and splice(2) has no MSG_NOSIGNAL.
         if let Err(e) = SigSet::all().thread_block() {
             error!("the port forwarding thread cannot block signals: {e}");
         }
         self.ctx.room = self.room();
         if let Err(e) = self.with_guest(Ok(()), |guest, host| guest.start(host)) {
-            return error!("the thread cannot start: {e}");
+            error!("the thread cannot start: {e}");
+            return false;
         }
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
@@ -205,7 +224,10 @@ impl Reactor {
             let n = match self.ctx.epoll.wait(&mut events, sleep) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
-                Err(e) => return error!("published ports have stopped, epoll failed: {e}"),
+                Err(e) => {
+                    error!("published ports have stopped, epoll failed: {e}");
+                    return false;
+                }
             };
             self.ctx.now = Instant::now();
             self.ctx.wakes += 1;
@@ -230,7 +252,7 @@ impl Reactor {
             }
             self.with_guest((), |guest, host| guest.turn(host));
             if commands && !self.obey() {
-                return;
+                return true;
             }
             self.hand_over();
             self.keep_stocked();

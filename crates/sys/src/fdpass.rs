@@ -1,9 +1,9 @@
 //! Descriptors over unix sockets (unix(7), `SCM_RIGHTS`).
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// The most descriptors that one message can carry (`SCM_MAX_FD`, unix(7)).
 pub const MAX_FDS: usize = 253;
@@ -37,28 +37,64 @@ pub fn send(sock: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
 /// # Errors
 /// Those of recvmsg(2), `EINTR` retried; `EMSGSIZE` when the message or its control part was cut off.
 pub fn recv(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    // Words, for the alignment of the headers in it.
+    let mut control = [0u64; (CMSG_HEADER + MAX_FDS * size_of::<RawFd>()).div_ceil(8) + 1];
     loop {
-        let mut iov = [IoSliceMut::new(buf)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let msg = match recvmsg::<()>(sock.as_raw_fd(), &mut iov, Some(&mut control), flags) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            other => other?,
-        };
-        let mut fds = Vec::new();
-        for cmsg in msg.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = cmsg {
-                for fd in raw {
-                    // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
-                    fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
+        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        // SAFETY: msghdr is plain data for which all zeroes is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        #[allow(clippy::unnecessary_cast, reason = "musl declares it as 32 bits")]
+        {
+            message.msg_controllen = size_of_val(&control) as _;
         }
-        if msg.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        // SAFETY: the header points to one buffer and a control buffer, both alive and of the lengths it tells.
+        let ret =
+            unsafe { libc::recvmsg(sock.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        let bytes = match nix::errno::Errno::result(ret) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => usize::try_from(other?).unwrap_or(0),
+        };
+        // Also if some are missing: those that came are open, and would stay so.
+        let fds = rights(&message);
+        if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
-        return Ok((msg.bytes, fds));
+        return Ok((bytes, fds));
     }
+}
+
+/// Room for the header of a control message (cmsg(3)) on every platform.
+const CMSG_HEADER: usize = 16;
+
+/// The descriptors that came with a message, which may be fewer than were sent.
+fn rights(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut fds = Vec::new();
+    // SAFETY: the header was filled in by recvmsg(2).
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: a header that the macros have found lies in the control buffer, which is aligned for it.
+        let header = unsafe { *next };
+        if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: the data of a header follows it.
+            let data = unsafe { libc::CMSG_DATA(next) };
+            #[allow(clippy::unnecessary_cast, reason = "musl declares it as 32 bits")]
+            let length = (header.cmsg_len as usize).saturating_sub(data as usize - next as usize);
+            for index in 0..length / size_of::<RawFd>() {
+                // SAFETY: the kernel has written that many descriptors behind the header.
+                let place = unsafe { data.cast::<RawFd>().add(index) };
+                // SAFETY: as above; the data need not be aligned.
+                let fd = unsafe { place.read_unaligned() };
+                // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
+                fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+        // SAFETY: as for the first one.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    fds
 }
 
 #[cfg(test)]
@@ -89,5 +125,36 @@ mod tests {
         assert_eq!(recv(b.as_fd(), &mut buf).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         drop(a);
         assert!(matches!(recv(b.as_fd(), &mut buf), Ok((0, fds)) if fds.is_empty()));
+    }
+
+    #[test]
+    fn descriptors_for_which_there_is_no_room_leave_nothing_open() {
+        let fork = std::env::args().any(|arg| arg == "--exact");
+        if !fork {
+            // The limit is the process's, and other tests share it.
+            let name = "fdpass::tests::descriptors_for_which_there_is_no_room_leave_nothing_open";
+            let program = std::env::current_exe().unwrap();
+            let ran = std::process::Command::new(program).args(["--exact", name]).output().unwrap();
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+            return;
+        }
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let kind = SockType::SeqPacket;
+        let (a, b) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (r, _w) = std::io::pipe().unwrap();
+        let many = [r.as_fd(); 5];
+        send(a.as_fd(), b"five", &many).unwrap();
+        let before = open();
+        // Room for two of the five.
+        let lowest = u64::try_from(r.try_clone().unwrap().as_raw_fd()).unwrap();
+        let limit = lowest + 2;
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+        let mut buf = [0u8; 16];
+        let got = recv(b.as_fd(), &mut buf);
+        setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
+        assert_eq!(got.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        assert_eq!((open(), &buf[..4]), (before, &b"five"[..]));
     }
 }

@@ -130,6 +130,7 @@ fn hint(name: &str) -> &'static str {
         "pasta" => {
             "pasta 2023_06_25 or later is needed (2023_12_04 or later is recommended), and /dev/net/tun must be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
         }
+        "vpnkit" => "check that the program works (vpnkit --version), or choose another with --net",
         _ => {
             "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
         }

@@ -28,11 +28,14 @@ use super::{Shared, kind, leave};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
-/// Connections that are being made at a time, and those of them to one destination. Beyond the first the oldest makes
-/// room: a flood is older on average than a connection that will succeed. Beyond the second the SYN is ignored, so that
-/// its sender tries again.
+/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room: a
+/// flood is older on average than a connection that will succeed.
 const CALLING: usize = 4096;
-const TO_ONE: u32 = 1024;
+const TO_ONE: usize = 1024;
+/// The longest SYN that is kept, in bytes. Ordinary ones have 60 to 80; TCP Fast Open adds a segment of data.
+const SYN: usize = 4096;
+/// How long listeners rest when descriptors or memory have run out.
+const REST: Duration = Duration::from_millis(100);
 /// How long nobody repeats a SYN before it is given up: Linux repeats it after 1, 3, 7, 15, 31 and 63 s (tcp(7),
 /// `tcp_syn_retries`).
 const PATIENCE: Duration = Duration::from_secs(70);
@@ -60,23 +63,44 @@ struct Dial {
     traffic: Arc<Traffic>,
 }
 
+/// The connections to one destination.
+#[derive(Debug, Default)]
+struct ToOne {
+    count: usize,
+    /// As [`Dials::order`].
+    order: VecDeque<Key>,
+}
+
 #[derive(Debug)]
 pub(super) struct Dials {
     table: Slab<Dial>,
     index: HashMap<Ends, Key>,
-    to_one: HashMap<SocketAddr, u32>,
-    /// In the order of their first SYN.
+    /// In the order of their first SYN; keys of those that are gone are left in until they are met.
     order: VecDeque<Key>,
+    to_one: HashMap<SocketAddr, ToOne>,
+    /// When to try to accept again.
+    accept_at: Option<Instant>,
 }
 
 impl Dials {
     pub(super) fn new() -> Self {
         let (table, index) = (Slab::new(), HashMap::new());
-        Self { table, index, to_one: HashMap::new(), order: VecDeque::new() }
+        let (order, to_one) = (VecDeque::new(), HashMap::new());
+        Self { table, index, order, to_one, accept_at: None }
     }
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Descriptors held, and those that their other ends will take.
+    pub(super) fn descriptors(&self) -> usize {
+        2 * self.table.len()
+    }
+
+    /// When listeners are to be tried again.
+    pub(super) fn accept_at(&self) -> Option<Instant> {
+        self.accept_at
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,6 +128,9 @@ impl Dials {
             }
             return;
         }
+        if packet.len() > SYN {
+            return shared.book.dropped();
+        }
         let (to, tried) = match policy::outbound(&shared.plan, syn.dst) {
             Verdict::Dial(to) => (to, None),
             Verdict::Dns => match names.resolver(host.now(), &[]) {
@@ -115,10 +142,10 @@ impl Dials {
                 return shared.prohibit(packet, syn.src.ip());
             }
         };
-        if self.to_one.get(&syn.dst).is_some_and(|count| *count >= TO_ONE) {
-            return shared.book.evicted(1);
-        }
-        if self.table.len() >= CALLING || !host.reserve(2, leave::BY_CONNECTIONS) {
+        if self.to_one.get(&syn.dst).is_some_and(|to_one| to_one.count >= TO_ONE) {
+            shared.book.evicted(1);
+            self.make_room_to(syn.dst);
+        } else if self.table.len() >= CALLING || !host.reserve(2, leave::BY_CONNECTIONS) {
             shared.book.evicted(1);
             if !self.make_room() {
                 return;
@@ -150,7 +177,9 @@ impl Dials {
         let ends = dial.ends;
         let key = self.table.insert(dial);
         self.index.insert(ends, key);
-        *self.to_one.entry(ends.1).or_default() += 1;
+        let to_one = self.to_one.entry(ends.1).or_default();
+        to_one.count += 1;
+        to_one.order.push_back(key);
         self.order.push_back(key);
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
@@ -199,14 +228,19 @@ impl Dials {
         watch(host, &dial.outside, key).is_ok()
     }
 
-    /// Connections that tproxy has led to a listener of G.
+    /// Connections that tproxy has led to a listener of G. Listeners are edge-triggered: what is left is taken at
+    /// [`Dials::accept_at`].
     pub(super) fn accept(&mut self, host: &mut Loop<'_>, listener: &Socket) {
         for _ in 0..ACCEPTS {
             let (inside, peer) = match listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(e) => return tracing::debug!("cannot accept a connection of G: {e}"),
+                Err(e) => {
+                    tracing::debug!("cannot accept a connection of G: {e}");
+                    self.accept_at = Some(host.now() + REST);
+                    return;
+                }
             };
             let local = inside.local_addr().ok().and_then(|a| a.as_socket());
             let ends = peer.as_socket().zip(local);
@@ -223,6 +257,12 @@ impl Dials {
                 _ => drop(inside.set_linger(Some(Duration::ZERO))),
             }
         }
+        self.accept_at = Some(host.now());
+    }
+
+    /// Whether listeners are to be tried again now.
+    pub(super) fn accepts_again(&mut self, now: Instant) -> bool {
+        self.accept_at.take_if(|at| *at <= now).is_some()
     }
 
     /// Gives up what nobody waits for any more.
@@ -238,42 +278,58 @@ impl Dials {
             })
             .collect();
         for key in old {
-            self.remove(key);
+            self.give_up(key);
         }
     }
 
-    /// Gives up the oldest connection that has not succeeded yet. False if all have.
+    /// Gives up the oldest connection. False if there is none.
     fn make_room(&mut self) -> bool {
-        for _ in 0..self.order.len() {
-            let Some(key) = self.order.pop_front() else { break };
-            match self.table.get(key) {
-                Some(dial) if !dial.given => {
-                    self.remove(key);
-                    return true;
-                }
-                Some(_) => self.order.push_back(key),
-                None => {}
+        while let Some(key) = self.order.pop_front() {
+            if self.give_up(key) {
+                return true;
             }
         }
         false
     }
 
+    /// Gives up the oldest connection to one destination.
+    fn make_room_to(&mut self, destination: SocketAddr) {
+        while let Some(key) =
+            self.to_one.get_mut(&destination).and_then(|to_one| to_one.order.pop_front())
+        {
+            if self.give_up(key) {
+                return;
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: Key) -> bool {
+        let dial = self.remove(key);
+        dial.inspect(|dial| dial.traffic.fail()).is_some()
+    }
+
     fn remove(&mut self, key: Key) -> Option<Dial> {
         let dial = self.table.remove(key)?;
         self.index.remove(&dial.ends);
-        if let Some(count) = self.to_one.get_mut(&dial.ends.1) {
-            *count -= 1;
-            if *count == 0 {
+        let table = &self.table;
+        if let Some(to_one) = self.to_one.get_mut(&dial.ends.1) {
+            to_one.count -= 1;
+            shorten(&mut to_one.order, table, to_one.count, TO_ONE);
+            if to_one.count == 0 {
                 self.to_one.remove(&dial.ends.1);
             }
         }
-        // The rest of the queue is stale keys at most: they go when they are met, or all at once here.
-        if self.table.is_empty() {
-            self.order.clear();
-        } else if self.order.len() > 2 * CALLING {
-            self.order.retain(|key| self.table.get(*key).is_some());
-        }
+        shorten(&mut self.order, table, table.len(), CALLING);
         Some(dial)
+    }
+}
+
+/// Takes stale keys out of a queue that has become long, or has nothing else.
+fn shorten(order: &mut VecDeque<Key>, table: &Slab<Dial>, left: usize, limit: usize) {
+    if left == 0 {
+        order.clear();
+    } else if order.len() > 2 * limit {
+        order.retain(|key| table.get(*key).is_some());
     }
 }
 

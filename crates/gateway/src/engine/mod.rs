@@ -236,7 +236,7 @@ impl Guest for Engine {
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
         host.watch(self.shared.answers.tun(), tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
         for (kind, listener) in &self.listeners {
-            host.watch(listener, tag(*kind), EpollFlags::EPOLLIN)?;
+            host.watch(listener, tag(*kind), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
         }
         Ok(())
     }
@@ -266,6 +266,11 @@ impl Guest for Engine {
 
     fn turn(&mut self, host: &mut Loop<'_>) {
         self.names.tick(host, &self.shared);
+        if self.dials.accepts_again(host.now()) {
+            for (_, listener) in &self.listeners {
+                self.dials.accept(host, listener);
+            }
+        }
         self.shared.book.dialing(self.dials.len());
         let now = host.now();
         if now.saturating_duration_since(self.swept) < SWEEP {
@@ -279,10 +284,13 @@ impl Guest for Engine {
 
     fn wake_at(&self) -> Option<Instant> {
         let sweep = self.busy().then(|| self.swept + SWEEP);
-        sweep.into_iter().chain(self.names.wake_at()).min()
+        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at()).min()
     }
 
     fn descriptors(&self) -> usize {
-        self.dials.len() + self.flows.descriptors() + self.echoes.len() + self.names.descriptors()
+        self.dials.descriptors()
+            + self.flows.descriptors()
+            + self.echoes.len()
+            + self.names.descriptors()
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use relay::Loop;
@@ -74,7 +75,7 @@ impl Names {
         self.buffer.resize(ANSWER, 0);
         match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => self.forwarder.answer(host.now(), *name, &self.buffer[..length]),
-            Err(nix::errno::Errno::EAGAIN) => {}
+            Err(Errno::EAGAIN) => {}
             Err(_) => self.forwarder.failed(host.now(), *name),
         }
         self.act(host, shared);
@@ -102,7 +103,15 @@ impl Names {
                 Action::Send { key, to, query } => {
                     if let Err(e) = self.ask(host, key, to, &query) {
                         tracing::debug!("cannot ask the name server {to}: {e}");
-                        self.forwarder.failed(host.now(), key);
+                        let errno = e.raw_os_error().map(Errno::from_raw);
+                        if matches!(
+                            errno,
+                            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+                        ) {
+                            self.forwarder.failed_here(host.now(), key);
+                        } else {
+                            self.forwarder.failed(host.now(), key);
+                        }
                     }
                 }
                 Action::Close(key) => {
@@ -128,7 +137,7 @@ impl Names {
         query: &[u8],
     ) -> io::Result<()> {
         if !host.reserve(1, leave::BY_NAMES) {
-            return Err(nix::errno::Errno::EMFILE.into());
+            return Err(Errno::EMFILE.into());
         }
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;

@@ -37,9 +37,12 @@ impl Tun {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return None,
                 Err(e) => {
-                    // EBADFD: the device is gone, and the namespace with it.
-                    tracing::debug!("a tun device cannot be read: {}", e.desc());
-                    return None;
+                    // EBADFD, EIO: somebody has deleted the device or set it down. Without it there is no network.
+                    tracing::error!(
+                        "the gateway network is broken: a tun device cannot be read: {}",
+                        e.desc()
+                    );
+                    std::process::exit(1);
                 }
             }
         }

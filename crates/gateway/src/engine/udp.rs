@@ -47,6 +47,8 @@ struct Flow {
     src: SocketAddr,
     /// As A sees it.
     dst: SocketAddr,
+    /// The destination as the host sees it.
+    to: SocketAddr,
     outside: Socket,
     inside: Inside,
     /// Datagrams of A that came out of the tun device.
@@ -157,6 +159,7 @@ impl Flows {
         let flow = Flow {
             src: udp.src,
             dst: udp.dst,
+            to,
             outside,
             inside: Inside::None,
             count: 0,
@@ -246,11 +249,14 @@ impl Flows {
             return;
         }
         (flow.answered, flow.used) = (true, host.now());
+        // Anybody's may have come before a socket that shares its port was connected.
+        let to = flow.to;
+        let theirs = receiver.iter().filter(|datagram| datagram.from == Some(to));
         let bytes = if let Inside::Is(inside) = &flow.inside {
-            send_all(inside.as_fd(), receiver.iter(), Route::default(), &mut flow.cut_inside)
+            send_all(inside.as_fd(), theirs, Route::default(), &mut flow.cut_inside)
         } else {
             let mut bytes = 0;
-            for piece in receiver.iter().flat_map(pieces) {
+            for piece in theirs.flat_map(pieces) {
                 shared.answers.udp(flow.dst, flow.src, piece);
                 bytes += piece.len() as u64;
             }

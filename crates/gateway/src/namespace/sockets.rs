@@ -15,7 +15,7 @@ use super::PORT;
 const BACKLOG: i32 = 4096;
 
 /// A stream listener that takes connections to any address (`IP_TRANSPARENT`, ip(7)). What it accepts does not wait for
-/// more data before it sends (`TCP_NODELAY` is inherited, tcp(7)).
+/// more data before it sends, and asks a silent peer whether it is still there (inherited, tcp(7)).
 pub(super) fn listen(family: Family) -> io::Result<OwnedFd> {
     let (domain, address) = match family {
         Family::V4 => (Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))),
@@ -29,7 +29,7 @@ pub(super) fn listen(family: Family) -> io::Result<OwnedFd> {
             socket.set_ip_transparent_v6(true)?;
         }
     }
-    socket.set_tcp_nodelay(true)?;
+    relay::factory::tune_tcp(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
