@@ -233,15 +233,19 @@ impl Pool {
         for (shelf, idle) in self.shelves.iter_mut().zip(IDLE) {
             if std::mem::take(&mut shelf.used) < shelf.want {
                 shelf.want = (shelf.want / 2).max(idle);
-                shelf.ready.truncate(shelf.want);
-                shelf.ready.shrink_to(shelf.want);
             }
+            // Also what came for waiters who did not wait for it.
+            shelf.ready.truncate(shelf.want);
+            shelf.ready.shrink_to(shelf.want);
         }
         self.has_slack()
     }
 
     pub(crate) fn has_slack(&self) -> bool {
-        self.shelves.iter().zip(IDLE).any(|(shelf, idle)| shelf.want > idle)
+        let slack = |(shelf, idle): (&Shelf, usize)| {
+            shelf.want > idle || shelf.ready.len() > shelf.want
+        };
+        self.shelves.iter().zip(IDLE).any(slack)
     }
 
     /// Descriptors held.

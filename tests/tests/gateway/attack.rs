@@ -7,7 +7,7 @@ use tests::{As, Result, Running, TestBox, ensure, wait};
 use crate::kit::{self, FIVE, Net, TEN, number};
 
 /// What somebody else sees meanwhile: connections, names and datagrams. A flood fills queues, so a packet may be lost and
-/// repeated after a second or two; on average nothing is noticed.
+/// repeated after a second or two; on average it takes less than a second.
 fn others_go_on(net: &Net<'_>, what: &str) -> Result<()> {
     let (mut count, mut sum) = (0, 0);
     for round in 0..4 {
@@ -23,7 +23,7 @@ fn others_go_on(net: &Net<'_>, what: &str) -> Result<()> {
         let out = net.inside("fixture udp-ask 10.77.0.2:85 hello").run()?;
         ensure!(out.stdout.ends_with(" hello\n"), "{what}, {round}: {out}");
     }
-    ensure!(sum / count < 600, "{what}: {} ms on average", sum / count);
+    ensure!(sum / count < 1000, "{what}: {} ms on average", sum / count);
     Ok(())
 }
 

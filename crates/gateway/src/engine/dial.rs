@@ -29,9 +29,11 @@ use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room: a
-/// flood is older on average than a connection that will succeed.
+/// flood is older on average than a connection that will succeed. To one destination only after a second, because to
+/// ignore a SYN costs a tenth of what it costs to start anew, and the others are waiting behind a flood.
 const CALLING: usize = 4096;
 const TO_ONE: usize = 1024;
+const CHANCE: Duration = Duration::from_secs(1);
 /// The longest SYN that is kept, in bytes. Ordinary ones have 60 to 80; TCP Fast Open adds a segment of data.
 const SYN: usize = 4096;
 /// How long listeners rest when descriptors or memory have run out.
@@ -56,6 +58,7 @@ struct Dial {
     outside: Socket,
     /// Whether the SYN went back.
     given: bool,
+    born: Instant,
     /// When somebody last wanted this.
     seen: Instant,
     /// For connections to our name server: those of the host that have been tried.
@@ -116,6 +119,9 @@ impl Dials {
         packet: &[u8],
         syn: &Syn,
     ) {
+        if packet.len() > SYN {
+            return shared.book.dropped();
+        }
         let ends = (syn.src, syn.dst);
         if let Some(dial) = self.index.get(&ends).and_then(|key| self.table.get_mut(*key)) {
             // Perhaps a new attempt from the same port, with another sequence number.
@@ -127,9 +133,6 @@ impl Dials {
                 shared.dial.write(packet);
             }
             return;
-        }
-        if packet.len() > SYN {
-            return shared.book.dropped();
         }
         let (to, tried) = match policy::outbound(&shared.plan, syn.dst) {
             Verdict::Dial(to) => (to, None),
@@ -144,7 +147,9 @@ impl Dials {
         };
         if self.to_one.get(&syn.dst).is_some_and(|to_one| to_one.count >= TO_ONE) {
             shared.book.evicted(1);
-            self.make_room_to(syn.dst);
+            if !self.make_room_to(syn.dst, host.now()) {
+                return;
+            }
         } else if self.table.len() >= CALLING || !host.reserve(2, leave::BY_CONNECTIONS) {
             shared.book.evicted(1);
             if !self.make_room() {
@@ -160,6 +165,7 @@ impl Dials {
                     parsed: *syn,
                     outside,
                     given: false,
+                    born: host.now(),
                     seen: host.now(),
                     tried,
                     traffic,
@@ -292,15 +298,20 @@ impl Dials {
         false
     }
 
-    /// Gives up the oldest connection to one destination.
-    fn make_room_to(&mut self, destination: SocketAddr) {
-        while let Some(key) =
-            self.to_one.get_mut(&destination).and_then(|to_one| to_one.order.pop_front())
+    /// Gives up the oldest connection to one destination, if it has had its chance.
+    fn make_room_to(&mut self, destination: SocketAddr, now: Instant) -> bool {
+        while let Some(to_one) = self.to_one.get_mut(&destination)
+            && let Some(key) = to_one.order.front().copied()
         {
+            match self.table.get(key) {
+                Some(dial) if now.saturating_duration_since(dial.born) < CHANCE => return false,
+                _ => drop(to_one.order.pop_front()),
+            }
             if self.give_up(key) {
-                return;
+                return true;
             }
         }
+        false
     }
 
     fn give_up(&mut self, key: Key) -> bool {
