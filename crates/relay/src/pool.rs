@@ -242,9 +242,8 @@ impl Pool {
     }
 
     pub(crate) fn has_slack(&self) -> bool {
-        let slack = |(shelf, idle): (&Shelf, usize)| {
-            shelf.want > idle || shelf.ready.len() > shelf.want
-        };
+        let slack =
+            |(shelf, idle): (&Shelf, usize)| shelf.want > idle || shelf.ready.len() > shelf.want;
         self.shelves.iter().zip(IDLE).any(slack)
     }
 
