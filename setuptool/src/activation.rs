@@ -11,7 +11,7 @@ use crate::run::Failed;
 use crate::state;
 use crate::systemd::{SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::unit::{self, Written};
+use crate::unit;
 
 /// Writes the unit and makes systemd listen.
 ///
@@ -19,18 +19,7 @@ use crate::unit::{self, Written};
 /// The unit cannot be written, or systemd refuses.
 pub(crate) fn start(ui: &mut Ui, world: &World, manager: &Systemctl) -> Result<(), Failed> {
     let file = world.socket_unit().ok_or_else(|| Failed::new("HOME is not set"))?;
-    let shown = file.display();
-    let written = unit::write(&file, unit::SOCKET)?;
-    match &written {
-        Written::Unchanged => ui.info(&format!("{shown} is up to date")),
-        Written::Created => ui.info(&format!("Creating {shown}")),
-        Written::Replaced(backup) => {
-            ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
-        }
-    }
-    if written != Written::Unchanged && !manager.quiet(&["daemon-reload"]) {
-        return Err(Failed::new("`systemctl --user daemon-reload` failed"));
-    }
+    manager.put(ui, &file, unit::SOCKET)?;
     if manager.quiet(&["is-active", SOCKET_UNIT]) {
         return Ok(());
     }

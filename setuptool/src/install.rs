@@ -190,20 +190,9 @@ fn write_unit(
     manager: &Systemctl,
 ) -> Result<bool, Failed> {
     let file = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
-    let shown = file.display();
     let path = world.env.get(env::vars::PATH).unwrap_or_default();
     let text = unit::render(&plan.launcher, path, plan.without_iptables, plan.socket);
-    let written = unit::write(&file, &text)?;
-    match &written {
-        Written::Unchanged => ui.info(&format!("{shown} is up to date")),
-        Written::Created => ui.info(&format!("Creating {shown}")),
-        Written::Replaced(backup) => {
-            ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
-        }
-    }
-    if written != Written::Unchanged && !manager.quiet(&["daemon-reload"]) {
-        return Err(Failed::new("`systemctl --user daemon-reload` failed"));
-    }
+    let written = manager.put(ui, &file, &text)?;
     Ok(matches!(written, Written::Replaced(_)))
 }
 

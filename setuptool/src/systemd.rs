@@ -10,7 +10,7 @@
 //! manager's private socket, and so works when the user's bus is down, which is one of the things to be diagnosed.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use env::{Env, vars};
 use crate::place::World;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
+use crate::unit::{self, Written};
 
 /// The name of the unit.
 pub(crate) const UNIT: &str = "docker.service";
@@ -60,6 +61,19 @@ impl Systemctl {
         let args = with_user(args);
         ui.trace(&run::command_line("systemctl", &args));
         run::shown(&self.program, &args, &self.env, true, LIMIT)
+    }
+
+    /// Writes a unit, says so, and has systemd read it if it is another one than before.
+    ///
+    /// # Errors
+    /// The unit cannot be written, or systemd refuses.
+    pub(crate) fn put(&self, ui: &mut Ui, file: &Path, text: &str) -> Result<Written, Failed> {
+        let written = unit::write(file, text)?;
+        written.tell(ui, file);
+        if written != Written::Unchanged && !self.quiet(&["daemon-reload"]) {
+            return Err(Failed::new("`systemctl --user daemon-reload` failed"));
+        }
+        Ok(written)
     }
 
     /// Runs the command unseen; whether it succeeded.

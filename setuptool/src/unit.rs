@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::place::dir_of;
+use crate::ui::Ui;
 
 /// The text of the unit.
 pub(crate) fn render(
@@ -126,6 +127,20 @@ pub(crate) enum Written {
     Unchanged,
     /// It had another text, which is kept in this file.
     Replaced(PathBuf),
+}
+
+impl Written {
+    /// Says what became of `file`.
+    pub(crate) fn tell(&self, ui: &mut Ui, file: &Path) {
+        let shown = file.display();
+        match self {
+            Self::Unchanged => ui.info(&format!("{shown} is up to date")),
+            Self::Created => ui.info(&format!("Creating {shown}")),
+            Self::Replaced(backup) => {
+                ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
+            }
+        }
+    }
 }
 
 /// Writes the unit, atomically and with a backup of another text.

@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //! First comes the driver `gateway`, which needs no program: whether the kernel lets the user have one is found out by
-//! trying ([`GATEWAY_PROBE`]), which costs some ten milliseconds. A rootlesskit whose help does not mention it is not
+//! trying ([`GATEWAY_PROBE`]), which costs a start of rootlesskit. A rootlesskit whose help does not mention it is not
 //! asked. What follows is the chain of Docker's own launcher ([`by_programs`]): slirp4netns (0.4.0 or later, told by its
 //! help), pasta, VPNKit, and last the gvisor-tap-vsock stack inside rootlesskit. Two links are stronger here: pasta must
 //! be recent enough to work under RootlessKit (bookworm's 2023_03 is not), and the last link is used only with a

@@ -99,8 +99,8 @@ impl Loop<'_> {
         }
     }
 
-    /// Moves bytes between two connected sockets until both directions have ended. `watched` says that `backend` is in
-    /// this loop already, as the guest's; it is not any more then.
+    /// Moves bytes between two connected sockets until both directions have ended. `backend` has to be watched by the
+    /// guest; it is not the guest's any more then.
     ///
     /// # Errors
     /// Those of epoll_ctl(2); both connections are reset.
@@ -108,11 +108,10 @@ impl Loop<'_> {
         &mut self,
         client: Socket,
         backend: Socket,
-        watched: bool,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
         let port = *self.port.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
-        self.tcp.join(self.ctx, port, client, backend, watched, traffic)
+        self.tcp.join(self.ctx, port, client, backend, traffic)
     }
 }
 

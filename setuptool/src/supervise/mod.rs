@@ -257,14 +257,7 @@ fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Resul
     let path = files.script();
     let text = script::render(world, files, plan);
     let written = service::write_program(&path, &text)?;
-    let shown = path.display();
-    match &written {
-        Written::Unchanged => ui.info(&format!("{shown} is up to date")),
-        Written::Created => ui.info(&format!("Creating {shown}")),
-        Written::Replaced(backup) => {
-            ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
-        }
-    }
+    written.tell(ui, &path);
     fs::create_dir_all(&files.state)
         .map_err(|error| Failed::new(format!("cannot make {}: {error}", files.state.display())))?;
     Ok(matches!(written, Written::Replaced(_)))

@@ -67,8 +67,27 @@ impl Process {
         }
     }
 
+    /// The load generator's server, in a network namespace or in ours.
+    pub(super) fn serve(machine: &Machine, base: u16, netns: Option<&str>) -> Result<Self> {
+        let mut command = Command::new(&machine.loadgen);
+        command.args(["serve", "--base", &base.to_string()]);
+        if let Some(netns) = netns {
+            command.args(["--netns", netns]);
+        }
+        let mut server = Self::start(&mut command)?;
+        server.line().context("starting the server")?;
+        Ok(server)
+    }
+
+    /// Datagrams that such a server counted so far, and its clock in seconds.
+    pub(super) fn counted(&mut self) -> Result<(f64, f64)> {
+        let answer = self.ask()?;
+        let number = |key: &str| answer[key].as_f64().with_context(|| format!("no {key}"));
+        Ok((number("datagrams")?, number("seconds")?))
+    }
+
     /// Asks it something.
-    pub(super) fn ask(&mut self) -> Result<Value> {
+    fn ask(&mut self) -> Result<Value> {
         self.child.stdin.as_mut().context("no input")?.write_all(b"\n")?;
         Ok(serde_json::from_str(&self.line()?)?)
     }
@@ -162,22 +181,14 @@ impl Instance {
 
     /// Starts the server where the forwarder leads to.
     pub(super) fn serve(&mut self, machine: &Machine) -> Result<()> {
-        let mut command = Command::new(&machine.loadgen);
-        command.args(["serve", "--base", &self.base.to_string()]);
-        if let Some(holder) = &self.holder {
-            command.args(["--netns", &namespace(holder)?]);
-        }
-        let mut server = Process::start(&mut command)?;
-        server.line().context("starting the server")?;
-        self.server = Some(server);
+        let netns = self.holder.as_ref().map(namespace).transpose()?;
+        self.server = Some(Process::serve(machine, self.base, netns.as_deref())?);
         Ok(())
     }
 
     /// Datagrams that the server counted so far, and its clock in seconds.
     pub(super) fn counted(&mut self) -> Result<(f64, f64)> {
-        let answer = self.server.as_mut().context("no server")?.ask()?;
-        let number = |key: &str| answer[key].as_f64().with_context(|| format!("no {key}"));
-        Ok((number("datagrams")?, number("seconds")?))
+        self.server.as_mut().context("no server")?.counted()
     }
 
     fn wait_until_it_forwards(&self, machine: &Machine) -> Result<()> {

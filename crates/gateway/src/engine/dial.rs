@@ -30,7 +30,7 @@ use crate::policy::{self, Verdict};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room: a
 /// flood is older on average than a connection that will succeed. To one destination only after a second, because to
-/// ignore a SYN costs a tenth of what it costs to start anew, and the others are waiting behind a flood.
+/// ignore a SYN costs little beside starting anew, and the others are waiting behind a flood.
 const CALLING: usize = 4096;
 const TO_ONE: usize = 1024;
 const CHANCE: Duration = Duration::from_secs(1);
@@ -255,7 +255,7 @@ impl Dials {
             match dial {
                 Some(dial) if dial.given => {
                     let Dial { outside, traffic, .. } = dial;
-                    if let Err(e) = host.relay(inside, outside, true, traffic) {
+                    if let Err(e) = host.relay(inside, outside, traffic) {
                         tracing::debug!("a connection is lost: {e}");
                     }
                 }

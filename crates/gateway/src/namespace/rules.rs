@@ -59,7 +59,7 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
         // Each other segment belongs to a connection of G. Nobody listens at this port.
         [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
         // Or to none, or the kernel did not see it: for a moment it stands in no table, while it becomes established
-        // (inet_ehash_insert() before Linux 6.19). The first data after the handshake comes at that moment now and then,
+        // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and then,
         // and the listener would answer with a reset. So it takes the way round, by then the connection is found.
         [&[from_a, TCP][..], &to(DIAL)].concat(),
         // No datagram socket has this port, so this goes on only if a connected one of G fits.

@@ -76,14 +76,13 @@ impl Tcp {
         }
     }
 
-    /// Takes two connected sockets; `watched` says that epoll knows the second one by another name.
+    /// Takes two connected sockets, of which epoll knows the second one by another name.
     pub(crate) fn join(
         &mut self,
         ctx: &mut Ctx,
         port: Key,
         client: Socket,
         backend: Socket,
-        watched: bool,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
         let counted = Counted::open(traffic);
@@ -94,12 +93,8 @@ impl Tcp {
         let conn = self.conns.get(key).ok_or_else(gone)?;
         let backend = conn.backend.as_ref().ok_or_else(gone)?;
         let added = ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).and_then(|()| {
-            if watched {
-                let mut event = EpollEvent::new(BOTH_WAYS, Source::Backend.token(key));
-                Ok(ctx.epoll.modify(backend, &mut event)?)
-            } else {
-                ctx.watch(backend, Source::Backend, key, BOTH_WAYS)
-            }
+            let mut event = EpollEvent::new(BOTH_WAYS, Source::Backend.token(key));
+            Ok(ctx.epoll.modify(backend, &mut event)?)
         });
         if added.is_err() {
             self.close(key, true);

@@ -138,22 +138,13 @@ impl Way {
     }
 
     fn serve(&mut self, machine: &Machine, netns: Option<&str>) -> Result<()> {
-        let mut command = Command::new(&machine.loadgen);
-        command.args(["serve", "--base", &self.base.to_string()]);
-        if let Some(netns) = netns {
-            command.args(["--netns", netns]);
-        }
-        let mut server = Process::start(&mut command)?;
-        server.line().context("starting the server")?;
-        self.server = Some(server);
+        self.server = Some(Process::serve(machine, self.base, netns)?);
         Ok(())
     }
 
     /// Datagrams that the server counted so far, and its clock in seconds.
     pub(super) fn counted(&mut self) -> Result<(f64, f64)> {
-        let answer = self.server.as_mut().context("no server")?.ask()?;
-        let number = |key: &str| answer[key].as_f64().with_context(|| format!("no {key}"));
-        Ok((number("datagrams")?, number("seconds")?))
+        self.server.as_mut().context("no server")?.counted()
     }
 
     fn wait_until_answered(&self, machine: &Machine, place: Place) -> Result<()> {
