@@ -171,7 +171,7 @@ fn a_client_that_says_half_a_request_does_not_hold_up_the_end() -> Result<()> {
     let begin = Instant::now();
     kit.signal("TERM")?;
     assert_eq!(kit.wait(TEN)?.code, 255);
-    ensure!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
+    ensure!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     client.wait(TEN)?;
     b.assert_clean(&["/tmp/sent"])
 }

@@ -41,7 +41,7 @@ pub enum Transparent {
 /// Limits and times of an [`Engine`]; the defaults are those of RootlessKit where it has any.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Source addresses of TCP clients; see also [`Engine::set_transparent`].
+    /// Source addresses of TCP clients.
     pub transparent: Transparent,
     /// The soft limit of open files of this process. The engine keeps its own use far enough below
     /// for the rest of the program to go on working.
@@ -97,11 +97,6 @@ pub(crate) enum Command {
     Adopt {
         id: u64,
         conn: Box<Moved>,
-    },
-    SetTransparent(Transparent),
-    ReplaceFactory {
-        factory: OwnedFd,
-        done: SyncSender<io::Result<()>>,
     },
     Stop,
 }
@@ -242,23 +237,6 @@ impl Engine {
     pub fn remove(&self, id: u64) -> bool {
         let (done, result) = sync_channel(1);
         self.mailbox.post(Command::Remove { id, done }).is_ok() && result.recv().unwrap_or(false)
-    }
-
-    /// Changes how later TCP connections are made; the namespace's rules may be ready only after the
-    /// first ports are.
-    pub fn set_transparent(&self, transparent: Transparent) {
-        // The eventfd write fails only if the thread is gone, and then there is nothing to change.
-        let _ = self.mailbox.post(Command::SetTransparent(transparent));
-    }
-
-    /// Takes sockets from another factory from now on, for example of a namespace made anew.
-    ///
-    /// # Errors
-    /// When its socket cannot be watched, or the thread is gone.
-    pub fn replace_factory(&self, factory: OwnedFd) -> io::Result<()> {
-        let (done, result) = sync_channel(1);
-        self.mailbox.post(Command::ReplaceFactory { factory, done })?;
-        result.recv().map_err(|_| ended())?
     }
 
     /// Closes every port and waits for the thread's end, as dropping the engine does.

@@ -83,21 +83,6 @@ impl Pool {
         self.factory.as_ref().map(AsFd::as_fd)
     }
 
-    /// Drops the sockets of the old namespace and takes those of another one; waiters stay.
-    pub(crate) fn replace(&mut self, factory: OwnedFd) -> io::Result<()> {
-        fcntl(&factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        self.factory = Some(factory);
-        self.complained = false;
-        for shelf in &mut self.shelves {
-            shelf.ready.clear();
-            shelf.asked = 0;
-        }
-        for kind in Kind::ALL {
-            self.refill(kind);
-        }
-        Ok(())
-    }
-
     /// Stocks a shelf that nobody has used yet.
     pub(crate) fn prepare(&mut self, kind: Kind) {
         let shelf = &self.shelves[kind as usize];

@@ -402,10 +402,6 @@ impl Reactor {
                     let _ = done.send(self.remove(id));
                 }
                 Command::Adopt { id, conn } => self.adopt(id, *conn),
-                Command::SetTransparent(transparent) => self.ctx.opts.transparent = transparent,
-                Command::ReplaceFactory { factory, done } => {
-                    let _ = done.send(self.replace_factory(factory));
-                }
                 Command::Stop => return false,
             }
         }
@@ -464,13 +460,6 @@ impl Reactor {
                 let _ = result.recv();
             }
         }
-    }
-
-    fn replace_factory(&mut self, factory: OwnedFd) -> io::Result<()> {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Factory.token(Key::NONE));
-        self.ctx.epoll.add(&factory, event)?;
-        // Closing the old one takes it out of epoll.
-        self.ctx.pool.replace(factory)
     }
 }
 

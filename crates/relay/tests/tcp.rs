@@ -176,11 +176,19 @@ fn a_reset_does_not_overtake_what_was_sent_before() {
 fn a_refused_client_is_let_go_within_half_a_second() {
     let rig = rig();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut client = connect(rig.tcp(gone));
-    let start = Instant::now();
-    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    let took = start.elapsed();
-    assert!(took > Duration::from_millis(150) && took < Duration::from_millis(500), "{took:?}");
+    let port = rig.tcp(gone);
+    let mut times: Vec<Duration> = (0..3)
+        .map(|_| {
+            let mut client = connect(port);
+            let start = Instant::now();
+            assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[0] > Duration::from_millis(150), "{times:?}");
+    // The median, since one may meet a moment in which the machine is busy.
+    assert!(times[1] < Duration::from_millis(500), "{times:?}");
 }
 
 #[test]
