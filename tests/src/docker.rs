@@ -87,6 +87,23 @@ impl<'b> Docker<'b> {
         })
     }
 
+    /// What `docker run --rm ARGS` printed, for containers that print something.
+    ///
+    /// On a busy machine Docker loses the output of a container that ends at once now and then (seen with 28.5; compare
+    /// <https://github.com/moby/moby/issues/43121>), so one that ended well without a word is asked again.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), or it is silent three times.
+    pub fn output(&self, args: &str) -> Result<String> {
+        for _ in 0..3 {
+            let said = self.run(&format!("run --rm {args}"))?;
+            if !said.is_empty() {
+                return Ok(said);
+            }
+        }
+        bail!("docker run --rm {args}: no output")
+    }
+
     /// Imports the image `bb`.
     ///
     /// # Errors

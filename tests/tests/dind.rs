@@ -88,7 +88,10 @@ fn f141_f184_the_image_runs_containers_as_uid_1000() -> Result<()> {
     let options = inside("docker info -f '{{.SecurityOptions}}'").ok()?;
     ensure!(options.contains("name=rootless"), "{options}");
     docker("exec -i outer sh").input(MAKE_IMAGE).ok()?;
-    assert_eq!(inside("docker run --rm bb id -u").ok()?, "0\n");
+    // Not by its first output alone, see `Docker::output`.
+    wait::until_true("a container prints", Duration::from_secs(60), || {
+        Ok(inside("docker run --rm bb id -u").ok()? == "0\n")
+    })?;
 
     // A port that is published inside, and from the container on.
     inside("docker run -d --stop-signal KILL --name web -p 8080:80 bb httpd -f -p 80 -h /www")

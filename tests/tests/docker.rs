@@ -41,7 +41,7 @@ fn whole_life(case: Case) -> Result<()> {
     let d = Docker::start_with(&b, case.launcher, &env)?;
     ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(case.version));
     d.import()?;
-    assert_eq!(d.run("run --rm bb echo hi")?, "hi\n");
+    assert_eq!(d.output("bb echo hi")?, "hi\n");
     namespaces(&b)?;
     build(&b, &d)?;
     tcp(&b, &d, case)?;
@@ -74,7 +74,7 @@ CMD ["cat", "/proof"]
 "#;
     b.user("mkdir -p /tmp/context && cat > /tmp/context/Dockerfile").input(dockerfile).ok()?;
     b.user("DOCKER_BUILDKIT=0 docker build -t built /tmp/context").limit(120).ok()?;
-    assert_eq!(d.run("run --rm built")?, "built\n");
+    assert_eq!(d.output("built")?, "built\n");
     b.user("rm -r /tmp/context").ok().map(drop)
 }
 
@@ -124,16 +124,15 @@ fn udp(b: &TestBox, d: &Docker<'_>) -> Result<()> {
 
 /// F089: names of the network's DNS and of other containers; the way out; no way to the host's loopback.
 fn names_and_ways_out(d: &Docker<'_>) -> Result<()> {
-    let get = |options: &str, from: &str| {
-        d.run(&format!("run --rm {options} {FIXTURE} bb fixture get {from}"))
-    };
-    ensure!(d.run("run --rm bb nslookup foo.test")?.contains("10.9.8.7"));
+    let get =
+        |options: &str, from: &str| d.output(&format!("{options} {FIXTURE} bb fixture get {from}"));
+    ensure!(d.output("bb nslookup foo.test")?.contains("10.9.8.7"));
     assert_eq!(get("", "10.77.0.2:7000")?, "peer from 10.77.0.1\n");
     assert_eq!(get("", "peer.test:7000")?, "peer from 10.77.0.1\n");
     d.run("network create n1")?;
     d.run("run -d --name srv --net n1 bb httpd -f -p 80 -h /www")?;
     assert_eq!(get("--net n1", "srv:80")?, "hello-from-container\n");
-    ensure!(d.run("run --rm --net n1 bb nslookup foo.test")?.contains("10.9.8.7"));
+    ensure!(d.output("--net n1 bb nslookup foo.test")?.contains("10.9.8.7"));
     // F085: the group range of the host allows it, and the user-space network carries it.
     d.run("run --rm bb ping -c 1 -W 5 10.77.0.2")?;
     let loopback = get("", "10.0.2.2:7001");
@@ -209,7 +208,7 @@ fn f032_f033_f034_f035_f086_f134_f142_f143_f144_paths_and_properties_of_a_rootle
         ensure!(b.exists(path), "{path}");
     }
     ensure!(d.run("-H unix:///run/user/1001/docker.sock version")?.contains("Server:"));
-    let map = d.run("run --rm bb sh -c 'id -u; cat /proc/self/uid_map'")?;
+    let map = d.output("bb sh -c 'id -u; cat /proc/self/uid_map'")?;
     let words: Vec<&str> = map.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "1001", "1", "1", "100000", "65536"]);
     // A container's own address belongs to the namespace.

@@ -305,6 +305,6 @@ fn f182_dockerd_takes_its_socket_from_a_service_manager() -> Result<()> {
         dockerd-rootless.sh -H fd://";
     let d = Docker::start_with(&b, command, &[])?;
     d.import()?;
-    assert_eq!(d.run("run --rm bb echo hi")?, "hi\n");
+    assert_eq!(d.output("bb echo hi")?, "hi\n");
     d.stop()
 }

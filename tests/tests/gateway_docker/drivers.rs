@@ -33,12 +33,12 @@ fn under_upstreams_launcher(port_driver: &str) -> Result<()> {
     }
     d.import()?;
     ways_out(&d, "")?;
-    let link = d.run("run --rm --network=host bb ip -o link show dev tap0")?;
+    let link = d.output("--network=host bb ip -o link show dev tap0")?;
     ensure!(link.contains(" mtu 65520 "), "{link}");
     // The addresses of that driver: the gateway, which is the name server as well, is the first.
-    let route = d.run("run --rm --network=host bb ip route show default")?;
+    let route = d.output("--network=host bb ip route show default")?;
     ensure!(route.starts_with("default via 10.0.2.1 "), "{route}");
-    let names = d.run("run --rm bb nslookup foo.test 10.0.2.1")?;
+    let names = d.output("bb nslookup foo.test 10.0.2.1")?;
     ensure!(names.contains("10.9.8.7"), "{names}");
     let loopback = inside(&d, "", "get 10.0.2.1:7001");
     ensure!(loopback.is_err(), "the host's loopback is open: {loopback:?}");

@@ -18,7 +18,7 @@ fn address(d: &Docker<'_>, name: &str) -> Result<String> {
 /// `--net=host` is the network of the namespace: every way out, no way in but by a published port.
 fn host_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
     ways_out(d, "--network=host")?;
-    let links = d.run("run --rm --network=host bb ip -o addr show dev tap0")?;
+    let links = d.output("--network=host bb ip -o addr show dev tap0")?;
     ensure!(links.contains("10.0.2.100/24"), "{links}");
     serve(d, "hostnet", "--network=host", "http 0.0.0.0:8085 page")?;
     refused(b, As::Peer, &format!("{HOST}:8085"))?;
@@ -53,7 +53,7 @@ fn hairpin(d: &Docker<'_>) -> Result<()> {
 /// answer until they give up.
 fn all(d: &Docker<'_>, succeed: bool, options: &str, commands: &[String]) -> Result<()> {
     std::thread::scope(|scope| {
-        let run = |command| scope.spawn(move || d.run(&format!("run --rm {options} {command}")));
+        let run = |command| scope.spawn(move || d.output(&format!("{options} {command}")));
         let threads: Vec<_> = commands.iter().map(|command| (command, run(command))).collect();
         for (command, thread) in threads {
             let out = thread.join().map_err(|_| Error::msg("a run panicked"))?;

@@ -72,7 +72,7 @@ pub(crate) fn peer_serves(b: &TestBox, verb: &str) -> Result<()> {
 
 /// What the fixture program of a new container prints.
 pub(crate) fn inside(d: &Docker<'_>, options: &str, verb: &str) -> Result<String> {
-    d.run(&format!("run --rm {options} {FIXTURE} bb fixture {verb}"))
+    d.output(&format!("{options} {FIXTURE} bb fixture {verb}"))
 }
 
 /// The page of `http://HOST/`, asked once.
@@ -93,7 +93,7 @@ pub(crate) fn ways_out(d: &Docker<'_>, options: &str) -> Result<()> {
     let answer = inside(d, options, "udp-ask 10.77.0.2:9000 ping")?;
     ensure!(answer.starts_with(&format!("{HOST}:")) && answer.ends_with(" ping\n"), "{answer:?}");
     d.run(&format!("run --rm {options} bb ping -c 1 -W 5 {PEER}"))?;
-    let names = d.run(&format!("run --rm {options} bb nslookup foo.test"))?;
+    let names = d.output(&format!("{options} bb nslookup foo.test"))?;
     ensure!(names.contains("10.9.8.7"), "{names}");
     Ok(())
 }
