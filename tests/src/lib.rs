@@ -38,10 +38,12 @@
 pub mod boxes;
 mod cgroup;
 mod clean;
+pub mod containers;
 pub mod docker;
 pub mod exec;
 pub mod install;
 pub mod needs;
+pub mod networks;
 pub mod paths;
 pub mod procs;
 pub mod rootfs;

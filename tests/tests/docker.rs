@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
+use tests::containers::FIXTURE;
 use tests::docker::{Docker, LEFT_BY_DOCKERD};
 use tests::{Result, Suite, TestBox, UPSTREAM_LAUNCHER, Under, ensure, wait};
-
-/// Brings the fixture program of the box into a container, with the libraries it needs. (The static busybox cannot
-/// fetch a page on bookworm: it crashes in glibc's name service.)
-const FIXTURE: &str =
-    "-v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro -e PATH=/usr/local/bin:/bin";
 
 /// How a scenario differs from the others.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,10 @@
 //! Network drivers that get their address by DHCP: lxc-user-nic, with the real program and a real server, and vpnkit,
 //! with a stand-in that speaks its protocol.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use tests::{Result, Running, Suite, TestBox, ensure, paths, wait};
+use tests::networks::{self, LEFT_BY_LXC, RANGE, dhcp_server};
+use tests::{Result, Running, Suite, TestBox, ensure, wait};
 
 const TEN: Duration = Duration::from_secs(10);
 const THIRTY: Duration = Duration::from_secs(30);
@@ -13,40 +12,11 @@ const THIRTY: Duration = Duration::from_secs(30);
 /// A target that, like dockerd 29.5, stays in the host's network and works on `$ROOTLESSKIT_STATE_DIR/netns`.
 const ENTER: &str = "nsenter -n$ROOTLESSKIT_STATE_DIR/netns";
 
-/// What lxc-net would do: a bridge that leads out, and the user's permission.
-const BRIDGE: &str = "set -e
-    ip link add lxcbr0 type bridge; ip addr add 10.0.3.1/24 dev lxcbr0; ip link set lxcbr0 up
-    echo 1 >/proc/sys/net/ipv4/ip_forward
-    nft add table ip t; nft 'add chain ip t post { type nat hook postrouting priority 100; }'
-    nft add rule ip t post ip saddr 10.0.3.0/24 oifname eth0 masquerade
-    mkdir -p /etc/lxc; echo 'tester veth lxcbr0 10' >/etc/lxc/lxc-usernet";
-
-/// A DHCP server on that bridge, which passes names on to the usual name server of a box.
-const SERVER: &str = "exec dnsmasq --conf-file=/dev/null --keep-in-foreground --log-facility=- --log-dhcp --user=root
-    --pid-file= --interface=lxcbr0 --bind-interfaces --no-resolv --server=10.77.0.2 --no-hosts --dhcp-authoritative";
-
 fn bridge() -> Result<TestBox> {
     let b = TestBox::boot(Suite::Sid)?;
-    b.root(BRIDGE).ok()?;
+    networks::lxc_bridge(&b)?;
     Ok(b)
 }
-
-fn server<'b>(b: &'b TestBox, options: &str) -> Result<Running<'b>> {
-    // A file of its own each time: no server remembers what the one before has lent.
-    let leases = format!("--dhcp-leasefile=$(mktemp /run/box/leases.XXXX) {options}");
-    let line = format!("{SERVER} {leases}").replace('\n', " ");
-    let mut server = b.root(&line).spawn()?;
-    wait::until_true("the DHCP server serves", TEN, || {
-        ensure!(server.alive()?, "it ended: {}", server.printed()?);
-        Ok(server.printed()?.contains("DHCP, sockets bound"))
-    })?;
-    Ok(server)
-}
-
-const RANGE: &str = "--dhcp-range=10.0.3.100,10.0.3.149,2m";
-
-/// What lxc-user-nic leaves: its list of who has how many.
-const LEFT: &[&str] = &["/run/lxc"];
 
 /// A rootlesskit whose target does nothing but wait.
 fn start<'b>(b: &'b TestBox, flags: &str) -> Result<Running<'b>> {
@@ -85,7 +55,7 @@ fn has(text: &str, parts: &[&str]) -> Result<()> {
 #[test]
 fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()> {
     let b = bridge()?;
-    let _server = server(&b, RANGE)?;
+    let _server = dhcp_server(&b, RANGE)?;
     let script =
         "ip -o addr show dev eth0; ip -o link show dev eth0; ip route; cat /etc/resolv.conf
         ping -c1 -W5 10.0.3.1; dig +short foo.test; fixture get peer.test:7000";
@@ -113,13 +83,13 @@ fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()
         &["\"driver\":\"lxc-user-nic\"", "\"dynamicChildIP\":true", "\"driver\":\"builtin\""],
     )?;
     ensure!(!info.contains("childIP"), "{info}");
-    b.assert_clean(LEFT)
+    b.assert_clean(LEFT_BY_LXC)
 }
 
 #[test]
 fn f037_ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result<()> {
     let b = bridge()?;
-    let _server = server(&b, RANGE)?;
+    let _server = dhcp_server(&b, RANGE)?;
     let flags = "--net=lxc-user-nic --port-driver=builtin -p 0.0.0.0:8080:80/tcp";
     let line = format!(
         "exec rootlesskit --state-dir=/run/user/1001/s {flags} fixture http 0.0.0.0:80 inside"
@@ -134,14 +104,14 @@ fn f037_ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result
     wait::until_true("the veth pair goes", TEN, || {
         Ok(!b.root("ip -o link show master lxcbr0").ok()?.contains("veth"))
     })?;
-    b.assert_clean(LEFT)
+    b.assert_clean(LEFT_BY_LXC)
 }
 
 #[test]
 fn leases_are_renewed_and_a_changed_address_is_followed() -> Result<()> {
     let b = bridge()?;
     let first =
-        server(&b, &format!("{RANGE} --dhcp-option=option:T1,3 --dhcp-option=option:T2,60"))?;
+        dhcp_server(&b, &format!("{RANGE} --dhcp-option=option:T1,3 --dhcp-option=option:T2,60"))?;
     let kit = start(&b, "--debug --net=lxc-user-nic --copy-up=/etc --copy-up=/run")?;
     let asked = || Ok::<_, tests::Error>(first.printed()?.matches("DHCPACK").count());
     wait::until_true("the lease is renewed twice", THIRTY, || Ok(asked()? >= 3))?;
@@ -151,7 +121,7 @@ fn leases_are_renewed_and_a_changed_address_is_followed() -> Result<()> {
     first.signal("TERM")?;
     first.wait(TEN)?;
     let names = "--dhcp-option=option:dns-server,10.77.0.2";
-    let _second = server(&b, &format!("--dhcp-range=10.0.3.200,10.0.3.249,2m {names}"))?;
+    let _second = dhcp_server(&b, &format!("--dhcp-range=10.0.3.200,10.0.3.249,2m {names}"))?;
     wait::until_true("the new address is there", Duration::from_secs(60), || {
         Ok(inside(&b, "ip -o addr show dev eth0")?.stdout.contains("inet 10.0.3.2"))
     })?;
@@ -161,19 +131,19 @@ fn leases_are_renewed_and_a_changed_address_is_followed() -> Result<()> {
     has(&inside(&b, "fixture get peer.test:7000")?.stdout, &["peer from "])?;
     has(&kit.printed()?, &["is no longer ours", "the address of the network is now 10.0.3.2"])?;
     stop(kit)?;
-    b.assert_clean(LEFT)
+    b.assert_clean(LEFT_BY_LXC)
 }
 
 #[test]
 fn a_server_without_router_and_names_is_a_network_with_a_warning() -> Result<()> {
     let b = bridge()?;
-    let _server = server(&b, &format!("{RANGE} --dhcp-option=3 --dhcp-option=6"))?;
+    let _server = dhcp_server(&b, &format!("{RANGE} --dhcp-option=3 --dhcp-option=6"))?;
     let out = b.user("rootlesskit --net=lxc-user-nic --copy-up=/etc sh -c 'ip -o addr show dev eth0; ip route; cat /etc/resolv.conf; ping -c1 -W5 10.0.3.1'").run()?;
     ensure!(out.code == 0, "{out}");
     has(&out.stdout, &["inet 10.0.3.1", "1 received"])?;
     ensure!(!out.stdout.contains("default") && !out.stdout.contains("nameserver"), "{out}");
     has(&out.stderr, &["names no router", "names no name server"])?;
-    b.assert_clean(LEFT)
+    b.assert_clean(LEFT_BY_LXC)
 }
 
 #[test]
@@ -186,27 +156,25 @@ fn without_a_server_or_a_permission_the_error_says_so() -> Result<()> {
         &text,
         &["no address from a DHCP server within 30 s (no answer)", "hint: a DHCP server must run"],
     )?;
-    b.assert_clean(LEFT)?;
+    b.assert_clean(LEFT_BY_LXC)?;
     for (flags, spoil) in [("--lxc-user-nic-bridge=nobr0", "true"), ("", "rm /etc/lxc/lxc-usernet")]
     {
         b.root(spoil).ok()?;
         let line = format!("rootlesskit --net=lxc-user-nic {flags} true");
         let text = b.user(&line).fails_with(1)?;
         has(&text, &["lxc-user-nic create /dev/null dummy ", " failed: ", "/etc/lxc/lxc-usernet"])?;
-        b.assert_clean(LEFT)?;
+        b.assert_clean(LEFT_BY_LXC)?;
     }
     let text =
         b.user("rootlesskit --net=lxc-user-nic --lxc-user-nic-binary=/nope true").fails_with(1)?;
     has(&text, &["/nope cannot be executed", "hint: install the package lxc"])?;
-    b.assert_clean(LEFT)
+    b.assert_clean(LEFT_BY_LXC)
 }
 
 /// A box that has a vpnkit.
 fn vpnkit() -> Result<TestBox> {
     let b = TestBox::boot(Suite::Sid)?;
-    let to = b.path("/usr/local/bin/vpnkit");
-    fs::copy(paths::target()?.join("debug/vpnkit-standin"), &to)?;
-    fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+    networks::vpnkit(&b)?;
     Ok(b)
 }
 

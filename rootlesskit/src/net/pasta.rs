@@ -65,7 +65,8 @@ impl Pasta {
         }
         let ports = if self.implicit { "auto" } else { "none" };
         cmd.arg(format!("--tcp-ports={ports}")).arg(format!("--udp-ports={ports}"));
-        if self.host_lo_to_ns_lo {
+        // Not with pesto: its ports lead to the tap's address alone, where dockerd listens, whoever connects.
+        if self.host_lo_to_ns_lo && !s.api_socket {
             cmd.arg("--host-lo-to-ns-lo");
         }
         match &ns.netns {
@@ -148,5 +149,8 @@ mod tests {
         let driver = Pasta { implicit: false, host_lo_to_ns_lo: true, ..driver };
         let text = words(&driver, &ns);
         assert!(text.ends_with("--tcp-ports=none --udp-ports=none --host-lo-to-ns-lo --userns=/proc/42/ns/user --netns=/n"), "{text}");
+        let settings = Settings { api_socket: true, ..driver.settings };
+        let text = words(&Pasta { settings, ..driver }, &ns);
+        assert!(text.contains("/.pasta.sock ") && !text.contains("--host-lo-to-ns-lo"), "{text}");
     }
 }

@@ -1,0 +1,6 @@
+//! The clients of rootlesskit: those that Debian ships, unmodified, and those it does not, replayed.
+//!
+//! A replay does what the client does: the same flags, files, environment and requests, in the client's order. Doc
+//! comments say what the client relies on.
+
+mod docker;
