@@ -6,13 +6,32 @@ use anyhow::{Context, Result, bail};
 
 use crate::{Running, TestBox, wait};
 
-/// A shell script for the user that makes the image `bb` from the static busybox of the box. `/www/index.html` is a page
-/// to serve.
-pub const MAKE_IMAGE: &str = r#"set -e
+/// Makes the tree of the image `bb` in the folder `$d` from the static busybox of the box.
+macro_rules! tree {
+    () => {
+        r#"set -e
 d=$(mktemp -d); trap 'rm -rf $d' EXIT; mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root; cp /usr/bin/busybox $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
 for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox $d/bin/$a; done
 echo root:x:0:0::/root:/bin/sh > $d/etc/passwd; echo hello-from-container > $d/www/index.html
-tar -C $d -c . | docker import -c 'CMD ["/bin/sh"]' - bb:latest"#;
+"#
+    };
+}
+
+/// A shell script for the user that makes the image `bb` from the static busybox of the box. `/www/index.html` is a page
+/// to serve.
+pub const MAKE_IMAGE: &str =
+    concat!(tree!(), r#"tar -C $d -c . | docker import -c 'CMD ["/bin/sh"]' - bb:latest"#);
+
+/// A shell script that writes the same image to standard output, as `docker save` would.
+pub const MAKE_ARCHIVE: &str = concat!(
+    tree!(),
+    r#"i=$(mktemp -d); trap 'rm -rf $d $i' EXIT; tar -C $d -cf $i/layer.tar .
+sum=$(sha256sum $i/layer.tar); sum=${sum%% *}
+echo '{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/usr/local/bin:/bin"],"Cmd":["/bin/sh"]},
+    "rootfs":{"type":"layers","diff_ids":["sha256:'$sum'"]}}' > $i/config.json
+echo '[{"Config":"config.json","RepoTags":["docker.io/library/bb:latest"],"Layers":["layer.tar"]}]' > $i/manifest.json
+tar -C $i -c manifest.json config.json layer.tar"#
+);
 
 /// Paths that dockerd itself leaves after a clean stop, whoever started it.
 pub const LEFT_BY_DOCKERD: &[&str] = &[
