@@ -98,7 +98,7 @@ fn buildkitd_as_the_entry_of_its_image() -> Result<()> {
             " init rootlesskit\n".to_owned(),
             format!("0\n{network}\npeer from 10.77.0.1\n"),
         ] {
-            ensure!(said.contains(&part), "{flags}: no {part:?} in {said}");
+            ensure!(said.contains(&part), "{flags:?}: no {part:?} in {said}");
         }
         numbers(&b, state)?;
         // The end of the container: a signal to its process 1.

@@ -1,9 +1,9 @@
 //! Docker with every pair of network and port driver that its launchers can be told and that no other scenario has: a
 //! daemon comes up, ports answer, containers reach out, and a stop leaves nothing.
 //!
-//! `docker.rs` has the usual pairs with our launcher, `gateway_docker` those of the gateway. The launchers here are
-//! Debian's own, unless the pair is one that they cannot be told apart by: 20.10 has no fixed state directory, 26.1 has
-//! one, 28.5 asks the API itself instead of through `rootlesskit-docker-proxy`.
+//! `docker.rs` has the usual pairs with our launcher, `gateway_docker` those of the gateway. Most launchers here are
+//! Debian's own, which differ: that of 20.10 has no fixed state directory; Docker before 28 publishes ports through
+//! `rootlesskit-docker-proxy`, 28.5 through the API.
 
 use std::time::Duration;
 
@@ -114,12 +114,13 @@ fn lives(b: &TestBox, pairs: &[(&str, &str, &str)]) -> Result<()> {
 }
 
 /// The pairs that Docker before 28 has beside those of the other files.
-const BEFORE_28: [(&str, &str, &str); 7] = [
+const BEFORE_28: [(&str, &str, &str); 8] = [
     (UPSTREAM_LAUNCHER, "slirp4netns", "builtin"),
     (UPSTREAM_LAUNCHER, "slirp4netns", "slirp4netns"),
     (UPSTREAM_LAUNCHER, "pasta", "implicit"),
     (UPSTREAM_LAUNCHER, "vpnkit", "builtin"),
     (UPSTREAM_LAUNCHER, "gateway", "builtin"),
+    (UPSTREAM_LAUNCHER, "gvisor-tap-vsock", "builtin"),
     (UPSTREAM_LAUNCHER, "gvisor-tap-vsock", "gvisor-tap-vsock"),
     (OURS, "slirp4netns", "none"),
 ];
