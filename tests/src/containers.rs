@@ -18,15 +18,20 @@ pub const HOST: &str = "10.77.0.1";
 /// The other machine.
 pub const PEER: &str = "10.77.0.2";
 
-/// The state directory of the rootlesskit around the one running dockerd, as its environment says.
+/// The state directory of the rootlesskit around the running dockerd, as its environment says. (A child that dockerd is
+/// just starting looks like another dockerd; it has the same environment.)
 ///
 /// # Errors
-/// There is no such dockerd, or it runs without rootlesskit.
+/// There is no dockerd, or it runs without rootlesskit.
 pub fn state_dir(b: &TestBox) -> Result<String> {
-    let environ = fs::read(b.process("dockerd")?.dir().join("environ"))?;
-    let environ = String::from_utf8_lossy(&environ);
-    let value = environ.split('\0').find_map(|v| v.strip_prefix("ROOTLESSKIT_STATE_DIR="));
-    Ok(value.context("dockerd has no ROOTLESSKIT_STATE_DIR")?.to_owned())
+    let variable = |environ: Vec<u8>| {
+        let environ = String::from_utf8_lossy(&environ);
+        let value = environ.split('\0').find_map(|v| v.strip_prefix("ROOTLESSKIT_STATE_DIR="));
+        value.map(str::to_owned)
+    };
+    let all = b.user_processes().into_iter().filter(|process| process.program() == "dockerd");
+    let mut environs = all.filter_map(|process| fs::read(process.dir().join("environ")).ok());
+    environs.find_map(variable).context("no dockerd has a ROOTLESSKIT_STATE_DIR")
 }
 
 /// Runs `rootlessctl ARGS` for the running daemon.
@@ -92,7 +97,7 @@ pub fn page(b: &TestBox, who: As, host: &str) -> Result<String> {
 /// Fails unless nobody listens there (rather than nobody answering).
 ///
 /// # Errors
-/// See above.
+/// Somebody listens, or the host cannot be reached.
 pub fn refused(b: &TestBox, who: As, host: &str) -> Result<()> {
     b.argv(who, &["curl", "-gsS", "-m5", &format!("http://{host}/")]).fails_with(7).map(drop)
 }

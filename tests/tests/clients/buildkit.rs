@@ -110,7 +110,7 @@ fn buildkitd_as_the_entry_of_its_image() -> Result<()> {
     b.assert_clean(&["/run/user/1001/runc"])
 }
 
-/// BuildKit's tests take the content of `child_pid` as a number as it is, and go there.
+/// BuildKit's tests take the content of `child_pid` as a number as it is, untrimmed.
 fn numbers(b: &TestBox, state: &str) -> Result<()> {
     let text = b.user(&format!("cat {state}*/child_pid")).ok()?;
     let pid: i32 = text.parse()?;
