@@ -93,9 +93,7 @@ impl<'b> Cmd<'b> {
     /// # Errors
     /// As [`run`](Self::run), or an exit status other than 0.
     pub fn ok(self) -> Result<String> {
-        let output = self.run()?;
-        ensure!(output.code == 0, "{output}");
-        Ok(output.stdout)
+        self.run()?.ok()
     }
 
     /// Runs to the end, expects `code`, and gives everything it printed.
@@ -200,6 +198,17 @@ pub struct Output {
     pub stderr: String,
     /// Time from start to end.
     pub took: Duration,
+}
+
+impl Output {
+    /// The standard output of what ended well.
+    ///
+    /// # Errors
+    /// An exit status other than 0.
+    pub fn ok(self) -> Result<String> {
+        ensure!(self.code == 0, "{self}");
+        Ok(self.stdout)
+    }
 }
 
 impl std::fmt::Display for Output {

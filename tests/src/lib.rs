@@ -15,6 +15,8 @@
 //!   user `tester`, uid 1001, subids, /run/user/1001
 //! ```
 //!
+//! What a box cannot have is a kernel of its own, with all of cgroup v2: for that there is a virtual machine ([`Vm`]).
+//!
 //! The host's `unshare`, `nsenter`, `setpriv` (util-linux) and one shell script ([`boxes`]) do the privileged steps: the
 //! harness needs root but no unsafe code.
 //!
@@ -36,6 +38,7 @@
 //! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product.
 
 pub mod boxes;
+mod cache;
 mod cgroup;
 mod clean;
 pub mod containers;
@@ -48,6 +51,7 @@ pub mod paths;
 pub mod procs;
 pub mod rootfs;
 pub mod snapshot;
+pub mod vm;
 pub mod wait;
 
 pub use boxes::{Builder, TestBox};
@@ -55,6 +59,7 @@ pub use exec::{As, Cmd, Output, Running};
 pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
 pub use rootfs::{Rootfs, Suite};
 pub use snapshot::Snapshot;
+pub use vm::Vm;
 
 /// Results of harness calls and of tests.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

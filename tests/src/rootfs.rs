@@ -1,19 +1,13 @@
 //! Root file systems of the boxes: made once per package list with `mmdebstrap`, then only read.
-//!
-//! A finished tree lies at `<cache>/<suite>-<hash of the recipe>` and appears there by rename, so one that exists is
-//! complete. A lock file per tree keeps two test processes from making the same one twice.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context, Result};
 
-use crate::paths;
+use crate::cache;
 
 /// A Debian release, and with it a generation of Docker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +82,30 @@ const OPTIONS: [&str; 9] = [
     "--dpkgopt=path-exclude=/usr/share/info/*",
 ];
 
+/// Debian's kernel for virtual machines, without what its installation would do to a tree that never boots itself.
+const KERNEL: &str = r#"chroot "$1" sh -euc '
+    cd /tmp
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: //p")
+    apt-get -q download "$package"
+    dpkg-deb -x "$package"_*.deb /
+    rm "$package"_*.deb'"#;
+
+/// How a tree is made.
+struct Recipe {
+    suite: Suite,
+    packages: String,
+    hooks: &'static [&'static str],
+}
+
+impl Hash for Recipe {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (OPTIONS, &self.packages).hash(state);
+        for hook in self.hooks {
+            hook.hash(state);
+        }
+    }
+}
+
 /// A root file system in the cache.
 #[derive(Debug, Clone)]
 pub struct Rootfs {
@@ -100,18 +118,23 @@ impl Rootfs {
     /// # Errors
     /// `mmdebstrap` is missing or failed; the message holds the end of its output.
     pub fn get(suite: Suite) -> Result<Self> {
-        let cache = paths::cache()?;
-        let path = cache.join(format!("{}-{:016x}", suite.name(), recipe_hash(suite)));
-        if path.is_dir() {
-            return Ok(Self { path });
-        }
-        fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
-        let lock = fs::File::create(path.with_extension("lock"))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-        if !path.is_dir() {
-            make(suite, &path)?;
-        }
-        Ok(Self { path })
+        let recipe = Recipe { suite, packages: suite.packages(), hooks: &[ACCOUNT, SETTINGS] };
+        Self::kept(suite.name(), &recipe)
+    }
+
+    /// The tree with the emulator and the kernel of virtual machines. It is no test host: nothing is installed on the
+    /// machine that runs the tests, whose own packages may be in conflict with an emulator's.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn emulator() -> Result<Self> {
+        let packages = "qemu-system-x86".to_owned();
+        let recipe = Recipe { suite: Suite::Trixie, packages, hooks: &[KERNEL] };
+        Self::kept("emulator-trixie", &recipe)
+    }
+
+    fn kept(what: &str, recipe: &Recipe) -> Result<Self> {
+        Ok(Self { path: cache::get(what, recipe, |path| make(recipe, path))? })
     }
 
     /// Where it lies. Never write there.
@@ -121,42 +144,15 @@ impl Rootfs {
     }
 }
 
-fn recipe_hash(suite: Suite) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (OPTIONS, suite.packages(), ACCOUNT, SETTINGS).hash(&mut hasher);
-    hasher.finish()
-}
-
-fn make(suite: Suite, path: &Path) -> Result<()> {
-    let started = Instant::now();
+fn make(recipe: &Recipe, path: &Path) -> Result<()> {
     let mirror = mirror()?;
-    let part = path.with_extension("part");
-    remove_tree(&part)?;
-    eprintln!("test host {}: making {} (about 500 MB, once)", suite.name(), path.display());
+    let suite = recipe.suite.name();
     let mut command = Command::new("mmdebstrap");
     command.args(OPTIONS).args(apt_proxies()?);
-    command.arg(format!("--include={}", suite.packages()));
-    command.arg(format!("--customize-hook={ACCOUNT}")).arg(format!("--customize-hook={SETTINGS}"));
-    command.arg(suite.name()).arg(&part).arg(mirror);
-    let output =
-        command.output().context("running mmdebstrap\nhint: apt-get install mmdebstrap")?;
-    if !output.status.success() {
-        remove_tree(&part)?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        let end =
-            text.lines().rev().take(15).fold(String::new(), |rest, line| format!("{line}\n{rest}"));
-        anyhow::bail!("mmdebstrap {}: {}\n{end}", suite.name(), output.status);
-    }
-    fs::rename(&part, path)?;
-    eprintln!("test host {}: ready after {:.0?}", suite.name(), started.elapsed());
-    Ok(())
-}
-
-/// Removes a half-made tree with rm(1), which does not leave the file system it starts on.
-fn remove_tree(path: &Path) -> Result<()> {
-    let status = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(path).status()?;
-    ensure!(status.success(), "rm -rf {}: {status}", path.display());
-    Ok(())
+    command.arg(format!("--include={}", recipe.packages));
+    command.args(recipe.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
+    command.arg(suite).arg(path).arg(mirror);
+    cache::step(&format!("mmdebstrap {suite}"), &mut command)
 }
 
 /// The mirror this machine's own apt uses for the main archive; security and update archives have other suites.
@@ -198,7 +194,11 @@ mod tests {
             assert_eq!(Suite::from_name(suite.name()), Some(suite));
         }
         assert_eq!(Suite::from_name("potato"), None);
-        assert_ne!(recipe_hash(Suite::Sid), recipe_hash(Suite::Bookworm));
-        assert_ne!(recipe_hash(Suite::Trixie), recipe_hash(Suite::Bookworm));
+        let hash = |suite: Suite| {
+            let recipe = Recipe { suite, packages: suite.packages(), hooks: &[ACCOUNT, SETTINGS] };
+            cache::hash(&recipe)
+        };
+        assert_ne!(hash(Suite::Sid), hash(Suite::Bookworm));
+        assert_ne!(hash(Suite::Trixie), hash(Suite::Bookworm));
     }
 }

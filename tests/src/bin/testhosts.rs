@@ -1,12 +1,13 @@
-//! Makes the root file systems of the named suites (all by default) ahead of the tests, next to each other: the time
-//! goes into downloads and into unpacking, one after the other per tree.
+//! Makes the root file systems of the named suites (by default all, and the disk of the virtual machine) ahead of the
+//! tests, next to each other: the time goes into downloads and into unpacking, one after the other per tree.
 
-use tests::{Rootfs, Suite, TestBox};
+use tests::{Rootfs, Suite, TestBox, Vm};
 
 fn main() -> anyhow::Result<()> {
     TestBox::sweep();
     let names: Vec<String> = std::env::args().skip(1).collect();
     let suites = if names.is_empty() { Suite::ALL.to_vec() } else { parse(&names)? };
+    let disk = names.is_empty().then(|| std::thread::spawn(|| Vm::prepare(Suite::Sid)));
     let makers: Vec<_> = suites
         .into_iter()
         .map(|suite| (suite, std::thread::spawn(move || Rootfs::get(suite))))
@@ -14,6 +15,9 @@ fn main() -> anyhow::Result<()> {
     for (suite, maker) in makers {
         let rootfs = maker.join().map_err(|_| anyhow::anyhow!("{}: panicked", suite.name()))??;
         println!("{} {}", suite.name(), rootfs.path().display());
+    }
+    if let Some(disk) = disk {
+        disk.join().map_err(|_| anyhow::anyhow!("disk: panicked"))??;
     }
     Ok(())
 }

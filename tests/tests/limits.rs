@@ -1,0 +1,123 @@
+//! Limits of containers on a real cgroup v2, which takes a kernel of one's own: what the setup tool predicts is what
+//! happens, with the controllers that systemd gives to users by itself and with those of the documented drop-in.
+
+use serde_json::Value;
+use tests::docker::MAKE_IMAGE;
+use tests::{Context, Output, Result, Suite, Vm, ensure};
+
+const TOOL: &str = "dockerd-rootless-setuptool.sh";
+
+/// A limit, and a program that shows by what it can do whether it holds.
+struct Probe {
+    /// As the setup tool names it.
+    option: &'static str,
+    args: &'static str,
+    script: &'static str,
+    held: fn(&Output) -> bool,
+}
+
+/// Prints how much of a processor a busy loop got, in percent.
+const BUSY: &str = r#"
+    now() { tr -d . </proc/uptime | cut -d " " -f 1; }
+    used() { sed -n "s/^usage_usec //p" /sys/fs/cgroup/cpu.stat; }
+    at=$(now); before=$(used); i=0
+    while [ $i -lt 30000 ]; do i=$((i + 1)); done
+    echo share $((($(used) - before) / 100 / ($(now) - at)))"#;
+
+/// Prints how long it took to write 2 MiB past the cache and to read them again, in hundredths of a second.
+const DISK: &str = r#"
+    now() { tr -d . </proc/uptime | cut -d " " -f 1; }
+    at=$(now); dd if=/dev/zero of=/tmp/f bs=1M count=2 oflag=direct 2>/dev/null && echo wrote $(($(now) - at))
+    at=$(now); dd if=/tmp/f of=/dev/null bs=1M iflag=direct 2>/dev/null && echo read $(($(now) - at))
+    echo limit $(cat /sys/fs/cgroup/io.max)"#;
+
+const PROBES: [Probe; 5] = [
+    Probe {
+        option: "--cpus",
+        args: "--cpus 0.2",
+        script: BUSY,
+        held: |seen| number(seen, "share ").is_some_and(|share| share < 40),
+    },
+    Probe {
+        option: "--cpuset-cpus",
+        args: "--cpuset-cpus 1",
+        script: "grep Cpus_allowed_list /proc/self/status; nproc",
+        held: |seen| seen.stdout == "Cpus_allowed_list:\t1\n1\n",
+    },
+    Probe {
+        option: "--device-read-bps, --device-write-bps",
+        args: "--device-read-bps /dev/nvme0n1:1mb --device-write-bps /dev/nvme0n1:1mb",
+        script: DISK,
+        held: |seen| {
+            let slow = |word| number(seen, word).is_some_and(|time| time > 100);
+            seen.stdout.contains("rbps=1048576 wbps=1048576") && slow("wrote ") && slow("read ")
+        },
+    },
+    Probe {
+        option: "--memory",
+        args: "--memory 32m",
+        script: "dd if=/dev/zero of=/dev/null bs=96M count=1 && echo all",
+        held: |seen| seen.code == 137 && seen.stdout.is_empty(),
+    },
+    Probe {
+        option: "--pids-limit",
+        args: "--pids-limit 10",
+        script: "for i in $(seq 20); do sleep 100 & done; echo all",
+        held: |seen| seen.stderr.contains("can't fork") && seen.stdout.is_empty(),
+    },
+];
+
+/// The number after a word in what a container printed.
+fn number(seen: &Output, word: &str) -> Option<u64> {
+    seen.stdout.lines().find_map(|line| line.strip_prefix(word)?.parse().ok())
+}
+
+/// What `check` says.
+fn check(vm: &mut Vm) -> Result<Value> {
+    let said = vm.user(&format!("{TOOL} check --json"))?.ok()?;
+    serde_json::from_str(&said).with_context(|| said.clone())
+}
+
+/// Every prediction is what happens; gives the options that hold.
+fn holding(vm: &mut Vm) -> Result<Vec<&'static str>> {
+    let said = check(vm)?;
+    let mut holding = Vec::new();
+    for probe in &PROBES {
+        let limits = said["limits"].as_array().into_iter().flatten();
+        let limit = limits.into_iter().find(|limit| limit["option"] == probe.option);
+        let limit = limit.with_context(|| format!("no {} in {said:#}", probe.option))?;
+        let Probe { args, script, .. } = probe;
+        let seen = vm.user(&format!("docker run --rm --name c1 {args} bb sh -c '{script}'"))?;
+        let held = (probe.held)(&seen);
+        println!("{}: said {limit}, held {held}: {seen}", probe.option);
+        ensure!(limit["works"] == held, "{}: said {limit}, held {held}: {seen}", probe.option);
+        if held {
+            holding.push(probe.option);
+        }
+    }
+    Ok(holding)
+}
+
+#[test]
+fn f070_f071_f110_f160_limits_hold_exactly_where_the_setup_tool_says_so() -> Result<()> {
+    let mut vm = Vm::boot(Suite::Sid)?;
+    vm.user(&format!("{TOOL} install"))?.ok()?;
+    vm.user(MAKE_IMAGE)?.ok()?;
+    assert_eq!(holding(&mut vm)?, ["--cpus", "--memory", "--pids-limit"]);
+
+    // What the administrator is told to do: this, and a new session of the user.
+    let said = check(&mut vm)?;
+    let block = said["admin_script"].as_str().with_context(|| format!("{said:#}"))?;
+    ensure!(block.contains("user@.service.d/delegate.conf"), "{block}");
+    vm.root(&format!("sudo() {{ \"$@\"; }}\n{block}"))?.ok()?;
+    vm.root("systemctl restart user@1001.service")?.ok()?;
+    vm.root("until [ -S /run/user/1001/docker.sock ]; do sleep 0.1; done")?.ok()?;
+    assert_eq!(holding(&mut vm)?, PROBES.map(|probe| probe.option));
+    let said = check(&mut vm)?;
+    assert_eq!(said["admin_script"], Value::Null, "{said:#}");
+
+    vm.user("docker run -d --name web --stop-signal KILL -p 8080:80 bb httpd -f -h /www")?.ok()?;
+    let get = "curl -sS --retry 30 --retry-connrefused http://127.0.0.1:8080/";
+    assert_eq!(vm.user(get)?.ok()?, "hello-from-container\n");
+    Ok(())
+}
