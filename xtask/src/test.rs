@@ -17,6 +17,7 @@ const NEEDS: &[Need] = &[
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("ip", "iproute2"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("newuidmap", "uidmap"),
     // The tests of crates/netlink compare with these, and build a container's network with them.
     ("iptables", "iptables"),

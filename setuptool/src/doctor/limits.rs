@@ -1,7 +1,8 @@
 //! Which limits of `docker run` will hold.
 //!
 //! dockerd sets limits through systemd on cgroup2, within what the user's service manager was given (delegation). On
-//! anything else it has no cgroup driver, warns, and ignores the options.
+//! anything else it has no cgroup driver, warns, and ignores the options. What it believes to have been given are the
+//! controllers of the user's slice: one that the slice has, but not the service manager, makes a container fail.
 
 use cgroup2::Mode;
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub(crate) struct Limit {
 /// The first systemd that delegates cpuset.
 const CPUSET_SINCE: u32 = 244;
 
+/// What becomes of an option whose controller is there for the user's slice alone.
+const FAILS: &str = "Docker sees it in the user's slice, so such a container does not start";
+
 /// What is left where limits do not hold.
 const INSTEAD: &str = "in place of the options: `cpulimit --limit=50 --include-children` or `ulimit -v KIB` within the \
                        container, and `docker run --ulimit nproc=100 --user 2000`";
@@ -46,8 +50,11 @@ pub(crate) fn predict(facts: &Facts) -> Vec<Limit> {
             return Some(format!("this system has no controller {controller} on cgroup v2"));
         }
         let delegation = facts.cgroup.delegation.as_ref();
-        let has = delegation.is_some_and(|delegation| is_in(&delegation.available));
-        (!has).then(|| format!("the controller {controller} is not delegated to the user"))
+        if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
+            return None;
+        }
+        let fails = if is_in(&facts.cgroup.slice) { format!("; {FAILS}") } else { String::new() };
+        Some(format!("the controller {controller} is not delegated to the user{fails}"))
     };
     let limits = OPTIONS.into_iter().map(|(option, controller)| {
         let why_not = obstacle.clone().or_else(|| missing(controller));
@@ -70,17 +77,28 @@ fn obstacle(facts: &Facts) -> Option<String> {
     None
 }
 
+/// What becomes of the options that do not work, as words.
+fn lost(facts: &Facts) -> String {
+    let limits = predict(facts).into_iter().filter(|limit| !limit.works);
+    let (fail, ignored): (Vec<_>, Vec<_>) =
+        limits.partition(|limit| facts.cgroup.slice.iter().any(|name| name == limit.controller));
+    let parts = [("ignored", ignored), ("no container starts with", fail)];
+    let parts = parts.iter().filter(|(_, limits)| !limits.is_empty()).map(|(what, limits)| {
+        let options: Vec<&str> = limits.iter().map(|limit| limit.option).collect();
+        format!("{what}: {}", options.join(", "))
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
-    let lost: Vec<&str> =
-        predict(facts).iter().filter(|limit| !limit.works).map(|limit| limit.option).collect();
+    let lost = lost(facts);
     if lost.is_empty() {
         return;
     }
-    let lost = lost.join(", ");
     if facts.cgroup.mode != Mode::Unified {
         let finding = Finding::class(
             "cgroup-v1",
-            format!("control groups are not those of version 2 alone; ignored: {lost}"),
+            format!("control groups are not those of version 2 alone; {lost}"),
             "a user may not change version 1 (Cgroup Driver: none)",
         )
         .remedy(Remedy::said(INSTEAD));
@@ -99,7 +117,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if !facts.account.systemd {
         findings.push(Finding::advisory(
             "no-systemd",
-            format!("there is no systemd; ignored: {lost}"),
+            format!("there is no systemd; {lost}"),
             "dockerd sets limits through systemd only (Cgroup Driver: none)",
         )
         .remedy(Remedy::said(
@@ -121,7 +139,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 "cgroup-controllers",
-                format!("not on cgroup v2 of this system: {}; ignored: {lost}", names(&absent)),
+                format!("not on cgroup v2 of this system: {}; {lost}", names(&absent)),
                 "a controller that version 1 uses, or that the kernel lacks, cannot be delegated",
             )
             .remedy(Remedy::said(
@@ -137,7 +155,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
     let finding = Finding::class(
         "cgroup-delegation",
-        format!("not delegated to the user: {missing}; ignored: {lost}"),
+        format!("not delegated to the user: {missing}; {lost}"),
         "systemd gives users memory and pids only, unless it is told otherwise; cpuset needs systemd 244",
     );
     let finding = match facts.tools.systemd {
@@ -153,6 +171,12 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
         )));
     }
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";
+    let again = if facts.account.linger {
+        // The service manager, and with it the daemon, outlives every login.
+        format!("then reboot, or: sudo systemctl restart user@{}.service", facts.account.uid)
+    } else {
+        "then log out and in again, or reboot".to_owned()
+    };
     finding
         .remedy(Remedy::admin(
             "delegate all controllers to users",
@@ -162,5 +186,5 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
                 "systemctl daemon-reload".to_owned(),
             ],
         ))
-        .remedy(Remedy::said("then log out and in again, or reboot"))
+        .remedy(Remedy::said(again))
 }

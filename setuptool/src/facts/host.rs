@@ -142,6 +142,8 @@ pub(crate) struct Cgroup {
     pub(crate) mode: Mode,
     /// What the user's service manager may hand out; `None` if it has no group.
     pub(crate) delegation: Option<Delegation>,
+    /// The controllers of the user's slice, above the service manager. dockerd takes them for those it may use.
+    pub(crate) slice: Vec<String>,
     /// The controllers that the whole host has on cgroup2.
     pub(crate) offered: Vec<String>,
 }
@@ -156,12 +158,16 @@ impl Cgroup {
             let dir = cgroup2::group::directory(mount.as_ref()?, group)?;
             Some(world.root.join(dir.strip_prefix("/").ok()?))
         };
-        let top = below(Path::new("/")).map(|dir| dir.join("cgroup.controllers"));
-        let offered = top.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let controllers = |group: &Path| {
+            let file = below(group).map(|dir| dir.join("cgroup.controllers"));
+            let text = file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+            text.split_whitespace().map(str::to_owned).collect()
+        };
         Self {
             mode,
             delegation: below(&group).and_then(|dir| cgroup2::delegation(&dir).ok()),
-            offered: offered.split_whitespace().map(str::to_owned).collect(),
+            slice: group.parent().map(controllers).unwrap_or_default(),
+            offered: controllers(Path::new("/")),
         }
     }
 }

@@ -2,6 +2,7 @@ use super::Host;
 use super::Severity::{Advisory, Class};
 use super::{all, case};
 use crate::doctor::limits::predict;
+use crate::doctor::{Wish, diagnose};
 use crate::facts::Facts;
 use crate::probe::Probe;
 
@@ -14,6 +15,12 @@ fn delegate(host: &Host, controllers: &str) {
     host.write(&file, controllers);
 }
 
+/// What the user's slice has, above the service manager.
+fn in_slice(host: &Host, controllers: &str) {
+    let file = format!("sys/fs/cgroup/user.slice/user-{}.slice/cgroup.controllers", host.world.uid);
+    host.write(&file, controllers);
+}
+
 #[test]
 fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
     all(&[
@@ -23,6 +30,16 @@ fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
             "cgroup-delegation",
             "Delegate=cpu cpuset io memory pids",
             |h| {
+                delegate(h, "memory pids\n");
+            },
+        ),
+        case(
+            "a user who does not linger",
+            Class,
+            "cgroup-delegation linger",
+            "then log out and in again, or reboot",
+            |h| {
+                h.remove("var/lib/systemd/linger/jo");
                 delegate(h, "memory pids\n");
             },
         ),
@@ -65,6 +82,23 @@ fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
         }),
         case("without systemd", Advisory, "no-systemd", "", |h| h.without_systemd()),
     ]);
+}
+
+#[test]
+fn f070_f160_options_that_are_not_ignored_but_fail() {
+    let host = Host::healthy();
+    delegate(&host, "memory pids\n");
+    in_slice(&host, "io memory pids\n");
+    let facts = Facts::gather(&host.world, &host.prober);
+    let why = predict(&facts).into_iter().map(|limit| limit.why_not.unwrap_or_default());
+    let fails: Vec<bool> = why.map(|why| why.ends_with("does not start")).collect();
+    assert_eq!(fails, [false, false, true, false, false]);
+    let findings = diagnose(&facts, Wish::default());
+    assert_eq!(
+        findings[0].seen,
+        "not delegated to the user: cpu, cpuset, io; ignored: --cpus, --cpuset-cpus; \
+         no container starts with: --device-read-bps, --device-write-bps"
+    );
 }
 
 /// Which options are said to work.
