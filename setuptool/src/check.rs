@@ -92,7 +92,7 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
     let line = match (options(true), options(false)) {
         (all, none) if none.is_empty() => format!("Limits that hold: {all}"),
         (none, _) if none.is_empty() => "Limits of `docker run` will be ignored".to_owned(),
-        (some, others) => format!("Limits that hold: {some}; ignored: {others}"),
+        (some, others) => format!("Limits that hold: {some}; that do not: {others}"),
     };
     let mut reasons: Vec<&str> =
         limits.iter().filter_map(|limit| limit.why_not.as_deref()).collect();
@@ -175,7 +175,7 @@ mod tests {
                     limit("--cpuset-cpus", Some("b")),
                     limit("--memory", None),
                 ],
-                "Limits that hold: --memory; ignored: --cpus, --cpuset-cpus",
+                "Limits that hold: --memory; that do not: --cpus, --cpuset-cpus",
                 vec!["a", "b"],
             ),
         ] {

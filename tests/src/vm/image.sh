@@ -27,7 +27,7 @@ printf '/dev/root / ext4 defaults 0 0\n' >etc/fstab
 printf '%s' "$AGENT" >usr/local/sbin/agent
 cat >etc/systemd/system/agent.service <<-'UNIT'
 	[Unit]
-	After=multi-user.target user@1001.service
+	After=multi-user.target
 	[Service]
 	ExecStart=/bin/bash /usr/local/sbin/agent
 	[Install]

@@ -86,6 +86,8 @@ impl Vm {
         let mut vm = Self { qemu, requests, answers, work };
         vm.answer().context("the virtual machine does not boot")?;
         vm.install()?;
+        // The bus is the last that the service manager of the user brings.
+        vm.root("until [ -S /run/user/1001/bus ]; do sleep 0.1; done")?.ok()?;
         Ok(vm)
     }
 
