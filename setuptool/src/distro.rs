@@ -43,6 +43,10 @@ pub(crate) enum Package {
     FuseOverlayfs,
     /// nsenter.
     UtilLinux,
+    /// ps.
+    Procps,
+    /// The ip that is not busybox's.
+    Iproute,
     /// The docker command.
     DockerCli,
     /// `machinectl shell`.
@@ -146,12 +150,17 @@ impl Distro {
             (Package::Network, _) => "slirp4netns",
             (Package::FuseOverlayfs, _) => "fuse-overlayfs",
             (Package::UtilLinux, _) => "util-linux",
+            (Package::Procps, Fedora | Yum | Arch) => "procps-ng",
+            (Package::Procps, _) => "procps",
+            (Package::Iproute, Fedora | Yum) => "iproute",
+            (Package::Iproute, _) => "iproute2",
             (Package::Machinectl, Debian | Fedora | Suse) => "systemd-container",
             (Package::Machinectl, _) => "systemd",
             (Package::DockerCli | Package::Engine, Arch | Alpine | Nix | Suse) => "docker",
             (Package::DockerCli, _) => "docker-ce-cli",
             (Package::Engine, _) => "docker-ce",
             (Package::Extras, Debian | Fedora | Yum) => "docker-ce-rootless-extras",
+            (Package::Extras, Suse | Alpine) => "docker-rootless-extras",
             (Package::Extras, _) => "rootlesskit",
         })
     }
@@ -167,7 +176,12 @@ impl Distro {
             Family::Suse => "sudo zypper install",
             Family::Arch => "sudo pacman -S --needed",
             Family::Alpine => "sudo apk add",
-            Family::Nix => return None,
+            Family::Nix => {
+                return Some(
+                    "in configuration.nix: virtualisation.docker.rootless = { enable = true; setSocketVariable = true; };"
+                        .to_owned(),
+                );
+            }
             Family::Unknown => "install the package",
         };
         Some(format!("{command} {name} (repositories: https://docs.docker.com/engine/install/)"))
@@ -180,6 +194,13 @@ impl Distro {
             }
             other => format!("install {other:?} on {}", self.name),
         }
+    }
+
+    /// Lets the user's services run without a session; `None` where `loginctl enable-linger` does it.
+    pub(crate) fn linger(&self, user: &str) -> Option<Remedy> {
+        (self.family == Family::Nix).then(|| {
+            Remedy::said(format!("in configuration.nix: users.users.{user}.linger = true;"))
+        })
     }
 
     /// Sets a kernel parameter now and at every boot.

@@ -29,8 +29,8 @@ pub(crate) const SOCKET_UNIT: &str = "docker.socket";
 const LIMIT: Duration = Duration::from_secs(11 * 60);
 /// What only asks has its answer at once.
 const ASK_LIMIT: Duration = Duration::from_secs(20);
-/// The last lines of the journal that are looked at after a failure.
-const JOURNAL_LINES: &str = "20";
+/// So many lines of a log are looked at after a failure.
+pub(crate) const LAST_LINES: usize = 20;
 /// How often, and how long apart, an unsettled journal is read again.
 const JOURNAL_READINGS: u32 = 5;
 const JOURNAL_PAUSE: Duration = Duration::from_millis(200);
@@ -104,24 +104,26 @@ pub(crate) fn with_runtime_dir(world: &World) -> Env {
 /// The last lines that the daemon and its launcher printed; nothing if there is no journal.
 ///
 /// `journalctl --user --unit` alone would miss the last words of a program that has ended before journald looks up the
-/// unit of its process, so lines that bear the launcher's name are taken, too. And what a program printed reaches the
-/// journal a little later than the news that it ended reach us, so this waits until two readings are the same.
-pub(crate) fn journal(world: &World, launcher: &OsStr) -> String {
+/// unit of its process, so lines that bear the launcher's name are taken, too.
+pub(crate) fn last_lines(world: &World, launcher: &OsStr) -> String {
     let user = format!("_UID={}", world.uid);
     let unit = format!("_SYSTEMD_USER_UNIT={UNIT}");
     let name = format!("SYSLOG_IDENTIFIER={}", launcher.to_string_lossy());
-    let args = ["-n", JOURNAL_LINES, "--no-pager", "--quiet", &unit, &user, "+", &name, &user];
+    let lines = LAST_LINES.to_string();
+    let args = ["-n", &lines, "--no-pager", "--quiet", &unit, &user, "+", &name, &user];
     let args = args.map(OsStr::new);
     let Some(journalctl) = world.find("journalctl") else { return String::new() };
-    let env = with_runtime_dir(world);
-    let read = || {
-        let output = run::captured(&journalctl, &args, &env, ASK_LIMIT);
-        output.map(|output| output.text()).unwrap_or_default()
-    };
-    let mut text = read();
+    let output = run::captured(&journalctl, &args, &with_runtime_dir(world), ASK_LIMIT);
+    output.map(|output| output.text()).unwrap_or_default()
+}
+
+/// [`last_lines`] of a daemon that has just ended: what a program printed reaches the journal a little later than the
+/// news that it ended reach us, so this waits until two readings are the same.
+pub(crate) fn journal(world: &World, launcher: &OsStr) -> String {
+    let mut text = last_lines(world, launcher);
     for _ in 0..JOURNAL_READINGS {
         std::thread::sleep(JOURNAL_PAUSE);
-        let before = std::mem::replace(&mut text, read());
+        let before = std::mem::replace(&mut text, last_lines(world, launcher));
         if text == before && !text.is_empty() {
             break;
         }

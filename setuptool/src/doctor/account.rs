@@ -18,6 +18,35 @@ pub(super) fn root(facts: &Facts) -> Option<Finding> {
     })
 }
 
+/// Without a Linux with its `/proc` nothing else that could be seen here means anything.
+pub(super) fn platform(facts: &Facts) -> Option<Finding> {
+    let host = &facts.host;
+    let Some(ostype) = &host.ostype else {
+        return Some(
+            Finding::fatal(
+                "proc-missing",
+                "/proc/sys/kernel/ostype cannot be read: /proc is not mounted",
+                "the daemon and this program learn from /proc what the kernel allows",
+            )
+            .remedy(Remedy::admin("mount /proc", ["mount -t proc proc /proc"])),
+        );
+    };
+    // WSL 1 calls itself Linux: 4.4.0-19041-Microsoft. That of WSL 2 is one: 5.15.90.1-microsoft-standard-WSL2.
+    let imitated = host.release.ends_with("-Microsoft");
+    (ostype != "Linux" || imitated).then(|| {
+        let finding = Finding::fatal(
+            "not-linux",
+            format!("the kernel is {ostype} {}, not Linux itself", host.release),
+            "containers are made of namespaces, which only Linux has",
+        );
+        finding.remedy(Remedy::said(if imitated {
+            "in PowerShell: wsl --set-version DISTRIBUTION 2"
+        } else {
+            "use a Linux host or a virtual machine with Linux"
+        }))
+    })
+}
+
 pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     home(facts, findings);
     programs(facts, wish, findings);
@@ -42,13 +71,29 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 [format!("install -d -m 0700 -o {name} {}", quoted(&path.to_string_lossy()))],
             )),
         ),
+        Home::Foreign(path, owner) => findings.push(
+            Finding::fatal(
+                "home-foreign",
+                format!(
+                    "HOME={} belongs to user {owner}, and {} cannot write there",
+                    path.display(),
+                    facts.account.name
+                ),
+                why,
+            )
+            .remedy(Remedy::said(format!(
+                "if sudo left another user's HOME there: export HOME=\"$(getent passwd {name} | cut -d: -f6)\""
+            )))
+            .remedy(Remedy::said("if it is this user's, the administrator has to give it to this user (chown)")),
+        ),
         Home::ReadOnly(path) => findings.push(
             Finding::fatal(
                 "home-read-only",
                 format!("HOME={} cannot be written by {}", path.display(), facts.account.name),
                 why,
             )
-            .remedy(Remedy::said("give the directory to the user, or mount it for writing")),
+            .remedy(Remedy::said(format!("chmod u+rwx {}", quoted(&path.to_string_lossy()))))
+            .remedy(Remedy::said("if its file system is mounted read-only: mount it for writing")),
         ),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Finding, Remedy, Wish};
 use crate::facts::Facts;
+use crate::place::docker_host;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if let Some((socket, writable)) = &facts.tools.rootful {
@@ -50,6 +51,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             .remedy(Remedy::said(format!("unset {name}, also in ~/.bashrc and the like"))),
         );
     }
+    contexts(facts, findings);
     if let Some(dir) = &facts.tools.containerd_rootless {
         let seen = format!("a containerd-rootless is running in {}", dir.display());
         findings.push(
@@ -59,6 +61,32 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "both would use the same directories below /run (https://github.com/moby/moby/issues/52171)",
             )
             .remedy(Remedy::said("containerd-rootless-setuptool.sh uninstall")),
+        );
+    }
+}
+
+fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
+    if let Some(name) = &facts.daemon.lost_context {
+        findings.push(
+            Finding::class(
+                "context-missing",
+                format!("the current context \"{name}\" of the docker command is not there"),
+                "the docker command refuses everything until it has another one (\"is not found on the file system\")",
+            )
+            .remedy(Remedy::said("docker --context=default context use default")),
+        );
+    }
+    let runtime_dir = facts.account.runtime.usable();
+    if let (Some(host), Some(dir)) = (&facts.daemon.other_host, runtime_dir) {
+        let own = super::quoted(&docker_host(dir));
+        findings.push(
+            Finding::advisory(
+                "context-elsewhere",
+                format!("the context \"rootless\" of the docker command is for {host}"),
+                "with that context the docker command talks to another daemon than the one of this user; install \
+                 brings it up to date",
+            )
+            .remedy(Remedy::said(format!("docker context update rootless --docker host={own}"))),
         );
     }
 }

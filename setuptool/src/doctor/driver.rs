@@ -16,7 +16,9 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     findings.extend(tun);
     // Every network that is tried needs that device.
     if tun_is_fine {
-        fails(facts, findings);
+        if !iproute(facts, findings) {
+            fails(facts, findings);
+        }
         gateway(facts, findings);
     }
 }
@@ -82,6 +84,19 @@ fn tun(facts: &Facts) -> Option<Finding> {
         ),
         _ => None,
     }
+}
+
+/// Whether the network fails for want of a program that a rootlesskit other than ours runs.
+fn iproute(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
+    let (Outcome::Fails(_), Some(seen)) = (facts.outcome(Probe::Network), &facts.tools.no_iproute)
+    else {
+        return false;
+    };
+    findings.push(
+        Finding::fatal("iproute2", seen, "this rootlesskit makes interfaces with `ip tuntap`")
+            .remedy(facts.distro.install(Package::Iproute, "install the ip of iproute2")),
+    );
+    true
 }
 
 fn fails(facts: &Facts, findings: &mut Vec<Finding>) {

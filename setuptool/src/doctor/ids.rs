@@ -32,9 +32,22 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 ),
                 "containers of both users can read and write each other's files",
             )
-            .remedy(Remedy::said(format!("give one of the users another range in /etc/{file}"))),
+            .remedy(Remedy::said(format!("give one of the users another range in /etc/{file}")))
+            .remedy(another(facts, overlap.kind, &overlap.ours)),
         );
     }
+}
+
+/// The command that exchanges a range for one that nobody has.
+fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
+    let Some(free) = facts.ids.free.filter(|_| facts.ids.usermod && facts.account.local) else {
+        return Remedy::default();
+    };
+    let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
+    Remedy::said(format!(
+        "for this user: sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}; what containers wrote before keeps \
+         its old ids"
+    ))
 }
 
 fn programs(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -35,8 +35,8 @@ pub(crate) struct Wish {
 
 /// Everything that is not as it should be, the worst first.
 pub(crate) fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
-    if let Some(root) = account::root(facts) {
-        return vec![root];
+    if let Some(alone) = account::root(facts).or_else(|| account::platform(facts)) {
+        return vec![alone];
     }
     let mut findings = Vec::new();
     for group in [

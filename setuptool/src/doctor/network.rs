@@ -22,6 +22,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             .remedy(facts.distro.install(Package::UtilLinux, "install nsenter")),
         );
     }
+    if facts.tools.ps.is_none() {
+        findings.push(
+            Finding::class(
+                "ps-missing",
+                "ps is not in PATH, /usr/sbin or /sbin",
+                "`docker top` lists the processes of a container with it",
+            )
+            .remedy(facts.distro.install(Package::Procps, "install ps")),
+        );
+    }
     ping(facts, findings);
     ports(facts, findings);
     if !facts.host.bridge_netfilter {
@@ -96,14 +106,20 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn ping(facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.host.ping_group_range.is_none_or(|(first, last)| first <= last) {
+    let Some((first, last)) = facts.host.ping_group_range else { return };
+    let groups = &facts.account.groups;
+    let who = if first > last {
+        "nobody".to_owned()
+    } else if groups.is_empty() || groups.iter().any(|group| (first..=last).contains(group)) {
         return;
-    }
+    } else {
+        format!("no group of {}", facts.account.name)
+    };
     let key = "net.ipv4.ping_group_range";
     findings.push(
         Finding::class(
             "ping",
-            format!("{key} is \"1 0\": nobody"),
+            format!("{key} is \"{first} {last}\": {who}"),
             "ping gets no answer in containers",
         )
         .remedy(facts.distro.sysctl(
@@ -117,11 +133,14 @@ fn ping(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     let start = facts.host.port_start.unwrap_or(USUAL_PORT_START);
-    if start <= 80 || facts.tools.low_port_caps {
+    // pasta binds ports by itself.
+    let by_kit = facts.tools.net.driver() != Some("pasta");
+    if start <= 80 || by_kit && facts.tools.low_port_caps {
         return;
     }
     let key = "net.ipv4.ip_unprivileged_port_start";
-    let kit = facts.tools.rootlesskit.as_ref().map(|kit| kit.to_string_lossy().into_owned());
+    let kit = facts.tools.rootlesskit.as_ref().filter(|_| by_kit);
+    let kit = kit.map(|kit| kit.to_string_lossy().into_owned());
     let mut finding = Finding::advisory(
         "low-ports",
         format!("{key} is {start}"),

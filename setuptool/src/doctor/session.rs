@@ -5,6 +5,7 @@ use crate::distro::Package;
 use crate::facts::{Facts, RuntimeState};
 use crate::place::docker_host;
 use crate::probe::{Outcome, Probe};
+use crate::symptoms;
 
 /// Room in `sockaddr_un` (unix(7)), the closing NUL included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -24,6 +25,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     if facts.account.runtime.usable().is_some() {
         manager(facts, wish, findings);
     }
+    daemon(facts, findings);
     if facts.account.system_unit {
         findings.push(
             Finding::advisory(
@@ -94,16 +96,23 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         );
     }
     let name = quoted(&account.name);
-    Remedy::admin(
-        &format!("start a service manager for {} at boot, without a login", account.name),
-        [format!("loginctl enable-linger {name}")],
-    )
+    linger(facts)
     .and(Remedy::said(format!(
         "then: export XDG_RUNTIME_DIR=\"$(loginctl show-user --property=RuntimePath --value {name})\""
     )))
     .and(Remedy::said(format!(
         "or log in directly instead of through su or sudo: ssh {name}@localhost, or machinectl shell {name}@"
     )))
+}
+
+fn linger(facts: &Facts) -> Remedy {
+    let name = &facts.account.name;
+    facts.distro.linger(name).unwrap_or_else(|| {
+        Remedy::admin(
+            &format!("start a service manager for {name} at boot, without a login"),
+            [format!("loginctl enable-linger {}", quoted(name))],
+        )
+    })
 }
 
 fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
@@ -150,10 +159,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             ))),
             None => finding
                 .remedy(facts.distro.install(Package::Machinectl, "install machinectl"))
-                .remedy(Remedy::admin(
-                    "start a service manager for the user",
-                    [format!("loginctl enable-linger {name}")],
-                ))
+                .remedy(linger(facts))
                 .remedy(Remedy::said(format!("then log in directly: machinectl shell {name}@"))),
         });
         return;
@@ -187,12 +193,15 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 format!("lingering is off for {}", account.name),
                 "the daemon starts at the first login and ends with the last session, instead of with the system",
             )
-            .remedy(Remedy::said(format!("sudo loginctl enable-linger {name}"))),
+            .remedy(facts.distro.linger(&account.name).unwrap_or_else(|| {
+                Remedy::said(format!("sudo loginctl enable-linger {name}"))
+            })),
         );
     }
     if let Some(dir) = account.runtime.usable()
         && !dir.join("docker.sock").exists()
-        && facts.installed
+        && facts.daemon.installed
+        && facts.daemon.lost_program.is_none()
     {
         findings.push(
             Finding::advisory(
@@ -201,6 +210,32 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "docker cannot connect, or says permission denied if DOCKER_HOST names the socket of another user",
             )
             .remedy(Remedy::said("systemctl --user start docker.service")),
+        );
+    }
+}
+
+/// An installed daemon that does not run, and why.
+fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
+    if let Some(program) = &facts.daemon.lost_program {
+        findings.push(
+            Finding::class(
+                "unit-stale",
+                format!("docker.service starts {}, which is not there", program.display()),
+                "the daemon cannot start any more; its programs were moved or removed",
+            )
+            .remedy(Remedy::said(
+                "dockerd-rootless-setuptool.sh install, which brings the unit up to date",
+            )),
+        );
+    }
+    if let Some(symptom) = symptoms::find(&facts.daemon.log) {
+        findings.push(
+            Finding::class(
+                symptom.code,
+                format!("the daemon does not run, and its log says \"{}\"", symptom.token),
+                symptom.cause,
+            )
+            .remedy(Remedy::said(symptom.fix)),
         );
     }
 }

@@ -1,41 +1,92 @@
 //! Where images and containers go.
 
-use super::{Finding, Remedy, Wish};
-use crate::distro::Package;
-use crate::facts::{Device, Facts};
-use crate::probe::{Outcome, Probe};
+use nix::errno::Errno;
 
-/// Less free space than this (bytes) is used up by the first image.
-const LITTLE_SPACE: u64 = 1 << 30;
+use super::{Finding, Remedy, Wish, quoted};
+use crate::distro::Package;
+use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Room};
+use crate::probe::{Outcome, Probe};
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     overlay(facts, findings);
+    data_root(facts, findings);
+}
+
+fn elsewhere() -> Remedy {
+    Remedy::said(
+        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json, on a local file system",
+    )
+}
+
+fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
     let storage = &facts.storage;
-    let data_root = storage.data_root.as_ref();
-    let shown = data_root.map(|dir| dir.display().to_string()).unwrap_or_default();
-    let elsewhere = || {
-        Remedy::said(
-            "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json, on a local file system",
-        )
-    };
-    if storage.nfs {
+    let (Some(dir), Some(existing)) = (&storage.data_root, &storage.existing) else { return };
+    let (shown, existing) = (dir.display(), existing.display());
+    if let Some(kind) = storage.ownerless {
+        let nfs = kind == "NFS";
         findings.push(
             Finding::class(
-                "data-root-nfs",
-                format!("{shown} is on NFS"),
-                "the server does not know subordinate ids (\"lchown …: operation not permitted\")",
+                if nfs { "data-root-nfs" } else { "data-root-fs" },
+                format!("{shown} is on {kind}"),
+                if nfs {
+                    "the server does not know subordinate ids (\"lchown …: operation not permitted\")"
+                } else {
+                    "this file system keeps no owners, which the files of containers have (\"lchown …: operation not \
+                     permitted\")"
+                },
             )
             .remedy(elsewhere()),
         );
     }
-    if let Some(free) = storage.free.filter(|free| *free < LITTLE_SPACE) {
-        findings.push(
-            Finding::advisory(
-                "space-low",
-                format!("{} MiB are free for {shown}", free >> 20),
-                "images and containers are stored there",
+    let why = "images and containers are stored there";
+    match storage.room {
+        Room::Fine => {}
+        Room::Full(errno) => findings.push(
+            Finding::fatal(
+                if errno == Errno::EDQUOT { "quota-full" } else { "space-full" },
+                format!("nothing can be written below {existing}: {}", errno.desc()),
+                why,
             )
+            .remedy(Remedy::said(if errno == Errno::EDQUOT {
+                "remove files, or ask for a larger quota (quota -s shows it)"
+            } else {
+                "remove files (df -h and df -i show what is used up)"
+            }))
             .remedy(elsewhere()),
+        ),
+        // The home has a finding of its own.
+        Room::Closed(_) if !matches!(facts.account.home, Home::Fine(_)) => {}
+        Room::Closed(errno) => findings.push(
+            Finding::fatal(
+                "data-root-closed",
+                format!("{} cannot write below {existing}: {}", facts.account.name, errno.desc()),
+                why,
+            )
+            .remedy(Remedy::said(format!(
+                "sudo install -d -m 0710 -o {} {}",
+                quoted(&facts.account.name),
+                quoted(&shown.to_string())
+            )))
+            .remedy(elsewhere()),
+        ),
+        Room::Quota => findings.push(
+            Finding::advisory(
+                "quota-low",
+                format!(
+                    "the quota of this user has less than {} MiB for {shown}",
+                    LITTLE_SPACE >> 20
+                ),
+                why,
+            )
+            .remedy(Remedy::said("ask for a larger quota (quota -s shows it)"))
+            .remedy(elsewhere()),
+        ),
+    }
+    let full = matches!(storage.room, Room::Full(_));
+    if let Some(free) = storage.free.filter(|free| *free < LITTLE_SPACE && !full) {
+        findings.push(
+            Finding::advisory("space-low", format!("{} MiB are free for {shown}", free >> 20), why)
+                .remedy(elsewhere()),
         );
     }
 }

@@ -15,6 +15,9 @@ use crate::place::World;
 pub(crate) enum Home {
     Unset,
     Missing(PathBuf),
+    /// It cannot be written: it belongs to the user with this id.
+    Foreign(PathBuf, u32),
+    /// It cannot be written though it is the user's own.
     ReadOnly(PathBuf),
     Fine(PathBuf),
 }
@@ -64,6 +67,8 @@ pub(crate) struct Account {
     pub(crate) uid: u32,
     /// The login name, or the uid when nobody knows the user.
     pub(crate) name: String,
+    /// The groups of this process, the effective one included.
+    pub(crate) groups: Vec<u64>,
     /// The user is in `/etc/passwd`, where usermod(8) finds it.
     pub(crate) local: bool,
     pub(crate) home: Home,
@@ -93,6 +98,7 @@ impl Account {
         let group = world.text("proc/self/cgroup").unwrap_or_default();
         Self {
             uid: world.uid,
+            groups: groups(&world.text("proc/self/status").unwrap_or_default()),
             local: passwd.split(|b| *b == b'\n').any(|line| {
                 line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
             }),
@@ -108,11 +114,25 @@ impl Account {
     }
 }
 
+/// The lines of proc_pid_status(5): real, effective, saved and file system group; supplementary groups.
+fn groups(status: &str) -> Vec<u64> {
+    let numbers = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
+    };
+    let mut groups = numbers("Groups:");
+    groups.extend(numbers("Gid:").get(1));
+    groups
+}
+
 fn home(world: &World) -> Home {
     match world.env.nonempty(vars::HOME).map(PathBuf::from) {
         None => Home::Unset,
         Some(home) if !home.is_dir() => Home::Missing(home),
-        Some(home) if !writable(&home) => Home::ReadOnly(home),
+        Some(home) if !writable(&home) => match fs::metadata(&home) {
+            Ok(meta) if meta.uid() != world.uid => Home::Foreign(home, meta.uid()),
+            _ => Home::ReadOnly(home),
+        },
         Some(home) => Home::Fine(home),
     }
 }

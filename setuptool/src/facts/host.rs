@@ -1,12 +1,9 @@
-//! The kernel, its parameters and devices, control groups, and the file system of the data directory.
+//! The kernel, its parameters and devices, and control groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cgroup2::{Delegation, Mode};
-use env::vars;
-use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
-use nix::sys::statvfs::statvfs;
 
 use crate::place::World;
 
@@ -21,6 +18,8 @@ pub(crate) enum Device {
 /// The kernel and what it allows.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
+    /// What calls itself the kernel; `None` without `/proc`.
+    pub(crate) ostype: Option<String>,
     /// `uname -r` as text, and its first two numbers.
     pub(crate) release: String,
     pub(crate) kernel: Option<(u32, u32)>,
@@ -55,6 +54,7 @@ impl Host {
         let release = world.text("proc/sys/kernel/osrelease").unwrap_or_default();
         let ping = world.text("proc/sys/net/ipv4/ping_group_range");
         Self {
+            ostype: world.text("proc/sys/kernel/ostype"),
             kernel: version(&release),
             release,
             userns_clone: world.sysctl("kernel.unprivileged_userns_clone"),
@@ -132,8 +132,9 @@ fn resolv_conf(world: &World) -> Option<PathBuf> {
 }
 
 fn container(world: &World) -> Option<String> {
-    let marks = [(".dockerenv", "/.dockerenv"), ("run/.containerenv", "/run/.containerenv")];
-    marks.into_iter().find(|(file, _)| world.at(file).exists()).map(|(_, name)| name.to_owned())
+    // Those of Docker, of Podman, and of systemd, which knows many.
+    let marks = [".dockerenv", "run/.containerenv", "run/systemd/container"];
+    marks.into_iter().find(|file| world.at(file).exists()).map(|file| format!("/{file}"))
 }
 
 /// Control groups.
@@ -168,42 +169,6 @@ impl Cgroup {
             delegation: below(&group).and_then(|dir| cgroup2::delegation(&dir).ok()),
             slice: group.parent().map(controllers).unwrap_or_default(),
             offered: controllers(Path::new("/")),
-        }
-    }
-}
-
-/// Where images and containers go.
-#[derive(Debug, Clone)]
-pub(crate) struct Storage {
-    pub(crate) data_root: Option<PathBuf>,
-    /// The nearest directory above it, or itself, that exists.
-    pub(crate) existing: Option<PathBuf>,
-    pub(crate) nfs: bool,
-    /// Free space, in bytes.
-    pub(crate) free: Option<u64>,
-    /// What is set in `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER`.
-    pub(crate) port_driver: Option<String>,
-}
-
-impl Storage {
-    pub(crate) fn gather(world: &World) -> Self {
-        let data_root = world.data_root();
-        let existing = data_root.as_ref().and_then(|dir| dir.ancestors().find(|dir| dir.is_dir()));
-        let existing = existing.map(Path::to_owned);
-        let space = existing.as_ref().and_then(|dir| statvfs(dir).ok());
-        Self {
-            nfs: existing.as_ref().is_some_and(|dir| {
-                statfs(dir).is_ok_and(|fs| fs.filesystem_type() == NFS_SUPER_MAGIC)
-            }),
-            free: space.map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size())),
-            port_driver: world
-                .env
-                .text(vars::DOCKERD_ROOTLESS_PORT_DRIVER)
-                .ok()
-                .flatten()
-                .map(str::to_owned),
-            data_root,
-            existing,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! What is the case on this host, as plain data: the doctor judges [`Facts`] and looks at nothing else.
 
 mod account;
+mod daemon;
 mod host;
 mod ids;
+mod storage;
 mod tools;
 
 pub(crate) use account::{Account, Home, RuntimeState};
-pub(crate) use host::{Cgroup, Device, Host, Storage};
+pub(crate) use daemon::Daemon;
+pub(crate) use host::{Cgroup, Device, Host};
 pub(crate) use ids::Ids;
+pub(crate) use storage::{LITTLE_SPACE, Room, Storage};
 pub(crate) use tools::{Net, Tools};
 
 use std::collections::BTreeMap;
@@ -28,8 +32,7 @@ pub(crate) struct Facts {
     pub(crate) host: Host,
     pub(crate) cgroup: Cgroup,
     pub(crate) storage: Storage,
-    /// There is a unit of the daemon.
-    pub(crate) installed: bool,
+    pub(crate) daemon: Daemon,
     outcomes: BTreeMap<&'static str, Outcome>,
 }
 
@@ -45,7 +48,7 @@ impl Facts {
             host: Host::gather(world),
             cgroup: Cgroup::gather(world),
             storage: Storage::gather(world),
-            installed: world.unit().is_some_and(|unit| unit.exists()),
+            daemon: Daemon::gather(world),
             outcomes: BTreeMap::new(),
         };
         // Root is refused anyway, and rootlesskit as root proves nothing.

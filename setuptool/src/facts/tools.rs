@@ -56,6 +56,10 @@ pub(crate) struct Tools {
     /// daemon.json chooses nftables, for which dockerd needs `nft` instead of iptables.
     pub(crate) nftables_backend: bool,
     pub(crate) nsenter: Option<PathBuf>,
+    /// ps(1).
+    pub(crate) ps: Option<PathBuf>,
+    /// This rootlesskit needs the `ip` of iproute2, and it is not there; what is there instead.
+    pub(crate) no_iproute: Option<String>,
     /// The version of systemd.
     pub(crate) systemd: Option<u32>,
     pub(crate) fuse_overlayfs: Option<PathBuf>,
@@ -106,6 +110,8 @@ impl Tools {
             iptables,
             nftables_backend: config.get("firewall-backend").is_some_and(|v| v == "nftables"),
             nsenter: world.find("nsenter"),
+            ps: world.find_with_sbin("ps"),
+            no_iproute: no_iproute(world, prober, rootlesskit.as_deref()),
             systemd: world.find("systemctl").and_then(|systemctl| {
                 // systemd 252 (252.38-1~deb12u1)
                 prober.ask(&systemctl, "--version").ok()?.split_whitespace().nth(1)?.parse().ok()
@@ -152,6 +158,19 @@ fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, 
     let choice = netdriver::by_programs(&Programs(world, prober), &help);
     let net = choice.driver.map_or_else(|| Net::None(why_none(&choice.remarks)), Net::Chosen);
     (net, netdriver::may_use_gateway(&help, port_driver))
+}
+
+/// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.
+fn no_iproute(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> Option<String> {
+    let help = prober.ask(rootlesskit?, "--help").ok().filter(|help| !help.is_empty())?;
+    if help.contains(GATEWAY) {
+        return None;
+    }
+    let Some(ip) = world.find_with_sbin("ip") else {
+        return Some("ip is not in PATH, /usr/sbin or /sbin".to_owned());
+    };
+    let version = prober.ask(&ip, "-V").unwrap_or_default();
+    (!version.contains("iproute2")).then(|| format!("{} is not that of iproute2", ip.display()))
 }
 
 fn why_none(remarks: &[Remark]) -> String {

@@ -128,6 +128,11 @@ impl Files {
         self.state.join("docker.log")
     }
 
+    /// Where the daemon's last words may be.
+    pub(crate) fn logs(&self) -> [PathBuf; 2] {
+        [self.log(), self.log_dir().join("current")]
+    }
+
     fn log_dir(&self) -> PathBuf {
         self.state.join("log")
     }
@@ -272,8 +277,7 @@ fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
 }
 
 fn explain_failure(ui: &mut Ui, files: &Files) {
-    let logs = [files.log(), files.log_dir().join("current")];
-    for (path, text) in logs.iter().filter_map(|path| Some((path, fs::read(path).ok()?))) {
+    for (path, text) in files.logs().iter().filter_map(|path| Some((path, fs::read(path).ok()?))) {
         let text = String::from_utf8_lossy(&text).into_owned();
         ui.error(&format!("Failed to start the daemon. The end of its log {}:", path.display()));
         let lines: Vec<&str> = text.lines().collect();

@@ -9,7 +9,7 @@ use crate::probe::fake::Fake;
 use crate::probe::{Outcome, Probe};
 
 /// The programs of a healthy host.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "newuidmap",
     "newgidmap",
     "rootlesskit",
@@ -18,6 +18,7 @@ const PROGRAMS: [&str; 10] = [
     "docker",
     "iptables",
     "nsenter",
+    "ps",
     "slirp4netns",
     "systemctl",
 ];
@@ -65,11 +66,15 @@ impl Host {
         );
         self.write("etc/subuid", "jo:100000:65536\n");
         self.write("etc/subgid", "jo:100000:65536\n");
+        self.write("proc/sys/kernel/ostype", "Linux\n");
         self.write("proc/sys/kernel/osrelease", "6.12.0-1-amd64\n");
         self.write("proc/sys/user/max_user_namespaces", "63000\n");
         self.write("proc/sys/net/ipv4/ping_group_range", "0\t2147483647\n");
         self.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "0\n");
-        self.write("proc/self/status", "NoNewPrivs:\t0\n");
+        self.write(
+            "proc/self/status",
+            "Gid:\t1000\t1000\t1000\t1000\nGroups:\t27 1000\nNoNewPrivs:\t0\n",
+        );
         self.write("proc/self/cgroup", "0::/user.slice/user-1000.slice/session-1.scope\n");
         self.write("proc/self/limits", "Max open files 1024 524288 files\n");
         self.write("proc/self/mountinfo", UNIFIED);

@@ -1,5 +1,5 @@
 use super::Severity::{Advisory, Class, Fatal};
-use super::{all, case};
+use super::{Case, all, case};
 use crate::facts::Facts;
 use crate::probe::Probe;
 
@@ -13,7 +13,11 @@ fn spoil_tool(facts: &mut Facts, spoil: fn(&mut idmap::diagnose::Facts)) {
 
 #[test]
 fn f003_f009_f021_the_programs_that_map_ids() {
-    all(&[
+    all(&the_programs_that_map_ids());
+}
+
+pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
+    vec![
         case("Debian", Fatal, "newuidmap-missing", "apt-get install -y uidmap", |h| {
             h.remove("bin/newuidmap");
             h.remove("bin/newgidmap");
@@ -57,12 +61,16 @@ fn f003_f009_f021_the_programs_that_map_ids() {
         .facts(|facts| spoil_tool(facts, |power| power.no_new_privs = true)),
         case("it works whatever it looks like", Fatal, "", "", |_| {})
             .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
-    ]);
+    ]
 }
 
 #[test]
 fn f004_f005_f006_f152_f157_f176_subordinate_ids() {
-    all(&[
+    all(&subordinate_ids());
+}
+
+pub(super) fn subordinate_ids() -> Vec<Case> {
+    vec![
         case(
             "none",
             Fatal,
@@ -180,8 +188,8 @@ fn f004_f005_f006_f152_f157_f176_subordinate_ids() {
                 &format!("jo:x:{uid}:{uid}::/h:/bin/sh\namy:x:100500:1::/h:/bin/sh\n"),
             );
         }),
-        case("overlap", Advisory, "subid-overlap", "another range in /etc/subuid", |h| {
+        case("overlap", Advisory, "subid-overlap", "--add-subuids 230536-296071 jo", |h| {
             h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
         }),
-    ]);
+    ]
 }

@@ -1,13 +1,19 @@
-use super::Severity::{Advisory, Class};
-use super::{all, case};
-use crate::facts::Device;
+use nix::errno::Errno;
+
+use super::Severity::{Advisory, Class, Fatal};
+use super::{Case, all, case};
+use crate::facts::{Device, Home, Room};
 use crate::probe::Probe;
 
 const EPERM: &str = "mount: m: permission denied.";
 
 #[test]
 fn f015_f016_f017_f018_f020_f025_storage() {
-    all(&[
+    all(&storage());
+}
+
+pub(super) fn storage() -> Vec<Case> {
+    vec![
         case(
             "Debian 11 has Linux 5.10",
             Class,
@@ -59,28 +65,61 @@ fn f015_f016_f017_f018_f020_f025_storage() {
             h.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
             h.fails(Probe::Overlay, EPERM);
         }),
-    ]);
+    ]
 }
 
 #[test]
 fn f158_the_data_directory() {
-    all(&[
+    all(&the_data_directory());
+}
+
+pub(super) fn the_data_directory() -> Vec<Case> {
+    vec![
         case("NFS", Class, "data-root-nfs", "data-root", |_| {})
-            .facts(|facts| facts.storage.nfs = true),
-        case("full", Advisory, "space-low", "data-root", |_| {})
+            .facts(|facts| facts.storage.ownerless = Some("NFS")),
+        case("a share of Windows", Class, "data-root-fs", "data-root", |_| {})
+            .facts(|facts| facts.storage.ownerless = Some("SMB")),
+        case("the quota is used up", Fatal, "quota-full", "quota -s", |_| {})
+            .facts(|facts| facts.storage.room = Room::Full(Errno::EDQUOT)),
+        case("the disk is full", Fatal, "space-full", "df -i", |_| {}).facts(|facts| {
+            facts.storage.room = Room::Full(Errno::ENOSPC);
+            facts.storage.free = Some(0);
+        }),
+        case("a quota too small for an image", Advisory, "quota-low", "larger quota", |_| {})
+            .facts(|facts| facts.storage.room = Room::Quota),
+        case(
+            "left by a Docker of root",
+            Fatal,
+            "data-root-closed",
+            "install -d -m 0710 -o jo ",
+            |_| {},
+        )
+        .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
+        case("a read-only HOME says it all", Fatal, "home-read-only", "", |_| {}).facts(|facts| {
+            facts.account.home = Home::ReadOnly("/home/jo".into());
+            facts.storage.room = Room::Closed(Errno::EROFS);
+        }),
+        case("little space", Advisory, "space-low", "data-root", |_| {})
             .facts(|facts| facts.storage.free = Some(5 << 20)),
-    ]);
+    ]
 }
 
 #[test]
 fn f156_security_modules_containers_and_limits() {
-    all(&[
+    all(&security_modules_containers_and_limits());
+}
+
+pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
+    vec![
         case("SELinux", Advisory, "selinux", "container-selinux", |h| {
             h.write("sys/fs/selinux/enforce", "1");
         }),
         case("SELinux permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
         case("podman", Advisory, "in-container", "--privileged", |h| {
             h.write("run/.containerenv", "");
+        }),
+        case("systemd-nspawn", Advisory, "in-container", "--privileged", |h| {
+            h.write("run/systemd/container", "systemd-nspawn\n");
         }),
         case(
             "few inotify instances",
@@ -102,5 +141,5 @@ fn f156_security_modules_containers_and_limits() {
         case("few files", Advisory, "nofile-low", "limits.d", |h| {
             h.write("proc/self/limits", "Max open files 1024 4096 files\n");
         }),
-    ]);
+    ]
 }

@@ -1,6 +1,6 @@
 use super::Host;
 use super::Severity::{Advisory, Class};
-use super::{all, case};
+use super::{Case, all, case};
 use crate::doctor::limits::predict;
 use crate::doctor::{Wish, diagnose};
 use crate::facts::Facts;
@@ -23,7 +23,11 @@ fn in_slice(host: &Host, controllers: &str) {
 
 #[test]
 fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
-    all(&[
+    all(&control_groups());
+}
+
+pub(super) fn control_groups() -> Vec<Case> {
+    vec![
         case(
             "memory and pids",
             Class,
@@ -81,7 +85,7 @@ fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
             h.write("proc/self/mountinfo", V1);
         }),
         case("without systemd", Advisory, "no-systemd", "", |h| h.without_systemd()),
-    ]);
+    ]
 }
 
 #[test]

@@ -1,19 +1,22 @@
 //! Situations of hosts: what the doctor says to each, exactly.
 //!
 //! A [`Host`] is a directory with the files of a healthy Debian 13 with systemd, which a [`Case`] spoils in one place.
-//! All codes that come out are compared, so a situation that causes a second finding fails the test.
+//! All codes that come out are compared, so a situation that causes a second finding fails the test. [`pages`] compares the
+//! whole remedies, with the tables of the documentation.
 
 mod apparmor;
+mod codes;
 mod host;
 mod ids;
 mod kernel;
 mod limits;
 mod namespaces;
 mod network;
+mod pages;
 mod session;
 mod supervise;
 
-use crate::doctor::{Severity, Wish, diagnose};
+use crate::doctor::{Finding, Severity, Wish, diagnose};
 use crate::facts::Facts;
 use crate::place::World;
 use host::Host;
@@ -52,12 +55,18 @@ impl Case {
         self
     }
 
-    fn run(&self) {
-        let name = self.name;
+    /// The healthy host, spoiled, and what is the case then.
+    fn look(&self) -> (Host, Facts) {
         let mut host = Host::healthy();
         (self.host)(&mut host);
         let mut facts = Facts::gather(&host.world, &host.prober);
         (self.facts)(&mut facts);
+        (host, facts)
+    }
+
+    fn run(&self) {
+        let name = self.name;
+        let (_host, facts) = self.look();
         let findings = diagnose(&facts, self.wish);
         let mut codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
         let mut expected: Vec<&str> = self.codes.split_whitespace().collect();
@@ -69,12 +78,16 @@ impl Case {
             return;
         };
         assert_eq!(finding.severity, self.severity, "{name}");
-        let commands = finding.remedy.admin.iter().flat_map(|step| &step.commands);
-        let text: Vec<&str> = commands.chain(&finding.remedy.said).map(String::as_str).collect();
-        let text = text.join("\n");
+        let text = remedy(finding).join("\n");
         assert!(text.contains(self.remedy), "{name}: no {:?} in:\n{text}", self.remedy);
         assert!(!finding.seen.is_empty() && !finding.why.is_empty(), "{name}");
     }
+}
+
+/// What is to be done, the administrator's commands first.
+fn remedy(finding: &Finding) -> Vec<&str> {
+    let commands = finding.remedy.admin.iter().flat_map(|step| &step.commands);
+    commands.chain(&finding.remedy.said).map(String::as_str).collect()
 }
 
 fn all(cases: &[Case]) {

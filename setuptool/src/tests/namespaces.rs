@@ -1,5 +1,5 @@
 use super::Severity::{Advisory, Class, Fatal};
-use super::{INSTALL, all, case};
+use super::{Case, INSTALL, all, case};
 use crate::doctor::Wish;
 use crate::probe::Probe;
 
@@ -9,7 +9,11 @@ const RESTRICT: &str = "proc/sys/kernel/apparmor_restrict_unprivileged_userns";
 
 #[test]
 fn f007_f008_f150_f151_kernel_parameters() {
-    all(&[
+    all(&kernel_parameters());
+}
+
+pub(super) fn kernel_parameters() -> Vec<Case> {
+    vec![
         case(
             "Debian 10",
             Fatal,
@@ -45,13 +49,17 @@ fn f007_f008_f150_f151_kernel_parameters() {
                 h.write("proc/sys/kernel/unprivileged_userns_clone", "0\n");
             },
         ),
-    ]);
+    ]
 }
 
 #[test]
 fn f014_f150_apparmor() {
+    all(&apparmor());
+}
+
+pub(super) fn apparmor() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
-    all(&[
+    vec![
         case(
             "Ubuntu 24.04 with ~/bin",
             Fatal,
@@ -105,13 +113,17 @@ fn f014_f150_apparmor() {
         case("unconfined programs too", Advisory, "apparmor-unconfined", "", |h| {
             h.write("proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "1\n");
         }),
-    ]);
+    ]
 }
 
 #[test]
 fn f177_whatever_else_forbids_them() {
+    all(&whatever_else_forbids_them());
+}
+
+pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
-    all(&[
+    vec![
         case("for no known reason", Fatal, "rootlesskit-fails", "rootlesscontaine.rs", |h| {
             h.fails(Probe::Namespaces, "something odd");
         }),
@@ -119,7 +131,7 @@ fn f177_whatever_else_forbids_them() {
             "a message that is known",
             Fatal,
             "rootlesskit-fails",
-            "kernel parameter or AppArmor",
+            "sudo dockerd-rootless-setuptool.sh apparmor",
             |h| {
                 h.fails(Probe::Namespaces, EPERM);
             },
@@ -134,6 +146,24 @@ fn f177_whatever_else_forbids_them() {
                 h.fails(Probe::Namespaces, EPERM);
             },
         ),
+        case(
+            "a kernel without CONFIG_USER_NS",
+            Fatal,
+            "rootlesskit-fails",
+            "CONFIG_USER_NS=y",
+            |h| {
+                h.fails(
+                    Probe::Namespaces,
+                    "error: failed to start the child: fork/exec /proc/self/exe: invalid argument",
+                );
+            },
+        ),
+        case("a kernel without clone3", Fatal, "rootlesskit-fails", "upgrade the kernel", |h| {
+            h.fails(
+                Probe::Namespaces,
+                "error: failed to start the child: fork/exec /proc/self/exe: function not implemented",
+            );
+        }),
         case("--force", Class, "rootlesskit-fails", "", |h| {
             h.fails(Probe::Namespaces, "something odd");
         })
@@ -141,5 +171,5 @@ fn f177_whatever_else_forbids_them() {
         case("a masked /proc", Class, "proc-masked", "systempaths=unconfined", |h| {
             h.fails(Probe::Proc, "mount: /proc: permission denied.");
         }),
-    ]);
+    ]
 }

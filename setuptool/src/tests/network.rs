@@ -1,13 +1,17 @@
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
-use super::{INSTALL, all, case};
+use super::{Case, INSTALL, all, case};
 use crate::doctor::{Wish, diagnose};
 use crate::facts::{Device, Facts};
 use crate::probe::{Outcome, Probe};
 
 #[test]
 fn f021_f148_a_network_stack() {
-    all(&[
+    all(&a_network_stack());
+}
+
+pub(super) fn a_network_stack() -> Vec<Case> {
+    vec![
         case("none", Fatal, "network-helper-missing", "apt-get install -y slirp4netns", |h| {
             h.remove("bin/slirp4netns");
         }),
@@ -38,6 +42,36 @@ fn f021_f148_a_network_stack() {
             h.remove("bin/slirp4netns");
             h.says("rootlesskit", "--net [host, none, gvisor-tap-vsock]");
         }),
+        case(
+            "Alpine's busybox, and a rootlesskit of others",
+            Fatal,
+            "iproute2",
+            "apk add iproute2",
+            |h| {
+                h.os("ID=alpine\n");
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.program("bin/ip");
+                h.says("ip", "BusyBox v1.36.1 multi-call binary.");
+                h.fails(Probe::Network, "ip: invalid argument 'tuntap' to 'ip'");
+            },
+        ),
+        case("no ip, and a rootlesskit of others", Fatal, "iproute2", "install -y iproute2", |h| {
+            h.says("rootlesskit", "--net [host, none, slirp4netns]");
+            h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
+        }),
+        case("iproute2 is not to blame", Fatal, "network-fails", "rootlesskit --net", |h| {
+            h.says("rootlesskit", "--net [host, none, slirp4netns]");
+            h.program("bin/ip");
+            h.says("ip", "ip utility, iproute2-6.15.0");
+            h.fails(Probe::Network, "slirp4netns: exit status 1");
+        }),
+        case("Ubuntu's AppArmor and pasta", Fatal, "network-fails", "NET=slirp4netns", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+            h.fails(
+                Probe::Network,
+                "Couldn't open network namespace /proc/7/ns/net: Permission denied",
+            );
+        }),
         case("it does not start", Fatal, "network-fails", "rootlesskit --net=slirp4netns", |h| {
             h.fails(Probe::Network, "slirp4netns: exit status 1");
         }),
@@ -62,7 +96,7 @@ fn f021_f148_a_network_stack() {
             h.fails(Probe::Network, "open /dev/net/tun: permission denied");
         })
         .facts(|facts| facts.host.tun = Device::Closed),
-    ]);
+    ]
 }
 
 const GATEWAY: &str = "--net value  [host, none, gateway, slirp4netns]";
@@ -72,7 +106,11 @@ const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file o
 
 #[test]
 fn f021_f148_the_gateway_needs_no_package() {
-    all(&[
+    all(&the_gateway_needs_no_package());
+}
+
+pub(super) fn the_gateway_needs_no_package() -> Vec<Case> {
+    vec![
         case("works", Fatal, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.remove("bin/slirp4netns");
@@ -95,12 +133,16 @@ fn f021_f148_the_gateway_needs_no_package() {
             h.says("rootlesskit", GATEWAY);
             h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
         }),
-    ]);
+    ]
 }
 
 #[test]
 fn f148_f150_why_the_gateway_does_not_work() {
-    all(&[
+    all(&why_the_gateway_does_not_work());
+}
+
+pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
+    vec![
         case("another one works", Advisory, "gateway-fails", "use --net=pasta", |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, REFUSAL);
@@ -172,7 +214,7 @@ fn f148_f150_why_the_gateway_does_not_work() {
             h.fails(Probe::Namespaces, "something odd");
             h.fails(Probe::Gateway, "not to be tried");
         }),
-    ]);
+    ]
 }
 
 #[test]
@@ -203,11 +245,15 @@ fn f036_the_drivers_that_go_with_the_gateway() {
 
 #[test]
 fn f010_f018_f175_nat() {
+    all(&nat());
+}
+
+pub(super) fn nat() -> Vec<Case> {
     let skip = Wish { skip_iptables: true, ..INSTALL };
     let fails =
         "iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist";
     assert!(fails.contains("legacy"));
-    all(&[
+    vec![
         case("no iptables", Fatal, "iptables-missing", "apt-get install -y iptables", |h| {
             h.remove("bin/iptables");
         }),
@@ -256,14 +302,34 @@ fn f010_f018_f175_nat() {
         case("not tried", Fatal, "", "", |h| {
             h.prober.outcomes.insert(Probe::Nat, Outcome::Unknown);
         }),
-    ]);
+    ]
 }
 
 #[test]
 fn f081_f082_f085_f161_f162_ports_ping_and_more() {
-    all(&[
+    all(&ports_ping_and_more());
+}
+
+pub(super) fn ports_ping_and_more() -> Vec<Case> {
+    vec![
         case("ping", Class, "ping", "net.ipv4.ping_group_range = 0 2147483647", |h| {
             h.write("proc/sys/net/ipv4/ping_group_range", "1\t0\n");
+        }),
+        case("ping for other groups", Class, "ping", "0 2147483647", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "100\t200\n");
+        }),
+        case("ping for a supplementary group", Class, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "27\t27\n");
+        }),
+        case("low ports, which pasta binds", Advisory, "low-ports", "for all users: echo", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+        })
+        .facts(|facts| facts.tools.low_port_caps = true),
+        case("no ps", Class, "ps-missing", "apt-get install -y procps", |h| h.remove("bin/ps")),
+        case("no ps on Fedora", Class, "ps-missing", "dnf install -y procps-ng", |h| {
+            h.os("ID=fedora\n");
+            h.remove("bin/ps");
         }),
         case("low ports", Advisory, "low-ports", "setcap cap_net_bind_service=ep", |h| {
             h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
@@ -289,5 +355,5 @@ fn f081_f082_f085_f161_f162_ports_ping_and_more() {
         case("resolv.conf of systemd-resolved", Advisory, "", "", |h| {
             h.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
         }),
-    ]);
+    ]
 }

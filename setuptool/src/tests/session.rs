@@ -1,12 +1,17 @@
 use super::Severity::{Advisory, Class, Fatal};
-use super::{INSTALL, all, case};
+use super::host::Host;
+use super::{Case, INSTALL, all, case};
 use crate::doctor::Wish;
 use crate::facts::{Home, RuntimeState};
 use crate::probe::Probe;
 
 #[test]
 fn f012_f045_f046_f047_f116_f153_f154_the_runtime_directory() {
-    all(&[
+    all(&the_runtime_directory());
+}
+
+pub(super) fn the_runtime_directory() -> Vec<Case> {
+    vec![
         case("unset, and no session", Fatal, "runtime-dir", "machinectl shell jo@", |h| {
             h.unset("XDG_RUNTIME_DIR");
             h.remove(&format!("run/user/{}", h.world.uid));
@@ -55,12 +60,16 @@ fn f012_f045_f046_f047_f116_f153_f154_the_runtime_directory() {
             h.without_systemd();
             h.remove("run/user");
         }),
-    ]);
+    ]
 }
 
 #[test]
 fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
-    all(&[
+    all(&service_manager_and_bus());
+}
+
+pub(super) fn service_manager_and_bus() -> Vec<Case> {
+    vec![
         case("no manager, as on CentOS 7", Class, "user-manager", "machinectl shell jo@", |h| {
             h.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
         }),
@@ -106,6 +115,10 @@ fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
         case("no linger", Advisory, "linger", "sudo loginctl enable-linger jo", |h| {
             h.remove("var/lib/systemd/linger/jo");
         }),
+        case("no linger on NixOS", Advisory, "linger", "users.users.jo.linger = true;", |h| {
+            h.os("ID=nixos\n");
+            h.remove("var/lib/systemd/linger/jo");
+        }),
         case("system unit with User=", Advisory, "system-unit", "install", |h| {
             h.write("proc/self/cgroup", "0::/system.slice/docker-jo.service\n");
         }),
@@ -118,20 +131,73 @@ fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
                 h.write("home/.config/systemd/user/docker.service", "");
             },
         ),
+        case("its programs were moved", Class, "unit-stale", "setuptool.sh install", |h| {
+            let text = format!("[Service]\nExecStart={}\n", h.at("old/launcher").display());
+            h.write("home/.config/systemd/user/docker.service", &text);
+        }),
+        case("its programs are there", Advisory, "daemon-stopped", "start docker.service", |h| {
+            let program = h.at("bin/dockerd-rootless.sh");
+            let text = format!("[Service]\nExecStart=\"{}\" -H fd://\n", program.display());
+            h.write("home/.config/systemd/user/docker.service", &text);
+        }),
+        case(
+            "stopped, and the journal says why",
+            Class,
+            "log-cgroup-driver daemon-stopped",
+            "remove native.cgroupdriver",
+            |h| {
+                h.write("home/.config/systemd/user/docker.service", "");
+                let line =
+                    "exec-opt native.cgroupdriver=systemd requires cgroup v2 for rootless mode";
+                h.program("bin/journalctl");
+                h.write("bin/journalctl", &format!("#!/bin/sh\necho '{line}'\n"));
+            },
+        ),
+        case(
+            "stopped under a supervisor, and its log says why",
+            Class,
+            "log-second-daemon no-systemd",
+            "stop the other one",
+            |h| {
+                h.without_systemd();
+                h.write(
+                    "home/.local/state/docker-rootless/docker.log",
+                    "error: another RootlessKit is running with the same state directory\n",
+                );
+            },
+        ),
         case("no systemd at all", Advisory, "no-systemd", "", |h| h.without_systemd()),
-    ]);
+    ]
 }
 
 #[test]
 fn f022_f105_f171_user_and_home() {
-    all(&[
+    all(&user_and_home());
+}
+
+pub(super) fn user_and_home() -> Vec<Case> {
+    vec![
         case("root", Fatal, "root", "machinectl shell USER@", |h| h.world.uid = 0)
             .facts(|facts| facts.account.runtime.state = RuntimeState::Foreign(0)),
+        case("no /proc, as in a bare chroot", Fatal, "proc-missing", "mount -t proc", |h| {
+            h.remove("proc");
+        }),
+        case("WSL 1", Fatal, "not-linux", "wsl --set-version DISTRIBUTION 2", |h| {
+            h.write("proc/sys/kernel/osrelease", "4.4.0-19041-Microsoft\n");
+        }),
+        case("WSL 2", Fatal, "", "", |h| {
+            h.write("proc/sys/kernel/osrelease", "5.15.90.1-microsoft-standard-WSL2\n");
+        }),
+        case("the Linux emulation of another system", Fatal, "not-linux", "Linux host", |h| {
+            h.write("proc/sys/kernel/ostype", "FreeBSD\n");
+        }),
         case("no HOME", Fatal, "home-unset", "export HOME=", |h| h.unset("HOME")),
         case("HOME is not there", Fatal, "home-missing", "install -d -m 0700 -o jo", |h| {
             h.remove("home");
         }),
-        case("HOME is read-only", Fatal, "home-read-only", "", |_| {})
+        case("HOME of root, as sudo leaves it", Fatal, "home-foreign", "export HOME=", |_| {})
+            .facts(|facts| facts.account.home = Home::Foreign("/root".into(), 0)),
+        case("HOME is read-only", Fatal, "home-read-only", "chmod u+rwx /home/jo", |_| {})
             .facts(|facts| facts.account.home = Home::ReadOnly("/home/jo".into())),
         case(
             "no launcher",
@@ -139,6 +205,20 @@ fn f022_f105_f171_user_and_home() {
             "launcher-missing",
             "apt-get install -y docker-ce-rootless-extras",
             |h| {
+                h.remove("bin/dockerd-rootless.sh");
+            },
+        ),
+        case("no launcher on Alpine", Fatal, "launcher-missing", "docker-rootless-extras", |h| {
+            h.os("ID=alpine\n");
+            h.remove("bin/dockerd-rootless.sh");
+        }),
+        case(
+            "no launcher on NixOS",
+            Fatal,
+            "launcher-missing",
+            "virtualisation.docker.rootless = { enable = true;",
+            |h| {
+                h.os("ID=nixos\n");
                 h.remove("bin/dockerd-rootless.sh");
             },
         ),
@@ -166,14 +246,18 @@ fn f022_f105_f171_user_and_home() {
             h.remove("bin/dockerd");
         })
         .wish(INSTALL),
-    ]);
+    ]
 }
 
 #[test]
 fn f103_f104_f172_others_in_the_way() {
+    all(&others_in_the_way());
+}
+
+pub(super) fn others_in_the_way() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
     let disable = "sudo systemctl disable --now docker.service docker.socket";
-    all(&[
+    vec![
         case("rootful Docker", Fatal, "rootful-docker", disable, |h| {
             h.write("var/run/docker.sock", "");
         }),
@@ -219,6 +303,25 @@ fn f103_f104_f172_others_in_the_way() {
         case("another context", Advisory, "docker-host-elsewhere", "unset DOCKER_CONTEXT", |h| {
             h.set("DOCKER_CONTEXT", "default");
         }),
+        case(
+            "the current context is gone",
+            Class,
+            "context-missing",
+            "docker --context=default context use default",
+            |h| h.write("home/.docker/config.json", "{\"currentContext\": \"work\"}"),
+        ),
+        case(
+            "a context of a former runtime directory",
+            Advisory,
+            "context-elsewhere",
+            "docker context update rootless --docker host=",
+            |h| context(h, "unix:///home/jo/.docker/run/docker.sock"),
+        ),
+        case("the context of this daemon", Advisory, "", "", |h| {
+            let host = format!("unix://{}/docker.sock", h.runtime().display());
+            h.write("home/.docker/config.json", "{\"currentContext\": \"rootless\"}");
+            context(h, &host);
+        }),
         case("a stale directory", Fatal, "", "", |h| {
             let dir = h.runtime().join("containerd-rootless");
             std::fs::create_dir(&dir).expect("directory");
@@ -237,5 +340,12 @@ fn f103_f104_f172_others_in_the_way() {
             },
         )
         .wish(force),
-    ]);
+    ]
+}
+
+fn context(host: &Host, endpoint: &str) {
+    let meta = format!(
+        "{{\"Name\":\"rootless\",\"Endpoints\":{{\"docker\":{{\"Host\":\"{endpoint}\"}}}}}}"
+    );
+    host.write("home/.docker/contexts/meta/0/meta.json", &meta);
 }

@@ -1,0 +1,105 @@
+//! The file system of the data directory.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use env::vars;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+
+use crate::place::World;
+
+/// Less free space than this (bytes) is used up by the first image.
+pub(crate) const LITTLE_SPACE: u64 = 1 << 30;
+
+/// File systems that keep no owners but one, or none that their server does not know (magic numbers of statfs(2)).
+const OWNERLESS: [(FsType, &str); 7] = [
+    (NFS_SUPER_MAGIC, "NFS"),
+    (FsType(0x0102_1997), "9p"),
+    (FsType(0x517b), "SMB"),
+    (FsType(0xfe53_4d42), "SMB"),
+    (FsType(0xff53_4d42), "SMB"),
+    (FsType(0x4d44), "FAT"),
+    (FsType(0x2011_bab0), "exFAT"),
+];
+
+/// What came of writing there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nothing is wrong, or nobody knows.
+    Fine,
+    /// Not even a few bytes: the disk or the quota is used up.
+    Full(Errno),
+    /// This user may not write there.
+    Closed(Errno),
+    /// The disk has room for an image; the user's quota does not.
+    Quota,
+}
+
+/// Where images and containers go.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    pub(crate) data_root: Option<PathBuf>,
+    /// The nearest directory above it, or itself, that exists.
+    pub(crate) existing: Option<PathBuf>,
+    /// The file system, if it is one of those that cannot hold the files of containers.
+    pub(crate) ownerless: Option<&'static str>,
+    /// Free space, in bytes.
+    pub(crate) free: Option<u64>,
+    pub(crate) room: Room,
+    /// What is set in `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER`.
+    pub(crate) port_driver: Option<String>,
+}
+
+impl Storage {
+    pub(crate) fn gather(world: &World) -> Self {
+        let data_root = world.data_root();
+        let existing = data_root.as_ref().and_then(|dir| dir.ancestors().find(|dir| dir.is_dir()));
+        let existing = existing.map(Path::to_owned);
+        let space = existing.as_ref().and_then(|dir| statvfs(dir).ok());
+        let kind = existing.as_ref().and_then(|dir| Some(statfs(dir).ok()?.filesystem_type()));
+        let free = space.map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
+        Self {
+            ownerless: OWNERLESS.iter().find(|(id, _)| Some(*id) == kind).map(|(_, name)| *name),
+            // tmpfs would take memory for what is asked for.
+            room: existing.as_ref().map_or(Room::Fine, |dir| {
+                room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE))
+            }),
+            free,
+            port_driver: world
+                .env
+                .text(vars::DOCKERD_ROOTLESS_PORT_DRIVER)
+                .ok()
+                .flatten()
+                .map(str::to_owned),
+            data_root,
+            existing,
+        }
+    }
+}
+
+/// Writes into a file without a name, which nobody sees and which is gone when it is closed. With `much`, the space of an
+/// image is set aside for that moment: quotas are of many kinds, and all of them refuse that.
+fn room(dir: &Path, much: bool) -> Room {
+    let refused = |errno: Errno| match errno {
+        Errno::ENOSPC | Errno::EDQUOT => Room::Full(errno),
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => Room::Closed(errno),
+        _ => Room::Fine,
+    };
+    let write = |mut file: File| file.write_all(&[1; 4096]).map(|()| file);
+    let file = match tempfile::tempfile_in(dir).and_then(write) {
+        Ok(file) => file,
+        Err(error) => return refused(Errno::from_raw(error.raw_os_error().unwrap_or_default())),
+    };
+    if !much {
+        return Room::Fine;
+    }
+    let size = i64::try_from(LITTLE_SPACE).unwrap_or_default();
+    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
+        Err(Errno::EDQUOT) => Room::Quota,
+        _ => Room::Fine,
+    }
+}
