@@ -156,7 +156,10 @@ fn make(recipe: &Recipe, path: &Path) -> Result<()> {
 }
 
 /// The mirror this machine's own apt uses for the main archive; security and update archives have other suites.
-fn mirror() -> Result<String> {
+///
+/// # Errors
+/// apt has no such source.
+pub fn mirror() -> Result<String> {
     let format = "$(SITE)";
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", format, "Created-By: Packages", "Component: main"])

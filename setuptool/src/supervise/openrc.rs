@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::unit::Written;
 
 /// The name of the user's service.
 const NAME: &str = "docker";
+/// What starts with the user's session.
+const RUNLEVEL: &str = "default";
 /// The first release with services of users.
 const USERS_SINCE: (u32, u32) = (0, 60);
 /// Longer than the supervisor takes to stop the daemon.
@@ -88,7 +91,7 @@ fn render(world: &World, files: &Files, user: Option<&str>) -> String {
             let pid = format!("/run/{}.pid", system_name(world));
             write!(text, "pidfile={pid}\ncommand_user={}\n", quoted(user)).unwrap_or_default();
             text.push_str(&service::exports(world));
-            text.push_str("\ndepend() {\n\tneed net\n\tafter cgroups\n}\n");
+            text.push_str("\ndepend() {\n\tafter net firewall cgroups\n}\n");
             let dir = quoted(&world.runtime_dir().unwrap_or_default().to_string_lossy());
             let owner = quoted(user);
             write!(
@@ -124,8 +127,12 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     if service::write_program(place, &text)? == Written::Created {
         ui.info(&format!("Creating {}", place.display()));
     }
+    // Nobody has made it for a user without any service.
+    let runlevel = runlevel(place);
+    fs::create_dir_all(&runlevel)
+        .map_err(|error| Failed::new(format!("cannot make {}: {error}", runlevel.display())))?;
     for (program, args) in [
-        ("rc-update", ["--user", "add", NAME, "default"].as_slice()),
+        ("rc-update", ["--user", "add", NAME, RUNLEVEL].as_slice()),
         ("rc-service", &["--user", NAME, "start"]),
     ] {
         if !openrc(ui, world, program, args)? {
@@ -177,17 +184,24 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     }
     // A service that is not started, or in no runlevel, is no problem; one that runs on is seen below.
     openrc(ui, world, "rc-service", &["--user", NAME, "stop"])?;
-    openrc(ui, world, "rc-update", &["--user", "del", NAME, "default"])?;
+    openrc(ui, world, "rc-update", &["--user", "del", NAME, RUNLEVEL])?;
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
     state::remove(place)
         .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?;
-    let config = place.ancestors().skip(1).take(2);
-    for dir in config {
-        let _ = std::fs::remove_dir(dir);
+    // rmdir(2) refuses what has other services.
+    let runlevel = runlevel(place);
+    for dir in runlevel.ancestors().take(2).chain(place.ancestors().skip(1).take(2)) {
+        let _ = fs::remove_dir(dir);
     }
     Ok(())
+}
+
+/// The directory of the user's runlevel, beside that of the scripts.
+fn runlevel(place: &Path) -> PathBuf {
+    let config = place.ancestors().nth(2).unwrap_or(place);
+    config.join("runlevels").join(RUNLEVEL)
 }
 
 fn openrc(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {

@@ -1,8 +1,8 @@
-//! Programs that only a few scenarios need, from the packages of this machine's Debian: they are put into a box of the
-//! same release, not into every root file system.
+//! Programs that only a few scenarios need, from the packages of the box's release: they are put into that box, not into
+//! every root file system.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -17,27 +17,29 @@ pub(crate) fn suite() -> Result<Suite> {
         .with_context(|| format!("this machine is {name:?}, for which there is no test host"))
 }
 
-/// Unpacks packages into a box of [`suite`]. A word that ends with `*` stands for all names that begin so among what the
-/// package before it depends on: names of libraries hold their version.
+/// Unpacks packages into a box. A word that ends with `*` stands for all names that begin so among what the package before
+/// it depends on: names of libraries hold their version.
 pub(crate) fn unpack(b: &TestBox, packages: &[&str]) -> Result<()> {
-    let cache = tests::paths::cache()?.join(format!("packages-{}", suite()?.name()));
+    let cache = tests::paths::cache()?.join(format!("packages-{}", b.suite().name()));
     fs::create_dir_all(&cache)?;
     let lock = File::create(cache.join("lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let apt = Apt::of(b.suite(), &cache)?;
     let mut names: Vec<String> = Vec::new();
     for word in packages {
         match word.strip_suffix('*') {
             None => names.push((*word).to_owned()),
             Some(prefix) => {
                 let last = names.last().cloned().unwrap_or_default();
-                names.extend(dependencies(&last)?.into_iter().filter(|n| n.starts_with(prefix)));
+                let depends = apt.dependencies(&last)?;
+                names.extend(depends.into_iter().filter(|name| name.starts_with(prefix)));
             }
         }
     }
     for name in names {
         let file = match stored(&cache, &name)? {
             Some(file) => file,
-            None => download(&cache, &name)?,
+            None => apt.download(&cache, &name)?,
         };
         // The box has links in place of /bin and /lib, which dpkg-deb -x would replace.
         let line = "dpkg-deb --fsys-tarfile \"$0\" | tar -x --keep-directory-symlink -C \"$1\"";
@@ -48,31 +50,81 @@ pub(crate) fn unpack(b: &TestBox, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn dependencies(package: &str) -> Result<Vec<String>> {
-    let output = Command::new("apt-cache").args(["depends", package]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    Ok(names.map(str::to_owned).collect())
+/// apt with the lists of a suite: those of this machine, or some of our own from the same mirror.
+struct Apt {
+    options: Vec<String>,
 }
 
-fn stored(cache: &std::path::Path, name: &str) -> Result<Option<PathBuf>> {
+impl Apt {
+    fn of(wanted: Suite, cache: &Path) -> Result<Self> {
+        if wanted == suite()? {
+            return Ok(Self { options: Vec::new() });
+        }
+        let (lists, source) = (cache.join("lists"), cache.join("sources.list"));
+        let mut options = Vec::new();
+        for (name, value) in [
+            ("Dir::Etc::SourceList", source.display().to_string()),
+            ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
+            ("Dir::State::Lists", lists.display().to_string()),
+            ("Dir::Cache", cache.join("apt").display().to_string()),
+            ("Acquire::Languages", "none".to_owned()),
+            // Mirrors that are snapshots serve Release files whose validity has passed.
+            ("Acquire::Check-Valid-Until", "false".to_owned()),
+        ] {
+            options.extend(["-o".to_owned(), format!("{name}={value}")]);
+        }
+        let apt = Self { options };
+        if !source.exists() {
+            fs::create_dir_all(lists.join("partial"))?;
+            fs::create_dir_all(cache.join("apt/archives/partial"))?;
+            let part = source.with_extension("part");
+            let (site, keys) = (tests::mirror()?, "/usr/share/keyrings/debian-archive-keyring.gpg");
+            let line = format!("deb [signed-by={keys}] {site} {} main\n", wanted.name());
+            fs::write(&part, &line)?;
+            // The file is there when the lists are.
+            let mut update = apt.command("apt-get");
+            update.arg("-o").arg(format!("Dir::Etc::SourceList={}", part.display())).arg("update");
+            let output = update.output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.success(), "apt-get update for {}: {said}", wanted.name());
+            fs::rename(&part, &source)?;
+        }
+        Ok(apt)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options);
+        command
+    }
+
+    fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let output = self.command("apt-cache").args(["depends", package]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn download(&self, cache: &Path, name: &str) -> Result<PathBuf> {
+        // To a place of its own first: a file that apt has not finished must not pass for a package.
+        let part = tempfile::tempdir_in(cache)?;
+        let mut download = self.command("apt-get");
+        let output = download.args(["download", "-q", name]).current_dir(part.path()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "apt-get download {name}: {said}\nhint: apt-get update");
+        let file =
+            stored(part.path(), name)?.with_context(|| format!("no package came: {said}"))?;
+        let kept = cache.join(file.file_name().unwrap_or_default());
+        fs::rename(&file, &kept)?;
+        Ok(kept)
+    }
+}
+
+fn stored(cache: &Path, name: &str) -> Result<Option<PathBuf>> {
     let prefix = format!("{name}_");
     let files = fs::read_dir(cache)?.flatten().map(|entry| entry.path());
     Ok(files.into_iter().find(|path| {
         path.extension().is_some_and(|kind| kind == "deb")
             && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix))
     }))
-}
-
-fn download(cache: &std::path::Path, name: &str) -> Result<PathBuf> {
-    // To a place of its own first: a file that apt has not finished must not pass for a package.
-    let part = tempfile::tempdir_in(cache)?;
-    let output =
-        Command::new("apt-get").args(["download", "-q", name]).current_dir(part.path()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "apt-get download {name}: {said}\nhint: apt-get update");
-    let file = stored(part.path(), name)?.with_context(|| format!("no package came: {said}"))?;
-    let kept = cache.join(file.file_name().unwrap_or_default());
-    fs::rename(&file, &kept)?;
-    Ok(kept)
 }

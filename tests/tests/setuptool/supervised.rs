@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tests::{Cmd, Output, Result, Suite, TestBox, ensure, wait};
 
+use crate::doctor::paste;
 use crate::{TOOL, answers, in_order, packages, serve};
 
 fn user<'b>(b: &'b TestBox, line: &str) -> Cmd<'b> {
@@ -158,6 +159,101 @@ fn f019_f100_f107_f115_s6() -> Result<()> {
             "+ s6-svscanctl -an /home/tester/scan\n",
         ],
     )
+}
+
+/// OpenRC as it is on a host that it has booted.
+fn openrc(b: &TestBox) -> Result<()> {
+    packages::unpack(b, &["openrc", "librc1*", "openrc", "libeinfo1*"])?;
+    // What its first boot script makes.
+    let dirs = "exclusive starting started stopping inactive wasinactive failed hotplugged scheduled daemons options tmp";
+    b.root(&format!(
+        "mkdir -p /etc/runlevels/default /run/openrc && cd /run/openrc && mkdir -p {dirs} && echo default > softlevel"
+    ))
+    .ok()
+    .map(drop)
+}
+
+#[test]
+fn f019_f100_f107_f115_openrc() -> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    openrc(&b)?;
+    let done = installs(&b, "openrc")?;
+    in_order(
+        &done.stderr,
+        &["+ rc-update --user add docker default\n", "+ rc-service --user docker start\n"],
+    )?;
+    serve(&b)?;
+    survives(&b)?;
+    let service = |verb: &str| user(&b, &format!("rc-service --user docker {verb}")).run();
+    let status = service("status")?;
+    in_order(&status.stdout, &["status: started"])?;
+
+    let first = dockerd(&b);
+    ensure!(service("restart")?.code == 0, "restart");
+    wait::until_true("the daemon is back", Duration::from_secs(60), || {
+        Ok(dockerd(&b).is_some_and(|pid| Some(pid) != first)
+            && user(&b, "docker version").run()?.code == 0)
+    })
+    .or_else(|error| logged(&b, error))?;
+    answers(&b)?;
+
+    let stopped = service("stop")?;
+    ensure!(stopped.code == 0 && dockerd(&b).is_none(), "{stopped}");
+    in_order(&service("status")?.stdout, &["status: stopped"])?;
+    let left = b.user_processes();
+    ensure!(left.is_empty(), "left by the daemon: {left:#?}");
+
+    // As at the start of the next session.
+    user(&b, "openrc --user default").ok()?;
+    wait::until_true("the runlevel starts it", Duration::from_secs(60), || {
+        Ok(user(&b, "docker version").run()?.code == 0)
+    })
+    .or_else(|error| logged(&b, error))?;
+    answers(&b)?;
+
+    let gone = leaves_nothing(&b, &["/run/user/1001/openrc", "/run/openrc"])?;
+    in_order(
+        &gone,
+        &["+ rc-service --user docker stop\n", "+ rc-update --user del docker default\n"],
+    )
+}
+
+/// A release without services of users: the administrator pastes what is printed.
+#[test]
+fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
+    let b = TestBox::boot(Suite::Trixie)?;
+    openrc(&b)?;
+    let printed = user(&b, &format!("{TOOL} install --supervise")).ok()?;
+    in_order(
+        &printed,
+        &["Have the administrator run these\n", "rc-service docker-rootless.1001 start\n"],
+    )?;
+    paste(&b, &printed)?;
+    let up = || Ok(user(&b, "docker version").run()?.code == 0);
+    wait::until_true("the daemon answers", Duration::from_secs(60), up)
+        .or_else(|error| logged(&b, error))?;
+    serve(&b)?;
+    survives(&b)?;
+    let service =
+        |verb: &str| b.root(&format!("rc-service docker-rootless.1001 {verb}")).limit(150);
+    in_order(&service("status").ok()?, &["status: started"])?;
+    let first = dockerd(&b);
+    service("restart").ok()?;
+    wait::until_true("the daemon is back", Duration::from_secs(60), up)
+        .or_else(|error| logged(&b, error))?;
+    assert_ne!(dockerd(&b), first);
+    answers(&b)?;
+
+    // The user cannot remove it, and is told who can.
+    let refused = user(&b, &format!("{TOOL} uninstall --purge")).fails_with(1)?;
+    let hint = "sudo rc-service docker-rootless.1001 stop; sudo rc-update del docker-rootless.1001 default; \
+                sudo rm -f /etc/init.d/docker-rootless.1001";
+    in_order(&refused, &["the administrator's", hint])?;
+    b.root(hint).ok()?;
+    ensure!(dockerd(&b).is_none(), "dockerd runs on");
+    let left = b.user_processes();
+    ensure!(left.is_empty(), "left by the daemon: {left:#?}");
+    leaves_nothing(&b, &["/run/openrc"]).map(drop)
 }
 
 /// The user's own process supervisor stays, without any child of ours, until it is told to end.
