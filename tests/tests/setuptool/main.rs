@@ -1,6 +1,7 @@
 //! The setup tool in hosts with systemd as PID 1 (252, 257 and 262) and without: its daily life, every way to get a
 //! shell, and what it says about hosts in which something is wrong.
 
+mod apparmor;
 mod broken;
 mod daily;
 mod doctor;
