@@ -287,7 +287,10 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
 }
 
 fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
-    let bin = dir_of(&plan.docker).to_string_lossy().into_owned();
+    // One directory as a rule.
+    let (ours, docker) = (dir_of(&plan.launcher), dir_of(&plan.docker));
+    let dirs = [ours, docker].map(|dir| quoted(&dir.to_string_lossy()));
+    let bin = if ours == docker { dirs[1].clone() } else { dirs.join(":") };
     let dir = plan.runtime_dir.to_string_lossy().into_owned();
     ui.plain("");
     ui.info("Make sure the following environment variable(s) are set (or add them to ~/.bashrc):");
@@ -299,7 +302,7 @@ fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
         RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir))),
         _ => {}
     }
-    ui.plain(&format!("export PATH={}:$PATH", quoted(&bin)));
+    ui.plain(&format!("export PATH={bin}:$PATH"));
     ui.plain("");
     ui.info("Some applications may require the following environment variable too:");
     ui.plain(&format!("export DOCKER_HOST={}", quoted(&docker_host(&plan.runtime_dir))));

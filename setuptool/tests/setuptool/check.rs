@@ -96,7 +96,7 @@ fn f045_nothing_works_without_a_home() {
     place
         .run(&["check"])
         .exits(1)
-        .says("[ERROR] home-read-only: HOME=/ cannot be written by nobody");
+        .says("[ERROR] home-foreign: HOME=/ belongs to user 0");
 }
 
 #[test]

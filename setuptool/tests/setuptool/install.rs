@@ -49,6 +49,18 @@ said by docker
     );
 }
 
+/// From a folder that is not in PATH, with docker elsewhere.
+#[test]
+fn f102_the_printed_path_finds_launcher_and_docker() {
+    let place = Place::new();
+    place.daemon();
+    for name in ["dockerd-rootless.sh", "dockerd-rootless.sh.do"] {
+        std::fs::rename(place.at("bin").join(name), place.at("app").join(name)).unwrap();
+    }
+    let done = place.run(&["install"]);
+    done.exits(0).prints("\nexport PATH=@/app:@/bin:$PATH\n");
+}
+
 #[test]
 fn f100_f177_the_order_of_calls() {
     let place = Place::new();
