@@ -114,7 +114,10 @@ pub(crate) fn last_lines(world: &World, launcher: &OsStr) -> String {
     let args = args.map(OsStr::new);
     let Some(journalctl) = world.find("journalctl") else { return String::new() };
     let output = run::captured(&journalctl, &args, &with_runtime_dir(world), ASK_LIMIT);
-    output.map(|output| output.text()).unwrap_or_default()
+    // All of it: what matters is at the end.
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// [`last_lines`] of a daemon that has just ended: what a program printed reaches the journal a little later than the

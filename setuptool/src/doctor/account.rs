@@ -1,5 +1,7 @@
 //! Who runs this, and home.
 
+use std::path::Path;
+
 use super::{Finding, Remedy, Wish, quoted};
 use crate::distro::Package;
 use crate::facts::{Facts, Home};
@@ -49,6 +51,8 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
 
 pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     home(facts, findings);
+    closed(facts, wish, findings);
+    daemon_json(facts, findings);
     programs(facts, wish, findings);
 }
 
@@ -71,6 +75,25 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 [format!("install -d -m 0700 -o {name} {}", quoted(&path.to_string_lossy()))],
             )),
         ),
+        Home::Relative(path) => findings.push(
+            Finding::fatal(
+                "home-relative",
+                format!("HOME={} is not an absolute path", path.display()),
+                why,
+            )
+            .remedy(Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""))),
+        ),
+        Home::Withheld(path, owner) => findings.push(
+            Finding::fatal(
+                "home-foreign",
+                format!("HOME={} belongs to user {owner}", path.display()),
+                why,
+            )
+            .remedy(Remedy::admin(
+                "give the home directory to its user",
+                [format!("chown {name}: {}", quoted(&path.to_string_lossy()))],
+            )),
+        ),
         Home::Foreign(path, owner) => findings.push(
             Finding::fatal(
                 "home-foreign",
@@ -81,10 +104,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 ),
                 why,
             )
-            .remedy(Remedy::said(format!(
-                "if sudo left another user's HOME there: export HOME=\"$(getent passwd {name} | cut -d: -f6)\""
-            )))
-            .remedy(Remedy::said("if it is this user's, the administrator has to give it to this user (chown)")),
+            .remedy(Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""))),
         ),
         Home::ReadOnly(path) => findings.push(
             Finding::fatal(
@@ -96,6 +116,55 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             .remedy(Remedy::said("if its file system is mounted read-only: mount it for writing")),
         ),
     }
+}
+
+fn not_executable(file: &Path, noexec: bool, why: &'static str) -> Finding {
+    let shown = file.display();
+    let (reason, remedy) = if noexec {
+        let other = format!(
+            "install it where programs may run, or: sudo mount -o remount,exec MOUNTPOINT (findmnt -T {} names it)",
+            quoted(&file.to_string_lossy())
+        );
+        ("its file system is mounted with noexec", other)
+    } else {
+        let chmod = format!("chmod 0755 {}", quoted(&file.to_string_lossy()));
+        ("it has no permission x for this user", chmod)
+    };
+    Finding::fatal("not-executable", format!("{shown} cannot be run: {reason}"), why)
+        .remedy(Remedy::said(remedy))
+}
+
+fn closed(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
+    if !matches!(facts.account.home, Home::Fine(_)) {
+        return;
+    }
+    let name = &facts.account.name;
+    for dir in &facts.account.closed {
+        // A daemon without a unit starts.
+        let finding = if wish.install { Finding::fatal } else { Finding::class };
+        let seen = format!("{name} cannot write into {}", dir.display());
+        let why = "the unit, or the context of the docker command, belongs there; a docker under sudo leaves \
+                   directories of root behind";
+        findings.push(finding("config-closed", seen, why).remedy(Remedy::admin(
+            "give the user's directory back",
+            [format!("chown -R {}: {}", quoted(name), quoted(&dir.to_string_lossy()))],
+        )));
+    }
+}
+
+fn daemon_json(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some((path, error)) = &facts.daemon.bad_config else { return };
+    findings.push(
+        Finding::fatal(
+            "daemon-json",
+            format!("{}: {error}", path.display()),
+            "dockerd does not start with a configuration that it cannot read",
+        )
+        .remedy(Remedy::said(format!(
+            "correct the file; dockerd --validate --config-file={} says more",
+            quoted(&path.to_string_lossy())
+        ))),
+    );
 }
 
 fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
@@ -114,7 +183,9 @@ fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             "the daemon runs under it",
         ),
     ] {
-        if missing {
+        if let (true, Some((file, noexec))) = (missing, facts.tools.unusable.get(name)) {
+            findings.push(not_executable(file, *noexec, why));
+        } else if missing {
             let seen = format!("{name} is neither in PATH nor beside this program");
             findings.push(
                 Finding::fatal(code, seen, why)

@@ -8,6 +8,21 @@ use crate::facts::Facts;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     programs(facts, findings);
+    if let Some(path) = &facts.ids.unreadable {
+        let shown = path.display();
+        findings.push(
+            Finding::fatal(
+                "subid-unreadable",
+                format!("{} may not read {shown}", facts.account.name),
+                "rootlesskit looks there for the subordinate ids of the user",
+            )
+            .remedy(Remedy::admin(
+                &format!("let everybody read {shown}, as is usual"),
+                [format!("chmod 0644 {}", quoted(&path.to_string_lossy()))],
+            )),
+        );
+        return;
+    }
     if let Some(message) = &facts.ids.malformed {
         let (seen, hint) = message.split_once("\nhint: ").unwrap_or((message, "correct the line"));
         findings.push(

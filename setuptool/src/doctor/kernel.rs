@@ -2,6 +2,7 @@
 
 use super::{Finding, Remedy, Wish};
 use crate::facts::Facts;
+use crate::probe::Probe;
 
 /// The oldest kernel with FUSE and unprivileged mounts as rootless Docker uses them.
 const OLDEST: (u32, u32) = (4, 18);
@@ -41,17 +42,20 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         ));
     }
     if let Some(mark) = &host.container {
-        findings.push(
-            Finding::advisory(
-                "in-container",
-                format!("this is a container ({mark})"),
-                "its seccomp filter and masked paths usually forbid what rootless Docker does",
-            )
-            .remedy(Remedy::said(
+        let finding = Finding::advisory(
+            "in-container",
+            format!("this is a container ({mark})"),
+            "a seccomp filter, masked paths and missing devices can forbid what rootless Docker does",
+        );
+        let works = facts.works(Probe::Namespaces) && facts.works(Probe::Proc);
+        findings.push(if works {
+            finding
+        } else {
+            finding.remedy(Remedy::said(
                 "run it with --privileged, or with seccomp and AppArmor unconfined and --security-opt \
                  systempaths=unconfined",
-            )),
-        );
+            ))
+        });
     }
     for (key, value, few, (usual, number)) in [
         ("fs.inotify.max_user_instances", host.inotify_instances, FEW_INSTANCES, ("1024", "54")),

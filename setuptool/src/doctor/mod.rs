@@ -33,9 +33,19 @@ pub(crate) struct Wish {
     pub(crate) skip_iptables: bool,
 }
 
+/// Something because of which nothing else can be said.
+fn alone(facts: &Facts) -> Option<Finding> {
+    account::root(facts).or_else(|| account::platform(facts))
+}
+
+/// Whether the host is one that can be judged.
+pub(crate) fn can_judge(facts: &Facts) -> bool {
+    alone(facts).is_none()
+}
+
 /// Everything that is not as it should be, the worst first.
 pub(crate) fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
-    if let Some(alone) = account::root(facts).or_else(|| account::platform(facts)) {
+    if let Some(alone) = alone(facts) {
         return vec![alone];
     }
     let mut findings = Vec::new();

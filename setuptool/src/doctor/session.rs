@@ -74,6 +74,7 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
         // A directory of our own will do; install makes it.
         RuntimeState::Unset if !account.systemd => return,
         RuntimeState::Unset => "XDG_RUNTIME_DIR is not set".to_owned(),
+        RuntimeState::Relative => format!("XDG_RUNTIME_DIR={shown} is not an absolute path"),
         RuntimeState::Missing => format!("XDG_RUNTIME_DIR={shown} is not a directory"),
         RuntimeState::Foreign(uid) => {
             format!("XDG_RUNTIME_DIR={shown} belongs to user {uid}, not to {}", account.name)

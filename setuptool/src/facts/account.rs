@@ -15,8 +15,12 @@ use crate::place::World;
 pub(crate) enum Home {
     Unset,
     Missing(PathBuf),
+    /// It is no absolute path.
+    Relative(PathBuf),
     /// It cannot be written: it belongs to the user with this id.
     Foreign(PathBuf, u32),
+    /// The same, though it is the home that the user database has.
+    Withheld(PathBuf, u32),
     /// It cannot be written though it is the user's own.
     ReadOnly(PathBuf),
     Fine(PathBuf),
@@ -29,6 +33,8 @@ pub(crate) enum RuntimeState {
     Unset,
     /// Unset, but logind made one for this user.
     Found,
+    /// It is no absolute path.
+    Relative,
     /// It is no directory.
     Missing,
     /// It belongs to the user with this id.
@@ -72,6 +78,8 @@ pub(crate) struct Account {
     /// The user is in `/etc/passwd`, where usermod(8) finds it.
     pub(crate) local: bool,
     pub(crate) home: Home,
+    /// Directories below it, for files that install and the docker command write, where the user may not.
+    pub(crate) closed: Vec<PathBuf>,
     pub(crate) runtime: Runtime,
     /// The host was booted with systemd (sd_booted(3)).
     pub(crate) systemd: bool,
@@ -88,6 +96,7 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn gather(world: &World) -> Self {
         let known = user::lookup_uid(&world.root, world.uid, &world.env);
+        let own_home = known.as_ref().ok().map(|user| user.home.clone());
         let name = known.map_or_else(|_| world.uid.to_string(), |user| user.name);
         let passwd = fs::read(world.at("etc/passwd")).unwrap_or_default();
         let runtime = runtime(world);
@@ -102,7 +111,8 @@ impl Account {
             local: passwd.split(|b| *b == b'\n').any(|line| {
                 line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
             }),
-            home: home(world),
+            home: home(world, own_home.as_deref()),
+            closed: closed(world),
             systemd: world.at("run/systemd/system").is_dir(),
             bus: dir.is_some_and(|dir| dir.join("bus").exists()) || named_bus(world),
             bus_unit: bus_units.iter().any(|unit| world.at(unit).exists()),
@@ -125,16 +135,32 @@ fn groups(status: &str) -> Vec<u64> {
     groups
 }
 
-fn home(world: &World) -> Home {
+fn home(world: &World, own: Option<&Path>) -> Home {
     match world.env.nonempty(vars::HOME).map(PathBuf::from) {
         None => Home::Unset,
+        Some(home) if !home.is_absolute() => Home::Relative(home),
         Some(home) if !home.is_dir() => Home::Missing(home),
         Some(home) if !writable(&home) => match fs::metadata(&home) {
+            Ok(meta) if meta.uid() != world.uid && own == Some(&home) => {
+                Home::Withheld(home, meta.uid())
+            }
             Ok(meta) if meta.uid() != world.uid => Home::Foreign(home, meta.uid()),
             _ => Home::ReadOnly(home),
         },
         Some(home) => Home::Fine(home),
     }
+}
+
+fn closed(world: &World) -> Vec<PathBuf> {
+    let unit = world.unit();
+    let places = [unit.as_deref().and_then(Path::parent).map(Path::to_owned), world.cli_config()];
+    let existing = |dir: PathBuf| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
+    let home = world.env.nonempty(vars::HOME).map(PathBuf::from);
+    let mut dirs: Vec<PathBuf> = places.into_iter().flatten().filter_map(existing).collect();
+    // The home itself has a finding of its own.
+    dirs.retain(|dir| !writable(dir) && Some(dir) != home.as_ref());
+    dirs.dedup();
+    dirs
 }
 
 fn runtime(world: &World) -> Runtime {
@@ -154,6 +180,7 @@ fn runtime(world: &World) -> Runtime {
 
 fn runtime_state(dir: &Path, uid: u32) -> RuntimeState {
     match fs::metadata(dir) {
+        _ if !dir.is_absolute() => RuntimeState::Relative,
         Ok(meta) if !meta.is_dir() => RuntimeState::Missing,
         Err(_) => RuntimeState::Missing,
         Ok(meta) if meta.uid() != uid => RuntimeState::Foreign(meta.uid()),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::context;
 use crate::place::{World, docker_host};
 use crate::supervise::Files;
-use crate::systemd;
+use crate::{state, systemd};
 
 /// An earlier installation.
 #[derive(Debug, Clone)]
@@ -17,8 +17,10 @@ pub(crate) struct Daemon {
     pub(crate) installed: bool,
     /// The program that the unit starts, if that is not there.
     pub(crate) lost_program: Option<PathBuf>,
-    /// The end of the log of an installed daemon whose socket is not there.
+    /// The end of the log of an installed daemon that does not run.
     pub(crate) log: String,
+    /// The daemon's configuration, if it is no JSON object; why not.
+    pub(crate) bad_config: Option<(PathBuf, String)>,
     /// The host of the context `rootless`, if it is not this daemon.
     pub(crate) other_host: Option<String>,
     /// The current context, if it is not there.
@@ -30,14 +32,16 @@ impl Daemon {
         let unit = world.unit().and_then(|unit| fs::read_to_string(unit).ok());
         let program = unit.as_deref().and_then(program);
         let runtime_dir = world.runtime_dir();
-        let socket = runtime_dir.as_ref().map(|dir| dir.join("docker.sock"));
-        let stopped = !socket.is_some_and(|socket| socket.exists());
+        // A daemon that failed leaves its socket, and connecting to that of systemd would start one.
+        let state = runtime_dir.as_ref().map(|dir| world.state_dir(dir));
+        let runs = state.is_some_and(|state| state::is_running(&state, &world.at("proc")));
         let (contexts, current) = contexts(world);
         let own = runtime_dir.map(|dir| docker_host(&dir));
         let rootless = contexts.iter().find(|(name, _)| name == context::NAME);
         Self {
             installed: unit.is_some(),
-            log: if stopped { log(world, unit.is_some()) } else { String::new() },
+            log: if runs { String::new() } else { last_words(&log(world, unit.is_some())) },
+            bad_config: bad_config(world),
             lost_program: program.filter(|program| !env::path::is_executable(program)),
             other_host: rootless
                 .map(|(_, host)| host.clone())
@@ -47,6 +51,17 @@ impl Daemon {
             }),
         }
     }
+}
+
+fn bad_config(world: &World) -> Option<(PathBuf, String)> {
+    let file = world.config_home()?.join("docker/daemon.json");
+    let text = fs::read(&file).ok().filter(|text| !text.trim_ascii().is_empty())?;
+    let error = match serde_json::from_slice::<Value>(&text) {
+        Ok(Value::Object(_)) => return None,
+        Ok(_) => "this is no JSON object".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some((file, error))
 }
 
 /// The first word of `ExecStart=`, as [`crate::unit`] writes it.
@@ -71,6 +86,15 @@ fn log(world: &World, unit: bool) -> String {
     lines[lines.len().saturating_sub(systemd::LAST_LINES)..].join("\n")
 }
 
+/// What may be why the daemon ended: errors since it last listened. A daemon warns of much that does not stop it, and
+/// reports errors of its clients while it runs.
+fn last_words(log: &str) -> String {
+    let listened = log.rsplit_once("API listen on").map(|(_, rest)| rest);
+    let rest = listened.map_or(log, |rest| rest.split_once('\n').unwrap_or_default().1);
+    let harmless = |line: &&str| line.contains("level=info") || line.contains("level=warning");
+    rest.lines().filter(|line| !harmless(line)).collect::<Vec<_>>().join("\n")
+}
+
 /// The names and hosts of all contexts, and the name of the current one.
 fn contexts(world: &World) -> (Vec<(String, String)>, Option<String>) {
     let Some(config) = world.cli_config() else { return (Vec::new(), None) };
@@ -84,4 +108,25 @@ fn contexts(world: &World) -> (Vec<(String, String)>, Option<String>) {
     });
     let current = read(&config.join("config.json")).and_then(|file| text(&file["currentContext"]));
     (known.collect(), current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f148_only_errors_since_the_daemon_listened_count() {
+        let log = "level=error msg=old\nmsg=\"API listen on /x\"\nlevel=warning msg=a\nlevel=info msg=b\nlast";
+        assert_eq!(last_words(log), "last");
+        assert_eq!(last_words("never\nlistened"), "never\nlistened");
+    }
+
+    #[test]
+    fn f110_the_program_of_a_unit() {
+        let of = |line: &str| program(&format!("[Service]\n{line}\n"));
+        assert_eq!(of("ExecStart=/a/b -H fd://"), Some("/a/b".into()));
+        assert_eq!(of("ExecStart=\"/a b/100%%/$$c\" x"), Some("/a b/100%/$c".into()));
+        assert_eq!(of("ExecStart=b"), None);
+        assert_eq!(of("ExecStop=/a"), None);
+    }
 }

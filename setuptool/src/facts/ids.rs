@@ -5,6 +5,7 @@ use std::fs;
 
 use env::user::{self, User};
 use idmap::source::{self, Source};
+use idmap::subid::SubidFileError;
 use idmap::{Kind, Range, diagnose, subid, total};
 
 use crate::place::World;
@@ -35,6 +36,8 @@ pub(crate) struct Ids {
     pub(crate) gids: u64,
     /// A line of this user that makes no sense, as the message of idmap.
     pub(crate) malformed: Option<String>,
+    /// A file that this user may not read.
+    pub(crate) unreadable: Option<std::path::PathBuf>,
     pub(crate) overlaps: Vec<Overlap>,
     /// A range that nobody has, for both files.
     pub(crate) free: Option<Range>,
@@ -67,6 +70,7 @@ impl Ids {
             uids: 0,
             gids: 0,
             malformed: None,
+            unreadable: None,
             overlaps: Vec::new(),
             free: subid::free_range(&[&subuid, &subgid, taken]),
             usermod: world.find_with_sbin("usermod").is_some(),
@@ -87,7 +91,12 @@ impl Ids {
 
     fn file_ranges(&mut self, world: &World, kind: Kind, user: &User) -> Vec<Range> {
         subid::read(&world.root, kind, user).unwrap_or_else(|error| {
-            self.malformed.get_or_insert(error.to_string());
+            match error {
+                SubidFileError::Read { path, .. } => self.unreadable = Some(path),
+                error => {
+                    self.malformed.get_or_insert(error.to_string());
+                }
+            }
             Vec::new()
         })
     }

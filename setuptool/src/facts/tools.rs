@@ -1,5 +1,6 @@
 //! Programs: which are there, which network they make possible, and what else runs here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use env::netdriver::{self, GATEWAY, Machine, Remark};
@@ -46,6 +47,8 @@ impl Net {
 pub(crate) struct Tools {
     pub(crate) launcher: Option<PathBuf>,
     pub(crate) rootlesskit: Option<PathBuf>,
+    /// Programs of ours that are there and cannot be run; true if that is because of a mount with noexec.
+    pub(crate) unusable: BTreeMap<&'static str, (PathBuf, bool)>,
     /// Where that lies when links are followed.
     pub(crate) rootlesskit_real: Option<PathBuf>,
     pub(crate) dockerd: Option<PathBuf>,
@@ -122,6 +125,10 @@ impl Tools {
                 .is_some_and(|file| sys::xattr::has(file, "security.capability").unwrap_or(false)),
             rootlesskit_real: rootlesskit.as_deref().map(crate::apparmor::real),
             rootlesskit,
+            unusable: ["dockerd-rootless.sh", "rootlesskit"]
+                .into_iter()
+                .filter_map(|name| Some((name, unusable(world, name)?)))
+                .collect(),
             rootful: rootful(world),
             rootful_runs: rootful_runs(world),
             nft: world.find_with_sbin("nft"),
@@ -130,6 +137,14 @@ impl Tools {
             lxc_usernet: lxc_usernet(world),
         }
     }
+}
+
+fn unusable(world: &World, name: &str) -> Option<(PathBuf, bool)> {
+    let path = world.env.get(vars::PATH).unwrap_or_default();
+    let files = std::env::split_paths(path).map(|dir| dir.join(name));
+    let file = files.into_iter().find(|file| file.is_file() && !env::path::is_executable(file))?;
+    let flags = nix::sys::statvfs::statvfs(&file).ok()?.flags();
+    Some((file, flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)))
 }
 
 /// Programs as [`env::netdriver`] asks them.

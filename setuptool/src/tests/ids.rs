@@ -178,6 +178,8 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 h.write("etc/subgid", "");
             },
         ),
+        case("unreadable", Fatal, "subid-unreadable", "chmod 0644 /etc/subuid", |_| {})
+            .facts(|facts| facts.ids.unreadable = Some("/etc/subuid".into())),
         case("malformed", Fatal, "subid-malformed", "USER:START:COUNT", |h| {
             h.write("etc/subuid", "jo:100000\n");
         }),

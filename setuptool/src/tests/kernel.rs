@@ -115,10 +115,11 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             h.write("sys/fs/selinux/enforce", "1");
         }),
         case("SELinux permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
-        case("podman", Advisory, "in-container", "--privileged", |h| {
+        case("podman", Advisory, "in-container proc-masked", "--privileged", |h| {
             h.write("run/.containerenv", "");
+            h.fails(Probe::Proc, "mount: /proc: permission denied.");
         }),
-        case("systemd-nspawn", Advisory, "in-container", "--privileged", |h| {
+        case("systemd-nspawn, where all works", Advisory, "in-container", "", |h| {
             h.write("run/systemd/container", "systemd-nspawn\n");
         }),
         case(

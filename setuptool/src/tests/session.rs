@@ -28,6 +28,9 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
         case("not there", Fatal, "runtime-dir", "loginctl enable-linger jo", |h| {
             h.remove("run/user");
         }),
+        case("a relative path", Fatal, "runtime-dir", "export XDG_RUNTIME_DIR=", |h| {
+            h.set("XDG_RUNTIME_DIR", ".");
+        }),
         case("of root, after su", Fatal, "runtime-dir", "export XDG_RUNTIME_DIR=", |h| {
             let dir = h.at("run/user/0");
             h.write("run/user/0/bus", "");
@@ -194,6 +197,29 @@ pub(super) fn user_and_home() -> Vec<Case> {
         case("no HOME", Fatal, "home-unset", "export HOME=", |h| h.unset("HOME")),
         case("HOME is not there", Fatal, "home-missing", "install -d -m 0700 -o jo", |h| {
             h.remove("home");
+        }),
+        case("a relative HOME", Fatal, "home-relative", "getent passwd jo", |h| h.set("HOME", "x")),
+        case("HOME made by root", Fatal, "home-foreign", "chown jo: /home/jo", |_| {})
+            .facts(|facts| facts.account.home = Home::Withheld("/home/jo".into(), 0)),
+        case("~/.docker of root", Class, "config-closed", "chown -R jo: /home/jo/.docker", |_| {})
+            .facts(|facts| facts.account.closed = vec!["/home/jo/.docker".into()]),
+        case("~/.config of root", Fatal, "config-closed", "chown -R jo: /home/jo/.config", |_| {})
+            .facts(|facts| facts.account.closed = vec!["/home/jo/.config".into()])
+            .wish(INSTALL),
+        case("daemon.json with a slip", Fatal, "daemon-json", "dockerd --validate", |h| {
+            h.write("home/.config/docker/daemon.json", "{\"debug\": true,}");
+        }),
+        case("an empty daemon.json", Fatal, "", "", |h| {
+            h.write("home/.config/docker/daemon.json", "\n");
+        }),
+        case("a rootlesskit without x", Fatal, "not-executable", "chmod 0755", |h| {
+            h.mode(&h.at("bin/rootlesskit"), 0o644);
+        }),
+        case("a launcher on noexec", Fatal, "not-executable", "remount,exec", |h| {
+            h.mode(&h.at("bin/dockerd-rootless.sh"), 0o644);
+        })
+        .facts(|facts| {
+            facts.tools.unusable.values_mut().for_each(|(_, noexec)| *noexec = true);
         }),
         case("HOME of root, as sudo leaves it", Fatal, "home-foreign", "export HOME=", |_| {})
             .facts(|facts| facts.account.home = Home::Foreign("/root".into(), 0)),

@@ -93,10 +93,7 @@ fn f045_nothing_works_without_a_home() {
     place.run(&["uninstall"]).exits(1).says("[ERROR] HOME is not set");
     let mut place = Place::new();
     place.set("HOME", "/");
-    place
-        .run(&["check"])
-        .exits(1)
-        .says("[ERROR] home-foreign: HOME=/ belongs to user 0");
+    place.run(&["check"]).exits(1).says("[ERROR] home-foreign: HOME=/ belongs to user 0");
 }
 
 #[test]

@@ -30,8 +30,12 @@ impl Check {
         self.document["findings"].as_array().into_iter().flatten()
     }
 
+    pub(crate) fn codes(&self) -> Vec<&str> {
+        self.findings().filter_map(|finding| finding["code"].as_str()).collect()
+    }
+
     pub(crate) fn has(&self, code: &str) -> bool {
-        self.findings().any(|finding| finding["code"] == code)
+        self.codes().contains(&code)
     }
 
     /// The codes of what is fatal, each once.

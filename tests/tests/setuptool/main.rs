@@ -5,6 +5,7 @@ mod apparmor;
 mod broken;
 mod daily;
 mod doctor;
+mod odd;
 mod packages;
 mod sockets;
 mod supervised;
