@@ -95,6 +95,8 @@ fn word(severity: Severity) -> &'static str {
 fn cell(situation: &Situation, text: &str) -> String {
     let dir = format!("run/user/{}", situation.uid);
     let text = text.replace(&situation.root, "/").replace(&dir, "run/user/1000");
+    // Names of AppArmor's profiles are made of paths.
+    let text = text.replace(&situation.root.trim_start_matches('/').replace('/', "."), "");
     text.replace('|', "\\|").replace('\n', " ⏎ ")
 }
 
