@@ -89,10 +89,11 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("HOME={} belongs to user {owner}", path.display()),
                 why,
             )
-            .remedy(Remedy::admin(
-                "give the home directory to its user",
-                [format!("chown {name}: {}", quoted(&path.to_string_lossy()))],
-            )),
+            // Homes of services are sometimes directories of the system.
+            .remedy(Remedy::said(format!(
+                "if it is this user's alone: sudo chown {name}: {}",
+                quoted(&path.to_string_lossy())
+            ))),
         ),
         Home::Foreign(path, owner) => findings.push(
             Finding::fatal(

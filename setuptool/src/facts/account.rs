@@ -155,10 +155,10 @@ fn closed(world: &World) -> Vec<PathBuf> {
     let unit = world.unit();
     let places = [unit.as_deref().and_then(Path::parent).map(Path::to_owned), world.cli_config()];
     let existing = |dir: PathBuf| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
-    let home = world.env.nonempty(vars::HOME).map(PathBuf::from);
+    let Some(home) = world.env.nonempty(vars::HOME).map(PathBuf::from) else { return Vec::new() };
     let mut dirs: Vec<PathBuf> = places.into_iter().flatten().filter_map(existing).collect();
-    // The home itself has a finding of its own.
-    dirs.retain(|dir| !writable(dir) && Some(dir) != home.as_ref());
+    // The home itself has a finding of its own, and what lies elsewhere may be there for others.
+    dirs.retain(|dir| dir.starts_with(&home) && *dir != home && !writable(dir));
     dirs.dedup();
     dirs
 }

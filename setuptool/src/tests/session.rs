@@ -375,3 +375,18 @@ fn context(host: &Host, endpoint: &str) {
     );
     host.write("home/.docker/contexts/meta/0/meta.json", &meta);
 }
+
+/// Whatever is proposed for a directory that lies elsewhere would take it from others.
+#[test]
+fn f148_only_directories_below_home_are_given_back() {
+    let mut host = Host::healthy();
+    // Nobody may write there, not even root.
+    host.set("XDG_CONFIG_HOME", "/proc/nowhere/config");
+    host.set("DOCKER_CONFIG", "/proc/nowhere/docker");
+    let facts = crate::facts::Facts::gather(&host.world, &host.prober);
+    assert!(facts.account.closed.is_empty(), "{:?}", facts.account.closed);
+    host.set("HOME", "/proc");
+    host.set("XDG_CONFIG_HOME", "/proc/sys/kernel");
+    let facts = crate::facts::Facts::gather(&host.world, &host.prober);
+    assert_eq!(facts.account.closed, [std::path::Path::new("/proc/sys/kernel")]);
+}

@@ -15,7 +15,8 @@ const DATA: &str = "/home/tester/.local/share/docker";
 const SMALL: &str = "umount $DATA; mount -t tmpfs -o uid=1001,mode=700";
 
 /// What was done to the host, the start of the command line, the fatal code, and a part of what is said.
-const STATES: [(&str, &str, &str, &str); 12] = [
+const STATES: [(&str, &str, &str, &str); 13] = [
+    ("chown 0:0 /home/tester", "", "home-foreign", "sudo chown tester: /home/tester\n"),
     ("rm /dev/net/tun", "", "tun-missing", "modprobe tun\n"),
     (
         "$SMALL,size=64k t $DATA; su tester -c \"cat /dev/zero > $DATA/f\" || :",
@@ -78,7 +79,6 @@ fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
 #[test]
 fn f004_f148_what_root_took_is_given_back() -> Result<()> {
     for (breaking, verb, code) in [
-        ("chown 0:0 /home/tester", "check", "home-foreign"),
         ("chmod 600 /etc/subuid", "check", "subid-unreadable"),
         ("mkdir -p /home/tester/.docker/buildx", "install", "config-closed"),
         ("mkdir -p /home/tester/.config/systemd", "install", "config-closed"),

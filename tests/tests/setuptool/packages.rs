@@ -53,43 +53,49 @@ pub(crate) fn unpack(b: &TestBox, packages: &[&str]) -> Result<()> {
 /// apt with the lists of a suite: those of this machine, or some of our own from the same mirror.
 struct Apt {
     options: Vec<String>,
+    /// What the lists were made from.
+    source: PathBuf,
+    suite: Suite,
 }
 
 impl Apt {
     fn of(wanted: Suite, cache: &Path) -> Result<Self> {
+        let mut apt =
+            Self { options: Vec::new(), source: cache.join("sources.list"), suite: wanted };
         if wanted == suite()? {
-            return Ok(Self { options: Vec::new() });
+            return Ok(apt);
         }
-        let (lists, source) = (cache.join("lists"), cache.join("sources.list"));
-        let mut options = Vec::new();
         for (name, value) in [
-            ("Dir::Etc::SourceList", source.display().to_string()),
+            ("Dir::Etc::SourceList", apt.source.display().to_string()),
             ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
-            ("Dir::State::Lists", lists.display().to_string()),
+            ("Dir::State::Lists", cache.join("lists").display().to_string()),
             ("Dir::Cache", cache.join("apt").display().to_string()),
             ("Acquire::Languages", "none".to_owned()),
             // Mirrors that are snapshots serve Release files whose validity has passed.
             ("Acquire::Check-Valid-Until", "false".to_owned()),
         ] {
-            options.extend(["-o".to_owned(), format!("{name}={value}")]);
+            apt.options.extend(["-o".to_owned(), format!("{name}={value}")]);
         }
-        let apt = Self { options };
-        if !source.exists() {
-            fs::create_dir_all(lists.join("partial"))?;
+        if !apt.source.exists() {
+            fs::create_dir_all(cache.join("lists/partial"))?;
             fs::create_dir_all(cache.join("apt/archives/partial"))?;
-            let part = source.with_extension("part");
-            let (site, keys) = (tests::mirror()?, "/usr/share/keyrings/debian-archive-keyring.gpg");
-            let line = format!("deb [signed-by={keys}] {site} {} main\n", wanted.name());
-            fs::write(&part, &line)?;
-            // The file is there when the lists are.
-            let mut update = apt.command("apt-get");
-            update.arg("-o").arg(format!("Dir::Etc::SourceList={}", part.display())).arg("update");
-            let output = update.output()?;
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "apt-get update for {}: {said}", wanted.name());
-            fs::rename(&part, &source)?;
+            apt.update()?;
         }
         Ok(apt)
+    }
+
+    /// Fetches the lists. The file that they are made from is there when they are.
+    fn update(&self) -> Result<()> {
+        let part = self.source.with_extension("part");
+        let (site, keys) = (tests::mirror()?, "/usr/share/keyrings/debian-archive-keyring.gpg");
+        let name = self.suite.name();
+        fs::write(&part, format!("deb [signed-by={keys}] {site} {name} main\n"))?;
+        let mut update = self.command("apt-get");
+        update.arg("-o").arg(format!("Dir::Etc::SourceList={}", part.display())).arg("update");
+        let output = update.output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "apt-get update for {name}: {said}");
+        Ok(fs::rename(&part, &self.source)?)
     }
 
     fn command(&self, program: &str) -> Command {
@@ -108,8 +114,16 @@ impl Apt {
     fn download(&self, cache: &Path, name: &str) -> Result<PathBuf> {
         // To a place of its own first: a file that apt has not finished must not pass for a package.
         let part = tempfile::tempdir_in(cache)?;
-        let mut download = self.command("apt-get");
-        let output = download.args(["download", "-q", name]).current_dir(part.path()).output()?;
+        let fetch = || {
+            let mut command = self.command("apt-get");
+            command.args(["download", "-q", name]).current_dir(part.path()).output()
+        };
+        let mut output = fetch()?;
+        if !output.status.success() && !self.options.is_empty() {
+            // The suite may have moved on since the lists were fetched.
+            self.update()?;
+            output = fetch()?;
+        }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "apt-get download {name}: {said}\nhint: apt-get update");
         let file =
