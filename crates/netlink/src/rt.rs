@@ -125,6 +125,14 @@ impl Rt {
             .during(|| format!("set mtu {mtu} on link {index}"))
     }
 
+    /// Gives the link an Ethernet address; a TAP device may be up. The error is `EADDRNOTAVAIL` for a group address.
+    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
+        let mut message = link(index);
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .during(|| format!("set the Ethernet address of link {index}"))
+    }
+
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
     /// `peer_name` in the network namespace `peer_netns`. The error is `EOPNOTSUPP` where the kernel has no veth.
     pub fn add_veth(
@@ -184,6 +192,13 @@ impl Rt {
         self.new_address(index, address, prefix, Some(lifetimes))
     }
 
+    /// Takes an address from the link, and its routes with it; the error is `EADDRNOTAVAIL` if the link does not have it.
+    pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        let message = address_message(index, address, prefix);
+        self.change(RouteNetlinkMessage::DelAddress(message), 0)
+            .during(|| format!("delete address {address}/{prefix} from link {index}"))
+    }
+
     fn new_address(
         &mut self,
         index: u32,
@@ -191,14 +206,10 @@ impl Rt {
         prefix: u8,
         lifetimes: Option<CacheInfo>,
     ) -> Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = Family::of(address).wire();
-        message.header.index = index;
-        message.header.prefix_len = prefix;
+        let mut message = address_message(index, address, prefix);
         if address.is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
-        message.attributes.push(AddressAttribute::Local(address));
         message.attributes.push(AddressAttribute::Address(address));
         message.attributes.extend(lifetimes.map(AddressAttribute::CacheInfo));
         self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
@@ -344,6 +355,15 @@ const RT_TABLE_LOCAL: u8 = 255;
 fn link(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message
+}
+
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = Family::of(address).wire();
+    message.header.index = index;
+    message.header.prefix_len = prefix;
+    message.attributes.push(AddressAttribute::Local(address));
     message
 }
 

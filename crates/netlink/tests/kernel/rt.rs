@@ -64,6 +64,26 @@ fn repetition_is_success_and_a_second_gateway_replaces_the_first() {
 }
 
 #[test]
+fn an_address_goes_and_an_ethernet_address_changes() {
+    let (_netns, mut rt) = fresh();
+    add_uplink(&mut rt);
+    let tap = rt.link_index("tap0").unwrap();
+    rt.set_mac(tap, [2, 0x50, 0, 0, 0, 7]).unwrap();
+    let shown = run("ip -o link show tap0", "");
+    assert!(shown.contains("link/ether 02:50:00:00:00:07"), "{shown}");
+    let error = rt.set_mac(tap, [1, 0, 0, 0, 0, 7]).unwrap_err();
+    assert!(error.to_string().contains("Ethernet address of link"), "{error}");
+    for (ip, prefix) in [("10.0.2.100", 24), ("fd00::100", 64)] {
+        rt.delete_address(tap, address(ip), prefix).unwrap();
+        let left = run("ip -o addr show tap0", "");
+        assert!(!left.contains(ip), "{left}");
+        let error = rt.delete_address(tap, address(ip), prefix).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable, "{error}");
+    }
+    assert_eq!(run("ip route show default", ""), "", "its routes go with it");
+}
+
+#[test]
 fn a_veth_pair_across_two_namespaces() {
     let (far, mut far_rt) = fresh();
     let file = File::open(far.path()).unwrap();

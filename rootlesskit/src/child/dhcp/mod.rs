@@ -9,7 +9,6 @@ mod interface;
 mod keeper;
 mod lease;
 mod network;
-pub(super) mod rtnl;
 #[cfg(test)]
 mod tests;
 mod wire;

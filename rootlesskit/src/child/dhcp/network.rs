@@ -11,7 +11,6 @@ use netlink::Rt;
 
 use super::keeper::Network;
 use super::lease::Lease;
-use super::rtnl;
 
 /// The interface in the namespace of the calling thread, and the target's `resolv.conf`.
 #[derive(Debug)]
@@ -71,10 +70,9 @@ impl Network for Kernel {
     }
 
     fn withdraw(&mut self, lease: &Lease) -> anyhow::Result<()> {
-        let index = self.index(&mut Rt::open()?)?;
-        // Its routes go with it.
-        rtnl::delete_address(index, lease.address, lease.prefix)
-            .with_context(|| format!("failed to remove {} from {}", lease.address, self.name))
+        let mut rt = Rt::open()?;
+        let index = self.index(&mut rt)?;
+        Ok(rt.delete_address(index, lease.address.into(), lease.prefix)?)
     }
 
     fn adjust(&mut self, old: &Lease, new: &Lease) -> anyhow::Result<()> {

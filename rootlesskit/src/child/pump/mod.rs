@@ -12,13 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use netlink::Rt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::dhcp::rtnl;
 use super::netns::make_tap;
 use crate::net::vpnkit_protocol::{self as protocol, Port};
 use frames::{Incoming, Outgoing};
@@ -80,9 +78,9 @@ impl Pump {
         let (stream, port) = protocol::connect(&self.socket, &self.uuid, Instant::now() + ANSWER)?;
         tracing::debug!("vpnkit's port: {port:02x?}");
         let Port { mac, .. } = port;
-        let index = Rt::open()?.link_index(&self.name)?;
-        rtnl::set_mac(index, mac)
-            .with_context(|| format!("failed to give {} its Ethernet address", self.name))?;
+        let mut rt = Rt::open()?;
+        let index = rt.link_index(&self.name)?;
+        rt.set_mac(index, mac)?;
         stream.set_nonblocking(true)?;
         Ok(stream)
     }
