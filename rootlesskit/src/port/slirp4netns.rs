@@ -104,11 +104,18 @@ impl Slirp4netns {
                 bail!("invalid {what}: {ip} (the slirp4netns port driver has IPv4 only)")
             }
         };
+        let guest_addr = v4("ChildIP", spec.child_ip, self.child)?;
+        if guest_addr.is_loopback() {
+            bail!(
+                "invalid ChildIP: {guest_addr} (the slirp4netns port driver cannot reach the namespace's loopback)\nhint: leave ChildIP out, or use {}",
+                self.child
+            );
+        }
         Ok(Request::AddHostfwd {
             proto,
             host_addr: v4("ParentIP", spec.parent_ip, Ipv4Addr::UNSPECIFIED)?,
             host_port: spec.parent_port,
-            guest_addr: v4("ChildIP", spec.child_ip, self.child)?,
+            guest_addr,
             guest_port: spec.child_port,
         })
     }
@@ -269,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_refused() {
-        let mut driver = Slirp4netns::new("/nonexistent".into(), Ipv4Addr::LOCALHOST);
+    fn loopback_and_ipv6_are_refused() {
+        let mut driver = Slirp4netns::new("/nonexistent".into(), Ipv4Addr::new(10, 0, 2, 100));
         for text in [":80:80/tcp6", "[::1]:80:80/tcp", "0.0.0.0:80:[fd00::1]:80/tcp", ":80:80/sctp"]
         {
             let error = format!("{:#}", driver.add(text.parse().unwrap()).unwrap_err());
@@ -279,6 +286,8 @@ mod tests {
                 "{error}"
             );
         }
+        let loopback = driver.add(":80:127.0.0.2:80/tcp".parse().unwrap()).unwrap_err();
+        assert!(format!("{loopback:#}").contains("invalid ChildIP: 127.0.0.2"), "{loopback:#}");
         let error = format!("{:#}", driver.add(":80:80/tcp".parse().unwrap()).unwrap_err());
         assert!(error.contains("failed to talk to slirp4netns at /nonexistent"), "{error}");
     }
