@@ -9,7 +9,7 @@ use api::{Info, PortId, PortSpec, PortStatus, Stats};
 use crate::port::Driver;
 
 /// Asks a network driver that counts. It runs on the thread of the API, so it must answer or give up soon.
-type Count = Box<dyn FnMut() -> anyhow::Result<Stats>>;
+pub(crate) type Count = Box<dyn FnMut() -> anyhow::Result<Stats>>;
 
 /// The state behind the API. One thread uses it.
 pub(crate) struct Backend {
@@ -34,8 +34,8 @@ impl Backend {
     }
 
     /// Where the statistics come from. Without it the network driver has none.
-    pub(crate) fn count_with(&self, count: impl FnMut() -> anyhow::Result<Stats> + 'static) {
-        self.count.replace(Some(Box::new(count)));
+    pub(crate) fn count_with(&self, count: Count) {
+        self.count.replace(Some(count));
     }
 
     /// Closes all ports.
@@ -100,11 +100,11 @@ mod tests {
         let backend = Backend::new(Info { network_driver, ..Info::default() }, None);
         assert_eq!(backend.stats(), Err(BackendError::NoStatistics("pasta".into())));
         let mut looks = 0;
-        backend.count_with(move || {
+        backend.count_with(Box::new(move || {
             looks += 1;
             anyhow::ensure!(looks < 2, "the gateway is gone");
             Ok(Stats { restarts: looks, ..Stats::default() })
-        });
+        }));
         assert_eq!(backend.stats().map(|stats| stats.restarts), Ok(1));
         assert_eq!(backend.stats(), Err(BackendError::Failed("the gateway is gone".into())));
     }

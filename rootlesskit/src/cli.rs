@@ -66,17 +66,31 @@ fn drivers() -> String {
     format!("network driver [{}]", names.join(", "))
 }
 
+/// Networks whose addresses and family are the user's choice.
+const ADDRESSED: &[&str] = &["gateway", "pasta", "slirp4netns"];
+
+/// Those of the network drivers that this build has, in words.
+fn present(drivers: &[&str]) -> String {
+    let here: Vec<_> = drivers.iter().copied().filter(|name| !crate::net::left_out(name)).collect();
+    match here.as_slice() {
+        [] => "none of this build's".to_owned(),
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
 /// Port drivers that this build has, for people: the help of `--port-driver` and errors about it.
 pub(crate) fn port_drivers() -> String {
     let (pasta, slirp) = (cfg!(feature = "pasta"), cfg!(feature = "slirp4netns"));
+    let gateway = cfg!(feature = "gateway");
     let all = [
         ("none", true),
         ("implicit (for pasta)", pasta),
         ("builtin", true),
-        ("gateway", true),
+        ("gateway", gateway),
         ("slirp4netns", slirp),
         ("pesto (for pasta)", pasta),
-        ("gvisor-tap-vsock", true),
+        ("gvisor-tap-vsock", gateway),
     ];
     let names: Vec<_> = all.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
     names.join(", ")
@@ -100,11 +114,15 @@ pub(crate) fn command() -> Command {
             text("copy-up-mode", "tmpfs+symlink", MOUNT, "copy-up mode [tmpfs+symlink]"),
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
             text("net", "host", NETWORK, "").help(drivers()),
-            text("mtu", "0", NETWORK, "MTU for non-host network, 0 for the driver's own: 1500 for gateway, vpnkit and lxc-user-nic, 65520 for others").value_parser(clap::value_parser!(i64)),
-            text("cidr", "", NETWORK, "CIDR for gateway, pasta and slirp4netns networks (default: 10.0.2.0/24)"),
+            text("mtu", "0", NETWORK, "")
+                .help(format!("MTU for non-host network, 0 for the driver's own: 1500 for {}, 65520 for others", present(&["gateway", "vpnkit", "lxc-user-nic"])))
+                .value_parser(clap::value_parser!(i64)),
+            text("cidr", "", NETWORK, "")
+                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", present(ADDRESSED))),
             text("ifname", "", NETWORK, "network interface name (default: tap0, for lxc-user-nic eth0)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
-            switch("ipv6", NETWORK, "enable IPv6 routing. Unrelated to port forwarding. Only supported for gateway, pasta and slirp4netns. (experimental)"),
+            switch("ipv6", NETWORK, "")
+                .help(format!("enable IPv6 routing. Unrelated to port forwarding. Only supported for {}. (experimental)", present(ADDRESSED))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
             text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
                 .hide(!cfg!(feature = "pasta")),
@@ -127,7 +145,8 @@ pub(crate) fn command() -> Command {
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
-            switch("gateway-dual-stack", PORT, "ports of all IPv4 addresses (0.0.0.0) are ports of all IPv6 addresses as well (gateway)"),
+            switch("gateway-dual-stack", PORT, "ports of all IPv4 addresses (0.0.0.0) are ports of all IPv6 addresses as well (gateway)")
+                .hide(!cfg!(feature = "gateway")),
             text("source-ip-transparent-backend", "auto", PORT, "how source addresses are preserved [auto, nft, iptables]"),
             switch("pidns", PROCESS, "create a PID namespace"),
             switch("cgroupns", PROCESS, "create a cgroup namespace"),
@@ -175,6 +194,7 @@ pub(crate) struct Cli {
     pub(crate) publish: Vec<String>,
     pub(crate) source_ip_transparent: bool,
     pub(crate) source_ip_backend: String,
+    #[cfg(feature = "gateway")]
     pub(crate) dual_stack: bool,
     pub(crate) pidns: bool,
     pub(crate) cgroupns: bool,
@@ -197,6 +217,16 @@ impl Cli {
         let argv = normalized.to_clap_args("rootlesskit");
         let m = cmd.try_get_matches_from(argv).map_err(|e| Usage(one_line(&e.to_string())))?;
         Ok(Self::from_matches(&m))
+    }
+
+    /// The MTU that was asked for, in bytes.
+    pub(crate) fn mtu_or(&self, default: u32) -> u32 {
+        u32::try_from(self.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(default)
+    }
+
+    /// The name of the interface.
+    pub(crate) fn ifname_or(&self, default: &str) -> String {
+        if self.ifname.is_empty() { default.to_owned() } else { self.ifname.clone() }
     }
 
     fn from_matches(m: &ArgMatches) -> Self {
@@ -238,6 +268,7 @@ impl Cli {
                 .copied()
                 .unwrap_or(true),
             source_ip_backend: string("source-ip-transparent-backend"),
+            #[cfg(feature = "gateway")]
             dual_stack: m.get_flag("gateway-dual-stack"),
             pidns: m.get_flag("pidns"),
             cgroupns: m.get_flag("cgroupns"),

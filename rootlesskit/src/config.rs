@@ -17,15 +17,6 @@ use crate::net::{self, Cidr, Driver, Settings};
 
 /// The largest MTU that slirp4netns and pasta take, in bytes.
 const MAX_MTU: i64 = 65521;
-/// MTU of user-mode networks, in bytes: large segments make up for the cost of each.
-const DEFAULT_MTU: u32 = 65520;
-
-/// MTU of the gateway network, in bytes: segments of 64 KiB cross it whole whatever this is.
-const GATEWAY_MTU: u32 = 1500;
-/// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
-const IPV4_MTU: u32 = 68;
-const IPV6_MTU: u32 = 1280;
-
 /// Which port driver, and what it publishes at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ports {
@@ -36,6 +27,7 @@ pub(crate) enum Ports {
     /// `slirp4netns`; `child` is where ports lead that name no address.
     Slirp4netns { publish: Vec<PortSpec>, child: Ipv4Addr },
     /// `gateway`, also under the name `gvisor-tap-vsock`.
+    #[cfg(feature = "gateway")]
     Gateway { publish: Vec<PortSpec>, name: &'static str, dual_stack: bool },
     /// `pesto`; `child` is the only address that ports can lead to.
     Pesto { publish: Vec<PortSpec>, binary: PathBuf, child: Ipv4Addr, ipv6: bool },
@@ -196,8 +188,10 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             other => tracing::warn!("--ipv6 is discarded for --net={other}"),
         }
     }
-    let leads_to_the_host =
-        matches!(cli.net.as_str(), "gateway" | "pasta" | "slirp4netns" | "vpnkit");
+    let leads_to_the_host = matches!(
+        cli.net.as_str(),
+        "gateway" | "gvisor-tap-vsock" | "pasta" | "slirp4netns" | "vpnkit"
+    );
     if leads_to_the_host && !cli.disable_host_loopback {
         tracing::warn!(
             "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires gateway, pasta, slirp4netns, or VPNKit)"
@@ -244,10 +238,10 @@ fn driver(cli: &Cli, env: &Env) -> anyhow::Result<Box<dyn Driver>> {
             let settings = settings(cli, cidr, &cli.slirp4netns_binary, "slirp4netns", env)?;
             Ok(Box::new(net::Slirp4netns::new(settings, sandbox, seccomp, env)?))
         }
-        "gateway" => Ok(Box::new(net::Gateway::new(wishes(cli, cidr, GATEWAY_MTU)?))),
-        "gvisor-tap-vsock" => {
-            Ok(Box::new(net::Gateway::like_gvisor(wishes(cli, cidr, DEFAULT_MTU)?)))
-        }
+        #[cfg(feature = "gateway")]
+        "gateway" => Ok(Box::new(net::Gateway::chosen(cli, cidr)?)),
+        #[cfg(feature = "gateway")]
+        "gvisor-tap-vsock" => Ok(Box::new(net::Gateway::like_gvisor(cli, cidr)?)),
         "vpnkit" if cfg!(feature = "vpnkit") => {
             no_cidr(cli)?;
             Ok(Box::new(net::Vpnkit::chosen(cli, env)?))
@@ -274,31 +268,6 @@ fn no_cidr(cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The shape of the gateway network.
-fn wishes(cli: &Cli, cidr: Option<Cidr>, default_mtu: u32) -> anyhow::Result<net::Wishes> {
-    let (mtu, least) = (mtu(cli, default_mtu), if cli.ipv6 { IPV6_MTU } else { IPV4_MTU });
-    if mtu < least {
-        let version = if cli.ipv6 { "IPv6" } else { "IPv4" };
-        bail!("invalid --mtu={mtu}: {version} needs {least} at least");
-    }
-    Ok(net::Wishes {
-        cidr: cidr.unwrap_or(Cidr::DEFAULT),
-        ifname: ifname(cli),
-        mtu,
-        ipv6: cli.ipv6,
-        disable_host_loopback: cli.disable_host_loopback,
-    })
-}
-
-fn ifname(cli: &Cli) -> String {
-    if cli.ifname.is_empty() { "tap0".to_owned() } else { cli.ifname.clone() }
-}
-
-/// In bytes.
-fn mtu(cli: &Cli, default: u32) -> u32 {
-    u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(default)
-}
-
 fn settings(
     cli: &Cli,
     cidr: Option<Cidr>,
@@ -312,8 +281,8 @@ fn settings(
     Ok(Settings {
         cidr: cidr.unwrap_or(Cidr::DEFAULT),
         cidr_given: cidr.is_some(),
-        ifname: ifname(cli),
-        mtu: mtu(cli, DEFAULT_MTU),
+        ifname: cli.ifname_or("tap0"),
+        mtu: cli.mtu_or(net::DEFAULT_MTU),
         ipv6: cli.ipv6,
         disable_host_loopback: cli.disable_host_loopback,
         api_socket: matches!(cli.port_driver.as_str(), "slirp4netns" | "pesto"),
@@ -374,7 +343,9 @@ fn ports(cli: &Cli, env: &Env) -> anyhow::Result<Ports> {
         name @ ("gateway" | "gvisor-tap-vsock") if cli.net != name => {
             bail!("port driver {name:?} requires --net={name}, got --net={}", cli.net)
         }
+        #[cfg(feature = "gateway")]
         "gateway" => Ok(Ports::Gateway { publish, name: "gateway", dual_stack: cli.dual_stack }),
+        #[cfg(feature = "gateway")]
         "gvisor-tap-vsock" => {
             Ok(Ports::Gateway { publish, name: "gvisor-tap-vsock", dual_stack: cli.dual_stack })
         }

@@ -26,6 +26,8 @@ use anyhow::{Context as _, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 
+use crate::net::GatewayPlan;
+
 /// The longest message in bytes; a network plan takes a few hundred.
 const MAX: usize = 64 * 1024;
 
@@ -35,7 +37,7 @@ pub(crate) struct NetworkPlan {
     /// The interface to create and configure; absent when the helper does that itself.
     pub(crate) tap: Option<Tap>,
     /// The gateway network that the interface is to be connected with, instead of being a TAP device.
-    pub(crate) gateway: Option<Box<gateway::Plan>>,
+    pub(crate) gateway: Option<Box<GatewayPlan>>,
     /// Name servers for `resolv.conf`.
     pub(crate) dns: Vec<IpAddr>,
     /// Whether the target's view of `/sys`, `/etc/hosts` and `/etc/resolv.conf` changes with the network.

@@ -113,6 +113,10 @@ mod tests {
             assert_eq!(choice.contains(driver), here, "{choice}");
             assert_eq!(crate::net::left_out(driver), !here);
         }
-        assert!(!crate::net::left_out("gateway") && !crate::net::left_out("bogus"));
+        // Launcher and set-up tool try the gateway if the word is anywhere in the text.
+        assert_eq!(text.contains("gateway"), cfg!(feature = "gateway"), "{text}");
+        assert_eq!(text.contains("gvisor-tap-vsock"), cfg!(feature = "gateway"), "{text}");
+        assert_eq!(crate::net::left_out("gvisor-tap-vsock"), !cfg!(feature = "gateway"));
+        assert!(!crate::net::left_out("bogus"));
     }
 }

@@ -29,15 +29,18 @@ enum Role {
     Parent,
     Child,
     Unshare,
+    #[cfg(feature = "gateway")]
     Gateway,
 }
 
 fn role() -> Role {
     let name = std::env::args_os().next().unwrap_or_default();
+    #[cfg(feature = "gateway")]
+    if name == net::GATEWAY_PROCESS {
+        return Role::Gateway;
+    }
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
         Role::Unshare
-    } else if name == net::GATEWAY_PROCESS {
-        Role::Gateway
     } else if std::env::var_os(env::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
         Role::Child
     } else {
@@ -56,6 +59,7 @@ pub fn definition() -> clap::Command {
 pub fn main() -> ExitCode {
     let (label, result) = match role() {
         Role::Unshare => ("unshare", unshare::run()),
+        #[cfg(feature = "gateway")]
         Role::Gateway => ("gateway", net::gateway_process()),
         Role::Child => ("child ", child::main()),
         Role::Parent => ("parent", parent::main()),

@@ -12,6 +12,18 @@
 mod copyup;
 mod dhcp;
 mod etc;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(not(feature = "gateway"))]
+mod gateway {
+    //! Left out: there is no plan that anybody could ask for.
+
+    pub(super) fn connect(
+        plan: &crate::net::GatewayPlan,
+    ) -> anyhow::Result<Vec<std::os::fd::OwnedFd>> {
+        match *plan {}
+    }
+}
 mod mounts;
 mod netns;
 mod pump;

@@ -4,8 +4,8 @@
 //! bind mount at `<state dir>/netns`, visible in the child's mount namespace only; dockerd and CNI plug-ins
 //! enter it by that path. When the parent wants sockets made in the namespace, the thread stays for that.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -17,8 +17,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::dhcp;
+use super::{dhcp, gateway};
 use crate::handshake::{Dynamic, Leased, SourceAddress, Tap};
+use crate::net::GatewayPlan;
 
 /// What to build.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(crate) struct Job {
     pub(crate) detached: Option<PathBuf>,
     pub(crate) tap: Option<Tap>,
     /// The gateway network that the interface leads to, instead of being a TAP device.
-    pub(crate) gateway: Option<gateway::Plan>,
+    pub(crate) gateway: Option<GatewayPlan>,
     /// The interface that comes with the helper.
     pub(crate) dynamic: Option<Dynamic>,
     /// Where the helper's socket is, and the `resolv.conf` that follows the name servers of such an interface.
@@ -41,7 +42,7 @@ pub(crate) struct Job {
 /// What was built.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// Descriptors of the gateway network, if there is one, in the order that [`crate::net::Gateway`] expects.
+    /// Descriptors of the gateway network, if there is one, in the order that the driver expects.
     pub(crate) gateway: Vec<OwnedFd>,
     /// The parent's end of the socket factory.
     pub(crate) factory: Option<OwnedFd>,
@@ -133,7 +134,7 @@ impl Waiting {
 }
 
 /// A pair of sockets for a socket factory.
-fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
@@ -190,7 +191,7 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
     let lo = rt.link_index("lo")?;
     rt.link_up(lo)?;
     let gateway = match &job.gateway {
-        Some(plan) => connect_gateway(plan)?,
+        Some(plan) => gateway::connect(plan)?,
         None => Vec::new(),
     };
     if let Some(tap) = &job.tap {
@@ -200,37 +201,6 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
         set_up(&mut rt, tap)?;
     }
     Ok(Made { source_address: source_addresses(job.source_address), gateway })
-}
-
-/// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
-/// sockets.
-fn connect_gateway(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
-    if plan.v6.is_some() {
-        // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
-        let key = "net.ipv6.conf.default.dad_transmits";
-        if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), key, "0") {
-            tracing::debug!("{e}");
-        }
-    }
-    let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
-    let (factory, ours) = channel()?;
-    let (report, result) = mpsc::sync_channel(1);
-    let plan = plan.clone();
-    std::thread::Builder::new().name("gateway".to_owned()).stack_size(256 << 10).spawn(
-        move || {
-            let inside = gateway::namespace::build(&plan, here.as_fd(), Path::new("/proc/sys"));
-            let works = inside.is_ok();
-            if report.send(inside).is_ok()
-                && works
-                && let Err(e) = relay::factory::serve(ours, || false)
-            {
-                tracing::error!("the gateway's socket factory failed: {e}");
-            }
-        },
-    )?;
-    let inside = result.recv().context("the gateway's network thread died")??;
-    let gateway::namespace::Inside { dial, data, listener4, listener6 } = inside;
-    Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
 }
 
 /// Makes a TAP device and opens it.

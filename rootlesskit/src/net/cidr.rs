@@ -43,6 +43,7 @@ impl Cidr {
     }
 
     /// The first address: gvisor-tap-vsock's gateway and name server.
+    #[cfg(feature = "gateway")]
     pub(crate) fn first(self) -> Ipv4Addr {
         self.host(1)
     }

@@ -7,12 +7,14 @@
 //! `--net=gvisor-tap-vsock` is the same network with the addresses of that driver.
 
 use std::cell::RefCell;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gateway::plan::Net;
@@ -21,8 +23,16 @@ use nix::sys::resource::{Resource, getrlimit};
 use sys::pidfd::PidFd;
 
 use super::resolvers::Watch;
-use super::{Cidr, Driver, Namespace, SLIRP6, Starting};
+use super::{Cidr, DEFAULT_MTU, Driver, Namespace, SLIRP6, Starting};
+use crate::api_backend::Count;
+use crate::cli::Cli;
 use crate::handshake::{NetworkPlan, Tap};
+
+/// In bytes: segments of 64 KiB cross the network whole whatever this is.
+const MTU: u32 = 1500;
+/// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
+const IPV4_MTU: u32 = 68;
+const IPV6_MTU: u32 = 1280;
 
 /// `argv[0]` of the gateway process.
 pub(crate) const PROCESS: &str = "rootlesskit-gateway";
@@ -45,23 +55,49 @@ pub(crate) struct Gateway {
 
 /// The flags that shape the network.
 #[derive(Debug)]
-pub(crate) struct Wishes {
-    pub(crate) cidr: Cidr,
-    pub(crate) ifname: String,
+struct Wishes {
+    cidr: Cidr,
+    ifname: String,
     /// In bytes.
-    pub(crate) mtu: u32,
-    pub(crate) ipv6: bool,
-    pub(crate) disable_host_loopback: bool,
+    mtu: u32,
+    ipv6: bool,
+    disable_host_loopback: bool,
+}
+
+impl Wishes {
+    fn of(cli: &Cli, cidr: Option<Cidr>, default_mtu: u32) -> anyhow::Result<Self> {
+        let (mtu, least) = (cli.mtu_or(default_mtu), if cli.ipv6 { IPV6_MTU } else { IPV4_MTU });
+        if mtu < least {
+            let version = if cli.ipv6 { "IPv6" } else { "IPv4" };
+            bail!("invalid --mtu={mtu}: {version} needs {least} at least");
+        }
+        Ok(Self {
+            cidr: cidr.unwrap_or(Cidr::DEFAULT),
+            ifname: cli.ifname_or("tap0"),
+            mtu,
+            ipv6: cli.ipv6,
+            disable_host_loopback: cli.disable_host_loopback,
+        })
+    }
 }
 
 impl Gateway {
-    pub(crate) fn new(wishes: Wishes) -> Self {
+    /// As the flags have it.
+    pub(crate) fn chosen(cli: &Cli, cidr: Option<Cidr>) -> anyhow::Result<Self> {
+        Ok(Self::new(Wishes::of(cli, cidr, MTU)?))
+    }
+
+    fn new(wishes: Wishes) -> Self {
         let (gateway, dns) = (wishes.cidr.gateway(), wishes.cidr.dns());
         Self::with_addresses("gateway", wishes, gateway.into(), dns.into())
     }
 
     /// With the addresses of gvisor-tap-vsock, whose gateway is its name server.
-    pub(crate) fn like_gvisor(wishes: Wishes) -> Self {
+    pub(crate) fn like_gvisor(cli: &Cli, cidr: Option<Cidr>) -> anyhow::Result<Self> {
+        Ok(Self::gvisor(Wishes::of(cli, cidr, DEFAULT_MTU)?))
+    }
+
+    fn gvisor(wishes: Wishes) -> Self {
         let first = IpAddr::from(wishes.cidr.first());
         Self::with_addresses("gvisor-tap-vsock", wishes, first, first)
     }
@@ -138,17 +174,24 @@ impl Driver for Gateway {
         if tracing::enabled!(tracing::Level::DEBUG) {
             cmd.arg("--debug");
         }
-        let starting = Starting::own(self.name, cmd)?;
+        let starting = start(self.name, cmd)?;
         match handle.configure() {
             Ok(()) => {
                 handle.adopt(PidFd::open(starting.process().pid())?);
                 Ok(Some(starting))
             }
             Err(e) => {
-                starting.abandon();
+                abandon(&starting);
                 Err(e)
             }
         }
+    }
+
+    fn count(&self) -> Option<Count> {
+        let handle = Rc::clone(&self.handle);
+        Some(Box::new(move || {
+            handle.borrow_mut().as_mut().context("the gateway network was not built")?.stats()
+        }))
     }
 
     fn gateway(&self) -> Option<(Shared, &gateway::Plan)> {
@@ -167,6 +210,27 @@ impl Driver for Gateway {
             tracing::debug!("the host's name servers are now {servers:?}");
             handle.set_resolvers(servers);
         }
+    }
+}
+
+/// Runs this program once more, in a role that logs as we do. It is ready when this returns as far as waiting goes; we,
+/// who configure it, know better. Call from the main thread.
+fn start(name: &'static str, mut cmd: Command) -> anyhow::Result<Starting> {
+    let (output, writer) = io::pipe()?;
+    cmd.stdout(writer);
+    let (ready, mut now) = io::pipe()?;
+    now.write_all(b"1")?;
+    Starting::run(name, cmd, ready.into(), output)
+}
+
+/// Kills a process that is of no use. Once we serve, whoever collects all processes collects it as well.
+fn abandon(starting: &Starting) {
+    if let Err(e) = starting.process().kill() {
+        tracing::debug!("failed to kill {}: {e}", starting.name());
+    }
+    if starting.process().wait_ended(Duration::from_secs(5)).unwrap_or(false) {
+        // Somebody may have been faster.
+        let _ = sys::wait::one(starting.process().pid());
     }
 }
 
@@ -210,7 +274,7 @@ mod tests {
 
     #[test]
     fn gvisors_gateway_is_its_name_server() {
-        let driver = Gateway::like_gvisor(Wishes { ipv6: false, ..wishes() });
+        let driver = Gateway::gvisor(Wishes { ipv6: false, ..wishes() });
         let first: IpAddr = "10.9.0.1".parse().unwrap();
         assert_eq!((driver.plan.v4.gateway, driver.plan.v4.dns), (first, first));
         assert_eq!(driver.info().driver, "gvisor-tap-vsock");

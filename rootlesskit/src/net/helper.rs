@@ -1,9 +1,8 @@
 //! A running helper program of a network driver.
 
-use std::io::{self, PipeReader, Read as _, Write as _};
+use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -66,17 +65,8 @@ impl Starting {
         Self::run(name, cmd, ready, output)
     }
 
-    /// Runs this program once more, in a role that logs as we do. It is ready when this returns as far as waiting goes;
-    /// whoever configures it knows better. Call from the main thread.
-    pub(crate) fn own(name: &'static str, mut cmd: Command) -> anyhow::Result<Self> {
-        let (output, writer) = io::pipe()?;
-        cmd.stdout(writer);
-        let (ready, mut now) = io::pipe()?;
-        now.write_all(b"1")?;
-        Self::run(name, cmd, ready.into(), output)
-    }
-
-    fn run(
+    /// Runs the command, whose output comes from `output`; otherwise as [`Starting::spawn`].
+    pub(super) fn run(
         name: &'static str,
         mut cmd: Command,
         ready: OwnedFd,
@@ -112,17 +102,6 @@ impl Starting {
         matches!(nix::unistd::read(&self.ready, &mut byte), Ok(1))
     }
 
-    /// Kills a helper that is of no use. Once we serve, whoever collects all processes collects it as well.
-    pub(crate) fn abandon(self) {
-        if let Err(e) = self.helper.process.kill() {
-            tracing::debug!("failed to kill {}: {e}", self.helper.name);
-        }
-        if self.helper.process.wait_ended(Duration::from_secs(5)).unwrap_or(false) {
-            // Somebody may have been faster.
-            let _ = sys::wait::one(self.helper.process.pid());
-        }
-    }
-
     /// The helper, whatever its state.
     pub(crate) fn into_helper(self) -> Helper {
         self.helper
@@ -138,7 +117,7 @@ impl AsFd for Starting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// A helper that is a shell script; its ready pipe is descriptor 1, as an heir of it would hold it.
     fn start(script: &str) -> Starting {

@@ -65,9 +65,8 @@ impl LxcUserNic {
             tracing::warn!("--disable-host-loopback is implicitly set for --net=lxc-user-nic");
         }
         let binary = find(&cli.lxc_user_nic_binary, &usual_paths(), env)?;
-        let ifname = if cli.ifname.is_empty() { "eth0" } else { &cli.ifname };
-        let mtu = u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(MTU);
-        Self::new(binary, &cli.lxc_user_nic_bridge, ifname.to_owned(), mtu, env)
+        let (ifname, mtu) = (cli.ifname_or("eth0"), cli.mtu_or(MTU));
+        Self::new(binary, &cli.lxc_user_nic_bridge, ifname, mtu, env)
     }
 
     fn new(

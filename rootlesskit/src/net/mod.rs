@@ -7,11 +7,13 @@
 //! TAP device of slirp4netns is made persistent, so that addresses and routes are still there.
 
 mod cidr;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod helper;
 mod lxc_user_nic;
 mod none;
 mod pasta;
+#[cfg(feature = "gateway")]
 mod resolvers;
 mod slirp4netns;
 mod vpnkit;
@@ -26,9 +28,9 @@ use env::Env;
 use nix::unistd::Pid;
 
 pub(crate) use cidr::Cidr;
+#[cfg(feature = "gateway")]
 pub(crate) use gateway::{
-    Gateway, PROCESS as GATEWAY_PROCESS, Shared as SharedGateway, Wishes,
-    process as gateway_process,
+    Gateway, PROCESS as GATEWAY_PROCESS, Shared as SharedGateway, process as gateway_process,
 };
 pub(crate) use helper::{Helper, Starting};
 pub(crate) use lxc_user_nic::LxcUserNic;
@@ -37,18 +39,29 @@ pub(crate) use pasta::{CONTROL_SOCKET as PASTA_SOCKET, Pasta, READY_FIFO as PAST
 pub(crate) use slirp4netns::{API_SOCKET, Slirp4netns, Switch};
 pub(crate) use vpnkit::{SOCKET as VPNKIT_SOCKET, Vpnkit, protocol as vpnkit_protocol};
 
+use crate::api_backend::Count;
 use crate::handshake::{Dynamic, Leased, NetworkPlan};
+
+/// MTU of user-mode networks, in bytes: large segments make up for the cost of each.
+pub(crate) const DEFAULT_MTU: u32 = 65520;
+
+/// What the child has to know of the gateway network; without that network there is no such thing.
+#[cfg(feature = "gateway")]
+pub(crate) type GatewayPlan = ::gateway::Plan;
+#[cfg(not(feature = "gateway"))]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum GatewayPlan {}
 
 /// All drivers, and whether this build has them (the features of the crate).
 const DRIVERS: [(&str, bool); 8] = [
     ("host", true),
     ("none", true),
-    ("gateway", true),
+    ("gateway", cfg!(feature = "gateway")),
     ("pasta", cfg!(feature = "pasta")),
     ("slirp4netns", cfg!(feature = "slirp4netns")),
     ("vpnkit", cfg!(feature = "vpnkit")),
     ("lxc-user-nic", cfg!(feature = "lxc-user-nic")),
-    ("gvisor-tap-vsock", true),
+    ("gvisor-tap-vsock", cfg!(feature = "gateway")),
 ];
 
 /// Drivers that `--net` accepts in this build.
@@ -106,8 +119,14 @@ pub(crate) trait Driver: Debug {
     /// Looks at what has changed on the host.
     fn notice(&self) {}
 
+    /// Where the API's statistics come from, if the driver counts.
+    fn count(&self) -> Option<Count> {
+        Option::None
+    }
+
     /// What the port driver of the same name talks to, and the network that it serves.
-    fn gateway(&self) -> Option<(SharedGateway, &::gateway::Plan)> {
+    #[cfg(feature = "gateway")]
+    fn gateway(&self) -> Option<(SharedGateway, &GatewayPlan)> {
         Option::None
     }
 

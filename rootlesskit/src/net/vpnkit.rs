@@ -49,12 +49,11 @@ impl Vpnkit {
         let binary = env.find_program(name).with_context(|| {
             format!("{name} was not found in $PATH, but --net=vpnkit needs it\nhint: install VPNKit (github.com/moby/vpnkit), or name it with --vpnkit-binary")
         })?;
-        let mtu = u32::try_from(cli.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(MTU);
+        let mtu = cli.mtu_or(MTU);
         if mtu != MTU {
             tracing::warn!("vpnkit works best with an MTU of {MTU}, not of {mtu}");
         }
-        let ifname = if cli.ifname.is_empty() { "tap0" } else { &cli.ifname };
-        Ok(Self::new(binary, ifname, mtu, cli.disable_host_loopback))
+        Ok(Self::new(binary, &cli.ifname_or("tap0"), mtu, cli.disable_host_loopback))
     }
 
     fn new(binary: PathBuf, ifname: &str, mtu: u32, disable_host_loopback: bool) -> Self {

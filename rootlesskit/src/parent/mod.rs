@@ -267,11 +267,8 @@ impl Parent<'_> {
         };
         let ports = self.port_driver(factory, backend)?;
         let backend = Rc::new(Backend::new(self.info(child), ports));
-        if let Some((handle, _)) = self.config.driver.gateway() {
-            backend.count_with(move || {
-                let mut handle = handle.borrow_mut();
-                handle.as_mut().context("the gateway network was not built")?.stats()
-            });
+        if let Some(count) = self.config.driver.count() {
+            backend.count_with(count);
         }
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
@@ -283,11 +280,8 @@ impl Parent<'_> {
 
     fn setup(&self) -> Message {
         let (socket_factory, source_address) = match self.config.ports {
-            Ports::Unmanaged
-            | Ports::Gateway { .. }
-            | Ports::Slirp4netns { .. }
-            | Ports::Pesto { .. } => (false, SourceAddress::Off),
             Ports::Builtin { source_address, .. } => (true, source_address),
+            _ => (false, SourceAddress::Off),
         };
         let driver = self.config.driver.as_ref();
         let (network, dynamic) = (driver.plan(), driver.dynamic());
@@ -307,6 +301,7 @@ impl Parent<'_> {
                 let driver = port::Builtin::start(factory, self.nofile, source_address_backend)?;
                 (Box::new(driver), publish)
             }
+            #[cfg(feature = "gateway")]
             Ports::Gateway { publish, name, dual_stack } => {
                 let (handle, plan) =
                     self.config.driver.gateway().context("there is no gateway network")?;

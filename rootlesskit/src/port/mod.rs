@@ -3,6 +3,7 @@
 
 mod bind;
 mod builtin;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod patience;
 mod pesto;
@@ -14,6 +15,7 @@ use std::fmt::Debug;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
 pub(crate) use builtin::Builtin;
+#[cfg(feature = "gateway")]
 pub(crate) use gateway::Gateway;
 pub(crate) use pesto::Pesto;
 pub(crate) use slirp4netns::Slirp4netns;

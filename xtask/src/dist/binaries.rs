@@ -69,6 +69,23 @@ pub(super) fn packages() -> Vec<&'static str> {
     packages
 }
 
+/// The network drivers that can be left out, and whether they are: those of this program's own features, by which the man
+/// pages go as well.
+const DRIVERS: [(&str, bool); 5] = [
+    ("gateway", cfg!(feature = "gateway")),
+    ("lxc-user-nic", cfg!(feature = "lxc-user-nic")),
+    ("pasta", cfg!(feature = "pasta")),
+    ("slirp4netns", cfg!(feature = "slirp4netns")),
+    ("vpnkit", cfg!(feature = "vpnkit")),
+];
+
+/// What tells cargo which drivers the programs have.
+pub(super) fn features() -> [String; 2] {
+    let here = DRIVERS.iter().filter(|(_, here)| *here);
+    let names: Vec<_> = here.map(|(name, _)| format!("rootlesskit/{name}")).collect();
+    ["--no-default-features".to_owned(), format!("--features={}", names.join(","))]
+}
+
 /// The programs in the folder `dir`.
 pub(super) fn in_folder(dir: &Path) -> Programs {
     PROGRAMS.iter().map(|program| (program.name, dir.join(program.name))).collect()
@@ -80,7 +97,7 @@ pub(super) fn in_folder(dir: &Path) -> Programs {
 /// Cargo fails.
 pub(super) fn build(release: &Release, build_dir: &Path) -> Result<()> {
     let mut cargo = host::cargo();
-    cargo.args(["build", "--release", "--locked", "--target", &release.triple]);
+    cargo.args(["build", "--release", "--locked", "--target", &release.triple]).args(features());
     for package in packages() {
         cargo.args(["-p", package]);
     }
@@ -178,6 +195,19 @@ mod tests {
             host::quietly(Command::new("readelf").args(["-W", "-l", "-d"]).arg(own)).unwrap();
         assert!(needs_a_library(&headers).is_some(), "{headers}");
         assert_eq!(needs_a_library("  LOAD 0x0\n  DYNAMIC 0x1\n (DEBUG) 0x0\n"), None);
+    }
+
+    #[test]
+    fn the_programs_have_the_drivers_that_the_man_page_has() {
+        let page = rootlesskit::definition().render_long_help().to_string();
+        let net = page.lines().skip_while(|line| !line.trim_start().starts_with("--net ")).nth(1);
+        let [_, features] = features();
+        for (name, here) in DRIVERS {
+            let enabled =
+                features.split(['=', ',']).any(|one| one == format!("rootlesskit/{name}"));
+            assert_eq!(enabled, here, "{name}: {features}");
+            assert_eq!(net.unwrap().contains(name), here, "{name}: {net:?}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ struct DependencyKind {
 pub(super) fn linked(release: &Release) -> Result<Vec<Crate>> {
     let mut cargo = host::cargo();
     cargo.args(["metadata", "--format-version=1", "--locked", "--filter-platform"]);
-    cargo.arg(&release.triple).current_dir(host::workspace()?);
+    cargo.arg(&release.triple).args(binaries::features()).current_dir(host::workspace()?);
     let text = host::quietly(&mut cargo)?;
     from_metadata(serde_json::from_str(&text).context("cargo metadata")?)
 }

@@ -69,6 +69,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let release = Release::current()?;
     let mut cargo = host::cargo();
     cargo.args(["build", "--release", if options.frozen { "--frozen" } else { "--locked" }]);
+    cargo.args(binaries::features());
     for package in binaries::packages() {
         cargo.args(["-p", package]);
     }

@@ -1,0 +1,39 @@
+//! The child's part of the gateway network: the namespace next to the target's.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc;
+
+use anyhow::Context as _;
+
+/// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
+/// sockets.
+pub(super) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
+    if plan.v6.is_some() {
+        // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
+        let key = "net.ipv6.conf.default.dad_transmits";
+        if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), key, "0") {
+            tracing::debug!("{e}");
+        }
+    }
+    let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
+    let (factory, ours) = super::netns::channel()?;
+    let (report, result) = mpsc::sync_channel(1);
+    let plan = plan.clone();
+    std::thread::Builder::new().name("gateway".to_owned()).stack_size(256 << 10).spawn(
+        move || {
+            let inside = gateway::namespace::build(&plan, here.as_fd(), Path::new("/proc/sys"));
+            let works = inside.is_ok();
+            if report.send(inside).is_ok()
+                && works
+                && let Err(e) = relay::factory::serve(ours, || false)
+            {
+                tracing::error!("the gateway's socket factory failed: {e}");
+            }
+        },
+    )?;
+    let inside = result.recv().context("the gateway's network thread died")??;
+    let gateway::namespace::Inside { dial, data, listener4, listener6 } = inside;
+    Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
+}
