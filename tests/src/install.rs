@@ -89,7 +89,7 @@ pub(crate) fn pasta(from: &Path, root: &Path) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     // A new file: the old one may be a package's, hard-linked or running.
     fs::remove_file(to).ok();
     fs::copy(from, to)

@@ -47,6 +47,7 @@ pub mod exec;
 pub mod install;
 pub mod needs;
 pub mod networks;
+pub mod page;
 pub mod paths;
 pub mod procs;
 pub mod rootfs;

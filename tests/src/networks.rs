@@ -1,13 +1,11 @@
 //! What network drivers find on a host that an administrator has prepared: a bridge with a DHCP server for
 //! lxc-user-nic, and a vpnkit.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::{Running, TestBox, paths, wait};
+use crate::{Running, TestBox, install, paths, wait};
 
 /// What lxc-net would do: a bridge that leads out, and the user's permission.
 const BRIDGE: &str = "set -e
@@ -56,7 +54,6 @@ pub fn dhcp_server<'b>(b: &'b TestBox, options: &str) -> Result<Running<'b>> {
 /// # Errors
 /// It was not built.
 pub fn vpnkit(b: &TestBox) -> Result<()> {
-    let to = b.path("/usr/local/bin/vpnkit");
-    fs::copy(paths::target()?.join("debug/vpnkit-standin"), &to)?;
-    Ok(fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?)
+    let program = paths::target()?.join("debug/vpnkit-standin");
+    install::copy(&program, &b.path("/usr/local/bin/vpnkit"))
 }

@@ -20,6 +20,12 @@ pub fn target() -> Result<PathBuf> {
         .with_context(|| format!("{} is not below a cargo target folder", exe.display()))
 }
 
+/// The folder of the documents.
+#[must_use]
+pub fn docs() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
+}
+
 /// The folder that keeps root file systems.
 ///
 /// # Errors

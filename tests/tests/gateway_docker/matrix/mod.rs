@@ -14,10 +14,6 @@ use tests::{As, Context as _, Error, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, drivers};
 
-/// The page, and the variable that has it written.
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/address-matrix.md");
-const UPDATE: &str = "UPDATE";
-
 /// The generations of Docker, as the page names them.
 const DOCKERS: [(Suite, &str); 3] =
     [(Suite::Bookworm, "20.10"), (Suite::Trixie, "26.1"), (Suite::Sid, "28.5")];
@@ -248,15 +244,7 @@ fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
             .collect()
     })?;
     let text = page::render(&columns)?;
-    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
-        std::fs::write(PAGE, &text).with_context(|| format!("writing {PAGE}"))?;
-    }
-    let kept = std::fs::read_to_string(PAGE).unwrap_or_default();
-    ensure!(
-        kept == text,
-        "docs/address-matrix.md says otherwise\nhint: {UPDATE}=1 writes it anew; what was found:\n{text}"
-    );
-    Ok(())
+    tests::page::compare("address-matrix.md", &text)
 }
 
 /// A box ends with the thread that booted it, so each Docker has one.

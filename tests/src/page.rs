@@ -1,0 +1,25 @@
+//! Pages of `docs/` that say what a suite found.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::paths;
+
+/// Variable that has pages written, when it is `1`, instead of only compared.
+const UPDATE: &str = "UPDATE";
+
+/// Fails unless `docs/NAME` has this text.
+///
+/// # Errors
+/// It does not; the message holds the text.
+pub fn compare(name: &str, text: &str) -> Result<()> {
+    let path = paths::docs().join(name);
+    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    ensure!(
+        kept == text,
+        "docs/{name} says otherwise\nhint: {UPDATE}=1 writes it anew; what was found:\n{text}"
+    );
+    Ok(())
+}
