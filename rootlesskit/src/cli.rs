@@ -79,21 +79,26 @@ fn present(drivers: &[&str]) -> String {
     }
 }
 
+/// All port drivers, what people ought to know of them, and whether this build has them.
+const PORT_DRIVERS: [(&str, &str, bool); 7] = [
+    ("none", "", true),
+    ("implicit", " (for pasta)", cfg!(feature = "pasta")),
+    ("builtin", "", true),
+    ("gateway", "", cfg!(feature = "gateway")),
+    ("slirp4netns", "", cfg!(feature = "slirp4netns")),
+    ("pesto", " (for pasta)", cfg!(feature = "pasta")),
+    ("gvisor-tap-vsock", "", cfg!(feature = "gateway")),
+];
+
 /// Port drivers that this build has, for people: the help of `--port-driver` and errors about it.
 pub(crate) fn port_drivers() -> String {
-    let (pasta, slirp) = (cfg!(feature = "pasta"), cfg!(feature = "slirp4netns"));
-    let gateway = cfg!(feature = "gateway");
-    let all = [
-        ("none", true),
-        ("implicit (for pasta)", pasta),
-        ("builtin", true),
-        ("gateway", gateway),
-        ("slirp4netns", slirp),
-        ("pesto (for pasta)", pasta),
-        ("gvisor-tap-vsock", gateway),
-    ];
-    let names: Vec<_> = all.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
-    names.join(", ")
+    let here = PORT_DRIVERS.iter().filter(|(_, _, here)| *here);
+    here.map(|(name, note, _)| format!("{name}{note}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether there is such a port driver, but not in this build.
+pub(crate) fn port_driver_left_out(name: &str) -> bool {
+    PORT_DRIVERS.iter().any(|(known, _, here)| *known == name && !here)
 }
 
 /// The definition that parsing, help, man page and completions share.

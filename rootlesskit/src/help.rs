@@ -117,6 +117,16 @@ mod tests {
         assert_eq!(text.contains("gateway"), cfg!(feature = "gateway"), "{text}");
         assert_eq!(text.contains("gvisor-tap-vsock"), cfg!(feature = "gateway"), "{text}");
         assert_eq!(crate::net::left_out("gvisor-tap-vsock"), !cfg!(feature = "gateway"));
+        for (name, here) in [
+            ("gateway", cfg!(feature = "gateway")),
+            ("slirp4netns", cfg!(feature = "slirp4netns")),
+            ("pesto", cfg!(feature = "pasta")),
+            ("builtin", true),
+        ] {
+            let choice = text.lines().find(|line| line.contains("--port-driver value")).unwrap();
+            assert_eq!(choice.contains(name), here, "{choice}");
+            assert_eq!(crate::cli::port_driver_left_out(name), !here, "{name}");
+        }
         assert!(!crate::net::left_out("bogus"));
     }
 }
