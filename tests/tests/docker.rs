@@ -275,3 +275,39 @@ fn f050_docker_with_the_ports_of_slirp4netns() -> Result<()> {
     d.stop()?;
     b.assert_clean(LEFT_BY_DOCKERD)
 }
+
+#[test]
+fn f052_with_pesto_a_published_port_answers_at_once_and_pastas_look_around_is_not_waited_for()
+-> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let env = [
+        ("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta"),
+        ("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "pesto"),
+    ];
+    let d = Docker::start(&b, &env)?;
+    d.import()?;
+    // The server is there first, so that only the port can be late.
+    d.run(&format!("run -d --name web -p 8080:80 {FIXTURE} bb fixture http 0.0.0.0:80 page"))?;
+    wait::until_true("the server listens", Duration::from_secs(15), || {
+        Ok(d.run("logs web")?.contains("ready"))
+    })?;
+    let get = "curl -sS -m5 http://10.77.0.1:8080/";
+    ensure!(b.peer(get).ok()?.starts_with("page from "));
+    // Stopped and started: the port goes and comes with the container.
+    let gone = || {
+        wait::until_true("nobody listens any more", Duration::from_secs(15), || {
+            Ok(b.peer(get).run()?.code == 7)
+        })
+    };
+    d.run("stop -t 1 web")?;
+    gone()?;
+    d.run("start web")?;
+    wait::until_true("the server listens again", Duration::from_secs(15), || {
+        Ok(d.run("logs web")?.matches("ready").count() == 2)
+    })?;
+    ensure!(b.peer(get).ok()?.starts_with("page from "));
+    d.run("rm -f web")?;
+    gone()?;
+    d.stop()?;
+    b.assert_clean(LEFT_BY_DOCKERD)
+}
