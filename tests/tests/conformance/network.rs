@@ -9,6 +9,12 @@ use crate::kit::{Kit, LOOPBACK, PEER, PEER6, Seen};
 /// What the stand-in for vpnkit leaves out.
 const NO_TCP: &str = "not in the stand-in";
 
+/// The name of the address with that flag.
+pub(crate) const IPV6: &str = "IPv6 with `--ipv6`";
+
+/// The cell for what can only be found out with that flag where it is refused.
+pub(crate) const REFUSED: &str = "`--ipv6` is refused";
+
 /// What `ip` and the state directory tell.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
@@ -115,11 +121,6 @@ fn of_shape(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
     }
     facts.add(if kit.full { IPV6 } else { "IPv6" }, or_none(shape.v6.as_deref()))
 }
-
-pub(crate) const IPV6: &str = "IPv6 with `--ipv6`";
-
-/// The cell for what can only be found out with that flag where there is no such.
-pub(crate) const REFUSED: &str = "`--ipv6` is refused";
 
 /// Another host by both protocols, by name, by ping.
 fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {

@@ -82,7 +82,7 @@ fn bare(text: &str, spec: &str) -> String {
     text.trim_end_matches([';', ' ']).replace(";hint", "; hint")
 }
 
-/// A port that was published: which of [`SPECS`], its number on the host, and by the API its id.
+/// A port that was published: which of [`SPECS`], its number on the host, and its id.
 struct Published {
     index: usize,
     port: u16,
@@ -152,8 +152,9 @@ fn unmanaged(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
         Some(text) => format!("refused: {text}"),
     };
     facts.add("`-p`", flag)?;
-    facts.add("API, `rootlessctl`", format!("refused: {NO_DRIVER}"))?;
-    facts.add("child address 127.0.0.1", "–")?;
+    for name in ["API, `rootlessctl`", "child address 127.0.0.1"] {
+        facts.add(name, format!("refused: {NO_DRIVER}"))?;
+    }
     let all: Vec<_> = (0..SPECS.len())
         .map(|index| Published { index, port: SERVER, id: String::new() })
         .collect();
@@ -271,8 +272,8 @@ fn withdraw(kit: &Kit<'_>, all: &[Published]) -> Result<()> {
         BY_CTL.. => format!("api DELETE ports/{}", port.id),
         _ => format!("ctl remove-ports {}", port.id),
     };
-    let mut answers = script(kit, &all.iter().map(line).collect::<Vec<_>>())?.into_iter();
-    ensure!(answers.all(|(status, _)| matches!(status, 0 | 200)), "{answers:?}");
+    let answers = script(kit, &all.iter().map(line).collect::<Vec<_>>())?;
+    ensure!(answers.iter().all(|(status, _)| matches!(status, 0 | 200)), "{answers:?}");
     for who in [As::Peer, As::User] {
         let seen = ask(kit, who, all)?;
         ensure!(!seen.iter().any(Seen::answered), "withdrawn, but served: {seen:?}");
