@@ -34,7 +34,8 @@ pub(crate) trait Driver: Debug {
     /// A bad spec, a conflict, or what the kernel or the helper said.
     fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus>;
 
-    /// Withdraws a port and closes its connections.
+    /// Withdraws a port; nobody can connect when this returns. Open connections end, unless a helper has them that leaves
+    /// them alone (slirp4netns, pasta).
     ///
     /// # Errors
     /// There is no port of that number.

@@ -81,7 +81,7 @@ impl Host {
 }
 
 /// Waits until a program has printed something.
-fn says<'b>(mut running: Running<'b>, words: &str) -> Result<Running<'b>> {
+pub(crate) fn says<'b>(mut running: Running<'b>, words: &str) -> Result<Running<'b>> {
     wait::until_true(words, PATIENCE, || {
         ensure!(running.alive()?, "it ended: {}", running.printed()?);
         Ok(running.printed()?.contains(words))

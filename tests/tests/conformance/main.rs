@@ -6,6 +6,7 @@
 
 mod facts;
 mod kit;
+mod live;
 mod network;
 mod page;
 mod ports;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use tests::{Context as _, Result, ensure};
 
 use crate::facts::DETACHED;
+use crate::live::LIVE;
 use crate::network::IPV6;
 use crate::ports::{SEEN, SEEN_FULL};
 use crate::{Column, PORTS};
@@ -73,7 +74,7 @@ pub(crate) fn render(found: &[Column]) -> Result<String> {
     text.push_str(NETWORKS);
     networks(&mut text, &columns, &mut refusals)?;
     text.push_str(PUBLISHING);
-    let names = ["`-p`", "API, `rootlessctl`", "child address 127.0.0.1"];
+    let names = ["`-p`", "API, `rootlessctl`", "child address 127.0.0.1", LIVE];
     ports(&mut text, &columns, &names, &mut refusals)?;
     for (client, before) in [OTHER_HOST, LOOPBACK].into_iter().enumerate() {
         text.push_str(before);
@@ -203,7 +204,7 @@ impl Reason {
     }
 }
 
-const REASONS: [Reason; 9] = [
+const REASONS: [Reason; 11] = [
     Reason {
         network: "host",
         port: "",
@@ -265,6 +266,20 @@ const REASONS: [Reason; 9] = [
         name: SEEN[1][0],
         cell: "127.0.0.1",
         text: "`builtin`: TCP servers see their clients, UDP servers see a loopback address.",
+    },
+    Reason {
+        network: "pasta",
+        port: "pesto",
+        name: LIVE,
+        cell: "go on",
+        text: "`pesto` has pasta stop listening; connections that are open are left alone.",
+    },
+    Reason {
+        network: "slirp4netns",
+        port: "slirp4netns",
+        name: LIVE,
+        cell: "go on",
+        text: "`slirp4netns` as port driver stops listening as well, and no more.",
     },
     Reason {
         network: "slirp4netns",

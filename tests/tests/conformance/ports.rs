@@ -5,6 +5,7 @@ use tests::{As, Context as _, Result, ensure, wait};
 
 use crate::facts::Facts;
 use crate::kit::{Host, Kit, PATIENCE, SERVER, Seen};
+use crate::live::{LIVE, Live};
 use crate::refused::reason;
 
 /// What is published: protocol, parent's address, and the rest of the port's number on the host.
@@ -155,6 +156,7 @@ fn unmanaged(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
     for name in ["API, `rootlessctl`", "child address 127.0.0.1"] {
         facts.add(name, format!("refused: {NO_DRIVER}"))?;
     }
+    facts.add(LIVE, "nothing to withdraw")?;
     let all: Vec<_> = (0..SPECS.len())
         .map(|index| Published { index, port: SERVER, id: String::new() })
         .collect();
@@ -212,7 +214,14 @@ fn managed(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
     facts.add("API, `rootlessctl`", "yes")?;
     loopback_child(kit, next()?, facts)?;
     served(kit, &all, facts)?;
-    withdraw(kit, &all)
+    let tcp = |port: &Published| match SPECS[port.index].0 {
+        "tcp4" => Some(format!("10.77.0.1:{}", port.port)),
+        "tcp6" => Some(format!("fd77::1:{}", port.port)),
+        _ => None,
+    };
+    let live = Live::open(kit.host, all.iter().filter_map(tcp))?;
+    withdraw(kit, &all)?;
+    facts.add(LIVE, live.ended()?)
 }
 
 /// A port that leads to the namespace's loopback.
