@@ -101,15 +101,25 @@ pub(crate) fn port_driver_left_out(name: &str) -> bool {
     PORT_DRIVERS.iter().any(|(known, _, here)| *known == name && !here)
 }
 
-/// The definition that parsing, help, man page and completions share.
-#[must_use]
-pub(crate) fn command() -> Command {
-    use heading::*;
+fn bare() -> Command {
     Command::new("rootlesskit")
         .about("Linux-native fakeroot using user namespaces")
         .version(api::ROOTLESSKIT_VERSION)
         .disable_help_flag(true)
         .disable_version_flag(true)
+}
+
+/// What people are to see of the definition: completions would offer hidden flags.
+pub(crate) fn shown() -> Command {
+    let all = command();
+    bare().args(all.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+}
+
+/// The definition that parsing, help, man page and completions share.
+#[must_use]
+pub(crate) fn command() -> Command {
+    use heading::*;
+    bare()
         .args([
             switch("debug", MISC, "debug mode"),
             text("print-semver", "", MISC, "print a version component as a decimal integer [major, minor, patch]"),

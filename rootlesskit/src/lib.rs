@@ -48,10 +48,10 @@ fn role() -> Role {
     }
 }
 
-/// The definition of `rootlesskit`'s command line; help, man page and completions come from it.
+/// The definition of `rootlesskit`'s command line, as this build has it; man page and completions come from it.
 #[must_use]
 pub fn definition() -> clap::Command {
-    cli::command()
+    cli::shown()
 }
 
 /// Entry point of the binary `rootlesskit`.

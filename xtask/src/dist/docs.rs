@@ -47,6 +47,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn flags_of_drivers_that_are_left_out_are_in_no_page_and_no_completion() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path()).unwrap();
+        for name in ["rootlesskit.1", "rootlesskit.bash", "_rootlesskit", "rootlesskit.fish"] {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap().replace('\\', "");
+            for (flag, here) in [
+                ("gateway-dual-stack", cfg!(feature = "gateway")),
+                ("vpnkit-binary", cfg!(feature = "vpnkit")),
+            ] {
+                assert_eq!(text.contains(flag), here, "{flag} in {name}");
+            }
+        }
+    }
+
+    #[test]
     fn whatever_is_made_is_installed() {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path()).unwrap();
