@@ -10,16 +10,22 @@ const UPDATE: &str = "UPDATE";
 /// Fails unless `docs/NAME` has this text.
 ///
 /// # Errors
-/// It does not; the message holds the text.
+/// It does not; the message holds the lines that differ.
 pub fn compare(name: &str, text: &str) -> Result<()> {
     let path = paths::docs().join(name);
     if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let only = |these: &str, those: &str, mark: &str| {
+        let lines = these.lines().filter(|line| !those.lines().any(|other| other == *line));
+        lines.map(|line| format!("{mark} {line}\n")).collect::<String>()
+    };
     ensure!(
         kept == text,
-        "docs/{name} says otherwise\nhint: {UPDATE}=1 writes it anew; what was found:\n{text}"
+        "docs/{name} says otherwise\nhint: {UPDATE}=1 writes it anew; it says -, what was found is +:\n{}{}",
+        only(&kept, text, "-"),
+        only(text, &kept, "+")
     );
     Ok(())
 }

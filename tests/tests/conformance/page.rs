@@ -204,7 +204,7 @@ impl Reason {
     }
 }
 
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 12] = [
     Reason {
         network: "host",
         port: "",
@@ -273,6 +273,14 @@ const REASONS: [Reason; 11] = [
         name: LIVE,
         cell: "go on",
         text: "`pesto` has pasta stop listening; connections that are open are left alone.",
+    },
+    Reason {
+        network: "pasta",
+        port: "pesto",
+        name: SEEN[0][1],
+        cell: "10.0.2.100",
+        text: "`pesto`, clients on the host's loopback: a port leads to the namespace's address, where dockerd listens, and a \
+               loopback address cannot come from there.",
     },
     Reason {
         network: "slirp4netns",
