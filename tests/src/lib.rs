@@ -58,7 +58,7 @@ pub mod wait;
 pub use boxes::{Builder, TestBox};
 pub use exec::{As, Cmd, Output, Running};
 pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
-pub use rootfs::{Rootfs, Suite, mirror};
+pub use rootfs::{Recipe, Rootfs, Suite, mirror};
 pub use snapshot::Snapshot;
 pub use vm::Vm;
 

@@ -1,4 +1,5 @@
-//! Root file systems of the boxes: made once per package list with `mmdebstrap`, then only read.
+//! Root file systems of the boxes, and what else is made of Debian packages: made once per recipe with `mmdebstrap`,
+//! then only read.
 
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
@@ -40,6 +41,17 @@ impl Suite {
         Self::ALL.into_iter().find(|suite| suite.name() == name)
     }
 
+    /// What its root file system is made of.
+    fn recipe(self) -> Recipe {
+        Recipe {
+            name: self.name().to_owned(),
+            suite: self.name(),
+            options: OPTIONS.map(str::to_owned).to_vec(),
+            packages: self.packages(),
+            hooks: vec![ACCOUNT.to_owned(), SETTINGS.to_owned()],
+        }
+    }
+
     fn packages(self) -> String {
         let own = match self {
             Self::Bookworm => "",
@@ -68,8 +80,8 @@ const SETTINGS: &str = r#"set -e; cd "$1"
     rm -f etc/resolv.conf; echo nameserver 10.77.0.2 > etc/resolv.conf
     ln -sf /usr/share/docker.io/contrib/dockerd-rootless.sh usr/bin/dockerd-rootless.sh"#;
 
-/// The options that matter for the result; part of the hash.
-const OPTIONS: [&str; 9] = [
+/// Options of mmdebstrap(1) for a small tree.
+pub const OPTIONS: [&str; 9] = [
     "--mode=root",
     "--variant=minbase",
     "--skip=check/qemu",
@@ -90,19 +102,25 @@ const KERNEL: &str = r#"chroot "$1" sh -euc '
     dpkg-deb -x "$package"_*.deb /
     rm "$package"_*.deb'"#;
 
-/// How a tree is made.
-struct Recipe {
-    suite: Suite,
-    packages: String,
-    hooks: &'static [&'static str],
+/// What a root file system is made of. All of it but the name is part of the hash in the cache.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// What people call it: the name of a suite, or of a purpose.
+    pub name: String,
+    /// The release of Debian.
+    pub suite: &'static str,
+    /// Options of mmdebstrap(1), usually [`OPTIONS`] and more.
+    pub options: Vec<String>,
+    /// Names of packages, separated by commas.
+    pub packages: String,
+    /// Shell commands that are run with the tree as `$1` when the packages are there.
+    pub hooks: Vec<String>,
 }
 
 impl Hash for Recipe {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (OPTIONS, &self.packages).hash(state);
-        for hook in self.hooks {
-            hook.hash(state);
-        }
+        (&self.options, &self.packages).hash(state);
+        self.hooks.iter().for_each(|hook| hook.hash(state));
     }
 }
 
@@ -113,28 +131,35 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// The tree of `suite`, made now if the cache does not hold it (one to three minutes, needs a Debian mirror).
+    /// The tree of the test hosts of `suite`; see [`Rootfs::made`].
+    ///
+    /// # Errors
+    /// See [`Rootfs::made`].
+    pub fn get(suite: Suite) -> Result<Self> {
+        Self::made(&suite.recipe())
+    }
+
+    /// The tree of `recipe`, made now if the cache does not hold it (one to three minutes, needs a Debian mirror).
     ///
     /// # Errors
     /// `mmdebstrap` is missing or failed; the message holds the end of its output.
-    pub fn get(suite: Suite) -> Result<Self> {
-        let recipe = Recipe { suite, packages: suite.packages(), hooks: &[ACCOUNT, SETTINGS] };
-        Self::kept(suite.name(), &recipe)
+    pub fn made(recipe: &Recipe) -> Result<Self> {
+        Ok(Self { path: cache::get(&recipe.name, recipe, |path| make(recipe, path))? })
     }
 
     /// The tree with the emulator and the kernel of virtual machines. It is no test host: nothing is installed on the
     /// machine that runs the tests, whose own packages may be in conflict with an emulator's.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// See [`Rootfs::made`].
     pub(crate) fn emulator() -> Result<Self> {
-        let packages = "qemu-system-x86".to_owned();
-        let recipe = Recipe { suite: Suite::Trixie, packages, hooks: &[KERNEL] };
-        Self::kept("emulator-trixie", &recipe)
-    }
-
-    fn kept(what: &str, recipe: &Recipe) -> Result<Self> {
-        Ok(Self { path: cache::get(what, recipe, |path| make(recipe, path))? })
+        Self::made(&Recipe {
+            name: "emulator-trixie".to_owned(),
+            suite: Suite::Trixie.name(),
+            options: OPTIONS.map(str::to_owned).to_vec(),
+            packages: "qemu-system-x86".to_owned(),
+            hooks: vec![KERNEL.to_owned()],
+        })
     }
 
     /// Where it lies. Never write there.
@@ -146,13 +171,12 @@ impl Rootfs {
 
 fn make(recipe: &Recipe, path: &Path) -> Result<()> {
     let mirror = mirror()?;
-    let suite = recipe.suite.name();
     let mut command = Command::new("mmdebstrap");
-    command.args(OPTIONS).args(apt_proxies()?);
+    command.args(&recipe.options).args(apt_proxies()?);
     command.arg(format!("--include={}", recipe.packages));
     command.args(recipe.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
-    command.arg(suite).arg(path).arg(mirror);
-    cache::step(&format!("mmdebstrap {suite}"), &mut command)
+    command.arg(recipe.suite).arg(path).arg(mirror);
+    cache::step(&format!("mmdebstrap {}", recipe.name), &mut command)
 }
 
 /// The mirror this machine's own apt uses for the main archive; security and update archives have other suites.
@@ -197,11 +221,10 @@ mod tests {
             assert_eq!(Suite::from_name(suite.name()), Some(suite));
         }
         assert_eq!(Suite::from_name("potato"), None);
-        let hash = |suite: Suite| {
-            let recipe = Recipe { suite, packages: suite.packages(), hooks: &[ACCOUNT, SETTINGS] };
-            cache::hash(&recipe)
-        };
-        assert_ne!(hash(Suite::Sid), hash(Suite::Bookworm));
-        assert_ne!(hash(Suite::Trixie), hash(Suite::Bookworm));
+        let [sid, trixie, bookworm] = Suite::ALL.map(|suite| cache::hash(suite.recipe()));
+        assert_ne!(sid, bookworm);
+        assert_ne!(trixie, bookworm);
+        let more = Recipe { hooks: vec![ACCOUNT.to_owned()], ..Suite::Sid.recipe() };
+        assert_ne!(cache::hash(more), sid);
     }
 }

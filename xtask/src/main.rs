@@ -30,6 +30,11 @@ cargo xtask VERB
       --out DIR               where they go (default: target/dist)
       --build-dir DIR         where they are built (default: target/dist-build)
       --no-build              pack what is there
+      --target TRIPLE         for other machines, into dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
+                              armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
+                              powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
+                              one is made of Debian packages (root on Debian)
+      --verify                build and pack once more in another folder, and compare every byte
   install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
       --destdir DIR           in front of the prefix
       --prefix DIR            default: /usr/local

@@ -182,23 +182,40 @@ fn restore(old: &libc::sigset_t) -> io::Result<()> {
     if err == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(err)) }
 }
 
+/// `struct clone_args` of clone3(2), as long as Linux 5.3 knew it; libc has none for 32-bit ARM.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
 /// clone3(2) without shared memory, like fork(2). Where a seccomp filter hides clone3 behind `ENOSYS`
 /// (container engines do), the older clone(2) serves: same flags, the exit signal in the low byte.
 fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
     let flags = namespaces | u64::try_from(libc::CLONE_PIDFD).map_err(io::Error::other)?;
     let mut pidfd: libc::c_int = -1;
-    // SAFETY: clone_args is plain data for which all zeroes is a value.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
-    args.pidfd = (&raw mut pidfd).addr() as u64;
-    args.exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
-    let size = size_of::<libc::clone_args>();
+    let exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
+    let mut args = CloneArgs {
+        flags,
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal,
+        ..CloneArgs::default()
+    };
+    let size = size_of::<CloneArgs>();
     // SAFETY: without CLONE_VM this is fork(2): the child runs on a copy of our memory. The caller makes
     // it go on with raw system calls only. The kernel writes to `pidfd`, which is live.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
     let pid = match crate::cvt(ret) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            let flags = flags | u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
+            // One register, also where that has 32 bits.
+            let flags = libc::c_ulong::try_from(flags | exit_signal).map_err(io::Error::other)?;
             crate::cvt(legacy_clone(flags, &raw mut pidfd))?
         }
         other => other?,
@@ -207,7 +224,7 @@ fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
 }
 
 /// The argument order differs on s390x (clone(2), "C library/kernel differences").
-fn legacy_clone(flags: u64, pidfd: *mut libc::c_int) -> libc::c_long {
+fn legacy_clone(flags: libc::c_ulong, pidfd: *mut libc::c_int) -> libc::c_long {
     let none = std::ptr::null_mut::<libc::c_void>();
     #[cfg(target_arch = "s390x")]
     // SAFETY: as in `clone_process`; a null stack means a copy of ours.

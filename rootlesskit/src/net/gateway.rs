@@ -19,7 +19,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use gateway::plan::Net;
 use gateway::supervisor::{self, Descriptors};
-use nix::sys::resource::{Resource, getrlimit};
 use sys::pidfd::PidFd;
 
 use super::resolvers::Watch;
@@ -159,7 +158,7 @@ impl Driver for Gateway {
             Err(_) => super::resolvers::read(Path::new("/")),
         };
         self.resolvers.replace(watch.ok());
-        let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let nofile = sys::rlimit::nofile()?.soft;
         let handle = supervisor::Gateway::new(self.plan.clone(), descriptors, servers, nofile);
         self.handle.replace(Some(handle.named(self.name)));
         Ok(())

@@ -61,7 +61,11 @@ impl Storage {
         let existing = existing.map(Path::to_owned);
         let space = existing.as_ref().and_then(|dir| statvfs(dir).ok());
         let kind = existing.as_ref().and_then(|dir| Some(statfs(dir).ok()?.filesystem_type()));
-        let free = space.map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
+        let free = space.map(|fs| {
+            // Each has 32 bits on 32-bit machines, the product has not.
+            let bytes = u128::from(fs.blocks_available()) * u128::from(fs.fragment_size());
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        });
         Self {
             ownerless: OWNERLESS.iter().find(|(id, _)| Some(*id) == kind).map(|(_, name)| *name),
             // tmpfs would take memory for what is asked for.

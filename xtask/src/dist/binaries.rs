@@ -4,14 +4,16 @@
 //! because nothing looks up users, groups or hosts through it: a static glibc would load the host's modules for that.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::release::Release;
-use crate::host;
+use super::{auditable, buildroot};
+use crate::host::{self, Need};
 
 /// A program that users get.
 #[derive(Debug, Clone, Copy)]
@@ -91,23 +93,67 @@ pub(super) fn in_folder(dir: &Path) -> Programs {
     PROGRAMS.iter().map(|program| (program.name, dir.join(program.name))).collect()
 }
 
-/// Builds all programs statically below `build_dir`.
+/// Builds all programs statically below `build_dir`, each with the list of its crates.
 ///
 /// # Errors
-/// Cargo fails.
+/// There is no toolchain for the target, or cargo fails.
 pub(super) fn build(release: &Release, build_dir: &Path) -> Result<()> {
-    let mut cargo = host::cargo();
-    cargo.args(["build", "--release", "--locked", "--target", &release.triple]).args(features());
-    for package in packages() {
-        cargo.args(["-p", package]);
+    let mut arguments =
+        vec!["auditable", "build", "--release", "--locked", "--target", &release.triple];
+    arguments.extend(packages().iter().flat_map(|package| ["-p", package]));
+    let features = features();
+    arguments.extend(features.iter().map(String::as_str));
+    let tools = auditable::tool()?;
+    let mut cargo = Command::new(tools.join(auditable::PROGRAM));
+    if let Some(own) = release.host {
+        match linker(release)? {
+            Some((variable, program)) => cargo.env(variable, program),
+            None => {
+                buildroot::possible(release)?;
+                let inside = format!("/tools/{}", auditable::PROGRAM);
+                let words: Vec<&str> =
+                    [inside.as_str()].into_iter().chain(arguments).chain(["--offline"]).collect();
+                return buildroot::build(release, own, build_dir, &tools, &words);
+            }
+        };
     }
-    let flags = rust_flags(build_dir)?;
+    let flags = rust_flags(&[
+        (&cargo_home()?, "/cargo"),
+        // The last match counts, and the build folder usually lies in the workspace.
+        (&host::workspace()?, "/source"),
+        (build_dir, "/build"),
+    ]);
     cargo
+        .args(arguments)
         .current_dir(host::workspace()?)
         .env("CARGO_TARGET_DIR", build_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .env("SOURCE_DATE_EPOCH", release.epoch.to_string());
+        .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
+        .stdin(Stdio::null());
     host::visibly(&mut cargo)
+}
+
+/// Where this machine itself can build for another one, the variable that tells cargo the linker, and the linker.
+fn linker(release: &Release) -> Result<Option<(String, OsString)>> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    command.args(["--print", "target-libdir", "--target", &release.triple]);
+    let libraries = host::quietly(&mut command)?;
+    let mut files = fs::read_dir(libraries.trim()).into_iter().flatten().flatten();
+    if !files.any(|file| file.file_name().to_string_lossy().starts_with("libstd-")) {
+        return Ok(None);
+    }
+    let variable = format!("CARGO_TARGET_{}_LINKER", buildroot::variable(&release.triple));
+    let given = std::env::var_os(&variable).filter(|program| !program.is_empty());
+    let found = || host::find(&format!("{}-gcc", release.architecture.gnu)).map(OsString::from);
+    Ok(given.or_else(found).map(|program| (variable, program)))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    Ok(match std::env::var_os("CARGO_HOME") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
+    })
 }
 
 /// The folder in which [`build`] leaves the programs.
@@ -115,41 +161,51 @@ pub(super) fn folder(release: &Release, build_dir: &Path) -> PathBuf {
     build_dir.join(&release.triple).join("release")
 }
 
-/// What rustc gets: flags of the environment, a static C library, and no path of this machine in the output. With
+/// What rustc gets: flags of the environment, a static C library, and the paths to be replaced in the output. With
 /// `--target` cargo gives them to the programs only, not to build scripts and macros.
-fn rust_flags(build_dir: &Path) -> Result<String> {
+pub(super) fn rust_flags(paths: &[(&Path, &str)]) -> String {
     let given = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut flags: Vec<String> = given.split_whitespace().map(str::to_owned).collect();
     flags.push("-Ctarget-feature=+crt-static".to_owned());
-    let cargo_home = match std::env::var_os("CARGO_HOME") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
-    };
-    // The last match counts, and the build folder usually lies in the workspace.
-    for (from, to) in
-        [(cargo_home.as_path(), "/cargo"), (&host::workspace()?, "/source"), (build_dir, "/build")]
-    {
+    for (from, to) in paths {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
-    Ok(flags.join("\u{1f}"))
+    flags.join("\u{1f}")
 }
 
-/// Proves that the programs are static: no interpreter, no needed library, and a run in an empty root.
+/// Proves that the programs are static: no interpreter, no needed library, and a run in an empty root. Programs for
+/// other machines run in it with QEMU's emulation of a processor.
 ///
 /// # Errors
-/// One is not.
-pub(super) fn check(programs: &Programs) -> Result<()> {
+/// One is not, or it is for another machine.
+pub(super) fn check(release: &Release, programs: &Programs) -> Result<()> {
+    let mut size = 0;
     for program in PROGRAMS {
         let path = programs.get(program.name).context(program.name)?;
-        let headers = host::quietly(
-            Command::new("readelf").args(["--wide", "--program-headers", "--dynamic"]).arg(path),
-        )?;
+        let mut readelf = Command::new("readelf");
+        readelf.args(["--wide", "--file-header", "--program-headers", "--dynamic"]).arg(path);
+        let headers = host::quietly(readelf.env("LC_ALL", "C.UTF-8"))?;
         if let Some(line) = needs_a_library(&headers) {
             bail!("{} is not static: {line}", path.display());
         }
-        run_alone(&program, path)?;
+        let machine = headers.lines().find_map(|line| line.trim().strip_prefix("Machine:"));
+        let machine = machine.map_or("", str::trim);
+        ensure!(
+            machine.ends_with(release.architecture.machine),
+            "{} is for {machine:?}, not for {:?}",
+            path.display(),
+            release.architecture.machine
+        );
+        run_alone(release, &program, path)?;
+        size += fs::metadata(path)?.len();
     }
+    eprintln!("{} programs, {:.1} MB", PROGRAMS.len(), size as f64 / 1e6);
     Ok(())
+}
+
+/// What runs programs of another machine.
+pub(super) fn emulator(release: &Release) -> Option<Need> {
+    release.host.map(|_| (release.architecture.emulator, "qemu-user-static"))
 }
 
 /// The line of readelf(1)'s output that says that something else must be loaded.
@@ -160,11 +216,19 @@ fn needs_a_library(headers: &str) -> Option<&str> {
         .find(|line| line.starts_with("INTERP ") || line.contains("(NEEDED)"))
 }
 
-/// Runs a program in a root that holds nothing else.
-fn run_alone(program: &Program, path: &Path) -> Result<()> {
+/// Runs a program in a root that holds nothing else (but the emulator, which is static, too).
+fn run_alone(release: &Release, program: &Program, path: &Path) -> Result<()> {
     let root = tempfile::tempdir()?;
-    fs::copy(path, root.path().join(program.name))
-        .with_context(|| format!("copying {}", path.display()))?;
+    let mut words = Vec::new();
+    let mut bring = |name: &str, from: &Path| {
+        words.push(format!("/{name}"));
+        fs::copy(from, root.path().join(name))
+            .with_context(|| format!("copying {}", from.display()))
+    };
+    if let Some((name, _)) = emulator(release) {
+        bring(name, &host::find(name).with_context(|| name.to_owned())?)?;
+    }
+    bring(program.name, path)?;
     let mut command = if host::euid()? == 0 {
         Command::new(host::find("chroot").context("chroot")?)
     } else {
@@ -172,7 +236,7 @@ fn run_alone(program: &Program, path: &Path) -> Result<()> {
         unshare.args(["--user", "--map-root-user", "chroot"]);
         unshare
     };
-    command.arg(root.path()).arg(format!("/{}", program.name)).args(program.args).env_clear();
+    command.arg(root.path()).args(words).args(program.args).env_clear();
     let output = command.output().with_context(|| format!("running {}", program.name))?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(
@@ -211,9 +275,9 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_build_folder_come_last() {
-        let flags = rust_flags(Path::new("/b")).unwrap();
-        assert!(flags.contains("+crt-static"), "{flags}");
-        assert!(flags.ends_with("--remap-path-prefix=/b=/build"), "{flags}");
+    fn paths_of_the_machine_are_replaced_in_order() {
+        let flags = rust_flags(&[(Path::new("/a"), "/source"), (Path::new("/a/b"), "/build")]);
+        assert!(flags.contains("+crt-static\u{1f}--remap-path-prefix=/a=/source\u{1f}"), "{flags}");
+        assert!(flags.ends_with("--remap-path-prefix=/a/b=/build"), "{flags}");
     }
 }

@@ -66,7 +66,7 @@ impl Options {
 /// The build fails, or the tree cannot be written.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
-    let release = Release::current()?;
+    let release = Release::of(None)?;
     let mut cargo = host::cargo();
     cargo.args(["build", "--release", if options.frozen { "--frozen" } else { "--locked" }]);
     cargo.args(binaries::features());

@@ -12,7 +12,9 @@
 //! paths of the build are mapped away, and every archive is sorted, owned by root and dated by that variable
 //! (<https://reproducible-builds.org/specs/source-date-epoch/>).
 
+mod auditable;
 mod binaries;
+mod buildroot;
 mod crates;
 mod deb;
 mod docs;
@@ -25,6 +27,7 @@ mod release;
 mod rpm;
 mod sbom;
 mod tarball;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,6 +67,10 @@ struct Options {
     no_build: bool,
     out: Option<PathBuf>,
     build_dir: Option<PathBuf>,
+    /// Rust's name of the machines to build for.
+    target: Option<String>,
+    /// Build and pack once more elsewhere, and compare.
+    verify: bool,
 }
 
 impl Options {
@@ -75,6 +82,8 @@ impl Options {
             no_build: false,
             out: None,
             build_dir: None,
+            target: None,
+            verify: false,
         };
         let mut rest = args.iter();
         while let Some(&arg) = rest.next() {
@@ -85,9 +94,15 @@ impl Options {
                 "--no-build" => options.no_build = true,
                 "--out" => options.out = Some(folder(arg, rest.next())?),
                 "--build-dir" => options.build_dir = Some(folder(arg, rest.next())?),
+                "--target" => {
+                    let triple = rest.next().context("--target needs a triple")?;
+                    options.target = Some((*triple).to_owned());
+                }
+                "--verify" => options.verify = true,
                 _ => bail!(
                     "unknown argument {arg:?}\n\
-                     hint: cargo xtask dist [--deb] [--rpm] [--tarball] [--out DIR] [--build-dir DIR] [--no-build]"
+                     hint: cargo xtask dist [--deb] [--rpm] [--tarball] [--target TRIPLE] [--out DIR] \
+                     [--build-dir DIR] [--no-build] [--verify]"
                 ),
             }
         }
@@ -110,28 +125,38 @@ fn folder(option: &str, value: Option<&&str>) -> Result<PathBuf> {
 /// A program is missing, the build fails, a binary is not static, or a packer fails.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
-    let target = host::target()?;
-    let out = options.out.unwrap_or_else(|| target.join("dist"));
-    let build_dir = options.build_dir.unwrap_or_else(|| target.join("dist-build"));
-    let formats: Vec<&Need> = NEEDS
+    let release = Release::of(options.target.as_deref())?;
+    let out = match &options.out {
+        Some(dir) => dir.clone(),
+        None => release.folder("dist")?,
+    };
+    let build_dir = match &options.build_dir {
+        Some(dir) => dir.clone(),
+        None => build_dir(&release)?,
+    };
+    let needs: Vec<Need> = NEEDS
         .iter()
         .chain(options.deb.then_some(deb::NEEDS).into_iter().flatten())
         .chain(options.rpm.then_some(rpm::NEEDS).into_iter().flatten())
         .chain(options.tarball.then_some(installer::NEEDS).into_iter().flatten())
+        .copied()
+        .chain(binaries::emulator(&release))
         .collect();
-    host::ensure_programs(&formats.into_iter().copied().collect::<Vec<_>>())?;
-    let release = Release::current()?;
+    host::ensure_programs(&needs)?;
     let mut stages = Stages::default();
     if !options.no_build {
         stages.run("static build", || binaries::build(&release, &build_dir))?;
     }
     let programs = binaries::in_folder(&binaries::folder(&release, &build_dir));
-    stages.run("static checks", || binaries::check(&programs))?;
+    let crates = crates::linked(&release)?;
+    stages.run("checks of the programs", || {
+        auditable::check(&programs, &crates)?;
+        binaries::check(&release, &programs)
+    })?;
     stages.run("packages", || {
         let work = Work::begin(&out)?;
         let sources = manifest::Sources { programs, made: work.sub("made")? };
         docs::make(&sources.made)?;
-        let crates = crates::linked(&release)?;
         licences::make(&crates, &sources.made)?;
         let name = format!("docker-rootless-extras-{}.cdx.json", release.version);
         sbom::make(&release, &crates, &work.artifact(&name))?;
@@ -147,6 +172,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         }
         work.finish()
     })?;
+    if options.verify {
+        stages.run("the same once more", || verify::run(&release, args, &build_dir, &out))?;
+    }
     stages.print();
     print!("{}", fs::read_to_string(out.join(SUMS))?);
     println!("in {}", out.display());
@@ -158,7 +186,15 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 /// # Errors
 /// The target folder is not found, or nothing can be released for this machine.
 pub(crate) fn built() -> Result<PathBuf> {
-    Ok(binaries::folder(&Release::current()?, &host::target()?.join("dist-build")))
+    let release = Release::of(None)?;
+    Ok(binaries::folder(&release, &build_dir(&release)?))
+}
+
+/// Where programs are built unless something else is said. All other architectures share a folder, and in it what their
+/// builds run on this machine.
+fn build_dir(release: &Release) -> Result<PathBuf> {
+    let name = if release.host.is_some() { "dist-build-foreign" } else { "dist-build" };
+    Ok(host::target()?.join(name))
 }
 
 /// Artifacts in the making: they appear in `out` when all are done.

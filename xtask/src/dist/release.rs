@@ -1,5 +1,6 @@
 //! What is being released: version, date, architecture.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -9,22 +10,78 @@ use crate::host;
 /// Name of the packages.
 pub(super) const PACKAGE: &str = "docker-ce-rootless-extras";
 
-/// An architecture in the words of the three worlds.
+/// An architecture in everybody's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Architecture {
-    /// Start of Rust's target triple.
-    rust: &'static str,
+    /// Rust's triple for the GNU C library; its start stands for the architecture.
+    pub(super) triple: &'static str,
+    /// How names of GNU's compilers for it begin.
+    pub(super) gnu: &'static str,
     pub(super) deb: &'static str,
     pub(super) rpm: &'static str,
+    /// As Docker's site and our installer have it.
+    pub(super) docker: &'static str,
+    /// What runs its programs elsewhere.
+    pub(super) emulator: &'static str,
+    /// What readelf(1) calls it.
+    pub(super) machine: &'static str,
 }
 
-const ARCHITECTURES: [Architecture; 6] = [
-    Architecture { rust: "x86_64", deb: "amd64", rpm: "x86_64" },
-    Architecture { rust: "aarch64", deb: "arm64", rpm: "aarch64" },
-    Architecture { rust: "armv7", deb: "armhf", rpm: "armv7hl" },
-    Architecture { rust: "riscv64gc", deb: "riscv64", rpm: "riscv64" },
-    Architecture { rust: "powerpc64le", deb: "ppc64el", rpm: "ppc64le" },
-    Architecture { rust: "s390x", deb: "s390x", rpm: "s390x" },
+pub(super) const ARCHITECTURES: [Architecture; 6] = [
+    Architecture {
+        triple: "x86_64-unknown-linux-gnu",
+        gnu: "x86_64-linux-gnu",
+        deb: "amd64",
+        rpm: "x86_64",
+        docker: "x86_64",
+        emulator: "qemu-x86_64-static",
+        machine: "X86-64",
+    },
+    Architecture {
+        triple: "aarch64-unknown-linux-gnu",
+        gnu: "aarch64-linux-gnu",
+        deb: "arm64",
+        rpm: "aarch64",
+        docker: "aarch64",
+        emulator: "qemu-aarch64-static",
+        machine: "AArch64",
+    },
+    Architecture {
+        triple: "armv7-unknown-linux-gnueabihf",
+        gnu: "arm-linux-gnueabihf",
+        deb: "armhf",
+        rpm: "armv7hl",
+        docker: "armhf",
+        emulator: "qemu-arm-static",
+        machine: "ARM",
+    },
+    Architecture {
+        triple: "riscv64gc-unknown-linux-gnu",
+        gnu: "riscv64-linux-gnu",
+        deb: "riscv64",
+        rpm: "riscv64",
+        docker: "riscv64",
+        emulator: "qemu-riscv64-static",
+        machine: "RISC-V",
+    },
+    Architecture {
+        triple: "powerpc64le-unknown-linux-gnu",
+        gnu: "powerpc64le-linux-gnu",
+        deb: "ppc64el",
+        rpm: "ppc64le",
+        docker: "ppc64le",
+        emulator: "qemu-ppc64le-static",
+        machine: "PowerPC64",
+    },
+    Architecture {
+        triple: "s390x-unknown-linux-gnu",
+        gnu: "s390x-linux-gnu",
+        deb: "s390x",
+        rpm: "s390x",
+        docker: "s390x",
+        emulator: "qemu-s390x-static",
+        machine: "IBM S/390",
+    },
 ];
 
 /// A release of the sources at hand.
@@ -34,23 +91,36 @@ pub(super) struct Release {
     pub(super) version: String,
     /// Seconds since 1970: the date of everything in an archive.
     pub(super) epoch: u64,
-    /// Rust's name of the machine that the programs are for: the one at hand.
+    /// Rust's name of the machines that the programs are for.
     pub(super) triple: String,
     pub(super) architecture: Architecture,
+    /// That of the machine at hand, if it is another one.
+    pub(super) host: Option<Architecture>,
 }
 
 impl Release {
-    /// Reads version, date and architecture.
+    /// Reads version and date; the programs are for `target`, or for the machine at hand.
     ///
     /// # Errors
     /// The sources have no history and `SOURCE_DATE_EPOCH` is not set, or no package has a name for the architecture.
-    pub(super) fn current() -> Result<Self> {
-        let triple = Self::triple()?;
+    pub(super) fn of(target: Option<&str>) -> Result<Self> {
+        let own = Self::triple()?;
+        let triple = target.unwrap_or(&own);
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: epoch(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref())?,
-            architecture: architecture(&triple)?,
-            triple,
+            architecture: architecture(triple)?,
+            triple: triple.to_owned(),
+            host: if triple == own { None } else { Some(architecture(&own)?) },
+        })
+    }
+
+    /// A folder of cargo's target folder: `name` for the machine at hand, `name-ARCHITECTURE` for others.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let target = host::target()?;
+        Ok(match self.host {
+            None => target.join(name),
+            Some(_) => target.join(format!("{name}-{}", self.architecture.docker)),
         })
     }
 
@@ -73,10 +143,11 @@ impl Release {
 
 /// The architecture of a target triple.
 fn architecture(triple: &str) -> Result<Architecture> {
-    let start = triple.split('-').next().unwrap_or_default();
-    ARCHITECTURES.into_iter().find(|known| known.rust == start).with_context(|| {
-        let all: Vec<_> = ARCHITECTURES.iter().map(|known| known.rust).collect();
-        format!("there are no packages for {triple}: not one of {}", all.join(", "))
+    let start = |triple: &str| triple.split('-').next().unwrap_or_default().to_owned();
+    let known = ARCHITECTURES.iter().find(|known| start(known.triple) == start(triple));
+    known.copied().filter(|_| triple.contains("-linux-")).with_context(|| {
+        let all: Vec<_> = ARCHITECTURES.iter().map(|known| known.triple).collect();
+        format!("there are no packages for {triple}\nhint: choose one of {}", all.join(", "))
     })
 }
 
@@ -102,10 +173,22 @@ mod tests {
 
     #[test]
     fn architectures_have_the_names_of_debian_and_rpm() {
-        let arm = architecture("armv7-unknown-linux-gnueabihf").unwrap();
+        let arm = architecture("armv7-unknown-linux-musleabihf").unwrap();
         assert_eq!((arm.deb, arm.rpm), ("armhf", "armv7hl"));
-        let error = architecture("sparc64-unknown-linux-gnu").unwrap_err().to_string();
-        assert!(error.contains("sparc64") && error.contains("x86_64"), "{error}");
+        for other in ["sparc64-unknown-linux-gnu", "x86_64-pc-windows-gnu", "arm64"] {
+            let error = architecture(other).unwrap_err().to_string();
+            assert!(error.contains(other) && error.contains("x86_64-unknown"), "{error}");
+        }
+    }
+
+    /// A misspelt triple would show only when somebody builds for it.
+    #[test]
+    fn rustc_knows_all_triples() {
+        let known = host::quietly(Command::new("rustc").args(["--print", "target-list"])).unwrap();
+        for one in ARCHITECTURES {
+            assert!(known.lines().any(|line| line == one.triple), "{}", one.triple);
+            assert_eq!(architecture(one.triple).unwrap(), one);
+        }
     }
 
     #[test]
