@@ -1,12 +1,15 @@
 //! What `cargo xtask dist` made: each artifact is installed the way its users do, runs Docker, and goes without a trace.
 //! (`cargo xtask test` makes them first.)
 
-use std::collections::BTreeSet;
+#[path = "packages/rpm.rs"]
+mod rpm;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rpm::{Dnf, OLD_FILE, PACKAGE};
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
 use tests::{As, Builder, Context as _, Result, Suite, TestBox, Under, ensure, need, paths, wait};
 
@@ -92,7 +95,7 @@ fn debian_package(suite: Suite) -> Result<()> {
     b.argv(As::Root, &["sh", "-c", OLDER, &deb]).limit(120).ok()?;
     install_deb(&b, "/tmp/old.deb", "")?;
     b.root(BRING_DOCKER).ok()?;
-    let package = "docker-ce-rootless-extras";
+    let package = PACKAGE;
     let version = || b.root(&format!("dpkg-query -W -f '${{Version}}' {package}")).ok();
     assert_eq!(version()?, "0.0.1-1");
     let state = b.root(&format!("dpkg-query -W -f '${{db:Status-Abbrev}}' {package}")).ok()?;
@@ -157,9 +160,9 @@ fn f105_f109_the_debian_package_on_sid() -> Result<()> {
     debian_package(Suite::Sid)
 }
 
-#[test]
-fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it() -> Result<()> {
-    let (b, deb) = bare_box(TestBox::builder(Suite::Sid).systemd(), &artifact(".deb")?)?;
+/// F002, F105: what the package brings sets up a user's service, which serves.
+fn service_of_the_debian_package(suite: Suite) -> Result<()> {
+    let (b, deb) = bare_box(TestBox::builder(suite).systemd(), &artifact(".deb")?)?;
     b.root(KEEP_DOCKER).ok()?;
     install_deb(&b, &deb, "")?;
     b.root(BRING_DOCKER).ok()?;
@@ -174,6 +177,22 @@ fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it() -> Res
     b.user("dockerd-rootless-setuptool.sh uninstall").limit(60).ok()?;
     ensure!(b.process("dockerd").is_err(), "the daemon still runs");
     Ok(())
+}
+
+#[test]
+fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_bookworm() -> Result<()>
+{
+    service_of_the_debian_package(Suite::Bookworm)
+}
+
+#[test]
+fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_trixie() -> Result<()> {
+    service_of_the_debian_package(Suite::Trixie)
+}
+
+#[test]
+fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_sid() -> Result<()> {
+    service_of_the_debian_package(Suite::Sid)
 }
 
 #[test]
@@ -226,41 +245,66 @@ fn f184_single_members_of_the_tarball_are_whole_programs() -> Result<()> {
     Ok(())
 }
 
+/// What a failing command says.
+fn refused(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(!output.status.success(), "{command:?} did not fail");
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
 #[test]
-fn f105_f109_the_rpm_package_in_a_root_of_its_own() -> Result<()> {
-    need!(Path::new("/usr/bin/rpm").exists(), "rpm (package rpm)");
+fn f105_f109_the_rpm_package_by_dnf() -> Result<()> {
+    for (program, package) in
+        [("dnf", "dnf"), ("createrepo_c", "createrepo-c"), ("rpmbuild", "rpm")]
+    {
+        need!(Path::new("/usr/bin").join(program).exists(), "{program} (package {package})");
+    }
     let package = artifact(".rpm")?;
-    let root = tempfile::tempdir()?;
-    let rpm = |args: &[&str]| {
-        let mut command = Command::new("rpm");
-        command.arg("--root").arg(root.path()).args(["--dbpath", "/var/lib/rpm"]).args(args);
-        command
-    };
-    let path = package.to_string_lossy().into_owned();
-    run(&mut rpm(&["--initdb"]))?;
-    // What it needs, and what it cannot live with.
-    let refused = rpm(&["-i", &path]).output()?;
-    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    ensure!(!refused.status.success(), "it was installed without its needs");
+    let root = Dnf::with(&package)?;
+    // What it needs, as the package manager below says it, and what it cannot live with.
+    let path = package.to_string_lossy();
+    let text = refused(&mut root.rpm(&["-i", &path]))?;
     for need in ["/usr/bin/newuidmap", "docker-ce or moby-engine"] {
         ensure!(text.contains(need), "{need} in {text}");
     }
-    assert_eq!(run(&mut rpm(&["-qp", "--conflicts", &path]))?, "rootlesskit\n");
+    let text = refused(&mut root.dnf(&["install", PACKAGE, "rootlesskit"]))?;
+    ensure!(text.contains("conflicts with rootlesskit"), "{text}");
+    run(&mut root.dnf(&["install", "docker-ce", "filesystem", "shadow-utils"]))?;
+    let before = root.tree()?;
 
-    run(&mut rpm(&["-i", "--nodeps", &path]))?;
-    assert_eq!(run(&mut rpm(&["-V", "--nodeps", "docker-ce-rootless-extras"]))?, "");
-    let files = run(&mut rpm(&["-ql", "docker-ce-rootless-extras"]))?;
-    let files: BTreeSet<PathBuf> =
-        files.lines().map(|path| root.path().join(path.trim_start_matches('/'))).collect();
-    for file in &files {
-        ensure!(file.symlink_metadata().is_ok(), "{} is missing", file.display());
+    run(&mut root.dnf(&["install", &format!("{PACKAGE}-0.0.1")]))?;
+    let version = || run(&mut root.rpm(&["-q", "--qf", "%{VERSION}", PACKAGE]));
+    assert_eq!(version()?, "0.0.1");
+    ensure!(root.file(OLD_FILE).exists());
+    run(&mut root.dnf(&["upgrade", PACKAGE]))?;
+    ensure!(version()? != "0.0.1", "it was not upgraded");
+    ensure!(!root.file(OLD_FILE).exists(), "the old version's file is still there");
+    assert_eq!(run(&mut root.rpm(&["-V", PACKAGE]))?, "");
+    for (file, mode) in root.files()? {
+        let program = file.starts_with("/usr/bin/");
+        match mode.as_bytes()[0] {
+            b'l' => ensure!(root.file(&file).exists(), "{file} leads nowhere"),
+            b'd' => assert_eq!(root.mode(&file)?, 0o755, "{file}"),
+            _ => assert_eq!(root.mode(&file)?, if program { 0o755 } else { 0o644 }, "{file}"),
+        }
     }
-    ensure!(files.contains(&root.path().join("usr/bin/rootlesskit")), "{files:?}");
-    let version = run(Command::new("chroot").arg(root.path()).args(["rootlesskit", "--version"]))?;
-    ensure!(version.starts_with("rootlesskit version 3."), "{version}");
-    run(&mut rpm(&["-e", "docker-ce-rootless-extras"]))?;
-    let left: Vec<_> = files.iter().filter(|file| file.symlink_metadata().is_ok()).collect();
-    ensure!(left.is_empty(), "left behind: {left:#?}");
+
+    let b = TestBox::builder(Suite::Sid).under(Under::Theirs).boot()?;
+    b.root("dpkg --remove --force-depends rootlesskit && rm -f /usr/bin/dockerd-rootless.sh")
+        .ok()?;
+    root.copy_to(&b)?;
+    let d = Docker::start(&b, &[])?;
+    d.import()?;
+    serves(&b, &d, "web", 8080)?;
+    let exe = b.root(&format!("sha256sum </proc/{}/exe", d.daemon().pid())).ok()?;
+    let installed =
+        run(Command::new("sha256sum").stdin(fs::File::open(root.file("/usr/bin/rootlesskit"))?))?;
+    assert_eq!(exe, installed);
+    d.run("rm -f web")?;
+    d.stop()?;
+
+    run(&mut root.dnf(&["remove", PACKAGE]))?;
+    assert_eq!(root.tree()?, before);
     Ok(())
 }
 

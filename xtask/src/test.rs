@@ -22,6 +22,12 @@ const NEEDS: &[Need] = &[
     // The tests of crates/netlink compare with these, and build a container's network with them.
     ("iptables", "iptables"),
     ("nft", "nftables"),
+    // The .rpm is installed by them.
+    ("dnf", "dnf"),
+    ("createrepo_c", "createrepo-c"),
+    // Templates for distributions are read by them.
+    ("makepkg", "makepkg"),
+    ("nix-instantiate", "nix-bin"),
 ];
 
 /// What the tests said.

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -174,12 +175,11 @@ pub(super) fn rust_flags(paths: &[(&Path, &str)]) -> String {
 }
 
 /// Proves that the programs are static: no interpreter, no needed library, and a run in an empty root. Programs for
-/// other machines run in it with QEMU's emulation of a processor.
+/// other machines run in it with QEMU's emulation of a processor. Reports how large they are and how fast one starts.
 ///
 /// # Errors
 /// One is not, or it is for another machine.
 pub(super) fn check(release: &Release, programs: &Programs) -> Result<()> {
-    let mut size = 0;
     for program in PROGRAMS {
         let path = programs.get(program.name).context(program.name)?;
         let mut readelf = Command::new("readelf");
@@ -197,10 +197,30 @@ pub(super) fn check(release: &Release, programs: &Programs) -> Result<()> {
             release.architecture.machine
         );
         run_alone(release, &program, path)?;
-        size += fs::metadata(path)?.len();
+        eprintln!("{:>9} bytes  {}", fs::metadata(path)?.len(), program.name);
     }
-    eprintln!("{} programs, {:.1} MB", PROGRAMS.len(), size as f64 / 1e6);
+    if release.host.is_none() {
+        let [first, ..] = PROGRAMS;
+        let path = programs.get(first.name).context(first.name)?;
+        eprintln!(
+            "{:>9.1?} for {} {}",
+            start_up(path, first.args)?,
+            first.name,
+            first.args.join(" ")
+        );
+    }
     Ok(())
+}
+
+/// The shortest of several runs: what the program itself takes.
+fn start_up(program: &Path, args: &[&str]) -> Result<Duration> {
+    let mut shortest = Duration::MAX;
+    for _ in 0..20 {
+        let started = Instant::now();
+        host::quietly(Command::new(program).args(args))?;
+        shortest = shortest.min(started.elapsed());
+    }
+    Ok(shortest)
 }
 
 /// What runs programs of another machine.

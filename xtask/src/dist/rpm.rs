@@ -1,5 +1,6 @@
 //! The RPM package: `rpmbuild` packs the staged tree as `packaging/rpm/docker-ce-rootless-extras.spec` says.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -63,10 +64,21 @@ pub(super) fn make(release: &Release, sources: &Sources, work: &Work) -> Result<
     lint::rpm(&package)
 }
 
-/// The `%files` list: every row of the manifest, and the folders that are the package's own.
+/// Folders that every distribution's package `filesystem` brings.
+const SHARED: [&str; 5] = ["bin", "share", "share/doc", "share/man", "share/man/man1"];
+
+/// The `%files` list: every row of the manifest, and the folders that would stay behind otherwise. Other packages may own
+/// some of them, too; the last one that goes removes them.
 fn file_list() -> String {
-    let own = format!("usr/share/doc/{PACKAGE}");
-    let mut list = format!("%defattr(-,root,root)\n%dir /{own}\n%dir /{own}/examples\n");
+    let mut list = "%defattr(-,root,root)\n".to_owned();
+    let folders: BTreeSet<&str> = ROWS
+        .iter()
+        .flat_map(|(name, _)| name.match_indices('/').map(|(end, _)| &name[..end]))
+        .filter(|folder| !SHARED.contains(folder))
+        .collect();
+    for folder in folders {
+        list.push_str(&format!("%dir /usr/{folder}\n"));
+    }
     for (name, _) in ROWS {
         list.push_str(&format!("/usr/{name}\n"));
     }
@@ -78,9 +90,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_has_every_row() {
+    fn the_list_has_every_row_and_our_folders() {
         let list = file_list();
-        assert_eq!(list.lines().count(), ROWS.len() + 3);
+        assert_eq!(list.lines().filter(|line| line.starts_with('/')).count(), ROWS.len());
+        assert!(list.contains("\n%dir /usr/share/zsh\n"), "{list}");
+        assert!(!list.contains("%dir /usr/share\n"), "{list}");
         assert!(list.contains("\n/usr/bin/rootlesskit\n"), "{list}");
     }
 }
