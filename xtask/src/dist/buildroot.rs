@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use ::tests::rootfs::OPTIONS;
+use ::tests::{Recipe, Rootfs};
 use anyhow::{Context as _, Result, ensure};
-use tests::rootfs::OPTIONS;
-use tests::{Recipe, Rootfs};
 
 use super::release::{Architecture, Release};
 use crate::host::{self, Need};

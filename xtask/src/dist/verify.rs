@@ -29,7 +29,7 @@ pub(super) fn run(release: &Release, args: &[&str], build_dir: &Path, out: &Path
         .env("CARGO_TARGET_DIR", scratch.path().join("target"))
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         // Trees of compilers are tools, not results.
-        .env(tests::paths::CACHE_VARIABLE, tests::paths::cache()?);
+        .env(::tests::paths::CACHE_VARIABLE, ::tests::paths::cache()?);
     host::visibly(&mut cargo)?;
     let (first, second) = (binaries::folder(release, build_dir), binaries::folder(release, &built));
     // Programs before packages: they say more.
