@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use crate::host;
 const VERSION: &str = "0.7.7";
 
 /// Its program.
-pub(super) const PROGRAM: &str = "cargo-auditable";
+const PROGRAM: &str = "cargo-auditable";
 
 /// The folder with cargo-auditable, which is built when it is not there yet (half a minute, once).
 ///
@@ -33,6 +34,15 @@ pub(super) fn tool() -> Result<PathBuf> {
         })?;
     }
     Ok(folder)
+}
+
+/// Makes `cargo` run rustc through cargo-auditable, which is the first such program in `PATH`. Its own subcommand would name it
+/// to cargo by its path, which cargo hashes into all symbols: programs would depend on where it lies.
+pub(super) fn wrap(cargo: &mut Command) {
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", PROGRAM).env(
+        "CARGO_AUDITABLE_ORIG_ARGS",
+        r#"{"offline":false,"locked":true,"frozen":false,"config":[]}"#,
+    );
 }
 
 /// The crates that programs name, with versions.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -99,25 +99,26 @@ pub(super) fn in_folder(dir: &Path) -> Programs {
 /// # Errors
 /// There is no toolchain for the target, or cargo fails.
 pub(super) fn build(release: &Release, build_dir: &Path) -> Result<()> {
-    let mut arguments =
-        vec!["auditable", "build", "--release", "--locked", "--target", &release.triple];
+    let mut arguments = vec!["build", "--release", "--locked", "--target", &release.triple];
     arguments.extend(packages().iter().flat_map(|package| ["-p", package]));
     let features = features();
     arguments.extend(features.iter().map(String::as_str));
     let tools = auditable::tool()?;
-    let mut cargo = Command::new(tools.join(auditable::PROGRAM));
+    let mut cargo = host::cargo();
     if let Some(own) = release.host {
         match linker(release)? {
             Some((variable, program)) => cargo.env(variable, program),
             None => {
                 buildroot::possible(release)?;
-                let inside = format!("/tools/{}", auditable::PROGRAM);
-                let words: Vec<&str> =
-                    [inside.as_str()].into_iter().chain(arguments).chain(["--offline"]).collect();
-                return buildroot::build(release, own, build_dir, &tools, &words);
+                arguments.push("--offline");
+                return buildroot::build(release, own, build_dir, &tools, &arguments);
             }
         };
     }
+    auditable::wrap(&mut cargo);
+    let mut path = tools.into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
     let flags = rust_flags(&[
         (&cargo_home()?, "/cargo"),
         // The last match counts, and the build folder usually lies in the workspace.
@@ -130,7 +131,7 @@ pub(super) fn build(release: &Release, build_dir: &Path) -> Result<()> {
         .env("CARGO_TARGET_DIR", build_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
-        .stdin(Stdio::null());
+        .env("PATH", path);
     host::visibly(&mut cargo)
 }
 

@@ -87,7 +87,7 @@ pub(super) fn possible(release: &Release) -> Result<()> {
     host::ensure_programs(NEEDS)
 }
 
-/// Builds with `cargo` (a program below `tools` and its arguments) for another architecture than the machine's.
+/// Runs cargo with these arguments, and with the programs in `tools`, for another architecture than the machine's.
 ///
 /// # Errors
 /// The tree cannot be made, crates cannot be fetched, or cargo fails.
@@ -107,11 +107,11 @@ pub(super) fn build(
     command.args(["--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]);
     command.args(["sh", "-c", ENTER]).arg(tree.path());
     command.arg(host::workspace()?).args([&vendor, tools, build_dir]);
-    command.args(["env", "--chdir=/source"]).args(cargo);
+    command.args(["env", "--chdir=/source", "cargo"]).args(cargo);
     let linker = format!("CARGO_TARGET_{}_LINKER", variable(&release.triple));
     command
         .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", "/tools:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/build")
         .env("CARGO_HOME", Path::new("/build").join(CARGO_HOME))
         .env("CARGO_TARGET_DIR", "/build")
@@ -119,6 +119,7 @@ pub(super) fn build(
         .env("CARGO_ENCODED_RUSTFLAGS", super::binaries::rust_flags(&[]))
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .stdin(Stdio::null());
+    super::auditable::wrap(&mut command);
     host::visibly(&mut command)
 }
 
