@@ -101,7 +101,8 @@ fn room(dir: &Path, much: bool) -> Room {
     if !much {
         return Room::Fine;
     }
-    let size = i64::try_from(LITTLE_SPACE).unwrap_or_default();
+    // Of 32 bits on 32-bit machines, into which it goes.
+    let size = LITTLE_SPACE.try_into().unwrap_or_default();
     match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
         Err(Errno::EDQUOT) => Room::Quota,
         _ => Room::Fine,
