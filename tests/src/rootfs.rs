@@ -102,10 +102,11 @@ const KERNEL: &str = r#"chroot "$1" sh -euc '
     dpkg-deb -x "$package"_*.deb /
     rm "$package"_*.deb'"#;
 
-/// What a root file system is made of. All of it but the name is part of the hash in the cache.
+/// What a root file system is made of.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// What people call it: the name of a suite, or of a purpose.
+    /// What people call it: the name of a suite, or of a purpose and a suite. In the cache it stands before the hash of
+    /// options, packages and hooks.
     pub name: String,
     /// The release of Debian.
     pub suite: &'static str,

@@ -145,7 +145,15 @@ fn f186_f187_templates_for_distributions_are_whole() -> Result<()> {
         ensure!(told.lines().any(|told| told.trim() == line), "{line} in {told}");
     }
     let expression = to.join("nix/package.nix");
-    run(Command::new("nix-instantiate").arg("--parse").arg(expression).env("HOME", &home))?;
+    let mut nix = Command::new("nix-instantiate");
+    nix.arg("--parse").arg(expression).env("HOME", &home).env("NIX_CONF_DIR", &home);
+    // It makes its store and its state even to parse.
+    for (variable, name) in
+        [("NIX_STORE_DIR", "store"), ("NIX_STATE_DIR", "state"), ("NIX_LOG_DIR", "log")]
+    {
+        nix.env(variable, home.join(name));
+    }
+    run(&mut nix)?;
     // abuild stops at the first error; `local` is known to the shell of Alpine.
     shellcheck("dash", &to.join("alpine/APKBUILD"), &format!("{OTHERS},SC2164"))?;
     for name in ["alpine/docker-rootless.initd", "alpine/docker-rootless.confd"] {

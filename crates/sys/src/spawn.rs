@@ -160,6 +160,13 @@ fn start(
     }
     restore(&old)?;
     let (pid, fd) = cloned?;
+    if fd < 0 {
+        // Linux before 5.2 takes no notice of CLONE_PIDFD. The child is ours and was not waited for: its pid is no one else's.
+        let pid = Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(pid, None);
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
     // SAFETY: CLONE_PIDFD has just installed it (close-on-exec); nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(PidFd::from_clone(fd, Pid::from_raw(pid)))

@@ -73,8 +73,11 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
         Some(libc::ENOSPC | libc::EUSERS) => {
             text.push_str("\nhint: the limit of user namespaces is reached: sudo sysctl -w user.max_user_namespaces=28633");
         }
-        Some(libc::EINVAL | libc::ENOSYS) => {
+        Some(libc::EINVAL) => {
             text.push_str("\nhint: the kernel was built without user namespaces (CONFIG_USER_NS)");
+        }
+        Some(libc::ENOSYS) => {
+            text.push_str("\nhint: the kernel is older than Linux 5.3, or the seccomp filter of a container hides clone(2)");
         }
         Some(libc::EPERM | libc::EACCES) => {
             if sysctl(root, "kernel.apparmor_restrict_unprivileged_userns") == Some(1) {

@@ -58,7 +58,7 @@ fn recipe(own: Architecture, foreign: Architecture) -> Recipe {
         dpkg-deb -x libstd-rust-dev_*.deb "$1"; rm libstd-rust-dev_*.deb"#
     );
     Recipe {
-        name: format!("build-{deb}"),
+        name: format!("build-{SUITE}-{deb}"),
         suite: SUITE,
         options,
         packages: format!("cargo,rustc,gcc,gcc-{gnu},libc6-dev-{deb}-cross"),
