@@ -28,13 +28,20 @@ impl Symptom {
                 after.is_some()
             })
         };
-        text.lines().any(fragments_in)
+        text.lines().filter(|line| !is_trace(line)).any(fragments_in)
     }
 }
 
 /// The explanation of a text.
 pub(crate) fn find(text: &str) -> Option<&'static Symptom> {
     SYMPTOMS.iter().find(|symptom| symptom.explains(text))
+}
+
+/// Whether a shell with `set -x`, as Docker's own launcher has it, says what it runs: flags and values, but no error. The
+/// journal writes `date host name[pid]: ` in front.
+fn is_trace(line: &str) -> bool {
+    let message = line.split_once("]: ").map_or(line, |(_, message)| message);
+    message.starts_with('+') && message.trim_start_matches('+').starts_with(' ')
 }
 
 #[cfg(test)]
@@ -141,15 +148,30 @@ mod tests {
         ("log-context", "Current context \"x\" is not found on the file system, please check"),
     ];
 
+    /// What Docker's launcher prints on every start, with the journal's prefix and without.
+    const TRACE: &str = "Nov 22 18:00:00 h dockerd-rootless.sh[7]: + exec rootlesskit --net=slirp4netns --mtu=65520 \
+                         --slirp4netns-sandbox=auto --slirp4netns-seccomp=auto --copy-up=/etc\n\
+                         + exec rootlesskit --net=slirp4netns --slirp4netns-sandbox=auto\n\
+                         ++ echo slirp4netns failed without a sandbox";
+
     #[test]
     fn f150_f151_f152_f153_f154_f156_f157_f158_f159_f161_messages_are_explained() {
         for (code, text) in MESSAGES {
             // Other lines of a log are around it.
-            let log = format!("all is well\n{text}\nbye");
+            let log = format!("all is well\n{TRACE}\n{text}\nbye");
             let symptom = find(&log).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(symptom.code, code, "{text}: {symptom:?}");
         }
         assert_eq!(find("all is well"), None);
+        assert_eq!(find(TRACE), None);
+        assert_eq!(
+            find("--net=slirp4netns --slirp4netns-sandbox=auto"),
+            None,
+            "a flag is no error"
+        );
+        let logged =
+            "Nov 22 18:00:00 h dockerd-rootless.sh[7]: slirp4netns failed: sandbox: EINVAL";
+        assert_eq!(find(logged).unwrap().code, "log-sandbox");
         assert_eq!(find("lchown\ninvalid argument"), None, "a message is one line");
     }
 

@@ -211,7 +211,7 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
         "install iproute2 (Alpine: `sudo apk add iproute2-minimal`)",
     ),
     of("log-sandbox", "create_sandbox", SANDBOX, UNSANDBOXED),
-    of("log-sandbox", "slirp4netns … sandbox", SANDBOX, UNSANDBOXED),
+    of("log-sandbox", "slirp4netns failed … sandbox", SANDBOX, UNSANDBOXED),
     of(
         "log-pasta",
         "Couldn't open … namespace … Permission denied",
