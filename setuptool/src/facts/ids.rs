@@ -58,7 +58,10 @@ impl Ids {
         let (subuid, subgid) = (text(Kind::Uid), text(Kind::Gid));
         // systemd-homed gives uids below to users; containers get those above (systemd.io/UIDS-GIDS).
         let homed = world.at("run/systemd/userdb/io.systemd.Home").exists();
-        let taken: &[u8] = if homed { b"homed:100000:424288\n" } else { b"" };
+        let mut taken = own_ids(world);
+        if homed {
+            taken.push_str("homed:100000:424288\n");
+        }
         let user = user::lookup_uid(&world.root, world.uid, &world.env).unwrap_or_else(|_| User {
             uid: world.uid,
             gid: world.uid,
@@ -72,7 +75,7 @@ impl Ids {
             malformed: None,
             unreadable: None,
             overlaps: Vec::new(),
-            free: subid::free_range(&[&subuid, &subgid, taken]),
+            free: subid::free_range(&[&subuid, &subgid, taken.as_bytes()]),
             usermod: world.find_with_sbin("usermod").is_some(),
         };
         let (uid, gid) = match source::lookup(Source::Auto, &world.root, &user, &world.env) {
@@ -129,6 +132,17 @@ fn overlaps(kind: Kind, ours: &[Range], text: &[u8], user: &User) -> Vec<Overlap
         }
     }
     found
+}
+
+/// The ids of users and groups themselves, as lines of subuid(5): a range with one of them gives containers a real user.
+fn own_ids(world: &World) -> String {
+    let texts =
+        ["etc/passwd", "etc/group"].map(|file| fs::read(world.at(file)).unwrap_or_default());
+    let lines = texts.iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
+    // Names may be anything; the third field of both files is the id.
+    let ids = lines.filter_map(|line| line.split(|byte| *byte == b':').nth(2));
+    let ids = ids.filter_map(|id| str::from_utf8(id).ok()?.parse::<u32>().ok());
+    ids.map(|id| format!("own:{id}:1\n")).collect()
 }
 
 /// Users whose own id is in one of our ranges.

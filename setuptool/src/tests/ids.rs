@@ -190,8 +190,28 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 &format!("jo:x:{uid}:{uid}::/h:/bin/sh\namy:x:100500:1::/h:/bin/sh\n"),
             );
         }),
-        case("overlap", Advisory, "subid-overlap", "--add-subuids 230536-296071 jo", |h| {
-            h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
-        }),
+        case(
+            "overlap",
+            Advisory,
+            "subid-overlap",
+            ".local/share/docker`): afterwards only root can; then \
+             sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
+            |h| {
+                h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
+            },
+        ),
+        case(
+            "a user's and a group's own ids are not free",
+            Fatal,
+            "subid-missing",
+            "--add-subuids 200001-265536 --add-subgids 200001-265536 jo",
+            |h| {
+                let passwd = std::fs::read_to_string(h.at("etc/passwd")).expect("passwd");
+                h.write("etc/passwd", &format!("{passwd}amy:x:100500:100500::/h:/bin/sh\n"));
+                h.write("etc/group", "staff:x:165000:\nmore:x:200000:amy\n");
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
     ]
 }
