@@ -88,13 +88,19 @@ fn tun(facts: &Facts) -> Option<Finding> {
 
 /// Whether the network fails for want of a program that a rootlesskit other than ours runs.
 fn iproute(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
-    let (Outcome::Fails(_), Some(seen)) = (facts.outcome(Probe::Network), &facts.tools.no_iproute)
+    let (Outcome::Fails(text), Some(seen)) =
+        (facts.outcome(Probe::Network), &facts.tools.no_iproute)
     else {
         return false;
     };
+    // One of ours without the gateway looks like another by its help, and fails for other reasons.
+    if !["ip tuntap", "'tuntap'", "exec: \"ip\""].iter().any(|part| text.contains(part)) {
+        return false;
+    }
     findings.push(
         Finding::fatal("iproute2", seen, "this rootlesskit makes interfaces with `ip tuntap`")
-            .remedy(facts.distro.install(Package::Iproute, "install the ip of iproute2")),
+            .remedy(facts.distro.install(Package::Iproute, "install the ip of iproute2"))
+            .forcible(),
     );
     true
 }

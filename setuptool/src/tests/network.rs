@@ -65,6 +65,15 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             h.says("ip", "ip utility, iproute2-6.15.0");
             h.fails(Probe::Network, "slirp4netns: exit status 1");
         }),
+        case("--force", Class, "iproute2", "install -y iproute2", |h| {
+            h.says("rootlesskit", "--net [host, none, slirp4netns]");
+            h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
+        })
+        .wish(Wish { force: true, ..INSTALL }),
+        case("no ip, which is not to blame", Fatal, "network-fails", "rootlesskit --net", |h| {
+            h.says("rootlesskit", "--net [host, none, slirp4netns]");
+            h.fails(Probe::Network, "slirp4netns: exit status 1");
+        }),
         case("Ubuntu's AppArmor and pasta", Fatal, "network-fails", "NET=slirp4netns", |h| {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
             h.fails(
