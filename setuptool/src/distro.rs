@@ -160,8 +160,8 @@ impl Distro {
             (Package::DockerCli, _) => "docker-ce-cli",
             (Package::Engine, _) => "docker-ce",
             (Package::Extras, Debian | Fedora | Yum) => "docker-ce-rootless-extras",
-            (Package::Extras, Suse | Alpine) => "docker-rootless-extras",
-            (Package::Extras, _) => "rootlesskit",
+            (Package::Extras, Suse | Alpine | Arch | Nix) => "docker-rootless-extras",
+            (Package::Extras, Unknown) => "docker-ce-rootless-extras",
         })
     }
 
@@ -174,6 +174,12 @@ impl Distro {
             Family::Fedora => "sudo dnf install -y",
             Family::Yum => "sudo yum install -y",
             Family::Suse => "sudo zypper install",
+            // Its package rootlesskit has no launcher.
+            Family::Arch if package == Package::Extras => {
+                return Some(format!(
+                    "install {name} from the AUR, or the package of this project"
+                ));
+            }
             Family::Arch => "sudo pacman -S --needed",
             Family::Alpine => "sudo apk add",
             Family::Nix => {
@@ -184,7 +190,10 @@ impl Distro {
             }
             Family::Unknown => "install the package",
         };
-        Some(format!("{command} {name} (repositories: https://docs.docker.com/engine/install/)"))
+        let from_docker =
+            matches!(self.family, Family::Debian | Family::Fedora | Family::Yum | Family::Unknown);
+        let repositories = " (repositories: https://docs.docker.com/engine/install/)";
+        Some(format!("{command} {name}{}", if from_docker { repositories } else { "" }))
     }
 
     fn elsewhere(&self, package: Package) -> String {
@@ -315,6 +324,23 @@ mod tests {
             let found = commands(text, package);
             assert!(found.contains(expected), "{text}: {found}");
         }
+    }
+
+    #[test]
+    fn f021_only_where_docker_has_repositories_they_are_named() {
+        let said = |id: &str, package| commands(&format!("ID={id}"), package);
+        for id in ["debian", "fedora", "centos\nVERSION_ID=7", "plan10"] {
+            let text = said(id, Package::Extras);
+            assert!(text.contains(" docker-ce-rootless-extras (repositories: "), "{text}");
+        }
+        for (id, expected) in [
+            ("alpine", "sudo apk add docker-rootless-extras"),
+            ("opensuse", "sudo zypper install docker-rootless-extras"),
+            ("arch", "install docker-rootless-extras from the AUR, or the package of this project"),
+        ] {
+            assert_eq!(said(id, Package::Extras), expected);
+        }
+        assert_eq!(said("arch", Package::Engine), "sudo pacman -S --needed docker");
     }
 
     #[test]
