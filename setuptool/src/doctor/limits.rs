@@ -173,7 +173,10 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";
     let again = if facts.account.linger {
         // The service manager, and with it the daemon, outlives every login.
-        format!("then reboot, or: sudo systemctl restart user@{}.service", facts.account.uid)
+        format!(
+            "then reboot, or: sudo systemctl restart user@{}.service, which ends all services and containers of {}",
+            facts.account.uid, facts.account.name
+        )
     } else {
         "then log out and in again, or reboot".to_owned()
     };

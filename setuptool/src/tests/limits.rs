@@ -38,6 +38,13 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
+            "a user who lingers is told what that ends",
+            Class,
+            "cgroup-delegation",
+            ".service, which ends all services and containers of jo",
+            |h| delegate(h, "memory pids\n"),
+        ),
+        case(
             "a user who does not linger",
             Class,
             "cgroup-delegation linger",
