@@ -1,10 +1,8 @@
 //! Who runs this, and home.
 
-use std::path::Path;
-
 use super::{Finding, Remedy, Wish, quoted};
 use crate::distro::Package;
-use crate::facts::{Facts, Home};
+use crate::facts::{Closed, Facts, Home, Unusable, WhyClosed};
 
 /// Root has no use for any of this.
 pub(super) fn root(facts: &Facts) -> Option<Finding> {
@@ -119,37 +117,55 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-fn not_executable(file: &Path, noexec: bool, why: &'static str) -> Finding {
-    let shown = file.display();
-    let (reason, remedy) = if noexec {
+fn not_executable(found: &Unusable, why: &'static str) -> Finding {
+    let (shown, file) = (found.file.display(), quoted(&found.file.to_string_lossy()));
+    let (reason, remedy) = if found.noexec {
         let other = format!(
-            "install it where programs may run, or: sudo mount -o remount,exec MOUNTPOINT (findmnt -T {} names it)",
-            quoted(&file.to_string_lossy())
+            "install it where programs may run, or: sudo mount -o remount,exec MOUNTPOINT (findmnt -T {file} names it)"
         );
-        ("its file system is mounted with noexec", other)
+        ("its file system is mounted with noexec", Remedy::said(other))
     } else {
-        let chmod = format!("chmod 0755 {}", quoted(&file.to_string_lossy()));
-        ("it has no permission x for this user", chmod)
+        let chmod = format!("chmod 0755 {file}");
+        let remedy = if found.own {
+            Remedy::said(chmod)
+        } else {
+            Remedy::admin("let everybody run it", [chmod])
+        };
+        ("it has no permission x for this user", remedy)
     };
-    Finding::fatal("not-executable", format!("{shown} cannot be run: {reason}"), why)
-        .remedy(Remedy::said(remedy))
+    Finding::fatal("not-executable", format!("{shown} cannot be run: {reason}"), why).remedy(remedy)
 }
 
 fn closed(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     if !matches!(facts.account.home, Home::Fine(_)) {
         return;
     }
-    let name = &facts.account.name;
-    for dir in &facts.account.closed {
+    for closed in &facts.account.closed {
         // A daemon without a unit starts.
         let finding = if wish.install { Finding::fatal } else { Finding::class };
-        let seen = format!("{name} cannot write into {}", dir.display());
-        let why = "the unit, or the context of the docker command, belongs there; a docker under sudo leaves \
-                   directories of root behind";
-        findings.push(finding("config-closed", seen, why).remedy(Remedy::admin(
-            "give the user's directory back",
-            [format!("chown -R {}: {}", quoted(name), quoted(&dir.to_string_lossy()))],
-        )));
+        let seen = format!("{} cannot write into {}", facts.account.name, closed.dir.display());
+        let why = "the unit, or the context of the docker command, belongs there";
+        findings
+            .push(finding("config-closed", seen, why).remedy(open(closed, &facts.account.name)));
+    }
+}
+
+fn open(closed: &Closed, name: &str) -> Remedy {
+    let (shown, real) = (closed.real.display(), quoted(&closed.real.to_string_lossy()));
+    match closed.why {
+        WhyClosed::Foreign => Remedy::admin(
+            "give the user's directory back (a docker under sudo leaves some of root behind)",
+            [format!("chown -R {}: {real}", quoted(name))],
+        ),
+        WhyClosed::Mode => Remedy::said(format!("chmod u+rwx {real}")),
+        WhyClosed::ReadOnly => Remedy::said(format!(
+            "the file system of {shown} is read-only: have a directory that can be written in its place, or mount it for \
+             writing"
+        )),
+        // It may be for others, who would lose it.
+        WhyClosed::Outside => Remedy::said(format!(
+            "links lead to {shown}, which is not this user's: have a directory of the user's in their place"
+        )),
     }
 }
 
@@ -184,8 +200,8 @@ fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             "the daemon runs under it",
         ),
     ] {
-        if let (true, Some((file, noexec))) = (missing, facts.tools.unusable.get(name)) {
-            findings.push(not_executable(file, *noexec, why));
+        if let (true, Some(found)) = (missing, tools.unusable.get(name)) {
+            findings.push(not_executable(found, why));
         } else if missing {
             let seen = format!("{name} is neither in PATH nor beside this program");
             findings.push(

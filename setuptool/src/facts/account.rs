@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use env::{user, vars};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
@@ -67,6 +68,28 @@ impl Runtime {
     }
 }
 
+/// A directory for files of the user, where the user may not write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) dir: PathBuf,
+    /// Where it is when links are followed.
+    pub(crate) real: PathBuf,
+    pub(crate) why: WhyClosed,
+}
+
+/// What is in the way there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhyClosed {
+    /// Its file system is read-only.
+    ReadOnly,
+    /// Links lead out of the home, where it may be for others.
+    Outside,
+    /// It is the user's own, with a mode that does not allow it.
+    Mode,
+    /// It is somebody else's, below the home.
+    Foreign,
+}
+
 /// The user and the session.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
@@ -79,7 +102,7 @@ pub(crate) struct Account {
     pub(crate) local: bool,
     pub(crate) home: Home,
     /// Directories below it, for files that install and the docker command write, where the user may not.
-    pub(crate) closed: Vec<PathBuf>,
+    pub(crate) closed: Vec<Closed>,
     pub(crate) runtime: Runtime,
     /// The host was booted with systemd (sd_booted(3)).
     pub(crate) systemd: bool,
@@ -151,16 +174,33 @@ fn home(world: &World, own: Option<&Path>) -> Home {
     }
 }
 
-fn closed(world: &World) -> Vec<PathBuf> {
+fn closed(world: &World) -> Vec<Closed> {
     let unit = world.unit();
     let places = [unit.as_deref().and_then(Path::parent).map(Path::to_owned), world.cli_config()];
     let existing = |dir: PathBuf| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
     let Some(home) = world.env.nonempty(vars::HOME).map(PathBuf::from) else { return Vec::new() };
     let mut dirs: Vec<PathBuf> = places.into_iter().flatten().filter_map(existing).collect();
     // The home itself has a finding of its own, and what lies elsewhere may be there for others.
-    dirs.retain(|dir| dir.starts_with(&home) && *dir != home && !writable(dir));
+    dirs.retain(|dir| dir.starts_with(&home) && *dir != home);
     dirs.dedup();
-    dirs
+    let real_home = fs::canonicalize(&home).unwrap_or(home);
+    let closed = dirs.into_iter().filter_map(|dir| {
+        let errno = may_write(&dir).err()?;
+        let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+        let owner = fs::metadata(&real).ok().map(|meta| meta.uid());
+        let why = why_closed(errno, &real, &real_home, owner == Some(world.uid));
+        Some(Closed { dir, real, why })
+    });
+    closed.collect()
+}
+
+fn why_closed(errno: Errno, real: &Path, home: &Path, own: bool) -> WhyClosed {
+    match errno {
+        Errno::EROFS => WhyClosed::ReadOnly,
+        _ if own => WhyClosed::Mode,
+        _ if real == home || !real.starts_with(home) => WhyClosed::Outside,
+        _ => WhyClosed::Foreign,
+    }
 }
 
 fn runtime(world: &World) -> Runtime {
@@ -192,7 +232,11 @@ fn runtime_state(dir: &Path, uid: u32) -> RuntimeState {
 
 /// access(2) for the effective user.
 pub(super) fn writable(path: &Path) -> bool {
-    faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+    may_write(path).is_ok()
+}
+
+fn may_write(path: &Path) -> nix::Result<()> {
+    faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS)
 }
 
 /// Whether the socket that `DBUS_SESSION_BUS_ADDRESS` names is there: `unix:path=/run/user/1000/bus,guid=…`.
@@ -200,4 +244,21 @@ fn named_bus(world: &World) -> bool {
     let address = world.env.text(crate::vars::DBUS_SESSION_BUS_ADDRESS).ok().flatten();
     let path = address.and_then(|address| address.strip_prefix("unix:path=")?.split(',').next());
     path.is_some_and(|path| Path::new(path).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f148_only_what_is_below_home_and_anothers_is_given_back() {
+        let why = |errno, real: &str, own| why_closed(errno, Path::new(real), "/h".as_ref(), own);
+        assert_eq!(why(Errno::EACCES, "/h/.config", false), WhyClosed::Foreign);
+        assert_eq!(why(Errno::EACCES, "/h/.config", true), WhyClosed::Mode);
+        assert_eq!(why(Errno::EACCES, "/h", false), WhyClosed::Outside);
+        assert_eq!(why(Errno::EACCES, "/hh/config", false), WhyClosed::Outside);
+        assert_eq!(why(Errno::EACCES, "/hh/config", true), WhyClosed::Mode);
+        assert_eq!(why(Errno::EROFS, "/h/.config", true), WhyClosed::ReadOnly);
+        assert_eq!(why(Errno::EROFS, "/store/x", false), WhyClosed::ReadOnly);
+    }
 }

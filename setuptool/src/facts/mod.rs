@@ -7,12 +7,12 @@ mod ids;
 mod storage;
 mod tools;
 
-pub(crate) use account::{Account, Home, RuntimeState};
+pub(crate) use account::{Account, Closed, Home, RuntimeState, WhyClosed};
 pub(crate) use daemon::Daemon;
 pub(crate) use host::{Cgroup, Device, Host};
 pub(crate) use ids::Ids;
 pub(crate) use storage::{LITTLE_SPACE, Room, Storage};
-pub(crate) use tools::{Net, Tools};
+pub(crate) use tools::{Net, Tools, Unusable};
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,13 @@
 //! Programs: which are there, which network they make possible, and what else runs here.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use env::netdriver::{self, GATEWAY, Machine, Remark};
 use env::vars;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::place::World;
 use crate::probe::Prober;
@@ -42,13 +45,27 @@ impl Net {
     }
 }
 
+/// A program that is there and cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unusable {
+    pub(crate) file: PathBuf,
+    /// A mount with noexec is why.
+    pub(crate) noexec: bool,
+    /// It is the user's own.
+    pub(crate) own: bool,
+}
+
+/// What rootlesskit and the launcher may be called, the first one first.
+const ROOTLESSKIT: [&str; 2] = ["docker-rootlesskit", "rootlesskit"];
+const LAUNCHER: [&str; 2] = ["dockerd-rootless.sh", "dockerd-rootless"];
+
 /// Programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Tools {
     pub(crate) launcher: Option<PathBuf>,
     pub(crate) rootlesskit: Option<PathBuf>,
-    /// Programs of ours that are there and cannot be run; true if that is because of a mount with noexec.
-    pub(crate) unusable: BTreeMap<&'static str, (PathBuf, bool)>,
+    /// Programs of ours that are there and cannot be run.
+    pub(crate) unusable: BTreeMap<&'static str, Unusable>,
     /// Where that lies when links are followed.
     pub(crate) rootlesskit_real: Option<PathBuf>,
     pub(crate) dockerd: Option<PathBuf>,
@@ -88,9 +105,8 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn gather(world: &World, prober: &dyn Prober) -> Self {
-        let rootlesskit = world
-            .find_companion("docker-rootlesskit")
-            .or_else(|| world.find_companion("rootlesskit"));
+        let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
+        let rootlesskit = companion(ROOTLESSKIT);
         let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
@@ -98,9 +114,7 @@ impl Tools {
         // The first word is the program, see the launcher.
         let dockerd = dockerd.to_str().and_then(|text| text.split_whitespace().next());
         Self {
-            launcher: world
-                .find_companion("dockerd-rootless.sh")
-                .or_else(|| world.find_companion("dockerd-rootless")),
+            launcher: companion(LAUNCHER),
             net,
             tries_gateway,
             // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
@@ -125,9 +139,11 @@ impl Tools {
                 .is_some_and(|file| sys::xattr::has(file, "security.capability").unwrap_or(false)),
             rootlesskit_real: rootlesskit.as_deref().map(crate::apparmor::real),
             rootlesskit,
-            unusable: ["dockerd-rootless.sh", "rootlesskit"]
+            unusable: [("dockerd-rootless.sh", LAUNCHER), ("rootlesskit", ROOTLESSKIT)]
                 .into_iter()
-                .filter_map(|name| Some((name, unusable(world, name)?)))
+                .filter_map(|(name, names)| {
+                    Some((name, names.iter().find_map(|name| unusable(world, name))?))
+                })
                 .collect(),
             rootful: rootful(world),
             rootful_runs: rootful_runs(world),
@@ -139,12 +155,15 @@ impl Tools {
     }
 }
 
-fn unusable(world: &World, name: &str) -> Option<(PathBuf, bool)> {
+/// Looks where [`World::find_companion`] does.
+fn unusable(world: &World, name: &str) -> Option<Unusable> {
     let path = world.env.get(vars::PATH).unwrap_or_default();
-    let files = std::env::split_paths(path).map(|dir| dir.join(name));
-    let file = files.into_iter().find(|file| file.is_file() && !env::path::is_executable(file))?;
-    let flags = nix::sys::statvfs::statvfs(&file).ok()?.flags();
-    Some((file, flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)))
+    let in_path = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    let mut files = in_path.chain(world.own_dir.clone()).map(|dir| dir.join(name));
+    let file = files.find(|file| file.is_file() && !env::path::is_executable(file))?;
+    let flags = statvfs(&file).ok()?.flags();
+    let own = fs::metadata(&file).is_ok_and(|meta| meta.uid() == world.uid);
+    Some(Unusable { file, noexec: flags.contains(FsFlags::ST_NOEXEC), own })
 }
 
 /// Programs as [`env::netdriver`] asks them.

@@ -26,7 +26,7 @@ pub(super) const CODES: &[Code] = &[
     code(
         "P2",
         "config-closed",
-        "a directory for the unit or for docker's contexts is another user's",
+        "a directory for the unit or for docker's contexts cannot be written",
     ),
     code(
         "P3",

@@ -4,6 +4,7 @@
 //! All codes that come out are compared, so a situation that causes a second finding fails the test. [`pages`] compares the
 //! whole remedies, with the tables of the documentation.
 
+mod account;
 mod apparmor;
 mod codes;
 mod host;

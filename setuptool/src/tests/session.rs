@@ -2,7 +2,7 @@ use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
 use crate::doctor::Wish;
-use crate::facts::{Home, RuntimeState};
+use crate::facts::{Closed, Facts, Home, RuntimeState, WhyClosed};
 use crate::probe::Probe;
 
 #[test]
@@ -202,10 +202,16 @@ pub(super) fn user_and_home() -> Vec<Case> {
         case("HOME made by root", Fatal, "home-foreign", "chown jo: /home/jo", |_| {})
             .facts(|facts| facts.account.home = Home::Withheld("/home/jo".into(), 0)),
         case("~/.docker of root", Class, "config-closed", "chown -R jo: /home/jo/.docker", |_| {})
-            .facts(|facts| facts.account.closed = vec!["/home/jo/.docker".into()]),
+            .facts(|facts| close(facts, "/home/jo/.docker", WhyClosed::Foreign)),
         case("~/.config of root", Fatal, "config-closed", "chown -R jo: /home/jo/.config", |_| {})
-            .facts(|facts| facts.account.closed = vec!["/home/jo/.config".into()])
+            .facts(|facts| close(facts, "/home/jo/.config", WhyClosed::Foreign))
             .wish(INSTALL),
+        case("~/.config locked", Class, "config-closed", "chmod u+rwx /home/jo/.config", |_| {})
+            .facts(|facts| close(facts, "/home/jo/.config", WhyClosed::Mode)),
+        case("~/.config links to others", Class, "config-closed", "lead to /srv/config,", |_| {})
+            .facts(|facts| close(facts, "/srv/config", WhyClosed::Outside)),
+        case("~/.config in a store", Class, "config-closed", "/store/c is read-only", |_| {})
+            .facts(|facts| close(facts, "/store/c", WhyClosed::ReadOnly)),
         case("daemon.json with a slip", Fatal, "daemon-json", "dockerd --validate", |h| {
             h.write("home/.config/docker/daemon.json", "{\"debug\": true,}");
         }),
@@ -214,12 +220,38 @@ pub(super) fn user_and_home() -> Vec<Case> {
         }),
         case("a rootlesskit without x", Fatal, "not-executable", "chmod 0755", |h| {
             h.mode(&h.at("bin/rootlesskit"), 0o644);
-        }),
+        })
+        .facts(|facts| facts.tools.unusable.values_mut().for_each(|found| found.own = true)),
+        case(
+            "a docker-rootlesskit of root without x",
+            Fatal,
+            "not-executable",
+            "chmod 0755",
+            |h| {
+                h.remove("bin/rootlesskit");
+                h.program("bin/docker-rootlesskit");
+                h.mode(&h.at("bin/docker-rootlesskit"), 0o644);
+            },
+        )
+        .facts(|facts| facts.tools.unusable.values_mut().for_each(|found| found.own = false)),
+        case(
+            "a launcher beside this program without x",
+            Fatal,
+            "not-executable",
+            "chmod 0755",
+            |h| {
+                h.remove("bin/dockerd-rootless.sh");
+                h.program("beside/dockerd-rootless");
+                h.mode(&h.at("beside/dockerd-rootless"), 0o644);
+                h.world.own_dir = Some(h.at("beside"));
+            },
+        )
+        .facts(|facts| facts.tools.unusable.values_mut().for_each(|found| found.own = true)),
         case("a launcher on noexec", Fatal, "not-executable", "remount,exec", |h| {
             h.mode(&h.at("bin/dockerd-rootless.sh"), 0o644);
         })
         .facts(|facts| {
-            facts.tools.unusable.values_mut().for_each(|(_, noexec)| *noexec = true);
+            facts.tools.unusable.values_mut().for_each(|found| found.noexec = true);
         }),
         case("HOME of root, as sudo leaves it", Fatal, "home-foreign", "export HOME=", |_| {})
             .facts(|facts| facts.account.home = Home::Foreign("/root".into(), 0)),
@@ -273,6 +305,10 @@ pub(super) fn user_and_home() -> Vec<Case> {
         })
         .wish(INSTALL),
     ]
+}
+
+fn close(facts: &mut Facts, real: &str, why: WhyClosed) {
+    facts.account.closed = vec![Closed { dir: "/home/jo/.config".into(), real: real.into(), why }];
 }
 
 #[test]
@@ -374,19 +410,4 @@ fn context(host: &Host, endpoint: &str) {
         "{{\"Name\":\"rootless\",\"Endpoints\":{{\"docker\":{{\"Host\":\"{endpoint}\"}}}}}}"
     );
     host.write("home/.docker/contexts/meta/0/meta.json", &meta);
-}
-
-/// Whatever is proposed for a directory that lies elsewhere would take it from others.
-#[test]
-fn f148_only_directories_below_home_are_given_back() {
-    let mut host = Host::healthy();
-    // Nobody may write there, not even root.
-    host.set("XDG_CONFIG_HOME", "/proc/nowhere/config");
-    host.set("DOCKER_CONFIG", "/proc/nowhere/docker");
-    let facts = crate::facts::Facts::gather(&host.world, &host.prober);
-    assert!(facts.account.closed.is_empty(), "{:?}", facts.account.closed);
-    host.set("HOME", "/proc");
-    host.set("XDG_CONFIG_HOME", "/proc/sys/kernel");
-    let facts = crate::facts::Facts::gather(&host.world, &host.prober);
-    assert_eq!(facts.account.closed, [std::path::Path::new("/proc/sys/kernel")]);
 }
