@@ -180,8 +180,7 @@ fn set_up(b: &TestBox) -> Result<()> {
     answers(b, 8080)?;
     b.user("docker rm -f web").limit(60).ok()?;
     b.user("dockerd-rootless-setuptool.sh uninstall").limit(60).ok()?;
-    let mut left = b.user_processes().into_iter();
-    ensure!(left.all(|p| p.program() != "dockerd"), "the daemon still runs");
+    ensure!(b.user_processes().iter().all(|p| p.program() != "dockerd"), "the daemon still runs");
     Ok(())
 }
 

@@ -299,7 +299,7 @@ fn docs(name: &str) -> std::path::PathBuf {
 
 fn compare(name: &str, text: &str) {
     let path = docs(name);
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
         fs::write(&path, text).unwrap();
     }
     let old = fs::read_to_string(&path).unwrap();

@@ -53,7 +53,14 @@ fn hairpin(d: &Docker<'_>) -> Result<()> {
 /// answer until they give up.
 fn all(d: &Docker<'_>, succeed: bool, options: &str, commands: &[String]) -> Result<()> {
     std::thread::scope(|scope| {
-        let run = |command| scope.spawn(move || d.output(&format!("{options} {command}")));
+        let run = |command| {
+            let line = format!("{options} {command}");
+            // A silent success is none for those that have to print, and no failure for the others.
+            scope.spawn(move || match succeed {
+                true => d.output(&line),
+                false => d.run(&format!("run --rm {line}")),
+            })
+        };
         let threads: Vec<_> = commands.iter().map(|command| (command, run(command))).collect();
         for (command, thread) in threads {
             let out = thread.join().map_err(|_| Error::msg("a run panicked"))?;

@@ -136,7 +136,7 @@ fn f066_data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
     b.user(&format!("{TOOL} check")).ok()?;
     let d = Docker::start(&b, &[])?;
     d.import()?;
-    assert_eq!(d.run("run --rm bb echo hi")?, "hi\n");
+    assert_eq!(d.output("bb echo hi")?, "hi\n");
     d.stop()
 }
 
