@@ -31,8 +31,10 @@ pub(crate) fn unpack(b: &TestBox, packages: &[&str]) -> Result<()> {
             None => names.push((*word).to_owned()),
             Some(prefix) => {
                 let last = names.last().cloned().unwrap_or_default();
-                let depends = apt.dependencies(&last)?;
-                names.extend(depends.into_iter().filter(|name| name.starts_with(prefix)));
+                let mut depends = apt.dependencies(&last)?;
+                depends.retain(|name| name.starts_with(prefix));
+                ensure!(!depends.is_empty(), "{last} depends on nothing that begins with {prefix}");
+                names.extend(depends);
             }
         }
     }
@@ -68,6 +70,8 @@ impl Apt {
         for (name, value) in [
             ("Dir::Etc::SourceList", apt.source.display().to_string()),
             ("Dir::Etc::SourceParts", "/dev/null".to_owned()),
+            // What this machine has installed is of another suite.
+            ("Dir::State::Status", "/dev/null".to_owned()),
             ("Dir::State::Lists", cache.join("lists").display().to_string()),
             ("Dir::Cache", cache.join("apt").display().to_string()),
             ("Acquire::Languages", "none".to_owned()),
@@ -84,29 +88,39 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Fetches the lists. The file that they are made from is there when they are.
+    /// Fetches the lists. The file that lists of our own are made from is there when they are.
     fn update(&self) -> Result<()> {
+        if self.options.is_empty() {
+            return ended_well(&mut self.command("apt-get", &["update"])).map(drop);
+        }
         let part = self.source.with_extension("part");
         let (site, keys) = (tests::mirror()?, "/usr/share/keyrings/debian-archive-keyring.gpg");
         let name = self.suite.name();
         fs::write(&part, format!("deb [signed-by={keys}] {site} {name} main\n"))?;
-        let mut update = self.command("apt-get");
-        update.arg("-o").arg(format!("Dir::Etc::SourceList={}", part.display())).arg("update");
-        let output = update.output()?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "apt-get update for {name}: {said}");
+        let source = format!("Dir::Etc::SourceList={}", part.display());
+        // Without the second option old lists that could not be replaced are but a warning.
+        let args = ["-o", &source, "-o", "APT::Update::Error-Mode=any", "update"];
+        ended_well(&mut self.command("apt-get", &args))?;
         Ok(fs::rename(&part, &self.source)?)
     }
 
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(&self.options);
+        command.args(&self.options).args(args);
         command
     }
 
+    /// What a command prints, with new lists if it fails with those that are there: the suite may have moved on since
+    /// they were fetched.
+    fn ask(&self, mut command: Command) -> Result<String> {
+        ended_well(&mut command).or_else(|before| {
+            self.update().context(before)?;
+            ended_well(&mut command)
+        })
+    }
+
     fn dependencies(&self, package: &str) -> Result<Vec<String>> {
-        let output = self.command("apt-cache").args(["depends", package]).output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = self.ask(self.command("apt-cache", &["depends", package]))?;
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         Ok(names.map(str::to_owned).collect())
     }
@@ -114,24 +128,23 @@ impl Apt {
     fn download(&self, cache: &Path, name: &str) -> Result<PathBuf> {
         // To a place of its own first: a file that apt has not finished must not pass for a package.
         let part = tempfile::tempdir_in(cache)?;
-        let fetch = || {
-            let mut command = self.command("apt-get");
-            command.args(["download", "-q", name]).current_dir(part.path()).output()
-        };
-        let mut output = fetch()?;
-        if !output.status.success() && !self.options.is_empty() {
-            // The suite may have moved on since the lists were fetched.
-            self.update()?;
-            output = fetch()?;
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "apt-get download {name}: {said}\nhint: apt-get update");
+        let mut fetch = self.command("apt-get", &["download", "-q", name]);
+        fetch.current_dir(part.path());
+        let said = self.ask(fetch)?;
         let file =
             stored(part.path(), name)?.with_context(|| format!("no package came: {said}"))?;
         let kept = cache.join(file.file_name().unwrap_or_default());
         fs::rename(&file, &kept)?;
         Ok(kept)
     }
+}
+
+/// What a command prints that ends well.
+fn ended_well(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {said}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn stored(cache: &Path, name: &str) -> Result<Option<PathBuf>> {
