@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::{Finding, Remedy, Wish, quoted};
 use crate::distro::Package;
-use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Room};
+use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
@@ -62,11 +62,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("{} cannot write below {existing}: {}", facts.account.name, errno.desc()),
                 why,
             )
-            .remedy(Remedy::said(format!(
-                "sudo install -d -m 0710 -o {} {}",
-                quoted(&facts.account.name),
-                quoted(&shown.to_string())
-            )))
+            .remedy(opened(facts, errno, &shown.to_string()))
             .remedy(elsewhere()),
         ),
         Room::Quota => findings.push(
@@ -88,6 +84,23 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::advisory("space-low", format!("{} MiB are free for {shown}", free >> 20), why)
                 .remedy(elsewhere()),
         );
+    }
+}
+
+/// How the directory could be made writable. A directory that is there may be needed by whoever has it, and where root may
+/// not write either there is nothing to do.
+fn opened(facts: &Facts, errno: Errno, dir: &str) -> Remedy {
+    let (name, dir) = (quoted(&facts.account.name), quoted(dir));
+    if errno != Errno::EACCES {
+        return Remedy::default();
+    }
+    match facts.storage.owner {
+        Owner::Nobody => Remedy::said(format!("sudo install -d -m 0710 -o {name} {dir}")),
+        Owner::User => Remedy::said(format!("chmod u+rwx {dir}")),
+        Owner::Intruder => Remedy::said(format!(
+            "if nobody else needs what a Docker of root left there: sudo chown {name}: {dir}"
+        )),
+        Owner::Other => Remedy::default(),
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) use account::{Account, Closed, Home, RuntimeState, WhyClosed};
 pub(crate) use daemon::Daemon;
 pub(crate) use host::{Cgroup, Device, Host};
 pub(crate) use ids::Ids;
-pub(crate) use storage::{LITTLE_SPACE, Room, Storage};
+pub(crate) use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub(crate) use tools::{Net, Tools, Unusable};
 
 use std::collections::BTreeMap;

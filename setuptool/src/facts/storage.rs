@@ -1,7 +1,8 @@
 //! The file system of the data directory.
 
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use env::vars;
@@ -16,15 +17,25 @@ use crate::place::World;
 pub(crate) const LITTLE_SPACE: u64 = 1 << 30;
 
 /// File systems that keep no owners but one, or none that their server does not know (magic numbers of statfs(2)).
-const OWNERLESS: [(FsType, &str); 7] = [
-    (NFS_SUPER_MAGIC, "NFS"),
-    (FsType(0x0102_1997), "9p"),
-    (FsType(0x517b), "SMB"),
-    (FsType(0xfe53_4d42), "SMB"),
-    (FsType(0xff53_4d42), "SMB"),
-    (FsType(0x4d44), "FAT"),
-    (FsType(0x2011_bab0), "exFAT"),
+const OWNERLESS: [(u32, &str); 7] = [
+    (magic(NFS_SUPER_MAGIC), "NFS"),
+    (0x0102_1997, "9p"),
+    (0x517b, "SMB"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "SMB"),
+    (0x4d44, "FAT"),
+    (0x2011_bab0, "exFAT"),
 ];
+
+/// The number has 32 bits; what holds it has a size and a sign of its own on each machine.
+const fn magic(kind: FsType) -> u32 {
+    let [a, b, c, d, ..] = kind.0.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn ownerless(kind: FsType) -> Option<&'static str> {
+    OWNERLESS.iter().find(|(id, _)| *id == magic(kind)).map(|(_, name)| *name)
+}
 
 /// What came of writing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +50,24 @@ pub(crate) enum Room {
     Quota,
 }
 
+/// Whose the data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// It is not there.
+    Nobody,
+    /// This user.
+    User,
+    /// Somebody else, though it is below the home and nobody has chosen it: a Docker of root made it.
+    Intruder,
+    /// Somebody else, who may need it, or nobody knows.
+    Other,
+}
+
 /// Where images and containers go.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
     pub(crate) data_root: Option<PathBuf>,
+    pub(crate) owner: Owner,
     /// The nearest directory above it, or itself, that exists.
     pub(crate) existing: Option<PathBuf>,
     /// The file system, if it is one of those that cannot hold the files of containers.
@@ -67,7 +92,8 @@ impl Storage {
             u64::try_from(bytes).unwrap_or(u64::MAX)
         });
         Self {
-            ownerless: OWNERLESS.iter().find(|(id, _)| Some(*id) == kind).map(|(_, name)| *name),
+            owner: data_root.as_ref().map_or(Owner::Other, |dir| owner(world, dir)),
+            ownerless: kind.and_then(ownerless),
             // tmpfs would take memory for what is asked for.
             room: existing.as_ref().map_or(Room::Fine, |dir| {
                 room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE))
@@ -83,6 +109,26 @@ impl Storage {
             existing,
         }
     }
+}
+
+fn owner(world: &World, dir: &Path) -> Owner {
+    match fs::metadata(dir) {
+        Ok(meta) if meta.uid() == world.uid => return Owner::User,
+        Ok(_) => {}
+        // A link to nothing is something.
+        Err(_) => {
+            let found = fs::symlink_metadata(dir).map_err(|error| error.kind());
+            let missing = matches!(found, Err(ErrorKind::NotFound));
+            return if missing { Owner::Nobody } else { Owner::Other };
+        }
+    }
+    // A link may lead to what others use.
+    let below_home = || {
+        let home = fs::canonicalize(world.env.nonempty(vars::HOME)?).ok()?;
+        Some(fs::canonicalize(dir).ok()?.starts_with(home))
+    };
+    let usual = world.default_data_root().as_deref() == Some(dir);
+    if usual && below_home() == Some(true) { Owner::Intruder } else { Owner::Other }
 }
 
 /// Writes into a file without a name, which nobody sees and which is gone when it is closed. With `much`, the space of an
@@ -106,5 +152,18 @@ fn room(dir: &Path, much: bool) -> Room {
     match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
         Err(Errno::EDQUOT) => Room::Quota,
         _ => Room::Fine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f158_a_file_system_is_known_whatever_the_machine_holds_its_number_in() {
+        assert_eq!(ownerless(NFS_SUPER_MAGIC), Some("NFS"));
+        assert_eq!(ownerless(TMPFS_MAGIC), None);
+        // 0xff534d42, the upper bits of which are set where there are more and the number has a sign.
+        assert_eq!(ownerless(FsType(!0x00ac_b2bd)), Some("SMB"));
     }
 }

@@ -1,8 +1,10 @@
 use nix::errno::Errno;
 
 use super::Severity::{Advisory, Class, Fatal};
-use super::{Case, all, case};
-use crate::facts::{Device, Home, Room};
+use super::host::Host;
+use super::{Case, all, case, remedy};
+use crate::doctor::{Wish, diagnose};
+use crate::facts::{Device, Facts, Home, Owner, Room};
 use crate::probe::Probe;
 
 const EPERM: &str = "mount: m: permission denied.";
@@ -88,13 +90,35 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         case("a quota too small for an image", Advisory, "quota-low", "larger quota", |_| {})
             .facts(|facts| facts.storage.room = Room::Quota),
         case(
-            "left by a Docker of root",
+            "it cannot be made",
             Fatal,
             "data-root-closed",
-            "install -d -m 0710 -o jo ",
+            "sudo install -d -m 0710 -o jo ",
             |_| {},
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
+        case(
+            "left by a Docker of root",
+            Fatal,
+            "data-root-closed",
+            "needs what a Docker of root left there: sudo chown jo: ",
+            |_| {},
+        )
+        .facts(|facts| {
+            facts.storage.room = Room::Closed(Errno::EACCES);
+            facts.storage.owner = Owner::Intruder;
+        }),
+        case("the user's own, and locked", Fatal, "data-root-closed", "chmod u+rwx ", |_| {})
+            .facts(|facts| {
+                facts.storage.room = Room::Closed(Errno::EACCES);
+                facts.storage.owner = Owner::User;
+            }),
+        case("a directory of others", Fatal, "data-root-closed", "put {", |_| {}).facts(|facts| {
+            facts.storage.room = Room::Closed(Errno::EACCES);
+            facts.storage.owner = Owner::Other;
+        }),
+        case("a read-only file system", Fatal, "data-root-closed", "put {", |_| {})
+            .facts(|facts| facts.storage.room = Room::Closed(Errno::EROFS)),
         case("a read-only HOME says it all", Fatal, "home-read-only", "", |_| {}).facts(|facts| {
             facts.account.home = Home::ReadOnly("/home/jo".into());
             facts.storage.room = Room::Closed(Errno::EROFS);
@@ -102,6 +126,49 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         case("little space", Advisory, "space-low", "data-root", |_| {})
             .facts(|facts| facts.storage.free = Some(5 << 20)),
     ]
+}
+
+/// Nothing that somebody else may need is given away, and nothing is proposed that root cannot do either.
+#[test]
+fn f158_only_what_is_the_users_own_is_opened() {
+    let commands = |owner, errno| {
+        let host = Host::healthy();
+        let mut facts = Facts::gather(&host.world, &host.prober);
+        facts.storage.owner = owner;
+        facts.storage.room = Room::Closed(errno);
+        let findings = diagnose(&facts, Wish::default());
+        findings.iter().map(|finding| remedy(finding).join("\n")).collect::<String>()
+    };
+    let changes = |text: &str| ["install", "chown", "chmod"].iter().any(|verb| text.contains(verb));
+    assert!(changes(&commands(Owner::Nobody, Errno::EACCES)));
+    assert!(!changes(&commands(Owner::Other, Errno::EACCES)));
+    for errno in [Errno::EROFS, Errno::EPERM] {
+        for owner in [Owner::Nobody, Owner::User, Owner::Intruder] {
+            assert!(!changes(&commands(owner, errno)), "{errno} {owner:?}");
+        }
+    }
+}
+
+#[test]
+fn f158_the_owner_of_the_data_directory() {
+    let mut host = Host::healthy();
+    host.world.uid = nix::unistd::geteuid().as_raw();
+    let owner = |host: &Host| Facts::gather(&host.world, &host.prober).storage.owner;
+    assert_eq!(owner(&host), Owner::Nobody);
+    host.write("home/.local/share/docker/x", "");
+    assert_eq!(owner(&host), Owner::User);
+    host.world.uid += 1;
+    assert_eq!(owner(&host), Owner::Intruder);
+    // What was chosen, and what a link leads to.
+    let chosen = format!("{{\"data-root\": \"{}\"}}", host.at("home/.local").display());
+    host.write("home/.config/docker/daemon.json", &chosen);
+    assert_eq!(owner(&host), Owner::Other);
+    host.remove("home/.config");
+    host.remove("home/.local/share/docker");
+    host.link("home/.local/share/docker", host.at("var").to_str().unwrap());
+    assert_eq!(owner(&host), Owner::Other);
+    host.remove("var");
+    assert_eq!(owner(&host), Owner::Other, "a link to nothing");
 }
 
 #[test]
