@@ -97,10 +97,16 @@ impl World {
         Some(self.unit()?.with_file_name(crate::systemd::SOCKET_UNIT))
     }
 
+    /// The file of the daemon's own configuration, and its text in UTF-8.
+    pub(crate) fn daemon_config(&self) -> Option<(PathBuf, Vec<u8>)> {
+        let file = self.config_home()?.join("docker/daemon.json");
+        let bytes = std::fs::read(&file).ok()?;
+        Some((file, decoded(bytes)))
+    }
+
     /// The daemon's own configuration.
     pub(crate) fn daemon_json(&self) -> Option<serde_json::Value> {
-        let file = self.config_home()?.join("docker/daemon.json");
-        serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+        serde_json::from_slice(&self.daemon_config()?.1).ok()
     }
 
     /// Where the daemon keeps images and containers unless daemon.json says otherwise.
@@ -137,6 +143,25 @@ impl World {
             return Some(logind);
         }
         Some(env::dirs::home(&self.env).ok()?.join(".docker/run"))
+    }
+}
+
+/// The text without its byte order mark, which says how it is encoded; dockerd takes all of these since 23.0
+/// (<https://github.com/moby/moby/pull/44770>).
+fn decoded(bytes: Vec<u8>) -> Vec<u8> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks(2).map(|pair| match pair {
+            [a, b] => unit([*a, *b]),
+            // Half a character is none.
+            _ => 0xfffd,
+        });
+        String::from_utf16_lossy(&units.collect::<Vec<_>>()).into_bytes()
+    };
+    match &bytes[..] {
+        [0xef, 0xbb, 0xbf, rest @ ..] => rest.to_vec(),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => bytes,
     }
 }
 

@@ -118,6 +118,28 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// The program that a unit of [`render`] starts.
+pub(crate) fn program(unit: &str) -> Option<PathBuf> {
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    let word = unquoted(line)?.replace("%%", "%").replace("$$", "$");
+    Some(word.into()).filter(|path: &PathBuf| path.is_absolute())
+}
+
+/// The first word of a line that begins with one of [`quoted`].
+fn unquoted(line: &str) -> Option<String> {
+    let Some(rest) = line.strip_prefix('"') else {
+        return line.split_whitespace().next().map(str::to_owned);
+    };
+    let (mut word, mut chars) = (String::new(), rest.chars());
+    loop {
+        match chars.next()? {
+            '"' => return Some(word),
+            '\\' => word.push(chars.next()?),
+            other => word.push(other),
+        }
+    }
+}
+
 /// What became of a file that was to have a certain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -199,6 +221,7 @@ pub(crate) fn backups(file: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn f110_the_unit() {
@@ -239,6 +262,29 @@ mod tests {
             text.contains("Environment=\"PATH=/h/My 50%%/$x:/sbin:/usr/sbin:/a\\\"b\"\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn f110_the_program_of_a_unit() {
+        let of = |line: &str| program(&format!("[Service]\n{line}\n"));
+        assert_eq!(of("ExecStart=/a/b -H fd://"), Some("/a/b".into()));
+        assert_eq!(of("ExecStart=\"/a b/100%%/$$c\" x"), Some("/a b/100%/$c".into()));
+        assert_eq!(of("ExecStart=\"/a"), None);
+        assert_eq!(of("ExecStart=b"), None);
+        assert_eq!(of("ExecStop=/a"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn f110_the_program_that_was_written_is_the_one_that_is_read(
+            name in "[a%$\"'\\\\ é]{0,12}",
+            rest in "[^\0\n]{0,12}",
+            flags: bool,
+        ) {
+            let launcher = PathBuf::from(format!("/{name}{rest}"));
+            let text = render(&launcher, "/usr/bin".as_ref(), flags, flags);
+            prop_assert_eq!(program(&text), Some(launcher));
+        }
     }
 
     #[test]

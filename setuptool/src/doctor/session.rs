@@ -217,12 +217,20 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 
 /// An installed daemon that does not run, and why.
 fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
-    if let Some(program) = &facts.daemon.lost_program {
+    if let Some((program, there)) = &facts.daemon.lost_program {
+        let (seen, why) = if *there {
+            (
+                "cannot be run",
+                "the daemon cannot start any more; the file lacks x, or its file system is mounted with noexec",
+            )
+        } else {
+            ("is not there", "the daemon cannot start any more; its programs were moved or removed")
+        };
         findings.push(
             Finding::class(
                 "unit-stale",
-                format!("docker.service starts {}, which is not there", program.display()),
-                "the daemon cannot start any more; its programs were moved or removed",
+                format!("docker.service starts {}, which {seen}", program.display()),
+                why,
             )
             .remedy(Remedy::said(
                 "dockerd-rootless-setuptool.sh install, which brings the unit up to date",

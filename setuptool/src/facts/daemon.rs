@@ -8,16 +8,17 @@ use serde_json::Value;
 use crate::context;
 use crate::place::{World, docker_host};
 use crate::supervise::Files;
-use crate::{state, systemd};
+use crate::systemd::{self, Systemctl, UNIT};
+use crate::{state, unit};
 
 /// An earlier installation.
 #[derive(Debug, Clone)]
 pub(crate) struct Daemon {
     /// There is a unit of the daemon.
     pub(crate) installed: bool,
-    /// The program that the unit starts, if that is not there.
-    pub(crate) lost_program: Option<PathBuf>,
-    /// The end of the log of an installed daemon that does not run.
+    /// The program that the unit starts, if that cannot be run; whether it is there.
+    pub(crate) lost_program: Option<(PathBuf, bool)>,
+    /// The end of the log of an installed daemon that should run and does not.
     pub(crate) log: String,
     /// The daemon's configuration, if it is no JSON object; why not.
     pub(crate) bad_config: Option<(PathBuf, String)>,
@@ -30,7 +31,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn gather(world: &World) -> Self {
         let unit = world.unit().and_then(|unit| fs::read_to_string(unit).ok());
-        let program = unit.as_deref().and_then(program);
+        let program = unit.as_deref().and_then(unit::program);
         let runtime_dir = world.runtime_dir();
         // A daemon that failed leaves its socket, and connecting to that of systemd would start one.
         let state = runtime_dir.as_ref().map(|dir| world.state_dir(dir));
@@ -42,7 +43,12 @@ impl Daemon {
             installed: unit.is_some(),
             log: if runs { String::new() } else { last_words(&log(world, unit.is_some())) },
             bad_config: bad_config(world),
-            lost_program: program.filter(|program| !env::path::is_executable(program)),
+            lost_program: program.filter(|program| !env::path::is_executable(program)).map(
+                |program| {
+                    let there = program.exists();
+                    (program, there)
+                },
+            ),
             other_host: rootless
                 .map(|(_, host)| host.clone())
                 .filter(|host| Some(host) != own.as_ref()),
@@ -54,8 +60,10 @@ impl Daemon {
 }
 
 fn bad_config(world: &World) -> Option<(PathBuf, String)> {
-    let file = world.config_home()?.join("docker/daemon.json");
-    let text = fs::read(&file).ok().filter(|text| !text.trim_ascii().is_empty())?;
+    let (file, text) = world.daemon_config()?;
+    if text.trim_ascii().is_empty() {
+        return None;
+    }
     let error = match serde_json::from_slice::<Value>(&text) {
         Ok(Value::Object(_)) => return None,
         Ok(_) => "this is no JSON object".to_owned(),
@@ -64,34 +72,28 @@ fn bad_config(world: &World) -> Option<(PathBuf, String)> {
     Some((file, error))
 }
 
-/// The first word of `ExecStart=`, as [`crate::unit`] writes it.
-fn program(unit: &str) -> Option<PathBuf> {
-    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
-    let word = match line.strip_prefix('"') {
-        Some(rest) => rest.split_once('"')?.0,
-        None => line.split_whitespace().next()?,
-    };
-    Some(word.replace("%%", "%").replace("$$", "$").into())
-        .filter(|path: &PathBuf| path.is_absolute())
-}
-
 fn log(world: &World, unit: bool) -> String {
-    if unit {
-        return systemd::last_lines(world, "dockerd-rootless.sh".as_ref());
+    if !unit {
+        let log = Files::of(world).and_then(|files| files.last_log());
+        return log.map(|(_, text)| text).unwrap_or_default();
     }
-    let files = Files::of(world).map(|files| files.logs()).into_iter().flatten();
-    let text = files.filter_map(|file| fs::read(file).ok()).next().unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(systemd::LAST_LINES)..].join("\n")
+    let state = Systemctl::find(world).and_then(|manager| manager.property("ActiveState", UNIT));
+    match state.as_deref() {
+        Some("failed" | "activating") => systemd::last_lines(world, "dockerd-rootless.sh".as_ref()),
+        // Its user stopped it, or it runs with a state directory that only the unit names.
+        _ => String::new(),
+    }
 }
 
 /// What may be why the daemon ended: errors since it last listened. A daemon warns of much that does not stop it, and
-/// reports errors of its clients while it runs.
+/// reports errors of its clients, which are answers, while it runs.
 fn last_words(log: &str) -> String {
     let listened = log.rsplit_once("API listen on").map(|(_, rest)| rest);
     let rest = listened.map_or(log, |rest| rest.split_once('\n').unwrap_or_default().1);
-    let harmless = |line: &&str| line.contains("level=info") || line.contains("level=warning");
+    let harmless = |line: &&str| {
+        let answer = line.contains("Handler for ") && line.contains(" returned error: ");
+        answer || line.contains("level=info") || line.contains("level=warning")
+    };
     rest.lines().filter(|line| !harmless(line)).collect::<Vec<_>>().join("\n")
 }
 
@@ -119,14 +121,8 @@ mod tests {
         let log = "level=error msg=old\nmsg=\"API listen on /x\"\nlevel=warning msg=a\nlevel=info msg=b\nlast";
         assert_eq!(last_words(log), "last");
         assert_eq!(last_words("never\nlistened"), "never\nlistened");
-    }
-
-    #[test]
-    fn f110_the_program_of_a_unit() {
-        let of = |line: &str| program(&format!("[Service]\n{line}\n"));
-        assert_eq!(of("ExecStart=/a/b -H fd://"), Some("/a/b".into()));
-        assert_eq!(of("ExecStart=\"/a b/100%%/$$c\" x"), Some("/a b/100%/$c".into()));
-        assert_eq!(of("ExecStart=b"), None);
-        assert_eq!(of("ExecStop=/a"), None);
+        let answer =
+            "level=error msg=\"Handler for POST /v1.51/images/create returned error: x509: a\"";
+        assert_eq!(last_words(&format!("{answer}\nlevel=error msg=b")), "level=error msg=b");
     }
 }

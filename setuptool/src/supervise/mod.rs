@@ -31,6 +31,7 @@ use crate::install::{self, Plan};
 use crate::place::World;
 use crate::probe::make_private;
 use crate::run::Failed;
+use crate::systemd::LAST_LINES;
 use crate::ui::Ui;
 use crate::unit::Written;
 use crate::{ready, state, symptoms};
@@ -128,9 +129,14 @@ impl Files {
         self.state.join("docker.log")
     }
 
-    /// Where the daemon's last words may be.
-    pub(crate) fn logs(&self) -> [PathBuf; 2] {
-        [self.log(), self.log_dir().join("current")]
+    /// The daemon's last words, and the file that they are in. A log that is not the newest is of another kind of
+    /// supervisor, which was there before.
+    pub(crate) fn last_log(&self) -> Option<(PathBuf, String)> {
+        let logs = [self.log(), self.log_dir().join("current")].into_iter();
+        let written = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        let newest = logs.filter(|path| path.is_file()).max_by_key(written)?;
+        let text = String::from_utf8_lossy(&fs::read(&newest).ok()?).into_owned();
+        Some((newest, last_lines(&text, LAST_LINES)))
     }
 
     fn log_dir(&self) -> PathBuf {
@@ -277,18 +283,20 @@ fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
 }
 
 fn explain_failure(ui: &mut Ui, files: &Files) {
-    for (path, text) in files.logs().iter().filter_map(|path| Some((path, fs::read(path).ok()?))) {
-        let text = String::from_utf8_lossy(&text).into_owned();
-        ui.error(&format!("Failed to start the daemon. The end of its log {}:", path.display()));
-        let lines: Vec<&str> = text.lines().collect();
-        for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
-            ui.aside(&format!("    {line}"));
-        }
-        if let Some(symptom) = symptoms::find(&text) {
-            ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
-            ui.error(&format!("  {}", symptom.fix));
-        }
+    let Some((path, text)) = files.last_log() else { return };
+    ui.error(&format!("Failed to start the daemon. The end of its log {}:", path.display()));
+    for line in last_lines(&text, LAST_WORDS).lines() {
+        ui.aside(&format!("    {line}"));
     }
+    if let Some(symptom) = symptoms::find(&text) {
+        ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
+        ui.error(&format!("  {}", symptom.fix));
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Stops the daemon and removes the service, not the script, the log and the record.
@@ -345,5 +353,26 @@ pub(crate) fn uninstall(ui: &mut Ui, world: &World, purge: bool, problems: &mut 
 fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Result<()>) {
     if let Err(error) = result {
         problems.push(format!("cannot remove {}: {error}", path.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f019_the_last_words_are_the_end_of_the_newest_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files { config: dir.path().to_owned(), state: dir.path().to_owned() };
+        assert_eq!(files.last_log(), None);
+        let current = files.log_dir().join("current");
+        fs::create_dir(files.log_dir()).unwrap();
+        fs::write(&current, "of another kind\n").unwrap();
+        let file = fs::File::options().write(true).open(&current).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(files.last_log(), Some((current, "of another kind".to_owned())));
+        let text: Vec<String> = (0..=LAST_LINES).map(|number| number.to_string()).collect();
+        fs::write(files.log(), text.join("\n")).unwrap();
+        assert_eq!(files.last_log(), Some((files.log(), text[1..].join("\n"))));
     }
 }

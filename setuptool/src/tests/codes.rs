@@ -41,7 +41,7 @@ pub(super) const CODES: &[Code] = &[
     code("P4", "no-systemd", "the host was not booted with systemd"),
     code("P4", "system-unit", "this runs in a system unit with `User=`"),
     code("P4", "daemon-stopped", "the daemon is installed and does not run"),
-    code("P4", "unit-stale", "the unit starts a program that is not there"),
+    code("P4", "unit-stale", "the unit starts a program that is not there or cannot be run"),
     code("P5", "user-bus", "there is no bus for users"),
     code("P5", "user-bus-stopped", "the user's bus does not run"),
     code("P6", "linger", "the daemon ends with the last session"),

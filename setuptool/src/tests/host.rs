@@ -1,8 +1,10 @@
 //! A host in a directory.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::place::World;
 use crate::probe::fake::Fake;
@@ -119,6 +121,16 @@ impl Host {
     pub(super) fn program(&self, name: &str) {
         self.write(name, "");
         self.mode(&self.at(name), 0o4755);
+    }
+
+    /// A shell script. Another process writes it: what a test starts meanwhile would inherit the open file, and executing it
+    /// would fail with `ETXTBSY`.
+    pub(super) fn script(&self, name: &str, body: &str) {
+        let write = "rm -f \"$1\"; printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\"; chmod 0755 \"$1\"";
+        let file = self.at(name);
+        let words =
+            [OsStr::new("-euc"), write.as_ref(), "sh".as_ref(), file.as_ref(), body.as_ref()];
+        assert!(Command::new("sh").args(words).status().unwrap().success());
     }
 
     pub(super) fn mode(&self, path: &Path, mode: u32) {

@@ -161,6 +161,17 @@ fn s19_the_data_directory_is_that_of_the_configuration() {
     let host = Host::healthy();
     host.write("home/.config/docker/daemon.json", "{\"data-root\": \"/elsewhere\"}");
     assert_eq!(host.world.data_root().unwrap().to_str(), Some("/elsewhere"));
+    let utf16: Vec<u16> = "\u{feff}{\"data-root\": \"/ä/😀\"}".encode_utf16().collect();
+    for (bytes, ordered) in
+        [(u16::to_le_bytes as fn(u16) -> [u8; 2], "LE"), (u16::to_be_bytes, "BE")]
+    {
+        let mut text: Vec<u8> = utf16.iter().flat_map(|unit| bytes(*unit)).collect();
+        std::fs::write(host.at("home/.config/docker/daemon.json"), &text).unwrap();
+        assert_eq!(host.world.data_root().unwrap().to_str(), Some("/ä/😀"), "{ordered}");
+        text.push(b'x');
+        std::fs::write(host.at("home/.config/docker/daemon.json"), &text).unwrap();
+        assert_eq!(host.world.data_root(), host.world.default_data_root(), "{ordered}");
+    }
     host.write("home/.config/docker/daemon.json", "no json");
     assert_eq!(host.world.data_root(), host.world.default_data_root());
 }

@@ -1,7 +1,7 @@
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
-use crate::doctor::Wish;
+use crate::doctor::{Wish, diagnose};
 use crate::facts::{Closed, Facts, Home, RuntimeState, WhyClosed};
 use crate::probe::Probe;
 
@@ -138,6 +138,11 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             let text = format!("[Service]\nExecStart={}\n", h.at("old/launcher").display());
             h.write("home/.config/systemd/user/docker.service", &text);
         }),
+        case("its programs lost x", Class, "unit-stale", "setuptool.sh install", |h| {
+            h.write("old/launcher", "");
+            let text = format!("[Service]\nExecStart={}\n", h.at("old/launcher").display());
+            h.write("home/.config/systemd/user/docker.service", &text);
+        }),
         case("its programs are there", Advisory, "daemon-stopped", "start docker.service", |h| {
             let program = h.at("bin/dockerd-rootless.sh");
             let text = format!("[Service]\nExecStart=\"{}\" -H fd://\n", program.display());
@@ -152,8 +157,19 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
                 h.write("home/.config/systemd/user/docker.service", "");
                 let line =
                     "exec-opt native.cgroupdriver=systemd requires cgroup v2 for rootless mode";
-                h.program("bin/journalctl");
-                h.write("bin/journalctl", &format!("#!/bin/sh\necho '{line}'\n"));
+                h.script("bin/systemctl", "echo failed");
+                h.script("bin/journalctl", &format!("echo '{line}'"));
+            },
+        ),
+        case(
+            "stopped by its user, after an error that did not end it",
+            Advisory,
+            "daemon-stopped",
+            "systemctl --user start docker.service",
+            |h| {
+                h.write("home/.config/systemd/user/docker.service", "");
+                h.script("bin/systemctl", "echo inactive");
+                h.script("bin/journalctl", "echo 'lchown /x: invalid argument'");
             },
         ),
         case(
@@ -169,8 +185,31 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
                 );
             },
         ),
+        case("the log of a former supervisor explains nothing", Advisory, "no-systemd", "", |h| {
+            h.without_systemd();
+            let (old, new) = ("docker.log", "log/current");
+            let dir = "home/.local/state/docker-rootless";
+            h.write(&format!("{dir}/{new}"), "terminated\n");
+            h.write(&format!("{dir}/{old}"), "lchown /x: invalid argument\n");
+            let file = std::fs::File::options().write(true).open(h.at(&format!("{dir}/{old}")));
+            let before = std::time::SystemTime::UNIX_EPOCH;
+            file.and_then(|file| file.set_modified(before)).expect("a time");
+        }),
         case("no systemd at all", Advisory, "no-systemd", "", |h| h.without_systemd()),
     ]
+}
+
+#[test]
+fn f148_a_program_that_is_there_is_not_called_lost() {
+    for (file, seen) in [("old/launcher", "which cannot be run"), ("x", "which is not there")] {
+        let host = Host::healthy();
+        host.write(file, "");
+        let text = format!("[Service]\nExecStart={}\n", host.at("old/launcher").display());
+        host.write("home/.config/systemd/user/docker.service", &text);
+        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let stale = findings.iter().find(|finding| finding.code == "unit-stale").unwrap();
+        assert!(stale.seen.ends_with(seen), "{}", stale.seen);
+    }
 }
 
 #[test]
@@ -214,6 +253,9 @@ pub(super) fn user_and_home() -> Vec<Case> {
             .facts(|facts| close(facts, "/store/c", WhyClosed::ReadOnly)),
         case("daemon.json with a slip", Fatal, "daemon-json", "dockerd --validate", |h| {
             h.write("home/.config/docker/daemon.json", "{\"debug\": true,}");
+        }),
+        case("daemon.json with a byte order mark", Fatal, "", "", |h| {
+            h.write("home/.config/docker/daemon.json", "\u{feff}{\"debug\": true}");
         }),
         case("an empty daemon.json", Fatal, "", "", |h| {
             h.write("home/.config/docker/daemon.json", "\n");
