@@ -352,15 +352,17 @@ impl TestBox {
         self.processes().into_iter().filter(|p| p.uid != 0).collect()
     }
 
-    /// The one process of the user whose program has this name.
+    /// The one process of the user whose program has this name. One that starts another program is two for a moment.
     ///
     /// # Errors
-    /// There is none, or more than one.
+    /// There is none, or still more than one after 10 seconds.
     pub fn process(&self, program: &str) -> Result<Proc> {
-        let mut found: Vec<_> =
-            self.user_processes().into_iter().filter(|p| p.program() == program).collect();
-        ensure!(found.len() == 1, "not exactly one {program}: {:#?}", self.user_processes());
-        found.pop().context("checked above")
+        let found = wait::until(&format!("one {program}"), Duration::from_secs(10), || {
+            let all = self.user_processes().into_iter().filter(|p| p.program() == program);
+            let mut found: Vec<_> = all.collect();
+            Ok((found.len() < 2).then(|| found.pop()))
+        })?;
+        found.with_context(|| format!("no {program}: {:#?}", self.user_processes()))
     }
 
     pub(crate) fn baseline(&self) -> &Baseline {
