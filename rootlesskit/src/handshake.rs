@@ -11,7 +11,7 @@
 //!   (id maps written, the child has exec'ed)
 //!   Setup {network, …}            ───────────────────►  network namespace, tap, addresses
 //!   start the network helper      ◄─── NetworkReady +fds
-//!   Connected                     ───────────────────►  DHCP, if the helper makes the link (Dynamic)
+//!   Connected (Dynamic, detached) ───────────────────►  DHCP, if the helper makes the link (Dynamic)
 //!                                                       mounts, copy-up, hosts, resolv.conf
 //!   socket of the socket factory  ◄─── Ready + fd
 //!   publish ports, child_pid, api.sock
@@ -110,7 +110,8 @@ pub(crate) enum Message {
     /// Child to parent: the network namespace exists and has its interfaces. The descriptors that come with it are those
     /// of the gateway network, if there is one.
     NetworkReady,
-    /// Parent to child: the helper serves, so the interface can be configured. Only if there is a dynamic one.
+    /// Parent to child: the helper serves, so a dynamic interface can be configured, and the file of a detached namespace
+    /// need not be where it is all the time. Only if there is one of these.
     Connected,
     /// Child to parent: all but the target is there. A descriptor comes with it if sockets were wanted.
     Ready {

@@ -76,8 +76,8 @@ DESCRIPTION:
    Your user needs entries in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap.
    https://rootlesscontaine.rs/getting-started/common/
 
-   Note: RootlessKit requires the network driver `slirp4netns` or `pasta` for containers that reach the
-   network; with `--net=host` the target shares the network of the host.";
+   With `--net=host`, the default, the target shares the network of the host; containers that reach the
+   network need another network driver.";
 
 #[cfg(test)]
 mod tests {

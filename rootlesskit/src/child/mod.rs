@@ -42,7 +42,7 @@ pub(crate) use mounts::Propagation;
 pub(crate) use target::Reaper;
 
 use crate::cli::Cli;
-use crate::handshake::{Channel, Leased, Message};
+use crate::handshake::{Channel, Message};
 use crate::log;
 
 /// Runs the role "child".
@@ -85,10 +85,14 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let fds: Vec<_> = net.gateway.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&Message::NetworkReady, &fds)?;
     drop(fds);
-    let leased = match &net.later {
-        Some(later) => Some(connect(&channel, later)?),
-        None => None,
-    };
+    // The helper reaches a detached namespace by its file, which is out of sight while the directory above it is copied up.
+    if net.later.is_some() || detached.is_some() {
+        match channel.receive()?.0 {
+            Message::Connected => {}
+            other => return Err(other.unexpected("Connected")),
+        }
+    }
+    let leased = net.later.as_ref().map(netns::Later::connect).transpose()?;
     drop(net.gateway);
 
     mounts::propagate(Propagation::parse(&cli.propagation)?)?;
@@ -115,12 +119,4 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     drop(channel);
     target::run(&cli.command, Reaper::parse(&cli.reaper, cli.pidns)?, env, &activation, &signals)
-}
-
-/// Configures the interface that comes with the helper, when the parent says that it is there.
-fn connect(channel: &Channel, later: &netns::Later) -> anyhow::Result<Leased> {
-    match channel.receive()?.0 {
-        Message::Connected => later.connect(),
-        other => Err(other.unexpected("Connected")),
-    }
 }

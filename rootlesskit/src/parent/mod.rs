@@ -253,7 +253,7 @@ impl Parent<'_> {
         if let Some(starting) = self.config.driver.start(&namespace)? {
             *helper = Some(watch.helper(starting)?);
         }
-        if self.config.driver.dynamic().is_some() {
+        if self.config.driver.dynamic().is_some() || self.config.detach_netns {
             channel.send(&Message::Connected, &[])?;
         }
         let (backend, factory) = match watch.message(channel, STEP)? {
