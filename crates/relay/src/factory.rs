@@ -15,6 +15,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use crate::congestion;
+
 /// Sockets in one reply. Fewer than `SCM_MAX_FD` (253), so that the first of a large batch are in use
 /// while the rest are being made.
 const PER_REPLY: usize = 64;
@@ -53,6 +55,8 @@ impl Kind {
             Self::Tcp4 | Self::Tcp6 => {
                 let sock = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
                 tune_tcp(&sock)?;
+                // It will be connected to something in its namespace.
+                congestion::use_local(&sock);
                 Ok(sock)
             }
             Self::Udp4 | Self::Udp6 => {

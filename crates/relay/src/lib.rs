@@ -32,6 +32,7 @@
 //! Every resource has a bound: descriptors (a reserve stays free for the rest of the process), bytes
 //! kept for a slow reader, datagrams and connections that wait for a socket, flows, time to connect.
 
+pub mod congestion;
 pub mod datagrams;
 mod engine;
 pub mod factory;

@@ -30,6 +30,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::Socket;
 use tracing::debug;
 
+use crate::congestion;
 use crate::factory::{Kind, tune_tcp};
 use crate::half::{Half, Outcome, Tools};
 use crate::reactor::{Ctx, Source, Timer};
@@ -54,6 +55,8 @@ struct Port {
     id: u64,
     /// Absent in threads that only move bytes.
     listener: Option<Socket>,
+    /// See [`congestion::is_replaceable`]; what the listener accepts inherits its algorithm.
+    replaceable_congestion: bool,
     target: SocketAddr,
     traffic: Arc<Traffic>,
     conns: Vec<Key>,
@@ -183,6 +186,7 @@ impl Tcp {
         let key = self.ports.insert(Port::new(id, target, traffic));
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
+            port.replaceable_congestion = congestion::is_replaceable(&listener);
             port.listener = Some(listener);
         }
         if let Err(e) = armed {
@@ -351,7 +355,17 @@ impl Tcp {
 impl Port {
     fn new(id: u64, target: SocketAddr, traffic: Arc<Traffic>) -> Self {
         let conns = Vec::new();
-        Self { id, listener: None, target, traffic, conns, budget: 1, last_wake: 0, resting: false }
+        Self {
+            id,
+            listener: None,
+            replaceable_congestion: false,
+            target,
+            traffic,
+            conns,
+            budget: 1,
+            last_wake: 0,
+            resting: false,
+        }
     }
 }
 

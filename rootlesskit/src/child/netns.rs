@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::{dhcp, gateway};
-use crate::handshake::{Dynamic, Leased, SourceAddress, Tap};
+use crate::handshake::{Dynamic, Leased, Link, SourceAddress, Tap};
 use crate::net::GatewayPlan;
 
 /// What to build.
@@ -190,6 +190,9 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
     rt.link_up(lo)?;
+    if ends_on_this_machine(job) {
+        use_local_congestion_control();
+    }
     let gateway = match &job.gateway {
         Some(plan) => gateway::connect(plan)?,
         None => Vec::new(),
@@ -201,6 +204,24 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
         set_up(&mut rt, tap)?;
     }
     Ok(Made { source_address: source_addresses(job.source_address), gateway })
+}
+
+/// Whether every TCP connection out of the namespace ends on this machine: in the gateway's namespace or in the helper,
+/// which connects anew. lxc-user-nic puts the namespace on the network itself.
+fn ends_on_this_machine(job: &Job) -> bool {
+    job.dynamic.as_ref().is_none_or(|dynamic| dynamic.link != Link::Veth)
+}
+
+/// For sockets that programs make in the namespace itself, such as those of containers with `--net=host`; see
+/// [`relay::congestion`]. A container with a namespace of its own gets the host's default from the kernel.
+fn use_local_congestion_control() {
+    let (root, key) = (Path::new("/proc/sys"), "net.ipv4.tcp_congestion_control");
+    let found = netlink::sysctl::read(root, key);
+    if found.is_ok_and(|name| relay::congestion::is_replaceable_name(name.as_bytes()))
+        && let Err(error) = netlink::sysctl::write(root, key, relay::congestion::LOCAL)
+    {
+        tracing::debug!("{error}");
+    }
 }
 
 /// Makes a TAP device and opens it.

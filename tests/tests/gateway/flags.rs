@@ -206,3 +206,16 @@ fn flags_dual_stack_ports_are_served_to_clients_of_both_families() -> Result<()>
     b.peer("curl -sS -m3 'http://[fd77::1]:8080/'").fails_with(7)?;
     net.stop()
 }
+
+#[test]
+fn connections_that_stay_on_the_machine_use_reno_or_cubic_whatever_the_host_uses() -> Result<()> {
+    let b = kit::boot()?;
+    for driver in ["--net=gateway", "--net=slirp4netns", "--net=none --port-driver=builtin"] {
+        for detach in ["", "--detach-netns"] {
+            let net = Net::with(&b, &format!("{driver} --disable-host-loopback {detach}"))?;
+            let name = net.inside("cat /proc/sys/net/ipv4/tcp_congestion_control").ok()?;
+            ensure!(["reno\n", "cubic\n"].contains(&name.as_str()), "{driver} {detach}: {name}");
+        }
+    }
+    Ok(())
+}

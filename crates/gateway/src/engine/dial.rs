@@ -355,7 +355,10 @@ fn call(to: SocketAddr) -> io::Result<Socket> {
     relay::factory::tune_tcp(&socket)?;
     match socket.connect(&to.into()) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-        _ => Ok(socket),
+        _ => {
+            relay::congestion::use_local_towards(&socket, to);
+            Ok(socket)
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn listen(family: Family) -> io::Result<OwnedFd> {
         }
     }
     relay::factory::tune_tcp(&socket)?;
+    relay::congestion::use_local(&socket);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -117,6 +117,7 @@ const OPTIONS: &[(i32, &[i32])] = &[
         &[
             libc::TCP_NODELAY,
             libc::TCP_CORK,
+            libc::TCP_CONGESTION,
             libc::TCP_KEEPIDLE,
             libc::TCP_KEEPINTVL,
             libc::TCP_KEEPCNT,

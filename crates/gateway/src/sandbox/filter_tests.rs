@@ -177,6 +177,7 @@ fn options_that_load_rules_or_programs_are_refused() {
             &[3, libc::IPPROTO_IP, libc::IP_TRANSPARENT],
             &[3, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT],
             &[3, libc::IPPROTO_TCP, libc::TCP_NODELAY],
+            &[3, libc::IPPROTO_TCP, libc::TCP_CONGESTION],
             &[3, libc::SOL_UDP, libc::UDP_GRO],
         ],
     );

@@ -37,6 +37,15 @@ fn descriptors_are_ready_for_an_event_loop() {
 }
 
 #[test]
+fn what_the_listeners_accept_does_not_pace_itself_within_the_machine() {
+    let world = dual_stack();
+    for fd in [&world.inside.listener4, world.inside.listener6.as_ref().unwrap()] {
+        let name = SockRef::from(fd).tcp_congestion().unwrap();
+        assert!(!relay::congestion::is_replaceable_name(&name), "{}", name.escape_ascii());
+    }
+}
+
+#[test]
 fn links_are_as_planned() {
     let a = enter_a();
     let plan = Plan { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };

@@ -11,6 +11,7 @@ use socket2::{SockAddr, Socket};
 use tracing::warn;
 
 use super::{BOTH_WAYS, Conn, Phase, Tcp};
+use crate::congestion;
 use crate::half::Half;
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::Key;
@@ -135,6 +136,11 @@ impl Tcp {
         });
         port.conns.push(key);
         let Some(conn) = self.conns.get(key) else { return };
+        if port.replaceable_congestion
+            && let Some(peer) = conn.peer
+        {
+            congestion::use_local_towards(&conn.client, peer);
+        }
         if ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).is_err() {
             return self.close(key, true);
         }
