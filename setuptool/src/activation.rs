@@ -6,20 +6,18 @@
 use std::fs;
 use std::path::Path;
 
+use crate::managed;
 use crate::place::World;
 use crate::run::Failed;
 use crate::state;
 use crate::systemd::{SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::unit;
 
-/// Writes the unit and makes systemd listen.
+/// Makes systemd listen.
 ///
 /// # Errors
-/// The unit cannot be written, or systemd refuses.
-pub(crate) fn start(ui: &mut Ui, world: &World, manager: &Systemctl) -> Result<(), Failed> {
-    let file = world.socket_unit().ok_or_else(|| Failed::new("HOME is not set"))?;
-    manager.put(ui, &file, unit::SOCKET)?;
+/// systemd refuses.
+pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
     if manager.quiet(&["is-active", SOCKET_UNIT]) {
         return Ok(());
     }
@@ -33,33 +31,49 @@ pub(crate) fn start(ui: &mut Ui, world: &World, manager: &Systemctl) -> Result<(
     Err(Failed::new(format!("`systemctl --user start {SOCKET_UNIT}` failed")))
 }
 
-/// Removes what [`start`] made, if it did. The daemon stops with the socket, which its unit requires.
+/// Removes the unit of the socket, if there is one. The daemon stops with the socket, which its unit requires. With
+/// `spare`, a unit that the user edited or wrote stays as it is.
 ///
 /// # Errors
 /// systemctl cannot be run, or the unit cannot be removed.
-pub(crate) fn remove(ui: &mut Ui, world: &World, manager: &Systemctl) -> Result<(), Failed> {
-    let Some(file) = world.socket_unit().filter(|file| file.exists()) else { return Ok(()) };
-    for verb in ["stop", "disable"] {
-        // Both fail if it was changed by hand, which is fine.
-        manager.traced(ui, &[verb, SOCKET_UNIT])?;
+pub(crate) fn remove(
+    ui: &mut Ui,
+    world: &World,
+    manager: &Systemctl,
+    spare: bool,
+) -> Result<(), Failed> {
+    let there = |file: &std::path::PathBuf| fs::symlink_metadata(file).is_ok();
+    let Some(file) = world.socket_unit().filter(there) else { return Ok(()) };
+    if spare {
+        let state = managed::state(&file)?;
+        if state.is_users() {
+            let (shown, words) = (file.display(), state.words());
+            ui.warning(&format!("{shown} {words} and stays as it is; install --socket uses it"));
+            return Ok(());
+        }
     }
-    delete(&file)?;
+    // Both fail if it was changed by hand, which is fine.
+    manager.traced(ui, &["stop", SOCKET_UNIT])?;
+    manager.disable(ui, &file)?;
+    delete(ui, &file)?;
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", SOCKET_UNIT]);
     ui.info(&format!("Uninstalled {SOCKET_UNIT}"));
     Ok(())
 }
 
-/// Removes the files alone, where systemd cannot be reached.
+/// Removes the files alone, where systemd cannot be reached. A unit of the user's gets another name.
 ///
 /// # Errors
 /// One of them cannot be removed.
-pub(crate) fn delete(file: &Path) -> Result<(), Failed> {
+pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let wants = file.with_file_name("sockets.target.wants");
-    for path in [wants.join(SOCKET_UNIT).as_path(), file] {
-        state::remove(path)
-            .map_err(|error| Failed::new(format!("cannot remove {}: {error}", path.display())))?;
-    }
+    let link = wants.join(SOCKET_UNIT);
+    let failed = |path: &Path, error: std::io::Error| {
+        Failed::new(format!("cannot remove {}: {error}", path.display()))
+    };
+    state::remove(&link).map_err(|error| failed(&link, error))?;
+    managed::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())
 }

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
+use crate::managed::{self, Managed, Policy, State};
 use crate::place::World;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -27,7 +28,7 @@ const SPECIAL: &str = "\"\\*?[]{}^@,";
 pub(crate) struct Profile {
     /// Its name, and that of its file in `/etc/apparmor.d`.
     pub(crate) name: String,
-    /// The file's text.
+    /// The file's text without its checksum.
     pub(crate) text: String,
 }
 
@@ -51,9 +52,10 @@ impl Profile {
         Some(Self { name, text })
     }
 
-    /// Its file.
-    pub(crate) fn file(&self, world: &World) -> PathBuf {
-        world.at("etc/apparmor.d").join(&self.name)
+    /// Its file. Copies have a name that AppArmor does not load (aa-enforce(8) and its boot script skip it).
+    pub(crate) fn file(&self, world: &World) -> Managed {
+        let path = world.at("etc/apparmor.d").join(&self.name);
+        Managed::new(path, &self.text).backups_end_in("orig")
     }
 }
 
@@ -71,6 +73,7 @@ pub(crate) fn run(
     world: &World,
     named: Option<&OsStr>,
     force: bool,
+    print: bool,
 ) -> Result<(), Failed> {
     let program = program(world, named)?;
     let profile = Profile::of(&program).with_context(|| {
@@ -81,9 +84,13 @@ pub(crate) fn run(
     })?;
     let file = profile.file(world);
     let restricted = world.sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1);
+    if print {
+        ui.plain(file.text.trim_end());
+        return Ok(());
+    }
     if world.uid != 0 {
-        ui.plain(profile.text.trim_end());
-        let shown = file.display();
+        ui.plain(file.text.trim_end());
+        let shown = file.path.display();
         ui.aside(&format!("This belongs into {shown}; to write and load it, run this with sudo"));
         if !restricted {
             ui.aside("It is not needed here: AppArmor does not restrict user namespaces");
@@ -94,8 +101,17 @@ pub(crate) fn run(
         ui.info("AppArmor does not restrict user namespaces here; nothing to do (--force writes the profile nevertheless)");
         return Ok(());
     }
-    write(ui, &file, &profile, force)?;
-    load(ui, world, &file)
+    let dir = crate::place::dir_of(&file.path);
+    if !dir.is_dir() {
+        let dir = dir.display();
+        let hint = "is AppArmor installed (package apparmor)?";
+        return Err(Failed::new(format!("{dir} is not a directory\nhint: {hint}")));
+    }
+    let command = managed::command(world, "apparmor");
+    let program = crate::doctor::quoted(&program.to_string_lossy());
+    file.put(ui, &Policy { force, printer: format!("{command} {program}") })?;
+    // A profile of the administrator's is loaded as well.
+    load(ui, world, &file.path)
 }
 
 /// The rootlesskit that is meant: the one that is named, the one beside this program, or the one in PATH. Beside comes
@@ -118,24 +134,6 @@ fn program(world: &World, named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("rootlesskit is neither beside this program nor in PATH\n{hint}"))
 }
 
-fn write(ui: &mut Ui, file: &Path, profile: &Profile, force: bool) -> anyhow::Result<()> {
-    let shown = file.display();
-    match fs::read_to_string(file) {
-        Ok(text) if text == profile.text => {
-            ui.info(&format!("{shown} is up to date"));
-            return Ok(());
-        }
-        // A backup beside it would be loaded, too.
-        Ok(_) if !force => bail!("{shown} is there with another text\nhint: --force replaces it"),
-        _ => {}
-    }
-    fs::write(file, &profile.text).with_context(|| {
-        format!("cannot write {shown}\nhint: is AppArmor installed (package apparmor)?")
-    })?;
-    ui.info(&format!("Creating {shown}"));
-    Ok(())
-}
-
 fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
     let name = "apparmor_parser";
     let parser = world.find_with_sbin(name).ok_or_else(|| {
@@ -156,11 +154,13 @@ fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
 pub(crate) fn leftover(ui: &mut Ui, world: &World) {
     let Ok(program) = program(world, None) else { return };
     let Some(file) = Profile::of(&program).map(|profile| profile.file(world)) else { return };
-    if fs::read_to_string(&file).is_ok_and(|text| text.starts_with(HEADER)) {
-        let shown = crate::doctor::quoted(&file.to_string_lossy());
-        ui.info(&format!(
+    let shown = crate::doctor::quoted(&file.path.to_string_lossy());
+    match file.state() {
+        Ok(State::Current | State::Outdated | State::Unsealed) => ui.info(&format!(
             "The AppArmor profile stays; to remove it, run: sudo apparmor_parser --remove {shown}; sudo rm {shown}"
-        ));
+        )),
+        Ok(State::Edited) => ui.info(&format!("The AppArmor profile {shown}, which was edited, stays")),
+        _ => {}
     }
 }
 

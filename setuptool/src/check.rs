@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::doctor::limits::{self, Limit};
 use crate::doctor::{self, Finding, Severity, Wish};
-use crate::facts::Facts;
+use crate::facts::{Facts, Found};
+use crate::managed::State;
 use crate::place::{World, docker_host};
 use crate::report;
 use crate::ui::Ui;
@@ -27,6 +28,8 @@ struct Document<'a> {
     effective: Effective<'a>,
     findings: &'a [Finding],
     limits: &'a [Limit],
+    /// Files of an earlier installation, and what `install` would do with them.
+    files: Vec<File<'a>>,
     /// The commands for the administrator.
     admin_script: Option<String>,
 }
@@ -51,18 +54,46 @@ struct Effective<'a> {
     supervisor: Option<&'static str>,
 }
 
+/// A file that is there, and that `install` would write.
+#[derive(Debug, Serialize)]
+struct File<'a> {
+    path: &'a Path,
+    /// `current`, `outdated`, `unsealed` (by a release without checksums), `edited`, `foreign`, `masked`, `absent` (a
+    /// link to nothing), or none of these if it cannot be read.
+    state: Option<State>,
+    /// `nothing`, `update`, `keep`, `replace`, `create`, `remove` or `fail`.
+    install: &'static str,
+}
+
+/// What `install` with these options would do with a file; `--socket` is not among them.
+fn fate(file: &Found, wish: Wish) -> &'static str {
+    let socket = file.path.extension().is_some_and(|end| end == "socket");
+    match &file.state {
+        Ok(State::Edited | State::Foreign) if !wish.force => "keep",
+        Ok(State::Masked) | Err(_) if !socket => "fail",
+        Ok(State::Masked) => "nothing",
+        _ if socket => "remove",
+        Ok(State::Edited | State::Foreign) => "replace",
+        Ok(State::Absent) => "create",
+        Ok(State::Current) => "nothing",
+        Ok(State::Outdated | State::Unsealed) => "update",
+        Err(_) => "fail",
+    }
+}
+
 /// Looks, prints, and returns the exit status.
 pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: bool) -> u8 {
     let findings = doctor::diagnose(facts, wish);
     let limits = limits::predict(facts);
     let ok = findings.iter().all(|finding| finding.severity != Severity::Fatal);
     if json {
-        ui.plain(&document(world, facts, &findings, &limits, ok));
+        ui.plain(&document(world, facts, wish, &findings, &limits));
         return u8::from(!ok);
     }
     report::findings(ui, &findings);
     if doctor::can_judge(facts) {
         effective(ui, facts, &limits);
+        files(ui, facts, wish);
     }
     report::block(ui, &findings);
     if ok {
@@ -79,6 +110,22 @@ fn effective(ui: &mut Ui, facts: &Facts, limits: &[Limit]) {
     ui.info(&line);
     for reason in reasons {
         ui.plain(&format!("    why: {reason}"));
+    }
+}
+
+/// What `install` would do, where that is not a finding.
+fn files(ui: &mut Ui, facts: &Facts, wish: Wish) {
+    for file in &facts.files {
+        let shown = file.path.display();
+        match fate(file, wish) {
+            "update" => ui.info(&format!("install would update {shown}")),
+            "replace" => ui.info(&format!("install would replace {shown} and keep a copy")),
+            "create" => ui.info(&format!("install would write through the link {shown}")),
+            "remove" => {
+                ui.info(&format!("install would remove {shown}; install --socket keeps it"));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -106,10 +153,15 @@ fn port_driver(facts: &Facts) -> Option<&str> {
 fn document(
     world: &World,
     facts: &Facts,
+    wish: Wish,
     findings: &[Finding],
     limits: &[Limit],
-    ok: bool,
 ) -> String {
+    let ok = findings.iter().all(|finding| finding.severity != Severity::Fatal);
+    let files = facts.files.iter().map(|file| {
+        let state = file.state.as_ref().ok().copied();
+        File { path: &file.path, state, install: fate(file, wish) }
+    });
     let tools = &facts.tools;
     let runtime_dir = facts.account.runtime.dir.as_deref();
     let document = Document {
@@ -138,6 +190,7 @@ fn document(
         },
         findings,
         limits,
+        files: files.collect(),
         admin_script: report::script(findings),
     };
     // A path that is no UTF-8 is the one thing that can go wrong.

@@ -37,6 +37,7 @@ pub(crate) struct Cli {
     pub(crate) purge: bool,
     pub(crate) socket: bool,
     pub(crate) supervise: Option<Choice>,
+    pub(crate) print: Option<OsString>,
 }
 
 /// A command line that is not carried out.
@@ -77,7 +78,8 @@ fn command() -> Command {
         .arg(
             switch(
                 "force",
-                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit",
+                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit; with install, \
+                 also replace files that you edited or wrote (a copy is kept)",
             )
             .short('f'),
         )
@@ -88,7 +90,7 @@ fn command() -> Command {
         .arg(switch("json", "With check: print the findings as JSON"))
         .arg(switch(
             "purge",
-            "With uninstall: also remove images, containers, volumes, drop-ins and state",
+            "With uninstall: also remove images, containers, volumes and state",
         ))
         .arg(switch(
             "socket",
@@ -106,6 +108,15 @@ fn command() -> Command {
                 .require_equals(true)
                 .default_missing_value("auto")
                 .value_parser(supervisor),
+        )
+        .arg(
+            Arg::new("print")
+                .long("print")
+                .value_name("FILE")
+                .help("With install or apparmor: print what would be written into FILE, and change nothing")
+                .num_args(1)
+                .require_equals(true)
+                .value_parser(clap::value_parser!(OsString)),
         )
         .arg(
             Arg::new("words")
@@ -136,6 +147,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         purge: matches.get_flag("purge"),
         socket: matches.get_flag("socket"),
         supervise: matches.get_one::<Choice>("supervise").copied(),
+        print: matches.get_one::<OsString>("print").cloned(),
         verb,
     };
     for (given, name, wanted, right) in [
@@ -143,6 +155,12 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         (cli.purge, "--purge", "uninstall", cli.verb == Verb::Uninstall),
         (cli.socket, "--socket", "install", cli.verb == Verb::Install),
         (cli.supervise.is_some(), "--supervise", "install", cli.verb == Verb::Install),
+        (
+            cli.print.is_some(),
+            "--print",
+            "install or apparmor",
+            matches!(cli.verb, Verb::Install | Verb::Apparmor(_)),
+        ),
     ] {
         if given && !right {
             return Err(Stop::Usage(format!("{name} goes with the command {wanted} only"), help()));

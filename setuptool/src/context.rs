@@ -1,20 +1,26 @@
 //! The context `rootless` of the docker CLI.
 //!
 //! Each call names the context `default`, since the CLI refuses everything while the current one is broken.
+//!
+//! A context of that name may be the user's, for another daemon. It stays, unless `--force` is given, which keeps an
+//! export of it. One that `install` (ours or Docker's) made, for a socket that is gone, is brought up to date.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use env::Env;
 
-use crate::place::World;
+use crate::managed::free_name;
+use crate::place::{World, docker_host};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 use crate::vars;
 
 /// The name of the context.
 pub(crate) const NAME: &str = "rootless";
+/// What `install` says of the context, and Docker's own tool too.
+const DESCRIPTION: &str = "Rootless mode";
 /// The CLI only edits files here.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -35,19 +41,45 @@ impl Cli {
     ///
     /// # Errors
     /// The CLI refuses; its message has been shown.
-    pub(crate) fn adopt(&self, ui: &mut Ui, host: &str) -> Result<(), Failed> {
+    pub(crate) fn adopt(
+        &self,
+        ui: &mut Ui,
+        world: &World,
+        host: &str,
+        force: bool,
+    ) -> Result<(), Failed> {
         let endpoint = format!("host={host}");
-        match self.host()? {
-            Some(known) if known == host => {
+        let update = ["update", NAME, "--docker", &endpoint];
+        match self.found()? {
+            Some(found) if found.host == host => {
                 ui.info(&format!("CLI context \"{NAME}\" already exists"));
             }
-            Some(known) => {
-                ui.info(&format!("Updating CLI context \"{NAME}\" (was {known})"));
-                self.context(&["update", NAME, "--docker", &endpoint])?;
+            Some(found) if found.is_made() && found.is_gone() => {
+                ui.info(&format!("Updating CLI context \"{NAME}\" (was {})", found.host));
+                self.context(&update)?;
+            }
+            Some(found) if force => {
+                let config = world.cli_config().unwrap_or_default();
+                let copy = free_name(&config.join(format!("{NAME}.dockercontext")), "bak");
+                self.context(&["export", NAME, &copy.to_string_lossy()])?;
+                self.context(&update)?;
+                let copy = copy.display();
+                ui.warning(&format!(
+                    "Updated CLI context \"{NAME}\" (was {}); the old one is exported to {copy}",
+                    found.host
+                ));
+            }
+            Some(found) => {
+                ui.warning(&format!(
+                    "CLI context \"{NAME}\" is for another daemon ({}) and stays as it is; DOCKER_HOST={host} is for \
+                     this one; to replace the context: --force",
+                    found.host
+                ));
+                return Ok(());
             }
             None => {
                 ui.info(&format!("Creating CLI context \"{NAME}\""));
-                let description = ["--description", "Rootless mode"];
+                let description = ["--description", DESCRIPTION];
                 self.context(
                     &[&["create", NAME, "--docker", &endpoint][..], &description].concat(),
                 )?;
@@ -57,13 +89,21 @@ impl Cli {
         self.context(&["use", NAME])
     }
 
-    /// Removes the context, and makes `default` the current one if this was it.
+    /// Removes the context unless it is for another daemon, and makes `default` the current one if this was it.
     ///
     /// # Errors
     /// The CLI refuses; its message has been shown.
     pub(crate) fn abandon(mut self, ui: &mut Ui, world: &World) -> Result<(), Failed> {
         let current = current(world);
-        if self.host()?.is_some() {
+        let own = world.runtime_dir().map(|dir| docker_host(&dir));
+        if let Some(found) = self.found()? {
+            if Some(&found.host) != own.as_ref() && !found.is_made() {
+                ui.info(&format!(
+                    "CLI context \"{NAME}\" is for another daemon ({}) and stays",
+                    found.host
+                ));
+                return Ok(());
+            }
             self.context(&["rm", "-f", NAME])?;
             ui.info(&format!("Deleted CLI context \"{NAME}\""));
         }
@@ -77,12 +117,15 @@ impl Cli {
         Ok(())
     }
 
-    /// The host of the context; `None` if there is no such context.
-    fn host(&self) -> Result<Option<String>, Failed> {
-        let args = ["context", "inspect", "-f", "{{.Endpoints.docker.Host}}", NAME];
+    /// The context; `None` if there is no such context.
+    fn found(&self) -> Result<Option<Found>, Failed> {
+        let format = "{{.Endpoints.docker.Host}} {{.Metadata.Description}}";
+        let args = ["context", "inspect", "-f", format, NAME];
         let output = run::captured(&self.docker, &with_default(&args), &self.env, LIMIT)?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(output.status.success().then_some(text))
+        let (host, description) = text.split_once(' ').unwrap_or((&text, ""));
+        let found = Found { host: host.to_owned(), description: description.to_owned() };
+        Ok(output.status.success().then_some(found))
     }
 
     fn context(&self, args: &[&str]) -> Result<(), Failed> {
@@ -94,6 +137,31 @@ impl Cli {
         let mut failed = Failed::new(format!("`docker {}` failed with {status}", args.join(" ")));
         failed.code = run::code_of(status);
         Err(failed)
+    }
+}
+
+/// The context, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    host: String,
+    description: String,
+}
+
+impl Found {
+    /// The socket of the daemon, if it listens on this host.
+    fn socket(&self) -> Option<&Path> {
+        self.host.strip_prefix("unix://").map(Path::new)
+    }
+
+    /// Whether an `install` made it.
+    fn is_made(&self) -> bool {
+        let named = self.socket().is_some_and(|socket| socket.ends_with("docker.sock"));
+        named && self.description == DESCRIPTION
+    }
+
+    /// Whether there is no such socket any more.
+    fn is_gone(&self) -> bool {
+        self.socket().is_some_and(|socket| !socket.exists())
     }
 }
 

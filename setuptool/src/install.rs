@@ -1,23 +1,25 @@
 //! `install`: writes the unit, starts the daemon, waits until it answers, enables it, and points the docker CLI at it.
 //!
-//! Nothing is touched before everything that could be missing has been looked at. Every step may be repeated: a unit or
-//! a context of another content is brought up to date, with a word and a backup.
+//! Nothing is touched before everything that could be missing has been looked at. Every step may be repeated. Files that
+//! an earlier `install` wrote are brought up to date; files that the user edited or wrote stay, and are used
+//! ([`crate::managed`]).
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::context::Cli;
-use crate::doctor::{self, Severity, Wish, quoted};
+use crate::doctor::{self, Finding, Severity, Wish, quoted};
 use crate::facts::{Facts, RuntimeState};
+use crate::managed::{self, Managed, Policy, Put};
 use crate::place::{World, dir_of, docker_host, name_of};
 use crate::probe::{Probe, make_private};
 use crate::run::{self, Failed};
 use crate::supervise::{self, Choice};
 use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::unit::{self, Written};
-use crate::{activation, ready, report, symptoms, vars};
+use crate::{activation, ready, report, symptoms, unit, vars};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
@@ -28,12 +30,14 @@ const VERSION_LIMIT: Duration = Duration::from_secs(60);
 const LAST_WORDS: usize = 5;
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Options {
     /// `--socket`: systemd listens, and the first connection starts the daemon.
     pub(crate) socket: bool,
     /// `--supervise`: something other than systemd keeps the daemon running.
     pub(crate) supervise: Option<Choice>,
+    /// `--print`: say what would be written into this file, and change nothing.
+    pub(crate) print: Option<PathBuf>,
 }
 
 /// What an installation consists of.
@@ -45,6 +49,7 @@ pub(crate) struct Plan {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) without_iptables: bool,
     pub(crate) socket: bool,
+    pub(crate) policy: Policy,
 }
 
 /// Installs.
@@ -56,9 +61,16 @@ pub(crate) fn run(
     world: &World,
     facts: &Facts,
     wish: Wish,
-    options: Options,
+    options: &Options,
 ) -> Result<(), Failed> {
     let findings = doctor::diagnose(facts, wish);
+    let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
+    if let Some(file) = &options.print {
+        suits(manager.as_ref(), options)?;
+        let plan = plan(world, facts, &findings, wish, options)?;
+        let files = wanted(world, &plan, facts, options, manager.is_some())?;
+        return print(ui, &files, file);
+    }
     let fatal: Vec<_> =
         findings.iter().filter(|f| f.severity != Severity::Advisory).cloned().collect();
     if fatal.iter().any(|finding| finding.severity == Severity::Fatal) {
@@ -66,9 +78,29 @@ pub(crate) fn run(
         report::block(ui, &fatal);
         return Err(Failed::silent(1));
     }
-    let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
     suits(manager.as_ref(), options)?;
     report::summary(ui, &findings);
+    let plan = plan(world, facts, &findings, wish, options)?;
+    match (manager, options.supervise) {
+        (Some(manager), _) => with_systemd(ui, world, &plan, &manager, facts)?,
+        (None, Some(choice)) => supervise::install(ui, world, &plan, facts, choice)?,
+        (None, None) => by_hand(ui, world, &plan, facts)?,
+    }
+    let host = docker_host(&plan.runtime_dir);
+    let cli = Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world));
+    cli.adopt(ui, world, &host, wish.force)?;
+    trailer(ui, &plan, facts);
+    Ok(())
+}
+
+/// What an installation with these options consists of.
+fn plan(
+    world: &World,
+    facts: &Facts,
+    findings: &[Finding],
+    wish: Wish,
+    options: &Options,
+) -> Result<Plan, Failed> {
     let tools = &facts.tools;
     // The doctor has made sure of all four.
     let (Some(launcher), Some(docker), Some(rootlesskit), Some(runtime_dir)) = (
@@ -77,24 +109,62 @@ pub(crate) fn run(
         tools.rootlesskit.clone(),
         facts.account.runtime.dir.clone(),
     ) else {
-        return Err(Failed::new("a prerequisite vanished while it was looked at; run this again"));
+        return Err(Failed::new(
+            "a prerequisite is missing\nhint: dockerd-rootless-setuptool.sh check says which",
+        ));
     };
-    let without_iptables = doctor::without_iptables(&findings, wish);
+    let without_iptables = doctor::without_iptables(findings, wish);
     let socket = options.socket;
-    let plan = Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket };
-    match (manager, options.supervise) {
-        (Some(manager), _) => with_systemd(ui, world, &plan, &manager, facts)?,
-        (None, Some(choice)) => supervise::install(ui, world, &plan, facts, choice)?,
-        (None, None) => by_hand(ui, world, &plan, facts)?,
+    let policy = Policy { force: wish.force, printer: printer(world, wish, options) };
+    Ok(Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket, policy })
+}
+
+/// This command, for printing what it would write.
+fn printer(world: &World, wish: Wish, options: &Options) -> String {
+    let supervise = options.supervise.map(|choice| choice.kind(world).name());
+    let words = [
+        (wish.skip_iptables, " --skip-iptables".to_owned()),
+        (options.socket, " --socket".to_owned()),
+        (supervise.is_some(), format!(" --supervise={}", supervise.unwrap_or_default())),
+    ];
+    let words = words.into_iter().filter_map(|(given, word)| given.then_some(word));
+    managed::command(world, "install") + &words.collect::<String>()
+}
+
+/// The files that an installation consists of.
+fn wanted(
+    world: &World,
+    plan: &Plan,
+    facts: &Facts,
+    options: &Options,
+    systemd: bool,
+) -> Result<Vec<Managed>, Failed> {
+    match options.supervise {
+        _ if systemd => units(world, plan),
+        Some(choice) => supervise::wanted(world, plan, &facts.account.name, choice),
+        None => Ok(Vec::new()),
     }
-    let host = docker_host(&plan.runtime_dir);
-    Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world)).adopt(ui, &host)?;
-    trailer(ui, &plan, facts);
-    Ok(())
+}
+
+fn units(world: &World, plan: &Plan) -> Result<Vec<Managed>, Failed> {
+    unit::wanted(world, &plan.launcher, plan.without_iptables, plan.socket)
+        .ok_or_else(|| Failed::new("HOME is not set"))
+}
+
+/// `--print`.
+fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
+    if let Some(file) = files.iter().find(|file| file.path == path) {
+        ui.plain(file.text.strip_suffix('\n').unwrap_or(&file.text));
+        return Ok(());
+    }
+    let names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let shown = path.display();
+    Err(Failed::new(format!("install does not write {shown}\nhint: the files it writes: {names}")))
 }
 
 /// Whether what was asked for can be had here.
-fn suits(manager: Option<&Systemctl>, options: Options) -> Result<(), Failed> {
+fn suits(manager: Option<&Systemctl>, options: &Options) -> Result<(), Failed> {
     let wrong = match (manager, options) {
         (Some(_), Options { supervise: Some(_), .. }) => {
             "the user's systemd works here and will do better than --supervise\n\
@@ -116,23 +186,37 @@ fn with_systemd(
     manager: &Systemctl,
     facts: &Facts,
 ) -> Result<(), Failed> {
+    let units = units(world, plan)?;
+    refuse(&units, plan)?;
     if supervise::is_installed(world) {
         // From a time when systemd could not be reached; two daemons would be in each other's way.
         let mut problems = Vec::new();
-        supervise::uninstall(ui, world, false, &mut problems);
+        supervise::uninstall(ui, world, &mut problems);
         if !problems.is_empty() {
             return Err(Failed::new(problems.join("\n")));
         }
     }
     if !plan.socket {
-        activation::remove(ui, world, manager)?;
+        activation::remove(ui, world, manager, !plan.policy.force)?;
     }
-    let replaced = write_unit(ui, world, plan, manager)?;
+    let mut kept = false;
+    let mut replaced = false;
+    for unit in &units {
+        let put = manager.put(ui, unit, &plan.policy)?;
+        kept |= put == Put::Kept;
+        replaced |= put == Put::Replaced;
+    }
     if plan.socket {
-        activation::start(ui, world, manager)?;
+        activation::start(ui, manager)?;
     }
     unseen_variables(ui, world);
     let running = manager.quiet(&["--no-pager", "status", UNIT]);
+    let explain_failure = |ui: &mut Ui| {
+        if kept {
+            ui.error("It was started with a unit that is not the one of this tool, see above");
+        }
+        explain_failure(ui, world, plan)
+    };
     if replaced && running {
         ui.warning(&format!(
             "The daemon goes on as it was started until `systemctl --user restart {UNIT}`"
@@ -144,17 +228,17 @@ fn with_systemd(
         manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
             explain_result(ui, manager);
-            return Err(explain_failure(ui, world, plan));
+            return Err(explain_failure(ui));
         }
     }
     let socket = plan.runtime_dir.join("docker.sock");
     if let Err(error) = ready::wait(&socket, API_LIMIT) {
         let seconds = API_LIMIT.as_secs();
         ui.error(&format!("no answer on {} within {seconds} s: {error}", socket.display()));
-        return Err(explain_failure(ui, world, plan));
+        return Err(explain_failure(ui));
     }
     if !manager.traced(ui, &["--no-pager", "--full", "status", UNIT])?.success() {
-        return Err(explain_failure(ui, world, plan));
+        return Err(explain_failure(ui));
     }
     version(ui, world, plan)?;
     let unit = if plan.socket { SOCKET_UNIT } else { UNIT };
@@ -165,7 +249,7 @@ fn with_systemd(
         return Err(Failed { text, code: run::code_of(enabled) });
     }
     if plan.socket && manager.quiet(&["is-enabled", UNIT]) {
-        manager.traced(ui, &["disable", UNIT])?;
+        manager.disable(ui, &units[0].path)?;
     }
     ui.info(&format!("Installed {UNIT} successfully."));
     ui.info(&format!("To control {UNIT}, run: `systemctl --user (start|stop|restart) {UNIT}`"));
@@ -182,18 +266,26 @@ fn with_systemd(
     Ok(())
 }
 
-/// Writes the unit; true if there was another one.
-fn write_unit(
-    ui: &mut Ui,
-    world: &World,
-    plan: &Plan,
-    manager: &Systemctl,
-) -> Result<bool, Failed> {
-    let file = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
-    let path = world.env.get(env::vars::PATH).unwrap_or_default();
-    let text = unit::render(&plan.launcher, path, plan.without_iptables, plan.socket);
-    let written = manager.put(ui, &file, &text)?;
-    Ok(matches!(written, Written::Replaced(_)))
+/// Finds what no step could go on with, before the first of them.
+fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
+    for unit in units {
+        unit.check()?;
+    }
+    let Some(service) = units.first().filter(|_| plan.socket && !plan.policy.force) else {
+        return Ok(());
+    };
+    let state = service.state()?;
+    let takes_socket =
+        || fs::read_to_string(&service.path).is_ok_and(|text| text.contains("fd://"));
+    if state.is_users() && !takes_socket() {
+        let shown = service.path.display();
+        return Err(Failed::new(format!(
+            "{shown} {} and does not take a socket over\n\
+             hint: add `-H fd://` to its ExecStart=, or let --force replace it",
+            state.words()
+        )));
+    }
+    Ok(())
 }
 
 /// The launcher's variables in this shell mean nothing to a service, which surprises.

@@ -19,6 +19,7 @@ mod distro;
 mod doctor;
 mod facts;
 mod install;
+mod managed;
 mod nsenter;
 mod place;
 mod probe;
@@ -66,12 +67,15 @@ fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
     let done: Result<(), Failed> = match &cli.verb {
         Verb::Check => return check::run(ui, world, &look(), wish, cli.json),
         Verb::Install => {
-            let options = install::Options { socket: cli.socket, supervise: cli.supervise };
-            install::run(ui, world, &look(), wish, options)
+            let print = cli.print.clone().map(Into::into);
+            let options = install::Options { socket: cli.socket, supervise: cli.supervise, print };
+            install::run(ui, world, &look(), wish, &options)
         }
         Verb::Uninstall => uninstall::run(ui, world, cli.purge),
         Verb::Supervise { once } => supervise::daemon::run(ui, world, *once),
-        Verb::Apparmor(file) => apparmor::run(ui, world, file.as_deref(), cli.force),
+        Verb::Apparmor(file) => {
+            apparmor::run(ui, world, file.as_deref(), cli.force, cli.print.is_some())
+        }
         Verb::Nsenter(words) => nsenter::run(world, words).map(|never| match never {}),
     };
     let Err(failed) = done else { return 0 };

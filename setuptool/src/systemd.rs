@@ -10,16 +10,18 @@
 //! manager's private socket, and so works when the user's bus is down, which is one of the things to be diagnosed.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use env::{Env, vars};
 
+use crate::managed::{Managed, Policy, Put};
 use crate::place::World;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
-use crate::unit::{self, Written};
 
 /// The name of the unit.
 pub(crate) const UNIT: &str = "docker.service";
@@ -63,17 +65,34 @@ impl Systemctl {
         run::shown(&self.program, &args, &self.env, true, LIMIT)
     }
 
-    /// Writes a unit, says so, and has systemd read it if it is another one than before.
+    /// Writes a unit unless the user has another one there, and has systemd read what it may not know yet.
     ///
     /// # Errors
     /// The unit cannot be written, or systemd refuses.
-    pub(crate) fn put(&self, ui: &mut Ui, file: &Path, text: &str) -> Result<Written, Failed> {
-        let written = unit::write(file, text)?;
-        written.tell(ui, file);
-        if written != Written::Unchanged && !self.quiet(&["daemon-reload"]) {
+    pub(crate) fn put(&self, ui: &mut Ui, unit: &Managed, policy: &Policy) -> Result<Put, Failed> {
+        let put = unit.put(ui, policy)?;
+        if put != Put::Unchanged && !self.quiet(&["daemon-reload"]) {
             return Err(Failed::new("`systemctl --user daemon-reload` failed"));
         }
-        Ok(written)
+        Ok(put)
+    }
+
+    /// Disables a unit. systemctl(1) also removes a unit's file if that is a link; the user's link comes back.
+    ///
+    /// # Errors
+    /// The command cannot be run, or the link cannot be made again.
+    pub(crate) fn disable(&self, ui: &mut Ui, file: &Path) -> Result<(), Failed> {
+        let link = fs::read_link(file);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // It fails if there is no such unit, which is fine.
+        self.traced(ui, &["disable", &name])?;
+        if let (Ok(target), Err(_)) = (link, fs::symlink_metadata(file)) {
+            symlink(&target, file).map_err(|error| {
+                let (file, target) = (file.display(), target.display());
+                Failed::new(format!("cannot make the link {file} to {target} again: {error}"))
+            })?;
+        }
+        Ok(())
     }
 
     /// Runs the command unseen; whether it succeeded.

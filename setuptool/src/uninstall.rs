@@ -1,7 +1,7 @@
 //! `uninstall`: undoes `install`, whatever state the host is in. It needs no prerequisite, only a user with a home.
 //!
-//! `--purge` also removes what the daemon made: data, state, its key, the user's drop-ins and the backups of the unit,
-//! and the directories that are empty then. Data in a directory of the user's own choice (`data-root` in daemon.json) is
+//! `--purge` also removes what the daemon made: data, state, its key, and the directories that are empty then. Settings
+//! are the user's, and stay: drop-ins, and units that were edited or that somebody else wrote, under another name. Data in a directory of the user's own choice (`data-root` in daemon.json) is
 //! named and left alone, since nobody knows what else is in there. So are daemon.json and the CLI's config.json.
 
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use crate::place::World;
 use crate::run::{self, Failed};
 use crate::systemd::{self, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::{activation, apparmor, state, supervise, unit};
+use crate::{activation, apparmor, managed, state, supervise, unit};
 
 /// Deleting a million files takes its time.
 const RM_LIMIT: Duration = Duration::from_secs(3600);
@@ -35,10 +35,10 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     }
     let unit = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
     let mut problems = Vec::new();
-    supervise::uninstall(ui, world, purge, &mut problems);
+    supervise::uninstall(ui, world, &mut problems);
     match Systemctl::reach(world) {
         Some(manager) => {
-            if let Err(failed) = activation::remove(ui, world, &manager) {
+            if let Err(failed) = activation::remove(ui, world, &manager, false) {
                 problems.push(failed.text);
             }
             with_systemd(ui, &unit, &manager, &mut problems)?;
@@ -56,10 +56,11 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
             "docker is not in PATH, so its context stays; later run: docker context rm -f rootless",
         ),
     }
+    settings_stay(ui, world, &unit);
     if purge {
-        purge_all(ui, world, &unit, &mut problems);
+        purge_all(ui, world, &mut problems);
     } else {
-        leftovers(ui, world, &unit);
+        leftovers(ui, world);
     }
     // Directories that install made, if nobody else has put anything there; rmdir(2) refuses otherwise.
     for dir in [unit.with_file_name("default.target.wants").as_path()]
@@ -111,8 +112,8 @@ fn with_systemd(
 ) -> Result<(), Failed> {
     // Both fail if there is no such unit, which is fine.
     manager.traced(ui, &["stop", UNIT])?;
-    manager.traced(ui, &["disable", UNIT])?;
-    take(problems, unit, state::remove(unit).map(drop));
+    manager.disable(ui, unit)?;
+    put_away(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", UNIT]);
     ui.info(&format!("Uninstalled {UNIT}"));
@@ -125,13 +126,19 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
     }
     // The unit may have been made in another session; this is what `systemctl disable` does.
     let link = unit.with_file_name("default.target.wants").join(UNIT);
-    for file in [link.as_path(), unit] {
-        take(problems, file, state::remove(file).map(drop));
-    }
-    if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(&file)) {
+    take(problems, &link, state::remove(&link).map(drop));
+    put_away(ui, unit, problems);
+    if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(ui, &file)) {
         problems.push(failed.text);
     }
     ui.info(&format!("Uninstalled {UNIT}"));
+}
+
+fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
+    match managed::put_away(file) {
+        Ok(away) => away.tell(ui, file),
+        Err(error) => take(problems, file, Err(error)),
+    }
 }
 
 /// The pid of the daemon's rootlesskit, if it runs.
@@ -141,11 +148,17 @@ fn daemon(world: &World) -> Option<u32> {
     Some(state::parent_of(child.pid, &proc).unwrap_or(child.pid))
 }
 
-fn leftovers(ui: &mut Ui, world: &World, unit: &Path) {
-    let units = [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten();
-    for drop_ins in units.map(|unit| drop_ins(&unit)).filter(|dir| dir.exists()) {
-        ui.info(&format!("Your own settings stay in {}", drop_ins.display()));
+/// Names the user's settings.
+fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
+    for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
+        let drop_ins = Some(drop_ins(&unit)).filter(|dir| dir.exists());
+        for place in drop_ins.into_iter().chain(unit::backups(&unit)) {
+            ui.info(&format!("Your own settings stay in {}", place.display()));
+        }
     }
+}
+
+fn leftovers(ui: &mut Ui, world: &World) {
     ui.info("Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.");
     ui.info("This uninstallation tool does NOT remove Docker binaries and data.");
     if let Some(data) = world.data_root() {
@@ -158,18 +171,12 @@ fn leftovers(ui: &mut Ui, world: &World, unit: &Path) {
     }
 }
 
-fn purge_all(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>) {
+fn purge_all(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
     if let Some(pid) = daemon(world) {
         problems.push(format!(
             "the daemon is running (pid {pid}), so its data stays: stop it and run this again"
         ));
         return;
-    }
-    for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
-        for backup in unit::backups(&unit) {
-            take(problems, &backup, state::remove(&backup).map(drop));
-        }
-        remove_tree(ui, &drop_ins(&unit), problems);
     }
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {

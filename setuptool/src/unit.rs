@@ -13,13 +13,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
-use crate::place::dir_of;
-use crate::ui::Ui;
+use crate::managed::{self, HEADER, Managed};
+use crate::place::{World, dir_of};
 
 /// The text of the unit.
 pub(crate) fn render(
@@ -40,8 +37,8 @@ pub(crate) fn render(
         ("", "")
     };
     format!(
-        "# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n\
-         # Your own settings belong into a drop-in: systemctl --user edit docker.service\n\
+        "{HEADER}\
+         # Put your own settings into a drop-in instead: systemctl --user edit docker.service\n\
          [Unit]\n\
          Description=Docker Application Container Engine (Rootless)\n\
          Documentation=https://docs.docker.com/go/rootless/\n\
@@ -73,11 +70,17 @@ pub(crate) fn render(
     )
 }
 
+/// How the second line of units began in releases without checksums.
+const OLD_HINT: &str = "# Your own settings belong into a drop-in:";
+
 /// The text of the unit `docker.socket`: systemd listens in the daemon's place, and the first connection starts it.
 /// The mode is the one that dockerd itself gives to its socket.
-pub(crate) const SOCKET: &str = "\
-# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.
-# Your own settings belong into a drop-in: systemctl --user edit docker.socket
+pub(crate) fn render_socket() -> String {
+    format!("{HEADER}{SOCKET}")
+}
+
+const SOCKET: &str = "\
+# Put your own settings into a drop-in instead: systemctl --user edit docker.socket
 [Unit]
 Description=Docker Socket for the API (Rootless)
 Documentation=https://docs.docker.com/go/rootless/
@@ -89,6 +92,23 @@ SocketMode=0660
 [Install]
 WantedBy=sockets.target
 ";
+
+/// The units of an installation with that launcher: the service, and with `socket` that of its socket. `None` without a
+/// home.
+pub(crate) fn wanted(
+    world: &World,
+    launcher: &Path,
+    without_iptables: bool,
+    socket: bool,
+) -> Option<Vec<Managed>> {
+    let path = world.env.get(env::vars::PATH).unwrap_or_default();
+    let service = render(launcher, path, without_iptables, socket);
+    let mut units = vec![Managed::new(world.unit()?, &service)];
+    if socket {
+        units.push(Managed::new(world.socket_unit()?, &render_socket()));
+    }
+    Some(units)
+}
 
 /// The launcher's directory, those of administrators, and what the user has; each once, absolute ones only, since a
 /// service has another working directory than the shell.
@@ -125,6 +145,28 @@ pub(crate) fn program(unit: &str) -> Option<PathBuf> {
     Some(word.into()).filter(|path: &PathBuf| path.is_absolute())
 }
 
+/// Whether a release without checksums wrote this unit, for whatever launcher and PATH.
+pub(crate) fn is_unsealed(text: &str) -> bool {
+    let old = |text: &str| {
+        managed::without_checksum(text)
+            .replace("# Put your own settings into a drop-in instead:", OLD_HINT)
+    };
+    if text == old(&render_socket()) {
+        return true;
+    }
+    let Some((launcher, path)) = program(text).zip(environment_path(text)) else { return false };
+    let choices = [(false, false), (false, true), (true, false), (true, true)];
+    choices.into_iter().any(|(without_iptables, activated)| {
+        text == old(&render(&launcher, path.as_ref(), without_iptables, activated))
+    })
+}
+
+/// The PATH that a unit of [`render`] sets.
+fn environment_path(unit: &str) -> Option<String> {
+    let line = unit.lines().find_map(|line| line.strip_prefix("Environment="))?;
+    Some(unquoted(line)?.strip_prefix("PATH=")?.replace("%%", "%"))
+}
+
 /// The first word of a line that begins with one of [`quoted`].
 fn unquoted(line: &str) -> Option<String> {
     let Some(rest) = line.strip_prefix('"') else {
@@ -138,69 +180,6 @@ fn unquoted(line: &str) -> Option<String> {
             other => word.push(other),
         }
     }
-}
-
-/// What became of a file that was to have a certain text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// It was not there.
-    Created,
-    /// It had this text already.
-    Unchanged,
-    /// It had another text, which is kept in this file.
-    Replaced(PathBuf),
-}
-
-impl Written {
-    /// Says what became of `file`.
-    pub(crate) fn tell(&self, ui: &mut Ui, file: &Path) {
-        let shown = file.display();
-        match self {
-            Self::Unchanged => ui.info(&format!("{shown} is up to date")),
-            Self::Created => ui.info(&format!("Creating {shown}")),
-            Self::Replaced(backup) => {
-                ui.warning(&format!("Updated {shown}; the old one is {}", backup.display()));
-            }
-        }
-    }
-}
-
-/// Writes the unit, atomically and with a backup of another text.
-///
-/// # Errors
-/// A directory or file cannot be read or written.
-pub(crate) fn write(file: &Path, text: &str) -> anyhow::Result<Written> {
-    let dir = dir_of(file);
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let written = match fs::read(file) {
-        Ok(old) if old == text.as_bytes() => return Ok(Written::Unchanged),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Written::Created,
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", file.display()));
-        }
-        Ok(_) => {
-            let backup = backup_name(file);
-            fs::copy(file, &backup)
-                .with_context(|| format!("cannot write {}", backup.display()))?;
-            Written::Replaced(backup)
-        }
-    };
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
-    fs::write(&part, text)
-        .and_then(|()| fs::rename(&part, file))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(written)
-}
-
-/// The first free name of `docker.service.bak`, `docker.service.bak.1` …
-fn backup_name(file: &Path) -> PathBuf {
-    let name = |number: u32| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(if number == 0 { ".bak".to_owned() } else { format!(".bak.{number}") });
-        PathBuf::from(name)
-    };
-    (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
 }
 
 /// The backups of a unit.
@@ -288,21 +267,48 @@ mod tests {
     }
 
     #[test]
-    fn f100_another_text_is_kept() {
+    fn f100_units_of_releases_without_checksums_are_known() {
+        let first = "# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n\
+             # Your own settings belong into a drop-in: systemctl --user edit docker";
+        for (text, name) in [
+            (render(Path::new("/h/My 50%/d.sh"), "/a b:/usr/bin".as_ref(), true, true), ".service"),
+            (render(Path::new("/usr/bin/d.sh"), "".as_ref(), false, false), ".service"),
+            (render_socket(), ".socket"),
+        ] {
+            assert!(!is_unsealed(&text), "{text}");
+            let rest = text.splitn(3, '\n').nth(2).unwrap();
+            let old = format!("{first}{name}\n{rest}");
+            assert!(is_unsealed(&old), "{old}");
+            for (from, to) in [
+                ("ExecStart=", "ExecStart=/usr/bin/nice "),
+                ("[Unit]\n", "[Unit]\nAfter=x\n"),
+                ("Environment=", "Environment=A=1\nEnvironment="),
+                ("0660", "0600"),
+                ("PATH=", "PATH=/opt/bin:"),
+            ] {
+                let edited = old.replace(from, to);
+                assert!(edited == old || !is_unsealed(&edited), "{edited}");
+            }
+        }
+    }
+
+    #[test]
+    fn f107_only_copies_are_backups() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a/b/docker.service");
-        assert_eq!(write(&file, "one").unwrap(), Written::Created);
-        assert_eq!(write(&file, "one").unwrap(), Written::Unchanged);
-        let backup = dir.path().join("a/b/docker.service.bak");
-        assert_eq!(write(&file, "two").unwrap(), Written::Replaced(backup.clone()));
-        let second = dir.path().join("a/b/docker.service.bak.1");
-        assert_eq!(write(&file, "three").unwrap(), Written::Replaced(second.clone()));
-        assert_eq!(fs::read_to_string(&backup).unwrap(), "one");
-        assert_eq!(fs::read_to_string(&second).unwrap(), "two");
-        assert_eq!(fs::read_to_string(&file).unwrap(), "three");
-        fs::write(dir.path().join("a/b/docker.service.bakery"), "").unwrap();
+        let file = dir.path().join("docker.service");
+        for name in [
+            "docker.service",
+            "docker.service.bak",
+            "docker.service.bak.1",
+            "docker.service.bakery",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
         let mut found = backups(&file);
         found.sort();
-        assert_eq!(found, [backup, second]);
+        assert_eq!(
+            found,
+            ["docker.service.bak", "docker.service.bak.1"].map(|n| dir.path().join(n))
+        );
     }
 }

@@ -84,7 +84,7 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
                 "context-elsewhere",
                 format!("the context \"rootless\" of the docker command is for {host}"),
                 "with that context the docker command talks to another daemon than the one of this user; install \
-                 brings it up to date",
+                 updates it if its socket is gone, or with --force",
             )
             .remedy(Remedy::said(format!("docker context update rootless --docker host={own}"))),
         );

@@ -11,6 +11,7 @@
 mod account;
 mod conflicts;
 mod driver;
+mod files;
 mod finding;
 mod ids;
 mod kernel;
@@ -53,6 +54,7 @@ pub(crate) fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         account::examine,
         session::examine,
         conflicts::examine,
+        files::examine,
         ids::examine,
         namespaces::examine,
         driver::examine,

@@ -233,7 +233,8 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(Remedy::said(
-                "dockerd-rootless-setuptool.sh install, which brings the unit up to date",
+                "dockerd-rootless-setuptool.sh install, which brings the unit up to date (one that you edited or wrote: \
+                 with --force)",
             )),
         );
     }

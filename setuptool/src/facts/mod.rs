@@ -2,6 +2,7 @@
 
 mod account;
 mod daemon;
+mod files;
 mod host;
 mod ids;
 mod storage;
@@ -9,6 +10,7 @@ mod tools;
 
 pub(crate) use account::{Account, Closed, Home, RuntimeState, WhyClosed};
 pub(crate) use daemon::Daemon;
+pub(crate) use files::Found;
 pub(crate) use host::{Cgroup, Device, Host};
 pub(crate) use ids::Ids;
 pub(crate) use storage::{LITTLE_SPACE, Owner, Room, Storage};
@@ -33,6 +35,7 @@ pub(crate) struct Facts {
     pub(crate) cgroup: Cgroup,
     pub(crate) storage: Storage,
     pub(crate) daemon: Daemon,
+    pub(crate) files: Vec<Found>,
     outcomes: BTreeMap<&'static str, Outcome>,
 }
 
@@ -49,8 +52,10 @@ impl Facts {
             cgroup: Cgroup::gather(world),
             storage: Storage::gather(world),
             daemon: Daemon::gather(world),
+            files: Vec::new(),
             outcomes: BTreeMap::new(),
         };
+        facts.files = files::gather(world, &facts.account, &facts.tools);
         // Root is refused anyway, and rootlesskit as root proves nothing.
         if world.uid != 0 {
             facts.try_out(prober);

@@ -28,13 +28,13 @@ use std::time::Duration;
 
 use crate::facts::Facts;
 use crate::install::{self, Plan};
+use crate::managed::{Managed, Policy, Put};
 use crate::place::World;
 use crate::probe::make_private;
 use crate::run::Failed;
 use crate::systemd::LAST_LINES;
 use crate::ui::Ui;
-use crate::unit::Written;
-use crate::{ready, state, symptoms};
+use crate::{managed, ready, state, symptoms};
 
 pub(crate) use detect::best;
 
@@ -85,6 +85,16 @@ pub(crate) enum Choice {
     Auto,
     /// This one.
     Named(Kind),
+}
+
+impl Choice {
+    /// The kind that this means here.
+    pub(crate) fn kind(self, world: &World) -> Kind {
+        match self {
+            Self::Named(kind) => kind,
+            Self::Auto => best(world),
+        }
+    }
 }
 
 /// Where the files of an installation are.
@@ -171,12 +181,18 @@ struct Job<'a> {
     world: &'a World,
     files: &'a Files,
     user: &'a str,
+    policy: &'a Policy,
 }
 
 /// What became of the start.
 enum Begun {
-    /// The daemon is on its way; the lines say how to control it.
-    Started(Vec<String>),
+    /// The daemon is on its way.
+    Started {
+        /// How to control it.
+        words: Vec<String>,
+        /// A file of the user's starts it.
+        kept: bool,
+    },
     /// Somebody else has to do the rest, and was told.
     Left,
 }
@@ -193,10 +209,7 @@ pub(crate) fn install(
     choice: Choice,
 ) -> Result<(), Failed> {
     let files = Files::of(world).ok_or_else(|| Failed::new("HOME is not set"))?;
-    let kind = match choice {
-        Choice::Named(kind) => kind,
-        Choice::Auto => best(world),
-    };
+    let kind = choice.kind(world);
     let wanted = Record { kind, place: place(world, &files, kind)? };
     let found = Record::read(&files);
     if let Some(other) = found.as_ref().filter(|record| **record != wanted) {
@@ -210,9 +223,9 @@ pub(crate) fn install(
     make_private(&plan.runtime_dir).map_err(|error| {
         Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
     })?;
-    let replaced = write_script(ui, world, &files, plan)?;
+    let script = write_script(ui, world, &files, plan)?;
     wanted.write(&files)?;
-    let job = Job { world, files: &files, user: &facts.account.name };
+    let job = Job { world, files: &files, user: &facts.account.name, policy: &plan.policy };
     let running = same && state::is_running(&world.state_dir(&plan.runtime_dir), &world.at("proc"));
     let begun = match kind {
         Kind::Openrc => openrc::start(ui, &job, &wanted.place)?,
@@ -220,11 +233,16 @@ pub(crate) fn install(
         Kind::S6 => s6::start(ui, &job, &wanted.place)?,
         Kind::Plain => plain::start(ui, &job)?,
     };
-    let Begun::Started(words) = begun else { return Ok(()) };
+    let Begun::Started { words, kept } = begun else { return Ok(()) };
     if let Err(error) = wait(&files, plan, kind) {
         let socket = plan.runtime_dir.join("docker.sock");
         ui.error(&format!("no answer on {}: {error}", socket.display()));
         explain_failure(ui, &files);
+        if kept || script == Put::Kept {
+            ui.error("It was started by files that are not those of this tool, see above, and goes on trying");
+            words.iter().for_each(|line| ui.info(line));
+            return Err(Failed::silent(1));
+        }
         // Trying for ever is what a supervisor does, and nobody would look.
         remove_service(ui, world, &files, &wanted)?;
         return Err(Failed::silent(1));
@@ -234,10 +252,10 @@ pub(crate) fn install(
     for line in words {
         ui.info(&line);
     }
-    if replaced && running {
+    if script == Put::Replaced && running {
         ui.warning("The daemon goes on as it was started until it is restarted");
     }
-    ui.info(&format!("Your own settings belong into {}", files.settings().display()));
+    ui.info(&format!("Put your own settings into {}", files.settings().display()));
     ui.plain("");
     Ok(())
 }
@@ -263,15 +281,70 @@ fn refuse_another(world: &World, plan: &Plan) -> Result<(), Failed> {
     Err(Failed::new(format!("a daemon runs already in {}{hint}", state_dir.display())))
 }
 
-/// Writes the script; true if there was another one.
-fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Result<bool, Failed> {
-    let path = files.script();
-    let text = script::render(world, files, plan);
-    let written = service::write_program(&path, &text)?;
-    written.tell(ui, &path);
+/// The files that an installation under a supervisor consists of.
+///
+/// # Errors
+/// There is no such supervisor, or no home.
+pub(crate) fn wanted(
+    world: &World,
+    plan: &Plan,
+    user: &str,
+    choice: Choice,
+) -> Result<Vec<Managed>, Failed> {
+    let files = Files::of(world).ok_or_else(|| Failed::new("HOME is not set"))?;
+    let kind = choice.kind(world);
+    let record = Record { kind, place: place(world, &files, kind)? };
+    let mut all = vec![script(world, &files, plan)];
+    all.extend(service_files(world, &files, &record, user));
+    Ok(all)
+}
+
+/// Those of the installation that is here, whatever runs now, with another launcher.
+pub(crate) fn wanted_files(
+    world: &World,
+    launcher: &Path,
+    runtime_dir: &Path,
+    without_iptables: bool,
+    user: &str,
+) -> Vec<Managed> {
+    let Some((files, record)) = installed(world) else { return Vec::new() };
+    let mut all = vec![script::wanted(world, &files, launcher, runtime_dir, without_iptables)];
+    all.extend(service_files(world, &files, &record, user));
+    all
+}
+
+/// The files of the installation that is here, and its kind.
+pub(crate) fn installed_files(world: &World) -> Vec<(Kind, PathBuf)> {
+    let Some((files, record)) = installed(world) else { return Vec::new() };
+    let service = service_files(world, &files, &record, "").into_iter().map(|file| file.path);
+    std::iter::once(files.script()).chain(service).map(|path| (record.kind, path)).collect()
+}
+
+fn installed(world: &World) -> Option<(Files, Record)> {
+    let files = Files::of(world)?;
+    let record = Record::read(&files)?;
+    Some((files, record))
+}
+
+fn service_files(world: &World, files: &Files, record: &Record, user: &str) -> Vec<Managed> {
+    let place = &record.place;
+    match record.kind {
+        Kind::Openrc => vec![openrc::wanted(world, files, place, user)],
+        Kind::Runit => runit::wanted(world, files, place),
+        Kind::S6 => s6::wanted(world, files, place),
+        Kind::Plain => Vec::new(),
+    }
+}
+
+fn script(world: &World, files: &Files, plan: &Plan) -> Managed {
+    script::wanted(world, files, &plan.launcher, &plan.runtime_dir, plan.without_iptables)
+}
+
+fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Result<Put, Failed> {
+    let put = script(world, files, plan).put(ui, &plan.policy)?;
     fs::create_dir_all(&files.state)
         .map_err(|error| Failed::new(format!("cannot make {}: {error}", files.state.display())))?;
-    Ok(matches!(written, Written::Replaced(_)))
+    Ok(put)
 }
 
 fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
@@ -319,8 +392,8 @@ pub(crate) fn is_installed(world: &World) -> bool {
     Files::of(world).is_some_and(|files| Record::read(&files).is_some())
 }
 
-/// Undoes [`install`], if there is something to undo. The user's settings go with `purge` only.
-pub(crate) fn uninstall(ui: &mut Ui, world: &World, purge: bool, problems: &mut Vec<String>) {
+/// Undoes [`install`], if there is something to undo. Settings and files of the user stay.
+pub(crate) fn uninstall(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
     let Some(files) = Files::of(world) else { return };
     if let Some(record) = Record::read(&files) {
         if let Err(failed) = remove_service(ui, world, &files, &record) {
@@ -330,17 +403,16 @@ pub(crate) fn uninstall(ui: &mut Ui, world: &World, purge: bool, problems: &mut 
         }
         ui.info(&format!("Uninstalled the service of {}", record.kind.name()));
     }
-    let script = files.script();
-    let mut gone = vec![script.clone(), files.record()];
-    gone.extend(crate::unit::backups(&script));
-    if purge {
-        gone.push(files.settings());
-    } else if files.settings().exists() {
+    if files.settings().exists() {
         ui.info(&format!("Your own settings stay in {}", files.settings().display()));
     }
-    for file in gone {
-        note(problems, &file, state::remove(&file).map(drop));
+    let script = files.script();
+    match managed::put_away(&script) {
+        Ok(away) => away.tell(ui, &script),
+        Err(error) => note(problems, &script, Err(error)),
     }
+    let record = files.record();
+    note(problems, &record, state::remove(&record).map(drop));
     match fs::remove_dir_all(&files.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         other => note(problems, &files.state, other),

@@ -5,19 +5,19 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Begun, Files, Job, service};
 use crate::doctor::quoted;
+use crate::managed::{self, Managed, Put};
 use crate::place::World;
-use crate::report;
 use crate::run::{self, Failed};
-use crate::state;
 use crate::systemd::with_runtime_dir;
 use crate::ui::Ui;
-use crate::unit::Written;
+use crate::{report, unit};
 
 /// The name of the user's service.
 const NAME: &str = "docker";
@@ -113,6 +113,21 @@ fn program(world: &World) -> PathBuf {
     world.own_program()
 }
 
+/// The script, as a file.
+pub(super) fn wanted(world: &World, files: &Files, place: &Path, user: &str) -> Managed {
+    let user = is_of_system(world, place).then_some(user);
+    Managed::new(place.to_owned(), &render(world, files, user)).program()
+}
+
+/// Copies of the script are not services: OpenRC takes every program in the directory for one.
+fn disarm_backups(place: &Path) -> Result<(), Failed> {
+    for copy in unit::backups(place) {
+        fs::set_permissions(&copy, Permissions::from_mode(0o644))
+            .map_err(|error| Failed::new(format!("cannot change {}: {error}", copy.display())))?;
+    }
+    Ok(())
+}
+
 /// Writes the script and starts the service, or tells the administrator to.
 ///
 /// # Errors
@@ -120,13 +135,11 @@ fn program(world: &World) -> PathBuf {
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let world = job.world;
     if is_of_system(world, place) {
-        tell(ui, job, place);
+        tell(ui, job, place)?;
         return Ok(Begun::Left);
     }
-    let text = render(world, job.files, None);
-    if service::write_program(place, &text)? == Written::Created {
-        ui.info(&format!("Creating {}", place.display()));
-    }
+    let kept = wanted(world, job.files, place, job.user).put(ui, job.policy)? == Put::Kept;
+    disarm_backups(place)?;
     // Nobody has made it for a user without any service.
     let runlevel = runlevel(place);
     fs::create_dir_all(&runlevel)
@@ -140,30 +153,46 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
         }
     }
     let user = quoted(job.user);
-    Ok(Begun::Started(vec![
+    let words = vec![
         format!("To control it, run: `rc-service --user {NAME} (start|stop|restart|status)`"),
         format!("Its log is {}", job.files.log().display()),
         format!(
             "To start it with the system, run as root: \
              `ln -s user /etc/init.d/user.{user} && rc-update add user.{user} default`"
         ),
-    ]))
+    ];
+    Ok(Begun::Started { words, kept })
 }
 
 /// The block for the administrator.
-fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) {
-    let text = render(job.world, job.files, Some(job.user));
+fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
+    let file = wanted(job.world, job.files, place, job.user);
+    let state = file.state()?;
+    let text = &file.text;
     let name = system_name(job.world);
     let shown = quoted(&place.to_string_lossy());
     ui.info("This OpenRC has no services of users (0.60 has). Have the administrator run these");
     ui.info("commands; the daemon then starts now and with the system:");
-    let commands = [
-        format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"),
-        format!("chmod 755 {shown}"),
-        format!("rc-update add {name} default"),
-        format!("rc-service {name} start"),
-    ];
+    let mut commands = Vec::new();
+    if state.is_users() && !job.policy.force {
+        ui.warning(&format!(
+            "{} {} and stays as it is; to compare: {}; to replace it: --force",
+            place.display(),
+            state.words(),
+            managed::compare(&job.policy.printer, place)
+        ));
+    } else {
+        if state.is_users() {
+            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            commands.push(format!("cp {shown} {copy}\nchmod 644 {copy}"));
+        }
+        commands.push(format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"));
+        commands.push(format!("chmod 755 {shown}"));
+    }
+    commands.push(format!("rc-update add {name} default"));
+    commands.push(format!("rc-service {name} start"));
     report::frame(ui, &format!("sudo sh -eux <<'EOF'\n{}\nEOF", commands.join("\n")));
+    Ok(())
 }
 
 /// Stops the service and removes the script.
@@ -177,9 +206,15 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         }
         let name = system_name(world);
         let shown = quoted(&place.to_string_lossy());
+        let away = if managed::state(place).is_ok_and(managed::State::is_users) {
+            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            format!("sudo chmod 644 {shown}; sudo mv {shown} {copy}")
+        } else {
+            format!("sudo rm -f {shown}")
+        };
         return Err(Failed::new(format!(
             "the service {name} is the administrator's; run this again after:\n\
-             hint: sudo rc-service {name} stop; sudo rc-update del {name} default; sudo rm -f {shown}"
+             hint: sudo rc-service {name} stop; sudo rc-update del {name} default; {away}"
         )));
     }
     // A service that is not started, or in no runlevel, is no problem; one that runs on is seen below.
@@ -188,8 +223,10 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
-    state::remove(place)
-        .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?;
+    managed::put_away(place)
+        .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?
+        .tell(ui, place);
+    disarm_backups(place)?;
     // rmdir(2) refuses what has other services.
     let runlevel = runlevel(place);
     for dir in runlevel.ancestors().take(2).chain(place.ancestors().skip(1).take(2)) {

@@ -34,13 +34,14 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>) -> Result<Begun, Failed> {
         ui.info(&format!("Started the supervisor (pid {pid})"));
     }
     let pid = quoted(&pid_file.to_string_lossy());
-    Ok(Begun::Started(vec![
+    let words = vec![
         format!(
             "To stop it, run: `kill $(head -n 1 {pid})`; to start it, run: `setsid {shown} supervise`"
         ),
         format!("Its log is {}", job.files.log().display()),
         format!("To start it with the system, add to `crontab -e`: @reboot {shown} supervise"),
-    ]))
+    ];
+    Ok(Begun::Started { words, kept: false })
 }
 
 fn spawn(job: &Job<'_>, program: &Path, pid_file: &Path) -> Result<i32, Failed> {

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Job, detect, service};
+use super::{Begun, Files, Job, detect, service};
 use crate::doctor::quoted;
+use crate::managed::Managed;
 use crate::place::World;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -46,18 +47,20 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(dir.join("docker"))
 }
 
+/// The files of the service directory.
+pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
+    let dir = quoted(&files.log_dir().to_string_lossy());
+    // svlogd keeps ten files of 1 MB each.
+    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
+    service::wanted(world, place, &logger)
+}
+
 /// Writes the directory, waits until it is seen, and starts the daemon.
 ///
 /// # Errors
 /// A file cannot be written, runsvdir does not see it, or sv fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
-    let log = job.files.log_dir();
-    let dir = quoted(&log.to_string_lossy());
-    // svlogd keeps ten files of 1 MB each.
-    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
-    if service::put(job.world, place, &logger)? {
-        ui.info(&format!("Creating {}", place.display()));
-    }
+    let done = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
     let deadline = Instant::now() + SEEN_LIMIT;
     while !service::is_supervised(place) {
         if Instant::now() > deadline {
@@ -73,10 +76,11 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
         return Err(Failed::new(format!("`sv up {}` failed", place.display())));
     }
     let shown = quoted(&place.to_string_lossy());
-    Ok(Begun::Started(vec![
+    let words = vec![
         format!("To control it, run: `sv (up|down|restart|status) {shown}`"),
-        format!("Its log is {}", log.join("current").display()),
-    ]))
+        format!("Its log is {}", job.files.log_dir().join("current").display()),
+    ];
+    Ok(Begun::Started { words, kept: done.kept })
 }
 
 /// Stops the daemon and removes the directory.
@@ -85,22 +89,22 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
 /// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
-    if !service::is_ours(place) {
-        return service::clear(&hidden);
+    if !service::exists(place) {
+        return service::dismantle(ui, place);
     }
     // Without a runsv there is nothing to stop, and the pipe of a dead one has no reader.
     let supervised = service::is_supervised(place);
     if supervised && !sv(ui, world, &["-w", STOP, "down", &place.to_string_lossy()])? {
         return Err(Failed::new(format!("{} does not stop", place.display())));
     }
-    service::clear(&hidden)?;
+    service::dismantle(ui, place)?;
     fs::rename(place, &hidden)
         .map_err(|error| Failed::new(format!("cannot move {}: {error}", place.display())))?;
     // Out of sight, nobody starts it again.
     if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
         return Err(Failed::new(format!("runsv of {} does not end", hidden.display())));
     }
-    service::clear(&hidden)
+    service::dismantle(ui, place)
 }
 
 fn sv(ui: &mut Ui, world: &World, args: &[&str]) -> Result<bool, Failed> {

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Job, detect, service};
+use super::{Begun, Files, Job, detect, service};
 use crate::doctor::quoted;
+use crate::managed::Managed;
 use crate::place::World;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -41,18 +42,22 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(dir.join("docker"))
 }
 
+/// The files of the service directory.
+pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
+    let dir = quoted(&files.log_dir().to_string_lossy());
+    // Ten files of 1 MB each, with the time of each line.
+    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
+    service::wanted(world, place, &logger)
+}
+
 /// Writes the directory and starts the daemon.
 ///
 /// # Errors
 /// A file cannot be written, or a program of s6 fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
-    let log = job.files.log_dir();
-    let dir = quoted(&log.to_string_lossy());
-    // Ten files of 1 MB each, with the time of each line.
-    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
     let shown = place.to_string_lossy().into_owned();
-    let done = if service::put(job.world, place, &logger)? {
-        ui.info(&format!("Creating {shown}"));
+    let put = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
+    let done = if put.new {
         s6(ui, job.world, "s6-svscanctl", &["-a", &scan_dir(place)])?
     } else {
         s6(ui, job.world, "s6-svc", &["-u", &shown])?
@@ -61,10 +66,11 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
         return Err(Failed::new(format!("s6-svscan does not take {shown} up")));
     }
     let shown = quoted(&shown);
-    Ok(Begun::Started(vec![
+    let words = vec![
         format!("To control it, run: `s6-svc (-u|-d|-r) {shown}` and `s6-svstat {shown}`"),
-        format!("Its log is {}", log.join("current").display()),
-    ]))
+        format!("Its log is {}", job.files.log_dir().join("current").display()),
+    ];
+    Ok(Begun::Started { words, kept: put.kept })
 }
 
 /// Stops the daemon and removes the directory.
@@ -73,15 +79,15 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
 /// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
-    if !service::is_ours(place) {
-        return service::clear(&hidden);
+    if !service::exists(place) {
+        return service::dismantle(ui, place);
     }
     let supervised = service::is_supervised(place);
     let shown = place.to_string_lossy();
     if supervised && !s6(ui, world, "s6-svc", &["-wD", "-T", STOP, "-d", &shown])? {
         return Err(Failed::new(format!("{shown} does not stop")));
     }
-    service::clear(&hidden)?;
+    service::dismantle(ui, place)?;
     fs::rename(place, &hidden)
         .map_err(|error| Failed::new(format!("cannot move {shown}: {error}")))?;
     if supervised {
@@ -96,7 +102,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
             std::thread::sleep(PAUSE);
         }
     }
-    service::clear(&hidden)
+    service::dismantle(ui, place)
 }
 
 fn scan_dir(place: &Path) -> String {

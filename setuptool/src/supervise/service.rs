@@ -1,21 +1,23 @@
 //! Service directories of runit(8) and s6(7), which have the same form: `run`, and `log/run` for what it prints.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use env::vars;
 use nix::fcntl::OFlag;
 
 use crate::doctor::quoted;
+use crate::managed::{self, HEADER, Managed, Policy, Put, State};
 use crate::place::World;
 use crate::run::Failed;
-use crate::unit::{self, Written};
+use crate::ui::Ui;
 
-/// What the first lines of every file of ours say.
-pub(super) const HEADER: &str = "#!/bin/sh\n\
-    # Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n";
+/// What `install` writes.
+const PROGRAMS: [&str; 2] = ["run", "log/run"];
+/// What runsv(8) and s6-supervise(8) make.
+const MADE: [&str; 4] = ["supervise", "log/supervise", "event", "log/event"];
 
 /// The variables that tell our supervisor where its files are, as lines of a shell.
 pub(super) fn exports(world: &World) -> String {
@@ -25,57 +27,62 @@ pub(super) fn exports(world: &World) -> String {
         .collect()
 }
 
-/// Writes an executable file.
-///
-/// # Errors
-/// See [`unit::write`].
-pub(super) fn write_program(path: &Path, text: &str) -> Result<Written, Failed> {
-    let written = unit::write(path, text)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
-        .map_err(|error| Failed::new(format!("cannot change {}: {error}", path.display())))?;
-    Ok(written)
-}
-
 /// The name under which a directory is out of the supervisor's sight.
 pub(super) fn hidden(service: &Path) -> PathBuf {
     let name = service.file_name().unwrap_or_default().to_string_lossy();
     service.with_file_name(format!(".{name}.rootless"))
 }
 
-/// Makes the directory, complete before the supervisor sees it, or brings it up to date. True if it is new.
+/// The files of a service directory: the one that runs the daemon, and the one that runs its logger.
+pub(super) fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
+    let program = quoted(&world.own_program().to_string_lossy());
+    let head = format!("#!/bin/sh\n{HEADER}");
+    let run = format!("{head}{}exec 2>&1\nexec {program} supervise once\n", exports(world));
+    let log = format!("{head}{logger}\n");
+    let file = |name: &str, text: &str| Managed::new(service.join(name), text).program();
+    vec![file(PROGRAMS[0], &run), file(PROGRAMS[1], &log)]
+}
+
+/// Makes the directory, complete before the supervisor sees it, or brings it up to date.
 ///
 /// # Errors
-/// It cannot be written, or something else is there.
-pub(super) fn put(world: &World, service: &Path, logger: &str) -> Result<bool, Failed> {
-    let program = quoted(&world.own_program().to_string_lossy());
-    let run = format!("{HEADER}{}exec 2>&1\nexec {program} supervise once\n", exports(world));
-    let log = format!("{HEADER}{logger}\n");
-    let files = |dir: &Path| [(dir.join("run"), run.clone()), (dir.join("log/run"), log.clone())];
-    if service.exists() {
-        if !is_ours(service) {
-            return Err(Failed::new(format!(
-                "{} is there and was not made by this tool\nhint: remove it or move it away",
-                service.display()
-            )));
+/// It cannot be written.
+pub(super) fn put(
+    ui: &mut Ui,
+    service: &Path,
+    files: &[Managed],
+    policy: &Policy,
+) -> Result<Done, Failed> {
+    if fs::symlink_metadata(service).is_ok() {
+        let mut kept = false;
+        for file in files {
+            kept |= file.put(ui, policy)? == Put::Kept;
         }
-        for (path, text) in files(service) {
-            write_program(&path, &text)?;
-        }
-        return Ok(false);
+        return Ok(Done { new: false, kept });
     }
     let new = hidden(service);
-    clear(&new)?;
-    for (path, text) in files(&new) {
-        write_program(&path, &text)?;
+    dismantle(ui, service)?;
+    for file in files {
+        let name = file.path.strip_prefix(service).unwrap_or(&file.path);
+        file.clone().moved_to(new.join(name)).write()?;
     }
     fs::rename(&new, service)
         .map_err(|error| Failed::new(format!("cannot make {}: {error}", service.display())))?;
-    Ok(true)
+    ui.info(&format!("Creating {}", service.display()));
+    Ok(Done { new: true, kept: false })
 }
 
-/// Whether the service is one of ours.
-pub(super) fn is_ours(service: &Path) -> bool {
-    fs::read_to_string(service.join("run")).is_ok_and(|text| text.starts_with(HEADER))
+/// What [`put`] did.
+pub(super) struct Done {
+    /// There was no such directory.
+    pub(super) new: bool,
+    /// A file of the user's stays.
+    pub(super) kept: bool,
+}
+
+/// Whether there is something at all.
+pub(super) fn exists(service: &Path) -> bool {
+    fs::symlink_metadata(service).is_ok()
 }
 
 /// Whether a supervisor runs for the directory: it reads a FIFO, and opening that for writing alone succeeds only while
@@ -86,22 +93,103 @@ pub(super) fn is_supervised(service: &Path) -> bool {
     options.open(service.join("supervise/control")).is_ok()
 }
 
-/// Removes what is hidden.
+/// Removes what `install` and the supervisor made in the [`hidden`] directory of a service. If that is not all, because
+/// there are files of the user's or the directory is a link, the rest is kept under another name.
 ///
 /// # Errors
-/// Something in there cannot be removed.
-pub(super) fn clear(hidden: &Path) -> Result<(), Failed> {
-    match fs::remove_dir_all(hidden) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failed::new(format!("cannot remove {}: {error}", hidden.display())))
+/// Something in there can be neither removed nor renamed.
+pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
+    let hidden = hidden(service);
+    let shown = hidden.display();
+    let failed = |error: io::Error| Failed::new(format!("cannot remove {shown}: {error}"));
+    match fs::symlink_metadata(&hidden) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if found.is_dir() => {
+            for file in PROGRAMS.map(|name| hidden.join(name)) {
+                if matches!(managed::state(&file), Ok(State::Outdated)) {
+                    fs::remove_file(&file).map_err(failed)?;
+                }
+            }
+            for dir in MADE.map(|name| hidden.join(name)) {
+                match fs::remove_dir_all(&dir) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(error));
+                    }
+                    _ => {}
+                }
+            }
+            let _ = fs::remove_dir(hidden.join("log"));
+            match fs::remove_dir(&hidden) {
+                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(failed(error));
+                }
+                Ok(()) => return Ok(()),
+                Err(_) => {}
+            }
         }
-        _ => Ok(()),
+        Ok(_) => {}
     }
+    // A name without a dot in front would be a service.
+    let name = service.file_name().unwrap_or_default().to_string_lossy();
+    let kept = managed::free_name(&service.with_file_name(format!(".{name}")), "bak");
+    fs::rename(&hidden, &kept).map_err(failed)?;
+    ui.info(&format!("Your own part of {} is kept in {}", service.display(), kept.display()));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A service directory as it is after some time under runsv(8).
+    fn used(dir: &Path) -> PathBuf {
+        let world = World {
+            root: "/".into(),
+            env: [("HOME", "/h")].into_iter().collect(),
+            uid: 1000,
+            own_dir: None,
+        };
+        let service = dir.join("docker");
+        let files = wanted(&world, &service, "exec svlogd -tt /x");
+        let policy = Policy { force: false, printer: String::new() };
+        assert!(put(&mut Ui::silent(), &service, &files, &policy).unwrap().new);
+        for name in MADE {
+            fs::create_dir(service.join(name)).unwrap();
+            fs::write(service.join(name).join("x"), "").unwrap();
+        }
+        service
+    }
+
+    #[test]
+    fn f107_a_service_directory_goes_but_for_what_the_user_put_there() {
+        let mut ui = Ui::silent();
+        let dir = tempfile::tempdir().unwrap();
+        let service = used(dir.path());
+        fs::rename(&service, hidden(&service)).unwrap();
+        dismantle(&mut ui, &service).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let service = used(dir.path());
+        let run = fs::read_to_string(service.join("run")).unwrap().replace("exec 2", "nice 2");
+        fs::write(service.join("run"), &run).unwrap();
+        fs::write(service.join("finish"), "mine").unwrap();
+        fs::rename(&service, hidden(&service)).unwrap();
+        dismantle(&mut ui, &service).unwrap();
+        let kept = dir.path().join(".docker.bak");
+        assert_eq!(fs::read_to_string(kept.join("run")).unwrap(), run);
+        assert_eq!(fs::read_to_string(kept.join("finish")).unwrap(), "mine");
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 2);
+
+        // A link, as is usual with runit, and what it leads to.
+        let service = used(dir.path());
+        let real = dir.path().join("real");
+        fs::rename(&service, &real).unwrap();
+        std::os::unix::fs::symlink("real", hidden(&service)).unwrap();
+        dismantle(&mut ui, &service).unwrap();
+        assert!(real.join("run").exists() && real.join("supervise/x").exists());
+        assert_eq!(fs::read_link(dir.path().join(".docker.bak.1")).unwrap(), Path::new("real"));
+    }
 
     #[test]
     fn f019_a_supervisor_is_who_reads_the_fifo() {

@@ -37,7 +37,7 @@ fn profile(host: &Host, program: &str) -> Profile {
 
 fn run(world: &World, named: Option<&str>, force: bool) -> Result<(), (String, u8)> {
     let named = named.map(std::ffi::OsStr::new);
-    apparmor::run(&mut Ui::silent(), world, named, force).map_err(|f| (f.text, f.code))
+    apparmor::run(&mut Ui::silent(), world, named, force, false).map_err(|f| (f.text, f.code))
 }
 
 #[test]
@@ -46,20 +46,39 @@ fn f014_root_writes_and_loads_the_profile_for_the_users_bin() {
     let wanted = profile(&host, "home/bin/rootlesskit");
     run(&world, None, false).unwrap();
     let file = wanted.file(&world);
-    assert_eq!(fs::read_to_string(&file).unwrap(), wanted.text);
+    let text = || fs::read_to_string(&file.path).unwrap();
+    assert_eq!(text(), file.text);
     let loaded = || fs::read_to_string(host.at("parser")).unwrap();
-    assert_eq!(loaded(), format!("--replace {}\n", file.display()));
+    assert_eq!(loaded(), format!("--replace {}\n", file.path.display()));
     // Again: the file is up to date, and it is loaded in case it was not.
     run(&world, None, false).unwrap();
     assert_eq!(loaded().lines().count(), 2);
+    // A release before wrote no checksum.
+    fs::write(&file.path, &wanted.text).unwrap();
+    run(&world, None, false).unwrap();
+    assert_eq!(text(), file.text);
+}
 
-    // What somebody else wrote stays, unless told otherwise.
-    fs::write(&file, "profile other {}\n").unwrap();
-    let (text, code) = run(&world, None, false).unwrap_err();
-    assert!(code == 1 && text.contains("--force") && text.contains("another text"), "{text}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "profile other {}\n");
-    run(&world, None, true).unwrap();
-    assert_eq!(fs::read_to_string(&file).unwrap(), wanted.text);
+#[test]
+fn f014_a_profile_of_the_administrators_stays_and_is_loaded() {
+    let (host, world) = host();
+    let file = profile(&host, "home/bin/rootlesskit").file(&world);
+    let text = || fs::read_to_string(&file.path).unwrap();
+    run(&world, None, false).unwrap();
+    for other in
+        ["profile other {}\n".to_owned(), text().replace("  userns,", "  userns,\n  mount,")]
+    {
+        fs::write(&file.path, &other).unwrap();
+        run(&world, None, false).unwrap();
+        assert_eq!(text(), other);
+        fs::remove_file(host.at("parser")).unwrap();
+        run(&world, None, true).unwrap();
+        assert_eq!(text(), file.text);
+        assert!(host.at("parser").exists(), "it is loaded");
+        // AppArmor loads no file whose name ends so.
+        let copies = ["orig", "1.orig"].map(|end| format!("{}.{end}", file.path.display()));
+        assert!(copies.iter().any(|copy| fs::read_to_string(copy).is_ok_and(|text| text == other)));
+    }
 }
 
 #[test]
@@ -68,7 +87,7 @@ fn f014_a_program_can_be_named_and_links_are_followed() {
     host.program("opt/kit");
     host.link("home/kit", host.at("opt/kit").to_str().unwrap());
     run(&world, host.at("home/kit").to_str(), false).unwrap();
-    assert!(profile(&host, "opt/kit").file(&world).exists());
+    assert!(profile(&host, "opt/kit").file(&world).path.exists());
     let (text, _) = run(&world, Some("/nonexistent/kit"), false).unwrap_err();
     assert!(text.contains("/nonexistent/kit is not a file"), "{text}");
 }

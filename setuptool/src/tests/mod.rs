@@ -7,6 +7,7 @@
 mod account;
 mod apparmor;
 mod codes;
+mod files;
 mod host;
 mod ids;
 mod kernel;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::codes::{CODES, ROWS};
-use super::{Case, ids, kernel, limits, namespaces, network, remedy, session};
+use super::{Case, files, ids, kernel, limits, namespaces, network, remedy, session};
 use crate::distro::{Distro, Package};
 use crate::doctor::{Finding, Remedy, Severity, diagnose};
 use crate::facts::Facts;
@@ -53,6 +53,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("User and home", session::user_and_home()),
         ("Runtime directory", session::the_runtime_directory()),
         ("Service manager and bus", session::service_manager_and_bus()),
+        ("Files of an earlier installation", files::files_of_an_earlier_installation()),
         ("Others in the way", session::others_in_the_way()),
         ("Programs that map ids", ids::the_programs_that_map_ids()),
         ("Subordinate ids", ids::subordinate_ids()),

@@ -1,9 +1,12 @@
+use std::path::Path;
+
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
 use crate::doctor::{Wish, diagnose};
 use crate::facts::{Closed, Facts, Home, RuntimeState, WhyClosed};
 use crate::probe::Probe;
+use crate::unit;
 
 #[test]
 fn f012_f045_f046_f047_f116_f153_f154_the_runtime_directory() {
@@ -71,6 +74,13 @@ fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
     all(&service_manager_and_bus());
 }
 
+/// A unit as an earlier `install` with that launcher wrote it.
+pub(super) fn installed(host: &Host, launcher: &Path) {
+    for unit in unit::wanted(&host.world, launcher, false, false).expect("a home") {
+        unit.write().expect("a unit");
+    }
+}
+
 pub(super) fn service_manager_and_bus() -> Vec<Case> {
     vec![
         case("no manager, as on CentOS 7", Class, "user-manager", "machinectl shell jo@", |h| {
@@ -131,22 +141,19 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "daemon-stopped",
             "systemctl --user start docker.service",
             |h| {
-                h.write("home/.config/systemd/user/docker.service", "");
+                installed(h, &h.at("bin/dockerd-rootless.sh"));
             },
         ),
         case("its programs were moved", Class, "unit-stale", "setuptool.sh install", |h| {
-            let text = format!("[Service]\nExecStart={}\n", h.at("old/launcher").display());
-            h.write("home/.config/systemd/user/docker.service", &text);
+            installed(h, &h.at("old/launcher"));
         }),
         case("its programs lost x", Class, "unit-stale", "setuptool.sh install", |h| {
             h.write("old/launcher", "");
-            let text = format!("[Service]\nExecStart={}\n", h.at("old/launcher").display());
-            h.write("home/.config/systemd/user/docker.service", &text);
+            installed(h, &h.at("old/launcher"));
         }),
         case("its programs are there", Advisory, "daemon-stopped", "start docker.service", |h| {
-            let program = h.at("bin/dockerd-rootless.sh");
-            let text = format!("[Service]\nExecStart=\"{}\" -H fd://\n", program.display());
-            h.write("home/.config/systemd/user/docker.service", &text);
+            h.program("opt/My 50%/dockerd-rootless.sh");
+            installed(h, &h.at("opt/My 50%/dockerd-rootless.sh"));
         }),
         case(
             "stopped, and the journal says why",
@@ -154,7 +161,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "log-cgroup-driver daemon-stopped",
             "remove native.cgroupdriver",
             |h| {
-                h.write("home/.config/systemd/user/docker.service", "");
+                installed(h, &h.at("bin/dockerd-rootless.sh"));
                 let line =
                     "exec-opt native.cgroupdriver=systemd requires cgroup v2 for rootless mode";
                 h.script("bin/systemctl", "echo failed");
@@ -167,7 +174,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "daemon-stopped",
             "systemctl --user start docker.service",
             |h| {
-                h.write("home/.config/systemd/user/docker.service", "");
+                installed(h, &h.at("bin/dockerd-rootless.sh"));
                 h.script("bin/systemctl", "echo inactive");
                 h.script("bin/journalctl", "echo 'lchown /x: invalid argument'");
             },
@@ -204,8 +211,7 @@ fn f148_a_program_that_is_there_is_not_called_lost() {
     for (file, seen) in [("old/launcher", "which cannot be run"), ("x", "which is not there")] {
         let host = Host::healthy();
         host.write(file, "");
-        let text = format!("[Service]\nExecStart={}\n", host.at("old/launcher").display());
-        host.write("home/.config/systemd/user/docker.service", &text);
+        installed(&host, &host.at("old/launcher"));
         let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
         let stale = findings.iter().find(|finding| finding.code == "unit-stale").unwrap();
         assert!(stale.seen.ends_with(seen), "{}", stale.seen);

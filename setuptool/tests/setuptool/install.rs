@@ -85,7 +85,7 @@ fn f100_f177_the_order_of_calls() {
             "systemctl --user --no-pager --full status docker.service",
             "docker version",
             "systemctl --user enable docker.service",
-            "docker --context=default context inspect -f {{.Endpoints.docker.Host}} rootless",
+            "docker --context=default context inspect -f {{.Endpoints.docker.Host}} {{.Metadata.Description}} rootless",
             "docker --context=default context create rootless --docker host=unix://@/run/docker.sock --description Rootless mode",
             "docker --context=default context use rootless",
         ]
@@ -117,26 +117,6 @@ fn f100_again_changes_nothing() {
     for word in ["daemon-reload", " start ", "create", "update"] {
         assert!(!calls.contains(word), "{word} in\n{calls}");
     }
-}
-
-#[test]
-fn f100_f175_another_unit_and_context_are_updated() {
-    let place = Place::new();
-    place.daemon();
-    place.write(UNIT, "[Service]\nExecStart=/old\n");
-    place.stub("systemctl", "");
-    place.stub("docker", "case \"$*\" in *inspect*) echo unix:///run/user/1/docker.sock ;; esac");
-    let done = place.run(&["install"]);
-    done.exits(0).says(&format!("[WARNING] Updated @/{UNIT}; the old one is @/{UNIT}.bak\n"));
-    done.says("until `systemctl --user restart docker.service`");
-    done.prints("[INFO] Updating CLI context \"rootless\" (was unix:///run/user/1/docker.sock)\n");
-    assert_eq!(place.read(&format!("{UNIT}.bak")).as_deref(), Some("[Service]\nExecStart=/old\n"));
-    let calls = place.calls().join("\n");
-    assert!(
-        calls.contains("context update rootless --docker host=unix://@/run/docker.sock"),
-        "{calls}"
-    );
-    assert!(calls.contains("daemon-reload"), "{calls}");
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod check;
 mod install;
 mod nsenter;
 mod place;
+mod settings;
 mod supervise;
 mod uninstall;

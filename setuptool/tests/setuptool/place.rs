@@ -177,6 +177,15 @@ impl Place {
         self.finish(args, 0)
     }
 
+    /// Runs a line of a shell as the ordinary user; `@` in it is the place.
+    pub(crate) fn shell(&self, line: &str) -> Finished {
+        let line = line.replace("@/", &self.text(""));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &line]).env_clear().envs(&self.env).uid(UID).gid(UID);
+        command.current_dir(self.at("home"));
+        self.complete(command)
+    }
+
     /// Runs the tool on a terminal, and returns what is seen there.
     pub(crate) fn run_on_terminal(&self, args: &[&str]) -> String {
         let pty = nix::pty::openpty(None, None).unwrap();
@@ -202,7 +211,10 @@ impl Place {
     }
 
     fn finish(&self, args: &[&str], uid: u32) -> Finished {
-        let mut command = self.command(args, uid);
+        self.complete(self.command(args, uid))
+    }
+
+    fn complete(&self, mut command: Command) -> Finished {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = {
             let _lock = FORK.lock().unwrap_or_else(PoisonError::into_inner);

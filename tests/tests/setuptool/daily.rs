@@ -66,11 +66,15 @@ fn daily_life(suite: Suite) -> Result<()> {
     uninstalls(&b)?;
     assert_eq!(login(&b, context).ok()?.split(' ').next(), Some("default"));
 
-    // The user's own settings go with --purge, too.
+    // The user's own settings stay, and are named.
     b.user("mkdir -p .config/systemd/user/docker.service.d && cd .config/systemd/user/docker.service.d && \
             printf '[Service]\\nEnvironment=A=1\\n' > override.conf")
         .ok()?;
     let purged = tool_ok(&b, "uninstall --purge")?;
+    let drop_ins = "/home/tester/.config/systemd/user/docker.service.d";
+    in_order(&purged.stdout, &[&format!("[INFO] Your own settings stay in {drop_ins}\n")])?;
+    ensure!(b.exists(&format!("{drop_ins}/override.conf")), "the drop-in is gone");
+    b.user(&format!("rm -r {drop_ins}; cd .config && rmdir systemd/user systemd")).ok()?;
     in_order(
         &purged.stderr,
         &["+ /usr/bin/rootlesskit rm -rf -- /home/tester/.local/share/docker\n"],
@@ -221,7 +225,8 @@ fn f100_f101_f102_f106_f107_f110_f113_f114_f118_f120_f145_daily_life_with_system
     daily_life(Suite::Sid)
 }
 
-/// The shell tool's unit and context are brought up to date, and everything goes in the end.
+/// The shell tool's unit stays and is used, as that tool leaves a unit that is there; --force replaces it. Everything goes
+/// in the end but the copy.
 #[test]
 fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     let b = host(Suite::Sid)?;
@@ -229,21 +234,31 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     login(&b, &format!("{UPSTREAM_SETUPTOOL} install")).ok()?;
     serve(&b)?;
     let pid = main_pid(&b)?;
-    let done = tool_ok(&b, "install")?;
     let unit = "/home/tester/.config/systemd/user/docker.service";
+    let text = b.read(unit)?;
+    let done = tool_ok(&b, "install")?;
+    in_order(
+        &done.stderr,
+        &[&format!(
+            "[WARNING] {unit} was not written by this tool and stays as it is; to compare: "
+        )],
+    )?;
+    in_order(&done.stdout, &["context \"rootless\" already exists\n"])?;
+    assert_eq!((main_pid(&b)?, b.read(unit)?), (pid.clone(), text.clone()));
+    let done = tool_ok(&b, "install --force")?;
     in_order(
         &done.stderr,
         &[
-            &format!("[WARNING] Updated {unit}; the old one is {unit}.bak\n"),
+            &format!("[WARNING] Replaced {unit}; the old file is {unit}.bak\n"),
             "The daemon goes on as it was started until `systemctl --user restart docker.service`\n",
         ],
     )?;
-    in_order(&done.stdout, &["context \"rootless\" already exists\n"])?;
-    assert_eq!(main_pid(&b)?, pid);
+    assert_eq!((main_pid(&b)?, b.read(&format!("{unit}.bak"))?), (pid, text));
     answers(&b)?;
     login(&b, "systemctl --user restart docker.service").ok()?;
     answers(&b)?;
     tool_ok(&b, "uninstall --purge")?;
+    b.user(&format!("rm {unit}.bak; cd .config && rmdir systemd/user systemd")).ok()?;
     nothing_left(&b, &before)
 }
 

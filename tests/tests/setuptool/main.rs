@@ -7,6 +7,7 @@ mod daily;
 mod doctor;
 mod odd;
 mod packages;
+mod settings;
 mod sockets;
 mod supervised;
 mod ways;

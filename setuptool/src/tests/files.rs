@@ -1,0 +1,90 @@
+use super::Severity::{Advisory, Class, Fatal};
+use super::host::Host;
+use super::session::installed;
+use super::{Case, INSTALL, all, case};
+
+const UNIT: &str = "home/.config/systemd/user/docker.service";
+
+/// As an Ansible role or cloud-init writes it.
+const FOREIGN: &str = "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh --debug\n";
+
+/// An installation whose unit was edited in place.
+fn edited(host: &Host) {
+    installed(host, &host.at("bin/dockerd-rootless.sh"));
+    let text = std::fs::read_to_string(host.at(UNIT)).expect("a unit");
+    host.write(
+        UNIT,
+        &text.replace("[Service]\n", "[Service]\nEnvironment=HTTPS_PROXY=http://p:3128\n"),
+    );
+}
+
+#[test]
+fn f100_files_of_an_earlier_installation() {
+    all(&files_of_an_earlier_installation());
+}
+
+pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
+    vec![
+        case("the unit was edited", Advisory, "file-edited daemon-stopped", "--print=", |h| {
+            edited(h)
+        }),
+        case(
+            "somebody else wrote the unit",
+            Advisory,
+            "file-foreign daemon-stopped",
+            " | diff -u ",
+            |h| {
+                h.write(UNIT, FOREIGN.replace("/usr", &h.at("").to_string_lossy()).as_str());
+            },
+        ),
+        case(
+            "docker.socket is somebody else's",
+            Advisory,
+            "file-foreign",
+            "install --socket --print=",
+            |h| {
+                h.write("home/.config/systemd/user/docker.socket", "[Socket]\n");
+            },
+        ),
+        case(
+            "the unit is masked",
+            Class,
+            "unit-masked daemon-stopped",
+            "systemctl --user unmask docker.service",
+            |h| {
+                h.write(UNIT, "");
+            },
+        ),
+        case(
+            "the unit is masked, to be installed",
+            Fatal,
+            "unit-masked daemon-stopped",
+            "unmask",
+            |h| {
+                h.write("home/.config/systemd/user/x", "");
+                h.link(UNIT, "/dev/null");
+            },
+        )
+        .wish(INSTALL),
+        case("a directory in its place", Fatal, "file-blocked", "move it away", |h| {
+            h.write(&format!("{UNIT}/x"), "");
+        })
+        .wish(INSTALL),
+        case(
+            "a link into a folder that is not there",
+            Class,
+            "file-blocked",
+            "remove the link",
+            |h| {
+                h.write("home/.config/systemd/user/x", "");
+                h.link(UNIT, "/nonexistent/dotfiles/docker.service");
+            },
+        ),
+        case("a link into a folder of dotfiles", Advisory, "daemon-stopped", "start", |h| {
+            h.write("home/dotfiles/x", "");
+            installed(h, &h.at("bin/dockerd-rootless.sh"));
+            std::fs::rename(h.at(UNIT), h.at("home/dotfiles/docker.service")).expect("a unit");
+            h.link(UNIT, "../../../dotfiles/docker.service");
+        }),
+    ]
+}
