@@ -34,10 +34,7 @@ pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
             )
         })?
     } else {
-        match family {
-            Family::V4 => Ipv4Addr::LOCALHOST.into(),
-            Family::V6 => IpAddr::from(Ipv6Addr::LOCALHOST),
-        }
+        loopback(&args.host_ip)
     };
     // A protocol that we do not know is left as it is: the driver has the last word.
     let proto = match args.proto.parse::<Proto>() {
@@ -70,6 +67,21 @@ pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
     let real_args =
         real_args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
     Ok(Plan::Forward { spec, real_args })
+}
+
+/// The address in the namespace that stands for one of the host. Each IPv4 address of the host has its own, so that one port
+/// can be published on several of them; a loopback address is itself, since dockerd's rules know it by that.
+fn loopback(host_ip: &str) -> IpAddr {
+    match host_ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        Ok(IpAddr::V4(ip)) if ip.is_loopback() => ip.into(),
+        Ok(IpAddr::V4(ip)) if !ip.is_unspecified() => {
+            let [_, second, third, last] = ip.octets();
+            // Out of the way of those that people choose: 127.0.0.1, 127.0.0.2, …
+            Ipv4Addr::new(127, second | 128, third, last).into()
+        }
+        _ => Ipv4Addr::LOCALHOST.into(),
+    }
 }
 
 /// Anything but an IPv6 address counts as IPv4, no address included; the API refuses what is not an address.
@@ -120,7 +132,10 @@ mod tests {
             ("tcp", "0.0.0.0", "tcp4", "127.0.0.1"),
             ("udp", "::", "udp6", "::1"),
             ("tcp", "", "tcp4", "127.0.0.1"),
-            ("tcp", "::ffff:1.2.3.4", "tcp4", "127.0.0.1"),
+            ("tcp", "127.0.0.2", "tcp4", "127.0.0.2"),
+            ("tcp", "10.77.0.1", "tcp4", "127.205.0.1"),
+            ("tcp", "::ffff:1.2.3.4", "tcp4", "127.130.3.4"),
+            ("tcp", "fd77::1", "tcp6", "::1"),
             ("tcp6", "127.0.0.1", "tcp6", "127.0.0.1"),
         ] {
             let Plan::Forward { spec, real_args } =

@@ -228,6 +228,36 @@ impl Rt {
             .during(|| format!("add default route via {gateway} on link {index}"))
     }
 
+    /// `ip route replace DESTINATION/PREFIX via GATEWAY dev INDEX`, in the main table.
+    pub fn add_route(
+        &mut self,
+        destination: IpAddr,
+        prefix: u8,
+        gateway: IpAddr,
+        index: u32,
+    ) -> Result<()> {
+        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = RouteScope::Universe;
+        message.header.destination_prefix_length = prefix;
+        message.attributes.push(RouteAttribute::Destination(destination.into()));
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .during(|| format!("add route to {destination}/{prefix} via {gateway} on link {index}"))
+    }
+
+    /// `ip route replace local ADDRESS dev INDEX table local`: what comes in by the link for that address is delivered here.
+    pub fn add_local_route(&mut self, address: IpAddr, index: u32) -> Result<()> {
+        let family = Family::of(address);
+        let mut message = default_route(family, u32::from(RT_TABLE_LOCAL), index);
+        message.header.kind = RouteType::Local;
+        message.header.scope = RouteScope::Host;
+        message.header.destination_prefix_length = if family == Family::V4 { 32 } else { 128 };
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .during(|| format!("add local route to {address} on link {index}"))
+    }
+
     /// `ip route replace local default dev lo table TABLE`: whoever consults the table finds each address local.
     pub fn add_local_default(&mut self, family: Family, table: u32) -> Result<()> {
         let loopback = self.link_index("lo")?;

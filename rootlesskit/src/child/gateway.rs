@@ -37,3 +37,12 @@ pub(super) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
     let gateway::namespace::Inside { dial, data, listener4, listener6 } = inside;
     Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
 }
+
+/// Lets the gateway reach servers on loopback addresses here, once the interface is up.
+pub(super) fn admit(plan: &gateway::Plan) -> anyhow::Result<()> {
+    // As the gateway's namespace is made: without IPv6 where the kernel has none.
+    let v6 = plan.v6.filter(|_| Path::new("/proc/sys/net/ipv6/conf").exists());
+    let plan = gateway::Plan { v6, ..plan.clone() };
+    gateway::namespace::loopback::admit(&plan, Path::new("/proc/sys"))
+        .context("failed to let the gateway reach servers on loopback addresses")
+}

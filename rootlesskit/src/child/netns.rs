@@ -203,6 +203,9 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
         }
         set_up(&mut rt, tap)?;
     }
+    if let Some(plan) = &job.gateway {
+        gateway::admit(plan)?;
+    }
     Ok(Made { source_address: source_addresses(job.source_address), gateway })
 }
 

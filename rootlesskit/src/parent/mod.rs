@@ -281,6 +281,8 @@ impl Parent<'_> {
     fn setup(&self) -> Message {
         let (socket_factory, source_address) = match self.config.ports {
             Ports::Builtin { source_address, .. } => (true, source_address),
+            #[cfg(feature = "gateway")]
+            Ports::Gateway { .. } => (true, SourceAddress::Off),
             _ => (false, SourceAddress::Off),
         };
         let driver = self.config.driver.as_ref();
@@ -305,7 +307,9 @@ impl Parent<'_> {
             Ports::Gateway { publish, name, dual_stack } => {
                 let (handle, plan) =
                     self.config.driver.gateway().context("there is no gateway network")?;
-                (Box::new(port::Gateway::new(name, handle, plan, *dual_stack)), publish)
+                let driver =
+                    port::Gateway::new(name, handle, plan, *dual_stack, factory, self.nofile);
+                (Box::new(driver), publish)
             }
             Ports::Slirp4netns { publish, child } => {
                 let socket = self.state.path().join(net::API_SOCKET);

@@ -1,6 +1,15 @@
 //! `--port-driver=gateway`: the gateway process listens for the host's clients and relays to the child's address, as
 //! the client where that is possible.
 //!
+//! # What dockerd is told
+//! dockerd reads once which protocols there are and whether ports may lead to loopback addresses of the namespace. If not,
+//! every port leads to the one address of the namespace, and then a host port exists once: IPv4 is in the way of IPv6, and
+//! one host address of another. So this driver takes both protocols and loopback addresses. How clients keep their
+//! addresses on the way there is in [`gateway::namespace::loopback`].
+//!
+//! A network without IPv6 has no way to `::1`. Such ports are relayed as the driver `builtin` does, from inside the
+//! namespace.
+//!
 //! Listeners are made here and stay here as well, so ports survive a gateway that has to be replaced.
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,12 +18,17 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use gateway::namespace::loopback;
 use relay::{Listener, Proto};
+use sys::rlimit::Nofile;
 
-use super::Driver;
 use super::bind::bind;
 use super::table::Table;
+use super::{Builtin, Driver};
 use crate::net::SharedGateway;
+
+/// Added to the number of a port, the number under which it listens on IPv6, too.
+const ALSO_IPV6: u64 = 1 << 62;
 
 /// The driver.
 #[derive(Debug)]
@@ -25,22 +39,70 @@ pub(crate) struct Gateway {
     v4: IpAddr,
     v6: Option<IpAddr>,
     dual_stack: bool,
-    table: Table<()>,
+    table: Table<Served>,
+    inside: Inside,
+}
+
+/// How a port is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// By the gateway.
+    Gateway {
+        /// Whether the IPv4 port listens on all IPv6 addresses, too, for as long as nothing else wants that.
+        also_ipv6: bool,
+    },
+    /// From inside the namespace, under this number.
+    Inside(PortId),
+}
+
+/// Where a port leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// An address that the gateway reaches.
+    Gateway(SocketAddr),
+    /// A loopback address that it does not reach.
+    Inside,
+}
+
+/// The driver for ports that are relayed from inside the namespace; it starts with the first of them.
+#[derive(Debug)]
+enum Inside {
+    Idle(Option<OwnedFd>, Nofile),
+    Running(Builtin),
+}
+
+impl Inside {
+    fn driver(&mut self) -> anyhow::Result<&mut Builtin> {
+        if let Self::Idle(factory, nofile) = self {
+            let factory = factory.take().context("the child sent no socket factory")?;
+            *self = Self::Running(Builtin::start(factory, *nofile, "none".to_owned())?);
+        }
+        match self {
+            Self::Running(driver) => Ok(driver),
+            Self::Idle(..) => bail!("the driver did not start"),
+        }
+    }
 }
 
 impl Gateway {
+    /// `factory` makes sockets in the namespace.
     pub(crate) fn new(
         name: &'static str,
         handle: SharedGateway,
         plan: &gateway::Plan,
         dual_stack: bool,
+        factory: Option<OwnedFd>,
+        nofile: Nofile,
     ) -> Self {
-        let (v4, v6) = (plan.v4.child, plan.v6.map(|net| net.child));
-        Self { name, handle, v4, v6, dual_stack, table: Table::new() }
+        // What was built: without IPv6 where the kernel has none.
+        let built = handle.borrow().as_ref().map_or(plan.v6, |handle| handle.plan().v6);
+        let (v4, v6) = (plan.v4.child, built.map(|net| net.child));
+        let inside = Inside::Idle(factory, nofile);
+        Self { name, handle, v4, v6, dual_stack, table: Table::new(), inside }
     }
 
     /// Where in the namespace a port leads.
-    fn target(&self, spec: &ValidSpec) -> anyhow::Result<SocketAddr> {
+    fn target(&self, spec: &ValidSpec) -> anyhow::Result<Target> {
         let own = match spec.proto.family() {
             Some(Family::V6) => self.v6.unwrap_or(self.v4),
             _ => self.v4,
@@ -48,46 +110,148 @@ impl Gateway {
         let ip = match spec.child_ip.map(|ip| ip.to_canonical()) {
             None => own,
             Some(ip) if ip.is_unspecified() => own,
-            Some(ip) if ip.is_loopback() => bail!(
-                "invalid ChildIP: {ip}: the port driver {:?} cannot reach the namespace's loopback\nhint: leave ChildIP out, or use {own}",
-                self.name
-            ),
-            Some(ip) => ip,
+            Some(ip) if ip.is_ipv6() && self.v6.is_none() => {
+                if ip.is_loopback() {
+                    return Ok(Target::Inside);
+                }
+                bail!("invalid ChildIP: {ip} (the namespace has no IPv6)\nhint: add --ipv6")
+            }
+            Some(ip) => loopback::reached_at(ip),
         };
-        Ok(SocketAddr::new(ip, spec.child_port))
+        Ok(Target::Gateway(SocketAddr::new(ip, spec.child_port)))
     }
 
-    /// Listens. With `dual_stack` a port of all IPv4 addresses is one of all IPv6 addresses, too, if those are free.
-    fn listen(&self, spec: &ValidSpec) -> anyhow::Result<Listener> {
-        let everywhere = spec.parent_ip.is_none_or(|ip| ip.is_unspecified() && ip.is_ipv4());
-        let both = match spec.proto.as_str() {
-            "tcp4" => Some(Proto::Tcp),
-            "udp4" => Some(Proto::Udp),
-            _ => None,
+    /// Serves a port by the gateway process.
+    fn publish(
+        &self,
+        id: u64,
+        udp: bool,
+        target: SocketAddr,
+        spec: &PortSpec,
+        listener: Listener,
+    ) -> anyhow::Result<()> {
+        let (Listener::Tcp(listener) | Listener::Udp(listener)) = listener;
+        let mut handle = self.handle.borrow_mut();
+        let handle = handle.as_mut().context("the gateway network was not built")?;
+        // dockerd may write an IPv4 address as ::ffff:10.0.2.100.
+        let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
+        let child_ip = child.unwrap_or_default();
+        handle.publish(id, udp, target, PortSpec { child_ip, ..spec.clone() }.to_string(), listener)
+    }
+
+    /// Lets a port of all IPv4 addresses listen on all IPv6 addresses, too, if those are free. Whether it does.
+    fn also_ipv6(&self, id: PortId, spec: &PortSpec, valid: &ValidSpec, target: Target) -> bool {
+        let Target::Gateway(target) = target else { return false };
+        let (udp, proto) = match valid.proto.as_str() {
+            "tcp4" => (false, Proto::Tcp6),
+            "udp4" => (true, Proto::Udp6),
+            _ => return false,
         };
-        if self.dual_stack
-            && everywhere
-            && let Some(both) = both
-        {
-            match relay::listen::bind(both, None, spec.parent_port) {
-                Ok(listener) => return Ok(listener),
-                Err(e) => {
-                    tracing::debug!("port {} is not free for both families: {e}", spec.parent_port);
-                }
+        let everywhere = valid.parent_ip.is_none_or(|ip| ip.is_unspecified() && ip.is_ipv4());
+        if !self.dual_stack || !everywhere {
+            return false;
+        }
+        let spec = PortSpec {
+            proto: proto.as_str().to_owned(),
+            parent_ip: "::".to_owned(),
+            ..spec.clone()
+        };
+        let published = relay::listen::bind(proto, None, valid.parent_port)
+            .map_err(anyhow::Error::from)
+            .and_then(|listener| {
+                self.publish(id.unsigned_abs() | ALSO_IPV6, udp, target, &spec, listener)
+            });
+        if let Err(e) = &published {
+            tracing::debug!("port {} is not published on IPv6, too: {e:#}", valid.parent_port);
+        }
+        published.is_ok()
+    }
+
+    /// The ports of the same number and transport protocol that listen on all IPv4 addresses.
+    fn neighbours(&self, valid: &ValidSpec) -> Vec<(PortId, PortSpec, ValidSpec)> {
+        let of = |status: PortStatus| {
+            let other = status.spec.validate().ok()?;
+            let same = other.parent_port == valid.parent_port
+                && other.proto.transport() == valid.proto.transport();
+            same.then_some((status.id, status.spec, other))
+        };
+        self.table.list().into_iter().filter_map(of).collect()
+    }
+
+    /// Makes room for a port that is to listen on IPv6 itself.
+    fn yield_ipv6(&mut self, valid: &ValidSpec) {
+        if !wants_ipv6(valid) {
+            return;
+        }
+        for (id, ..) in self.neighbours(valid) {
+            if let Some(served) = self.table.get_mut(id)
+                && *served == (Served::Gateway { also_ipv6: true })
+            {
+                *served = Served::Gateway { also_ipv6: false };
+                self.withdraw(id.unsigned_abs() | ALSO_IPV6);
             }
         }
-        bind(spec)
     }
+
+    /// Gives the room back.
+    fn take_ipv6(&mut self, valid: &ValidSpec) {
+        if !wants_ipv6(valid) {
+            return;
+        }
+        for (id, spec, other) in self.neighbours(valid) {
+            let idle = self
+                .table
+                .get(id)
+                .is_ok_and(|(_, served)| *served == Served::Gateway { also_ipv6: false });
+            let target = self.target(&other);
+            if let (true, Ok(target)) = (idle, target)
+                && self.also_ipv6(id, &spec, &other, target)
+                && let Some(served) = self.table.get_mut(id)
+            {
+                *served = Served::Gateway { also_ipv6: true };
+            }
+        }
+    }
+
+    fn withdraw(&self, id: u64) {
+        if let Some(handle) = self.handle.borrow_mut().as_mut()
+            && let Err(e) = handle.withdraw(id)
+        {
+            tracing::debug!("port {id} is not withdrawn: {e:#}");
+        }
+    }
+
+    fn serve(
+        &mut self,
+        id: PortId,
+        udp: bool,
+        spec: &PortSpec,
+        valid: &ValidSpec,
+        target: Target,
+    ) -> anyhow::Result<Served> {
+        match target {
+            Target::Inside => Ok(Served::Inside(self.inside.driver()?.add(spec.clone())?.id)),
+            Target::Gateway(to) => {
+                let listener = bind(valid)?;
+                self.publish(id.unsigned_abs(), udp, to, spec, listener)?;
+                Ok(Served::Gateway { also_ipv6: self.also_ipv6(id, spec, valid, target) })
+            }
+        }
+    }
+}
+
+/// Whether a port listens on an IPv6 address, or may.
+fn wants_ipv6(valid: &ValidSpec) -> bool {
+    valid.proto.family() != Some(Family::V4)
+        && valid.parent_ip.is_none_or(|ip| ip.is_ipv6() || ip.is_unspecified())
 }
 
 impl Driver for Gateway {
     fn info(&self) -> PortDriverInfo {
-        // dockerd maps both families to the one child address, so the IPv6 protocols are not offered to it.
-        let protos = ["tcp", "tcp4", "udp", "udp4"].map(str::to_owned).to_vec();
         PortDriverInfo {
             driver: self.name.to_owned(),
-            protos,
-            disallow_loopback_child_ip: true,
+            protos: Proto::ALL.map(|proto| proto.as_str().to_owned()).to_vec(),
+            disallow_loopback_child_ip: false,
             extra: std::collections::BTreeMap::new(),
         }
     }
@@ -105,23 +269,29 @@ impl Driver for Gateway {
         };
         let target = self.target(&valid)?;
         let id = self.table.reserve(&spec)?;
-        let listener: OwnedFd = match self.listen(&valid)? {
-            Listener::Tcp(fd) | Listener::Udp(fd) => fd,
-        };
-        let mut handle = self.handle.borrow_mut();
-        let handle = handle.as_mut().context("the gateway network was not built")?;
-        // dockerd writes the address as ::ffff:10.0.2.100.
-        let ip = valid.child_ip.map_or_else(String::new, |ip| ip.to_canonical().to_string());
-        let name = PortSpec { child_ip: ip, ..spec.clone() }.to_string();
-        handle.publish(id.unsigned_abs(), udp, target, name, listener)?;
-        Ok(self.table.insert(id, spec, ()))
+        self.yield_ipv6(&valid);
+        match self.serve(id, udp, &spec, &valid, target) {
+            Ok(served) => Ok(self.table.insert(id, spec, served)),
+            Err(e) => {
+                self.take_ipv6(&valid);
+                Err(e)
+            }
+        }
     }
 
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
-        self.table.remove(id)?;
-        if let Some(handle) = self.handle.borrow_mut().as_mut() {
-            handle.withdraw(id.unsigned_abs())?;
+        let (spec, served) = self.table.remove(id)?;
+        let withdrawn = match (served, self.handle.borrow_mut().as_mut()) {
+            (Served::Inside(inner), _) => self.inside.driver().and_then(|d| d.remove(inner)),
+            (Served::Gateway { .. }, Some(handle)) => handle.withdraw(id.unsigned_abs()),
+            (Served::Gateway { .. }, None) => Ok(()),
+        };
+        if served == (Served::Gateway { also_ipv6: true }) {
+            self.withdraw(id.unsigned_abs() | ALSO_IPV6);
         }
-        Ok(())
+        if let Ok(valid) = spec.validate() {
+            self.take_ipv6(&valid);
+        }
+        withdrawn
     }
 }

@@ -47,6 +47,11 @@ impl<T> Table<T> {
         self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }
 
+    #[cfg(feature = "gateway")]
+    pub(super) fn get_mut(&mut self, id: PortId) -> Option<&mut T> {
+        self.ports.get_mut(&id).map(|(_, value)| value)
+    }
+
     pub(super) fn remove(&mut self, id: PortId) -> anyhow::Result<(PortSpec, T)> {
         let Some((spec, value)) = self.ports.remove(&id) else { bail!("unknown port id: {id}") };
         self.index.remove(&key(&spec));

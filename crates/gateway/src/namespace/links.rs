@@ -8,7 +8,7 @@ use std::{
 use netlink::{Family, Result, Rt};
 
 use super::{
-    parameters,
+    loopback, parameters,
     reason::{cannot, no_tun, no_veth},
 };
 use crate::plan::Plan;
@@ -74,6 +74,10 @@ fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
         parameters::set_for_veth(proc_sys, VETH)?;
     }
     rt.link_up(veth)?;
+    for net in plan.nets() {
+        let (network, prefix) = loopback::seen_from_gateway(net.child);
+        rt.add_route(network, prefix, net.child, veth)?;
+    }
     let mut tun = |name| {
         if plan.v6.is_some() {
             parameters::set_for_tun(proc_sys, name)?;

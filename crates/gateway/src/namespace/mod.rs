@@ -20,10 +20,12 @@
 //! and connected datagram sockets first; so an answer to a socket that is bound to a client's address needs no rule of
 //! its own. There is no connection tracking and no address translation in G.
 //!
-//! Nothing is written into A but its end of the veth pair, which is left down and without addresses.
+//! A gets its end of the veth pair, which is left down and without addresses, and two rules with which G reaches servers
+//! on A's loopback addresses ([`loopback`]).
 //! The descriptors of [`Inside`] keep G alive; with the last of them it goes away.
 
 mod links;
+pub mod loopback;
 mod parameters;
 mod reason;
 mod rules;

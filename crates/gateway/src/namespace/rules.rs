@@ -29,10 +29,10 @@ const UDP: Statement = MatchL4Proto(17);
 const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443).
-const UNREACHABLE: u8 = 3;
+pub(super) const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
-const V6_UNREACHABLE: u8 = 1;
-const V6_TOO_BIG: u8 = 2;
+pub(super) const V6_UNREACHABLE: u8 = 1;
+pub(super) const V6_TOO_BIG: u8 = 2;
 const V6_ECHO_REQUEST: u8 = 128;
 
 /// `fe80::/10`, neighbours.

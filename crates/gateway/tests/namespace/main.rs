@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests")]
 
 mod inbound;
+mod inbound_loopback;
 mod outbound;
 mod packets;
 mod setup;

@@ -10,7 +10,7 @@ use std::{
 
 use gateway::{
     Plan,
-    namespace::{Inside, build},
+    namespace::{Inside, build, loopback},
     plan::Net,
 };
 use netlink::{Rt, sysctl};
@@ -86,6 +86,7 @@ pub(crate) fn world(plan: &Plan) -> World {
     let mut rt = Rt::open().unwrap();
     let tap = rt.link_index(&plan.ifname).unwrap();
     rt.link_up(tap).unwrap();
+    loopback::admit(plan, proc_sys()).unwrap();
     for net in plan.nets() {
         rt.add_address(tap, net.child, net.prefix).unwrap();
         rt.add_default_route(net.gateway, tap).unwrap();

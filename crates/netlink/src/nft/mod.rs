@@ -16,7 +16,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use self::attribute::Attributes;
-pub use self::statement::Statement;
+pub use self::statement::{Address, Statement};
 use crate::{
     Result,
     connection::{Connection, split},
@@ -25,6 +25,12 @@ use crate::{
 
 /// Priority at which mangling takes place, before destination NAT (-100) and after connection tracking (-200).
 pub const PRIORITY_MANGLE: i32 = -150;
+
+/// Priority between the raw table of iptables (-300) and connection tracking (-200): what is changed here is changed before
+/// address translation looks, and after rules that drop what comes from outside.
+pub const PRIORITY_BEFORE_TRACKING: i32 = -250;
+/// Priority behind source NAT (100), which on the way out also undoes destination NAT.
+pub const PRIORITY_LAST: i32 = 300;
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
@@ -45,6 +51,8 @@ pub enum Hook {
     Prerouting = 0,
     /// Each packet made here.
     Output = 3,
+    /// Each packet that leaves, after its route was decided.
+    Postrouting = 4,
 }
 
 impl Hook {
@@ -52,6 +60,7 @@ impl Hook {
         match self {
             Self::Prerouting => "prerouting",
             Self::Output => "output",
+            Self::Postrouting => "postrouting",
         }
     }
 }

@@ -13,6 +13,7 @@ const REGISTER_VERDICT: u32 = 0;
 const REGISTER_1: u32 = 1;
 const META_MARK: u32 = 3;
 const META_INPUT: u32 = 4;
+const META_OUTPUT: u32 = 5;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_MARK: u32 = 3;
@@ -45,11 +46,47 @@ enum Base {
     Transport = 2,
 }
 
+/// An address in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Of the sender.
+    Source,
+    /// Of the receiver.
+    Destination,
+    /// Of the receiver of the packet that an ICMP error is about.
+    Quoted,
+}
+
+impl Address {
+    /// Where the field is, in bytes.
+    fn place(self, family: Family) -> (Base, u32) {
+        match (self, family) {
+            (Self::Source, Family::V4) => (Base::Network, 12),
+            (Self::Destination, Family::V4) => (Base::Network, 16),
+            (Self::Source, Family::V6) => (Base::Network, 8),
+            (Self::Destination, Family::V6) => (Base::Network, 24),
+            // Behind the eight bytes of the ICMP header.
+            (Self::Quoted, Family::V4) => (Base::Transport, 24),
+            (Self::Quoted, Family::V6) => (Base::Transport, 32),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "saddr",
+            Self::Destination => "daddr",
+            Self::Quoted => "quoted daddr",
+        }
+    }
+}
+
 /// One part of a rule; displays in the syntax of nft(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// Go on if the packet arrived by the link of this index.
     MatchInput(u32),
+    /// Go on if the packet leaves by the link of this index.
+    MatchOutput(u32),
     /// Go on if this is the transport protocol (`IPPROTO_*`), also behind IPv6 extension headers.
     MatchL4Proto(u8),
     /// Go on if the packet has this mark.
@@ -71,6 +108,12 @@ pub enum Statement {
     },
     /// Go on if this is an ICMP message of the family and has this type.
     MatchIcmpType(Family, u8),
+    /// Go on if the packet is of the family of this address and the address in it is in the network of this many bits.
+    MatchIn(Address, IpAddr, u8),
+    /// Replace the first bits of an address, as many as this, by those of another; checksums follow. To be had after a
+    /// match of the family, and for [`Address::Quoted`] of the ICMP message. Nothing remembers it: answers need a rule of
+    /// their own.
+    Move(Address, IpAddr, u8),
     /// Mark the packet.
     SetMark(u32),
     /// Mark the connection.
@@ -89,6 +132,7 @@ impl Statement {
         use Comparison::{Equal, Unequal};
         match self {
             Self::MatchInput(index) => meta(list, META_INPUT, &index.to_ne_bytes()),
+            Self::MatchOutput(index) => meta(list, META_OUTPUT, &index.to_ne_bytes()),
             Self::MatchL4Proto(protocol) => meta(list, META_L4PROTO, &[protocol]),
             Self::MatchMark(mark) => meta(list, META_MARK, &mark.to_ne_bytes()),
             Self::MatchCtMark(mark) => {
@@ -96,11 +140,13 @@ impl Statement {
                 compare(list, Equal, &mark.to_ne_bytes());
             }
             Self::MatchDestination(address) => {
-                destination(list, address, full_prefix(address), Equal);
+                within(list, Address::Destination, address, full_prefix(address), Equal);
             }
             Self::MatchDestinationNotIn(network, prefix) => {
-                destination(list, network, prefix, Unequal);
+                within(list, Address::Destination, network, prefix, Unequal);
             }
+            Self::MatchIn(field, network, prefix) => within(list, field, network, prefix, Equal),
+            Self::Move(field, network, prefix) => move_to(list, field, network, prefix),
             Self::MatchDestinationPort(port) => {
                 field(list, Base::Transport, 2, 2);
                 compare(list, Equal, &port.to_be_bytes());
@@ -148,12 +194,19 @@ impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MatchInput(index) => write!(f, "iif {index}"),
+            Self::MatchOutput(index) => write!(f, "oif {index}"),
             Self::MatchL4Proto(protocol) => write!(f, "meta l4proto {protocol}"),
             Self::MatchMark(mark) => write!(f, "meta mark {mark:#x}"),
             Self::MatchCtMark(mark) => write!(f, "ct mark {mark:#x}"),
             Self::MatchDestination(address) => write!(f, "{} daddr {address}", ip(*address)),
             Self::MatchDestinationNotIn(network, prefix) => {
                 write!(f, "{} daddr != {network}/{prefix}", ip(*network))
+            }
+            Self::MatchIn(field, network, prefix) => {
+                write!(f, "{} {} {network}/{prefix}", ip(*network), field.name())
+            }
+            Self::Move(field, network, prefix) => {
+                write!(f, "{} {} set prefix {network}/{prefix}", ip(*network), field.name())
             }
             Self::MatchDestinationPort(port) => write!(f, "th dport {port}"),
             Self::MatchTcpFlags { mask, set } => write!(f, "tcp flags & {mask:#x} == {set:#x}"),
@@ -176,19 +229,66 @@ fn full_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 /// The family, without which a rule of family `inet` would look for one header in the other, and then the address.
-fn destination(list: &mut Attributes, network: IpAddr, prefix: u8, comparison: Comparison) {
-    let (family, offset, octets) = match network {
-        IpAddr::V4(address) => (NFPROTO_IPV4, 16, address.octets().to_vec()),
-        IpAddr::V6(address) => (NFPROTO_IPV6, 24, address.octets().to_vec()),
-    };
-    meta(list, META_NFPROTO, &[family]);
+fn within(
+    list: &mut Attributes,
+    address: Address,
+    network: IpAddr,
+    prefix: u8,
+    comparison: Comparison,
+) {
+    meta(list, META_NFPROTO, &[if network.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 }]);
+    let octets = octets(network);
+    let (base, offset) = address.place(Family::of(network));
     // An address has 16 bytes at most.
-    field(list, Base::Network, offset, u32::try_from(octets.len()).unwrap_or(u32::MAX));
+    field(list, base, offset, u32::try_from(octets.len()).unwrap_or(u32::MAX));
     if prefix < full_prefix(network) {
         mask(list, &netmask(prefix, octets.len()));
     }
     compare(list, comparison, &octets);
+}
+
+/// Loads an address, replaces its first bits, and writes it back: `NFTA_PAYLOAD_SREG`, `_BASE`, `_OFFSET`, `_LEN`,
+/// `_CSUM_TYPE`, `_CSUM_OFFSET`, `_CSUM_FLAGS`.
+fn move_to(list: &mut Attributes, address: Address, network: IpAddr, prefix: u8) {
+    /// `NFT_PAYLOAD_CSUM_INET`; `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: TCP and UDP sum up the addresses as well.
+    const CSUM_INET: u32 = 1;
+    const PSEUDO_HEADER: u32 = 1;
+    let family = Family::of(network);
+    let octets = octets(network);
+    let length = u32::try_from(octets.len()).unwrap_or(u32::MAX);
+    let kept: Vec<u8> = netmask(prefix, octets.len()).iter().map(|bits| !bits).collect();
+    let set: Vec<u8> = octets.iter().zip(&kept).map(|(octet, kept)| octet & !kept).collect();
+    let (base, offset) = address.place(family);
+    field(list, base, offset, length);
+    bitwise(list, &kept, &set);
+    expression(list, "payload", |data| {
+        data.number(5, REGISTER_1);
+        data.number(2, base as u32);
+        data.number(3, offset);
+        data.number(4, length);
+        match (base, family) {
+            // The checksum of the IPv4 header, in bytes from its beginning.
+            (Base::Network, Family::V4) => {
+                data.number(6, CSUM_INET);
+                data.number(7, 10);
+                data.number(8, PSEUDO_HEADER);
+            }
+            (Base::Network, Family::V6) => data.number(8, PSEUDO_HEADER),
+            // The checksum of the ICMP message; nobody checks that of the header that it quotes.
+            (Base::Transport, _) => {
+                data.number(6, CSUM_INET);
+                data.number(7, 2);
+            }
+        }
+    });
 }
 
 /// `length` bytes, of which the first `prefix` bits are set.
@@ -243,14 +343,18 @@ fn field(list: &mut Attributes, base: Base, offset: u32, length: u32) {
     });
 }
 
-/// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK` and `_XOR` { `NFTA_DATA_VALUE` }
 fn mask(list: &mut Attributes, bits: &[u8]) {
+    bitwise(list, bits, &vec![0; bits.len()]);
+}
+
+/// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK` and `_XOR` { `NFTA_DATA_VALUE` }
+fn bitwise(list: &mut Attributes, mask: &[u8], xor: &[u8]) {
     expression(list, "bitwise", |data| {
         data.number(1, REGISTER_1);
         data.number(2, REGISTER_1);
-        data.number(3, u32::try_from(bits.len()).unwrap_or(u32::MAX));
-        data.nested(4, |inner| inner.raw(1, bits));
-        data.nested(5, |inner| inner.raw(1, &vec![0; bits.len()]));
+        data.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+        data.nested(4, |inner| inner.raw(1, mask));
+        data.nested(5, |inner| inner.raw(1, xor));
     });
 }
 
@@ -315,12 +419,15 @@ mod tests {
             Statement::MatchIcmpType(Family::V4, 8),
             Statement::MatchIcmpType(Family::V6, 128),
             Statement::Tproxy(1),
+            Statement::MatchOutput(3),
+            Statement::MatchIn(Address::Source, [127, 0, 0, 0].into(), 8),
+            Statement::Move(Address::Quoted, [247, 0, 0, 0].into(), 8),
             Statement::Accept,
         ];
         assert_eq!(
             all.map(|statement| statement.to_string()).join(" "),
             "iif 2 ip daddr 10.0.2.3 ip6 daddr != fe80::/10 th dport 53 tcp flags & 0x17 == 0x2 \
-             icmp type 8 icmpv6 type 128 tproxy to :1 accept"
+             icmp type 8 icmpv6 type 128 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 ip quoted daddr set prefix 247.0.0.0/8 accept"
         );
     }
 }

@@ -1,0 +1,126 @@
+//! How G reaches servers on the loopback addresses of A, as their clients.
+//!
+//! dockerd may be told one address of the namespace for all published ports, or none, and then takes loopback addresses:
+//! another one for each family and, since release 29.6, for each loopback address of the host. Only the second way lets
+//! one port be published on several addresses, so published ports lead to loopback addresses of A.
+//!
+//! Packets to these cannot come over a link: A's kernel drops them, as do dockerd's own rules in the raw table. So they
+//! travel under addresses that nobody has, and A's end of the link translates, bit by bit and without memory:
+//!
+//! | in G and on the link | in A |
+//! |---|---|
+//! | 247.x.y.z | 127.x.y.z |
+//! | `fd00:0:0:7f::1` | `::1` |
+//!
+//! Inward this happens behind the raw table and before connection tracking: Docker's destination NAT finds the address
+//! that it expects, and the container its client's. Outward it happens after everything else. An ICMP error quotes the
+//! packet that it is about, and the quotation is translated, too: the sockets of G recognize it by that.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use netlink::{
+    Result, Rt,
+    nft::{
+        Address::{Destination, Quoted, Source},
+        Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST,
+        Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, Move},
+    },
+    sysctl,
+};
+
+use super::rules::{UNREACHABLE, V6_TOO_BIG, V6_UNREACHABLE};
+use crate::plan::Plan;
+
+/// The table in A.
+const TABLE: &str = "rootlesskit-gateway";
+
+/// The loopback network of A, and the one that stands for it: reserved (RFC 1112, class E), so nobody publishes a port
+/// there, but routable on Linux.
+const V4: (Ipv4Addr, Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(247, 0, 0, 0), 8);
+/// The same of IPv6, a single address; the other one is of the network of which libslirp's addresses are.
+const V6: (Ipv6Addr, Ipv6Addr, u8) =
+    (Ipv6Addr::LOCALHOST, Ipv6Addr::new(0xfd00, 0, 0, 0x7f, 0, 0, 0, 1), 128);
+
+/// The network of the family of `address` that stands for A's loopback, with the length of its prefix in bits.
+pub(super) fn seen_from_gateway(address: IpAddr) -> (IpAddr, u8) {
+    match address {
+        IpAddr::V4(_) => (V4.1.into(), V4.2),
+        IpAddr::V6(_) => (V6.1.into(), V6.2),
+    }
+}
+
+/// The address under which G reaches a loopback address of A; any other address is itself.
+#[must_use]
+pub fn reached_at(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) if v4.is_loopback() => (V4.1 | (v4 & !Ipv4Addr::new(255, 0, 0, 0))).into(),
+        IpAddr::V6(v6) if v6.is_loopback() => V6.1.into(),
+        other => other,
+    }
+}
+
+/// Lets G reach the loopback addresses of A, which is the network namespace of the calling thread. A's end of the veth
+/// pair has to be up; `proc_sys` is `/proc/sys`, writable.
+///
+/// # Errors
+/// The kernel refuses the rules or the parameter.
+pub fn admit(plan: &Plan, proc_sys: &Path) -> Result<()> {
+    let mut rt = Rt::open()?;
+    let link = rt.link_index(&plan.ifname)?;
+    // Servers that listen on such an address themselves answer from it.
+    let key = format!("net.ipv4.conf.{}.route_localnet", plan.ifname);
+    sysctl::write(proc_sys, &key, "1")?;
+    if plan.v6.is_some() {
+        // The kernel takes a packet to `::1` only if the route has the link that it came by (rt6_need_strict()).
+        rt.add_local_route(V6.0.into(), link)?;
+    }
+    let mut batch = Batch::new();
+    batch.replace_table(TABLE);
+    batch.add_chain(TABLE, "prerouting", Hook::Prerouting, PRIORITY_BEFORE_TRACKING);
+    batch.add_chain(TABLE, "postrouting", Hook::Postrouting, PRIORITY_LAST);
+    let (from, to) = (MatchInput(link), MatchOutput(link));
+    let families: [(IpAddr, IpAddr, u8); 2] =
+        [(V4.0.into(), V4.1.into(), V4.2), (V6.0.into(), V6.1.into(), V6.2)];
+    for (inside, outside, prefix) in families {
+        if plan.net_of(inside).is_none() {
+            continue;
+        }
+        let inward =
+            [from, MatchIn(Destination, outside, prefix), Move(Destination, inside, prefix)];
+        batch.add_rule(TABLE, "prerouting", &inward);
+        let outward = [to, MatchIn(Source, inside, prefix), Move(Source, outside, prefix)];
+        batch.add_rule(TABLE, "postrouting", &outward);
+        let family = netlink::Family::of(inside);
+        let kinds: &[u8] =
+            if inside.is_ipv4() { &[UNREACHABLE] } else { &[V6_UNREACHABLE, V6_TOO_BIG] };
+        for &kind in kinds {
+            let quoted = [
+                to,
+                MatchIcmpType(family, kind),
+                MatchIn(Quoted, inside, prefix),
+                Move(Quoted, outside, prefix),
+            ];
+            batch.add_rule(TABLE, "postrouting", &quoted);
+        }
+    }
+    batch.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_loopback_address_has_one_of_its_own() {
+        for (inside, outside) in [
+            ("127.0.0.1", "247.0.0.1"),
+            ("127.1.2.3", "247.1.2.3"),
+            ("::1", "fd00:0:0:7f::1"),
+            ("10.0.2.100", "10.0.2.100"),
+            ("fd00::100", "fd00::100"),
+        ] {
+            assert_eq!(reached_at(inside.parse().unwrap()).to_string(), outside);
+        }
+    }
+}
