@@ -9,11 +9,12 @@ use std::process::Command;
 use env::Env;
 use env::vars;
 
+use crate::config::Config;
 use crate::dockerd::Dockerd;
 use crate::exec::become_program;
 use crate::host::System;
 use crate::report::{Failure, Note};
-use crate::{dns, etc_ssl, forwarding, selinux};
+use crate::{dns, etc_ssl, forwarding, hostgateway, selinux};
 
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
@@ -43,9 +44,17 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     let dockerd = Dockerd::find(env.get(vars::DOCKERD), &System::new(env))?;
     let mut command = Command::new(dockerd.program);
     command.args(&dockerd.args);
+    let given: [&[OsString]; 2] = [&dockerd.args, args];
+    let config = Config::read(env, &given);
+    let families = env.get(vars::DOCKERD_ROOTLESS_HOST_GATEWAY);
+    let families = families.and_then(|text| text.to_str()?.parse().ok());
+    let mut added = vec![hostgateway::options(families, netns, &config)];
     if netns.is_some() {
-        // Before the user's options, whatever they end with.
-        match dns::options(env, Path::new("/"), state_dir, &[&dockerd.args, args]) {
+        added.push(dns::options(env, Path::new("/"), state_dir, &config));
+    }
+    // Before the user's options, whatever they end with.
+    for options in added {
+        match options {
             Ok(options) => {
                 command.args(options);
             }

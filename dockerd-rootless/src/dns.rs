@@ -7,20 +7,19 @@
 //! `resolv.conf` in the state directory, and where dockerd would be at a loss it is told with `--dns`.
 //!
 //! Not in general, because `--dns` is also for containers on the host's network (`--net=host`), from where the gateway
-//! cannot be reached: for their sake the servers of the host follow, which are asked after a time-out. And not if the
-//! user chose servers: dockerd accepts an option on the command line or in its configuration file, not in both.
+//! cannot be reached: for their sake the servers of the host come first. In other containers these are addresses of their
+//! own loopback, where nobody listens, which costs no time. And not if the user chose servers: dockerd accepts an option
+//! on the command line or in its configuration file, not in both.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use env::Env;
 use env::netdriver::GATEWAY;
-use env::{dirs, vars};
+use env::vars;
 
-use crate::extra;
+use crate::config::{Config, text_of};
 use crate::report::Note;
 
 /// The only server of a host with systemd-resolved, and where dockerd looks for more then.
@@ -30,11 +29,7 @@ const RESOLVED: (Ipv4Addr, &str) =
 /// A resolver asks three servers at most (resolv.conf(5)), and the gateway is one of them.
 const MAX_OF_HOST: usize = 2;
 
-/// More bytes of a file than these are not read.
-const MAX_BYTES: u64 = 1 << 20;
-
-/// Options for dockerd, if it needs some. `given` are those that it gets from `$DOCKERD` and from the user; files of the
-/// host are looked up below `root`.
+/// Options for dockerd, if it needs some; files of the host are looked up below `root`.
 ///
 /// # Errors
 /// A warning if the server's address cannot be told.
@@ -42,12 +37,10 @@ pub(crate) fn options(
     env: &Env,
     root: &Path,
     state_dir: &Path,
-    given: &[&[OsString]],
+    config: &Config<'_>,
 ) -> Result<Vec<OsString>, Note> {
     let gateway = env.get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE).is_some_and(|net| net == GATEWAY);
-    let chosen = || given.iter().any(|args| extra::last(args, "dns").is_some());
-    let configured = || config_file(env, given).is_some_and(|file| configured(&file));
-    if !gateway || chosen() || configured() {
+    if !gateway || config.sets("dns", &["dns"]) {
         return Ok(Vec::new());
     }
     let Some(of_host) = out_of_reach(root) else { return Ok(Vec::new()) };
@@ -63,7 +56,9 @@ pub(crate) fn options(
     // Containers without IPv6 reach the first IPv4 server.
     let server = servers.iter().find(|ip| ip.is_ipv4()).or(servers.first());
     let server = server.ok_or_else(|| unknown(format!("{} names no server", file.display())))?;
-    let all = [server].into_iter().chain(of_host.iter().take(MAX_OF_HOST));
+    // A bridge container is refused by its own loopback at once and goes on to the gateway; one on the host's network
+    // gets its answer before it comes to that.
+    let all = of_host.iter().take(MAX_OF_HOST).chain([server]);
     Ok(all.map(|ip| format!("--dns={ip}").into()).collect())
 }
 
@@ -84,28 +79,6 @@ fn out_of_reach(root: &Path) -> Option<Vec<IpAddr>> {
     Some(of_host)
 }
 
-/// The configuration file that dockerd will read: the one that is named last, or the one of rootless mode.
-fn config_file(env: &Env, options: &[&[OsString]]) -> Option<PathBuf> {
-    let named = options.iter().rev().find_map(|args| extra::last(args, "config-file"));
-    let default = || Some(dirs::config_home(env).ok()?.join("docker/daemon.json"));
-    named.map(PathBuf::from).or_else(default)
-}
-
-/// Whether the file has name servers, or is one that we do not understand: dockerd will have something to say about
-/// it, and a conflict of ours should not come on top. There need not be a file.
-fn configured(file: &Path) -> bool {
-    let text = match text_of(file) {
-        Ok(text) => text,
-        Err(e) => return e.kind() != io::ErrorKind::NotFound,
-    };
-    // dockerd accepts the mark of byte order, and an empty file.
-    let text = text.trim_start_matches('\u{feff}').trim();
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(config) => config.get("dns").is_some(),
-        Err(_) => !text.is_empty(),
-    }
-}
-
 /// The servers as dockerd reads them. The zone of an address does not matter here.
 fn servers_in(text: &str) -> Vec<IpAddr> {
     let lines = text.lines().filter_map(|line| {
@@ -115,19 +88,11 @@ fn servers_in(text: &str) -> Vec<IpAddr> {
     lines.filter_map(|word| word.split('%').next()?.parse().ok()).collect()
 }
 
-fn text_of(file: &Path) -> io::Result<String> {
-    if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    fs::File::open(file)?.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     struct Home {
         dir: tempfile::TempDir,
@@ -157,7 +122,9 @@ mod tests {
             let words = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
             let given = [words(of_dockerd), words(of_user)];
             let state_dir = self.dir.path().join("state");
-            let options = options(&self.env, self.dir.path(), &state_dir, &[&given[0], &given[1]])?;
+            let given: [&[OsString]; 2] = [&given[0], &given[1]];
+            let config = Config::read(&self.env, &given);
+            let options = options(&self.env, self.dir.path(), &state_dir, &config)?;
             Ok(options.iter().map(|o| o.to_str().unwrap()).collect::<Vec<_>>().join(" "))
         }
 
@@ -168,7 +135,7 @@ mod tests {
 
     const WRITTEN: &str = "search example.org\nnameserver fd00::3\nnameserver 10.0.2.3\n";
     const LOCAL: &str = "search lan\nnameserver 127.0.0.1\n";
-    const OURS: &str = "--dns=10.0.2.3 --dns=127.0.0.1";
+    const OURS: &str = "--dns=127.0.0.1 --dns=10.0.2.3";
 
     #[test]
     fn servers_on_loopback_are_asked_through_the_gateway() {
@@ -177,9 +144,9 @@ mod tests {
             ("", OURS),
             (
                 "nameserver 127.0.0.1\nnameserver ::1\nnameserver 127.0.0.2",
-                "--dns=10.0.2.3 --dns=127.0.0.1 --dns=::1",
+                "--dns=127.0.0.1 --dns=::1 --dns=10.0.2.3",
             ),
-            ("nameserver 127.0.0.53\n", "--dns=10.0.2.3 --dns=127.0.0.53"),
+            ("nameserver 127.0.0.53\n", "--dns=127.0.0.53 --dns=10.0.2.3"),
             ("nameserver 192.0.2.1\n", ""),
             ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", ""),
             ("nameserver fe80::1%eth0\n", ""),
@@ -190,7 +157,7 @@ mod tests {
         }
         let home = Home::new(LOCAL);
         home.write("state/resolv.conf", "nameserver fd00::3\n");
-        assert_eq!(home.options(&[], &[]), "--dns=fd00::3 --dns=127.0.0.1");
+        assert_eq!(home.options(&[], &[]), "--dns=127.0.0.1 --dns=fd00::3");
     }
 
     #[test]
@@ -199,7 +166,7 @@ mod tests {
         home.write("run/systemd/resolve/resolv.conf", "nameserver 192.0.2.1\n");
         assert_eq!(home.options(&[], &[]), "");
         home.write("run/systemd/resolve/resolv.conf", "# no servers are known\n");
-        assert_eq!(home.options(&[], &[]), "--dns=10.0.2.3 --dns=127.0.0.53");
+        assert_eq!(home.options(&[], &[]), "--dns=127.0.0.53 --dns=10.0.2.3");
         // That file is not asked for any other server.
         home.write("run/systemd/resolve/resolv.conf", "nameserver 192.0.2.1\n");
         home.write("etc/resolv.conf", LOCAL);

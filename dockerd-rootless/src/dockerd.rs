@@ -3,8 +3,8 @@
 //! The answer matters for one decision: since Docker 29.5 dockerd stays in the host's network namespace
 //! and enters the detached one (`$ROOTLESSKIT_STATE_DIR/netns`) by itself; an older dockerd ignores that
 //! file, would publish ports and make bridges in the host's namespace, and fails. Conversely every dockerd
-//! works in an attached namespace. So the attached one is right whenever the version cannot be told
-//! (development builds say `dev`, wrappers say anything).
+//! works in an attached namespace. Development builds say `dev` instead of a version: such a program is searched for the
+//! function that looks for that file. The attached namespace is right whenever neither tells (wrappers).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -17,6 +17,11 @@ use crate::report::Failure;
 
 /// The first release that supports a detached network namespace.
 const DETACHES_SINCE: (u32, u32) = (29, 5);
+/// The function of dockerd that finds a detached namespace. Its name is part of the executable, also of a stripped one,
+/// since Go needs it for stack traces. BuildKit, which older ones contain, has a constant of a similar name.
+const DETACHES_BY: &[u8] = b"daemon/internal/rootless.DetachedNetNS";
+/// The first release that asks rootlesskit for ports by itself, and takes several addresses as `host-gateway`.
+const PUBLISHES_SINCE: (u32, u32) = (28, 0);
 
 /// The command that becomes the daemon, without the user's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +64,13 @@ impl Dockerd {
     }
 }
 
+impl Dockerd {
+    /// Whether the program itself shows that it finds its way into a detached network namespace.
+    pub(crate) fn can_detach(&self, host: &dyn Host) -> bool {
+        host.contains(&self.program, DETACHES_BY)
+    }
+}
+
 /// A version of dockerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
@@ -82,6 +94,11 @@ impl Version {
     /// Whether this dockerd finds its way into a detached network namespace.
     pub(crate) fn detaches(&self) -> bool {
         (self.major, self.minor) >= DETACHES_SINCE
+    }
+
+    /// Whether this dockerd publishes ports without a userland proxy.
+    pub(crate) fn publishes(&self) -> bool {
+        (self.major, self.minor) >= PUBLISHES_SINCE
     }
 }
 

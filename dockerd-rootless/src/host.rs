@@ -5,6 +5,7 @@
 //! on `PATH` can delay a start but not hang it.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use env::helper::Helper;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long rootlesskit may take to make namespaces and a network, and to end again.
 const TRIAL: Duration = Duration::from_secs(10);
+
+/// More bytes of a program than these are not searched.
+const MAX_PROGRAM: u64 = 1 << 30;
 
 /// Finds programs and asks them questions.
 pub(crate) trait Host {
@@ -31,6 +35,8 @@ pub(crate) trait Host {
     /// # Errors
     /// What it said, if it does not.
     fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String>;
+    /// Whether these bytes are in the file of a program; not if it cannot be read.
+    fn contains(&self, program: &Path, bytes: &[u8]) -> bool;
 }
 
 /// The machine we run on.
@@ -68,6 +74,33 @@ impl Host for System {
             Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
         }
     }
+
+    fn contains(&self, program: &Path, bytes: &[u8]) -> bool {
+        std::fs::File::open(program)
+            .and_then(|file| has(file.take(MAX_PROGRAM), bytes))
+            .unwrap_or(false)
+    }
+}
+
+/// Whether bytes occur in what is read.
+fn has(mut file: impl Read, bytes: &[u8]) -> std::io::Result<bool> {
+    let mut window = vec![0; 1 << 20];
+    let mut kept = 0;
+    loop {
+        let length = file.read(&mut window[kept..])?;
+        if length == 0 {
+            return Ok(false);
+        }
+        let filled = kept + length;
+        let first = bytes.first().copied().unwrap_or_default();
+        let begins = window[..filled].iter().enumerate().filter(|(_, byte)| **byte == first);
+        if begins.into_iter().any(|(at, _)| window[at..filled].starts_with(bytes)) {
+            return Ok(true);
+        }
+        // What may be the beginning of it.
+        kept = filled.min(bytes.len());
+        window.copy_within(filled - kept..filled, 0);
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +116,8 @@ pub(crate) mod fake {
         pub(crate) asked: RefCell<Vec<String>>,
         /// What a trial says that fails.
         refusal: Option<&'static str>,
+        /// The program that contains what is looked for.
+        detaching: Option<&'static str>,
     }
 
     impl Fake {
@@ -94,6 +129,12 @@ pub(crate) mod fake {
         /// A program that does not answer in time.
         pub(crate) fn broken(mut self, name: &'static str) -> Self {
             self.programs.push((name, None));
+            self
+        }
+
+        /// A program in which what is looked for is found.
+        pub(crate) fn detaching(mut self, name: &'static str) -> Self {
+            self.detaching = Some(name);
             self
         }
 
@@ -122,6 +163,10 @@ pub(crate) mod fake {
             self.asked.borrow_mut().push(line);
             self.refusal.map_or(Ok(()), |text| Err(text.to_owned()))
         }
+
+        fn contains(&self, program: &Path, _bytes: &[u8]) -> bool {
+            self.detaching.is_some_and(|name| Path::new(program).ends_with(name))
+        }
     }
 }
 
@@ -140,6 +185,19 @@ mod tests {
         let shell = system.find(OsStr::new("sh")).unwrap();
         let text = system.ask(&shell, &[OsStr::new("-c"), OsStr::new(script)]).unwrap();
         assert_eq!(text, "[]\n\nno input\n");
+    }
+
+    #[test]
+    fn a_word_is_found_wherever_it_is_in_a_program() {
+        let word = b"rootless.DetachedNetNS";
+        for before in [0, 1, 20, (1 << 20) - 5, (1 << 20) + 3, 3 << 20] {
+            let mut file = vec![b'r'; before];
+            assert!(!has(&file[..], word).unwrap());
+            file.extend(word);
+            file.extend([0; 10]);
+            assert!(has(&file[..], word).unwrap(), "{before}");
+        }
+        assert!(!System::new(&Env::current()).contains(Path::new("/nonexistent"), word));
     }
 
     #[test]

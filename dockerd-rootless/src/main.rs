@@ -16,6 +16,7 @@
 //! with a level.
 
 mod child;
+mod config;
 mod dirs;
 mod dns;
 mod dockerd;
@@ -26,6 +27,8 @@ mod extra;
 mod forwarding;
 mod guard;
 mod host;
+mod hostgateway;
+mod leftover;
 mod netdriver;
 mod occupant;
 mod parent;

@@ -15,7 +15,7 @@ use crate::occupant::Occupant;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, guard, selinux};
+use crate::{dirs, guard, leftover, selinux};
 
 /// Runs the pass.
 ///
@@ -40,11 +40,18 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     let rootlesskit = find_rootlesskit(&host, myself.parent())?;
     let settings = Settings::read(env)?;
     check_state_dirs(&settings, Path::new("/proc"), &mut notes)?;
-    let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
+    let runtime_dir = Path::new(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
+    notes.extend(leftover::note(Path::new("/proc"), &runtime_dir.join("docker")));
+    let mut plan = Plan::new(settings, &host, &rootlesskit, &args)?;
+    plan.check_config(env, &args)?;
 
     let mut command = Command::new(rootlesskit);
     command.args(plan.arguments(&myself, &args)).env(vars::DOCKERD_ROOTLESS_CHILD, "1");
     command.env(vars::DOCKERD_ROOTLESS_NET_IN_FORCE, plan.net_in_force());
+    match plan.host_gateway() {
+        Some(families) => command.env(vars::DOCKERD_ROOTLESS_HOST_GATEWAY, families.to_string()),
+        None => command.env_remove(vars::DOCKERD_ROOTLESS_HOST_GATEWAY),
+    };
     if selinux::enabled(Path::new("/")) {
         // For the child pass, and for dockerd, which keeps away from overlay2 then.
         command.env(vars::DOCKERD_ROOTLESS_SELINUX, "1");

@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use env::vars;
+use env::{Env, vars};
 
+use crate::config::Config;
 use crate::dockerd::{Dockerd, Version};
 use crate::driver::{self, Net, PortDriver};
 use crate::extra;
@@ -59,7 +60,7 @@ impl Plan {
         let port_driver = settings.port_driver.unwrap_or(net.default_port_driver());
         check_pair(&settings, net, port_driver)?;
         let version = dockerd.version(host);
-        let detach = detach(settings.detach, &dockerd, version.as_ref(), &mut notes);
+        let detach = detach(settings.detach, &dockerd, version.as_ref(), host, &mut notes);
         let plan = Self {
             net,
             mtu: settings.mtu.unwrap_or(net.default_mtu()),
@@ -111,6 +112,50 @@ impl Plan {
             )));
         }
         Ok(self)
+    }
+
+    /// Looks at what dockerd was told, on the command line and in its configuration file.
+    ///
+    /// # Errors
+    /// When published ports could not work.
+    pub(crate) fn check_config(&mut self, env: &Env, args: &[OsString]) -> Result<(), Failure> {
+        let given: [&[OsString]; 2] = [&self.dockerd.args, args];
+        let config = Config::read(env, &given);
+        if config.switch("live-restore") == Some(true) {
+            self.notes.push(Note::warn(
+                "live-restore has no effect in rootless mode: the network of containers ends with dockerd, and the next \
+                 dockerd cannot take them over. hint: remove it, and give containers a --restart policy",
+            ));
+        }
+        let silent = ["none", "implicit"].contains(&self.port_driver_in_force().as_str());
+        match &self.version {
+            Some(version)
+                if !version.publishes() && !silent && config.switch("userland-proxy") == Some(false) =>
+            {
+                Err(Failure::new(format!(
+                    "\"userland-proxy\" is false, and dockerd {version} publishes ports by it only: no published port \
+                     would be reachable"
+                ))
+                .hint(format!(
+                    "remove \"userland-proxy\" from daemon.json or the command line, or upgrade to Docker 28; where no \
+                     port is published, set {}=none",
+                    vars::DOCKERD_ROOTLESS_PORT_DRIVER
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many addresses dockerd may be told as `host-gateway`, one of each family. `None` where the host's loopback cannot
+    /// be reached, or by another address than the default gateway's.
+    pub(crate) fn host_gateway(&self) -> Option<u8> {
+        let closed = extra::last_bool(&self.settings.flags, "disable-host-loopback")
+            .unwrap_or(!self.settings.host_loopback);
+        let net = driver::parse(Net::ALL, &self.net_in_force())?;
+        let leads_there =
+            matches!(net, Net::Gateway | Net::Slirp4netns | Net::Pasta | Net::GvisorTapVsock);
+        let both = self.version.as_ref().is_none_or(Version::publishes);
+        (leads_there && !closed).then_some(if both { 2 } else { 1 })
     }
 
     /// The network driver that rootlesskit will use, FLAGS included.
@@ -236,6 +281,7 @@ fn detach(
     wish: Switch,
     dockerd: &Dockerd,
     version: Option<&Version>,
+    host: &dyn Host,
     notes: &mut Vec<Note>,
 ) -> bool {
     let name = vars::DOCKERD_ROOTLESS_DETACH_NETNS;
@@ -243,10 +289,11 @@ fn detach(
     match (wish, version) {
         (Switch::Off, _) => false,
         (Switch::Auto, Some(version)) => version.detaches(),
+        (Switch::Auto, None) if dockerd.can_detach(host) => true,
         (Switch::Auto, None) => {
             notes.push(Note::info(format!(
-                "{program} does not tell its version, so the network namespace is not detached; set \
-                 {name}=true for dockerd 29.5 and later"
+                "{program} tells neither its version nor that it can use a detached network namespace, so the namespace \
+                 is not detached; set {name}=true for dockerd 29.5 and later"
             )));
             false
         }

@@ -15,6 +15,7 @@ use crate::settings::Settings;
 const PREFIX: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_";
 const NEW: &str = "Docker version 29.5.0, build x";
 const OLD: &str = "Docker version 28.5.2+dfsg4, build x";
+const OLD20: &str = "Docker version 20.10.24+dfsg1, build x";
 
 pub(crate) fn env_of(vars: &[(&str, &str)]) -> Env {
     vars.iter().copied().collect()
@@ -206,9 +207,74 @@ fn f173_detaching_follows_the_daemon() {
             assert_eq!(detached(host, &[("DETACH_NETNS", value)]), expected, "{value:?}");
         }
     }
+    // Built from source: it is what is in it that counts.
+    let dev = machine("Docker version dev, build x").detaching("dockerd");
+    assert!(detached(&dev, &[]) && !detached(&dev, &[("DETACH_NETNS", "false")]));
     let w = warnings(&[("DETACH_NETNS", "true")], OLD, &[]);
     assert!(w.len() == 1 && w[0].contains("28.5.2+dfsg4"), "{w:?}");
     assert!(warnings(&[("DETACH_NETNS", "true")], NEW, &[]).is_empty());
+}
+
+/// The plan with a configuration file.
+fn configured(
+    host: &Fake,
+    vars: &[(&str, &str)],
+    args: &[&str],
+    json: &str,
+) -> Result<Plan, Failure> {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("daemon.json"), json).unwrap();
+    let file = home.path().join("daemon.json").to_str().unwrap().to_owned();
+    let args = [args, &["--config-file", &file]].concat();
+    let words: Vec<OsString> = args.iter().map(OsString::from).collect();
+    let mut plan = plan(host, vars, &args)?;
+    plan.check_config(&env_of(&[]), &words)?;
+    Ok(plan)
+}
+
+#[test]
+fn live_restore_is_warned_of_in_one_line() {
+    for (args, json, expected) in [
+        (&[][..], "{\"live-restore\": true}", 1),
+        (&["--live-restore"], "{}", 1),
+        (&["--live-restore=false"], "{\"live-restore\": true}", 0),
+        (&[], "", 0),
+    ] {
+        let notes = configured(&machine(NEW), &[], args, json).unwrap().notes;
+        let found: Vec<_> = notes.iter().filter(|n| n.text.contains("live-restore")).collect();
+        assert_eq!(found.len(), expected, "{args:?} {json}");
+        assert!(found.iter().all(|n| n.level == Level::Warn && !n.text.contains('\n')));
+    }
+}
+
+#[test]
+fn ports_that_an_old_daemon_would_not_publish_are_refused_with_the_reason() {
+    let json = "{\"userland-proxy\": false}";
+    for host in [machine(OLD20), with_gateway(OLD20)] {
+        let text = configured(&host, &[], &[], json).map(drop).unwrap_err().to_string();
+        assert!(text.contains("dockerd 20.10.24") && text.contains("\nhint: remove"), "{text}");
+        assert!(configured(&host, &[], &["--userland-proxy"], json).is_ok());
+        assert!(configured(&host, &[("PORT_DRIVER", "none")], &[], json).is_ok());
+        assert!(configured(&host, &[("NET", "pasta")], &[], json).is_ok(), "implicit");
+        assert!(configured(&host, &[], &["--userland-proxy=false"], "{}").is_err());
+    }
+    assert!(configured(&machine(OLD), &[], &[], json).is_ok(), "28 asks by itself");
+}
+
+#[test]
+fn host_gateway_leads_to_the_host_where_that_is_allowed() {
+    let allowed = ("DISABLE_HOST_LOOPBACK", "false");
+    for (host, vars, expected) in [
+        (with_gateway(NEW), &[allowed][..], Some(2)),
+        (with_gateway(OLD20), &[allowed], Some(1)),
+        (machine(NEW), &[allowed], Some(2)),
+        (with_gateway(NEW), &[], None),
+        (with_gateway(NEW), &[allowed, ("FLAGS", "--disable-host-loopback")], None),
+        (with_gateway(NEW), &[("FLAGS", "--disable-host-loopback=false")], Some(2)),
+        (machine(NEW), &[allowed, ("NET", "vpnkit")], None),
+    ] {
+        assert_eq!(plan(&host, vars, &[]).unwrap().host_gateway(), expected, "{vars:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::Group;
 use crate::clean::Baseline;
 use crate::procs::{self, Proc};
-use crate::{As, Cmd, Rootfs, Suite, Under, install, wait};
+use crate::{As, Cmd, Rootfs, Suite, Under, install, paths, wait};
 
 /// The script that turns fresh namespaces into a host.
 const INIT: &str = include_str!("init.sh");
@@ -31,9 +31,17 @@ pub struct Builder {
     tun_mode: u32,
     pasta: Option<Suite>,
     systemd: bool,
+    debians_dockerd: bool,
 }
 
 impl Builder {
+    /// Keeps Debian's dockerd, whatever [`DOCKERD_VARIABLE`](crate::paths::DOCKERD_VARIABLE) says.
+    #[must_use]
+    pub fn debians_dockerd(mut self) -> Self {
+        self.debians_dockerd = true;
+        self
+    }
+
     /// Makes systemd its PID 1, with a lingering service manager and a bus for the user. Takes a second or two more.
     ///
     /// The user's home is empty then: docker's data folder is not there yet. The mode of `/dev/net/tun` is what systemd
@@ -134,7 +142,11 @@ impl Builder {
             group,
             _work: work,
         };
-        if let Err(error) = tb.finish_boot(self.pasta, self.systemd) {
+        let dockerd = match self.suite {
+            Suite::Sid if !self.debians_dockerd => paths::dockerd_under_test()?,
+            _ => None,
+        };
+        if let Err(error) = tb.finish_boot(self.pasta, self.systemd, dockerd.as_deref()) {
             let mut text = String::new();
             std::io::Seek::rewind(&mut log)?;
             log.read_to_string(&mut text)?;
@@ -173,7 +185,14 @@ impl TestBox {
     /// Describes a box.
     #[must_use]
     pub fn builder(suite: Suite) -> Builder {
-        Builder { suite, under: Under::from_env(), tun_mode: 0o666, pasta: None, systemd: false }
+        Builder {
+            suite,
+            under: Under::from_env(),
+            tun_mode: 0o666,
+            pasta: None,
+            systemd: false,
+            debians_dockerd: false,
+        }
     }
 
     /// Removes what boxes of a killed test process left: empty cgroups and empty work folders. Never anything in use:
@@ -195,7 +214,12 @@ impl TestBox {
         }
     }
 
-    fn finish_boot(&mut self, pasta: Option<Suite>, systemd: bool) -> Result<()> {
+    fn finish_boot(
+        &mut self,
+        pasta: Option<Suite>,
+        systemd: bool,
+        dockerd: Option<&Path>,
+    ) -> Result<()> {
         let unshare = self.child.id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
         self.init = wait::until("the box is ready", BOOT_LIMIT, || {
@@ -209,6 +233,9 @@ impl TestBox {
         install::install(&self.path("/"), self.under)?;
         if let Some(suite) = pasta {
             install::pasta(Rootfs::get(suite)?.path(), &self.path("/"))?;
+        }
+        if let Some(dockerd) = dockerd {
+            install::dockerd(dockerd, &self.path("/"))?;
         }
         if systemd {
             self.await_systemd()?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Running, TestBox, wait};
+use crate::{Running, Suite, TestBox, paths, wait};
 
 /// Makes the tree of the image `bb` in the folder `$d` from the static busybox of the box.
 macro_rules! tree {
@@ -40,6 +40,24 @@ pub const LEFT_BY_DOCKERD: &[&str] = &[
     "/home/tester/.docker",
     "/home/tester/.config",
 ];
+
+/// What the version of the dockerd in a box of `suite` begins with.
+///
+/// # Errors
+/// The dockerd under test does not tell its version.
+pub fn version(suite: Suite) -> Result<String> {
+    let debians = match suite {
+        Suite::Bookworm => "20.10.24",
+        Suite::Trixie => "26.1.5",
+        Suite::Sid => "28.5",
+    };
+    let given = paths::dockerd_under_test()?.filter(|_| suite == Suite::Sid);
+    let Some(given) = given else { return Ok(debians.to_owned()) };
+    let out = std::process::Command::new(&given).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let version = text.strip_prefix("Docker version ").and_then(|rest| rest.split(',').next());
+    Ok(version.with_context(|| format!("{} says {text:?}", given.display()))?.to_owned())
+}
 
 /// A started dockerd.
 #[derive(Debug)]

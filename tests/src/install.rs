@@ -70,6 +70,13 @@ pub(crate) fn install(root: &Path, under: Under) -> Result<()> {
     Ok(())
 }
 
+/// Puts a dockerd and its `docker-proxy` into the tree `root`, before Debian's in `PATH`.
+pub(crate) fn dockerd(from: &Path, root: &Path) -> Result<()> {
+    let bin = root.join("usr/local/bin");
+    copy(from, &bin.join("dockerd"))?;
+    copy(&from.with_file_name("docker-proxy"), &bin.join("docker-proxy"))
+}
+
 /// Replaces pasta in the tree `root` by that of the tree `from`, which brings the C library it was linked with.
 pub(crate) fn pasta(from: &Path, root: &Path) -> Result<()> {
     let own = root.join("opt/pasta");

@@ -35,7 +35,9 @@
 //!
 //! Names of tests start with the rows of the feature list they cover (`f001_f040_…`). Nothing sleeps for a fixed time:
 //! [`wait::until`] waits for a condition and says what it waited for. The variable `UNDER=theirs` runs the same suite
-//! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product.
+//! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product. `DOCKERD_UNDER_TEST=PATH`
+//! gives the boxes of Debian sid another dockerd, with the `docker-proxy` that lies beside it: a newer release, or one
+//! that you built ([`paths::DOCKERD_VARIABLE`]).
 
 pub mod boxes;
 mod cache;

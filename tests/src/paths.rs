@@ -72,3 +72,26 @@ pub fn fixture() -> Result<PathBuf> {
     );
     Ok(path)
 }
+
+/// Variable that names a dockerd to test, with its `docker-proxy` beside it. It takes the place of Debian's in the boxes of
+/// [`Suite::Sid`](crate::Suite::Sid).
+pub const DOCKERD_VARIABLE: &str = "DOCKERD_UNDER_TEST";
+
+/// The dockerd that [`DOCKERD_VARIABLE`] names.
+///
+/// # Errors
+/// It is not there, or has no `docker-proxy` beside it.
+pub fn dockerd_under_test() -> Result<Option<PathBuf>> {
+    let Some(value) = std::env::var_os(DOCKERD_VARIABLE).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let dockerd = std::path::absolute(PathBuf::from(value))?;
+    for file in [dockerd.clone(), dockerd.with_file_name("docker-proxy")] {
+        anyhow::ensure!(
+            file.is_file(),
+            "{} is missing\nhint: {DOCKERD_VARIABLE} names a dockerd with its docker-proxy beside it",
+            file.display()
+        );
+    }
+    Ok(Some(dockerd))
+}

@@ -76,5 +76,7 @@ pub const DOCKERD: &str = "DOCKERD";
 pub const DOCKERD_ROOTLESS_CHILD: &str = "_DOCKERD_ROOTLESS_CHILD";
 /// Internal: the name of the network driver in force, for the launcher's second pass.
 pub const DOCKERD_ROOTLESS_NET_IN_FORCE: &str = "_DOCKERD_ROOTLESS_NET";
+/// Internal: how many addresses (families) dockerd is to be told as `host-gateway`, for the launcher's second pass.
+pub const DOCKERD_ROOTLESS_HOST_GATEWAY: &str = "_DOCKERD_ROOTLESS_HOST_GATEWAY";
 /// Internal: `1` says that SELinux is on. dockerd reads it too and then refuses overlay2.
 pub const DOCKERD_ROOTLESS_SELINUX: &str = "_DOCKERD_ROOTLESS_SELINUX";

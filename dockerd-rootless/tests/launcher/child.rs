@@ -125,7 +125,7 @@ fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
     assert_eq!(place.argv(), ["--debug"], "another network");
     place.set("_DOCKERD_ROOTLESS_NET", "gateway");
     inside(&place, DETACHED, detach, &["--debug"]).exits(0);
-    assert_eq!(place.argv(), ["--dns=10.0.2.3", "--dns=127.0.0.1", "--debug"]);
+    assert_eq!(place.argv(), ["--dns=127.0.0.1", "--dns=10.0.2.3", "--debug"]);
     inside(&place, DETACHED, &reachable, &["--debug"]).exits(0);
     assert_eq!(place.argv(), ["--debug"], "dockerd's own ways do");
     inside(&place, DETACHED, detach, &["--dns", "192.0.2.1"]).exits(0);
