@@ -75,7 +75,7 @@ fn unequal_prefix(datagrams: &[IoSlice<'_>]) -> usize {
 fn send_run(
     sock: BorrowedFd<'_>,
     run: &[IoSlice<'_>],
-    route: Route,
+    mut route: Route,
     segmented: &mut bool,
 ) -> nix::Result<usize> {
     let size = u16::try_from(run[0].len()).unwrap_or(u16::MAX);
@@ -87,6 +87,10 @@ fn send_run(
             Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) => {
                 *segmented = false;
                 return Ok(0);
+            }
+            Err(e) if no_source(e, route) => {
+                route.from = None;
+                continue;
             }
             Err(e) => return Err(e),
         }
@@ -102,12 +106,19 @@ fn send_singly(
     match send_each(sock, datagrams, route) {
         // About an earlier datagram, and cleared by having been reported.
         Err(Errno::ECONNREFUSED) => send_each(sock, datagrams, route),
-        // The address that was asked is none to answer from: a broadcast, or gone meanwhile.
-        Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV) if route.from.is_some() => {
+        Err(Errno::EINVAL) if route.from.is_some() => {
             send_each(sock, datagrams, Route { from: None, ..route })
         }
+        Err(e) if no_source(e, route) => send_each(sock, datagrams, Route { from: None, ..route }),
         other => other,
     }
+}
+
+/// Whether the address that was asked is none to answer from: it has gone meanwhile, or its interface has.
+/// `ENETUNREACH` is what IPv4 says then.
+fn no_source(error: Errno, route: Route) -> bool {
+    route.from.is_some()
+        && matches!(error, Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::ENODEV)
 }
 
 #[cfg(test)]

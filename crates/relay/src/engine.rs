@@ -60,7 +60,8 @@ pub struct Options {
     /// The namespace brings answers back by `tproxy`, which sees transparent sockets only (`IP_TRANSPARENT`, ip(7)): all
     /// backends are, and UDP clients keep their address as well.
     pub tproxy: bool,
-    /// The most UDP flows of one port; beyond that the longest silent one is dropped.
+    /// The most UDP flows of one port; beyond that flows make room in the order of [`crate::order`]. Four times as many
+    /// may be there while all wait for an answer.
     pub flows_per_port: usize,
 }
 

@@ -57,6 +57,8 @@ impl Kind {
                 tune_tcp(&sock)?;
                 // It will be connected to something in its namespace.
                 congestion::use_local(&sock);
+                // Its local port must not be in the way of a server that wants to listen there.
+                sock.set_reuse_address(true)?;
                 Ok(sock)
             }
             Self::Udp4 | Self::Udp6 => {

@@ -76,6 +76,8 @@ pub(crate) struct Half {
     pub(crate) urgent: bool,
     /// The source was reset: its end is no orderly one.
     pub(crate) broken: bool,
+    /// The sink was reset, or its host is gone.
+    pub(crate) gone: bool,
     ended: bool,
     /// Nothing will ever move this way again.
     done: bool,
@@ -106,6 +108,7 @@ impl Half {
             drain: false,
             urgent: false,
             broken: false,
+            gone: false,
             ended: false,
             done: false,
             bulk: false,
@@ -147,6 +150,10 @@ impl Half {
     pub(crate) fn pump(&mut self, source: &Socket, sink: &Socket, tools: &mut Tools) -> Outcome {
         if self.done {
             return Outcome::Wait;
+        }
+        if self.gone {
+            self.abandon(tools);
+            return Outcome::SinkGone;
         }
         let mut moved = 0;
         loop {

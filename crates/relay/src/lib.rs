@@ -39,6 +39,7 @@ pub mod factory;
 pub mod guest;
 mod half;
 pub mod listen;
+pub mod order;
 mod pipe;
 mod pool;
 mod reactor;

@@ -13,6 +13,8 @@ use std::str::FromStr;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+mod holders;
+
 /// More than any `net.core.somaxconn`; listen(2) cuts it down to that sysctl.
 const BACKLOG: i32 = i32::MAX;
 
@@ -89,17 +91,24 @@ pub enum Listener {
 /// Makes the listening socket of a published port, close-on-exec and non-blocking.
 ///
 /// TCP sockets get `SO_REUSEADDR` (not `SO_REUSEPORT`) and the longest backlog the kernel grants, UDP
-/// sockets `SO_BROADCAST`, as Go gives them.
+/// sockets `SO_BROADCAST`, as Go gives them. A UDP port that only outbound flows of this user have, which the kernel chose
+/// for them, is free all the same.
 ///
 /// # Errors
 /// Those of socket(2), bind(2) and listen(2) with their errno; `InvalidInput` without an errno and the
 /// text `address X: no suitable address found` when the suffix of `proto` contradicts `ip`.
 pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener> {
     let plan = plan(proto, ip)?;
-    let sock = match open(proto, plan, port) {
+    let open = |plan| match open(proto, plan, port, false) {
+        Err(e) if in_use(&e) && proto.is_udp() && holders::are_flows_of_ours(port) => {
+            open(proto, plan, port, true)
+        }
+        other => other,
+    };
+    let sock = match open(plan) {
         // A kernel without IPv6 still has to serve the wildcard (Go's `favoriteAddrFamily`).
         Err(e) if plan == Plan::Dual && e.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
-            open(proto, Plan::V4(Ipv4Addr::UNSPECIFIED), port)?
+            open(Plan::V4(Ipv4Addr::UNSPECIFIED))?
         }
         other => other?,
     };
@@ -136,7 +145,13 @@ fn plan(proto: Proto, ip: Option<IpAddr>) -> io::Result<Plan> {
     }
 }
 
-fn open(proto: Proto, plan: Plan, port: u16) -> io::Result<Socket> {
+fn in_use(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EADDRINUSE as i32)
+}
+
+/// With `beside_flows` a UDP port may be one that connected sockets of the same user have, if these are willing
+/// (`SO_REUSEPORT`, socket(7)): what their peers send goes to them, everything else to the new socket.
+fn open(proto: Proto, plan: Plan, port: u16, beside_flows: bool) -> io::Result<Socket> {
     let (ty, protocol) =
         if proto.is_udp() { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let (domain, addr, only_v6) = match plan {
@@ -150,7 +165,9 @@ fn open(proto: Proto, plan: Plan, port: u16) -> io::Result<Socket> {
     }
     if proto.is_udp() {
         sock.set_broadcast(true)?;
+        sock.set_reuse_port(beside_flows)?;
         sock.bind(&addr.into())?;
+        sock.set_reuse_port(false)?;
     } else {
         sock.set_reuse_address(true)?;
         sock.bind(&addr.into())?;
@@ -161,6 +178,8 @@ fn open(proto: Proto, plan: Plan, port: u16) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn ip(s: &str) -> Option<IpAddr> {
@@ -230,6 +249,51 @@ mod tests {
         for (proto, addr) in [(Proto::Tcp4, ""), (Proto::Tcp, "127.0.0.1"), (Proto::Tcp6, "")] {
             let e = bind(proto, ip(addr), port).unwrap_err();
             assert_eq!(e.raw_os_error(), Some(Errno::EADDRINUSE as i32), "{proto} {addr}");
+        }
+    }
+
+    /// A connected socket of ours, as the gateway has one for each flow.
+    fn flow(to: &str, share: bool) -> Socket {
+        let to: SocketAddr = to.parse().unwrap();
+        let flow = Socket::new(Domain::for_address(to), Type::DGRAM, None).unwrap();
+        flow.connect(&to.into()).unwrap();
+        flow.set_reuse_port(share).unwrap();
+        flow
+    }
+
+    #[test]
+    fn a_port_that_only_an_outbound_flow_has_is_free() {
+        for (proto, ip4) in [(Proto::Udp, ""), (Proto::Udp4, ""), (Proto::Udp4, "127.0.0.1")] {
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let flow = flow(&peer.local_addr().unwrap().to_string(), true);
+            let own = flow.local_addr().unwrap().as_socket().unwrap();
+            let listener = sock(bind(proto, ip(ip4), own.port()).unwrap());
+            let (mut at_flow, mut at_listener) = ([0; 8], [0; 8]);
+            // Each hears what is meant for it.
+            let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            stranger.send_to(b"new", own).unwrap();
+            peer.send_to(b"flow", own).unwrap();
+            assert_eq!((&flow).read(&mut at_flow).unwrap(), 4);
+            listener.set_nonblocking(false).unwrap();
+            assert_eq!((&listener).read(&mut at_listener).unwrap(), 3);
+            // It is nobody else's now.
+            let again = bind(proto, ip(ip4), own.port()).unwrap_err();
+            assert!(in_use(&again), "{again}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_a_server_or_an_unwilling_flow_has_is_taken() {
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let unwilling = flow(&peer.local_addr().unwrap().to_string(), false);
+        let server = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        server.set_reuse_port(true).unwrap();
+        server.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        for holder in [unwilling, server] {
+            let port = holder.local_addr().unwrap().as_socket().unwrap().port();
+            for proto in [Proto::Udp, Proto::Udp4] {
+                assert!(in_use(&bind(proto, None, port).unwrap_err()));
+            }
         }
     }
 

@@ -240,6 +240,9 @@ impl Tcp {
         from.drain |= failed || flags.intersects(ending);
         from.urgent |= flags.contains(EpollFlags::EPOLLPRI);
         to.writable |= failed || flags.contains(EpollFlags::EPOLLOUT);
+        // Both directions have ended. If one of them did not by us, it was a reset, perhaps behind the orderly end of the
+        // other, which is all that read(2) would tell.
+        to.gone |= flags.contains(EpollFlags::EPOLLHUP);
         if conn.phase == Phase::Open {
             self.drive(ctx, key);
         }

@@ -12,10 +12,13 @@
 //!
 //! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
 //! first few datagrams of a flow whose socket is still on its way.
+//!
+//! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
+//! answer that has come in the meantime still reaches the client.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +33,7 @@ use tracing::debug;
 use crate::datagrams::{pieces, send_all};
 use crate::engine::{Options, Transparent};
 use crate::factory::{Kind, tune_udp};
+use crate::order::{Links, Order, Speaker};
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
@@ -39,6 +43,11 @@ use crate::traffic::{Counted, Traffic};
 /// Bytes and datagrams kept for a flow that has no socket yet.
 const EARLY_BYTES: usize = 128 << 10;
 const EARLY: usize = 32;
+
+/// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
+const WAITING_TIMES: usize = 4;
+/// Batches of answers that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
+const LAST_BATCHES: usize = 4;
 
 /// Who talks to which of our addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,9 +62,7 @@ struct Port {
     target: SocketAddr,
     traffic: Arc<Traffic>,
     flows: HashMap<Ends, Key>,
-    /// Ends of the list of flows by last use.
-    oldest: Option<Key>,
-    newest: Option<Key>,
+    order: Order,
     /// The kernel takes segmented sends from this listener.
     segmented: bool,
 }
@@ -67,10 +74,7 @@ struct Flow {
     backend: Option<Socket>,
     /// What came before there was a backend.
     early: Vec<Vec<u8>>,
-    used: Instant,
     counted: Counted,
-    older: Option<Key>,
-    newer: Option<Key>,
     segmented: bool,
 }
 
@@ -78,14 +82,25 @@ struct Flow {
 pub(crate) struct Udp {
     ports: Slab<Port>,
     flows: Slab<Flow>,
+    /// Places of all flows in the orders of their ports.
+    links: Links,
     /// Made with the first port; the process may well have none.
     receiver: Option<Receiver>,
+    /// For the last answers of flows that have to go, while the other one is in use.
+    last_answers: Option<Receiver>,
     expiring: bool,
 }
 
 impl Udp {
     pub(crate) fn new() -> Self {
-        Self { ports: Slab::new(), flows: Slab::new(), receiver: None, expiring: false }
+        Self {
+            ports: Slab::new(),
+            flows: Slab::new(),
+            links: Links::default(),
+            receiver: None,
+            last_answers: None,
+            expiring: false,
+        }
     }
 
     /// Descriptors held.
@@ -109,6 +124,10 @@ impl Udp {
                 setsockopt(&listener, Ipv4PacketInfo, &true)?;
             } else {
                 setsockopt(&listener, Ipv6RecvPacketInfo, &true)?;
+                // Of IPv4 that IPv6 knows only where it was sent to, and nobody can answer from a broadcast address.
+                if !listener.only_v6()? {
+                    setsockopt(&listener, Ipv4PacketInfo, &true)?;
+                }
             }
         }
         ctx.pool.prepare(kind_for(target));
@@ -118,8 +137,7 @@ impl Udp {
             target,
             traffic,
             flows: HashMap::new(),
-            oldest: None,
-            newest: None,
+            order: Order::default(),
             segmented: true,
         });
         let port = self.ports.get(key).ok_or(io::ErrorKind::NotFound)?;
@@ -132,8 +150,9 @@ impl Udp {
     }
 
     pub(crate) fn remove(&mut self, key: Key) {
-        if let Some(port) = self.ports.remove(key) {
+        if let Some(mut port) = self.ports.remove(key) {
             for flow in port.flows.into_values() {
+                port.order.remove(&mut self.links, flow);
                 self.flows.remove(flow);
             }
         }
@@ -156,7 +175,16 @@ impl Udp {
             let ends = Ends { client, local: datagram.local.map(answer_from) };
             let flow = match last {
                 Some((same, flow)) if same == ends => Some(flow),
-                _ => self.flow(ctx, key, ends),
+                _ => {
+                    if let Some(victim) = self.in_the_way(ctx, key, ends) {
+                        if order[..count].iter().any(|(flow, _)| *flow == victim) {
+                            self.forward_all(&receiver, &mut order[..count]);
+                            count = 0;
+                        }
+                        self.retire(ctx, victim);
+                    }
+                    self.flow(ctx, key, ends)
+                }
             };
             if let Some(flow) = flow {
                 last = Some((ends, flow));
@@ -164,17 +192,20 @@ impl Udp {
                 count += 1;
             }
         }
-        let order = &mut order[..count];
-        order.sort_unstable();
-        for group in order.chunk_by(|a, b| a.0 == b.0) {
-            let datagrams = group.iter().filter_map(|(_, i)| receiver.get(*i));
-            self.forward(ctx, group[0].0, datagrams);
-        }
+        self.forward_all(&receiver, &mut order[..count]);
         self.receiver = Some(receiver);
     }
 
-    fn forward<'a>(&mut self, ctx: &Ctx, key: Key, datagrams: impl Iterator<Item = Datagram<'a>>) {
-        // Evicted by a later datagram of the same batch, perhaps.
+    /// Passes on what `order` names: flows, and their datagrams in the receiver.
+    fn forward_all(&mut self, receiver: &Receiver, order: &mut [(Key, usize)]) {
+        order.sort_unstable();
+        for group in order.chunk_by(|a, b| a.0 == b.0) {
+            let datagrams = group.iter().filter_map(|(_, i)| receiver.get(*i));
+            self.forward(group[0].0, datagrams);
+        }
+    }
+
+    fn forward<'a>(&mut self, key: Key, datagrams: impl Iterator<Item = Datagram<'a>>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         match &flow.backend {
             Some(backend) => {
@@ -190,55 +221,73 @@ impl Udp {
                 }
             }
         }
-        self.touch(ctx, key);
     }
 
     /// A batch from the backend of one flow.
     pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let Some(port) = self.ports.get_mut(flow.port) else { return };
-        let (Some(backend), Some(receiver)) = (&flow.backend, &mut self.receiver) else { return };
+        let Some(mut receiver) = self.receiver.take() else { return };
+        if self.answer(key, &mut receiver) {
+            self.spoke(ctx, key, Speaker::Server);
+        }
+        self.receiver = Some(receiver);
+    }
+
+    /// Passes a batch of answers on. False if there was none.
+    fn answer(&mut self, key: Key, receiver: &mut Receiver) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        let Some(port) = self.ports.get_mut(flow.port) else { return false };
+        let Some(backend) = &flow.backend else { return false };
         // ECONNREFUSED and the like are about earlier requests; the backend may come back.
         if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return;
+            return false;
         }
         let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
         let listener = port.listener.as_fd();
         flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
-        self.touch(ctx, key);
+        true
     }
 
     // ---- flows ----------------------------------------------------------------------------------
 
+    /// The flow that has to make room if a flow between `ends` is to begin.
+    fn in_the_way(&self, ctx: &Ctx, port: Key, ends: Ends) -> Option<Key> {
+        let port = self.ports.get(port)?;
+        if port.flows.contains_key(&ends) {
+            return None;
+        }
+        let first = port.order.first_to_go(&self.links, ctx.now);
+        if ctx.room == 0 {
+            return first.or_else(|| self.first_of_all(ctx.now));
+        }
+        let limit = ctx.opts.flows_per_port;
+        // Whoever waits for a slow server is worth more descriptors than whoever was answered.
+        let most = if port.order.has_answered() { limit } else { limit * WAITING_TIMES };
+        first.filter(|_| port.flows.len() >= most)
+    }
+
     /// The flow of a client, made if need be.
     fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends) -> Option<Key> {
-        let port = self.ports.get(port_key)?;
+        let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
+            port.order.spoke(&mut self.links, *flow, Speaker::Client, ctx.now);
             return Some(*flow);
         }
-        if port.flows.len() >= ctx.opts.flows_per_port || ctx.room == 0 {
-            let oldest = port.oldest.or_else(|| self.oldest_of_all())?;
-            self.close(oldest);
-            ctx.room += 1;
+        if ctx.room == 0 {
+            return None;
         }
         ctx.room -= 1;
-        let port = self.ports.get(port_key)?;
         let counted = Counted::open(Arc::clone(&port.traffic));
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
             backend: None,
             early: Vec::new(),
-            used: ctx.now,
             counted,
-            older: None,
-            newer: None,
             segmented: true,
         });
-        let port = self.ports.get_mut(port_key)?;
         port.flows.insert(ends, key);
+        port.order.insert(&mut self.links, key, ctx.now);
         let target = port.target;
-        self.link(key);
         if !std::mem::replace(&mut self.expiring, true) {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
@@ -250,9 +299,10 @@ impl Udp {
         Some(key)
     }
 
-    fn oldest_of_all(&self) -> Option<Key> {
-        let oldest = self.ports.keys().filter_map(|port| self.ports.get(port)?.oldest);
-        oldest.min_by_key(|flow| self.flows.get(*flow).map(|flow| flow.used))
+    fn first_of_all(&self, now: Instant) -> Option<Key> {
+        let ports = self.ports.keys().filter_map(|port| self.ports.get(port));
+        let first = ports.filter_map(|port| port.order.first_to_go(&self.links, now));
+        first.min_by_key(|flow| self.links.used(*flow))
     }
 
     /// A socket from the pool for a flow that waited; false when it is not wanted any more.
@@ -285,24 +335,35 @@ impl Udp {
     }
 
     pub(crate) fn close(&mut self, key: Key) {
-        self.unlink(key);
         if let Some(flow) = self.flows.remove(key)
             && let Some(port) = self.ports.get_mut(flow.port)
         {
             port.flows.remove(&flow.ends);
+            port.order.remove(&mut self.links, key);
         }
+    }
+
+    /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
+    fn retire(&mut self, ctx: &mut Ctx, key: Key) {
+        let mut receiver = self.last_answers.take().unwrap_or_default();
+        for _ in 0..LAST_BATCHES {
+            if !self.answer(key, &mut receiver) {
+                break;
+            }
+        }
+        self.last_answers = Some(receiver);
+        self.close(key);
+        ctx.room += 1;
     }
 
     /// Closes flows that were silent for too long.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
         for port in self.ports.keys().collect::<Vec<_>>() {
-            while let Some(oldest) = self.ports.get(port).and_then(|port| port.oldest)
-                && self
-                    .flows
-                    .get(oldest)
-                    .is_none_or(|flow| ctx.now - flow.used >= ctx.opts.udp_idle)
+            while let Some(port) = self.ports.get(port)
+                && let Some(silent) = port.order.longest_silent(&self.links)
+                && self.links.used(silent).is_none_or(|used| ctx.now - used >= ctx.opts.udp_idle)
             {
-                self.close(oldest);
+                self.retire(ctx, silent);
             }
         }
         self.expiring = !self.flows.is_empty();
@@ -311,39 +372,12 @@ impl Udp {
         }
     }
 
-    /// Notes that a flow was used just now, by either side.
-    fn touch(&mut self, ctx: &Ctx, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        flow.used = ctx.now;
-        if flow.newer.is_some() {
-            self.unlink(key);
-            self.link(key);
-        }
-    }
-
-    /// Puts a flow at the young end of its port's list.
-    fn link(&mut self, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let Some(port) = self.ports.get_mut(flow.port) else { return };
-        let older = port.newest.replace(key);
-        (flow.older, flow.newer) = (older, None);
-        match older.and_then(|older| self.flows.get_mut(older)) {
-            Some(older) => older.newer = Some(key),
-            None => port.oldest = Some(key),
-        }
-    }
-
-    fn unlink(&mut self, key: Key) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let (port, older, newer) = (flow.port, flow.older.take(), flow.newer.take());
-        let Some(port) = self.ports.get_mut(port) else { return };
-        match older.and_then(|older| self.flows.get_mut(older)) {
-            Some(flow) => flow.newer = newer,
-            None => port.oldest = newer,
-        }
-        match newer.and_then(|newer| self.flows.get_mut(newer)) {
-            Some(flow) => flow.older = older,
-            None => port.newest = older,
+    /// Notes that a flow was used just now.
+    fn spoke(&mut self, ctx: &Ctx, key: Key, by: Speaker) {
+        if let Some(flow) = self.flows.get(key)
+            && let Some(port) = self.ports.get_mut(flow.port)
+        {
+            port.order.spoke(&mut self.links, key, by, ctx.now);
         }
     }
 }
@@ -374,8 +408,17 @@ fn kind_for(target: SocketAddr) -> Kind {
 }
 
 /// The source of the answers. The interface is left to routing, which need not be symmetric, unless the
-/// address means nothing without it.
+/// address means nothing without it. Nobody answers from a multicast address: the kernel chooses one of the interface
+/// that the question came by.
 fn answer_from(asked: Local) -> Local {
-    let scoped = matches!(asked.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    Local { addr: asked.addr, ifindex: if scoped { asked.ifindex } else { 0 } }
+    match asked.addr {
+        IpAddr::V6(v6) if v6.is_multicast() => {
+            Local { addr: Ipv6Addr::UNSPECIFIED.into(), ifindex: asked.ifindex }
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => asked,
+        addr => Local { addr, ifindex: 0 },
+    }
 }
+
+#[cfg(test)]
+mod tests;

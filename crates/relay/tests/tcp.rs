@@ -390,3 +390,63 @@ fn urgent_data_does_not_stall_a_bulk_stream() {
         assert!(got == vec![1; 2 * LEN], "{} bytes", got.len());
     });
 }
+
+/// Waits until a connection is over in both directions, without reading or writing.
+fn hung_up(stream: &TcpStream) {
+    use nix::poll::{PollFd, PollFlags, poll};
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLHUP)];
+    let n = poll(&mut fds, u16::try_from(common::PATIENCE.as_millis()).unwrap()).unwrap();
+    assert_eq!(n, 1, "the reset was not passed on");
+}
+
+#[test]
+fn a_reset_behind_an_orderly_end_is_passed_on() {
+    let rig = rig();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traffic = std::sync::Arc::<relay::Traffic>::default();
+    let listener = relay::listen::bind(Proto::Tcp4, None, 0).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], common::port_of(&listener)));
+    let target = server.local_addr().unwrap();
+    rig.engine.add(1, listener, target, std::sync::Arc::clone(&traffic)).unwrap();
+    for client_first in [true, false] {
+        let client = connect(addr);
+        let backend = patient(server.accept().unwrap().0);
+        let (mut first, mut other) =
+            if client_first { (client, backend) } else { (backend, client) };
+        first.write_all(b"last words").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        other.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "last words");
+        // The other side keeps its connection and says nothing.
+        reset(first);
+        hung_up(&other);
+        eventually("both sockets are closed", || {
+            traffic.active.load(std::sync::atomic::Ordering::Relaxed) == 0
+        });
+    }
+}
+
+#[test]
+fn a_reset_is_passed_on_to_a_side_that_takes_no_bytes() {
+    let rig = rig();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = rig.tcp(server.local_addr().unwrap());
+    let client = connect(addr);
+    let backend = patient(server.accept().unwrap().0);
+    client.set_nonblocking(true).unwrap();
+    let block = vec![0; 64 << 10];
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(300) {
+        match (&client).write(&block) {
+            Ok(_) => last = Instant::now(),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+    reset(client);
+    hung_up(&backend);
+}

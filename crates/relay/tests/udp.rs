@@ -161,15 +161,39 @@ fn the_longest_silent_flow_makes_room() {
     let server = udp("127.0.0.1:0");
     let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
     let clients: Vec<UdpSocket> = (0..4).map(|_| udp("127.0.0.1:0")).collect();
-    let arrive = |i: usize| {
+    let exchange = |i: usize| {
         clients[i].send_to(b"x", addr).unwrap();
-        server.recv_from(&mut [0; 8]).unwrap().1
+        let from = server.recv_from(&mut [0; 8]).unwrap().1;
+        server.send_to(b"y", from).unwrap();
+        clients[i].recv(&mut [0; 8]).unwrap();
+        from
     };
-    let first: Vec<SocketAddr> = (0..3).map(arrive).collect();
-    assert_eq!(arrive(0), first[0]);
-    arrive(3);
-    assert_eq!((arrive(0), arrive(2)), (first[0], first[2]));
-    assert_ne!(arrive(1), first[1]);
+    let first: Vec<SocketAddr> = (0..3).map(exchange).collect();
+    assert_eq!(exchange(0), first[0]);
+    exchange(3);
+    assert_eq!((exchange(0), exchange(2)), (first[0], first[2]));
+    assert_ne!(exchange(1), first[1]);
+}
+
+/// As clients of a name server do it: each query comes from a port of its own, and some ports come again soon.
+#[test]
+fn no_query_is_lost_while_clients_come_and_go() {
+    const CLIENTS: usize = 48;
+    const IN_FLIGHT: usize = 16;
+    let rig = rig_with(Options { flows_per_port: 32, ..Options::default() });
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", udp_echo("127.0.0.1:0"));
+    let clients: Vec<UdpSocket> = (0..CLIENTS).map(|_| udp("127.0.0.1:0")).collect();
+    for round in 0..3000usize {
+        let asking = (0..IN_FLIGHT).map(|n| &clients[(round * 7 + n * 5) % CLIENTS]);
+        for client in asking.clone() {
+            client.send_to(&round.to_le_bytes(), addr).unwrap();
+        }
+        for client in asking {
+            let mut answer = [0; 16];
+            let n = client.recv(&mut answer).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            assert_eq!(answer[..n], round.to_le_bytes());
+        }
+    }
 }
 
 #[test]
@@ -196,4 +220,31 @@ fn a_removed_port_is_free_again() {
     ask(&udp("127.0.0.1:0"), addr, b"x");
     assert!(rig.engine.remove(1));
     UdpSocket::bind(addr).unwrap();
+}
+
+/// Discovery asks everybody on the network; whoever answers does so from its own address.
+#[test]
+fn who_asks_a_broadcast_or_multicast_address_is_answered() {
+    let rig = rig();
+    let target = udp_echo("127.0.0.1:0");
+    let dual = rig.publish(1, Proto::Udp, "::", target).port();
+    let v4 = rig.publish(2, Proto::Udp4, "0.0.0.0", target).port();
+    // The kernel gives IPv4 multicast to no IPv6 socket that has not joined the group.
+    for (group, port) in [
+        ("127.255.255.255", dual),
+        ("127.255.255.255", v4),
+        ("255.255.255.255", dual),
+        ("255.255.255.255", v4),
+        ("224.0.0.1", v4),
+    ] {
+        let client = udp("127.0.0.1:0");
+        client.set_broadcast(true).unwrap();
+        let local = std::net::Ipv4Addr::LOCALHOST;
+        socket2::SockRef::from(&client).set_multicast_if_v4(&local).unwrap();
+        socket2::SockRef::from(&client).bind_device(Some(b"lo")).unwrap();
+        let from = ask(&client, SocketAddr::new(group.parse().unwrap(), port), b"anybody");
+        assert_eq!(from, SocketAddr::from((local, port)), "{group}");
+        // The flow is the one that goes on with that address.
+        assert_eq!(ask(&client, from, b"you"), from);
+    }
 }

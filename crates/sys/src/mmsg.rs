@@ -41,7 +41,9 @@ const WORD: usize = size_of::<usize>();
 /// A local address as `IP_PKTINFO` and `IPV6_PKTINFO` report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Local {
-    /// The address that the datagram was sent to; IPv4 seen through an IPv6 socket is v4-mapped.
+    /// The address that the datagram was sent to; IPv4 seen through an IPv6 socket is v4-mapped. Where IPv4 was sent to
+    /// a broadcast or multicast address, the address of ours to answer from, if the socket has `IP_PKTINFO` (an IPv6
+    /// socket may have both).
     pub addr: IpAddr,
     /// The interface it came in by; 0 in an outgoing message leaves the choice to routing.
     pub ifindex: u32,
@@ -334,7 +336,7 @@ impl Envelope {
 
 /// Walks control messages as cmsg(3) describes them.
 fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
-    let (mut local, mut segment) = (None, None);
+    let (mut local, mut own, mut segment) = (None, None, None);
     while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
         let (len, kind) = header.split_at(WORD);
         let len = usize::from_ne_bytes(len.try_into().unwrap_or_default());
@@ -344,7 +346,7 @@ fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
             // struct in_pktinfo: interface, our own address (even if this was a broadcast), destination.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if value.len() >= 12 => {
                 let addr = Ipv4Addr::from(array::<4>(&value[4..8]));
-                local = Some(Local { addr: addr.into(), ifindex: int(value).cast_unsigned() });
+                own = Some((addr, int(value).cast_unsigned()));
             }
             // struct in6_pktinfo: destination, interface.
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if value.len() >= 20 => {
@@ -358,6 +360,11 @@ fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
             _ => {}
         }
         rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
+    }
+    if let Some((v4, ifindex)) = own {
+        let seen_by_v6 = local.is_some();
+        let addr = if seen_by_v6 { v4.to_ipv6_mapped().into() } else { v4.into() };
+        local = Some(Local { addr, ifindex });
     }
     (local, segment)
 }

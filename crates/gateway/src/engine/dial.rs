@@ -353,6 +353,8 @@ fn call(to: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     relay::factory::tune_tcp(&socket)?;
+    // Its local port must not be in the way of a listener that somebody publishes there.
+    socket.set_reuse_address(true)?;
     match socket.connect(&to.into()) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
         _ => {
