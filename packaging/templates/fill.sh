@@ -12,7 +12,7 @@ main() {
 	fi
 	here=$(cd "$(dirname "$0")" && pwd)
 	to=$3
-	maintainer="${DEBFULLNAME:-A local build} <${DEBEMAIL:-root@localhost}>"
+	maintainer="${DEBFULLNAME:-A local build} <${DEBEMAIL:-nobody@local-build.invalid}>"
 	epoch=${SOURCE_DATE_EPOCH:-$(date +%s)}
 	sha256=SKIP
 	sha512=SKIP

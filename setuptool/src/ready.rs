@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn f100_ready_is_an_answer_not_a_socket() {
         let (dir, server) = answering(b"HTTP/1.1 200 OK\r\n\r\nOK");
-        wait(&dir.path().join("s"), Duration::from_secs(5)).unwrap();
+        wait(&dir.path().join("s"), Duration::from_secs(60)).unwrap();
         server.join().unwrap();
         let (dir, server) = answering(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
         let error = wait(&dir.path().join("s"), Duration::ZERO).unwrap_err();

@@ -5,23 +5,19 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::Group;
 use crate::clean::Baseline;
 use crate::procs::{self, Proc};
-use crate::{As, Cmd, Rootfs, Suite, Under, install, paths, wait};
+use crate::{As, Cmd, PATIENCE, Rootfs, Suite, Under, install, paths, wait};
 
 /// The script that turns fresh namespaces into a host.
 const INIT: &str = include_str!("init.sh");
 
 /// What names of work folders and cgroups start with.
 const PREFIX: &str = "box-";
-
-/// How long a box may take to come up. It takes well under a second on an idle machine.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a box is to be like.
 #[derive(Debug, Clone)]
@@ -206,7 +202,7 @@ impl TestBox {
                     .and_then(|meta| meta.modified())
                     .ok()
                     .and_then(|time| time.elapsed().ok());
-                let old = age.is_some_and(|age| age > BOOT_LIMIT);
+                let old = age.is_some_and(|age| age > PATIENCE);
                 if entry.file_name().to_string_lossy().starts_with(PREFIX) && old {
                     let _ = fs::remove_dir(entry.path());
                 }
@@ -222,7 +218,7 @@ impl TestBox {
     ) -> Result<()> {
         let unshare = self.child.id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
-        self.init = wait::until("the box is ready", BOOT_LIMIT, || {
+        self.init = wait::until("the box is ready", PATIENCE, || {
             if let Some(status) = self.child.try_wait()? {
                 bail!("ended with {status}");
             }
@@ -248,7 +244,7 @@ impl TestBox {
     /// The state `running` means that no unit failed; the bus is the last that the user's manager brings.
     fn await_systemd(&self) -> Result<()> {
         let state = || self.root("systemctl is-system-running").run();
-        wait::until_true("systemd has booted", BOOT_LIMIT, || match state()?.stdout.trim() {
+        wait::until_true("systemd has booted", PATIENCE, || match state()?.stdout.trim() {
             "running" => Ok(self.exists("/run/user/1001/bus")),
             "degraded" | "maintenance" => {
                 bail!(
@@ -269,7 +265,7 @@ impl TestBox {
         let services = "setsid -f fixture dns 0.0.0.0:53 >/run/box/dns.log 2>&1 </dev/null
             setsid -f fixture http [::]:7000 peer >/run/box/peer.log 2>&1 </dev/null";
         self.peer(services).ok()?;
-        wait::until_true("the services of a box", Duration::from_secs(10), || {
+        wait::until_true("the services of a box", PATIENCE, || {
             let ready = |log: &str| {
                 fs::read_to_string(self.path(log)).is_ok_and(|text| text.contains("ready"))
             };
@@ -382,9 +378,9 @@ impl TestBox {
     /// The one process of the user whose program has this name. One that starts another program is two for a moment.
     ///
     /// # Errors
-    /// There is none, or still more than one after 10 seconds.
+    /// There is none, or there stay more than one.
     pub fn process(&self, program: &str) -> Result<Proc> {
-        let found = wait::until(&format!("one {program}"), Duration::from_secs(10), || {
+        let found = wait::until(&format!("one {program}"), PATIENCE, || {
             let all = self.user_processes().into_iter().filter(|p| p.program() == program);
             let mut found: Vec<_> = all.collect();
             Ok((found.len() < 2).then(|| found.pop()))

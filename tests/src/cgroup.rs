@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::wait;
+use crate::wait::{self, PATIENCE};
 
 /// A group of its own, killed and removed on drop.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         // cgroup.kill (kernel 5.14) takes every process of the subtree at once, also those that are just forking.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
-        let empty = wait::until_true("the box ends", Duration::from_secs(10), || {
+        let empty = wait::until_true("the box ends", PATIENCE, || {
             let events = fs::read_to_string(self.path.join("cgroup.events"))?;
             Ok(events.lines().any(|line| line == "populated 0"))
         });

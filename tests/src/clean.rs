@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{TestBox, wait};
+use crate::{PATIENCE, TestBox, wait};
 
 /// What a clean box looks like.
 #[derive(Debug, Default, Clone)]
@@ -40,7 +39,7 @@ impl TestBox {
     /// `/run`, `/tmp`, `/var/tmp` and the home folder but those in `allowed` and below.
     ///
     /// # Errors
-    /// Something is left after five seconds.
+    /// Something is left.
     pub fn assert_clean(&self, allowed: &[&str]) -> Result<()> {
         self.assert_no_processes()?;
         let now = Baseline::of(self)?;
@@ -57,12 +56,12 @@ impl TestBox {
         Ok(())
     }
 
-    /// Fails unless every process of the user ended (within five seconds).
+    /// Fails unless every process of the user ends.
     ///
     /// # Errors
     /// Processes are left; the message lists them.
     pub fn assert_no_processes(&self) -> Result<()> {
-        let end = wait::until_true("all processes of the user end", Duration::from_secs(5), || {
+        let end = wait::until_true("all processes of the user end", PATIENCE, || {
             Ok(self.user_processes().is_empty())
         });
         end.with_context(|| format!("left behind: {:#?}", self.user_processes()))

@@ -1,12 +1,11 @@
 //! Servers and clients in containers of a rootless Docker, and on the machines around it.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::docker::Docker;
-use crate::{As, TestBox, wait};
+use crate::{As, PATIENCE, TestBox, wait};
 
 /// Brings the fixture program of the box into a container, with the libraries it needs. (The static busybox cannot
 /// fetch a page on bookworm: it crashes in glibc's name service.)
@@ -61,7 +60,7 @@ pub fn drivers(b: &TestBox, net: &str, port: &str) -> Result<()> {
 /// It does not start, or does not listen within 15 seconds.
 pub fn serve(d: &Docker<'_>, name: &str, options: &str, verb: &str) -> Result<()> {
     d.run(&format!("run -d --name {name} {options} {FIXTURE} bb fixture {verb}"))?;
-    wait::until_true(&format!("{name} listens"), Duration::from_secs(15), || {
+    wait::until_true(&format!("{name} listens"), PATIENCE, || {
         Ok(d.run(&format!("logs {name}"))?.contains("ready"))
     })
 }
@@ -73,7 +72,7 @@ pub fn serve(d: &Docker<'_>, name: &str, options: &str, verb: &str) -> Result<()
 pub fn peer_serves(b: &TestBox, verb: &str) -> Result<()> {
     let log = b.path("/run/box/peer-server.log");
     b.peer(&format!("setsid -f fixture {verb} >/run/box/peer-server.log 2>&1 </dev/null")).ok()?;
-    wait::until_true("the other machine's server listens", Duration::from_secs(10), || {
+    wait::until_true("the other machine's server listens", PATIENCE, || {
         Ok(fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")))
     })
 }
@@ -91,7 +90,7 @@ pub fn inside(d: &Docker<'_>, options: &str, verb: &str) -> Result<String> {
 /// # Errors
 /// Nobody answers.
 pub fn page(b: &TestBox, who: As, host: &str) -> Result<String> {
-    b.argv(who, &["curl", "-gsS", "-m5", &format!("http://{host}/")]).ok()
+    b.argv(who, &["curl", "-gsS", "-m30", &format!("http://{host}/")]).ok()
 }
 
 /// Fails unless nobody listens there (rather than nobody answering).

@@ -1,10 +1,8 @@
 //! A rootless Docker in a box: start, a small image made on the spot, stop.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 
-use crate::{Running, Suite, TestBox, paths, wait};
+use crate::{PATIENCE, Running, Suite, TestBox, paths, wait};
 
 /// Makes the tree of the image `bb` in the folder `$d` from the static busybox of the box.
 macro_rules! tree {
@@ -85,12 +83,12 @@ impl<'b> Docker<'b> {
             cmd = cmd.env(name, value);
         }
         let mut daemon = cmd.spawn()?;
-        let up = wait::until_true("dockerd answers", Duration::from_secs(60), || {
+        let up = wait::until_true("dockerd answers", PATIENCE, || {
             if !daemon.alive()? {
                 bail!("dockerd ended");
             }
             Ok(tb.exists("/run/user/1001/docker.sock")
-                && tb.user("docker version").limit(20).run()?.code == 0)
+                && tb.user("docker version").run()?.code == 0)
         });
         if let Err(error) = up {
             return Err(error.context(format!("its log:\n{}", tail(&daemon.printed()?))));
@@ -155,7 +153,7 @@ impl<'b> Docker<'b> {
     /// It does not end within 30 seconds, or not well.
     pub fn stop(self) -> Result<()> {
         self.daemon.signal("TERM")?;
-        let output = self.daemon.wait(Duration::from_secs(30))?;
+        let output = self.daemon.wait(PATIENCE)?;
         anyhow::ensure!(output.code == 0, "the daemon did not stop cleanly: {output}");
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::TestBox;
-use crate::wait;
+use crate::wait::{self, PATIENCE};
 
 /// Who runs a command in a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +40,7 @@ pub struct Cmd<'b> {
 impl<'b> Cmd<'b> {
     pub(crate) fn new(tb: &'b TestBox, who: As, argv: &[&str]) -> Self {
         let argv = argv.iter().map(|&a| a.to_owned()).collect();
-        Self {
-            tb,
-            who,
-            argv,
-            env: Vec::new(),
-            input: Vec::new(),
-            limit: Duration::from_secs(60),
-            dir: None,
-        }
+        Self { tb, who, argv, env: Vec::new(), input: Vec::new(), limit: PATIENCE, dir: None }
     }
 
     /// Sets a variable.
@@ -65,7 +57,7 @@ impl<'b> Cmd<'b> {
         self
     }
 
-    /// How long it may run before it is killed and the call fails; 60 seconds by default.
+    /// How long it may run before it is killed and the call fails; [`PATIENCE`] by default.
     #[must_use]
     pub fn limit(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
@@ -114,7 +106,7 @@ impl<'b> Cmd<'b> {
         let file = format!("/run/box/{}.pid", self.tb.next_number());
         let mut running = self.spawn_raw(Some(&file))?;
         let path = running.tb.path(&file);
-        let pid = wait::until("a background command starts", Duration::from_secs(10), || {
+        let pid = wait::until("a background command starts", PATIENCE, || {
             if let Some(status) = running.child.try_wait()? {
                 bail!("ended at once: {status}: {}", running.output(status)?);
             }

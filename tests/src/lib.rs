@@ -34,7 +34,8 @@
 //! ```
 //!
 //! Names of tests start with the rows of the feature list they cover (`f001_f040_…`). Nothing sleeps for a fixed time:
-//! [`wait::until`] waits for a condition and says what it waited for. The variable `UNDER=theirs` runs the same suite
+//! [`wait::until`] waits for a condition and says what it waited for, [`PATIENCE`] at most. What a test needs for passing on
+//! a busy machine is in `tests/README.md`. The variable `UNDER=theirs` runs the same suite
 //! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product. `DOCKERD_UNDER_TEST=PATH`
 //! gives the boxes of Debian sid another dockerd, with the `docker-proxy` that lies beside it: a newer release, or one
 //! that you built ([`paths::DOCKERD_VARIABLE`]).
@@ -63,6 +64,7 @@ pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
 pub use rootfs::{Recipe, Rootfs, Suite, mirror};
 pub use snapshot::Snapshot;
 pub use vm::Vm;
+pub use wait::PATIENCE;
 
 /// Results of harness calls and of tests.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

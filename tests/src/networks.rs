@@ -1,11 +1,9 @@
 //! What network drivers find on a host that an administrator has prepared: a bridge with a DHCP server for
 //! lxc-user-nic, and a vpnkit.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
-use crate::{Running, TestBox, install, paths, wait};
+use crate::{PATIENCE, Running, TestBox, install, paths, wait};
 
 /// What lxc-net would do: a bridge that leads out, and the user's permission.
 const BRIDGE: &str = "set -e
@@ -42,7 +40,7 @@ pub fn dhcp_server<'b>(b: &'b TestBox, options: &str) -> Result<Running<'b>> {
     let leases = format!("--dhcp-leasefile=$(mktemp /run/box/leases.XXXX) {options}");
     let line = format!("{SERVER} {leases}").replace('\n', " ");
     let mut server = b.root(&line).spawn()?;
-    wait::until_true("the DHCP server serves", Duration::from_secs(10), || {
+    wait::until_true("the DHCP server serves", PATIENCE, || {
         ensure!(server.alive()?, "it ended: {}", server.printed()?);
         Ok(server.printed()?.contains("DHCP, sockets bound"))
     })?;

@@ -1,13 +1,9 @@
 //! What the target of rootlesskit sees and what its exit status becomes, without any network helper.
 
-use std::time::Duration;
-
-use tests::{As, Result, Suite, TestBox, ensure, wait};
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 /// The ways to run with and without a pid namespace and a reaper.
 const MODES: [&str; 4] = ["", "--pidns", "--pidns --reaper=true", "--pidns --reaper=false"];
-
-const FIVE: Duration = Duration::from_secs(5);
 
 #[test]
 fn f001_f004_the_target_is_root_of_new_user_and_mount_namespaces() -> Result<()> {
@@ -46,12 +42,12 @@ fn a_signal_to_child_pid_reaches_the_target_and_its_death_is_status_255() -> Res
         let target = b
             .user(&format!("exec rootlesskit --state-dir=/tmp/s {mode} sleep infinity"))
             .spawn()?;
-        let pid = wait::until("the target runs", FIVE, || {
+        let pid = wait::until("the target runs", PATIENCE, || {
             let up = b.user_processes().iter().any(|p| p.program() == "sleep");
             Ok(up.then(|| b.read("/tmp/s/child_pid").ok()).flatten())
         })?;
         b.user(&format!("kill -USR1 {pid}")).ok()?;
-        let out = target.wait(FIVE)?;
+        let out = target.wait(PATIENCE)?;
         assert_eq!(out.code, 255, "{mode}: {out}");
         ensure!(out.stderr.contains("user defined signal 1"), "{mode}: {out}");
     }
@@ -75,14 +71,14 @@ fn f048_signals_are_relayed_once_each_and_a_clean_end_follows() -> Result<()> {
     for mode in ["", "--pidns"] {
         b.user("rm -f /tmp/got").ok()?;
         let kit = b.user(&format!("exec rootlesskit {mode} fixture signals /tmp/got 7")).spawn()?;
-        wait::until_true("the target is ready", FIVE, || Ok(b.exists("/tmp/got")))?;
+        wait::until_true("the target is ready", PATIENCE, || Ok(b.exists("/tmp/got")))?;
         for (n, name) in ["HUP", "USR1", "INT"].into_iter().enumerate() {
             kit.signal(name)?;
             let lines = || b.read("/tmp/got").map(|text| text.lines().count());
-            wait::until_true("the signal arrives", FIVE, || Ok(lines()? > n))?;
+            wait::until_true("the signal arrives", PATIENCE, || Ok(lines()? > n))?;
         }
         kit.signal("TERM")?;
-        assert_eq!(kit.wait(FIVE)?.code, 7);
+        assert_eq!(kit.wait(PATIENCE)?.code, 7);
         assert_eq!(b.read("/tmp/got")?, "SIGHUP\nSIGUSR1\nSIGINT\nSIGTERM\n", "{mode}");
     }
     b.assert_clean(&["/tmp/got"])
@@ -94,13 +90,13 @@ fn f048_control_c_at_a_terminal_reaches_the_target_once() -> Result<()> {
     b.user("mkfifo /tmp/keys").ok()?;
     let inner = "rootlesskit fixture signals /tmp/got 7";
     let terminal = b.user(&format!("exec script -qefc '{inner}' /dev/null </tmp/keys")).spawn()?;
-    let _keys = b.user("exec 3>/tmp/keys; until [ -e /tmp/press ]; do sleep 0.02; done; printf '\\003' >&3; sleep 60").spawn()?;
-    wait::until_true("the target is ready", FIVE, || Ok(b.exists("/tmp/got")))?;
+    let _keys = b.user("exec 3>/tmp/keys; until [ -e /tmp/press ]; do sleep 0.02; done; printf '\\003' >&3; sleep infinity").spawn()?;
+    wait::until_true("the target is ready", PATIENCE, || Ok(b.exists("/tmp/got")))?;
     b.user("touch /tmp/press").ok()?;
-    wait::until_true("the key arrives", FIVE, || Ok(!b.read("/tmp/got")?.is_empty()))?;
+    wait::until_true("the key arrives", PATIENCE, || Ok(!b.read("/tmp/got")?.is_empty()))?;
     let target = b.process("fixture")?;
     b.signal(target.pid, "TERM")?;
-    assert_eq!(terminal.wait(FIVE)?.code, 7);
+    assert_eq!(terminal.wait(PATIENCE)?.code, 7);
     assert_eq!(b.read("/tmp/got")?, "SIGINT\nSIGTERM\n");
     Ok(())
 }
@@ -163,12 +159,12 @@ fn f042_the_state_folder_is_complete_before_the_target_starts_and_gone_after_it(
 fn a_second_instance_on_one_state_folder_is_refused_and_does_no_harm() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let first = b.user("exec rootlesskit --state-dir=/tmp/s sleep infinity").spawn()?;
-    wait::until_true("the first runs", FIVE, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("the first runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     let text = b.user("rootlesskit --state-dir=/tmp/s true").fails_with(1)?;
     ensure!(text.contains("/tmp/s"), "{text}");
     b.user("rootlessctl --socket=/tmp/s/api.sock info").ok()?;
     first.signal("TERM")?;
-    assert_eq!(first.wait(FIVE)?.code, 255);
+    assert_eq!(first.wait(PATIENCE)?.code, 255);
     b.assert_clean(&[])
 }
 
@@ -207,12 +203,14 @@ fn pid_uts_ipc_and_cgroup_namespaces_on_request() -> Result<()> {
 fn with_a_reaper_orphans_leave_no_zombies() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b.user("exec rootlesskit --pidns sh -c 'for i in 1 2 3 4 5; do setsid -f true; done; exec sleep infinity'").spawn()?;
-    wait::until_true("the target runs", FIVE, || {
+    wait::until_true("the target runs", PATIENCE, || {
         Ok(b.user_processes().iter().any(|p| p.program() == "sleep"))
     })?;
-    wait::until_true("no zombie", FIVE, || Ok(b.user_processes().iter().all(|p| p.state != 'Z')))?;
+    wait::until_true("no zombie", PATIENCE, || {
+        Ok(b.user_processes().iter().all(|p| p.state != 'Z'))
+    })?;
     kit.signal("TERM")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 
@@ -238,9 +236,9 @@ fn f182_sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> R
         let kit = b
             .user(&format!("exec systemd-socket-activate {listen} rootlesskit --pidns fixture fds"))
             .spawn()?;
-        wait::until_true("it listens", FIVE, || Ok(kit.printed()?.contains("Listening on")))?;
+        wait::until_true("it listens", PATIENCE, || Ok(kit.printed()?.contains("Listening on")))?;
         b.user("curl -s -m1 http://127.0.0.1:9001/").run()?;
-        let out = kit.wait(FIVE)?;
+        let out = kit.wait(PATIENCE)?;
         let value = |name: &str| {
             out.stdout.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).unwrap_or_default()
         };

@@ -1,10 +1,8 @@
 //! Real rootless Docker: three generations, each network helper, from start to a stop that leaves nothing.
 
-use std::time::Duration;
-
 use tests::containers::FIXTURE;
 use tests::docker::{Docker, LEFT_BY_DOCKERD};
-use tests::{Result, Suite, TestBox, UPSTREAM_LAUNCHER, Under, ensure, wait};
+use tests::{PATIENCE, Result, Suite, TestBox, UPSTREAM_LAUNCHER, Under, ensure, wait};
 
 /// How a scenario differs from the others.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +77,7 @@ fn tcp(b: &TestBox, d: &Docker<'_>, case: Case) -> Result<()> {
     d.run("run -d --name web -p 8080:80 bb httpd -f -p 80 -h /www")?;
     // pasta looks for new listeners about once a second.
     let answers = |from: &dyn Fn(&str) -> Result<String>, url: &str| {
-        wait::until(&format!("{url} answers"), Duration::from_secs(15), || {
+        wait::until(&format!("{url} answers"), PATIENCE, || {
             Ok(from(&format!("curl -sS -m5 {url}")).ok())
         })
     };
@@ -108,7 +106,7 @@ fn udp(b: &TestBox, d: &Docker<'_>) -> Result<()> {
         "run -d --name udp -p 9999:9999/udp {FIXTURE} bb fixture udp-echo 0.0.0.0:9999"
     ))?;
     let ask = "fixture udp-ask";
-    let text = wait::until("UDP through the published port", Duration::from_secs(15), || {
+    let text = wait::until("UDP through the published port", PATIENCE, || {
         Ok(b.user(&format!("{ask} 127.0.0.1:9999 ping")).ok().ok())
     })?;
     ensure!(text.ends_with(" ping\n"), "{text:?}");
@@ -230,7 +228,7 @@ fn f088_f165_without_the_userland_proxy_a_container_sees_the_clients_address() -
     let d = Docker::start(&b, &[])?;
     d.import()?;
     d.run(&format!("run -d --name web -p 8080:80 {FIXTURE} bb fixture http 0.0.0.0:80 page"))?;
-    let page = wait::until("the published port answers", Duration::from_secs(15), || {
+    let page = wait::until("the published port answers", PATIENCE, || {
         Ok(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok().ok())
     })?;
     assert_eq!(page, "page from 10.77.0.2\n");
@@ -245,7 +243,7 @@ fn f048_a_daemon_that_was_killed_starts_again_on_the_same_folders() -> Result<()
     d.import()?;
     d.run("run -d --name web --restart=always -p 8080:80 bb httpd -f -p 80 -h /www")?;
     d.daemon().signal("KILL")?;
-    wait::until_true("rootlesskit and dockerd end", Duration::from_secs(10), || {
+    wait::until_true("rootlesskit and dockerd end", PATIENCE, || {
         let left = b.user_processes();
         Ok(!left
             .iter()
@@ -253,7 +251,7 @@ fn f048_a_daemon_that_was_killed_starts_again_on_the_same_folders() -> Result<()
     })?;
     drop(d);
     let d = Docker::start(&b, &[])?;
-    let page = wait::until("the container is published again", Duration::from_secs(20), || {
+    let page = wait::until("the container is published again", PATIENCE, || {
         Ok(b.user("curl -sS -m5 http://127.0.0.1:8080/").ok().ok())
     })?;
     assert_eq!(page, "hello-from-container\n");
@@ -267,7 +265,7 @@ fn f050_docker_with_the_ports_of_slirp4netns() -> Result<()> {
     let d = Docker::start(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns")])?;
     d.import()?;
     d.run("run -d --name web -p 8080:80 bb httpd -f -p 80 -h /www")?;
-    let page = wait::until("the published port answers", Duration::from_secs(15), || {
+    let page = wait::until("the published port answers", PATIENCE, || {
         Ok(b.user("curl -sS -m5 http://127.0.0.1:8080/").ok().ok())
     })?;
     assert_eq!(page, "hello-from-container\n");
@@ -288,21 +286,17 @@ fn f052_with_pesto_a_published_port_answers_at_once_and_pastas_look_around_is_no
     d.import()?;
     // The server is there first, so that only the port can be late.
     d.run(&format!("run -d --name web -p 8080:80 {FIXTURE} bb fixture http 0.0.0.0:80 page"))?;
-    wait::until_true("the server listens", Duration::from_secs(15), || {
-        Ok(d.run("logs web")?.contains("ready"))
-    })?;
+    wait::until_true("the server listens", PATIENCE, || Ok(d.run("logs web")?.contains("ready")))?;
     let get = "curl -sS -m5 http://10.77.0.1:8080/";
     ensure!(b.peer(get).ok()?.starts_with("page from "));
     // Stopped and started: the port goes and comes with the container.
     let gone = || {
-        wait::until_true("nobody listens any more", Duration::from_secs(15), || {
-            Ok(b.peer(get).run()?.code == 7)
-        })
+        wait::until_true("nobody listens any more", PATIENCE, || Ok(b.peer(get).run()?.code == 7))
     };
     d.run("stop -t 1 web")?;
     gone()?;
     d.run("start web")?;
-    wait::until_true("the server listens again", Duration::from_secs(15), || {
+    wait::until_true("the server listens again", PATIENCE, || {
         Ok(d.run("logs web")?.matches("ready").count() == 2)
     })?;
     ensure!(b.peer(get).ok()?.starts_with("page from "));

@@ -1,10 +1,6 @@
 //! Sudden death of each process, in each phase: no orphan, no hang, and the same state folder works again at once.
 
-use std::time::Duration;
-
-use tests::{Result, Running, Suite, TestBox, ensure, wait};
-
-const FIVE: Duration = Duration::from_secs(5);
+use tests::{PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 const STATE: &str = "/tmp/s";
 
@@ -14,15 +10,13 @@ const FULL: &str = "--state-dir=/tmp/s --net=slirp4netns --port-driver=builtin -
 /// The state folder works again: nothing of the dead one is in the way.
 fn starts_again(b: &TestBox) -> Result<()> {
     b.assert_no_processes()?;
-    b.user(&format!("rootlesskit {FULL} sh -c 'rootlessctl list-ports | grep -q 8080'"))
-        .limit(20)
-        .ok()?;
+    b.user(&format!("rootlesskit {FULL} sh -c 'rootlessctl list-ports | grep -q 8080'")).ok()?;
     b.assert_clean(&[])
 }
 
 fn up<'b>(b: &'b TestBox, flags: &str) -> Result<Running<'b>> {
     let mut kit = b.user(&format!("exec rootlesskit {FULL} {flags} sleep infinity")).spawn()?;
-    wait::until_true("it runs", FIVE, || {
+    wait::until_true("it runs", PATIENCE, || {
         ensure!(kit.alive()?, "ended: {}", kit.printed()?);
         Ok(b.user_processes().iter().any(|p| p.program() == "sleep"))
     })?;
@@ -35,7 +29,7 @@ fn a_killed_parent_takes_everything_with_it() -> Result<()> {
     for flags in ["", "--pidns", "--pidns --reaper=false", "--detach-netns"] {
         let kit = up(&b, flags)?;
         kit.signal("KILL")?;
-        assert_eq!(kit.wait(FIVE)?.code, 137);
+        assert_eq!(kit.wait(PATIENCE)?.code, 137);
         starts_again(&b)?;
     }
     Ok(())
@@ -48,7 +42,7 @@ fn a_killed_child_takes_everything_with_it() -> Result<()> {
         let kit = up(&b, flags)?;
         let child = b.read("/tmp/s/child_pid")?.parse()?;
         b.signal(child, "KILL")?;
-        assert_eq!(kit.wait(FIVE)?.code, 255, "{flags}");
+        assert_eq!(kit.wait(PATIENCE)?.code, 255, "{flags}");
         ensure!(!b.exists(STATE), "the state folder stays");
         starts_again(&b)?;
     }
@@ -61,7 +55,7 @@ fn a_killed_target_is_status_255() -> Result<()> {
     for flags in ["", "--pidns", "--detach-netns"] {
         let kit = up(&b, flags)?;
         b.signal(b.process("sleep")?.pid, "KILL")?;
-        let out = kit.wait(FIVE)?;
+        let out = kit.wait(PATIENCE)?;
         assert_eq!(out.code, 255, "{flags}: {out}");
         ensure!(out.stderr.contains("killed"), "{out}");
         starts_again(&b)?;
@@ -86,16 +80,16 @@ fn a_killed_network_helper_is_said_and_replaced() -> Result<()> {
                 .find(|p| p.program().starts_with(program) && p.state != 'Z');
             found.map(|p| p.pid).filter(|pid| *pid != not)
         };
-        wait::until_true("it runs", FIVE, || Ok(b.exists("/tmp/s/api.sock")))?;
-        let first = wait::until("the helper runs", FIVE, || Ok(helper(0)))?;
+        wait::until_true("it runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
+        let first = wait::until("the helper runs", PATIENCE, || Ok(helper(0)))?;
         b.signal(first, "KILL")?;
-        wait::until("another helper runs", FIVE, || Ok(helper(first)))?;
-        wait::until_true("it is said", FIVE, || Ok(kit.printed()?.contains(program)))?;
+        wait::until("another helper runs", PATIENCE, || Ok(helper(first)))?;
+        wait::until_true("it is said", PATIENCE, || Ok(kit.printed()?.contains(program)))?;
         b.user("nsenter -U -m -n --preserve-credentials -t $(cat /tmp/s/child_pid) sh -c \
-                'n=0; until fixture get 10.77.0.2:7000 2>/dev/null || [ $n = 40 ]; do n=$((n+1)); sleep 0.1; done'")
+                'n=0; until fixture get 10.77.0.2:7000 2>/dev/null || [ $n = 600 ]; do n=$((n+1)); sleep 0.1; done'")
             .ok()?;
         b.user("touch /tmp/stop").ok()?;
-        let out = kit.wait(Duration::from_secs(10))?;
+        let out = kit.wait(PATIENCE)?;
         assert_eq!((out.code, out.stdout.as_str()), (0, "peer from 10.77.0.1\n"), "{net}: {out}");
         b.user("rm /tmp/stop").ok()?;
         b.assert_clean(&[])?;
@@ -130,7 +124,11 @@ fn held<'b>(b: &'b TestBox, program: &str) -> Result<Running<'b>> {
         let source = if program == "getsubids" { "--subid-source=dynamic" } else { "" };
         b.user(&format!("exec rootlesskit {FULL} {source} sleep infinity")).spawn()?
     };
-    wait::until_true(&format!("{program} is reached"), FIVE, || Ok(b.exists("/tmp/held")))?;
+    // It has said so before it became what is looked for.
+    wait::until_true(&format!("{program} is reached"), PATIENCE, || {
+        let blocks = || b.user_processes().iter().any(|p| p.program() == "sleep");
+        Ok(b.exists("/tmp/held") && blocks())
+    })?;
     Ok(kit)
 }
 
@@ -141,14 +139,14 @@ fn death_in_each_phase_of_the_start() -> Result<()> {
         // The parent dies: everything else goes.
         let kit = held(&b, phase)?;
         kit.signal("KILL")?;
-        kit.wait(FIVE)?;
+        kit.wait(PATIENCE)?;
         unhold(&b)?;
         starts_again(&b).map_err(|e| e.context(format!("{phase}: parent killed")))?;
 
         // A stop request in the middle of the start: it ends, and cleans up.
         let kit = held(&b, phase)?;
         kit.signal("TERM")?;
-        let out = kit.wait(FIVE)?;
+        let out = kit.wait(PATIENCE)?;
         ensure!(out.code != 0, "{phase}: {out}");
         unhold(&b)?;
         starts_again(&b).map_err(|e| e.context(format!("{phase}: parent stopped")))?;
@@ -159,7 +157,7 @@ fn death_in_each_phase_of_the_start() -> Result<()> {
             // Once the first is dead rootlesskit itself ends the others.
             let _ = b.signal(helper.pid, "KILL");
         }
-        let out = kit.wait(FIVE)?;
+        let out = kit.wait(PATIENCE)?;
         assert_eq!(out.code, 1, "{phase}: {out}");
         ensure!(out.stderr.contains(phase), "{out}");
         unhold(&b)?;
@@ -175,7 +173,7 @@ fn death_in_each_phase_of_the_start() -> Result<()> {
                 .find(|p| Some(p.host_parent) == parent && p.command.contains("--state-dir"));
             let child = child.ok_or_else(|| no_child(&b))?;
             b.signal(child.pid, "KILL")?;
-            let out = kit.wait(FIVE)?;
+            let out = kit.wait(PATIENCE)?;
             ensure!(out.code != 0, "{phase}: {out}");
             unhold(&b)?;
             starts_again(&b).map_err(|e| e.context(format!("{phase}: child killed")))?;
@@ -194,7 +192,7 @@ fn a_stopped_target_does_not_keep_a_killed_parents_children_alive() -> Result<()
     let kit = up(&b, "")?;
     b.signal(b.process("sleep")?.pid, "STOP")?;
     kit.signal("KILL")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     starts_again(&b)
 }
 
@@ -208,7 +206,7 @@ fn a_failing_start_ends_and_cleans_up() -> Result<()> {
         "--copy-up=/run --propagation=rshared",
         "--net=slirp4netns --slirp4netns-binary=/bin/false",
     ] {
-        let out = b.user(&format!("rootlesskit {flags} true")).limit(10).run()?;
+        let out = b.user(&format!("rootlesskit {flags} true")).run()?;
         assert_eq!(out.code, 1, "{flags}: {out}");
         b.assert_clean(&[])?;
     }
@@ -221,15 +219,15 @@ fn a_port_survives_a_shortage_of_descriptors() -> Result<()> {
     let kit = b
         .user("ulimit -Hn 64; exec rootlesskit --state-dir=/tmp/s --net=none --port-driver=builtin -p 0.0.0.0:8080:80/tcp fixture tcp-echo 0.0.0.0:80")
         .spawn()?;
-    wait::until_true("the target serves", FIVE, || Ok(kit.printed()?.contains("ready")))?;
+    wait::until_true("the target serves", PATIENCE, || Ok(kit.printed()?.contains("ready")))?;
     let script = "i=0; while [ $i -lt 100 ]; do sleep 2 | nc -N -w 3 127.0.0.1 8080 >/dev/null 2>&1 & i=$((i+1)); done; wait";
     b.user(script).run()?;
     let ask = "echo hello | nc -N -w 5 127.0.0.1 8080";
-    wait::until_true("the port answers again", Duration::from_secs(10), || {
+    wait::until_true("the port answers again", PATIENCE, || {
         Ok(b.user(ask).run()?.stdout.contains("hello"))
     })?;
     kit.signal("TERM")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 

@@ -3,11 +3,9 @@
 #[path = "installer/release.rs"]
 mod release;
 
-use std::time::Duration;
-
 use release::{PORT, Stubs, copy_release, serve};
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
-use tests::{Builder, Result, Suite, TestBox, Under, ensure, wait};
+use tests::{Builder, PATIENCE, Result, Suite, TestBox, Under, ensure, wait};
 
 const PAGE: &str = "hello-from-container\n";
 
@@ -31,7 +29,7 @@ fn busybox_alone(b: &TestBox) -> Result<()> {
 }
 
 fn answers(b: &TestBox, address: &str) -> Result<()> {
-    let page = wait::until("the published port answers", Duration::from_secs(15), || {
+    let page = wait::until("the published port answers", PATIENCE, || {
         Ok(b.user(&format!("curl -sS -m5 http://{address}/")).ok().ok())
     })?;
     assert_eq!(page, PAGE);
@@ -79,7 +77,7 @@ fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result
     docker(MAKE_IMAGE)?;
     docker("docker run -d --name web -p 8080:80 bb httpd -f -p 80 -h /www")?;
     answers(&b, "127.0.0.1:8080")?;
-    assert_eq!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?, PAGE);
+    assert_eq!(b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?, PAGE);
     let daemon = b.process("dockerd")?;
     let link = b.root(&format!("readlink /proc/{}/exe", daemon.pid)).ok()?;
     assert_eq!(link, "/home/tester/bin/dockerd\n");
@@ -210,7 +208,7 @@ fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
         (vec![engine, ("PATH", "/opt/s390x:/usr/bin")], "no static programs for s390x"),
         (vec![("STUB_CODE", "7")], ""),
     ] {
-        let mut install = b.user("sh </srv/release/install.sh").env(url, "/srv/release").limit(30);
+        let mut install = b.user("sh </srv/release/install.sh").env(url, "/srv/release");
         for (name, value) in &variables {
             install = install.env(name, value);
         }
@@ -243,13 +241,13 @@ fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<
     let mut run =
         b.user("exec sh /srv/release/install.sh").env("DOCKER_ROOTLESS_URL", PORT).spawn()?;
     let part = "/home/tester/bin/.docker-rootless-extras.new/docker-rootless-extras-1.0.tgz.part";
-    wait::until_true("part of the archive came", Duration::from_secs(10), || Ok(b.exists(part)))?;
+    wait::until_true("part of the archive came", PATIENCE, || Ok(b.exists(part)))?;
     let second = b.user("sh /srv/release/install.sh").fails_with(1)?;
     ensure!(second.contains("another run of this script (pid "), "{second}");
     ensure!(run.alive()?, "{}", run.printed()?);
     // Everything of it at once, as at a loss of power.
     b.root("pkill -KILL -u tester").ok()?;
-    run.wait(Duration::from_secs(5))?;
+    run.wait(PATIENCE)?;
     drop(server);
 
     // A proxy is asked for an address that nobody else knows.

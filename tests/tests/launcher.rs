@@ -1,11 +1,7 @@
 //! The launcher with a stub in place of dockerd: what it prepares, what passes through, what it refuses.
 
-use std::time::Duration;
-
 use tests::docker::Docker;
-use tests::{As, Result, Running, Suite, TestBox, ensure, wait};
-
-const FIVE: Duration = Duration::from_secs(5);
+use tests::{As, PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 /// A dockerd of a given version whose start is the script `body`.
 fn stub(b: &TestBox, version: &str, body: &str) -> Result<()> {
@@ -23,7 +19,7 @@ fn running<'b>(b: &'b TestBox, env: &[(&str, &str)]) -> Result<Running<'b>> {
         cmd = cmd.env(name, value);
     }
     let mut launcher = cmd.spawn()?;
-    wait::until_true("the stub is ready", FIVE, || {
+    wait::until_true("the stub is ready", PATIENCE, || {
         ensure!(launcher.alive()?, "ended: {}", launcher.printed()?);
         Ok(launcher.printed()?.lines().any(|line| line == "ready"))
     })?;
@@ -135,10 +131,10 @@ fn f090_f173_ports_that_a_detached_daemon_publishes_answer() -> Result<()> {
         let launcher = running(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", net)])?;
         let published = r#"{"id":1,"spec":{"proto":"tcp4","parentIP":"0.0.0.0","#;
         ensure!(launcher.printed()?.contains(published), "{net}");
-        ensure!(b.user("curl -sS -m5 http://127.0.0.1:8080/").ok()?.starts_with("page"), "{net}");
-        ensure!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?.starts_with("page"), "{net}");
+        ensure!(b.user("curl -sS -m30 http://127.0.0.1:8080/").ok()?.starts_with("page"), "{net}");
+        ensure!(b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?.starts_with("page"), "{net}");
         launcher.signal("TERM")?;
-        launcher.wait(FIVE)?;
+        launcher.wait(PATIENCE)?;
     }
     b.assert_clean(&[])
 }
@@ -152,14 +148,16 @@ fn f181_readiness_reload_and_stop_pass_through() -> Result<()> {
         "fixture notify READY=1 & wait_pid=$!; exec fixture signals /home/tester/got 0",
     )?;
     let listener = b.user("exec socat -u UNIX-RECV:/home/tester/notify -").spawn()?;
-    wait::until_true("the socket is there", FIVE, || Ok(b.exists("/home/tester/notify")))?;
+    wait::until_true("the socket is there", PATIENCE, || Ok(b.exists("/home/tester/notify")))?;
     let launcher = running(&b, &[("NOTIFY_SOCKET", "/home/tester/notify")])?;
-    wait::until_true("READY arrives", FIVE, || Ok(listener.printed()?.contains("READY=1")))?;
-    wait::until_true("it waits for signals", FIVE, || Ok(b.exists("/home/tester/got")))?;
+    wait::until_true("READY arrives", PATIENCE, || Ok(listener.printed()?.contains("READY=1")))?;
+    wait::until_true("it waits for signals", PATIENCE, || Ok(b.exists("/home/tester/got")))?;
     launcher.signal("HUP")?;
-    wait::until_true("the reload arrives", FIVE, || Ok(b.read("/home/tester/got")? == "SIGHUP\n"))?;
+    wait::until_true("the reload arrives", PATIENCE, || {
+        Ok(b.read("/home/tester/got")? == "SIGHUP\n")
+    })?;
     launcher.signal("TERM")?;
-    let out = launcher.wait(FIVE)?;
+    let out = launcher.wait(PATIENCE)?;
     assert_eq!(out.code, 0, "{out}");
     assert_eq!(b.read("/home/tester/got")?, "SIGHUP\nSIGTERM\n");
     drop(listener);
@@ -219,7 +217,7 @@ fn f080_f161_f081_docker_says_what_to_do_about_a_privileged_port_and_setcap_help
     b.root("setcap cap_net_bind_service=ep /usr/bin/rootlesskit").ok()?;
     let d = Docker::start(&b, &[])?;
     d.run("run -d --name web -p 80:80 bb httpd -f -p 80 -h /www")?;
-    assert_eq!(b.peer("curl -sS -m5 http://10.77.0.1:80/").ok()?, "hello-from-container\n");
+    assert_eq!(b.peer("curl -sS -m30 http://10.77.0.1:80/").ok()?, "hello-from-container\n");
     d.run("rm -f web")?;
     d.stop()
 }
@@ -262,9 +260,7 @@ fn f048_control_c_stops_the_daemon_cleanly() -> Result<()> {
     d.import()?;
     d.run("run -d --name web bb httpd -f -p 80 -h /www")?;
     d.daemon().signal("INT")?;
-    wait::until_true("the daemon ends", Duration::from_secs(30), || {
-        Ok(b.user_processes().is_empty())
-    })?;
+    wait::until_true("the daemon ends", PATIENCE, || Ok(b.user_processes().is_empty()))?;
     ensure!(!b.exists("/run/user/1001/dockerd-rootless"), "the state folder stays");
     // A daemon that is told three times skips this.
     ensure!(

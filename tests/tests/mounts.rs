@@ -1,10 +1,6 @@
 //! Copy-up, propagation, and what the host sees of it: nothing.
 
-use std::time::Duration;
-
-use tests::{As, Result, Suite, TestBox, ensure, wait};
-
-const FIVE: Duration = Duration::from_secs(5);
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 #[test]
 fn f039_f040_copied_up_folders_are_private_and_the_hosts_stay() -> Result<()> {
@@ -33,7 +29,7 @@ fn f039_f040_copied_up_folders_are_private_and_the_hosts_stay() -> Result<()> {
 fn f039_a_rewritten_resolv_conf_of_the_host_does_not_disturb_the_targets() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b.user("exec rootlesskit --net=slirp4netns --state-dir=/tmp/s --copy-up=/etc --copy-up=/run sleep infinity").spawn()?;
-    wait::until_true("it runs", FIVE, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("it runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     let inside = || {
         b.user(
             "nsenter -U -m --preserve-credentials -t $(cat /tmp/s/child_pid) cat /etc/resolv.conf",
@@ -44,7 +40,7 @@ fn f039_a_rewritten_resolv_conf_of_the_host_does_not_disturb_the_targets() -> Re
     b.root("echo nameserver 9.9.9.9 > /etc/new; mv /etc/new /etc/resolv.conf").ok()?;
     assert_eq!(inside()?, "nameserver 10.0.2.3\n");
     kit.signal("TERM")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 
@@ -66,7 +62,7 @@ fn mounts_of_the_host_propagate_as_asked() -> Result<()> {
                 "exec rootlesskit --state-dir=/tmp/s --propagation={mode} {copy_up} sleep infinity"
             ))
             .spawn()?;
-        wait::until_true("it runs", FIVE, || {
+        wait::until_true("it runs", PATIENCE, || {
             Ok(b.user_processes().iter().any(|p| p.program() == "sleep"))
         })?;
         b.root("mount -t tmpfs late /mnt/late; touch /mnt/late/file").ok()?;
@@ -76,7 +72,7 @@ fn mounts_of_the_host_propagate_as_asked() -> Result<()> {
         assert_eq!(out.trim() == "file", visible, "{mode}");
         b.root("umount /mnt/late").ok()?;
         kit.signal("TERM")?;
-        kit.wait(FIVE)?;
+        kit.wait(PATIENCE)?;
     }
     b.assert_clean(&[])
 }

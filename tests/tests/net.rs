@@ -1,10 +1,6 @@
 //! Network drivers: addresses, names, the way out, what stays closed; attached and detached.
 
-use std::time::Duration;
-
-use tests::{As, Result, Suite, TestBox, ensure, wait};
-
-const FIVE: Duration = Duration::from_secs(5);
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 /// Runs a script in the network of the target, with the usual flags of the launcher.
 fn inside(b: &TestBox, flags: &str, script: &str) -> Result<String> {
@@ -104,7 +100,7 @@ fn the_hosts_loopback_is_reachable_only_if_asked_for() -> Result<()> {
 fn ipv6_reaches_the_other_machine() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for net in ["slirp4netns", "pasta"] {
-        let out = b.user(&format!("rootlesskit --net={net} --ipv6 --disable-host-loopback --copy-up=/etc sh -c 'n=0; until fixture get [fd77::2]:7000 2>/dev/null || [ $n = 50 ]; do n=$((n+1)); sleep 0.1; done'")).ok()?;
+        let out = b.user(&format!("rootlesskit --net={net} --ipv6 --disable-host-loopback --copy-up=/etc sh -c 'n=0; until fixture get [fd77::2]:7000 2>/dev/null || [ $n = 600 ]; do n=$((n+1)); sleep 0.1; done'")).ok()?;
         ensure!(out.starts_with("peer from fd77::1"), "{net}: {out}");
     }
     b.assert_clean(&[])
@@ -165,12 +161,12 @@ fn f173_the_file_netns_is_the_mark_of_the_detached_mode_for_programs_on_the_host
     let kit = b
         .user("exec rootlesskit --state-dir=/tmp/s --net=none --detach-netns sleep infinity")
         .spawn()?;
-    wait::until_true("it runs", FIVE, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("it runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     assert_eq!(b.user("stat -c '%a %s %F' /tmp/s/netns").ok()?, "400 0 regular empty file\n");
     let out = b.user("nsenter -U -m --preserve-credentials -t $(cat /tmp/s/child_pid) nsenter -n/tmp/s/netns ip -o addr").ok()?;
     ensure!(out.contains("inet 127.0.0.1/8") && !out.contains("eth0"), "{out}");
     kit.signal("TERM")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 
@@ -179,7 +175,7 @@ fn f145_debugging_with_nsenter_works_in_both_modes() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit =
         b.user("exec rootlesskit --state-dir=/tmp/s --net=slirp4netns sleep infinity").spawn()?;
-    wait::until_true("it runs", FIVE, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("it runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     let enter = "nsenter -U --preserve-credentials -n -m -t $(cat /tmp/s/child_pid)";
     ensure!(b.user(&format!("{enter} ip -o addr show dev tap0")).ok()?.contains("10.0.2.100"));
     assert_eq!(b.user(&format!("{enter} id -u")).ok()?, "0\n");
@@ -187,7 +183,7 @@ fn f145_debugging_with_nsenter_works_in_both_modes() -> Result<()> {
         b.user("ls /proc/$(cat /tmp/s/child_pid)/root/tmp/s/child_pid").ok()?.contains("child_pid")
     );
     kit.signal("TERM")?;
-    kit.wait(FIVE)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 

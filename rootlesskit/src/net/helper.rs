@@ -119,6 +119,9 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
+    /// What takes longer than this hangs.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     /// A helper that is a shell script; its ready pipe is descriptor 1, as an heir of it would hold it.
     fn start(script: &str) -> Starting {
         let (ready, writer) = io::pipe().unwrap();
@@ -129,20 +132,20 @@ mod tests {
     }
 
     fn reap(helper: &Helper) {
-        assert!(helper.process.wait_ended(Duration::from_secs(10)).unwrap());
+        assert!(helper.process.wait_ended(PATIENCE).unwrap());
         sys::wait::one(helper.process.pid()).unwrap();
     }
 
     #[test]
     fn a_dead_helper_whose_pipes_live_on_blocks_nothing() {
-        let starting = start("sleep 3 & exit 4");
         let begin = Instant::now();
-        assert!(starting.process().wait_ended(Duration::from_secs(2)).unwrap());
+        let starting = start(&format!("sleep {} & exit 4", 2 * PATIENCE.as_secs()));
+        assert!(starting.process().wait_ended(PATIENCE).unwrap());
         assert!(!starting.is_ready());
         let mut helper = starting.into_helper();
         assert_eq!(helper.printed(), "");
         reap(&helper);
-        assert!(begin.elapsed() < Duration::from_secs(2));
+        assert!(begin.elapsed() < PATIENCE);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::signals::ends_us;
 
 /// How long a killed process may take to be gone.
 const KILL: Duration = Duration::from_secs(5);
+/// How long a process that has closed its end may take to be gone, on a busy machine: then it can be said how it ended.
+const END: Duration = Duration::from_secs(5);
 /// How long a network helper may take to say that it is ready.
 const HELPER: Duration = Duration::from_secs(10);
 
@@ -61,7 +63,7 @@ impl Watch<'_> {
             return Ok(starting.into_helper());
         }
         let mut helper = starting.into_helper();
-        let ended = helper.process.wait_ended(Duration::from_millis(200)).unwrap_or(false);
+        let ended = waited.is_ok() && helper.process.wait_ended(END).unwrap_or(false);
         let how = kill_and_reap(&helper.process);
         waited?;
         let how = match how.filter(|_| ended) {
@@ -113,7 +115,7 @@ impl Watch<'_> {
 
     /// The error for a child that is dead or dying; it has printed its own reason.
     fn child_ended(&self) -> Option<anyhow::Error> {
-        self.child.wait_ended(Duration::from_secs(2)).ok().filter(|ended| *ended)?;
+        self.child.wait_ended(END).ok().filter(|ended| *ended)?;
         let how = sys::wait::one(self.child.pid()).ok()?;
         let error = Exited::check("child", how).err();
         Some(

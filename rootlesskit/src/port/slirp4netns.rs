@@ -313,7 +313,8 @@ mod tests {
             assert!(driver.add(format!(":{port}:80/tcp").parse().unwrap()).is_err());
         }
         let took = begin.elapsed();
-        assert!(took >= LIMIT && took < LIMIT * 2, "{took:?}");
+        // Each of the twenty would take as long.
+        assert!(took >= LIMIT && took < LIMIT * 10, "{took:?}");
         assert!(driver.list().is_empty());
     }
 }

@@ -29,7 +29,7 @@ fn child(place: &Place, flags: &[&str]) -> Fake {
     let (fake, pid) = (Fake(child), "run/dockerd-rootless/child_pid");
     place.write(pid, &fake.0.id().to_string());
     // Until it has its namespaces and its mount.
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     let inside = format!("/proc/{}/root/mnt/inside", fake.0.id());
     while !std::path::Path::new(&inside).exists() {
         assert!(Instant::now() < end, "the child does not start");

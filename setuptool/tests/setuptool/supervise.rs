@@ -15,16 +15,19 @@ fn place() -> Place {
     place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
     place.stub(
         "dockerd-rootless.sh",
-        "env > \"${0%/*}/../env\"; (sleep 1000 & echo \"shim $!\"); echo \"up $$\"; trap 'echo bye; exit 0' TERM; trap 'echo again' HUP\n\
+        "trap 'echo bye; exit 0' TERM; trap 'echo again' HUP; env > \"${0%/*}/../env\"\n\
+         (sleep 1000 & echo \"shim $!\"); echo \"up $$\"\n\
          while :; do sleep 0.05; done",
     );
     place
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // What takes longer hangs.
+    let limit = Duration::from_secs(60);
+    let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -89,12 +92,9 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
     until("it is started again", || daemon(&place) != first);
     assert!(!alive(shim.expect("a pid")), "what a crashed daemon leaves is ended");
     let log = place.read(LOG).expect("a log");
-    assert!(
-        log.contains(
-            "[supervise] the daemon was ended by signal 9 after 0 s; it is started again in 1 s\n"
-        ),
-        "{log}"
-    );
+    let (_, rest) =
+        log.split_once("[supervise] the daemon was ended by signal 9 after ").expect(&log);
+    assert!(rest.contains(" s; it is started again in 1 s\n"), "{log}");
 
     let supervisor = pid(&place);
     let done = place.run(&["uninstall"]);

@@ -23,7 +23,7 @@ use image::Image;
 const START: &str = include_str!("start.sh");
 
 /// How long the start and a script may take. Both take seconds on an idle machine, and much longer on a busy one.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// What the agent said: an exit status, and the two streams.
 type Answer = (i32, Vec<u8>, Vec<u8>);

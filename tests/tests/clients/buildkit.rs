@@ -1,10 +1,8 @@
 //! BuildKit: the one in dockerd, with Debian's buildx; and the daemon buildkitd, which Debian does not ship, replayed with
 //! the runtime that it uses for the steps of a build.
 
-use std::time::Duration;
-
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_ARCHIVE};
-use tests::{Result, Running, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
+use tests::{PATIENCE, Result, Running, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
 
 /// Two steps with a cache that the first fills, and one that reaches out by name; all of them again in each round.
 const DOCKERFILE: &str = "FROM bb
@@ -103,7 +101,7 @@ fn buildkitd_as_the_entry_of_its_image() -> Result<()> {
         numbers(&b, state)?;
         // The end of the container: a signal to its process 1.
         b.signal(b.process("rootlesskit")?.pid, "TERM")?;
-        kit.wait(Duration::from_secs(20))?;
+        kit.wait(PATIENCE)?;
         b.assert_no_processes()?;
     }
     b.root("rm /home/tester/layer.tar && rmdir /home/tester/.local/tmp").ok()?;
@@ -138,7 +136,7 @@ mkdir -p $XDG_RUNTIME_DIR/buildkit
 exec socat UNIX-LISTEN:${1#--addr=unix://},fork,unlink-close=1 SYSTEM:'id -u'"#;
     b.script("/usr/local/bin/buildkitd", daemon)?;
     assert_eq!(b.user(DAEMONLESS).ok()?, "0\n");
-    wait::until_true("the daemon has gone", Duration::from_secs(10), || {
+    wait::until_true("the daemon has gone", PATIENCE, || {
         Ok(!b.exists("/run/user/1001/buildkit/buildkitd.sock"))
     })?;
     b.assert_clean(&["/run/user/1001/buildkit"])

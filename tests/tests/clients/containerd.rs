@@ -1,9 +1,7 @@
 //! containerd and `ctr` of three Debians in rootlesskit, as containerd-rootless.sh of nerdctl starts it.
 
-use std::time::Duration;
-
 use tests::docker::MAKE_ARCHIVE;
-use tests::{As, Cmd, Result, Running, Suite, TestBox, ensure, wait};
+use tests::{As, Cmd, PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 use crate::kit::Api;
 
@@ -86,7 +84,7 @@ impl<'b> Containerd<'b> {
         let data = "/home/tester/.local/share/docker";
         let daemon = command.env("XDG_DATA_HOME", data).spawn()?;
         let mut this = Self { b, daemon };
-        wait::until_true("containerd answers", Duration::from_secs(60), || {
+        wait::until_true("containerd answers", PATIENCE, || {
             ensure!(this.daemon.alive()?, "it ended: {}", this.daemon.printed()?);
             Ok(b.exists(&format!("{STATE}/api.sock"))
                 && this.inside("ctr version").run()?.code == 0)
@@ -109,7 +107,7 @@ impl<'b> Containerd<'b> {
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.inside(&format!("ctr task kill -s KILL {name}")).ok()?;
         let gone = format!("ctr task rm {name} && ctr container rm {name}");
-        wait::until_true("the container has ended", Duration::from_secs(15), || {
+        wait::until_true("the container has ended", PATIENCE, || {
             Ok(self.inside(&gone).run()?.code == 0)
         })
     }
@@ -117,7 +115,7 @@ impl<'b> Containerd<'b> {
     /// Stops it as a service manager does.
     pub(crate) fn stop(self) -> Result<()> {
         self.daemon.signal("TERM")?;
-        let out = self.daemon.wait(Duration::from_secs(30))?;
+        let out = self.daemon.wait(PATIENCE)?;
         ensure!(out.code == 0, "{out}");
         self.b.assert_clean(LEFT)
     }
@@ -147,7 +145,7 @@ fn life(suite: Suite) -> Result<()> {
     );
     c.inside(&server).ok()?;
     for (who, host) in [(As::User, "127.0.0.1"), (As::Peer, "10.77.0.1")] {
-        let page = wait::until("the published port answers", Duration::from_secs(15), || {
+        let page = wait::until("the published port answers", PATIENCE, || {
             Ok(b.argv(who, &["fixture", "get", &format!("{host}:8080")]).ok().ok())
         })?;
         ensure!(page.starts_with("page from "), "{page}");

@@ -5,18 +5,14 @@
 //! Debian's own, which differ: that of 20.10 has no fixed state directory; Docker before 28 publishes ports through
 //! `rootlesskit-docker-proxy`, 28.5 through the API.
 
-use std::time::Duration;
-
 use tests::containers::{
     HOST, PEER, drivers, inside, page, peer_serves, refused, rootlessctl, serve,
 };
 use tests::docker::{Docker, LEFT_BY_DOCKERD};
 use tests::networks::{LEFT_BY_LXC, RANGE, dhcp_server, lxc_bridge, vpnkit};
-use tests::{As, Context as _, Result, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
+use tests::{As, Context as _, PATIENCE, Result, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
 
 const OURS: &str = "dockerd-rootless.sh";
-const FIFTEEN: Duration = Duration::from_secs(15);
-
 /// A host on which every network driver of the suite works, with a server on the other machine.
 fn host(suite: Suite) -> Result<TestBox> {
     let mut builder = TestBox::builder(suite);
@@ -53,7 +49,7 @@ fn life(b: &TestBox, launcher: &str, net: &str, port: &str) -> Result<()> {
     }
     reaches_out(&d, net)?;
     d.run("rm -f web udp")?;
-    wait::until_true("the port is closed", FIFTEEN, || {
+    wait::until_true("the port is closed", PATIENCE, || {
         Ok(refused(b, As::Peer, &format!("{HOST}:8080")).is_ok())
     })?;
     if !["none", "implicit"].contains(&port) {
@@ -68,7 +64,7 @@ fn life(b: &TestBox, launcher: &str, net: &str, port: &str) -> Result<()> {
 /// shows clients of the host's loopback as its gateway and, as that is closed, drops datagrams to them.
 fn published(b: &TestBox, port: &str) -> Result<()> {
     for (who, host) in [(As::User, "127.0.0.1"), (As::User, HOST), (As::Peer, HOST)] {
-        let got = wait::until(&format!("{who:?} gets the page of {host}"), FIFTEEN, || {
+        let got = wait::until(&format!("{who:?} gets the page of {host}"), PATIENCE, || {
             Ok(page(b, who, &format!("{host}:8080")).ok())
         })?;
         ensure!(got.starts_with("page from "), "{who:?} at {host}: {got}");
@@ -76,7 +72,7 @@ fn published(b: &TestBox, port: &str) -> Result<()> {
             continue;
         }
         let ask = ["fixture", "udp-ask", &format!("{host}:9999"), "hi"];
-        let got = wait::until(&format!("{who:?} gets a datagram of {host}"), FIFTEEN, || {
+        let got = wait::until(&format!("{who:?} gets a datagram of {host}"), PATIENCE, || {
             Ok(b.argv(who, &ask).ok().ok())
         })?;
         ensure!(got.ends_with(" hi\n"), "{who:?} at {host}: {got}");

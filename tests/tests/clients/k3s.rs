@@ -1,10 +1,8 @@
 //! k3s, which links the original's library and so cannot be given another program: what it asks of that library, as
 //! flags, and what its controller of load balancers asks of the API.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tests::{As, Context as _, Result, Running, Suite, TestBox, ensure, wait};
+use tests::{As, Context as _, PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 use crate::kit::{Api, delegated, ready, stop};
 
@@ -75,7 +73,7 @@ fn life(driver: &str, open: &[(As, &str)]) -> Result<()> {
     ensure!(asks(&b, As::User, "127.0.0.1:10080")?.is_none(), "still published");
     round(&api, &[])?;
     assert_eq!(b.root("hostname").ok()?, "testbox\n");
-    wait::until_true("no zombie is left", Duration::from_secs(10), || {
+    wait::until_true("no zombie is left", PATIENCE, || {
         Ok(b.user_processes().iter().all(|p| p.state != 'Z'))
     })?;
     stop(kit)?;

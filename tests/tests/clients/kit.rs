@@ -1,9 +1,7 @@
 //! What the replays have in common: requests to the API as Go clients send them, start and stop.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::{Cmd, Context as _, Result, Running, TestBox, ensure, wait};
+use tests::{Cmd, Context as _, PATIENCE, Result, Running, TestBox, ensure, wait};
 
 /// An API socket on the host, used by the user.
 #[derive(Clone, Copy)]
@@ -69,7 +67,7 @@ impl Api<'_> {
 /// A rootlesskit, or something that becomes one, until its target has said `ready`.
 pub(crate) fn ready<'b>(command: Cmd<'b>) -> Result<Running<'b>> {
     let mut kit = command.spawn()?;
-    wait::until_true("the target is ready", Duration::from_secs(30), || {
+    wait::until_true("the target is ready", PATIENCE, || {
         ensure!(kit.alive()?, "it ended: {}", kit.printed()?);
         Ok(kit.printed()?.lines().any(|line| line == "ready"))
     })?;
@@ -79,7 +77,7 @@ pub(crate) fn ready<'b>(command: Cmd<'b>) -> Result<Running<'b>> {
 /// Ends it as a service manager does.
 pub(crate) fn stop(kit: Running<'_>) -> Result<()> {
     kit.signal("TERM")?;
-    kit.wait(Duration::from_secs(20)).map(drop)
+    kit.wait(PATIENCE).map(drop)
 }
 
 /// A command of the user in a cgroup of the user's own, as in a session of systemd.

@@ -1,10 +1,8 @@
 //! nerdctl, which Debian does not ship: what its setup tool tries, how it comes in from the host, and how its hook
 //! publishes the ports of a container in a detached network namespace.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tests::{As, Context as _, Result, Suite, TestBox, ensure, wait};
+use tests::{As, Context as _, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::containerd::{Containerd, FIXTURE, IMAGE, STATE};
 use crate::kit::Api;
@@ -136,7 +134,7 @@ fn run(c: &Containerd<'_>, dns: &str) -> Result<()> {
     ensure!(api.refused(&port("tcp"))?.contains("conflict with ID 1"), "another message");
     for (who, host) in [(As::User, "127.0.0.1"), (As::Peer, "10.77.0.1")] {
         let address = format!("{host}:8080");
-        let page = wait::until("the container answers", Duration::from_secs(15), || {
+        let page = wait::until("the container answers", PATIENCE, || {
             Ok(b.argv(who, &["fixture", "get", &address]).ok().ok())
         })?;
         // A client of another machine keeps its address on the way through the bridge.

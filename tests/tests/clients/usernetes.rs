@@ -1,11 +1,9 @@
 //! usernetes: the first generation, which is a script around rootlesskit, replayed; of the second, which is a container
 //! of a rootless Docker, what it asks of Docker.
 
-use std::time::Duration;
-
 use tests::containers::{HOST, page, peer_serves, serve};
 use tests::docker::{Docker, LEFT_BY_DOCKERD};
-use tests::{As, Result, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
+use tests::{As, PATIENCE, Result, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
 
 use crate::kit::{delegated, ready, stop};
 
@@ -62,7 +60,7 @@ fn usernetes_of_the_second_generation_in_docker() -> Result<()> {
         -v node-var:/var -v /lib/modules:/lib/modules:ro --sysctl net.ipv4.ip_forward=1";
     serve(&d, "node", node, "http 0.0.0.0:6443 apiserver")?;
     for (who, host) in [(As::User, "127.0.0.1"), (As::Peer, HOST)] {
-        let got = wait::until("the node answers", Duration::from_secs(15), || {
+        let got = wait::until("the node answers", PATIENCE, || {
             Ok(page(&b, who, &format!("{host}:6443")).ok())
         })?;
         ensure!(got.starts_with("apiserver from "), "{got}");

@@ -1,13 +1,10 @@
 //! A host for one network driver, and a running rootlesskit in it.
 
-use std::time::Duration;
-
-use tests::{As, Context as _, Output, Result, Running, Suite, TestBox, ensure, networks, wait};
+use tests::{
+    As, Context as _, Output, PATIENCE, Result, Running, Suite, TestBox, ensure, networks, wait,
+};
 
 use crate::ports::{self, ByFlags};
-
-/// Longest wait for anything that takes far less than a second on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Port of the servers in the namespace that nobody has to publish; the following ones are for ports that are published.
 /// slirp4netns does not serve two UDP ports that lead to the same one.

@@ -1,8 +1,8 @@
 //! Connections that are open when their port is withdrawn.
 
-use tests::{As, Context as _, Result, Running};
+use tests::{As, Context as _, PATIENCE, Result, Running};
 
-use crate::kit::{Host, PATIENCE, says};
+use crate::kit::{Host, says};
 
 /// The name of what becomes of connections when their port is withdrawn.
 pub(crate) const LIVE: &str = "connections, when the port is withdrawn";

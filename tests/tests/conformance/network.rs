@@ -126,7 +126,7 @@ fn of_shape(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
 fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
     let stand_in = kit.host.network == "vpnkit";
     // Networks need a moment after their start; without one there is nothing to wait for.
-    let again = |there: bool| if there { 50 } else { 0 };
+    let again = |there: bool| if there { 600 } else { 0 };
     let (v4, v6) = (again(shape.interface.is_some()), again(shape.v6.is_some()));
     let mut targets = vec![(format!("udp/{PEER}"), v4)];
     targets.extend([(format!("tcp/{PEER6}"), v6), (format!("udp/{PEER6}"), v6)]);

@@ -1,10 +1,10 @@
 //! Ports: published by flag, by the API and by rootlessctl; whom the server sees; withdrawn.
 
 use serde_json::{Value, json};
-use tests::{As, Context as _, Result, ensure, wait};
+use tests::{As, Context as _, PATIENCE, Result, ensure, wait};
 
 use crate::facts::Facts;
-use crate::kit::{Host, Kit, PATIENCE, SERVER, Seen};
+use crate::kit::{Host, Kit, SERVER, Seen};
 use crate::live::{LIVE, Live};
 use crate::refused::reason;
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use tests::{As, Result, TestBox, ensure, wait};
+use tests::{As, PATIENCE, Result, TestBox, ensure, wait};
 
-use crate::kit::{self, FIVE, Net};
+use crate::kit::{self, Net};
 
 /// A line of `fixture probe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +88,9 @@ const TARGETS: [(&str, &str, &str); 30] = [
     ("udp/10.99.0.1:80", "silent", "silent"),
 ];
 
-/// How much longer or shorter something may take inside than on the host, in milliseconds. The retries of both take
-/// whole seconds.
-const TOLERANCE: u64 = 600;
+/// How much longer or shorter something may take inside than on the host, in milliseconds. A refusal takes next to none, a
+/// neighbour that is not there three seconds, and SYNs that nobody answers seven; a busy machine adds to each.
+const TOLERANCE: u64 = 2500;
 
 #[test]
 fn failures_look_as_on_the_host_in_error_and_time() -> Result<()> {
@@ -100,11 +100,11 @@ fn failures_look_as_on_the_host_in_error_and_time() -> Result<()> {
     let net = Net::start(&b)?;
     net.inside("sysctl -qw net.ipv4.tcp_syn_retries=2").ok()?;
     let targets: Vec<&str> = TARGETS.iter().map(|(target, ..)| *target).collect();
-    let command = format!("exec fixture probe 9 {}", targets.join(" "));
+    let command = format!("exec fixture probe 15 {}", targets.join(" "));
     let outside = b.user(&command).spawn()?;
     let inside = net.inside(&command).spawn()?;
-    let outside = parse(&outside.wait(FIVE * 4)?.stdout);
-    let inside = parse(&inside.wait(FIVE * 4)?.stdout);
+    let outside = parse(&outside.wait(PATIENCE)?.stdout);
+    let inside = parse(&inside.wait(PATIENCE)?.stdout);
     ensure!(
         outside.len() == TARGETS.len() && inside.len() == TARGETS.len(),
         "{outside:?} {inside:?}"
@@ -134,21 +134,26 @@ fn failures_nothing_is_connected_before_the_destination_is() -> Result<()> {
     )
     .ok()?;
     let net = Net::start(&b)?;
-    let started = Instant::now();
     let probe =
-        net.inside("exec fixture probe 15 tcp/10.77.0.2:7000 tcp/[fd77::2]:7000").spawn()?;
+        net.inside("exec fixture probe 60 tcp/10.77.0.2:7000 tcp/[fd77::2]:7000").spawn()?;
+    let dropped_syns = |least: u32| {
+        wait::until_true("SYNs are dropped", PATIENCE, || {
+            let rules = b.peer("nft list table inet t").ok()?;
+            let count = rules.split("counter packets ").nth(1).and_then(|r| r.split(' ').next());
+            Ok(count.and_then(|c| c.parse::<u32>().ok()).is_some_and(|count| count >= least))
+        })
+    };
+    // Both run by now, and have begun before.
+    dropped_syns(2)?;
+    let started = Instant::now();
     // Each has repeated its SYN at least once, so that an early answer would have come.
-    wait::until_true("SYNs are dropped", FIVE, || {
-        let rules = b.peer("nft list table inet t").ok()?;
-        let count = rules.split("counter packets ").nth(1).and_then(|r| r.split(' ').next());
-        Ok(count.and_then(|c| c.parse::<u32>().ok()).is_some_and(|count| count >= 4))
-    })?;
+    dropped_syns(4)?;
     ensure!(net.stats()?["events"]["dialing"] == 2, "{}", net.stats()?);
-    b.peer("nft flush ruleset").ok()?;
     let dropped = started.elapsed();
-    for outcome in parse(&probe.wait(FIVE * 3)?.stdout) {
+    b.peer("nft flush ruleset").ok()?;
+    for outcome in parse(&probe.wait(PATIENCE)?.stdout) {
         ensure!(outcome.result == "connected", "{outcome:?}");
-        let early = u128::from(outcome.millis) + 500 < dropped.as_millis();
+        let early = u128::from(outcome.millis) < dropped.as_millis();
         ensure!(!early, "{outcome:?}, but SYNs were dropped for {dropped:?}");
     }
     net.stop()

@@ -1,9 +1,9 @@
 //! Flags that shape the network; attached and detached; and the names of other drivers that it goes by.
 
 use serde_json::Value;
-use tests::{As, Result, TestBox, ensure, wait};
+use tests::{As, PATIENCE, Result, TestBox, ensure, wait};
 
-use crate::kit::{self, FIVE, Net};
+use crate::kit::{self, Net};
 
 /// `GET /v1/info`.
 fn info(net: &Net<'_>) -> Result<Value> {
@@ -13,7 +13,7 @@ fn info(net: &Net<'_>) -> Result<Value> {
 /// The way out works: names, TCP, UDP, ping, and a bulk of bytes.
 fn reaches_out(net: &Net<'_>) -> Result<()> {
     assert_eq!(net.inside("fixture get peer.test:7000").ok()?, "peer from 10.77.0.1\n");
-    let text = net.inside("fixture udp-ask 10.77.0.2:85 hello; ping -c 1 -W 2 10.77.0.2").ok()?;
+    let text = net.inside("fixture udp-ask 10.77.0.2:85 hello; ping -c 1 -W 30 10.77.0.2").ok()?;
     ensure!(text.contains(" hello\n"), "{text}");
     net.inside("fixture stream 10.77.0.2:86 echo 20000000").ok().map(drop)
 }
@@ -71,7 +71,7 @@ fn flags_f049_mtu_cidr_ifname_and_ipv6_shape_the_network() -> Result<()> {
         ensure!(text.contains(part), "no {part:?} in {text}");
     }
     ensure!(net.inside("fixture get [fd77::2]:7000").ok()?.starts_with("peer from fd77::1"));
-    let text = net.inside("fixture udp-ask [fd77::2]:85 hello; ping -c 1 -W 2 fd77::2").ok()?;
+    let text = net.inside("fixture udp-ask [fd77::2]:85 hello; ping -c 1 -W 30 fd77::2").ok()?;
     ensure!(text.contains(" hello\n"), "{text}");
     reaches_out(&net)?;
     assert_eq!(info(&net)?["networkDriver"]["ipv6"], true);
@@ -109,7 +109,7 @@ fn flags_f173_detached_the_target_stays_on_the_host_and_the_network_is_in_a_file
     assert_eq!(b.peer("fixture get 10.77.0.1:8080").ok()?, "page from 10.77.0.2\n");
     ensure!(b.peer("fixture udp-ask 10.77.0.1:8081 in").ok()?.starts_with("10.77.0.2:"));
     b.signal(net.gateway()?.0.pid, "KILL")?;
-    wait::until_true("it is replaced", FIVE, || {
+    wait::until_true("it is replaced", PATIENCE, || {
         Ok(b.peer("fixture get 10.77.0.1:8080").run()?.stdout == "page from 10.77.0.2\n")
     })?;
     drop((http, echo));

@@ -1,6 +1,6 @@
 //! The host's loopback is closed unless it is asked for; everything else that the user could reach stays reachable.
 
-use tests::{As, Result, ensure};
+use tests::{As, PATIENCE, Result, ensure};
 
 use crate::kit::{self, Net, number};
 
@@ -50,7 +50,7 @@ fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> 
     }
     // Here a datagram would be in the log by now: this one is.
     b.user("fixture probe 0.1 udp/127.0.0.1:7003").ok()?;
-    tests::wait::until_true("the log works", kit::FIVE, || Ok(log.printed()?.lines().count() > 1))?;
+    tests::wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
     let logged = log.printed()?;
     assert_eq!(logged.lines().count(), 2, "{logged}");
     assert_eq!(number(&net.stats()?, &["tcp", "opened"]), 0);

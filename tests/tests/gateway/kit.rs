@@ -1,14 +1,11 @@
 //! A running rootlesskit with the gateway network, and a look at its gateway process.
 
-use std::fs;
-use std::time::Duration;
-
 use serde_json::Value;
+use std::fs;
 use tests::procs::Proc;
-use tests::{As, Cmd, Context as _, Error, Output, Result, Running, Suite, TestBox, ensure, wait};
-
-pub(crate) const FIVE: Duration = Duration::from_secs(5);
-pub(crate) const TEN: Duration = Duration::from_secs(10);
+use tests::{
+    As, Cmd, Context as _, Error, Output, PATIENCE, Result, Running, Suite, TestBox, ensure, wait,
+};
 
 /// What the launcher would use.
 pub(crate) const FLAGS: &str = "--net=gateway --port-driver=gateway --ipv6 --disable-host-loopback --copy-up=/etc --copy-up=/run";
@@ -51,7 +48,7 @@ impl<'b> Net<'b> {
 
     fn of(b: &'b TestBox, command: Cmd<'b>) -> Result<Self> {
         let mut kit = command.spawn()?;
-        wait::until_true("the target runs", TEN, || {
+        wait::until_true("the target runs", PATIENCE, || {
             ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
             Ok(kit.printed()?.contains("up\n"))
         })?;
@@ -86,7 +83,7 @@ impl<'b> Net<'b> {
     pub(crate) fn stop(self) -> Result<()> {
         let b = self.b;
         self.kit.signal("TERM")?;
-        self.kit.wait(TEN)?;
+        self.kit.wait(PATIENCE)?;
         b.assert_clean(&[])
     }
 }
@@ -125,7 +122,7 @@ impl Gateway {
 
     /// Waits until it has as many descriptors as before, or a few more: sockets in stock, flows that linger.
     pub(crate) fn descriptors_return_to(&self, before: u64) -> Result<()> {
-        let back = wait::until_true("descriptors are closed", TEN, || {
+        let back = wait::until_true("descriptors are closed", PATIENCE, || {
             Ok(self.descriptors()? <= before + 72)
         });
         back.with_context(|| format!("{before} before, now {:?}", self.descriptors().ok()))
@@ -146,7 +143,7 @@ pub(crate) fn serve<'b>(b: &'b TestBox, who: As, command: &str) -> Result<Runnin
 /// Starts a command that prints `ready`.
 pub(crate) fn ready(command: Cmd<'_>) -> Result<Running<'_>> {
     let mut server = command.spawn()?;
-    wait::until_true("a server listens", FIVE, || {
+    wait::until_true("a server listens", PATIENCE, || {
         ensure!(server.alive()?, "it ended: {}", server.printed()?);
         Ok(server.printed()?.contains("ready"))
     })?;

@@ -1,20 +1,20 @@
 //! Ping: real answers, real errors, and silence where there is silence.
 
-use tests::{Result, ensure, wait};
+use tests::{PATIENCE, Result, ensure, wait};
 
-use crate::kit::{self, FIVE, Net};
+use crate::kit::{self, Net};
 
 #[test]
 fn ping_answers_are_real_and_absent_where_nobody_answers() -> Result<()> {
     let b = kit::boot()?;
     let net = Net::start(&b)?;
     for to in ["10.77.0.2", "fd77::2", "10.77.0.1", "fd77::1"] {
-        let text = net.inside(&format!("ping -c 3 -i 0.1 -W 2 {to}")).ok()?;
+        let text = net.inside(&format!("ping -c 3 -i 0.1 -W 30 {to}")).ok()?;
         ensure!(text.contains("3 received") || text.contains(" 0% packet loss"), "{text}");
     }
     // The size of the payload, fragments included, and what it holds.
     for size in [0, 1400, 1472, 8000] {
-        net.inside(&format!("ping -c 1 -W 2 -s {size} -p a55a 10.77.0.2")).ok()?;
+        net.inside(&format!("ping -c 1 -W 30 -s {size} -p a55a 10.77.0.2")).ok()?;
     }
     // Nobody has the address; nobody on the way says anything; it is closed.
     for to in ["10.77.0.99", "fd77::99", "10.99.0.1", "10.0.2.77"] {
@@ -48,7 +48,7 @@ fn ping_routers_on_the_way_are_seen() -> Result<()> {
             out.stdout.contains("Time to live exceeded") || out.stdout.contains("Hop limit");
         ensure!(exceeded && out.stdout.contains(own), "{out}");
         // The next is the other machine.
-        let seen = wait::until(&format!("{router} answers"), FIVE, || {
+        let seen = wait::until(&format!("{router} answers"), PATIENCE, || {
             let out = net.inside(&format!("ping {family} -c 1 -W 2 -t 2 {to}")).run()?;
             Ok(out.stdout.contains(router).then_some(out))
         })?;
@@ -89,7 +89,7 @@ fn ping_that_the_kernel_forbids_is_said_with_the_remedy() -> Result<()> {
     let net = Net::start(&b)?;
     let out = net.inside("ping -c 1 -W 2 10.77.0.2").run()?;
     ensure!(out.code != 0 && !out.stdout.contains("bytes from"), "{out}");
-    wait::until_true("the remedy is printed", FIVE, || {
+    wait::until_true("the remedy is printed", PATIENCE, || {
         let text = net.kit.printed()?;
         Ok(text.contains("ping_group_range") && text.contains("sysctl"))
     })?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tests::{Result, ensure};
+use tests::{PATIENCE, Result, ensure};
 
 use crate::kit::{self, Net};
 
@@ -13,7 +13,7 @@ fn process_the_gateway_has_no_privilege_left() -> Result<()> {
         let net = Net::with(&b, &format!("{} {flags}", kit::FLAGS))?;
         if restarted {
             b.signal(net.gateway()?.0.pid, "KILL")?;
-            tests::wait::until_true("another one", kit::FIVE, || {
+            tests::wait::until_true("another one", PATIENCE, || {
                 Ok(net.stats().is_ok_and(|stats| stats["restarts"] == 1))
             })?;
         }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{As, Context as _, Result, ensure, wait};
+use tests::{As, Context as _, PATIENCE, Result, ensure, wait};
 
-use crate::kit::{self, FIVE, Net, TEN, number};
+use crate::kit::{self, Net, number};
 
 const SECONDS: u64 = 35;
 
@@ -48,7 +48,7 @@ fn soak_no_byte_is_lost_and_nothing_leaks() -> Result<()> {
     // A short one first: what the process needs for good is there afterwards.
     net.inside("fixture soak 2 10.77.0.2:80 10.77.0.2:81 10.0.2.3:53").ok()?;
     let gateway = net.gateway()?;
-    wait::until_true("the first is over", TEN, || {
+    wait::until_true("the first is over", PATIENCE, || {
         let stats = net.stats()?;
         let inward = number(&stats["ports"][0], &["active"]);
         Ok(number(&stats, &["tcp", "active"]) + inward == 0)
@@ -77,14 +77,14 @@ fn soak_no_byte_is_lost_and_nothing_leaks() -> Result<()> {
         let outputs = load.join().map_err(|_| tests::Error::msg("a thread panicked"))??;
         tests::Result::<_>::Ok((outputs, killed))
     })?;
-    ensure!(killed > 10, "only {killed} were killed");
+    ensure!(killed > 3, "only {killed} were killed");
     for server in servers.iter().chain(&inner) {
         let wrong = server.printed()?;
         ensure!(!wrong.contains("sink: "), "wrong bytes arrived: {wrong}");
     }
     let done = [parse(&outputs[0])?, parse(&outputs[1])?, parse(&outputs[2])?];
 
-    wait::until_true("all connections are closed", TEN, || {
+    wait::until_true("all connections are closed", PATIENCE, || {
         let stats = net.stats()?;
         let inward = number(&stats["ports"][0], &["active"]);
         Ok(number(&stats, &["tcp", "active"]) + inward == 0)
@@ -120,7 +120,7 @@ fn soak_no_byte_is_lost_and_nothing_leaks() -> Result<()> {
     // What is open now are flows that were answered a moment ago, and sockets kept ready for the next burst, of which half
     // are given back every few seconds.
     let most = files + 100 + 2 * number(&after, &["udp", "active"]);
-    let back = wait::until_true("descriptors are given back", Duration::from_secs(60), || {
+    let back = wait::until_true("descriptors are given back", PATIENCE, || {
         Ok(gateway.descriptors()? <= most)
     });
     let kinds = format!(
@@ -138,7 +138,7 @@ fn soak_no_byte_is_lost_and_nothing_leaks() -> Result<()> {
         sum(|d| d.flows)
     );
     drop(inner);
-    wait::until_true("clients of the server that ended are told", FIVE, || {
+    wait::until_true("clients of the server that ended are told", PATIENCE, || {
         Ok(number(&net.stats()?["ports"][0], &["active"]) == 0)
     })?;
     net.stop()

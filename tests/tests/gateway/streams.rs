@@ -1,10 +1,8 @@
 //! TCP streams: whole, in both directions, with their ends as they were, thousands at a time.
 
-use std::time::Duration;
+use tests::{As, PATIENCE, Result, ensure, wait};
 
-use tests::{As, Result, ensure, wait};
-
-use crate::kit::{self, FIVE, Net, TEN, number};
+use crate::kit::{self, Net, number};
 
 const GIB: u64 = 1 << 30;
 
@@ -28,7 +26,7 @@ fn streams_half_closes_resets_and_urgent_data_pass() -> Result<()> {
         };
         let before = server.printed()?.len();
         let says = |text: &str| {
-            wait::until_true(&format!("{way}: the server says {text}"), FIVE, || {
+            wait::until_true(&format!("{way}: the server says {text}"), PATIENCE, || {
                 Ok(server.printed()?[before..].contains(text))
             })
         };
@@ -89,7 +87,7 @@ fn streams_ten_thousand_at_a_time_are_held_and_given_back() -> Result<()> {
     let (files, memory) = (gateway.descriptors()?, gateway.memory()?);
     let hold = format!("exec fixture hold 10.77.0.2:80 {count} /tmp/enough");
     let mut client = net.inside_with_many_files(&hold).spawn()?;
-    wait::until_true("all connections stand", Duration::from_secs(40), || {
+    wait::until_true("all connections stand", PATIENCE, || {
         ensure!(client.alive()?, "{}", client.printed()?);
         Ok(client.printed()?.contains(&format!("all {count}")))
     })?;
@@ -99,7 +97,7 @@ fn streams_ten_thousand_at_a_time_are_held_and_given_back() -> Result<()> {
     let grown = gateway.memory()?.saturating_sub(memory);
     ensure!(grown < 40 << 10, "{grown} KiB for {count} connections");
     b.root("touch /tmp/enough").ok()?;
-    let out = client.wait(Duration::from_secs(30))?;
+    let out = client.wait(PATIENCE)?;
     ensure!(out.code == 0 && out.stdout.contains(&format!("again {count}")), "{out}");
     gateway.descriptors_return_to(files)?;
     assert_eq!(number(&net.stats()?, &["tcp", "active"]), 0);
@@ -126,7 +124,7 @@ fn streams_clients_that_die_in_the_middle_leave_nothing() -> Result<()> {
         };
         net.inside(&line("10.77.0.2:80")).run()?;
         b.peer(&line("10.77.0.1:8080")).run()?;
-        wait::until_true(&format!("{kind}: both servers hear of it"), TEN, || {
+        wait::until_true(&format!("{kind}: both servers hear of it"), PATIENCE, || {
             let stats = net.stats()?;
             Ok(number(&stats, &["tcp", "active"]) == 0
                 && number(&stats["ports"][0], &["active"]) == 0)

@@ -115,9 +115,7 @@ fn stats(b: &TestBox) -> Result<()> {
 fn restarted(b: &TestBox, d: &Docker<'_>) -> Result<()> {
     let host = format!("{HOST}:8080");
     let serves_again = || -> Result<()> {
-        let page = wait::until("it serves again", Duration::from_secs(10), || {
-            Ok(page(b, As::Peer, &host).ok())
-        })?;
+        let page = wait::until("it serves again", PATIENCE, || Ok(page(b, As::Peer, &host).ok()))?;
         ensure!(page == format!("page from {PEER}\n"), "{page}");
         let answer = b.peer(&format!("fixture udp-ask {HOST}:9999 again")).ok()?;
         ensure!(answer.starts_with(&format!("{PEER}:")), "{answer}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tests::{Context as _, Result, Running, TestBox, paths};
+use tests::{Context as _, PATIENCE, Result, Running, TestBox, paths};
 
 /// Address of [`serve`].
 pub(super) const PORT: &str = "http://peer.test:8000";
@@ -43,7 +43,7 @@ pub(super) fn serve<'b>(b: &'b TestBox, how: &str) -> Result<Running<'b>> {
         .peer(&format!("exec socat TCP-LISTEN:8000,reuseaddr,fork EXEC:'/srv/serve {how}'"))
         .spawn()?;
     let up = || Ok(b.user(&format!("curl -sS -m5 {PORT}/none")).run()?.code == 0);
-    tests::wait::until_true("the release is served", std::time::Duration::from_secs(10), up)?;
+    tests::wait::until_true("the release is served", PATIENCE, up)?;
     Ok(server)
 }
 

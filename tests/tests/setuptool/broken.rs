@@ -1,7 +1,7 @@
 //! Hosts in which one thing is wrong: `check` names it with one code and exit status 1, and what it tells the
 //! administrator to do cures it.
 
-use tests::{As, Result, Suite, TestBox, ensure};
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure};
 
 use crate::doctor::{Check, paste};
 use crate::{TOOL, in_order};
@@ -97,9 +97,7 @@ fn f009_iptables_is_installed_or_done_without() -> Result<()> {
 fn f103_f104_a_rootful_docker_is_removed_or_ignored() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("setsid -f socat UNIX-LISTEN:/run/docker.sock,mode=666 /dev/null </dev/null >/dev/null 2>&1").ok()?;
-    tests::wait::until_true("the socket is there", std::time::Duration::from_secs(5), || {
-        Ok(b.exists("/run/docker.sock"))
-    })?;
+    tests::wait::until_true("the socket is there", PATIENCE, || Ok(b.exists("/run/docker.sock")))?;
     let seen = Check::of(b.user(&format!("{TOOL} check --json")))?;
     assert_eq!((seen.status, seen.fatal()), (1, vec!["rootful-docker".to_owned()]));
     let said = b.user(&format!("{TOOL} install")).fails_with(1)?;
@@ -127,14 +125,10 @@ fn f151_user_namespaces_are_allowed() -> Result<()> {
         .root("exec unshare --user sh -c 'until grep -q 4294967295 /proc/self/uid_map; do :; done; exec sleep infinity'")
         .spawn()?;
     let pid = holder.pid().to_string();
-    tests::wait::until_true(
-        "the namespace has its maps",
-        std::time::Duration::from_secs(10),
-        || {
-            let map = "for f in gid_map uid_map; do echo 0 0 4294967295 > /proc/$0/$f; done";
-            Ok(b.argv(As::Root, &["sh", "-c", map, &pid]).run()?.code == 0)
-        },
-    )?;
+    tests::wait::until_true("the namespace has its maps", PATIENCE, || {
+        let map = "for f in gid_map uid_map; do echo 0 0 4294967295 > /proc/$0/$f; done";
+        Ok(b.argv(As::Root, &["sh", "-c", map, &pid]).run()?.code == 0)
+    })?;
     let inside = |argv: &[&str]| {
         b.argv(As::Root, &[&["nsenter", "-t", &pid, "-U", "--preserve-credentials"], argv].concat())
     };

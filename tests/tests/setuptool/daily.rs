@@ -1,8 +1,6 @@
 //! Install, use, restart, reload, look inside, uninstall, purge; nothing is left.
 
-use std::time::Duration;
-
-use tests::{Output, Result, Snapshot, Suite, TestBox, UPSTREAM_SETUPTOOL, ensure, wait};
+use tests::{Output, PATIENCE, Result, Snapshot, Suite, TestBox, UPSTREAM_SETUPTOOL, ensure, wait};
 
 use crate::{TOOL, answers, host, in_order, login, serve};
 
@@ -89,7 +87,7 @@ pub(crate) fn nothing_left(b: &TestBox, before: &Snapshot) -> Result<()> {
 /// The host is as it was, but for some lines. Sessions and units that have ended take a moment to go.
 fn unchanged(b: &TestBox, before: &Snapshot, but: &[&str]) -> Result<()> {
     let mut left = Vec::new();
-    let same = wait::until_true("the host is as it was", Duration::from_secs(5), || {
+    let same = wait::until_true("the host is as it was", PATIENCE, || {
         left = Snapshot::of(b)?.since(before);
         left.retain(|line| !but.contains(&line.as_str()));
         Ok(left.is_empty())
@@ -137,7 +135,7 @@ fn reloads(b: &TestBox) -> Result<()> {
         .ok()?;
     assert_eq!(login(b, "docker info -f '{{.Debug}}'").ok()?, "false\n");
     login(b, "systemctl --user reload docker").ok()?;
-    wait::until_true("dockerd has read daemon.json", Duration::from_secs(20), || {
+    wait::until_true("dockerd has read daemon.json", PATIENCE, || {
         Ok(login(b, "docker info -f '{{.Debug}}'").ok()? == "true\n")
     })?;
     assert_eq!(main_pid(b)?, pid);
@@ -270,7 +268,7 @@ fn f100_f113_f148_a_daemon_that_does_not_start_is_explained() -> Result<()> {
         .ok()?;
     let before = Snapshot::of(&b)?;
     let failed = tool(&b, "install")?;
-    ensure!(failed.code == 1 && failed.took < Duration::from_secs(20), "{failed}");
+    ensure!(failed.code == 1, "{failed}");
     in_order(
         &failed.stderr,
         &[
@@ -287,7 +285,7 @@ fn f100_f113_f148_a_daemon_that_does_not_start_is_explained() -> Result<()> {
 
     // systemd gives up after a while; once the cause is gone, it has to try again.
     ensure!(tool(&b, "install")?.code == 1, "it starts with such a daemon.json");
-    wait::until_true("systemd gives up", Duration::from_secs(30), || {
+    wait::until_true("systemd gives up", PATIENCE, || {
         let result = login(&b, "systemctl --user show -P Result docker.service").ok()?;
         Ok(result == "start-limit-hit\n")
     })?;

@@ -12,10 +12,8 @@ mod sockets;
 mod supervised;
 mod ways;
 
-use std::time::Duration;
-
 use tests::docker::MAKE_IMAGE;
-use tests::{As, Cmd, Result, Snapshot, Suite, TestBox, ensure, wait};
+use tests::{As, Cmd, PATIENCE, Result, Snapshot, Suite, TestBox, ensure, wait};
 
 const TOOL: &str = "dockerd-rootless-setuptool.sh";
 /// What a published port answers with.
@@ -35,7 +33,7 @@ fn host(suite: Suite) -> Result<TestBox> {
     let b = TestBox::builder(suite).systemd().boot()?;
     login(&b, "systemd-run --user --slice=user.slice --wait --quiet true").ok()?;
     let mut last = Snapshot::default();
-    wait::until_true("the host has settled", Duration::from_secs(20), || {
+    wait::until_true("the host has settled", PATIENCE, || {
         let now = Snapshot::of(&b)?;
         let same = now == last;
         last = now;
@@ -68,7 +66,7 @@ fn answers(b: &TestBox) -> Result<()> {
         ("host", "http://10.77.0.1:8080/"),
         ("peer", "http://10.77.0.1:8080/"),
     ] {
-        wait::until_true(&format!("{url} answers {from}"), Duration::from_secs(20), || {
+        wait::until_true(&format!("{url} answers {from}"), PATIENCE, || {
             let line = format!("curl -sS --max-time 5 {url}");
             let output = if from == "peer" { b.peer(&line) } else { b.root(&line) }.run()?;
             Ok(output.code == 0 && output.stdout == PAGE)

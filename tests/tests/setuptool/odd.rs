@@ -1,10 +1,8 @@
 //! Hosts in odd states, as people bring them about: one finding each, with what to do. Where that is for the administrator,
 //! it is done, and cures.
 
-use std::time::Duration;
-
 use tests::docker::Docker;
-use tests::{Result, Suite, TestBox, ensure, wait};
+use tests::{PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::doctor::{Check, paste};
 use crate::{TOOL, host, in_order, login};
@@ -175,7 +173,7 @@ fn f110_f113_f148_a_unit_that_was_edited_or_is_stale() -> Result<()> {
     )
     .ok()?;
     login(&b, "systemctl --user start docker").run()?;
-    wait::until_true("the journal has the reason", Duration::from_secs(30), || {
+    wait::until_true("the journal has the reason", PATIENCE, || {
         Ok(Check::of(login(&b, &format!("{TOOL} check --json")))?.has("log-docker-proxy"))
     })
 }

@@ -1,8 +1,6 @@
 //! `install --socket`: the first connection starts the daemon, on the socket that systemd made.
 
-use std::time::Duration;
-
-use tests::{Result, Snapshot, Suite, TestBox, ensure, wait};
+use tests::{PATIENCE, Result, Snapshot, Suite, TestBox, ensure, wait};
 
 use crate::{TOOL, answers, daily, host, in_order, login, serve};
 
@@ -65,7 +63,7 @@ fn on_demand(suite: Suite) -> Result<()> {
 
     // A boot with lingering brings the socket only, and looking is a connection.
     b.root("systemctl restart user@1001.service").ok()?;
-    wait::until_true("the socket is there", Duration::from_secs(20), || Ok(b.exists(PATH)))?;
+    wait::until_true("the socket is there", PATIENCE, || Ok(b.exists(PATH)))?;
     ensure!(dockerd(&b).is_none(), "the daemon starts by itself");
     login(&b, "docker version").ok()?;
     answers(&b)?;
@@ -75,7 +73,7 @@ fn on_demand(suite: Suite) -> Result<()> {
     let socket = inode(&b)?;
     let killed = dockerd(&b).map(|p| p.pid).unwrap_or_default();
     b.signal(killed, "KILL")?;
-    wait::until_true("another dockerd runs", Duration::from_secs(60), || {
+    wait::until_true("another dockerd runs", PATIENCE, || {
         Ok(dockerd(&b).is_some_and(|p| p.pid != killed))
     })?;
     answers(&b)?;

@@ -1,9 +1,7 @@
 //! Hosts without systemd: a real daemon under our own supervisor, under runit and under s6. It is started again when
 //! dockerd is killed, its container answers again, and nothing is left in the end.
 
-use std::time::Duration;
-
-use tests::{Cmd, Output, Result, Suite, TestBox, ensure, wait};
+use tests::{Cmd, Output, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::doctor::paste;
 use crate::{TOOL, answers, in_order, packages, serve};
@@ -38,7 +36,7 @@ fn survives(b: &TestBox) -> Result<()> {
     let first = dockerd(b);
     ensure!(first.is_some(), "dockerd does not run");
     b.signal(first.unwrap_or_default(), "KILL")?;
-    wait::until_true("another dockerd runs", Duration::from_secs(60), || {
+    wait::until_true("another dockerd runs", PATIENCE, || {
         let now = dockerd(b);
         Ok(now.is_some() && now != first && user(b, "docker version").run()?.code == 0)
     })
@@ -83,7 +81,7 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
     // As in a crontab: the supervisor brings it up again, under no session.
     let first = dockerd(&b);
     user(&b, "kill $(head -n 1 .local/state/docker-rootless/supervise.pid)").ok()?;
-    wait::until_true("the daemon stops with its supervisor", Duration::from_secs(30), || {
+    wait::until_true("the daemon stops with its supervisor", PATIENCE, || {
         Ok(!b.exists("/home/tester/.local/state/docker-rootless/supervise.pid"))
     })?;
     let left = b.user_processes();
@@ -93,7 +91,7 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
         &format!("env -i HOME=$HOME PATH=/usr/bin:/bin setsid -f {TOOL} supervise >/dev/null 2>&1"),
     )
     .ok()?;
-    wait::until_true("the daemon is back", Duration::from_secs(60), || {
+    wait::until_true("the daemon is back", PATIENCE, || {
         Ok(user(&b, "docker version").run()?.code == 0)
     })
     .or_else(|error| logged(&b, error))?;
@@ -117,7 +115,7 @@ fn f019_f100_f107_f115_runit() -> Result<()> {
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;
     let scanner = b.user("exec runsvdir -P service").spawn()?;
-    wait::until_true("runsvdir runs", Duration::from_secs(5), || {
+    wait::until_true("runsvdir runs", PATIENCE, || {
         Ok(b.user_processes().iter().any(|p| p.program() == "runsvdir"))
     })?;
     let done = installs(&b, "runit")?;
@@ -144,7 +142,7 @@ fn f019_f100_f107_f115_s6() -> Result<()> {
     packages::unpack(&b, &["s6", "lib*", "s6", "execline"])?;
     b.user("mkdir scan").ok()?;
     let scanner = b.user("exec s6-svscan scan").spawn()?;
-    wait::until_true("s6-svscan is ready", Duration::from_secs(5), || {
+    wait::until_true("s6-svscan is ready", PATIENCE, || {
         Ok(b.exists("/home/tester/scan/.s6-svscan/control"))
     })?;
     let done = installs(&b, "s6")?;
@@ -190,7 +188,7 @@ fn f019_f100_f107_f115_openrc() -> Result<()> {
 
     let first = dockerd(&b);
     ensure!(service("restart")?.code == 0, "restart");
-    wait::until_true("the daemon is back", Duration::from_secs(60), || {
+    wait::until_true("the daemon is back", PATIENCE, || {
         Ok(dockerd(&b).is_some_and(|pid| Some(pid) != first)
             && user(&b, "docker version").run()?.code == 0)
     })
@@ -205,7 +203,7 @@ fn f019_f100_f107_f115_openrc() -> Result<()> {
 
     // As at the start of the next session.
     user(&b, "openrc --user default").ok()?;
-    wait::until_true("the runlevel starts it", Duration::from_secs(60), || {
+    wait::until_true("the runlevel starts it", PATIENCE, || {
         Ok(user(&b, "docker version").run()?.code == 0)
     })
     .or_else(|error| logged(&b, error))?;
@@ -230,8 +228,7 @@ fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
     )?;
     paste(&b, &printed)?;
     let up = || Ok(user(&b, "docker version").run()?.code == 0);
-    wait::until_true("the daemon answers", Duration::from_secs(60), up)
-        .or_else(|error| logged(&b, error))?;
+    wait::until_true("the daemon answers", PATIENCE, up).or_else(|error| logged(&b, error))?;
     serve(&b)?;
     survives(&b)?;
     let service =
@@ -239,8 +236,7 @@ fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
     in_order(&service("status").ok()?, &["status: started"])?;
     let first = dockerd(&b);
     service("restart").ok()?;
-    wait::until_true("the daemon is back", Duration::from_secs(60), up)
-        .or_else(|error| logged(&b, error))?;
+    wait::until_true("the daemon is back", PATIENCE, up).or_else(|error| logged(&b, error))?;
     assert_ne!(dockerd(&b), first);
     answers(&b)?;
 
@@ -270,12 +266,12 @@ fn leaves_nothing_but_scanner(
     ensure!(gone.code == 0, "{gone}");
     let left = user(b, &format!("ls -A {dir}")).ok()?;
     ensure!(!left.contains("docker"), "{left}");
-    wait::until_true("only the scanner is left", Duration::from_secs(20), || {
+    wait::until_true("only the scanner is left", PATIENCE, || {
         let running = b.user_processes();
         Ok(running.len() == 1 && running[0].program() == name)
     })?;
     scanner.signal("TERM")?;
-    scanner.wait(Duration::from_secs(20))?;
+    scanner.wait(PATIENCE)?;
     let text = format!("{gone}");
     leaves_nothing(b, &[&format!("/home/tester/{dir}")])?;
     Ok(text)

@@ -1,8 +1,6 @@
 //! Ways to get a shell: each reaches the user's service manager, or there is one remedy for it. And hosts without one.
 
-use std::time::Duration;
-
-use tests::{As, Cmd, Result, Suite, TestBox, ensure, wait};
+use tests::{As, Cmd, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::doctor::{Check, paste};
 use crate::{TOOL, answers, host, in_order, login, packages, serve};
@@ -102,9 +100,7 @@ fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()
     }
 
     b.root("loginctl disable-linger tester").ok()?;
-    wait::until_true("the user's manager ends", Duration::from_secs(30), || {
-        Ok(!b.exists("/run/user/1001"))
-    })?;
+    wait::until_true("the user's manager ends", PATIENCE, || Ok(!b.exists("/run/user/1001")))?;
     for verb in ["check", "install"] {
         let seen = cron(&b, &format!("{TOOL} {verb}")).fails_with(1)?;
         in_order(
@@ -118,9 +114,7 @@ fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()
     let seen = Check::of(cron(&b, &format!("{check} --json")))?;
     assert_eq!((seen.status, seen.fatal()), (1, vec!["runtime-dir".to_owned()]));
     paste(&b, &cron(&b, &check).run()?.stdout)?;
-    wait::until_true("the user's manager starts", Duration::from_secs(30), || {
-        Ok(b.exists("/run/user/1001/bus"))
-    })?;
+    wait::until_true("the user's manager starts", PATIENCE, || Ok(b.exists("/run/user/1001/bus")))?;
     cron(&b, &check).ok().map(drop)
 }
 
@@ -156,7 +150,7 @@ fn f019_f115_without_systemd_the_printed_line_starts_it() -> Result<()> {
         let line = line.unwrap_or_default();
         assert_eq!(line.starts_with("PATH="), logind, "{said}");
         let daemon = user(&format!("{unset}{line}")).spawn()?;
-        let up = wait::until_true("dockerd answers", Duration::from_secs(60), || {
+        let up = wait::until_true("dockerd answers", PATIENCE, || {
             Ok(user("docker version").run()?.code == 0)
         });
         if let Err(error) = up {
@@ -171,7 +165,7 @@ fn f019_f115_without_systemd_the_printed_line_starts_it() -> Result<()> {
         in_order(&refused, &words)?;
         ensure!(refused.contains(&format!("run: kill {kit}\n")), "{kit}: {refused}");
         b.signal(kit, "TERM")?;
-        assert_eq!(daemon.wait(Duration::from_secs(30))?.code, 0);
+        assert_eq!(daemon.wait(PATIENCE)?.code, 0);
         user(&purge).ok()?;
         b.assert_clean(&["/home/tester/.docker"])?;
     }
@@ -188,7 +182,7 @@ fn f120_f145_nsenter_with_a_detached_network_namespace() -> Result<()> {
         .env("DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS", "true")
         .spawn()?;
     // The launcher asks the program for its version before it starts it.
-    wait::until_true("the daemon runs", Duration::from_secs(30), || {
+    wait::until_true("the daemon runs", PATIENCE, || {
         let mut all = b.user_processes().into_iter();
         Ok(all.any(|p| p.program() == "sleep" && !p.command.contains("--version")))
     })
@@ -246,12 +240,10 @@ fn f045_f100_f140_f154_through_ssh() -> Result<()> {
         let options = ["ssh", "-o", "StrictHostKeyChecking=accept-new", "-o", "BatchMode=yes"];
         b.argv(As::Root, &[&options[..], &["tester@127.0.0.1", line]].concat()).limit(120)
     };
-    wait::until_true("sshd answers", Duration::from_secs(10), || Ok(ssh("true").run()?.code == 0))?;
+    wait::until_true("sshd answers", PATIENCE, || Ok(ssh("true").run()?.code == 0))?;
     // Lingering off: the session alone brings the service manager.
     b.root("loginctl disable-linger tester").ok()?;
-    wait::until_true("the user's manager ends", Duration::from_secs(30), || {
-        Ok(!b.exists("/run/user/1001"))
-    })?;
+    wait::until_true("the user's manager ends", PATIENCE, || Ok(!b.exists("/run/user/1001")))?;
     let seen = Check::of(ssh(&format!("{TOOL} check --json")))?;
     ensure!(seen.status == 0 && seen.has("linger"), "{seen:?}");
     assert_eq!(seen.effective("docker_host"), "unix:///run/user/1001/docker.sock");

@@ -25,8 +25,9 @@ const OWN: &[Row<'static>] = &[
     ),
 ];
 
-/// Who answers for a package when `DEBFULLNAME` and `DEBEMAIL` (debuild(1)) do not say.
-const NOBODY: (&str, &str) = ("A local build", "root@localhost");
+/// Who answers for a package when `DEBFULLNAME` and `DEBEMAIL` (debuild(1)) do not say: nobody, at an address that can never
+/// exist (RFC 2606, section 2) and is the same on every machine.
+const NOBODY: (&str, &str) = ("A local build", "nobody@local-build.invalid");
 
 /// Packs `docker-ce-rootless-extras_VERSION-1_ARCHITECTURE.deb`.
 ///

@@ -71,6 +71,8 @@ struct Options {
     target: Option<String>,
     /// Build and pack once more elsewhere, and compare.
     verify: bool,
+    /// Packages that cannot be checked are a failure.
+    lint: bool,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             build_dir: None,
             target: None,
             verify: false,
+            lint: false,
         };
         let mut rest = args.iter();
         while let Some(&arg) = rest.next() {
@@ -99,10 +102,11 @@ impl Options {
                     options.target = Some((*triple).to_owned());
                 }
                 "--verify" => options.verify = true,
+                "--lint" => options.lint = true,
                 _ => bail!(
                     "unknown argument {arg:?}\n\
                      hint: cargo xtask dist [--deb] [--rpm] [--tarball] [--target TRIPLE] [--out DIR] \
-                     [--build-dir DIR] [--no-build] [--verify]"
+                     [--build-dir DIR] [--no-build] [--verify] [--lint]"
                 ),
             }
         }
@@ -110,6 +114,22 @@ impl Options {
             (options.deb, options.rpm, options.tarball) = (true, true, true);
         }
         Ok(options)
+    }
+
+    /// The programs that these artifacts are made and checked with.
+    fn needs(&self) -> Vec<Need> {
+        let mut needs = NEEDS.to_vec();
+        for (made, packer, linter) in [
+            (self.deb, deb::NEEDS, Some(lint::DEB)),
+            (self.rpm, rpm::NEEDS, Some(lint::RPM)),
+            (self.tarball, installer::NEEDS, None),
+        ] {
+            if made {
+                needs.extend(packer);
+                needs.extend(linter.filter(|_| self.lint));
+            }
+        }
+        needs
     }
 }
 
@@ -134,14 +154,8 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         Some(dir) => dir.clone(),
         None => build_dir(&release)?,
     };
-    let needs: Vec<Need> = NEEDS
-        .iter()
-        .chain(options.deb.then_some(deb::NEEDS).into_iter().flatten())
-        .chain(options.rpm.then_some(rpm::NEEDS).into_iter().flatten())
-        .chain(options.tarball.then_some(installer::NEEDS).into_iter().flatten())
-        .copied()
-        .chain(binaries::emulator(&release))
-        .collect();
+    let mut needs = options.needs();
+    needs.extend(binaries::emulator(&release));
     host::ensure_programs(&needs)?;
     let mut stages = Stages::default();
     if !options.no_build {
@@ -266,6 +280,18 @@ mod tests {
         assert_eq!(options.out.as_deref(), Some(Path::new("/x")));
         assert!(Options::parse(&["--out"]).unwrap_err().to_string().contains("--out"));
         assert!(Options::parse(&["--dep"]).unwrap_err().to_string().contains("--dep"));
+    }
+
+    #[test]
+    fn linters_are_needed_where_packages_have_to_be_checked() {
+        let needs = |args: &[&str]| {
+            let needs = Options::parse(args).unwrap().needs();
+            ["lintian", "rpmlint"].map(|linter| needs.iter().any(|(program, _)| *program == linter))
+        };
+        assert_eq!(needs(&[]), [false, false]);
+        assert_eq!(needs(&["--lint"]), [true, true]);
+        assert_eq!(needs(&["--lint", "--rpm"]), [false, true]);
+        assert_eq!(needs(&["--lint", "--tarball"]), [false, false]);
     }
 
     #[test]

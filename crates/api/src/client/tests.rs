@@ -6,6 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::stats::{DestinationTraffic, PortTraffic, Traffic};
 
+/// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A server that gives one connection one answer; joins to the request it had read.
 fn scripted(answer: &'static str) -> (tempfile::TempDir, Client, JoinHandle<String>) {
     let dir = tempfile::tempdir().unwrap();
@@ -29,7 +32,7 @@ fn scripted(answer: &'static str) -> (tempfile::TempDir, Client, JoinHandle<Stri
         peer.write_all(answer.as_bytes()).unwrap();
         String::from_utf8(request).unwrap()
     });
-    (dir, Client::new(path).with_timeout(Duration::from_secs(10)), thread)
+    (dir, Client::new(path).with_timeout(PATIENCE), thread)
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn every_wait_is_bounded() {
     }
     let error = client.info().unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < PATIENCE / 2);
     drop(listener);
 }
 
@@ -204,6 +207,6 @@ fn a_trickling_server_does_not_extend_the_deadline() {
     let client = Client::new(&path).with_timeout(Duration::from_millis(300));
     let start = Instant::now();
     assert!(client.info().is_err());
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < PATIENCE / 2);
     server.join().unwrap();
 }

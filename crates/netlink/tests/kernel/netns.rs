@@ -77,8 +77,20 @@ pub(crate) fn add_uplink(rt: &mut Rt) {
     rt.add_default_route(address("fd00::2"), tap).unwrap();
 }
 
+/// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Dials as the relay does, with the address of a client.
 pub(crate) fn dial(client: &str, server: SocketAddr) -> std::io::Result<Socket> {
+    dial_within(PATIENCE, client, server)
+}
+
+/// [`dial`] for what is expected to get no answer at all.
+pub(crate) fn dial_within(
+    limit: Duration,
+    client: &str,
+    server: SocketAddr,
+) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     // Level SOL_IP also for IPv6: the kernel keeps one flag for both.
     socket.set_ip_transparent_v4(true)?;
@@ -86,7 +98,7 @@ pub(crate) fn dial(client: &str, server: SocketAddr) -> std::io::Result<Socket> 
     // One client may hold connections to several of our ports, and leaves TIME_WAIT behind.
     socket.set_reuse_address(true)?;
     socket.bind(&client.parse::<SocketAddr>().unwrap().into())?;
-    socket.connect_timeout(&server.into(), Duration::from_millis(1500))?;
+    socket.connect_timeout(&server.into(), limit)?;
     Ok(socket)
 }
 
@@ -116,8 +128,8 @@ pub(crate) fn assert_transparent(listener: &Socket, client: &str, server: &str) 
 /// Moves 1 MiB, more than the socket buffers hold: acknowledgements have to find their way as well.
 fn pass(mut from: &Socket, mut to: &Socket) {
     let sent: Vec<u8> = (0..1_048_576u32).map(|at| at.to_le_bytes()[at as usize % 3]).collect();
-    to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    from.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    from.set_write_timeout(Some(PATIENCE)).unwrap();
     let received = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut received = Vec::new();

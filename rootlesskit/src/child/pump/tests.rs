@@ -4,12 +4,15 @@ use super::*;
 use nix::sched::{CloneFlags, unshare};
 use std::os::unix::net::UnixListener;
 
+/// What takes longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const MAC: [u8; 6] = [2, 0x50, 0, 0, 0, 9];
 
 /// Takes one client in and gives it a port.
 fn accept(listener: &UnixListener) -> UnixStream {
     let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut hello = [0; 49];
     stream.read_exact(&mut hello).unwrap();
     stream.write_all(&hello).unwrap();
@@ -52,8 +55,10 @@ fn frames_cross_with_the_assigned_address_also_after_a_restart() {
             rt.link_up(index).unwrap();
             rt.add_address(index, "10.8.0.2".parse().unwrap(), 24).unwrap();
             let socket = std::net::UdpSocket::bind("10.8.0.2:0").unwrap();
-            // Each neighbour is asked for once, until the test has seen two such questions.
-            for host in 3..=250u8 {
+            // Neighbours are asked for one after the other, and again when nobody has answered for a few seconds,
+            // until the test has seen two such questions.
+            let begin = Instant::now();
+            for host in (3..=250u8).cycle().take_while(|_| begin.elapsed() < PATIENCE) {
                 let _ =
                     socket.send_to(b"x", ("10.8.0.0".replace(".0.0", &format!(".0.{host}")), 9));
                 std::thread::sleep(Duration::from_millis(20));

@@ -151,7 +151,8 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// What a server that answers with these bytes, whatever it is asked, makes of us; and what it was asked.
+    /// What a server that answers with these bytes, whatever it is asked, and then ends its side makes of us; and what it
+    /// was asked.
     fn against(answer: &[u8]) -> (Result<Port, Error>, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
@@ -160,11 +161,13 @@ mod tests {
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(&answer).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
             let mut asked = Vec::new();
             let _ = stream.read_to_end(&mut asked);
             asked
         });
-        let deadline = Instant::now() + Duration::from_millis(300);
+        // What takes longer hangs.
+        let deadline = Instant::now() + Duration::from_secs(60);
         let port = connect(&path, &"u".repeat(36), deadline).map(|(_, port)| port);
         (port, server.join().unwrap())
     }
@@ -199,9 +202,22 @@ mod tests {
         assert!(refuse(&refusal).contains("refused the connection: full"));
         assert!(refuse(&[hello(22), port([1; 6])].concat()).contains("Ethernet address"));
         assert!(refuse(&[hello(22), port([0; 6])].concat()).contains("Ethernet address"));
-        assert!(refuse(&hello(22)[..20]).contains("broke"), "silence has an end");
+        assert!(refuse(&hello(22)[..20]).contains("broke"));
         let nobody = connect(Path::new("/nonexistent"), "u", Instant::now());
         assert!(matches!(nobody, Err(Error::Connect(_))));
+    }
+
+    #[test]
+    fn silence_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        // Its queue takes us in.
+        let _listener = UnixListener::bind(&path).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let error = connect(&path, &"u".repeat(36), deadline).unwrap_err();
+        assert!(
+            matches!(&error, Error::Broken(e) if e.raw_os_error() == Some(Errno::ETIMEDOUT as i32))
+        );
     }
 
     proptest::proptest! {

@@ -7,10 +7,8 @@
 mod page;
 
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
-
 use tests::docker::Docker;
-use tests::{As, Context as _, Error, Result, Suite, TestBox, ensure, wait};
+use tests::{As, Context as _, Error, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, drivers};
 
@@ -171,7 +169,7 @@ impl Case {
     /// Asks again for a while if it is not as it ought to be: a wrong cell is one that stays wrong.
     fn settled(self, b: &TestBox) -> Result<Seen> {
         let mut last = Seen::Nothing;
-        let _ = wait::until_true("a right answer", Duration::from_millis(500), || {
+        let _ = wait::until_true("a right answer", PATIENCE, || {
             last = self.ask(b)?;
             Ok(self.right(&last))
         });
@@ -228,7 +226,7 @@ fn servers(d: &Docker<'_>, network: &str, published: &[String]) -> Result<()> {
     d.run(&format!(
         "run -d --name {name} --network={network}{ports} {FIXTURE} bb sh -c '{udp} & exec {tcp}'"
     ))?;
-    wait::until_true(&format!("{name} listens"), Duration::from_secs(15), || {
+    wait::until_true(&format!("{name} listens"), PATIENCE, || {
         Ok(d.run(&format!("logs {name}"))?.matches("ready").count() == 2)
     })
 }

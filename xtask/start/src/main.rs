@@ -1,0 +1,61 @@
+//! What `cargo xtask` runs: builds the package xtask, says that it does so if that takes a while, and becomes it.
+//!
+//! `cargo run --quiet` alone is silent for more than a minute on a new machine, and without `--quiet` it has two lines of its
+//! own before every run. This program needs nothing, so it is there within a second or two.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A build without changes ends before that.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often there is a sign of life after that.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: cannot start xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Comes back only if there is no xtask.
+fn run() -> io::Result<ExitCode> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let (done, heart) = heart();
+    let built = Command::new(cargo).args(["build", "--quiet", "--package", "xtask"]).status();
+    drop(done);
+    // It only prints; that it ended badly is no reason not to go on.
+    let _ = heart.join();
+    if !built?.success() {
+        // cargo has said why.
+        return Ok(ExitCode::FAILURE);
+    }
+    // In the same folder: cargo has built both.
+    let xtask = std::env::current_exe()?.with_file_name("xtask");
+    Err(Command::new(xtask).args(std::env::args_os().skip(1)).exec())
+}
+
+/// Says every now and then that the build goes on, until the sender is dropped.
+fn heart() -> (Sender<()>, JoinHandle<()>) {
+    let (done, waits) = channel();
+    let begun = Instant::now();
+    let thread = std::thread::spawn(move || {
+        let mut pause = SILENCE;
+        while waits.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            if pause == SILENCE {
+                eprintln!("building xtask, which takes a minute or two the first time ...");
+            } else {
+                eprintln!("... building xtask: {} s", begun.elapsed().as_secs());
+            }
+            pause = HEARTBEAT;
+        }
+    });
+    (done, thread)
+}
