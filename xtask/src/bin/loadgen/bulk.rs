@@ -261,11 +261,17 @@ mod tests {
         let to = listener.local_addr().unwrap();
         // It ends with the test's process.
         thread::spawn(move || serve(&listener));
-        let (time, patience) = (Duration::from_millis(60), Duration::from_secs(5));
+        let patience = Duration::from_secs(60);
         for down in [false, true] {
-            let plan = Plan { to, down, time, patience, within: true };
-            let moved = one_stream(&plan, Instant::now()).unwrap();
-            assert!(!moved.stalled && moved.within > 0, "down {down}");
+            // On a busy machine nothing may have moved within a short time.
+            let moved = [60, 1000, 10_000].into_iter().find_map(|time| {
+                let time = Duration::from_millis(time);
+                let plan = Plan { to, down, time, patience, within: true };
+                let moved = one_stream(&plan, Instant::now()).unwrap();
+                assert!(!moved.stalled, "down {down}");
+                (moved.within > 0).then_some(moved)
+            });
+            let moved = moved.unwrap();
             assert!(moved.within <= moved.bytes + WORD as u64, "down {down}");
         }
     }
@@ -280,7 +286,8 @@ mod tests {
             // Held open until the client has gone.
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        let (time, patience) = (Duration::from_millis(20), Duration::from_millis(50));
+        // Long enough for the beginning, on a busy machine as well.
+        let (time, patience) = (Duration::from_millis(20), Duration::from_secs(2));
         let plan = Plan { to, down: true, time, patience, within: true };
         let moved = one_stream(&plan, Instant::now()).unwrap();
         assert!(moved.stalled && moved.bytes == 4000);
