@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+
 use tests::docker::MAKE_IMAGE;
 use tests::{
     Context as _, PATIENCE, Result, Running, Suite, TestBox, Under, bail, ensure, paths, wait,

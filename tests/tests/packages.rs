@@ -8,6 +8,7 @@ use rpm::{Dnf, OLD_FILE, PACKAGE};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_IMAGE};
 use tests::{
     As, Builder, Context as _, PATIENCE, Result, Suite, TestBox, Under, ensure, need, paths, wait,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::fs;
+
 use tests::procs::Proc;
 use tests::{
     As, Cmd, Context as _, Error, Output, PATIENCE, Result, Running, Suite, TestBox, ensure, wait,

@@ -1,10 +1,9 @@
 //! From the start of a daemon to an end that leaves nothing: three generations of Docker.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use tests::docker::{Docker, LEFT_BY_DOCKERD, version};
-use tests::{As, Result, Suite, TestBox, ensure, wait};
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{
     GATEWAY, HOST, PEER, bare, inside, page, peer_serves, refused, rootlessctl, serve, start,

@@ -1,8 +1,6 @@
 //! What users wrote into units, scripts and contexts survives `install`, reinstalls and `uninstall`, and takes effect.
 
-use std::time::Duration;
-
-use tests::{Output, Result, Suite, TestBox, ensure, wait};
+use tests::{Output, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::{TOOL, host, in_order, login, packages};
 
@@ -217,7 +215,7 @@ fn f019_f107_a_service_directory_that_was_edited_survives() -> Result<()> {
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;
     let scanner = b.user("exec runsvdir -P service").spawn()?;
-    wait::until_true("runsvdir runs", Duration::from_secs(20), || {
+    wait::until_true("runsvdir runs", PATIENCE, || {
         Ok(b.user_processes().iter().any(|p| p.program() == "runsvdir"))
     })?;
     let install = |words: &str| -> Result<Output> {
@@ -251,9 +249,7 @@ fn f019_f107_a_service_directory_that_was_edited_survives() -> Result<()> {
     }
     let restarted = user(&b, "sv -w 120 restart service/docker")?;
     ensure!(restarted.code == 0, "{restarted}");
-    wait::until_true("the daemon answers", Duration::from_secs(90), || {
-        Ok(user(&b, "docker version")?.code == 0)
-    })?;
+    wait::until_true("the daemon answers", PATIENCE, || Ok(user(&b, "docker version")?.code == 0))?;
     let env = environ(&b)?;
     in_order(
         &env.lines().filter(|l| l.starts_with("DOCKER_RAM")).collect::<String>(),
@@ -272,6 +268,6 @@ fn f019_f107_a_service_directory_that_was_edited_survives() -> Result<()> {
     assert_eq!(now.map(|file| b.read(&file).unwrap_or_default()), texts);
     assert_eq!(b.user(&format!("ls {kept}")).ok()?, "finish\nrun\n");
     scanner.signal("TERM")?;
-    scanner.wait(Duration::from_secs(30))?;
+    scanner.wait(PATIENCE)?;
     Ok(())
 }

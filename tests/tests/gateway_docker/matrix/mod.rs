@@ -7,6 +7,7 @@
 mod page;
 
 use std::thread::{Scope, ScopedJoinHandle};
+
 use tests::docker::Docker;
 use tests::{As, Context as _, Error, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
