@@ -69,6 +69,8 @@ pub struct Udp<'a> {
     pub payload: &'a [u8],
     /// Time to live or hop limit that is left.
     pub ttl: u8,
+    /// It must not be cut on its way. Packets of IPv6 never are.
+    pub keep_whole: bool,
 }
 
 /// An ICMP or ICMPv6 echo request.
@@ -86,6 +88,8 @@ pub struct Echo<'a> {
     pub payload: &'a [u8],
     /// Time to live or hop limit that is left.
     pub ttl: u8,
+    /// As in [`Udp`].
+    pub keep_whole: bool,
 }
 
 /// Why a packet is refused.
@@ -101,6 +105,18 @@ pub enum Bad {
     Fragment,
     /// More extension headers than anything sensible has.
     Extensions,
+}
+
+impl Packet<'_> {
+    /// What was put together from fragments may be cut again.
+    #[must_use]
+    pub fn reassembled(self) -> Self {
+        match self {
+            Self::Udp(udp) => Self::Udp(Udp { keep_whole: false, ..udp }),
+            Self::Echo(echo) => Self::Echo(Echo { keep_whole: false, ..echo }),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Bad {
@@ -170,6 +186,7 @@ fn udp<'a>(packet: &Located<'a>) -> Result<Packet<'a>, Bad> {
         dst: SocketAddr::new(packet.dst, udp.destination_port()),
         payload: udp.slice().get(8..).unwrap_or_default(),
         ttl: packet.ttl,
+        keep_whole: packet.keep_whole,
     }))
 }
 
@@ -189,6 +206,7 @@ fn icmp<'a>(packet: &Located<'a>) -> Result<Packet<'a>, Bad> {
         seq: u16::from_be_bytes([*s0, *s1]),
         payload,
         ttl: packet.ttl,
+        keep_whole: packet.keep_whole,
     }))
 }
 
@@ -210,6 +228,7 @@ struct Located<'a> {
     /// Offset of the byte that names `protocol`, for ICMPv6 parameter problems.
     protocol_at: usize,
     ttl: u8,
+    keep_whole: bool,
     /// `None` for a whole packet.
     piece: Option<Piece>,
     /// What follows the IP headers.
@@ -242,6 +261,7 @@ fn locate_v4(packet: &[u8]) -> Result<Located<'_>, Bad> {
         protocol: header.protocol(),
         protocol_at: 9,
         ttl: header.ttl(),
+        keep_whole: header.dont_fragment(),
         piece,
         data,
         whole,
@@ -258,6 +278,7 @@ fn locate_v6(packet: &[u8]) -> Result<Located<'_>, Bad> {
         protocol: header.next_header(),
         protocol_at: 6,
         ttl: header.hop_limit(),
+        keep_whole: true,
         piece: None,
         data: whole.get(start..).ok_or(Bad::Length)?,
         whole,

@@ -15,6 +15,7 @@ pub mod rlimit;
 pub mod spawn;
 pub mod tap;
 pub mod wait;
+pub mod whole;
 pub mod xattr;
 
 use std::io;

@@ -60,6 +60,8 @@ pub struct Datagram<'a> {
     pub local: Option<Local>,
     /// The size of each original datagram (the last may be shorter) if the kernel coalesced some.
     pub segment: Option<usize>,
+    /// It came in fragments, if the socket reports that ([`crate::whole::report_cuts`]).
+    pub cut: bool,
 }
 
 /// What the kernel filled in for one slot besides the payload.
@@ -67,8 +69,7 @@ pub struct Datagram<'a> {
 struct Meta {
     len: usize,
     from: Option<SocketAddr>,
-    local: Option<Local>,
-    segment: Option<usize>,
+    control: Parsed,
 }
 
 /// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used.
@@ -138,12 +139,11 @@ impl Receiver {
             let header = unsafe { header.assume_init_ref() };
             #[allow(clippy::unnecessary_cast, reason = "musl declares this length as 32 bits")]
             let filled = (header.msg_hdr.msg_controllen as usize).min(size_of::<Control>());
-            let (local, segment) = parse_control(&self.control[i].0[..filled]);
+            let control = parse_control(&self.control[i].0[..filled]);
             self.meta.push(Meta {
                 len: (header.msg_len as usize).min(SLOT),
                 from: parse_name(&self.names[i]),
-                local,
-                segment,
+                control,
             });
         }
         Ok(n)
@@ -154,7 +154,8 @@ impl Receiver {
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let meta = self.meta.get(index)?;
         let data = self.payload.get(index * SLOT..index * SLOT + meta.len)?;
-        Some(Datagram { data, from: meta.from, local: meta.local, segment: meta.segment })
+        let Parsed { local, segment, cut } = meta.control;
+        Some(Datagram { data, from: meta.from, local, segment, cut })
     }
 
     /// The datagrams of the last [`Self::recv`], in order.
@@ -334,9 +335,17 @@ impl Envelope {
     }
 }
 
+/// What control messages say.
+#[derive(Clone, Copy, Default)]
+struct Parsed {
+    local: Option<Local>,
+    segment: Option<usize>,
+    cut: bool,
+}
+
 /// Walks control messages as cmsg(3) describes them.
-fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
-    let (mut local, mut own, mut segment) = (None, None, None);
+fn parse_control(mut rest: &[u8]) -> Parsed {
+    let (mut local, mut own, mut segment, mut cut) = (None, None, None, false);
     while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
         let (len, kind) = header.split_at(WORD);
         let len = usize::from_ne_bytes(len.try_into().unwrap_or_default());
@@ -357,6 +366,9 @@ fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
             (libc::SOL_UDP, libc::UDP_GRO) if value.len() >= 4 => {
                 segment = usize::try_from(int(value)).ok().filter(|size| *size > 0);
             }
+            // There is one for a datagram in fragments only.
+            (libc::IPPROTO_IP, libc::IP_RECVFRAGSIZE)
+            | (libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE) => cut = true,
             _ => {}
         }
         rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
@@ -366,7 +378,7 @@ fn parse_control(mut rest: &[u8]) -> (Option<Local>, Option<usize>) {
         let addr = if seen_by_v6 { v4.to_ipv6_mapped().into() } else { v4.into() };
         local = Some(Local { addr, ifindex });
     }
-    (local, segment)
+    Parsed { local, segment, cut }
 }
 
 /// The first four bytes as a C int.

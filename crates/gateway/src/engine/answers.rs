@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -139,6 +139,17 @@ fn understand(error: &libc::sock_extended_err, source: Option<IpAddr>) -> Option
         errno => meaning(errno)?,
     };
     Some(Reported { why, source })
+}
+
+/// Has what a socket sends to `to` kept whole from now on, or cut where it has to be; `is` is what it does at present.
+pub(super) fn keep_whole(socket: &Socket, to: IpAddr, is: &mut bool, keep: bool) {
+    if *is == keep {
+        return;
+    }
+    match sys::whole::keep_whole(socket.as_fd(), to.is_ipv4(), keep) {
+        Ok(()) => *is = keep,
+        Err(e) => tracing::debug!("cannot decide who cuts packets to {to}: {}", e.desc()),
+    }
 }
 
 /// Has errors of the network reported for a datagram socket.

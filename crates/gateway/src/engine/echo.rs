@@ -17,7 +17,7 @@ use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
-use super::answers::{meaning, next_error, report_errors};
+use super::answers::{keep_whole, meaning, next_error, report_errors};
 use super::{Shared, kind, leave};
 use crate::packet::{Echo, Original};
 
@@ -48,6 +48,7 @@ struct Asking {
     /// The sequence number of the latest request, for errors.
     seq: u16,
     ttl: u8,
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +86,7 @@ impl Echoes {
         let Some(asking) = self.table.get_mut(key) else { return };
         (asking.used, asking.seq) = (host.now(), echo.seq);
         asking.set_life(echo.ttl);
+        keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);
         let mut message = Vec::with_capacity(HEADER + echo.payload.len());
         let kind = if echo.dst.is_ipv4() { REQUEST } else { REQUEST_V6 };
         // Checksum and identifier are the kernel's.
@@ -109,7 +111,7 @@ impl Echoes {
             }
         }
         let socket = ping_socket(ends.dst)?;
-        let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64 };
+        let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64, whole: false };
         let key = self.table.insert(asking);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {

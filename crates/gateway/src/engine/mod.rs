@@ -190,7 +190,7 @@ impl Engine {
                 if let Some(whole) = reassembly.add(host.now(), &fragment)
                     && let Ok(parsed) = packet::parse(whole)
                 {
-                    self.whole(host, whole, &parsed);
+                    self.whole(host, whole, &parsed.reassembled());
                 }
                 self.reassembly = reassembly;
             }

@@ -8,8 +8,11 @@
 //! The first datagrams come out of the tun device. A flow that goes on gets a socket in G, bound to the destination's
 //! address and connected to A's; the packet rules of G find it before the tun device, and from then on datagrams travel
 //! in batches both ways, cut and put together by the kernel.
+//!
+//! What A forbids to cut ("don't fragment") is not cut on the host's side either. If it does not fit, the host's kernel
+//! says so to our socket, as a router would, and A hears what the path allows (RFC 1191, RFC 8201).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,12 +22,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
 use relay::guest::Tag;
+use relay::order::{Links, Order, Speaker};
 use relay::slab::{Key, Slab};
 use relay::{Counted, Loop};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{meaning, next_error, report_errors};
+use super::answers::{keep_whole, meaning, next_error, report_errors};
 use super::{Shared, kind, leave};
 use crate::packet::{Original, Udp};
 
@@ -34,6 +38,8 @@ const FLOWS: usize = 8192;
 const SHARING: usize = 64;
 /// Datagrams of A after which a flow gets a socket in G.
 const BUSY: u32 = 8;
+/// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
+const LAST_BATCHES: usize = 4;
 /// How long a flow may be silent that nobody has answered, and one that somebody has.
 const UNANSWERED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(120);
@@ -54,8 +60,10 @@ struct Flow {
     /// Datagrams of A that came out of the tun device.
     count: u32,
     answered: bool,
-    used: Instant,
     ttl: u8,
+    /// What A wants: the latest datagram that did not come in fragments. And what `outside` does.
+    keep_whole: bool,
+    whole: bool,
     cut_outside: bool,
     cut_inside: bool,
     counted: Counted,
@@ -75,8 +83,9 @@ pub(super) struct Flows {
     index: HashMap<(SocketAddr, SocketAddr), Key>,
     /// The flows of each address of A that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
-    /// Flows in the order in which they began; those that were answered are passed over.
-    unanswered: VecDeque<Key>,
+    /// Who makes room.
+    order: Order,
+    links: Links,
     insides: usize,
     /// Made with the first flow.
     receiver: Option<Receiver>,
@@ -88,7 +97,8 @@ impl Flows {
             table: Slab::new(),
             index: HashMap::new(),
             sharing: HashMap::new(),
-            unanswered: VecDeque::new(),
+            order: Order::default(),
+            links: Links::default(),
             insides: 0,
             receiver: None,
         }
@@ -124,9 +134,11 @@ impl Flows {
                 }
             },
         };
+        self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
         let Some(flow) = self.table.get_mut(key) else { return };
-        flow.used = host.now();
         flow.set_life(udp.ttl);
+        flow.keep_whole = udp.keep_whole;
+        flow.set_whole(udp.keep_whole);
         match flow.send(udp.payload) {
             Ok(()) => flow.counted.up(udp.payload.len() as u64),
             Err(e) => explain(shared, &e.into(), udp),
@@ -153,7 +165,7 @@ impl Flows {
         to: SocketAddr,
     ) -> io::Result<Key> {
         if self.table.len() >= FLOWS || !host.reserve(1, leave::BY_FLOWS) {
-            shared.book.evicted(self.make_room());
+            shared.book.evicted(self.make_room(host.now(), shared));
         }
         let outside = self.connect(udp.src, to)?;
         let flow = Flow {
@@ -164,8 +176,9 @@ impl Flows {
             inside: Inside::None,
             count: 0,
             answered: false,
-            used: host.now(),
             ttl: ORDINARY_LIFE,
+            keep_whole: false,
+            whole: false,
             cut_outside: true,
             cut_inside: true,
             counted: Counted::open(shared.book.udp(udp.dst)),
@@ -180,7 +193,7 @@ impl Flows {
         }
         self.index.insert((udp.src, udp.dst), key);
         self.sharing.entry(udp.src).or_default().push(key);
-        self.unanswered.push_back(key);
+        self.order.insert(&mut self.links, key, host.now());
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -199,18 +212,30 @@ impl Flows {
 
     /// Datagrams of A that have arrived at a flow's socket in G.
     pub(super) fn inside_speaks(&mut self, host: &Loop<'_>, key: Key) {
-        let Some(flow) = self.table.get_mut(key) else { return };
+        if self.carry_out(key) {
+            self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
+        }
+    }
+
+    /// Passes a batch on to the outside. False if there was none.
+    fn carry_out(&mut self, key: Key) -> bool {
+        let Some(flow) = self.table.get_mut(key) else { return false };
         let (Inside::Is(inside), Some(receiver)) = (&flow.inside, &mut self.receiver) else {
-            return;
+            return false;
         };
         // Errors are about earlier answers and are cleared by being read.
         if receiver.recv(inside.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return;
+            return false;
         }
-        flow.used = host.now();
-        let outside = flow.outside.as_fd();
-        let bytes = send_all(outside, receiver.iter(), Route::default(), &mut flow.cut_outside);
-        flow.counted.up(bytes);
+        let mut batch = receiver.iter().peekable();
+        while let Some(first) = batch.peek() {
+            let cut = first.cut;
+            flow.set_whole(flow.keep_whole && !cut);
+            let alike = std::iter::from_fn(|| batch.next_if(|datagram| datagram.cut == cut));
+            let outside = flow.outside.as_fd();
+            flow.counted.up(send_all(outside, alike, Route::default(), &mut flow.cut_outside));
+        }
+        true
     }
 
     /// The socket in G has come, or will not.
@@ -244,11 +269,19 @@ impl Flows {
         if flags.contains(EpollFlags::EPOLLERR) {
             flow.pass_errors_on(shared);
         }
-        let Some(receiver) = &mut self.receiver else { return };
-        if receiver.recv(flow.outside.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return;
+        if self.bring_in(shared, key) {
+            self.order.spoke(&mut self.links, key, Speaker::Server, host.now());
         }
-        (flow.answered, flow.used) = (true, host.now());
+    }
+
+    /// Passes a batch on to A. False if there was none.
+    fn bring_in(&mut self, shared: &Shared, key: Key) -> bool {
+        let Some(flow) = self.table.get_mut(key) else { return false };
+        let Some(receiver) = &mut self.receiver else { return false };
+        if receiver.recv(flow.outside.as_fd(), BATCH).unwrap_or(0) == 0 {
+            return false;
+        }
+        flow.answered = true;
         // Anybody's may have come before a socket that shares its port was connected.
         let to = flow.to;
         let theirs = receiver.iter().filter(|datagram| datagram.from == Some(to));
@@ -263,49 +296,41 @@ impl Flows {
             bytes
         };
         flow.counted.down(bytes);
+        true
     }
 
     // ---- the end --------------------------------------------------------------------------------
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let table = &self.table;
-        let silent = |flow: &Flow| {
-            let limit = if flow.answered { ANSWERED } else { UNANSWERED };
-            now.saturating_duration_since(flow.used) > limit
+        let (table, links) = (&self.table, &self.links);
+        let silent = |key: &Key| {
+            let answered = table.get(*key).is_some_and(|flow| flow.answered);
+            let limit = if answered { ANSWERED } else { UNANSWERED };
+            links.used(*key).is_none_or(|used| now.saturating_duration_since(used) > limit)
         };
-        let old: Vec<Key> =
-            table.keys().filter(|key| table.get(*key).is_some_and(silent)).collect();
+        let old: Vec<Key> = table.keys().filter(silent).collect();
         for key in old {
             self.end(key);
         }
-        self.unanswered.retain(|key| self.table.get(*key).is_some_and(|flow| !flow.answered));
     }
 
-    /// Ends flows in favour of a new one: the first that nobody has answered, otherwise a part of all, those that were
-    /// silent longest. Returns how many.
-    fn make_room(&mut self) -> usize {
-        while let Some(key) = self.unanswered.pop_front() {
-            if self.table.get(key).is_some_and(|flow| !flow.answered) {
-                self.end(key);
-                return 1;
+    /// Ends a flow in favour of a new one, behind everything that has come for it. Returns how many it were.
+    fn make_room(&mut self, now: Instant, shared: &Shared) -> usize {
+        let Some(key) = self.order.first_to_go(&self.links, now) else { return 0 };
+        for _ in 0..LAST_BATCHES {
+            let (out, back) = (self.carry_out(key), self.bring_in(shared, key));
+            if !(out || back) {
+                break;
             }
         }
-        let table = &self.table;
-        let mut all: Vec<_> =
-            table.keys().filter_map(|key| Some((table.get(key)?.used, key))).collect();
-        let count = (all.len() / 16).max(1).min(all.len());
-        if count < all.len() {
-            all.select_nth_unstable(count);
-        }
-        for (_, key) in &all[..count] {
-            self.end(*key);
-        }
-        count
+        self.end(key);
+        1
     }
 
     fn end(&mut self, key: Key) {
         let Some(flow) = self.table.remove(key) else { return };
         self.index.remove(&(flow.src, flow.dst));
+        self.order.remove(&mut self.links, key);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;
         }
@@ -348,10 +373,19 @@ impl Flow {
         }
     }
 
+    fn set_whole(&mut self, keep: bool) {
+        keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
+    }
+
     fn pass_errors_on(&self, shared: &Shared) {
         // As many as can be told apart; the queue is short.
+        let mut last = None;
         for _ in 0..BATCH {
             let Some(error) = next_error(&self.outside) else { break };
+            // A datagram that is too large is tried twice.
+            if last.replace(error) == Some(error) {
+                continue;
+            }
             self.counted.fail();
             // One without a sender is our own kernel's.
             let source = error.source.unwrap_or_else(|| shared.own_address(self.src.ip()));
@@ -395,6 +429,10 @@ fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<(
         socket.set_ip_transparent_v4(true)?;
     } else {
         socket.set_ip_transparent_v6(true)?;
+    }
+    // Without it (before Linux 4.10) what A allowed to be cut may be refused for its size.
+    if let Err(e) = sys::whole::report_cuts(socket.as_fd(), dst.is_ipv4()) {
+        tracing::debug!("fragments will not be told apart: {}", e.desc());
     }
     // Other addresses of A may talk to the same destination.
     socket.set_reuse_address(true)?;

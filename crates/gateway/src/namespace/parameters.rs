@@ -34,7 +34,11 @@ const IPV6: [(&str, &str); 7] = [
 ];
 
 /// Good to have, and not offered to user namespaces by each kernel.
-const OPTIONAL: [(&str, &str); 5] = [
+const OPTIONAL: [(&str, &str); 7] = [
+    // Who knows a smaller size for the way into A is not listened to (`rules`). Packets of IPv4 may be cut in A instead (no
+    // "don't fragment"), and TCP finds out by itself what arrives (RFC 4821), which is what is left for IPv6.
+    ("net.ipv4.ip_no_pmtu_disc", "2"),
+    ("net.ipv4.tcp_mtu_probing", "1"),
     // `tproxy` has datagrams put together before the rules. What A left incomplete on purpose would fill the memory for
     // that, and keep everybody else's fragments out for half a minute. Fragments that belong together come together.
     ("net.ipv4.ipfrag_time", "2"),

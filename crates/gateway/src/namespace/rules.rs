@@ -7,8 +7,8 @@ use netlink::{
     nft::{
         Batch, Hook, PRIORITY_MANGLE,
         Statement::{
-            self, Accept, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
-            MatchIcmpType, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark, Tproxy,
+            self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
+            MatchIcmpCode, MatchIcmpType, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark, Tproxy,
         },
     },
 };
@@ -30,6 +30,7 @@ const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443).
 pub(super) const UNREACHABLE: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
 const ECHO_REQUEST: u8 = 8;
 pub(super) const V6_UNREACHABLE: u8 = 1;
 pub(super) const V6_TOO_BIG: u8 = 2;
@@ -81,7 +82,9 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
 }
 
 /// Echo requests are answered by who is asked: the kernel of G for the gateway, else someone beyond. Errors are for the
-/// sockets of G that they tell about; they end waiting for a closed port and make segments fit a narrow link in A.
+/// sockets of G that they tell about; they end waiting for a closed port. Those about sizes are not among them: the kernel
+/// would keep the size for the address of A, which is that of everybody in A, and any container can make one. G fits a
+/// narrow link in A without them, see `parameters`.
 fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
     let error = |family, kind| vec![from_a, MatchIcmpType(family, kind), SetMark(SOCKET), Accept];
     match gateway {
@@ -92,6 +95,12 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
                 MatchIcmpType(Family::V4, ECHO_REQUEST),
                 SetMark(DATA),
                 Accept,
+            ],
+            vec![
+                from_a,
+                MatchIcmpType(Family::V4, UNREACHABLE),
+                MatchIcmpCode(FRAGMENTATION_NEEDED),
+                Drop,
             ],
             error(Family::V4, UNREACHABLE),
         ],
@@ -106,7 +115,7 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
                 Accept,
             ],
             error(Family::V6, V6_UNREACHABLE),
-            error(Family::V6, V6_TOO_BIG),
+            vec![from_a, MatchIcmpType(Family::V6, V6_TOO_BIG), Drop],
         ],
     }
 }

@@ -386,6 +386,21 @@ fn payloads() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+#[test]
+fn what_must_not_be_cut_says_so() {
+    for (family, flags, whole) in [(0, 0x00, false), (0, 0x40, true), (1, 0, true)] {
+        let mut packet = udp_packet(family, b"x");
+        if family == 0 {
+            packet[6] = flags;
+        }
+        let parsed = parse(&packet).unwrap();
+        let Packet::Udp(udp) = parsed else { panic!("{parsed:?}") };
+        assert_eq!(udp.keep_whole, whole);
+        let Packet::Udp(udp) = parsed.reassembled() else { panic!("{parsed:?}") };
+        assert!(!udp.keep_whole, "its sender has let it be cut");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120), version in 0..3u8) {
@@ -429,7 +444,7 @@ proptest! {
         assert_checksums(&packets[0]);
         prop_assert!(family == 1 || packets[0][6] == 0, "the kernel may cut IPv4");
         let (src, dst) = (at(HERE[family], 4000), at(THERE[family], 53));
-        prop_assert_eq!(parse(&packets[0]), Ok(Packet::Udp(Udp { src, dst, payload: &payload, ttl: 64 })));
+        prop_assert_eq!(parse(&packets[0]), Ok(Packet::Udp(Udp { src, dst, payload: &payload, ttl: 64, keep_whole: dst.is_ipv6() })));
     }
 
     #[test]
@@ -442,6 +457,6 @@ proptest! {
         assert_checksums(&packets[0]);
         prop_assert_eq!(parse(&packets[0]), Ok(Packet::Other), "a reply is no request");
         let request = echo_packet(family, &payload);
-        prop_assert_eq!(parse(&request), Ok(Packet::Echo(Echo { src, dst, id: 3, seq: 4, payload: &payload, ttl: 64 })));
+        prop_assert_eq!(parse(&request), Ok(Packet::Echo(Echo { src, dst, id: 3, seq: 4, payload: &payload, ttl: 64, keep_whole: dst.is_ipv6() })));
     }
 }

@@ -24,6 +24,8 @@ const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 /// `NF_ACCEPT`, linux/netfilter.h.
 const ACCEPT: u32 = 1;
+/// `NF_DROP`.
+const DROP: u32 = 0;
 /// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`.
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -114,6 +116,8 @@ pub enum Statement {
     /// match of the family, and for [`Address::Quoted`] of the ICMP message. Nothing remembers it: answers need a rule of
     /// their own.
     Move(Address, IpAddr, u8),
+    /// Go on if the ICMP message has this code; to be had after a match of the type.
+    MatchIcmpCode(u8),
     /// Mark the packet.
     SetMark(u32),
     /// Mark the connection.
@@ -124,6 +128,8 @@ pub enum Statement {
     Tproxy(u16),
     /// Let the packet pass; later rules of the chain are not asked.
     Accept,
+    /// Forget the packet.
+    Drop,
 }
 
 impl Statement {
@@ -162,6 +168,10 @@ impl Statement {
                 field(list, Base::Transport, 0, 1);
                 compare(list, Equal, &[kind]);
             }
+            Self::MatchIcmpCode(code) => {
+                field(list, Base::Transport, 1, 1);
+                compare(list, Equal, &[code]);
+            }
             Self::SetMark(mark) => {
                 constant(list, &mark.to_ne_bytes());
                 // NFTA_META_SREG
@@ -180,12 +190,8 @@ impl Statement {
                     data.number(3, REGISTER_1);
                 });
             }
-            Self::Accept => {
-                // NFTA_DATA_VERDICT { NFTA_VERDICT_CODE }
-                immediate(list, REGISTER_VERDICT, |value| {
-                    value.nested(2, |verdict| verdict.number(1, ACCEPT));
-                });
-            }
+            Self::Accept => verdict(list, ACCEPT),
+            Self::Drop => verdict(list, DROP),
         }
     }
 }
@@ -212,10 +218,12 @@ impl fmt::Display for Statement {
             Self::MatchTcpFlags { mask, set } => write!(f, "tcp flags & {mask:#x} == {set:#x}"),
             Self::MatchIcmpType(Family::V4, kind) => write!(f, "icmp type {kind}"),
             Self::MatchIcmpType(Family::V6, kind) => write!(f, "icmpv6 type {kind}"),
+            Self::MatchIcmpCode(code) => write!(f, "icmp code {code}"),
             Self::SetMark(mark) => write!(f, "meta mark set {mark:#x}"),
             Self::SetCtMark(mark) => write!(f, "ct mark set {mark:#x}"),
             Self::Tproxy(port) => write!(f, "tproxy to :{port}"),
             Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
         }
     }
 }
@@ -372,6 +380,13 @@ fn constant(list: &mut Attributes, value: &[u8]) {
     immediate(list, REGISTER_1, |data| data.raw(1, value));
 }
 
+/// `NFTA_DATA_VERDICT` { `NFTA_VERDICT_CODE` }
+fn verdict(list: &mut Attributes, code: u32) {
+    immediate(list, REGISTER_VERDICT, |value| {
+        value.nested(2, |verdict| verdict.number(1, code));
+    });
+}
+
 /// `NFTA_IMMEDIATE_DREG`, `NFTA_IMMEDIATE_DATA`
 fn immediate(list: &mut Attributes, register: u32, fill: impl FnOnce(&mut Attributes)) {
     expression(list, "immediate", |data| {
@@ -418,16 +433,19 @@ mod tests {
             Statement::MatchTcpFlags { mask: 0x17, set: 2 },
             Statement::MatchIcmpType(Family::V4, 8),
             Statement::MatchIcmpType(Family::V6, 128),
+            Statement::MatchIcmpCode(4),
             Statement::Tproxy(1),
             Statement::MatchOutput(3),
             Statement::MatchIn(Address::Source, [127, 0, 0, 0].into(), 8),
             Statement::Move(Address::Quoted, [247, 0, 0, 0].into(), 8),
             Statement::Accept,
+            Statement::Drop,
         ];
         assert_eq!(
             all.map(|statement| statement.to_string()).join(" "),
             "iif 2 ip daddr 10.0.2.3 ip6 daddr != fe80::/10 th dport 53 tcp flags & 0x17 == 0x2 \
-             icmp type 8 icmpv6 type 128 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 ip quoted daddr set prefix 247.0.0.0/8 accept"
+             icmp type 8 icmpv6 type 128 icmp code 4 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 \
+             ip quoted daddr set prefix 247.0.0.0/8 accept drop"
         );
     }
 }
