@@ -51,7 +51,7 @@ pub(crate) fn options(
              of the gateway's cannot be told: {why}. hint: --dns, or \"dns\" in daemon.json"
         ))
     };
-    let text = text_of(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
+    let text = env::file::text(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
     let servers = servers_in(&text);
     // Containers without IPv6 reach the first IPv4 server.
     let server = servers.iter().find(|ip| ip.is_ipv4()).or(servers.first());
@@ -64,7 +64,7 @@ pub(crate) fn options(
 
 /// The host's name servers if containers on the default bridge have no use for them.
 fn out_of_reach(root: &Path) -> Option<Vec<IpAddr>> {
-    let servers = |file: &str| servers_in(&text_of(&root.join(file)).unwrap_or_default());
+    let servers = |file: &str| servers_in(&env::file::text(&root.join(file)).unwrap_or_default());
     let mut of_host = servers("etc/resolv.conf");
     let loopback = |servers: &[IpAddr]| servers.iter().all(IpAddr::is_loopback);
     let (resolved, more) = RESOLVED;
@@ -204,6 +204,12 @@ mod tests {
             ("{\"dns\":", ""),
         ] {
             home.write(file, text);
+            assert_eq!(home.options(&[], &[]), expected, "{text}");
+        }
+        // As Notepad and PowerShell write it.
+        for (text, expected) in [("\u{feff}{\"dns\": []}", ""), ("\u{feff}{}", OURS)] {
+            let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            fs::write(home.dir.path().join(file), utf16).unwrap();
             assert_eq!(home.options(&[], &[]), expected, "{text}");
         }
         fs::remove_file(home.dir.path().join(file)).unwrap();

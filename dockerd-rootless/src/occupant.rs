@@ -5,7 +5,7 @@
 //! lock is free and the number belongs to nobody, or to an unrelated process. Docker's own launcher takes
 //! the mere existence of containerd-rootless's directory for a conflict, which blocks for ever after a crash.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -54,14 +54,14 @@ impl Occupant {
 
 /// A shared lock is asked for: two launchers that look at the same time must not see each other.
 fn locked(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else { return false };
+    let Ok(file) = env::file::open(lock) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
 /// The child's pid, if that process is alive and was made by the owner of this directory. The number may
 /// have been used again since, so the process must name the directory in its environment.
 fn child(state_dir: &Path, proc: &Path) -> Option<u32> {
-    let pid: u32 = fs::read_to_string(state_dir.join("child_pid")).ok()?.trim().parse().ok()?;
+    let pid: u32 = env::file::text(&state_dir.join("child_pid")).ok()?.trim().parse().ok()?;
     let mut wanted = b"ROOTLESSKIT_STATE_DIR=".to_vec();
     wanted.extend_from_slice(state_dir.as_os_str().as_encoded_bytes());
     match fs::read(proc.join(pid.to_string()).join("environ")) {
@@ -81,6 +81,7 @@ fn parent_of(proc: &Path, pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     struct Fixture {
         root: tempfile::TempDir,

@@ -171,7 +171,7 @@ fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
 
 /// `currentContext` of the CLI's config.json.
 fn current(world: &World) -> Option<String> {
-    let text = std::fs::read(world.cli_config()?.join("config.json")).ok()?;
+    let text = env::file::read(&world.cli_config()?.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     config.get("currentContext")?.as_str().map(str::to_owned)
 }

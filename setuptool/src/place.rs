@@ -38,7 +38,7 @@ impl World {
 
     /// The text of a file of the system, trimmed; `None` if it cannot be read.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
-        std::fs::read_to_string(self.at(path)).ok().map(|text| text.trim().to_owned())
+        env::file::text(&self.at(path)).ok().map(|text| text.trim().to_owned())
     }
 
     /// A kernel parameter that is a number.
@@ -100,8 +100,8 @@ impl World {
     /// The file of the daemon's own configuration, and its text in UTF-8.
     pub(crate) fn daemon_config(&self) -> Option<(PathBuf, Vec<u8>)> {
         let file = self.config_home()?.join("docker/daemon.json");
-        let bytes = std::fs::read(&file).ok()?;
-        Some((file, decoded(bytes)))
+        let bytes = env::file::read(&file).ok()?;
+        Some((file, env::file::without_byte_order_mark(bytes)))
     }
 
     /// The daemon's own configuration.
@@ -143,25 +143,6 @@ impl World {
             return Some(logind);
         }
         Some(env::dirs::home(&self.env).ok()?.join(".docker/run"))
-    }
-}
-
-/// The text without its byte order mark, which says how it is encoded; dockerd takes all of these since 23.0
-/// (<https://github.com/moby/moby/pull/44770>).
-fn decoded(bytes: Vec<u8>) -> Vec<u8> {
-    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
-        let units = bytes.chunks(2).map(|pair| match pair {
-            [a, b] => unit([*a, *b]),
-            // Half a character is none.
-            _ => 0xfffd,
-        });
-        String::from_utf16_lossy(&units.collect::<Vec<_>>()).into_bytes()
-    };
-    match &bytes[..] {
-        [0xef, 0xbb, 0xbf, rest @ ..] => rest.to_vec(),
-        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        _ => bytes,
     }
 }
 

@@ -5,7 +5,7 @@
 //! directory alone, at which Docker's own tool stops, is no conflict.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) struct Child {
 /// The living child of the directory's owner. The pid may have been given to somebody else since, so the process must
 /// name the directory in its environment.
 pub(crate) fn child(state_dir: &Path, proc: &Path) -> Option<Child> {
-    let pid: u32 = fs::read_to_string(state_dir.join("child_pid")).ok()?.trim().parse().ok()?;
+    let pid: u32 = env::file::text(&state_dir.join("child_pid")).ok()?.trim().parse().ok()?;
     let environ = fs::read(proc.join(pid.to_string()).join("environ")).ok()?;
     let variables: Vec<(OsString, OsString)> = environ
         .split(|byte| *byte == 0)
@@ -58,7 +58,7 @@ pub(crate) fn parent_of(child: u32, proc: &Path) -> Option<u32> {
 /// Whether somebody holds an flock(2) on the file. A shared lock is asked for, so that two who look do not see each
 /// other.
 pub(crate) fn is_locked(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else { return false };
+    let Ok(file) = env::file::open(lock) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
@@ -77,6 +77,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn f172_only_a_lock_or_a_living_child_is_an_owner() {

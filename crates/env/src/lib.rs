@@ -11,9 +11,12 @@
 //!
 //! Which network driver of rootlesskit suits this machine is told by [`netdriver`].
 //!
+//! Files that others have made are read by [`file`]: regular ones, up to a limit.
+//!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
 pub mod dirs;
+pub mod file;
 pub mod helper;
 pub mod netdriver;
 pub mod path;

@@ -5,13 +5,12 @@
 //! If that fails too, `$USER` and `$HOME` are believed, as Go's `os/user` does in a static binary.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Env, helper, vars};
+use crate::{Env, file, helper, vars};
 
 /// `getent` asks servers; a dead one must not block the start for long.
 const GETENT_LIMIT: Duration = Duration::from_secs(5);
@@ -99,7 +98,7 @@ fn lookup(
     is_it: impl Fn(&User) -> bool,
 ) -> Result<User, UserError> {
     let passwd = root.join("etc/passwd");
-    let text = match fs::read(&passwd) {
+    let text = match file::read(&passwd) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(UserError::Read { path: passwd, source }),
@@ -147,6 +146,7 @@ mod tests {
     use super::*;
     use crate::testing;
     use proptest::prelude::*;
+    use std::fs;
 
     /// A root with a passwd file and a `bin` with a `getent` of the given body.
     fn root(passwd: &str, getent: &str) -> (tempfile::TempDir, Env) {

@@ -3,7 +3,6 @@
 //! The maps are independent of each other, so both programs are started before either is waited for: their start is most
 //! of what they cost. They are run for privileges we do not have; a map is never written directly.
 
-use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -106,7 +105,7 @@ impl Run {
 /// The text of os-release(5), or nothing.
 fn os_release(root: &Path) -> String {
     let texts =
-        ["etc/os-release", "usr/lib/os-release"].map(|file| fs::read_to_string(root.join(file)));
+        ["etc/os-release", "usr/lib/os-release"].map(|file| env::file::text(&root.join(file)));
     texts.into_iter().find_map(Result::ok).unwrap_or_default()
 }
 
@@ -115,6 +114,7 @@ mod tests {
     use super::*;
     use crate::{Range, map, testing};
     use env::vars;
+    use std::fs;
 
     fn maps() -> Maps {
         let range = |start| [Range::new(start, 65536).unwrap()];

@@ -5,7 +5,6 @@
 //! repeat the files. That is so when `$GETSUBIDS` is unset, `/etc/nsswitch.conf` has no `subid:` line or one that says
 //! `files` and nothing else (nsswitch.conf(5), shadow 4.10), and the files do have both kinds of ranges for the user.
 
-use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -70,7 +69,8 @@ impl FromStr for Source {
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
         match word {
-            "auto" => Ok(Source::Auto),
+            // As in RootlessKit, nothing is no choice.
+            "auto" | "" => Ok(Source::Auto),
             "dynamic" => Ok(Source::Dynamic),
             "static" => Ok(Source::Static),
             _ => Err(SourceError::Unknown(word.to_owned())),
@@ -116,7 +116,7 @@ fn only_files(root: &Path, env: &Env) -> bool {
         return false;
     }
     // No file is a file without the line; a file that cannot be read may say anything.
-    match fs::read(root.join("etc/nsswitch.conf")) {
+    match env::file::read(&root.join("etc/nsswitch.conf")) {
         Ok(text) => nsswitch_names_only_files(&String::from_utf8_lossy(&text)),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
@@ -153,8 +153,8 @@ fn require(
         (false, true) => Kind::Gid,
     };
     // Unreadable files have been reported already or are about somebody else.
-    let texts =
-        [Kind::Uid, Kind::Gid].map(|kind| fs::read(subid::file(root, kind)).unwrap_or_default());
+    let texts = [Kind::Uid, Kind::Gid]
+        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
     let hint = subid::free_range(&texts.each_ref().map(Vec::as_slice)).map(|range| {
         let options = match (uid.is_empty(), gid.is_empty()) {
             (true, true) => format!("--add-subuids {range} --add-subgids {range}"),

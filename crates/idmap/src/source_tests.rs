@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing;
+use std::fs;
 
 /// A root with these files below `etc` and a `getsubids` with this body.
 fn root(files: &[(&str, &str)], getsubids: &str) -> (tempfile::TempDir, Env) {
@@ -138,6 +139,7 @@ fn a_malformed_line_of_ours_is_said_when_nothing_else_helps() {
 #[test]
 fn unknown_words_are_named_with_the_choices() {
     assert_eq!("auto".parse::<Source>().unwrap(), Source::Auto);
+    assert_eq!("".parse::<Source>().unwrap(), Source::Auto);
     let error = "AUTO".parse::<Source>().unwrap_err().to_string();
     assert!(
         error.contains("unknown subid source `AUTO`") && error.contains("auto, dynamic or static"),

@@ -1,11 +1,11 @@
 //! `/etc/subuid` and `/etc/subgid` (subuid(5), subgid(5)).
 //!
 //! Lines are `<user name or decimal uid>:<first id>:<number of ids>`; the first field is the *user* in `/etc/subgid` as
-//! well. Blank lines and lines that start with `#` are skipped. A line that is malformed stops only the user it is about:
+//! well. Blank lines and lines that start with `#` are skipped. newuidmap(1) reads the files for itself and passes over lines
+//! with blanks around them, so these are malformed here, too: what we would make of them, it would refuse. A line that is malformed stops only the user it is about:
 //! RootlessKit in Go lets a slip in somebody else's line stop everybody.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub enum SubidFileError {
 /// The file cannot be read, or a line of this user is malformed.
 pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFileError> {
     let path = file(root, kind);
-    match fs::read(&path) {
+    match env::file::read(&path) {
         Ok(text) => parse(&path, &text, &user.name, user.uid),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(SubidFileError::Read { path, source }),
@@ -78,7 +78,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
     let uid = uid.to_string();
     let mut ranges = Vec::new();
     for (number, line) in lines(text) {
-        let owner = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let owner = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii();
         let ours = owner == name.as_bytes() || owner == uid.as_bytes();
         match parse_line(line) {
             Ok(Some(range)) if ours => ranges.push(range),
@@ -90,13 +90,13 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
                 return Err(SubidFileError::Malformed {
                     path: path.to_owned(),
                     line: number,
-                    text: String::from_utf8_lossy(line).into_owned(),
+                    text: String::from_utf8_lossy(line.trim_ascii()).into_owned(),
                     reason,
                     owner: String::from_utf8_lossy(owner).into_owned(),
                 });
             }
             Err(reason) => {
-                let text = OsStr::from_bytes(line).to_string_lossy();
+                let text = OsStr::from_bytes(line.trim_ascii()).to_string_lossy();
                 tracing::warn!(
                     "{}:{number}: `{text}`: {reason}; the line is ignored",
                     path.display()
@@ -113,7 +113,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
 pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
     let all = texts.iter().flat_map(|text| lines(text));
     let mut taken: Vec<Range> =
-        all.filter_map(|(_, line)| parse_line(line).ok().flatten()).collect();
+        all.filter_map(|(_, line)| parse_line(line.trim_ascii()).ok().flatten()).collect();
     taken.sort_unstable();
     let mut start = FIRST_GIVEN_OUT;
     for range in taken {
@@ -124,17 +124,27 @@ pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
     Range::new(start, USUAL_COUNT)
 }
 
-/// The lines that say something, trimmed, with their numbers from 1.
+/// The lines that say something, with their numbers from 1.
 fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let numbered = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).zip(1..);
+    let numbered = text.split(|byte| *byte == b'\n').zip(1..);
     numbered
-        .filter(|(line, _)| !line.is_empty() && !line.starts_with(b"#"))
+        .filter(|(line, _)| !matches!(line.trim_ascii(), [] | [b'#', ..]))
         .map(|(line, number)| (number, line))
 }
 
 /// `Ok(None)` is a range without ids.
 fn parse_line(line: &[u8]) -> Result<Option<Range>, String> {
     let line = str::from_utf8(line).map_err(|_| "the line is not valid UTF-8".to_owned())?;
+    if line.ends_with('\r') {
+        return Err("the line ends with a carriage return, which newuidmap does not accept: \
+                    the file has line ends of Windows (`sed -i 's/\\r$//'` removes them)"
+            .to_owned());
+    }
+    if line.trim_ascii() != line {
+        return Err(
+            "there are blanks before or after it, which newuidmap does not accept".to_owned()
+        );
+    }
     let fields: Vec<&str> = line.split(':').collect();
     let &[_owner, start, count] = fields.as_slice() else {
         return Err(format!(
@@ -163,6 +173,7 @@ fn number(what: &str, text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     fn ranges(list: &[(u32, u32)]) -> Vec<Range> {
         list.iter().map(|&(start, count)| Range::new(start, count).unwrap()).collect()
@@ -174,7 +185,7 @@ mod tests {
 
     #[test]
     fn f004_lines_by_name_and_by_uid_in_the_order_of_the_file() {
-        let text = "# subids\n\nroot:1:2\n  me:300000:65536 \n1000:100000:65536\nyou:5:5\nme:100:1\n10000:7:7";
+        let text = "# subids\n\nroot:1:2\nme:300000:65536\n1000:100000:65536\nyou:5:5\nme:100:1\n10000:7:7";
         assert_eq!(
             parse_for_me(text).unwrap(),
             ranges(&[(300_000, 65536), (100_000, 65536), (100, 1)])
@@ -209,11 +220,17 @@ mod tests {
             ("me:100000:4294967295", "beyond 4294967294"),
             ("me:99999999999:1", "first id `99999999999`"),
             ("me", "this one has 1"),
+            ("  me:100000:65536", "blanks before or after"),
+            ("me:100000:65536\t", "blanks before or after"),
+            ("me:100000:65536\r", "carriage return"),
+            ("1000:100000:65536\r", "carriage return"),
         ] {
             let error = parse_for_me(&format!("you:1:1\n{line}\n")).unwrap_err().to_string();
             assert!(error.starts_with("/etc/subuid:2: "), "{error}");
             assert!(
-                error.contains(part) && error.contains(line) && error.contains("hint: "),
+                error.contains(part)
+                    && error.contains(line.trim_ascii())
+                    && error.contains("hint: "),
                 "{error}"
             );
         }
@@ -254,6 +271,12 @@ mod tests {
         #[test]
         fn numbers_of_any_size_never_panic(lines in proptest::collection::vec("(me|1000|you)?:?-?[0-9]{0,11}:[0-9]{0,11}:?", 0..9)) {
             let _ = parse_for_me(&lines.join("\n"));
+        }
+
+        #[test]
+        fn blanks_around_a_line_are_never_accepted(before in "[ \t]{0,2}", after in "[ \t\r]{0,2}") {
+            let parsed = parse_for_me(&format!("{before}me:100000:65536{after}\n"));
+            prop_assert_eq!(parsed.is_ok(), before.is_empty() && after.is_empty());
         }
 
         #[test]

@@ -32,10 +32,12 @@ pub(crate) fn write(root: &Path, state_dir: &Path, dns: &[IpAddr]) -> anyhow::Re
 
 /// A missing file is an empty one.
 fn read(path: &Path) -> anyhow::Result<String> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    match env::file::text(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(e).with_context(|| format!("failed to read {}", path.display())),
+        read => read.with_context(|| {
+            let path = path.display();
+            format!("failed to read {path}\nhint: replace {path} by a text file")
+        }),
     }
 }
 

@@ -19,12 +19,10 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::net::if_::if_nametoindex;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
@@ -78,16 +76,8 @@ fn servers_in(file: Option<&Path>) -> Vec<SocketAddr> {
 
 /// The beginning of a file, to the last full line if that is not all of it: half an address may look like another one.
 fn text_of(path: &Path) -> io::Result<String> {
-    // Somebody may have put a FIFO there, which must not hold us up.
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOCTTY.bits())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(format!("{} is not a regular file", path.display())));
-    }
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    env::file::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         let end = bytes.iter().rposition(|b| *b == b'\n').unwrap_or_default();
         bytes.truncate(end);

@@ -188,7 +188,7 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
 
 /// Whom to look for, as far as the files tell.
 fn holder(dir: &Path) -> String {
-    match fs::read_to_string(dir.join("child_pid")) {
+    match env::file::text(&dir.join("child_pid")) {
         Ok(pid) => format!("\nhint: its child has pid {}; stop it first", pid.trim()),
         Err(_) => String::new(),
     }

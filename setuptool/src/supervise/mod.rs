@@ -145,7 +145,7 @@ impl Files {
         let logs = [self.log(), self.log_dir().join("current")].into_iter();
         let written = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let newest = logs.filter(|path| path.is_file()).max_by_key(written)?;
-        let text = String::from_utf8_lossy(&fs::read(&newest).ok()?).into_owned();
+        let text = String::from_utf8_lossy(&env::file::read(&newest).ok()?).into_owned();
         Some((newest, last_lines(&text, LAST_LINES)))
     }
 
@@ -163,7 +163,7 @@ struct Record {
 
 impl Record {
     fn read(files: &Files) -> Option<Self> {
-        let text = fs::read_to_string(files.record()).ok()?;
+        let text = env::file::text(&files.record()).ok()?;
         let (kind, place) = text.trim_end_matches('\n').split_once(' ')?;
         Some(Self { kind: Kind::from_name(kind)?, place: place.into() })
     }

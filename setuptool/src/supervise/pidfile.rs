@@ -24,7 +24,7 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     if !state::is_locked(path) {
         return None;
     }
-    let text = fs::read_to_string(path).ok()?;
+    let text = env::file::text(path).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.parse().ok()?;
     Some(Holder { pid, starts: lines.next()?.parse().ok()? })

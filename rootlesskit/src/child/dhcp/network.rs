@@ -1,7 +1,7 @@
 //! A lease put into effect.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Kernel {
         if dns.is_empty() {
             tracing::warn!("the DHCP server names no name server: names will not be resolved");
         }
-        let Ok(old) = fs::read_to_string(&self.resolv_conf) else { return Ok(()) };
+        let Ok(old) = env::file::text(&self.resolv_conf) else { return Ok(()) };
         let new = with_servers(&old, dns);
         if new == old {
             return Ok(());
@@ -101,6 +101,7 @@ fn with_servers(old: &str, dns: &[Ipv4Addr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn name_servers_are_replaced_in_place() {
