@@ -7,6 +7,10 @@ use crate::{Kind, Range};
 /// The kernel takes this many lines for one map since Linux 4.15 (user_namespaces(7)); before it was 5.
 pub const MAX_EXTENTS: usize = 340;
 
+/// The kernel takes less than a page of text for one map, in one write (user_namespaces(7)); newuidmap writes once. Pages
+/// have 4096 bytes at least.
+const MAX_TEXT: usize = 4095;
+
 /// Both maps of a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maps {
@@ -30,7 +34,8 @@ impl Maps {
 /// Makes the maps of a user: id 0 is the user's own, then the ranges follow in their order, packed from 1.
 ///
 /// The kernel refuses a map that holds a host id twice. So of every range only those ids are taken that are not the
-/// user's own and not in an earlier range; a range may fall apart by that. Ranges that lie side by side stay apart, since
+/// user's own and not in an earlier range; a range may fall apart by that. If that is more than the kernel takes for one map,
+/// the smallest ranges are left out, with a warning. Ranges that lie side by side stay apart, since
 /// not every NSS module grants what spans two of its ranges.
 #[must_use]
 pub fn build(uid: u32, gid: u32, uids: &[Range], gids: &[Range]) -> Maps {
@@ -38,31 +43,62 @@ pub fn build(uid: u32, gid: u32, uids: &[Range], gids: &[Range]) -> Maps {
 }
 
 fn map(kind: Kind, own: u32, ranges: &[Range]) -> Vec<LinuxIdMapping> {
-    let extents = extents(kind, own, ranges);
+    // More cannot be used, and every one costs a look at all others.
+    let all = largest(ranges, MAX_EXTENTS);
+    let mut extents = extents(own, &all);
+    let complete = extents.len();
+    while extents.len() > MAX_EXTENTS || text_length(&lines(&extents)) > MAX_TEXT {
+        extents = largest(&extents, extents.len() - 1);
+    }
+    if extents.len() < complete || all.len() < ranges.len() {
+        let (kind, count) = (kind.subid(), extents.len() - 1);
+        tracing::warn!(
+            "only the {count} largest of {} {kind} ranges are used: the kernel takes at most {MAX_EXTENTS} lines and \
+             {MAX_TEXT} bytes for a map. hint: have fewer and larger ranges in /etc/{kind}",
+            ranges.len()
+        );
+    }
+    lines(&extents)
+}
+
+fn lines(extents: &[Range]) -> Vec<LinuxIdMapping> {
     let mut next = 0;
     let mut lines = Vec::with_capacity(extents.len());
     for extent in extents {
-        lines.push(mapping(next, extent));
+        lines.push(mapping(next, *extent));
         // Cannot overflow: the extents are disjoint and id 4294967295 is in none.
         next += extent.count();
     }
     lines
 }
 
-/// Disjoint host ranges, the user's own id first, at most [`MAX_EXTENTS`].
-fn extents(kind: Kind, own: u32, ranges: &[Range]) -> Vec<Range> {
+/// The bytes that newuidmap writes.
+fn text_length(lines: &[LinuxIdMapping]) -> usize {
+    let digits = |number: u32| number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let line = |line: &LinuxIdMapping| {
+        // Two blanks and a line end.
+        [line.container_id(), line.host_id(), line.size()].map(digits).iter().sum::<usize>() + 3
+    };
+    lines.iter().map(line).sum()
+}
+
+/// The first range, which is the user's own id where that matters, and the largest others, `count` in all, in their order;
+/// of equal ones the first.
+fn largest(ranges: &[Range], count: usize) -> Vec<Range> {
+    let mut order: Vec<usize> = (1..ranges.len()).collect();
+    order.sort_by_key(|&n| std::cmp::Reverse(ranges[n].count()));
+    order.truncate(count.saturating_sub(1));
+    order.extend((!ranges.is_empty()).then_some(0));
+    order.sort_unstable();
+    order.into_iter().map(|n| ranges[n]).collect()
+}
+
+/// Disjoint host ranges, the user's own id first.
+fn extents(own: u32, ranges: &[Range]) -> Vec<Range> {
     let mut taken: Vec<Range> = Range::new(own, 1).into_iter().collect();
     for range in ranges {
-        for piece in without(*range, &taken) {
-            if taken.len() == MAX_EXTENTS {
-                tracing::warn!(
-                    "the {} ranges from {range} on are left out: the kernel takes {MAX_EXTENTS} lines for a map",
-                    kind.subid()
-                );
-                return taken;
-            }
-            taken.push(piece);
-        }
+        let pieces = without(*range, &taken);
+        taken.extend(pieces);
     }
     taken
 }
@@ -148,10 +184,35 @@ mod tests {
 
     #[test]
     fn the_kernels_limit_holds() {
-        let list: Vec<(u32, u32)> = (0..400).map(|i| (100_000 + 10 * i, 5)).collect();
+        // "0 1 1", then lines as short as they come: the number of lines is what counts.
+        let list: Vec<(u32, u32)> = (0..400).map(|i| (10 + 2 * i, 1)).collect();
         let maps = build(1, 1, &ranges(&list), &ranges(&list[..339]));
         assert_eq!((maps.uid.len(), maps.gid.len()), (340, 340));
-        assert_eq!(maps.uid[339].host_id(), 100_000 + 10 * 338);
+        assert_eq!(maps.uid[339].host_id(), 10 + 2 * 338);
+    }
+
+    #[test]
+    fn as_much_as_fits_the_page_is_used_and_the_smallest_ranges_go_first() {
+        let list: Vec<(u32, u32)> = (0..400).map(|i| (100_000 + 1000 * i, 500 + i % 7)).collect();
+        let written = |list: &[(u32, u32)]| {
+            let uid = build(1, 1, &ranges(list), &[]).uid;
+            let line =
+                |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+            (uid.iter().map(line).collect::<String>(), uid)
+        };
+        let (text, uid) = written(&list);
+        assert!(text.len() < 4096 && text.len() > 4096 - 25, "{} bytes", text.len());
+        assert_eq!((uid[0].host_id(), uid[0].size()), (1, 1));
+        let least = uid[1..].iter().map(LinuxIdMapping::size).min().unwrap();
+        let larger = list.iter().filter(|(_, count)| *count > least).count();
+        assert_eq!(uid.iter().filter(|m| m.size() > least).count(), larger);
+        assert!(uid.is_sorted_by_key(LinuxIdMapping::host_id));
+        // The large range of a user with many small ones stays, wherever it is.
+        let mut list: Vec<(u32, u32)> = (0..100_000).map(|i| (2_000_000 + 2 * i, 1)).collect();
+        list.push((100_000, 65536));
+        let (text, uid) = written(&list);
+        assert!(text.len() < 4096);
+        assert_eq!(uid.last().map(LinuxIdMapping::size), Some(65536));
     }
 
     proptest! {
