@@ -234,7 +234,11 @@ fn f182_sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> R
         let listen =
             (0..n).map(|i| format!("-l 127.0.0.1:{}", 9001 + i)).collect::<Vec<_>>().join(" ");
         let kit = b
-            .user(&format!("exec systemd-socket-activate {listen} rootlesskit --pidns fixture fds"))
+            // The number of systemd 258 and later names the process that is started, which is not the target.
+            .user(&format!(
+                "exec systemd-socket-activate {listen} sh -c \
+                 'export LISTEN_PIDFDID=${{LISTEN_PIDFDID:-4711}} WATCHDOG_USEC=9 WATCHDOG_PID=$$; exec rootlesskit --pidns sh -c \"env; exec fixture fds\"'"
+            ))
             .spawn()?;
         wait::until_true("it listens", PATIENCE, || Ok(kit.printed()?.contains("Listening on")))?;
         b.user("curl -s -m1 http://127.0.0.1:9001/").run()?;
@@ -244,6 +248,8 @@ fn f182_sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> R
         };
         assert_eq!(value("LISTEN_FDS="), n.to_string(), "{out}");
         assert_eq!(value("LISTEN_PID="), value("pid "), "{out}");
+        assert_eq!(value("WATCHDOG_PID="), value("pid "), "{out}");
+        ensure!(!out.stdout.contains("LISTEN_PIDFDID"), "{out}");
         let sockets: Vec<_> = out.stdout.lines().filter(|l| l.contains("socket:[")).collect();
         assert_eq!(sockets.len(), n, "{out}");
         for (i, line) in sockets.iter().enumerate() {

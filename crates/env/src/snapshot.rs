@@ -81,8 +81,15 @@ impl Env {
     #[must_use]
     pub fn without_service(&self) -> Self {
         let mut env = self.clone();
-        for name in [vars::NOTIFY_SOCKET, vars::LISTEN_PID, vars::LISTEN_FDS, vars::LISTEN_FDNAMES]
-        {
+        for name in [
+            vars::NOTIFY_SOCKET,
+            vars::LISTEN_PID,
+            vars::LISTEN_PIDFDID,
+            vars::LISTEN_FDS,
+            vars::LISTEN_FDNAMES,
+            vars::WATCHDOG_USEC,
+            vars::WATCHDOG_PID,
+        ] {
             env.remove(name);
         }
         env

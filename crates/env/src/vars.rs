@@ -21,12 +21,19 @@ pub const GETSUBIDS: &str = "GETSUBIDS";
 
 /// Decimal pid of the process that is to take over passed sockets (sd_listen_fds(3)).
 pub const LISTEN_PID: &str = "LISTEN_PID";
+/// Number of the pidfd's inode of that process (systemd 258); whoever knows it checks it if it is there.
+pub const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// Number of passed sockets, at descriptors 3 and up (sd_listen_fds(3)).
 pub const LISTEN_FDS: &str = "LISTEN_FDS";
 /// Names of the passed sockets, separated by colons (sd_listen_fds_with_names(3)).
 pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// Socket for readiness messages to the service manager (sd_notify(3)); passed through to the target.
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Microseconds within which the service manager wants to hear from the service (sd_watchdog_enabled(3)).
+pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
+/// Decimal pid of the process that is to tell it (sd_watchdog_enabled(3)).
+pub const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// Absolute path of the state directory, set for the target. Its presence tells dockerd that it runs rootless.
 pub const ROOTLESSKIT_STATE_DIR: &str = "ROOTLESSKIT_STATE_DIR";

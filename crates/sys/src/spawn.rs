@@ -41,8 +41,8 @@ pub struct Plan {
     pub reset_signals: bool,
     /// The limit of open files to set.
     pub nofile: Option<Nofile>,
-    /// Add `LISTEN_PID=` with the new process's own number to the environment (sd_listen_fds(3)).
-    pub listen_pid: bool,
+    /// Variables to add to the environment with the new process's own number, such as `LISTEN_PID` (sd_listen_fds(3)).
+    pub own_pid: Vec<CString>,
 }
 
 /// A process that waits for its id maps.
@@ -113,15 +113,16 @@ fn exec_result(mut status: io::PipeReader) -> io::Result<()> {
     }
 }
 
-/// `LISTEN_PID=` and room for the digits of a pid (at most 2^22, proc_sys_kernel(5)) and NUL.
-const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+/// Room for the digits of a pid (at most 2^22, proc_sys_kernel(5)) and NUL.
+const PID: usize = 12;
 
 /// The plan as the kernel wants it.
 struct Raw<'a> {
     plan: &'a Plan,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
-    listen_pid: Box<[u8; 24]>,
+    /// `NAME=` and room for a pid, each.
+    own_pid: Vec<Vec<u8>>,
     /// This process, as the new one has to see its parent.
     parent: libc::c_long,
 }
@@ -131,17 +132,15 @@ impl<'a> Raw<'a> {
         if plan.argv.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let mut listen_pid = Box::new([0u8; 24]);
-        listen_pid[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+        let variable = |name: &CString| [name.to_bytes(), b"=", &[0; PID]].concat();
+        let own_pid: Vec<Vec<u8>> = plan.own_pid.iter().map(variable).collect();
         let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
         let (mut argv, mut env) = (pointers(&plan.argv), pointers(&plan.env));
-        if plan.listen_pid {
-            env.push(listen_pid.as_ptr().cast());
-        }
+        env.extend(own_pid.iter().map(|variable| variable.as_ptr().cast::<libc::c_char>()));
         argv.push(std::ptr::null());
         env.push(std::ptr::null());
         let parent = nix::unistd::getpid().as_raw().into();
-        Ok(Self { plan, argv, env, listen_pid, parent })
+        Ok(Self { plan, argv, env, own_pid, parent })
     }
 }
 
@@ -307,8 +306,10 @@ unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc
             let none = std::ptr::null_mut::<libc::rlimit64>();
             libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const rlimit, none);
         }
-        if raw.plan.listen_pid {
-            write_pid(&mut raw.listen_pid[LISTEN_PID.len()..], libc::syscall(libc::SYS_getpid));
+        for variable in &mut raw.own_pid {
+            if let Some(room) = variable.last_chunk_mut::<PID>() {
+                write_pid(room, libc::syscall(libc::SYS_getpid));
+            }
         }
         let mut mask = *old;
         if raw.plan.reset_signals {
@@ -363,8 +364,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_runs_with_its_own_pid_in_listen_pid() {
-        let plan = Plan { listen_pid: true, ..shell("test \"$LISTEN_PID\" = $$ && exit 42") };
+    fn a_program_runs_with_its_own_pid_in_variables() {
+        let script = "test \"$LISTEN_PID $OTHER\" = \"$$ $$\" && exit 42";
+        let plan = Plan { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 42)));
     }

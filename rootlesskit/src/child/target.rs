@@ -1,6 +1,6 @@
 //! Running the target: signals on their way to it, orphans, and its end.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
 use std::process::ExitStatus;
 
@@ -73,10 +73,7 @@ pub(crate) fn run(
             name
         )
     })?;
-    let listen_pid = activation.meant_for_us && !activation.fds.is_empty();
-    if listen_pid {
-        env.remove(vars::LISTEN_PID);
-    }
+    let own_pid = take_over(&mut env, activation)?;
     let plan = Plan {
         program: c_string(program.as_os_str())?,
         argv: command.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?,
@@ -85,7 +82,7 @@ pub(crate) fn run(
         new_session: reaper.0,
         reset_signals: true,
         nofile: Option::None,
-        listen_pid,
+        own_pid,
     };
     let target = sys::spawn::program(&plan)
         .with_context(|| format!("command [{}] cannot be run", words.join(" ")))?;
@@ -109,6 +106,25 @@ pub(crate) fn run(
     }
 }
 
+/// The variables of a service manager that are to name the target, since they named the parent. Gone is
+/// `LISTEN_PIDFDID`, which named the parent another way: who reads it does without, and `LISTEN_PID` is written by the
+/// target's process itself, so nobody else can have that number. The others mean what they say: `NOTIFY_SOCKET`,
+/// `LISTEN_FDNAMES` and `WATCHDOG_USEC` are for whoever takes the part, `MANAGERPID` and `MANAGERPIDFDID` name the manager,
+/// and `SYSTEMD_EXEC_PID` names the process that it executed, which the target is not.
+fn take_over(env: &mut Env, activation: &Activation) -> anyhow::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    if activation.meant_for_us && !activation.fds.is_empty() {
+        env.remove(vars::LISTEN_PID);
+        env.remove(vars::LISTEN_PIDFDID);
+        names.push(vars::LISTEN_PID);
+    }
+    // The parent has removed its own number.
+    if env.get(vars::WATCHDOG_USEC).is_some() && env.get(vars::WATCHDOG_PID).is_none() {
+        names.push(vars::WATCHDOG_PID);
+    }
+    names.into_iter().map(|name| c_string(name.as_ref())).collect()
+}
+
 /// The signal to pass on. What the terminal sends goes to its whole foreground group: a target in our group
 /// has it already.
 fn for_target(info: &siginfo, own_group: bool) -> Option<i32> {
@@ -129,6 +145,39 @@ fn reap(target: Pid) -> anyhow::Result<Option<ExitStatus>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_named_the_parent_names_the_target() {
+        let all = [
+            (vars::LISTEN_PID, "7"),
+            (vars::LISTEN_PIDFDID, "4711"),
+            (vars::LISTEN_FDS, "1"),
+            (vars::LISTEN_FDNAMES, "docker.socket"),
+            (vars::WATCHDOG_USEC, "1000000"),
+            ("SYSTEMD_EXEC_PID", "7"),
+        ];
+        let given: Env = all.into_iter().collect();
+        let names = |env: &Env| env.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>();
+        for (fds, meant_for_us) in [(vec![3], true), (vec![3], false), (vec![], true)] {
+            let ours = meant_for_us && !fds.is_empty();
+            let mut env = given.clone();
+            let own = take_over(&mut env, &Activation { fds, meant_for_us }).unwrap();
+            let own: Vec<_> = own.iter().map(|name| name.to_str().unwrap()).collect();
+            if ours {
+                assert_eq!(own, [vars::LISTEN_PID, vars::WATCHDOG_PID]);
+                let left = ["LISTEN_FDNAMES", "LISTEN_FDS", "SYSTEMD_EXEC_PID", "WATCHDOG_USEC"];
+                assert_eq!(names(&env), left);
+            } else {
+                assert_eq!(own, [vars::WATCHDOG_PID]);
+                assert_eq!(names(&env), names(&given));
+            }
+        }
+        // Somebody else is to feed the watchdog.
+        let mut env = given.clone();
+        env.set(vars::WATCHDOG_PID, "8");
+        assert!(take_over(&mut env, &Activation::default()).unwrap().is_empty());
+        assert_eq!(env.get(vars::WATCHDOG_PID).unwrap(), "8");
+    }
 
     #[test]
     fn reaper_words() {

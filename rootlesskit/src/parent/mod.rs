@@ -200,6 +200,10 @@ impl Parent<'_> {
         env::rootlesskit::set_state_dir(&mut env, self.state.path());
         let ids = ParentIds { euid: geteuid().as_raw(), egid: getegid().as_raw() };
         env::rootlesskit::set_parent_ids(&mut env, ids);
+        // The target takes over what was meant for us.
+        if env.get(vars::WATCHDOG_PID).is_some_and(|pid| pid == getpid().to_string().as_str()) {
+            env.remove(vars::WATCHDOG_PID);
+        }
         if activation.fds.is_empty() && env.get(vars::LISTEN_FDS).is_some() {
             tracing::debug!("LISTEN_FDS is set, but no descriptor was passed");
         }
