@@ -75,6 +75,11 @@ pub struct Address {
     pub prefix: u8,
 }
 
+/// The metric of our default route of IPv6. The kernel refuses a second route of the same metric, whatever its gateway, if it
+/// is to be made anew (`NLM_F_EXCL`, as ip-route(8) does). So ours is not the usual 1024: somebody else's route is accepted,
+/// and goes before ours.
+const IPV6_METRIC: u32 = 2048;
+
 /// A connection to rtnetlink in the namespace in which it was opened.
 pub struct Rt {
     connection: Connection,
@@ -218,12 +223,15 @@ impl Rt {
     }
 
     /// Makes `gateway` on the link the default route of the main table, in place of one that exists with the same
-    /// metric.
+    /// metric, which is 2048 with IPv6.
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
         let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
         message.header.kind = RouteType::Unicast;
         message.header.scope = RouteScope::Universe;
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        if gateway.is_ipv6() {
+            message.attributes.push(RouteAttribute::Priority(IPV6_METRIC));
+        }
         self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
             .during(|| format!("add default route via {gateway} on link {index}"))
     }

@@ -5,6 +5,7 @@
 //! enter it by that path. When the parent wants sockets made in the namespace, the thread stays for that.
 
 use std::fs::OpenOptions;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -244,8 +245,11 @@ pub(super) fn make_tap(name: &str) -> anyhow::Result<OwnedFd> {
 fn set_up(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
     let index = rt.link_index(&tap.name)?;
     rt.set_mtu(index, tap.mtu)?;
-    rt.link_up(index)?;
     let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if ipv6 && tap.gateways.iter().any(IpAddr::is_ipv6) {
+        ignore_advertisements(&tap.name);
+    }
+    rt.link_up(index)?;
     if !ipv6 && tap.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
         tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
     }
@@ -256,6 +260,15 @@ fn set_up(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
         rt.add_default_route(ip, index)?;
     }
     Ok(())
+}
+
+/// libslirp advertises itself as a router. What the kernel would make of that lasts until something turns on forwarding, as
+/// dockerd does, and takes the metric that somebody's own default route would have.
+fn ignore_advertisements(name: &str) {
+    let key = format!("net/ipv6/conf/{name}/accept_ra");
+    if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), &key, "0") {
+        tracing::debug!("router advertisements are not ignored: {e}");
+    }
 }
 
 /// Prepares the namespace for servers to see the addresses of TCP clients; says which means will be used.

@@ -158,9 +158,11 @@ pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
 }
 
-/// libslirp's fixed IPv6 addresses, which are ours as well: the child, its gateway, its name server.
+/// The child's IPv6 address in libslirp's network, and that network's gateway and name server. The child's is not
+/// `fd00::100`: people whose network comes from slirp4netns add that one by themselves, and `ip address add` fails if it is
+/// there already.
 const SLIRP6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
 ];

@@ -33,6 +33,11 @@ fn a_link_as_a_network_helper_leaves_it() {
 
     assert_eq!(run("ip route show default", "").trim(), "default via 10.0.2.2 dev tap0");
     assert!(run("ip -6 route show default", "").starts_with("default via fd00::2 dev tap0"));
+    // As units do that were written for RootlessKit.
+    run("ip route add default via fd00::2 dev tap0", "");
+    run("ip -6 route add default via fd00::3 dev tap0 metric 512", "");
+    rt.add_default_route(address("fd00::2"), tap).unwrap();
+    assert_eq!(run("ip -6 route show default", "").lines().count(), 3);
 
     rt.delete_link(tap).unwrap();
     let error = rt.link_index("tap0").unwrap_err();
