@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use env::Env;
+use env::netdriver::GATEWAY;
 use env::vars;
 
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::dockerd::Dockerd;
 use crate::exec::become_program;
 use crate::host::System;
 use crate::report::{Failure, Note};
-use crate::{dns, etc_ssl, forwarding, hostgateway, selinux};
+use crate::{dns, etc_ssl, forwarding, hostgateway, resolved, selinux};
 
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
@@ -49,7 +50,7 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     let families = env.get(vars::DOCKERD_ROOTLESS_HOST_GATEWAY);
     let families = families.and_then(|text| text.to_str()?.parse().ok());
     let mut added = vec![hostgateway::options(families, netns, &config)];
-    if netns.is_some() {
+    if netns.is_some() && !own_name_server(env, state_dir, &config) {
         added.push(dns::options(env, Path::new("/"), state_dir, &config));
     }
     // Before the user's options, whatever they end with.
@@ -63,6 +64,21 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     }
     command.args(args);
     become_program(command)
+}
+
+/// Whether dockerd finds the gateway's name server where it looks for those of systemd-resolved.
+fn own_name_server(env: &Env, state_dir: &Path, config: &Config<'_>) -> bool {
+    let gateway = env.get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE).is_some_and(|net| net == GATEWAY);
+    let replaced = || resolved::replace(Path::new("/"), &state_dir.join("resolv.conf"), config);
+    gateway
+        && replaced().unwrap_or_else(|e| {
+            Note::info(format!(
+                "running containers keep their name servers when the host's change: /run/systemd/resolve cannot be \
+                 mounted over: {e}"
+            ))
+            .print();
+            false
+        })
 }
 
 /// Removes links to a rootful Docker's files. What is no link is not a copy but the thing itself.

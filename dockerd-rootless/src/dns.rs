@@ -23,7 +23,7 @@ use crate::config::{Config, text_of};
 use crate::report::Note;
 
 /// The only server of a host with systemd-resolved, and where dockerd looks for more then.
-const RESOLVED: (Ipv4Addr, &str) =
+pub(crate) const RESOLVED: (Ipv4Addr, &str) =
     (Ipv4Addr::new(127, 0, 0, 53), "run/systemd/resolve/resolv.conf");
 
 /// A resolver asks three servers at most (resolv.conf(5)), and the gateway is one of them.
@@ -80,7 +80,7 @@ fn out_of_reach(root: &Path) -> Option<Vec<IpAddr>> {
 }
 
 /// The servers as dockerd reads them. The zone of an address does not matter here.
-fn servers_in(text: &str) -> Vec<IpAddr> {
+pub(crate) fn servers_in(text: &str) -> Vec<IpAddr> {
     let lines = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         words.next().filter(|word| *word == "nameserver").and(words.next())

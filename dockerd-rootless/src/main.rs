@@ -35,6 +35,7 @@ mod parent;
 mod pass;
 mod plan;
 mod report;
+mod resolved;
 mod selinux;
 mod settings;
 #[cfg(test)]

@@ -14,6 +14,8 @@ cat /proc/sys/net/ipv4/ip_forward > "$out/forward"
 cat /proc/sys/net/ipv6/conf/all/forwarding > "$out/forward6"
 [ -f "$ROOTLESSKIT_STATE_DIR/netns" ] && nsenter -n"$ROOTLESSKIT_STATE_DIR/netns" cat /proc/sys/net/ipv4/ip_forward > "$out/inner"
 ls -l /run > "$out/run"
+cat /run/systemd/resolve/resolv.conf > "$out/resolved" 2>/dev/null
+cat /etc/resolv.conf > "$out/resolv" 2>/dev/null
 cat /etc/ssl/certs/ca.pem > "$out/ca" 2>&1
 [ -L /etc/ssl ] || grep -c " /etc/ssl " /proc/self/mountinfo > "$out/mounted"
 exit 0"#;
@@ -146,6 +148,26 @@ fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
         "rm -f $ROOTLESSKIT_STATE_DIR/netns; echo nameserver 127.0.0.1 > /etc/resolv.conf";
     inside(&place, ATTACHED, attached, &["x"]).exits(0);
     assert_eq!(place.argv(), ["x"]);
+}
+
+#[test]
+fn f173_dockerd_finds_the_gateways_name_server_in_place_of_systemd_resolveds() {
+    let mut place = place();
+    fs::write(place.at("home/resolv.conf"), "search x\nnameserver 10.0.2.3\n").unwrap();
+    // As the host has it: both files are replaced now and then, and /run is copied up.
+    let host = "mkdir -p /run/.ro1/systemd/resolve; ln -s .ro1/systemd /run/systemd; d=/run/systemd/resolve
+        echo nameserver 127.0.0.53 > $d/stub-resolv.conf; echo nameserver 192.0.2.1 > $d/resolv.conf
+        ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+        f=$ROOTLESSKIT_STATE_DIR/netns; touch $f; unshare -n mount --bind /proc/self/ns/net $f";
+    inside(&place, DETACHED, host, &[]).exits(0);
+    assert_eq!(place.recorded("resolved"), "nameserver 192.0.2.1\n", "another network");
+    place.set("_DOCKERD_ROOTLESS_NET", "gateway");
+    inside(&place, DETACHED, host, &["x"]).exits(0);
+    assert_eq!(place.argv(), ["x"], "nothing for containers on the host's network");
+    assert_eq!(place.recorded("resolved"), "search x\nnameserver 10.0.2.3\n");
+    assert_eq!(place.recorded("resolv"), "nameserver 127.0.0.53\n", "dockerd's own");
+    inside(&place, DETACHED, host, &["--dns=192.0.2.9"]).exits(0);
+    assert_eq!(place.recorded("resolved"), "nameserver 192.0.2.1\n", "the user's choice");
 }
 
 #[test]

@@ -108,7 +108,13 @@ impl Gateway {
             _ => self.v4,
         };
         let ip = match spec.child_ip.map(|ip| ip.to_canonical()) {
-            None => own,
+            // As with `builtin`: a loopback address of the host means the same inside.
+            None => match spec.parent_ip {
+                Some(ip) if ip.is_loopback() && (ip.is_ipv4() || self.v6.is_some()) => {
+                    loopback::reached_at(ip)
+                }
+                _ => own,
+            },
             Some(ip) if ip.is_unspecified() => own,
             Some(ip) if ip.is_ipv6() && self.v6.is_none() => {
                 if ip.is_loopback() {

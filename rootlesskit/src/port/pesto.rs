@@ -124,13 +124,12 @@ impl Pesto {
 
 impl Driver for Pesto {
     fn info(&self) -> PortDriverInfo {
-        let mut protos = vec!["tcp", "tcp4", "udp", "udp4"];
-        if self.ipv6 {
-            protos.extend(["tcp6", "udp6"]);
-        }
+        // The IPv6 protocols work with --ipv6, but are not offered: dockerd leads both families to the one child address
+        // (see the driver `gateway`), and so the IPv6 half of `-p 8080:80` would keep the other half from starting.
+        let protos = ["tcp", "tcp4", "udp", "udp4"].map(str::to_owned).to_vec();
         PortDriverInfo {
             driver: "pesto".to_owned(),
-            protos: protos.into_iter().map(str::to_owned).collect(),
+            protos,
             disallow_loopback_child_ip: true,
             ..PortDriverInfo::default()
         }
@@ -193,6 +192,15 @@ mod tests {
             (false, ":8080:10.0.2.100:80/tcp", "--add --tcp-ports=0.0.0.0/8080:80 /s"),
         ] {
             assert_eq!(words(ipv6, spec).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn dockerd_is_offered_one_family_for_the_one_child_address() {
+        for ipv6 in [false, true] {
+            let child = Ipv4Addr::new(10, 0, 2, 100);
+            let driver = Pesto::new("pesto".into(), Env::default(), "/s".into(), child, ipv6);
+            assert_eq!(driver.info().protos, ["tcp", "tcp4", "udp", "udp4"]);
         }
     }
 

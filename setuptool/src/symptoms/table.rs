@@ -249,6 +249,18 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
         "publish another one",
     ),
     of(
+        "log-no-address",
+        "no IP addresses specified",
+        "the port is published on an IPv6 address only, and the port driver has none for dockerd (slirp4netns, pesto, gvisor-tap-vsock of the original)",
+        "publish it on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+    ),
+    of(
+        "log-port-allocated",
+        "port is already allocated",
+        "another container publishes that port; or it is published on several addresses, which dockerd 28 and later cannot keep apart inside the namespace: before 29.6 any two of IPv4, since then any two but loopback addresses",
+        "see `docker ps` and take another port, or publish it once on all addresses (-p 8080:80)",
+    ),
+    of(
         "log-address-taken",
         "address already in use",
         "something else has that address",

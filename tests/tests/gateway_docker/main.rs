@@ -1,6 +1,7 @@
 //! Real rootless Docker on the gateway network, with no network helper installed: what works, whose address a server
 //! sees, and what a death of the gateway process does to it.
 
+mod addresses;
 mod drivers;
 mod faults;
 mod life;

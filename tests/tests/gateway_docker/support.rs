@@ -12,7 +12,15 @@ pub(crate) const GATEWAY: &str = "10.0.2.2";
 
 /// A host on which the gateway is the only network that can work.
 pub(crate) fn bare(suite: Suite) -> Result<TestBox> {
-    let b = TestBox::boot(suite)?;
+    without_helpers(TestBox::boot(suite)?)
+}
+
+/// The same with Debian's dockerd, whichever is under test.
+pub(crate) fn bare_debian(suite: Suite) -> Result<TestBox> {
+    without_helpers(TestBox::builder(suite).debians_dockerd().boot()?)
+}
+
+fn without_helpers(b: TestBox) -> Result<TestBox> {
     b.root("rm -f /usr/bin/slirp4netns /usr/bin/vpnkit /usr/bin/pasta* /usr/bin/passt*").ok()?;
     let found = b.user("command -v slirp4netns pasta passt vpnkit").run()?;
     ensure!(found.stdout.is_empty(), "helpers are installed: {found}");

@@ -4,6 +4,7 @@
 //! `UPDATE=1` writes it anew. A cell that is not as it should be needs a reason in [`page`], or the test fails whatever
 //! the page says.
 
+mod kept;
 mod page;
 
 use std::thread::{Scope, ScopedJoinHandle};
@@ -11,11 +12,14 @@ use std::thread::{Scope, ScopedJoinHandle};
 use tests::docker::Docker;
 use tests::{As, Context as _, Error, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
-use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, drivers};
+use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, bare_debian, drivers};
 
-/// The generations of Docker, as the page names them.
+/// The generations of Docker in Debian, as the page names them.
 const DOCKERS: [(Suite, &str); 3] =
     [(Suite::Bookworm, "20.10"), (Suite::Trixie, "26.1"), (Suite::Sid, "28.5")];
+
+/// The generation that no Debian has: its column is made with `DOCKERD_UNDER_TEST` and otherwise kept as it is.
+const NEWEST: &str = "29";
 
 /// Ports of the host.
 const EVERY: u16 = 8001;
@@ -115,7 +119,11 @@ enum Seen {
     /// The client's own address with another port.
     OwnAddress,
     Gateway,
+    /// The bridge's, from which Docker's userland proxy comes.
+    Bridge,
     Other(String),
+    /// Nothing: the launcher does not start such a daemon.
+    Refused,
     /// Nothing: the client got no answer.
     Nothing,
 }
@@ -141,6 +149,8 @@ impl Case {
     /// Whether that is what the server ought to see.
     fn right(self, seen: &Seen) -> bool {
         match self.client {
+            // Docker's proxy leads from IPv6 to a container that has IPv4 only.
+            Client::Loopback6 | Client::OtherHost6 if self.proxy => *seen == Seen::Bridge,
             Client::OtherHost => {
                 *seen == Seen::Own || self.proto == Proto::Udp && *seen == Seen::OwnAddress
             }
@@ -163,6 +173,7 @@ impl Case {
             GATEWAY => Seen::Gateway,
             PEER if same_port => Seen::Own,
             PEER => Seen::OwnAddress,
+            "172.17.0.1" | "172.18.0.1" => Seen::Bridge,
             _ => Seen::Other(ip.to_owned()),
         })
     }
@@ -181,14 +192,32 @@ impl Case {
 /// What one Docker did.
 type Column = Vec<(Case, Seen)>;
 
+/// Whether a dockerd publishes nothing without its userland proxy.
+fn needs_proxy(version: &str) -> bool {
+    ["20.10", "26.1"].contains(&version)
+}
+
+/// The launcher says why such a daemon does not start.
+fn refused_to_start(b: &TestBox) -> Result<()> {
+    let out = b.user("dockerd-rootless.sh").fails_with(1)?;
+    ensure!(out.contains("\"userland-proxy\" is false"), "{out}");
+    Ok(())
+}
+
 fn column(suite: Suite, version: &str) -> Result<Column> {
-    let b = bare(suite)?;
+    let b = if version == NEWEST { bare(suite)? } else { bare_debian(suite)? };
     let mut column = Vec::new();
     for proxy in [true, false] {
         let config = format!("{{\"userland-proxy\": {proxy}}}\n");
         b.user("mkdir -p ~/.config/docker; cat > ~/.config/docker/daemon.json")
             .input(config)
             .ok()?;
+        if !proxy && needs_proxy(version) {
+            refused_to_start(&b)?;
+            let all = cases().into_iter().filter(|case| !case.proxy);
+            column.extend(all.map(|case| (case, Seen::Refused)));
+            continue;
+        }
         let d = Docker::start(&b, &[])?;
         drivers(&b, "gateway", "gateway")?;
         ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(version));
@@ -234,9 +263,10 @@ fn servers(d: &Docker<'_>, network: &str, published: &[String]) -> Result<()> {
 
 #[test]
 fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
+    let newest = tests::paths::dockerd_under_test()?.is_some().then_some((Suite::Sid, NEWEST));
     let columns = std::thread::scope(|scope| -> Result<Vec<Column>> {
         let start = |(suite, version)| spawn(scope, suite, version);
-        let threads = DOCKERS.map(start);
+        let threads: Vec<_> = DOCKERS.into_iter().chain(newest).map(start).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().map_err(|_| Error::msg("a column panicked"))?)

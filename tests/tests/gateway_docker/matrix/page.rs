@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tests::{Result, ensure};
 
-use super::{Bridge, Case, Column, DOCKERS, Proto, Seen};
+use super::{Bridge, Case, Column, DOCKERS, NEWEST, Proto, Seen};
 
 /// Why cells are wrong: which, for which reason.
 struct Fault {
@@ -13,32 +13,13 @@ struct Fault {
     reason: &'static str,
 }
 
-const FAULTS: [Fault; 3] = [
-    Fault {
-        holds: |docker, case, seen| docker != "28.5" && !case.proxy && *seen == Seen::Nothing,
-        cells: "Docker 20.10 and 26.1, userland proxy off: not served",
-        reason: "Before release 28 dockerd does not ask for ports by itself. It is `rootlesskit-docker-proxy`, started in place \
-                 of the userland proxy, that does; without a userland proxy nobody does. Leave `userland-proxy` on.",
-    },
-    Fault {
-        holds: |docker, case, seen| {
-            let bridge = Seen::Other("172.17.0.1".to_owned());
-            docker != "28.5" && case.one() && case.proxy && *seen == bridge
-        },
-        cells: "Docker 20.10 and 26.1, port published on one address: the address of Docker's bridge",
-        reason: "Before release 28 Docker's own rule leads packets to the container only if they are for that address of the host, \
-                 which the namespace does not have, so the userland proxy takes the connection. Publish the port on all \
-                 addresses where the server has to know its clients, or use Docker 28.",
-    },
-    Fault {
-        holds: |_, case, seen| case.one() && case.client.is_v6() && *seen == Seen::Nothing,
-        cells: "Port published on an IPv6 address: not served, though `docker port` lists it",
-        reason: "dockerd maps an IPv6 port to the one address that the namespace has, as it does with the IPv4 port of the same \
-                 number, and one would be in the way of the other. So the port driver does not offer the IPv6 \
-                 protocols, and `docker run` passes over such a port without an error. Publish on all addresses (`-p 8080:80`), which \
-                 includes IPv6, or use `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin`.",
-    },
-];
+const FAULTS: [Fault; 1] = [Fault {
+    holds: |docker, case, seen| super::needs_proxy(docker) && !case.proxy && *seen == Seen::Refused,
+    cells: "Docker 20.10 and 26.1, userland proxy off: the launcher refuses to start",
+    reason: "Before release 28 dockerd does not ask for ports by itself. `rootlesskit-docker-proxy`, started in place of the \
+             userland proxy, does; without a userland proxy nobody would publish a port, with any port driver. Leave \
+             `userland-proxy` on: it is not in the path of IPv4 clients.",
+}];
 
 const HEAD: &str = "\
 # Whose address a server in a container sees
@@ -48,12 +29,17 @@ is seen by the server in the container with
 
 - **own**: its own address and its own port,
 - **gateway**: 10.0.2.2, the address of the gateway. Clients on the host's loopback are shown so, because 127.0.0.1 would mean
-  the container itself, and clients that come over IPv6, because containers have IPv4 addresses only.
+  the container itself, and IPv6 clients where Docker's userland proxy is off,
+- **bridge**: 172.17.0.1, the address of Docker's bridge. IPv6 clients of a container that has an IPv4 address only come
+  through Docker's userland proxy, which shows them so, as it does in a Docker with root.
 
-The userland proxy is not in the path, whether it is on (Docker's default) or off, except where this page says otherwise.
+The userland proxy is not in the path of IPv4 clients, whether it is on (Docker's default) or off. With `--ipv6`
+(`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6 (`docker network create --ipv6`), a container sees
+IPv6 clients' own addresses, too.
 
 This page is made and checked by a scenario with real daemons, each on a host without any network helper:
-`cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew.
+`cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew. Debian has no Docker 29;
+its column was found with `DOCKERD_UNDER_TEST=PATH`, which names a dockerd with its docker-proxy beside it.
 ";
 
 /// The whole page.
@@ -62,17 +48,19 @@ This page is made and checked by a scenario with real daemons, each on a host wi
 /// A cell is wrong and no reason is known.
 pub(super) fn render(columns: &[Column]) -> Result<String> {
     let mut text = HEAD.to_owned();
+    let mut kept = super::kept::cells()?.into_iter();
+    let kept = &mut kept;
     text.push_str("\n## Clients that come over IPv4\n\n");
-    table(&mut text, columns, |case| !case.one() && !case.client.is_v6())?;
+    table(&mut text, columns, kept, |case| !case.one() && !case.client.is_v6())?;
     text.push_str("\nThe port is published on one address (`-p 127.0.0.1:8080:80`):\n\n");
-    table(&mut text, columns, |case| case.one() && !case.client.is_v6())?;
+    table(&mut text, columns, kept, |case| case.one() && !case.client.is_v6())?;
     text.push_str(
-        "\n## Clients that come over IPv6\n\nThey are served because the launcher passes `--gateway-dual-stack`: a port of \
-         0.0.0.0 is one of `::`, too.\n\n",
+        "\n## Clients that come over IPv6\n\nWithout the userland proxy they are served because the launcher passes \
+         `--gateway-dual-stack`: a port of 0.0.0.0 is one of `::`, too.\n\n",
     );
-    table(&mut text, columns, |case| !case.one() && case.client.is_v6())?;
+    table(&mut text, columns, kept, |case| !case.one() && case.client.is_v6())?;
     text.push_str("\nThe port is published on one address (`-p '[::1]:8080:80'`):\n\n");
-    table(&mut text, columns, |case| case.one() && case.client.is_v6())?;
+    table(&mut text, columns, kept, |case| case.one() && case.client.is_v6())?;
     text.push_str("\n## Cells that are not as they should be\n\n");
     let found = faults(columns)?;
     if found.is_empty() {
@@ -84,18 +72,27 @@ pub(super) fn render(columns: &[Column]) -> Result<String> {
     Ok(text)
 }
 
-fn table(text: &mut String, columns: &[Column], rows: fn(&Case) -> bool) -> Result<()> {
+fn table(
+    text: &mut String,
+    columns: &[Column],
+    kept: &mut impl Iterator<Item = String>,
+    rows: fn(&Case) -> bool,
+) -> Result<()> {
     text.push_str("| protocol | network | userland proxy | client |");
-    for (_, version) in DOCKERS {
+    for version in DOCKERS.map(|(_, version)| version).into_iter().chain([NEWEST]) {
         write!(text, " Docker {version} |")?;
     }
     text.push_str("\n|---|---|---|---|");
-    text.push_str(&"---|".repeat(DOCKERS.len()));
+    text.push_str(&"---|".repeat(DOCKERS.len() + 1));
     text.push('\n');
     for case in super::cases().into_iter().filter(rows) {
         write!(text, "| {} |", words(case).join(" | "))?;
         for column in columns {
             write!(text, " {} |", cell(case, seen(column, case)?))?;
+        }
+        let was = kept.next();
+        if columns.len() == DOCKERS.len() {
+            write!(text, " {} |", was.unwrap_or_else(|| "not tried".to_owned()))?;
         }
         text.push('\n');
     }
@@ -122,6 +119,8 @@ fn cell(case: Case, seen: &Seen) -> String {
         Seen::Own => "own",
         Seen::OwnAddress => "own address, another port",
         Seen::Gateway => "gateway",
+        Seen::Bridge => "bridge",
+        Seen::Refused => return "*refused*".to_owned(),
         Seen::Other(ip) => ip,
         Seen::Nothing => "not served",
     };
@@ -132,7 +131,8 @@ fn cell(case: Case, seen: &Seen) -> String {
 fn faults(columns: &[Column]) -> Result<Vec<&'static Fault>> {
     let mut found = vec![false; FAULTS.len()];
     let mut unknown = String::new();
-    for ((_, docker), column) in DOCKERS.iter().zip(columns) {
+    let dockers = DOCKERS.map(|(_, docker)| docker).into_iter().chain([NEWEST]);
+    for (docker, column) in dockers.zip(columns) {
         for (case, seen) in column.iter().filter(|(case, seen)| !case.right(seen)) {
             match FAULTS.iter().position(|fault| (fault.holds)(docker, *case, seen)) {
                 Some(known) => found[known] = true,
