@@ -5,7 +5,6 @@
 //! ([`crate::managed`]).
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -276,7 +275,7 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
     };
     let state = service.state()?;
     let takes_socket =
-        || fs::read_to_string(&service.path).is_ok_and(|text| text.contains("fd://"));
+        || env::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
     if state.is_users() && !takes_socket() {
         let shown = service.path.display();
         return Err(Failed::new(format!(
