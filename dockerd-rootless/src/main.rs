@@ -40,6 +40,7 @@ mod selinux;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::convert::Infallible;
 use std::ffi::OsString;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use env::Env;
+use env::routes::Routes;
 use env::vars;
 
 use crate::dockerd::Dockerd;
@@ -42,7 +43,8 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     check_state_dirs(&settings, Path::new("/proc"), &mut notes)?;
     let runtime_dir = Path::new(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
     notes.extend(leftover::note(Path::new("/proc"), &runtime_dir.join("docker")));
-    let mut plan = Plan::new(settings, &host, &rootlesskit, &args)?;
+    let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
+    let mut plan = plan.on(&Routes::read(Path::new("/")));
     plan.check_config(env, &args)?;
 
     let mut command = Command::new(rootlesskit);

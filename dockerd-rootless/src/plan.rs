@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use env::routes::Routes;
 use env::{Env, vars};
 
 use crate::config::Config;
@@ -14,6 +15,7 @@ use crate::host::Host;
 use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
+use crate::ways;
 
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
@@ -26,6 +28,7 @@ pub(crate) struct Plan {
     mtu: u32,
     port_driver: PortDriver,
     detach: bool,
+    ipv6: bool,
     dockerd: Dockerd,
     version: Option<Version>,
     /// What the user should know, in order.
@@ -66,12 +69,21 @@ impl Plan {
             mtu: settings.mtu.unwrap_or(net.default_mtu()),
             port_driver,
             detach,
+            ipv6: false,
             dockerd,
             version,
             notes,
             settings,
         };
         plan.check_detached(dockerd_args)
+    }
+
+    /// The same on a host with these routes.
+    pub(crate) fn on(mut self, routes: &Routes) -> Self {
+        let flags = &self.settings.flags;
+        self.ipv6 = ways::wants_ipv6(routes, self.net, self.mtu, flags, &mut self.notes);
+        ways::note_overlap(routes, self.net, flags, &mut self.notes);
+        self
     }
 
     /// Whether the namespace will be detached, FLAGS included.
@@ -192,6 +204,9 @@ impl Plan {
         }
         if !s.host_loopback {
             args.push("--disable-host-loopback".into());
+        }
+        if self.ipv6 {
+            args.push("--ipv6".into());
         }
         args.push(format!("--port-driver={}", self.port_driver).into());
         if self.dual_stack() {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use env::Env;
+use env::routes::Routes;
 use proptest::prelude::*;
 
 use crate::host::fake::Fake;
@@ -91,6 +92,25 @@ fn f030_the_whole_vector_in_its_order() {
             "a b",
         ]
     );
+}
+
+#[test]
+fn a_host_with_ipv6_only_gets_ipv6_once() {
+    let routes = Routes { v6_default: true, ..Routes::default() };
+    for (vars, given) in [
+        (&[][..], "--disable-host-loopback --ipv6 --port-driver=gateway"),
+        (&[("NET", "slirp4netns")][..], "--disable-host-loopback --ipv6 --port-driver=builtin"),
+        (&[("FLAGS", "--ipv6")][..], " --detach-netns --ipv6 /T"),
+        (&[("FLAGS", "--ipv6=false")][..], " --detach-netns --ipv6=false /T"),
+    ] {
+        let plan = plan(&with_gateway(NEW), vars, &[]).unwrap().on(&routes);
+        let args = plan.arguments(Path::new("/T"), &[]);
+        let line = args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+        assert!(line.contains(given) && line.matches("--ipv6").count() == 1, "{line}");
+    }
+    let both = Routes { v4_default: true, ..routes };
+    let plan = plan(&with_gateway(NEW), &[], &[]).unwrap().on(&both);
+    assert!(!plan.arguments(Path::new("/T"), &[]).contains(&"--ipv6".into()));
 }
 
 #[test]

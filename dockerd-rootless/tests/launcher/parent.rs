@@ -101,7 +101,9 @@ fn f036_the_gateway_comes_first_where_it_works() {
     place.set("NOTIFY_SOCKET", "/run/notify");
     let done = place.launch(&["--debug"]);
     done.exits(0).says("net=gateway mtu=1500 port-driver=gateway");
-    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+    // What is said of the routes depends on the host.
+    let lines = done.stderr.lines().filter(|line| !line.contains("of this host"));
+    assert_eq!(lines.count(), 1, "{}", done.stderr);
     assert_eq!(place.recorded("trials"), TRIAL);
     let state_dir = format!("--state-dir={}/dockerd-rootless", place.text("run"));
     assert_eq!(

@@ -1,0 +1,154 @@
+//! What the host's routes say about the network of the namespace.
+//!
+//! A host with a way out over IPv6 only needs `--ipv6`: without it the namespace has IPv4 addresses, and everything that it
+//! sends ends with "network is unreachable". A host that has both gets what Docker's own launcher gives it, IPv4: the
+//! addresses of libslirp's name server over IPv6 answer only where the host's own name server has one.
+//!
+//! A network of the host that shares addresses with ours is told and nothing else. Another `--cidr` would change 10.0.2.2,
+//! the address of the host, which documentation, containers and firewalls rely on, while most such hosts are virtual machines of
+//! VirtualBox or QEMU, which have nothing of interest in that network.
+
+use std::ffi::OsString;
+
+use env::routes::{Cidr, Routes, USUAL_CIDR};
+use env::vars;
+
+use crate::driver::Net;
+use crate::extra;
+use crate::report::Note;
+
+/// The least MTU of a link with IPv6 in bytes (RFC 8200).
+const IPV6_MTU: u32 = 1280;
+
+/// A network with a shorter prefix (bits) is a summary, most of which is elsewhere.
+const SHORTEST: u8 = 16;
+
+/// Whether the driver has `--ipv6`.
+fn has_ipv6(net: Net) -> bool {
+    matches!(net, Net::Gateway | Net::Slirp4netns | Net::Pasta)
+}
+
+/// Whether to add `--ipv6`; `flags` are the user's, which win. `mtu` is in bytes, 0 is the default of rootlesskit.
+pub(crate) fn wants_ipv6(
+    routes: &Routes,
+    net: Net,
+    mtu: u32,
+    flags: &[OsString],
+    notes: &mut Vec<Note>,
+) -> bool {
+    if !routes.only_v6() || extra::last_bool(flags, "ipv6").is_some() {
+        return false;
+    }
+    let net_in_force = extra::last(flags, "net");
+    if !has_ipv6(net) || net_in_force.is_some_and(|name| name != net.to_string()) {
+        notes.push(Note::warn(format!(
+            "this host has a way out over IPv6 only, which the network driver {net} does not have. hint: unset {}",
+            vars::DOCKERD_ROOTLESS_NET
+        )));
+        return false;
+    }
+    let mtu_in_force = extra::last(flags, "mtu").and_then(|text| text.parse().ok()).unwrap_or(mtu);
+    if (1..IPV6_MTU).contains(&mtu_in_force) {
+        notes.push(Note::warn(format!(
+            "this host has a way out over IPv6 only, which takes an MTU of at least {IPV6_MTU}; it is {mtu_in_force}"
+        )));
+        return false;
+    }
+    notes.push(Note::info("--ipv6 is added: this host has a way out over IPv6 only"));
+    true
+}
+
+/// Tells of a network of the host that the namespace cannot reach because it has the same addresses.
+pub(crate) fn note_overlap(routes: &Routes, net: Net, flags: &[OsString], notes: &mut Vec<Note>) {
+    if !has_ipv6(net) && net != Net::GvisorTapVsock {
+        return;
+    }
+    let chosen = extra::last(flags, "cidr").and_then(|text| text.parse::<Cidr>().ok());
+    let ours = chosen.unwrap_or(USUAL_CIDR);
+    let Some(theirs) = routes.overlapping(ours).filter(|theirs| theirs.prefix() >= SHORTEST) else {
+        return;
+    };
+    let hint = routes.free_cidr().map(|free| {
+        format!(
+            ". hint: add --cidr={free} to {}; the host is {} then",
+            vars::DOCKERD_ROOTLESS_FLAGS,
+            free.host()
+        )
+    });
+    notes.push(Note::warn(format!(
+        "containers cannot reach the network {theirs} of this host: theirs is {ours}{}",
+        hint.unwrap_or_default()
+    )));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(v4_default: bool, v6_default: bool, v4: &[&str]) -> Routes {
+        let v4 = v4.iter().map(|text| text.parse().unwrap()).collect();
+        Routes { v4_default, v6_default, v4 }
+    }
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn wants(routes: &Routes, net: Net, mtu: u32, flags: &str) -> (bool, Vec<Note>) {
+        let mut notes = Vec::new();
+        (wants_ipv6(routes, net, mtu, &words(flags), &mut notes), notes)
+    }
+
+    #[test]
+    fn a_host_with_ipv6_only_gets_the_flag_once() {
+        let only = routes(false, true, &[]);
+        for net in [Net::Gateway, Net::Slirp4netns, Net::Pasta] {
+            let (wanted, notes) = wants(&only, net, net.default_mtu(), "");
+            assert!(wanted && notes.len() == 1, "{net} {notes:?}");
+        }
+        for flags in ["--ipv6", "--ipv6=false", "--debug -ipv6=true"] {
+            assert_eq!(wants(&only, Net::Gateway, 1500, flags), (false, Vec::new()), "{flags}");
+        }
+        for other in [routes(true, true, &[]), routes(true, false, &[]), routes(false, false, &[])]
+        {
+            assert_eq!(wants(&other, Net::Gateway, 1500, ""), (false, Vec::new()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_against_it_is_said() {
+        let only = routes(false, true, &[]);
+        for (net, mtu, flags, part) in [
+            (Net::Vpnkit, 1500, "", "network driver vpnkit does not have"),
+            (Net::LxcUserNic, 1500, "", "lxc-user-nic"),
+            (Net::Gateway, 1500, "--net=none", "unset"),
+            (Net::Gateway, 1200, "", "MTU of at least 1280; it is 1200"),
+            (Net::Gateway, 1500, "--mtu=576", "it is 576"),
+        ] {
+            let (wanted, notes) = wants(&only, net, mtu, flags);
+            assert!(!wanted && notes.len() == 1 && notes[0].text.contains(part), "{notes:?}");
+        }
+        assert!(wants(&only, Net::Slirp4netns, 0, "").0, "0 is the default");
+    }
+
+    #[test]
+    fn a_network_with_the_same_addresses_is_told() {
+        let told = |net: Net, networks: &[&str], flags: &str| {
+            let mut notes = Vec::new();
+            note_overlap(&routes(true, false, networks), net, &words(flags), &mut notes);
+            notes.into_iter().map(|note| note.text).collect::<String>()
+        };
+        let text = told(Net::Gateway, &["10.0.2.0/24"], "");
+        assert!(
+            text.contains("the network 10.0.2.0/24 of this host: theirs is 10.0.2.0/24"),
+            "{text}"
+        );
+        assert!(text.contains("--cidr=10.41.0.0/24") && text.contains("10.41.0.2"), "{text}");
+        assert_eq!(told(Net::Gateway, &["10.0.2.0/24"], "--cidr=10.41.0.0/24"), "");
+        assert!(
+            told(Net::Pasta, &["10.41.0.0/16"], "--cidr=10.41.0.0/24").contains("10.42.0.0/24")
+        );
+        assert_eq!(told(Net::Gateway, &["10.0.0.0/8", "10.0.3.0/24"], ""), "");
+        assert_eq!(told(Net::LxcUserNic, &["10.0.2.0/24"], ""), "");
+    }
+}
