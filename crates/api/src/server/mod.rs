@@ -9,8 +9,9 @@
 //! hostile ones: a peer that is slow to ask or idle is dropped, and beyond `connections` the rest wait in the listen queue.
 //! One that does not read its answer keeps its place until it goes away.
 //!
-//! The answers are those of Go's RootlessKit 3.2 with one correction: errors are `application/json`, which they are
-//! (upstream labels them `text/plain`; no client looks). An empty list of ports is `null`, as upstream sends it.
+//! The answers are those of Go's RootlessKit 3.2 with two corrections: errors are `application/json`, which they are
+//! (upstream labels them `text/plain`; no client looks), and a method that a path does not have is 405 everywhere (upstream:
+//! 404 below `/v1/ports`). An empty list of ports is `null`, as upstream sends it.
 //! `GET /v1/stats` is our extension.
 
 mod route;

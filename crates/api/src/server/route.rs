@@ -77,7 +77,7 @@ fn list(backend: &impl Backend) -> Answer {
 async fn add<B: Backend>(body: &[u8], backend: Rc<B>) -> Answer {
     let spec = match from_json::<PortSpec>(body) {
         Ok(spec) => spec,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => return malformed(&*backend, &error.to_string()),
     };
     match detached(async move { backend.add(spec).await }).await {
         Ok(status) => json(StatusCode::CREATED, &status),
@@ -87,14 +87,21 @@ async fn add<B: Backend>(body: &[u8], backend: Rc<B>) -> Answer {
 
 async fn remove<B: Backend>(id: &str, backend: Rc<B>) -> Answer {
     let Ok(id) = id.parse() else {
-        return failure(
-            StatusCode::BAD_REQUEST,
-            &format!("invalid port ID: {id:?} (must be a number)"),
-        );
+        return malformed(&*backend, &format!("invalid port ID: {id:?} (must be a number)"));
     };
     match detached(async move { backend.remove(id).await }).await {
         Ok(()) => empty(StatusCode::OK),
         Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+/// A request about ports that makes no sense. Without a port driver that is said first, as upstream does.
+fn malformed(backend: &impl Backend, message: &str) -> Answer {
+    match backend.ports() {
+        Err(error @ BackendError::NoPortDriver) => {
+            failure(StatusCode::BAD_REQUEST, &error.to_string())
+        }
+        _ => failure(StatusCode::BAD_REQUEST, message),
     }
 }
 

@@ -70,6 +70,9 @@ impl Backend for Fake {
     }
 
     async fn remove(&self, id: PortId) -> Result<(), BackendError> {
+        if !self.driver {
+            return Err(BackendError::NoPortDriver);
+        }
         let before = self.ports.borrow().len();
         self.ports.borrow_mut().retain(|status| status.id != id);
         if self.ports.borrow().len() == before {
@@ -290,6 +293,13 @@ fn without_a_port_driver() {
     let expected = error(BAD, "no PortDriver is available");
     assert_eq!(get(path, "GET", "/v1/ports"), expected);
     assert_eq!(post(path, r#"{"proto":"tcp","parentPort":1,"childPort":1}"#), expected);
+    // Before anything is said about the request.
+    for body in ["", "{", "{}"] {
+        assert_eq!(post(path, body), expected, "{body:?}");
+    }
+    for id in ["1", "x"] {
+        assert_eq!(get(path, "DELETE", &format!("/v1/ports/{id}")), expected, "{id}");
+    }
     let (_, info) = get(path, "GET", "/v1/info");
     assert!(!info.contains("portDriver"), "{info}");
 }
