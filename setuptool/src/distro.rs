@@ -159,14 +159,15 @@ impl Distro {
             (Package::DockerCli | Package::Engine, Arch | Alpine | Nix | Suse) => "docker",
             (Package::DockerCli, _) => "docker-ce-cli",
             (Package::Engine, _) => "docker-ce",
-            (Package::Extras, Debian | Fedora | Yum) => "docker-ce-rootless-extras",
-            (Package::Extras, Suse | Alpine | Arch | Nix) => "docker-rootless-extras",
-            (Package::Extras, Unknown) => "docker-ce-rootless-extras",
+            (Package::Extras, _) => "docker-ce-rootless-extras",
         })
     }
 
     fn docker_package(&self, package: Package, name: &str) -> Option<String> {
-        if !matches!(package, Package::DockerCli | Package::Engine | Package::Extras) {
+        if package == Package::Extras {
+            return Some(self.extras(name));
+        }
+        if !matches!(package, Package::DockerCli | Package::Engine) {
             return None;
         }
         let command = match self.family {
@@ -174,17 +175,11 @@ impl Distro {
             Family::Fedora => "sudo dnf install -y",
             Family::Yum => "sudo yum install -y",
             Family::Suse => "sudo zypper install",
-            // Its package rootlesskit has no launcher.
-            Family::Arch if package == Package::Extras => {
-                return Some(format!(
-                    "install {name} from the AUR, or the package of this project"
-                ));
-            }
             Family::Arch => "sudo pacman -S --needed",
             Family::Alpine => "sudo apk add",
             Family::Nix => {
                 return Some(
-                    "in configuration.nix: virtualisation.docker.rootless = { enable = true; setSocketVariable = true; };"
+                    "in configuration.nix: environment.systemPackages = [ pkgs.docker ];"
                         .to_owned(),
                 );
             }
@@ -194,6 +189,26 @@ impl Distro {
             matches!(self.family, Family::Debian | Family::Fedora | Family::Yum | Family::Unknown);
         let repositories = " (repositories: https://docs.docker.com/engine/install/)";
         Some(format!("{command} {name}{}", if from_docker { repositories } else { "" }))
+    }
+
+    /// The package that this program is in, which is incomplete then. It is in no repository: under its name, which is
+    /// Docker's, they have the original.
+    fn extras(&self, name: &str) -> String {
+        let tarball = "the tarball docker-rootless-extras-*.tgz with its install.sh";
+        let original = format!(
+            "(the package {name} of Docker's repository is the original, without this doctor)"
+        );
+        match self.family {
+            Family::Debian => format!(
+                "sudo apt-get install ./{name}_*.deb, or, beside Debian's docker.io, {tarball}: both of this project {original}"
+            ),
+            Family::Fedora => format!("sudo dnf install ./{name}-*.rpm of this project {original}"),
+            Family::Yum => format!("sudo yum install ./{name}-*.rpm of this project {original}"),
+            Family::Arch | Family::Alpine | Family::Nix => format!(
+                "install {tarball}, or build the package from packaging/templates: both of this project"
+            ),
+            Family::Suse | Family::Unknown => format!("install {tarball}, of this project"),
+        }
     }
 
     fn elsewhere(&self, package: Package) -> String {
@@ -330,15 +345,27 @@ mod tests {
     fn f021_only_where_docker_has_repositories_they_are_named() {
         let said = |id: &str, package| commands(&format!("ID={id}"), package);
         for id in ["debian", "fedora", "centos\nVERSION_ID=7", "plan10"] {
-            let text = said(id, Package::Extras);
-            assert!(text.contains(" docker-ce-rootless-extras (repositories: "), "{text}");
+            let text = said(id, Package::Engine);
+            assert!(text.contains(" docker-ce (repositories: "), "{text}");
         }
         for (id, expected) in [
-            ("alpine", "sudo apk add docker-rootless-extras"),
-            ("opensuse", "sudo zypper install docker-rootless-extras"),
-            ("arch", "install docker-rootless-extras from the AUR, or the package of this project"),
+            (
+                "debian",
+                "sudo apt-get install ./docker-ce-rootless-extras_*.deb, or, beside Debian's docker.io, ",
+            ),
+            ("fedora", "sudo dnf install ./docker-ce-rootless-extras-*.rpm of this project"),
+            ("centos\nVERSION_ID=7", "sudo yum install ./docker-ce-rootless-extras-*.rpm"),
+            (
+                "alpine",
+                "docker-rootless-extras-*.tgz with its install.sh, or build the package from packaging/templates",
+            ),
+            ("arch", "packaging/templates"),
+            ("opensuse", "install.sh, of this project"),
         ] {
-            assert_eq!(said(id, Package::Extras), expected);
+            let text = said(id, Package::Extras);
+            assert!(text.contains(expected), "{id}: {text}");
+            // Docker's repository has another program under that name.
+            assert!(!text.contains("repositories:"), "{text}");
         }
         assert_eq!(said("arch", Package::Engine), "sudo pacman -S --needed docker");
     }

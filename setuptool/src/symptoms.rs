@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     /// Whole messages as Docker and its helpers print them.
-    const MESSAGES: [(&str, &str); 51] = [
+    const MESSAGES: [(&str, &str); 55] = [
         ("log-xtables-lock", "Fatal: can't open lock file /run/xtables.lock: Permission denied"),
         (
             "log-userns-eperm",
@@ -67,6 +67,16 @@ mod tests {
         (
             "log-uid-map",
             "newuidmap 7 [0 1000 1 1 100000 65536] failed: newuidmap: write to uid_map failed: Operation not permitted",
+        ),
+        ("log-uid-map", "newuidmap: open of uid_map failed: Permission denied"),
+        ("log-gid-map", "newgidmap: open of gid_map failed: Permission denied"),
+        (
+            "log-port-allocated",
+            "Error response from daemon: failed to set up container networking: driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:8080 failed: port is already allocated",
+        ),
+        (
+            "log-proxy",
+            "Get \"https://registry-1.docker.io/v2/\": proxyconnect tcp: dial tcp 127.0.0.1:3128: connect: connection refused",
         ),
         ("log-gid-map", "newgidmap: write to gid_map failed: Operation not permitted"),
         ("log-runtime-dir", "could not get XDG_RUNTIME_DIR"),

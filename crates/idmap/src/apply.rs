@@ -3,6 +3,7 @@
 //! The maps are independent of each other, so both programs are started before either is waited for: their start is most
 //! of what they cost. They are run for privileges we do not have; a map is never written directly.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use env::Env;
 use env::helper::{Helper, HelperError};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::Kind;
 use crate::diagnose::{self, Facts};
 use crate::map::Maps;
+use crate::outer::Outer;
+use crate::{Kind, Range, subid};
 
 /// They take milliseconds, unless an NSS module asks a server.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -29,6 +32,16 @@ pub enum MapError {
         tool: &'static str,
         /// How to install it here.
         hint: &'static str,
+    },
+    /// The kernel did not start the program, for want of the capabilities that its file says it needs (execve(2)).
+    #[error("cannot run `{command_line}`: {source}\nhint: {hint}")]
+    Barred {
+        /// Program and arguments.
+        command_line: String,
+        /// Why.
+        source: io::Error,
+        /// The most likely remedy.
+        hint: String,
     },
     /// The program could not be run, or took too long.
     #[error(transparent)]
@@ -61,8 +74,8 @@ pub fn apply(
 ) -> Result<(), MapError> {
     let uid = Run::start(Kind::Uid, pid, maps, env, root)?;
     let gid = Run::start(Kind::Gid, pid, maps, env, root)?;
-    uid.finish(root, interrupts)?;
-    gid.finish(root, interrupts)
+    uid.finish(maps, root, interrupts)?;
+    gid.finish(maps, root, interrupts)
 }
 
 /// One running tool.
@@ -86,20 +99,57 @@ impl Run {
                 [line.container_id(), line.host_id(), line.size()].map(|number| number.to_string()),
             );
         }
-        let helper = Helper::start(&tool, &args, env, LIMIT)?;
-        Ok(Run { kind, tool, helper })
+        match Helper::start(&tool, &args, env, LIMIT) {
+            Ok(helper) => Ok(Run { kind, tool, helper }),
+            Err(HelperError::Start { command_line, source })
+                if source.raw_os_error() == Some(Errno::EPERM as i32) =>
+            {
+                let hint = diagnose::hint(kind, &tool, "", Facts::gather(root, &tool));
+                Err(MapError::Barred { command_line, source, hint })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    fn finish(self, root: &Path, interrupts: &[BorrowedFd<'_>]) -> Result<(), MapError> {
+    fn finish(
+        self,
+        maps: &Maps,
+        root: &Path,
+        interrupts: &[BorrowedFd<'_>],
+    ) -> Result<(), MapError> {
         let command_line = self.helper.command_line().to_owned();
         let output = self.helper.finish_unless(interrupts)?;
         if output.status.success() {
             return Ok(());
         }
         let text = output.text();
-        let hint = diagnose::hint(self.kind, &self.tool, &text, Facts::gather(root, &self.tool));
+        let hint = outside(self.kind, maps, root).unwrap_or_else(|| {
+            diagnose::hint(self.kind, &self.tool, &text, Facts::gather(root, &self.tool))
+        });
         Err(MapError::Refused { command_line, status: output.status, output: text, hint })
     }
+}
+
+/// The hint if the map has ids that this container does not have.
+fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
+    let outer = Outer::read(root, kind);
+    let mut ranges =
+        maps.of(kind).iter().filter_map(|line| Range::new(line.host_id(), line.size()));
+    let range = ranges.find(|range| !outer.holds(*range))?;
+    let texts = [Kind::Uid, Kind::Gid]
+        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
+    let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
+    let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
+    let inside = free.map(|free| {
+        format!("in /etc/subuid and /etc/subgid, use ids that are there, such as {free}; or ")
+    });
+    Some(format!(
+        "the ids {range} are not in this container, which has {} only ({}): {}{}",
+        outer.describe(),
+        Path::new("/proc/self").join(kind.map_file()).display(),
+        inside.unwrap_or_default(),
+        outer.widening(range)
+    ))
 }
 
 /// The text of os-release(5), or nothing.
@@ -112,7 +162,7 @@ fn os_release(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Range, map, testing};
+    use crate::{map, testing};
     use env::vars;
     use std::fs;
 
@@ -191,5 +241,26 @@ mod tests {
                 && error.contains("/etc/subgid"),
             "{error}"
         );
+    }
+    #[test]
+    fn ids_that_the_container_lacks_are_named_with_some_that_it_has() {
+        let _lock = testing::lock();
+        let refuse =
+            "echo 'newuidmap: write to uid_map failed: Operation not permitted' >&2; exit 1";
+        let (dir, env) = root(&[("newuidmap", refuse), ("newgidmap", refuse)]);
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        for (file, name) in [("uid_map", "subuid"), ("gid_map", "subgid")] {
+            let map = dir.path().join("proc/self").join(file);
+            fs::write(map, "         0    1000000      65536\n").unwrap();
+            fs::write(dir.path().join("etc").join(name), "jo:100000:65536\n").unwrap();
+        }
+        let error = run(&dir, &env).unwrap_err().to_string();
+        for part in [
+            "hint: the ids 100000-165535 are not in this container, which has 0-65535 only (/proc/self/uid_map)",
+            "such as 10000-65533; or ",
+            "`lxc.idmap = u 0 1000000 165536`",
+        ] {
+            assert!(error.contains(part), "{part}\n{error}");
+        }
     }
 }

@@ -3,7 +3,15 @@
 //! The tools say little more than "Operation not permitted". The reasons, by how often they are met: the tool has neither
 //! the set-user-ID bit nor file capabilities (copied, or unpacked from an image), its file system is mounted `nosuid`,
 //! `no_new_privs` is set on us (sandboxes, `NoNewPrivileges=` of systemd), the ranges are not the user's, or we are in a
-//! container that lacks CAP_SETUID. [`Facts::gather`] looks, [`hint`] concludes.
+//! container that lacks the ids ([`crate::outer`]) or the capabilities. [`Facts::gather`] looks, [`obstacle`] concludes, and
+//! [`hint`] says so.
+//!
+//! Which capabilities it takes depends on how the tool gets them. With file capabilities it runs as the user, who owns the
+//! new namespace and so has every capability in it: CAP_SETUID is enough. A setuid tool runs as root, who owns neither the
+//! namespace nor the file `uid_map`: it needs CAP_DAC_OVERRIDE to open the file and CAP_SYS_ADMIN to write it besides
+//! (map_write and new_idmap_permitted in Linux's kernel/user_namespace.c). Kubernetes and Docker give containers no CAP_SYS_ADMIN.
+//! A tool with both the bit and file capabilities runs as root with nothing but the latter (capabilities(7)), and fails
+//! everywhere.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +23,13 @@ use crate::Kind;
 
 /// The mode bit that makes a program run as its owner.
 const S_ISUID: u32 = 0o4000;
+
+/// Numbers of capabilities (capabilities(7)), with their names.
+const DAC_OVERRIDE: (u8, &str) = (1, "CAP_DAC_OVERRIDE");
+const SETGID: (u8, &str) = (6, "CAP_SETGID");
+const SETUID: (u8, &str) = (7, "CAP_SETUID");
+const SYS_ADMIN: (u8, &str) = (21, "CAP_SYS_ADMIN");
+const SETFCAP: (u8, &str) = (31, "CAP_SETFCAP");
 
 /// What can be found out about a tool that refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +44,8 @@ pub struct Facts {
     pub nosuid: bool,
     /// This process can gain no privileges by executing anything.
     pub no_new_privs: bool,
+    /// The capabilities that a program can gain at all, as bits; `None` when nobody knows.
+    pub bounding: Option<u64>,
 }
 
 impl Facts {
@@ -42,27 +59,91 @@ impl Facts {
                 .map_or(true, |meta| meta.uid() == 0 && meta.mode() & S_ISUID != 0),
             file_caps: sys::xattr::has(tool, "security.capability").unwrap_or(true),
             nosuid: statvfs(tool).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOSUID)),
-            no_new_privs: no_new_privs(&status),
+            no_new_privs: field(&status, "NoNewPrivs:") == Some("1"),
+            bounding: field(&status, "CapBnd:").and_then(|bits| u64::from_str_radix(bits, 16).ok()),
         }
+    }
+
+    /// Whether programs can gain this capability.
+    fn can_have(self, (number, _): (u8, &str)) -> bool {
+        self.bounding.is_none_or(|bits| bits >> number & 1 == 1)
+    }
+
+    /// Whether root may give a file capabilities here: where it may not, that belongs into the image.
+    #[must_use]
+    pub fn can_setcap(self) -> bool {
+        self.can_have(SETFCAP)
     }
 }
 
-/// Whether a text in the format of `/proc/<pid>/status` (proc_pid_status(5)) has `NoNewPrivs` set.
-fn no_new_privs(status: &str) -> bool {
-    status
-        .lines()
-        .filter_map(|line| line.strip_prefix("NoNewPrivs:"))
-        .any(|value| value.trim() == "1")
+/// A field of `/proc/<pid>/status` (proc_pid_status(5)).
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// What keeps a tool from its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// `no_new_privs` is set.
+    NoNewPrivs,
+    /// Its file system is mounted `nosuid`.
+    Nosuid,
+    /// It has neither the set-user-ID bit nor file capabilities.
+    Powerless,
+    /// It has both, which is less than either.
+    Both,
+    /// It is setuid, and these of the capabilities that it needs for that cannot be had here.
+    Setuid(Vec<&'static str>),
+    /// The container lacks this capability, without which there is no way.
+    Container(&'static str),
+}
+
+/// What is in the way of a tool, as far as one can see.
+#[must_use]
+pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
+    let own = match kind {
+        Kind::Uid => SETUID,
+        Kind::Gid => SETGID,
+    };
+    if !facts.root {
+        if facts.no_new_privs {
+            return Some(Obstacle::NoNewPrivs);
+        }
+        if facts.nosuid {
+            return Some(Obstacle::Nosuid);
+        }
+        if !facts.setuid && !facts.file_caps {
+            return Some(Obstacle::Powerless);
+        }
+    }
+    if !facts.can_have(own) {
+        return Some(Obstacle::Container(own.1));
+    }
+    if facts.root || !facts.setuid {
+        return None;
+    }
+    if facts.file_caps {
+        return Some(Obstacle::Both);
+    }
+    let lacking = [SYS_ADMIN, DAC_OVERRIDE].into_iter().filter(|cap| !facts.can_have(*cap));
+    let lacking: Vec<&str> = lacking.map(|cap| cap.1).collect();
+    (!lacking.is_empty()).then_some(Obstacle::Setuid(lacking))
+}
+
+/// The commands that let a tool do its work without the set-user-ID bit, for root; `path` is quoted if it needs that.
+#[must_use]
+pub fn capable(kind: Kind, path: &str) -> [String; 2] {
+    let cap = match kind {
+        Kind::Uid => "cap_setuid",
+        Kind::Gid => "cap_setgid",
+    };
+    [format!("chmod u-s {path}"), format!("setcap {cap}=ep {path}")]
 }
 
 /// The most likely remedy for a refusal. `output` is what the tool said.
 #[must_use]
 pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
     let path = tool.display();
-    let cap = match kind {
-        Kind::Uid => "cap_setuid",
-        Kind::Gid => "cap_setgid",
-    };
     if output.contains("not allowed") {
         return format!(
             "a range is not granted to this user: compare it with /etc/{} and `getsubids`, both for the user who runs this",
@@ -70,34 +151,65 @@ pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
         );
     }
     if output.contains("Invalid argument") {
-        return "the kernel refused the map: before Linux 4.15 it takes 5 lines, and inside of a container only ids that the \
-                container has; use fewer ranges or smaller ones"
+        return "the kernel refused the map: before Linux 4.15 it takes 5 lines; use fewer ranges"
             .to_owned();
     }
-    if !facts.root {
-        if facts.no_new_privs {
-            return format!(
-                "no_new_privs is set, so {path} gains no privileges: remove NoNewPrivileges= from the unit or the sandbox"
-            );
-        }
-        if facts.nosuid {
-            return format!(
-                "{path} is on a file system mounted nosuid: remount it without nosuid or put a {} elsewhere into PATH",
-                kind.tool()
-            );
-        }
-        if !facts.setuid && !facts.file_caps {
-            return format!(
-                "{path} is neither setuid root nor has file capabilities: run `sudo setcap {cap}=ep {path}` or reinstall its \
-                 package"
-            );
+    let Some(obstacle) = obstacle(kind, facts) else {
+        return format!(
+            "something forbids {path} what it does, such as a security module or the seccomp filter of a container: if this is a \
+             container, run it privileged"
+        );
+    };
+    format!("{}: {}", obstacle.what(tool), obstacle.remedy(kind, tool, facts))
+}
+
+impl Obstacle {
+    /// What is in the way of this tool, in words.
+    #[must_use]
+    pub fn what(&self, tool: &Path) -> String {
+        let path = tool.display();
+        match self {
+            Obstacle::NoNewPrivs => format!("no_new_privs is set, so {path} gains no privileges"),
+            Obstacle::Nosuid => format!("{path} is on a file system mounted nosuid"),
+            Obstacle::Powerless => {
+                format!("{path} is neither setuid root nor has file capabilities")
+            }
+            Obstacle::Both => format!(
+                "{path} is setuid root and has file capabilities, and the kernel gives it only those, which are too few for root"
+            ),
+            Obstacle::Setuid(lacking) => format!(
+                "{path} is setuid root, and needs {} for that, which this container lacks",
+                lacking.join(" and ")
+            ),
+            Obstacle::Container(cap) => format!("this container lacks {cap}"),
         }
     }
-    format!(
-        "if this is a container, give it {} (or run it privileged) and let it have the ids of /etc/{}",
-        cap.to_uppercase(),
-        kind.subid()
-    )
+
+    fn remedy(&self, kind: Kind, tool: &Path, facts: Facts) -> String {
+        let [chmod, setcap] = capable(kind, &tool.display().to_string());
+        match self {
+            Obstacle::NoNewPrivs => {
+                "remove NoNewPrivileges= from the unit or the sandbox (in Docker --security-opt \
+                 no-new-privileges, in Kubernetes allowPrivilegeEscalation: false)"
+                    .to_owned()
+            }
+            Obstacle::Nosuid => {
+                format!("remount it without nosuid or put a {} elsewhere into PATH", kind.tool())
+            }
+            Obstacle::Powerless => format!("run `sudo {setcap}` or reinstall its package"),
+            Obstacle::Both => format!("run `sudo {chmod}`"),
+            // With file capabilities it needs neither.
+            Obstacle::Setuid(_) if facts.can_setcap() => {
+                format!("run `sudo {chmod}` and `sudo {setcap}`")
+            }
+            Obstacle::Setuid(_) => {
+                format!("add `RUN {chmod} && {setcap}` to the Dockerfile of the image")
+            }
+            Obstacle::Container(_) => "give it SETUID and SETGID (Docker: --cap-add, Kubernetes: \
+                 securityContext.capabilities.add)"
+                .to_owned(),
+        }
+    }
 }
 
 /// How to install newuidmap and newgidmap, by the text of os-release(5).
@@ -131,9 +243,19 @@ pub fn install_hint(os_release: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const FINE: Facts =
-        Facts { root: false, setuid: true, file_caps: false, nosuid: false, no_new_privs: false };
+    const FINE: Facts = Facts {
+        root: false,
+        setuid: true,
+        file_caps: false,
+        nosuid: false,
+        no_new_privs: false,
+        bounding: None,
+    };
     const EPERM: &str = "newuidmap: write to uid_map failed: Operation not permitted";
+    /// SETUID and SETGID only, as in a pod that drops ALL and adds these.
+    const POD: Option<u64> = Some(0xc0);
+    /// Docker's.
+    const DOCKER: Option<u64> = Some(0xa804_25fb);
 
     fn hint_for(output: &str, facts: Facts) -> String {
         hint(Kind::Uid, Path::new("/usr/bin/newuidmap"), output, facts)
@@ -141,19 +263,53 @@ mod tests {
 
     #[test]
     fn every_cause_has_its_remedy() {
+        let caps = Facts { setuid: false, file_caps: true, ..FINE };
         for (output, facts, part) in [
             ("newuidmap: uid range [1-5) -> [7-11) not allowed", FINE, "/etc/subuid"),
             ("newuidmap: write to uid_map failed: Invalid argument", FINE, "fewer ranges"),
             (EPERM, Facts { no_new_privs: true, nosuid: true, ..FINE }, "NoNewPrivileges="),
             (EPERM, Facts { nosuid: true, ..FINE }, "nosuid"),
             (EPERM, Facts { setuid: false, ..FINE }, "setcap cap_setuid=ep /usr/bin/newuidmap"),
-            (EPERM, FINE, "CAP_SETUID"),
-            (EPERM, Facts { file_caps: true, setuid: false, ..FINE }, "CAP_SETUID"),
-            (EPERM, Facts { root: true, setuid: false, no_new_privs: true, ..FINE }, "CAP_SETUID"),
+            (EPERM, FINE, "privileged"),
+            (EPERM, caps, "privileged"),
+            (EPERM, Facts { root: true, setuid: false, no_new_privs: true, ..FINE }, "privileged"),
+            (EPERM, Facts { file_caps: true, ..FINE }, "sudo chmod u-s /usr/bin/newuidmap"),
+            (
+                EPERM,
+                Facts { bounding: Some(0), ..FINE },
+                "lacks CAP_SETUID: give it SETUID and SETGID",
+            ),
+            (EPERM, Facts { bounding: Some(0x40), ..caps }, "lacks CAP_SETUID"),
         ] {
             let hint = hint_for(output, facts);
             assert!(hint.contains(part), "{output}: {hint}");
         }
+    }
+
+    #[test]
+    fn a_setuid_tool_in_a_container_needs_more_than_a_capable_one() {
+        let denied = "newuidmap: open of uid_map failed: Permission denied";
+        let pod = hint_for(denied, Facts { bounding: POD, ..FINE });
+        assert!(pod.contains("needs CAP_SYS_ADMIN and CAP_DAC_OVERRIDE for that"), "{pod}");
+        // No CAP_SETFCAP: nobody can run setcap there.
+        let image = "RUN chmod u-s /usr/bin/newuidmap && setcap cap_setuid=ep /usr/bin/newuidmap`";
+        assert!(pod.contains(image), "{pod}");
+        let docker = hint_for(EPERM, Facts { bounding: DOCKER, ..FINE });
+        assert!(docker.contains("needs CAP_SYS_ADMIN for that"), "{docker}");
+        assert!(
+            docker.contains("run `sudo chmod u-s /usr/bin/newuidmap` and `sudo setcap"),
+            "{docker}"
+        );
+        for bounding in [POD, DOCKER] {
+            let caps = Facts { setuid: false, file_caps: true, bounding, ..FINE };
+            assert_eq!(obstacle(Kind::Uid, caps), None);
+            assert_eq!(obstacle(Kind::Gid, caps), None);
+            let root = Facts { root: true, bounding, ..FINE };
+            assert_eq!(obstacle(Kind::Gid, root), None, "root owns its namespace");
+        }
+        let one = Facts { bounding: Some(0x80), ..FINE };
+        assert_eq!(obstacle(Kind::Gid, one), Some(Obstacle::Container("CAP_SETGID")));
+        assert_eq!(obstacle(Kind::Uid, Facts { bounding: Some(u64::MAX), ..FINE }), None);
     }
 
     #[test]
@@ -164,13 +320,15 @@ mod tests {
         fs::write(&tool, "").unwrap();
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir_all(dir.path().join("proc/self")).unwrap();
-        fs::write(dir.path().join("proc/self/status"), "Name:\tx\nNoNewPrivs:\t1\n").unwrap();
+        let status = dir.path().join("proc/self/status");
+        fs::write(&status, "Name:\tx\nNoNewPrivs:\t1\nCapBnd:\t00000000000000c0\n").unwrap();
         let facts = Facts::gather(dir.path(), &tool);
         assert!(!facts.setuid && !facts.file_caps && facts.no_new_privs);
-        fs::write(dir.path().join("proc/self/status"), "NoNewPrivs:\t0\n").unwrap();
+        assert_eq!(facts.bounding, Some(0xc0));
+        fs::write(&status, "NoNewPrivs:\t0\n").unwrap();
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o4755)).unwrap();
         let facts = Facts::gather(dir.path(), &tool);
-        assert!(!facts.no_new_privs);
+        assert!(!facts.no_new_privs && facts.bounding.is_none());
         assert_eq!(facts.setuid, facts.root, "only root's setuid bit counts");
     }
 

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod diagnose;
 pub mod getsubids;
 pub mod map;
+pub mod outer;
 mod range;
 pub mod source;
 pub mod subid;

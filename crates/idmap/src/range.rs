@@ -21,6 +21,15 @@ impl Kind {
         }
     }
 
+    /// `uid_map` or `gid_map`: the file of a process in `/proc`.
+    #[must_use]
+    pub fn map_file(self) -> &'static str {
+        match self {
+            Kind::Uid => "uid_map",
+            Kind::Gid => "gid_map",
+        }
+    }
+
     /// The program that writes such a map.
     #[must_use]
     pub fn tool(self) -> &'static str {
@@ -39,10 +48,17 @@ pub struct Range {
 }
 
 impl Range {
+    /// Every id there is.
+    pub const ALL: Range = Range { start: 0, count: u32::MAX };
+
     /// `None` if `count` is 0 or the range reaches beyond id 4294967294.
     #[must_use]
-    pub fn new(start: u32, count: u32) -> Option<Range> {
-        (count > 0 && start.checked_add(count).is_some()).then_some(Range { start, count })
+    pub const fn new(start: u32, count: u32) -> Option<Range> {
+        if count > 0 && start.checked_add(count).is_some() {
+            Some(Range { start, count })
+        } else {
+            None
+        }
     }
 
     /// The first id.

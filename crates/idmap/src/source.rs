@@ -12,6 +12,7 @@ use env::user::User;
 use env::{Env, vars};
 
 use crate::getsubids::{self, GetsubidsError};
+use crate::outer::Outer;
 use crate::subid::{self, SubidFileError};
 use crate::{Kind, Range};
 
@@ -155,7 +156,9 @@ fn require(
     // Unreadable files have been reported already or are about somebody else.
     let texts = [Kind::Uid, Kind::Gid]
         .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
-    let hint = subid::free_range(&texts.each_ref().map(Vec::as_slice)).map(|range| {
+    let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
+    let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
+    let hint = free.map(|range| {
         let options = match (uid.is_empty(), gid.is_empty()) {
             (true, true) => format!("--add-subuids {range} --add-subgids {range}"),
             (true, false) => format!("--add-subuids {range}"),

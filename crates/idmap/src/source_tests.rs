@@ -127,6 +127,19 @@ fn f006_the_remedy_is_a_command_with_a_free_range() {
 }
 
 #[test]
+fn in_a_container_the_remedy_is_a_range_that_is_there() {
+    let _lock = testing::lock();
+    let (dir, env) = root(&[], "exit 1");
+    fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+    for file in ["uid_map", "gid_map"] {
+        fs::write(dir.path().join("proc/self").join(file), "0 1000000 65536\n").unwrap();
+    }
+    let error = lookup(Source::Auto, dir.path(), &me(), &env).unwrap_err().to_string();
+    let command = "sudo usermod --add-subuids 10000-65533 --add-subgids 10000-65533 me";
+    assert!(error.contains(command), "{error}");
+}
+
+#[test]
 fn a_malformed_line_of_ours_is_said_when_nothing_else_helps() {
     let _lock = testing::lock();
     let files = [("subuid", "me:100000\n"), ("subgid", "me:1:1\n")];

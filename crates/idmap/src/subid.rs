@@ -20,6 +20,12 @@ pub const USUAL_COUNT: u32 = 65536;
 /// Where useradd(8) starts to give out subordinate ids (`SUB_UID_MIN`, login.defs(5)).
 const FIRST_GIVEN_OUT: u32 = 100_000;
 
+/// Where a range starts at the earliest in a container that has fewer ids than that: ordinary users are below.
+const FIRST_IN_CONTAINER: u32 = 10_000;
+
+/// The ids 65534 and 65535: "nobody", and -1 of 16 bits.
+const NOBODY: Option<Range> = Range::new(65534, 2);
+
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SubidFileError {
@@ -111,17 +117,47 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
 /// files, as one range is suggested for both.
 #[must_use]
 pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
+    free_range_within(texts, &[Range::ALL])
+}
+
+/// The same of the ids that a container has ([`crate::outer`]). Where [`USUAL_COUNT`] of them are not free, it is the
+/// longest free range that leaves room for the ids of ordinary users.
+#[must_use]
+pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
     let all = texts.iter().flat_map(|text| lines(text));
     let mut taken: Vec<Range> =
         all.filter_map(|(_, line)| parse_line(line.trim_ascii()).ok().flatten()).collect();
     taken.sort_unstable();
-    let mut start = FIRST_GIVEN_OUT;
-    for range in taken {
-        if range.end() > start && range.start() < start.saturating_add(USUAL_COUNT) {
-            start = range.end();
-        }
+    let usual = gaps(there, FIRST_GIVEN_OUT, &taken)
+        .find(|gap| gap.count() >= USUAL_COUNT)
+        .and_then(|gap| Range::new(gap.start(), USUAL_COUNT));
+    if usual.is_some() || there.contains(&Range::ALL) {
+        return usual;
     }
-    Range::new(start, USUAL_COUNT)
+    taken.extend(NOBODY);
+    taken.sort_unstable();
+    // The first of the longest.
+    let longest = gaps(there, FIRST_IN_CONTAINER, &taken)
+        .reduce(|a, b| if b.count() > a.count() { b } else { a })?;
+    Range::new(longest.start(), longest.count().min(USUAL_COUNT))
+}
+
+/// What is left of `there` from `first` on without `taken`, which is sorted.
+fn gaps<'a>(
+    there: &'a [Range],
+    first: u32,
+    taken: &'a [Range],
+) -> impl Iterator<Item = Range> + 'a {
+    there.iter().flat_map(move |there| {
+        let mut start = there.start().max(first);
+        let mut found = Vec::new();
+        for range in taken.iter().filter(|range| range.start() < there.end()) {
+            found.extend(Range::between(start, range.start()));
+            start = start.max(range.end());
+        }
+        found.extend(Range::between(start, there.end()));
+        found
+    })
 }
 
 /// The lines that say something, with their numbers from 1.
@@ -260,6 +296,19 @@ mod tests {
         assert_eq!(free_range(&[uid, gid]), Range::new(231_082, 65536));
         assert_eq!(free_range(&[b"a:200000:5"]), Range::new(100_000, 65536));
         assert_eq!(free_range(&[b"a:0:4294967295"]), None);
+    }
+
+    #[test]
+    fn in_a_container_the_suggested_range_is_one_that_is_there() {
+        let range = |start, count| Range::new(start, count).unwrap();
+        let free = |texts: &[&[u8]], there: &[Range]| free_range_within(texts, there);
+        assert_eq!(free(&[], &[range(0, 65536)]), Range::new(10_000, 55534));
+        assert_eq!(free(&[b"a:10000:5000"], &[range(0, 65536)]), Range::new(15_000, 50534));
+        assert_eq!(free(&[b"a:40000:1"], &[range(0, 65536)]), Range::new(10_000, 30000));
+        assert_eq!(free(&[], &[range(0, 165_536)]), Range::new(100_000, 65536));
+        assert_eq!(free(&[], &[range(0, 165_535)]), Range::new(65536, 65536));
+        assert_eq!(free(&[], &[range(0, 1), range(200_000, 65536)]), Range::new(200_000, 65536));
+        assert_eq!(free(&[], &[range(0, 1)]), None);
     }
 
     proptest! {

@@ -1,10 +1,18 @@
 //! Subordinate ids and the programs that map them.
 
-use idmap::{Kind, diagnose, subid::USUAL_COUNT};
+use std::path::Path;
+
+use idmap::diagnose::{self, Obstacle};
+use idmap::outer::Outer;
+use idmap::subid::USUAL_COUNT;
+use idmap::{Kind, Range};
 
 use super::{Finding, Remedy, Wish, quoted};
 use crate::distro::{Family, Package};
 use crate::facts::Facts;
+
+/// Where useradd(8) starts to give out subordinate ids.
+const USUAL_FIRST: u32 = 100_000;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     programs(facts, findings);
@@ -78,31 +86,11 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
             missing.push(name);
             continue;
         };
-        let harmless = power.root || (power.setuid || power.file_caps) && !power.nosuid;
+        let Some(obstacle) = diagnose::obstacle(tool.kind, *power) else { continue };
         // rootlesskit tried it: nothing that could be seen here counts against that.
-        if (harmless && !power.no_new_privs) || facts.works(crate::probe::Probe::Namespaces) {
-            continue;
+        if !facts.works(crate::probe::Probe::Namespaces) {
+            findings.push(obstructed(tool.kind, path, *power, &obstacle));
         }
-        let shown = path.display();
-        let code = if power.no_new_privs {
-            "no-new-privs"
-        } else if power.nosuid {
-            "newuidmap-nosuid"
-        } else {
-            "newuidmap-powerless"
-        };
-        let seen = diagnose::hint(tool.kind, path, "", *power);
-        let cap = if tool.kind == Kind::Uid { "cap_setuid" } else { "cap_setgid" };
-        let remedy = if code == "newuidmap-powerless" {
-            let path = quoted(&path.to_string_lossy());
-            Remedy::admin(&format!("let {name} do its work"), [format!("setcap {cap}=ep {path}")])
-        } else {
-            Remedy::said(format!("{shown} has to gain privileges when this user runs it"))
-        };
-        findings.push(
-            Finding::fatal(code, seen, "the kernel lets only a privileged program map several ids")
-                .remedy(remedy),
-        );
     }
     if !missing.is_empty() {
         findings.push(
@@ -116,7 +104,122 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What keeps one of the programs from its work.
+fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstacle) -> Finding {
+    let (name, shown) = (kind.tool(), path.display());
+    let word = quoted(&path.to_string_lossy());
+    let [chmod, setcap] = diagnose::capable(kind, &word);
+    let powers = format!("let {name} do its work");
+    let gain = Remedy::said(format!("{shown} has to gain privileges when this user runs it"));
+    let (code, remedy) = match obstacle {
+        Obstacle::NoNewPrivs => (
+            "no-new-privs",
+            gain.and(Remedy::said(
+                "in a container: without --security-opt no-new-privileges; in Kubernetes: allowPrivilegeEscalation: true",
+            )),
+        ),
+        Obstacle::Nosuid => ("newuidmap-nosuid", gain),
+        Obstacle::Powerless if power.can_setcap() => {
+            ("newuidmap-powerless", Remedy::admin(&powers, [setcap]))
+        }
+        // Without CAP_SETFCAP not even root can do it here.
+        Obstacle::Powerless => (
+            "newuidmap-powerless",
+            Remedy::said(format!("in the Dockerfile of the image: RUN {setcap}")),
+        ),
+        Obstacle::Both => ("newuidmap-both", Remedy::admin(&powers, [chmod])),
+        Obstacle::Setuid(_) if power.can_setcap() => {
+            ("newuidmap-setuid", Remedy::admin(&powers, [chmod, setcap]))
+        }
+        Obstacle::Setuid(_) => (
+            "newuidmap-setuid",
+            Remedy::said(format!("in the Dockerfile of the image: RUN {chmod} && {setcap}")),
+        ),
+        Obstacle::Container(_) => (
+            "container-caps",
+            Remedy::said("in Docker and Podman: --cap-add SETUID --cap-add SETGID").and(
+                Remedy::said(
+                    "in Kubernetes: securityContext: {capabilities: {add: [SETUID, SETGID]}, allowPrivilegeEscalation: true}",
+                ),
+            ),
+        ),
+    };
+    let seen = obstacle.what(path);
+    Finding::fatal(code, seen, "the kernel lets only a privileged program map several ids")
+        .remedy(remedy)
+}
+
+/// Ranges that this container does not have, whatever the files say. True if there are any.
+fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
+    let outside = &facts.ids.outside;
+    let Some((kind, range)) =
+        outside.first().filter(|_| !facts.works(crate::probe::Probe::Namespaces))
+    else {
+        return false;
+    };
+    let (name, file) = (&facts.account.name, kind.subid());
+    let outer = outer(facts, *kind);
+    let seen = format!(
+        "/etc/{file} gives {name} the ids {range}, and this container has {} only (/proc/self/{})",
+        outer.describe(),
+        kind.map_file()
+    );
+    let mut remedy = Remedy::default();
+    if let Some(free) = facts.ids.free {
+        let word = quoted(name);
+        let comment = format!("give {name} ids that this container has");
+        remedy = if facts.ids.usermod && facts.account.local {
+            let change = |kind: Kind, ids: &str| {
+                let gone = outside.iter().filter(|(of, _)| *of == kind);
+                let gone: String = gone.map(|(_, range)| format!(" --del-{ids} {range}")).collect();
+                if gone.is_empty() { gone } else { format!("{gone} --add-{ids} {free}") }
+            };
+            let options = change(Kind::Uid, "subuids") + &change(Kind::Gid, "subgids");
+            Remedy::admin(&comment, [format!("usermod{options} {word}")])
+        } else {
+            Remedy::said(format!(
+                "in /etc/subuid and /etc/subgid, replace the lines of {name} by {}:{}:{}",
+                name,
+                free.start(),
+                free.count()
+            ))
+        };
+    }
+    findings.push(
+        Finding::fatal(
+            "subid-outside",
+            seen,
+            "the kernel maps no ids that the container itself does not have (\"write to uid_map failed: Operation not \
+             permitted\"), whatever capabilities it has",
+        )
+        .remedy(remedy)
+        .remedy(Remedy::said(format!(
+            "or, for images with files of higher ids, {}",
+            outer.widening(*range)
+        ))),
+    );
+    true
+}
+
+fn outer(facts: &Facts, kind: Kind) -> &Outer {
+    let [uids, gids] = &facts.ids.outer;
+    if kind == Kind::Uid { uids } else { gids }
+}
+
+/// Lines for the host where a container has too few ids for the usual number.
+fn widened(facts: &Facts) -> Remedy {
+    let outer = outer(facts, Kind::Uid);
+    let short = facts.ids.free.is_none_or(|free| free.count() < USUAL_COUNT);
+    match Range::new(USUAL_FIRST, USUAL_COUNT) {
+        Some(usual) if short && !outer.is_whole() => Remedy::said(outer.widening(usual)),
+        _ => Remedy::default(),
+    }
+}
+
 fn ranges(facts: &Facts, findings: &mut Vec<Finding>) {
+    if outside(facts, findings) {
+        return;
+    }
     let few = |count: u64| count < u64::from(USUAL_COUNT);
     let (uids, gids) = (facts.ids.uids, facts.ids.gids);
     if !few(uids) && !few(gids) {
@@ -147,8 +250,18 @@ fn ranges(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
     let name = &facts.account.name;
-    let Some(range) = facts.ids.free else {
-        return Remedy::said("all ids are given away: take a range from another user");
+    // Where a container has few, and the user has some of them, one more range is too short to help.
+    let free = facts
+        .ids
+        .free
+        .filter(|free| free.count() >= USUAL_COUNT || facts.ids.uids.min(facts.ids.gids) == 0);
+    let Some(range) = free else {
+        let widened = widened(facts);
+        return if widened == Remedy::default() {
+            Remedy::said("all ids are given away: take a range from another user")
+        } else {
+            widened
+        };
     };
     let comment = format!("give {name} subordinate ids that nobody has");
     if facts.distro.family == Family::Nix {
@@ -168,10 +281,12 @@ fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
         if gids {
             command.push_str(&format!(" --add-subgids {range}"));
         }
-        return Remedy::admin(&comment, [format!("{command} {}", quoted(name))]);
+        return Remedy::admin(&comment, [format!("{command} {}", quoted(name))])
+            .and(widened(facts));
     }
     // usermod knows local users only, and busybox's has no such options.
     let line = quoted(&format!("{name}:{}:{}", range.start(), range.count()));
     let files = [(uids, "subuid"), (gids, "subgid")].into_iter().filter(|(wanted, _)| *wanted);
     Remedy::admin(&comment, files.map(|(_, file)| format!("printf '%s\\n' {line} >> /etc/{file}")))
+        .and(widened(facts))
 }

@@ -1,29 +1,38 @@
-//! What is only worth knowing: the kernel, security modules, containers around us, limits of this process.
+//! What is only worth knowing: the kernel, security modules, limits of this process.
 
 use super::{Finding, Remedy, Wish};
 use crate::facts::Facts;
 use crate::probe::Probe;
 
-/// The oldest kernel with FUSE and unprivileged mounts as rootless Docker uses them.
-const OLDEST: (u32, u32) = (4, 18);
+/// The oldest kernel that rootlesskit runs on: clone3(2) and pidfd_open(2) came with it.
+const OLDEST: (u32, u32) = (5, 3);
 /// dockerd and busy containers need more open files than this.
 const FEW_FILES: u64 = 65536;
 /// What a Linux without much memory starts with; dockerd itself takes two instances, and systemd in a container several.
 const FEW_INSTANCES: u64 = 128;
 const FEW_WATCHES: u64 = 8192;
 
-pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+/// Before everything that fails for that reason.
+pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let host = &facts.host;
-    if host.kernel.is_some_and(|kernel| kernel < OLDEST) {
+    // Distributions add to old kernels.
+    if host.kernel.is_some_and(|kernel| kernel < OLDEST) && !facts.works(Probe::Namespaces) {
         findings.push(
-            Finding::class(
+            Finding::fatal(
                 "kernel-old",
                 format!("Linux {}", host.release),
-                "before 4.18 neither overlayfs nor fuse-overlayfs works for users, and control groups cannot be delegated",
+                "rootlesskit needs Linux 5.3 or later (clone3(2), pidfd_open(2))",
             )
-            .remedy(Remedy::said("upgrade the kernel, to 5.11 or later if possible")),
+            .remedy(Remedy::said(
+                "upgrade the kernel, to 5.11 or later if possible: from then on containers can use overlayfs",
+            ))
+            .forcible(),
         );
     }
+}
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let host = &facts.host;
     if host.selinux {
         findings.push(
             Finding::advisory(
@@ -40,22 +49,6 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             "kernel.apparmor_restrict_unprivileged_unconfined is 1",
             "aa-exec cannot be used to get around the restriction of user namespaces; profiles can",
         ));
-    }
-    if let Some(mark) = &host.container {
-        let finding = Finding::advisory(
-            "in-container",
-            format!("this is a container ({mark})"),
-            "a seccomp filter, masked paths and missing devices can forbid what rootless Docker does",
-        );
-        let works = facts.works(Probe::Namespaces) && facts.works(Probe::Proc);
-        findings.push(if works {
-            finding
-        } else {
-            finding.remedy(Remedy::said(
-                "run it with --privileged, or with seccomp and AppArmor unconfined and --security-opt \
-                 systempaths=unconfined",
-            ))
-        });
     }
     for (key, value, few, (usual, number)) in [
         ("fs.inotify.max_user_instances", host.inotify_instances, FEW_INSTANCES, ("1024", "54")),

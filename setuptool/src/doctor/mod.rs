@@ -10,6 +10,7 @@
 
 mod account;
 mod conflicts;
+mod container;
 mod driver;
 mod files;
 mod finding;
@@ -20,6 +21,7 @@ mod namespaces;
 mod network;
 mod session;
 mod storage;
+mod ways;
 
 pub(crate) use finding::{Finding, Remedy, Severity, Step, quoted};
 
@@ -55,13 +57,16 @@ pub(crate) fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         session::examine,
         conflicts::examine,
         files::examine,
+        kernel::oldest,
         ids::examine,
         namespaces::examine,
         driver::examine,
         network::examine,
+        ways::examine,
         storage::examine,
         limits::examine,
         kernel::examine,
+        container::examine,
     ] {
         group(facts, wish, &mut findings);
     }

@@ -11,7 +11,16 @@ use crate::symptoms;
 /// With fewer namespaces a busy host runs out.
 const FEW_NAMESPACES: u64 = 1024;
 /// Findings that make rootlesskit fail.
-const CAUSES: [&str; 6] = ["userns-", "apparmor-", "subid-", "newuidmap-", "no-new-privs", "home-"];
+const CAUSES: [&str; 8] = [
+    "userns-",
+    "apparmor-",
+    "subid-",
+    "newuidmap-",
+    "no-new-privs",
+    "container-caps",
+    "home-",
+    "kernel-old",
+];
 const WHY: &str = "the daemon and its containers live in a user namespace";
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
@@ -21,14 +30,19 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         return;
     };
     apparmor(facts, findings);
-    // A cause that is known explains the failure; a second finding about it would only confuse.
-    let explained = |finding: &Finding| {
+    // A second finding about the same failure would only confuse.
+    if !explained(findings) {
+        blocked(facts, text, findings);
+    }
+}
+
+/// Whether a cause that is known explains that no namespace can be made.
+pub(super) fn explained(findings: &[Finding]) -> bool {
+    let is_cause = |finding: &Finding| {
         finding.severity == Severity::Fatal
             && CAUSES.iter().any(|cause| finding.code.starts_with(cause))
     };
-    if !findings.iter().any(explained) {
-        blocked(facts, text, findings);
-    }
+    findings.iter().any(is_cause)
 }
 
 fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -126,10 +140,10 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
             ));
         }
     }
-    if let Some(mark) = &facts.host.container {
+    if let Some(container) = &facts.host.container {
         finding = finding.remedy(Remedy::said(format!(
-            "this is a container ({mark}): run it with --privileged, or with --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+            "this is a container ({container}): {}",
+            container.loosened()
         )));
     }
     findings.push(finding);
@@ -144,9 +158,10 @@ fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("a fresh /proc cannot be mounted: {said}"),
                 "containers need one; parts of /proc of this host are hidden by mounts",
             )
-            .remedy(Remedy::said(
-                "run the outer container with --privileged or --security-opt systempaths=unconfined",
-            )),
+            .remedy(Remedy::said(match &facts.host.container {
+                Some(container) => container.loosened(),
+                None => "run the outer container with --privileged or --security-opt systempaths=unconfined",
+            })),
         );
     }
 }

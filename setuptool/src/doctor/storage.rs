@@ -120,13 +120,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
         format!("overlayfs cannot be mounted in a user namespace: {reason}"),
         "without it, and without fuse-overlayfs, every layer is a full copy",
     );
-    if kernel.is_some_and(|kernel| kernel < (4, 18)) {
-        findings.push(
-            finding.remedy(Remedy::said(
-                "use Linux 4.18 or later with fuse-overlayfs, or 5.11 or later",
-            )),
-        );
-    } else if facts.tools.fuse_overlayfs.is_none() {
+    if facts.tools.fuse_overlayfs.is_none() {
         findings.push(
             finding.remedy(
                 facts.distro.install(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cgroup2::{Delegation, Mode};
 
+use super::Container;
 use crate::place::World;
 
 /// A device node.
@@ -43,8 +44,8 @@ pub(crate) struct Host {
     pub(crate) selinux: bool,
     /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`.
     pub(crate) resolv_conf: Option<PathBuf>,
-    /// What says that this is a container.
-    pub(crate) container: Option<String>,
+    /// The container that this is.
+    pub(crate) container: Option<Container>,
     /// Hard limit of open files; `None` is none.
     pub(crate) nofile: Option<u64>,
 }
@@ -75,7 +76,7 @@ impl Host {
             inotify_watches: world.sysctl("fs.inotify.max_user_watches"),
             selinux: world.text("sys/fs/selinux/enforce").as_deref() == Some("1"),
             resolv_conf: resolv_conf(world),
-            container: container(world),
+            container: Container::gather(world),
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),
         }
     }
@@ -129,12 +130,6 @@ fn resolv_conf(world: &World) -> Option<PathBuf> {
     }
     let usual = ["/etc", "/run", "/var/run"].iter().any(|dir| parts.starts_with(dir));
     (!usual).then_some(parts)
-}
-
-fn container(world: &World) -> Option<String> {
-    // Those of Docker, of Podman, and of systemd, which knows many.
-    let marks = [".dockerenv", "run/.containerenv", "run/systemd/container"];
-    marks.into_iter().find(|file| world.at(file).exists()).map(|file| format!("/{file}"))
 }
 
 /// Control groups.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use env::user::{self, User};
+use idmap::outer::Outer;
 use idmap::source::{self, Source};
 use idmap::subid::SubidFileError;
 use idmap::{Kind, Range, diagnose, subid, total};
@@ -38,7 +39,11 @@ pub(crate) struct Ids {
     /// A file that this user may not read.
     pub(crate) unreadable: Option<std::path::PathBuf>,
     pub(crate) overlaps: Vec<Overlap>,
-    /// A range that nobody has, for both files.
+    /// The ids that this container has; all of them on a host.
+    pub(crate) outer: [Outer; 2],
+    /// Ranges of this user that it does not have, or not all of.
+    pub(crate) outside: Vec<(Kind, Range)>,
+    /// A range that nobody has, for both files. It is short where a container has few ids.
     pub(crate) free: Option<Range>,
     /// `usermod --add-subuids` is there (shadow, not busybox).
     pub(crate) usermod: bool,
@@ -67,6 +72,7 @@ impl Ids {
             name: world.uid.to_string(),
             home: "/".into(),
         });
+        let outer = [Kind::Uid, Kind::Gid].map(|kind| Outer::read(&world.root, kind));
         let mut ids = Self {
             tools: [tool(Kind::Uid), tool(Kind::Gid)],
             uids: 0,
@@ -74,7 +80,12 @@ impl Ids {
             malformed: None,
             unreadable: None,
             overlaps: Vec::new(),
-            free: subid::free_range(&[&subuid, &subgid, taken.as_bytes()]),
+            outside: Vec::new(),
+            free: subid::free_range_within(
+                &[&subuid, &subgid, taken.as_bytes()],
+                &outer[0].common(&outer[1]),
+            ),
+            outer,
             usermod: world.find_with_sbin("usermod").is_some(),
         };
         let (uid, gid) = match source::lookup(Source::Auto, &world.root, &user, &world.env) {
@@ -85,6 +96,12 @@ impl Ids {
             }
         };
         (ids.uids, ids.gids) = (total(&uid), total(&gid));
+        for (kind, ranges, outer) in
+            [(Kind::Uid, &uid, &ids.outer[0]), (Kind::Gid, &gid, &ids.outer[1])]
+        {
+            let outside = ranges.iter().filter(|range| !outer.holds(**range));
+            ids.outside.extend(outside.map(|range| (kind, *range)));
+        }
         ids.overlaps = overlaps(Kind::Uid, &uid, &subuid, &user);
         ids.overlaps.extend(overlaps(Kind::Gid, &gid, &subgid, &user));
         ids.overlaps.extend(real_users(&uid, &world.text("etc/passwd").unwrap_or_default()));

@@ -1,20 +1,24 @@
 //! What is the case on this host, as plain data: the doctor judges [`Facts`] and looks at nothing else.
 
 mod account;
+mod container;
 mod daemon;
 mod files;
 mod host;
 mod ids;
 mod storage;
 mod tools;
+mod ways;
 
 pub(crate) use account::{Account, Closed, Home, RuntimeState, WhyClosed};
+pub(crate) use container::Container;
 pub(crate) use daemon::Daemon;
 pub(crate) use files::Found;
 pub(crate) use host::{Cgroup, Device, Host};
 pub(crate) use ids::Ids;
 pub(crate) use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub(crate) use tools::{Net, Tools, Unusable};
+pub(crate) use ways::{Proxy, Ways};
 
 use std::collections::BTreeMap;
 
@@ -36,6 +40,7 @@ pub(crate) struct Facts {
     pub(crate) storage: Storage,
     pub(crate) daemon: Daemon,
     pub(crate) files: Vec<Found>,
+    pub(crate) ways: Ways,
     outcomes: BTreeMap<&'static str, Outcome>,
 }
 
@@ -43,11 +48,13 @@ impl Facts {
     /// Looks at everything.
     pub(crate) fn gather(world: &World, prober: &dyn Prober) -> Self {
         let os_release = world.text("etc/os-release").or_else(|| world.text("usr/lib/os-release"));
+        let tools = Tools::gather(world, prober);
         let mut facts = Self {
+            ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),
             ids: Ids::gather(world),
-            tools: Tools::gather(world, prober),
+            tools,
             host: Host::gather(world),
             cgroup: Cgroup::gather(world),
             storage: Storage::gather(world),

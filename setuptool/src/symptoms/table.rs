@@ -4,8 +4,11 @@ use super::Symptom;
 
 const SUBIDS: &str = "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` with a range that \
                       nobody has in these files; `dockerd-rootless-setuptool.sh check` computes one";
-const MAP: &str = "run `sudo setcap cap_setuid=ep /usr/bin/newuidmap` and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, \
-                   where no mount option nosuid and no NoNewPrivileges= is in the way";
+const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
+                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, where no mount option nosuid and no NoNewPrivileges= is in \
+                   the way; in a container the ranges must be among the ids of /proc/self/uid_map";
+const NO_OPEN: &str = "the program runs as root without CAP_DAC_OVERRIDE: setuid in a container that lacks it, or with file \
+                       capabilities beside the setuid bit";
 const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of through su or sudo";
 const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
 const SANDBOX: &str =
@@ -64,15 +67,17 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-uid-map",
         "write to uid_map failed",
-        "newuidmap has no privileges, or the range is not the user's",
+        "newuidmap has no privileges or too few, or the container has no such ids",
         MAP,
     ),
     of(
         "log-gid-map",
         "write to gid_map failed",
-        "newgidmap has no privileges, or the range is not the user's",
+        "newgidmap has no privileges or too few, or the container has no such ids",
         MAP,
     ),
+    of("log-uid-map", "open of uid_map failed", NO_OPEN, MAP),
+    of("log-gid-map", "open of gid_map failed", NO_OPEN, MAP),
     of("log-runtime-dir", "could not get XDG_RUNTIME_DIR", "XDG_RUNTIME_DIR is not set", LOGIN),
     of("log-runtime-dir", "XDG_RUNTIME_DIR needs to be set", "XDG_RUNTIME_DIR is not set", LOGIN),
     of("log-bus", "Failed to connect to bus", "the user has no bus, as after su or sudo", LOGIN),
@@ -241,6 +246,18 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
         "Cannot connect to the Docker daemon",
         "the daemon does not run, or listens elsewhere",
         "run `systemctl --user start docker.service` and look at DOCKER_HOST",
+    ),
+    of(
+        "log-port-allocated",
+        "port is already allocated",
+        "another container of this daemon publishes that port, perhaps on another address of the host",
+        "`docker ps --filter publish=8080` (with that port) shows which: stop it, or publish another port",
+    ),
+    of(
+        "log-proxy",
+        "proxyconnect tcp … refused",
+        "the proxy does not listen where the daemon looks for it: 127.0.0.1 is another loopback in its network namespace",
+        "name the proxy by an address of the host's network, or by 10.0.2.2 with DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, in `systemctl --user edit docker.service`",
     ),
     of(
         "log-port-taken",

@@ -4,6 +4,14 @@ use crate::facts::Facts;
 use crate::probe::Probe;
 
 const NOT_PERMITTED: &str = "newuidmap: write to uid_map failed: Operation not permitted";
+const NOT_OPENED: &str = "newuidmap: open of uid_map failed: Permission denied";
+
+/// An unprivileged container of LXC.
+fn lxc(h: &mut super::host::Host) {
+    h.write("run/systemd/container", "lxc\n");
+    h.write("proc/self/uid_map", "         0    1000000      65536\n");
+    h.write("proc/self/gid_map", "         0    1000000      65536\n");
+}
 
 fn spoil_tool(facts: &mut Facts, spoil: fn(&mut idmap::diagnose::Facts)) {
     let power = &mut facts.ids.tools[0].found.as_mut().expect("newuidmap").1;
@@ -59,6 +67,43 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
             h.fails(Probe::Namespaces, NOT_PERMITTED);
         })
         .facts(|facts| spoil_tool(facts, |power| power.no_new_privs = true)),
+        case("both setuid and caps", Fatal, "newuidmap-both", "chmod u-s ", |h| {
+            h.fails(Probe::Namespaces, NOT_OPENED);
+        })
+        .facts(|facts| spoil_tool(facts, |power| power.file_caps = true)),
+        case(
+            "setuid in Docker without --privileged",
+            Fatal,
+            "newuidmap-setuid in-container",
+            "setcap cap_setuid=ep",
+            |h| {
+                h.write(".dockerenv", "");
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        )
+        .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0xa804_25fb))),
+        case(
+            "setuid in a pod that has SETUID and SETGID only",
+            Fatal,
+            "newuidmap-setuid in-container",
+            "in the Dockerfile of the image: RUN chmod u-s ",
+            |h| {
+                h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+                h.fails(Probe::Namespaces, NOT_OPENED);
+            },
+        )
+        .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0xc0))),
+        case(
+            "a pod without capabilities",
+            Fatal,
+            "container-caps in-container",
+            "capabilities: {add: [SETUID, SETGID]}",
+            |h| {
+                h.write("run/secrets/kubernetes.io/x", "");
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        )
+        .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0))),
         case("it works whatever it looks like", Fatal, "", "", |_| {})
             .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
     ]
@@ -183,6 +228,63 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
         case("malformed", Fatal, "subid-malformed", "USER:START:COUNT", |h| {
             h.write("etc/subuid", "jo:100000\n");
         }),
+        case(
+            "LXC without privileges, and what useradd gives",
+            Fatal,
+            "subid-outside in-container",
+            "usermod --del-subuids 100000-165535 --add-subuids 10000-65533 --del-subgids 100000-165535 \
+             --add-subgids 10000-65533 jo",
+            |h| {
+                lxc(h);
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        ),
+        case(
+            "the lines for its host",
+            Fatal,
+            "subid-outside in-container",
+            "lxc.idmap = u 0 1000000 165536",
+            |h| {
+                lxc(h);
+                h.remove("usr/sbin/usermod");
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        ),
+        case(
+            "one of two ranges is not there",
+            Fatal,
+            "subid-outside in-container",
+            "usermod --del-subuids 100000-165535 --add-subuids 50000-65533 jo",
+            |h| {
+                lxc(h);
+                h.write("etc/subuid", "jo:2000:48000\njo:100000:65536\n");
+                h.write("etc/subgid", "jo:2000:48000\n");
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        ),
+        case(
+            "LXC without privileges, and no ids",
+            Fatal,
+            "subid-missing in-container",
+            "usermod --add-subuids 10000-65533 --add-subgids 10000-65533 jo",
+            |h| {
+                lxc(h);
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+                h.fails(Probe::Namespaces, "No subuid ranges found for user 1000 (\"jo\")");
+            },
+        ),
+        case(
+            "ids that LXC has, which are fewer than usual",
+            Class,
+            "subid-few in-container",
+            "lxc.idmap = u 0 1000000 165536",
+            |h| {
+                lxc(h);
+                h.write("etc/subuid", "jo:10000:55534\n");
+                h.write("etc/subgid", "jo:10000:55534\n");
+            },
+        ),
         case("a real user in the range", Advisory, "subid-overlap", "another range", |h| {
             let uid = h.world.uid;
             h.write(

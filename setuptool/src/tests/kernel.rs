@@ -8,6 +8,8 @@ use crate::facts::{Device, Facts, Home, Owner, Room};
 use crate::probe::Probe;
 
 const EPERM: &str = "mount: m: permission denied.";
+const NO_CLONE3: &str =
+    "error: failed to start the child: fork/exec /proc/self/exe: function not implemented";
 
 #[test]
 fn f015_f016_f017_f018_f020_f025_storage() {
@@ -63,9 +65,16 @@ pub(super) fn storage() -> Vec<Case> {
         case("Ubuntu's old kernel can", Class, "", "", |h| {
             h.write("proc/sys/kernel/osrelease", "5.4.0-150-generic\n");
         }),
-        case("an old kernel", Class, "kernel-old overlay", "upgrade", |h| {
+        case("Linux 3.10 of CentOS 7", Fatal, "kernel-old", "upgrade", |h| {
             h.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
-            h.fails(Probe::Overlay, EPERM);
+            h.fails(Probe::Namespaces, NO_CLONE3);
+        }),
+        case("Linux 5.2", Fatal, "kernel-old", "upgrade", |h| {
+            h.write("proc/sys/kernel/osrelease", "5.2.21\n");
+            h.fails(Probe::Namespaces, NO_CLONE3);
+        }),
+        case("an older one, to which a distribution added what it takes", Fatal, "", "", |h| {
+            h.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64\n");
         }),
     ]
 }
@@ -185,6 +194,18 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
         case("podman", Advisory, "in-container proc-masked", "--privileged", |h| {
             h.write("run/.containerenv", "");
             h.fails(Probe::Proc, "mount: /proc: permission denied.");
+        }),
+        case("LXC", Advisory, "in-container proc-masked", "security.nesting=true", |h| {
+            h.write("run/systemd/container", "lxc\n");
+            h.fails(Probe::Proc, "mount: /proc: permission denied.");
+        }),
+        case("Kubernetes", Advisory, "in-container proc-masked", "procMount: Unmasked", |h| {
+            h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+            h.fails(Probe::Proc, "mount: /proc: permission denied.");
+        }),
+        case("a map of ids, and no other mark", Advisory, "in-container", "", |h| {
+            h.write("proc/self/uid_map", "0 1000000 1000000\n");
+            h.write("proc/self/gid_map", "0 1000000 1000000\n");
         }),
         case("systemd-nspawn, where all works", Advisory, "in-container", "", |h| {
             h.write("run/systemd/container", "systemd-nspawn\n");

@@ -366,3 +366,116 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
         }),
     ]
 }
+
+/// Lines of `/proc/net/route`, in the order of bytes of the machine: the default route, and 10.0.2.0/24.
+fn v4_routes(h: &Host, networks: &[([u8; 4], [u8; 4])]) {
+    let number = |bytes: [u8; 4]| u32::from_ne_bytes(bytes);
+    let lines = networks.iter().map(|(address, mask)| {
+        let (address, mask) = (number(*address), number(*mask));
+        format!("eth0\t{address:08X}\t00000000\t0001\t0\t0\t0\t{mask:08X}\t0\t0\t0\n")
+    });
+    h.write("proc/net/route", &lines.collect::<String>());
+}
+
+fn v6_default(h: &Host) {
+    let zero = "0".repeat(32);
+    let line = format!(
+        "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000002 00000000 00000003 eth0\n"
+    );
+    h.write("proc/net/ipv6_route", &line);
+}
+
+const DEFAULT: ([u8; 4], [u8; 4]) = ([0; 4], [0; 4]);
+const OURS: ([u8; 4], [u8; 4]) = ([10, 0, 2, 0], [255, 255, 255, 0]);
+const FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";
+
+#[test]
+fn ways_out() {
+    all(&the_ways_out());
+}
+
+pub(super) fn the_ways_out() -> Vec<Case> {
+    vec![
+        case("IPv6 only", Class, "ipv6-only", "\"fixed-cidr-v6\"", |h| v6_default(h)),
+        case("IPv6 only, with lxc-user-nic", Class, "ipv6-only", "unset DOCKERD", |h| {
+            v6_default(h);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+        }),
+        case("IPv6 only, and bridges have it", Class, "", "", |h| {
+            v6_default(h);
+            h.write("home/.config/docker/daemon.json", "{\"ipv6\": true}");
+        }),
+        case("IPv4 and IPv6", Class, "", "", |h| {
+            v6_default(h);
+            v4_routes(h, &[DEFAULT]);
+        }),
+        case(
+            "VirtualBox: the host's network has our addresses",
+            Advisory,
+            "cidr-overlap",
+            "FLAGS=--cidr=10.41.0.0/24; the host is 10.41.0.2 for them then",
+            |h| v4_routes(h, &[DEFAULT, OURS]),
+        ),
+        case("another network was chosen", Advisory, "", "", |h| {
+            v4_routes(h, &[DEFAULT, OURS]);
+            h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
+        }),
+        case(
+            "another network was chosen, and is taken",
+            Advisory,
+            "cidr-overlap",
+            "=10.41.0.0/24",
+            |h| {
+                v4_routes(h, &[DEFAULT, ([10, 99, 0, 0], [255, 255, 0, 0])]);
+                h.set(FLAGS, "--cidr=10.99.1.0/24");
+            },
+        ),
+        case("lxc-user-nic has addresses of its own", Advisory, "", "", |h| {
+            v4_routes(h, &[DEFAULT, OURS]);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+        }),
+        case(
+            "a proxy on loopback in a drop-in",
+            Class,
+            "proxy-loopback",
+            "or name 10.0.2.2:3128 and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
+            |h| {
+                h.write(
+                    "home/.config/systemd/user/docker.service.d/proxy.conf",
+                    "[Service]\nEnvironment=\"HTTP_PROXY=http://jo:secret@127.0.0.1:3128\" NO_PROXY=localhost\n",
+                );
+            },
+        ),
+        case("a proxy on loopback in daemon.json", Class, "proxy-loopback", "10.0.2.2:8080", |h| {
+            h.write(
+                "home/.config/docker/daemon.json",
+                "{\"proxies\": {\"http-proxy\": \"http://localhost:8080\"}}",
+            );
+        }),
+        case(
+            "a proxy on loopback in environment.d",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.write("home/.config/environment.d/p.conf", "https_proxy=http://[::1]:3128\n");
+            },
+        ),
+        case("a proxy on loopback, and a daemon on the host's network", Class, "", "", |h| {
+            h.write("home/.config/environment.d/p.conf", "HTTPS_PROXY=http://127.0.0.1:3128\n");
+            h.says("dockerd", "Docker version 29.8.0, build 1\n");
+        }),
+        case("a proxy on loopback for containers", Class, "proxy-loopback", "10.0.2.2:3128", |h| {
+            h.says("dockerd", "Docker version 29.8.0, build 1\n");
+            h.write(
+                "home/.docker/config.json",
+                "{\"proxies\": {\"default\": {\"httpProxy\": \"http://127.0.0.1:3128\"}}}",
+            );
+        }),
+        case("a proxy on the network", Class, "", "", |h| {
+            h.write("home/.config/environment.d/p.conf", "HTTP_PROXY=http://192.0.2.1:3128\n");
+        }),
+    ]
+}

@@ -65,6 +65,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("Why the gateway does not work", network::why_the_gateway_does_not_work()),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
+        ("Ways out", network::the_ways_out()),
         ("Storage", kernel::storage()),
         ("The data directory", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),

@@ -309,7 +309,7 @@ pub(super) fn user_and_home() -> Vec<Case> {
             "no launcher",
             Fatal,
             "launcher-missing",
-            "apt-get install -y docker-ce-rootless-extras",
+            "apt-get install ./docker-ce-rootless-extras_*.deb",
             |h| {
                 h.remove("bin/dockerd-rootless.sh");
             },
@@ -318,16 +318,10 @@ pub(super) fn user_and_home() -> Vec<Case> {
             h.os("ID=alpine\n");
             h.remove("bin/dockerd-rootless.sh");
         }),
-        case(
-            "no launcher on NixOS",
-            Fatal,
-            "launcher-missing",
-            "virtualisation.docker.rootless = { enable = true;",
-            |h| {
-                h.os("ID=nixos\n");
-                h.remove("bin/dockerd-rootless.sh");
-            },
-        ),
+        case("no launcher on NixOS", Fatal, "launcher-missing", "packaging/templates", |h| {
+            h.os("ID=nixos\n");
+            h.remove("bin/dockerd-rootless.sh");
+        }),
         case("no rootlesskit", Fatal, "rootlesskit-missing", "docker-ce-rootless-extras", |h| {
             h.remove("bin/rootlesskit");
         }),

@@ -127,3 +127,23 @@ fn f087_f089_networks_of_the_host_of_the_user_and_closed_ones() -> Result<()> {
     d.stop()?;
     b.assert_clean(LEFT_BY_DOCKERD)
 }
+
+/// The launcher adds `--ipv6`, and with what the doctor proposes for daemon.json containers find out.
+#[test]
+fn on_a_host_with_ipv6_only_containers_reach_the_outside() -> Result<()> {
+    let b = bare(Suite::Sid)?;
+    b.root("ip route del default").ok()?;
+    let check = "dockerd-rootless-setuptool.sh check --json";
+    let said = b.user(check).run()?.stdout;
+    let proposed = r#"{\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"}"#;
+    ensure!(said.contains("\"ipv6-only\"") && said.contains(proposed), "{said}");
+    let config = proposed.replace('\\', "");
+    b.user(&format!("mkdir -p .config/docker; echo '{config}' > .config/docker/daemon.json"))
+        .ok()?;
+    let said = b.user(check).run()?.stdout;
+    ensure!(!said.contains("\"ipv6-only\""), "{said}");
+    let d = start(&b)?;
+    let seen = inside(&d, "", "get [fd77::2]:7000")?;
+    ensure!(seen.starts_with("peer from fd77::1"), "{seen}");
+    d.stop()
+}

@@ -3,6 +3,7 @@
 
 mod apparmor;
 mod broken;
+mod contained;
 mod daily;
 mod doctor;
 mod odd;
