@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::purge;
 use crate::supervise::{Choice, Kind};
 
 /// What is to be done.
@@ -25,6 +26,8 @@ pub(crate) enum Verb {
     Supervise { once: bool },
     /// Print the AppArmor profile for rootlesskit, or as root write and load it; for the rootlesskit that is named.
     Apparmor(Option<OsString>),
+    /// Delete directories of the daemon, in the user's namespace; `uninstall --purge` calls it.
+    Delete(Vec<OsString>),
 }
 
 /// The command line, understood.
@@ -184,6 +187,7 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
             Some("once") => Ok(Verb::Supervise { once: true }),
             Some(word) => Err(Stop::Command(format!("supervise knows only `once`, not `{word}`"))),
         },
+        Some(purge::VERB) => Ok(Verb::Delete(words.cloned().collect())),
         Some("apparmor") => Ok(Verb::Apparmor(words.next().cloned())),
         Some(other) => Err(Stop::Command(format!(
             "unknown command `{other}`: it must be check, install, uninstall, nsenter, supervise or apparmor"

@@ -18,7 +18,7 @@ use crate::run::{self, Failed};
 use crate::supervise::{self, Choice};
 use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::{activation, ready, report, symptoms, unit, vars};
+use crate::{activation, purge, ready, report, symptoms, unit, vars};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
@@ -274,8 +274,7 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
         return Ok(());
     };
     let state = service.state()?;
-    let takes_socket =
-        || env::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
+    let takes_socket = || env::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
     if state.is_users() && !takes_socket() {
         let shown = service.path.display();
         return Err(Failed::new(format!(
@@ -336,15 +335,10 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
         ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
         ui.error(&format!("  {}", symptom.fix));
     }
-    if let Some(data) = world.data_root() {
-        ui.error(
-            "Before trying again with nothing left over (this deletes all containers and images):",
-        );
-        ui.error(&format!(
-            "  dockerd-rootless-setuptool.sh uninstall -f ; {} rm -rf {}",
-            quoted(&plan.rootlesskit.to_string_lossy()),
-            quoted(&data.to_string_lossy())
-        ));
+    let kit = plan.rootlesskit.to_string_lossy();
+    if let Some(command) = purge::advice(world, &kit, false) {
+        ui.error("To start over (this deletes all containers and images), run:");
+        ui.error(&format!("  dockerd-rootless-setuptool.sh uninstall -f ; {command}"));
     }
     Failed::silent(1)
 }

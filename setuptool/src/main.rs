@@ -23,6 +23,7 @@ mod managed;
 mod nsenter;
 mod place;
 mod probe;
+mod purge;
 mod ready;
 mod report;
 mod run;
@@ -76,6 +77,7 @@ fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
         Verb::Apparmor(file) => {
             apparmor::run(ui, world, file.as_deref(), cli.force, cli.print.is_some())
         }
+        Verb::Delete(words) => purge::delete(ui, words),
         Verb::Nsenter(words) => nsenter::run(world, words).map(|never| match never {}),
     };
     let Err(failed) = done else { return 0 };

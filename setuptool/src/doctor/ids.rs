@@ -68,9 +68,9 @@ fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
     };
     let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
     // What containers wrote keeps its ids, which no namespace of the user has any more.
-    let delete = facts.storage.data_root.as_deref().map(|dir| {
-        let dir = quoted(&dir.to_string_lossy());
-        format!("stop the daemon and delete its data first (`rootlesskit rm -rf {dir}`): afterwards only root can; then ")
+    let delete = facts.storage.data_root.as_ref().map(|_| {
+        "delete the daemon's data first, since only root can afterwards (`dockerd-rootless-setuptool.sh uninstall \
+         --purge`); then "
     });
     Remedy::said(format!(
         "for this user: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",

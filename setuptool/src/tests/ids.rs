@@ -296,8 +296,8 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "overlap",
             Advisory,
             "subid-overlap",
-            ".local/share/docker`): afterwards only root can; then \
-             sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
+            "delete the daemon's data first, since only root can afterwards (`dockerd-rootless-setuptool.sh uninstall \
+             --purge`); then sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
             |h| {
                 h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
             },

@@ -92,6 +92,7 @@ fn f106_uninstall_takes_the_socket_first() {
             "disable docker.service"
         ]
     );
+    place.daemon_stops();
     place.run(&["uninstall", "--purge"]).exits(0);
     assert!(place.read("home/.config/systemd/user/docker.socket.d/mine.conf").is_some());
 

@@ -5,6 +5,7 @@ mod check;
 mod install;
 mod nsenter;
 mod place;
+mod purge;
 mod settings;
 mod supervise;
 mod uninstall;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 /// Held while a program is written and while a process is started: a process that another thread starts in between
@@ -168,9 +168,22 @@ impl Place {
         });
     }
 
+    /// What is left of [`daemon`](Self::daemon) when it has been stopped.
+    pub(crate) fn daemon_stops(&self) {
+        fs::remove_file(self.at("run/docker.sock")).unwrap();
+    }
+
     /// Runs the tool as the ordinary user, with the variables of the place only.
     pub(crate) fn run(&self, args: &[&str]) -> Finished {
         self.finish(args, UID)
+    }
+
+    /// Starts another program of the ordinary user.
+    pub(crate) fn process(&self, dir: &Path, argv: &[&str]) -> Child {
+        let mut command = Command::new(argv[0]);
+        command.args(&argv[1..]).uid(UID).gid(UID).current_dir(dir);
+        let _lock = FORK.lock().unwrap_or_else(PoisonError::into_inner);
+        command.spawn().unwrap()
     }
 
     pub(crate) fn run_as_root(&self, args: &[&str]) -> Finished {

@@ -90,11 +90,13 @@ fn f106_no_prerequisite_is_needed() {
 /// Everything that a daemon leaves, and some things that are not its own.
 fn used() -> Place {
     let place = installed();
-    place.stub("rootlesskit", "[ \"$1\" = rm ] && { shift; exec rm \"$@\"; }");
+    place.stub("rootlesskit", "exec \"$@\"");
     for file in [
         "home/.local/share/docker/overlay2/x/f",
+        "home/.local/share/docker/engine-id",
         "run/dockerd-rootless/child_pid",
-        "run/docker/x",
+        "run/dockerd-rootless/lock",
+        "run/docker/containerd/containerd.toml",
         "run/docker.pid",
         "home/.config/systemd/user/other.service",
         "home/.config/docker/daemon.json",
@@ -129,7 +131,10 @@ fn f107_purge_leaves_what_is_not_ours() {
     place.run(&["uninstall"]).exits(0);
     assert!(place.read("home/.local/share/docker/overlay2/x/f").is_some());
     let done = place.run(&["uninstall", "--purge"]);
-    done.exits(0).says("+ @/bin/rootlesskit rm -rf -- @/home/.local/share/docker\n");
+    done.exits(0).says(
+        "+ @/bin/rootlesskit @/app/dockerd-rootless-setuptool.sh delete data @/home/.local/share/docker \
+         exec @/run/docker state @/run/dockerd-rootless\n",
+    );
     assert_eq!(
         files(&place),
         [
@@ -167,22 +172,13 @@ fn f107_purge_leaves_no_empty_directories() {
 }
 
 #[test]
-fn f107_purge_keeps_a_directory_of_the_users_choice() {
-    let place = used();
-    let data = place.text("home/.local/share");
-    place.write("home/.config/docker/daemon.json", &format!("{{\"data-root\":\"{data}\"}}"));
-    place.run(&["uninstall", "--purge"]).exits(0).says("rootlesskit rm -rf @/home/.local/share");
-    assert!(place.read("home/.local/share/other").is_some());
-}
-
-#[test]
 fn f107_what_cannot_be_removed_is_an_error() {
     let place = used();
     place.stub("rootlesskit", "exit 5");
     place
         .run(&["uninstall", "--purge"])
         .exits(1)
-        .says("[ERROR] cannot remove @/home/.local/share/docker");
+        .says("[ERROR] cannot remove all of @/home/.local/share/docker: exit status: 5\n");
 }
 
 #[test]

@@ -75,7 +75,9 @@ fn daily_life(suite: Suite) -> Result<()> {
     b.user(&format!("rm -r {drop_ins}; cd .config && rmdir systemd/user systemd")).ok()?;
     in_order(
         &purged.stderr,
-        &["+ /usr/bin/rootlesskit rm -rf -- /home/tester/.local/share/docker\n"],
+        &[
+            "+ /usr/bin/rootlesskit /usr/bin/dockerd-rootless-setuptool.sh delete data /home/tester/.local/share/docker ",
+        ],
     )?;
     nothing_left(&b, &before)
 }

@@ -8,6 +8,7 @@ mod daily;
 mod doctor;
 mod odd;
 mod packages;
+mod purge;
 mod settings;
 mod sockets;
 mod supervised;

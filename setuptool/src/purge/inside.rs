@@ -1,0 +1,117 @@
+//! The deletion itself, as root of the user's namespace: rootlesskit runs this program again with the verb `delete`,
+//! because files of containers have subordinate ids.
+//!
+//! Rootlesskit makes a mount namespace, a copy of ours. What counts is what is mounted there, so everything is looked at
+//! once more, through the open directory and before anything is deleted: whose it is, and what is mounted below. A mount
+//! that comes later is not entered ([`super::walk`]); if it does not even come into this namespace, what is deleted is
+//! the directory under it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::marks::{Inventory, Kind, list};
+use super::mounts;
+use super::walk::{Failures, Root};
+use crate::run::Failed;
+use crate::ui::Ui;
+
+/// The name of the verb.
+pub(crate) const VERB: &str = "delete";
+
+/// A directory, by its canonical path, and what it is.
+pub(super) type Target = (Kind, PathBuf);
+
+/// The words that say what is to be deleted.
+pub(super) fn words(targets: &[Target]) -> Vec<OsString> {
+    let words = targets.iter().flat_map(|(kind, path)| [kind.name().into(), path.into()]);
+    [OsString::from(VERB)].into_iter().chain(words).collect()
+}
+
+/// Does what [`words`] say.
+///
+/// # Errors
+/// The words are none of ours, something is mounted below, a directory is not what it is said to be, or not everything
+/// could be deleted.
+pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
+    let mut targets = Vec::new();
+    for pair in words.chunks(2) {
+        let (Some(kind), [_, path]) = (pair[0].to_str().and_then(Kind::from_name), pair) else {
+            return Err(Failed::new("delete is for uninstall --purge, which calls it"));
+        };
+        targets.push((kind, PathBuf::from(path)));
+    }
+    delete(ui, &targets)
+}
+
+/// Looks at all directories, then deletes what is theirs in each of them.
+///
+/// # Errors
+/// As for [`run`].
+pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
+    let mounts = mounts::of(Path::new("/proc/self"))
+        .map_err(|error| Failed::new(format!("cannot read /proc/self/mountinfo: {error}")))?;
+    let mut work = Vec::new();
+    for (kind, path) in targets {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failed::new(format!("cannot delete {}: {error}", path.display()))
+        };
+        let below = mounts::below(&mounts, path);
+        if !below.is_empty() {
+            return Err(Failed::new(mounts::refusal(path, &below)));
+        }
+        let root = Root::open(path).map_err(|error| failed(&error.desc()))?;
+        let found = Inventory::of(&root.held(), *kind).map_err(|error| failed(&error))?;
+        if !found.proven {
+            let maker = kind.maker();
+            return Err(failed(&format!("nothing in it shows that {maker} made it")));
+        }
+        work.push((path, kind, root, found));
+    }
+    let mut failures = Failures::default();
+    for (path, kind, root, found) in &work {
+        for name in &found.ours {
+            root.delete(name, &mut failures);
+        }
+        finish(ui, path, **kind, root);
+    }
+    if !failures.any() {
+        return Ok(());
+    }
+    let mut lines = failures.told.clone();
+    if failures.more() > 0 {
+        lines.push(format!("and {} more", failures.more()));
+    }
+    Err(Failed::new(lines.join("\n")))
+}
+
+/// Removes the directory if nothing is left in it, and says what became of it.
+fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) {
+    let shown = path.display();
+    match Inventory::of(&root.held(), kind) {
+        Ok(left) if left.is_bare() => match fs::remove_dir(path) {
+            Ok(()) => ui.info(&format!("Removed {shown}")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                ui.info(&format!("Emptied {shown}, which is a mount point"));
+            }
+            // Such as the mount point's lost+found, or a directory in one of root's.
+            Err(error) => ui.info(&format!("Emptied {shown} (the directory stays: {error})")),
+        },
+        Ok(left) => {
+            for (names, what) in
+                [(&left.foreign, "did not make"), (&left.links, "made, but which lead elsewhere")]
+            {
+                if !names.is_empty() {
+                    ui.warning(&format!(
+                        "{shown} stays: it holds entries that {} {what}: {}",
+                        kind.maker(),
+                        list(names)
+                    ));
+                }
+            }
+        }
+        Err(error) => ui.warning(&format!("{shown} stays: {error}")),
+    }
+}

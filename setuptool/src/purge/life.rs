@@ -1,0 +1,317 @@
+//! Whether the daemon's data is in use. Every sign counts, since each of them fails somewhere: a daemon that is started
+//! by hand has another state directory, one in another pid namespace no process that could be seen, one that is just
+//! starting no socket.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::processes::{self, Process, Search};
+use super::settings::Settings;
+use crate::place::World;
+use crate::state;
+
+/// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
+const DATABASES: [&str; 7] = [
+    "volumes/metadata.db",
+    "network/files/local-kv.db",
+    "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db",
+    "buildkit/containerdmeta.db",
+    "buildkit/cache.db",
+    "buildkit/history.db",
+    "buildkit/snapshots.db",
+];
+
+/// So many processes are named.
+const NAMED: usize = 8;
+
+/// Something that shows that the data is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sign {
+    pid: Option<u32>,
+    text: String,
+    /// See [`Process::apart`].
+    apart: bool,
+}
+
+/// Why the data in these directories (canonical paths) must not be deleted now; `None` if nobody uses it.
+pub(super) fn refusal(world: &World, settings: &Settings, dirs: &[PathBuf]) -> Option<String> {
+    let proc = world.at("proc");
+    let mut signs = Vec::new();
+    pid_files(&proc, settings, &mut signs);
+    state_directories(&proc, settings, &mut signs);
+    if let Some(runtime) = world.runtime_dir() {
+        signs.extend(socket(&proc, &runtime.join("docker.sock")));
+    }
+    match Search::new(&proc, dirs) {
+        Ok(search) => signs.extend(search.processes().into_iter().map(of_process)),
+        Err(error) => signs.push(Sign {
+            pid: None,
+            text: format!(
+                "/proc/self/mountinfo cannot be read ({error}), so nobody knows who uses it"
+            ),
+            apart: false,
+        }),
+    }
+    // Whom nobody sees may hold a lock.
+    if signs.is_empty() {
+        signs.extend(
+            dirs.iter()
+                .flat_map(|dir| DATABASES.map(|name| dir.join(name)))
+                .filter(|file| is_locked(file))
+                .map(|file| Sign {
+                    pid: None,
+                    text: format!("{} is locked by a running daemon", file.display()),
+                    apart: true,
+                }),
+        );
+    }
+    (!signs.is_empty()).then(|| message(&proc, &signs))
+}
+
+fn of_process(process: Process) -> Sign {
+    let Process { pid, command, why, apart } = process;
+    Sign { pid: Some(pid), text: format!("{command} (pid {pid}) {why}"), apart }
+}
+
+/// A pid in a file may be somebody else's by now, so it has to look like a daemon.
+fn pid_files(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
+    for file in settings.pid_files.iter().filter(|file| file.is_file()) {
+        let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| is_daemon(proc, *pid)) else { continue };
+        let command = processes::command(proc, pid);
+        let text = format!("{command} (pid {pid}) is named in {}", file.display());
+        signs.push(Sign { pid: Some(pid), text, apart: false });
+    }
+}
+
+fn is_daemon(proc: &Path, pid: u32) -> bool {
+    let environ = || fs::read(proc.join(pid.to_string()).join("environ")).unwrap_or_default();
+    let of_rootlesskit = || {
+        environ().split(|byte| *byte == 0).any(|entry| entry.starts_with(b"ROOTLESSKIT_STATE_DIR="))
+    };
+    let command = processes::command(proc, pid);
+    ["dockerd", "containerd"].iter().any(|name| command.starts_with(name)) || of_rootlesskit()
+}
+
+fn state_directories(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
+    for dir in settings.state_dirs.iter().filter(|dir| state::is_running(dir, proc)) {
+        let child = state::child(dir, proc).map(|child| child.pid);
+        let pid = child.map(|pid| state::parent_of(pid, proc).unwrap_or(pid));
+        let number = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+        let text = format!("rootlesskit{number} runs in {}", dir.display());
+        signs.push(Sign { pid, text, apart: false });
+    }
+}
+
+/// Somebody who listens where the daemon does. A listener that `/proc/net/unix` shows is not connected to: it may be
+/// systemd, which would start the daemon then. That of a daemon in a network namespace of its own is not shown.
+fn socket(proc: &Path, path: &Path) -> Option<Sign> {
+    // A link is nobody's socket, but a way to another one.
+    path.symlink_metadata().ok().filter(|meta| !meta.is_symlink())?;
+    let pid = match listener(proc, path) {
+        Some(inode) => processes::holders(proc, &inode).first().copied(),
+        None => {
+            let stream = UnixStream::connect(path).ok()?;
+            let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
+            // 0 is somebody in another pid namespace.
+            peer.and_then(|peer| u32::try_from(peer.pid()).ok()).filter(|pid| *pid > 0)
+        }
+    };
+    let who = pid.map(|pid| format!("{} (pid {pid})", processes::command(proc, pid)));
+    let text = format!("{} listens on {}", who.as_deref().unwrap_or("somebody"), path.display());
+    Some(Sign { pid, text, apart: false })
+}
+
+/// The inode of a socket that listens at the path (proc_net_unix(5)).
+fn listener(proc: &Path, path: &Path) -> Option<String> {
+    /// `__SO_ACCEPTCON` in the flags.
+    const LISTENS: &str = "00010000";
+    let text = fs::read_to_string(proc.join("net/unix")).ok()?;
+    let path = path.to_str()?;
+    text.lines().find_map(|line| {
+        // The inode is padded with blanks; the path may have some.
+        let (head, name) = line.split_once(" /")?;
+        let mut fields = head.split_whitespace();
+        let (flags, inode) = (fields.nth(3)?, fields.nth(2)?);
+        (flags == LISTENS && path.strip_prefix('/') == Some(name)).then(|| inode.to_owned())
+    })
+}
+
+/// Whether somebody holds an flock(2) on a database. Opened so that nothing but a regular file can be.
+fn is_locked(path: &Path) -> bool {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let Ok(file) = file.and_then(|file: File| Ok((file.metadata()?.mode(), file))) else {
+        return false;
+    };
+    let (mode, file) = file;
+    let regular = mode & nix::libc::S_IFMT == nix::libc::S_IFREG;
+    regular
+        && matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+}
+
+fn message(proc: &Path, signs: &[Sign]) -> String {
+    let mut lines = vec!["the daemon's data is in use, so it was kept:".to_owned()];
+    let mut seen = Vec::new();
+    let mut more = 0;
+    for sign in signs {
+        if sign.pid.is_some_and(|pid| seen.contains(&pid)) {
+            continue;
+        }
+        seen.extend(sign.pid);
+        if lines.len() > NAMED {
+            more += 1;
+        } else {
+            lines.push(format!("  {}", sign.text));
+        }
+    }
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+    let stop = remedies(proc, signs);
+    if stop.is_empty() {
+        lines.push("hint: stop it, then run this again".to_owned());
+    } else {
+        lines.push("hint: stop it, then run this again:".to_owned());
+        lines.extend(stop.iter().map(|command| format!("  {command}")));
+    }
+    lines.join("\n")
+}
+
+/// The commands that end those who use the data. A daemon is stopped by its service or by its rootlesskit, and takes all
+/// its processes with it. Shims and containers that have outlived their daemon heed no other signal than SIGKILL.
+fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
+    let (mut commands, mut orphans, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let mut add = |command: String| {
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    };
+    let mut pids: Vec<(u32, bool)> =
+        signs.iter().filter_map(|sign| Some((sign.pid?, sign.apart))).collect();
+    pids.sort_unstable();
+    pids.dedup_by_key(|(pid, _)| *pid);
+    let mut daemon = false;
+    for (pid, apart) in pids {
+        if let Some(kit) = processes::rootlesskit_of(proc, pid) {
+            daemon = true;
+            add(match processes::service_of(proc, kit) {
+                Some(service) => format!("systemctl --user stop {service}"),
+                None => format!("kill {kit}"),
+            });
+        } else if processes::command(proc, pid) == "systemd" {
+            daemon = true;
+            add("systemctl --user stop docker.socket docker.service".to_owned());
+        } else if apart {
+            orphans.push(pid.to_string());
+        } else {
+            others.push(pid.to_string());
+        }
+    }
+    if !daemon && !orphans.is_empty() {
+        add(format!("kill -KILL {}", orphans.join(" ")));
+    }
+    if !others.is_empty() {
+        add(format!("kill {}", others.join(" ")));
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_found_by_its_path() {
+        let proc = tempfile::tempdir().unwrap();
+        fs::create_dir(proc.path().join("net")).unwrap();
+        fs::write(
+            proc.path().join("net/unix"),
+            "Num       RefCount Protocol Flags    Type St Inode Path\n\
+             0000: 00000002 00000000 00010000 0001 01  1234 /run/user/7/docker.sock\n\
+             0000: 00000003 00000000 00000000 0001 03 77 /run/user/7/other.sock\n\
+             0000: 00000002 00000000 00010000 0001 01 555555 /run/user/7/a b.sock\n",
+        )
+        .unwrap();
+        let of = |path: &str| listener(proc.path(), Path::new(path));
+        assert_eq!(of("/run/user/7/docker.sock"), Some("1234".to_owned()));
+        assert_eq!(of("/run/user/7/a b.sock"), Some("555555".to_owned()));
+        assert_eq!(of("/run/user/7/other.sock"), None);
+    }
+
+    #[test]
+    fn a_locked_database_is_a_sign_of_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metadata.db");
+        assert!(!is_locked(&path));
+        let file = File::create(&path).unwrap();
+        assert!(!is_locked(&path));
+        let held = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
+        assert!(is_locked(&path));
+        drop(held);
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(!is_locked(&fifo));
+    }
+
+    #[test]
+    fn a_pid_that_somebody_else_has_now_is_no_sign_of_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (pid, comm, environ) in [
+            ("7", "firefox", "A=1\0"),
+            ("8", "dockerd", ""),
+            ("9", "my-daemon", "ROOTLESSKIT_STATE_DIR=/x\0"),
+        ] {
+            fs::create_dir(at(pid)).unwrap();
+            fs::write(at(pid).join("comm"), comm).unwrap();
+            fs::write(at(pid).join("environ"), environ).unwrap();
+        }
+        let signs = |text: &str| {
+            fs::write(at("docker.pid"), text).unwrap();
+            let settings = Settings { pid_files: vec![at("docker.pid")], ..Settings::default() };
+            let mut signs = Vec::new();
+            pid_files(dir.path(), &settings, &mut signs);
+            signs.into_iter().filter_map(|sign| sign.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (signs("7"), signs("8\n"), signs("9"), signs("10"), signs("x")),
+            (vec![], vec![8], vec![9], vec![], vec![])
+        );
+    }
+
+    #[test]
+    fn what_is_in_use_is_named_with_the_command_that_stops_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = |pid: u32, comm: &str, parent: u32| {
+            let path = dir.path().join(pid.to_string());
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("comm"), comm).unwrap();
+            fs::write(path.join("status"), format!("PPid:\t{parent}\n")).unwrap();
+        };
+        process(10, "rootlesskit", 1);
+        process(11, "dockerd", 10);
+        process(20, "containerd-shim", 1);
+        process(21, "sh", 20);
+        process(30, "vi", 1);
+        let sign = |pid, apart| Sign { pid: Some(pid), text: format!("p{pid}"), apart };
+        let all = [sign(11, true), sign(20, true), sign(30, false), sign(11, true)];
+        assert_eq!(remedies(dir.path(), &all), ["kill 10", "kill 30"]);
+        let left = [sign(21, true), sign(20, true)];
+        assert_eq!(remedies(dir.path(), &left), ["kill -KILL 20 21"]);
+        let text = message(dir.path(), &all);
+        assert_eq!(text.matches("p11").count(), 1, "{text}");
+        fs::write(
+            dir.path().join("10/cgroup"),
+            "0::/user.slice/user-7.slice/user@7.service/app.slice/my.service\n",
+        )
+        .unwrap();
+        assert_eq!(remedies(dir.path(), &all)[0], "systemctl --user stop my.service");
+    }
+}

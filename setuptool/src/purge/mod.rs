@@ -1,0 +1,329 @@
+//! `uninstall --purge`: deletes what the daemon made, and nothing else.
+//!
+//! # Theory of operation
+//! [`Purge::prepare`] looks before anything is touched: where the daemon's directories are ([`settings`]), what they
+//! really are if they are links, whose entries are in them ([`marks`]), and what is mounted below them ([`mounts`]). A
+//! mount ends it there, with the commands that unmount it. [`Purge::carry_out`] comes when the daemon has been stopped: it
+//! looks for whoever uses the data nevertheless ([`life`], [`processes`]), and then has everything deleted by one run of
+//! this program in the user's namespace ([`inside`]), which looks again and enters no mount and follows no link
+//! ([`walk`]). rm(1) could do neither: it passes through a mount, and `--one-file-system` does not see a mount of the same
+//! file system.
+//!
+//! # What goes
+//! In the usual places: entries that dockerd or rootlesskit makes, if something proves that they made them. The directory
+//! itself goes if nothing else is in it. A data root elsewhere, in a directory of the user's own choice (`data-root`) or
+//! at the end of a symbolic link, goes only if it holds nothing else at all: in somebody's home `tmp` and `volumes` need not
+//! be dockerd's. A link goes when what it leads to is gone.
+
+mod inside;
+mod life;
+mod marks;
+mod mounts;
+mod processes;
+mod settings;
+mod walk;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::doctor::quoted;
+use crate::place::World;
+use crate::run::{self, Failed};
+use crate::state;
+use crate::systemd;
+use crate::ui::Ui;
+use marks::{Inventory, Kind, list};
+use settings::Settings;
+
+pub(crate) use inside::{VERB, run as delete};
+
+/// Deleting a million files takes its time.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// A directory that exists.
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    /// As it is named.
+    given: PathBuf,
+    /// What it really is.
+    real: PathBuf,
+    /// It is a symbolic link.
+    link: bool,
+    /// It is where the user wants it, not where the daemon puts it by itself.
+    elsewhere: bool,
+    found: Inventory,
+}
+
+impl Place {
+    /// Looks at a directory; `None` if there is none.
+    fn look(kind: Kind, given: &Path, chosen: bool) -> Result<Option<Self>, String> {
+        let shown = given.display();
+        let link = match fs::symlink_metadata(given) {
+            Ok(meta) => meta.is_symlink(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot look at {shown}: {error}")),
+        };
+        let real = fs::canonicalize(given).map_err(|error| match fs::read_link(given) {
+            Ok(to) => format!(
+                "{shown} is a link to {}, which cannot be reached ({error}), so it was kept\n\
+                 hint: if it is on another disk, mount that and run this again; otherwise: rm {}",
+                to.display(),
+                quoted(&given.to_string_lossy())
+            ),
+            Err(_) => format!("cannot look at {shown}: {error}"),
+        })?;
+        let found = Inventory::of(&real, kind)
+            .map_err(|error| format!("cannot look into {}: {error}", real.display()))?;
+        Ok(Some(Self {
+            kind,
+            given: given.to_owned(),
+            real,
+            link,
+            elsewhere: chosen || link,
+            found,
+        }))
+    }
+
+    /// Whether anything in it may be deleted.
+    fn goes(&self) -> bool {
+        // An empty directory elsewhere may be where a disk is to be mounted that has the data.
+        let others = self.found.is_shared() || self.found.is_bare();
+        self.found.proven && !(self.elsewhere && others)
+    }
+
+    /// Why it stays.
+    fn tell(&self, ui: &mut Ui) {
+        let (shown, maker) = (self.real.display(), self.kind.maker());
+        let Inventory { proven, ours, foreign, links } = &self.found;
+        let others: Vec<_> = foreign.iter().chain(links).cloned().collect();
+        if self.found.is_bare() {
+            ui.warning(&format!("{shown} is empty, and was kept"));
+        } else if *proven {
+            ui.warning(&format!(
+                "{shown} was kept, because not everything in it is Docker's: {}",
+                list(&others)
+            ));
+            ui.warning(&format!("Docker's are: {}", list(ours)));
+        } else {
+            let all: Vec<_> = ours.iter().cloned().chain(others).collect();
+            ui.warning(&format!(
+                "{shown} was kept, because nothing in it shows that {maker} made it: {}",
+                list(&all)
+            ));
+        }
+    }
+}
+
+/// A purge that may be carried out.
+#[derive(Debug)]
+pub(crate) struct Purge {
+    settings: Settings,
+    places: Vec<Place>,
+    /// What could not be looked at.
+    problems: Vec<String>,
+}
+
+impl Purge {
+    /// Looks at everything that is to be deleted; changes nothing. To be called as long as the unit is there, since it
+    /// may say where things are.
+    ///
+    /// # Errors
+    /// Something is mounted below a directory that would be deleted.
+    pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
+        let settings = Settings::gather(world);
+        let default = world.default_data_root();
+        let mut candidates: Vec<(Kind, PathBuf, bool)> = Vec::new();
+        for root in &settings.data_roots {
+            candidates.push((Kind::Data, root.clone(), default.as_ref() != Some(root)));
+        }
+        if let Some(runtime) = runtime_dir(world) {
+            candidates.push((Kind::Exec, runtime.join("docker"), false));
+            candidates.push((Kind::State, runtime.join("dockerd-rootless"), false));
+        }
+        let (mut places, mut problems): (Vec<Place>, _) = (Vec::new(), Vec::new());
+        for (kind, given, chosen) in candidates {
+            match Place::look(kind, &given, chosen) {
+                Ok(Some(place)) if places.iter().all(|other| other.real != place.real) => {
+                    places.push(place);
+                }
+                Ok(_) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let mounts = mounts::of(&world.at("proc/self"))
+            .map_err(|error| Failed::new(format!("cannot read /proc/self/mountinfo: {error}")))?;
+        let refusals: Vec<String> = places
+            .iter()
+            .filter(|place| place.goes())
+            .map(|place| (&place.real, mounts::below(&mounts, &place.real)))
+            .filter(|(_, below)| !below.is_empty())
+            .map(|(real, below)| mounts::refusal(real, &below))
+            .collect();
+        if refusals.is_empty() {
+            return Ok(Self { settings, places, problems });
+        }
+        Err(Failed::new(format!("{}\nnothing was changed", refusals.join("\n"))))
+    }
+
+    /// Deletes. The daemon has been stopped, if it was one that can be.
+    pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
+        let dirs: Vec<PathBuf> = self.places.iter().map(|place| place.real.clone()).collect();
+        if let Some(refusal) = life::refusal(world, &self.settings, &dirs) {
+            problems.push(refusal);
+            return;
+        }
+        problems.extend(self.problems);
+        small_things(world, problems);
+        let (mut targets, mut links) = (Vec::new(), Vec::new());
+        for place in &self.places {
+            // What the daemon did at its end is to be seen, too.
+            let now = Place::look(place.kind, &place.given, place.elsewhere && !place.link);
+            let place = match now {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            if !place.goes() {
+                place.tell(ui);
+                continue;
+            }
+            if place.link {
+                let (given, real) = (place.given.display(), place.real.display());
+                ui.info(&format!("{given} is a link; the data is in {real}"));
+            }
+            targets.push((place.kind, place.real.clone()));
+            links.extend(place.link.then_some(place));
+        }
+        if targets.is_empty() {
+            return;
+        }
+        if let Err(failed) = delete_all(ui, world, &targets) {
+            problems.push(failed.text);
+        }
+        for link in links {
+            let left = fs::read_dir(&link.real).map(|mut entries| entries.next().is_some());
+            if !left.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound) {
+                tell(ui, problems, &link.given, fs::remove_file(&link.given));
+            }
+        }
+    }
+}
+
+/// Has the directories deleted by root of the user's namespace; without rootlesskit by this process, which may not
+/// delete what containers wrote.
+fn delete_all(ui: &mut Ui, world: &World, targets: &[inside::Target]) -> Result<(), Failed> {
+    let Some(kit) = rootlesskit(world) else { return inside::delete(ui, targets) };
+    let own = world.own_program();
+    let words = inside::words(targets);
+    let args: Vec<&OsStr> =
+        [own.as_os_str()].into_iter().chain(words.iter().map(|word| word.as_os_str())).collect();
+    ui.trace(&run::command_line(&kit.to_string_lossy(), &args));
+    let status = run::shown(&kit, &args, &systemd::with_runtime_dir(world), true, LIMIT)?;
+    if status.success() {
+        return Ok(());
+    }
+    let left: Vec<String> = targets
+        .iter()
+        .filter(|(_, path)| path.exists())
+        .map(|(_, path)| format!("cannot remove all of {}: {status}", path.display()))
+        .collect();
+    Err(Failed::new(left.join("\n")))
+}
+
+/// Files: the daemon's key, its socket and its pid.
+fn small_things(world: &World, problems: &mut Vec<String>) {
+    let mut note = |path: &Path, result: io::Result<()>| {
+        if let Err(error) = result {
+            problems.push(format!("cannot remove {}: {error}", path.display()));
+        }
+    };
+    // The daemon's identity, until Docker 24.
+    if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
+        note(&key, state::remove(&key).map(drop));
+    }
+    let Some(runtime) = runtime_dir(world) else { return };
+    // A link may lead to the socket of another engine.
+    let is = |path: &Path, right: fn(fs::FileType) -> bool| {
+        fs::symlink_metadata(path).is_ok_and(|meta| right(meta.file_type()))
+    };
+    for (name, right) in [
+        ("docker.sock", (|kind| kind.is_socket()) as fn(fs::FileType) -> bool),
+        ("docker.pid", |kind| kind.is_file()),
+    ] {
+        let path = runtime.join(name);
+        if is(&path, right) {
+            note(&path, state::remove(&path).map(drop));
+        }
+    }
+}
+
+/// Says that a file is gone, or notes why not.
+fn tell(ui: &mut Ui, problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
+    match result {
+        Ok(()) => ui.info(&format!("Removed {}", path.display())),
+        Err(error) => problems.push(format!("cannot remove {}: {error}", path.display())),
+    }
+}
+
+/// The directory of a unit's drop-ins.
+pub(crate) fn drop_ins(unit: &Path) -> PathBuf {
+    let mut name = unit.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// The drop-ins of a unit (systemd.unit(5)).
+fn settings_of(unit: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(drop_ins(unit)).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension() == Some(OsStr::new("conf")));
+    files.sort();
+    files
+}
+
+/// The runtime directory, unless that is the home: what is called `docker` there is the user's.
+fn runtime_dir(world: &World) -> Option<PathBuf> {
+    let home = env::dirs::home(&world.env).ok();
+    world.runtime_dir().filter(|dir| home.as_ref() != Some(dir))
+}
+
+/// The rootlesskit that the launcher would take.
+pub(crate) fn rootlesskit(world: &World) -> Option<PathBuf> {
+    world.find_companion("docker-rootlesskit").or_else(|| world.find_companion("rootlesskit"))
+}
+
+/// The command that deletes the data, for a person to run. Docker's own tool always says `rootlesskit rm -rf`; so does
+/// this where that deletes nothing else: no link, no mount, nothing of somebody else's, and, if `idle` is asked for, nobody
+/// who uses it.
+pub(crate) fn advice(world: &World, kit: &str, idle: bool) -> Option<String> {
+    let data = world.data_root()?;
+    let rm = format!("{} rm -rf {}", quoted(kit), quoted(&data.to_string_lossy()));
+    let in_use = || {
+        let dirs: Vec<PathBuf> = fs::canonicalize(&data).into_iter().collect();
+        life::refusal(world, &Settings::gather(world), &dirs).is_some()
+    };
+    if is_plain(world, &data) && !(idle && in_use()) {
+        return Some(rm);
+    }
+    Some(format!("{} uninstall --purge", quoted(&world.own_program().to_string_lossy())))
+}
+
+fn is_plain(world: &World, data: &Path) -> bool {
+    match fs::symlink_metadata(data) {
+        Ok(meta) if !meta.is_symlink() => {}
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+        Ok(_) => return false,
+    }
+    let Ok(real) = fs::canonicalize(data) else { return false };
+    let mounts = mounts::of(&world.at("proc/self"));
+    mounts.is_ok_and(|mounts| mounts::below(&mounts, &real).is_empty())
+        && Inventory::of(&real, Kind::Data).is_ok_and(|found| !found.is_shared())
+}

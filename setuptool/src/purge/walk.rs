@@ -1,0 +1,433 @@
+//! Deleting a directory with all that is in it, and nothing else: no symbolic link is followed and no mount is entered.
+//!
+//! # Theory of operation
+//! One directory is open at a time. A step down opens a name relative to it with openat2(2) (Linux 5.6) and
+//! `RESOLVE_NO_XDEV`, so that the kernel itself refuses a mount point, also one of the same file system, which rm(1)
+//! cannot tell (`--one-file-system` compares devices), and one that was mounted a moment ago. Where there is no openat2
+//! the number of the mount, which `/proc/self/fdinfo` tells of an open directory, is compared. A step up opens `..` and
+//! makes sure that this is the directory which the step down came from. So neither the depth of a tree nor the limit of
+//! open files matters.
+//!
+//! A failure does not stop the walk: what can be deleted is.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// So many failures are told in full.
+const TOLD: usize = 10;
+
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// How mounts are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// The kernel refuses to cross.
+    Kernel,
+    /// By the number of the mount that everything has to be on.
+    Number(u64),
+}
+
+impl Guard {
+    fn for_directory(dir: BorrowedFd<'_>) -> nix::Result<Self> {
+        match openat2(dir, ".", how(ResolveFlag::RESOLVE_NO_XDEV)) {
+            Ok(_) => Ok(Self::Kernel),
+            // Filters of system calls say EPERM for what they do not know.
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(Self::Number(mount_number(dir)?)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a directory by its name in another one.
+    fn down(self, dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+        let stay = ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        self.step(dir, name, ResolveFlag::RESOLVE_NO_XDEV.union(stay))
+    }
+
+    fn up(self, dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+        self.step(dir, c"..", ResolveFlag::RESOLVE_NO_XDEV)
+    }
+
+    fn step(self, dir: BorrowedFd<'_>, name: &CStr, rules: ResolveFlag) -> nix::Result<OwnedFd> {
+        match self {
+            Self::Kernel => openat2(dir, name, how(rules)),
+            Self::Number(number) => {
+                let next = openat(dir, name, DIRECTORY, Mode::empty())?;
+                if mount_number(next.as_fd())? == number { Ok(next) } else { Err(Errno::EXDEV) }
+            }
+        }
+    }
+}
+
+fn how(rules: ResolveFlag) -> OpenHow {
+    OpenHow::new().flags(DIRECTORY).resolve(rules)
+}
+
+fn mount_number(dir: BorrowedFd<'_>) -> nix::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()));
+    let number = info.ok().and_then(|text| {
+        text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+    });
+    // Without /proc nobody can tell, and then nothing is deleted.
+    number.ok_or(Errno::ENOSYS)
+}
+
+/// A directory to delete from.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+    guard: Guard,
+}
+
+impl Root {
+    /// Opens a directory. No part of the path may be a symbolic link, so it has to be a canonical one.
+    ///
+    /// # Errors
+    /// Those of openat2(2); `ELOOP` or `ENOTDIR` for a link.
+    pub(super) fn open(path: &Path) -> nix::Result<Self> {
+        let fd = match openat2(nix::fcntl::AT_FDCWD, path, how(ResolveFlag::RESOLVE_NO_SYMLINKS)) {
+            Err(Errno::ENOSYS | Errno::EPERM) => open(path, DIRECTORY, Mode::empty()),
+            other => other,
+        }?;
+        let guard = Guard::for_directory(fd.as_fd())?;
+        Ok(Self { path: path.to_owned(), fd, guard })
+    }
+
+    /// The open directory, by a path that nobody can exchange.
+    pub(super) fn held(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
+    }
+
+    /// Deletes what has this name in the directory.
+    pub(super) fn delete(&self, name: &OsStr, failures: &mut Failures) {
+        let Ok(name) = CString::new(name.as_bytes()) else { return };
+        let walk = Walk { root: self, frames: Vec::new(), failures };
+        walk.run(&name);
+    }
+}
+
+/// What could not be deleted.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    /// The first ones, each with its path and the reason.
+    pub(super) told: Vec<String>,
+    count: usize,
+}
+
+impl Failures {
+    fn add(&mut self, path: &Path, error: Errno) {
+        self.count += 1;
+        if self.count <= TOLD {
+            self.told.push(format!("cannot delete {}: {}", path.display(), reason(error)));
+        }
+    }
+
+    /// How many there are beyond those told.
+    pub(super) fn more(&self) -> usize {
+        self.count - self.told.len()
+    }
+
+    /// Whether there is any.
+    pub(super) fn any(&self) -> bool {
+        self.count > 0
+    }
+}
+
+fn reason(error: Errno) -> String {
+    let hint = match error {
+        Errno::EXDEV | Errno::EBUSY => "a file system is mounted there\nhint: unmount it first",
+        Errno::EPERM => {
+            "operation not permitted\nhint: if lsattr -d shows that it is immutable, run: sudo chattr -i"
+        }
+        Errno::EACCES => {
+            "permission denied\nhint: it, or the directory that it is in, belongs to an id that is not in your ranges of \
+             /etc/subuid and /etc/subgid; ask root to delete it"
+        }
+        other => return other.desc().to_lowercase(),
+    };
+    hint.to_owned()
+}
+
+/// A directory on the way from the root to where the walk is.
+struct Frame {
+    name: CString,
+    identity: (u64, u64),
+    rest: Vec<(CString, Option<Type>)>,
+    /// Something in it is left, so it stays, too.
+    stays: bool,
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    frames: Vec<Frame>,
+    failures: &'a mut Failures,
+}
+
+impl Walk<'_> {
+    fn run(mut self, name: &CStr) {
+        let root = self.root.fd.as_fd();
+        match self.unlink(root, name, None) {
+            Ok(true) => {}
+            Ok(false) => match self.enter(root, name.to_owned()) {
+                Ok(dir) => {
+                    if let Err(error) = self.empty(dir) {
+                        let path = self.path(None);
+                        self.failures.add(&path, error);
+                    }
+                }
+                Err(error) => self.fail(name, error),
+            },
+            Err(error) => self.fail(name, error),
+        }
+    }
+
+    /// Deletes the directories on the way, the last one first, and what is in them.
+    ///
+    /// # Errors
+    /// The way back is lost: somebody moves directories about.
+    fn empty(&mut self, mut dir: OwnedFd) -> nix::Result<()> {
+        while let Some(frame) = self.frames.last_mut() {
+            let Some((name, kind)) = frame.rest.pop() else {
+                let above = self.leave(&dir)?;
+                match above {
+                    Some(above) => dir = above,
+                    None => return Ok(()),
+                }
+                continue;
+            };
+            match self.unlink(dir.as_fd(), &name, kind) {
+                Ok(true) => {}
+                Ok(false) => match self.enter(dir.as_fd(), name.clone()) {
+                    Ok(below) => dir = below,
+                    Err(error) => self.fail(&name, error),
+                },
+                Err(error) => self.fail(&name, error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what is no directory; false if it is one.
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &CStr, kind: Option<Type>) -> nix::Result<bool> {
+        if kind == Some(Type::Directory) {
+            return Ok(false);
+        }
+        match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(true),
+            Err(Errno::EISDIR) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a directory and reads it.
+    fn enter(&mut self, dir: BorrowedFd<'_>, name: CString) -> nix::Result<OwnedFd> {
+        let below = match self.root.guard.down(dir, &name) {
+            // Without root's power over it, its owner opens it first.
+            Err(Errno::EACCES) => {
+                fchmodat(dir, name.as_c_str(), Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)
+                    .map_err(|_| Errno::EACCES)?;
+                self.root.guard.down(dir, &name)
+            }
+            other => other,
+        }?;
+        let stat = fstat(&below)?;
+        if !nix::unistd::geteuid().is_root() {
+            // It fails for what is somebody else's, and so will the rest.
+            let _ = nix::sys::stat::fchmod(&below, Mode::S_IRWXU);
+        }
+        let mut rest = Vec::new();
+        let copy = below.try_clone().map_err(|_| Errno::EMFILE)?;
+        for entry in Dir::from_fd(copy)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                rest.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        let identity = identity(&stat);
+        self.frames.push(Frame { name, identity, rest, stays: false });
+        Ok(below)
+    }
+
+    /// Goes up from a directory that has been read to its end, and removes it; `None` at the root.
+    fn leave(&mut self, dir: &OwnedFd) -> nix::Result<Option<OwnedFd>> {
+        let above = match self.frames.len().checked_sub(2).and_then(|at| self.frames.get(at)) {
+            Some(frame) => {
+                let above = self.root.guard.up(dir.as_fd())?;
+                if identity(&fstat(&above)?) != frame.identity {
+                    return Err(Errno::ESTALE);
+                }
+                Some(above)
+            }
+            None => None,
+        };
+        let Some(frame) = self.frames.pop() else { return Ok(None) };
+        let from = above.as_ref().map_or(self.root.fd.as_fd(), |fd| fd.as_fd());
+        if frame.stays {
+            self.mark();
+        } else {
+            match unlinkat(from, frame.name.as_c_str(), UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(error) => self.fail(&frame.name, error),
+            }
+        }
+        Ok(above)
+    }
+
+    fn fail(&mut self, name: &CStr, error: Errno) {
+        let path = self.path(Some(name));
+        self.failures.add(&path, error);
+        self.mark();
+    }
+
+    fn mark(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.stays = true;
+        }
+    }
+
+    fn path(&self, name: Option<&CStr>) -> PathBuf {
+        let names = self.frames.iter().map(|frame| frame.name.as_c_str()).chain(name);
+        let mut path = self.root.path.clone();
+        path.extend(names.map(|name| OsStr::from_bytes(name.to_bytes())));
+        path
+    }
+}
+
+fn identity(stat: &nix::sys::stat::FileStat) -> (u64, u64) {
+    // The types differ between machines.
+    #[allow(clippy::useless_conversion, reason = "32 bits on some machines")]
+    (u64::from(stat.st_dev), u64::from(stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn delete(dir: &Path, guard: Option<Guard>, name: &str) -> Failures {
+        let mut root = Root::open(dir).unwrap();
+        root.guard = guard.unwrap_or(root.guard);
+        let mut failures = Failures::default();
+        root.delete(OsStr::new(name), &mut failures);
+        failures
+    }
+
+    /// Both ways to tell mounts apart.
+    fn guards(dir: &Path) -> [Option<Guard>; 2] {
+        let root = Root::open(dir).unwrap();
+        [None, Some(Guard::Number(mount_number(root.fd.as_fd()).unwrap()))]
+    }
+
+    #[test]
+    fn everything_below_goes_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, elsewhere) = (dir.path().canonicalize().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(elsewhere.path().join("precious"), "1").unwrap();
+        for guard in guards(&dir) {
+            let data = dir.join("data");
+            fs::create_dir_all(data.join("a/b/c")).unwrap();
+            fs::create_dir_all(data.join("empty")).unwrap();
+            for file in ["x", "a/x", "a/b/c/x"] {
+                fs::write(data.join(file), "1").unwrap();
+            }
+            symlink(elsewhere.path(), data.join("a/link")).unwrap();
+            symlink("/nowhere", data.join("dangling")).unwrap();
+            nix::unistd::mkfifo(&data.join("fifo"), Mode::S_IRWXU).unwrap();
+            let failures = delete(&dir, guard, "data");
+            assert!(!failures.any() && failures.told.is_empty() && !data.exists());
+        }
+        assert!(elsewhere.path().join("precious").exists());
+        assert!(!delete(&dir, None, "missing").any());
+    }
+
+    #[test]
+    fn a_link_in_the_path_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(dir.join("real/data")).unwrap();
+        symlink(dir.join("real"), dir.join("link")).unwrap();
+        assert_eq!(Root::open(&dir.join("link")).unwrap_err(), Errno::ENOTDIR);
+        assert_eq!(Root::open(&dir.join("link/data")).unwrap_err(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn neither_depth_nor_closed_directories_stop_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        // Far beyond PATH_MAX and the usual limit of open files.
+        let mut at = open(&dir, DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            nix::sys::stat::mkdirat(&at, c"deep", Mode::S_IRWXU).unwrap();
+            at = openat(&at, c"deep", DIRECTORY, Mode::empty()).unwrap();
+        }
+        fs::create_dir_all(dir.join("closed/inner")).unwrap();
+        fs::write(dir.join("closed/inner/x"), "1").unwrap();
+        for (name, mode) in [("closed/inner", 0o555), ("closed", 0o000)] {
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for name in ["deep", "closed"] {
+            assert_eq!(delete(&dir, None, name).told, [""; 0]);
+            assert!(!dir.join(name).exists());
+        }
+    }
+
+    #[test]
+    fn another_mount_is_not_entered_whatever_tells_them_apart() {
+        // /proc is one, and nobody could delete it.
+        let root = Root::open(Path::new("/")).unwrap();
+        let number = Guard::Number(mount_number(root.fd.as_fd()).unwrap());
+        for guard in [Guard::Kernel, number] {
+            assert_eq!(guard.down(root.fd.as_fd(), c"proc").unwrap_err(), Errno::EXDEV);
+            assert!(guard.down(root.fd.as_fd(), c"etc").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_mount_that_comes_after_every_look_is_not_entered() {
+        use nix::mount::{MsFlags, mount};
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        let none = None::<&str>;
+        // Of this thread, with which they end.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        mount(none, "/", none, private, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        fs::create_dir(dir.join("nas")).unwrap();
+        fs::write(dir.join("nas/precious"), "1").unwrap();
+        fs::create_dir_all(dir.join("data/a/mnt")).unwrap();
+        fs::write(dir.join("data/a/x"), "1").unwrap();
+        let guards = guards(&dir);
+        // The same file system, so that no device number tells.
+        let bind = MsFlags::MS_BIND;
+        mount(Some(&dir.join("nas")), &dir.join("data/a/mnt"), none, bind, none).unwrap();
+        for guard in guards {
+            let failures = delete(&dir, guard, "data");
+            assert_eq!(failures.count, 1, "{:?}", failures.told);
+            assert!(failures.told[0].contains("a/mnt: a file system is mounted there"));
+            assert!(dir.join("nas/precious").exists() && !dir.join("data/a/x").exists());
+        }
+        nix::mount::umount(&dir.join("data/a/mnt")).unwrap();
+        assert!(!delete(&dir, None, "data").any());
+    }
+
+    #[test]
+    fn failures_are_counted_and_the_first_are_told() {
+        let mut failures = Failures::default();
+        for number in 0..TOLD + 3 {
+            failures.add(Path::new(&format!("/x/{number}")), Errno::EXDEV);
+        }
+        assert_eq!((failures.told.len(), failures.more(), failures.any()), (TOLD, 3, true));
+        assert!(failures.told[0].starts_with("cannot delete /x/0: a file system is mounted there"));
+    }
+}

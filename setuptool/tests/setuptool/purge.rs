@@ -1,0 +1,360 @@
+//! `uninstall --purge` loses nothing that is not the daemon's. Each of these tests has something precious in a place that
+//! a careless deletion reaches.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::place::{Finished, Place};
+
+const DATA: &str = "home/.local/share/docker";
+
+/// A data directory of a daemon that has been used.
+fn used() -> Place {
+    let place = Place::new();
+    place.stub("rootlesskit", "exec \"$@\"");
+    data(&place, DATA);
+    place
+}
+
+fn data(place: &Place, dir: &str) {
+    for name in ["engine-id", "volumes/metadata.db", "volumes/db/_data/x", "overlay2/l/x"] {
+        place.write(&format!("{dir}/{name}"), "1");
+    }
+}
+
+fn purge(place: &Place) -> Finished {
+    place.run(&["uninstall", "--purge"])
+}
+
+/// From here on this thread has mounts of its own, and so have the programs that it starts. They end with it.
+fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    let flags = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
+}
+
+fn bind(from: &Path, to: &Path) {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+}
+
+#[test]
+fn mounts_below_the_data_are_listed_and_nothing_is_changed() {
+    own_mounts();
+    let place = used();
+    place.write("home/.config/systemd/user/docker.service", "[Unit]\n");
+    place.write("home/nas/precious", "1");
+    place.write(&format!("{DATA}/volumes/nas/_data/under"), "1");
+    place.write(&format!("{DATA}/volumes/a b/_data/under"), "1");
+    // Of the same file system, which looks like no mount at all.
+    bind(&place.at("home/nas"), &place.at(&format!("{DATA}/volumes/nas/_data")));
+    let tmpfs = place.at(&format!("{DATA}/volumes/a b/_data"));
+    mount(None::<&str>, &tmpfs, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
+    fs::write(tmpfs.join("precious"), "1").expect("a file");
+    let refused = purge(&place);
+    refused.exits(1).says("[ERROR] @/home/.local/share/docker has mounts below it");
+    refused.says("[ERROR]   sudo umount '@/home/.local/share/docker/volumes/a b/_data'\n");
+    refused.says("[ERROR]   sudo umount @/home/.local/share/docker/volumes/nas/_data\n");
+    refused.says("nothing was changed");
+    assert!(place.read("home/nas/precious").is_some() && tmpfs.join("precious").exists());
+    assert!(place.read("home/.config/systemd/user/docker.service").is_some());
+    assert!(place.read(&format!("{DATA}/engine-id")).is_some());
+    assert!(!place.calls().iter().any(|call| call.contains("stop")), "{:?}", place.calls());
+
+    // The lines that were printed are all it takes.
+    for line in refused.stderr.lines().filter_map(|line| line.strip_prefix("[ERROR]   sudo ")) {
+        let line = line.replace('@', place.text("").trim_end_matches('/'));
+        assert!(Command::new("sh").args(["-c", &line]).status().expect("sh").success(), "{line}");
+    }
+    purge(&place).exits(0).prints("Removed @/home/.local/share/docker\n");
+    assert!(place.read("home/nas/precious").is_some() && !place.at(DATA).exists());
+}
+
+#[test]
+fn mounts_of_the_namespace_in_which_the_deletion_happens_count_too() {
+    let place = used();
+    place.write("home/nas/precious", "1");
+    let point = format!("{DATA}/volumes/db/_data");
+    place.stub(
+        "rootlesskit",
+        &format!(
+            "exec unshare --map-root-user --mount sh -c 'mount --bind {} {} && exec \"$@\"' sh \"$@\"",
+            place.text("home/nas"),
+            place.text(&point)
+        ),
+    );
+    let refused = purge(&place);
+    refused
+        .exits(1)
+        .says("has mounts below it")
+        .says("umount @/home/.local/share/docker/volumes/db");
+    assert!(place.read("home/nas/precious").is_some());
+    for file in ["engine-id", "overlay2/l/x", "volumes/db/_data/x"] {
+        assert!(place.read(&format!("{DATA}/{file}")).is_some(), "{file}");
+    }
+}
+
+#[test]
+fn a_data_directory_that_is_a_mount_point_is_emptied() {
+    own_mounts();
+    let place = used();
+    data(&place, "home/disk");
+    place.write("home/disk/lost+found/x", "1");
+    bind(&place.at("home/disk"), &place.at(DATA));
+    purge(&place).exits(0).prints("Emptied @/home/.local/share/docker");
+    assert!(place.read("home/disk/lost+found/x").is_some());
+    assert!(!place.at("home/disk/volumes").exists());
+    // What the mount hides is not what was purged.
+    assert!(place.at(DATA).exists());
+}
+
+#[test]
+fn what_dockerd_did_not_make_is_listed_and_stays() {
+    let place = used();
+    place.write(&format!("{DATA}/compose/precious"), "1");
+    place.write(&format!("{DATA}/notes.txt"), "1");
+    purge(&place).exits(0).says(
+        "[WARNING] @/home/.local/share/docker stays: it holds entries that dockerd did not make: compose, notes.txt\n",
+    );
+    assert!(place.read(&format!("{DATA}/compose/precious")).is_some());
+    assert!(place.read(&format!("{DATA}/notes.txt")).is_some());
+    assert!(!place.at(&format!("{DATA}/volumes")).exists());
+    assert!(!place.at(&format!("{DATA}/engine-id")).exists());
+}
+
+#[test]
+fn directories_of_the_right_name_alone_stay() {
+    let place = Place::new();
+    place.stub("rootlesskit", "exec \"$@\"");
+    for file in
+        ["home/.local/share/docker/volumes/x", "run/docker/plugins/x", "run/dockerd-rootless/hosts"]
+    {
+        place.write(file, "1");
+    }
+    // What another engine has in the daemon's place.
+    symlink("podman/podman.sock", place.at("run/docker.sock")).expect("a link");
+    fs::create_dir(place.at("run/docker.pid")).expect("a directory");
+    let done = purge(&place);
+    done.exits(0);
+    for words in [
+        "@/home/.local/share/docker was kept, because nothing in it shows that dockerd made it: volumes\n",
+        "@/run/docker was kept, because nothing in it shows that dockerd made it: plugins\n",
+        "@/run/dockerd-rootless was kept, because nothing in it shows that rootlesskit made it: hosts\n",
+    ] {
+        done.says(words);
+    }
+    for file in
+        ["home/.local/share/docker/volumes/x", "run/docker/plugins/x", "run/dockerd-rootless/hosts"]
+    {
+        assert!(place.read(file).is_some(), "{file}");
+    }
+    assert!(place.at("run/docker.sock").is_symlink() && place.at("run/docker.pid").is_dir());
+}
+
+#[test]
+fn a_link_goes_together_with_the_data_that_it_leads_to() {
+    let place = Place::new();
+    place.stub("rootlesskit", "exec \"$@\"");
+    data(&place, "big/docker");
+    place.write("big/other", "1");
+    chown(place.at("big"), Some(65534), None).expect("root");
+    place.write("home/.local/share/x", "");
+    symlink(place.at("big/docker"), place.at(DATA)).expect("a link");
+    let done = purge(&place);
+    done.exits(0)
+        .prints("[INFO] @/home/.local/share/docker is a link; the data is in @/big/docker\n")
+        .prints("[INFO] Removed @/big/docker\n")
+        .prints("[INFO] Removed @/home/.local/share/docker\n");
+    assert!(!place.at("big/docker").exists() && !place.at(DATA).is_symlink());
+    assert!(place.read("big/other").is_some());
+}
+
+#[test]
+fn a_link_stays_with_what_it_leads_to() {
+    for (present, words) in [
+        // Not mounted today.
+        (false, "is a link to @/big, which cannot be reached"),
+        (true, "@/big was kept, because not everything in it is Docker's: precious\n"),
+    ] {
+        let place = Place::new();
+        place.stub("rootlesskit", "exec \"$@\"");
+        place.write("home/.local/share/x", "");
+        symlink(place.at("big"), place.at(DATA)).expect("a link");
+        if present {
+            data(&place, "big");
+            place.write("big/precious", "1");
+        }
+        let done = purge(&place);
+        done.exits(i32::from(!present)).says(words);
+        assert!(place.at(DATA).is_symlink(), "{present}");
+        assert_eq!(place.read("big/precious").is_some(), present);
+        assert_eq!(place.read("big/volumes/db/_data/x").is_some(), present);
+    }
+}
+
+#[test]
+fn an_entry_that_is_a_link_stays_with_what_it_leads_to() {
+    let place = used();
+    place.write("big/precious", "1");
+    fs::remove_dir_all(place.at(&format!("{DATA}/volumes"))).expect("a directory");
+    symlink(place.at("big"), place.at(&format!("{DATA}/volumes"))).expect("a link");
+    purge(&place).exits(0).says("which lead elsewhere: volumes\n");
+    assert!(place.read("big/precious").is_some());
+    assert!(place.at(&format!("{DATA}/volumes")).is_symlink());
+    assert!(!place.at(&format!("{DATA}/overlay2")).exists());
+}
+
+#[test]
+fn a_data_root_of_the_users_choice_goes_only_if_nothing_else_is_in_it() {
+    for shared in [false, true] {
+        let place = used();
+        data(&place, "big/docker");
+        if shared {
+            place.write("big/docker/precious", "1");
+        }
+        let config = format!("{{\"data-root\":\"{}\"}}", place.text("big/docker"));
+        place.write("home/.config/docker/daemon.json", &config);
+        chown(place.at("big"), Some(65534), None).expect("root");
+        let done = purge(&place);
+        done.exits(0);
+        if shared {
+            done.says(
+                "@/big/docker was kept, because not everything in it is Docker's: precious\n",
+            );
+            done.says("Docker's are: overlay2, volumes, engine-id\n");
+        }
+        for file in ["precious", "engine-id", "volumes/db/_data/x"] {
+            assert_eq!(place.read(&format!("big/docker/{file}")).is_some(), shared, "{file}");
+        }
+        assert!(!place.at(DATA).exists());
+    }
+}
+
+#[test]
+fn the_units_data_root_is_found_before_the_unit_goes() {
+    let place = Place::new();
+    place.stub("rootlesskit", "exec \"$@\"");
+    data(&place, "big/docker");
+    let unit = format!("[Service]\nExecStart=/d.sh --data-root={}\n", place.text("big/docker"));
+    place.write("home/.config/systemd/user/docker.service", &unit);
+    chown(place.at("big"), Some(65534), None).expect("root");
+    purge(&place).exits(0).prints("Removed @/big/docker\n");
+}
+
+#[test]
+fn data_in_use_stays_and_the_user_is_named() {
+    let place = used();
+    let inside = place.at(&format!("{DATA}/volumes"));
+    let mut user = place.process(&inside, &["sleep", "1000"]);
+    let pid = user.id();
+    let refused = purge(&place);
+    refused
+        .exits(1)
+        .says("[ERROR] the daemon's data is in use, so it was kept:\n")
+        .says(&format!("[ERROR]   sleep (pid {pid}) works in @/home/.local/share/docker/volumes\n"))
+        .says(&format!("[ERROR]   kill {pid}\n"));
+    assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
+    user.kill().expect("ours");
+    user.wait().expect("ours");
+
+    // Whom nobody sees holds a lock.
+    let file = File::open(place.at(&format!("{DATA}/volumes/metadata.db"))).expect("a file");
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock");
+    purge(&place).exits(1).says("metadata.db is locked by a running daemon");
+    assert!(place.read(&format!("{DATA}/engine-id")).is_some());
+    drop(lock);
+    purge(&place).exits(0);
+    assert!(!place.at(DATA).exists());
+}
+
+#[test]
+fn a_daemon_that_answers_or_holds_its_state_directory_keeps_its_data() {
+    let place = used();
+    place.daemon();
+    purge(&place).exits(1).says("listens on @/run/docker.sock\n");
+    place.daemon_stops();
+
+    place.write("home/state/lock", "");
+    place.write(
+        "home/.config/systemd/user/docker.service.d/x.conf",
+        &format!(
+            "[Service]\nEnvironment=DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR={}\n",
+            place.text("home/state")
+        ),
+    );
+    let file = File::open(place.at("home/state/lock")).expect("a file");
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock");
+    purge(&place).exits(1).says("rootlesskit runs in @/home/state\n");
+    assert!(place.read(&format!("{DATA}/engine-id")).is_some());
+    drop(lock);
+    purge(&place).exits(0);
+    assert!(place.read("home/state/lock").is_some() && !place.at(DATA).exists());
+}
+
+#[test]
+fn drop_ins_in_a_folder_of_dotfiles_stay_there() {
+    let place = used();
+    place.write("home/dotfiles/docker.service.d/x.conf", "1");
+    place.write("home/.config/systemd/user/other", "1");
+    let link = place.at("home/.config/systemd/user/docker.service.d");
+    symlink(place.at("home/dotfiles/docker.service.d"), &link).expect("a link");
+    place.write("home/.config/systemd/user/docker.socket.d/notes", "1");
+    place.write("home/.config/systemd/user/docker.socket.d/y.conf", "1");
+    purge(&place).exits(0).prints("Removed the link @/home/.config/systemd/user/docker.service.d;");
+    assert!(place.read("home/dotfiles/docker.service.d/x.conf").is_some() && !link.is_symlink());
+    assert!(place.read("home/.config/systemd/user/docker.socket.d/notes").is_some());
+    assert!(place.read("home/.config/systemd/user/docker.socket.d/y.conf").is_none());
+}
+
+#[test]
+fn without_rootlesskit_the_same_rules_hold() {
+    let mut place = used();
+    place.write(&format!("{DATA}/overlay2/ro/x"), "1");
+    place.write(&format!("{DATA}/precious"), "1");
+    for mode in [0o555, 0o000] {
+        let dir = place.at(&format!("{DATA}/overlay2/ro{mode:o}"));
+        fs::create_dir(&dir).expect("a directory");
+        fs::write(dir.join("x"), "").expect("a file");
+        chown(&dir, Some(65534), None).expect("root");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).expect("root");
+    }
+    place.remove_stub("rootlesskit");
+    purge(&place).exits(0).says("did not make: precious\n");
+    assert!(place.read(&format!("{DATA}/precious")).is_some());
+    assert!(!place.at(&format!("{DATA}/overlay2")).exists());
+}
+
+#[test]
+fn the_advice_to_remove_data_is_given_only_where_it_deletes_nothing_else() {
+    let careful = "To remove data, run: `@/app/dockerd-rootless-setuptool.sh uninstall --purge`\n";
+    let usual = "To remove data, run: `@/bin/rootlesskit rm -rf @/home/.local/share/docker`\n";
+    let advice = |place: &Place, words: &str| {
+        place.run(&["uninstall"]).exits(0).prints(words);
+    };
+    let place = used();
+    advice(&place, usual);
+    place.write(&format!("{DATA}/precious"), "1");
+    advice(&place, careful);
+
+    own_mounts();
+    let place = used();
+    place.write("home/nas/precious", "1");
+    bind(&place.at("home/nas"), &place.at(&format!("{DATA}/volumes/db/_data")));
+    advice(&place, careful);
+
+    let place = used();
+    fs::rename(place.at(DATA), place.at("elsewhere")).expect("a directory");
+    symlink(place.at("elsewhere"), place.at(DATA)).expect("a link");
+    advice(&place, careful);
+
+    let place = used();
+    let mut user = place.process(&place.at(DATA), &["sleep", "1000"]);
+    advice(&place, careful);
+    user.kill().expect("ours");
+    user.wait().expect("ours");
+}
