@@ -258,7 +258,8 @@ fn what_cannot_be_deleted_is_named_and_the_rest_goes() -> Result<()> {
     // FS_IOC_SETFLAGS with FS_IMMUTABLE_FL, as chattr(1) does it.
     b.root(&format!(
         "set -e; cd {DATA}/volumes; mkdir -p fixed/_data roots/_data; echo 1 > fixed/_data/x; chown -R tester: fixed; \
-         perl -e 'open F, \"fixed/_data/x\"; ioctl F, 0x40086602, pack(\"l\", 0x10) or die' && echo 1 > roots/_data/x; chown tester: roots"
+         perl -e 'my $f = pack \"q\", 0x10; open F, \"fixed/_data/x\" or die; ioctl F, 0x40086602, $f or die'; \
+         echo 1 > roots/_data/x; chown tester: roots"
     ))
     .ok()?;
     let said = b.user(PURGE).fails_with(1)?;
