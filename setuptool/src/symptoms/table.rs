@@ -248,12 +248,6 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
         "run `systemctl --user start docker.service` and look at DOCKER_HOST",
     ),
     of(
-        "log-port-allocated",
-        "port is already allocated",
-        "another container of this daemon publishes that port, perhaps on another address of the host",
-        "`docker ps --filter publish=8080` (with that port) shows which: stop it, or publish another port",
-    ),
-    of(
         "log-proxy",
         "proxyconnect tcp … refused",
         "the proxy does not listen where the daemon looks for it: 127.0.0.1 is another loopback in its network namespace",
