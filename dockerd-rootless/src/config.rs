@@ -62,17 +62,18 @@ impl<'a> Config<'a> {
 }
 
 fn parse(path: &Path) -> File {
-    let text = match text_of(path) {
-        Ok(text) => text,
+    let bytes = match env::file::read_at_most(path, MAX_BYTES) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return File::Absent,
         Err(_) => return File::Unclear,
     };
-    // dockerd accepts the mark of byte order, and an empty file.
-    let text = text.trim_start_matches('\u{feff}').trim();
+    // dockerd accepts marks of byte order, and an empty file.
+    let text = env::file::without_byte_order_mark(bytes);
+    let text = text.trim_ascii();
     if text.is_empty() {
         return File::Absent;
     }
-    serde_json::from_str(text).map_or(File::Unclear, File::Read)
+    serde_json::from_slice(text).map_or(File::Unclear, File::Read)
 }
 
 /// The text of a regular file.

@@ -19,7 +19,7 @@ use env::Env;
 use env::netdriver::GATEWAY;
 use env::vars;
 
-use crate::config::{Config, text_of};
+use crate::config::Config;
 use crate::report::Note;
 
 /// The only server of a host with systemd-resolved, and where dockerd looks for more then.

@@ -55,16 +55,10 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
                 h.write(UNIT, "");
             },
         ),
-        case(
-            "the unit is masked, to be installed",
-            Fatal,
-            "unit-masked daemon-stopped",
-            "unmask",
-            |h| {
-                h.write("home/.config/systemd/user/x", "");
-                h.link(UNIT, "/dev/null");
-            },
-        )
+        case("the unit is masked, to be installed", Fatal, "unit-masked", "unmask", |h| {
+            h.write("home/.config/systemd/user/x", "");
+            h.link(UNIT, "/dev/null");
+        })
         .wish(INSTALL),
         case("a directory in its place", Fatal, "file-blocked", "move it away", |h| {
             h.write(&format!("{UNIT}/x"), "");
