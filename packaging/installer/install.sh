@@ -30,6 +30,7 @@ usage() {
 main() {
 	extras=docker-rootless-extras
 	staging=
+	locked=
 	made_bin=
 	status=0
 	case ${1-} in
@@ -178,27 +179,51 @@ make_bin() {
 	[ -w "$bin" ] || fail "$bin is not writable" "set DOCKER_BIN to a folder that you may write to"
 }
 
-# Makes the folder in DOCKER_BIN where everything is got ready, so that a rename brings it into place. It is the lock.
+# Takes the lock of DOCKER_BIN, and makes the folder in it where everything is got ready, so that a rename brings it into
+# place. The lock is flock's, which ends with its holder. Without flock(1) it is a link whose text is the holder's pid:
+# made in one step, but nobody can take it over without a race, so an interrupted run is told and not cleared away.
 lock_bin() {
+	lock=$bin/.$extras.lock
 	new=$bin/.$extras.new
-	if ! mkdir -m 700 "$new" 2>/dev/null; then
-		other=$(cat "$new/pid" 2>/dev/null || true)
-		if [ -n "$other" ] && kill -0 "$other" 2>/dev/null; then
-			fail "another run of this script (pid $other) works in $bin" "wait for it, or remove $new"
-		fi
+	if has flock && [ ! -h "$lock" ]; then
+		while true; do
+			exec 9>>"$lock"
+			flock -n 9 || busy "$(cat "$lock" 2>/dev/null || true)"
+			# The holder before may have removed the file after it was opened here.
+			[ ! "$lock" -ef /proc/self/fd/9 ] || break
+		done
+		echo $$ >"$lock"
+	else
+		ln -s $$ "$lock" 2>/dev/null || busy "$(readlink "$lock" || true)"
+	fi
+	locked=yes
+	if [ -e "$new" ]; then
 		say "Clearing away what an interrupted run left"
 		[ ! -e "$new/made" ] || made_bin=yes
 		rm -rf "$new"
-		mkdir -m 700 "$new"
 	fi
 	staging=$new
-	echo $$ >"$staging/pid"
+	mkdir -m 700 "$staging"
 	[ -z "$made_bin" ] || : >"$staging/made"
+}
+
+# busy PID: says who has the lock. The folder is that run's now, whoever made it.
+busy() {
+	made_bin=
+	if [ -h "$lock" ] && ! kill -0 "$1" 2>/dev/null; then
+		fail "a run of this script (pid $1) was interrupted in $bin" "rm -rf $lock $new, and run this script again"
+	fi
+	fail "another run of this script${1:+ (pid $1)} works in $bin" "wait for it"
 }
 
 clean_up() {
 	[ -z "$staging" ] || rm -rf "$staging"
 	staging=
+	if [ -n "$locked" ]; then
+		rm -f "$lock"
+		exec 9>&-
+	fi
+	locked=
 	# Only if this run made it and left it empty.
 	[ -z "$made_bin" ] || rmdir "$bin" 2>/dev/null || true
 }
@@ -450,7 +475,7 @@ uninstall() {
 	if [ -x "$tool" ]; then
 		PATH=$bin:$PATH
 		export PATH
-		traced "$tool" uninstall "$@" || fail "$tool uninstall failed, so the programs stay" "see above, then run this again"
+		traced "$tool" uninstall "$@" 9>&- || fail "$tool uninstall failed, so the programs stay" "see above, then run this again"
 	fi
 	made=
 	# The setup tool's archive last: an interrupted removal can be repeated.

@@ -316,3 +316,44 @@ fn f132_only_what_was_installed_is_replaced_and_removed() -> Result<()> {
     assert_eq!(b.user("ls -A bin").ok()?, "mine\nrootlesskit-docker-proxy\n");
     Ok(())
 }
+
+/// Pairs of runs that start at the same time. Every other time there is what an interrupted run left (`$1`, if it is not
+/// empty).
+const PAIRS: &str = r#"cd; bin=bin/.docker-rootless-extras
+    for round in $(seq 60); do
+        rm -rf bin; mkdir bin
+        [ $((round % 2)) = 0 ] || eval "$1"
+        sh /srv/release/install.sh >/tmp/a 2>&1 & a=$!
+        sh /srv/release/install.sh >/tmp/b 2>&1 & b=$!
+        wait $a; a=$?; wait $b; b=$?
+        busy() { grep -q '^error: another run of this script' "$1"; }
+        case $a$b in
+        00) true ;;
+        01) busy /tmp/b ;;
+        10) busy /tmp/a ;;
+        *) false ;;
+        esac && [ -x bin/rootlesskit ] && [ ! -e $bin.new ] && [ ! -e $bin.lock ] && [ ! -h $bin.lock ] || {
+            echo "round $round: $a $b"; cat /tmp/a /tmp/b; ls -lA bin; exit 1; }
+    done"#;
+
+#[test]
+fn f131_of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<()> {
+    let b = host(TestBox::builder(Suite::Sid))?;
+    Stubs::new(&b)?.release("1.0", "rootlesskit")?;
+    let pairs = |path: &str, left: &str| {
+        let run = b.argv(tests::As::User, &["sh", "-c", PAIRS, "sh", left]);
+        run.env("PATH", path).env("DOCKER_ROOTLESS_URL", "/srv/release").limit(600).ok()
+    };
+    pairs("/usr/bin:/usr/sbin", "mkdir $bin.new; echo 4194305 >$bin.lock; echo old >$bin.new/old")?;
+    // Without flock(1).
+    b.root("mkdir /opt/few; cp -s /usr/bin/* /opt/few/; rm /opt/few/flock").ok()?;
+    pairs("/opt/few", "")?;
+    let interrupted = b
+        .user("rm -rf bin; mkdir bin; ln -s 4194305 bin/.docker-rootless-extras.lock; sh /srv/release/install.sh")
+        .env("PATH", "/opt/few")
+        .env("DOCKER_ROOTLESS_URL", "/srv/release");
+    let said = interrupted.fails_with(1)?;
+    ensure!(said.contains("a run of this script (pid 4194305) was interrupted"), "{said}");
+    ensure!(said.contains("hint: rm -rf /home/tester/bin/.docker-rootless-extras.lock"), "{said}");
+    b.user("rm -rf bin .stub").ok().map(drop)
+}
