@@ -6,7 +6,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
+use setuptool::command;
 
 use crate::purge;
 use crate::supervise::{Choice, Kind};
@@ -54,81 +55,6 @@ pub(crate) enum Stop {
     Command(String),
 }
 
-fn command() -> Command {
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
-    };
-    Command::new("dockerd-rootless-setuptool.sh")
-        .about("A setup tool for Rootless Docker (`dockerd-rootless.sh`).")
-        .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
-        .after_help(
-            "Commands:\n  \
-             check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
-             install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
-             uninstall    Undo install\n  \
-             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n  \
-             supervise    Keep the daemon of install --supervise running, in the foreground;\n               \
-             supervise once is for services: it ends with the daemon\n  \
-             apparmor     Print the AppArmor profile that rootlesskit needs; as root: write and load it.\n               \
-             apparmor FILE is for the rootlesskit in that place\n\n\
-             Documentation: https://docs.docker.com/go/rootless/",
-        )
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .infer_long_args(true)
-        .args_override_self(true)
-        .arg(switch("help", "Print this help").short('h'))
-        .arg(
-            switch(
-                "force",
-                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit; with install, \
-                 also replace files that you edited or wrote (a copy is kept)",
-            )
-            .short('f'),
-        )
-        .arg(switch(
-            "skip-iptables",
-            "Ignore missing iptables; the daemon then runs with --iptables=false",
-        ))
-        .arg(switch("json", "With check: print the findings as JSON"))
-        .arg(switch(
-            "purge",
-            "With uninstall: also remove images, containers, volumes and state",
-        ))
-        .arg(switch(
-            "socket",
-            "With install: also a unit docker.socket, with which the first connection starts the daemon",
-        ))
-        .arg(
-            Arg::new("supervise")
-                .long("supervise")
-                .value_name("BY")
-                .help(
-                    "With install, without systemd: keep the daemon running by openrc, runit, s6 or plain (this \
-                     program); without a value by what runs here",
-                )
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("auto")
-                .value_parser(supervisor),
-        )
-        .arg(
-            Arg::new("print")
-                .long("print")
-                .value_name("FILE")
-                .help("With install or apparmor: print what would be written into FILE, and change nothing")
-                .num_args(1)
-                .require_equals(true)
-                .value_parser(clap::value_parser!(OsString)),
-        )
-        .arg(
-            Arg::new("words")
-                .num_args(0..)
-                .hide(true)
-                .value_parser(clap::value_parser!(OsString)),
-        )
-}
-
 /// Understands the arguments, without the program's name.
 ///
 /// # Errors
@@ -149,7 +75,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         json: matches.get_flag("json"),
         purge: matches.get_flag("purge"),
         socket: matches.get_flag("socket"),
-        supervise: matches.get_one::<Choice>("supervise").copied(),
+        supervise: matches.get_one::<String>("supervise").map(|name| supervisor(name)),
         print: matches.get_one::<OsString>("print").cloned(),
         verb,
     };
@@ -200,12 +126,8 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
     }
 }
 
-fn supervisor(word: &str) -> Result<Choice, String> {
-    match (word, Kind::from_name(word)) {
-        ("auto", _) => Ok(Choice::Auto),
-        (_, Some(kind)) => Ok(Choice::Named(kind)),
-        (_, None) => Err("it must be openrc, runit, s6 or plain".to_owned()),
-    }
+fn supervisor(word: &str) -> Choice {
+    Kind::from_name(word).map_or(Choice::Auto, Choice::Named)
 }
 
 /// Cuts at the first word if it is `nsenter`. No option takes a value without `=`, so the first word without a dash is a word.

@@ -137,6 +137,20 @@ fn debian_package(suite: Suite) -> Result<()> {
     let expected = files.lines().filter(|path| path.contains("/bin/")).count();
     assert_eq!(expected, 7, "{files}");
     ensure!(own.len() > 30, "files are missing: {own:#?}");
+    for name in [
+        "rootlesskit",
+        "rootlessctl",
+        "dockerd-rootless-setuptool",
+        "dockerd-rootless-setuptool.sh",
+    ] {
+        for file in [
+            format!("bash-completion/completions/{name}"),
+            format!("zsh/vendor-completions/_{name}"),
+            format!("fish/vendor_completions.d/{name}.fish"),
+        ] {
+            ensure!(own.contains(&&*format!("/usr/share/{file}")), "no {file} in {own:#?}");
+        }
+    }
     b.root(&format!("dpkg -r {package}")).ok()?;
     let left: Vec<_> = own.into_iter().filter(|path| b.exists(path)).collect();
     ensure!(left.is_empty(), "left behind: {left:#?}");

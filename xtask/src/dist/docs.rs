@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use clap_complete::Shell;
+use clap_complete::{Generator as _, Shell};
 
 use crate::host;
 
@@ -21,10 +21,7 @@ pub(super) fn make(made: &Path) -> Result<()> {
         ("rootlesskit", rootlesskit::definition()),
         ("rootlessctl", rootlesskit::ctl::definition()),
     ] {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            clap_complete::generate_to(shell, &mut definition.clone(), name, made)
-                .with_context(|| format!("completions of {name} for {shell}"))?;
-        }
+        complete(&definition, name, made)?;
         clap_mangen::generate_to(definition, made)
             .with_context(|| format!("the man pages of {name}"))?;
         let tail = tails.join(name).with_extension("tail");
@@ -36,12 +33,31 @@ pub(super) fn make(made: &Path) -> Result<()> {
             .and_then(|mut file| file.write_all(&tail))
             .with_context(|| format!("appending to {}", page.display()))?;
     }
+    // Shells complete by the name that is typed.
+    for name in ["dockerd-rootless-setuptool", "dockerd-rootless-setuptool.sh"] {
+        complete(&setuptool::shown(), name, made)?;
+    }
+    Ok(())
+}
+
+/// Writes the completions of a program. They are made for a name without a dash and changed: with one, clap_complete
+/// 4.6 names the cases of subcommands in two ways in bash, and finds none of them.
+fn complete(definition: &clap::Command, name: &str, made: &Path) -> Result<()> {
+    const PLAIN: &str = "PROGRAM";
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut definition.clone().name(PLAIN), PLAIN, &mut text);
+        let text = String::from_utf8(text).context("completions that are no text")?;
+        fs::write(made.join(shell.file_name(name)), text.replace(PLAIN, name))
+            .with_context(|| format!("completions of {name} for {shell}"))?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::process::Command;
 
     use super::super::manifest::{ROWS, Source};
     use super::*;
@@ -57,6 +73,47 @@ mod tests {
                 ("vpnkit-binary", cfg!(feature = "vpnkit")),
             ] {
                 assert_eq!(text.contains(flag), here, "{flag} in {name}");
+            }
+        }
+    }
+
+    /// What bash offers for the last word.
+    fn offered(made: &Path, words: &[&str]) -> Vec<String> {
+        let name = words[0];
+        let script = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+             f=$(complete -p \"$1\"); f=${f#*-F }; \
+             \"${f%% *}\" \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; \
+             printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let file = made.join(format!("{name}.bash"));
+        let output = Command::new("bash")
+            .args(["--norc", "-c", script, "bash"])
+            .arg(file)
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn both_names_of_the_set_up_tool_are_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path()).unwrap();
+        for name in ["dockerd-rootless-setuptool", "dockerd-rootless-setuptool.sh"] {
+            assert_eq!(offered(dir.path(), &[name, "un"]), ["uninstall"]);
+            assert_eq!(offered(dir.path(), &[name, "uninstall", "--p"]), ["--purge"]);
+            assert_eq!(offered(dir.path(), &[name, "check", "--j"]), ["--json"]);
+            let options = offered(dir.path(), &[name, "install", "--"]);
+            for option in ["--force", "--skip-iptables", "--socket", "--supervise", "--print"] {
+                assert!(options.iter().any(|offer| offer == option), "{option} in {options:?}");
+            }
+            assert!(!options.iter().any(|offer| offer == "--purge"), "{options:?}");
+            for file in [format!("_{name}"), format!("{name}.fish")] {
+                let text = fs::read_to_string(dir.path().join(&file)).unwrap();
+                let words = ["uninstall", "nsenter", "apparmor", "purge", "supervise", "openrc"];
+                for word in words {
+                    assert!(text.contains(word), "{word} in {file}");
+                }
             }
         }
     }

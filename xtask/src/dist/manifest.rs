@@ -57,10 +57,31 @@ pub(super) const ROWS: &[Row<'static>] = &[
     ("share/man/man1/dockerd-rootless-setuptool.sh.1.gz", Link("dockerd-rootless-setuptool.1.gz")),
     ("share/bash-completion/completions/rootlesskit", Made("rootlesskit.bash")),
     ("share/bash-completion/completions/rootlessctl", Made("rootlessctl.bash")),
+    (
+        "share/bash-completion/completions/dockerd-rootless-setuptool",
+        Made("dockerd-rootless-setuptool.bash"),
+    ),
+    (
+        "share/bash-completion/completions/dockerd-rootless-setuptool.sh",
+        Made("dockerd-rootless-setuptool.sh.bash"),
+    ),
     ("share/zsh/site-functions/_rootlesskit", Made("_rootlesskit")),
     ("share/zsh/site-functions/_rootlessctl", Made("_rootlessctl")),
+    ("share/zsh/site-functions/_dockerd-rootless-setuptool", Made("_dockerd-rootless-setuptool")),
+    (
+        "share/zsh/site-functions/_dockerd-rootless-setuptool.sh",
+        Made("_dockerd-rootless-setuptool.sh"),
+    ),
     ("share/fish/vendor_completions.d/rootlesskit.fish", Made("rootlesskit.fish")),
     ("share/fish/vendor_completions.d/rootlessctl.fish", Made("rootlessctl.fish")),
+    (
+        "share/fish/vendor_completions.d/dockerd-rootless-setuptool.fish",
+        Made("dockerd-rootless-setuptool.fish"),
+    ),
+    (
+        "share/fish/vendor_completions.d/dockerd-rootless-setuptool.sh.fish",
+        Made("dockerd-rootless-setuptool.sh.fish"),
+    ),
     ("share/doc/docker-ce-rootless-extras/README.md", File("README.md")),
     ("share/doc/docker-ce-rootless-extras/THIRD-PARTY.gz", Made("THIRD-PARTY")),
     (

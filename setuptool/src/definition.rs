@@ -1,0 +1,124 @@
+//! The definition of the set-up tool's command line, a library of its own: the tool parses with it, and packages make the
+//! completions of shells from it.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command, ValueHint};
+
+/// The definition with which the tool understands its arguments. Commands are words to it, because options may come
+/// before and after them.
+#[must_use]
+pub fn command() -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+    };
+    Command::new("dockerd-rootless-setuptool.sh")
+        .about("A setup tool for Rootless Docker (`dockerd-rootless.sh`).")
+        .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
+        .after_help(
+            "Commands:\n  \
+             check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
+             install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
+             uninstall    Undo install\n  \
+             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n  \
+             supervise    Keep the daemon of install --supervise running, in the foreground;\n               \
+             supervise once is for services: it ends with the daemon\n  \
+             apparmor     Print the AppArmor profile that rootlesskit needs; as root: write and load it.\n               \
+             apparmor FILE is for the rootlesskit in that place\n\n\
+             Documentation: https://docs.docker.com/go/rootless/",
+        )
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .infer_long_args(true)
+        .args_override_self(true)
+        .arg(switch("help", "Print this help").short('h'))
+        .arg(
+            switch(
+                "force",
+                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit; with install, \
+                 also replace files that you edited or wrote (a copy is kept)",
+            )
+            .short('f'),
+        )
+        .arg(switch(
+            "skip-iptables",
+            "Ignore missing iptables; the daemon then runs with --iptables=false",
+        ))
+        .arg(switch("json", "With check: print the findings as JSON"))
+        .arg(switch(
+            "purge",
+            "With uninstall: also remove images, containers, volumes and state",
+        ))
+        .arg(switch(
+            "socket",
+            "With install: also a unit docker.socket, with which the first connection starts the daemon",
+        ))
+        .arg(
+            Arg::new("supervise")
+                .long("supervise")
+                .value_name("BY")
+                .help(
+                    "With install, without systemd: keep the daemon running by openrc, runit, s6 or plain (this \
+                     program); without a value by what runs here",
+                )
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("auto")
+                .value_parser(["auto", "openrc", "runit", "s6", "plain"]),
+        )
+        .arg(
+            Arg::new("print")
+                .long("print")
+                .value_name("FILE")
+                .help("With install or apparmor: print what would be written into FILE, and change nothing")
+                .num_args(1)
+                .require_equals(true)
+                .value_hint(ValueHint::FilePath)
+                .value_parser(clap::value_parser!(OsString)),
+        )
+        .arg(
+            Arg::new("words")
+                .num_args(0..)
+                .hide(true)
+                .value_parser(clap::value_parser!(OsString)),
+        )
+}
+
+/// What people type, for completions: each command with the options that go with it.
+#[must_use]
+pub fn shown() -> Command {
+    let all = command();
+    let named =
+        |name: &str| all.get_arguments().find(|arg| arg.get_id() == name).cloned().into_iter();
+    let always = || ["help", "force", "skip-iptables"].into_iter().flat_map(named);
+    let verb = |name: &'static str, about: &'static str, options: &[&str]| {
+        let options = options.iter().flat_map(|name| named(name));
+        Command::new(name).about(about).disable_help_flag(true).args(always()).args(options)
+    };
+    let word = |name: &'static str| Arg::new(name);
+    Command::new("dockerd-rootless-setuptool.sh")
+        .about("Set up rootless Docker for the calling user")
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .disable_version_flag(true)
+        .args(always())
+        .subcommands([
+            verb("check", "Look at every prerequisite", &["json"]),
+            verb("install", "Set the daemon up and start it", &["socket", "supervise", "print"]),
+            verb("uninstall", "Undo install", &["purge"]),
+            verb("nsenter", "Run a program in the namespaces of the daemon", &[]).arg(
+                word("command")
+                    .num_args(0..)
+                    .trailing_var_arg(true)
+                    .value_hint(ValueHint::CommandWithArguments),
+            ),
+            verb("supervise", "Keep the daemon running, in the foreground", &[])
+                .arg(word("once").value_parser(["once"])),
+            verb(
+                "apparmor",
+                "Print the AppArmor profile, or as root write and load it",
+                &["print"],
+            )
+            .arg(word("file").value_hint(ValueHint::FilePath)),
+        ])
+}
