@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-use env::shellwords;
+use env::shellwords::{self, CommandError};
 
 use crate::host::Host;
 use crate::report::Failure;
@@ -33,27 +33,21 @@ pub(crate) struct Dockerd {
 }
 
 impl Dockerd {
-    /// Splits `$DOCKERD` (default `dockerd`) as a shell would and finds its first word.
+    /// The program that `$DOCKERD` (default `dockerd`) names, see [`shellwords::command`].
     ///
     /// # Errors
     /// Status 127, as a shell has it, when there is no such program; 1 for unbalanced quotes.
     pub(crate) fn find(value: Option<&OsStr>, host: &dyn Host) -> Result<Self, Failure> {
-        let value = value.filter(|v| !v.is_empty()).unwrap_or(OsStr::new("dockerd"));
-        let words =
-            shellwords::split(value).map_err(|e| Failure::new(format!("DOCKERD is {e}")))?;
-        let mut words = words.into_iter();
-        let Some(name) = words.next() else {
-            return Err(Failure::new(format!("DOCKERD is {value:?}: it names no program")));
-        };
-        let Some(program) = host.find(&name) else {
-            return Err(Failure::new(format!("{name:?} not found"))
+        match shellwords::command(value, "dockerd", |name| host.find(name)) {
+            Ok(command) => Ok(Self { program: command.program, args: command.args }),
+            Err(error @ CommandError::Missing(_)) => Err(Failure::new(error.to_string())
                 .hint(
                     "install the Docker daemon (package docker-ce, docker.io or moby-engine), add its \
                      directory to PATH, or set DOCKERD to its path",
                 )
-                .code(127));
-        };
-        Ok(Self { program, args: words.collect() })
+                .code(127)),
+            Err(error) => Err(Failure::new(format!("DOCKERD is {error}"))),
+        }
     }
 
     /// Asks the daemon for its version. `None` when it gives no answer that can be understood.

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::time::{Instant, SystemTime};
 
+use env::Env;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -64,9 +65,9 @@ where
     }
 }
 
-/// Starts logging for this process. `NO_COLOR` (no-color.org) turns the terminal form off.
+/// Starts logging for this process. Whoever wants no colours gets no terminal form.
 pub(crate) fn init(role: &'static str, debug: bool) {
-    let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let terminal = std::io::stderr().is_terminal() && env::colour::is_wanted(&Env::current());
     let format = Logrus { role, terminal, start: Instant::now() };
     let level = if debug { Level::DEBUG } else { Level::INFO };
     tracing_subscriber::fmt()

@@ -8,8 +8,6 @@ use std::io::{self, IsTerminal as _, Write};
 
 use env::Env;
 
-use crate::vars;
-
 /// Writes to both streams, in the order of the calls even if they end in one file.
 pub(crate) struct Ui {
     out: Box<dyn Write>,
@@ -21,8 +19,7 @@ pub(crate) struct Ui {
 impl Ui {
     /// The streams of this process.
     pub(crate) fn new(env: &Env) -> Self {
-        let wanted = env.nonempty(vars::NO_COLOR).is_none()
-            && env.get(vars::TERM).is_none_or(|term| term != "dumb");
+        let wanted = env::colour::is_wanted(env);
         Self {
             colour_out: wanted && io::stdout().is_terminal(),
             colour_err: wanted && io::stderr().is_terminal(),
@@ -86,6 +83,8 @@ fn level(word: &str, background: u8, colour: bool, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use env::vars;
+
     use super::*;
 
     #[test]

@@ -1,11 +1,5 @@
 //! Variables that only this program reads. All others are in [`env::vars`].
 
-/// Set to anything but the empty string: no colours (<https://no-color.org>).
-pub(crate) const NO_COLOR: &str = "NO_COLOR";
-
-/// The kind of terminal; `dumb` has no colours.
-pub(crate) const TERM: &str = "TERM";
-
 /// Base of what programs keep between two runs, by default `$HOME/.local/state` (XDG Base Directory).
 pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 

@@ -15,6 +15,7 @@
 //!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
+pub mod colour;
 pub mod dirs;
 pub mod file;
 pub mod helper;

@@ -71,6 +71,51 @@ pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
     Ok(words.into_iter().map(OsString::from_vec).collect())
 }
 
+/// A program that was found, and the arguments that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command<T> {
+    /// What the search found.
+    pub program: T,
+    /// The words behind it.
+    pub args: Vec<OsString>,
+}
+
+/// A variable that names no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// It cannot be split.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// It is blank.
+    #[error("{0:?}, which names no program")]
+    Blank(OsString),
+    /// There is no such program.
+    #[error("{0:?} not found")]
+    Missing(OsString),
+}
+
+/// Reads the value of `DOCKERD`, by default the program `usual`. A value that is a program as it stands needs no quotes,
+/// whatever is in its path, as with Docker's script since 23.0; any other is split into words.
+///
+/// # Errors
+/// See [`CommandError`].
+pub fn command<T>(
+    value: Option<&OsStr>,
+    usual: &str,
+    find: impl Fn(&OsStr) -> Option<T>,
+) -> Result<Command<T>, CommandError> {
+    let value = value.filter(|value| !value.is_empty()).unwrap_or(OsStr::new(usual));
+    if let Some(program) = find(value) {
+        return Ok(Command { program, args: Vec::new() });
+    }
+    let mut words = split(value)?.into_iter();
+    let Some(name) = words.next() else { return Err(CommandError::Blank(value.to_owned())) };
+    match find(&name) {
+        Some(program) => Ok(Command { program, args: words.collect() }),
+        None => Err(CommandError::Missing(name)),
+    }
+}
+
 /// Whether `text` has quotes or backslashes, which the shell script took literally. Callers may want to mention it.
 #[must_use]
 pub fn has_quoting(text: &OsStr) -> bool {
@@ -137,6 +182,32 @@ mod tests {
         assert_eq!(words("a\\\nb \"c\\\nd\""), ["ab", "cd"]);
         assert!(has_quoting(OsStr::new("a'b'")));
         assert!(!has_quoting(OsStr::new("a b")));
+    }
+
+    #[test]
+    fn f180_the_program_of_dockerd_may_be_quoted_or_have_arguments() {
+        let here = ["dockerd", "/opt/My Docker/dockerd", "/opt/it's"];
+        let find = |name: &OsStr| here.iter().find(|known| name == **known).copied();
+        let read = |value: &str| {
+            let command = command(Some(OsStr::new(value)), "dockerd", find)?;
+            let args: Vec<_> =
+                command.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            Ok((command.program, args.join("|")))
+        };
+        for (value, program, args) in [
+            ("", "dockerd", ""),
+            ("dockerd --debug -H 'unix:///a b'", "dockerd", "--debug|-H|unix:///a b"),
+            ("/opt/My Docker/dockerd", "/opt/My Docker/dockerd", ""),
+            ("'/opt/My Docker/dockerd' --debug", "/opt/My Docker/dockerd", "--debug"),
+            ("\"/opt/My Docker/dockerd\"", "/opt/My Docker/dockerd", ""),
+            ("/opt/My\\ Docker/dockerd", "/opt/My Docker/dockerd", ""),
+            ("/opt/it's", "/opt/it's", ""),
+        ] {
+            assert_eq!(read(value), Ok((program, args.to_owned())), "{value}");
+        }
+        assert_eq!(read(" \n"), Err(CommandError::Blank(" \n".into())));
+        assert_eq!(read("/opt/x y"), Err(CommandError::Missing("/opt/x".into())));
+        assert!(matches!(read("'/opt/x"), Err(CommandError::Split(_))));
     }
 
     #[test]

@@ -9,6 +9,11 @@ pub const USER: &str = "USER";
 /// Directory for temporary files; rootlesskit makes its default state directory there, else in `/tmp`.
 pub const TMPDIR: &str = "TMPDIR";
 
+/// Set to anything but the empty string: no colours (<https://no-color.org>).
+pub const NO_COLOR: &str = "NO_COLOR";
+/// The kind of terminal; `dumb` has no colours.
+pub const TERM: &str = "TERM";
+
 /// Base of sockets, pid files and the state directory; private to the user and gone at log-out (XDG Base Directory).
 pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Base of configuration, by default `$HOME/.config` (XDG Base Directory).

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use env::netdriver::{self, GATEWAY, Machine, Remark};
-use env::vars;
+use env::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::place::World;
@@ -110,16 +110,16 @@ impl Tools {
         let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
-        let dockerd = world.env.nonempty(vars::DOCKERD).unwrap_or("dockerd".as_ref());
-        // The first word is the program, see the launcher.
-        let dockerd = dockerd.to_str().and_then(|text| text.split_whitespace().next());
+        // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
+        let dockerd = shellwords::command(world.env.get(vars::DOCKERD), "dockerd", |name| {
+            let name = name.to_str()?;
+            world.find_companion(name).or_else(|| world.find_with_sbin(name))
+        });
         Self {
             launcher: companion(LAUNCHER),
             net,
             tries_gateway,
-            // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
-            dockerd: dockerd
-                .and_then(|name| world.find_companion(name).or_else(|| world.find_with_sbin(name))),
+            dockerd: dockerd.ok().map(|command| command.program),
             docker: world.find_companion("docker"),
             iptables_legacy: iptables.as_ref().is_some_and(|program| {
                 prober.ask(program, "--version").is_ok_and(|text| text.contains("legacy"))

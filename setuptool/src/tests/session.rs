@@ -341,6 +341,13 @@ pub(super) fn user_and_home() -> Vec<Case> {
             h.program("usr/sbin/dockerd");
         })
         .wish(INSTALL),
+        case("DOCKERD is a quoted path with a space, and has arguments", Fatal, "", "", |h| {
+            h.remove("bin/dockerd");
+            h.program("opt/My Docker/dockerd");
+            let path = h.at("opt/My Docker/dockerd");
+            h.set("DOCKERD", &format!("'{}' --debug", path.display()));
+        })
+        .wish(INSTALL),
         case("no dockerd", Fatal, "dockerd-missing", "sudo pacman -S --needed docker", |h| {
             h.os("ID=arch\n");
             h.remove("bin/dockerd");
