@@ -119,13 +119,19 @@ impl Cli {
 
     /// The context; `None` if there is no such context.
     fn found(&self) -> Result<Option<Found>, Failed> {
-        let format = "{{.Endpoints.docker.Host}} {{.Metadata.Description}}";
-        let args = ["context", "inspect", "-f", format, NAME];
+        let args = ["context", "inspect", NAME];
         let output = run::captured(&self.docker, &with_default(&args), &self.env, LIMIT)?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let (host, description) = text.split_once(' ').unwrap_or((&text, ""));
-        let found = Found { host: host.to_owned(), description: description.to_owned() };
-        Ok(output.status.success().then_some(found))
+        if !output.status.success() {
+            return Ok(None);
+        }
+        // The description is in another place in templates of each release.
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let context = &json[0];
+        Ok(Some(Found {
+            host: text(&context["Endpoints"]["docker"]["Host"]),
+            description: text(&context["Metadata"]["Description"]),
+        }))
     }
 
     fn context(&self, args: &[&str]) -> Result<(), Failed> {

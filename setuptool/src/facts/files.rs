@@ -33,7 +33,7 @@ pub(super) fn gather(world: &World, account: &Account, tools: &Tools) -> Vec<Fou
                 .filter_map(|(skip, socket)| unit::wanted(world, launcher, skip, socket))
                 .flatten()
         });
-        found.push(look(path, wanted.collect(), format!("{printer}{option}")));
+        found.push(look(path, &wanted.collect::<Vec<_>>(), &format!("{printer}{option}")));
     }
     let runtime_dir = account.runtime.dir.as_deref();
     for (kind, path) in
@@ -50,14 +50,18 @@ pub(super) fn gather(world: &World, account: &Account, tools: &Tools) -> Vec<Fou
                 )
             })
         });
-        found.push(look(path, wanted.collect(), format!("{printer} --supervise={}", kind.name())));
+        found.push(look(
+            path,
+            &wanted.collect::<Vec<_>>(),
+            &format!("{printer} --supervise={}", kind.name()),
+        ));
     }
     found
 }
 
 /// The best that can be said, whatever the options of the next `install` are.
-fn look(path: PathBuf, wanted: Vec<Managed>, printer: String) -> Found {
-    let compare = managed::compare(&printer, &path);
+fn look(path: PathBuf, wanted: &[Managed], printer: &str) -> Found {
+    let compare = managed::compare(printer, &path);
     let mut state = managed::state(&path).map_err(|error| format!("{error:#}"));
     for file in wanted.iter().filter(|file| file.path == path) {
         match file.state() {

@@ -119,7 +119,7 @@ impl Managed {
     }
 
     /// Another text of releases without a checksum.
-    pub(crate) fn also_old(mut self, text: String) -> Self {
+    pub(crate) fn also_old(mut self, text: &str) -> Self {
         self.old.push(text.replace(HEADER, OLD_HEADER));
         self
     }

@@ -31,7 +31,7 @@ pub(super) fn wanted(
     let text = render(world, files, launcher, runtime_dir, without_iptables);
     // Releases without a checksum said so.
     let old = text.replace("# Put your own settings into ", "# Your own settings belong into ");
-    Managed::new(files.script(), &text).also_old(old).program()
+    Managed::new(files.script(), &text).also_old(&old).program()
 }
 
 /// The text.

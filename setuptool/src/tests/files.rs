@@ -26,7 +26,7 @@ fn f100_files_of_an_earlier_installation() {
 pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
     vec![
         case("the unit was edited", Advisory, "file-edited daemon-stopped", "--print=", |h| {
-            edited(h)
+            edited(h);
         }),
         case(
             "somebody else wrote the unit",

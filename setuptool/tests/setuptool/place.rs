@@ -41,6 +41,15 @@ const DOCKER: &str = "case \" $* \" in\n\
     *) echo noise; echo 'said by docker' >&2 ;;\n\
     esac\n";
 
+/// A docker CLI whose context `rootless` is for that host.
+pub(crate) fn context(host: &str, description: &str) -> String {
+    let json = format!(
+        "[{{\"Name\":\"rootless\",\"Metadata\":{{\"Description\":\"{description}\"}},\
+         \"Endpoints\":{{\"docker\":{{\"Host\":\"{host}\"}}}}}}]"
+    );
+    format!("case \"$*\" in *inspect*) echo '{json}' ;; esac")
+}
+
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     env: BTreeMap<String, String>,

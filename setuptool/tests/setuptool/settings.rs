@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
-use crate::place::Place;
+use crate::place::{Place, context};
 
 const UNIT: &str = "home/.config/systemd/user/docker.service";
 const SOCKET: &str = "home/.config/systemd/user/docker.socket";
@@ -266,11 +266,6 @@ fn f100_what_would_be_written_can_be_printed() {
         .says("--print goes with the command install or apparmor only");
 }
 
-/// A docker CLI whose context `rootless` is for that host, with that description.
-fn context(place: &Place, host: &str, description: &str) {
-    place.stub("docker", &format!("case \"$*\" in *inspect*) echo '{host} {description}' ;; esac"));
-}
-
 #[test]
 fn f100_f106_a_context_for_another_daemon_stays() {
     let place = place();
@@ -279,7 +274,7 @@ fn f100_f106_a_context_for_another_daemon_stays() {
         ("unix:///run/user/1/docker.sock", "of my colleague"),
         ("unix:///proc/self/docker.sock", ""),
     ] {
-        context(&place, host, description);
+        place.stub("docker", &context(host, description));
         let before = place.calls().len();
         place.run(&["install"]).exits(0).says(&format!(
             "[WARNING] CLI context \"rootless\" is for another daemon ({host}) and stays as it is; \
@@ -308,7 +303,7 @@ fn f100_f106_a_context_for_another_daemon_stays() {
 #[test]
 fn f100_f106_a_context_of_an_earlier_installation_is_updated_and_removed() {
     let place = place();
-    context(&place, "unix:///run/user/1/docker.sock", "Rootless mode");
+    place.stub("docker", &context("unix:///run/user/1/docker.sock", "Rootless mode"));
     let done = place.run(&["install"]);
     done.exits(0)
         .prints("[INFO] Updating CLI context \"rootless\" (was unix:///run/user/1/docker.sock)\n");

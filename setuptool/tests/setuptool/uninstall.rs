@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::place::Place;
+use crate::place::{Place, context};
 
 const UNIT: &str = "home/.config/systemd/user/docker.service";
 
@@ -13,10 +13,8 @@ fn installed() -> Place {
     place.run(&["install"]).exits(0);
     fs::write(place.at("calls"), "").expect("the calls");
     place.write("home/.docker/config.json", "{\"auths\":{},\"currentContext\":\"rootless\"}");
-    place.stub(
-        "docker",
-        "case \"$*\" in *inspect*) echo \"unix:///run/user/1/docker.sock Rootless mode\" ;; esac; env > \"${0%/*}/../env\"",
-    );
+    let docker = context("unix:///run/user/1/docker.sock", "Rootless mode");
+    place.stub("docker", &format!("{docker}; env > \"${{0%/*}}/../env\""));
     place
 }
 
