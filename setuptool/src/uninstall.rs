@@ -1,8 +1,8 @@
 //! `uninstall`: undoes `install`, whatever state the host is in. It needs no prerequisite, only a user with a home.
 //!
 //! `--purge` also removes what the daemon made ([`purge`]): data, state, its key, and the directories that are empty then.
-//! Settings are the user's, and stay: drop-ins, daemon.json, the CLI's config.json, and, under another name, units that were
-//! edited or that somebody else wrote.
+//! Settings are the user's, and stay: drop-ins, and units that were edited or that somebody else wrote, under another
+//! name. So do daemon.json and the CLI's config.json.
 
 use std::fs;
 use std::io;

@@ -172,7 +172,8 @@ impl Purge {
 
     /// Deletes. The daemon has been stopped, if it was one that can be.
     pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
-        let dirs: Vec<PathBuf> = self.places.iter().map(|place| place.real.clone()).collect();
+        let going = self.places.iter().filter(|place| place.goes());
+        let dirs: Vec<PathBuf> = going.map(|place| place.real.clone()).collect();
         if let Some(refusal) = life::refusal(world, &self.settings, &dirs) {
             problems.push(refusal);
             return;
@@ -236,6 +237,23 @@ fn delete_all(ui: &mut Ui, world: &World, targets: &[inside::Target]) -> Result<
         .map(|(_, path)| format!("cannot remove all of {}: {status}", path.display()))
         .collect();
     Err(Failed::new(left.join("\n")))
+}
+
+/// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.
+///
+/// # Errors
+/// There is none, or something in it cannot be deleted.
+pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
+    fs::symlink_metadata(dir)?;
+    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut failures = walk::Failures::default();
+    walk::Root::open(&fs::canonicalize(above)?)?.delete(name, &mut failures);
+    match failures.told.into_iter().next() {
+        Some(first) => Err(io::Error::other(first)),
+        None => Ok(()),
+    }
 }
 
 /// Files: the daemon's key, its socket and its pid.

@@ -185,6 +185,7 @@ impl Walk<'_> {
                         self.failures.add(&path, error);
                     }
                 }
+                Err(Errno::ENOENT) => {}
                 Err(error) => self.fail(name, error),
             },
             Err(error) => self.fail(name, error),
@@ -209,6 +210,8 @@ impl Walk<'_> {
                 Ok(true) => {}
                 Ok(false) => match self.enter(dir.as_fd(), name.clone()) {
                     Ok(below) => dir = below,
+                    // Somebody else has deleted it.
+                    Err(Errno::ENOENT) => {}
                     Err(error) => self.fail(&name, error),
                 },
                 Err(error) => self.fail(&name, error),

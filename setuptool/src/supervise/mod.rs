@@ -413,7 +413,7 @@ pub(crate) fn uninstall(ui: &mut Ui, world: &World, problems: &mut Vec<String>) 
     }
     let record = files.record();
     note(problems, &record, state::remove(&record).map(drop));
-    match fs::remove_dir_all(&files.state) {
+    match crate::purge::remove_tree(&files.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         other => note(problems, &files.state, other),
     }

@@ -112,7 +112,7 @@ pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
                 }
             }
             for dir in MADE.map(|name| hidden.join(name)) {
-                match fs::remove_dir_all(&dir) {
+                match crate::purge::remove_tree(&dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(failed(error));
                     }

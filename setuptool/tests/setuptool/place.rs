@@ -179,7 +179,8 @@ impl Place {
 
     /// What is left of [`daemon`](Self::daemon) when it has been stopped.
     pub(crate) fn daemon_stops(&self) {
-        fs::remove_file(self.at("run/docker.sock")).unwrap();
+        // There need not have been one.
+        let _ = fs::remove_file(self.at("run/docker.sock"));
     }
 
     /// Runs the tool as the ordinary user, with the variables of the place only.
@@ -187,12 +188,13 @@ impl Place {
         self.finish(args, UID)
     }
 
-    /// Starts another program of the ordinary user.
-    pub(crate) fn process(&self, dir: &Path, argv: &[&str]) -> Child {
+    /// Starts another program of the ordinary user, which ends with what is returned.
+    pub(crate) fn process(&self, dir: &Path, argv: &[&str]) -> Program {
         let mut command = Command::new(argv[0]);
         command.args(&argv[1..]).uid(UID).gid(UID).current_dir(dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _lock = FORK.lock().unwrap_or_else(PoisonError::into_inner);
-        command.spawn().unwrap()
+        Program(command.spawn().unwrap())
     }
 
     pub(crate) fn run_as_root(&self, args: &[&str]) -> Finished {
@@ -260,6 +262,17 @@ impl Place {
         let asked = ["--version", "--help", "getsubids"];
         let calls = text.lines().filter(|line| !asked.iter().any(|word| line.contains(word)));
         calls.map(str::to_owned).collect()
+    }
+}
+
+/// A program that runs.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -235,6 +235,23 @@ fn a_data_root_of_the_users_choice_goes_only_if_nothing_else_is_in_it() {
     }
 }
 
+/// As far as the data is concerned, a home with a daemon's entries in it is a home.
+#[test]
+fn programs_that_run_in_a_shared_data_root_do_not_matter() {
+    let place = used();
+    data(&place, "home");
+    place.write(
+        "home/.config/docker/daemon.json",
+        &format!("{{\"data-root\":\"{}\"}}", place.text("home")),
+    );
+    let user = place.process(&place.at("home"), &["sleep", "1000"]);
+    purge(&place)
+        .exits(0)
+        .says("@/home was kept, because not everything in it is Docker's: .config");
+    drop(user);
+    assert!(place.read("home/volumes/db/_data/x").is_some() && !place.at(DATA).exists());
+}
+
 #[test]
 fn the_units_data_root_is_found_before_the_unit_goes() {
     let place = Place::new();
@@ -250,8 +267,8 @@ fn the_units_data_root_is_found_before_the_unit_goes() {
 fn data_in_use_stays_and_the_user_is_named() {
     let place = used();
     let inside = place.at(&format!("{DATA}/volumes"));
-    let mut user = place.process(&inside, &["sleep", "1000"]);
-    let pid = user.id();
+    let user = place.process(&inside, &["sleep", "1000"]);
+    let pid = user.0.id();
     let refused = purge(&place);
     refused
         .exits(1)
@@ -259,8 +276,7 @@ fn data_in_use_stays_and_the_user_is_named() {
         .says(&format!("[ERROR]   sleep (pid {pid}) works in @/home/.local/share/docker/volumes\n"))
         .says(&format!("[ERROR]   kill {pid}\n"));
     assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
-    user.kill().expect("ours");
-    user.wait().expect("ours");
+    drop(user);
 
     // Whom nobody sees holds a lock.
     let file = File::open(place.at(&format!("{DATA}/volumes/metadata.db"))).expect("a file");
@@ -294,21 +310,6 @@ fn a_daemon_that_answers_or_holds_its_state_directory_keeps_its_data() {
     drop(lock);
     purge(&place).exits(0);
     assert!(place.read("home/state/lock").is_some() && !place.at(DATA).exists());
-}
-
-#[test]
-fn drop_ins_in_a_folder_of_dotfiles_stay_there() {
-    let place = used();
-    place.write("home/dotfiles/docker.service.d/x.conf", "1");
-    place.write("home/.config/systemd/user/other", "1");
-    let link = place.at("home/.config/systemd/user/docker.service.d");
-    symlink(place.at("home/dotfiles/docker.service.d"), &link).expect("a link");
-    place.write("home/.config/systemd/user/docker.socket.d/notes", "1");
-    place.write("home/.config/systemd/user/docker.socket.d/y.conf", "1");
-    purge(&place).exits(0).prints("Removed the link @/home/.config/systemd/user/docker.service.d;");
-    assert!(place.read("home/dotfiles/docker.service.d/x.conf").is_some() && !link.is_symlink());
-    assert!(place.read("home/.config/systemd/user/docker.socket.d/notes").is_some());
-    assert!(place.read("home/.config/systemd/user/docker.socket.d/y.conf").is_none());
 }
 
 #[test]
@@ -353,8 +354,7 @@ fn the_advice_to_remove_data_is_given_only_where_it_deletes_nothing_else() {
     advice(&place, careful);
 
     let place = used();
-    let mut user = place.process(&place.at(DATA), &["sleep", "1000"]);
+    let user = place.process(&place.at(DATA), &["sleep", "1000"]);
     advice(&place, careful);
-    user.kill().expect("ours");
-    user.wait().expect("ours");
+    drop(user);
 }

@@ -90,6 +90,7 @@ fn f100_a_unit_of_somebody_else_stays_and_is_used() {
     assert!(place.read(UNIT).is_none());
     // Settings stay whatever is purged.
     place.write("home/.config/systemd/user/docker.service.d/mine.conf", "[Service]\n");
+    place.daemon_stops();
     let done = place.run(&["uninstall", "--purge"]);
     done.exits(0)
         .prints(&format!("Your own settings stay in @/{UNIT}.bak\n"))
@@ -158,6 +159,7 @@ fn f100_a_unit_that_is_a_link_is_written_through() {
     // systemctl removes a unit that is a link when it disables it.
     place.stub("systemctl", "case \" $* \" in *' disable '*) rm -f \"$HOME/.config/systemd/user/docker.service\" ;; esac");
     let text = place.read(dotfiles);
+    place.daemon_stops();
     place.run(&["uninstall", "--purge"]).exits(0).prints(&format!("is kept as @/{UNIT}.bak.1\n"));
     let kept = fs::read_link(place.at(&format!("{UNIT}.bak.1"))).expect("a link");
     assert_eq!(kept.to_str(), Some("../../../dotfiles/docker.service"));
@@ -352,6 +354,7 @@ fn f019_scripts_of_supervisors_that_were_edited_stay() {
     );
     place.run(&["check"]).prints(&format!("[INFO] file-edited: @/{RC} was edited"));
 
+    place.daemon_stops();
     let done = place.run(&["uninstall", "--purge"]);
     done.exits(0)
         .prints(&format!("is kept as @/{RC}.bak\n"))

@@ -15,6 +15,7 @@ fn installed() -> Place {
     place.write("home/.docker/config.json", "{\"auths\":{},\"currentContext\":\"rootless\"}");
     let docker = context("unix:///run/user/1/docker.sock", "Rootless mode");
     place.stub("docker", &format!("{docker}; env > \"${{0%/*}}/../env\""));
+    place.daemon_stops();
     place
 }
 
