@@ -13,13 +13,29 @@ struct Fault {
     reason: &'static str,
 }
 
-const FAULTS: [Fault; 1] = [Fault {
-    holds: |docker, case, seen| super::needs_proxy(docker) && !case.proxy && *seen == Seen::Refused,
-    cells: "Docker 20.10 and 26.1, userland proxy off: the launcher refuses to start",
-    reason: "Before release 28 dockerd does not ask for ports by itself. `rootlesskit-docker-proxy`, started in place of the \
+const FAULTS: [Fault; 2] = [
+    Fault {
+        holds: |docker, case, seen| {
+            super::needs_proxy(docker) && !case.proxy && *seen == Seen::Refused
+        },
+        cells: "Docker 20.10 and 26.1, userland proxy off: the launcher refuses to start",
+        reason: "Before release 28 dockerd does not ask for ports by itself. `rootlesskit-docker-proxy`, started in place of the \
              userland proxy, does; without a userland proxy nobody would publish a port, with any port driver. Leave \
              `userland-proxy` on: it is not in the path of IPv4 clients.",
-}];
+    },
+    Fault {
+        holds: |docker, case, seen| {
+            super::needs_proxy(docker)
+                && case.one()
+                && !case.client.is_v6()
+                && *seen == Seen::Bridge
+        },
+        cells: "Docker 20.10 and 26.1, port published on one address that is no loopback address: bridge",
+        reason: "Before release 28 Docker's own rule leads packets to the container only if they are for that address of the \
+             host, which the namespace does not have, so the userland proxy takes the connection. Publish the port on all \
+             addresses where the server has to know its clients, or use Docker 28.",
+    },
+];
 
 const HEAD: &str = "\
 # Whose address a server in a container sees
