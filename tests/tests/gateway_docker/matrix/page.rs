@@ -55,7 +55,7 @@ IPv6 clients' own addresses, too.
 
 This page is made and checked by a scenario with real daemons, each on a host without any network helper:
 `cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew. Debian has no Docker 29;
-its column was found with `DOCKERD_UNDER_TEST=PATH`, which names a dockerd with its docker-proxy beside it.
+its column is made with `DOCKERD_UNDER_TEST=PATH`, which names a dockerd with its docker-proxy beside it.
 ";
 
 /// The whole page.
