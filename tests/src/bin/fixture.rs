@@ -1,5 +1,7 @@
 //! Small servers and clients that scenarios run in boxes; `fixture VERB ARGS`, see `main`.
 
+#[path = "fixture/datagrams.rs"]
+mod datagrams;
 #[path = "fixture/flood.rs"]
 mod flood;
 #[path = "fixture/many.rs"]
@@ -57,6 +59,10 @@ fn main() -> Result<()> {
         ["smuggle", from, to, via] => flood::smuggle(from, to, via),
         ["soak", seconds, tcp, udp, dns] => soak::soak(seconds, tcp, udp, dns),
         ["who", proto, address] => who::who(proto, address),
+        ["sizes", address, before] => datagrams::sizes(address, before),
+        ["churn", address, total, in_flight] => datagrams::churn(address, total, in_flight),
+        ["talk", address] => datagrams::talk(address),
+        ["anybody", address, text] => datagrams::anybody(address, text),
         ["load", address, total, clients] => who::load(address, total, clients),
         _ => Err(format!("fixture: unknown verb {args:?}").into()),
     }

@@ -5,6 +5,7 @@
 
 mod attack;
 mod badinput;
+mod datagrams;
 mod dns;
 mod failures;
 mod flags;

@@ -1,0 +1,101 @@
+//! Datagrams as the host sends and receives them: sizes, many ports, broadcasts, ports of our own.
+
+use tests::{As, Result, ensure};
+
+use crate::kit::{self, Net};
+
+#[test]
+fn datagrams_that_must_not_be_cut_are_not_and_the_sender_hears_what_fits() -> Result<()> {
+    let b = kit::boot()?;
+    b.root(
+        "ip route replace 10.77.0.0/24 dev eth0 src 10.77.0.1 mtu 1280
+         ip -6 route del fd77::/64 dev eth0; ip -6 route add fd77::/64 dev eth0 mtu 1280",
+    )
+    .ok()?;
+    let net = Net::start(&b)?;
+    let four = kit::serve(&b, As::Peer, "udp-echo 0.0.0.0:9000")?;
+    let six = kit::serve(&b, As::Peer, "udp-echo [fd77::2]:9001")?;
+    // A flow that begins with the large ones, and one that has a socket of its own by then.
+    for before in [0, 20] {
+        for to in ["10.77.0.2:9000", "[fd77::2]:9001"] {
+            let command = format!("fixture sizes '{to}' {before}");
+            for out in [b.user(&command).ok()?, net.inside(&command).ok()?] {
+                assert_eq!(out, "1280\ncut\n", "{to} after {before}");
+            }
+        }
+        // The next round finds out anew.
+        net.inside("ip route flush cache; ip -6 route flush cache").ok()?;
+    }
+    for (to, size) in [("10.77.0.2", 1252), ("fd77::2", 1232)] {
+        net.inside(&format!("ping -c 1 -W 2 -M do -s {size} {to}")).ok()?;
+        let out = net.inside(&format!("ping -c 2 -i 0.2 -W 1 -M do -s {} {to}", size + 1)).run()?;
+        let told = out.stdout.contains("1280") || out.stderr.contains("1280");
+        ensure!(told && !out.stdout.contains("bytes from"), "{out}");
+        net.inside(&format!("ping -c 1 -W 2 -M dont -s 1400 {to}")).ok()?;
+    }
+    drop((four, six));
+    net.stop()
+}
+
+#[test]
+fn datagrams_of_clients_that_come_and_go_are_all_answered() -> Result<()> {
+    let b = kit::boot()?;
+    let outside = kit::serve(&b, As::Peer, "udp-echo 10.77.0.2:9000")?;
+    for driver in ["gateway", "builtin"] {
+        let flags = kit::FLAGS.replace("--port-driver=gateway", &format!("--port-driver={driver}"));
+        let net = Net::with_many_files(&b, &format!("{flags} -p 0.0.0.0:8081:81/udp"))?;
+        let inside = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
+        let out = b.peer("fixture churn 10.77.0.1:8081 20000 64").limit(120).ok()?;
+        assert_eq!(out, "0 lost\n", "{driver}");
+        // The same the other way: a name server in a container asks others from many ports.
+        let out = net.inside("fixture churn 10.77.0.2:9000 20000 64").limit(120).ok()?;
+        assert_eq!(out, "0 lost\n", "out of the namespace");
+        drop(inside);
+        net.stop()?;
+    }
+    drop(outside);
+    Ok(())
+}
+
+#[test]
+fn datagrams_to_everybody_are_answered_by_the_address_of_the_host() -> Result<()> {
+    let b = kit::boot()?;
+    for driver in ["gateway", "builtin"] {
+        let flags = kit::FLAGS.replace("--port-driver=gateway", &format!("--port-driver={driver}"));
+        let net = Net::with(&b, &format!("{flags} -p 0.0.0.0:8081:81/udp"))?;
+        let server = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
+        let out = b.peer("fixture anybody 10.77.0.255:8081 hello").ok()?;
+        assert_eq!(out, "10.77.0.1:8081\n", "{driver}");
+        let scope = b.peer("cat /sys/class/net/eth1/ifindex").ok()?;
+        let to = format!("[ff02::1%{}]:8081", scope.trim());
+        let out = b.peer(&format!("fixture anybody {to} hello")).ok()?;
+        ensure!(out.starts_with("[fe80::") && out.ends_with("]:8081\n"), "{driver}: {out}");
+        drop(server);
+        net.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn datagrams_of_our_own_flows_hold_no_port_that_is_published() -> Result<()> {
+    let b = kit::boot()?;
+    // So few local ports that each is in use.
+    b.root("sysctl -qw net.ipv4.ip_local_port_range='50000 50003'").ok()?;
+    let outside = kit::serve(&b, As::Peer, "udp-echo 0.0.0.0:9000")?;
+    let net = Net::start(&b)?;
+    let talk = || kit::ready(net.inside("exec fixture talk 10.77.0.2:9000"));
+    let flows = [talk()?, talk()?, talk()?, talk()?];
+    for port in 50_000..50_004 {
+        net.ctl(&format!("add-ports 0.0.0.0:{port}:81/udp")).ok()?;
+    }
+    let inside = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
+    for port in 50_000..50_004 {
+        b.peer(&format!("fixture udp-ask 10.77.0.1:{port} hi")).ok()?;
+    }
+    // A port that somebody else listens at is still taken.
+    let other = kit::serve(&b, As::User, "udp-echo 0.0.0.0:9999")?;
+    let out = net.ctl("add-ports 0.0.0.0:9999:81/udp").run()?;
+    ensure!(out.code != 0 && out.stderr.contains("address already in use"), "{out}");
+    drop((flows, inside, other, outside));
+    net.stop()
+}
