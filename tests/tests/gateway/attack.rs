@@ -12,8 +12,9 @@ fn others_go_on(net: &Net<'_>, what: &str) -> Result<()> {
         ensure!(text.matches(" connected ").count() == 2, "{what}, {round}: {text}");
         let out = net.inside("dig +short +tries=6 +time=3 foo.test").run()?;
         ensure!(out.stdout.contains("10.9.8.7\n"), "{what}, {round}: {out}");
-        let out = net.inside("fixture udp-ask 10.77.0.2:85 hello").run()?;
-        ensure!(out.stdout.ends_with(" hello\n"), "{what}, {round}: {out}");
+        wait::until_true(&format!("{what}, {round}: an answer"), PATIENCE, || {
+            Ok(net.inside("fixture udp-ask 10.77.0.2:85 hello").run()?.stdout.ends_with(" hello\n"))
+        })?;
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ fn ports_ten_thousand_are_published_served_by_a_successor_and_removed() -> Resul
     }
     b.write("/tmp/ports", &ports)?;
     let started = Instant::now();
-    net.ctl("add-ports $(cat /tmp/ports) >/tmp/ids").ok()?;
+    net.ctl("add-ports $(cat /tmp/ports) >/tmp/ids").limit(600).ok()?;
     println!("published in {:.2?}", started.elapsed());
     for port in [20_000, 25_000, 29_999] {
         let page = b.peer(&format!("fixture get 10.77.0.1:{port}")).ok()?;
@@ -123,7 +123,7 @@ fn ports_ten_thousand_are_published_served_by_a_successor_and_removed() -> Resul
     }
     println!("published again in {:.2?}", killed.elapsed());
     let started = Instant::now();
-    net.ctl("remove-ports $(cat /tmp/ids) >/dev/null").ok()?;
+    net.ctl("remove-ports $(cat /tmp/ids) >/dev/null").limit(600).ok()?;
     println!("removed in {:.2?}", started.elapsed());
     net.gateway()?.descriptors_return_to(files)?;
     b.peer("curl -sS -m3 http://10.77.0.1:20000/").fails_with(7)?;
