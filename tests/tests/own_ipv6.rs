@@ -1,11 +1,7 @@
 //! Units that were written for RootlessKit and slirp4netns give the namespace an IPv6 address and a default route by
 //! themselves, since dockerd's forwarding makes the kernel forget advertised ones. They go on working.
 
-use std::time::Duration;
-
-use tests::{As, Result, Suite, TestBox, ensure, wait};
-
-const TEN: Duration = Duration::from_secs(10);
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 /// The line of such an `ExecStartPost=`, run in the namespace.
 const ADDED: &str =
@@ -24,7 +20,7 @@ fn ipv6_address_and_route_of_public_workarounds_can_still_be_added() -> Result<(
         let target = "sh -c 'echo up; exec sleep infinity'";
         let flags = format!("--state-dir=/tmp/s {flags} --ipv6 --disable-host-loopback");
         let mut kit = b.user(&format!("exec rootlesskit {flags} {target}")).spawn()?;
-        wait::until_true("the target runs", TEN, || {
+        wait::until_true("the target runs", PATIENCE, || {
             ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
             Ok(kit.printed()?.contains("up\n"))
         })?;
@@ -44,7 +40,7 @@ fn ipv6_address_and_route_of_public_workarounds_can_still_be_added() -> Result<(
         let routes = inside("ip -6 addr show dev tap0; ip -6 route show default").ok()?;
         ensure!(routes.contains("fd00::100/64") && routes.contains("fd00::64/64"), "{routes}");
         ensure!(routes.matches("default via fd00::2 dev tap0").count() == 2, "{routes}");
-        wait::until_true("the address is usable", TEN, || {
+        wait::until_true("the address is usable", PATIENCE, || {
             Ok(!inside("ip -6 addr show dev tap0 tentative").ok()?.contains("fd00::100"))
         })?;
         let said = inside("fixture get [fd77::2]:7000").ok()?;
@@ -60,7 +56,7 @@ fn ipv6_address_and_route_of_public_workarounds_can_still_be_added() -> Result<(
             );
         }
         kit.signal("TERM")?;
-        kit.wait(TEN)?;
+        kit.wait(PATIENCE)?;
         b.assert_clean(&[])?;
     }
     Ok(())
