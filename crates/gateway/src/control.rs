@@ -21,7 +21,7 @@ pub use fit::fit;
 /// hostile peer can make the other side keep.
 pub const MAX: usize = 16 << 20;
 
-/// How long a request may take, from sending it to the whole reply.
+/// How long the rest of a message may take, and a reply to be read.
 pub const WAIT: Duration = Duration::from_secs(5);
 
 /// What the supervisor wants.
@@ -57,6 +57,8 @@ pub enum Request {
     Resolvers(Resolvers),
     /// What has happened so far.
     Stats,
+    /// Say that every thread still does its work.
+    Ping,
 }
 
 impl Request {
@@ -68,6 +70,7 @@ impl Request {
             Self::Withdraw { .. } => "Withdraw",
             Self::Resolvers(_) => "Resolvers",
             Self::Stats => "Stats",
+            Self::Ping => "Ping",
         }
     }
 
@@ -77,7 +80,7 @@ impl Request {
             Self::Configure { plan: Plan { v6: Some(_), .. }, .. } => 5,
             Self::Configure { .. } => 4,
             Self::Publish { .. } => 1,
-            Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats => 0,
+            Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats | Self::Ping => 0,
         }
     }
 }

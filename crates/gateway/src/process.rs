@@ -102,6 +102,7 @@ impl Gateway {
                 self.ports.remove(&id);
             }
             Request::Resolvers(resolvers) => self.set_resolvers(resolvers),
+            Request::Ping => self.relay.ping().context("the gateway does not work any more")?,
             Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
         }
         Ok(Reply::Done)

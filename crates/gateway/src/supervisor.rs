@@ -2,29 +2,31 @@
 //!
 //! It holds whatever a gateway needs and that must outlive one: the descriptors of G, the listeners of published ports,
 //! the name servers. It starts no process itself. Whoever does so gives [`Gateway::renew`]'s descriptor to the process as
-//! standard input and calls [`Gateway::configure`]; when the process has ended, the same again. Used by one thread.
+//! standard input and calls [`Gateway::configure`]; when the process has ended, the same again.
 //!
-//! Every call is bounded. Whenever a gateway fails to answer in time, answers nonsense or has ended, the handle closes its
-//! end of the channel ([`Gateway::is_up`] is false then) and kills the process, if it was told which ([`Gateway::adopt`]).
+//! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it fails
+//! to answer in time, answers nonsense or cannot start, kills it ([`Gateway::why_ended`]). An answer that matters can be
+//! waited for, a little while ([`Answer::wait`]).
 
-use std::collections::{BTreeMap, VecDeque};
+mod answer;
+mod line;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use sys::pidfd::PidFd;
-use tracing::{debug, warn};
+use tracing::warn;
+
+pub use answer::Answer;
+pub use line::{PERIOD, SILENCE};
 
 use crate::control::{Channel, Reply, Request};
 use crate::plan::{Plan, Resolvers};
-
-/// How long publishing every port again may take, however many there are.
-const AGAIN: Duration = Duration::from_secs(5);
-/// Requests that are sent ahead of their replies then. Small enough for both send buffers, and for the descriptors that a
-/// user may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
-const AHEAD: usize = 32;
+use line::{Done, End, Job, Line};
 
 /// The descriptors that a gateway works with.
 #[derive(Debug)]
@@ -46,16 +48,14 @@ struct Port {
     udp: bool,
     target: SocketAddr,
     name: String,
-    listener: OwnedFd,
+    listener: Arc<OwnedFd>,
 }
 
 impl Port {
-    fn request(&self, id: u64) -> Request {
-        Request::Publish { id, udp: self.udp, target: self.target, name: self.name.clone() }
-    }
-
-    fn fds(&self) -> [BorrowedFd<'_>; 1] {
-        [self.listener.as_fd()]
+    fn job(&self, id: u64, done: Done) -> Job {
+        let Self { udp, target, .. } = *self;
+        let request = Request::Publish { id, udp, target, name: self.name.clone() };
+        Job { request, fds: vec![Arc::clone(&self.listener)], done }
     }
 }
 
@@ -65,8 +65,8 @@ enum State {
     Down,
     /// It has not been told anything yet.
     New(Channel),
-    /// It serves.
-    Up(Channel),
+    /// It serves, or is about to.
+    Up(Line),
 }
 
 /// Everything about a gateway but its process.
@@ -74,12 +74,12 @@ enum State {
 pub struct Gateway {
     driver: String,
     plan: Plan,
-    descriptors: Descriptors,
+    /// Those of [`Request::Configure`], in order.
+    descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
     nofile: u64,
     ports: BTreeMap<u64, Port>,
     state: State,
-    process: Option<PidFd>,
     /// Processes so far.
     started: u64,
 }
@@ -99,6 +99,9 @@ impl Gateway {
         } else if plan.v6.is_none() {
             descriptors.listener6 = None;
         }
+        let Descriptors { dial, data, factory, listener4, listener6 } = descriptors;
+        let descriptors = [dial, data, factory, listener4].into_iter().chain(listener6);
+        let descriptors = descriptors.map(Arc::new).collect();
         Self {
             driver: "gateway".to_owned(),
             plan,
@@ -107,7 +110,6 @@ impl Gateway {
             nofile,
             ports: BTreeMap::new(),
             state: State::Down,
-            process: None,
             started: 0,
         }
     }
@@ -125,11 +127,10 @@ impl Gateway {
         &self.plan
     }
 
-    /// Whether a gateway has been configured and nothing has gone wrong since. A process for which this is false after
-    /// [`Gateway::configure`] is useless and should be killed, unless it ends by itself.
+    /// Whether a gateway has been told what it has to know and nothing has gone wrong since.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(&self.state, State::Up(channel) if !channel.ended())
+        self.line().is_some()
     }
 
     /// The end of a control channel for a new gateway process, its standard input. Forgets the old process.
@@ -138,78 +139,78 @@ impl Gateway {
     /// Those of socketpair(2); the old process is forgotten nevertheless.
     pub fn renew(&mut self) -> io::Result<OwnedFd> {
         self.state = State::Down;
-        self.process = None;
         let (ours, theirs) = Channel::pair()?;
         self.state = State::New(ours);
         self.started += 1;
         Ok(theirs)
     }
 
-    /// Tells a new gateway process what it has to know, waits until it serves, and publishes again every port that is
-    /// known. A port that it refuses is logged; it stays known and is offered to the next gateway.
+    /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is called
+    /// once it serves; if it never does it is killed, `ready` is dropped, and [`Gateway::why_ended`] says why. A port that
+    /// it refuses is logged; it stays known and is offered to the next gateway.
     ///
     /// # Errors
-    /// When the process refuses, ends, or does not answer: within 5 s to begin with, within 5 s for all ports. There is
-    /// no gateway then until the next [`Gateway::renew`].
-    pub fn configure(&mut self) -> anyhow::Result<()> {
+    /// There is no new process, or the thread that talks to it cannot be started.
+    pub fn configure(
+        &mut self,
+        process: Option<PidFd>,
+        ready: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<()> {
         let State::New(channel) = std::mem::replace(&mut self.state, State::Down) else {
             bail!("there is no new gateway process to configure");
         };
+        let line = Line::start(channel, process)
+            .context("failed to start the thread that talks to the gateway process")?;
         let request = Request::Configure {
             plan: self.plan.clone(),
             resolvers: self.resolvers.clone(),
             nofile: self.nofile,
         };
-        let Descriptors { dial, data, factory, listener4, listener6 } = &self.descriptors;
-        let fds = [dial, data, factory, listener4].into_iter().chain(listener6);
-        let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
-        match channel.call(&request, &fds).context("starting the gateway")? {
-            Reply::Done => {}
-            Reply::Failed(why) => bail!("the gateway process cannot start: {why}"),
-            Reply::Stats(_) => bail!("the gateway process sent Stats out of turn, to Configure"),
-        }
-        self.publish_all(&channel).context("publishing the ports again")?;
-        self.state = State::Up(channel);
-        Ok(())
-    }
-
-    /// The process that was configured, to be killed if it does not answer.
-    pub fn adopt(&mut self, process: PidFd) {
-        self.process = Some(process);
-    }
-
-    /// Gives up a gateway that cannot be talked to.
-    fn give_up(&mut self) {
-        self.state = State::Down;
-        if let Some(process) = self.process.take()
-            && let Err(e) = process.kill()
-        {
-            debug!("failed to kill the gateway process: {e}");
-        }
-    }
-
-    fn publish_all(&self, channel: &Channel) -> anyhow::Result<()> {
-        let deadline = Instant::now() + AGAIN;
-        let mut asked: VecDeque<&Port> = VecDeque::with_capacity(AHEAD);
+        line.post(Job { request, fds: self.descriptors.clone(), done: Box::new(drop) });
         for (&id, port) in &self.ports {
-            if asked.len() == AHEAD {
-                settle(channel, &mut asked, deadline)?;
+            let name = port.name.clone();
+            let log = move |reply| {
+                if let Some(Reply::Failed(why)) = reply {
+                    warn!(port = name, "the new gateway does not serve a published port: {why}");
+                }
+            };
+            line.post(port.job(id, Box::new(log)));
+        }
+        // Answered after everything before it.
+        let ready = |reply: Option<Reply>| {
+            if reply.is_some() {
+                ready();
             }
-            channel.send(&port.request(id), &port.fds(), deadline)?;
-            asked.push_back(port);
-        }
-        while !asked.is_empty() {
-            settle(channel, &mut asked, deadline)?;
-        }
+        };
+        line.post(Job { request: Request::Ping, fds: Vec::new(), done: Box::new(ready) });
+        self.state = State::Up(line);
         Ok(())
     }
 
-    /// Serves `listener` as the port `id`, which leads to `target` in A. While there is no
-    /// gateway the port is only noted, and connections wait in its listener; the next gateway serves it.
+    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us.
+    #[must_use]
+    pub fn why_ended(&self) -> Option<String> {
+        let State::Up(line) = &self.state else { return None };
+        match line.end() {
+            Some(End::GivenUp(why)) => Some(why),
+            Some(End::Over) | None => None,
+        }
+    }
+
+    /// Whom to ask.
+    fn line(&self) -> Option<&Line> {
+        match &self.state {
+            State::Up(line) if line.is_open() => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Serves `listener` as the port `id`, which leads to `target` in A. The port is known from now on: while there is no
+    /// gateway, connections wait in the listener, and the next gateway serves it. If the answer is that the gateway refuses,
+    /// call [`Gateway::forget`].
     ///
     /// # Errors
-    /// When `id` is taken or the gateway refuses, ends meanwhile or does not answer within 5 s; the listener is closed
-    /// and the port is not known then.
+    /// When `id` is taken.
     pub fn publish(
         &mut self,
         id: u64,
@@ -217,108 +218,80 @@ impl Gateway {
         target: SocketAddr,
         name: String,
         listener: OwnedFd,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Answer> {
         ensure!(!self.ports.contains_key(&id), "port {id} is published already");
-        let port = Port { udp, target, name, listener };
-        if self.serves() {
-            self.order(&port.request(id), &port.fds())
-                .with_context(|| format!("publishing {}", port.name))?;
-        }
+        let port = Port { udp, target, name, listener: Arc::new(listener) };
+        let (answer, done) = Answer::to(format!("publishing {}", port.name));
+        let answer = match self.line() {
+            Some(line) => {
+                line.post(port.job(id, done));
+                answer.from(line)
+            }
+            None => answer,
+        };
         self.ports.insert(id, port);
-        Ok(())
+        Ok(answer)
     }
 
-    /// Closes the port `id` and its connections. Its listener is closed here and the port is forgotten in any case.
+    /// Forgets a port that the gateway has refused, and closes its listener.
+    pub fn forget(&mut self, id: u64) {
+        self.ports.remove(&id);
+    }
+
+    /// Closes the port `id` and its connections. Its listener is closed here and the port is forgotten; a gateway that
+    /// hangs holds its copies of the listener until it is killed.
     ///
     /// # Errors
-    /// When there is no such port, or the gateway does not confirm it within 5 s; a gateway that hangs holds its copies
-    /// of the listener until it is killed.
-    pub fn withdraw(&mut self, id: u64) -> anyhow::Result<()> {
+    /// When there is no such port.
+    pub fn withdraw(&mut self, id: u64) -> anyhow::Result<Answer> {
         let port = self.ports.remove(&id).with_context(|| format!("no published port {id}"))?;
-        drop(port.listener);
-        if self.serves() {
-            self.order(&Request::Withdraw { id }, &[])
-                .with_context(|| format!("withdrawing {}", port.name))?;
-        }
-        Ok(())
+        let (answer, done) = Answer::to(format!("withdrawing {}", port.name));
+        drop(port);
+        Ok(match self.line() {
+            Some(line) => {
+                line.post(Job { request: Request::Withdraw { id }, fds: Vec::new(), done });
+                answer.from(line)
+            }
+            None => answer,
+        })
     }
 
-    /// The host's name servers are others now. A gateway that cannot be told is given up, and the next one knows them
-    /// from the start.
+    /// The host's name servers are others now. A gateway that starts later knows them from the start.
     pub fn set_resolvers(&mut self, resolvers: Resolvers) {
         self.resolvers.clone_from(&resolvers);
-        if self.serves()
-            && let Err(e) = self.order(&Request::Resolvers(resolvers), &[])
-        {
-            warn!("the gateway does not know the new name servers: {e:#}");
-        }
-    }
-
-    /// What the gateway has counted, with the driver's name and the number of restarts.
-    ///
-    /// # Errors
-    /// When there is no gateway at the moment, or it does not answer within 5 s.
-    pub fn stats(&mut self) -> anyhow::Result<api::Stats> {
-        ensure!(
-            self.serves(),
-            "the gateway process is not running at the moment\nhint: it is started again; ask again in a moment"
-        );
-        match self.ask(&Request::Stats, &[]).context("asking for statistics")? {
-            Reply::Stats(mut stats) => {
-                self.driver.clone_into(&mut stats.driver);
-                stats.restarts = self.started.saturating_sub(1);
-                Ok(*stats)
+        let Some(line) = self.line() else { return };
+        let log = |reply| {
+            if let Some(Reply::Failed(why)) = reply {
+                warn!("the gateway does not know the new name servers: {why}");
             }
-            Reply::Failed(why) => bail!("the gateway has no statistics: {why}"),
-            Reply::Done => {
-                self.give_up();
-                bail!("the gateway process sent Done out of turn, to Stats")
-            }
-        }
-    }
-
-    /// Whether there is a gateway to be asked; notices if it has ended.
-    fn serves(&mut self) -> bool {
-        let up = self.is_up();
-        if !up && matches!(self.state, State::Up(_)) {
-            self.give_up();
-        }
-        up
-    }
-
-    /// A request that is answered by "done".
-    fn order(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
-        match self.ask(request, fds)? {
-            Reply::Done => Ok(()),
-            Reply::Failed(why) => bail!("the gateway refused: {why}"),
-            Reply::Stats(_) => {
-                self.give_up();
-                bail!("the gateway process sent Stats out of turn, to {}", request.name())
-            }
-        }
-    }
-
-    fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> anyhow::Result<Reply> {
-        let State::Up(channel) = &self.state else {
-            bail!("the gateway process is not running");
         };
-        let reply = channel.call(request, fds);
-        if reply.is_err() {
-            self.give_up();
-        }
-        reply
+        let request = Request::Resolvers(resolvers);
+        line.post(Job { request, fds: Vec::new(), done: Box::new(log) });
     }
-}
 
-/// Takes the reply to the oldest of the requests.
-fn settle(channel: &Channel, asked: &mut VecDeque<&Port>, deadline: Instant) -> anyhow::Result<()> {
-    let Some(port) = asked.pop_front() else { return Ok(()) };
-    match channel.answer(deadline).with_context(|| format!("no answer about {}", port.name))? {
-        Reply::Done => Ok(()),
-        Reply::Failed(why) => {
-            warn!(port = port.name, "the new gateway does not serve a published port: {why}");
-            Ok(())
+    /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the reason
+    /// why there is nothing: no gateway at the moment, or one that ends or is given up before it answers. It may be called
+    /// at once, or on another thread, which it must not block.
+    pub fn stats(&self, done: impl FnOnce(anyhow::Result<api::Stats>) + Send + 'static) {
+        let driver = self.driver.clone();
+        let restarts = self.started.saturating_sub(1);
+        let done = move |reply| {
+            done(match reply {
+                Some(Reply::Stats(stats)) => Ok(api::Stats { driver, restarts, ..*stats }),
+                Some(Reply::Failed(why)) => {
+                    Err(anyhow::anyhow!("the gateway has no statistics: {why}"))
+                }
+                Some(Reply::Done) | None => Err(anyhow::anyhow!(
+                    "the gateway process is not running at the moment\nhint: it is started again; ask again in a moment"
+                )),
+            });
+        };
+        match self.line() {
+            Some(line) => {
+                let done = Box::new(done);
+                line.post(Job { request: Request::Stats, fds: Vec::new(), done });
+            }
+            None => done(None),
         }
-        Reply::Stats(_) => bail!("the gateway process sent Stats out of turn, to Publish"),
     }
 }

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use api::stats::{DestinationTraffic, PortTraffic, Traffic};
-use gateway::control::{Channel, MAX, Reply, Request, WAIT};
+use gateway::control::{Channel, MAX, Reply, Request};
 use gateway::plan::{Net, Plan};
-use gateway::supervisor::{Descriptors, Gateway};
+use gateway::supervisor::{Descriptors, Gateway, PERIOD, SILENCE};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
@@ -72,13 +72,47 @@ fn serve(
         let channel = Channel::new(sock).unwrap();
         while let Some((request, fds)) = channel.request().unwrap() {
             let reply = answer(&request);
-            // The test may look at some of them only.
-            let _ = seen.send((request, fds));
+            // The test may look at some of them only; the handle asks for life by itself.
+            if request != Request::Ping {
+                let _ = seen.send((request, fds));
+            }
             let Some(reply) = reply else { break };
             channel.reply(&reply).unwrap();
         }
     });
     (receiver, thread)
+}
+
+/// Waits until the gateway serves, or has been given up, and why.
+fn configure(gateway: &mut Gateway) -> anyhow::Result<()> {
+    let (ready, serves) = channel();
+    gateway.configure(None, move || ready.send(()).unwrap())?;
+    match serves.recv_timeout(PATIENCE) {
+        Ok(()) => Ok(()),
+        Err(e) => anyhow::bail!(gateway.why_ended().unwrap_or_else(|| e.to_string())),
+    }
+}
+
+fn stats(gateway: &Gateway) -> anyhow::Result<api::Stats> {
+    let (done, answer) = channel();
+    gateway.stats(move |stats| done.send(stats).unwrap());
+    answer.recv_timeout(PATIENCE).unwrap()
+}
+
+fn withdraw(gateway: &mut Gateway, id: u64) -> anyhow::Result<()> {
+    gateway.withdraw(id)?.wait()
+}
+
+/// Why it was given up.
+fn given_up(gateway: &Gateway) -> String {
+    let begin = Instant::now();
+    loop {
+        if let Some(why) = gateway.why_ended() {
+            assert!(!gateway.is_up());
+            return why;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it is not given up");
+    }
 }
 
 fn obey(request: &Request) -> Reply {
@@ -94,10 +128,10 @@ fn up(
 ) -> (Gateway, Seen, JoinHandle<()>) {
     let (mut gateway, _) = handle(plan(false));
     let (seen, thread) = serve(gateway.renew().unwrap(), move |request| match request {
-        Request::Configure { .. } => Some(Reply::Done),
+        Request::Configure { .. } | Request::Ping => Some(Reply::Done),
         other => answer(other),
     });
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
     (gateway, seen, thread)
 }
 
@@ -106,7 +140,8 @@ fn target() -> SocketAddr {
 }
 
 fn publish(gateway: &mut Gateway, id: u64, listener: OwnedFd) -> anyhow::Result<()> {
-    gateway.publish(id, false, target(), format!("port {id}"), listener)
+    let answer = gateway.publish(id, false, target(), format!("port {id}"), listener)?;
+    answer.wait().inspect_err(|_| gateway.forget(id))
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -127,10 +162,10 @@ fn error(result: anyhow::Result<impl Sized>) -> String {
 fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
     for v6 in [false, true] {
         let (mut gateway, others) = handle(plan(v6));
-        assert!(error(gateway.configure()).contains("no new gateway process"));
+        assert!(error(configure(&mut gateway)).contains("no new gateway process"));
         let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
         assert!(!gateway.is_up());
-        gateway.configure().unwrap();
+        configure(&mut gateway).unwrap();
         assert!(gateway.is_up());
         let (request, fds) = next(&seen);
         let Request::Configure { plan: told, resolvers, nofile } = request else {
@@ -157,7 +192,7 @@ fn ipv6_needs_a_listener_as_well() {
     let mut gateway = Gateway::new(plan(true), descriptors, Vec::new(), 1024);
     assert_eq!(gateway.plan(), &plan(false));
     let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
 }
 
 #[test]
@@ -171,7 +206,7 @@ fn ports_outlive_gateways() {
         // It ends when it is asked for port 9.
         (!matches!(request, Request::Withdraw { id: 9 })).then_some(Reply::Done)
     });
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
     next(&seen);
     let (request, fds) = next(&seen);
     assert_eq!(
@@ -180,14 +215,15 @@ fn ports_outlive_gateways() {
     );
     assert_eq!(fds.len(), 1);
     publish(&mut gateway, 9, marked().0).unwrap();
-    assert!(error(gateway.withdraw(9)).contains("has ended"));
+    withdraw(&mut gateway, 9).unwrap();
     thread.join().unwrap();
     assert!(!gateway.is_up());
+    assert_eq!(gateway.why_ended(), None);
     publish(&mut gateway, 2, two.into()).unwrap();
     gateway.set_resolvers(vec!["192.0.2.54:53".parse().unwrap()]);
 
     let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
     let (request, _) = next(&seen);
     let Request::Configure { resolvers, .. } = request else { panic!("{request:?}") };
     assert_eq!(resolvers, ["192.0.2.54:53".parse().unwrap()]);
@@ -198,13 +234,13 @@ fn ports_outlive_gateways() {
     TcpStream::connect(address).unwrap();
     drop(fds);
     TcpStream::connect(address).unwrap();
-    gateway.withdraw(2).unwrap();
+    withdraw(&mut gateway, 2).unwrap();
     assert!(TcpStream::connect(address).is_err());
     assert!(matches!(next(&seen).0, Request::Withdraw { id: 2 }));
-    assert!(error(gateway.withdraw(2)).contains("no published port 2"));
-    let stats = gateway.stats().unwrap();
-    assert_eq!((stats.restarts, stats.driver.as_str()), (1, "gateway"));
-    assert_eq!(gateway.named("gvisor-tap-vsock").stats().unwrap().driver, "gvisor-tap-vsock");
+    assert!(error(withdraw(&mut gateway, 2)).contains("no published port 2"));
+    let counted = stats(&gateway).unwrap();
+    assert_eq!((counted.restarts, counted.driver.as_str()), (1, "gateway"));
+    assert_eq!(stats(&gateway.named("gvisor-tap-vsock")).unwrap().driver, "gvisor-tap-vsock");
 }
 
 #[test]
@@ -224,11 +260,11 @@ fn a_port_that_is_refused_is_closed() {
     assert!(said.contains("port 7") && said.contains("no room"), "{said}");
     drop(seen);
     assert!(gateway.is_up());
-    assert!(error(gateway.withdraw(7)).contains("no published port 7"));
-    assert!(error(gateway.stats()).contains("no room"));
+    assert!(error(withdraw(&mut gateway, 7)).contains("no published port 7"));
+    assert!(error(stats(&gateway)).contains("no room"));
+    assert!(TcpStream::connect(address).is_err());
     drop(gateway);
     thread.join().unwrap();
-    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]
@@ -242,7 +278,7 @@ fn a_gateway_that_refuses_a_port_after_a_restart_still_serves() {
         other => Some(obey(other)),
     };
     let (seen, _thread) = serve(gateway.renew().unwrap(), answer);
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
     assert!(gateway.is_up());
     assert_eq!(seen.try_iter().count(), 3);
 }
@@ -252,107 +288,148 @@ fn a_gateway_that_cannot_start_says_why() {
     let (mut gateway, _) = handle(plan(false));
     let (_seen, _thread) =
         serve(gateway.renew().unwrap(), |_| Some(Reply::Failed("no epoll".into())));
-    assert!(error(gateway.configure()).contains("no epoll"));
+    let said = error(configure(&mut gateway));
+    assert!(said.contains("cannot start: no epoll"), "{said}");
     assert!(!gateway.is_up());
 }
 
 #[test]
-fn a_gateway_that_hangs_is_given_up_and_the_next_one_heals() {
+fn a_gateway_that_hangs_from_the_start_is_given_up_and_the_next_one_heals() {
     let (mut gateway, _) = handle(plan(false));
     publish(&mut gateway, 1, marked().0).unwrap();
     // Nobody reads.
     let _hangs = gateway.renew().unwrap();
     let begin = Instant::now();
-    let said = error(gateway.configure());
+    let said = error(configure(&mut gateway));
     assert!(said.contains("hangs") && said.contains("Configure"), "{said}");
-    assert!((WAIT..PATIENCE).contains(&begin.elapsed()));
+    assert!(begin.elapsed() >= SILENCE);
     assert!(!gateway.is_up());
-    assert!(error(gateway.stats()).contains("not running"));
+    assert!(error(stats(&gateway)).contains("not running"));
     let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
-    gateway.configure().unwrap();
-    assert_eq!(gateway.stats().unwrap().restarts, 1);
+    configure(&mut gateway).unwrap();
+    assert_eq!(stats(&gateway).unwrap().restarts, 1);
     assert_eq!(seen.try_iter().count(), 3);
 }
 
+/// A process to be killed.
+fn process() -> (std::process::Child, sys::pidfd::PidFd) {
+    let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    (child, sys::pidfd::PidFd::open(pid).unwrap())
+}
+
 #[test]
-fn a_late_answer_is_never_taken_for_another_one() {
-    let (late, wait) = channel::<()>();
-    let (mut gateway, _seen, thread) = up(move |_| {
-        let _ = wait.recv_timeout(PATIENCE);
-        None
+fn a_gateway_that_hangs_is_noticed_although_nobody_asks_it_anything() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let (mut child, fd) = process();
+    let (mut gateway, _) = handle(plan(false));
+    let mut pings = 0;
+    let (_seen, _thread) = serve(gateway.renew().unwrap(), move |request| {
+        pings += u32::from(*request == Request::Ping);
+        // The one that ends the configuration, and one that checks its health.
+        if pings > 2 {
+            std::thread::sleep(PATIENCE);
+        }
+        Some(obey(request))
     });
+    let (ready, serves) = channel();
+    gateway.configure(Some(fd), move || ready.send(()).unwrap()).unwrap();
+    serves.recv_timeout(PATIENCE).unwrap();
     let begin = Instant::now();
-    let said = error(gateway.stats());
-    assert!(said.contains("no answer to Stats") && said.contains("hangs"), "{said}");
-    assert!((WAIT..PATIENCE).contains(&begin.elapsed()));
-    // Whoever hangs does not notice that nobody is interested any more.
-    assert!(!gateway.is_up() && !thread.is_finished());
-    assert!(error(gateway.stats()).contains("not running"));
-    publish(&mut gateway, 1, marked().0).unwrap();
-    late.send(()).unwrap();
-    thread.join().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(begin.elapsed() >= PERIOD + SILENCE);
+    assert!(given_up(&gateway).contains("hangs: no answer to Ping"));
 }
 
 #[test]
-fn a_gateway_that_dies_during_a_request_is_noticed_at_once() {
-    let (mut gateway, _seen, thread) = up(|_| None);
-    let said = error(publish(&mut gateway, 1, marked().0));
-    // Not that it hangs, which is found out by waiting.
-    assert!(said.contains("Publish") && said.contains("has ended"), "{said}");
-    thread.join().unwrap();
-    assert!(!gateway.is_up());
-    // It was not published, so its number is free.
-    publish(&mut gateway, 1, marked().0).unwrap();
-}
-
-#[test]
-fn a_gateway_that_has_died_before_a_request_delays_the_port_only() {
-    let (mut gateway, _seen, thread) = up(|_| None);
-    assert!(gateway.stats().is_err());
-    thread.join().unwrap();
-    let (_seen, thread) = serve(gateway.renew().unwrap(), |request| {
-        matches!(request, Request::Configure { .. }).then_some(Reply::Done)
+fn nothing_waits_for_a_gateway_that_hangs() {
+    let (go, wait) = channel::<()>();
+    let (mut gateway, seen, thread) = up(move |request| {
+        if matches!(request, Request::Publish { id: 1, .. }) {
+            let _ = wait.recv_timeout(PATIENCE);
+        }
+        Some(obey(request))
     });
-    gateway.configure().unwrap();
-    assert!(gateway.withdraw(1).is_err());
-    assert!(gateway.is_up());
+    next(&seen);
+    let begin = Instant::now();
+    // Known, so the next gateway would serve them; the first costs a second, the others nothing.
+    for id in 1..200 {
+        publish(&mut gateway, id, marked().0).unwrap();
+    }
+    withdraw(&mut gateway, 5).unwrap();
     gateway.set_resolvers(Vec::new());
+    let (done, answer) = channel();
+    gateway.stats(move |stats| done.send(stats).unwrap());
+    assert!(begin.elapsed() < SILENCE, "{:?}", begin.elapsed());
+    // It was only slow.
+    go.send(()).unwrap();
+    answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(seen.try_iter().count(), 202);
+    assert!(gateway.is_up());
+    assert!(error(publish(&mut gateway, 1, marked().0)).contains("already"));
+    drop(gateway);
     thread.join().unwrap();
+}
+
+#[test]
+fn a_slow_gateway_that_makes_progress_is_not_given_up() {
+    // Longer than the limit together, each of them shorter.
+    let (mut gateway, seen, _thread) = up(|_| {
+        std::thread::sleep(SILENCE / 3);
+        Some(Reply::Done)
+    });
+    next(&seen);
+    for id in 0..5 {
+        publish(&mut gateway, id, marked().0).unwrap();
+    }
+    for id in 0..5 {
+        assert!(matches!(next(&seen).0, Request::Publish { id: found, .. } if found == id));
+    }
+    assert!(gateway.is_up());
+}
+
+#[test]
+fn a_gateway_that_dies_delays_a_port_only() {
+    let (mut gateway, _seen, thread) = up(|_| None);
     publish(&mut gateway, 1, marked().0).unwrap();
-    gateway.withdraw(1).unwrap();
+    thread.join().unwrap();
+    assert_eq!(gateway.why_ended(), None);
+    assert!(!gateway.is_up());
+    publish(&mut gateway, 2, marked().0).unwrap();
+    gateway.set_resolvers(Vec::new());
+    assert!(error(stats(&gateway)).contains("not running"));
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    configure(&mut gateway).unwrap();
+    assert_eq!(seen.try_iter().count(), 3);
+    assert!(error(withdraw(&mut gateway, 3)).contains("no published port 3"));
+    withdraw(&mut gateway, 1).unwrap();
 }
 
 #[test]
 fn what_is_out_of_turn_is_named_and_ends_the_gateway() {
-    let (mut gateway, _seen, thread) = up(|_| Some(Reply::Done));
-    let said = error(gateway.stats());
-    assert!(said.contains("Done out of turn, to Stats"), "{said}");
-    assert!(!gateway.is_up());
+    let (gateway, _seen, thread) = up(|_| Some(Reply::Done));
+    assert!(error(stats(&gateway)).contains("not running"));
+    assert!(given_up(&gateway).contains("Done out of turn, to Stats"));
     thread.join().unwrap();
 
     let (mut gateway, _seen, thread) = up(|_| Some(Reply::Stats(Box::default())));
-    let said = error(publish(&mut gateway, 1, marked().0));
-    assert!(said.contains("Stats out of turn, to Publish"), "{said}");
-    assert!(!gateway.is_up());
+    publish(&mut gateway, 1, marked().0).unwrap();
+    assert!(given_up(&gateway).contains("Stats out of turn, to Publish"));
     thread.join().unwrap();
 
-    // Two replies to one request; the second is there before the next request.
+    // Two replies to one request.
     let (mut gateway, _) = handle(plan(false));
     let sock = gateway.renew().unwrap();
-    let (go, ready) = channel();
     let thread = std::thread::spawn(move || {
         let channel = Channel::new(sock).unwrap();
-        channel.request().unwrap().unwrap();
-        channel.reply(&Reply::Done).unwrap();
-        channel.reply(&Reply::Done).unwrap();
-        go.send(()).unwrap();
+        for more in [0, 1] {
+            channel.request().unwrap().unwrap();
+            (0..=more).for_each(|_| channel.reply(&Reply::Done).unwrap());
+        }
         assert!(channel.request().unwrap().is_none());
     });
-    gateway.configure().unwrap();
-    ready.recv_timeout(PATIENCE).unwrap();
-    let said = error(gateway.stats());
-    assert!(said.contains("Done out of turn, before Stats"), "{said}");
-    assert!(!gateway.is_up());
+    configure(&mut gateway).unwrap();
+    assert!(given_up(&gateway).contains("Done without being asked"));
     thread.join().unwrap();
 }
 
@@ -367,7 +444,7 @@ fn answered_by(packet: &'static [u8], with_fd: bool) -> String {
         let fds = if with_fd { vec![fd.as_fd()] } else { Vec::new() };
         sys::fdpass::send(channel.as_fd(), packet, &fds).unwrap();
     });
-    let said = error(gateway.configure());
+    let said = error(configure(&mut gateway));
     thread.join().unwrap();
     assert!(!gateway.is_up());
     said
@@ -402,7 +479,7 @@ fn a_message_longer_than_allowed_is_given_up() {
             sent += packet.len();
         }
     });
-    assert!(error(gateway.configure()).contains("no message"));
+    assert!(error(configure(&mut gateway)).contains("no message"));
     let sent = thread.join().unwrap();
     assert!((MAX..MAX + (1 << 20)).contains(&sent), "{sent}");
 }
@@ -412,7 +489,8 @@ fn requests_have_their_number_of_descriptors() {
     let (ours, theirs) = Channel::pair().unwrap();
     let gateway = Channel::new(theirs).unwrap();
     let fd = marked().0;
-    let said = error(ours.call(&Request::Stats, &[fd.as_fd()]));
+    let soon = Instant::now() + PATIENCE;
+    let said = error(ours.send(&Request::Stats, &[fd.as_fd()], soon));
     assert!(said.contains("Stats with 1 descriptors"), "{said}");
     // By somebody who does not check.
     let body = [&[0], &*serde_json::to_vec(&Request::Withdraw { id: 1 }).unwrap()].concat();
@@ -462,8 +540,8 @@ fn long_stats(ports: i64, destinations: usize) -> api::Stats {
 fn long_statistics_arrive_whole() {
     let whole = long_stats(2000, 100);
     let reply = Reply::Stats(Box::new(whole.clone()));
-    let (mut gateway, _seen, _thread) = up(move |_| Some(reply.clone()));
-    assert_eq!(gateway.stats().unwrap(), api::Stats { driver: "gateway".into(), ..whole });
+    let (gateway, _seen, _thread) = up(move |_| Some(reply.clone()));
+    assert_eq!(stats(&gateway).unwrap(), api::Stats { driver: "gateway".into(), ..whole });
 }
 
 #[test]
@@ -476,7 +554,8 @@ fn statistics_that_are_too_long_are_cut() {
         Channel::new(theirs).unwrap().reply(&Reply::Stats(Box::new(stats))).unwrap();
     });
     // Making the text of so many bytes may take longer than a gateway may be silent, unoptimized on a busy machine.
-    let Reply::Stats(stats) = ours.answer(Instant::now() + PATIENCE).unwrap() else { panic!() };
+    let answer = ours.answer(Instant::now() + PATIENCE).unwrap();
+    let Some(Reply::Stats(stats)) = answer else { panic!() };
     thread.join().unwrap();
     assert_eq!(stats.ports.len(), usize::from(PORTS));
     let kept = stats.destinations.len();
@@ -504,6 +583,6 @@ fn ten_thousand_ports_are_soon_published_again() {
     // Descriptors are closed as they come.
     drop(seen);
     // Which has a limit for all of them.
-    gateway.configure().unwrap();
+    configure(&mut gateway).unwrap();
     assert!(ids.try_iter().eq(0..PORTS));
 }

@@ -99,6 +99,10 @@ pub(crate) enum Command {
         id: u64,
         conn: Box<Moved>,
     },
+    /// Say that the thread still goes round.
+    Ping {
+        done: SyncSender<()>,
+    },
     Stop,
 }
 
@@ -238,6 +242,20 @@ impl Engine {
     pub fn remove(&self, id: u64) -> bool {
         let (done, result) = sync_channel(1);
         self.mailbox.post(Command::Remove { id, done }).is_ok() && result.recv().unwrap_or(false)
+    }
+
+    /// Returns once every thread has gone round its event loop: a thread that hangs keeps the caller waiting.
+    ///
+    /// # Errors
+    /// When a thread has ended.
+    pub fn ping(&self) -> io::Result<()> {
+        let mut answers = Vec::with_capacity(self.threads.len());
+        for (mailbox, _) in &self.threads {
+            let (done, answer) = sync_channel(1);
+            mailbox.post(Command::Ping { done })?;
+            answers.push(answer);
+        }
+        answers.into_iter().try_for_each(|answer| answer.recv().map_err(|_| ended()))
     }
 
     /// Closes every port and waits for the thread's end, as dropping the engine does.

@@ -402,6 +402,9 @@ impl Reactor {
                     let _ = done.send(self.remove(id));
                 }
                 Command::Adopt { id, conn } => self.adopt(id, *conn),
+                Command::Ping { done } => {
+                    let _ = done.send(());
+                }
                 Command::Stop => return false,
             }
         }

@@ -14,7 +14,20 @@ use nix::unistd::Pid;
 /// # Errors
 /// Those of waitpid(2), except that having no children at all is `None` too.
 pub fn any() -> io::Result<Option<(Pid, ExitStatus)>> {
-    match wait(-1, libc::WNOHANG) {
+    any_with(0)
+}
+
+/// As [`any`], but only children that this thread has started or inherited (`__WNOTHREAD`). Orphans are given to the main
+/// thread of pid 1.
+///
+/// # Errors
+/// Those of [`any`].
+pub fn any_of_this_thread() -> io::Result<Option<(Pid, ExitStatus)>> {
+    any_with(libc::__WNOTHREAD)
+}
+
+fn any_with(flags: libc::c_int) -> io::Result<Option<(Pid, ExitStatus)>> {
+    match wait(-1, libc::WNOHANG | flags) {
         Ok((0, _)) => Ok(None),
         Ok((pid, status)) => Ok(Some((Pid::from_raw(pid), status))),
         Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(None),
@@ -48,6 +61,24 @@ fn wait(pid: libc::pid_t, flags: libc::c_int) -> io::Result<(libc::pid_t, ExitSt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn children_of_another_thread_are_left_to_it() {
+        let (started, wait_for_it) = std::sync::mpsc::channel();
+        let (go, may_go) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut child = std::process::Command::new("true").spawn().unwrap();
+            let fd = crate::pidfd::PidFd::open(Pid::from_raw(child.id().cast_signed())).unwrap();
+            assert!(fd.wait_ended(std::time::Duration::from_secs(20)).unwrap());
+            started.send(()).unwrap();
+            may_go.recv().unwrap();
+            child.wait().unwrap()
+        });
+        wait_for_it.recv().unwrap();
+        assert!(any_of_this_thread().unwrap().is_none());
+        go.send(()).unwrap();
+        assert!(thread.join().unwrap().success());
+    }
 
     #[test]
     fn every_way_to_end_is_a_status() {

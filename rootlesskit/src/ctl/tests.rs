@@ -61,7 +61,7 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn stats(&self) -> Result<Stats, BackendError> {
+    async fn stats(&self) -> Result<Stats, BackendError> {
         self.stats.clone().ok_or_else(|| BackendError::NoStatistics("slirp4netns".into()))
     }
 }

@@ -7,19 +7,20 @@
 //! `--net=gvisor-tap-vsock` is the same network with the addresses of that driver.
 
 use std::cell::RefCell;
-use std::io::{self, Write as _};
+use std::io::{self, PipeWriter, Write as _};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gateway::plan::Net;
 use gateway::supervisor::{self, Descriptors};
 use sys::pidfd::PidFd;
+use tokio::sync::oneshot;
 
 use super::resolvers::Watch;
 use super::{Cidr, DEFAULT_MTU, Driver, Namespace, SLIRP6, Starting};
@@ -40,8 +41,27 @@ pub(crate) const PROCESS: &str = "rootlesskit-gateway";
 /// where the kernel has IPv6 its listener.
 const DESCRIPTORS: std::ops::RangeInclusive<usize> = 4..=5;
 
-/// The handle that network driver and port driver share; absent until the namespaces exist.
-pub(crate) type Shared = Rc<RefCell<Option<supervisor::Gateway>>>;
+/// The handle that network driver and port driver share; absent until the namespaces exist. Nothing is waited for while it
+/// is locked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<Option<supervisor::Gateway>>>);
+
+impl Shared {
+    /// Does something with the handle.
+    ///
+    /// # Errors
+    /// There is none yet.
+    pub(crate) fn with<T>(
+        &self,
+        act: impl FnOnce(&mut supervisor::Gateway) -> T,
+    ) -> anyhow::Result<T> {
+        self.lock().as_mut().map(act).context("the gateway network was not built")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<supervisor::Gateway>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The driver.
 #[derive(Debug)]
@@ -160,25 +180,30 @@ impl Driver for Gateway {
         self.resolvers.replace(watch.ok());
         let nofile = sys::rlimit::nofile()?.soft;
         let handle = supervisor::Gateway::new(self.plan.clone(), descriptors, servers, nofile);
-        self.handle.replace(Some(handle.named(self.name)));
+        *self.handle.lock() = Some(handle.named(self.name));
         Ok(())
     }
 
     fn start(&self, _ns: &Namespace) -> anyhow::Result<Option<Starting>> {
-        let mut handle = self.handle.borrow_mut();
-        let handle = handle.as_mut().context("the gateway network was not built")?;
-        let control = handle.renew().context("failed to make the gateway's control channel")?;
+        let control = self.handle.with(supervisor::Gateway::renew)?;
+        let control = control.context("failed to make the gateway's control channel")?;
         let mut cmd = Command::new("/proc/self/exe");
         cmd.arg0(PROCESS).env_clear().stdin(Stdio::from(control));
         if tracing::enabled!(tracing::Level::DEBUG) {
             cmd.arg("--debug");
         }
-        let starting = start(self.name, cmd)?;
-        match handle.configure() {
-            Ok(()) => {
-                handle.adopt(PidFd::open(starting.process().pid())?);
-                Ok(Some(starting))
+        let (starting, mut ready) = start(self.name, cmd)?;
+        let ready = move || {
+            if let Err(e) = ready.write_all(b"1") {
+                tracing::debug!("nobody waits for the gateway any more: {e}");
             }
+        };
+        let configured =
+            PidFd::open(starting.process().pid()).map_err(anyhow::Error::from).and_then(
+                |process| self.handle.with(|gateway| gateway.configure(Some(process), ready))?,
+            );
+        match configured {
+            Ok(()) => Ok(Some(starting)),
             Err(e) => {
                 abandon(&starting);
                 Err(e)
@@ -186,15 +211,25 @@ impl Driver for Gateway {
         }
     }
 
+    fn why_ended(&self) -> Option<String> {
+        self.handle.with(|gateway| gateway.why_ended()).ok().flatten()
+    }
+
     fn count(&self) -> Option<Count> {
-        let handle = Rc::clone(&self.handle);
+        let handle = self.handle.clone();
         Some(Box::new(move || {
-            handle.borrow_mut().as_mut().context("the gateway network was not built")?.stats()
+            let (reply, answer) = oneshot::channel();
+            // Whoever asked may have gone away.
+            let done = move |stats| drop(reply.send(stats));
+            if let Err(e) = handle.with(|gateway| gateway.stats(done)) {
+                tracing::debug!("{e}");
+            }
+            answer
         }))
     }
 
     fn gateway(&self) -> Option<(Shared, &gateway::Plan)> {
-        Some((Rc::clone(&self.handle), &self.plan))
+        Some((self.handle.clone(), &self.plan))
     }
 
     fn watched(&self) -> Option<OwnedFd> {
@@ -203,23 +238,22 @@ impl Driver for Gateway {
 
     fn notice(&self) {
         let changed = self.resolvers.borrow_mut().as_mut().and_then(Watch::changed);
-        if let Some(servers) = changed
-            && let Some(handle) = self.handle.borrow_mut().as_mut()
-        {
+        if let Some(servers) = changed {
             tracing::debug!("the host's name servers are now {servers:?}");
-            handle.set_resolvers(servers);
+            if let Err(e) = self.handle.with(|gateway| gateway.set_resolvers(servers)) {
+                tracing::debug!("{e}");
+            }
         }
     }
 }
 
-/// Runs this program once more, in a role that logs as we do. It is ready when this returns as far as waiting goes; we,
-/// who configure it, know better. Call from the main thread.
-fn start(name: &'static str, mut cmd: Command) -> anyhow::Result<Starting> {
+/// Runs this program once more, in a role that logs as we do. We, who configure it, know when it is ready, and say so
+/// through the pipe. Call from the main thread.
+fn start(name: &'static str, mut cmd: Command) -> anyhow::Result<(Starting, PipeWriter)> {
     let (output, writer) = io::pipe()?;
     cmd.stdout(writer);
-    let (ready, mut now) = io::pipe()?;
-    now.write_all(b"1")?;
-    Starting::run(name, cmd, ready.into(), output)
+    let (ready, say) = io::pipe()?;
+    Ok((Starting::run(name, cmd, ready.into(), output)?, say))
 }
 
 /// Kills a process that is of no use. Once we serve, whoever collects all processes collects it as well.

@@ -130,7 +130,12 @@ pub(crate) trait Driver: Debug {
         Option::None
     }
 
-    /// Starts the helper, if the driver has one.
+    /// Why we have ended the helper that has ended, if it was us.
+    fn why_ended(&self) -> Option<String> {
+        Option::None
+    }
+
+    /// Starts the helper, if the driver has one. It does not wait until the helper serves.
     fn start(&self, _ns: &Namespace) -> anyhow::Result<Option<Starting>> {
         Ok(Option::None)
     }

@@ -5,7 +5,8 @@
 //! Up to `Start` everything is sequential, on one thread, and may be undone: [`start_up`] reads from top to
 //! bottom like the protocol in [`crate::handshake`]. Every wait in it also watches the child and our
 //! signals ([`Watch`]). Then the process serves ([`serve`]): one tokio thread for API, signals and the
-//! network helper, and the thread "ports" of [`relay`] for the data. What was started is a field of
+//! network helper, which waits for no helper, the thread "publish" that the port driver works on, and the threads of
+//! [`relay`] for the data. What was started is a field of
 //! [`Running`] or an owned value here, so that every way out stops it; the state directory goes last.
 
 mod preflight;
@@ -255,7 +256,11 @@ impl Parent<'_> {
         }
         let namespace = self.namespace(child);
         if let Some(starting) = self.config.driver.start(&namespace)? {
-            *helper = Some(watch.helper(starting)?);
+            let ready = watch.helper(starting);
+            *helper = Some(ready.map_err(|e| match self.config.driver.why_ended() {
+                Some(why) => anyhow::anyhow!("{} failed: {why}", self.config.driver.info().driver),
+                None => e,
+            })?);
         }
         if self.config.driver.dynamic().is_some() || self.config.detach_netns {
             channel.send(&Message::Connected, &[])?;
@@ -269,7 +274,7 @@ impl Parent<'_> {
             }
             (other, _) => return Err(other.unexpected("Ready")),
         };
-        let ports = self.port_driver(factory, backend)?;
+        let ports = self.port_driver(factory, backend)?.map(port::Worker::start).transpose()?;
         let backend = Rc::new(Backend::new(self.info(child), ports));
         if let Some(count) = self.config.driver.count() {
             backend.count_with(count);
@@ -299,8 +304,8 @@ impl Parent<'_> {
         &self,
         factory: Option<OwnedFd>,
         source_address_backend: String,
-    ) -> anyhow::Result<Option<Box<dyn port::Driver>>> {
-        let (mut driver, publish): (Box<dyn port::Driver>, _) = match &self.config.ports {
+    ) -> anyhow::Result<Option<Box<dyn port::Driver + Send>>> {
+        let (mut driver, publish): (Box<dyn port::Driver + Send>, _) = match &self.config.ports {
             Ports::Unmanaged => return Ok(None),
             Ports::Builtin { publish, .. } => {
                 let factory = factory.context("the child sent no socket factory")?;

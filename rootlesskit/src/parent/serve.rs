@@ -2,7 +2,8 @@
 //!
 //! One current-thread runtime. Three things happen side by side: the API answers, signals go to the child,
 //! and the network helper is watched. `waitpid(-1)` on SIGCHLD is the only place that collects processes, so
-//! orphans are reaped too when we are pid 1, and no status is collected by the wrong one.
+//! orphans are reaped too when we are pid 1, and no status is collected by the wrong one. Nothing here waits for a
+//! helper: one that hangs must not keep signals, the API or the end of the child waiting.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -140,9 +141,12 @@ async fn readable_if_any(
     }
 }
 
-/// Collects everybody who has ended.
+/// Collects everybody who has ended. What other threads have started (the port driver runs pesto) is theirs to collect;
+/// orphans are given to the main thread, which we are.
 fn reap(ended: &mut HashMap<Pid, ExitStatus>) -> anyhow::Result<()> {
-    while let Some((pid, how)) = sys::wait::any().context("failed to wait for child processes")? {
+    while let Some((pid, how)) =
+        sys::wait::any_of_this_thread().context("failed to wait for child processes")?
+    {
         ended.insert(pid, how);
     }
     Ok(())
@@ -274,7 +278,10 @@ impl<'a> Supervised<'a> {
                 // Somebody killed it; what it said before is no explanation.
                 self.last_words.clear();
             }
-            self.died(&format!("died: {}", Words(how)));
+            match self.driver.why_ended() {
+                Some(why) => self.died(&format!("was killed: {why}")),
+                None => self.died(&format!("died: {}", Words(how))),
+            }
         }
     }
 

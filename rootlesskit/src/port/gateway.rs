@@ -95,7 +95,7 @@ impl Gateway {
         nofile: Nofile,
     ) -> Self {
         // What was built: without IPv6 where the kernel has none.
-        let built = handle.borrow().as_ref().map_or(plan.v6, |handle| handle.plan().v6);
+        let built = handle.with(|gateway| gateway.plan().v6).unwrap_or(plan.v6);
         let (v4, v6) = (plan.v4.child, built.map(|net| net.child));
         let inside = Inside::Idle(factory, nofile);
         Self { name, handle, v4, v6, dual_stack, table: Table::new(), inside }
@@ -137,12 +137,17 @@ impl Gateway {
         listener: Listener,
     ) -> anyhow::Result<()> {
         let (Listener::Tcp(listener) | Listener::Udp(listener)) = listener;
-        let mut handle = self.handle.borrow_mut();
-        let handle = handle.as_mut().context("the gateway network was not built")?;
         // dockerd may write an IPv4 address as ::ffff:10.0.2.100.
         let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
         let child_ip = child.unwrap_or_default();
-        handle.publish(id, udp, target, PortSpec { child_ip, ..spec.clone() }.to_string(), listener)
+        let name = PortSpec { child_ip, ..spec.clone() }.to_string();
+        let answer =
+            self.handle.with(|gateway| gateway.publish(id, udp, target, name, listener))??;
+        if let Err(e) = answer.wait() {
+            self.handle.with(|gateway| gateway.forget(id))?;
+            return Err(e);
+        }
+        Ok(())
     }
 
     /// Lets a port of all IPv4 addresses listen on all IPv6 addresses, too, if those are free. Whether it does.
@@ -220,11 +225,13 @@ impl Gateway {
     }
 
     fn withdraw(&self, id: u64) {
-        if let Some(handle) = self.handle.borrow_mut().as_mut()
-            && let Err(e) = handle.withdraw(id)
-        {
+        if let Err(e) = self.end(id) {
             tracing::debug!("port {id} is not withdrawn: {e:#}");
         }
+    }
+
+    fn end(&self, id: u64) -> anyhow::Result<()> {
+        self.handle.with(|gateway| gateway.withdraw(id))??.wait()
     }
 
     fn serve(
@@ -287,10 +294,9 @@ impl Driver for Gateway {
 
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         let (spec, served) = self.table.remove(id)?;
-        let withdrawn = match (served, self.handle.borrow_mut().as_mut()) {
-            (Served::Inside(inner), _) => self.inside.driver().and_then(|d| d.remove(inner)),
-            (Served::Gateway { .. }, Some(handle)) => handle.withdraw(id.unsigned_abs()),
-            (Served::Gateway { .. }, None) => Ok(()),
+        let withdrawn = match served {
+            Served::Inside(inner) => self.inside.driver().and_then(|d| d.remove(inner)),
+            Served::Gateway { .. } => self.end(id.unsigned_abs()),
         };
         if served == (Served::Gateway { also_ipv6: true }) {
             self.withdraw(id.unsigned_abs() | ALSO_IPV6);

@@ -9,6 +9,7 @@ mod patience;
 mod pesto;
 mod slirp4netns;
 mod table;
+mod worker;
 
 use std::fmt::Debug;
 
@@ -19,8 +20,10 @@ pub(crate) use builtin::Builtin;
 pub(crate) use gateway::Gateway;
 pub(crate) use pesto::Pesto;
 pub(crate) use slirp4netns::Slirp4netns;
+pub(crate) use worker::Worker;
 
-/// A port driver that the API manages. Methods may take as long as one exchange with a local helper.
+/// A port driver that the API manages. Methods may take as long as one exchange with a local helper, which is why a
+/// [`Worker`] calls them once the API serves.
 pub(crate) trait Driver: Debug {
     /// What `GET /v1/info` says.
     fn info(&self) -> PortDriverInfo;

@@ -9,6 +9,7 @@ mod datagrams;
 mod dns;
 mod failures;
 mod flags;
+mod hung;
 mod isolation;
 mod kit;
 mod ping;

@@ -64,9 +64,11 @@ pub trait Backend: 'static {
     ///
     /// # Errors
     /// [`BackendError::NoStatistics`] has status 404, others 500.
-    fn stats(&self) -> Result<Stats, BackendError> {
-        let driver = self.info()?.network_driver.map(|network| network.driver);
-        Err(BackendError::NoStatistics(driver.unwrap_or_default()))
+    fn stats(&self) -> impl Future<Output = Result<Stats, BackendError>> {
+        let driver = self.info().map(|info| info.network_driver.map(|network| network.driver));
+        std::future::ready(
+            driver.and_then(|name| Err(BackendError::NoStatistics(name.unwrap_or_default()))),
+        )
     }
 }
 

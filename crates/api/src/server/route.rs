@@ -49,7 +49,7 @@ where
             _ => empty(StatusCode::METHOD_NOT_ALLOWED),
         },
         Some("stats") => match head.method {
-            Method::GET => super::stats::answer(&head.uri, &head.headers, &*backend),
+            Method::GET => super::stats::answer(&head.uri, &head.headers, &*backend).await,
             _ => empty(StatusCode::METHOD_NOT_ALLOWED),
         },
         Some(path) => match path.strip_prefix("ports/") {

@@ -15,7 +15,7 @@ enum Format {
 }
 
 /// Answers the request. The query `format` goes before the header `Accept`.
-pub(super) fn answer(uri: &Uri, headers: &HeaderMap, backend: &impl Backend) -> Answer {
+pub(super) async fn answer(uri: &Uri, headers: &HeaderMap, backend: &impl Backend) -> Answer {
     let asked = uri
         .query()
         .and_then(|query| query.split('&').find_map(|parameter| parameter.strip_prefix("format=")));
@@ -28,7 +28,7 @@ pub(super) fn answer(uri: &Uri, headers: &HeaderMap, backend: &impl Backend) -> 
         }
         None => accepted(headers),
     };
-    match (backend.stats(), format) {
+    match (backend.stats().await, format) {
         (Ok(stats), Format::Json) => json(StatusCode::OK, &stats),
         (Ok(stats), Format::OpenMetrics) => {
             with_type(StatusCode::OK, CONTENT_TYPE, openmetrics(&stats))

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -72,25 +72,6 @@ impl Channel {
         Ok(Self { sock: sock.into() })
     }
 
-    /// Asks and waits for the answer, [`WAIT`] at most. After an error answers can no longer be told apart, so the
-    /// channel is of no more use.
-    ///
-    /// # Errors
-    /// Those of [`Channel::send`] and [`Channel::answer`], and when the gateway has spoken without being asked.
-    pub fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> anyhow::Result<Reply> {
-        if self.wait(PollFlags::POLLIN, Some(Instant::now())).is_ok() {
-            let stray = self.answer(Instant::now())?;
-            bail!(
-                "the gateway process sent {} out of turn, before {}",
-                stray.name(),
-                request.name()
-            );
-        }
-        let deadline = Instant::now() + WAIT;
-        self.send(request, fds, deadline)?;
-        self.answer(deadline).with_context(|| format!("no answer to {}", request.name()))
-    }
-
     /// Sends a request.
     ///
     /// # Errors
@@ -108,15 +89,17 @@ impl Channel {
             .with_context(|| format!("sending {}", request.name()))
     }
 
-    /// Waits for the next reply.
+    /// Waits for the next reply; `None` is the end of the gateway.
     ///
     /// # Errors
-    /// When the gateway has ended or is silent until `deadline`, and for anything that is no reply.
-    pub fn answer(&self, deadline: Instant) -> anyhow::Result<Reply> {
+    /// When the gateway is silent until `deadline`, and for anything that is no reply.
+    pub fn answer(&self, deadline: Instant) -> anyhow::Result<Option<Reply>> {
         let message = self.read(Some(deadline)).map_err(|e| explain(e, "the gateway process"))?;
-        let Some((body, fds)) = message else { bail!("the gateway process has ended") };
+        let Some((body, fds)) = message else { return Ok(None) };
         ensure!(fds.is_empty(), "the gateway process sent {} descriptors in a reply", fds.len());
-        serde_json::from_slice(&body).context("the gateway process sent something that is no reply")
+        serde_json::from_slice(&body)
+            .map(Some)
+            .context("the gateway process sent something that is no reply")
     }
 
     /// Whether the other side has closed its end.
@@ -204,13 +187,18 @@ impl Channel {
     fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let mut packet = vec![0; PACKET];
         let (mut body, mut fds) = (Vec::new(), Vec::new());
+        let mut reset = false;
         loop {
             let (n, came) = match sys::fdpass::recv(self.sock.as_fd(), &mut packet) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.wait(PollFlags::POLLIN, deadline)?;
                     continue;
                 }
-                // It has ended without reading all that we sent.
+                // It has ended without reading all that we sent. That is said once, and before what it has sent.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset && !reset => {
+                    reset = true;
+                    continue;
+                }
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
                 other => other?,
             };

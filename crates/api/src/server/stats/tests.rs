@@ -48,7 +48,7 @@ impl Backend for Counting {
         Silent.remove(id).await
     }
 
-    fn stats(&self) -> Result<Stats, BackendError> {
+    async fn stats(&self) -> Result<Stats, BackendError> {
         self.0.clone()
     }
 }
@@ -64,9 +64,8 @@ fn ask(query: &str, accept: &[&str], backend: &impl Backend) -> (u16, String, St
     for value in accept {
         headers.append(ACCEPT, HeaderValue::from_str(value).unwrap());
     }
-    let answer = answer(&uri, &headers, backend);
-    let (head, body) = answer.into_parts();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (head, body) = runtime.block_on(answer(&uri, &headers, backend)).into_parts();
     let body = runtime.block_on(body.collect()).unwrap().to_bytes();
     let kind = head.headers[TYPE].to_str().unwrap().to_owned();
     (head.status.as_u16(), kind, String::from_utf8(body.to_vec()).unwrap())

@@ -1,0 +1,286 @@
+//! The conversation with one gateway process: a thread that waits for its answers, so that nobody else has to.
+//!
+//! Requests go out in order, [`AHEAD`] of them before their replies. The thread also checks the gateway's health: every
+//! [`PERIOD`] it sends [`Request::Ping`], which passes through every thread of the gateway. A gateway that answers nothing
+//! for [`SILENCE`] although it was asked hangs; it is killed, and whoever watches the process starts another one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use sys::pidfd::PidFd;
+use tracing::debug;
+
+use crate::control::{Channel, Reply, Request};
+
+/// How often the gateway's health is checked.
+pub const PERIOD: Duration = Duration::from_secs(5);
+/// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every connection
+/// with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran: after a pause of
+/// both processes (a frozen control group, a suspended machine) the gateway has its time again.
+pub const SILENCE: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(1);
+/// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a user
+/// may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
+const AHEAD: usize = 32;
+/// How long [`Line::end`] waits for the thread to notice that the process has ended.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Stack of the thread, in bytes; its buffers are on the heap.
+const STACK: usize = 256 << 10;
+
+/// Takes the reply; `None` if the gateway ended, or was given up, before it came. Runs on the thread: it must not block.
+pub(super) type Done = Box<dyn FnOnce(Option<Reply>) + Send>;
+
+/// A request on its way.
+pub(super) struct Job {
+    pub(super) request: Request,
+    pub(super) fds: Vec<Arc<OwnedFd>>,
+    pub(super) done: Done,
+}
+
+/// Why there is no conversation any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The process has ended, or nobody wants to talk to it any more.
+    Over,
+    /// It was given up, and why.
+    GivenUp(String),
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    stop: bool,
+    end: Option<End>,
+}
+
+/// What the handle and the thread share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    ended: Condvar,
+    wake: EventFd,
+    /// Somebody has waited for an answer in vain, and nothing has come since.
+    late: AtomicBool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A conversation. Dropping it ends it, and so the gateway process.
+pub(super) struct Line(Arc<Shared>);
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("end", &self.0.lock().end).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.lock().stop = true;
+        wake(&self.0);
+    }
+}
+
+impl Line {
+    /// Starts the thread. It kills `process` if it does not do as it should.
+    ///
+    /// # Errors
+    /// The eventfd or the thread cannot be made.
+    pub(super) fn start(channel: Channel, process: Option<PidFd>) -> io::Result<Self> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            ended: Condvar::new(),
+            wake,
+            late: AtomicBool::new(false),
+        });
+        let theirs = Arc::clone(&shared);
+        let builder = std::thread::Builder::new().name("gateway".to_owned()).stack_size(STACK);
+        builder.spawn(move || run(&theirs, &channel, process.as_ref()))?;
+        Ok(Self(shared))
+    }
+
+    /// Whether there is still somebody to talk to, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.lock().end.is_none()
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+
+    /// Sends a request as soon as that is possible.
+    pub(super) fn post(&self, job: Job) {
+        let mut state = self.0.lock();
+        if state.end.is_some() {
+            drop(state);
+            (job.done)(None);
+            return;
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        wake(&self.0);
+    }
+
+    /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed yet.
+    pub(super) fn end(&self) -> Option<End> {
+        let state = self.0.lock();
+        let open = |state: &mut State| state.end.is_none();
+        let waited = self.0.ended.wait_timeout_while(state, NOTICE, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.end.clone()
+    }
+}
+
+fn wake(shared: &Shared) {
+    if let Err(e) = shared.wake.write(1) {
+        debug!("failed to wake the thread that talks to the gateway: {e}");
+    }
+}
+
+/// The thread's body.
+fn run(shared: &Shared, channel: &Channel, process: Option<&PidFd>) {
+    let mut asked = VecDeque::with_capacity(AHEAD);
+    let end = match talk(shared, channel, &mut asked) {
+        Ok(()) => End::Over,
+        Err(e) => End::GivenUp(format!("{e:#}")),
+    };
+    if end != End::Over
+        && let Some(process) = process
+        && let Err(e) = process.kill()
+    {
+        debug!("failed to kill the gateway process: {e}");
+    }
+    let mut state = shared.lock();
+    state.end = Some(end);
+    let unasked = std::mem::take(&mut state.jobs);
+    drop(state);
+    shared.ended.notify_all();
+    for job in asked.into_iter().chain(unasked) {
+        (job.done)(None);
+    }
+}
+
+/// Talks until the gateway has ended or the handle is gone.
+///
+/// # Errors
+/// The gateway is of no use any more.
+fn talk(shared: &Shared, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
+    let mut check = Instant::now() + PERIOD;
+    let mut step = check;
+    let mut silent = Duration::ZERO;
+    loop {
+        while asked.len() < AHEAD {
+            let mut state = shared.lock();
+            if state.stop {
+                return Ok(());
+            }
+            let next = state.jobs.pop_front();
+            drop(state);
+            let now = Instant::now();
+            let Some(job) = next.or_else(|| (asked.is_empty() && now >= check).then(ping)) else {
+                break;
+            };
+            if job.request == Request::Ping {
+                check = now + PERIOD;
+            }
+            if asked.is_empty() {
+                (step, silent) = (now + STEP, Duration::ZERO);
+            }
+            asked.push_back(job);
+            send(channel, asked)?;
+        }
+        let until = if asked.is_empty() { check } else { step };
+        if wait(shared, channel, until)? {
+            let Some(reply) = channel.answer(Instant::now() + SILENCE)? else { return Ok(()) };
+            shared.late.store(false, Ordering::Relaxed);
+            (step, silent) = (Instant::now() + STEP, Duration::ZERO);
+            take(asked.pop_front(), reply)?;
+        } else if let Some(oldest) = asked.front()
+            && Instant::now() >= step
+        {
+            (step, silent) = (Instant::now() + STEP, silent + STEP);
+            if silent >= SILENCE {
+                let name = oldest.request.name();
+                bail!("it hangs: no answer to {name} within {} s", SILENCE.as_secs());
+            }
+        }
+    }
+}
+
+fn ping() -> Job {
+    Job { request: Request::Ping, fds: Vec::new(), done: Box::new(drop) }
+}
+
+/// Sends the newest request. Its descriptors are closed here when they are on their way.
+fn send(channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
+    let Some(job) = asked.back_mut() else { return Ok(()) };
+    let held = std::mem::take(&mut job.fds);
+    let fds: Vec<BorrowedFd<'_>> = held.iter().map(|fd| fd.as_fd()).collect();
+    match channel.send(&job.request, &fds, Instant::now() + SILENCE) {
+        // Its end is seen when we look for answers.
+        Err(_) if channel.ended() => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives a reply to whoever asked.
+fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
+    let Some(Job { request, done, .. }) = job else {
+        bail!("it sent {} without being asked", reply.name());
+    };
+    let fits = match &reply {
+        Reply::Done => request != Request::Stats,
+        Reply::Stats(_) => request == Request::Stats,
+        Reply::Failed(_) => true,
+    };
+    let complaint = match (&request, &reply) {
+        (Request::Configure { .. }, Reply::Failed(why)) => format!("it cannot start: {why}"),
+        (Request::Ping, Reply::Failed(why)) => why.clone(),
+        _ if !fits => format!("it sent {} out of turn, to {}", reply.name(), request.name()),
+        _ => {
+            done(Some(reply));
+            return Ok(());
+        }
+    };
+    done(None);
+    bail!(complaint)
+}
+
+/// Waits until the gateway says something (true), there is something to send, or `until` (false).
+fn wait(shared: &Shared, channel: &Channel, until: Instant) -> io::Result<bool> {
+    let left = until.saturating_duration_since(Instant::now());
+    // Rounded up, or the last millisecond would be spent spinning.
+    let timeout =
+        PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    let mut fds = [
+        PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+        PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    // One that nobody has written to says EAGAIN: there is nothing to reset then.
+    let _ = shared.wake.read();
+    Ok(fds[0].any().unwrap_or(false))
+}
