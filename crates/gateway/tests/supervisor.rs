@@ -504,6 +504,42 @@ fn requests_have_their_number_of_descriptors() {
 }
 
 #[test]
+fn a_request_whose_descriptors_do_not_fit_fails_and_the_next_is_served() {
+    // The limit is the process's, and other tests share it.
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let test = ["--exact", "no_room_alone", "--ignored", "--nocapture", "--test-threads=1"];
+    let out = command.args(test).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run in a process of its own by a_request_whose_descriptors_do_not_fit_fails_and_the_next_is_served"]
+fn no_room_alone() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (ours, theirs) = Channel::pair().unwrap();
+    let gateway = Channel::new(theirs).unwrap();
+    let fd = marked().0;
+    let target = "10.0.2.100:80".parse().unwrap();
+    let publish = |id| Request::Publish { id, udp: false, target, name: "a port".into() };
+    let deadline = Instant::now() + PATIENCE;
+    ours.send(&publish(1), &[fd.as_fd()], deadline).unwrap();
+    ours.send(&Request::Withdraw { id: 1 }, &[], deadline).unwrap();
+    ours.send(&publish(2), &[fd.as_fd()], deadline).unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let lowest = fd.try_clone().unwrap().as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, u64::try_from(lowest).unwrap(), hard).unwrap();
+    let next = gateway.request();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert!(matches!(next.unwrap(), Some((Request::Withdraw { id: 1 }, _))));
+    let Reply::Failed(why) = ours.answer(deadline).unwrap() else { panic!("it did not fail") };
+    assert!(why.contains("no descriptor left") && why.contains("hint: "), "{why}");
+    // With room again, ports are served again.
+    let (request, fds) = gateway.request().unwrap().unwrap();
+    assert_eq!((request, fds.len()), (publish(2), 1));
+}
+
+#[test]
 fn only_a_seqpacket_socket_is_a_channel() {
     let (a, _b) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();

@@ -37,6 +37,27 @@ pub fn send(sock: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
 /// # Errors
 /// Those of recvmsg(2), `EINTR` retried; `EMSGSIZE` when the message or its control part was cut off.
 pub fn recv(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    match recv_what_fits(sock, buf)? {
+        Received { bytes, fds: Some(fds) } => Ok((bytes, fds)),
+        Received { fds: None, .. } => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
+    }
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Received {
+    /// How long it is.
+    pub bytes: usize,
+    /// The descriptors that came with it. `None` if there was no room for all of them in this process
+    /// (`RLIMIT_NOFILE`): those that came are closed.
+    pub fds: Option<Vec<OwnedFd>>,
+}
+
+/// As [`recv`], but the bytes of a message for whose descriptors this process has no room are not lost.
+///
+/// # Errors
+/// Those of recvmsg(2), `EINTR` retried; `EMSGSIZE` when the bytes were cut off.
+pub fn recv_what_fits(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received> {
     // Words, for the alignment of the headers in it.
     let mut control = [0u64; (CMSG_HEADER + MAX_FDS * size_of::<RawFd>()).div_ceil(8) + 1];
     loop {
@@ -59,10 +80,11 @@ pub fn recv(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec<Owne
         };
         // Also if some are missing: those that came are open, and would stay so.
         let fds = rights(&message);
-        if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        if message.msg_flags & libc::MSG_TRUNC != 0 {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
-        return Ok((bytes, fds));
+        let complete = message.msg_flags & libc::MSG_CTRUNC == 0;
+        return Ok(Received { bytes, fds: complete.then_some(fds) });
     }
 }
 
@@ -153,8 +175,12 @@ mod tests {
         setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
         let mut buf = [0u8; 16];
         let got = recv(b.as_fd(), &mut buf);
+        send(a.as_fd(), b"again", &many).unwrap();
+        let mut again = [0u8; 16];
+        let kept = recv_what_fits(b.as_fd(), &mut again);
         setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).unwrap();
         assert_eq!(got.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
-        assert_eq!((open(), &buf[..4]), (before, &b"five"[..]));
+        assert!(matches!(kept, Ok(Received { bytes: 5, fds: None })), "{kept:?}");
+        assert_eq!((open(), &buf[..4], &again[..5]), (before, &b"five"[..], &b"again"[..]));
     }
 }

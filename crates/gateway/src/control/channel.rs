@@ -30,8 +30,13 @@ const BUFFER: usize = 8 * PACKET;
 const FDS: usize = 5;
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
 const IN_FLIGHT: Duration = Duration::from_millis(1);
+/// Why a request fails whose descriptors did not fit.
+const NO_ROOM: &str = "the gateway process has no descriptor left for it\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
 /// Characters that are left of a reason which is too long.
 const REASON: usize = 4 << 10;
+
+/// Body and descriptors of a message, `None` if there was no room for those.
+type Message = (Vec<u8>, Option<Vec<OwnedFd>>);
 
 /// One end of the socket.
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Channel {
     pub fn answer(&self, deadline: Instant) -> anyhow::Result<Option<Reply>> {
         let message = self.read(Some(deadline)).map_err(|e| explain(e, "the gateway process"))?;
         let Some((body, fds)) = message else { return Ok(None) };
+        let fds = fds.context("the gateway process sent descriptors in a reply")?;
         ensure!(fds.is_empty(), "the gateway process sent {} descriptors in a reply", fds.len());
         serde_json::from_slice(&body)
             .map(Some)
@@ -112,18 +118,23 @@ impl Channel {
     }
 
     /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has closed
-    /// its end.
+    /// its end. A request for whose descriptors this process has no room is answered here: it has failed.
     ///
     /// # Errors
     /// For anything that is no request or has another number of descriptors, and when the rest of a request does not
     /// come. The gateway ends then.
     pub fn request(&self) -> anyhow::Result<Option<(Request, Vec<OwnedFd>)>> {
-        let message = self.read(None).map_err(|e| explain(e, "the supervisor"))?;
-        let Some((body, fds)) = message else { return Ok(None) };
-        let request = serde_json::from_slice(&body)
-            .context("the supervisor sent something that is no request")?;
-        check(&request, fds.len())?;
-        Ok(Some((request, fds)))
+        loop {
+            let message = self.read(None).map_err(|e| explain(e, "the supervisor"))?;
+            let Some((body, fds)) = message else { return Ok(None) };
+            let request: Request = serde_json::from_slice(&body)
+                .context("the supervisor sent something that is no request")?;
+            if let Some(fds) = fds {
+                check(&request, fds.len())?;
+                return Ok(Some((request, fds)));
+            }
+            self.reply(&Reply::Failed(NO_ROOM.to_owned()))?;
+        }
     }
 
     /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is cut.
@@ -184,12 +195,12 @@ impl Channel {
 
     /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message for
     /// ever, and for the rest within [`WAIT`].
-    fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<Message>> {
         let mut packet = vec![0; PACKET];
-        let (mut body, mut fds) = (Vec::new(), Vec::new());
+        let (mut body, mut fds) = (Vec::new(), Some(Vec::<OwnedFd>::new()));
         let mut reset = false;
         loop {
-            let (n, came) = match sys::fdpass::recv(self.sock.as_fd(), &mut packet) {
+            let received = match sys::fdpass::recv_what_fits(self.sock.as_fd(), &mut packet) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.wait(PollFlags::POLLIN, deadline)?;
                     continue;
@@ -202,11 +213,16 @@ impl Channel {
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
                 other => other?,
             };
-            fds.extend(came);
+            let n = received.bytes;
+            fds = fds.zip(received.fds).map(|(mut fds, came)| {
+                fds.extend(came);
+                fds
+            });
             let Some((&kind, part)) = packet[..n].split_first() else { return Ok(None) };
             body.extend_from_slice(part);
             // Only whole packets may precede the last, so that nobody can keep us here with small ones.
-            if kind != LAST && n < PACKET || body.len() > MAX || fds.len() > FDS {
+            let many = fds.as_ref().is_some_and(|fds| fds.len() > FDS);
+            if kind != LAST && n < PACKET || body.len() > MAX || many {
                 return Err(io::Error::new(ErrorKind::InvalidData, "that is no message"));
             }
             if kind == LAST {
