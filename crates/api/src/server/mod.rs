@@ -6,7 +6,8 @@
 //! handler of a peer that hangs up, and a port must not stay half published.
 //!
 //! Whoever may connect to the socket owns the daemon, so the limits in [`Limits`] guard against broken peers, not against
-//! hostile ones: a peer that is slow to ask or idle is dropped, and beyond `connections` the rest wait in the listen queue.
+//! hostile ones: a peer that is slow to ask or idle is dropped. Beyond `connections` the one that was idle longest makes room
+//! for the next; while none is idle, newcomers wait.
 //! One that does not read its answer keeps its place until it goes away.
 //!
 //! The answers are those of Go's RootlessKit 3.2 with two corrections: errors are `application/json`, which they are
@@ -14,6 +15,7 @@
 //! 404 below `/v1/ports`). An empty list of ports is `null`, as upstream sends it.
 //! `GET /v1/stats` is our extension.
 
+mod crowd;
 mod route;
 mod stats;
 
@@ -32,6 +34,7 @@ use tokio::task::LocalSet;
 
 use crate::stats::Stats;
 use crate::types::{Info, PortId, PortSpec, PortStatus};
+use crowd::{Crowd, Member};
 
 /// What the API is about. One runtime thread calls it; calls may overlap at their await points.
 pub trait Backend: 'static {
@@ -97,7 +100,7 @@ impl From<crate::spec::SpecError> for BackendError {
 /// Bounds for what a peer can make the server hold or wait for.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections served at once. The docker-proxy of Go's RootlessKit keeps one open per published port.
+    /// Connections served at once; one more may be open. The docker-proxy of Go's RootlessKit keeps one per published port.
     pub connections: usize,
     /// Longest wait for the head of a request; also how long a connection may be idle. Long, because a
     /// client whose kept connection is closed under it fails its next `POST`, and dockerd shows that to
@@ -147,6 +150,7 @@ pub async fn serve_with<B: Backend>(
     let tasks = LocalSet::new();
     let (stop, stopped) = watch::channel(false);
     let permits = Arc::new(Semaphore::new(limits.connections));
+    let crowd = Rc::<Crowd>::default();
     let drain = limits.drain;
     let limits = Rc::new(limits);
     let accepting = async {
@@ -155,12 +159,13 @@ pub async fn serve_with<B: Backend>(
         loop {
             let stream = tokio::select! {
                 () = &mut shutdown => break,
-                stream = accept(&listener, &permits, &mut failing) => stream,
+                stream = accept(&listener, &permits, &crowd, &mut failing) => stream,
             };
             let Some((stream, permit)) = stream else { continue };
             let (backend, limits, stopped) = (backend.clone(), limits.clone(), stopped.clone());
+            let member = crowd.join();
             tokio::task::spawn_local(async move {
-                connection(stream, backend, limits, stopped).await;
+                connection(stream, backend, limits, stopped, member).await;
                 drop(permit);
             });
         }
@@ -173,17 +178,23 @@ pub async fn serve_with<B: Backend>(
     }
 }
 
-/// The next connection, once there is room for one. `None` after an error such as EMFILE, which is worth another try a little
+/// The next connection, as soon as there is room for it. `None` after an error such as EMFILE, which is worth another try a little
 /// later; `failing` remembers that it has been reported.
 async fn accept(
     listener: &UnixListener,
     permits: &Arc<Semaphore>,
+    crowd: &Crowd,
     failing: &mut bool,
 ) -> Option<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
             *failing = false;
+            if let Ok(permit) = permits.clone().try_acquire_owned() {
+                return Some((stream, permit));
+            }
+            crowd.want();
+            let permit = permits.clone().acquire_owned().await.ok()?;
+            crowd.satisfied();
             Some((stream, permit))
         }
         Err(error) => {
@@ -201,8 +212,17 @@ async fn connection<B: Backend>(
     backend: Rc<B>,
     limits: Rc<Limits>,
     mut stopped: watch::Receiver<bool>,
+    member: Rc<Member>,
 ) {
-    let service = service_fn(|request| route::answer(request, backend.clone(), limits.clone()));
+    let service = service_fn(|request| {
+        let (backend, limits, member) = (backend.clone(), limits.clone(), member.clone());
+        async move {
+            member.works();
+            let answer = route::answer(request, backend, limits).await;
+            member.rests();
+            answer
+        }
+    });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -212,6 +232,10 @@ async fn connection<B: Backend>(
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
         _ = stopped.wait_for(|stopped| *stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = member.asked_to_leave() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -385,6 +385,37 @@ fn connections_beyond_the_limit_wait() {
     assert!(drain(&mut second).ends_with("null"));
 }
 
+#[test]
+fn the_connection_that_was_idle_longest_makes_room_for_the_next() {
+    let server = Server::start(true, Limits { connections: 2, ..Limits::default() });
+    let path = &server.path();
+    let ask = |peer: &mut Peer| {
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        peer.write_all(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"null") && !answer.ends_with(b"]") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+    };
+    let (mut first, mut second) = (connect(path), connect(path));
+    ask(&mut first);
+    ask(&mut second);
+    // Used again, it is the younger one.
+    ask(&mut first);
+    let mut third = connect(path);
+    ask(&mut third);
+    assert_eq!(until_closed(second).0, "");
+    ask(&mut first);
+    // Two that work; the first to be done makes room.
+    let _slow = begin_slow_add(path, SLOW);
+    let working = begin_slow_add(path, SLOW);
+    let mut last = connect(path);
+    ask(&mut last);
+    drop(working);
+}
+
 const SLOW: &str = r#"{"proto":"tcp","parentPort":9999,"childPort":400}"#;
 
 fn begin_slow_add(server: &Server, body: &str) -> Peer {
