@@ -1,10 +1,8 @@
 //! A helper that hangs, here one that is stopped, keeps those waiting who change ports, for a while; nobody else.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tests::{Result, Suite, TestBox, ensure, wait};
-
-const TEN: Duration = Duration::from_secs(10);
+use tests::{PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 #[test]
 fn hung_helpers_keep_neither_api_nor_signals_waiting() -> Result<()> {
@@ -21,7 +19,7 @@ fn hung_helpers_keep_neither_api_nor_signals_waiting() -> Result<()> {
             ))
             .env("T", target)
             .spawn()?;
-        wait::until_true("the target runs", TEN, || {
+        wait::until_true("the target runs", PATIENCE, || {
             ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
             Ok(kit.printed()?.contains("up\n"))
         })?;
@@ -36,23 +34,23 @@ fn hung_helpers_keep_neither_api_nor_signals_waiting() -> Result<()> {
         let adds = ctl("add-ports $(seq -f 127.0.0.1:%g:80/tcp 9000 9019)").spawn()?;
         let begin = Instant::now();
         kit.signal("USR1")?;
-        wait::until_true("the signal arrives", TEN, || Ok(kit.printed()?.contains("heard")))?;
+        wait::until_true("the signal arrives", PATIENCE, || Ok(kit.printed()?.contains("heard")))?;
         for _ in 0..3 {
             ctl("info").ok()?;
             ensure!(ctl("list-ports --json").ok()?.contains("8080"), "the port is listed");
         }
-        ensure!(begin.elapsed() < TEN, "{program}: {:?}", begin.elapsed());
-        let out = adds.wait(Duration::from_secs(60))?;
+        ensure!(begin.elapsed() < PATIENCE, "{program}: {:?}", begin.elapsed());
+        let out = adds.wait(PATIENCE)?;
         ensure!(out.code != 0 && out.stderr.contains("did not answer"), "{program}: {out}");
         // It was only stopped.
         b.signal(helper, "CONT")?;
-        wait::until_true("ports can be published again", TEN, || {
+        wait::until_true("ports can be published again", PATIENCE, || {
             Ok(ctl("add-ports 127.0.0.1:9100:80/tcp").run()?.code == 0)
         })?;
         b.signal(helper, "STOP")?;
         let _adds = ctl("add-ports 127.0.0.1:9200:80/tcp").spawn()?;
         kit.signal("TERM")?;
-        kit.wait(TEN)?;
+        kit.wait(PATIENCE)?;
         b.assert_clean(&[])?;
     }
     Ok(())

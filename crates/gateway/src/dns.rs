@@ -92,6 +92,8 @@ pub struct Forwarder {
     pending: Pending,
     /// Attempts of `pending` that are open.
     sockets: usize,
+    /// The most of them, if fewer than [`SOCKETS`].
+    most: Option<usize>,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -110,6 +112,11 @@ impl Forwarder {
         let mut forwarder = Self::default();
         forwarder.set_resolvers(resolvers);
         forwarder
+    }
+
+    /// Bounds the sockets that are open at one time, which cannot be more than 1,024 in any case.
+    pub fn limit(&mut self, sockets: usize) {
+        self.most = Some(sockets.clamp(1, SOCKETS));
     }
 
     /// Takes other name servers from now on. Answers of the old ones are still awaited.
@@ -284,7 +291,7 @@ impl Forwarder {
     }
 
     fn make_room(&mut self) {
-        while self.sockets >= SOCKETS {
+        while self.sockets >= self.most.unwrap_or(SOCKETS) {
             let Some((serial, oldest)) = self.pending.pop_oldest() else { return };
             self.counters.evicted += 1;
             self.close_all(serial, &oldest);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use api::stats::PortTraffic;
+use budget::Shares;
 use relay::{Listener, Options, Traffic, Transparent};
 
 use crate::control::{Channel, Reply, Request};
@@ -75,7 +76,7 @@ fn options(plan: &Plan, nofile: u64) -> Options {
         transparent: Transparent::Mark(0),
         tproxy: true,
         occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
-        nofile,
+        shares: Shares::gateway(nofile),
         ..Options::default()
     }
 }

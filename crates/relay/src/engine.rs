@@ -8,17 +8,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use budget::{Budget, DataPath, Shares};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::guest::Guest;
 use crate::listen::Listener;
+use crate::pipe::Stock;
 use crate::reactor::Reactor;
+use crate::room::{Held, Use};
 use crate::tcp::Moved;
 use crate::traffic::Traffic;
 
@@ -43,9 +46,8 @@ pub enum Transparent {
 pub struct Options {
     /// Source addresses of TCP clients.
     pub transparent: Transparent,
-    /// The soft limit of open files of this process. The engine keeps its own use far enough below
-    /// for the rest of the program to go on working.
-    pub nofile: u64,
+    /// What the engine may do with descriptors.
+    pub shares: Shares,
     /// How long a UDP flow may be silent in both directions.
     pub udp_idle: Duration,
     /// How long an ordinary connect may take.
@@ -69,7 +71,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             transparent: Transparent::Off,
-            nofile: 1024,
+            shares: Budget::new(1024, DataPath::Parent).shares,
             udp_idle: Duration::from_secs(90),
             connect_timeout: Duration::from_secs(30),
             transparent_timeout: Duration::from_secs(1),
@@ -111,8 +113,9 @@ pub(crate) struct Mailbox {
     /// `None` once the thread has ended.
     queue: Mutex<Option<Vec<Command>>>,
     pub(crate) wake: EventFd,
-    /// Descriptors that the thread holds.
-    pub(crate) descriptors: AtomicUsize,
+    /// Descriptors of connections that the thread holds: to published ports, and out.
+    incoming: AtomicUsize,
+    outgoing: AtomicUsize,
 }
 
 impl Mailbox {
@@ -122,8 +125,21 @@ impl Mailbox {
         Ok(Arc::new(Self {
             queue: Mutex::new(Some(Vec::new())),
             wake,
-            descriptors: AtomicUsize::new(0),
+            incoming: AtomicUsize::new(0),
+            outgoing: AtomicUsize::new(0),
         }))
+    }
+
+    /// Says what the thread holds.
+    pub(crate) fn report(&self, (incoming, outgoing): (usize, usize)) {
+        self.incoming.store(incoming, Ordering::Relaxed);
+        self.outgoing.store(outgoing, Ordering::Relaxed);
+    }
+
+    /// What the thread holds.
+    pub(crate) fn held(&self) -> Held {
+        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Held::default().with(Use::In, read(&self.incoming)).with(Use::Out, read(&self.outgoing))
     }
 
     pub(crate) fn post(&self, command: Command) -> io::Result<()> {
@@ -191,17 +207,26 @@ impl Engine {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut engine = Self { mailbox, threads: Vec::new() };
         let mut helpers = Vec::new();
-        for _ in 1..processors.min(opts.threads) {
+        let pipes = Stock::new(opts.shares.pipes);
+        for _ in 1..processors.min(opts.threads).min(opts.shares.threads) {
             let helper = Mailbox::new()?;
             engine.spawn(
                 "bulk",
-                Reactor::new(Arc::clone(&helper), None, opts.clone(), Vec::new(), None)?,
+                Reactor::new(
+                    Arc::clone(&helper),
+                    None,
+                    opts.clone(),
+                    Vec::new(),
+                    Arc::clone(&pipes),
+                    None,
+                )?,
                 &helper,
             )?;
             helpers.push(helper);
         }
         let mailbox = Arc::clone(&engine.mailbox);
-        let reactor = Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers, guest)?;
+        let reactor =
+            Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers, pipes, guest)?;
         engine.spawn("ports", reactor, &mailbox)?;
         Ok(engine)
     }

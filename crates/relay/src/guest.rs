@@ -6,12 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use budget::Shares;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::Socket;
 
 use crate::factory::Kind;
 use crate::pool::{Taken, Waiter};
 use crate::reactor::Ctx;
+use crate::room::{Held, Use};
 use crate::slab::Key;
 use crate::tcp::Tcp;
 use crate::traffic::Traffic;
@@ -39,8 +41,11 @@ pub trait Guest: Send {
     /// When [`Guest::turn`] has to be called at the latest.
     fn wake_at(&self) -> Option<Instant>;
 
-    /// Descriptors held.
-    fn descriptors(&self) -> usize;
+    /// Descriptors held. A connection that is being made holds two, one of which will be its other end's.
+    fn held(&self) -> Held;
+
+    /// Ends UDP flows, the least useful first, until so many descriptors are free.
+    fn give_way(&mut self, host: &mut Loop<'_>, count: usize);
 }
 
 /// What a guest calls one of its descriptors: a kind of its own choice, below 128, and a place in a table.
@@ -67,15 +72,26 @@ impl Loop<'_> {
         self.ctx.now
     }
 
-    /// Takes `count` of the descriptors that may still be opened, if `leave` are left for what is more important. False
-    /// if there are not that many.
+    /// Takes `count` descriptors for something, of those that may still be opened. False if there is no room for them.
     #[must_use = "false means that nothing may be opened"]
-    pub fn reserve(&mut self, count: usize, leave: usize) -> bool {
-        let enough = self.ctx.room >= count + leave;
-        if enough {
-            self.ctx.room -= count;
-        }
-        enough
+    pub fn take(&mut self, what: Use, count: usize) -> bool {
+        self.ctx.room.take(what, count)
+    }
+
+    /// Gives back what [`Loop::take`] took, before it is counted anew.
+    pub fn give(&mut self, what: Use, count: usize) {
+        self.ctx.room.give(what, count);
+    }
+
+    /// What the limit of open files allows.
+    #[must_use]
+    pub fn shares(&self) -> &Shares {
+        self.ctx.room.shares()
+    }
+
+    /// Whether it is time to warn, once more, that there is no room for something.
+    pub fn worth_saying(&mut self, what: Use) -> bool {
+        self.ctx.room.worth_saying(what, self.ctx.now)
     }
 
     /// Watches a descriptor until it is closed.

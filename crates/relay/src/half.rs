@@ -11,16 +11,23 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::socket::{MsgFlags, send};
 use socket2::Socket;
 
-use crate::pipe::{Pipe, Pipes};
+use crate::kept::{Kept, Total};
+use crate::pipe::{Pipe, Pipes, Stock};
 
 /// The shared copy buffer, and thereby the most that is kept for a sink that takes no more.
 const BUFFER: usize = 64 << 10;
+/// Bytes kept for all sinks together before what is read at a time, and thereby kept for each further one, becomes
+/// less …
+const KEPT: usize = 16 << 20;
+/// … namely this.
+const LITTLE: usize = 4 << 10;
 /// A receive of this size says that the stream is bulk and worth a pipe.
 const BULK: usize = 32 << 10;
 /// Splices smaller than this, several in a row, say that it is not bulk any more.
@@ -37,12 +44,20 @@ pub(crate) struct Tools {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) pipes: Pipes,
     turn: usize,
+    /// Bytes that all halves keep.
+    kept: Total,
 }
 
 impl Tools {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(pipes: Arc<Stock>) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { buffer, pipes: Pipes::default(), turn: *TURN.end() }
+        let kept = pipes.kept.clone();
+        Self { buffer, pipes: Pipes::new(pipes), turn: *TURN.end(), kept }
+    }
+
+    /// How much is read at a time: sinks that take nothing have what was read kept for them.
+    fn portion(&self) -> usize {
+        if self.kept.bytes() < KEPT { BUFFER } else { LITTLE }
     }
 
     /// Shares out one round among so many directions.
@@ -83,8 +98,7 @@ pub(crate) struct Half {
     done: bool,
     bulk: bool,
     trickles: u8,
-    kept: Vec<u8>,
-    kept_at: usize,
+    kept: Kept,
     pipe: Option<Pipe>,
     piped: usize,
     /// Bytes spliced so far.
@@ -113,8 +127,7 @@ impl Half {
             done: false,
             bulk: false,
             trickles: 0,
-            kept: Vec::new(),
-            kept_at: 0,
+            kept: Kept::default(),
             pipe: None,
             piped: 0,
             spliced: 0,
@@ -136,10 +149,6 @@ impl Half {
     /// Bytes that the sink has taken so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
-    }
-
-    pub(crate) fn has_pipe(&self) -> bool {
-        self.pipe.is_some()
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -179,9 +188,10 @@ impl Half {
             if self.bulk && !self.urgent && self.pipe.is_none() {
                 self.pipe = tools.pipes.take();
             }
+            let portion = tools.portion();
             let read = match &self.pipe {
                 Some(pipe) => splice_in(source, pipe, tools.turn),
-                None => copy(source, &mut tools.buffer),
+                None => copy(source, &mut tools.buffer[..portion]),
             };
             match read {
                 // At urgent data splice(2) says "end" as soon as the source has ended, whatever lies behind
@@ -196,9 +206,9 @@ impl Half {
                         self.spliced += n as u64;
                         self.note_splice(n);
                     } else {
-                        self.readable = self.drain || n == tools.buffer.len();
+                        self.readable = self.drain || n == portion;
                         self.bulk = n >= BULK;
-                        self.pass_on(sink, &tools.buffer[..n]);
+                        self.pass_on(sink, &tools.buffer[..n], &tools.kept);
                     }
                 }
                 Ok(Read1::Empty) => self.readable = false,
@@ -221,20 +231,21 @@ impl Half {
 
     /// Forgets what is held, and that there ever was anything to do.
     pub(crate) fn abandon(&mut self, tools: &mut Tools) {
-        if let Some(pipe) = self.pipe.take() {
-            if self.piped == 0 { tools.pipes.put(pipe) } else { tools.pipes.discard(pipe) }
+        // One that holds bytes which nobody wants is closed.
+        if let Some(pipe) = self.pipe.take().filter(|_| self.piped == 0) {
+            tools.pipes.put(pipe);
         }
-        self.kept = Vec::new();
-        (self.piped, self.kept_at, self.done) = (0, 0, true);
+        self.kept.clear();
+        (self.piped, self.done) = (0, true);
     }
 
     /// Copies have no failures of their own: what cannot be sent now is kept, and [`Self::flush`] will
     /// meet the error again if it was one.
-    fn pass_on(&mut self, sink: &Socket, data: &[u8]) {
+    fn pass_on(&mut self, sink: &Socket, data: &[u8], total: &Total) {
         let sent = send(sink.as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL).unwrap_or(0);
         self.delivered += sent as u64;
         if sent < data.len() {
-            self.kept.extend_from_slice(&data[sent..]);
+            self.kept.push(&data[sent..], total);
         }
     }
 
@@ -247,22 +258,19 @@ impl Half {
 
     /// Sends what is held. True when nothing is left.
     fn flush(&mut self, sink: &Socket) -> nix::Result<bool> {
-        while self.kept_at < self.kept.len() {
+        while !self.kept.rest().is_empty() {
             if !self.writable {
                 return Ok(false);
             }
-            match send(sink.as_raw_fd(), &self.kept[self.kept_at..], MsgFlags::MSG_NOSIGNAL) {
+            match send(sink.as_raw_fd(), self.kept.rest(), MsgFlags::MSG_NOSIGNAL) {
                 Ok(n) => {
-                    self.kept_at += n;
+                    self.kept.advance(n);
                     self.delivered += n as u64;
                 }
                 Err(Errno::EAGAIN) => self.writable = false,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e),
             }
-        }
-        if self.kept_at > 0 {
-            (self.kept, self.kept_at) = (Vec::new(), 0);
         }
         while self.piped > 0 {
             if !self.writable {

@@ -29,20 +29,23 @@
 //! * Epoll is edge-triggered for connections (registered once, never modified; readiness is remembered
 //!   in each half) and level-triggered for everything else.
 //!
-//! Every resource has a bound: descriptors (a reserve stays free for the rest of the process), bytes
-//! kept for a slow reader, datagrams and connections that wait for a socket, flows, time to connect.
+//! Every resource has a bound: descriptors ([`room`] shares them out, [`budget`] says how many), bytes kept for slow
+//! readers, datagrams and connections that wait for a socket, pipes, flows, time to connect.
 
 pub mod congestion;
 pub mod datagrams;
+mod early;
 mod engine;
 pub mod factory;
 pub mod guest;
 mod half;
+mod kept;
 pub mod listen;
 pub mod order;
 mod pipe;
 mod pool;
 mod reactor;
+pub mod room;
 pub mod slab;
 mod source;
 mod tcp;

@@ -5,12 +5,16 @@
 //! hold on to theirs. Without a pipe a half copies, so every limit here is soft.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
-/// The most pipes at a time. With the sizes below they stay well under the default of
+use crate::kept::Total;
+
+/// The most pipes of all threads at a time. With the sizes below they hold 22 MiB, well under the default of
 /// `fs.pipe-user-pages-soft` (64 MiB for all pipes of a user, of whom we are one process of many).
 const LIMIT: usize = 64;
 /// Pipes made while fewer than this many exist are large ones.
@@ -30,29 +34,74 @@ pub(crate) struct Pipe {
     pub(crate) write: OwnedFd,
     /// Capacity in bytes.
     pub(crate) size: usize,
+    _counted: Counted,
 }
 
-#[derive(Debug, Default)]
+/// What all threads that move bytes hold together. A pipe counts until it is closed, whichever thread has it.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    limit: usize,
+    made: AtomicUsize,
+    /// Bytes kept for sinks of streams.
+    pub(crate) kept: Total,
+}
+
+impl Stock {
+    /// At most `limit` pipes; a connection without one copies.
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        let limit = limit.min(LIMIT);
+        Arc::new(Self { limit, made: AtomicUsize::new(0), kept: Total::default() })
+    }
+
+    /// Descriptors of all pipes.
+    pub(crate) fn descriptors(&self) -> usize {
+        2 * self.made.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more, with the number of those before it.
+    fn enter(self: &Arc<Self>) -> Option<(usize, Counted)> {
+        let more = |made| (made < self.limit).then_some(made + 1);
+        let before = self.made.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some((before, Counted(Arc::clone(self))))
+    }
+}
+
+/// One pipe's place in the stock.
+#[derive(Debug)]
+struct Counted(Arc<Stock>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.made.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The pipes of one thread.
+#[derive(Debug)]
 pub(crate) struct Pipes {
+    stock: Arc<Stock>,
     idle: Vec<Pipe>,
-    made: usize,
     refused: Option<Instant>,
 }
 
 impl Pipes {
+    pub(crate) fn new(stock: Arc<Stock>) -> Self {
+        Self { stock, idle: Vec::new(), refused: None }
+    }
+
     /// An empty pipe, if there is one to be had.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         self.idle.pop().or_else(|| self.make())
     }
 
     fn make(&mut self) -> Option<Pipe> {
-        if self.made >= LIMIT || self.refused.is_some_and(|at| at.elapsed() < PENALTY) {
+        if self.refused.is_some_and(|at| at.elapsed() < PENALTY) {
             return None;
         }
-        let made = try_make(if self.made < LARGE_ONES { LARGE } else { SMALL });
-        match made {
-            Some(_) => self.made += 1,
-            None => self.refused = Some(Instant::now()),
+        let (before, counted) = self.stock.enter()?;
+        let made = try_make(if before < LARGE_ONES { LARGE } else { SMALL }, counted);
+        if made.is_none() {
+            self.refused = Some(Instant::now());
         }
         made
     }
@@ -62,43 +111,18 @@ impl Pipes {
         self.idle.push(pipe);
     }
 
-    /// A pipe that was lent goes to another thread's halves …
-    pub(crate) fn give_away(&mut self) {
-        self.made -= 1;
+    /// Closes what a burst has left behind.
+    pub(crate) fn trim(&mut self) {
+        self.idle.truncate(IDLE);
     }
 
-    /// … and comes with a half from there.
-    pub(crate) fn adopt(&mut self) {
-        self.made += 1;
-    }
-
-    /// Closes a pipe that still holds bytes nobody wants.
-    pub(crate) fn discard(&mut self, pipe: Pipe) {
-        drop(pipe);
-        self.made -= 1;
-    }
-
-    /// Closes what a burst has left behind. True while more than the usual number exist.
-    pub(crate) fn trim(&mut self) -> bool {
-        while self.idle.len() > IDLE {
-            if let Some(pipe) = self.idle.pop() {
-                self.discard(pipe);
-            }
-        }
-        self.has_slack()
-    }
-
+    /// Whether more pipes are idle than are kept.
     pub(crate) fn has_slack(&self) -> bool {
-        self.made > IDLE
-    }
-
-    /// Descriptors held, idle or lent.
-    pub(crate) fn descriptors(&self) -> usize {
-        self.made * 2
+        self.idle.len() > IDLE
     }
 }
 
-fn try_make(size: i32) -> Option<Pipe> {
+fn try_make(size: i32, counted: Counted) -> Option<Pipe> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
     let got = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))
         .or_else(|_| fcntl(&write, FcntlArg::F_SETPIPE_SZ(SMALL)))
@@ -107,7 +131,7 @@ fn try_make(size: i32) -> Option<Pipe> {
     if got < USELESS {
         return None;
     }
-    Some(Pipe { read, write, size: usize::try_from(got).ok()? })
+    Some(Pipe { read, write, size: usize::try_from(got).ok()?, _counted: counted })
 }
 
 #[cfg(test)]
@@ -115,19 +139,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pipes_are_shared_bounded_and_closed_after_a_burst() {
-        let mut pipes = Pipes::default();
-        let lent: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
-        assert_eq!((lent.len(), pipes.descriptors()), (LIMIT, 2 * LIMIT));
-        assert!(lent.iter().all(|p| p.size >= 64 << 10));
-        for pipe in lent {
-            pipes.put(pipe);
+    fn pipes_of_all_threads_together_are_bounded_and_closed_after_a_burst() {
+        let stock = Stock::new(usize::MAX);
+        let mut threads = [0; 3].map(|_| Pipes::new(Arc::clone(&stock)));
+        let mut lent = Vec::new();
+        loop {
+            let round = threads.iter_mut().filter_map(Pipes::take).collect::<Vec<_>>();
+            if round.is_empty() {
+                break;
+            }
+            lent.extend(round);
         }
-        assert!(pipes.take().is_some_and(|p| {
-            pipes.discard(p);
-            true
-        }));
-        assert!(!pipes.trim());
-        assert_eq!(pipes.descriptors(), 2 * IDLE);
+        assert_eq!((lent.len(), stock.descriptors()), (LIMIT, 2 * LIMIT));
+        assert!(lent.iter().all(|p| p.size >= 64 << 10));
+        let bytes: usize = lent.iter().map(|p| p.size).sum();
+        assert!(bytes <= 22 << 20, "{bytes} bytes of pipes, of 64 MiB that a user may have");
+        // It counts where it is, not where it was made.
+        for pipe in lent.drain(..) {
+            threads[0].put(pipe);
+        }
+        assert!(threads[1].take().is_none() && threads[0].has_slack());
+        drop(threads[0].take());
+        assert_eq!(stock.descriptors(), 2 * (LIMIT - 1));
+        threads[0].trim();
+        assert!(!threads[0].has_slack());
+        assert_eq!(stock.descriptors(), 2 * IDLE);
+        assert!(threads[1].take().is_some());
+    }
+
+    #[test]
+    fn a_budget_without_pipes_has_none() {
+        assert!(Pipes::new(Stock::new(0)).take().is_none());
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use crate::factory::{ARM, ARMED, Kind, NOT_ARMED, Reply, request};
 use crate::slab::Key;
 
-/// What an idle shelf of each kind holds: TCP sockets live for one connection, UDP sockets for a flow.
+/// What an idle shelf of each kind holds, at most: TCP sockets live for one connection, UDP sockets for a flow.
 const IDLE: [usize; 4] = [16, 16, 8, 8];
 /// What a shelf grows to under load: at 20,000 connections a second, 25 ms worth.
 const BUSY: usize = 512;
@@ -52,8 +52,12 @@ struct Shelf {
 #[derive(Debug)]
 pub(crate) struct Pool {
     factory: Option<OwnedFd>,
+    /// Sockets of all shelves, and those that are on their way.
+    most: usize,
     /// What a shelf may grow to.
     busy: usize,
+    /// What an idle one holds.
+    idle: [usize; 4],
     shelves: [Shelf; 4],
     complained: bool,
     /// The factory's answer to [`Pool::arm`], until it is taken.
@@ -61,21 +65,21 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// `nofile` is the limit of open files, of which ready sockets must never take much.
-    /// Without a factory it has nothing to give.
-    pub(crate) fn new(factory: Option<OwnedFd>, nofile: u64) -> io::Result<Self> {
+    /// `most` is how many sockets may be ready. Without a factory it has nothing to give.
+    pub(crate) fn new(factory: Option<OwnedFd>, most: usize) -> io::Result<Self> {
         if let Some(factory) = &factory {
             fcntl(factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
-        let shelves = IDLE.map(|want| Shelf {
+        let idle = IDLE.map(|idle| idle.min(most / 8).max(1));
+        let shelves = idle.map(|want| Shelf {
             ready: Vec::new(),
             asked: 0,
             want,
             used: 0,
             waiting: VecDeque::new(),
         });
-        let busy = usize::try_from(nofile / 16).unwrap_or(BUSY).clamp(8, BUSY);
-        Ok(Self { factory, busy, shelves, complained: false, armed: None })
+        let busy = most.saturating_sub(idle.iter().sum::<usize>()).clamp(idle[0].min(most), BUSY);
+        Ok(Self { factory, most, busy, idle, shelves, complained: false, armed: None })
     }
 
     /// What epoll has to watch.
@@ -215,7 +219,7 @@ impl Pool {
 
     /// Shrinks shelves after a burst. True while any is larger than an idle one.
     pub(crate) fn trim(&mut self) -> bool {
-        for (shelf, idle) in self.shelves.iter_mut().zip(IDLE) {
+        for (shelf, idle) in self.shelves.iter_mut().zip(self.idle) {
             if std::mem::take(&mut shelf.used) < shelf.want {
                 shelf.want = (shelf.want / 2).max(idle);
             }
@@ -229,12 +233,12 @@ impl Pool {
     pub(crate) fn has_slack(&self) -> bool {
         let slack =
             |(shelf, idle): (&Shelf, usize)| shelf.want > idle || shelf.ready.len() > shelf.want;
-        self.shelves.iter().zip(IDLE).any(slack)
+        self.shelves.iter().zip(self.idle).any(slack)
     }
 
-    /// Descriptors held.
-    pub(crate) fn len(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.ready.len()).sum()
+    /// Descriptors held, and those that are on their way.
+    pub(crate) fn held(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.ready.len() + shelf.asked).sum()
     }
 
     fn refill(&mut self, kind: Kind) {
@@ -248,7 +252,12 @@ impl Pool {
 
     fn ask(&mut self, kind: Kind, count: usize) {
         let Some(factory) = &self.factory else { return };
-        let Ok(count @ 1..) = u16::try_from(count) else { return };
+        // One can always be asked for: somebody may wait for it.
+        let left = self
+            .most
+            .saturating_sub(self.held())
+            .max(usize::from(self.shelves[kind as usize].asked == 0));
+        let Ok(count @ 1..) = u16::try_from(count.min(left)) else { return };
         // A full queue means that requests are under way; a dead factory shows when it is read.
         if sys::fdpass::send(factory.as_fd(), &request(kind, count), &[]).is_ok() {
             self.shelves[kind as usize].asked += usize::from(count);

@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,9 @@ use tracing::error;
 use crate::engine::{Command, Mailbox, Options};
 use crate::guest::{Guest, Loop, Tag, tag};
 use crate::listen::Listener;
+use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
+use crate::room::{Room, Use};
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
 use crate::traffic::Traffic;
@@ -128,7 +129,7 @@ pub(crate) struct Ctx {
     /// How many batches of events there were.
     pub(crate) wakes: u64,
     /// Descriptors that may still be opened.
-    pub(crate) room: usize,
+    pub(crate) room: Room,
 }
 
 pub(crate) struct Reactor {
@@ -139,6 +140,10 @@ pub(crate) struct Reactor {
     ports: HashMap<u64, Port>,
     /// Threads that take over bulk streams.
     helpers: Vec<Arc<Mailbox>>,
+    /// Whether this is the thread that serves the ports, which counts for all.
+    serves: bool,
+    /// The pipes of all threads.
+    pipes: Arc<Stock>,
     guest: Option<Box<dyn Guest>>,
     /// The port of the guest's connections.
     outbound: Option<Key>,
@@ -173,10 +178,12 @@ impl Reactor {
         factory: Option<OwnedFd>,
         opts: Options,
         helpers: Vec<Arc<Mailbox>>,
+        pipes: Arc<Stock>,
         guest: Option<Box<dyn Guest>>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let pool = Pool::new(factory, opts.nofile)?;
+        let serves = factory.is_some();
+        let pool = Pool::new(factory, opts.shares.ready)?;
         let readable =
             |source: Source| EpollEvent::new(EpollFlags::EPOLLIN, source.token(Key::NONE));
         epoll.add(&mailbox.wake, readable(Source::Mailbox))?;
@@ -184,14 +191,17 @@ impl Reactor {
             epoll.add(fd, readable(Source::Factory))?;
         }
         let timers = Timers::default();
-        let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room: 0 };
+        let room = Room::new(opts.shares);
+        let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room };
         Ok(Self {
             mailbox,
             ctx,
-            tcp: Tcp::new(),
+            tcp: Tcp::new(Arc::clone(&pipes)),
             udp: Udp::new(),
             ports: HashMap::new(),
             helpers,
+            serves,
+            pipes,
             guest,
             outbound: None,
             bulk_streams: 0,
@@ -213,7 +223,7 @@ impl Reactor {
         if let Err(e) = SigSet::all().thread_block() {
             error!("the port forwarding thread cannot block signals: {e}");
         }
-        self.ctx.room = self.room();
+        self.count();
         if let Err(e) = self.with_guest(Ok(()), |guest, host| guest.start(host)) {
             error!("the thread cannot start: {e}");
             return false;
@@ -231,7 +241,7 @@ impl Reactor {
             };
             self.ctx.now = Instant::now();
             self.ctx.wakes += 1;
-            self.ctx.room = self.room();
+            self.count();
             self.tcp.begin_round(n);
             let mut commands = false;
             for event in &events[..n] {
@@ -325,7 +335,8 @@ impl Reactor {
             Timer::Expire => self.udp.expire(ctx),
             Timer::Refill => self.refilling = false,
             Timer::Trim => {
-                let more = ctx.pool.trim() | self.tcp.trim();
+                self.tcp.trim();
+                let more = ctx.pool.trim();
                 self.trimming = more;
                 if more {
                     ctx.timers.at(ctx.now + TRIM, Timer::Trim);
@@ -376,18 +387,30 @@ impl Reactor {
         }
     }
 
-    /// Descriptors that may still be opened: a part of the limit stays free for the API, the network
-    /// helper's restarts and whatever else the process does.
-    fn room(&self) -> usize {
-        let limit = usize::try_from(self.ctx.opts.nofile).unwrap_or(usize::MAX);
-        // The process itself has about 30 open.
-        let reserve = (limit / 4).clamp(48, 256).min(limit / 2);
-        let guest = self.guest.as_ref().map_or(0, |guest| guest.descriptors());
-        let own = self.tcp.descriptors() + self.udp.descriptors() + self.ctx.pool.len() + guest;
-        self.mailbox.descriptors.store(own, Ordering::Relaxed);
-        let theirs = self.helpers.iter().map(|h| h.descriptors.load(Ordering::Relaxed));
-        let used = own + theirs.sum::<usize>();
-        limit.saturating_sub(reserve + used)
+    /// Counts the descriptors that are held, and has UDP flows make room for new connections.
+    fn count(&mut self) {
+        let connections = self.tcp.held(self.outbound);
+        self.mailbox.report(connections);
+        if !self.serves {
+            return;
+        }
+        let (incoming, outgoing) = connections;
+        let mut held = self.helpers.iter().fold(self.udp.held(), |sum, h| sum.and(h.held()));
+        held = held.with(Use::Port, self.ports.len());
+        held = held.with(Use::In, incoming).with(Use::Out, outgoing);
+        if let Some(guest) = &self.guest {
+            held = held.and(guest.held());
+        }
+        let other = self.ctx.pool.held() + self.pipes.descriptors();
+        self.ctx.room.count(held, other);
+        let (flows_in, flows_out) = self.ctx.room.excess();
+        if flows_in > 0 {
+            self.udp.give_way(&mut self.ctx, flows_in);
+        }
+        if flows_out > 0 {
+            self.with_guest((), |guest, host| guest.give_way(host, flows_out));
+            self.ctx.room.give(Use::FlowOut, flows_out);
+        }
     }
 
     /// Carries out what the handle asks. False when the thread has to end.

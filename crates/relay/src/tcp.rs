@@ -33,6 +33,7 @@ use tracing::debug;
 use crate::congestion;
 use crate::factory::{Kind, tune_tcp};
 use crate::half::{Half, Outcome, Tools};
+use crate::pipe::Stock;
 use crate::reactor::{Ctx, Source, Timer};
 use crate::slab::{Key, Slab};
 use crate::traffic::{Counted, Traffic};
@@ -126,7 +127,6 @@ pub(crate) struct Tcp {
     /// Connections with a deadline.
     opening: Vec<Key>,
     resting: Vec<Key>,
-    warned: Option<Instant>,
     /// Streams that have turned out to be bulk.
     bulk: Vec<Key>,
     /// Connections in [`Phase::Arming`]; `None` before anybody has asked.
@@ -134,23 +134,24 @@ pub(crate) struct Tcp {
 }
 
 impl Tcp {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(pipes: Arc<Stock>) -> Self {
         Self {
             ports: Slab::new(),
             conns: Slab::new(),
-            tools: Tools::new(),
+            tools: Tools::new(pipes),
             ready: VecDeque::new(),
             opening: Vec::new(),
             resting: Vec::new(),
-            warned: None,
             bulk: Vec::new(),
             arming: None,
         }
     }
 
-    /// Descriptors held.
-    pub(crate) fn descriptors(&self) -> usize {
-        self.ports.len() + 2 * self.conns.len() + self.tools.pipes.descriptors()
+    /// Descriptors of connections to published ports, and of those of the port `outbound`.
+    pub(crate) fn held(&self, outbound: Option<Key>) -> (usize, usize) {
+        let outbound = outbound.and_then(|key| self.ports.get(key));
+        let outgoing = outbound.map_or(0, |port| port.conns.len());
+        (2 * (self.conns.len() - outgoing), 2 * outgoing)
     }
 
     /// Says how many events have come, for connections to take fair turns.
@@ -162,8 +163,8 @@ impl Tcp {
         !self.ready.is_empty()
     }
 
-    pub(crate) fn trim(&mut self) -> bool {
-        self.tools.pipes.trim()
+    pub(crate) fn trim(&mut self) {
+        self.tools.pipes.trim();
     }
 
     pub(crate) fn has_slack(&self) -> bool {

@@ -31,18 +31,17 @@ use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
 use crate::datagrams::{pieces, send_all};
+use crate::early::Early;
 use crate::engine::{Options, Transparent};
 use crate::factory::{Kind, tune_udp};
+use crate::kept::Total;
 use crate::order::{Links, Order, Speaker};
 use crate::pool::{Taken, Waiter};
 use crate::reactor::{Ctx, Source, Timer};
+use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
 use crate::source::{keep_source, make_transparent};
 use crate::traffic::{Counted, Traffic};
-
-/// Bytes and datagrams kept for a flow that has no socket yet.
-const EARLY_BYTES: usize = 128 << 10;
-const EARLY: usize = 32;
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
@@ -73,7 +72,7 @@ struct Flow {
     ends: Ends,
     backend: Option<Socket>,
     /// What came before there was a backend.
-    early: Vec<Vec<u8>>,
+    early: Early,
     counted: Counted,
     segmented: bool,
 }
@@ -88,6 +87,8 @@ pub(crate) struct Udp {
     receiver: Option<Receiver>,
     /// For the last answers of flows that have to go, while the other one is in use.
     last_answers: Option<Receiver>,
+    /// Bytes that wait for backends, of all flows.
+    early: Total,
     expiring: bool,
 }
 
@@ -99,13 +100,22 @@ impl Udp {
             links: Links::default(),
             receiver: None,
             last_answers: None,
+            early: Total::default(),
             expiring: false,
         }
     }
 
-    /// Descriptors held.
-    pub(crate) fn descriptors(&self) -> usize {
-        self.ports.len() + self.flows.len()
+    /// Descriptors of flows.
+    pub(crate) fn held(&self) -> Held {
+        Held::default().with(Use::FlowIn, self.flows.len())
+    }
+
+    /// Ends `count` flows, in the order in which they make room for each other.
+    pub(crate) fn give_way(&mut self, ctx: &mut Ctx, count: usize) {
+        for _ in 0..count {
+            let Some(flow) = self.first_of_all(ctx.now) else { break };
+            self.retire(ctx, flow);
+        }
     }
 
     pub(crate) fn add(
@@ -176,14 +186,15 @@ impl Udp {
             let flow = match last {
                 Some((same, flow)) if same == ends => Some(flow),
                 _ => {
-                    if let Some(victim) = self.in_the_way(ctx, key, ends) {
+                    let victim = self.in_the_way(ctx, key, ends);
+                    if let Some(victim) = victim {
                         if order[..count].iter().any(|(flow, _)| *flow == victim) {
                             self.forward_all(&receiver, &mut order[..count]);
                             count = 0;
                         }
                         self.retire(ctx, victim);
                     }
-                    self.flow(ctx, key, ends)
+                    self.flow(ctx, key, ends, victim.is_some())
                 }
             };
             if let Some(flow) = flow {
@@ -214,10 +225,7 @@ impl Udp {
             }
             None => {
                 for piece in datagrams.flat_map(pieces) {
-                    let held: usize = flow.early.iter().map(Vec::len).sum();
-                    if flow.early.len() < EARLY && held + piece.len() <= EARLY_BYTES {
-                        flow.early.push(piece.to_vec());
-                    }
+                    flow.early.push(piece, &self.early);
                 }
             }
         }
@@ -256,7 +264,7 @@ impl Udp {
             return None;
         }
         let first = port.order.first_to_go(&self.links, ctx.now);
-        if ctx.room == 0 {
+        if !ctx.room.fits(Use::FlowIn, 1) {
             return first.or_else(|| self.first_of_all(ctx.now));
         }
         let limit = ctx.opts.flows_per_port;
@@ -265,23 +273,23 @@ impl Udp {
         first.filter(|_| port.flows.len() >= most)
     }
 
-    /// The flow of a client, made if need be.
-    fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends) -> Option<Key> {
+    /// The flow of a client, made if need be. `replaces` says that another one has made room for it.
+    fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends, replaces: bool) -> Option<Key> {
         let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
             port.order.spoke(&mut self.links, *flow, Speaker::Client, ctx.now);
             return Some(*flow);
         }
-        if ctx.room == 0 {
+        // Beside one that made room for it a flow takes that one's place, however short descriptors are.
+        if !ctx.room.take(Use::FlowIn, 1) && !replaces {
             return None;
         }
-        ctx.room -= 1;
         let counted = Counted::open(Arc::clone(&port.traffic));
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
             backend: None,
-            early: Vec::new(),
+            early: Early::default(),
             counted,
             segmented: true,
         });
@@ -326,8 +334,8 @@ impl Udp {
             debug!("connect to {} (udp): {e}", port.target);
             return self.close(key);
         }
-        for datagram in std::mem::take(&mut flow.early) {
-            if send_each(sock.as_fd(), &[IoSlice::new(&datagram)], Route::default()).is_ok() {
+        for datagram in std::mem::take(&mut flow.early).datagrams() {
+            if send_each(sock.as_fd(), &[IoSlice::new(datagram)], Route::default()).is_ok() {
                 flow.counted.up(datagram.len() as u64);
             }
         }
@@ -353,7 +361,7 @@ impl Udp {
         }
         self.last_answers = Some(receiver);
         self.close(key);
-        ctx.room += 1;
+        ctx.room.give(Use::FlowIn, 1);
     }
 
     /// Closes flows that were silent for too long.

@@ -10,7 +10,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, udp_echo};
+use common::{
+    backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, shares, udp_echo,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use relay::{Engine, Options, Proto, Transparent};
 use socket2::{Domain, Socket, Type};
@@ -51,7 +53,7 @@ fn two_thousand_connections_at_once() {
 #[test]
 fn a_capped_engine_makes_clients_wait_and_loses_none() {
     // Room for a few dozen connections at a time.
-    let rig = rig_with(Options { nofile: 200, ..Options::default() });
+    let rig = rig_with(Options { shares: shares(200), ..Options::default() });
     let addr = rig.tcp(backend(echo));
     let threads: Vec<_> = (0..400)
         .map(|_| {
@@ -76,7 +78,7 @@ fn a_port_survives_running_out_of_descriptors() {
 fn exhausted_alone() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // The engine believes in a high limit, so that it meets the real one.
-    let rig = rig_with(Options { nofile: 100_000, ..Options::default() });
+    let rig = rig_with(Options { shares: shares(100_000), ..Options::default() });
     let addr = rig.tcp(backend(echo));
     ping(&connect(addr)).unwrap();
     // The clients' descriptors come first; then accept(2) has next to none.
@@ -156,6 +158,82 @@ fn leaks_alone() {
         }
     }
     eventually("every descriptor is closed but the pool's", || open_files() < before + 80);
+}
+
+/// Resident memory, in bytes.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn many_servers_that_do_not_read_cost_little_memory() {
+    alone("deaf_servers_alone");
+}
+
+#[test]
+#[ignore = "run in a process of its own by many_servers_that_do_not_read_cost_little_memory"]
+fn deaf_servers_alone() {
+    const MANY: usize = 600;
+    let rig = rig();
+    // Nobody accepts: connections stay in the queue.
+    let deaf = relay::listen::bind(Proto::Tcp4, Some([127, 0, 0, 1].into()), 0).unwrap();
+    let addr = rig.tcp(SocketAddr::from(([127, 0, 0, 1], port_of(&deaf))));
+    let before = memory();
+    let clients: Vec<TcpStream> = (0..MANY).map(|_| connect(addr)).collect();
+    for client in &clients {
+        let client = socket2::SockRef::from(client);
+        client.set_send_buffer_size(16 << 10).unwrap();
+        client.set_nonblocking(true).unwrap();
+    }
+    let block = vec![7; 64 << 10];
+    // Until two rounds in a row find every queue full.
+    let mut idle = 0;
+    eventually("nobody takes any more", || {
+        let write = |mut client: &TcpStream| client.write(&block).unwrap_or(0);
+        let written: usize = clients.iter().map(write).sum();
+        idle = if written == 0 { idle + 1 } else { 0 };
+        idle == 2
+    });
+    let more = memory().saturating_sub(before);
+    println!("{} KiB more", more >> 10);
+    assert!(more < 26 << 20, "{} KiB more", more >> 10);
+}
+
+#[test]
+fn a_stalled_namespace_costs_little_memory_however_many_send() {
+    alone("stalled_alone");
+}
+
+#[test]
+#[ignore = "run in a process of its own by a_stalled_namespace_costs_little_memory_however_many_send"]
+fn stalled_alone() {
+    let (ours, _stalled) = pair();
+    let limit = sys::rlimit::raise_nofile().unwrap().hard;
+    let engine = Engine::start(ours, Options { shares: shares(limit), ..Options::default() });
+    let engine = engine.unwrap();
+    let listener = relay::listen::bind(Proto::Udp4, Some([127, 0, 0, 1].into()), 0).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
+    let traffic = Arc::<relay::Traffic>::default();
+    engine.add(1, listener, udp_echo("127.0.0.1:0"), Arc::clone(&traffic)).unwrap();
+    let before = memory();
+    let flows = || traffic.opened.load(std::sync::atomic::Ordering::Relaxed);
+    // Kept, or a port would be used twice.
+    let mut clients = Vec::new();
+    for number in 1..=2000 {
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..4 {
+            client.send_to(&[7; 30_000], addr).unwrap();
+        }
+        // So that none is lost on the way.
+        eventually("it has a flow", || flows() == number);
+        clients.push(client);
+    }
+    let more = memory().saturating_sub(before);
+    println!("{} KiB more", more >> 10);
+    // 230 MB were sent; 8 MiB may wait, and batches are received in buffers.
+    assert!(more < 24 << 20, "{} KiB more", more >> 10);
 }
 
 /// CPU time of the thread "ports".

@@ -65,6 +65,8 @@ pub(crate) fn main() -> anyhow::Result<()> {
     env::rootlesskit::remove_internal(&mut env);
     let cli = Cli::parse(std::env::args_os().skip(1))?;
     log::init("child ", cli.debug);
+    // For the sockets that we make; the target gets what the user had.
+    let nofile = sys::rlimit::raise_nofile()?;
     SigSet::all().thread_block()?;
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC)?;
 
@@ -122,5 +124,6 @@ pub(crate) fn main() -> anyhow::Result<()> {
         other => return Err(other.unexpected("Start")),
     }
     drop(channel);
-    target::run(&cli.command, Reaper::parse(&cli.reaper, cli.pidns)?, env, &activation, &signals)
+    let reaper = Reaper::parse(&cli.reaper, cli.pidns)?;
+    target::run(&cli.command, reaper, env, &activation, nofile, &signals)
 }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{Pid, getpgid, getpgrp};
+use sys::rlimit::Nofile;
 use sys::spawn::Plan;
 
 use crate::execve::{c_string, environ};
@@ -62,6 +63,7 @@ pub(crate) fn run(
     reaper: Reaper,
     mut env: Env,
     activation: &Activation,
+    nofile: Nofile,
     signals: &SignalFd,
 ) -> anyhow::Result<()> {
     let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
@@ -81,7 +83,7 @@ pub(crate) fn run(
         keep: activation.fds.clone(),
         new_session: reaper.0,
         reset_signals: true,
-        nofile: Option::None,
+        nofile: Some(nofile),
         own_pid,
     };
     let target = sys::spawn::program(&plan)

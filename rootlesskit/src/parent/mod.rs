@@ -9,6 +9,7 @@
 //! [`relay`] for the data. What was started is a field of
 //! [`Running`] or an owned value here, so that every way out stops it; the state directory goes last.
 
+mod descriptors;
 mod preflight;
 mod serve;
 mod statedir;
@@ -23,6 +24,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use budget::Budget;
 use env::rootlesskit::ParentIds;
 use env::{Env, vars};
 use idmap::map::Maps;
@@ -50,21 +52,27 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let env = Env::current();
     // Before anything opens a descriptor of its own.
     let listen = env::rootlesskit::listen_fds(&env);
-    let listen_fds = sys::inherit::claim_listen_fds(listen.map_or(0, |l| l.count))?;
+    let count = listen.map_or(0, |l| l.count);
+    let listen_fds = sys::inherit::claim_listen_fds(count)?;
+    sys::inherit::close_from(3 + i32::from(count))
+        .context("failed to close what the starter left open")?;
     let cli = Cli::parse(std::env::args_os().skip(1))?;
     if let Some(text) = answer(&cli)? {
         return print(&text);
     }
     log::init("parent", cli.debug);
+    let nofile = descriptors::raise(listen_fds.len())?;
     let config = Config::validate(&cli, &env)?;
     // Programs may be asked for them, and so far a signal has nothing to interrupt but those.
     let maps = id_maps(&config, &env)?;
     let signals = signals::block()?;
-    let nofile = sys::rlimit::raise_nofile()?;
+    let budget = descriptors::budget(&config, nofile, listen_fds.len())?;
+    descriptors::warn(&config, &budget);
     preflight::warnings(Path::new("/"), &cli);
 
     let state = StateDir::open(config.state_dir.as_deref(), &env)?;
-    let parent = Parent { config: &config, env: &env, state: &state, signals: &signals, nofile };
+    let parent =
+        Parent { config: &config, env: &env, state: &state, signals: &signals, nofile, budget };
     let activation = Activation {
         fds: listen_fds,
         meant_for_us: listen.is_some_and(|l| l.pid == getpid().as_raw()),
@@ -133,6 +141,7 @@ struct Parent<'a> {
     state: &'a StateDir,
     signals: &'a SignalFd,
     nofile: Nofile,
+    budget: Budget,
 }
 
 /// Everything that runs once the target may start. Dropping it stops what is ours; the child has ended by
@@ -154,7 +163,7 @@ impl Parent<'_> {
         match self.start_up(child, &channel, &mut helper) {
             Ok(running) => {
                 drop(channel);
-                let how = serve::serve(running, self.config, self.signals)?;
+                let how = serve::serve(running, self.config, self.budget.api, self.signals)?;
                 exit::Exited::check("child", how)
             }
             Err((child, error)) => {
@@ -309,7 +318,7 @@ impl Parent<'_> {
             Ports::Unmanaged => return Ok(None),
             Ports::Builtin { publish, .. } => {
                 let factory = factory.context("the child sent no socket factory")?;
-                let driver = port::Builtin::start(factory, self.nofile, source_address_backend)?;
+                let driver = port::Builtin::start(factory, &self.budget, source_address_backend)?;
                 (Box::new(driver), publish)
             }
             #[cfg(feature = "gateway")]
@@ -317,7 +326,7 @@ impl Parent<'_> {
                 let (handle, plan) =
                     self.config.driver.gateway().context("there is no gateway network")?;
                 let driver =
-                    port::Gateway::new(name, handle, plan, *dual_stack, factory, self.nofile);
+                    port::Gateway::new(name, handle, plan, *dual_stack, factory, &self.budget);
                 (Box::new(driver), publish)
             }
             Ports::Slirp4netns { publish, child } => {

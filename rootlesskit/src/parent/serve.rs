@@ -43,10 +43,11 @@ const STABLE: Duration = Duration::from_secs(5);
 /// How long a helper may take to get ready again.
 const READY: Duration = Duration::from_secs(10);
 
-/// Serves until the child ends and says how it ended.
+/// Serves until the child ends and says how it ended; the API has so many connections at a time.
 pub(super) fn serve(
     running: Running,
     config: &Config,
+    connections: usize,
     signals: &SignalFd,
 ) -> anyhow::Result<ExitStatus> {
     let Running { child, helper, namespace, api, backend } = running;
@@ -61,6 +62,7 @@ pub(super) fn serve(
     let served: anyhow::Result<ExitStatus> = runtime.block_on(async {
         api.set_nonblocking(true)?;
         let api = UnixListener::from_std(api)?;
+        let limits = api::server::Limits { connections, ..Default::default() };
         let (stop, mut stopped) = watch::channel(false);
         let shutdown = async move {
             // An error means that the sender is gone, which is as good.
@@ -73,7 +75,7 @@ pub(super) fn serve(
             result
         };
         let ((), result) =
-            tokio::join!(api::server::serve(api, backend.clone(), shutdown), watching);
+            tokio::join!(api::server::serve_with(api, backend.clone(), shutdown, limits), watching);
         result
     });
     backend.stop();

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use budget::Budget;
 use netlink::transparent::DIAL_MARK;
 use relay::{Engine, Options, Transparent};
-use sys::rlimit::Nofile;
 
 use super::Driver;
 use super::bind::bind;
@@ -32,16 +32,16 @@ impl Builtin {
     /// Its thread or descriptors cannot be made.
     pub(crate) fn start(
         factory: OwnedFd,
-        nofile: Nofile,
+        budget: &Budget,
         source_address_backend: String,
     ) -> anyhow::Result<Self> {
         let transparent = match source_address_backend.as_str() {
             "none" => Transparent::Off,
             _ => Transparent::OnDemand(DIAL_MARK),
         };
-        let options = Options { transparent, nofile: nofile.hard, ..Options::default() };
+        let options = Options { transparent, shares: budget.shares, ..Options::default() };
         let engine = Engine::start(factory, options).context("failed to start port forwarding")?;
-        Ok(Self { engine, table: Table::new(), source_address_backend })
+        Ok(Self { engine, table: Table::within(budget), source_address_backend })
     }
 }
 

@@ -12,15 +12,17 @@
 //!
 //! Listeners are made here and stay here as well, so ports survive a gateway that has to be replaced.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
+use budget::{Budget, DataPath, NETWORK};
 use gateway::namespace::loopback;
 use relay::{Listener, Proto};
-use sys::rlimit::Nofile;
 
 use super::bind::bind;
 use super::table::Table;
@@ -41,6 +43,10 @@ pub(crate) struct Gateway {
     dual_stack: bool,
     table: Table<Served>,
     inside: Inside,
+    /// The published ports of one number, by whether they are of UDP.
+    by_number: HashMap<(bool, u16), Vec<PortId>>,
+    /// How many ports listen on all IPv6 addresses, too, which takes another descriptor.
+    also: usize,
 }
 
 /// How a port is served.
@@ -67,15 +73,15 @@ enum Target {
 /// The driver for ports that are relayed from inside the namespace; it starts with the first of them.
 #[derive(Debug)]
 enum Inside {
-    Idle(Option<OwnedFd>, Nofile),
+    Idle(Option<OwnedFd>, Budget),
     Running(Builtin),
 }
 
 impl Inside {
     fn driver(&mut self) -> anyhow::Result<&mut Builtin> {
-        if let Self::Idle(factory, nofile) = self {
+        if let Self::Idle(factory, budget) = self {
             let factory = factory.take().context("the child sent no socket factory")?;
-            *self = Self::Running(Builtin::start(factory, *nofile, "none".to_owned())?);
+            *self = Self::Running(Builtin::start(factory, budget, "none".to_owned())?);
         }
         match self {
             Self::Running(driver) => Ok(driver),
@@ -92,13 +98,16 @@ impl Gateway {
         plan: &gateway::Plan,
         dual_stack: bool,
         factory: Option<OwnedFd>,
-        nofile: Nofile,
+        budget: &Budget,
     ) -> Self {
         // What was built: without IPv6 where the kernel has none.
         let built = handle.with(|gateway| gateway.plan().v6).unwrap_or(plan.v6);
         let (v4, v6) = (plan.v4.child, built.map(|net| net.child));
-        let inside = Inside::Idle(factory, nofile);
-        Self { name, handle, v4, v6, dual_stack, table: Table::new(), inside }
+        // This process keeps the listeners of all ports.
+        let left = Budget::beside(budget.limit, DataPath::Parent, NETWORK + budget.ports);
+        let inside = Inside::Idle(factory, left);
+        let table = Table::within(budget);
+        Self { name, handle, v4, v6, dual_stack, table, inside, by_number: HashMap::new(), also: 0 }
     }
 
     /// Where in the namespace a port leads.
@@ -151,7 +160,13 @@ impl Gateway {
     }
 
     /// Lets a port of all IPv4 addresses listen on all IPv6 addresses, too, if those are free. Whether it does.
-    fn also_ipv6(&self, id: PortId, spec: &PortSpec, valid: &ValidSpec, target: Target) -> bool {
+    fn also_ipv6(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        valid: &ValidSpec,
+        target: Target,
+    ) -> bool {
         let Target::Gateway(target) = target else { return false };
         let (udp, proto) = match valid.proto.as_str() {
             "tcp4" => (false, Proto::Tcp6),
@@ -160,6 +175,14 @@ impl Gateway {
         };
         let everywhere = valid.parent_ip.is_none_or(|ip| ip.is_unspecified() && ip.is_ipv4());
         if !self.dual_stack || !everywhere {
+            return false;
+        }
+        // One descriptor for this, and one for the port itself if it is new.
+        if !self.table.has_room_for(self.also + 2) {
+            tracing::warn!(
+                "port {} is not published on IPv6, too: the limit of open files leaves no room\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn)",
+                valid.parent_port
+            );
             return false;
         }
         let spec = PortSpec {
@@ -172,21 +195,22 @@ impl Gateway {
             .and_then(|listener| {
                 self.publish(id.unsigned_abs() | ALSO_IPV6, udp, target, &spec, listener)
             });
-        if let Err(e) = &published {
-            tracing::debug!("port {} is not published on IPv6, too: {e:#}", valid.parent_port);
+        match published {
+            Ok(()) => self.also += 1,
+            Err(ref e) => {
+                tracing::debug!("port {} is not published on IPv6, too: {e:#}", valid.parent_port);
+            }
         }
         published.is_ok()
     }
 
-    /// The ports of the same number and transport protocol that listen on all IPv4 addresses.
+    /// The ports of the same number and transport protocol.
     fn neighbours(&self, valid: &ValidSpec) -> Vec<(PortId, PortSpec, ValidSpec)> {
-        let of = |status: PortStatus| {
-            let other = status.spec.validate().ok()?;
-            let same = other.parent_port == valid.parent_port
-                && other.proto.transport() == valid.proto.transport();
-            same.then_some((status.id, status.spec, other))
+        let of = |id: &PortId| {
+            let (spec, _) = self.table.get(*id).ok()?;
+            Some((*id, spec.clone(), spec.validate().ok()?))
         };
-        self.table.list().into_iter().filter_map(of).collect()
+        self.by_number.get(&number(valid)).into_iter().flatten().filter_map(of).collect()
     }
 
     /// Makes room for a port that is to listen on IPv6 itself.
@@ -195,12 +219,25 @@ impl Gateway {
             return;
         }
         for (id, ..) in self.neighbours(valid) {
-            if let Some(served) = self.table.get_mut(id)
-                && *served == (Served::Gateway { also_ipv6: true })
-            {
-                *served = Served::Gateway { also_ipv6: false };
-                self.withdraw(id.unsigned_abs() | ALSO_IPV6);
-            }
+            self.leave_ipv6(id);
+        }
+    }
+
+    /// Ends what [`Gateway::also_ipv6`] began, if it did.
+    fn leave_ipv6(&mut self, id: PortId) {
+        if let Some(served) = self.table.get_mut(id)
+            && *served == (Served::Gateway { also_ipv6: true })
+        {
+            *served = Served::Gateway { also_ipv6: false };
+            self.withdraw_ipv6(id);
+        }
+    }
+
+    fn withdraw_ipv6(&mut self, id: PortId) {
+        self.also -= 1;
+        let number = id.unsigned_abs() | ALSO_IPV6;
+        if let Err(e) = self.end(number) {
+            tracing::debug!("port {number} is not withdrawn: {e:#}");
         }
     }
 
@@ -221,12 +258,6 @@ impl Gateway {
             {
                 *served = Served::Gateway { also_ipv6: true };
             }
-        }
-    }
-
-    fn withdraw(&self, id: u64) {
-        if let Err(e) = self.end(id) {
-            tracing::debug!("port {id} is not withdrawn: {e:#}");
         }
     }
 
@@ -251,6 +282,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Ports of the same number can be in each other's way.
+fn number(valid: &ValidSpec) -> (bool, u16) {
+    (valid.proto.transport() == Transport::Udp, valid.parent_port)
 }
 
 /// Whether a port listens on an IPv6 address, or may.
@@ -283,8 +319,19 @@ impl Driver for Gateway {
         let target = self.target(&valid)?;
         let id = self.table.reserve(&spec)?;
         self.yield_ipv6(&valid);
+        if !self.table.has_room_for(self.also + 1) {
+            // A new port is worth more than an old one on IPv6, too.
+            let listens = |(id, served): (PortId, &Served)| {
+                (*served == Served::Gateway { also_ipv6: true }).then_some(id)
+            };
+            let first = self.table.iter().find_map(listens);
+            first.into_iter().for_each(|id| self.leave_ipv6(id));
+        }
         match self.serve(id, udp, &spec, &valid, target) {
-            Ok(served) => Ok(self.table.insert(id, spec, served)),
+            Ok(served) => {
+                self.by_number.entry(number(&valid)).or_default().push(id);
+                Ok(self.table.insert(id, spec, served))
+            }
             Err(e) => {
                 self.take_ipv6(&valid);
                 Err(e)
@@ -299,9 +346,15 @@ impl Driver for Gateway {
             Served::Gateway { .. } => self.end(id.unsigned_abs()),
         };
         if served == (Served::Gateway { also_ipv6: true }) {
-            self.withdraw(id.unsigned_abs() | ALSO_IPV6);
+            self.withdraw_ipv6(id);
         }
         if let Ok(valid) = spec.validate() {
+            if let Entry::Occupied(mut ids) = self.by_number.entry(number(&valid)) {
+                ids.get_mut().retain(|other| *other != id);
+                if ids.get().is_empty() {
+                    ids.remove();
+                }
+            }
             self.take_ipv6(&valid);
         }
         withdrawn

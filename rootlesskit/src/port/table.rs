@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, bail};
 use api::{PortId, PortSpec, PortStatus};
+use budget::Budget;
 
 /// What must be unique: protocol, parent address and parent port, as text.
 type Key = (String, String, i64);
@@ -19,19 +20,44 @@ pub(super) struct Table<T> {
     ports: BTreeMap<PortId, (PortSpec, T)>,
     index: HashMap<Key, PortId>,
     last: PortId,
+    /// The limit of open files, and how many ports it allows.
+    most: Option<(u64, usize)>,
 }
 
 impl<T> Table<T> {
     pub(super) fn new() -> Self {
-        Self { ports: BTreeMap::new(), index: HashMap::new(), last: 0 }
+        Self { ports: BTreeMap::new(), index: HashMap::new(), last: 0, most: None }
     }
 
-    /// The number that the next port gets, unless there is a port like it.
+    /// A table of ports that take descriptors.
+    pub(super) fn within(budget: &Budget) -> Self {
+        Self { most: Some((budget.limit, budget.ports)), ..Self::new() }
+    }
+
+    /// The number that the next port gets, unless there is a port like it, or no room for another one.
     pub(super) fn reserve(&self, spec: &PortSpec) -> anyhow::Result<PortId> {
         if let Some(id) = self.index.get(&key(spec)) {
             bail!("conflict with ID {id}");
         }
+        if let Some((limit, most)) = self.most
+            && self.ports.len() >= most
+        {
+            bail!(
+                "no room for another published port: the limit of open files, {limit}, allows {most}\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn), or withdraw a port"
+            );
+        }
         Ok(self.last + 1)
+    }
+
+    /// Whether there is room for `others` descriptors beside one for each port.
+    #[cfg(feature = "gateway")]
+    pub(super) fn has_room_for(&self, others: usize) -> bool {
+        self.most.is_none_or(|(_, most)| self.ports.len() + others <= most)
+    }
+
+    #[cfg(feature = "gateway")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PortId, &T)> {
+        self.ports.iter().map(|(id, (_, value))| (*id, value))
     }
 
     pub(super) fn insert(&mut self, id: PortId, spec: PortSpec, value: T) -> PortStatus {
@@ -73,6 +99,22 @@ impl<T> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_beyond_the_budget_are_refused_until_one_is_withdrawn() {
+        let budget = Budget::new(64, budget::DataPath::Gateway);
+        let mut table = Table::within(&budget);
+        let spec = |n: usize| format!(":{}:80/tcp", 2000 + n).parse::<PortSpec>().unwrap();
+        for n in 0..budget.ports {
+            let id = table.reserve(&spec(n)).unwrap();
+            table.insert(id, spec(n), ());
+        }
+        let error = table.reserve(&spec(budget.ports)).unwrap_err().to_string();
+        let wanted = format!("the limit of open files, 64, allows {}\nhint: ", budget.ports);
+        assert!(error.contains(&wanted), "{error}");
+        table.remove(1).unwrap();
+        table.reserve(&spec(budget.ports)).unwrap();
+    }
 
     #[test]
     fn numbers_are_never_reused_and_equal_ports_conflict() {

@@ -1,5 +1,7 @@
 //! What is only worth knowing: the kernel, security modules, limits of this process.
 
+use budget::{Budget, DataPath, MINIMUM};
+
 use super::{Finding, Remedy, Wish};
 use crate::facts::Facts;
 use crate::probe::Probe;
@@ -71,13 +73,20 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         }
     }
     if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
-        findings.push(
-            Finding::advisory(
-                "nofile-low",
-                format!("at most {files} files may be open (hard limit)"),
-                "each published port and each container of the daemon takes some",
-            )
-            .remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again")),
-        );
+        findings.push(few_files(files));
     }
+}
+
+/// What the network that the launcher would choose can do with the limit; dockerd and each container have the same limit
+/// for themselves.
+fn few_files(files: u64) -> Finding {
+    let seen = format!("at most {files} files may be open (hard limit)");
+    let finding = if files < MINIMUM {
+        Finding::fatal("nofile-low", seen, "rootlesskit needs at least 48")
+    } else {
+        let room = Budget::new(files, DataPath::Gateway).words();
+        let why = "each published port, connection and container of the daemon takes some";
+        Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
+    };
+    finding.remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again"))
 }

@@ -230,5 +230,8 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
         case("few files", Advisory, "nofile-low", "limits.d", |h| {
             h.write("proc/self/limits", "Max open files 1024 4096 files\n");
         }),
+        case("too few files for anything", Fatal, "nofile-low", "limits.d", |h| {
+            h.write("proc/self/limits", "Max open files 24 24 files\n");
+        }),
     ]
 }

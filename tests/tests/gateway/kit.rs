@@ -47,6 +47,11 @@ impl<'b> Net<'b> {
         Self::of(b, b.root(&format!("{RAISE} {}", line(flags).trim_start_matches("exec"))))
     }
 
+    /// With a lower one, soft and hard.
+    pub(crate) fn with_limit(b: &'b TestBox, nofile: u64, flags: &str) -> Result<Self> {
+        Self::of(b, b.user(&format!("ulimit -n {nofile}; {}", line(flags))))
+    }
+
     fn of(b: &'b TestBox, command: Cmd<'b>) -> Result<Self> {
         let mut kit = command.spawn()?;
         wait::until_true("the target runs", PATIENCE, || {

@@ -6,6 +6,7 @@
 mod attack;
 mod badinput;
 mod datagrams;
+mod descriptors;
 mod dns;
 mod failures;
 mod flags;

@@ -6,8 +6,6 @@ use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{GATEWAY, HOST, PEER, bare, peer_serves, serve, start};
 
-/// Until when everything has to work again.
-
 /// The program of the gateway process, as `ps` shows it.
 const PROCESS: &str = "rootlesskit-gateway";
 

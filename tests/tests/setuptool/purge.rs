@@ -1,10 +1,8 @@
 //! `uninstall --purge` with real daemons and real mounts: what is the user's own is still there afterwards, what is the
 //! daemon's is not.
 
-use std::time::Duration;
-
 use tests::docker::Docker;
-use tests::{Result, Suite, TestBox, ensure, wait};
+use tests::{PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::{TOOL, in_order};
 
@@ -24,7 +22,7 @@ fn used(b: &TestBox) -> Result<()> {
 fn busy(b: &TestBox, docker: &Docker<'_>) -> Result<()> {
     docker.import()?;
     docker.run(USE)?;
-    wait::until_true("the container has written", Duration::from_secs(60), || {
+    wait::until_true("the container has written", PATIENCE, || {
         Ok(b.root(&format!("stat -c %a {DATA}/volumes/vol/_data")).run()?.stdout == "555\n")
     })
 }
@@ -114,7 +112,7 @@ fn what_a_killed_daemon_leaves_is_named_and_keeps_its_data() -> Result<()> {
             b.signal(b.process(program)?.pid, "KILL")?;
         }
         let gone = |name: &str| !b.user_processes().iter().any(|p| p.program() == name);
-        wait::until_true("the daemon is gone", Duration::from_secs(30), || {
+        wait::until_true("the daemon is gone", PATIENCE, || {
             Ok(gone("dockerd") && gone("containerd") && gone("rootlesskit"))
         })?;
         let refused = b.user(PURGE).fails_with(1)?;
@@ -129,7 +127,7 @@ fn what_a_killed_daemon_leaves_is_named_and_keeps_its_data() -> Result<()> {
         ensure!(b.exists(&format!("{DATA}/volumes/vol/_data/ro/deep/x")), "the data is gone");
         let command = refused.lines().find_map(|line| line.strip_prefix("[ERROR]   kill -KILL "));
         b.user(&format!("kill -KILL {}", command.unwrap_or_default())).ok()?;
-        wait::until_true("what it left is gone", Duration::from_secs(30), || {
+        wait::until_true("what it left is gone", PATIENCE, || {
             Ok(!b
                 .user_processes()
                 .iter()
@@ -167,7 +165,7 @@ fn a_daemon_with_another_state_directory_keeps_its_data() -> Result<()> {
         }
         assert_eq!(docker.daemon().pid(), kit, "the pid that was named is rootlesskit's");
         b.user(&format!("kill {kit}")).ok()?;
-        wait::until_true("the daemon ends", Duration::from_secs(60), || {
+        wait::until_true("the daemon ends", PATIENCE, || {
             Ok(!b
                 .user_processes()
                 .iter()

@@ -390,7 +390,6 @@ fn the_connection_that_was_idle_longest_makes_room_for_the_next() {
     let server = Server::start(true, Limits { connections: 2, ..Limits::default() });
     let path = &server.path();
     let ask = |peer: &mut Peer| {
-        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         peer.write_all(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"null") && !answer.ends_with(b"]") {
@@ -406,11 +405,11 @@ fn the_connection_that_was_idle_longest_makes_room_for_the_next() {
     ask(&mut first);
     let mut third = connect(path);
     ask(&mut third);
-    assert_eq!(until_closed(second).0, "");
+    assert_eq!(drain(&mut second), "");
     ask(&mut first);
     // Two that work; the first to be done makes room.
-    let _slow = begin_slow_add(path, SLOW);
-    let working = begin_slow_add(path, SLOW);
+    let _slow = begin_slow_add(&server, SLOW);
+    let working = begin_slow_add(&server, SLOW);
     let mut last = connect(path);
     ask(&mut last);
     drop(working);

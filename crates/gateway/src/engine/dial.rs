@@ -18,13 +18,14 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
 use relay::guest::Tag;
+use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Loop, Traffic};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::meaning;
 use super::names::Names;
-use super::{Shared, kind, leave};
+use super::{Shared, kind};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
@@ -34,6 +35,8 @@ use crate::policy::{self, Verdict};
 const CALLING: usize = 4096;
 const TO_ONE: usize = 1024;
 const CHANCE: Duration = Duration::from_secs(1);
+/// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
+const SHORT_CHANCE: Duration = Duration::from_millis(100);
 /// The longest SYN that is kept, in bytes. Ordinary ones have 60 to 80; TCP Fast Open adds a segment of data.
 const SYN: usize = 4096;
 /// How long listeners rest when descriptors or memory have run out.
@@ -150,10 +153,11 @@ impl Dials {
             if !self.make_room_to(syn.dst, host.now()) {
                 return;
             }
-        } else if self.table.len() >= CALLING || !host.reserve(2, leave::BY_CONNECTIONS) {
+        } else if self.table.len() >= CALLING || !host.take(Use::Out, 2) {
             shared.book.evicted(1);
-            if !self.make_room() {
-                return;
+            let chance = if self.table.len() >= CALLING { Duration::ZERO } else { SHORT_CHANCE };
+            if !self.make_room(host.now(), chance) {
+                return full(host);
             }
         }
         let traffic = shared.book.tcp(syn.dst);
@@ -288,9 +292,13 @@ impl Dials {
         }
     }
 
-    /// Gives up the oldest connection. False if there is none.
-    fn make_room(&mut self) -> bool {
-        while let Some(key) = self.order.pop_front() {
+    /// Gives up the oldest connection, if it has had its chance. False if there is none.
+    fn make_room(&mut self, now: Instant, chance: Duration) -> bool {
+        while let Some(key) = self.order.front().copied() {
+            match self.table.get(key) {
+                Some(dial) if now.saturating_duration_since(dial.born) < chance => return false,
+                _ => drop(self.order.pop_front()),
+            }
             if self.give_up(key) {
                 return true;
             }
@@ -341,6 +349,17 @@ fn shorten(order: &mut VecDeque<Key>, table: &Slab<Dial>, left: usize, limit: us
         order.clear();
     } else if order.len() > 2 * limit {
         order.retain(|key| table.get(*key).is_some());
+    }
+}
+
+/// Nothing can make room for a connection: all there may be are made. This one's SYN will be repeated.
+fn full(host: &mut Loop<'_>) {
+    if host.worth_saying(Use::Out) {
+        let limit = host.shares().limit;
+        tracing::warn!(
+            "connections out of containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            host.shares().one_way / 2
+        );
     }
 }
 

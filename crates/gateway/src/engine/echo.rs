@@ -13,12 +13,13 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use relay::Loop;
 use relay::guest::Tag;
+use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use super::answers::{keep_whole, meaning, next_error, report_errors};
-use super::{Shared, kind, leave};
+use super::{Shared, kind};
 use crate::packet::{Echo, Original};
 
 /// Sockets at a time; beyond that the one that was silent longest makes room.
@@ -103,12 +104,11 @@ impl Echoes {
     }
 
     fn begin(&mut self, host: &mut Loop<'_>, shared: &Shared, ends: Ends) -> io::Result<Key> {
-        if self.table.len() >= SOCKETS || !host.reserve(1, leave::BY_FLOWS) {
+        if self.table.len() >= SOCKETS || !host.take(Use::Ping, 1) {
+            // The new one takes its place.
             let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
-            if let Some(oldest) = oldest {
-                self.end(oldest);
-                shared.book.evicted(1);
-            }
+            self.end(oldest.ok_or(Errno::EMFILE)?);
+            shared.book.evicted(1);
         }
         let socket = ping_socket(ends.dst)?;
         let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64, whole: false };

@@ -14,7 +14,7 @@
 //! * [`book`]: who talked to whom. [`answers`]: what A gets to hear.
 //!
 //! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
-//! that nobody answered before those that somebody did.
+//! that nobody answered before those that somebody did. Each kind has its share of the descriptors ([`relay::room`]).
 
 mod answers;
 mod book;
@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
 use relay::guest::Tag;
+use relay::room::{Held, Use};
 use relay::slab::Key;
 use relay::{Guest, Loop};
 use socket2::Socket;
@@ -54,14 +55,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// A port for rules about addresses: that of the echo service.
 const ANY_PORT: u16 = 7;
-
-/// Descriptors that are left for others as they run out: a connection that stays must not keep the next one from
-/// resolving a name.
-mod leave {
-    pub(super) const BY_CONNECTIONS: usize = 128;
-    pub(super) const BY_FLOWS: usize = 64;
-    pub(super) const BY_NAMES: usize = 0;
-}
 
 /// What a descriptor of ours is, for [`Tag::kind`].
 mod kind {
@@ -232,6 +225,7 @@ impl Engine {
 
 impl Guest for Engine {
     fn start(&mut self, host: &mut Loop<'_>) -> io::Result<()> {
+        self.names.limit(host.shares().names);
         let tag = |kind| Tag { kind, key: Key::NONE };
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
         host.watch(self.shared.answers.tun(), tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
@@ -287,10 +281,15 @@ impl Guest for Engine {
         sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at()).min()
     }
 
-    fn descriptors(&self) -> usize {
-        self.dials.descriptors()
-            + self.flows.descriptors()
-            + self.echoes.len()
-            + self.names.descriptors()
+    fn held(&self) -> Held {
+        Held::default()
+            .with(Use::Out, self.dials.descriptors())
+            .with(Use::FlowOut, self.flows.descriptors())
+            .with(Use::Ping, self.echoes.len())
+            .with(Use::Name, self.names.descriptors())
+    }
+
+    fn give_way(&mut self, host: &mut Loop<'_>, count: usize) {
+        self.shared.book.evicted(self.flows.give_way(count, host.now(), &self.shared));
     }
 }

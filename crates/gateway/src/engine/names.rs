@@ -12,10 +12,11 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use relay::Loop;
 use relay::guest::Tag;
+use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Shared, SharedResolvers, kind, leave};
+use super::{Shared, SharedResolvers, kind};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
 use crate::policy;
@@ -45,6 +46,11 @@ impl Names {
 
     pub(super) fn descriptors(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// How many queries may wait at a time.
+    pub(super) fn limit(&mut self, queries: usize) {
+        self.forwarder.limit(queries);
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -117,6 +123,7 @@ impl Names {
                 Action::Close(key) => {
                     if let Some(place) = self.places.remove(&key) {
                         self.sockets.remove(place);
+                        host.give(Use::Name, 1);
                     }
                 }
                 Action::Reply { client, payload } => {
@@ -136,7 +143,7 @@ impl Names {
         to: SocketAddr,
         query: &[u8],
     ) -> io::Result<()> {
-        if !host.reserve(1, leave::BY_NAMES) {
+        if !host.take(Use::Name, 1) {
             return Err(Errno::EMFILE.into());
         }
         let kind = Type::DGRAM.nonblocking().cloexec();

@@ -23,13 +23,14 @@ use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
 use relay::guest::Tag;
 use relay::order::{Links, Order, Speaker};
+use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, Loop};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{keep_whole, meaning, next_error, report_errors};
-use super::{Shared, kind, leave};
+use super::{Shared, kind};
 use crate::packet::{Original, Udp};
 
 /// Flows at a time.
@@ -144,10 +145,7 @@ impl Flows {
             Err(e) => explain(shared, &e.into(), udp),
         }
         flow.count = flow.count.saturating_add(1);
-        if flow.count == BUSY
-            && matches!(flow.inside, Inside::None)
-            && host.reserve(1, leave::BY_FLOWS)
-        {
+        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.take(Use::FlowOut, 1) {
             flow.inside = Inside::Asked;
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),
@@ -164,8 +162,16 @@ impl Flows {
         udp: &Udp<'_>,
         to: SocketAddr,
     ) -> io::Result<Key> {
-        if self.table.len() >= FLOWS || !host.reserve(1, leave::BY_FLOWS) {
-            shared.book.evicted(self.make_room(host.now(), shared));
+        let many = self.table.len() >= FLOWS;
+        if many || !host.take(Use::FlowOut, 1) {
+            let ended = self.make_room(host.now(), shared);
+            shared.book.evicted(ended);
+            if !many {
+                few(host);
+            }
+            if ended == 0 {
+                return Err(Errno::EMFILE.into());
+            }
         }
         let outside = self.connect(udp.src, to)?;
         let flow = Flow {
@@ -327,6 +333,18 @@ impl Flows {
         1
     }
 
+    /// Ends flows until `count` descriptors are free, or none is left. Returns how many flows.
+    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) -> usize {
+        let (before, mut ended) = (self.descriptors(), 0);
+        while before - self.descriptors() < count {
+            match self.make_room(now, shared) {
+                0 => break,
+                more => ended += more,
+            }
+        }
+        ended
+    }
+
     fn end(&mut self, key: Key) {
         let Some(flow) = self.table.remove(key) else { return };
         self.index.remove(&(flow.src, flow.dst));
@@ -392,6 +410,18 @@ impl Flow {
             let original = Original::Udp { src: self.src, dst: self.dst };
             shared.answers.unreachable(error.why, shared.visible(source), &original);
         }
+    }
+}
+
+/// Flows make room for others although there are not many.
+fn few(host: &mut Loop<'_>) {
+    if host.worth_saying(Use::FlowOut) {
+        let limit = host.shares().limit;
+        tracing::warn!(
+            "UDP flows of containers are forgotten early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            host.shares().flows_kept,
+            host.shares().flows
+        );
     }
 }
 

@@ -14,6 +14,7 @@ use super::{BOTH_WAYS, Conn, Phase, Tcp};
 use crate::congestion;
 use crate::half::Half;
 use crate::reactor::{Ctx, Source, Timer};
+use crate::room::Use;
 use crate::slab::Key;
 use crate::traffic::Counted;
 
@@ -21,8 +22,6 @@ use crate::traffic::Counted;
 const ACCEPTS: u32 = 32;
 /// How long a listener rests when descriptors or memory have run out.
 const REST: Duration = Duration::from_millis(100);
-/// Warnings about exhausted descriptors are at least this far apart.
-const WARN_EVERY: Duration = Duration::from_secs(30);
 
 impl Tcp {
     pub(crate) fn accept(&mut self, ctx: &mut Ctx, key: Key) {
@@ -36,14 +35,14 @@ impl Tcp {
         port.last_wake = ctx.wakes;
         for _ in 0..port.budget {
             let Some(port) = self.ports.get_mut(key) else { return };
-            if ctx.room < 2 {
+            if !ctx.room.fits(Use::In, 2) {
                 return self.rest(ctx, key, "the limit of open files is near");
             }
             let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
             let Some(listener) = &port.listener else { return };
             match listener.accept4(flags) {
                 Ok((client, peer)) => {
-                    ctx.room -= 2;
+                    let _ = ctx.room.take(Use::In, 2);
                     self.open(ctx, key, client, &peer);
                 }
                 Err(e) => match e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
@@ -83,10 +82,10 @@ impl Tcp {
             ctx.timers.at(ctx.now + REST, Timer::Rearm);
         }
         self.resting.push(key);
-        if self.warned.is_none_or(|at| ctx.now - at >= WARN_EVERY) {
-            self.warned = Some(ctx.now);
+        if ctx.room.worth_saying(Use::In, ctx.now) {
             warn!(
                 connections = self.conns.len(),
+                limit = ctx.room.shares().limit,
                 "published port {} accepts no connections for the moment: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
                 listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
             );
@@ -94,7 +93,7 @@ impl Tcp {
     }
 
     pub(crate) fn rearm(&mut self, ctx: &mut Ctx) {
-        if ctx.room < 2 {
+        if !ctx.room.fits(Use::In, 2) {
             return ctx.timers.at(ctx.now + REST, Timer::Rearm);
         }
         let mut failed = Vec::new();

@@ -40,11 +40,6 @@ impl Tcp {
         ctx.epoll.delete(backend).ok()?;
         let mut conn = self.conns.remove(key)?;
         self.unlist(&conn);
-        for half in [&conn.up, &conn.down] {
-            if half.has_pipe() {
-                self.tools.pipes.give_away();
-            }
-        }
         let backend = conn.backend.take()?;
         let Conn { client, reset, counted, up, down, .. } = conn;
         Some((id, Moved { client, backend, reset, counted, up, down }))
@@ -58,11 +53,6 @@ impl Tcp {
 
     /// Takes over a connection.
     pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port: Key, moved: Moved) {
-        for half in [&moved.up, &moved.down] {
-            if half.has_pipe() {
-                self.tools.pipes.adopt();
-            }
-        }
         let Some(key) = self.insert(ctx, port, moved, true) else { return };
         let Some(conn) = self.conns.get(key) else { return };
         let Some(backend) = &conn.backend else { return };

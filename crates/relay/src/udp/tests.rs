@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::*;
 use crate::pool::Pool;
 use crate::reactor::Timers;
+use crate::room::Room;
 
 struct Rig {
     udp: Udp,
@@ -37,6 +38,7 @@ impl Rig {
                 .unwrap();
         std::thread::spawn(move || crate::factory::serve(theirs, || false));
         let opts = Options { flows_per_port: limit, ..Options::default() };
+        let shares = opts.shares;
         let mut ctx = Ctx {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap(),
             pool: Pool::new(Some(ours), 1024).unwrap(),
@@ -44,7 +46,7 @@ impl Rig {
             opts,
             now: Instant::now(),
             wakes: 0,
-            room: 100,
+            room: Room::new(shares),
         };
         let (server, listener) = (patient(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let at = listener.local_addr().unwrap();

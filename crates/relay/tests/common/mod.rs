@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use budget::{Budget, DataPath, Shares};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use relay::{Engine, Listener, Options, Proto};
 use socket2::{Domain, Socket, Type};
@@ -31,9 +32,14 @@ pub(crate) fn rig_with(opts: Options) -> Rig {
     Rig { engine: Engine::start(ours, opts).unwrap(), factory }
 }
 
+/// What a parent with this limit of open files lets its engine do.
+pub(crate) fn shares(limit: u64) -> Shares {
+    Budget::new(limit, DataPath::Parent).shares
+}
+
 pub(crate) fn rig() -> Rig {
     rig_with(Options {
-        nofile: sys::rlimit::raise_nofile().map_or(1024, |limit| limit.hard),
+        shares: shares(sys::rlimit::raise_nofile().map_or(1024, |limit| limit.hard)),
         ..Options::default()
     })
 }
