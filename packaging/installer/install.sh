@@ -189,7 +189,9 @@ lock_bin() {
 		while true; do
 			exec 9>>"$lock"
 			flock -n 9 || busy "$(cat "$lock" 2>/dev/null || true)"
-			# The holder before may have removed the file after it was opened here.
+			# The holder before may have removed the file after it was opened here. Not in POSIX, but every sh
+			# that has flock(1) beside it (dash, bash, busybox) knows -ef.
+			# shellcheck disable=SC3013
 			[ ! "$lock" -ef /proc/self/fd/9 ] || break
 		done
 		echo $$ >"$lock"
