@@ -8,9 +8,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+/// How long an owner may be ending, and how often that is looked at.
+const ENDING: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(20);
 
 /// What a state directory tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,18 @@ impl Occupant {
             (true, _) => Self::Running { locked: true, pid },
             (false, Some(_)) => Self::Running { locked: false, pid },
             (false, None) => Self::Gone,
+        }
+    }
+
+    /// As [`Occupant::of`], with a second look, and more, for an owner that is ending: a process that was killed has its
+    /// lock until the kernel comes to closing its files, which a start right after a crash can overtake.
+    pub(crate) fn that_stays(state_dir: &Path, proc: &Path) -> Self {
+        let end = Instant::now() + ENDING;
+        loop {
+            match Self::of(state_dir, proc) {
+                Self::Running { .. } if Instant::now() < end => std::thread::sleep(STEP),
+                found => return found,
+            }
         }
     }
 
@@ -125,6 +142,25 @@ mod tests {
         assert_eq!(f.occupant(), Occupant::Gone);
         fs::remove_dir_all(f.state()).unwrap();
         assert_eq!(f.occupant(), Occupant::Absent);
+    }
+
+    #[test]
+    fn f048_an_owner_that_is_ending_is_waited_for_and_one_that_stays_is_told() {
+        let f = Fixture::new();
+        let lock = || {
+            let file = File::create(f.state().join("lock")).unwrap();
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap()
+        };
+        let held = lock();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(STEP * 5);
+            drop(held);
+        });
+        assert_eq!(Occupant::that_stays(&f.state(), &f.proc()), Occupant::Gone);
+        ends.join().unwrap();
+        let _held = lock();
+        let stays = Occupant::that_stays(&f.state(), &f.proc());
+        assert_eq!(stays, Occupant::Running { locked: true, pid: None });
     }
 
     #[test]

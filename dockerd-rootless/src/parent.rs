@@ -71,7 +71,7 @@ fn check_state_dirs(
     notes: &mut Vec<Note>,
 ) -> Result<(), Failure> {
     let theirs = settings.containerd_state_dir.display();
-    match Occupant::of(&settings.containerd_state_dir, proc) {
+    match Occupant::that_stays(&settings.containerd_state_dir, proc) {
         Occupant::Absent => {}
         Occupant::Gone => notes.push(Note::warn(format!(
             "{theirs} was left behind by a containerd-rootless that no longer runs; going on"
@@ -85,7 +85,7 @@ fn check_state_dirs(
         }
     }
     let ours = settings.state_dir.display();
-    match Occupant::of(&settings.state_dir, proc) {
+    match Occupant::that_stays(&settings.state_dir, proc) {
         // Without the lock its owner was killed, and rootlesskit cleans up.
         running @ Occupant::Running { locked: true, .. } => {
             let pid = running.pid_text();
