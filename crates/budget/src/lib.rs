@@ -191,7 +191,7 @@ impl Shares {
         let others = ports_kept + (1 + out) * flows_kept + pings + names + ready + 2 * pipes;
         let tcp = data.saturating_sub(others);
         let one_way = tcp - out * (tcp / 8).max(2).min(tcp);
-        let (ports, flows, headroom) = (data / 2, data / 2, part(8, 4, 256));
+        let (ports, flows, headroom) = (data / 8 * 5, data / 2, part(8, 4, 256));
         Self {
             limit,
             data,

@@ -1,5 +1,6 @@
 //! TCP streams: whole, in both directions, with their ends as they were, thousands at a time.
 
+use budget::{Budget, DataPath};
 use tests::{As, PATIENCE, Result, ensure, wait};
 
 use crate::kit::{self, Net, number};
@@ -75,11 +76,12 @@ fn streams_a_gibibyte_arrives_whole_in_each_direction() -> Result<()> {
 }
 
 #[test]
-fn streams_ten_thousand_at_a_time_are_held_and_given_back() -> Result<()> {
+fn streams_as_many_as_the_limit_of_files_allows_are_held_and_given_back() -> Result<()> {
     let b = kit::boot()?;
-    // Two descriptors for each and some others; where the machine's limit is below that, as many as it allows.
-    let count = (kit::many_files(&b)?.saturating_sub(500) / 2).min(10_000);
-    ensure!(count >= 9_000, "only {count} connections fit into the limit of open files");
+    // Where the machine's limit of open files is below what they take, as many as the budget allows.
+    let fits = Budget::new(kit::many_files(&b)?, DataPath::Gateway).connections();
+    let count = u64::try_from(fits)?.min(10_000);
+    ensure!(count >= 7_000, "only {count} connections fit into the limit of open files");
     let _server = kit::serve(&b, As::Peer, "echo-many 10.77.0.2:80")?;
     let net = Net::with_many_files(&b, kit::FLAGS)?;
     let gateway = net.gateway()?;

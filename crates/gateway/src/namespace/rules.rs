@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use netlink::{
     Family, Result,
     nft::{
-        Batch, Hook, PRIORITY_MANGLE,
+        Address, Batch, Hook, PRIORITY_MANGLE,
         Statement::{
             self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
-            MatchIcmpCode, MatchIcmpType, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark, Tproxy,
+            MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags,
+            SetMark, Tproxy,
         },
     },
 };
@@ -16,8 +17,9 @@ use netlink::{
 use super::{
     NOBODY, PORT,
     links::{DATA, DIAL, Links, SOCKET},
+    loopback,
 };
-use crate::plan::Plan;
+use crate::plan::{Net, Plan};
 
 const TABLE: &str = "gateway";
 const CHAIN: &str = "prerouting";
@@ -55,7 +57,8 @@ pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
 fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
-    let mut rules = vec![
+    let mut rules = from_loopback(plan, &[from_a, TCP, NEW]);
+    rules.extend([
         [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
         // Each other segment belongs to a connection of G. Nobody listens at this port.
         [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
@@ -65,13 +68,19 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
         [&[from_a, TCP][..], &to(DIAL)].concat(),
         // No datagram socket has this port, so this goes on only if a connected one of G fits.
         [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
-    ];
+    ]);
+    rules.extend(from_loopback(plan, &[from_a, UDP]));
     // DNS goes by the tun that a flood of datagrams does not fill.
     rules.extend(plan.nets().map(|net| {
         let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
         [&dns[..], &to(DIAL)].concat()
     }));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
+    for kind in
+        [MatchIcmpType(Family::V4, ECHO_REQUEST), MatchIcmpType(Family::V6, V6_ECHO_REQUEST)]
+    {
+        rules.extend(from_loopback(plan, &[from_a, kind]));
+    }
     for net in plan.nets() {
         rules.extend(icmp(from_a, net.gateway));
     }
@@ -79,6 +88,16 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     // they still belong to none.
     rules.push([&[MatchInput(links.dial), TCP, Tproxy(PORT)][..], &to(SOCKET)].concat());
     rules
+}
+
+/// Servers on loopback addresses of A answer; nobody there begins. The kernel would drop such packets on their way out of A
+/// as martians, but under their other addresses ([`loopback`]) it does not know them.
+fn from_loopback(plan: &Plan, begins: &[Statement]) -> Vec<Vec<Statement>> {
+    let drop = |net: &Net| {
+        let (network, prefix) = loopback::seen_from_gateway(net.child);
+        [begins, &[MatchIn(Address::Source, network, prefix), Drop]].concat()
+    };
+    plan.nets().map(drop).collect()
 }
 
 /// Echo requests are answered by who is asked: the kernel of G for the gateway, else someone beyond. Errors are for the
