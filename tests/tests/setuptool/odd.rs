@@ -146,8 +146,8 @@ fn f110_f113_f148_a_unit_that_was_edited_or_is_stale() -> Result<()> {
     login(&b, &format!("{TOOL} install")).ok()?;
     login(&b, &format!("sed -i s/RestartSec=2/RestartSec=7/ {unit}")).ok()?;
     let again = login(&b, &format!("{TOOL} install")).run()?;
-    in_order(&again.stderr, &[&format!("Updated {unit}; the old one is {unit}.bak\n")])?;
-    in_order(&b.read(&format!("{unit}.bak"))?, &["RestartSec=7\n"])?;
+    ensure!(again.code == 0 && again.stderr.contains(&format!("diff -u {unit} -")), "{again}");
+    in_order(&b.read(unit)?, &["RestartSec=7\n"])?;
 
     // Stopped by its user, it has nothing to explain.
     login(&b, "systemctl --user stop docker").ok()?;
@@ -159,7 +159,8 @@ fn f110_f113_f148_a_unit_that_was_edited_or_is_stale() -> Result<()> {
         .ok()?;
     let stale = Check::of(login(&b, &format!("{TOOL} check --json")))?;
     ensure!(stale.has("unit-stale") && !stale.has("daemon-stopped"), "{stale:?}");
-    login(&b, &format!("{TOOL} install")).ok()?;
+    login(&b, &format!("{TOOL} install --force")).ok()?;
+    in_order(&b.read(&format!("{unit}.bak"))?, &["ExecStart=/old/dockerd-rootless.sh\n"])?;
     ensure!(
         !Check::of(login(&b, &format!("{TOOL} check --json")))?.has("unit-stale"),
         "still stale"
