@@ -213,9 +213,9 @@ lock_bin() {
 busy() {
 	made_bin=
 	if [ -h "$lock" ] && ! kill -0 "$1" 2>/dev/null; then
-		fail "a run of this script (pid $1) was interrupted in $bin" "rm -rf $lock $new, and run this script again"
+		fail "a run of this script (pid $1) was interrupted in $bin" "rm -rf '$lock' '$new', and run this script again"
 	fi
-	fail "another run of this script${1:+ (pid $1)} works in $bin" "wait for it"
+	fail "another run of this script${1:+ (pid $1)} works in $bin" "wait for it; if that is another program by now: rm -rf '$lock' '$new'"
 }
 
 clean_up() {
@@ -399,7 +399,7 @@ check_foreign() {
 		[ -e "$bin/$name" ] || [ -h "$bin/$name" ] || continue
 		if [ -z "${REPLACE-}" ] && ! listed "$name" "$bin/.$extras.manifest" "$bin/.docker.manifest"; then
 			fail "$bin/$name is there, and not from this script" \
-				"remove it (systemctl --user stop docker; rm -f $bin/$name), set REPLACE=1, or set DOCKER_BIN"
+				"remove it (systemctl --user stop docker; rm -f '$bin/$name'), set REPLACE=1, or set DOCKER_BIN"
 		fi
 	done
 }

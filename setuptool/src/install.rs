@@ -338,7 +338,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     let kit = plan.rootlesskit.to_string_lossy();
     if let Some(command) = purge::advice(world, &kit, false) {
         ui.error("To start over (this deletes all containers and images), run:");
-        ui.error(&format!("  dockerd-rootless-setuptool.sh uninstall -f ; {command}"));
+        ui.error(&format!("  dockerd-rootless-setuptool.sh uninstall -f && {command}"));
     }
     Failed::silent(1)
 }

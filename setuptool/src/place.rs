@@ -109,6 +109,22 @@ impl World {
         serde_json::from_slice(&self.daemon_config()?.1).ok()
     }
 
+    /// Why daemon.json is there and says nothing: it cannot be read, or dockerd would not understand it either.
+    pub(crate) fn daemon_json_problem(&self) -> Option<String> {
+        let file = self.config_home()?.join("docker/daemon.json");
+        let bytes = match env::file::read(&file) {
+            Ok(bytes) => env::file::without_byte_order_mark(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(format!("cannot read {}: {error}", file.display())),
+        };
+        // dockerd accepts an empty file.
+        if bytes.trim_ascii().is_empty() {
+            return None;
+        }
+        let parsed = serde_json::from_slice::<serde_json::Value>(&bytes);
+        parsed.err().map(|error| format!("cannot parse {}: {error}", file.display()))
+    }
+
     /// Where the daemon keeps images and containers unless daemon.json says otherwise.
     pub(crate) fn default_data_root(&self) -> Option<PathBuf> {
         Some(env::dirs::data_home(&self.env).ok()?.join("docker"))
@@ -118,7 +134,9 @@ impl World {
     pub(crate) fn data_root(&self) -> Option<PathBuf> {
         let config = self.daemon_json();
         let configured = config.as_ref().and_then(|config| config.get("data-root")?.as_str());
-        configured.map(PathBuf::from).or_else(|| self.default_data_root())
+        // dockerd refuses a relative one.
+        let configured = configured.map(PathBuf::from).filter(|root| root.is_absolute());
+        configured.or_else(|| self.default_data_root())
     }
 
     /// The state directory of the launcher's rootlesskit.

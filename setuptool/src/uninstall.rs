@@ -31,6 +31,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     let prepared = purge.then(|| Purge::prepare(world)).transpose()?;
     let mut problems = Vec::new();
     supervise::uninstall(ui, world, &mut problems);
+    let may_still_start = !problems.is_empty();
     match Systemctl::reach(world) {
         Some(manager) => {
             if let Err(failed) = activation::remove(ui, world, &manager, false) {
@@ -53,6 +54,10 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     }
     settings_stay(ui, world, &unit);
     match prepared {
+        // What could not be stopped may start the daemon again at any moment.
+        Some(_) if may_still_start => {
+            problems.push("the data was kept, because its daemon may still be started".to_owned());
+        }
         Some(prepared) => prepared.carry_out(ui, world, &mut problems),
         None => leftovers(ui, world),
     }

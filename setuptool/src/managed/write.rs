@@ -125,8 +125,8 @@ pub(crate) fn put_away(path: &Path) -> io::Result<Away> {
     if matches!(state, Ok(State::Masked)) {
         return Ok(Away::Nothing);
     }
-    let ours = matches!(state, Ok(State::Outdated | State::Unsealed));
-    if ours && found.is_file() {
+    // One of an older release has no checksum, so it may have been edited in part.
+    if matches!(state, Ok(State::Outdated)) && found.is_file() {
         return fs::remove_file(path).map(|()| Away::Removed);
     }
     let name = free_name(path, "bak");

@@ -13,6 +13,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
+use crate::doctor::quoted;
 use crate::place::World;
 use crate::state;
 
@@ -202,8 +203,11 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
         if let Some(kit) = processes::rootlesskit_of(proc, pid) {
             daemon = true;
             add(match processes::service_of(proc, kit) {
-                Some(service) => format!("systemctl --user stop {service}"),
-                None => format!("kill {kit}"),
+                // Started in the terminal of a program that is a service, it is in that one's group.
+                Some(service) if service.contains("docker") => {
+                    format!("systemctl --user stop {}", quoted(&service))
+                }
+                _ => format!("kill {kit}"),
             });
         } else if processes::command(proc, pid) == "systemd" {
             daemon = true;
@@ -309,9 +313,9 @@ mod tests {
         assert_eq!(text.matches("p11").count(), 1, "{text}");
         fs::write(
             dir.path().join("10/cgroup"),
-            "0::/user.slice/user-7.slice/user@7.service/app.slice/my.service\n",
+            "0::/user.slice/user-7.slice/user@7.service/app.slice/my-docker.service\n",
         )
         .unwrap();
-        assert_eq!(remedies(dir.path(), &all)[0], "systemctl --user stop my.service");
+        assert_eq!(remedies(dir.path(), &all)[0], "systemctl --user stop my-docker.service");
     }
 }

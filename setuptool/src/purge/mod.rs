@@ -133,8 +133,13 @@ impl Purge {
     /// may say where things are.
     ///
     /// # Errors
-    /// Something is mounted below a directory that would be deleted.
+    /// daemon.json cannot be read, or something is mounted below a directory that would be deleted.
     pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
+        if let Some(problem) = world.daemon_json_problem() {
+            return Err(Failed::new(format!(
+                "{problem}; it may say where the data is, so nothing was changed\nhint: correct the file, or move it away"
+            )));
+        }
         let settings = Settings::gather(world);
         let default = world.default_data_root();
         let mut candidates: Vec<(Kind, PathBuf, bool)> = Vec::new();
@@ -172,26 +177,25 @@ impl Purge {
 
     /// Deletes. The daemon has been stopped, if it was one that can be.
     pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
-        let going = self.places.iter().filter(|place| place.goes());
+        problems.extend(self.problems);
+        let mut places = Vec::new();
+        for place in self.places {
+            // What the daemon did at its end is to be seen, too.
+            match Place::look(place.kind, &place.given, place.elsewhere && !place.link) {
+                Ok(Some(now)) => places.push(now),
+                Ok(None) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let going = places.iter().filter(|place| place.goes());
         let dirs: Vec<PathBuf> = going.map(|place| place.real.clone()).collect();
         if let Some(refusal) = life::refusal(world, &self.settings, &dirs) {
             problems.push(refusal);
             return;
         }
-        problems.extend(self.problems);
         small_things(world, problems);
         let (mut targets, mut links) = (Vec::new(), Vec::new());
-        for place in &self.places {
-            // What the daemon did at its end is to be seen, too.
-            let now = Place::look(place.kind, &place.given, place.elsewhere && !place.link);
-            let place = match now {
-                Ok(Some(place)) => place,
-                Ok(None) => continue,
-                Err(problem) => {
-                    problems.push(problem);
-                    continue;
-                }
-            };
+        for place in places {
             if !place.goes() {
                 place.tell(ui);
                 continue;
@@ -343,5 +347,5 @@ fn is_plain(world: &World, data: &Path) -> bool {
     let Ok(real) = fs::canonicalize(data) else { return false };
     let mounts = mounts::of(&world.at("proc/self"));
     mounts.is_ok_and(|mounts| mounts::below(&mounts, &real).is_empty())
-        && Inventory::of(&real, Kind::Data).is_ok_and(|found| !found.is_shared())
+        && Inventory::of(&real, Kind::Data).is_ok_and(|found| found.proven && !found.is_shared())
 }

@@ -2,7 +2,8 @@
 //! the settings of `--supervise`, and daemon.json.
 //!
 //! Units and shell scripts are not interpreted: a flag or variable of the right name counts wherever it is. One that is
-//! meant otherwise only leads to a place where no daemon is.
+//! meant otherwise only leads to a place where no daemon is. Data roots, which are deleted, count only where the daemon's own
+//! command is: another program of the unit (`ExecStopPost=`, say) may have a flag of that name, for a backup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,10 @@ impl Settings {
                 &mut found.state_dirs,
                 paths(&[vars::DOCKERD_ROOTLESS_STATE_DIR, "-state-dir"]),
             );
-            add_all(&mut found.data_roots, paths(&["-data-root", "-graph"]));
+            let commands = commands(&text);
+            let roots =
+                ["-data-root", "-graph"].into_iter().flat_map(|name| values(&commands, name));
+            add_all(&mut found.data_roots, roots.filter_map(|root| expanded(world, &root)));
             add_all(&mut found.exec_roots, paths(&["-exec-root"]));
             add_all(&mut found.pid_files, paths(&["-pidfile"]));
         }
@@ -86,7 +90,8 @@ fn add_all(list: &mut Vec<PathBuf>, paths: impl IntoIterator<Item = PathBuf>) {
 /// Everything that may have a flag or variable of the daemon.
 fn texts(world: &World) -> Vec<String> {
     let flags = world.env.text(vars::DOCKERD_ROOTLESS_FLAGS).ok().flatten();
-    let mut texts: Vec<String> = flags.map(str::to_owned).into_iter().collect();
+    let assigned = |flags| format!("{}={flags}", vars::DOCKERD_ROOTLESS_FLAGS);
+    let mut texts: Vec<String> = flags.map(assigned).into_iter().collect();
     let mut files = Vec::new();
     if let Some(unit) = world.unit() {
         files.extend(super::settings_of(&unit));
@@ -102,6 +107,19 @@ fn texts(world: &World) -> Vec<String> {
     };
     texts.extend(files.into_iter().filter_map(read));
     texts
+}
+
+/// The lines in which the daemon gets its flags: the unit's command, the variable with flags, and commands of a script that
+/// start the launcher. A line that ends in a backslash goes on in the next one.
+fn commands(text: &str) -> String {
+    let text = text.replace("\\\n", " ");
+    let lines = text.lines().filter(|line| {
+        let line = line.trim_start();
+        line.starts_with("ExecStart=")
+            || line.contains(vars::DOCKERD_ROOTLESS_FLAGS)
+            || line.starts_with("exec ") && line.contains("dockerd")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The values of a flag or variable: what follows its name and `=`, or, after a flag, blanks.

@@ -413,9 +413,14 @@ pub(crate) fn uninstall(ui: &mut Ui, world: &World, problems: &mut Vec<String>) 
     }
     let record = files.record();
     note(problems, &record, state::remove(&record).map(drop));
-    match crate::purge::remove_tree(&files.state) {
+    // By their names: the directory may be one that others use, too.
+    let old_log = files.log().with_extension("log.1");
+    for file in [files.pid(), files.state.join("openrc.pid"), files.log(), old_log] {
+        note(problems, &file, state::remove(&file).map(drop));
+    }
+    match crate::purge::remove_tree(&files.log_dir()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        other => note(problems, &files.state, other),
+        other => note(problems, &files.log_dir(), other),
     }
     for dir in [&files.config, &files.state] {
         let _ = fs::remove_dir(dir);

@@ -128,7 +128,7 @@ fn f156_f101_a_failed_start_is_explained() {
     done.exits(1).says("journalctl -n 20 --no-pager --user --unit docker.service");
     done.says("semanage permissive -a iptables_t")
         .says("https://github.com/moby/moby/issues/41230");
-    done.says("dockerd-rootless-setuptool.sh uninstall -f ; @/bin/rootlesskit rm -rf @/home/.local/share/docker");
+    done.says("dockerd-rootless-setuptool.sh uninstall -f && @/bin/rootlesskit rm -rf @/home/.local/share/docker");
     assert!(!place.calls().join("\n").contains("enable"));
 }
 

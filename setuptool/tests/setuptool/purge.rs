@@ -358,3 +358,64 @@ fn the_advice_to_remove_data_is_given_only_where_it_deletes_nothing_else() {
     advice(&place, careful);
     drop(user);
 }
+
+#[test]
+fn a_data_root_that_another_program_of_the_unit_names_is_no_data_root() {
+    let place = used();
+    data(&place, "backup");
+    let backup = place.text("backup");
+    let unit = format!(
+        "[Service]\nExecStart=/d.sh --debug\nExecStopPost=/bin/backup-docker --data-root {backup}\n"
+    );
+    place.write("home/.config/systemd/user/docker.service", &unit);
+    purge(&place).exits(0).prints("Removed @/home/.local/share/docker\n");
+    assert!(place.read("backup/volumes/db/_data/x").is_some());
+
+    // In the daemon's own command, which may go on in a second line, it is one.
+    let unit = format!("[Service]\nExecStart=/d.sh --debug \\\n  --data-root {backup}\n");
+    place.write("home/.config/systemd/user/docker.service", &unit);
+    purge(&place).exits(0);
+    assert!(place.read("backup/volumes/db/_data/x").is_none());
+}
+
+#[test]
+fn a_daemon_json_that_says_nothing_stops_the_purge_before_anything_is_changed() {
+    for text in ["{\"data-root\": ", "[1"] {
+        let place = used();
+        place.write("home/.config/docker/daemon.json", text);
+        place.write("home/.config/systemd/user/docker.service", "[Unit]\n");
+        purge(&place).exits(1).says("cannot parse @/home/.config/docker/daemon.json: ");
+        assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
+        assert!(place.read("home/.config/systemd/user/docker.service").is_some());
+    }
+}
+
+#[test]
+fn advice_names_no_directory_that_depends_on_where_it_is_pasted() {
+    let place = used();
+    place.write("home/.config/docker/daemon.json", "{\"data-root\": \"docker\"}");
+    let done = place.run(&["uninstall"]);
+    done.exits(0);
+    assert!(!done.stdout.contains("rm -rf docker"), "{}", done.stdout);
+}
+
+#[test]
+fn settings_of_a_supervised_daemon_stay_where_state_and_settings_share_a_directory() {
+    let mut place = used();
+    let shared = place.text("xdg");
+    for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
+        place.set(variable, &shared);
+    }
+    for file in ["env", "notes"] {
+        place.write(&format!("xdg/docker-rootless/{file}"), "precious");
+    }
+    for args in [&["uninstall"][..], &["uninstall", "--purge"]] {
+        place.run(args).exits(0);
+        for file in ["env", "notes"] {
+            assert!(
+                place.read(&format!("xdg/docker-rootless/{file}")).is_some(),
+                "{args:?}: {file}"
+            );
+        }
+    }
+}
