@@ -354,6 +354,9 @@ fn f131_of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<
         .env("DOCKER_ROOTLESS_URL", "/srv/release");
     let said = interrupted.fails_with(1)?;
     ensure!(said.contains("a run of this script (pid 4194305) was interrupted"), "{said}");
-    ensure!(said.contains("hint: rm -rf /home/tester/bin/.docker-rootless-extras.lock"), "{said}");
+    ensure!(
+        said.contains("hint: rm -rf '/home/tester/bin/.docker-rootless-extras.lock'"),
+        "{said}"
+    );
     b.user("rm -rf bin .stub").ok().map(drop)
 }
