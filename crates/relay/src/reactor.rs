@@ -17,7 +17,7 @@ use socket2::Socket;
 use tracing::error;
 
 use crate::engine::{Command, Mailbox, Options};
-use crate::guest::{Guest, Loop, Tag, tag};
+use crate::guest::{Guest, Loop, OUTBOUND, Tag, tag};
 use crate::listen::Listener;
 use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
@@ -461,6 +461,10 @@ impl Reactor {
                 key
             }
         };
+        if id == OUTBOUND {
+            // For the count of descriptors: a connection that was handed over is still one out.
+            self.outbound = Some(port);
+        }
         self.tcp.adopt(&mut self.ctx, port, conn);
     }
 

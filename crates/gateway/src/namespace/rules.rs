@@ -57,7 +57,13 @@ pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
 fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
-    let mut rules = from_loopback(plan, &[from_a, TCP, NEW]);
+    // Nor does anything that begins in A come back to A's loopback by way of G, of whatever protocol.
+    let to_loopback = plan.nets().map(|net| {
+        let (network, prefix) = loopback::seen_from_gateway(net.child);
+        vec![from_a, MatchIn(Address::Destination, network, prefix), Drop]
+    });
+    let mut rules: Vec<_> = to_loopback.collect();
+    rules.extend(from_loopback(plan, &[from_a, TCP, NEW]));
     rules.extend([
         [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
         // Each other segment belongs to a connection of G. Nobody listens at this port.

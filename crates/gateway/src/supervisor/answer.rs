@@ -58,7 +58,10 @@ impl Answer {
             Ok(Some(Reply::Failed(why))) => bail!("{}: the gateway refused: {why}", self.what),
             Ok(Some(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
-                line.set_late();
+                // Who did not wait has learned nothing.
+                if !limit.is_zero() {
+                    line.set_late();
+                }
                 debug!("{}: the gateway does not answer yet", self.what);
             }
             Ok(None) | Err(RecvTimeoutError::Disconnected) => {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use gateway::namespace::loopback::reached_at;
 use netlink::Rt;
 use nix::poll::PollFlags;
-use socket2::{Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{
     World, address, assert_bytes_pass, bound, connected, dual_stack, listen, local, peer, receive,
@@ -115,4 +115,30 @@ fn nft(rules: &str) {
     let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+/// Nothing that the rules for TCP, UDP and echo requests know; from an address that A does not have, as a container's may be.
+#[test]
+fn no_protocol_comes_back_to_the_loopback_by_way_of_the_gateway() {
+    let _world = dual_stack();
+    let raw = |protocol: i32| {
+        Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol))).unwrap()
+    };
+    // An experimental protocol (RFC 3692).
+    let (server, sender) = (raw(253), raw(253));
+    server.bind(&address("127.0.0.1:0").into()).unwrap();
+    server.set_nonblocking(true).unwrap();
+    sender.set_ip_transparent_v4(true).unwrap();
+    sender.bind(&address("203.0.113.9:0").into()).unwrap();
+    sender.send_to(b"hairpin", &reached("127.0.0.1:0").into()).unwrap();
+    // What comes later by a shorter way.
+    let direct = raw(253);
+    direct.send_to(b"direct", &address("127.0.0.1:0").into()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut packets = Vec::new();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 128];
+    while let Ok((length, from)) = server.recv_from(&mut buffer) {
+        packets.push((length, from.as_socket().unwrap().ip().to_string()));
+    }
+    assert_eq!(packets, [(20 + "direct".len(), "127.0.0.1".to_owned())]);
 }
