@@ -2,8 +2,7 @@
 //! refuses to start with an option in both places, so the launcher adds none that is in either.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use env::{Env, dirs};
@@ -76,20 +75,11 @@ fn parse(path: &Path) -> File {
     serde_json::from_slice(text).map_or(File::Unclear, File::Read)
 }
 
-/// The text of a regular file.
-pub(crate) fn text_of(file: &Path) -> io::Result<String> {
-    if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    fs::File::open(file)?.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use env::vars;
+    use std::fs;
 
     fn config(text: Option<&str>, args: &[&str], check: impl FnOnce(&Config<'_>)) {
         let home = tempfile::tempdir().unwrap();

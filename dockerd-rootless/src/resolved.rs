@@ -17,7 +17,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::config::{Config, text_of};
+use crate::config::Config;
 use crate::dns::{RESOLVED, servers_in};
 
 /// The file that dockerd looks for.
@@ -29,8 +29,8 @@ const FILE: &str = "resolv.conf";
 /// # Errors
 /// The directory cannot be mounted; everything is as it was for dockerd then.
 pub(crate) fn replace(root: &Path, ours: &Path, config: &Config<'_>) -> io::Result<bool> {
-    let servers = servers_in(&text_of(&root.join("etc/resolv.conf")).unwrap_or_default());
-    let gateway = servers_in(&text_of(ours).unwrap_or_default());
+    let servers = servers_in(&env::file::text(&root.join("etc/resolv.conf")).unwrap_or_default());
+    let gateway = servers_in(&env::file::text(ours).unwrap_or_default());
     let place = root.join(RESOLVED.1);
     let Some(place) = place.parent().filter(|dir| dir.is_dir()) else { return Ok(false) };
     if servers != [IpAddr::from(RESOLVED.0)] || gateway.is_empty() || config.sets("dns", &["dns"]) {

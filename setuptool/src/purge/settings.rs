@@ -5,7 +5,6 @@
 //! meant otherwise only leads to a place where no daemon is. Data roots, which are deleted, count only where the daemon's own
 //! command is: another program of the unit (`ExecStopPost=`, say) may have a flag of that name, for a backup.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use env::vars;
@@ -100,12 +99,7 @@ fn texts(world: &World) -> Vec<String> {
     if let Some(own) = Files::of(world) {
         files.extend([own.script(), own.settings()]);
     }
-    let read = |file: PathBuf| {
-        // Not a FIFO, which would keep us waiting.
-        let bytes = file.is_file().then(|| fs::read(&file).ok())??;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    texts.extend(files.into_iter().filter_map(read));
+    texts.extend(files.into_iter().filter_map(|file| env::file::text(&file).ok()));
     texts
 }
 
@@ -174,6 +168,7 @@ fn expanded(world: &World, value: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     fn place() -> (tempfile::TempDir, World) {
         let dir = tempfile::tempdir().unwrap();
