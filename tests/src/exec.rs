@@ -213,7 +213,7 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// A command in the background. Dropping it kills it.
+/// A command in the background. Dropping it kills it and waits until it is gone.
 #[derive(Debug)]
 pub struct Running<'b> {
     tb: &'b TestBox,
@@ -288,6 +288,8 @@ impl Drop for Running<'_> {
         if matches!(self.child.try_wait(), Ok(None)) {
             if self.pid > 0 {
                 let _ = self.tb.signal(self.pid, "KILL");
+                // nsenter ends after it: then its locks and ports are free for the next one.
+                let _ = wait::until("", PATIENCE, || Ok(self.child.try_wait()?));
             }
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -215,6 +215,7 @@ fn connections_that_stay_on_the_machine_use_reno_or_cubic_whatever_the_host_uses
             let net = Net::with(&b, &format!("{driver} --disable-host-loopback {detach}"))?;
             let name = net.inside("cat /proc/sys/net/ipv4/tcp_congestion_control").ok()?;
             ensure!(["reno\n", "cubic\n"].contains(&name.as_str()), "{driver} {detach}: {name}");
+            net.stop()?;
         }
     }
     Ok(())
