@@ -216,6 +216,46 @@ fn descriptors_of_a_parent_fit_what_is_set_aside_for_them() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn descriptors_udp_flows_pings_and_names_leave_tcp_its_share() -> Result<()> {
+    for nofile in [128, 2048] {
+        let b = kit::boot()?;
+        let _echo = kit::serve(&b, As::Peer, "echo-many [::]:86")?;
+        // The host's name server does not answer names whose first label has eight letters.
+        b.root(
+            "nft add table ip t; nft add chain ip t out '{ type filter hook output priority 0; }'
+             nft add rule ip t out udp dport 53 @th,160,8 8 drop",
+        )
+        .ok()?;
+        let net = Net::with_limit(&b, nofile, FLAGS)?;
+        let flood = net.inside("exec fixture flood 1000 all 10.0.2.100 10.77.0.2");
+        let mut flood = flood.spawn()?;
+        let shares = budget(nofile).shares;
+        let wanted = [
+            (&["udp", "active"], 2 * shares.flows_kept),
+            (&["events", "echoRequests"], 2 * shares.pings),
+            (&["events", "dnsQueries"], 2 * shares.names),
+        ];
+        wait::until_true("they take what there is", PATIENCE, || {
+            let stats = net.stats()?;
+            Ok(wanted.iter().all(|(path, most)| number(&stats, *path) >= *most as u64))
+        })?;
+        let count = budget(nofile).connections();
+        let held = hold_out(&net, count)?;
+        ensure!(held.stdout.contains(&format!("again {count}")), "{nofile}: {held}");
+        let name = net.inside("dig +short +tries=6 foo.test").ok()?;
+        assert_eq!(name, "10.9.8.7\n");
+        ensure!(flood.alive()?, "{nofile}: it ended: {}", flood.printed()?);
+        drop(flood);
+        let said = net.kit.printed()?;
+        ensure!(said.contains("UDP flows of containers are forgotten early"), "{said}");
+        assert_eq!(number(&net.stats()?, &["restarts"]), 0);
+        b.root("rm /tmp/go; nft delete table ip t").ok()?;
+        net.stop()?;
+    }
+    Ok(())
+}
+
 /// The bound of 8 MiB for datagrams that wait, and what the process has anyway.
 const MEMORY: u64 = 24 << 10;
 
