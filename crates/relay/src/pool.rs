@@ -116,7 +116,8 @@ impl Pool {
         self.shelves[kind as usize].ready.push(sock);
     }
 
-    /// The next waiter whose socket has arrived.
+    /// The next waiter whose socket has arrived. What it leaves room for is asked for at once: those behind it need not wait
+    /// for [`Pool::retry`].
     pub(crate) fn next_served(&mut self) -> Option<(Kind, Waiter, Socket)> {
         for kind in Kind::ALL {
             let shelf = &mut self.shelves[kind as usize];
@@ -124,6 +125,7 @@ impl Pool {
                 && let Some(sock) = shelf.ready.pop()
                 && let Some(waiter) = shelf.waiting.pop_front()
             {
+                self.refill(kind);
                 return Some((kind, waiter, sock));
             }
         }
@@ -262,5 +264,38 @@ impl Pool {
         if sys::fdpass::send(factory.as_fd(), &request(kind, count), &[]).is_ok() {
             self.shelves[kind as usize].asked += usize::from(count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, poll};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn everybody_is_served_in_turn_without_asking_again_however_few_may_be_ready() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        std::thread::spawn(move || crate::factory::serve(theirs, || false));
+        let mut pool = Pool::new(Some(ours), 1).unwrap();
+        let waiters: Vec<Waiter> =
+            (0..20).map(|index| Waiter::Conn(Key { index, generation: 0 })).collect();
+        for waiter in &waiters {
+            assert!(matches!(pool.take(Kind::Tcp4, *waiter), Taken::Later));
+        }
+        let mut served = Vec::new();
+        while served.len() < waiters.len() {
+            let mut fds = [PollFd::new(pool.fd().unwrap(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, 20_000u16).unwrap(), 1, "after {}", served.len());
+            assert!(pool.receive());
+            while let Some((_, waiter, _)) = pool.next_served() {
+                served.push(waiter);
+                assert!(pool.held() <= 2, "{} are held", pool.held());
+            }
+        }
+        assert_eq!(served, waiters);
     }
 }

@@ -21,7 +21,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::setsockopt;
@@ -83,6 +83,9 @@ pub(crate) struct Udp {
     flows: Slab<Flow>,
     /// Places of all flows in the orders of their ports.
     links: Links,
+    /// The order of the flows of all ports together, for when descriptors are short.
+    all: Order,
+    all_links: Links,
     /// Made with the first port; the process may well have none.
     receiver: Option<Receiver>,
     /// For the last answers of flows that have to go, while the other one is in use.
@@ -98,6 +101,8 @@ impl Udp {
             ports: Slab::new(),
             flows: Slab::new(),
             links: Links::default(),
+            all: Order::default(),
+            all_links: Links::default(),
             receiver: None,
             last_answers: None,
             early: Total::default(),
@@ -113,7 +118,7 @@ impl Udp {
     /// Ends `count` flows, in the order in which they make room for each other.
     pub(crate) fn give_way(&mut self, ctx: &mut Ctx, count: usize) {
         for _ in 0..count {
-            let Some(flow) = self.first_of_all(ctx.now) else { break };
+            let Some(flow) = self.all.first_to_go(&self.all_links, ctx.now) else { break };
             self.retire(ctx, flow);
         }
     }
@@ -163,6 +168,7 @@ impl Udp {
         if let Some(mut port) = self.ports.remove(key) {
             for flow in port.flows.into_values() {
                 port.order.remove(&mut self.links, flow);
+                self.all.remove(&mut self.all_links, flow);
                 self.flows.remove(flow);
             }
         }
@@ -265,7 +271,7 @@ impl Udp {
         }
         let first = port.order.first_to_go(&self.links, ctx.now);
         if !ctx.room.fits(Use::FlowIn, 1) {
-            return first.or_else(|| self.first_of_all(ctx.now));
+            return first.or_else(|| self.all.first_to_go(&self.all_links, ctx.now));
         }
         let limit = ctx.opts.flows_per_port;
         // Whoever waits for a slow server is worth more descriptors than whoever was answered.
@@ -278,6 +284,7 @@ impl Udp {
         let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
             port.order.spoke(&mut self.links, *flow, Speaker::Client, ctx.now);
+            self.all.spoke(&mut self.all_links, *flow, Speaker::Client, ctx.now);
             return Some(*flow);
         }
         // Beside one that made room for it a flow takes that one's place, however short descriptors are.
@@ -295,6 +302,7 @@ impl Udp {
         });
         port.flows.insert(ends, key);
         port.order.insert(&mut self.links, key, ctx.now);
+        self.all.insert(&mut self.all_links, key, ctx.now);
         let target = port.target;
         if !std::mem::replace(&mut self.expiring, true) {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
@@ -305,12 +313,6 @@ impl Udp {
             Taken::Never => self.close(key),
         }
         Some(key)
-    }
-
-    fn first_of_all(&self, now: Instant) -> Option<Key> {
-        let ports = self.ports.keys().filter_map(|port| self.ports.get(port));
-        let first = ports.filter_map(|port| port.order.first_to_go(&self.links, now));
-        first.min_by_key(|flow| self.links.used(*flow))
     }
 
     /// A socket from the pool for a flow that waited; false when it is not wanted any more.
@@ -349,6 +351,7 @@ impl Udp {
             port.flows.remove(&flow.ends);
             port.order.remove(&mut self.links, key);
         }
+        self.all.remove(&mut self.all_links, key);
     }
 
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
@@ -366,13 +369,10 @@ impl Udp {
 
     /// Closes flows that were silent for too long.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
-        for port in self.ports.keys().collect::<Vec<_>>() {
-            while let Some(port) = self.ports.get(port)
-                && let Some(silent) = port.order.longest_silent(&self.links)
-                && self.links.used(silent).is_none_or(|used| ctx.now - used >= ctx.opts.udp_idle)
-            {
-                self.retire(ctx, silent);
-            }
+        while let Some(silent) = self.all.longest_silent(&self.all_links)
+            && self.all_links.used(silent).is_none_or(|used| ctx.now - used >= ctx.opts.udp_idle)
+        {
+            self.retire(ctx, silent);
         }
         self.expiring = !self.flows.is_empty();
         if self.expiring {
@@ -386,6 +386,7 @@ impl Udp {
             && let Some(port) = self.ports.get_mut(flow.port)
         {
             port.order.spoke(&mut self.links, key, by, ctx.now);
+            self.all.spoke(&mut self.all_links, key, by, ctx.now);
         }
     }
 }

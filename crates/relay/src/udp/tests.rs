@@ -1,7 +1,7 @@
 //! Flows that have to go, one step after the other.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -163,6 +163,35 @@ fn every_query_of_a_batch_is_delivered_also_if_the_table_is_smaller() {
     for _ in &clients {
         rig.server.recv_from(&mut [0; 8]).unwrap();
     }
+}
+
+#[test]
+fn a_lack_of_descriptors_ends_answered_flows_of_any_port_before_waiting_ones() {
+    let mut rig = Rig::new(100);
+    // A client of a slow server, then one of another port that is answered.
+    let (slow, quick) = (patient(), patient());
+    rig.ask(&slow);
+    rig.requests();
+    let waiting = rig.flows()[0];
+    let (listener, port) = (UdpSocket::bind("127.0.0.1:0").unwrap(), rig.port);
+    rig.at = listener.local_addr().unwrap();
+    let server = patient();
+    let target = server.local_addr().unwrap();
+    rig.port = rig.udp.add(&mut rig.ctx, listener.into(), target, Arc::default()).unwrap();
+    rig.ask(&quick);
+    rig.requests();
+    let answered = *rig.flows().iter().find(|key| **key != waiting).unwrap();
+    let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
+    server.send_to(b"!", from).unwrap();
+    rig.replies(answered);
+    // Longer than it may still go on.
+    rig.ctx.now += Duration::from_secs(1);
+    rig.udp.give_way(&mut rig.ctx, 1);
+    assert_eq!(rig.flows(), [waiting]);
+    // A port that goes takes its flows out of the order of all.
+    rig.udp.remove(port);
+    rig.udp.give_way(&mut rig.ctx, 1);
+    assert!(rig.udp.all.is_empty() && rig.flows().is_empty());
 }
 
 #[test]
