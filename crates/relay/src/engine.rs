@@ -119,7 +119,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    fn new() -> io::Result<Arc<Self>> {
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags)?;
         Ok(Arc::new(Self {

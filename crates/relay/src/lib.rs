@@ -49,6 +49,7 @@ pub mod room;
 pub mod slab;
 mod source;
 mod tcp;
+mod timers;
 mod traffic;
 mod udp;
 

@@ -1,8 +1,7 @@
-//! The event loop of the thread "ports": one epoll for commands, factory, ports and connections, and a
-//! heap of timers. What the events mean is decided in [`crate::tcp`] and [`crate::udp`].
+//! The event loop of the thread "ports": one epoll for commands, factory, ports and connections, and
+//! timers. What the events mean is decided in [`crate::tcp`] and [`crate::udp`].
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -24,6 +23,7 @@ use crate::pool::{Pool, Waiter};
 use crate::room::{Room, Use};
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
+use crate::timers::{Timer, Timers};
 use crate::traffic::Traffic;
 use crate::udp::Udp;
 
@@ -70,50 +70,6 @@ impl Source {
             generation: u32::from_be_bytes([0, g2, g1, g0]),
         };
         Some((*Self::ALL.get(usize::from(kind))?, key))
-    }
-}
-
-/// What happens when a time has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
-    /// Connect again.
-    Retry(Key),
-    /// See whether a reset can or must go out.
-    Linger(Key),
-    /// Listen again on ports that rest.
-    Rearm,
-    /// Check connects against their deadlines.
-    Sweep,
-    /// Drop silent UDP flows.
-    Expire,
-    /// Ask the factory again.
-    Refill,
-    /// Give back what a burst has left behind.
-    Trim,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
-
-impl Timers {
-    pub(crate) fn at(&mut self, when: Instant, timer: Timer) {
-        self.0.push(Reverse((when, timer)));
-    }
-
-    fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        let Reverse((when, timer)) = *self.0.peek()?;
-        (when <= now).then(|| {
-            self.0.pop();
-            timer
-        })
-    }
-
-    /// How long epoll may sleep: rounded up, so that a timer is due when it wakes.
-    fn sleep(&self, guest: Option<Instant>) -> EpollTimeout {
-        let own = self.0.peek().map(|Reverse((when, _))| *when);
-        let Some(when) = own.into_iter().chain(guest).min() else { return EpollTimeout::NONE };
-        let left = when.saturating_duration_since(Instant::now());
-        EpollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(EpollTimeout::MAX)
     }
 }
 
@@ -230,6 +186,7 @@ impl Reactor {
         }
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
+            self.report();
             let sleep = if self.tcp.has_ready() { EpollTimeout::ZERO } else { self.sleep() };
             let n = match self.ctx.epoll.wait(&mut events, sleep) {
                 Ok(n) => n,
@@ -387,14 +344,19 @@ impl Reactor {
         }
     }
 
+    /// Tells the thread that counts for all what this one holds. Before it waits: it may wait for long.
+    fn report(&self) {
+        if !self.serves {
+            self.mailbox.report(self.tcp.held(self.outbound));
+        }
+    }
+
     /// Counts the descriptors that are held, and has UDP flows make room for new connections.
     fn count(&mut self) {
-        let connections = self.tcp.held(self.outbound);
-        self.mailbox.report(connections);
         if !self.serves {
             return;
         }
-        let (incoming, outgoing) = connections;
+        let (incoming, outgoing) = self.tcp.held(self.outbound);
         let mut held = self.helpers.iter().fold(self.udp.held(), |sum, h| sum.and(h.held()));
         held = held.with(Use::Port, self.ports.len());
         held = held.with(Use::In, incoming).with(Use::Out, outgoing);
@@ -494,26 +456,4 @@ impl Reactor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_come_back_as_they_went() {
-        for source in Source::ALL {
-            for key in [Key::NONE, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
-                assert_eq!(Source::from_token(source.token(key)), Some((source, key)));
-            }
-        }
-        assert_eq!(Source::from_token(u64::MAX), None);
-    }
-
-    #[test]
-    fn timers_fire_in_order_and_only_when_due() {
-        let now = Instant::now();
-        let mut timers = Timers::default();
-        timers.at(now + Duration::from_secs(9), Timer::Trim);
-        timers.at(now, Timer::Rearm);
-        assert_eq!(timers.sleep(None), EpollTimeout::ZERO);
-        assert_eq!((timers.pop_due(now), timers.pop_due(now)), (Some(Timer::Rearm), None));
-    }
-}
+mod tests;

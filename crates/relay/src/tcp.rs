@@ -34,8 +34,9 @@ use crate::congestion;
 use crate::factory::{Kind, tune_tcp};
 use crate::half::{Half, Outcome, Tools};
 use crate::pipe::Stock;
-use crate::reactor::{Ctx, Source, Timer};
+use crate::reactor::{Ctx, Source};
 use crate::slab::{Key, Slab};
+use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
 pub(crate) use moved::Moved;

@@ -37,10 +37,11 @@ use crate::factory::{Kind, tune_udp};
 use crate::kept::Total;
 use crate::order::{Links, Order, Speaker};
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source, Timer};
+use crate::reactor::{Ctx, Source};
 use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
 use crate::source::{keep_source, make_transparent};
+use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.

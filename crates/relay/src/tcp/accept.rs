@@ -13,9 +13,10 @@ use tracing::warn;
 use super::{BOTH_WAYS, Conn, Phase, Tcp};
 use crate::congestion;
 use crate::half::Half;
-use crate::reactor::{Ctx, Source, Timer};
+use crate::reactor::{Ctx, Source};
 use crate::room::Use;
 use crate::slab::Key;
+use crate::timers::Timer;
 use crate::traffic::Counted;
 
 /// The most connections accepted from one listener before others get their turn.

@@ -16,9 +16,10 @@ use super::{BOTH_WAYS, Phase, Tcp, kind_for};
 use crate::engine::Transparent;
 use crate::half::Half;
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source, Timer};
+use crate::reactor::{Ctx, Source};
 use crate::slab::Key;
 use crate::source::{keep_source, make_transparent};
+use crate::timers::Timer;
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
 const ATTEMPTS: u32 = 10;

@@ -24,6 +24,14 @@ pub(crate) struct Moved {
     down: Half,
 }
 
+impl Moved {
+    /// Two connected sockets between which nothing has moved yet.
+    pub(crate) fn new(client: Socket, backend: Socket, traffic: Arc<Traffic>) -> Self {
+        let (up, down) = (Half::new(), Half::new());
+        Self { client, backend, reset: None, counted: Counted::open(traffic), up, down }
+    }
+}
+
 impl Tcp {
     /// The streams that turned out to be bulk since the last call.
     pub(crate) fn take_bulk(&mut self) -> Vec<Key> {
@@ -75,9 +83,7 @@ impl Tcp {
         backend: Socket,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
-        let counted = Counted::open(traffic);
-        let (up, down) = (Half::new(), Half::new());
-        let pair = Moved { client, backend, reset: None, counted, up, down };
+        let pair = Moved::new(client, backend, traffic);
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let key = self.insert(ctx, port, pair, false).ok_or_else(gone)?;
         let conn = self.conns.get(key).ok_or_else(gone)?;

@@ -9,8 +9,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::*;
 use crate::pool::Pool;
-use crate::reactor::Timers;
 use crate::room::Room;
+use crate::timers::Timers;
 
 struct Rig {
     udp: Udp,
