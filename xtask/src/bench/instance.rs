@@ -235,6 +235,7 @@ pub(super) fn base(side: Side) -> u16 {
         Side::Gvisor => 20_650,
         Side::Kernel => 20_660,
         Side::DockerProxy => 20_670,
+        Side::GatewayBuiltin => 20_680,
     }
 }
 
@@ -266,6 +267,7 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Instan
         drop(holder);
         return Err(error.context(last_words(machine, side)));
     }
+    machine.congestion.borrow_mut().settle(side.name(), &holder, side == Side::Ours)?;
     let pids = procs::tree(holder.pid());
     Ok(Instance { pids, state: Some(state), holder: Some(holder), ..Instance::empty(side) })
 }
@@ -289,6 +291,7 @@ fn between(machine: &Machine, side: Side) -> Result<Instance> {
     command.arg(format!("ip link set lo up && exec {}", procs::TARGET));
     let mut holder = Process::start(&mut command)?;
     echo(&mut holder)?;
+    machine.congestion.borrow_mut().settle(side.name(), &holder, false)?;
     let mut this = Instance::empty(side);
     let log = File::create(log_path(machine, side))?;
     match side {

@@ -20,6 +20,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 
+use super::congestion::Congestion;
 use super::options::Options;
 use super::procs;
 use super::tools::{self, NetTools, Tool};
@@ -56,11 +57,13 @@ pub(super) struct Machine {
     /// Whether it has the network driver `gvisor-tap-vsock`.
     pub(super) theirs_has_gvisor: bool,
     pub(super) uid: u32,
-    gid: u32,
+    pub(super) gid: u32,
     user: String,
     throw_away: bool,
     folder: tempfile::TempDir,
     pin: bool,
+    /// Of every network namespace.
+    pub(super) congestion: RefCell<Congestion>,
     notes: RefCell<BTreeMap<String, usize>>,
 }
 
@@ -110,6 +113,7 @@ impl Machine {
                  hint: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} (choose a free range)"
             );
         }
+        let (congestion, note) = Congestion::begin(&options.congestion)?;
         // A short path: sockets below it have to fit into 108 bytes.
         let folder = tempfile::Builder::new().prefix("rk-bench-").tempdir_in("/var/tmp")?;
         let root = folder.path();
@@ -141,9 +145,13 @@ impl Machine {
             user: user.to_owned(),
             throw_away,
             pin: options.pin,
+            congestion: RefCell::new(congestion),
             notes: RefCell::default(),
             folder,
         };
+        if let Some(note) = note {
+            this.note(note);
+        }
         this.bring_tun()?;
         if options.pin {
             ensure!(procs::processors() > 1, "--pin needs two processors");
@@ -235,6 +243,7 @@ impl Machine {
             format!("pasta: {pasta}"),
             format!("ports and memory: builtin port driver, {} on both sides", self.why_driver()),
         ];
+        lines.extend(self.congestion.borrow().lines());
         if let Some(net) = &self.net {
             let proxy = net.docker_proxy.as_ref().map_or("none that runs here", |tool| &tool.what);
             lines.push(format!("networks: slirp4netns is {}", net.slirp4netns.what));

@@ -16,6 +16,8 @@
 //! Load and servers are `loadgen`, the other binary of this package; it checks every answer.
 
 mod api;
+mod compare;
+mod congestion;
 mod instance;
 mod layout;
 mod machine;
@@ -26,6 +28,7 @@ mod procs;
 mod report;
 mod requests;
 mod rounds;
+mod route;
 mod sheet;
 mod start;
 mod tcp;
@@ -69,6 +72,9 @@ const NEEDS: &[Need] = &[
 /// What containers behind a bridge need besides.
 const NET_NEEDS: &[Need] = &[("iptables", "iptables"), ("setpriv", "util-linux")];
 
+/// What enters a namespace as the ordinary user.
+const ROUTE_NEEDS: &[Need] = &[("setpriv", "util-linux")];
+
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
     ensure!(
@@ -77,6 +83,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
          hint: sudo --preserve-env=PATH cargo xtask bench"
     );
     host::ensure_programs(NEEDS)?;
+    if options.compares() {
+        host::ensure_programs(ROUTE_NEEDS)?;
+    }
     if options.wants_networks() {
         host::ensure_programs(NET_NEEDS)?;
     }
@@ -145,6 +154,10 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
             stages.run(name, || part(&mut Bench { machine, options, sheet }))?;
         }
     }
+    if options.compares() {
+        let name = format!("congestion control {}", options.congestion.join(" and "));
+        stages.run(&name, || compare::run(&mut Bench { machine, options, sheet }))?;
+    }
     stages.print();
     Ok(())
 }
@@ -168,6 +181,7 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
         );
     }
     print!("{}", net::report(sheet, options.markdown));
+    print!("{}", compare::report(sheet, &options.congestion, options.markdown));
     if let Some(path) = &options.json {
         let all = json!({ "machine": description, "notes": notes, "rows": sheet.json() });
         std::fs::write(path, format!("{all:#}\n"))

@@ -20,6 +20,9 @@ pub(super) const PARTS: [&str; 12] = [
     "net-memory",
 ];
 
+/// Real programs. Only on request, since they are fetched first.
+pub(super) const APPS: &str = "apps";
+
 /// All parts whose names start so.
 const NET: &str = "net";
 
@@ -35,6 +38,8 @@ pub(super) struct Options {
     pub(super) ours: Option<PathBuf>,
     pub(super) user: Option<String>,
     rounds: Option<usize>,
+    /// Congestion controls of the host: none for the usual one, two to compare them.
+    pub(super) congestion: Vec<String>,
 }
 
 impl Options {
@@ -53,8 +58,8 @@ impl Options {
                 "--only" => {
                     let name = value()?;
                     ensure!(
-                        PARTS.contains(&name.as_str()) || name == NET,
-                        "--only {name:?} is no part of the benchmark\nhint: one of {}, or {NET} for all net-*",
+                        PARTS.contains(&name.as_str()) || name == NET || name == APPS,
+                        "--only {name:?} is no part of the benchmark\nhint: one of {}, {APPS}, or {NET} for all net-*",
                         PARTS.join(", ")
                     );
                     this.only.push(name);
@@ -62,6 +67,7 @@ impl Options {
                 "--json" => this.json = Some(std::path::absolute(value()?)?),
                 "--theirs" => this.theirs = Some(std::path::absolute(value()?)?),
                 "--ours" => this.ours = Some(std::path::absolute(value()?)?),
+                "--congestion" => this.congestion = super::congestion::parse(&value()?)?,
                 "--user" => this.user = Some(value()?),
                 "--rounds" => {
                     let text = value()?;
@@ -74,10 +80,24 @@ impl Options {
                 }
             }
         }
+        ensure!(
+            !this.compares() || this.only.is_empty(),
+            "--only {:?} has no comparison of two congestion controls\n\
+             hint: leave --only out, or give --congestion one name",
+            this.only.join(" ")
+        );
         Ok(this)
     }
 
+    /// Whether two congestion controls are compared, and nothing else.
+    pub(super) fn compares(&self) -> bool {
+        self.congestion.len() == 2
+    }
+
     pub(super) fn wants(&self, part: &str) -> bool {
+        if self.compares() || part == APPS {
+            return part == APPS && self.only.iter().any(|name| name == APPS);
+        }
         let of_net = part.starts_with("net-");
         self.only.is_empty() || self.only.iter().any(|name| name == part || (of_net && name == NET))
     }
@@ -126,11 +146,19 @@ mod tests {
         let options = Options::parse(&["--only", "net"]).unwrap();
         assert!(options.wants("net-udp") && !options.wants("udp"));
         assert_eq!(options.net_rounds(), 5);
+        assert!(!Options::parse(&[]).unwrap().wants(APPS));
+        let apps = Options::parse(&["--only", "apps", "--congestion", "cubic"]).unwrap();
+        assert!(apps.wants(APPS) && !apps.wants("tcp") && !apps.wants_networks());
+        let both = Options::parse(&["--congestion", "bbr,cubic"]).unwrap();
+        assert!(both.compares() && !both.wants("tcp") && !both.wants_networks());
         for (bad, word) in [
             (&["--only", "disk"][..], "disk"),
             (&["--json"], "--json"),
             (&["--rounds", "0"], "\"0\""),
             (&["--fast"], "--fast"),
+            (&["--congestion"], "--congestion"),
+            (&["--congestion", "a,b,c"], "more than two"),
+            (&["--congestion", "bbr,cubic", "--only", "tcp"], "--only \"tcp\""),
         ] {
             let error = Options::parse(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -33,6 +33,8 @@ pub(super) enum Side {
     Gvisor,
     /// A veth on a bridge, made by root: what lxc-user-nic does.
     Kernel,
+    /// This project's network `gateway` with the port driver `builtin`.
+    GatewayBuiltin,
     /// The port driver `builtin` and Docker's own docker-proxy.
     DockerProxy,
 }
@@ -53,6 +55,7 @@ impl Side {
             Self::Pasta1500 => "pasta net 1500",
             Self::Gvisor => "gvisor-tap-vsock",
             Self::Kernel => "kernel veth",
+            Self::GatewayBuiltin => "gateway + builtin",
             Self::DockerProxy => "builtin + docker-proxy",
         }
     }

@@ -48,7 +48,7 @@ impl Way {
         };
         let mut this = Self::of(side, holder);
         if !matches!(side, Side::Loopback | Side::Slirp1500 | Side::Pasta1500) {
-            this.add_container()?;
+            this.add_container(machine)?;
         }
         this.serve(machine, None)?;
         for place in [Place::Namespace, Place::Container] {
@@ -70,7 +70,7 @@ impl Way {
         };
         let mut this = Self { published: true, ..Self::of(side, holder) };
         if side != Side::Loopback {
-            this.add_container()?;
+            this.add_container(machine)?;
             let inside = this.netns(Place::Namespace)?.context("no namespace")?;
             container::publish(&inside, &ports)?;
             if side == Side::DockerProxy {
@@ -110,9 +110,11 @@ impl Way {
         of.as_ref().map(namespace).transpose()
     }
 
-    fn add_container(&mut self) -> Result<()> {
+    fn add_container(&mut self, machine: &Machine) -> Result<()> {
         let outer = self.netns(Place::Namespace)?.context("no namespace")?;
-        self.container = Some(container::make(&outer)?);
+        let container = container::make(&outer)?;
+        machine.congestion.borrow_mut().settle_container(&namespace(&container)?)?;
+        self.container = Some(container);
         Ok(())
     }
 
@@ -212,6 +214,8 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
         drop(holder);
         return Err(error.context(last_words(machine, side)));
     }
+    let ours = side != Side::Gvisor;
+    machine.congestion.borrow_mut().settle(side.name(), &holder, ours)?;
     Ok(holder)
 }
 
@@ -224,6 +228,7 @@ fn kernel(machine: &Machine) -> Result<Process> {
     echo(&mut holder)?;
     let target = procs::target(holder.pid()).context("the target has gone")?;
     container::connect_kernel(target)?;
+    machine.congestion.borrow_mut().settle(Side::Kernel.name(), &holder, false)?;
     ensure!(procs::target(holder.pid()).is_some(), "the namespace has gone");
     Ok(holder)
 }
