@@ -9,9 +9,10 @@
 //!   it on such a host (`relay::congestion`): its own namespace then has Reno.
 //!
 //! What cannot be emulated: sockets keep the algorithm they were made with. Those made while a program starts have the
-//! machine's. In the gateway these are the listeners, which on a machine with BBR have Reno instead of CUBIC, and the
-//! other way round; both send as fast as the receiver takes it while nothing is lost. pasta keeps a few sockets ready,
-//! which its first connections use up before anything is measured.
+//! machine's. In the gateway these are the listeners, and so every connection in the namespace of its own: on a machine
+//! with BBR they have Reno instead of CUBIC, and on one with CUBIC keep that instead of Reno; both send as fast as the
+//! receiver takes it while nothing is lost. That namespace is not in the report, since no process is in it. pasta keeps
+//! a few sockets ready, which its first connections use.
 //!
 //! Linux lets a namespace have as its default only what `net.ipv4.tcp_allowed_congestion_control` lists, root's writes
 //! included. That list belongs to the machine, so the benchmark does not extend it.
@@ -85,7 +86,7 @@ fn write(name: &str) -> Result<()> {
 }
 
 /// Runs something in a network namespace, on a thread of its own.
-fn inside<T: Send>(netns: &str, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(super) fn inside<T: Send>(netns: &str, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let enter = || {
         let file = File::open(netns).with_context(|| format!("opening {netns}"))?;
         setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {netns}"))?;

@@ -11,11 +11,15 @@
 //! round and their median is what counts, because absolute figures of a shared machine mean little. Samples during
 //! which the rest of the machine took more than a tenth of the processors are left out where enough others remain.
 //!
+//! Every namespace has the same congestion control ([`congestion`]); `--congestion` with two names compares them
+//! ([`compare`]). The part `apps` runs real programs ([`apps`]).
+//!
 //! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
 //!
 //! Load and servers are `loadgen`, the other binary of this package; it checks every answer.
 
 mod api;
+mod apps;
 mod compare;
 mod congestion;
 mod instance;
@@ -83,8 +87,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
          hint: sudo --preserve-env=PATH cargo xtask bench"
     );
     host::ensure_programs(NEEDS)?;
-    if options.compares() {
+    if options.compares() || options.wants(options::APPS) {
         host::ensure_programs(ROUTE_NEEDS)?;
+    }
+    if options.wants(options::APPS) {
+        apps::fetch()?;
     }
     if options.wants_networks() {
         host::ensure_programs(NET_NEEDS)?;
@@ -134,7 +141,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 12] = [
+    let parts: [(&str, Part); 13] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
@@ -147,6 +154,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
         ("net-conn", net::connections),
         ("net-published", net::published),
         ("net-memory", net::memory),
+        (options::APPS, apps::run),
     ];
     let mut stages = Stages::default();
     for (name, part) in parts {
@@ -181,6 +189,7 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
         );
     }
     print!("{}", net::report(sheet, options.markdown));
+    print!("{}", apps::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
     if let Some(path) = &options.json {
         let all = json!({ "machine": description, "notes": notes, "rows": sheet.json() });

@@ -127,6 +127,11 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
     }
 
+    /// Interleaved rounds of real programs, which take whole seconds each.
+    pub(super) fn app_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
     /// How long one sample takes, given its length in a full run.
     pub(super) fn sample_ms(&self, full: u32) -> u32 {
         if self.quick { full / 2 } else { full }

@@ -105,11 +105,6 @@ impl Route {
     pub(super) fn pids(&self) -> Vec<i32> {
         self.holder.as_ref().map(|holder| procs::everything(holder.pid())).unwrap_or_default()
     }
-
-    /// A command that runs as the ordinary user, in its namespace.
-    pub(super) fn inside(&self, machine: &Machine, program: &std::path::Path) -> Result<Command> {
-        command_in(machine, self.netns()?.as_deref(), program)
-    }
 }
 
 /// A command that runs as the ordinary user in a network namespace, or in the machine's own, and dies with this process.

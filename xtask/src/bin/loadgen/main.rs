@@ -9,6 +9,7 @@
 mod bulk;
 mod hold;
 mod proxy;
+mod query;
 mod requests;
 mod serve;
 mod udp;
@@ -99,6 +100,7 @@ fn run(words: &[String]) -> Result<()> {
         "keep" => requests::client(&args, true)?,
         "udp-flood" => udp::flood(&args)?,
         "udp-ping" => udp::ping(&args)?,
+        "udp-query" => query::run(&args)?,
         _ => bail!("unknown mode {mode:?}"),
     };
     println!("{answer}");
