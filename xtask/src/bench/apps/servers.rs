@@ -26,7 +26,7 @@ pub(super) const NGINX: u16 = 7;
 pub(super) const FILES: [(&str, usize); 3] =
     [("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)];
 
-/// Also the name of the database.
+/// The role that owns the database, which has the same name.
 pub(super) const ROLE: &str = "postgres";
 
 /// Fields end in this order.
@@ -157,7 +157,7 @@ impl Data {
     }
 }
 
-/// One process, so that its end is the end of all. `off_t` of a file is sent by sendfile(2), as most have it.
+/// The configuration of an nginx of one process, whose end is the end of all of it.
 fn nginx_config(place: &Path, www: &Path, port: u16) -> String {
     let (place, www) = (place.display(), www.display());
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
