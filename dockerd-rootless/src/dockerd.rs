@@ -17,9 +17,11 @@ use crate::report::Failure;
 
 /// The first release that supports a detached network namespace.
 const DETACHES_SINCE: (u32, u32) = (29, 5);
-/// The function of dockerd that finds a detached namespace. Its name is part of the executable, also of a stripped one,
-/// since Go needs it for stack traces. BuildKit, which older ones contain, has a constant of a similar name.
-const DETACHES_BY: &[u8] = b"daemon/internal/rootless.DetachedNetNS";
+/// The function of dockerd that finds a detached namespace, under each name that it has had (29.7 keeps its result in a
+/// variable, and the function itself has a small letter). The name is part of the executable, also of a stripped one, since
+/// Go needs it for stack traces. BuildKit, which older ones contain, has a constant of a similar name.
+const DETACHES_BY: [&[u8]; 2] =
+    [b"daemon/internal/rootless.detachedNetNS", b"daemon/internal/rootless.DetachedNetNS"];
 /// The first release that asks rootlesskit for ports by itself, and takes several addresses as `host-gateway`.
 const PUBLISHES_SINCE: (u32, u32) = (28, 0);
 
@@ -61,7 +63,7 @@ impl Dockerd {
 impl Dockerd {
     /// Whether the program itself shows that it finds its way into a detached network namespace.
     pub(crate) fn can_detach(&self, host: &dyn Host) -> bool {
-        host.contains(&self.program, DETACHES_BY)
+        DETACHES_BY.iter().any(|name| host.contains(&self.program, name))
     }
 }
 
@@ -123,6 +125,21 @@ mod tests {
         assert_eq!(version("Docker version 29.5-rc1, build 1"), Some((29, 5, true)));
         assert_eq!(version("Docker version 30.0.0-beta.1, build 1"), Some((30, 0, true)));
         assert_eq!(version("warning: x\nDocker version 29.10.1, build 1\n"), Some((29, 10, true)));
+    }
+
+    #[test]
+    fn a_build_without_a_version_is_known_by_its_function() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = crate::host::System::new(&env::Env::default());
+        let dockerd = Dockerd { program: dir.path().join("dockerd"), args: Vec::new() };
+        for (name, detaches) in [
+            ("github.com/moby/moby/v2/daemon/internal/rootless.detachedNetNS", true),
+            ("github.com/moby/moby/v2/daemon/internal/rootless.DetachedNetNS", true),
+            ("github.com/docker/docker/pkg/rootless.RunningWithRootlessKit", false),
+        ] {
+            std::fs::write(&dockerd.program, format!("\x7fELF\0{name}\0")).unwrap();
+            assert_eq!(dockerd.can_detach(&host), detaches, "{name}");
+        }
     }
 
     #[test]
