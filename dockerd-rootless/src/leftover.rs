@@ -2,19 +2,30 @@
 //!
 //! They end with dockerd's cgroup if a service manager looks after it. Without one a killed dockerd leaves its
 //! `containerd-shim` processes behind, each with its container, in network namespaces that nothing leads to any more. The
-//! next dockerd cannot adopt them: it runs in other namespaces.
+//! next dockerd cannot adopt them: the shims' sockets were in the file systems that rootlesskit made. It kills those that run
+//! as root, gives up on the others, which it may not kill from its own user namespace, and cannot start these again
+//! ("container with given ID already exists"). So the launcher ends all of them first.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::getuid;
 
 use crate::report::Note;
 
-/// A warning that names such processes, if there are any. `exec_root` is dockerd's directory for its runtime state, which
-/// they have on their command line. To be called while no daemon uses it.
-pub(crate) fn note(proc: &Path, exec_root: &Path) -> Option<Note> {
+/// Ends such processes with `end`, if there are any, and tells. `exec_root` is dockerd's directory for its runtime state,
+/// which they have on their command line. Nothing happens while somebody uses it.
+pub(crate) fn clean_up(
+    proc: &Path,
+    exec_root: &Path,
+    end: impl Fn(&[u32]) -> Result<(), String>,
+) -> Option<Note> {
+    if in_use(exec_root) {
+        return None;
+    }
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut shims = Vec::new();
     for entry in fs::read_dir(proc).ok()?.flatten() {
@@ -35,22 +46,59 @@ pub(crate) fn note(proc: &Path, exec_root: &Path) -> Option<Note> {
         }
     }
     shims.sort_unstable();
-    let mut all = shims.clone();
-    let mut at = 0;
-    while let Some(pid) = all.get(at) {
-        let more = children.get(pid).into_iter().flatten().filter(|pid| !shims.contains(pid));
-        all.extend(more.copied().collect::<Vec<_>>());
-        at += 1;
-    }
     let list = |pids: &[u32]| pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let names = list(&shims);
+    let (mut failures, mut commands) = (Vec::new(), Vec::new());
+    for tree in trees(proc, &shims, &children) {
+        let Err(why) = end(&tree) else { continue };
+        let (shim, all) = (tree.first().copied().unwrap_or_default(), list(&tree));
+        failures.push(why);
+        commands
+            .push(format!("nsenter -U --preserve-credentials -t {shim} sh -c 'kill -KILL {all}'"));
+    }
     (!shims.is_empty()).then(|| {
-        Note::warn(format!(
-            "containers of a dockerd that was killed still run without a network (containerd-shim {}), and the new one \
-             cannot take them over. hint: end them: kill -KILL {}",
-            list(&shims),
-            list(&all)
-        ))
+        Note::warn(if failures.is_empty() {
+            format!(
+                "ended the containers of a dockerd that was killed (containerd-shim {names}): they had no network, and no \
+                 other dockerd can take them over"
+            )
+        } else {
+            format!(
+                "containers of a dockerd that was killed still run (containerd-shim {names}) and cannot be ended: {}. They \
+                 have no network, and the new dockerd can neither take them over nor start them again. hint: stop it and \
+                 end them: {}",
+                failures.join("; "),
+                commands.join("; ")
+            )
+        })
     })
+}
+
+/// Whether a containerd below `exec_root` answers, or may be there.
+fn in_use(exec_root: &Path) -> bool {
+    match UnixStream::connect(exec_root.join("containerd/containerd.sock")) {
+        Ok(_) => true,
+        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused),
+    }
+}
+
+/// The shims of each user namespace with all their descendants, a shim first. Processes of other ids than the user's can be
+/// killed from inside their namespace only.
+fn trees(proc: &Path, shims: &[u32], children: &BTreeMap<u32, Vec<u32>>) -> Vec<Vec<u32>> {
+    let mut trees: BTreeMap<Option<PathBuf>, Vec<u32>> = BTreeMap::new();
+    for pid in shims {
+        let namespace = fs::read_link(proc.join(pid.to_string()).join("ns/user")).ok();
+        trees.entry(namespace).or_default().push(*pid);
+    }
+    for tree in trees.values_mut() {
+        let mut at = 0;
+        while let Some(pid) = tree.get(at) {
+            let more = children.get(pid).into_iter().flatten().filter(|pid| !shims.contains(pid));
+            tree.extend(more.copied().collect::<Vec<_>>());
+            at += 1;
+        }
+    }
+    trees.into_values().collect()
 }
 
 /// Whether this is the command line of a shim of the containerd that dockerd keeps below `exec_root`.
@@ -65,6 +113,8 @@ fn is_shim(command: &[u8], exec_root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
 
     fn process(proc: &Path, pid: u32, parent: u32, command: &str) {
         let dir = proc.join(pid.to_string());
@@ -93,10 +143,54 @@ mod tests {
         process(at, 91, 1, "less /run/user/1000/docker/containerd/containerd.toml");
         fs::create_dir(at.join("self")).unwrap();
         let exec_root = Path::new("/run/user/1000/docker");
-        let text = note(at, exec_root).unwrap().text;
-        assert!(text.contains("(containerd-shim 70)"), "{text}");
-        assert!(text.ends_with("kill -KILL 70 80 81"), "{text}");
-        assert_eq!(note(at, Path::new("/run/user/1001/docker")), None);
-        assert_eq!(note(Path::new("/nonexistent"), exec_root), None);
+        let text = clean_up(at, exec_root, |pids| {
+            assert_eq!(pids, [70, 80, 81]);
+            Ok(())
+        })
+        .unwrap()
+        .text;
+        assert!(
+            text.starts_with("ended the containers") && text.contains("(containerd-shim 70)"),
+            "{text}"
+        );
+        let text = clean_up(at, exec_root, |_| Err("process 70: EPERM".to_owned())).unwrap().text;
+        assert!(text.contains("cannot be ended: process 70: EPERM"), "{text}");
+        let hint = "end them: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'";
+        assert!(text.ends_with(hint), "{text}");
+        let never = |_: &[u32]| panic!("nothing is to be ended");
+        assert_eq!(clean_up(at, Path::new("/run/user/1001/docker"), never), None);
+        assert_eq!(clean_up(Path::new("/nonexistent"), exec_root, never), None);
+    }
+
+    #[test]
+    fn shims_of_several_killed_daemons_are_ended_from_inside_each_namespace() {
+        let proc = tempfile::tempdir().unwrap();
+        let at = proc.path();
+        let shim =
+            "containerd-shim-runc-v2 -address /run/user/1000/docker/containerd/containerd.sock";
+        for (pid, namespace) in [(70, "user:[1]"), (75, "user:[2]"), (78, "user:[1]")] {
+            process(at, pid, 1, shim);
+            fs::create_dir(at.join(format!("{pid}/ns"))).unwrap();
+            symlink(namespace, at.join(format!("{pid}/ns/user"))).unwrap();
+        }
+        process(at, 80, 75, "/pause");
+        let text =
+            clean_up(at, Path::new("/run/user/1000/docker"), |_| Err(String::new())).unwrap().text;
+        assert!(text.contains("(containerd-shim 70 75 78)"), "{text}");
+        let hint = "-t 70 sh -c 'kill -KILL 70 78'; nsenter -U --preserve-credentials -t 75 sh -c 'kill -KILL 75 80'";
+        assert!(text.ends_with(hint), "{text}");
+    }
+
+    #[test]
+    fn containers_of_a_containerd_that_answers_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (proc, exec_root) = (dir.path().join("proc"), dir.path().join("docker"));
+        let socket = exec_root.join("containerd/containerd.sock");
+        fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        process(&proc, 70, 1, &format!("containerd-shim-runc-v2 -address {}", socket.display()));
+        let listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(clean_up(&proc, &exec_root, |_| panic!("it is in use")), None);
+        drop(listener);
+        assert!(clean_up(&proc, &exec_root, |_| Ok(())).is_some());
     }
 }

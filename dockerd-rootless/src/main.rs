@@ -21,6 +21,7 @@ mod dirs;
 mod dns;
 mod dockerd;
 mod driver;
+mod ending;
 mod etc_ssl;
 mod exec;
 mod extra;
@@ -47,6 +48,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use env::Env;
+use env::vars;
 
 use crate::pass::Pass;
 use crate::report::Failure;
@@ -61,6 +63,9 @@ fn main() -> ExitCode {
 fn run() -> Result<Infallible, Failure> {
     let env = Env::current();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(pids) = env.nonempty(vars::DOCKERD_ROOTLESS_END) {
+        return ending::run(&pids.to_string_lossy());
+    }
     match Pass::current(&env)? {
         Pass::Parent => parent::run(&env, args),
         Pass::Child => child::run(&env, &args),

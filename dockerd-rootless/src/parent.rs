@@ -16,7 +16,7 @@ use crate::occupant::Occupant;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, guard, leftover, selinux};
+use crate::{dirs, ending, guard, leftover, selinux};
 
 /// Runs the pass.
 ///
@@ -42,7 +42,8 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     let settings = Settings::read(env)?;
     check_state_dirs(&settings, Path::new("/proc"), &mut notes)?;
     let runtime_dir = Path::new(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
-    notes.extend(leftover::note(Path::new("/proc"), &runtime_dir.join("docker")));
+    let end = |pids: &[u32]| ending::end(env, pids);
+    notes.extend(leftover::clean_up(Path::new("/proc"), &runtime_dir.join("docker"), end));
     let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
     let mut plan = plan.on(&Routes::read(Path::new("/")));
     plan.check_config(env, &args)?;

@@ -86,6 +86,8 @@ pub const CONTAINERD_ROOTLESS_STATE_DIR: &str = "CONTAINERD_ROOTLESS_ROOTLESSKIT
 pub const DOCKERD: &str = "DOCKERD";
 /// Internal: `1` marks the launcher's second pass, inside the namespaces.
 pub const DOCKERD_ROOTLESS_CHILD: &str = "_DOCKERD_ROOTLESS_CHILD";
+/// Internal: processes that the launcher ends in their user namespace, as numbers separated by spaces.
+pub const DOCKERD_ROOTLESS_END: &str = "_DOCKERD_ROOTLESS_END";
 /// Internal: the name of the network driver in force, for the launcher's second pass.
 pub const DOCKERD_ROOTLESS_NET_IN_FORCE: &str = "_DOCKERD_ROOTLESS_NET";
 /// Internal: how many addresses (families) dockerd is to be told as `host-gateway`, for the launcher's second pass.

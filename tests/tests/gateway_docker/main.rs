@@ -4,6 +4,7 @@
 mod addresses;
 mod drivers;
 mod faults;
+mod leftovers;
 mod life;
 mod load;
 mod matrix;

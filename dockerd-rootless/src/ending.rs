@@ -1,0 +1,71 @@
+//! Ends processes in a user namespace that the user made earlier.
+//!
+//! Processes of subordinate ids can be killed only with CAP_KILL in their user namespace, which its owner gets by joining it
+//! (user_namespaces(7)). A process cannot come back from there, so the launcher starts itself once more for it.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::time::Duration;
+
+use env::Env;
+use env::helper::Helper;
+use env::vars;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+
+use crate::report::Failure;
+
+/// How long killed processes may take to end. The kernel tears down their memory and namespaces meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Kills processes and waits for their end. They are in the user namespace of the first.
+///
+/// # Errors
+/// The namespace cannot be joined, or one of them goes on.
+pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
+    let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let mut env = env.clone();
+    env.set(vars::DOCKERD_ROOTLESS_END, &list);
+    let done = std::env::current_exe().map_err(|e| e.to_string()).and_then(|myself| {
+        let no_args: [&str; 0] = [];
+        let helper = Helper::start(&myself, &no_args, &env, PATIENCE + Duration::from_secs(5));
+        helper.and_then(Helper::finish).map_err(|e| e.to_string())
+    })?;
+    if done.status.success() { Ok(()) } else { Err(done.text()) }
+}
+
+/// What the launcher does when it was started for that: `pids` are in decimal, separated by spaces.
+///
+/// # Errors
+/// As [`end`].
+pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
+    let pids: Option<Vec<i32>> = pids.split_whitespace().map(|pid| pid.parse().ok()).collect();
+    let pids = pids.filter(|pids| pids.iter().all(|pid| *pid > 1)).unwrap_or_default();
+    let failure = |pid: i32, e: &dyn std::fmt::Display| Failure::new(format!("process {pid}: {e}"));
+    let Some(first) = pids.first() else {
+        return Err(Failure::new(format!("{} has no process ids", vars::DOCKERD_ROOTLESS_END)));
+    };
+    File::open(format!("/proc/{first}/ns/user"))
+        .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWUSER)?))
+        .map_err(|e| failure(*first, &e))?;
+    // Containers before their shims, which would clean up after them.
+    for pid in pids.iter().rev() {
+        match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => return Err(failure(*pid, &e)),
+        }
+    }
+    for pid in &pids {
+        let ended = match PidFd::open(Pid::from_raw(*pid)) {
+            Ok(fd) => fd.wait_ended(PATIENCE).map_err(|e| failure(*pid, &e))?,
+            Err(_) => true,
+        };
+        if !ended {
+            return Err(failure(*pid, &"killed, but has not ended"));
+        }
+    }
+    std::process::exit(0)
+}
