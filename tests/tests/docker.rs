@@ -1,14 +1,13 @@
 //! Real rootless Docker: three generations, each network helper, from start to a stop that leaves nothing.
 
-use tests::containers::FIXTURE;
-use tests::docker::{Docker, LEFT_BY_DOCKERD};
-use tests::{PATIENCE, Result, Suite, TestBox, UPSTREAM_LAUNCHER, Under, ensure, wait};
+use tests::containers::{FIXTURE, drivers, page, refused, serve, state_dir};
+use tests::docker::{Docker, LEFT_BY_DOCKERD, version};
+use tests::{As, PATIENCE, Result, Suite, TestBox, UPSTREAM_LAUNCHER, Under, ensure, wait};
 
 /// How a scenario differs from the others.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     suite: Suite,
-    version: &'static str,
     net: &'static str,
     launcher: &'static str,
 }
@@ -33,7 +32,7 @@ fn whole_life(case: Case) -> Result<()> {
         env.push(("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "implicit"));
     }
     let d = Docker::start_with(&b, case.launcher, &env)?;
-    ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(case.version));
+    ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(&version(case.suite)?));
     d.import()?;
     assert_eq!(d.output("bb echo hi")?, "hi\n");
     namespaces(&b)?;
@@ -51,10 +50,11 @@ fn whole_life(case: Case) -> Result<()> {
     b.assert_clean(LEFT_BY_DOCKERD)
 }
 
-/// F001: the daemon has user, mount and network namespaces of its own.
+/// F001: the daemon has user, mount and network namespaces of its own, or leaves the last to its containers.
 fn namespaces(b: &TestBox) -> Result<()> {
     let daemon = b.process("dockerd")?;
-    for kind in ["user", "mnt", "net"] {
+    let detached = b.exists(&format!("{}/netns", state_dir(b)?));
+    for kind in ["user", "mnt", "net"].into_iter().filter(|kind| *kind != "net" || !detached) {
         let host = b.argv(tests::As::Root, &["readlink", &format!("/proc/self/ns/{kind}")]).ok()?;
         assert_ne!(daemon.namespace(kind).as_deref(), Some(host.trim()), "{kind}");
     }
@@ -138,47 +138,37 @@ const OWN: &str = "dockerd-rootless.sh";
 
 #[test]
 fn f001_f030_f032_f033_f034_f044_f048_f090_docker_20_10_with_slirp4netns() -> Result<()> {
-    whole_life(Case {
-        suite: Suite::Bookworm,
-        version: "20.10.24",
-        net: "slirp4netns",
-        launcher: OWN,
-    })
+    whole_life(Case { suite: Suite::Bookworm, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
 fn f001_f030_f044_f090_docker_26_1_with_slirp4netns() -> Result<()> {
-    whole_life(Case { suite: Suite::Trixie, version: "26.1.5", net: "slirp4netns", launcher: OWN })
+    whole_life(Case { suite: Suite::Trixie, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
 fn f001_f030_f044_f090_docker_28_5_with_slirp4netns() -> Result<()> {
-    whole_life(Case { suite: Suite::Sid, version: "28.5", net: "slirp4netns", launcher: OWN })
+    whole_life(Case { suite: Suite::Sid, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
 fn f052_docker_20_10_with_pasta() -> Result<()> {
-    whole_life(Case { suite: Suite::Bookworm, version: "20.10.24", net: "pasta", launcher: OWN })
+    whole_life(Case { suite: Suite::Bookworm, net: "pasta", launcher: OWN })
 }
 
 #[test]
 fn f052_docker_26_1_with_pasta() -> Result<()> {
-    whole_life(Case { suite: Suite::Trixie, version: "26.1.5", net: "pasta", launcher: OWN })
+    whole_life(Case { suite: Suite::Trixie, net: "pasta", launcher: OWN })
 }
 
 #[test]
 fn f052_docker_28_5_with_pasta() -> Result<()> {
-    whole_life(Case { suite: Suite::Sid, version: "28.5", net: "pasta", launcher: OWN })
+    whole_life(Case { suite: Suite::Sid, net: "pasta", launcher: OWN })
 }
 
 #[test]
 fn f030_the_unmodified_launcher_of_upstream_runs_on_this_rootlesskit() -> Result<()> {
-    whole_life(Case {
-        suite: Suite::Sid,
-        version: "28.5",
-        net: "slirp4netns",
-        launcher: UPSTREAM_LAUNCHER,
-    })
+    whole_life(Case { suite: Suite::Sid, net: "slirp4netns", launcher: UPSTREAM_LAUNCHER })
 }
 
 #[test]
@@ -304,4 +294,43 @@ fn f052_with_pesto_a_published_port_answers_at_once_and_pastas_look_around_is_no
     gone()?;
     d.stop()?;
     b.assert_clean(LEFT_BY_DOCKERD)
+}
+
+/// With `--ipv6` as well, an ordinary port is published. dockerd leads both families to the one address that a port of
+/// `pesto` can have, so IPv6 clients need `implicit`.
+fn pasta_with_ipv6(port_driver: &str, addresses: &[(As, &str)]) -> Result<TestBox> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let env = [
+        ("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta"),
+        ("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", port_driver),
+        ("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--ipv6"),
+    ];
+    let d = Docker::start(&b, &env)?;
+    drivers(&b, "pasta", port_driver)?;
+    d.import()?;
+    serve(&d, "web", "-p 8080:80", "http 0.0.0.0:80 page")?;
+    for (who, host) in addresses {
+        let got = wait::until(host, PATIENCE, || Ok(page(&b, *who, host).ok()))?;
+        ensure!(got.starts_with("page from "), "{host}: {got}");
+    }
+    d.run("rm -f web")?;
+    wait::until_true("nobody listens any more", PATIENCE, || {
+        Ok(addresses.iter().all(|(who, host)| refused(&b, *who, host).is_ok()))
+    })?;
+    d.stop()?;
+    Ok(b)
+}
+
+const OVER_IPV4: [(As, &str); 2] = [(As::User, "127.0.0.1:8080"), (As::Peer, "10.77.0.1:8080")];
+const OVER_IPV6: [(As, &str); 2] = [(As::User, "[::1]:8080"), (As::Peer, "[fd77::1]:8080")];
+
+#[test]
+fn with_pesto_and_ipv6_an_ordinary_port_is_published() -> Result<()> {
+    pasta_with_ipv6("pesto", &OVER_IPV4)?.assert_clean(LEFT_BY_DOCKERD)
+}
+
+#[test]
+fn with_implicit_ports_of_pasta_and_ipv6_an_ordinary_port_is_published_on_both_families()
+-> Result<()> {
+    pasta_with_ipv6("implicit", &[OVER_IPV4, OVER_IPV6].concat())?.assert_clean(LEFT_BY_DOCKERD)
 }

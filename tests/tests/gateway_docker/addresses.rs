@@ -3,7 +3,9 @@
 use tests::docker::{Docker, version};
 use tests::{As, Result, Suite, TestBox, ensure};
 
-use crate::support::{FIXTURE, GATEWAY, HOST, PEER, bare, page, refused, serve, start};
+use crate::support::{
+    ATTACHED, FIXTURE, GATEWAY, HOST, PEER, bare, detached, drivers, page, refused, serve,
+};
 
 /// Asks every address that a port is published on; the page says which container it is of.
 fn answers(b: &TestBox, who: As, host: &str, server: &str) -> Result<()> {
@@ -69,8 +71,15 @@ fn several_addresses(b: &TestBox, d: &Docker<'_>, suite: Suite) -> Result<()> {
 }
 
 fn published(suite: Suite) -> Result<()> {
+    published_with(suite, &[])
+}
+
+fn published_with(suite: Suite, env: &[(&str, &str)]) -> Result<()> {
     let b = bare(suite)?;
-    let d = start(&b)?;
+    let d = Docker::start(&b, env)?;
+    drivers(&b, "gateway", "gateway")?;
+    d.import()?;
+    ensure!(!env.contains(&ATTACHED) || !detached(&b)?, "{env:?} has no effect");
     ipv6_alone(&b, &d)?;
     each_family_its_own(&b, &d)?;
     several_addresses(&b, &d, suite)?;
@@ -97,6 +106,12 @@ fn ports_of_single_addresses_with_docker_26_1() -> Result<()> {
 #[test]
 fn ports_of_single_addresses_with_the_newest_docker() -> Result<()> {
     published(Suite::Sid)
+}
+
+/// The newest dockerd takes the detached namespace by itself.
+#[test]
+fn ports_of_single_addresses_with_the_newest_docker_in_an_attached_namespace() -> Result<()> {
+    published_with(Suite::Sid, &[ATTACHED])
 }
 
 /// A container with an IPv6 address sees IPv6 clients as they are; one without is served by Docker's proxy.

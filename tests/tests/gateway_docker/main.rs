@@ -4,6 +4,7 @@
 mod addresses;
 mod drivers;
 mod faults;
+mod host_names;
 mod leftovers;
 mod life;
 mod load;

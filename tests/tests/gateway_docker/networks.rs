@@ -6,7 +6,8 @@ use tests::docker::{Docker, LEFT_BY_DOCKERD};
 use tests::{As, Error, Result, Suite, TestBox, ensure};
 
 use crate::support::{
-    FIXTURE, HOST, PEER, bare, inside, page, peer_serves, refused, serve, start, ways_out,
+    FIXTURE, HOST, PEER, bare, detached, inside, page, peer_serves, refused, serve, start,
+    ways_out, ways_out_but_ping,
 };
 
 /// The address of a container in its one network.
@@ -15,14 +16,21 @@ fn address(d: &Docker<'_>, name: &str) -> Result<String> {
     Ok(d.run(&format!("inspect -f '{format}' {name}"))?.trim().to_owned())
 }
 
-/// `--net=host` is the network of the namespace: every way out, no way in but by a published port.
+/// `--net=host` is the network of the namespace: every way out, no way in but by a published port. Where the namespace is
+/// detached it is the host's own, which decides who may ping.
 fn host_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
-    ways_out(d, "--network=host")?;
-    let links = d.output("--network=host bb ip -o addr show dev tap0")?;
-    ensure!(links.contains("10.0.2.100/24"), "{links}");
+    ways_out_but_ping(d, "--network=host")?;
     serve(d, "hostnet", "--network=host", "http 0.0.0.0:8085 page")?;
-    refused(b, As::Peer, &format!("{HOST}:8085"))?;
-    refused(b, As::User, "127.0.0.1:8085")?;
+    if detached(b)? {
+        assert_eq!(page(b, As::Peer, &format!("{HOST}:8085"))?, format!("page from {PEER}\n"));
+        assert_eq!(page(b, As::User, "127.0.0.1:8085")?, "page from 127.0.0.1\n");
+    } else {
+        d.run(&format!("run --rm --network=host bb ping -c 1 -W 5 {PEER}"))?;
+        let links = d.output("--network=host bb ip -o addr show dev tap0")?;
+        ensure!(links.contains("10.0.2.100/24"), "{links}");
+        refused(b, As::Peer, &format!("{HOST}:8085"))?;
+        refused(b, As::User, "127.0.0.1:8085")?;
+    }
     d.run("rm -f hostnet").map(drop)
 }
 

@@ -4,7 +4,8 @@ use tests::docker::Docker;
 use tests::{Result, Suite, TestBox, ensure};
 
 pub(crate) use tests::containers::{
-    FIXTURE, HOST, PEER, drivers, inside, page, peer_serves, refused, rootlessctl, serve, ways_out,
+    FIXTURE, HOST, PEER, drivers, inside, page, peer_serves, refused, rootlessctl, serve,
+    state_dir, ways_out, ways_out_but_ping,
 };
 
 /// What a server sees in place of a client that has no address of its own that means something inside.
@@ -34,3 +35,11 @@ pub(crate) fn start(b: &TestBox) -> Result<Docker<'_>> {
     d.import()?;
     Ok(d)
 }
+
+/// Whether the running dockerd is on the host's network and its containers are in a detached namespace.
+pub(crate) fn detached(b: &TestBox) -> Result<bool> {
+    Ok(b.exists(&format!("{}/netns", state_dir(b)?)))
+}
+
+/// A daemon with an attached namespace, which a dockerd gets that cannot do otherwise.
+pub(crate) const ATTACHED: (&str, &str) = ("DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS", "false");

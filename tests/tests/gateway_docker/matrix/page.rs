@@ -37,6 +37,9 @@ const FAULTS: [Fault; 2] = [
     },
 ];
 
+/// What precedes the version of the dockerd that the last column was made with.
+pub(super) const SEEN_WITH: &str = "Last made with: dockerd ";
+
 const HEAD: &str = "\
 # Whose address a server in a container sees
 
@@ -54,17 +57,24 @@ The userland proxy is not in the path of IPv4 clients, whether it is on (Docker'
 IPv6 clients' own addresses, too.
 
 This page is made and checked by a scenario with real daemons, each on a host without any network helper:
-`cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew. Debian has no Docker 29;
-its column is made with `DOCKERD_UNDER_TEST=PATH`, which names a dockerd with its docker-proxy beside it.
+`cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew.
+
 ";
 
-/// The whole page.
+/// The whole page. `newest` is the version that the last column was made with, if that is to be written anew.
 ///
 /// # Errors
 /// A cell is wrong and no reason is known.
-pub(super) fn render(columns: &[Column]) -> Result<String> {
+pub(super) fn render(columns: &[Column], newest: Option<&str>) -> Result<String> {
     let mut text = HEAD.to_owned();
-    let mut kept = super::kept::cells()?.into_iter();
+    let kept = super::kept::read()?;
+    let seen = newest.or(kept.seen_with.as_deref()).unwrap_or("none so far");
+    writeln!(
+        text,
+        "Debian has no Docker {NEWEST}. Its column is checked only when `DOCKERD_UNDER_TEST=PATH` names a dockerd {NEWEST} \
+         with its\ndocker-proxy beside it; every other run keeps the column as it is. {SEEN_WITH}{seen}."
+    )?;
+    let mut kept = kept.cells.into_iter();
     let kept = &mut kept;
     text.push_str("\n## Clients that come over IPv4\n\n");
     table(&mut text, columns, kept, |case| !case.one() && !case.client.is_v6())?;

@@ -1,0 +1,117 @@
+//! What containers know of the host by name: its loopback as `host-gateway`, and its name servers, which they follow.
+
+use tests::docker::Docker;
+use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
+
+use crate::support::{bare, detached, drivers, inside, serve, start};
+
+/// `host-gateway` is an address of the host where its loopback may be reached.
+fn host_gateway(suite: Suite) -> Result<()> {
+    let b = bare(suite)?;
+    let d = Docker::start(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK", "false")])?;
+    drivers(&b, "gateway", "gateway")?;
+    d.import()?;
+    let add = "--add-host=host.docker.internal:host-gateway";
+    let seen = inside(&d, add, "get host.docker.internal:7001")?;
+    ensure!(seen.starts_with("loopback from 127.0.0.1"), "{seen}");
+    d.run("network create own")?;
+    let seen = inside(&d, &format!("{add} --network=own"), "get host.docker.internal:7001")?;
+    ensure!(seen.starts_with("loopback from 127.0.0.1"), "{seen}");
+    d.run("network rm own")?;
+    d.stop()
+}
+
+#[test]
+fn host_gateway_leads_to_the_hosts_loopback_with_docker_20_10() -> Result<()> {
+    host_gateway(Suite::Bookworm)
+}
+
+#[test]
+fn host_gateway_leads_to_the_hosts_loopback_with_docker_26_1() -> Result<()> {
+    host_gateway(Suite::Trixie)
+}
+
+#[test]
+fn host_gateway_leads_to_the_hosts_loopback_with_the_newest_docker() -> Result<()> {
+    host_gateway(Suite::Sid)
+}
+
+/// Two name servers of the other machine, with different answers to `TXT tag.test`.
+fn name_servers(b: &TestBox) -> Result<()> {
+    let own = b.processes().into_iter().find(|p| p.command.contains("fixture dns"));
+    b.signal(own.map_or(0, |p| p.pid), "KILL")?;
+    for (address, tag) in [("10.77.0.3", "before"), ("10.77.0.4", "after")] {
+        let log = format!("/run/box/names-{tag}.log");
+        b.peer(&format!(
+            "ip addr add {address}/24 dev eth1
+             setsid -f fixture names {address}:53 {tag} >{log} 2>&1 </dev/null"
+        ))
+        .ok()?;
+        wait::until_true("a name server listens", PATIENCE, || {
+            Ok(std::fs::read_to_string(b.path(&log)).is_ok_and(|text| text.contains("ready")))
+        })?;
+    }
+    Ok(())
+}
+
+/// Which of them answers programs in the network of a running container that use its `resolv.conf`.
+fn tag(b: &TestBox, d: &Docker<'_>, name: &str) -> Result<String> {
+    let resolv = d.run(&format!("exec {name} cat /etc/resolv.conf"))?;
+    let server = resolv.lines().find_map(|line| line.strip_prefix("nameserver "));
+    let server = server.unwrap_or_default().trim();
+    let pid = d.run(&format!("inspect -f '{{{{.State.Pid}}}}' {name}"))?;
+    let ask =
+        format!("nsenter -t {} -n dig +short +tries=1 +time=5 TXT tag.test @{server}", pid.trim());
+    Ok(b.argv(As::Root, &["sh", "-c", &ask]).run()?.stdout)
+}
+
+/// Containers that run on while the host's `/etc/resolv.conf` gets another server, and is replaced. In a detached namespace
+/// dockerd itself hands out servers on the LAN, and `--dns` is the remedy.
+fn running_containers_follow(suite: Suite) -> Result<()> {
+    let b = bare(suite)?;
+    name_servers(&b)?;
+    b.root(
+        "mkdir /run/r; echo nameserver 10.77.0.3 > /run/r/resolv.conf; rm /etc/resolv.conf
+         ln -s /run/r/resolv.conf /etc/resolv.conf",
+    )
+    .ok()?;
+    let d = start(&b)?;
+    let remedy = if detached(&b)? { "--dns=10.0.2.3" } else { "" };
+    d.run("network create own")?;
+    serve(&d, "plain", remedy, "http 0.0.0.0:80 page")?;
+    serve(&d, "custom", &format!("--network=own {remedy}"), "http 0.0.0.0:80 page")?;
+    for (how, expected, script) in [
+        ("none", "before", ":"),
+        ("behind the link", "after", "echo nameserver 10.77.0.4 > /run/r/resolv.conf"),
+        (
+            "the link becomes a file",
+            "before",
+            "echo nameserver 10.77.0.3 > /etc/new; mv -T /etc/new /etc/resolv.conf",
+        ),
+    ] {
+        b.root(script).ok()?;
+        for name in ["plain", "custom"] {
+            wait::until_true(&format!("{name} follows: {how}"), PATIENCE, || {
+                Ok(tag(&b, &d, name)? == format!("\"{expected}\"\n"))
+            })?;
+        }
+    }
+    d.run("rm -f plain custom")?;
+    d.run("network rm own")?;
+    d.stop()
+}
+
+#[test]
+fn running_containers_follow_the_hosts_name_servers_with_docker_20_10() -> Result<()> {
+    running_containers_follow(Suite::Bookworm)
+}
+
+#[test]
+fn running_containers_follow_the_hosts_name_servers_with_docker_26_1() -> Result<()> {
+    running_containers_follow(Suite::Trixie)
+}
+
+#[test]
+fn running_containers_follow_the_hosts_name_servers_with_the_newest_docker() -> Result<()> {
+    running_containers_follow(Suite::Sid)
+}
