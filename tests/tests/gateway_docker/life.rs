@@ -6,8 +6,8 @@ use tests::docker::{Docker, LEFT_BY_DOCKERD, version};
 use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{
-    GATEWAY, HOST, PEER, bare, inside, page, peer_serves, refused, rootlessctl, serve, start,
-    ways_out,
+    GATEWAY, HOST, PEER, bare, inside, page, peer_serves, refused, right_namespace, rootlessctl,
+    serve, start, ways_out,
 };
 
 /// The life of a daemon and of two containers.
@@ -16,6 +16,7 @@ fn whole_life(suite: Suite) -> Result<()> {
     peer_serves(&b, "udp-echo 0.0.0.0:9000")?;
     let d = start(&b)?;
     ensure!(d.run("version --format '{{.Server.Version}}'")?.starts_with(&version(suite)?));
+    right_namespace(&b)?;
     named_as_component(&d, suite)?;
     ways_out(&d, "")?;
     real_answers_only(&d)?;

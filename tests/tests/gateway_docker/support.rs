@@ -1,6 +1,6 @@
 //! What the scenarios have in common: a box without helpers, a daemon in it.
 
-use tests::docker::Docker;
+use tests::docker::{Docker, version};
 use tests::{Result, Suite, TestBox, ensure};
 
 pub(crate) use tests::containers::{
@@ -39,6 +39,16 @@ pub(crate) fn start(b: &TestBox) -> Result<Docker<'_>> {
 /// Whether the running dockerd is on the host's network and its containers are in a detached namespace.
 pub(crate) fn detached(b: &TestBox) -> Result<bool> {
     Ok(b.exists(&format!("{}/netns", state_dir(b)?)))
+}
+
+/// Fails unless the launcher chose the kind of namespace that suits the dockerd: a detached one since 29.5, development builds
+/// included.
+pub(crate) fn right_namespace(b: &TestBox) -> Result<()> {
+    let version = version(b.suite())?;
+    let mut numbers = version.split('.').map_while(|n| n.parse::<u32>().ok());
+    let release = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
+    ensure!(detached(b)? == (release >= (29, 5)), "not the right namespace for {version}");
+    Ok(())
 }
 
 /// A daemon with an attached namespace, which a dockerd gets that cannot do otherwise.
