@@ -16,6 +16,8 @@
 //! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
 //! answer that has come in the meantime still reaches the client.
 
+mod wildcard;
+
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -43,6 +45,7 @@ use crate::slab::{Key, Slab};
 use crate::source::{keep_source, make_transparent};
 use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
+use wildcard::Awaited;
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
@@ -76,6 +79,8 @@ struct Flow {
     early: Early,
     counted: Counted,
     segmented: bool,
+    /// Where it stands in [`Udp::awaited`].
+    awaited: Option<Awaited>,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,8 @@ pub(crate) struct Udp {
     receiver: Option<Receiver>,
     /// For the last answers of flows that have to go, while the other one is in use.
     last_answers: Option<Receiver>,
+    /// Flows that no answer has come for yet, which may come from another address than they asked.
+    awaited: HashMap<Awaited, Key>,
     /// Bytes that wait for backends, of all flows.
     early: Total,
     expiring: bool,
@@ -106,6 +113,7 @@ impl Udp {
             all_links: Links::default(),
             receiver: None,
             last_answers: None,
+            awaited: HashMap::new(),
             early: Total::default(),
             expiring: false,
         }
@@ -170,7 +178,8 @@ impl Udp {
             for flow in port.flows.into_values() {
                 port.order.remove(&mut self.links, flow);
                 self.all.remove(&mut self.all_links, flow);
-                self.flows.remove(flow);
+                let awaited = self.flows.remove(flow).and_then(|flow| flow.awaited);
+                self.forget(flow, awaited);
             }
         }
     }
@@ -259,6 +268,8 @@ impl Udp {
         let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
         let listener = port.listener.as_fd();
         flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
+        let awaited = flow.awaited.take();
+        self.forget(key, awaited);
         true
     }
 
@@ -300,6 +311,7 @@ impl Udp {
             early: Early::default(),
             counted,
             segmented: true,
+            awaited: None,
         });
         port.flows.insert(ends, key);
         port.order.insert(&mut self.links, key, ctx.now);
@@ -342,15 +354,20 @@ impl Udp {
                 flow.counted.up(datagram.len() as u64);
             }
         }
+        if ctx.opts.is_beside(port.target) {
+            flow.awaited = Awaited::by(&sock, port.target);
+            self.awaited.extend(flow.awaited.map(|awaited| (awaited, key)));
+        }
         flow.backend = Some(sock);
     }
 
     pub(crate) fn close(&mut self, key: Key) {
-        if let Some(flow) = self.flows.remove(key)
-            && let Some(port) = self.ports.get_mut(flow.port)
-        {
-            port.flows.remove(&flow.ends);
-            port.order.remove(&mut self.links, key);
+        if let Some(flow) = self.flows.remove(key) {
+            self.forget(key, flow.awaited);
+            if let Some(port) = self.ports.get_mut(flow.port) {
+                port.flows.remove(&flow.ends);
+                port.order.remove(&mut self.links, key);
+            }
         }
         self.all.remove(&mut self.all_links, key);
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
-    backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, shares, udp_echo,
+    PATIENCE, backend, connect, echo, eventually, pair, patient, port_of, rig, rig_with, shares,
+    udp_echo,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use relay::{Engine, Options, Proto, Transparent};
@@ -305,6 +306,13 @@ fn transparent_alone() {
         ["link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 2001:db8::1/128 dev lo nodad"]
     {
         assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+    }
+    // The kernel makes the route to an IPv6 address of its own later, when it gets the lock that all namespaces share.
+    let end = Instant::now() + PATIENCE;
+    let probe = std::net::UdpSocket::bind("[::]:0").unwrap();
+    while let Err(e) = probe.connect("[2001:db8::1]:9") {
+        assert!(Instant::now() < end, "there is no route: {e}");
+        std::thread::sleep(Duration::from_millis(10));
     }
     let seen = |transparent, reuse, client: &str, port: &str, server: &str| {
         let rig = rig_with(Options { transparent, ..Options::default() });

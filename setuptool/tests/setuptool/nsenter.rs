@@ -1,5 +1,6 @@
 //! `nsenter`, with a real child in real namespaces.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,14 @@ fn child(place: &Place, flags: &[&str]) -> Fake {
         .expect("util-linux");
     let (fake, pid) = (Fake(child), "run/dockerd-rootless/child_pid");
     place.write(pid, &fake.0.id().to_string());
-    // Until it has its namespaces and its mount.
+    // Until it has its namespaces and its mount, and its last program has its environment, which is empty for a moment.
     let end = Instant::now() + Duration::from_secs(60);
-    let inside = format!("/proc/{}/root/mnt/inside", fake.0.id());
-    while !std::path::Path::new(&inside).exists() {
+    let proc = Path::new("/proc").join(fake.0.id().to_string());
+    let read = |file: &str| std::fs::read_to_string(proc.join(file)).unwrap_or_default();
+    while !proc.join("root/mnt/inside").exists()
+        || read("comm") != "sleep\n"
+        || read("environ").is_empty()
+    {
         assert!(Instant::now() < end, "the child does not start");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -99,3 +99,51 @@ fn datagrams_of_our_own_flows_hold_no_port_that_is_published() -> Result<()> {
     drop((flows, inside, other, outside));
     net.stop()
 }
+
+/// Asks the server at ADDRESS PORT from 50 sockets, four times each, and prints how many answers came.
+const ASK: &str = "
+import socket, sys
+address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_DGRAM)[0]
+answers = 0
+for i in range(50):
+    with socket.socket(address[0], socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(address[4])
+        for j in range(4):
+            question = f'{i}.{j}'.encode()
+            client.send(question)
+            answers += client.recv(100).endswith(question)
+print(answers)
+";
+
+#[test]
+fn datagrams_of_a_server_on_all_addresses_answer_whoever_asks_a_loopback_address() -> Result<()> {
+    let b = kit::boot()?;
+    for driver in ["gateway", "builtin"] {
+        let flags = kit::FLAGS.replace("--port-driver=gateway", &format!("--port-driver={driver}"));
+        let ports =
+            "-p 127.0.0.1:8081:81/udp -p 10.77.0.1:8082:127.0.0.1:81/udp -p [::1]:8083:83/udp";
+        let net = Net::with(&b, &format!("{flags} --ipv6 {ports}"))?;
+        let servers = [
+            ["0.0.0.0:81", "[::]:83"],
+            // The same by servers that take only what is for one address.
+            ["127.0.0.1:81", "[::1]:83"],
+        ];
+        for pair in servers {
+            let inside: Result<Vec<_>> = pair
+                .iter()
+                .map(|at| kit::ready(net.inside(&format!("exec fixture udp-echo {at}"))))
+                .collect();
+            for (client, to) in
+                [(As::User, "127.0.0.1 8081"), (As::User, "::1 8083"), (As::Peer, "10.77.0.1 8082")]
+            {
+                let out = b.argv(client, &["sh", "-c", &format!("python3 -c \"$ASK\" {to}")]);
+                let out = out.env("ASK", ASK).ok()?;
+                assert_eq!(out, "200\n", "{driver}: {pair:?} at {to}");
+            }
+            drop(inside);
+        }
+        net.stop()?;
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::fs;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tests::procs::Proc;
 use tests::{
@@ -30,6 +31,7 @@ pub(crate) fn boot() -> Result<TestBox> {
 pub(crate) struct Net<'b> {
     pub(crate) b: &'b TestBox,
     pub(crate) kit: Running<'b>,
+    _alone: Alone,
 }
 
 impl<'b> Net<'b> {
@@ -39,26 +41,29 @@ impl<'b> Net<'b> {
     }
 
     pub(crate) fn with(b: &'b TestBox, flags: &str) -> Result<Self> {
-        Self::of(b, b.user(&line(flags)))
+        Self::of(b, b.user(&line(flags)), Alone::no())
     }
 
     /// With a higher limit of open files.
     pub(crate) fn with_many_files(b: &'b TestBox, flags: &str) -> Result<Self> {
-        Self::of(b, b.root(&format!("{RAISE} {}", line(flags).trim_start_matches("exec"))))
+        let command = format!("{RAISE} {}", line(flags).trim_start_matches("exec"));
+        Self::of(b, b.root(&command), Alone::no())
     }
 
     /// With a lower one, soft and hard.
     pub(crate) fn with_limit(b: &'b TestBox, nofile: u64, flags: &str) -> Result<Self> {
-        Self::of(b, b.user(&format!("ulimit -n {nofile}; {}", line(flags))))
+        // Ours try again.
+        let alone = if flags.contains("slirp4netns") { Alone::yes() } else { Alone::no() };
+        Self::of(b, b.user(&format!("ulimit -n {nofile}; {}", line(flags))), alone)
     }
 
-    fn of(b: &'b TestBox, command: Cmd<'b>) -> Result<Self> {
+    fn of(b: &'b TestBox, command: Cmd<'b>, alone: Alone) -> Result<Self> {
         let mut kit = command.spawn()?;
         wait::until_true("the target runs", PATIENCE, || {
             ensure!(kit.alive()?, "rootlesskit ended: {}", kit.printed()?);
             Ok(kit.printed()?.contains("up\n"))
         })?;
-        Ok(Self { b, kit })
+        Ok(Self { b, kit, _alone: alone })
     }
 
     /// A shell line in the network of the target; its first command replaces the shell if it begins with `exec`.
@@ -93,6 +98,27 @@ impl<'b> Net<'b> {
         b.assert_clean(&[])
     }
 }
+
+/// Descriptors on their way in messages are counted for a user, not for a process, and the users of all boxes are one to
+/// the kernel. With a low limit a helper such as slirp4netns could send none while another test has many on their way
+/// (unix(7), `ETOOMANYREFS`).
+#[derive(Debug)]
+enum Alone {
+    Yes { _guard: RwLockWriteGuard<'static, ()> },
+    No { _guard: RwLockReadGuard<'static, ()> },
+}
+
+impl Alone {
+    fn yes() -> Self {
+        Self::Yes { _guard: ALONE.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn no() -> Self {
+        Self::No { _guard: ALONE.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+static ALONE: RwLock<()> = RwLock::new(());
 
 fn line(flags: &str) -> String {
     format!("exec rootlesskit --state-dir=/tmp/s {flags} sh -c 'echo up; exec sleep infinity'")
