@@ -187,12 +187,15 @@ lock_bin() {
 	new=$bin/.$extras.new
 	if has flock && [ ! -h "$lock" ]; then
 		while true; do
+			# Opening must not follow the link of a run without flock(1) that came in between, and makes no file.
+			[ -e "$lock" ] || (set -C && : >"$lock") 2>/dev/null || true
+			[ ! -h "$lock" ] || busy "$(readlink "$lock" || true)"
 			exec 9>>"$lock"
 			flock -n 9 || busy "$(cat "$lock" 2>/dev/null || true)"
 			# The holder before may have removed the file after it was opened here. Not in POSIX, but every sh
 			# that has flock(1) beside it (dash, bash, busybox) knows -ef.
 			# shellcheck disable=SC3013
-			[ ! "$lock" -ef /proc/self/fd/9 ] || break
+			if [ ! -h "$lock" ] && [ "$lock" -ef /proc/self/fd/9 ]; then break; fi
 		done
 		echo $$ >"$lock"
 	else
