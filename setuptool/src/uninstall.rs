@@ -12,15 +12,16 @@ use crate::context::Cli;
 use crate::place::World;
 use crate::purge::{self, Purge};
 use crate::run::Failed;
-use crate::systemd::{self, Systemctl, UNIT};
+use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
 use crate::{activation, apparmor, managed, state, supervise, unit};
 
 /// Uninstalls, and with `purge` removes the data.
 ///
 /// # Errors
-/// The user is root or homeless, or with `purge` something is mounted below the data: then nothing is changed. Or
-/// something could not be removed; the rest is removed nevertheless.
+/// The user is root or homeless, or with `purge` something is mounted below the data, or a data root of the user's choice
+/// holds something else: then nothing is changed. With `purge` not all data could be deleted: then the units and the context
+/// stay. Or something else could not be removed; the rest is removed nevertheless.
 pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed> {
     if world.uid == 0 {
         return Err(Failed::new(
@@ -30,12 +31,28 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     let unit = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
     let prepared = purge.then(|| Purge::prepare(world)).transpose()?;
     let mut problems = Vec::new();
-    supervise::uninstall(ui, world, &mut problems);
-    let may_still_start = !problems.is_empty();
-    match Systemctl::reach(world) {
+    let manager = Systemctl::reach(world);
+    let stopped = supervise::stop(ui, world);
+    match prepared {
+        // What could not be stopped may start the daemon again at any moment.
+        Some(_) if stopped.is_err() => {
+            problems.push("the data was kept, because its daemon may still be started".to_owned());
+        }
+        Some(prepared) => purged(ui, world, &unit, manager.as_ref(), prepared)?,
+        None => {}
+    }
+    match stopped {
+        Ok(()) => supervise::remove_files(ui, world, &mut problems),
+        // Whatever still runs needs its files.
+        Err(failed) => problems.insert(0, failed.text),
+    }
+    match manager {
         Some(manager) => {
             if let Err(failed) = activation::remove(ui, world, &manager, false) {
                 problems.push(failed.text);
+            }
+            if !purge {
+                manager.traced(ui, &["stop", UNIT])?;
             }
             with_systemd(ui, &unit, &manager, &mut problems)?;
         }
@@ -53,13 +70,8 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
         ),
     }
     settings_stay(ui, world, &unit);
-    match prepared {
-        // What could not be stopped may start the daemon again at any moment.
-        Some(_) if may_still_start => {
-            problems.push("the data was kept, because its daemon may still be started".to_owned());
-        }
-        Some(prepared) => prepared.carry_out(ui, world, &mut problems),
-        None => leftovers(ui, world),
+    if !purge {
+        leftovers(ui, world);
     }
     // Directories that install made, if nobody else has put anything there; rmdir(2) refuses otherwise.
     for dir in [unit.with_file_name("default.target.wants").as_path()]
@@ -75,6 +87,51 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     if problems.is_empty() {
         return Ok(());
     }
+    Err(Failed::new(problems.join("\n")))
+}
+
+/// Stops the daemon and deletes its data, as long as the unit is there: it may say where the data is, and the next attempt
+/// has to find it, too.
+///
+/// # Errors
+/// Not everything is gone. If nothing was deleted, the units are as they were; otherwise they are disabled, since a daemon
+/// that starts by itself would make new data.
+fn purged(
+    ui: &mut Ui,
+    world: &World,
+    unit: &Path,
+    manager: Option<&Systemctl>,
+    prepared: Purge,
+) -> Result<(), Failed> {
+    let socket = world.socket_unit().filter(|file| fs::symlink_metadata(file).is_ok());
+    if let Some(manager) = manager {
+        // Both fail if there is no such unit, which is fine.
+        if socket.is_some() {
+            manager.traced(ui, &["stop", SOCKET_UNIT])?;
+        }
+        manager.traced(ui, &["stop", UNIT])?;
+    }
+    let mut problems = Vec::new();
+    let begun = prepared.carry_out(ui, world, &mut problems);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    if begun {
+        for file in [Some(unit.to_owned()), socket].into_iter().flatten() {
+            match manager {
+                Some(manager) => manager.disable(ui, &file)?,
+                None => {
+                    let link = file.with_file_name("default.target.wants").join(UNIT);
+                    take(&mut problems, &link, state::remove(&link).map(drop));
+                }
+            }
+        }
+    }
+    problems.push(
+        "units, settings and the CLI context stay, so that you can run this again\n\
+         hint: to remove them and keep the data, run uninstall without --purge"
+            .to_owned(),
+    );
     Err(Failed::new(problems.join("\n")))
 }
 
@@ -109,8 +166,7 @@ fn with_systemd(
     manager: &Systemctl,
     problems: &mut Vec<String>,
 ) -> Result<(), Failed> {
-    // Both fail if there is no such unit, which is fine.
-    manager.traced(ui, &["stop", UNIT])?;
+    // It fails if there is no such unit, which is fine.
     manager.disable(ui, unit)?;
     put_away(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);

@@ -20,6 +20,10 @@ use crate::ui::Ui;
 /// The name of the verb.
 pub(crate) const VERB: &str = "delete";
 
+/// The exit status if something in the directory could not be deleted, which is no reason to keep the other directories.
+/// Any other failure is a look that found something wrong.
+pub(super) const INCOMPLETE: u8 = 2;
+
 /// A directory, by its canonical path, and what it is.
 pub(super) type Target = (Kind, PathBuf);
 
@@ -35,6 +39,11 @@ pub(super) fn words(targets: &[Target]) -> Vec<OsString> {
 /// The words are none of ours, something is mounted below, a directory is not what it is said to be, or not everything
 /// could be deleted.
 pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
+    if !is_in_users_namespace() {
+        return Err(Failed::new(
+            "delete runs only in the user namespace of rootlesskit\nhint: use `uninstall --purge`, which calls it there",
+        ));
+    }
     let mut targets = Vec::new();
     for pair in words.chunks(2) {
         let (Some(kind), [_, path]) = (pair[0].to_str().and_then(Kind::from_name), pair) else {
@@ -45,7 +54,18 @@ pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     delete(ui, &targets)
 }
 
-/// Looks at all directories, then deletes what is theirs in each of them.
+/// Whether this is root of a user namespace that rootlesskit made. Root of a system container has another map than the
+/// host's root, too, hence the variable.
+fn is_in_users_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let env = env::Env::current();
+    !initial
+        && nix::unistd::geteuid().is_root()
+        && env.nonempty(env::vars::ROOTLESSKIT_STATE_DIR).is_some()
+}
+
+/// Looks at all directories, then deletes what is theirs in the first one.
 ///
 /// # Errors
 /// As for [`run`].
@@ -70,24 +90,24 @@ pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
         work.push((path, kind, root, found));
     }
     let mut failures = Failures::default();
-    for (path, kind, root, found) in &work {
-        for name in &found.ours {
-            root.delete(name, &mut failures);
-        }
-        finish(ui, path, **kind, root);
+    let Some((path, kind, root, found)) = work.first() else { return Ok(()) };
+    for name in &found.ours {
+        root.delete(name, &mut failures);
     }
+    let links = finish(ui, path, **kind, root);
     if !failures.any() {
-        return Ok(());
+        return links.map_or(Ok(()), |text| Err(Failed { text, code: INCOMPLETE }));
     }
     let mut lines = failures.told.clone();
     if failures.more() > 0 {
         lines.push(format!("and {} more", failures.more()));
     }
-    Err(Failed::new(lines.join("\n")))
+    Err(Failed { text: lines.join("\n"), code: INCOMPLETE })
 }
 
-/// Removes the directory if nothing is left in it, and says what became of it.
-fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) {
+/// Removes the directory if nothing is left in it, and says what became of it. What links of the daemon's names lead to
+/// may be its data, so the problem with them is returned.
+fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) -> Option<String> {
     let shown = path.display();
     match Inventory::of(&root.held(), kind) {
         Ok(left) if left.is_bare() => match fs::remove_dir(path) {
@@ -100,18 +120,22 @@ fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) {
             Err(error) => ui.info(&format!("Emptied {shown} (the directory stays: {error})")),
         },
         Ok(left) => {
-            for (names, what) in
-                [(&left.foreign, "did not make"), (&left.links, "made, but which lead elsewhere")]
-            {
-                if !names.is_empty() {
-                    ui.warning(&format!(
-                        "{shown} stays: it holds entries that {} {what}: {}",
-                        kind.maker(),
-                        list(names)
-                    ));
-                }
+            let maker = kind.maker();
+            if !left.foreign.is_empty() {
+                ui.warning(&format!(
+                    "{shown} stays: it holds entries that {maker} did not make: {}",
+                    list(&left.foreign)
+                ));
+            }
+            if !left.links.is_empty() {
+                return Some(format!(
+                    "{shown} stays: it holds entries that {maker} made, but which lead elsewhere: {}\n\
+                     hint: if what they lead to is Docker's, delete that and the links yourself",
+                    list(&left.links)
+                ));
             }
         }
         Err(error) => ui.warning(&format!("{shown} stays: {error}")),
     }
+    None
 }

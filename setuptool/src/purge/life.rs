@@ -3,13 +3,13 @@
 //! starting no socket.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
@@ -40,8 +40,21 @@ struct Sign {
     apart: bool,
 }
 
-/// Why the data in these directories (canonical paths) must not be deleted now; `None` if nobody uses it.
-pub(super) fn refusal(world: &World, settings: &Settings, dirs: &[PathBuf]) -> Option<String> {
+/// How a refusal begins if nothing has been deleted.
+pub(super) const KEPT: &str = "the daemon's data is in use, so it was kept:";
+
+/// How it begins after some of it has been.
+pub(super) const CAME_UP: &str =
+    "the data came into use while it was being deleted, so the rest was kept:";
+
+/// Why the data in these directories (canonical paths) must not be deleted now, with this beginning; `None` if nobody
+/// uses it.
+pub(super) fn refusal(
+    world: &World,
+    settings: &Settings,
+    dirs: &[PathBuf],
+    head: &str,
+) -> Option<String> {
     let proc = world.at("proc");
     let mut signs = Vec::new();
     pid_files(&proc, settings, &mut signs);
@@ -72,7 +85,7 @@ pub(super) fn refusal(world: &World, settings: &Settings, dirs: &[PathBuf]) -> O
                 }),
         );
     }
-    (!signs.is_empty()).then(|| message(&proc, &signs))
+    (!signs.is_empty()).then(|| message(&proc, &signs, head))
 }
 
 fn of_process(process: Process) -> Sign {
@@ -118,7 +131,7 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
     let pid = match listener(proc, path) {
         Some(inode) => processes::holders(proc, &inode).first().copied(),
         None => {
-            let stream = UnixStream::connect(path).ok()?;
+            let stream = connect(path)?;
             let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
             // 0 is somebody in another pid namespace.
             peer.and_then(|peer| u32::try_from(peer.pid()).ok()).filter(|pid| *pid > 0)
@@ -127,6 +140,18 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
     let who = pid.map(|pid| format!("{} (pid {pid})", processes::command(proc, pid)));
     let text = format!("{} listens on {}", who.as_deref().unwrap_or("somebody"), path.display());
     Some(Sign { pid, text, apart: false })
+}
+
+/// Connects without waiting; `None` if nobody listens. Somebody whose backlog is full listens, too: then the socket is not
+/// connected (unix(7), `EAGAIN`), and does not know its peer.
+fn connect(path: &Path) -> Option<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let stream = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    let address = UnixAddr::new(path).ok()?;
+    match socket::connect(stream.as_raw_fd(), &address) {
+        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Some(stream),
+        Err(_) => None,
+    }
 }
 
 /// The inode of a socket that listens at the path (proc_net_unix(5)).
@@ -157,8 +182,8 @@ fn is_locked(path: &Path) -> bool {
         && matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
-fn message(proc: &Path, signs: &[Sign]) -> String {
-    let mut lines = vec!["the daemon's data is in use, so it was kept:".to_owned()];
+fn message(proc: &Path, signs: &[Sign], head: &str) -> String {
+    let mut lines = vec![head.to_owned()];
     let mut seen = Vec::new();
     let mut more = 0;
     for sign in signs {
@@ -250,6 +275,25 @@ mod tests {
     }
 
     #[test]
+    fn somebody_whose_backlog_is_full_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        assert!(connect(&path).is_none());
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        assert!(connect(&path).is_none());
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        // One connection fits; a blocking one would wait for ever after it.
+        let held: Vec<_> = (0..4).map(|_| connect(&path).unwrap()).collect();
+        // No /proc/net/unix there: whoever listens is asked.
+        let sign = super::socket(dir.path(), &path).unwrap();
+        assert!(sign.text.contains("listens on"), "{sign:?}");
+        drop((held, listener));
+        assert!(super::socket(dir.path(), &path).is_none());
+    }
+
+    #[test]
     fn a_locked_database_is_a_sign_of_life() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metadata.db");
@@ -309,7 +353,7 @@ mod tests {
         assert_eq!(remedies(dir.path(), &all), ["kill 10", "kill 30"]);
         let left = [sign(21, true), sign(20, true)];
         assert_eq!(remedies(dir.path(), &left), ["kill -KILL 20 21"]);
-        let text = message(dir.path(), &all);
+        let text = message(dir.path(), &all, KEPT);
         assert_eq!(text.matches("p11").count(), 1, "{text}");
         fs::write(
             dir.path().join("10/cgroup"),

@@ -4,7 +4,7 @@
 //! [`Purge::prepare`] looks before anything is touched: where the daemon's directories are ([`settings`]), what they
 //! really are if they are links, whose entries are in them ([`marks`]), and what is mounted below them ([`mounts`]). A
 //! mount ends it there, with the commands that unmount it. [`Purge::carry_out`] comes when the daemon has been stopped: it
-//! looks for whoever uses the data nevertheless ([`life`], [`processes`]), and then has everything deleted by one run of
+//! looks for whoever uses the data nevertheless ([`life`], [`processes`]), and then has each directory deleted by a run of
 //! this program in the user's namespace ([`inside`]), which looks again and enters no mount and follows no link
 //! ([`walk`]). rm(1) could do neither: it passes through a mount, and `--one-file-system` does not see a mount of the same
 //! file system.
@@ -12,11 +12,12 @@
 //! # What goes
 //! In the usual places: entries that dockerd or rootlesskit makes, if something proves that they made them. The directory
 //! itself goes if nothing else is in it. A data root elsewhere, in a directory of the user's own choice (`data-root`) or
-//! at the end of a symbolic link, goes only if it holds nothing else at all: in somebody's home `tmp` and `volumes` need not
+//! at the end of a symbolic link, goes only if it holds nothing else at all, and otherwise ends the purge, too: in somebody's home `tmp` and `volumes` need not
 //! be dockerd's. A link goes when what it leads to is gone.
 
 mod inside;
 mod life;
+mod locks;
 mod marks;
 mod mounts;
 mod processes;
@@ -96,19 +97,30 @@ impl Place {
         self.found.proven && !(self.elsewhere && others)
     }
 
+    /// Whether it holds the daemon's data and, in a directory of the user's choice, something else.
+    fn is_mixed(&self) -> bool {
+        self.found.proven && self.elsewhere && self.found.is_shared()
+    }
+
+    /// Why one that [is mixed](Self::is_mixed) stays, and what to do.
+    fn refusal(&self) -> String {
+        let others: Vec<_> = self.found.foreign.iter().chain(&self.found.links).cloned().collect();
+        format!(
+            "{} was kept, because not everything in it is Docker's: {}\nDocker's are: {}\n\
+             hint: move your own entries elsewhere and run this again, or keep it all: uninstall without --purge",
+            self.real.display(),
+            list(&others),
+            list(&self.found.ours)
+        )
+    }
+
     /// Why it stays.
     fn tell(&self, ui: &mut Ui) {
         let (shown, maker) = (self.real.display(), self.kind.maker());
-        let Inventory { proven, ours, foreign, links } = &self.found;
+        let Inventory { ours, foreign, links, .. } = &self.found;
         let others: Vec<_> = foreign.iter().chain(links).cloned().collect();
         if self.found.is_bare() {
             ui.warning(&format!("{shown} is empty, and was kept"));
-        } else if *proven {
-            ui.warning(&format!(
-                "{shown} was kept, because not everything in it is Docker's: {}",
-                list(&others)
-            ));
-            ui.warning(&format!("Docker's are: {}", list(ours)));
         } else {
             let all: Vec<_> = ours.iter().cloned().chain(others).collect();
             ui.warning(&format!(
@@ -169,14 +181,18 @@ impl Purge {
             .filter(|(_, below)| !below.is_empty())
             .map(|(real, below)| mounts::refusal(real, &below))
             .collect();
+        let shared = places.iter().filter(|place| place.is_mixed()).map(Place::refusal);
+        let refusals: Vec<String> = refusals.into_iter().chain(shared).collect();
         if refusals.is_empty() {
             return Ok(Self { settings, places, problems });
         }
         Err(Failed::new(format!("{}\nnothing was changed", refusals.join("\n"))))
     }
 
-    /// Deletes. The daemon has been stopped, if it was one that can be.
-    pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
+    /// Deletes. The daemon has been stopped, if it was one that can be. While this runs, no rootlesskit can start with one
+    /// of the known state directories ([`locks`]). One with another state directory is looked for before each directory,
+    /// and at the end. Whether the deletion was begun.
+    pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) -> bool {
         problems.extend(self.problems);
         let mut places = Vec::new();
         for place in self.places {
@@ -189,13 +205,17 @@ impl Purge {
         }
         let going = places.iter().filter(|place| place.goes());
         let dirs: Vec<PathBuf> = going.map(|place| place.real.clone()).collect();
-        if let Some(refusal) = life::refusal(world, &self.settings, &dirs) {
+        let _locks = locks::take(&self.settings.state_dirs);
+        if let Some(refusal) = life::refusal(world, &self.settings, &dirs, life::KEPT) {
             problems.push(refusal);
-            return;
+            return false;
         }
-        small_things(world, problems);
         let (mut targets, mut links) = (Vec::new(), Vec::new());
         for place in places {
+            if place.is_mixed() {
+                problems.push(place.refusal());
+                continue;
+            }
             if !place.goes() {
                 place.tell(ui);
                 continue;
@@ -207,24 +227,44 @@ impl Purge {
             targets.push((place.kind, place.real.clone()));
             links.extend(place.link.then_some(place));
         }
-        if targets.is_empty() {
-            return;
+        for at in 0..=targets.len() {
+            let rest = &targets[at..];
+            // Before the first one this has just been done.
+            let dirs: Vec<PathBuf> = rest.iter().map(|(_, path)| path.clone()).collect();
+            let came_up =
+                (at > 0).then(|| life::refusal(world, &self.settings, &dirs, life::CAME_UP));
+            if let Some(refusal) = came_up.flatten() {
+                problems.push(refusal);
+                return true;
+            }
+            if let Some((_, path)) = rest.first()
+                && let Err(failed) = delete_first(ui, world, rest, path)
+            {
+                problems.push(failed.text);
+                if failed.code != inside::INCOMPLETE {
+                    return true;
+                }
+            }
         }
-        if let Err(failed) = delete_all(ui, world, &targets) {
-            problems.push(failed.text);
-        }
+        small_things(world, problems);
         for link in links {
             let left = fs::read_dir(&link.real).map(|mut entries| entries.next().is_some());
             if !left.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound) {
                 tell(ui, problems, &link.given, fs::remove_file(&link.given));
             }
         }
+        true
     }
 }
 
-/// Has the directories deleted by root of the user's namespace; without rootlesskit by this process, which may not
-/// delete what containers wrote.
-fn delete_all(ui: &mut Ui, world: &World, targets: &[inside::Target]) -> Result<(), Failed> {
+/// Has the first of the directories deleted by root of the user's namespace, which looks at all of them first; without
+/// rootlesskit by this process, which may not delete what containers wrote.
+fn delete_first(
+    ui: &mut Ui,
+    world: &World,
+    targets: &[inside::Target],
+    first: &Path,
+) -> Result<(), Failed> {
     let Some(kit) = rootlesskit(world) else { return inside::delete(ui, targets) };
     let own = world.own_program();
     let words = inside::words(targets);
@@ -235,12 +275,8 @@ fn delete_all(ui: &mut Ui, world: &World, targets: &[inside::Target]) -> Result<
     if status.success() {
         return Ok(());
     }
-    let left: Vec<String> = targets
-        .iter()
-        .filter(|(_, path)| path.exists())
-        .map(|(_, path)| format!("cannot remove all of {}: {status}", path.display()))
-        .collect();
-    Err(Failed::new(left.join("\n")))
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Err(Failed { text: format!("cannot remove all of {}: {status}", first.display()), code })
 }
 
 /// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.
@@ -330,7 +366,7 @@ pub(crate) fn advice(world: &World, kit: &str, idle: bool) -> Option<String> {
     let rm = format!("{} rm -rf {}", quoted(kit), quoted(&data.to_string_lossy()));
     let in_use = || {
         let dirs: Vec<PathBuf> = fs::canonicalize(&data).into_iter().collect();
-        life::refusal(world, &Settings::gather(world), &dirs).is_some()
+        life::refusal(world, &Settings::gather(world), &dirs, life::KEPT).is_some()
     };
     if is_plain(world, &data) && !(idle && in_use()) {
         return Some(rm);

@@ -394,15 +394,29 @@ pub(crate) fn is_installed(world: &World) -> bool {
 
 /// Undoes [`install`], if there is something to undo. Settings and files of the user stay.
 pub(crate) fn uninstall(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
-    let Some(files) = Files::of(world) else { return };
-    if let Some(record) = Record::read(&files) {
-        if let Err(failed) = remove_service(ui, world, &files, &record) {
-            // Whatever still runs needs its files.
-            problems.push(failed.text);
-            return;
-        }
-        ui.info(&format!("Uninstalled the service of {}", record.kind.name()));
+    match stop(ui, world) {
+        Ok(()) => remove_files(ui, world, problems),
+        // Whatever still runs needs its files.
+        Err(failed) => problems.push(failed.text),
     }
+}
+
+/// Stops the daemon and removes its service, if there is one, but not the files that say how the daemon was started. Can be
+/// repeated.
+///
+/// # Errors
+/// It still runs.
+pub(crate) fn stop(ui: &mut Ui, world: &World) -> Result<(), Failed> {
+    let Some(files) = Files::of(world) else { return Ok(()) };
+    let Some(record) = Record::read(&files) else { return Ok(()) };
+    remove_service(ui, world, &files, &record)?;
+    ui.info(&format!("Uninstalled the service of {}", record.kind.name()));
+    Ok(())
+}
+
+/// Removes what [`stop`] leaves. Settings and files of the user stay.
+pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
+    let Some(files) = Files::of(world) else { return };
     if files.settings().exists() {
         ui.info(&format!("Your own settings stay in {}", files.settings().display()));
     }

@@ -13,11 +13,13 @@ use nix::sched::{CloneFlags, unshare};
 use crate::place::{Finished, Place};
 
 const DATA: &str = "home/.local/share/docker";
+/// What rootlesskit does, as far as the deletion is concerned.
+const NAMESPACE: &str = "ROOTLESSKIT_STATE_DIR=/x exec unshare --map-root-user \"$@\"";
 
 /// A data directory of a daemon that has been used.
 fn used() -> Place {
     let place = Place::new();
-    place.stub("rootlesskit", "exec \"$@\"");
+    place.stub("rootlesskit", NAMESPACE);
     data(&place, DATA);
     place
 }
@@ -83,7 +85,7 @@ fn mounts_of_the_namespace_in_which_the_deletion_happens_count_too() {
     place.stub(
         "rootlesskit",
         &format!(
-            "exec unshare --map-root-user --mount sh -c 'mount --bind {} {} && exec \"$@\"' sh \"$@\"",
+            "ROOTLESSKIT_STATE_DIR=/x exec unshare --map-root-user --mount sh -c 'mount --bind {} {} && exec \"$@\"' sh \"$@\"",
             place.text("home/nas"),
             place.text(&point)
         ),
@@ -130,7 +132,7 @@ fn what_dockerd_did_not_make_is_listed_and_stays() {
 #[test]
 fn directories_of_the_right_name_alone_stay() {
     let place = Place::new();
-    place.stub("rootlesskit", "exec \"$@\"");
+    place.stub("rootlesskit", NAMESPACE);
     for file in
         ["home/.local/share/docker/volumes/x", "run/docker/plugins/x", "run/dockerd-rootless/hosts"]
     {
@@ -159,7 +161,7 @@ fn directories_of_the_right_name_alone_stay() {
 #[test]
 fn a_link_goes_together_with_the_data_that_it_leads_to() {
     let place = Place::new();
-    place.stub("rootlesskit", "exec \"$@\"");
+    place.stub("rootlesskit", NAMESPACE);
     data(&place, "big/docker");
     place.write("big/other", "1");
     chown(place.at("big"), Some(65534), None).expect("root");
@@ -182,7 +184,7 @@ fn a_link_stays_with_what_it_leads_to() {
         (true, "@/big was kept, because not everything in it is Docker's: precious\n"),
     ] {
         let place = Place::new();
-        place.stub("rootlesskit", "exec \"$@\"");
+        place.stub("rootlesskit", NAMESPACE);
         place.write("home/.local/share/x", "");
         symlink(place.at("big"), place.at(DATA)).expect("a link");
         if present {
@@ -190,7 +192,7 @@ fn a_link_stays_with_what_it_leads_to() {
             place.write("big/precious", "1");
         }
         let done = purge(&place);
-        done.exits(i32::from(!present)).says(words);
+        done.exits(1).says(words);
         assert!(place.at(DATA).is_symlink(), "{present}");
         assert_eq!(place.read("big/precious").is_some(), present);
         assert_eq!(place.read("big/volumes/db/_data/x").is_some(), present);
@@ -203,7 +205,11 @@ fn an_entry_that_is_a_link_stays_with_what_it_leads_to() {
     place.write("big/precious", "1");
     fs::remove_dir_all(place.at(&format!("{DATA}/volumes"))).expect("a directory");
     symlink(place.at("big"), place.at(&format!("{DATA}/volumes"))).expect("a link");
-    purge(&place).exits(0).says("which lead elsewhere: volumes\n");
+    // The volumes are left, so this is no success.
+    purge(&place)
+        .exits(1)
+        .says("which lead elsewhere: volumes\n")
+        .says("hint: if what they lead to");
     assert!(place.read("big/precious").is_some());
     assert!(place.at(&format!("{DATA}/volumes")).is_symlink());
     assert!(!place.at(&format!("{DATA}/overlay2")).exists());
@@ -220,18 +226,22 @@ fn a_data_root_of_the_users_choice_goes_only_if_nothing_else_is_in_it() {
         let config = format!("{{\"data-root\":\"{}\"}}", place.text("big/docker"));
         place.write("home/.config/docker/daemon.json", &config);
         chown(place.at("big"), Some(65534), None).expect("root");
+        let unit = "home/.config/systemd/user/docker.service";
+        place.write(unit, "[Unit]\n");
         let done = purge(&place);
-        done.exits(0);
+        done.exits(i32::from(shared));
         if shared {
             done.says(
                 "@/big/docker was kept, because not everything in it is Docker's: precious\n",
             );
             done.says("Docker's are: overlay2, volumes, engine-id\n");
+            done.says("hint: move your own entries elsewhere and run this again");
+            done.says("nothing was changed\n");
         }
         for file in ["precious", "engine-id", "volumes/db/_data/x"] {
             assert_eq!(place.read(&format!("big/docker/{file}")).is_some(), shared, "{file}");
         }
-        assert!(!place.at(DATA).exists());
+        assert_eq!((place.at(DATA).exists(), place.at(unit).exists()), (shared, shared));
     }
 }
 
@@ -246,16 +256,16 @@ fn programs_that_run_in_a_shared_data_root_do_not_matter() {
     );
     let user = place.process(&place.at("home"), &["sleep", "1000"]);
     purge(&place)
-        .exits(0)
+        .exits(1)
         .says("@/home was kept, because not everything in it is Docker's: .config");
     drop(user);
-    assert!(place.read("home/volumes/db/_data/x").is_some() && !place.at(DATA).exists());
+    assert!(place.read("home/volumes/db/_data/x").is_some());
 }
 
 #[test]
 fn the_units_data_root_is_found_before_the_unit_goes() {
     let place = Place::new();
-    place.stub("rootlesskit", "exec \"$@\"");
+    place.stub("rootlesskit", NAMESPACE);
     data(&place, "big/docker");
     let unit = format!("[Service]\nExecStart=/d.sh --data-root={}\n", place.text("big/docker"));
     place.write("home/.config/systemd/user/docker.service", &unit);
@@ -417,5 +427,100 @@ fn settings_of_a_supervised_daemon_stay_where_state_and_settings_share_a_directo
                 "{args:?}: {file}"
             );
         }
+    }
+}
+
+/// What happens while the deletion runs: the script runs in place of rootlesskit, before the first directory is deleted.
+fn meanwhile(script: &str) -> Place {
+    let place = used();
+    for name in ["containerd/containerd.toml", "netns/x"] {
+        place.write(&format!("run/docker/{name}"), "1");
+    }
+    place.write("run/docker.pid", "1");
+    place.stub("rootlesskit", &format!("{script}\n{NAMESPACE}"));
+    place
+}
+
+#[test]
+fn a_daemon_that_comes_up_while_its_data_is_deleted_keeps_the_rest_and_is_told() {
+    let place = meanwhile(
+        "cd \"$XDG_RUNTIME_DIR/docker\"; sleep 1000 >/dev/null 2>&1 & echo $! > \"$HOME/pid\"; cd /",
+    );
+    let unit = "home/.config/systemd/user/docker.service";
+    place.write(unit, "[Unit]\n");
+    let done = purge(&place);
+    let pid = place.read("home/pid").expect("the pid").trim().to_owned();
+    let killed = Command::new("kill").args(["-KILL", &pid]).status().expect("kill");
+    assert!(killed.success());
+    done.exits(1)
+        .prints("Removed @/home/.local/share/docker\n")
+        .says("the data came into use while it was being deleted, so the rest was kept:\n")
+        .says(&format!("sleep (pid {pid}) works in @/run/docker\n"))
+        .says("systemctl --user disable docker.service");
+    assert!(place.read("run/docker/netns/x").is_some() && place.read("run/docker.pid").is_some());
+    assert!(place.read(unit).is_some());
+}
+
+#[test]
+fn no_rootlesskit_can_start_while_the_data_is_deleted() {
+    for exists in [false, true] {
+        let place = meanwhile(
+            "for dir in \"$XDG_RUNTIME_DIR/dockerd-rootless\" \"$HOME/state\"; do\n\
+             flock -n -x \"$dir/lock\" true; echo $? >> \"$HOME/locked\"; done",
+        );
+        place.write(
+            "home/.config/systemd/user/docker.service.d/x.conf",
+            &format!(
+                "[Service]\nEnvironment=DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR={}\n",
+                place.text("home/state")
+            ),
+        );
+        if exists {
+            for dir in ["run/dockerd-rootless", "home/state"] {
+                place.write(&format!("{dir}/lock"), "");
+            }
+        }
+        purge(&place).exits(0);
+        // Twice, for two directories: data and exec. The usual state directory goes last.
+        let locked = place.read("home/locked").expect("the results");
+        assert!(locked.starts_with("1\n1\n1\n1\n"), "{exists}: {locked}");
+        assert!(!place.at("run/dockerd-rootless").exists(), "{exists}");
+        assert_eq!(place.at("home/state").exists(), exists, "what was made for the time goes");
+    }
+}
+
+#[test]
+fn a_refusal_keeps_the_unit_so_that_the_next_purge_finds_its_data_root() {
+    let place = Place::new();
+    place.stub("rootlesskit", NAMESPACE);
+    data(&place, "big/docker");
+    chown(place.at("big"), Some(65534), None).expect("root");
+    let path = "home/.config/systemd/user/docker.service";
+    let unit = format!("[Service]\nExecStart=/d.sh --data-root={}\n", place.text("big/docker"));
+    place.write(path, &unit);
+    let user = place.process(&place.at("big/docker/volumes"), &["sleep", "1000"]);
+    let refused = purge(&place);
+    refused.exits(1).says("data is in use").says("units, settings and the CLI context stay");
+    assert!(!refused.stderr.contains("disable"), "{}", refused.stderr);
+    drop(user);
+    assert_eq!(place.read(path).as_ref(), Some(&unit));
+    assert!(!place.calls().iter().any(|call| call.contains("context rm")));
+    purge(&place).exits(0).prints("Removed @/big/docker\n");
+    assert!(!place.at("big/docker").exists() && place.read(path).is_none());
+}
+
+#[test]
+fn the_deletion_itself_is_refused_outside_of_rootlesskits_namespace() {
+    let place = used();
+    let data = place.text(DATA);
+    for done in [
+        place.run(&["delete", "data", &data]),
+        place.run_as_root(&["delete", "data", &data]),
+        place.shell(&format!(
+            "unshare --map-root-user @/app/dockerd-rootless-setuptool.sh delete data {data}"
+        )),
+    ] {
+        done.exits(1).says("delete runs only in the user namespace of rootlesskit");
+        assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
     }
 }

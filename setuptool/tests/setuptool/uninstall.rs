@@ -89,7 +89,7 @@ fn f106_no_prerequisite_is_needed() {
 /// Everything that a daemon leaves, and some things that are not its own.
 fn used() -> Place {
     let place = installed();
-    place.stub("rootlesskit", "exec \"$@\"");
+    place.stub("rootlesskit", "ROOTLESSKIT_STATE_DIR=/x exec unshare --map-root-user \"$@\"");
     for file in [
         "home/.local/share/docker/overlay2/x/f",
         "home/.local/share/docker/engine-id",
