@@ -228,8 +228,7 @@ fn exists(dir: &Path, proof: &str) -> bool {
 /// The names, for a message.
 pub(super) fn list(names: &[OsString]) -> String {
     const TOLD: usize = 8;
-    let mut words: Vec<String> =
-        names.iter().take(TOLD).map(|name| name.to_string_lossy().into_owned()).collect();
+    let mut words: Vec<String> = names.iter().take(TOLD).map(crate::ui::name).collect();
     if names.len() > TOLD {
         words.push(format!("and {} more", names.len() - TOLD));
     }

@@ -113,8 +113,9 @@ pub(super) fn refusal(dir: &Path, mounts: &[Mount]) -> String {
         "{} has mounts below it, and deleting it would delete what is mounted:",
         dir.display()
     )];
-    lines
-        .extend(mounts.iter().map(|mount| format!("  {} ({})", mount.point.display(), mount.kind)));
+    lines.extend(
+        mounts.iter().map(|mount| format!("  {} ({})", crate::ui::name(&mount.point), mount.kind)),
+    );
     lines.push("hint: unmount them, then run this again:".to_owned());
     lines.extend(mounts.iter().map(|mount| format!("  {}", mount.umount())));
     lines.join("\n")

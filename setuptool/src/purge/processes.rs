@@ -82,12 +82,12 @@ impl<'a> Search<'a> {
         let target = |link: PathBuf| fs::read_link(link).ok().filter(|path| self.is_inside(path));
         for (name, what) in [("cwd", "works in"), ("root", "has as its root"), ("exe", "runs")] {
             if let Some(path) = target(dir.join(name)) {
-                return Some(format!("{what} {}", path.display()));
+                return Some(format!("{what} {}", crate::ui::name(path)));
             }
         }
         let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
         let open = files.filter_map(|file| target(file.path())).next()?;
-        Some(format!("has {} open", open.display()))
+        Some(format!("has {} open", crate::ui::name(open)))
     }
 
     /// A mount of another namespace that has to do with the directories. A copy of one of ours has not: every sandbox
@@ -104,7 +104,7 @@ impl<'a> Search<'a> {
             })
         };
         let mount = theirs.iter().filter(news).find(|mount| of(mount))?;
-        Some(format!("has {} mounted ({})", mount.point.display(), mount.kind))
+        Some(format!("has {} mounted ({})", crate::ui::name(&mount.point), mount.kind))
     }
 }
 
@@ -121,7 +121,7 @@ fn pids(proc: &Path) -> Vec<u32> {
 pub(super) fn command(proc: &Path, pid: u32) -> String {
     let text = fs::read_to_string(proc.join(pid.to_string()).join("comm"));
     let name = text.map(|text| text.trim().to_owned()).unwrap_or_default();
-    if name.is_empty() { "?".to_owned() } else { name }
+    if name.is_empty() { "?".to_owned() } else { crate::ui::name(name) }
 }
 
 /// The rootlesskit above a process, or itself: the topmost one, to which signals go.

@@ -128,7 +128,7 @@ impl Failures {
     fn add(&mut self, path: &Path, error: Errno) {
         self.count += 1;
         if self.count <= TOLD {
-            self.told.push(format!("cannot delete {}: {}", path.display(), reason(error)));
+            self.told.push(format!("cannot delete {}: {}", crate::ui::name(path), reason(error)));
         }
     }
 

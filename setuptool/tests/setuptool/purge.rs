@@ -524,3 +524,12 @@ fn the_deletion_itself_is_refused_outside_of_rootlesskits_namespace() {
         assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
     }
 }
+
+#[test]
+fn names_of_files_do_not_reach_the_terminal_raw() {
+    let place = used();
+    place.write(&format!("{DATA}/a\u{1b}[2J\n[INFO] b"), "1");
+    let bytes = std::os::unix::ffi::OsStrExt::from_bytes(&b"c\xff"[..]);
+    fs::write(place.at(DATA).join::<&std::ffi::OsStr>(bytes), "1").expect("a file");
+    purge(&place).exits(0).says("did not make: a\\u{1b}[2J\\n[INFO] b, c\\xff\n");
+}
