@@ -6,8 +6,8 @@
 //! handler of a peer that hangs up, and a port must not stay half published.
 //!
 //! Whoever may connect to the socket owns the daemon, so the limits in [`Limits`] guard against broken peers, not against
-//! hostile ones: a peer that is slow to ask or idle is dropped. Beyond `connections` the one that was idle longest makes room
-//! for the next; while none is idle, newcomers wait.
+//! hostile ones: a peer that is slow to ask or idle is dropped. Beyond `connections` one that has never sent a
+//! request makes room for the next, or else the one that was idle longest; while there is neither, newcomers wait.
 //! One that does not read its answer keeps its place until it goes away.
 //!
 //! The answers are those of Go's RootlessKit 3.2 with two corrections: errors are `application/json`, which they are
@@ -193,7 +193,13 @@ async fn accept(
                 return Some((stream, permit));
             }
             crowd.want();
-            let permit = permits.clone().acquire_owned().await.ok()?;
+            let mut place = pin!(permits.clone().acquire_owned());
+            let permit = loop {
+                tokio::select! {
+                    permit = &mut place => break permit.ok()?,
+                    () = tokio::time::sleep(crowd::FIRST) => crowd.still_want(),
+                }
+            };
             crowd.satisfied();
             Some((stream, permit))
         }
@@ -236,6 +242,10 @@ async fn connection<B: Backend>(
             connection.await
         }
         () = member.asked_to_leave() => {
+            if member.is_mute() {
+                // Perhaps in the middle of the head of its first request, which hyper would wait for.
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -375,7 +375,7 @@ fn slow_and_idle_peers_are_dropped() {
 fn connections_beyond_the_limit_wait() {
     let server = Server::start(true, Limits { connections: 1, ..Limits::default() });
     let path = &server.path();
-    let first = connect(path);
+    let first = begin_slow_add(&server, VERY_SLOW);
     let mut second = connect(path);
     second.write_all(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -383,6 +383,43 @@ fn connections_beyond_the_limit_wait() {
     drop(first);
     second.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(drain(&mut second).ends_with("null"));
+}
+
+#[test]
+fn connections_that_never_asked_make_room_before_idle_ones() {
+    let server = Server::start(true, Limits { connections: 3, ..Limits::default() });
+    let path = &server.path();
+    let mut idle = connect(path);
+    let request = b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n\r\n";
+    let ask = |peer: &mut Peer| {
+        peer.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"null") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+    };
+    ask(&mut idle);
+    let (mut silent, mut slow) = (connect(path), connect(path));
+    slow.write_all(b"GET /v1").unwrap();
+    std::thread::sleep(crowd::FIRST);
+    let newcomers = [(); 2].map(|()| {
+        let mut newcomer = connect(path);
+        ask(&mut newcomer);
+        newcomer
+    });
+    assert_eq!((drain(&mut silent), drain(&mut slow)), (String::new(), String::new()));
+    ask(&mut idle);
+    drop(newcomers);
+}
+
+#[test]
+fn a_crowd_that_never_asks_makes_room_soon() {
+    let server = Server::start(true, Limits { connections: 2, ..Limits::default() });
+    let path = &server.path();
+    let _crowd: Vec<Peer> = (0..6).map(|_| connect(path)).collect();
+    assert_eq!(get(path, "GET", "/v1/ports").1, "null");
 }
 
 #[test]
@@ -415,6 +452,7 @@ fn the_connection_that_was_idle_longest_makes_room_for_the_next() {
     drop(working);
 }
 
+const VERY_SLOW: &str = r#"{"proto":"tcp","parentPort":9999,"childPort":60000}"#;
 const SLOW: &str = r#"{"proto":"tcp","parentPort":9999,"childPort":400}"#;
 
 fn begin_slow_add(server: &Server, body: &str) -> Peer {
