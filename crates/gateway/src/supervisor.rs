@@ -5,11 +5,12 @@
 //! standard input and calls [`Gateway::configure`]; when the process has ended, the same again.
 //!
 //! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it fails
-//! to answer in time, answers nonsense or cannot start, kills it ([`Gateway::why_ended`]). An answer that matters can be
+//! to answer in time, answers nonsense or cannot start, kills it ([`Gateway::ending`]). An answer that matters can be
 //! waited for, a little while ([`Answer::wait`]).
 
 mod answer;
 mod line;
+mod offer;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +27,8 @@ pub use line::{PERIOD, SILENCE};
 
 use crate::control::{Channel, Reply, Request};
 use crate::plan::{Plan, Resolvers};
-use line::{Done, End, Job, Line};
+use line::{End, Job, Line, Shared};
+use offer::Offer;
 
 /// The descriptors that a gateway works with.
 #[derive(Debug)]
@@ -52,10 +54,30 @@ struct Port {
 }
 
 impl Port {
-    fn job(&self, id: u64, done: Done) -> Job {
+    fn offer(&self, id: u64) -> Offer {
         let Self { udp, target, .. } = *self;
-        let request = Request::Publish { id, udp, target, name: self.name.clone() };
-        Job { request, fds: vec![Arc::clone(&self.listener)], done }
+        Offer { id, udp, target, name: self.name.clone(), listener: Arc::downgrade(&self.listener) }
+    }
+}
+
+/// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that meanwhile.
+pub struct Ending(Arc<Shared>);
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ending").finish_non_exhaustive()
+    }
+}
+
+impl Ending {
+    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits for a
+    /// moment, at most a second, for the thread that talks to the process to notice.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        match self.0.end() {
+            Some(End::GivenUp(why)) => Some(why),
+            Some(End::Over) | None => None,
+        }
     }
 }
 
@@ -146,8 +168,8 @@ impl Gateway {
     }
 
     /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is called
-    /// once it serves; if it never does it is killed, `ready` is dropped, and [`Gateway::why_ended`] says why. A port that
-    /// it refuses is logged; it stays known and is offered to the next gateway.
+    /// once it serves; if it never does it is killed, `ready` is dropped, and [`Gateway::ending`] says why. A port that
+    /// it refuses is logged; it stays known and is offered again every [`PERIOD`].
     ///
     /// # Errors
     /// There is no new process, or the thread that talks to it cannot be started.
@@ -169,12 +191,18 @@ impl Gateway {
         line.post(Job { request, fds: self.descriptors.clone(), done: Box::new(drop) });
         for (&id, port) in &self.ports {
             let name = port.name.clone();
-            let log = move |reply| {
-                if let Some(Reply::Failed(why)) = reply {
-                    warn!(port = name, "the new gateway does not serve a published port: {why}");
-                }
+            let refused = move |reply| {
+                let Some(Reply::Failed(why)) = reply else { return false };
+                warn!(
+                    port = name,
+                    "the new gateway does not serve a published port: {why}; it is asked again every {} s",
+                    PERIOD.as_secs()
+                );
+                true
             };
-            line.post(port.job(id, Box::new(log)));
+            if let Some(job) = port.offer(id).job(&line.shared(), refused) {
+                line.post(job);
+            }
         }
         // Answered after everything before it.
         let ready = |reply: Option<Reply>| {
@@ -187,14 +215,11 @@ impl Gateway {
         Ok(())
     }
 
-    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us.
+    /// Why the gateway process has ended, for somebody who sees that it has; `None` if it was told nothing.
     #[must_use]
-    pub fn why_ended(&self) -> Option<String> {
+    pub fn ending(&self) -> Option<Ending> {
         let State::Up(line) = &self.state else { return None };
-        match line.end() {
-            Some(End::GivenUp(why)) => Some(why),
-            Some(End::Over) | None => None,
-        }
+        Some(Ending(line.shared()))
     }
 
     /// Whom to ask.
@@ -207,7 +232,8 @@ impl Gateway {
 
     /// Serves `listener` as the port `id`, which leads to `target` in A. The port is known from now on: while there is no
     /// gateway, connections wait in the listener, and the next gateway serves it. If the answer is that the gateway refuses,
-    /// call [`Gateway::forget`].
+    /// call [`Gateway::forget`]. A refusal that comes when nobody waits for it any more is logged, and the port is offered
+    /// again every [`PERIOD`].
     ///
     /// # Errors
     /// When `id` is taken.
@@ -221,10 +247,19 @@ impl Gateway {
     ) -> anyhow::Result<Answer> {
         ensure!(!self.ports.contains_key(&id), "port {id} is published already");
         let port = Port { udp, target, name, listener: Arc::new(listener) };
-        let (answer, done) = Answer::to(format!("publishing {}", port.name));
+        let what = format!("publishing {}", port.name);
+        let (answer, deliver) = Answer::to(what.clone());
+        let refused = move |reply| {
+            let Some(Reply::Failed(why)) = deliver.to(reply) else { return false };
+            let period = PERIOD.as_secs();
+            warn!("{what}: the gateway refused: {why}; it is asked again every {period} s");
+            true
+        };
         let answer = match self.line() {
             Some(line) => {
-                line.post(port.job(id, done));
+                if let Some(job) = port.offer(id).job(&line.shared(), refused) {
+                    line.post(job);
+                }
                 answer.from(line)
             }
             None => answer,
@@ -245,10 +280,18 @@ impl Gateway {
     /// When there is no such port.
     pub fn withdraw(&mut self, id: u64) -> anyhow::Result<Answer> {
         let port = self.ports.remove(&id).with_context(|| format!("no published port {id}"))?;
-        let (answer, done) = Answer::to(format!("withdrawing {}", port.name));
+        let what = format!("withdrawing {}", port.name);
+        let (answer, deliver) = Answer::to(what.clone());
+        let log = move |reply| {
+            if let Some(Reply::Failed(why)) = deliver.to(reply) {
+                warn!("{what}: the gateway refused: {why}");
+            }
+        };
+        // Before it is asked: see `Shared::offer_again`.
         drop(port);
         Ok(match self.line() {
             Some(line) => {
+                let done = Box::new(log);
                 line.post(Job { request: Request::Withdraw { id }, fds: Vec::new(), done });
                 answer.from(line)
             }

@@ -212,7 +212,8 @@ impl Driver for Gateway {
     }
 
     fn why_ended(&self) -> Option<String> {
-        self.handle.with(|gateway| gateway.why_ended()).ok().flatten()
+        // The answer may take a moment, in which others use the handle.
+        self.handle.with(|gateway| gateway.ending()).ok().flatten()?.why()
     }
 
     fn count(&self) -> Option<Count> {

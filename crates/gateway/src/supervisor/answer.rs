@@ -1,13 +1,12 @@
 //! Waiting for a gateway's answer, but not for long.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::bail;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::line::{Done, Line, Shared};
+use super::line::{Line, Shared};
 use crate::control::Reply;
 
 /// How long to wait for the answer to a change. A gateway that takes longer learns of it all the same, or its successor
@@ -18,8 +17,46 @@ const LIMIT: Duration = Duration::from_secs(1);
 #[must_use = "a refusal is in it"]
 pub struct Answer {
     what: String,
-    reply: Receiver<Option<Reply>>,
+    place: Arc<Place>,
     line: Option<Arc<Shared>>,
+}
+
+/// Where the answer is left.
+#[derive(Default)]
+struct Place {
+    state: Mutex<State>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Awaited,
+    /// Nobody waits any more.
+    GivenUp,
+    Came(Option<Reply>),
+}
+
+/// Who takes the answer to whoever waits for it.
+pub(super) struct Deliver(Arc<Place>);
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deliver {
+    /// Gives the answer back if nobody waits for it any more.
+    pub(super) fn to(self, reply: Option<Reply>) -> Option<Reply> {
+        let mut state = self.0.lock();
+        if matches!(*state, State::GivenUp) {
+            return reply;
+        }
+        *state = State::Came(reply);
+        self.0.came.notify_one();
+        None
+    }
 }
 
 impl std::fmt::Debug for Answer {
@@ -28,22 +65,23 @@ impl std::fmt::Debug for Answer {
     }
 }
 
+impl Drop for Answer {
+    fn drop(&mut self) {
+        *self.place.lock() = State::GivenUp;
+    }
+}
+
 impl Answer {
-    /// One to `what` ("publishing …"), and who takes it. A refusal that nobody waits for any more is logged.
-    pub(super) fn to(what: String) -> (Self, Done) {
-        let (sender, reply) = channel();
-        let name = what.clone();
-        let done = move |reply| {
-            if let Err(SendError(Some(Reply::Failed(why)))) = sender.send(reply) {
-                warn!("{name}: the gateway refused: {why}");
-            }
-        };
-        (Self { what, reply, line: None }, Box::new(done))
+    /// One to `what` ("publishing …"), and who takes it.
+    pub(super) fn to(what: String) -> (Self, Deliver) {
+        let place = Arc::<Place>::default();
+        (Self { what, place: Arc::clone(&place), line: None }, Deliver(place))
     }
 
     /// Says from whom it is to come; otherwise it will not come.
-    pub(super) fn from(self, line: &Line) -> Self {
-        Self { line: Some(line.shared()), ..self }
+    pub(super) fn from(mut self, line: &Line) -> Self {
+        self.line = Some(line.shared());
+        self
     }
 
     /// Waits until the gateway has done what it was asked, at most a second, and not at all while it is known to be slow. No
@@ -52,20 +90,26 @@ impl Answer {
     /// # Errors
     /// The gateway refused.
     pub fn wait(self) -> anyhow::Result<()> {
-        let Some(line) = self.line else { return Ok(()) };
+        let Some(line) = &self.line else { return Ok(()) };
         let limit = if line.is_late() { Duration::ZERO } else { LIMIT };
-        match self.reply.recv_timeout(limit) {
-            Ok(Some(Reply::Failed(why))) => bail!("{}: the gateway refused: {why}", self.what),
-            Ok(Some(_)) => {}
-            Err(RecvTimeoutError::Timeout) => {
+        let awaited = |state: &mut State| matches!(state, State::Awaited);
+        let waited = self.place.came.wait_timeout_while(self.place.lock(), limit, awaited);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        // From now on nobody waits, and whoever brings the answer learns that.
+        match std::mem::replace(&mut *state, State::GivenUp) {
+            State::Came(Some(Reply::Failed(why))) => {
+                bail!("{}: the gateway refused: {why}", self.what)
+            }
+            State::Came(Some(_)) => {}
+            State::Came(None) => {
+                debug!("{}: the gateway has ended; the next one is told", self.what);
+            }
+            State::Awaited | State::GivenUp => {
                 // Who did not wait has learned nothing.
                 if !limit.is_zero() {
                     line.set_late();
                 }
                 debug!("{}: the gateway does not answer yet", self.what);
-            }
-            Ok(None) | Err(RecvTimeoutError::Disconnected) => {
-                debug!("{}: the gateway has ended; the next one is told", self.what);
             }
         }
         Ok(())

@@ -19,9 +19,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::pidfd::PidFd;
 use tracing::debug;
 
+use super::offer::Offer;
 use crate::control::{Channel, Reply, Request};
 
-/// How often the gateway's health is checked.
+/// How often the gateway's health is checked, and ports that it refused are offered to it again.
 pub const PERIOD: Duration = Duration::from_secs(5);
 /// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every connection
 /// with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran: after a pause of
@@ -31,7 +32,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a user
 /// may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
 const AHEAD: usize = 32;
-/// How long [`Line::end`] waits for the thread to notice that the process has ended.
+/// How long [`Shared::end`] waits for the thread to notice that the process has ended.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Stack of the thread, in bytes; its buffers are on the heap.
 const STACK: usize = 256 << 10;
@@ -58,6 +59,8 @@ pub(super) enum End {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Ports that it refused when nobody waited for its answer.
+    refused: VecDeque<Offer>,
     stop: bool,
     end: Option<End>,
 }
@@ -74,6 +77,28 @@ pub(super) struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offers a port again at the next check.
+    pub(super) fn refused(&self, offer: Offer) {
+        self.lock().refused.push_back(offer);
+    }
+
+    /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is offered
+    /// before it is withdrawn.
+    fn offer_again(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let few = state.refused.len().min(AHEAD);
+        let offers: Vec<Offer> = state.refused.drain(..few).collect();
+        let jobs = offers.into_iter().filter_map(|offer| offer.again(self));
+        state.jobs.extend(jobs);
+    }
+
+    /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed in time.
+    pub(super) fn end(&self) -> Option<End> {
+        let open = |state: &mut State| state.end.is_none();
+        let waited = self.ended.wait_timeout_while(self.lock(), NOTICE, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.end.clone()
     }
 
     pub(super) fn is_late(&self) -> bool {
@@ -141,14 +166,6 @@ impl Line {
         drop(state);
         wake(&self.0);
     }
-
-    /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed yet.
-    pub(super) fn end(&self) -> Option<End> {
-        let state = self.0.lock();
-        let open = |state: &mut State| state.end.is_none();
-        let waited = self.0.ended.wait_timeout_while(state, NOTICE, open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.end.clone()
-    }
 }
 
 fn wake(shared: &Shared) {
@@ -158,7 +175,7 @@ fn wake(shared: &Shared) {
 }
 
 /// The thread's body.
-fn run(shared: &Shared, channel: &Channel, process: Option<&PidFd>) {
+fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     let mut asked = VecDeque::with_capacity(AHEAD);
     let end = match talk(shared, channel, &mut asked) {
         Ok(()) => End::Over,
@@ -184,7 +201,7 @@ fn run(shared: &Shared, channel: &Channel, process: Option<&PidFd>) {
 ///
 /// # Errors
 /// The gateway is of no use any more.
-fn talk(shared: &Shared, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
+fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     let mut check = Instant::now() + PERIOD;
     let mut step = check;
     let mut silent = Duration::ZERO;
@@ -194,12 +211,14 @@ fn talk(shared: &Shared, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow
             if state.stop {
                 return Ok(());
             }
-            let next = state.jobs.pop_front();
-            drop(state);
             let now = Instant::now();
-            let Some(job) = next.or_else(|| (asked.is_empty() && now >= check).then(ping)) else {
-                break;
-            };
+            // First, or somebody who always asks for something would put it off for ever.
+            let next = if now >= check { Some(ping()) } else { state.jobs.pop_front() };
+            drop(state);
+            let Some(job) = next else { break };
+            if now >= check {
+                shared.offer_again();
+            }
             if job.request == Request::Ping {
                 check = now + PERIOD;
             }
@@ -209,7 +228,11 @@ fn talk(shared: &Shared, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow
             asked.push_back(job);
             send(channel, asked)?;
         }
-        let until = if asked.is_empty() { check } else { step };
+        let until = match asked.len() {
+            0 => check,
+            AHEAD.. => step,
+            _ => step.min(check),
+        };
         if wait(shared, channel, until)? {
             let Some(reply) = channel.answer(Instant::now() + SILENCE)? else { return Ok(()) };
             shared.late.store(false, Ordering::Relaxed);
