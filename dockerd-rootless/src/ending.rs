@@ -34,7 +34,11 @@ pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
         let helper = Helper::start(&myself, &no_args, &env, PATIENCE + Duration::from_secs(5));
         helper.and_then(Helper::finish).map_err(|e| e.to_string())
     })?;
-    if done.status.success() { Ok(()) } else { Err(done.text()) }
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(done.text().trim_start_matches("ERROR: ").to_owned())
+    }
 }
 
 /// What the launcher does when it was started for that: `pids` are in decimal, separated by spaces.

@@ -59,14 +59,14 @@ pub(crate) fn clean_up(
     (!shims.is_empty()).then(|| {
         Note::warn(if failures.is_empty() {
             format!(
-                "ended the containers of a dockerd that was killed (containerd-shim {names}): they had no network, and no \
-                 other dockerd can take them over"
+                "a killed dockerd left containers without a network (containerd-shim {names}), which no other dockerd can \
+                 take over; ended them"
             )
         } else {
             format!(
-                "containers of a dockerd that was killed still run (containerd-shim {names}) and cannot be ended: {}. They \
-                 have no network, and the new dockerd can neither take them over nor start them again. hint: stop it and \
-                 end them: {}",
+                "cannot end the containers that a killed dockerd left (containerd-shim {names}): {}. They have no network, \
+                 and the new dockerd can neither take them over nor start them again. hint: stop the new dockerd, run: {}; \
+                 then start it again",
                 failures.join("; "),
                 commands.join("; ")
             )
@@ -149,13 +149,10 @@ mod tests {
         })
         .unwrap()
         .text;
-        assert!(
-            text.starts_with("ended the containers") && text.contains("(containerd-shim 70)"),
-            "{text}"
-        );
+        assert!(text.ends_with("ended them") && text.contains("(containerd-shim 70)"), "{text}");
         let text = clean_up(at, exec_root, |_| Err("process 70: EPERM".to_owned())).unwrap().text;
-        assert!(text.contains("cannot be ended: process 70: EPERM"), "{text}");
-        let hint = "end them: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'";
+        assert!(text.contains("(containerd-shim 70): process 70: EPERM"), "{text}");
+        let hint = "run: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'; then start it again";
         assert!(text.ends_with(hint), "{text}");
         let never = |_: &[u32]| panic!("nothing is to be ended");
         assert_eq!(clean_up(at, Path::new("/run/user/1001/docker"), never), None);
@@ -177,8 +174,8 @@ mod tests {
         let text =
             clean_up(at, Path::new("/run/user/1000/docker"), |_| Err(String::new())).unwrap().text;
         assert!(text.contains("(containerd-shim 70 75 78)"), "{text}");
-        let hint = "-t 70 sh -c 'kill -KILL 70 78'; nsenter -U --preserve-credentials -t 75 sh -c 'kill -KILL 75 80'";
-        assert!(text.ends_with(hint), "{text}");
+        let hint = "-t 70 sh -c 'kill -KILL 70 78'; nsenter -U --preserve-credentials -t 75 sh -c 'kill -KILL 75 80'; ";
+        assert!(text.contains(hint), "{text}");
     }
 
     #[test]

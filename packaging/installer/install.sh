@@ -187,7 +187,8 @@ lock_bin() {
 	new=$bin/.$extras.new
 	if has flock && [ ! -h "$lock" ]; then
 		while true; do
-			# Opening must not follow the link of a run without flock(1) that came in between, and makes no file.
+			# A run without flock(1) may have put its link here meanwhile. The file is made only if nothing is there: ">>"
+			# would follow the link.
 			[ -e "$lock" ] || (set -C && : >"$lock") 2>/dev/null || true
 			[ ! -h "$lock" ] || busy "$(readlink "$lock" || true)"
 			exec 9>>"$lock"

@@ -33,13 +33,16 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     let mut problems = Vec::new();
     let manager = Systemctl::reach(world);
     let stopped = supervise::stop(ui, world);
-    match prepared {
+    if let Some(prepared) = prepared {
         // What could not be stopped may start the daemon again at any moment.
-        Some(_) if stopped.is_err() => {
-            problems.push("the data was kept, because its daemon may still be started".to_owned());
+        if let Err(failed) = stopped {
+            return Err(Failed::new(format!(
+                "{}\nthe data was kept, because its daemon still runs or may start again\n\
+                 hint: stop the daemon, then run this again",
+                failed.text
+            )));
         }
-        Some(prepared) => purged(ui, world, &unit, manager.as_ref(), prepared)?,
-        None => {}
+        purged(ui, world, &unit, manager.as_ref(), prepared)?;
     }
     match stopped {
         Ok(()) => supervise::remove_files(ui, world, &mut problems),
@@ -128,9 +131,14 @@ fn purged(
         }
     }
     problems.push(
-        "units, settings and the CLI context stay, so that you can run this again\n\
-         hint: to remove them and keep the data, run uninstall without --purge"
-            .to_owned(),
+        if begun {
+            "the daemon is stopped and its unit is disabled; the unit, the settings and the CLI context stay, so that you can \
+             run this again\nhint: to remove them and keep the data, run uninstall without --purge"
+        } else {
+            "the daemon is stopped; its unit, its settings and the CLI context stay, so that you can run this again\n\
+             hint: to remove them and keep the data, run uninstall without --purge"
+        }
+        .to_owned(),
     );
     Err(Failed::new(problems.join("\n")))
 }

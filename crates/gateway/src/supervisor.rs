@@ -195,7 +195,7 @@ impl Gateway {
                 let Some(Reply::Failed(why)) = reply else { return false };
                 warn!(
                     port = name,
-                    "the new gateway does not serve a published port: {why}; it is asked again every {} s",
+                    "a published port is not served: the new gateway refused it: {why}; retrying every {} s",
                     PERIOD.as_secs()
                 );
                 true
@@ -252,7 +252,9 @@ impl Gateway {
         let refused = move |reply| {
             let Some(Reply::Failed(why)) = deliver.to(reply) else { return false };
             let period = PERIOD.as_secs();
-            warn!("{what}: the gateway refused: {why}; it is asked again every {period} s");
+            warn!(
+                "{what}: the gateway refused: {why}; connections wait until it accepts; retrying every {period} s"
+            );
             true
         };
         let answer = match self.line() {

@@ -41,13 +41,17 @@ pub(super) fn words(targets: &[Target]) -> Vec<OsString> {
 pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     if !is_in_users_namespace() {
         return Err(Failed::new(
-            "delete runs only in the user namespace of rootlesskit\nhint: use `uninstall --purge`, which calls it there",
+            "delete runs only inside rootlesskit's user namespace\n\
+             hint: run: dockerd-rootless-setuptool.sh uninstall --purge",
         ));
     }
     let mut targets = Vec::new();
     for pair in words.chunks(2) {
         let (Some(kind), [_, path]) = (pair[0].to_str().and_then(Kind::from_name), pair) else {
-            return Err(Failed::new("delete is for uninstall --purge, which calls it"));
+            return Err(Failed::new(
+                "delete is for uninstall --purge, which calls it\n\
+                 hint: run: dockerd-rootless-setuptool.sh uninstall --purge",
+            ));
         };
         targets.push((kind, PathBuf::from(path)));
     }
@@ -123,14 +127,15 @@ fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) -> Option<String> {
             let maker = kind.maker();
             if !left.foreign.is_empty() {
                 ui.warning(&format!(
-                    "{shown} stays: it holds entries that {maker} did not make: {}",
+                    "{shown} stays, because it holds files that {maker} did not make: {}",
                     list(&left.foreign)
                 ));
             }
             if !left.links.is_empty() {
                 return Some(format!(
-                    "{shown} stays: it holds entries that {maker} made, but which lead elsewhere: {}\n\
-                     hint: if what they lead to is Docker's, delete that and the links yourself",
+                    "{shown} stays: these entries are links to somewhere else: {}\n\
+                     hint: if the data there is Docker's, delete it: rootlesskit rm -rf TARGET; then delete the links with rm \
+                     and run this again",
                     list(&left.links)
                 ));
             }

@@ -107,7 +107,8 @@ impl Place {
         let others: Vec<_> = self.found.foreign.iter().chain(&self.found.links).cloned().collect();
         format!(
             "{} was kept, because not everything in it is Docker's: {}\nDocker's are: {}\n\
-             hint: move your own entries elsewhere and run this again, or keep it all: uninstall without --purge",
+             hint: move your own files elsewhere; if an entry is a link to Docker's data, delete that data (rootlesskit rm -rf \
+             TARGET) and the link; then run this again. To keep everything: uninstall without --purge",
             self.real.display(),
             list(&others),
             list(&self.found.ours)
@@ -276,7 +277,13 @@ fn delete_first(
         return Ok(());
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Err(Failed { text: format!("cannot remove all of {}: {status}", first.display()), code })
+    Err(Failed {
+        text: format!(
+            "cannot delete all of {} (rootlesskit ended with {status})\nhint: the lines above say why; when that is mended, run this again",
+            first.display()
+        ),
+        code,
+    })
 }
 
 /// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.

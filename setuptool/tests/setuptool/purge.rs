@@ -121,7 +121,7 @@ fn what_dockerd_did_not_make_is_listed_and_stays() {
     place.write(&format!("{DATA}/compose/precious"), "1");
     place.write(&format!("{DATA}/notes.txt"), "1");
     purge(&place).exits(0).says(
-        "[WARNING] @/home/.local/share/docker stays: it holds entries that dockerd did not make: compose, notes.txt\n",
+        "[WARNING] @/home/.local/share/docker stays, because it holds files that dockerd did not make: compose, notes.txt\n",
     );
     assert!(place.read(&format!("{DATA}/compose/precious")).is_some());
     assert!(place.read(&format!("{DATA}/notes.txt")).is_some());
@@ -208,8 +208,8 @@ fn an_entry_that_is_a_link_stays_with_what_it_leads_to() {
     // The volumes are left, so this is no success.
     purge(&place)
         .exits(1)
-        .says("which lead elsewhere: volumes\n")
-        .says("hint: if what they lead to");
+        .says("links to somewhere else: volumes\n")
+        .says("hint: if the data there is Docker's");
     assert!(place.read("big/precious").is_some());
     assert!(place.at(&format!("{DATA}/volumes")).is_symlink());
     assert!(!place.at(&format!("{DATA}/overlay2")).exists());
@@ -235,7 +235,7 @@ fn a_data_root_of_the_users_choice_goes_only_if_nothing_else_is_in_it() {
                 "@/big/docker was kept, because not everything in it is Docker's: precious\n",
             );
             done.says("Docker's are: overlay2, volumes, engine-id\n");
-            done.says("hint: move your own entries elsewhere and run this again");
+            done.says("hint: move your own files elsewhere");
             done.says("nothing was changed\n");
         }
         for file in ["precious", "engine-id", "volumes/db/_data/x"] {
@@ -500,7 +500,7 @@ fn a_refusal_keeps_the_unit_so_that_the_next_purge_finds_its_data_root() {
     place.write(path, &unit);
     let user = place.process(&place.at("big/docker/volumes"), &["sleep", "1000"]);
     let refused = purge(&place);
-    refused.exits(1).says("data is in use").says("units, settings and the CLI context stay");
+    refused.exits(1).says("data is in use").says("its settings and the CLI context stay");
     assert!(!refused.stderr.contains("disable"), "{}", refused.stderr);
     drop(user);
     assert_eq!(place.read(path).as_ref(), Some(&unit));
@@ -520,7 +520,7 @@ fn the_deletion_itself_is_refused_outside_of_rootlesskits_namespace() {
             "unshare --map-root-user @/app/dockerd-rootless-setuptool.sh delete data {data}"
         )),
     ] {
-        done.exits(1).says("delete runs only in the user namespace of rootlesskit");
+        done.exits(1).says("delete runs only inside rootlesskit's user namespace");
         assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
     }
 }

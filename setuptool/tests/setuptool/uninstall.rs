@@ -177,7 +177,7 @@ fn f107_what_cannot_be_removed_is_an_error() {
     place
         .run(&["uninstall", "--purge"])
         .exits(1)
-        .says("[ERROR] cannot remove all of @/home/.local/share/docker: exit status: 5\n");
+        .says("[ERROR] cannot delete all of @/home/.local/share/docker (rootlesskit ended with exit status: 5)\n");
 }
 
 #[test]

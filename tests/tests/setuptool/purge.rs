@@ -265,7 +265,7 @@ fn what_cannot_be_deleted_is_named_and_the_rest_goes() -> Result<()> {
         "cannot delete /home/tester/.local/share/docker/volumes/fixed/_data/x: operation not permitted",
         "run: sudo chattr -i",
         "cannot delete /home/tester/.local/share/docker/volumes/roots/_data/x: permission denied",
-        "cannot remove all of /home/tester/.local/share/docker: ",
+        "cannot delete all of /home/tester/.local/share/docker (rootlesskit ended with ",
     ] {
         ensure!(said.contains(words), "{words:?} is not in {said}");
     }

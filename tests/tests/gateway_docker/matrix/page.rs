@@ -21,7 +21,7 @@ const FAULTS: [Fault; 2] = [
         cells: "Docker 20.10 and 26.1, userland proxy off: the launcher refuses to start",
         reason: "Before release 28 dockerd does not ask for ports by itself. `rootlesskit-docker-proxy`, started in place of the \
              userland proxy, does; without a userland proxy nobody would publish a port, with any port driver. Leave \
-             `userland-proxy` on: it is not in the path of IPv4 clients.",
+             `userland-proxy` on: most IPv4 clients do not pass through it.",
     },
     Fault {
         holds: |docker, case, seen| {
@@ -33,7 +33,7 @@ const FAULTS: [Fault; 2] = [
         cells: "Docker 20.10 and 26.1, port published on one address that is no loopback address: bridge",
         reason: "Before release 28 Docker's own rule leads packets to the container only if they are for that address of the \
              host, which the namespace does not have, so the userland proxy takes the connection. Publish the port on all \
-             addresses where the server has to know its clients, or use Docker 28.",
+             addresses if the server has to know its clients, or use Docker 28 or later.",
     },
 ];
 
@@ -52,12 +52,12 @@ is seen by the server in the container with
 - **bridge**: 172.17.0.1, the address of Docker's bridge. IPv6 clients of a container that has an IPv4 address only come
   through Docker's userland proxy, which shows them so, as it does in a Docker with root.
 
-The userland proxy is not in the path of IPv4 clients, whether it is on (Docker's default) or off. With `--ipv6`
-(`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6 (`docker network create --ipv6`), a container sees
+IPv4 clients do not pass through the userland proxy, whether it is on (Docker's default) or off. The one exception is
+[at the end](#cells-that-are-not-as-they-should-be). With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6 (`docker network create --ipv6`), a container sees
 IPv6 clients' own addresses, too.
 
-This page is made and checked by a scenario with real daemons, each on a host without any network helper:
-`cargo test -p tests --test gateway_docker matrix` compares, with `UPDATE=1` it writes the page anew.
+A test with real daemons makes and checks this page, each daemon on a host without any network helper.
+`cargo test -p tests --test gateway_docker matrix` compares; `UPDATE=1` in front of it writes the page anew.
 
 ";
 
@@ -78,14 +78,14 @@ pub(super) fn render(columns: &[Column], newest: Option<&str>) -> Result<String>
     let kept = &mut kept;
     text.push_str("\n## Clients that come over IPv4\n\n");
     table(&mut text, columns, kept, |case| !case.one() && !case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address (`-p 127.0.0.1:8080:80`):\n\n");
+    text.push_str("\nThe port is published on one address: `-p 127.0.0.1:8080:80` for clients on loopback, `-p ADDRESS_OF_THE_HOST:8080:80` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && !case.client.is_v6())?;
     text.push_str(
         "\n## Clients that come over IPv6\n\nWithout the userland proxy they are served because the launcher passes \
          `--gateway-dual-stack`: a port of 0.0.0.0 is one of `::`, too.\n\n",
     );
     table(&mut text, columns, kept, |case| !case.one() && case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address (`-p '[::1]:8080:80'`):\n\n");
+    text.push_str("\nThe port is published on one address: `-p '[::1]:8080:80'` for clients on loopback, `-p '[ADDRESS_OF_THE_HOST]:8080:80'` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && case.client.is_v6())?;
     text.push_str("\n## Cells that are not as they should be\n\n");
     let found = faults(columns)?;
