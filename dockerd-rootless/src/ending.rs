@@ -10,9 +10,7 @@ use std::time::Duration;
 use env::Env;
 use env::helper::Helper;
 use env::vars;
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 
@@ -56,20 +54,32 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWUSER)?))
         .map_err(|e| failure(*first, &e))?;
     // Containers before their shims, which would clean up after them.
+    let mut ending = Vec::new();
+    let mut failed = Ok(());
     for pid in pids.iter().rev() {
-        match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => return Err(failure(*pid, &e)),
+        let Ok(process) = PidFd::open(Pid::from_raw(*pid)) else { continue };
+        // The number may have been given to somebody else meanwhile. What has a user namespace of its own inside a container
+        // ends with the container.
+        if !is_here(*pid) {
+            continue;
+        }
+        match process.kill() {
+            Ok(()) => ending.push((*pid, process)),
+            Err(e) => failed = Err(failure(*pid, &e)),
         }
     }
-    for pid in &pids {
-        let ended = match PidFd::open(Pid::from_raw(*pid)) {
-            Ok(fd) => fd.wait_ended(PATIENCE).map_err(|e| failure(*pid, &e))?,
-            Err(_) => true,
-        };
-        if !ended {
-            return Err(failure(*pid, &"killed, but has not ended"));
+    for (pid, process) in ending {
+        if !process.wait_ended(PATIENCE).map_err(|e| failure(pid, &e))? {
+            return Err(failure(pid, &"killed, but has not ended"));
         }
     }
+    failed?;
     std::process::exit(0)
+}
+
+/// Whether the process is in the user namespace of this one.
+fn is_here(pid: i32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
+    let own = namespace("self");
+    own.is_some() && namespace(&pid.to_string()) == own
 }

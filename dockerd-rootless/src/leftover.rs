@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,10 @@ pub(crate) fn clean_up(
             children.entry(parent).or_default().push(pid);
         }
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if number("Uid:") == Some(getuid().as_raw()) && is_shim(&command, exec_root) {
+        if number("Uid:") == Some(getuid().as_raw())
+            && is_shim(&command, exec_root)
+            && same_directory(exec_root, &entry.path().join("root"))
+        {
             shims.push(pid);
         }
     }
@@ -80,6 +84,15 @@ fn in_use(exec_root: &Path) -> bool {
         Ok(_) => true,
         Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused),
     }
+}
+
+/// Whether the directory is the same one for a process with this root directory, `/proc/PID/root`. A daemon in a container
+/// whose user has the same id may have one of the same name.
+fn same_directory(exec_root: &Path, root: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let ours = id(exec_root);
+    let inside = exec_root.strip_prefix("/").unwrap_or(exec_root);
+    ours.is_some() && id(&root.join(inside)) == ours
 }
 
 /// The shims of each user namespace with all their descendants, a shim first. Processes of other ids than the user's can be
@@ -123,15 +136,26 @@ mod tests {
         fs::write(dir.join("status"), format!("Name:\tx\nPPid:\t{parent}\nUid:\t{uid}\t0\n"))
             .unwrap();
         fs::write(dir.join("cmdline"), command.replace(' ', "\0")).unwrap();
+        symlink("/", dir.join("root")).unwrap();
+    }
+
+    /// A `/proc` and dockerd's directory, and what a shim has on its command line.
+    fn place() -> (tempfile::TempDir, PathBuf, PathBuf, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let (proc, exec_root) = (dir.path().join("proc"), dir.path().join("docker"));
+        fs::create_dir_all(exec_root.join("containerd")).unwrap();
+        let shim = format!(
+            "/usr/bin/containerd-shim-runc-v2 -namespace moby -id x -address {}",
+            exec_root.join("containerd/containerd.sock").display()
+        );
+        (dir, proc, exec_root, shim)
     }
 
     #[test]
     fn shims_of_a_killed_daemon_are_named_with_their_containers() {
-        let proc = tempfile::tempdir().unwrap();
-        let at = proc.path();
-        let shim = "/usr/bin/containerd-shim-runc-v2 -namespace moby -id x -address \
-                    /run/user/1000/docker/containerd/containerd.sock";
-        process(at, 70, 1, shim);
+        let (dir, proc, exec_root, shim) = place();
+        let (at, exec_root) = (proc.as_path(), exec_root.as_path());
+        process(at, 70, 1, &shim);
         process(at, 80, 70, "/pause");
         process(at, 81, 80, "sleep 1000");
         process(
@@ -140,9 +164,8 @@ mod tests {
             1,
             "/usr/bin/containerd-shim-runc-v2 -address /run/containerd/containerd.sock",
         );
-        process(at, 91, 1, "less /run/user/1000/docker/containerd/containerd.toml");
+        process(at, 91, 1, &format!("less {}/containerd/containerd.toml", exec_root.display()));
         fs::create_dir(at.join("self")).unwrap();
-        let exec_root = Path::new("/run/user/1000/docker");
         let text = clean_up(at, exec_root, |pids| {
             assert_eq!(pids, [70, 80, 81]);
             Ok(())
@@ -155,24 +178,22 @@ mod tests {
         let hint = "run: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'; then start it again";
         assert!(text.ends_with(hint), "{text}");
         let never = |_: &[u32]| panic!("nothing is to be ended");
-        assert_eq!(clean_up(at, Path::new("/run/user/1001/docker"), never), None);
+        let another = dir.path().join("another");
+        fs::create_dir(&another).unwrap();
+        assert_eq!(clean_up(at, &another, never), None);
         assert_eq!(clean_up(Path::new("/nonexistent"), exec_root, never), None);
     }
 
     #[test]
     fn shims_of_several_killed_daemons_are_ended_from_inside_each_namespace() {
-        let proc = tempfile::tempdir().unwrap();
-        let at = proc.path();
-        let shim =
-            "containerd-shim-runc-v2 -address /run/user/1000/docker/containerd/containerd.sock";
+        let (_dir, at, exec_root, shim) = place();
         for (pid, namespace) in [(70, "user:[1]"), (75, "user:[2]"), (78, "user:[1]")] {
-            process(at, pid, 1, shim);
+            process(&at, pid, 1, &shim);
             fs::create_dir(at.join(format!("{pid}/ns"))).unwrap();
             symlink(namespace, at.join(format!("{pid}/ns/user"))).unwrap();
         }
-        process(at, 80, 75, "/pause");
-        let text =
-            clean_up(at, Path::new("/run/user/1000/docker"), |_| Err(String::new())).unwrap().text;
+        process(&at, 80, 75, "/pause");
+        let text = clean_up(&at, &exec_root, |_| Err(String::new())).unwrap().text;
         assert!(text.contains("(containerd-shim 70 75 78)"), "{text}");
         let hint = "-t 70 sh -c 'kill -KILL 70 78'; nsenter -U --preserve-credentials -t 75 sh -c 'kill -KILL 75 80'; ";
         assert!(text.contains(hint), "{text}");
@@ -180,14 +201,27 @@ mod tests {
 
     #[test]
     fn containers_of_a_containerd_that_answers_are_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let (proc, exec_root) = (dir.path().join("proc"), dir.path().join("docker"));
+        let (_dir, proc, exec_root, shim) = place();
+        process(&proc, 70, 1, &shim);
         let socket = exec_root.join("containerd/containerd.sock");
-        fs::create_dir_all(socket.parent().unwrap()).unwrap();
-        process(&proc, 70, 1, &format!("containerd-shim-runc-v2 -address {}", socket.display()));
         let listener = UnixListener::bind(&socket).unwrap();
         assert_eq!(clean_up(&proc, &exec_root, |_| panic!("it is in use")), None);
         drop(listener);
         assert!(clean_up(&proc, &exec_root, |_| Ok(())).is_some());
+    }
+
+    #[test]
+    fn containers_of_a_daemon_in_a_container_are_left_alone() {
+        let (dir, proc, exec_root, shim) = place();
+        process(&proc, 70, 1, &shim);
+        // Its directory of that name is another one.
+        let root = dir.path().join("image");
+        let inside = root.join(exec_root.strip_prefix("/").unwrap());
+        fs::create_dir_all(&inside).unwrap();
+        fs::remove_file(proc.join("70/root")).unwrap();
+        symlink(&root, proc.join("70/root")).unwrap();
+        assert_eq!(clean_up(&proc, &exec_root, |_| panic!("it is somebody else's")), None);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(clean_up(&proc, &exec_root, |_| panic!("it is out of sight")), None);
     }
 }

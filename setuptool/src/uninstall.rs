@@ -33,6 +33,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     let mut problems = Vec::new();
     let manager = Systemctl::reach(world);
     let stopped = supervise::stop(ui, world);
+    let mut disabled = false;
     if let Some(prepared) = prepared {
         // What could not be stopped may start the daemon again at any moment.
         if let Err(failed) = stopped {
@@ -42,7 +43,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
                 failed.text
             )));
         }
-        purged(ui, world, &unit, manager.as_ref(), prepared)?;
+        disabled = purged(ui, world, &unit, manager.as_ref(), prepared)?;
     }
     match stopped {
         Ok(()) => supervise::remove_files(ui, world, &mut problems),
@@ -57,7 +58,11 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
             if !purge {
                 manager.traced(ui, &["stop", UNIT])?;
             }
-            with_systemd(ui, &unit, &manager, &mut problems)?;
+            if !disabled {
+                // It fails if there is no such unit, which is fine.
+                manager.disable(ui, &unit)?;
+            }
+            with_systemd(ui, &unit, &manager, &mut problems);
         }
         None => without_systemd(ui, world, &unit, &mut problems),
     }
@@ -94,7 +99,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
 }
 
 /// Stops the daemon and deletes its data, as long as the unit is there: it may say where the data is, and the next attempt
-/// has to find it, too.
+/// has to find it, too. Whether the units have been disabled.
 ///
 /// # Errors
 /// Not everything is gone. If nothing was deleted, the units are as they were; otherwise they are disabled, since a daemon
@@ -105,7 +110,7 @@ fn purged(
     unit: &Path,
     manager: Option<&Systemctl>,
     prepared: Purge,
-) -> Result<(), Failed> {
+) -> Result<bool, Failed> {
     let socket = world.socket_unit().filter(|file| fs::symlink_metadata(file).is_ok());
     if let Some(manager) = manager {
         // Both fail if there is no such unit, which is fine.
@@ -115,31 +120,30 @@ fn purged(
         manager.traced(ui, &["stop", UNIT])?;
     }
     let mut problems = Vec::new();
-    let begun = prepared.carry_out(ui, world, &mut problems);
-    if problems.is_empty() {
-        return Ok(());
-    }
-    if begun {
-        for file in [Some(unit.to_owned()), socket].into_iter().flatten() {
-            match manager {
-                Some(manager) => manager.disable(ui, &file)?,
-                None => {
-                    let link = file.with_file_name("default.target.wants").join(UNIT);
-                    take(&mut problems, &link, state::remove(&link).map(drop));
-                }
+    let mut begun = false;
+    // An interrupted deletion must not be followed by a daemon that starts by itself, so this comes before it.
+    prepared.carry_out(ui, world, &mut problems, |ui, problems| {
+        begun = true;
+        let units = [(Some(unit.to_owned()), "default"), (socket, "sockets")];
+        for (file, target) in units {
+            let Some(file) = file else { continue };
+            let name = file.file_name().unwrap_or_default();
+            let link = file.with_file_name(format!("{target}.target.wants")).join(name);
+            match manager.map(|manager| manager.disable(ui, &file)) {
+                Some(Ok(())) => {}
+                Some(Err(failed)) => problems.push(failed.text),
+                None => take(problems, &link, state::remove(&link).map(drop)),
             }
         }
+    });
+    if problems.is_empty() {
+        return Ok(begun);
     }
-    problems.push(
-        if begun {
-            "the daemon is stopped and its unit is disabled; the unit, the settings and the CLI context stay, so that you can \
-             run this again\nhint: to remove them and keep the data, run uninstall without --purge"
-        } else {
-            "the daemon is stopped; its unit, its settings and the CLI context stay, so that you can run this again\n\
-             hint: to remove them and keep the data, run uninstall without --purge"
-        }
-        .to_owned(),
-    );
+    let also = if begun { "; the unit is disabled" } else { "" };
+    problems.push(format!(
+        "the unit, its settings and the CLI context stay, so that you can run this again{also}\n\
+         hint: to remove them and keep the data, run uninstall without --purge"
+    ));
     Err(Failed::new(problems.join("\n")))
 }
 
@@ -168,19 +172,11 @@ fn remove_empty(world: &World) {
     }
 }
 
-fn with_systemd(
-    ui: &mut Ui,
-    unit: &Path,
-    manager: &Systemctl,
-    problems: &mut Vec<String>,
-) -> Result<(), Failed> {
-    // It fails if there is no such unit, which is fine.
-    manager.disable(ui, unit)?;
+fn with_systemd(ui: &mut Ui, unit: &Path, manager: &Systemctl, problems: &mut Vec<String>) {
     put_away(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", UNIT]);
     ui.info(&format!("Uninstalled {UNIT}"));
-    Ok(())
 }
 
 fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>) {

@@ -2,7 +2,6 @@
 //! at a listener of ours.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +17,6 @@ use crate::room::{Held, Use};
 use crate::slab::Key;
 use crate::tcp::Tcp;
 use crate::traffic::Traffic;
-use crate::udp::Udp;
 
 /// The number of the port that all connections of a guest belong to.
 pub(crate) const OUTBOUND: u64 = u64::MAX;
@@ -64,7 +62,6 @@ pub struct Tag {
 pub struct Loop<'a> {
     pub(crate) ctx: &'a mut Ctx,
     pub(crate) tcp: &'a mut Tcp,
-    pub(crate) udp: &'a mut Udp,
     pub(crate) port: &'a mut Option<Key>,
 }
 
@@ -116,12 +113,6 @@ impl Loop<'_> {
             Taken::Later => Ok(None),
             Taken::Never => Err(io::ErrorKind::NotConnected.into()),
         }
-    }
-
-    /// Takes a datagram of the namespace's own address for which there is no socket, if it is the first answer of a
-    /// published server that was asked at another address. False if it is not.
-    pub fn take_answer(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
-        self.udp.answered_from(self.ctx, from, to, payload)
     }
 
     /// Moves bytes between two connected sockets until both directions have ended. `backend` has to be watched by the

@@ -239,12 +239,7 @@ impl Reactor {
         act: impl FnOnce(&mut dyn Guest, &mut Loop<'_>) -> T,
     ) -> T {
         let Some(mut guest) = self.guest.take() else { return otherwise };
-        let mut host = Loop {
-            ctx: &mut self.ctx,
-            tcp: &mut self.tcp,
-            udp: &mut self.udp,
-            port: &mut self.outbound,
-        };
+        let mut host = Loop { ctx: &mut self.ctx, tcp: &mut self.tcp, port: &mut self.outbound };
         let result = act(guest.as_mut(), &mut host);
         self.guest = Some(guest);
         result

@@ -14,16 +14,8 @@ impl Options {
         let ip = peer.ip().to_canonical();
         let scoped = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let fits = ip.is_ipv4() == target.is_ipv4() && !ip.is_loopback() && !scoped;
-        (fits && !self.is_occupied(ip)).then(|| SocketAddr::new(ip, peer.port()))
-    }
-
-    /// Whether servers at `target` may answer from an address of the namespace's own network instead.
-    pub(crate) fn is_beside(&self, target: SocketAddr) -> bool {
-        self.tproxy && !self.is_occupied(target.ip())
-    }
-
-    fn is_occupied(&self, ip: IpAddr) -> bool {
-        self.occupied.iter().any(|(net, prefix)| within(ip, *net, *prefix))
+        let taken = self.occupied.iter().any(|(net, prefix)| within(ip, *net, *prefix));
+        (fits && !taken).then(|| SocketAddr::new(ip, peer.port()))
     }
 }
 

@@ -16,8 +16,6 @@
 //! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
 //! answer that has come in the meantime still reaches the client.
 
-mod wildcard;
-
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -45,7 +43,6 @@ use crate::slab::{Key, Slab};
 use crate::source::{keep_source, make_transparent};
 use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
-use wildcard::Awaited;
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
@@ -79,8 +76,6 @@ struct Flow {
     early: Early,
     counted: Counted,
     segmented: bool,
-    /// Where it stands in [`Udp::awaited`].
-    awaited: Option<Awaited>,
 }
 
 #[derive(Debug)]
@@ -96,8 +91,6 @@ pub(crate) struct Udp {
     receiver: Option<Receiver>,
     /// For the last answers of flows that have to go, while the other one is in use.
     last_answers: Option<Receiver>,
-    /// Flows that no answer has come for yet, which may come from another address than they asked.
-    awaited: HashMap<Awaited, Key>,
     /// Bytes that wait for backends, of all flows.
     early: Total,
     expiring: bool,
@@ -113,7 +106,6 @@ impl Udp {
             all_links: Links::default(),
             receiver: None,
             last_answers: None,
-            awaited: HashMap::new(),
             early: Total::default(),
             expiring: false,
         }
@@ -178,8 +170,7 @@ impl Udp {
             for flow in port.flows.into_values() {
                 port.order.remove(&mut self.links, flow);
                 self.all.remove(&mut self.all_links, flow);
-                let awaited = self.flows.remove(flow).and_then(|flow| flow.awaited);
-                self.forget(flow, awaited);
+                self.flows.remove(flow);
             }
         }
     }
@@ -268,8 +259,6 @@ impl Udp {
         let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
         let listener = port.listener.as_fd();
         flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
-        let awaited = flow.awaited.take();
-        self.forget(key, awaited);
         true
     }
 
@@ -311,7 +300,6 @@ impl Udp {
             early: Early::default(),
             counted,
             segmented: true,
-            awaited: None,
         });
         port.flows.insert(ends, key);
         port.order.insert(&mut self.links, key, ctx.now);
@@ -354,20 +342,15 @@ impl Udp {
                 flow.counted.up(datagram.len() as u64);
             }
         }
-        if ctx.opts.is_beside(port.target) {
-            flow.awaited = Awaited::by(&sock, port.target);
-            self.awaited.extend(flow.awaited.map(|awaited| (awaited, key)));
-        }
         flow.backend = Some(sock);
     }
 
     pub(crate) fn close(&mut self, key: Key) {
-        if let Some(flow) = self.flows.remove(key) {
-            self.forget(key, flow.awaited);
-            if let Some(port) = self.ports.get_mut(flow.port) {
-                port.flows.remove(&flow.ends);
-                port.order.remove(&mut self.links, key);
-            }
+        if let Some(flow) = self.flows.remove(key)
+            && let Some(port) = self.ports.get_mut(flow.port)
+        {
+            port.flows.remove(&flow.ends);
+            port.order.remove(&mut self.links, key);
         }
         self.all.remove(&mut self.all_links, key);
     }

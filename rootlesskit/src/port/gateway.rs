@@ -117,8 +117,12 @@ impl Gateway {
             _ => self.v4,
         };
         let ip = match spec.child_ip.map(|ip| ip.to_canonical()) {
-            // As with `builtin`: a loopback address of the host means the same inside.
+            // As with `builtin`: a loopback address of the host means the same inside. A server of datagrams on all addresses
+            // would answer the gateway from another one than it was asked at, so it is asked from inside.
             None => match spec.parent_ip {
+                Some(ip) if ip.is_loopback() && spec.proto.transport() == Transport::Udp => {
+                    return Ok(Target::Inside);
+                }
                 Some(ip) if ip.is_loopback() && (ip.is_ipv4() || self.v6.is_some()) => {
                     loopback::reached_at(ip)
                 }

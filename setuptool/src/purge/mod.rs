@@ -192,8 +192,14 @@ impl Purge {
 
     /// Deletes. The daemon has been stopped, if it was one that can be. While this runs, no rootlesskit can start with one
     /// of the known state directories ([`locks`]). One with another state directory is looked for before each directory,
-    /// and at the end. Whether the deletion was begun.
-    pub(crate) fn carry_out(self, ui: &mut Ui, world: &World, problems: &mut Vec<String>) -> bool {
+    /// and at the end. `begin` is called before anything is deleted, if there is anything to delete.
+    pub(crate) fn carry_out(
+        self,
+        ui: &mut Ui,
+        world: &World,
+        problems: &mut Vec<String>,
+        begin: impl FnOnce(&mut Ui, &mut Vec<String>),
+    ) {
         problems.extend(self.problems);
         let mut places = Vec::new();
         for place in self.places {
@@ -209,7 +215,7 @@ impl Purge {
         let _locks = locks::take(&self.settings.state_dirs);
         if let Some(refusal) = life::refusal(world, &self.settings, &dirs, life::KEPT) {
             problems.push(refusal);
-            return false;
+            return;
         }
         let (mut targets, mut links) = (Vec::new(), Vec::new());
         for place in places {
@@ -228,6 +234,9 @@ impl Purge {
             targets.push((place.kind, place.real.clone()));
             links.extend(place.link.then_some(place));
         }
+        if !targets.is_empty() {
+            begin(ui, problems);
+        }
         for at in 0..=targets.len() {
             let rest = &targets[at..];
             // Before the first one this has just been done.
@@ -236,14 +245,14 @@ impl Purge {
                 (at > 0).then(|| life::refusal(world, &self.settings, &dirs, life::CAME_UP));
             if let Some(refusal) = came_up.flatten() {
                 problems.push(refusal);
-                return true;
+                return;
             }
             if let Some((_, path)) = rest.first()
                 && let Err(failed) = delete_first(ui, world, rest, path)
             {
                 problems.push(failed.text);
                 if failed.code != inside::INCOMPLETE {
-                    return true;
+                    return;
                 }
             }
         }
@@ -254,7 +263,6 @@ impl Purge {
                 tell(ui, problems, &link.given, fs::remove_file(&link.given));
             }
         }
-        true
     }
 }
 

@@ -500,7 +500,7 @@ fn a_refusal_keeps_the_unit_so_that_the_next_purge_finds_its_data_root() {
     place.write(path, &unit);
     let user = place.process(&place.at("big/docker/volumes"), &["sleep", "1000"]);
     let refused = purge(&place);
-    refused.exits(1).says("data is in use").says("its settings and the CLI context stay");
+    refused.exits(1).says("data is in use").says("the unit, its settings and the CLI context stay");
     assert!(!refused.stderr.contains("disable"), "{}", refused.stderr);
     drop(user);
     assert_eq!(place.read(path).as_ref(), Some(&unit));

@@ -236,6 +236,8 @@ async fn connection<B: Backend>(
         .max_buf_size(limits.head_bytes);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
+        // The connection first: a request that has arrived is not thrown away.
+        biased;
         outcome = &mut connection => outcome,
         _ = stopped.wait_for(|stopped| *stopped) => {
             connection.as_mut().graceful_shutdown();

@@ -116,11 +116,6 @@ impl Shared {
         self.plan.net_of(to).map_or(self.plan.v4.gateway, |net| net.gateway)
     }
 
-    /// Whether this is A's own address, not one that somebody in A has made up.
-    fn is_target(&self, address: IpAddr) -> bool {
-        self.plan.net_of(address).is_some_and(|net| net.child == address)
-    }
-
     /// The address of somebody outside as A may see it: loopback of the host is the gateway.
     fn visible(&self, address: IpAddr) -> IpAddr {
         let own = address.is_loopback() || address.is_unspecified();
@@ -201,9 +196,6 @@ impl Engine {
         let shared = &self.shared;
         match parsed {
             Packet::Syn(syn) => self.dials.syn(host, shared, &mut self.names, bytes, syn),
-            Packet::Udp(udp)
-                if shared.is_target(udp.src.ip())
-                    && host.take_answer(udp.src, udp.dst, udp.payload) => {}
             Packet::Udp(udp) => match policy::outbound(&shared.plan, udp.dst) {
                 Verdict::Dns => self.names.query(host, shared, udp),
                 Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
