@@ -92,8 +92,8 @@ fn on_demand(suite: Suite) -> Result<()> {
         &gone.stderr,
         &[
             "+ systemctl --user stop docker.socket\n",
-            "+ systemctl --user disable docker.socket\n",
             "+ systemctl --user stop docker.service\n",
+            "+ systemctl --user disable docker.socket\n",
         ],
     )?;
     daily::nothing_left(&b, &before)

@@ -88,7 +88,7 @@ fn a_request_whose_descriptors_do_not_fit_fails_and_the_next_is_served() {
 }
 
 #[test]
-#[ignore = "run in a process of its own by a_request_whose_descriptors_do_not_fit_fails_and_the_next_is_served"]
+#[ignore = "run in a process of its own by channel::a_request_whose_descriptors_do_not_fit_fails_and_the_next_is_served"]
 fn no_room_alone() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (ours, theirs) = Channel::pair().unwrap();
