@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use env::socket::connect;
+use nix::errno::Errno;
 use nix::unistd::getuid;
 
 use crate::report::Note;
@@ -80,10 +80,8 @@ pub(crate) fn clean_up(
 
 /// Whether a containerd below `exec_root` answers, or may be there.
 fn in_use(exec_root: &Path) -> bool {
-    match UnixStream::connect(exec_root.join("containerd/containerd.sock")) {
-        Ok(_) => true,
-        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused),
-    }
+    let answer = connect(&exec_root.join("containerd/containerd.sock"));
+    !matches!(answer, Err(Errno::ENOENT | Errno::ECONNREFUSED))
 }
 
 /// Whether the directory is the same one for a process with this root directory, `/proc/PID/root`. A daemon in a container

@@ -102,8 +102,8 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
 /// has to find it, too. Whether the units have been disabled.
 ///
 /// # Errors
-/// Not everything is gone. If nothing was deleted, the units are as they were; otherwise they are disabled, since a daemon
-/// that starts by itself would make new data.
+/// Not everything is gone. If the deletion has begun, the units are disabled, since a daemon that starts by itself would make
+/// new data; otherwise they are as they were.
 fn purged(
     ui: &mut Ui,
     world: &World,
@@ -127,12 +127,10 @@ fn purged(
         let units = [(Some(unit.to_owned()), "default"), (socket, "sockets")];
         for (file, target) in units {
             let Some(file) = file else { continue };
-            let name = file.file_name().unwrap_or_default();
-            let link = file.with_file_name(format!("{target}.target.wants")).join(name);
             match manager.map(|manager| manager.disable(ui, &file)) {
                 Some(Ok(())) => {}
                 Some(Err(failed)) => problems.push(failed.text),
-                None => take(problems, &link, state::remove(&link).map(drop)),
+                None => disable_by_hand(&file, target, problems),
             }
         }
     });
@@ -183,14 +181,20 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
     if let Some(pid) = daemon(world) {
         ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
     }
-    // The unit may have been made in another session; this is what `systemctl disable` does.
-    let link = unit.with_file_name("default.target.wants").join(UNIT);
-    take(problems, &link, state::remove(&link).map(drop));
+    // The unit may have been made in another session.
+    disable_by_hand(unit, "default", problems);
     put_away(ui, unit, problems);
     if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(ui, &file)) {
         problems.push(failed.text);
     }
     ui.info(&format!("Uninstalled {UNIT}"));
+}
+
+/// What `systemctl disable` does with a unit that TARGET.target wants.
+fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
+    let name = file.file_name().unwrap_or_default();
+    let link = file.with_file_name(format!("{target}.target.wants")).join(name);
+    take(problems, &link, state::remove(&link).map(drop));
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {

@@ -13,6 +13,8 @@
 //!
 //! Files that others have made are read by [`file`]: regular ones, up to a limit.
 //!
+//! Whether somebody listens on a unix socket is asked by [`socket`].
+//!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
 pub mod colour;
@@ -25,6 +27,7 @@ pub mod rootlesskit;
 pub mod routes;
 pub mod shellwords;
 mod snapshot;
+pub mod socket;
 pub mod user;
 pub mod vars;
 

@@ -54,9 +54,18 @@ struct Port {
 }
 
 impl Port {
-    fn offer(&self, id: u64) -> Offer {
-        let Self { udp, target, .. } = *self;
-        Offer { id, udp, target, name: self.name.clone(), listener: Arc::downgrade(&self.listener) }
+    /// Asks a gateway to serve it; `refused` as for [`Offer::job`].
+    fn offer_to(
+        &self,
+        line: &Line,
+        id: u64,
+        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
+    ) {
+        let (name, listener) = (self.name.clone(), Arc::downgrade(&self.listener));
+        let offer = Offer { id, udp: self.udp, target: self.target, name, listener };
+        if let Some(job) = offer.job(&line.shared(), refused) {
+            line.post(job);
+        }
     }
 }
 
@@ -200,9 +209,7 @@ impl Gateway {
                 );
                 true
             };
-            if let Some(job) = port.offer(id).job(&line.shared(), refused) {
-                line.post(job);
-            }
+            port.offer_to(&line, id, refused);
         }
         // Answered after everything before it.
         let ready = |reply: Option<Reply>| {
@@ -259,9 +266,7 @@ impl Gateway {
         };
         let answer = match self.line() {
             Some(line) => {
-                if let Some(job) = port.offer(id).job(&line.shared(), refused) {
-                    line.post(job);
-                }
+                port.offer_to(line, id, refused);
                 answer.from(line)
             }
             None => answer,

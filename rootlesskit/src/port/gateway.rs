@@ -8,7 +8,7 @@
 //! addresses on the way there is in [`gateway::namespace::loopback`].
 //!
 //! A network without IPv6 has no way to `::1`. Such ports are relayed as the driver `builtin` does, from inside the
-//! namespace.
+//! namespace, as are UDP ports on loopback addresses of the host that name no address of the namespace.
 //!
 //! Listeners are made here and stay here as well, so ports survive a gateway that has to be replaced.
 
@@ -66,7 +66,7 @@ enum Served {
 enum Target {
     /// An address that the gateway reaches.
     Gateway(SocketAddr),
-    /// A loopback address that it does not reach.
+    /// A loopback address, for which it does not do.
     Inside,
 }
 

@@ -3,13 +3,13 @@
 //! starting no socket.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use env::socket::connect;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
@@ -131,7 +131,7 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
     let pid = match listener(proc, path) {
         Some(inode) => processes::holders(proc, &inode).first().copied(),
         None => {
-            let stream = connect(path)?;
+            let stream = connect(path).ok()?;
             let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
             // 0 is somebody in another pid namespace.
             peer.and_then(|peer| u32::try_from(peer.pid()).ok()).filter(|pid| *pid > 0)
@@ -140,18 +140,6 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
     let who = pid.map(|pid| format!("{} (pid {pid})", processes::command(proc, pid)));
     let text = format!("{} listens on {}", who.as_deref().unwrap_or("somebody"), path.display());
     Some(Sign { pid, text, apart: false })
-}
-
-/// Connects without waiting; `None` if nobody listens. Somebody whose backlog is full listens, too: then the socket is not
-/// connected (unix(7), `EAGAIN`), and does not know its peer.
-fn connect(path: &Path) -> Option<OwnedFd> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let stream = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    let address = UnixAddr::new(path).ok()?;
-    match socket::connect(stream.as_raw_fd(), &address) {
-        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Some(stream),
-        Err(_) => None,
-    }
 }
 
 /// The inode of a socket that listens at the path (proc_net_unix(5)).
@@ -255,6 +243,8 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+    use std::os::fd::AsRawFd as _;
 
     #[test]
     fn a_listener_is_found_by_its_path() {
@@ -278,11 +268,11 @@ mod tests {
     fn somebody_whose_backlog_is_full_listens() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.sock");
-        assert!(connect(&path).is_none());
+        assert!(connect(&path).is_err());
         let flags = SockFlag::SOCK_CLOEXEC;
         let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
         socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
-        assert!(connect(&path).is_none());
+        assert!(connect(&path).is_err());
         socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
         // One connection fits; a blocking one would wait for ever after it.
         let held: Vec<_> = (0..4).map(|_| connect(&path).unwrap()).collect();

@@ -287,7 +287,7 @@ fn delete_first(
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Err(Failed {
         text: format!(
-            "cannot delete all of {} (rootlesskit ended with {status})\nhint: the lines above say why; when that is mended, run this again",
+            "cannot delete all of {} (rootlesskit ended with {status})\nhint: fix what the lines above name, then run this again",
             first.display()
         ),
         code,
