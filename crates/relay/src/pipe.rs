@@ -25,7 +25,8 @@ const SMALL: i32 = 256 << 10;
 const USELESS: i32 = 64 << 10;
 /// How long to do without after the kernel has refused.
 const PENALTY: Duration = Duration::from_secs(5);
-/// Pipes kept when nobody uses them.
+/// Pipes kept when nobody uses them. They are made before anybody does: other programs of the user, such as proxies written
+/// in Go or pasta, may take all that the user can have, and copying costs four times as much.
 const IDLE: usize = 2;
 
 #[derive(Debug)]
@@ -85,8 +86,12 @@ pub(crate) struct Pipes {
 }
 
 impl Pipes {
+    /// With the pipes that are kept idle. A small stock is left to those who turn out to need it.
     pub(crate) fn new(stock: Arc<Stock>) -> Self {
-        Self { stock, idle: Vec::new(), refused: None }
+        let ahead = IDLE.min(stock.limit / 16);
+        let mut this = Self { stock, idle: Vec::new(), refused: None };
+        this.idle = (0..ahead).map_while(|_| this.make()).collect();
+        this
     }
 
     /// An empty pipe, if there is one to be had.
@@ -165,6 +170,20 @@ mod tests {
         assert!(!threads[0].has_slack());
         assert_eq!(stock.descriptors(), 2 * IDLE);
         assert!(threads[1].take().is_some());
+    }
+
+    #[test]
+    fn pipes_are_there_before_anybody_needs_one_unless_there_are_few() {
+        let stock = Stock::new(usize::MAX);
+        let mut pipes = Pipes::new(Arc::clone(&stock));
+        assert_eq!(stock.descriptors(), 2 * IDLE);
+        pipes.trim();
+        let lent: Vec<_> = (0..IDLE).filter_map(|_| pipes.take()).collect();
+        assert_eq!((lent.len(), stock.descriptors()), (IDLE, 2 * IDLE), "they are used first");
+        let few = Stock::new(8);
+        let mut pipes = Pipes::new(Arc::clone(&few));
+        assert_eq!(few.descriptors(), 0);
+        assert!(pipes.take().is_some());
     }
 
     #[test]

@@ -76,6 +76,20 @@ fn links_are_as_planned() {
 }
 
 #[test]
+fn tcp_buffers_are_no_larger_than_the_way_into_the_namespace_needs() {
+    let world = dual_stack();
+    for key in ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"] {
+        let sizes = |text: String| -> Vec<u64> {
+            text.split_whitespace().map(|size| size.parse().unwrap()).collect()
+        };
+        let host = sizes(sysctl::read(proc_sys(), key).unwrap());
+        let gateway = sizes(world.in_g(|| sysctl::read(proc_sys(), key).unwrap()));
+        let most = host[2].min(1 << 20);
+        assert_eq!(gateway, [host[0], host[1].min(most), most], "{key}; the host has {host:?}");
+    }
+}
+
+#[test]
 fn a_kernel_without_ipv6_gets_a_network_without() {
     let a = enter_a();
     let parameters = tempfile::tempdir().unwrap();
