@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+
 /// Kills the program when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, prctl(2)): start
 /// long-lived programs from the main thread only. The kernel forgets the wish when the program changes
 /// its credentials.
@@ -13,7 +15,7 @@ pub fn kill_with_parent(cmd: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe {
         cmd.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before the line above.
             if nix::unistd::getppid() == parent {
                 Ok(())
@@ -24,13 +26,22 @@ pub fn kill_with_parent(cmd: &mut Command) -> &mut Command {
     }
 }
 
-/// Gives the program no blocked signals and a process group of its own. We block ours to read them from a
-/// descriptor, and the program would inherit that: `kill PID` would do nothing. The group keeps what a
-/// terminal sends to us (Ctrl-C, Ctrl-Z) from a program that has to outlive it.
+/// Gives the program no blocked or ignored signals and a process group of its own. We block ours to read them from a
+/// descriptor, and the program would inherit that: `kill PID` would do nothing. nohup(1) ignores SIGHUP for all that
+/// descends from it, and a shell cannot catch what was ignored when it began (sh(1p), "trap"). The group keeps what a
+/// terminal sends to us (Ctrl-C, Ctrl-Z, its end) from a program that has to outlive it.
 pub fn with_own_signals(cmd: &mut Command) -> &mut Command {
     cmd.process_group(0);
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-    unsafe { cmd.pre_exec(|| Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)) }
+    // SAFETY: between fork and exec the closure makes system calls only and allocates nothing; no handler is installed.
+    unsafe {
+        cmd.pre_exec(|| {
+            for signal in Signal::iterator() {
+                // SIGKILL and SIGSTOP are what they are.
+                let _ = nix::sys::signal::signal(signal, SigHandler::SigDfl);
+            }
+            Ok(SigSet::empty().thread_set_mask()?)
+        })
+    }
 }
 
 /// Leaves `fd` open in the program, at its present number, which is returned for the command line. The
@@ -56,7 +67,7 @@ mod tests {
     #[test]
     fn signals_end_the_program_although_we_block_them() {
         std::thread::spawn(|| {
-            nix::sys::signal::SigSet::all().thread_block().unwrap();
+            SigSet::all().thread_block().unwrap();
             let mut cmd = Command::new("sh");
             cmd.args(["-c", "kill -TERM $$; exit 3"]);
             assert_eq!(cmd.status().unwrap().code(), Some(3), "the mask is inherited otherwise");
@@ -64,6 +75,16 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn signals_end_the_program_although_we_ignore_them() {
+        // SAFETY: no handler; no other test here has to do with this signal.
+        unsafe { nix::sys::signal::signal(Signal::SIGUSR2, SigHandler::SigIgn) }.unwrap();
+        let mut cmd = Command::new("sh");
+        cmd.args(["-c", "trap 'exit 4' USR2; kill -USR2 $$; exit 3"]);
+        assert_eq!(cmd.status().unwrap().code(), Some(3), "a shell cannot catch it otherwise");
+        assert_eq!(with_own_signals(&mut cmd).status().unwrap().code(), Some(4));
     }
 
     #[test]

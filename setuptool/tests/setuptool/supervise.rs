@@ -32,6 +32,18 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+fn until_logged(place: &Place, text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let log = place.read(LOG).unwrap_or_default();
+        if log.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text:?} does not come in the log:\n{log}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn pid(place: &Place) -> i32 {
     let text = place.read(PID).expect("a pid file");
     text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
@@ -87,7 +99,7 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
     assert_eq!(daemon(&place), first);
 
     send(pid(&place), nix::sys::signal::Signal::SIGHUP);
-    until("SIGHUP is passed on", || place.read(LOG).is_some_and(|log| log.contains("again\n")));
+    until_logged(&place, "again\n");
     send(first.expect("a pid"), nix::sys::signal::Signal::SIGKILL);
     until("it is started again", || daemon(&place) != first);
     assert!(!alive(shim.expect("a pid")), "what a crashed daemon leaves is ended");
