@@ -24,7 +24,8 @@ cargo xtask VERB
       --pin                   forwarders and load on separate processors
       --theirs PATH           the RootlessKit to compare with (default: installed, or a test host's)
       --ours PATH             our binary (default: built)
-      --user NAME             an existing account (default: a throw-away one)
+      --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
+                              RootlessKit, one for pasta, because what pipes hold is limited per user)
       --markdown              print the table as Markdown
       --json FILE             write every sample to FILE
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS

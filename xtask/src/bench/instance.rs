@@ -253,8 +253,8 @@ fn last_words(machine: &Machine, side: Side) -> String {
 
 fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Instance> {
     let program = if side == Side::Ours { &machine.ours } else { &machine.theirs };
-    let state = machine.path("tmp").join(side.name());
-    let mut command = machine.command(&program.path);
+    let state = machine.tmp_of(side).join(side.name());
+    let mut command = machine.command_of(side, &program.path);
     command.arg(format!("--net={}", machine.driver())).arg("--port-driver=builtin");
     command.arg("--state-dir").arg(&state);
     for spec in specs {
@@ -286,7 +286,7 @@ pub(super) fn namespace(holder: &Process) -> Result<String> {
 
 /// A namespace like rootlesskit's, made by unshare(1), and something else that forwards into it.
 fn between(machine: &Machine, side: Side) -> Result<Instance> {
-    let mut command = machine.command("unshare");
+    let mut command = machine.command_of(side, "unshare");
     command.args(["-r", "--map-auto", "--mount", "--net", "sh", "-c"]);
     command.arg(format!("ip link set lo up && exec {}", procs::TARGET));
     let mut holder = Process::start(&mut command)?;
@@ -298,7 +298,7 @@ fn between(machine: &Machine, side: Side) -> Result<Instance> {
         Side::Pasta => {
             let target = procs::target(holder.pid()).context("the target has gone")?;
             let pasta = machine.pasta.as_ref().context("there is no pasta")?;
-            let mut command = machine.command(&pasta.path);
+            let mut command = machine.command_of(side, &pasta.path);
             command.args(["--foreground", "--config-net", "-t", "auto", "-u", "auto"]);
             command.arg(target.to_string()).stdout(Stdio::null()).stderr(log);
             let child = command.spawn().context("starting pasta")?;

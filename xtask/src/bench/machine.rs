@@ -1,4 +1,4 @@
-//! Where the benchmark happens: an ordinary user, a folder, and a network of its own.
+//! Where the benchmark happens: a folder, a network of its own, and the programs that are compared.
 //!
 //! This process moves into a network namespace with loopback and an uplink that leads nowhere (pasta wants one to
 //! copy), and into a mount namespace. Firewall rules, connection tracking and open ports of the machine neither
@@ -7,22 +7,22 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
-use sys::pidfd::PidFd;
 
+use super::account::{Account, Accounts};
 use super::congestion::Congestion;
 use super::options::Options;
 use super::procs;
+use super::sheet::Side;
 use super::tools::{self, NetTools, Tool};
 use crate::host;
 
@@ -42,7 +42,7 @@ const NETWORK: &[&str] = &[
     "route add default via 192.0.2.254 dev uplink",
 ];
 
-/// The user, the programs and the place.
+/// The users, the programs and the place.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) ours: Tool,
@@ -56,10 +56,7 @@ pub(super) struct Machine {
     pub(super) theirs_has_none: bool,
     /// Whether it has the network driver `gvisor-tap-vsock`.
     pub(super) theirs_has_gvisor: bool,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    user: String,
-    throw_away: bool,
+    pub(super) accounts: Accounts,
     folder: tempfile::TempDir,
     pin: bool,
     /// Of every network namespace.
@@ -84,46 +81,12 @@ impl Machine {
         let files = hard.max(FILES);
         setrlimit(Resource::RLIMIT_NOFILE, files.min(hard), files)
             .context("raising the limit of open files, which 10,000 ports need")?;
-        let throw_away = options.user.is_none();
-        let user = match &options.user {
-            Some(name) => name.clone(),
-            None => add_account()?,
-        };
-        let made = Self::with(&user, throw_away, options);
-        if made.is_err() && throw_away {
-            let _ = host::quietly(Command::new("userdel").arg(&user));
-        }
-        made
-    }
-
-    fn with(user: &str, throw_away: bool, options: &Options) -> Result<Self> {
-        let passwd = fs::read_to_string("/etc/passwd")?;
-        let start = format!("{user}:");
-        let line = passwd.lines().find(|line| line.starts_with(&start));
-        let fields: Vec<&str> =
-            line.with_context(|| format!("{user} is not in /etc/passwd"))?.split(':').collect();
-        let id = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok());
-        let (uid, gid) = id(2).zip(id(3)).context("no ids in /etc/passwd")?;
-        ensure!(uid != 0, "--user {user:?} is root, and rootlesskit is for ordinary users");
-        for file in ["/etc/subuid", "/etc/subgid"] {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            ensure!(
-                text.lines().any(|l| l.starts_with(&start) || l.starts_with(&format!("{uid}:"))),
-                "{user} has no subordinate ids in {file}\n\
-                 hint: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} (choose a free range)"
-            );
-        }
-        let (congestion, note) = Congestion::begin(&options.congestion)?;
         // A short path: sockets below it have to fit into 108 bytes.
         let folder = tempfile::Builder::new().prefix("rk-bench-").tempdir_in("/var/tmp")?;
-        let root = folder.path();
-        fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
-        for dir in ["home", "run", "tmp"] {
-            fs::create_dir(root.join(dir))?;
-            chown(root.join(dir), Some(uid), Some(gid))?;
-            fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o700))?;
-        }
-        let bin = root.join("bin");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let accounts = Accounts::prepare(options.user.as_deref(), folder.path())?;
+        let (congestion, note) = Congestion::begin(&options.congestion)?;
+        let bin = folder.path().join("bin");
         fs::create_dir(&bin)?;
         let theirs = tools::theirs(options.theirs.as_deref(), &bin.join("theirs/rootlesskit"))?;
         let slirp4netns = tools::slirp4netns(&bin)?;
@@ -140,10 +103,7 @@ impl Machine {
             net,
             pasta: tools::pasta(&bin)?,
             loadgen: host::target()?.join("release/loadgen"),
-            uid,
-            gid,
-            user: user.to_owned(),
-            throw_away,
+            accounts,
             pin: options.pin,
             congestion: RefCell::new(congestion),
             notes: RefCell::default(),
@@ -166,18 +126,38 @@ impl Machine {
         self.folder.path().join(name)
     }
 
-    /// A command with the user's ids and a clean environment, away from the terminal's signals.
+    /// Where clients, servers and what is ours may write.
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.accounts.main().folder.join("tmp")
+    }
+
+    /// Where a side may write.
+    pub(super) fn tmp_of(&self, side: Side) -> PathBuf {
+        self.accounts.of(side).folder.join("tmp")
+    }
+
+    /// A command of the main account.
     pub(super) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.command_as(self.accounts.main(), program)
+    }
+
+    /// A command of a side's account.
+    pub(super) fn command_of(&self, side: Side, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.command_as(self.accounts.of(side), program)
+    }
+
+    /// A command with an account's ids and a clean environment, away from the terminal's signals.
+    fn command_as(&self, account: &Account, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let bin = self.path("bin");
         command
-            .uid(self.uid)
-            .gid(self.gid)
+            .uid(account.uid)
+            .gid(account.gid)
             .env_clear()
-            .env("HOME", self.path("home"))
-            .env("USER", &self.user)
-            .env("XDG_RUNTIME_DIR", self.path("run"))
-            .env("TMPDIR", self.path("tmp"))
+            .env("HOME", account.folder.join("home"))
+            .env("USER", &account.name)
+            .env("XDG_RUNTIME_DIR", account.folder.join("run"))
+            .env("TMPDIR", account.folder.join("tmp"))
             .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()))
             .current_dir("/")
             .stdin(Stdio::null());
@@ -267,41 +247,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Everything has been told to end by now: some need a moment, and pasta outlives who started it.
-    fn end_processes(&self) -> Result<()> {
-        let started = Instant::now();
-        while !procs::of_user(self.uid).is_empty() {
-            let late = started.elapsed() > Duration::from_secs(5);
-            ensure!(
-                started.elapsed() < Duration::from_secs(10),
-                "processes of {} do not end even when killed: {:?}",
-                self.user,
-                procs::of_user(self.uid)
-            );
-            for (pid, name) in procs::of_user(self.uid).iter().filter(|_| late) {
-                eprintln!("process {pid} ({name}) did not end and is killed");
-                let process = PidFd::open(Pid::from_raw(*pid))?;
-                // Looked up again: the number may have gone to somebody else before it was held.
-                if procs::owner(*pid) == Some(self.uid) {
-                    process.kill()?;
-                }
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    /// Ends what is left of a throw-away account, the folder, and the account.
+    /// Ends what is left of throw-away accounts, the folder, and the accounts.
     pub(super) fn remove(self) -> Result<()> {
-        if self.throw_away {
-            self.end_processes()?;
-        }
+        self.accounts.end_processes()?;
         let path = self.folder.path().to_owned();
         self.folder.close().with_context(|| format!("removing {}", path.display()))?;
-        if self.throw_away {
-            host::quietly(Command::new("userdel").arg(&self.user))?;
-        }
-        Ok(())
+        self.accounts.delete()
     }
 }
 
@@ -316,13 +267,4 @@ fn allowed() -> Vec<usize> {
             numbers.filter(|number| set.is_set(*number).unwrap_or(false)).collect()
         })
         .clone()
-}
-
-/// Adds an account that nobody can log in to. `useradd` gives it subordinate ids.
-fn add_account() -> Result<String> {
-    let name = format!("rk-bench-{}", std::process::id());
-    let mut command = Command::new("useradd");
-    command.args(["--no-create-home", "--home-dir", "/nonexistent"]);
-    host::quietly(command.args(["--shell", "/usr/sbin/nologin", &name]))?;
-    Ok(name)
 }

@@ -18,6 +18,7 @@
 //!
 //! Load and servers are `loadgen`, the other binary of this package; it checks every answer.
 
+mod account;
 mod api;
 mod apps;
 mod compare;

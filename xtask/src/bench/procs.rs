@@ -156,35 +156,35 @@ pub(super) fn of_user(uid: u32) -> Vec<(i32, String)> {
 pub(super) struct Quiet {
     started: std::time::Instant,
     before: u64,
-    user: u32,
+    users: Vec<u32>,
 }
 
 /// Above this share of all processors a sample counts as disturbed.
 pub(super) const DISTURBED: f64 = 0.10;
 
 impl Quiet {
-    /// `user` is whose processes are the benchmark's, beside this one and its descendants.
-    pub(super) fn watch(user: u32) -> Self {
-        Self { started: std::time::Instant::now(), before: foreign(user), user }
+    /// `users` is whose processes are the benchmark's, beside this one and its descendants.
+    pub(super) fn watch(users: Vec<u32>) -> Self {
+        Self { started: std::time::Instant::now(), before: foreign(&users), users }
     }
 
     /// Whether the rest of the machine kept still.
     pub(super) fn is(self) -> bool {
-        let ticks = foreign(self.user).saturating_sub(self.before);
+        let ticks = foreign(&self.users).saturating_sub(self.before);
         let room = self.started.elapsed().as_secs_f64() * processors() as f64;
         ticks as f64 / TICKS < DISTURBED * room
     }
 }
 
 /// Ticks of all other programs so far, and those that the hypervisor took.
-fn foreign(user: u32) -> u64 {
+fn foreign(users: &[u32]) -> u64 {
     let all = all();
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let mut skip: Vec<i32> = descendants(&all, own).iter().map(|stat| stat.pid).collect();
     // Kernel threads (children of kthreadd, which is 2) work for whoever causes the work.
     skip.push(2);
     let others = all.iter().filter(|stat| !skip.contains(&stat.pid) && stat.parent != 2);
-    let others = others.filter(|stat| owner(stat.pid) != Some(user));
+    let others = others.filter(|stat| owner(stat.pid).is_none_or(|uid| !users.contains(&uid)));
     let ticks: u64 = others.map(|stat| stat.own + stat.ended).sum();
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let steal = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok());

@@ -30,7 +30,7 @@ impl Bench<'_> {
         take: impl FnOnce() -> Result<Values>,
     ) -> Result<()> {
         super::go_on()?;
-        let quiet = Quiet::watch(self.machine.uid);
+        let quiet = Quiet::watch(self.machine.accounts.uids());
         match take() {
             Ok(values) => {
                 let quiet = quiet.is();

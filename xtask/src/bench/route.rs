@@ -64,7 +64,7 @@ impl Route {
             Side::Theirs => (&machine.theirs, "slirp4netns", "builtin", "65520"),
             _ => bail!("{} is no way into a namespace and out", self.side.name()),
         };
-        let mut command = machine.command(&program.path);
+        let mut command = machine.command_of(self.side, &program.path);
         command.arg(format!("--net={net}")).arg(format!("--port-driver={port}"));
         command.arg(format!("--mtu={mtu}"));
         if net == "slirp4netns" {
@@ -77,7 +77,9 @@ impl Route {
                 command.arg("--publish").arg(format!("127.0.0.1:{port}:{port}/{proto}"));
             }
         }
-        command.arg("--state-dir").arg(machine.path("tmp").join(format!("route-{}", self.base)));
+        command
+            .arg("--state-dir")
+            .arg(machine.tmp_of(self.side).join(format!("route-{}", self.base)));
         command.arg(procs::TARGET).stderr(File::create(&self.log)?);
         let mut holder = Process::start(&mut command)?;
         if let Err(error) = echo(&mut holder) {
@@ -118,7 +120,8 @@ pub(super) fn command_in(
     let mut command = machine.command("nsenter");
     command.uid(0).gid(0).arg(format!("--net={}", netns.unwrap_or("/proc/self/ns/net")));
     command.args(["setpriv", "--pdeathsig", "KILL"]);
-    command.arg(format!("--reuid={}", machine.uid)).arg(format!("--regid={}", machine.gid));
+    let account = machine.accounts.main();
+    command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid));
     command.args(["--clear-groups", "--"]).arg(program);
     Ok(command)
 }

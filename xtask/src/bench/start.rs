@@ -97,7 +97,7 @@ fn slirp4netns(machine: &Machine, pid: &str) -> Result<f64> {
 
 fn pasta(machine: &Machine, pid: &str) -> Result<f64> {
     let tool = machine.pasta.as_ref().context("there is no pasta")?;
-    let file = machine.path("tmp").join("pasta.pid");
+    let file = machine.tmp().join("pasta.pid");
     let mut command = machine.command(&tool.path);
     command.args(["--config-net", "-t", "none", "-u", "none", "--pid"]).arg(&file).arg(pid);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -108,7 +108,10 @@ fn pasta(machine: &Machine, pid: &str) -> Result<f64> {
     ensure!(status.success(), "pasta: {status}");
     let background: i32 = std::fs::read_to_string(&file)?.trim().parse()?;
     let process = sys::pidfd::PidFd::open(nix::unistd::Pid::from_raw(background))?;
-    ensure!(procs::owner(background) == Some(machine.uid), "{background} is not our pasta");
+    ensure!(
+        procs::owner(background) == Some(machine.accounts.main().uid),
+        "{background} is not our pasta"
+    );
     process.kill()?;
     Ok(time)
 }

@@ -10,6 +10,7 @@ mod programs;
 mod report;
 mod servers;
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -83,6 +84,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let outside = apps.iter().find(|app| app.route.side == Side::Loopback);
     let outside = outside.context("no servers on the machine")?.route.base;
     let rounds = bench.options.app_rounds();
+    // What hung is not tried again: each time takes as long as ten others.
+    let mut hung = BTreeSet::new();
     for round in 0..rounds {
         eprintln!("    round {} of {rounds}", round + 1);
         apps.rotate_left(1);
@@ -90,9 +93,16 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             for (load, ..) in LOADS {
                 for app in apps.iter().filter(|app| !out || route::has_way_out(app.route.side)) {
                     let base = if out { outside } else { app.route.base };
-                    let row = format!("{}.{load}", prefix(out));
+                    let (side, row) = (app.route.side, format!("{}.{load}", prefix(out)));
+                    if hung.contains(&(side, row.clone())) {
+                        continue;
+                    }
                     let take = || sample(machine, &programs, &app.route, base, out, load, size);
-                    bench.enter(&row, app.route.side, round, take)?;
+                    let started = Instant::now();
+                    bench.enter(&row, side, round, take)?;
+                    if started.elapsed() > patience(size) {
+                        hung.insert((side, row));
+                    }
                 }
             }
         }
@@ -218,9 +228,14 @@ fn program(
     }
 }
 
+/// A program that takes longer hangs.
+fn patience(size: Size) -> Duration {
+    3 * PATIENCE + Duration::from_secs(size.seconds.into())
+}
+
 /// What a program prints. Some ways let programs hang: then they are ended, and that is the result.
 fn output(mut command: Command, size: Size) -> Result<String> {
-    let patience = 3 * PATIENCE + Duration::from_secs(size.seconds.into());
+    let patience = patience(size);
     let mut file = tempfile::tempfile()?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file.try_clone()?);
     let mut child = super::instance::Killed(command.spawn().context("starting a client")?);

@@ -61,7 +61,8 @@ impl Drop for Server {
 /// A new folder of the user.
 fn folder(machine: &Machine, path: &Path) -> Result<()> {
     fs::create_dir(path).with_context(|| format!("making {}", path.display()))?;
-    Ok(chown(path, Some(machine.uid), Some(machine.gid))?)
+    let account = machine.accounts.main();
+    Ok(chown(path, Some(account.uid), Some(account.gid))?)
 }
 
 /// What every server's data begins as.
@@ -74,7 +75,7 @@ pub(super) struct Data {
 impl Data {
     /// Makes a database and files.
     pub(super) fn make(machine: &Machine, programs: &Programs, scale: u32) -> Result<Self> {
-        let (postgres, www) = (machine.path("tmp/postgres"), machine.path("tmp/www"));
+        let (postgres, www) = (machine.tmp().join("postgres"), machine.tmp().join("www"));
         folder(machine, &www)?;
         for (name, size) in FILES {
             fs::write(www.join(name), vec![b'x'; size])?;
@@ -133,7 +134,7 @@ impl Data {
         netns: Option<&str>,
         base: u16,
     ) -> Result<Servers> {
-        let place = machine.path("tmp").join(format!("servers-{base}"));
+        let place = machine.tmp().join(format!("servers-{base}"));
         folder(machine, &place)?;
         let data = place.join("postgres");
         host::quietly(Command::new("cp").arg("-a").arg(&self.postgres).arg(&data))?;

@@ -183,7 +183,7 @@ fn last_words(machine: &Machine, side: Side) -> String {
 /// A namespace of rootlesskit with a side's network driver.
 fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Process> {
     let program = if side == Side::Gvisor { &machine.theirs } else { &machine.ours };
-    let mut command = machine.command(&program.path);
+    let mut command = machine.command_of(side, &program.path);
     let (driver, mtu) = match side {
         Side::Gateway => ("gateway", "1500"),
         Side::Slirp | Side::DockerProxy => ("slirp4netns", "65520"),
@@ -207,7 +207,7 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
     for spec in specs {
         command.args(["--publish", spec]);
     }
-    command.arg("--state-dir").arg(machine.path("tmp").join(format!("net-{}", base(side))));
+    command.arg("--state-dir").arg(machine.tmp_of(side).join(format!("net-{}", base(side))));
     command.arg(procs::TARGET).stderr(File::create(log_path(machine, side))?);
     let mut holder = Process::start(&mut command)?;
     if let Err(error) = echo(&mut holder) {

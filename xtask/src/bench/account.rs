@@ -1,0 +1,168 @@
+//! The ordinary users that forwarders run as.
+//!
+//! Linux limits what all pipes of a user hold together (`fs.pipe-user-pages-soft`, pipe(7)). Programs that forward with
+//! splice(2) keep what they have got: as one user, the first of them would leave no pipes to the others.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+
+use super::procs;
+use super::sheet::Side;
+use crate::host;
+
+/// Whose account a side runs in. The first one is also that of clients and servers.
+fn number(side: Side) -> usize {
+    match side {
+        Side::Theirs | Side::Gvisor => 1,
+        Side::Pasta | Side::PastaNet | Side::Pasta1500 => 2,
+        _ => 0,
+    }
+}
+
+const COUNT: usize = 3;
+
+/// One user.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// What holds its folders `home`, `run` and `tmp`.
+    pub(super) folder: PathBuf,
+}
+
+/// All of them, at least one. Those that were made for this are deleted with it.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    list: Vec<Account>,
+    throw_away: bool,
+    /// The names of those that are still to be deleted.
+    added: Vec<String>,
+}
+
+impl Accounts {
+    /// The account `name` for all sides, or throw-away ones. Their folders are below `root`.
+    pub(super) fn prepare(name: Option<&str>, root: &Path) -> Result<Self> {
+        let mut this = Self { list: Vec::new(), throw_away: name.is_none(), added: Vec::new() };
+        let names = match name {
+            Some(name) => vec![name.to_owned()],
+            None => (0..COUNT).map(|n| format!("rk-bench-{}-{n}", std::process::id())).collect(),
+        };
+        for name in names {
+            if this.throw_away {
+                add(&name)?;
+                this.added.push(name.clone());
+            }
+            // Short, because the paths of sockets below it have to fit into 108 bytes.
+            let folder = root.join(format!("u{}", this.list.len()));
+            this.list.push(Account::find(&name, folder)?);
+        }
+        Ok(this)
+    }
+
+    /// The one of clients, of servers and of what is ours.
+    pub(super) fn main(&self) -> &Account {
+        &self.list[0]
+    }
+
+    /// The one of a side.
+    pub(super) fn of(&self, side: Side) -> &Account {
+        self.list.get(number(side)).unwrap_or(self.main())
+    }
+
+    /// User ids of all.
+    pub(super) fn uids(&self) -> Vec<u32> {
+        self.list.iter().map(|account| account.uid).collect()
+    }
+
+    /// Ends what is left of throw-away accounts. Everything has been told to end by now: some need a moment, and pasta
+    /// outlives who started it.
+    pub(super) fn end_processes(&self) -> Result<()> {
+        self.list.iter().filter(|_| self.throw_away).try_for_each(Account::end_processes)
+    }
+
+    /// Deletes throw-away accounts.
+    pub(super) fn delete(mut self) -> Result<()> {
+        std::mem::take(&mut self.added).iter().try_for_each(|name| delete(name))
+    }
+}
+
+impl Drop for Accounts {
+    fn drop(&mut self) {
+        for name in &self.added {
+            if let Err(error) = delete(name) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+impl Account {
+    fn find(name: &str, folder: PathBuf) -> Result<Self> {
+        let passwd = fs::read_to_string("/etc/passwd")?;
+        let start = format!("{name}:");
+        let line = passwd.lines().find(|line| line.starts_with(&start));
+        let fields: Vec<&str> =
+            line.with_context(|| format!("{name} is not in /etc/passwd"))?.split(':').collect();
+        let id = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok());
+        let (uid, gid) = id(2).zip(id(3)).context("no ids in /etc/passwd")?;
+        ensure!(uid != 0, "--user {name:?} is root, and rootlesskit is for ordinary users");
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            ensure!(
+                text.lines().any(|l| l.starts_with(&start) || l.starts_with(&format!("{uid}:"))),
+                "{name} has no subordinate ids in {file}\n\
+                 hint: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name} (choose a free range)"
+            );
+        }
+        fs::create_dir(&folder)?;
+        for dir in ["home", "run", "tmp"].map(|dir| folder.join(dir)) {
+            fs::create_dir(&dir)?;
+            chown(&dir, Some(uid), Some(gid))?;
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { name: name.to_owned(), uid, gid, folder })
+    }
+
+    fn end_processes(&self) -> Result<()> {
+        let started = Instant::now();
+        while !procs::of_user(self.uid).is_empty() {
+            let late = started.elapsed() > Duration::from_secs(5);
+            ensure!(
+                started.elapsed() < Duration::from_secs(10),
+                "processes of {} do not end even when killed: {:?}",
+                self.name,
+                procs::of_user(self.uid)
+            );
+            for (pid, name) in procs::of_user(self.uid).iter().filter(|_| late) {
+                eprintln!("process {pid} ({name}) did not end and is killed");
+                let process = PidFd::open(Pid::from_raw(*pid))?;
+                // Looked up again: the number may have gone to somebody else before it was held.
+                if procs::owner(*pid) == Some(self.uid) {
+                    process.kill()?;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// Adds an account that nobody can log in to. `useradd` gives it subordinate ids.
+fn add(name: &str) -> Result<()> {
+    let mut command = Command::new("useradd");
+    command.args(["--no-create-home", "--home-dir", "/nonexistent"]);
+    host::quietly(command.args(["--shell", "/usr/sbin/nologin", name])).map(drop)
+}
+
+fn delete(name: &str) -> Result<()> {
+    host::quietly(Command::new("userdel").arg(name)).map(drop)
+}
