@@ -32,16 +32,17 @@ pub fn kill_with_parent(cmd: &mut Command) -> &mut Command {
 /// terminal sends to us (Ctrl-C, Ctrl-Z, its end) from a program that has to outlive it.
 pub fn with_own_signals(cmd: &mut Command) -> &mut Command {
     cmd.process_group(0);
-    // SAFETY: between fork and exec the closure makes system calls only and allocates nothing; no handler is installed.
-    unsafe {
-        cmd.pre_exec(|| {
-            for signal in Signal::iterator() {
-                // SIGKILL and SIGSTOP are what they are.
-                let _ = nix::sys::signal::signal(signal, SigHandler::SigDfl);
-            }
-            Ok(SigSet::empty().thread_set_mask()?)
-        })
+    // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing.
+    unsafe { cmd.pre_exec(restore_signals) }
+}
+
+fn restore_signals() -> io::Result<()> {
+    for signal in Signal::iterator() {
+        // SIGKILL and SIGSTOP are what they are, which is an error that does not matter.
+        // SAFETY: the default action is no handler that could run.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     }
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Leaves `fd` open in the program, at its present number, which is returned for the command line. The
