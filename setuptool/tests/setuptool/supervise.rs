@@ -22,24 +22,13 @@ fn place() -> Place {
     place
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+fn until(place: &Place, what: &str, mut holds: impl FnMut() -> bool) {
     // What takes longer hangs.
     let limit = Duration::from_secs(60);
     let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn until_logged(place: &Place, text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let log = place.read(LOG).unwrap_or_default();
-        if log.contains(text) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{text:?} does not come in the log:\n{log}");
+        let log = || place.read(LOG).unwrap_or_default();
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}; the log:\n{}", log());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -80,7 +69,7 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
         .prints("Server at unix://@/run/docker.sock\n[INFO] Installed the daemon under plain successfully.\n")
         .prints("crontab -e`: @reboot @/app/dockerd-rootless-setuptool.sh supervise\n")
         .prints("[INFO] Using CLI context \"rootless\"\n");
-    until("the daemon is up", || daemon(&place).is_some());
+    until(&place, "the daemon is up", || daemon(&place).is_some());
     let env = place.read("env").expect("the stub's environment");
     for line in ["COLOUR=light blue", &format!("XDG_RUNTIME_DIR={}", place.text("run"))] {
         assert!(env.lines().any(|found| found == line), "{line} in\n{env}");
@@ -99,9 +88,11 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
     assert_eq!(daemon(&place), first);
 
     send(pid(&place), nix::sys::signal::Signal::SIGHUP);
-    until_logged(&place, "again\n");
+    until(&place, "SIGHUP is passed on", || {
+        place.read(LOG).is_some_and(|log| log.contains("again\n"))
+    });
     send(first.expect("a pid"), nix::sys::signal::Signal::SIGKILL);
-    until("it is started again", || daemon(&place) != first);
+    until(&place, "it is started again", || daemon(&place) != first);
     assert!(!alive(shim.expect("a pid")), "what a crashed daemon leaves is ended");
     let log = place.read(LOG).expect("a log");
     let (_, rest) =
@@ -210,7 +201,7 @@ fn f019_openrc_gets_a_service_of_the_user() {
     ] {
         assert!(script.contains(line), "{line} in\n{script}");
     }
-    until("the daemon is up", || daemon(&place).is_some());
+    until(&place, "the daemon is up", || daemon(&place).is_some());
     let first = daemon(&place).expect("a pid");
     // The stub's does not listen; somebody else does so for it.
     place.daemon_stops();
@@ -249,7 +240,7 @@ fn f100_f115_systemd_takes_the_daemon_over() {
     let place = place();
     place.daemon();
     place.run(&["install", "--supervise=plain"]).exits(0);
-    until("the daemon is up", || daemon(&place).is_some());
+    until(&place, "the daemon is up", || daemon(&place).is_some());
     let first = daemon(&place).expect("a pid");
     place.run(&["nsenter", "true"]).exits(1).says("install --supervise");
     // The next login has a service manager.

@@ -42,21 +42,21 @@ pub(super) struct Account {
 #[derive(Debug)]
 pub(super) struct Accounts {
     list: Vec<Account>,
-    throw_away: bool,
-    /// The names of those that are still to be deleted.
+    /// The names of those that are still to be deleted: all of the list, or none.
     added: Vec<String>,
 }
 
 impl Accounts {
     /// The account `name` for all sides, or throw-away ones. Their folders are below `root`.
     pub(super) fn prepare(name: Option<&str>, root: &Path) -> Result<Self> {
-        let mut this = Self { list: Vec::new(), throw_away: name.is_none(), added: Vec::new() };
+        let mut this = Self { list: Vec::new(), added: Vec::new() };
         let names = match name {
             Some(name) => vec![name.to_owned()],
             None => (0..COUNT).map(|n| format!("rk-bench-{}-{n}", std::process::id())).collect(),
         };
+        let throw_away = name.is_none();
         for name in names {
-            if this.throw_away {
+            if throw_away {
                 add(&name)?;
                 this.added.push(name.clone());
             }
@@ -85,7 +85,8 @@ impl Accounts {
     /// Ends what is left of throw-away accounts. Everything has been told to end by now: some need a moment, and pasta
     /// outlives who started it.
     pub(super) fn end_processes(&self) -> Result<()> {
-        self.list.iter().filter(|_| self.throw_away).try_for_each(Account::end_processes)
+        let throw_away = !self.added.is_empty();
+        self.list.iter().filter(|_| throw_away).try_for_each(Account::end_processes)
     }
 
     /// Deletes throw-away accounts.

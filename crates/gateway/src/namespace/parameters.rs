@@ -51,13 +51,13 @@ const OPTIONAL: [(&str, &str); 7] = [
     ("net.core.somaxconn", "4096"),
 ];
 
-/// The sizes of TCP buffers in bytes, as "least initial most" (tcp(7)); each network namespace has its own since Linux 4.15.
+/// The sizes of TCP buffers in bytes, "min default max" (tcp(7)); each network namespace has its own since Linux 4.15.
 const BUFFERS: [&str; 2] = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
 
-/// The most that a TCP buffer of G holds, in bytes. The other end is in A, where 50 Gbit/s fill this in longer than any
-/// answer takes. The host's limits (6 to 32 MiB) are for long ways: here they cost memory, and a sender in A that has so
-/// much on its way is limited by its congestion window and sends packets of 9 KiB instead of 52 as acknowledgements come
-/// in, at half the speed.
+/// The most that a TCP buffer of G holds, in bytes. The other end is in A: at 50 Gbit/s this lasts for 170 µs, several round
+/// trips. The host's limits (6 to 32 MiB) are for long distances. Here they cost memory, and a sender in A with that much in
+/// flight is limited by its congestion window: it sends packets of 9 KiB instead of 52 as acknowledgements come in, at
+/// half the speed.
 const LARGEST_BUFFER: u64 = 1 << 20;
 
 /// Sets what holds for G as a whole. Without `ipv6` it has none at all, also where the kernel has it.
