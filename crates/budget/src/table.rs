@@ -11,7 +11,7 @@ const LIMITS: [u64; 12] = [48, 64, 128, 180, 256, 512, 1024, 2048, 4096, 20_000,
 #[must_use]
 pub fn table() -> String {
     let mut text = String::from(
-        "| limit | published ports | TCP connections out, and in / both together | UDP flows out, and in | pings | name queries | `builtin`: published ports / TCP connections |\n\
+        "| Limit | Published ports | TCP connections: each direction / total | UDP flows, each direction | Pings | Name queries | `builtin`: published ports / TCP connections |\n\
          |--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for limit in LIMITS {
@@ -21,7 +21,7 @@ pub fn table() -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "| {limit} | {} | {} / {} | {} to {} each | {} | {} | {} / {} |",
+            "| {limit} | {} | {} / {} | {} to {} | {} | {} | {} / {} |",
             budget.ports,
             budget.connections(),
             shares.tcp / 2,
