@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use drivers::NetworkDriver;
 use env::Env;
-use env::netdriver::GATEWAY;
 use env::vars;
 
 use crate::config::Config;
@@ -68,7 +68,9 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
 
 /// Whether dockerd finds the gateway's name server where it looks for those of systemd-resolved.
 fn own_name_server(env: &Env, state_dir: &Path, config: &Config<'_>) -> bool {
-    let gateway = env.get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE).is_some_and(|net| net == GATEWAY);
+    let gateway = env
+        .get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE)
+        .is_some_and(|net| net == NetworkDriver::Gateway.name());
     let replaced = || resolved::replace(Path::new("/"), &state_dir.join("resolv.conf"), config);
     gateway
         && replaced().unwrap_or_else(|e| {

@@ -15,8 +15,8 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use drivers::NetworkDriver;
 use env::Env;
-use env::netdriver::GATEWAY;
 use env::vars;
 
 use crate::config::Config;
@@ -39,7 +39,9 @@ pub(crate) fn options(
     state_dir: &Path,
     config: &Config<'_>,
 ) -> Result<Vec<OsString>, Note> {
-    let gateway = env.get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE).is_some_and(|net| net == GATEWAY);
+    let gateway = env
+        .get(vars::DOCKERD_ROOTLESS_NET_IN_FORCE)
+        .is_some_and(|net| net == NetworkDriver::Gateway.name());
     if !gateway || config.sets("dns", &["dns"]) {
         return Ok(Vec::new());
     }

@@ -20,7 +20,6 @@ mod config;
 mod dirs;
 mod dns;
 mod dockerd;
-mod driver;
 mod ending;
 mod etc_ssl;
 mod exec;

@@ -1,12 +1,12 @@
-//! The network driver when the user named none: the gateway if it works here, otherwise what
-//! [`env::netdriver`] chooses among the programs of this machine.
+//! The network driver if the user names none: the gateway if it works here, otherwise what
+//! [`drivers::choose`] finds among the programs of this machine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use env::netdriver::{self, Choice, GATEWAY, GATEWAY_PROBE, Machine, Reason};
+use drivers::choose::{self, Choice, GATEWAY_PROBE, Machine};
+use drivers::{NetworkDriver, Reason};
 
-use crate::driver::{self, Net};
 use crate::host::Host;
 use crate::report::{Failure, Note};
 
@@ -36,23 +36,22 @@ pub(crate) fn choose(
     rootlesskit: &Path,
     port_driver: Option<&str>,
     notes: &mut Vec<Note>,
-) -> Result<Net, Failure> {
-    // Goes with nothing else: as good as naming the network.
-    if port_driver == Some(GATEWAY) {
-        return Ok(Net::Gateway);
+) -> Result<NetworkDriver, Failure> {
+    // It goes with no other network: as good as naming that.
+    if port_driver == Some(NetworkDriver::Gateway.name()) {
+        return Ok(NetworkDriver::Gateway);
     }
     let help = Programs(host).ask(rootlesskit, "--help").unwrap_or_default();
-    let refused = if netdriver::may_use_gateway(&help, port_driver) {
+    let refused = if choose::may_use_gateway(&help, port_driver) {
         match host.try_out(rootlesskit, &GATEWAY_PROBE) {
-            Ok(()) => return Ok(Net::Gateway),
+            Ok(()) => return Ok(NetworkDriver::Gateway),
             Err(text) => Some(Reason::find(&text)),
         }
     } else {
         None
     };
-    let Choice { driver, remarks } = netdriver::by_programs(&Programs(host), &help);
-    let net = driver.and_then(|name| driver::parse(Net::ALL, name));
-    if let (Some(reason), Some(net)) = (&refused, net) {
+    let Choice { driver, remarks } = choose::by_programs(&Programs(host), &help);
+    if let (Some(reason), Some(net)) = (&refused, driver) {
         notes.push(Note::warn(format!(
             "gateway network not used: {}; using {net}{}",
             reason.what,
@@ -60,7 +59,7 @@ pub(crate) fn choose(
         )));
     }
     notes.extend(remarks.iter().map(|remark| Note::warn(remark.to_string())));
-    net.ok_or_else(|| none(refused.as_ref()))
+    driver.ok_or_else(|| none(refused.as_ref()))
 }
 
 fn hints(reason: &Reason, before: &str) -> String {
@@ -94,7 +93,10 @@ mod tests {
     const PROBE: &str = "/bin/rootlesskit --net=gateway --disable-host-loopback --copy-up=/etc \
                          --copy-up=/run true";
 
-    fn chosen(host: &Fake, port_driver: Option<&str>) -> (Result<Net, Failure>, Vec<Note>) {
+    fn chosen(
+        host: &Fake,
+        port_driver: Option<&str>,
+    ) -> (Result<NetworkDriver, Failure>, Vec<Note>) {
         let mut notes = Vec::new();
         let net = choose(host, Path::new("/bin/rootlesskit"), port_driver, &mut notes);
         (net, notes)
@@ -107,15 +109,19 @@ mod tests {
     #[test]
     fn the_gateway_comes_first_if_it_works() {
         let h = host(NEW).with("slirp4netns", SLIRP);
-        assert_eq!(chosen(&h, None), (Ok(Net::Gateway), Vec::new()));
+        assert_eq!(chosen(&h, None), (Ok(NetworkDriver::Gateway), Vec::new()));
         assert_eq!(*h.asked.borrow(), ["rootlesskit", PROBE]);
-        assert_eq!(chosen(&host(NEW), Some("builtin")).0, Ok(Net::Gateway), "needs no program");
+        assert_eq!(
+            chosen(&host(NEW), Some("builtin")).0,
+            Ok(NetworkDriver::Gateway),
+            "needs no program"
+        );
     }
 
     #[test]
     fn a_gateway_that_does_not_work_is_passed_over_with_its_reason() {
         let (net, notes) = chosen(&host(NEW).with("slirp4netns", SLIRP).refusing(REFUSAL), None);
-        assert_eq!(net, Ok(Net::Slirp4netns));
+        assert_eq!(net, Ok(NetworkDriver::Slirp4netns));
         let expected = "gateway network not used: no tproxy in this kernel; using slirp4netns. hint: load \
                         nft_tproxy";
         assert_eq!(notes, [Note::warn(expected)]);
@@ -130,20 +136,24 @@ mod tests {
     #[test]
     fn a_rootlesskit_without_it_is_not_tried() {
         let h = host(OLD).with("slirp4netns", SLIRP).refusing(REFUSAL);
-        assert_eq!(chosen(&h, None), (Ok(Net::Slirp4netns), Vec::new()));
+        assert_eq!(chosen(&h, None), (Ok(NetworkDriver::Slirp4netns), Vec::new()));
         assert_eq!(*h.asked.borrow(), ["rootlesskit", "slirp4netns"]);
         let h = Fake::default().broken("rootlesskit").with("slirp4netns", SLIRP);
-        assert_eq!(chosen(&h, None), (Ok(Net::Slirp4netns), Vec::new()));
+        assert_eq!(chosen(&h, None), (Ok(NetworkDriver::Slirp4netns), Vec::new()));
     }
 
     #[test]
     fn a_port_driver_of_the_user_is_respected() {
         for name in ["slirp4netns", "implicit"] {
             let h = host(NEW).with("slirp4netns", SLIRP);
-            assert_eq!(chosen(&h, Some(name)), (Ok(Net::Slirp4netns), Vec::new()), "{name}");
+            assert_eq!(
+                chosen(&h, Some(name)),
+                (Ok(NetworkDriver::Slirp4netns), Vec::new()),
+                "{name}"
+            );
         }
         let h = host(NEW).with("slirp4netns", SLIRP).refusing(REFUSAL);
-        assert_eq!(chosen(&h, Some("gateway")), (Ok(Net::Gateway), Vec::new()));
+        assert_eq!(chosen(&h, Some("gateway")), (Ok(NetworkDriver::Gateway), Vec::new()));
         assert!(h.asked.borrow().is_empty(), "rootlesskit itself says why not");
     }
 
@@ -152,14 +162,14 @@ mod tests {
         let pasta = "pasta 0.0~git20230309.7c7625d-1+deb12u1";
         let h = host(OLD).with("slirp4netns", "-c").with("pasta", pasta).with("vpnkit", "");
         let (net, notes) = chosen(&h, None);
-        assert_eq!(net, Ok(Net::Vpnkit));
+        assert_eq!(net, Ok(NetworkDriver::Vpnkit));
         assert!(notes.iter().all(|n| n.level == Level::Warn), "{notes:?}");
         let texts: Vec<_> = notes.iter().map(|n| n.text.as_str()).collect();
         assert_eq!(texts.len(), 2);
         assert!(texts[0].contains("/bin/slirp4netns is not used: it is older than 0.4.0"));
         assert!(texts[1].contains("it is of 2023_03_09"));
         let go = host("--net value  [host, none, vpnkit, gvisor-tap-vsock]");
-        assert_eq!(chosen(&go, None).0, Ok(Net::GvisorTapVsock));
+        assert_eq!(chosen(&go, None).0, Ok(NetworkDriver::GvisorTapVsock));
     }
 
     #[test]

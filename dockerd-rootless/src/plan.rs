@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use drivers::{NetworkDriver, PortDriver};
 use env::routes::Routes;
 use env::{Env, vars};
 
 use crate::config::Config;
 use crate::dockerd::{Dockerd, Version};
-use crate::driver::{self, Net, PortDriver};
 use crate::extra;
 use crate::host::Host;
 use crate::netdriver;
@@ -24,7 +24,7 @@ const DUAL_STACK: &str = "gateway-dual-stack";
 #[derive(Debug)]
 pub(crate) struct Plan {
     settings: Settings,
-    net: Net,
+    net: NetworkDriver,
     mtu: u32,
     port_driver: PortDriver,
     detach: bool,
@@ -50,7 +50,7 @@ impl Plan {
         let dockerd = Dockerd::find(settings.dockerd.as_deref(), host)?;
         // A driver in FLAGS wins over ours, so ours had better be the same: its MTU depends on it.
         let in_flags =
-            extra::last(&settings.flags, "net").and_then(|name| driver::parse(Net::ALL, &name));
+            extra::last(&settings.flags, "net").and_then(|name| NetworkDriver::from_name(&name));
         let net = match settings.net.or(in_flags) {
             Some(net) => net,
             None => {
@@ -96,7 +96,10 @@ impl Plan {
             return Ok(self);
         }
         let in_flags = |name| extra::last(&self.settings.flags, name).is_some();
-        if self.net == Net::Slirp4netns && !in_flags("net") && !in_flags("slirp4netns-sandbox") {
+        if self.net == NetworkDriver::Slirp4netns
+            && !in_flags("net")
+            && !in_flags("slirp4netns-sandbox")
+        {
             match self.settings.sandbox {
                 Switch::On => {
                     return Err(Failure::new(format!(
@@ -139,7 +142,8 @@ impl Plan {
                  dockerd cannot take them over. hint: remove it, and give containers a --restart policy",
             ));
         }
-        let silent = ["none", "implicit"].contains(&self.port_driver_in_force().as_str());
+        let silent = PortDriver::from_name(&self.port_driver_in_force())
+            .is_some_and(|driver| !driver.is_managed());
         match &self.version {
             Some(version)
                 if !version.publishes() && !silent && config.switch("userland-proxy") == Some(false) =>
@@ -163,11 +167,9 @@ impl Plan {
     pub(crate) fn host_gateway(&self) -> Option<u8> {
         let closed = extra::last_bool(&self.settings.flags, "disable-host-loopback")
             .unwrap_or(!self.settings.host_loopback);
-        let net = driver::parse(Net::ALL, &self.net_in_force())?;
-        let leads_there =
-            matches!(net, Net::Gateway | Net::Slirp4netns | Net::Pasta | Net::GvisorTapVsock);
+        let net = NetworkDriver::from_name(&self.net_in_force())?;
         let both = self.version.as_ref().is_none_or(Version::publishes);
-        (leads_there && !closed).then_some(if both { 2 } else { 1 })
+        (net.has_cidr() && !closed).then_some(if both { 2 } else { 1 })
     }
 
     /// The network driver that rootlesskit will use, FLAGS included.
@@ -183,8 +185,7 @@ impl Plan {
     /// Whether to ask for IPv6 beside IPv4: with the gateway's port driver dockerd cannot ask for a port on
     /// IPv6 by itself.
     fn dual_stack(&self) -> bool {
-        let gateway = PortDriver::Gateway.to_string();
-        self.port_driver_in_force() == gateway
+        self.port_driver_in_force() == PortDriver::Gateway.name()
             && extra::last_bool(&self.settings.flags, DUAL_STACK).is_none()
     }
 
@@ -198,7 +199,7 @@ impl Plan {
         args.push(format!("--net={}", self.net).into());
         args.push(format!("--mtu={}", self.mtu).into());
         // Docker's own launcher gives them to the other drivers, too.
-        if self.net != Net::Gateway {
+        if self.net != NetworkDriver::Gateway {
             args.push(format!("--slirp4netns-sandbox={}", s.sandbox).into());
             args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
         }
@@ -242,7 +243,7 @@ impl fmt::Display for Plan {
             self.port_driver_in_force(),
             self.detached(),
         )?;
-        if self.net == Net::Slirp4netns {
+        if self.net == NetworkDriver::Slirp4netns {
             let sandbox = if self.detached() { Switch::Off } else { self.settings.sandbox };
             write!(
                 f,
@@ -273,17 +274,20 @@ pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result
 }
 
 /// Contradictions that rootlesskit reports only later. A driver in FLAGS is left to rootlesskit.
-fn check_pair(settings: &Settings, net: Net, port_driver: PortDriver) -> Result<(), Failure> {
+fn check_pair(
+    settings: &Settings,
+    net: NetworkDriver,
+    port_driver: PortDriver,
+) -> Result<(), Failure> {
     let overridden =
         ["net", "port-driver"].iter().any(|f| extra::last(&settings.flags, f).is_some());
     if overridden || net.port_drivers().contains(&port_driver) {
         return Ok(());
     }
-    let allowed: Vec<String> = net.port_drivers().iter().map(ToString::to_string).collect();
     let name = vars::DOCKERD_ROOTLESS_PORT_DRIVER;
     Err(Failure::new(format!(
         "{name} is \"{port_driver}\": the network driver {net} works with {} only",
-        allowed.join(", ")
+        drivers::list(net.port_drivers())
     ))
     .hint(format!(
         "unset {name} for {}, or set {} to another driver",

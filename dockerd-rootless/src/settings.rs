@@ -8,10 +8,10 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
+use drivers::{NetworkDriver, PortDriver};
 use env::Env;
 use env::{shellwords, vars};
 
-use crate::driver::{self, Net, PortDriver};
 use crate::report::{Failure, Note};
 
 /// The largest MTU in bytes that RootlessKit accepts.
@@ -56,7 +56,7 @@ pub(crate) struct Settings {
     pub(crate) state_dir: PathBuf,
     /// Where a containerd-rootless keeps its state: two of them on one `/run` do not work.
     pub(crate) containerd_state_dir: PathBuf,
-    pub(crate) net: Option<Net>,
+    pub(crate) net: Option<NetworkDriver>,
     /// In bytes.
     pub(crate) mtu: Option<u32>,
     pub(crate) port_driver: Option<PortDriver>,
@@ -89,7 +89,7 @@ impl Settings {
             containerd_state_dir: dir(vars::CONTAINERD_ROOTLESS_STATE_DIR, "containerd-rootless"),
             net: net(env)?,
             mtu: mtu(env)?,
-            port_driver: one_of(env, vars::DOCKERD_ROOTLESS_PORT_DRIVER, PortDriver::ALL)?,
+            port_driver: port_driver(env)?,
             sandbox: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX, Switch::WORDS)?,
             seccomp: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP, Switch::WORDS)?,
             host_loopback: host_loopback(env, &mut notes),
@@ -102,19 +102,31 @@ impl Settings {
     }
 }
 
-fn one_of<T: Copy>(env: &Env, name: &str, table: &[(&str, T)]) -> Result<Option<T>, Failure> {
+/// The value of a variable that must be one of these words.
+fn one_of<T>(
+    env: &Env,
+    name: &str,
+    words: impl IntoIterator<Item = (&'static str, T)>,
+) -> Result<Option<T>, Failure> {
     let Some(value) = env.nonempty(name) else { return Ok(None) };
-    match value.to_str().and_then(|v| driver::parse(table, v)) {
-        Some(known) => Ok(Some(known)),
-        None => {
-            Err(Failure::new(format!("{name} is {value:?}: not one of {}", driver::names(table)))
-                .hint(format!("set {name} to one of these values, or unset it for the default")))
+    let mut allowed = Vec::new();
+    for (word, known) in words {
+        if value == word {
+            return Ok(Some(known));
         }
+        allowed.push(word);
     }
+    Err(Failure::new(format!("{name} is {value:?}: not one of {}", allowed.join(", ")))
+        .hint(format!("set {name} to one of these values, or unset it for the default")))
 }
 
-fn switch(env: &Env, name: &str, table: &[(&str, Switch)]) -> Result<Switch, Failure> {
-    Ok(one_of(env, name, table)?.unwrap_or(Switch::Auto))
+fn port_driver(env: &Env) -> Result<Option<PortDriver>, Failure> {
+    let words = PortDriver::ALL.map(|driver| (driver.name(), driver));
+    one_of(env, vars::DOCKERD_ROOTLESS_PORT_DRIVER, words)
+}
+
+fn switch(env: &Env, name: &str, table: &[(&'static str, Switch)]) -> Result<Switch, Failure> {
+    Ok(one_of(env, name, table.iter().copied())?.unwrap_or(Switch::Auto))
 }
 
 fn state_dir(dir: PathBuf) -> Result<PathBuf, Failure> {
@@ -130,9 +142,9 @@ fn state_dir(dir: PathBuf) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
-fn net(env: &Env) -> Result<Option<Net>, Failure> {
+fn net(env: &Env) -> Result<Option<NetworkDriver>, Failure> {
     let name = vars::DOCKERD_ROOTLESS_NET;
-    if env.nonempty(name).is_some_and(|v| v == "host") {
+    if env.nonempty(name).is_some_and(|v| v == NetworkDriver::Host.name()) {
         return Err(Failure::new(format!(
             "{name} is \"host\": dockerd needs a network namespace in which it may configure bridges"
         ))
@@ -141,7 +153,8 @@ fn net(env: &Env) -> Result<Option<Net>, Failure> {
              docker run --net=host"
         )));
     }
-    one_of(env, name, Net::ALL)
+    let isolating = NetworkDriver::ALL.into_iter().filter(|driver| driver.isolates());
+    one_of(env, name, isolating.map(|driver| (driver.name(), driver)))
 }
 
 fn mtu(env: &Env) -> Result<Option<u32>, Failure> {

@@ -304,7 +304,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
         (
             "NET",
             "wlan0",
-            "not one of gateway, slirp4netns, pasta, vpnkit, lxc-user-nic, gvisor-tap-vsock, none",
+            "not one of none, gateway, pasta, slirp4netns, vpnkit, lxc-user-nic, gvisor-tap-vsock",
         ),
         ("MTU", "65522", "from 0 (the driver's default) to 65521"),
         ("MTU", "-1", "MTU is \"-1\""),
@@ -313,7 +313,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
         (
             "PORT_DRIVER",
             "bultin",
-            "not one of gateway, builtin, implicit, slirp4netns, gvisor-tap-vsock, pesto, none",
+            "not one of none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock",
         ),
         ("SLIRP4NETNS_SANDBOX", "1", "SLIRP4NETNS_SANDBOX is \"1\": not one of auto, true, false"),
         ("SLIRP4NETNS_SECCOMP", "yes", "SLIRP4NETNS_SECCOMP is \"yes\""),

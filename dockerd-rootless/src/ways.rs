@@ -10,10 +10,10 @@
 
 use std::ffi::OsString;
 
+use drivers::NetworkDriver;
 use env::routes::{Cidr, Routes, USUAL_CIDR};
 use env::vars;
 
-use crate::driver::Net;
 use crate::extra;
 use crate::report::Note;
 
@@ -23,15 +23,10 @@ const IPV6_MTU: u32 = 1280;
 /// A network with a shorter prefix (bits) is a summary, most of which is elsewhere.
 const SHORTEST: u8 = 16;
 
-/// Whether the driver has `--ipv6`.
-fn has_ipv6(net: Net) -> bool {
-    matches!(net, Net::Gateway | Net::Slirp4netns | Net::Pasta)
-}
-
 /// Whether to add `--ipv6`; `flags` are the user's, which win. `mtu` is in bytes, 0 is the default of rootlesskit.
 pub(crate) fn wants_ipv6(
     routes: &Routes,
-    net: Net,
+    net: NetworkDriver,
     mtu: u32,
     flags: &[OsString],
     notes: &mut Vec<Note>,
@@ -40,7 +35,7 @@ pub(crate) fn wants_ipv6(
         return false;
     }
     let net_in_force = extra::last(flags, "net");
-    if !has_ipv6(net) || net_in_force.is_some_and(|name| name != net.to_string()) {
+    if !net.has_ipv6() || net_in_force.is_some_and(|name| name != net.to_string()) {
         notes.push(Note::warn(format!(
             "this host has a way out over IPv6 only, which the network driver {net} does not have. hint: unset {}",
             vars::DOCKERD_ROOTLESS_NET
@@ -59,8 +54,13 @@ pub(crate) fn wants_ipv6(
 }
 
 /// Tells of a network of the host that the namespace cannot reach because it has the same addresses.
-pub(crate) fn note_overlap(routes: &Routes, net: Net, flags: &[OsString], notes: &mut Vec<Note>) {
-    if !has_ipv6(net) && net != Net::GvisorTapVsock {
+pub(crate) fn note_overlap(
+    routes: &Routes,
+    net: NetworkDriver,
+    flags: &[OsString],
+    notes: &mut Vec<Note>,
+) {
+    if !net.has_cidr() {
         return;
     }
     let chosen = extra::last(flags, "cidr").and_then(|text| text.parse::<Cidr>().ok());
@@ -94,7 +94,7 @@ mod tests {
         text.split_whitespace().map(OsString::from).collect()
     }
 
-    fn wants(routes: &Routes, net: Net, mtu: u32, flags: &str) -> (bool, Vec<Note>) {
+    fn wants(routes: &Routes, net: NetworkDriver, mtu: u32, flags: &str) -> (bool, Vec<Note>) {
         let mut notes = Vec::new();
         (wants_ipv6(routes, net, mtu, &words(flags), &mut notes), notes)
     }
@@ -102,16 +102,24 @@ mod tests {
     #[test]
     fn a_host_with_ipv6_only_gets_the_flag_once() {
         let only = routes(false, true, &[]);
-        for net in [Net::Gateway, Net::Slirp4netns, Net::Pasta] {
+        for net in [NetworkDriver::Gateway, NetworkDriver::Slirp4netns, NetworkDriver::Pasta] {
             let (wanted, notes) = wants(&only, net, net.default_mtu(), "");
             assert!(wanted && notes.len() == 1, "{net} {notes:?}");
         }
         for flags in ["--ipv6", "--ipv6=false", "--debug -ipv6=true"] {
-            assert_eq!(wants(&only, Net::Gateway, 1500, flags), (false, Vec::new()), "{flags}");
+            assert_eq!(
+                wants(&only, NetworkDriver::Gateway, 1500, flags),
+                (false, Vec::new()),
+                "{flags}"
+            );
         }
         for other in [routes(true, true, &[]), routes(true, false, &[]), routes(false, false, &[])]
         {
-            assert_eq!(wants(&other, Net::Gateway, 1500, ""), (false, Vec::new()), "{other:?}");
+            assert_eq!(
+                wants(&other, NetworkDriver::Gateway, 1500, ""),
+                (false, Vec::new()),
+                "{other:?}"
+            );
         }
     }
 
@@ -119,36 +127,37 @@ mod tests {
     fn what_stands_against_it_is_said() {
         let only = routes(false, true, &[]);
         for (net, mtu, flags, part) in [
-            (Net::Vpnkit, 1500, "", "network driver vpnkit does not have"),
-            (Net::LxcUserNic, 1500, "", "lxc-user-nic"),
-            (Net::Gateway, 1500, "--net=none", "unset"),
-            (Net::Gateway, 1200, "", "MTU of at least 1280; it is 1200"),
-            (Net::Gateway, 1500, "--mtu=576", "it is 576"),
+            (NetworkDriver::Vpnkit, 1500, "", "network driver vpnkit does not have"),
+            (NetworkDriver::LxcUserNic, 1500, "", "lxc-user-nic"),
+            (NetworkDriver::Gateway, 1500, "--net=none", "unset"),
+            (NetworkDriver::Gateway, 1200, "", "MTU of at least 1280; it is 1200"),
+            (NetworkDriver::Gateway, 1500, "--mtu=576", "it is 576"),
         ] {
             let (wanted, notes) = wants(&only, net, mtu, flags);
             assert!(!wanted && notes.len() == 1 && notes[0].text.contains(part), "{notes:?}");
         }
-        assert!(wants(&only, Net::Slirp4netns, 0, "").0, "0 is the default");
+        assert!(wants(&only, NetworkDriver::Slirp4netns, 0, "").0, "0 is the default");
     }
 
     #[test]
     fn a_network_with_the_same_addresses_is_told() {
-        let told = |net: Net, networks: &[&str], flags: &str| {
+        let told = |net: NetworkDriver, networks: &[&str], flags: &str| {
             let mut notes = Vec::new();
             note_overlap(&routes(true, false, networks), net, &words(flags), &mut notes);
             notes.into_iter().map(|note| note.text).collect::<String>()
         };
-        let text = told(Net::Gateway, &["10.0.2.0/24"], "");
+        let text = told(NetworkDriver::Gateway, &["10.0.2.0/24"], "");
         assert!(
             text.contains("the network 10.0.2.0/24 of this host: theirs is 10.0.2.0/24"),
             "{text}"
         );
         assert!(text.contains("--cidr=10.41.0.0/24") && text.contains("10.41.0.2"), "{text}");
-        assert_eq!(told(Net::Gateway, &["10.0.2.0/24"], "--cidr=10.41.0.0/24"), "");
+        assert_eq!(told(NetworkDriver::Gateway, &["10.0.2.0/24"], "--cidr=10.41.0.0/24"), "");
         assert!(
-            told(Net::Pasta, &["10.41.0.0/16"], "--cidr=10.41.0.0/24").contains("10.42.0.0/24")
+            told(NetworkDriver::Pasta, &["10.41.0.0/16"], "--cidr=10.41.0.0/24")
+                .contains("10.42.0.0/24")
         );
-        assert_eq!(told(Net::Gateway, &["10.0.0.0/8", "10.0.3.0/24"], ""), "");
-        assert_eq!(told(Net::LxcUserNic, &["10.0.2.0/24"], ""), "");
+        assert_eq!(told(NetworkDriver::Gateway, &["10.0.0.0/8", "10.0.3.0/24"], ""), "");
+        assert_eq!(told(NetworkDriver::LxcUserNic, &["10.0.2.0/24"], ""), "");
     }
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use drivers::PortDriver;
 use serde::Serialize;
 
 use crate::doctor::limits::{self, Limit};
@@ -103,7 +104,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: b
 }
 
 fn effective(ui: &mut Ui, facts: &Facts, limits: &[Limit]) {
-    if let (Some(net), Some(port)) = (facts.tools.net.driver(), port_driver(facts)) {
+    if let (Some(net), Some(port)) = (facts.tools.net.name(), port_driver(facts)) {
         ui.info(&format!("Network driver: {net}, port driver: {port}"));
     }
     let (line, reasons) = limit_lines(limits);
@@ -147,7 +148,8 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
 }
 
 fn port_driver(facts: &Facts) -> Option<&str> {
-    facts.storage.port_driver.as_deref().or(facts.tools.net.port_driver())
+    let default = || facts.tools.net.port_driver().map(PortDriver::name);
+    facts.storage.port_driver.as_deref().or_else(default)
 }
 
 fn document(
@@ -172,7 +174,7 @@ fn document(
         uid: facts.account.uid,
         kernel: &facts.host.release,
         effective: Effective {
-            net: tools.net.driver(),
+            net: tools.net.name(),
             port_driver: port_driver(facts),
             systemd: facts.works(crate::probe::Probe::UserManager),
             runtime_dir,

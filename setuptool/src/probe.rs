@@ -12,8 +12,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use drivers::choose::GATEWAY_PROBE;
 use env::helper::Helper;
-use env::netdriver::GATEWAY_PROBE;
 use env::{Env, vars};
 
 /// How long a program may take to tell its version.

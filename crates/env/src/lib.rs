@@ -9,7 +9,7 @@
 //! Users are looked up without libc ([`user`]): a static binary must not load the host's NSS modules. `/etc/passwd`
 //! comes first, then the program `getent`, which knows LDAP, SSSD and homed users, then `$USER` and `$HOME`.
 //!
-//! Which network driver of rootlesskit suits this machine is told by [`netdriver`], and which ways out it has by [`routes`].
+//! Which ways out this machine has is told by [`routes`].
 //!
 //! Files that others have made are read by [`file`]: regular ones, up to a limit.
 //!
@@ -21,7 +21,6 @@ pub mod colour;
 pub mod dirs;
 pub mod file;
 pub mod helper;
-pub mod netdriver;
 pub mod path;
 pub mod rootlesskit;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! What connects the network namespace of the containers with the outside: there must be a driver that works.
 
-use env::netdriver::{GATEWAY, Reason};
+use drivers::{NetworkDriver, Reason};
 
 use super::{Finding, Remedy, Wish};
 use crate::distro::Package;
@@ -40,7 +40,7 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
 }
 
 fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.tools.net.driver() != Some("lxc-user-nic") || facts.tools.lxc_usernet {
+    if facts.tools.net.driver() != Some(NetworkDriver::LxcUserNic) || facts.tools.lxc_usernet {
         return;
     }
     let name = &facts.account.name;
@@ -64,7 +64,7 @@ fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
 /// The device, unless it is not needed or something that needs it works.
 fn tun(facts: &Facts) -> Option<Finding> {
     let needed = match facts.tools.net.driver() {
-        Some(net) => !matches!(net, "lxc-user-nic" | "none") && !facts.works(Probe::Network),
+        Some(net) => net.needs_tun() && !facts.works(Probe::Network),
         None => facts.tools.tries_gateway,
     };
     let why = "the network stack makes the interface of the containers with it";
@@ -106,11 +106,11 @@ fn iproute(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
 }
 
 fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
-    let net = facts.tools.net.driver().unwrap_or_default();
     let Outcome::Fails(text) = facts.outcome(Probe::Network) else { return };
-    if net == GATEWAY {
+    if facts.tools.net.driver() == Some(NetworkDriver::Gateway) {
         return;
     }
+    let net = facts.tools.net.name().unwrap_or_default();
     let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let remedy = match symptoms::find(text) {
         Some(symptom) => format!("{}: {}", symptom.cause, symptom.fix),
@@ -129,7 +129,7 @@ fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
 
 /// What rootlesskit itself says about a gateway network that does not work.
 fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
-    let named = facts.tools.net.driver() == Some(GATEWAY);
+    let named = facts.tools.net.driver() == Some(NetworkDriver::Gateway);
     let probe = if named { Probe::Network } else { Probe::Gateway };
     let Outcome::Fails(text) = facts.outcome(probe) else { return };
     let reason = Reason::find(text);

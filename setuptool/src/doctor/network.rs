@@ -1,6 +1,6 @@
 //! NAT, ports, ping and what else belongs to the network; [`super::driver`] has what connects it.
 
-use env::netdriver::GATEWAY;
+use drivers::NetworkDriver;
 
 use super::{Finding, Remedy, Wish};
 use crate::distro::Package;
@@ -53,7 +53,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         ));
     }
     if let Some(target) = &facts.host.resolv_conf
-        && facts.tools.net.driver() != Some(GATEWAY)
+        && facts.tools.net.driver() != Some(NetworkDriver::Gateway)
     {
         findings.push(
             Finding::advisory(
@@ -134,7 +134,7 @@ fn ping(facts: &Facts, findings: &mut Vec<Finding>) {
 fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     let start = facts.host.port_start.unwrap_or(USUAL_PORT_START);
     // pasta binds ports by itself.
-    let by_kit = facts.tools.net.driver() != Some("pasta");
+    let by_kit = facts.tools.net.driver() != Some(NetworkDriver::Pasta);
     if start <= 80 || by_kit && facts.tools.low_port_caps {
         return;
     }

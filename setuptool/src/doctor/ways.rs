@@ -1,6 +1,8 @@
 //! Ways out that lead nowhere from the namespace: IPv4 on a host without, a network with the same addresses, a proxy on
 //! loopback.
 
+use drivers::NetworkDriver;
+
 use super::{Finding, Remedy, Wish};
 use crate::facts::{Facts, Proxy};
 
@@ -33,11 +35,7 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     if !ways.routes.only_v6() {
         return;
     }
-    let able = facts
-        .tools
-        .net
-        .driver()
-        .is_none_or(|net| matches!(net, "gateway" | "slirp4netns" | "pasta"));
+    let able = facts.tools.net.driver().is_none_or(NetworkDriver::has_ipv6);
     if able && ways.bridges_have_ipv6 {
         return;
     }
@@ -65,13 +63,12 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     let ways = &facts.ways;
-    // The others take their addresses from elsewhere.
-    let ours = ["gateway", "slirp4netns", "pasta", "gvisor-tap-vsock"];
     let theirs = ways.routes.overlapping(ways.cidr).filter(|theirs| theirs.prefix() >= SHORTEST);
-    let (Some(theirs), Some(net)) = (theirs, facts.tools.net.driver()) else { return };
-    if !ours.contains(&net) {
+    let Some(theirs) =
+        theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
+    else {
         return;
-    }
+    };
     let finding = Finding::advisory(
         "cidr-overlap",
         format!(

@@ -22,7 +22,7 @@ pub(crate) use ways::{Proxy, Ways};
 
 use std::collections::BTreeMap;
 
-use env::netdriver::GATEWAY;
+use drivers::NetworkDriver;
 
 use crate::distro::Distro;
 use crate::place::World;
@@ -98,13 +98,13 @@ impl Facts {
                 if namespaces { self.take(prober, Probe::Gateway, &setting) } else { true };
             // Without namespaces nobody knows, and it is what the launcher will try first.
             if gateway {
-                self.tools.net = Net::Chosen(GATEWAY);
+                self.tools.net = Net::Chosen(NetworkDriver::Gateway);
             }
         }
         if !namespaces {
             return;
         }
-        setting.net = self.tools.net.driver().map(str::to_owned);
+        setting.net = self.tools.net.name().map(str::to_owned);
         if self.works(Probe::Gateway) {
             self.outcomes.insert(name(Probe::Network), Outcome::Works);
         } else {

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use env::netdriver::{self, GATEWAY, Machine, Remark};
+use drivers::choose::{self, Machine, Remark};
+use drivers::{NetworkDriver, PortDriver};
 use env::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -18,30 +19,36 @@ use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Net {
     /// It found this one.
-    Chosen(&'static str),
+    Chosen(NetworkDriver),
     /// The user named this one.
-    Named(String),
+    Named(NetworkDriver),
+    /// The user named this, which is no driver.
+    Unknown(String),
     /// There is none; why not.
     None(String),
 }
 
 impl Net {
-    /// The name for `--net=`.
-    pub(crate) fn driver(&self) -> Option<&str> {
+    /// The driver.
+    pub(crate) fn driver(&self) -> Option<NetworkDriver> {
         match self {
-            Net::Chosen(name) => Some(name),
-            Net::Named(name) => Some(name),
-            Net::None(_) => None,
+            Self::Chosen(driver) | Self::Named(driver) => Some(*driver),
+            Self::Unknown(_) | Self::None(_) => None,
+        }
+    }
+
+    /// The value of `--net=`.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Chosen(driver) | Self::Named(driver) => Some(driver.name()),
+            Self::Unknown(name) => Some(name),
+            Self::None(_) => None,
         }
     }
 
     /// The port driver that goes with it unless the user names one.
-    pub(crate) fn port_driver(&self) -> Option<&'static str> {
-        self.driver().map(|name| match name {
-            GATEWAY => GATEWAY,
-            "pasta" => "implicit",
-            _ => "builtin",
-        })
+    pub(crate) fn port_driver(&self) -> Option<PortDriver> {
+        self.driver().map(NetworkDriver::default_port_driver)
     }
 }
 
@@ -166,7 +173,7 @@ fn unusable(world: &World, name: &str) -> Option<Unusable> {
     Some(Unusable { file, noexec: flags.contains(FsFlags::ST_NOEXEC), own })
 }
 
-/// Programs as [`env::netdriver`] asks them.
+/// Programs as [`drivers::choose`] asks them.
 struct Programs<'a>(&'a World, &'a dyn Prober);
 
 impl Machine for Programs<'_> {
@@ -182,22 +189,23 @@ impl Machine for Programs<'_> {
 /// The launcher's own choice, and whether it would try the gateway before.
 fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool) {
     if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
-        return (Net::Named(name.to_owned()), false);
+        let unknown = || Net::Unknown(name.to_owned());
+        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false);
     }
     let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
-    if port_driver == Some(GATEWAY) {
-        return (Net::Named(GATEWAY.to_owned()), false);
+    if port_driver == Some(PortDriver::Gateway.name()) {
+        return (Net::Named(NetworkDriver::Gateway), false);
     }
     let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
-    let choice = netdriver::by_programs(&Programs(world, prober), &help);
+    let choice = choose::by_programs(&Programs(world, prober), &help);
     let net = choice.driver.map_or_else(|| Net::None(why_none(&choice.remarks)), Net::Chosen);
-    (net, netdriver::may_use_gateway(&help, port_driver))
+    (net, choose::may_use_gateway(&help, port_driver))
 }
 
 /// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.
 fn no_iproute(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> Option<String> {
     let help = prober.ask(rootlesskit?, "--help").ok().filter(|help| !help.is_empty())?;
-    if help.contains(GATEWAY) {
+    if choose::has_gateway(&help) {
         return None;
     }
     let Some(ip) = world.find_with_sbin("ip") else {

@@ -1,3 +1,5 @@
+use drivers::{NetworkDriver, PortDriver};
+
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
@@ -232,7 +234,7 @@ fn f148_the_reason_is_the_first_error_of_rootlesskit() {
     host.says("rootlesskit", GATEWAY);
     host.fails(Probe::Gateway, REFUSAL);
     let facts = Facts::gather(&host.world, &host.prober);
-    assert_eq!(facts.tools.net.driver(), Some("slirp4netns"));
+    assert_eq!(facts.tools.net.driver(), Some(NetworkDriver::Slirp4netns));
     let findings = diagnose(&facts, Wish::default());
     assert_eq!(findings[0].seen, "the gateway network does not work: no such chain type");
     assert_eq!(findings[0].remedy.said, ["use --net=pasta"]);
@@ -243,12 +245,15 @@ fn f036_the_drivers_that_go_with_the_gateway() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     let tools = Facts::gather(&host.world, &host.prober).tools;
-    assert_eq!((tools.net.driver(), tools.net.port_driver()), (Some("gateway"), Some("gateway")));
+    assert_eq!(
+        (tools.net.driver(), tools.net.port_driver()),
+        (Some(NetworkDriver::Gateway), Some(PortDriver::Gateway))
+    );
     host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
     let tools = Facts::gather(&host.world, &host.prober).tools;
     assert_eq!(
         (tools.net.driver(), tools.net.port_driver()),
-        (Some("gvisor-tap-vsock"), Some("builtin"))
+        (Some(NetworkDriver::GvisorTapVsock), Some(PortDriver::Builtin))
     );
 }
 
