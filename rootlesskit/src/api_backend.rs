@@ -9,39 +9,37 @@ use api::{Info, PortId, PortSpec, PortStatus, Stats};
 
 use tokio::sync::oneshot;
 
+use crate::drivers::Statistics;
 use crate::port::Worker;
 
 /// How long a network driver may take to say what it has counted.
-const COUNT: Duration = Duration::from_secs(5);
-
-/// Asks a network driver that counts. It runs on the thread of the API, so it returns at once; the answer comes.
-pub(crate) type Count = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result<Stats>>>;
+const STATISTICS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state behind the API. One thread uses it.
 pub(crate) struct Backend {
     info: Info,
     ports: RefCell<Option<Worker>>,
-    count: RefCell<Option<Count>>,
+    statistics: RefCell<Option<Statistics>>,
 }
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { info, ports, count } = self;
-        let counts = count.try_borrow().is_ok_and(|count| count.is_some());
+        let Self { info, ports, statistics } = self;
+        let counts = statistics.try_borrow().is_ok_and(|statistics| statistics.is_some());
         let mut fields = f.debug_struct("Backend");
         fields.field("info", info).field("ports", ports).field("counts", &counts).finish()
     }
 }
 
 impl Backend {
-    pub(crate) fn new(mut info: Info, ports: Option<Worker>) -> Self {
+    /// `statistics` is where those come from, if the network driver has any.
+    pub(crate) fn new(
+        mut info: Info,
+        ports: Option<Worker>,
+        statistics: Option<Statistics>,
+    ) -> Self {
         info.port_driver = ports.as_ref().map(Worker::info);
-        Self { info, ports: RefCell::new(ports), count: RefCell::new(None) }
-    }
-
-    /// Where the statistics come from. Without it the network driver has none.
-    pub(crate) fn count_with(&self, count: Count) {
-        self.count.replace(Some(count));
+        Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics) }
     }
 
     /// Closes all ports.
@@ -99,12 +97,12 @@ impl api::server::Backend for Backend {
     }
 
     async fn stats(&self) -> Result<Stats, BackendError> {
-        let asked = self.count.borrow_mut().as_mut().map(|count| count());
+        let asked = self.statistics.borrow_mut().as_mut().map(|ask| ask());
         let Some(asked) = asked else {
             let driver = self.info.network_driver.as_ref().map(|network| network.driver.clone());
             return Err(BackendError::NoStatistics(driver.unwrap_or_default()));
         };
-        within(COUNT, answer(asked)).await
+        within(STATISTICS_TIMEOUT, answer(asked)).await
     }
 }
 
@@ -119,10 +117,11 @@ mod tests {
     async fn statistics_come_from_the_driver_if_it_counts() {
         let driver = "pasta".to_owned();
         let network_driver = Some(NetworkDriverInfo { driver, ..NetworkDriverInfo::default() });
-        let backend = Backend::new(Info { network_driver, ..Info::default() }, None);
+        let info = || Info { network_driver: network_driver.clone(), ..Info::default() };
+        let backend = Backend::new(info(), None, None);
         assert_eq!(backend.stats().await, Err(BackendError::NoStatistics("pasta".into())));
         let mut looks = 0;
-        backend.count_with(Box::new(move || {
+        let statistics: Statistics = Box::new(move || {
             looks += 1;
             let (reply, answer) = oneshot::channel();
             match looks {
@@ -130,7 +129,8 @@ mod tests {
                 _ => reply.send(Err(anyhow::anyhow!("the gateway is gone"))).unwrap(),
             }
             answer
-        }));
+        });
+        let backend = Backend::new(info(), None, Some(statistics));
         assert_eq!(backend.stats().await.map(|stats| stats.restarts), Ok(1));
         assert_eq!(backend.stats().await, Err(BackendError::Failed("the gateway is gone".into())));
         let (_silent, never) = oneshot::channel::<anyhow::Result<()>>();

@@ -8,6 +8,9 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use drivers::NetworkDriver;
+
+use crate::available;
 use crate::exit::Usage;
 
 /// Headings of the help text, in its order.
@@ -57,48 +60,22 @@ fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
 }
 
 /// The help of `--net`: what this build has.
-fn drivers() -> String {
-    let experimental = |name: &str| match name {
-        "pasta" | "lxc-user-nic" => format!("{name}(experimental)"),
-        _ => name.to_owned(),
-    };
-    let names: Vec<_> = crate::net::names().into_iter().map(experimental).collect();
-    format!("network driver [{}]", names.join(", "))
+fn networks() -> String {
+    let names = available::networks().map(|driver| match driver.is_experimental() {
+        true => format!("{driver}(experimental)"),
+        false => driver.to_string(),
+    });
+    format!("network driver [{}]", drivers::list(names))
 }
 
-/// Networks whose addresses and family are the user's choice.
-const ADDRESSED: &[&str] = &["gateway", "pasta", "slirp4netns"];
-
-/// Those of the network drivers that this build has, in words.
-fn present(drivers: &[&str]) -> String {
-    let here: Vec<_> = drivers.iter().copied().filter(|name| !crate::net::left_out(name)).collect();
-    match here.as_slice() {
+/// Those of this build's network drivers that have a property, in words.
+fn networks_that(have: impl Fn(NetworkDriver) -> bool) -> String {
+    let names: Vec<_> = available::networks().filter(|driver| have(*driver)).collect();
+    match names.as_slice() {
         [] => "none of this build's".to_owned(),
-        [one] => (*one).to_owned(),
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+        [one] => one.to_string(),
+        [rest @ .., last] => format!("{} and {last}", drivers::list(rest)),
     }
-}
-
-/// All port drivers, what people ought to know of them, and whether this build has them.
-const PORT_DRIVERS: [(&str, &str, bool); 7] = [
-    ("none", "", true),
-    ("implicit", " (for pasta)", cfg!(feature = "pasta")),
-    ("builtin", "", true),
-    ("gateway", "", cfg!(feature = "gateway")),
-    ("slirp4netns", "", cfg!(feature = "slirp4netns")),
-    ("pesto", " (for pasta)", cfg!(feature = "pasta")),
-    ("gvisor-tap-vsock", "", cfg!(feature = "gateway")),
-];
-
-/// Port drivers that this build has, for people: the help of `--port-driver` and errors about it.
-pub(crate) fn port_drivers() -> String {
-    let here = PORT_DRIVERS.iter().filter(|(_, _, here)| *here);
-    here.map(|(name, note, _)| format!("{name}{note}")).collect::<Vec<_>>().join(", ")
-}
-
-/// Whether there is such a port driver, but not in this build.
-pub(crate) fn port_driver_left_out(name: &str) -> bool {
-    PORT_DRIVERS.iter().any(|(known, _, here)| *known == name && !here)
 }
 
 fn bare() -> Command {
@@ -128,16 +105,16 @@ pub(crate) fn command() -> Command {
             list("copy-up", MOUNT, "mount a filesystem and copy-up the contents. e.g. \"--copy-up=/etc\" (typically required for non-host network)"),
             text("copy-up-mode", "tmpfs+symlink", MOUNT, "copy-up mode [tmpfs+symlink]"),
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
-            text("net", "host", NETWORK, "").help(drivers()),
+            text("net", "host", NETWORK, "").help(networks()),
             text("mtu", "0", NETWORK, "")
-                .help(format!("MTU for non-host network, 0 for the driver's own: 1500 for {}, 65520 for others", present(&["gateway", "vpnkit", "lxc-user-nic"])))
+                .help(format!("MTU for non-host network, 0 for the driver's own: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
                 .value_parser(clap::value_parser!(i64)),
             text("cidr", "", NETWORK, "")
-                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", present(ADDRESSED))),
+                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_ipv6))),
             text("ifname", "", NETWORK, "network interface name (default: tap0, for lxc-user-nic eth0)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             switch("ipv6", NETWORK, "")
-                .help(format!("enable IPv6 routing. Unrelated to port forwarding. Only supported for {}. (experimental)", present(ADDRESSED))),
+                .help(format!("enable IPv6 routing. Unrelated to port forwarding. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
             text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
                 .hide(!cfg!(feature = "pasta")),
@@ -156,7 +133,7 @@ pub(crate) fn command() -> Command {
             text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
                 .hide(!cfg!(feature = "lxc-user-nic")),
             text("port-driver", "none", PORT, "")
-                .help(format!("port driver for non-host network [{}]", port_drivers())),
+                .help(format!("port driver for non-host network [{}]", available::port_drivers())),
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
@@ -188,13 +165,21 @@ pub(crate) struct Cli {
     pub(crate) print_semver: Option<String>,
     pub(crate) state_dir: String,
     pub(crate) net: String,
+    #[cfg(feature = "pasta")]
     pub(crate) pasta_binary: String,
+    #[cfg(feature = "pasta")]
     pub(crate) pesto_binary: String,
+    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_binary: String,
+    #[cfg(feature = "vpnkit")]
     pub(crate) vpnkit_binary: String,
+    #[cfg(feature = "lxc-user-nic")]
     pub(crate) lxc_user_nic_binary: String,
+    #[cfg(feature = "lxc-user-nic")]
     pub(crate) lxc_user_nic_bridge: String,
+    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_sandbox: String,
+    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_seccomp: String,
     pub(crate) mtu: i64,
     pub(crate) cidr: String,
@@ -259,13 +244,21 @@ impl Cli {
             print_semver: m.get_one::<String>("print-semver").cloned().filter(|s| !s.is_empty()),
             state_dir: string("state-dir"),
             net: string("net"),
+            #[cfg(feature = "pasta")]
             pasta_binary: string("pasta-binary"),
+            #[cfg(feature = "pasta")]
             pesto_binary: string("pesto-binary"),
+            #[cfg(feature = "slirp4netns")]
             slirp4netns_binary: string("slirp4netns-binary"),
+            #[cfg(feature = "vpnkit")]
             vpnkit_binary: string("vpnkit-binary"),
+            #[cfg(feature = "lxc-user-nic")]
             lxc_user_nic_binary: string("lxc-user-nic-binary"),
+            #[cfg(feature = "lxc-user-nic")]
             lxc_user_nic_bridge: string("lxc-user-nic-bridge"),
+            #[cfg(feature = "slirp4netns")]
             slirp4netns_sandbox: string("slirp4netns-sandbox"),
+            #[cfg(feature = "slirp4netns")]
             slirp4netns_seccomp: string("slirp4netns-seccomp"),
             mtu: m.get_one::<i64>("mtu").copied().unwrap_or_default(),
             cidr: string("cidr"),

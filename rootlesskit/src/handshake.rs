@@ -9,9 +9,9 @@
 //! ```text
 //!   parent                                              child
 //!   (id maps written, the child has exec'ed)
-//!   Setup {network, …}            ───────────────────►  network namespace, tap, addresses
+//!   Setup {plan}                  ───────────────────►  network namespace, interface, addresses
 //!   start the network helper      ◄─── NetworkReady +fds
-//!   Connected (Dynamic, detached) ───────────────────►  DHCP, if the helper makes the link (Dynamic)
+//!   Connected                     ───────────────────►  DHCP, if there is a server
 //!                                                       mounts, copy-up, hosts, resolv.conf
 //!   socket of the socket factory  ◄─── Ready + fd
 //!   publish ports, child_pid, api.sock
@@ -19,105 +19,33 @@
 //! ```
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 
-use crate::net::GatewayPlan;
+use crate::plan::{ChildPlan, Leased};
 
-/// The longest message in bytes; a network plan takes a few hundred.
+/// The longest message in bytes; a plan takes about a thousand.
 const MAX: usize = 64 * 1024;
-
-/// What the child makes of its network namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NetworkPlan {
-    /// The interface to create and configure; absent when the helper does that itself.
-    pub(crate) tap: Option<Tap>,
-    /// The gateway network that the interface is to be connected with, instead of being a TAP device.
-    pub(crate) gateway: Option<Box<GatewayPlan>>,
-    /// Name servers for `resolv.conf`.
-    pub(crate) dns: Vec<IpAddr>,
-    /// Whether the target's view of `/sys`, `/etc/hosts` and `/etc/resolv.conf` changes with the network.
-    pub(crate) own_view: bool,
-}
-
-/// An interface and its addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tap {
-    pub(crate) name: String,
-    /// In bytes.
-    pub(crate) mtu: u32,
-    /// Addresses with their prefix lengths.
-    pub(crate) addresses: Vec<(IpAddr, u8)>,
-    /// Default routes.
-    pub(crate) gateways: Vec<IpAddr>,
-}
-
-/// An interface that comes with the helper and gets its addresses by DHCP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Dynamic {
-    pub(crate) name: String,
-    /// In bytes.
-    pub(crate) mtu: u32,
-    pub(crate) link: Link,
-}
-
-/// Who makes such an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Link {
-    /// The helper: one end of a veth pair.
-    Veth,
-    /// The child: a TAP device whose frames go over vpnkit's socket, in the name of this UUID.
-    Vpnkit { uuid: String },
-}
-
-/// What a DHCP server has given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Leased {
-    pub(crate) address: IpAddr,
-    pub(crate) dns: Vec<IpAddr>,
-}
-
-/// How the child sees to it that a server knows the real address of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SourceAddress {
-    /// Not at all.
-    Off,
-    /// With nftables, or with the iptables program where the kernel has no nftables.
-    Auto,
-    /// With nftables only.
-    Nft,
-    /// With the iptables program.
-    Iptables,
-}
 
 /// The messages, in protocol order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// Parent to child: what to build.
-    Setup {
-        network: NetworkPlan,
-        /// The interface that exists once the helper serves; then the child waits for `Connected`. Its name servers
-        /// take the place of the plan's.
-        dynamic: Option<Dynamic>,
-        /// Whether the parent wants sockets made in the network namespace.
-        socket_factory: bool,
-        source_address: SourceAddress,
-    },
-    /// Child to parent: the network namespace exists and has its interfaces. The descriptors that come with it are those
-    /// of the gateway network, if there is one.
+    /// Parent to child: what to do.
+    Setup(Box<ChildPlan>),
+    /// Child to parent: the network namespace exists and has its interfaces. With it come the descriptors of the gateway
+    /// network, if there is one.
     NetworkReady,
-    /// Parent to child: the helper serves, so a dynamic interface can be configured, and the file of a detached namespace
-    /// need not be where it is all the time. Only if there is one of these.
+    /// Parent to child: the helper serves. An interface that comes with it can be configured, and the file of a detached
+    /// namespace need not be where it is all the time.
     Connected,
     /// Child to parent: all but the target is there. A descriptor comes with it if sockets were wanted.
     Ready {
         /// `nft`, `iptables`, or `none` with a reason.
         source_address_backend: String,
-        /// Of a dynamic interface.
+        /// What a DHCP server has given.
         leased: Option<Leased>,
     },
     /// Parent to child: run the target.
@@ -127,7 +55,7 @@ pub(crate) enum Message {
 impl Message {
     fn name(&self) -> &'static str {
         match self {
-            Self::Setup { .. } => "Setup",
+            Self::Setup(_) => "Setup",
             Self::NetworkReady => "NetworkReady",
             Self::Connected => "Connected",
             Self::Ready { .. } => "Ready",
@@ -192,23 +120,41 @@ impl AsFd for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{
+        Interface, NetworkPlan, Propagation, PropagationKind, SourceAddress, Uplink,
+    };
 
-    #[test]
-    fn messages_and_descriptors_survive_the_trip() {
-        let (a, b) = Channel::pair().unwrap();
-        let b = Channel::from_fd(b);
-        let tap = Tap {
+    fn plan() -> ChildPlan {
+        let interface = Interface {
             name: "tap0".into(),
             mtu: 65520,
             addresses: vec![("10.0.2.100".parse().unwrap(), 24)],
             gateways: vec!["10.0.2.2".parse().unwrap()],
         };
-        let dns = vec!["10.0.2.3".parse().unwrap()];
-        let network = NetworkPlan { tap: Some(tap), gateway: None, dns, own_view: true };
-        let link = Link::Vpnkit { uuid: "u".into() };
-        let dynamic = Some(Dynamic { name: "tap0".into(), mtu: 1500, link });
-        let source_address = SourceAddress::Auto;
-        let setup = Message::Setup { network, dynamic, socket_factory: true, source_address };
+        ChildPlan {
+            debug: true,
+            network: NetworkPlan {
+                isolated: true,
+                uplink: Uplink::Tap(interface),
+                dns: vec!["10.0.2.3".parse().unwrap()],
+            },
+            detach_netns: false,
+            socket_factory: true,
+            source_address: SourceAddress::Auto,
+            pidns: true,
+            evacuated: false,
+            propagation: Propagation { kind: PropagationKind::Slave, recursive: true },
+            copy_up: vec!["/etc".into()],
+            reaper: true,
+            command_words: 3,
+        }
+    }
+
+    #[test]
+    fn messages_and_descriptors_survive_the_trip() {
+        let (a, b) = Channel::pair().unwrap();
+        let b = Channel::from_fd(b);
+        let setup = Message::Setup(Box::new(plan()));
         a.send(&setup, &[]).unwrap();
         assert!(matches!(b.receive().unwrap(), (m, fds) if m == setup && fds.is_empty()));
         let leased = Some(Leased { address: "10.0.3.7".parse().unwrap(), dns: Vec::new() });

@@ -5,18 +5,34 @@
 //! host's namespaces, the *child* lives in the new ones and runs the *target*. docs/ARCHITECTURE.md has
 //! the picture.
 
+#![cfg_attr(
+    not(all(
+        feature = "gateway",
+        feature = "lxc-user-nic",
+        feature = "pasta",
+        feature = "slirp4netns",
+        feature = "vpnkit"
+    )),
+    allow(
+        dead_code,
+        reason = "a build that leaves drivers out does not use all that drivers share"
+    )
+)]
+
 mod api_backend;
+mod available;
 mod child;
 mod cli;
-mod config;
 pub mod ctl;
+mod drivers;
 mod execve;
 mod exit;
 mod handshake;
 mod help;
+mod launch;
 mod log;
-mod net;
 mod parent;
+mod plan;
 mod port;
 mod signals;
 mod umask;
@@ -36,7 +52,7 @@ enum Role {
 fn role() -> Role {
     let name = std::env::args_os().next().unwrap_or_default();
     #[cfg(feature = "gateway")]
-    if name == net::GATEWAY_PROCESS {
+    if name == drivers::gateway::PROCESS {
         return Role::Gateway;
     }
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
@@ -60,7 +76,7 @@ pub fn main() -> ExitCode {
     let (label, result) = match role() {
         Role::Unshare => ("unshare", unshare::run()),
         #[cfg(feature = "gateway")]
-        Role::Gateway => ("gateway", net::gateway_process()),
+        Role::Gateway => ("gateway", drivers::gateway::process()),
         Role::Child => ("child ", child::main()),
         Role::Parent => ("parent", parent::main()),
     };

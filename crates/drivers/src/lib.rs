@@ -13,7 +13,34 @@ pub use network::{Helper, NetworkDriver};
 pub use port::PortDriver;
 pub use reason::Reason;
 
+/// The FIFO in the state directory to which pasta writes its process id when it serves.
+pub const PASTA_READY_FIFO: &str = ".pasta-ready.pipe";
+
+/// Every file that a driver has ever made in the state directory, those of RootlessKit's own drivers included: it may have been
+/// the one that was killed.
+pub const STATE_FILES: [&str; 6] = [
+    PASTA_READY_FIFO,
+    ".pasta.sock",
+    ".s4nn.sock",
+    "vpnkit-ethernet.sock",
+    ".bp.sock",
+    ".bp-ready.pipe",
+];
+
 /// The names of several drivers, separated by commas.
 pub fn list<T: ToString>(drivers: impl IntoIterator<Item = T>) -> String {
     drivers.into_iter().map(|driver| driver.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sockets_of_all_drivers_are_known_as_files_of_the_state_directory() {
+        let networks = NetworkDriver::ALL.into_iter().filter_map(NetworkDriver::socket);
+        for name in networks.chain(PortDriver::ALL.into_iter().filter_map(PortDriver::socket)) {
+            assert!(STATE_FILES.contains(&name), "{name}");
+        }
+    }
 }

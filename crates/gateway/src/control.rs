@@ -27,8 +27,7 @@ pub const WAIT: Duration = Duration::from_secs(5);
 /// What the supervisor wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Start. Descriptors, in this order: tun "dial", tun "data", socket factory of G, IPv4 listener of G, IPv6 listener
-    /// of G (only if the plan has IPv6).
+    /// Start. With it come the descriptors of [`crate::Descriptors::into_fds`]; the IPv6 listener only if the plan has IPv6.
     Configure {
         /// The network.
         plan: Plan,

@@ -29,6 +29,7 @@
 //! gateway that died is replaced without touching a namespace. This crate knows nothing of rootlesskit.
 
 pub mod control;
+mod descriptors;
 pub mod dns;
 pub mod engine;
 pub mod namespace;
@@ -39,4 +40,5 @@ pub mod process;
 pub mod sandbox;
 pub mod supervisor;
 
+pub use descriptors::Descriptors;
 pub use plan::Plan;

@@ -9,8 +9,9 @@ use api::stats::PortTraffic;
 use budget::Shares;
 use relay::{Listener, Options, Traffic, Transparent};
 
+use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::engine::{Book, Descriptors, Engine, SharedResolvers, inward};
+use crate::engine::{Book, Engine, SharedResolvers, inward};
 use crate::plan::{Plan, Resolvers};
 use crate::sandbox;
 
@@ -49,20 +50,13 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
     let Request::Configure { plan, resolvers, nofile } = request else {
         bail!("the gateway was not configured first");
     };
-    let mut fds = fds.into_iter();
-    let mut next = |what: &str| fds.next().with_context(|| format!("no descriptor for {what}"));
-    let dial = next("the tun device \"dial\"")?;
-    let data = next("the tun device \"data\"")?;
-    let factory = next("the socket factory")?;
-    let listener4 = next("the IPv4 listener")?;
-    let listener6 = fds.next();
+    let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
     // Everything after this line happens without privileges; threads inherit it.
     let report = sandbox::enter().context("failed to lock the gateway up")?;
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
     let book = Arc::new(Book::default());
     let options = options(&plan, nofile);
-    let descriptors = Descriptors { dial, data, listener4, listener6 };
     let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&book));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;

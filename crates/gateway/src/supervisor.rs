@@ -25,25 +25,11 @@ use tracing::warn;
 pub use answer::Answer;
 pub use line::{PERIOD, SILENCE};
 
+use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::plan::{Plan, Resolvers};
 use line::{End, Job, Line, Shared};
 use offer::Offer;
-
-/// The descriptors that a gateway works with.
-#[derive(Debug)]
-pub struct Descriptors {
-    /// The tun device of new connections and DNS.
-    pub dial: OwnedFd,
-    /// The tun device of other datagrams and echo requests.
-    pub data: OwnedFd,
-    /// Our end of the socket factory of G.
-    pub factory: OwnedFd,
-    /// The transparent IPv4 listener of G.
-    pub listener4: OwnedFd,
-    /// The transparent IPv6 listener of G.
-    pub listener6: Option<OwnedFd>,
-}
 
 #[derive(Debug)]
 struct Port {
@@ -105,7 +91,7 @@ enum State {
 pub struct Gateway {
     driver: String,
     plan: Plan,
-    /// Those of [`Request::Configure`], in order.
+    /// Those of [`Request::Configure`].
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
     nofile: u64,
@@ -116,12 +102,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `nofile` is the soft limit of open files of the gateway processes. IPv6 is used if both the plan and the
+    /// `factory` is our end of the namespace's socket factory; `nofile` is the soft limit of open files of the gateway
+    /// processes. IPv6 is used if both the plan and the
     /// descriptors have it.
     #[must_use]
     pub fn new(
         mut plan: Plan,
         mut descriptors: Descriptors,
+        factory: OwnedFd,
         resolvers: Resolvers,
         nofile: u64,
     ) -> Self {
@@ -130,9 +118,7 @@ impl Gateway {
         } else if plan.v6.is_none() {
             descriptors.listener6 = None;
         }
-        let Descriptors { dial, data, factory, listener4, listener6 } = descriptors;
-        let descriptors = [dial, data, factory, listener4].into_iter().chain(listener6);
-        let descriptors = descriptors.map(Arc::new).collect();
+        let descriptors = descriptors.into_fds(factory).into_iter().map(Arc::new).collect();
         Self {
             driver: "gateway".to_owned(),
             plan,

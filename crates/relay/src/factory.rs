@@ -13,6 +13,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::congestion;
@@ -120,6 +121,14 @@ impl Reply {
     }
 }
 
+/// Two ends of a wire: one for [`serve`], one for the engine.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
 /// Serves requests from the engine until it closes its end. Blocks; run it on a thread that is in the
 /// network namespace for good. `arm` is called when the first client comes whose address could be kept, see
 /// [`crate::Transparent::OnDemand`]; false means that it cannot.
@@ -219,7 +228,6 @@ fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
     fn pair() -> (OwnedFd, std::thread::JoinHandle<io::Result<()>>) {
         let (a, b) =

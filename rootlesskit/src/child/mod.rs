@@ -10,29 +10,12 @@
 //! Signals are blocked from the start and read from a signalfd, so none is lost between the steps.
 
 mod copyup;
-mod dhcp;
 mod etc;
-#[cfg(feature = "gateway")]
-mod gateway;
-#[cfg(not(feature = "gateway"))]
-mod gateway {
-    //! Left out: there is no plan that anybody could ask for.
-
-    pub(super) fn connect(
-        plan: &crate::net::GatewayPlan,
-    ) -> anyhow::Result<Vec<std::os::fd::OwnedFd>> {
-        match *plan {}
-    }
-
-    pub(super) fn admit(plan: &crate::net::GatewayPlan) -> anyhow::Result<()> {
-        match *plan {}
-    }
-}
 mod mounts;
 mod netns;
-mod pump;
 mod target;
 
+use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -42,12 +25,10 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SigSet, SignalFd};
 
 pub(crate) use copyup::clean;
-pub(crate) use mounts::Propagation;
-pub(crate) use target::Reaper;
 
-use crate::cli::Cli;
 use crate::handshake::{Channel, Message};
 use crate::log;
+use crate::plan::ChildPlan;
 
 /// Runs the role "child".
 pub(crate) fn main() -> anyhow::Result<()> {
@@ -63,53 +44,43 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let state_dir =
         env::rootlesskit::state_dir(&env).context("ROOTLESSKIT_STATE_DIR is not set")?.to_owned();
     env::rootlesskit::remove_internal(&mut env);
-    let cli = Cli::parse(std::env::args_os().skip(1))?;
-    log::init("child ", cli.debug);
     // For the sockets that we make; the target gets what the user had.
     let nofile = sys::rlimit::raise_nofile()?;
     SigSet::all().thread_block()?;
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC)?;
 
-    let (Message::Setup { network, dynamic, socket_factory, source_address }, _) =
-        channel.receive()?
-    else {
+    let (Message::Setup(plan), _) = channel.receive()? else {
         bail!("the handshake did not start with Setup");
     };
-    mounts::own_proc(cli.pidns);
-    let detached = cli.detach_netns.then(|| state_dir.join("netns"));
-    let job = netns::Job {
-        isolated: cli.net != "host",
-        detached: detached.clone(),
-        tap: network.tap.clone(),
-        gateway: network.gateway.as_deref().cloned(),
-        dynamic,
-        state_dir: state_dir.clone(),
-        source_address,
-        socket_factory,
-    };
+    let plan: ChildPlan = *plan;
+    log::init("child ", plan.debug);
+    let command = command(plan.command_words)?;
+
+    mounts::own_proc(plan.pidns);
+    let job = netns::Job { plan: plan.clone(), state_dir: state_dir.clone() };
     let net = netns::build(job)?;
-    let fds: Vec<_> = net.gateway.iter().map(|fd| fd.as_fd()).collect();
+    let fds: Vec<_> = net.fds.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&Message::NetworkReady, &fds)?;
     drop(fds);
     // The helper reaches a detached namespace by its file, which is out of sight while the directory above it is copied up.
-    if net.later.is_some() || detached.is_some() {
+    if net.later.is_some() || plan.detach_netns {
         match channel.receive()?.0 {
             Message::Connected => {}
             other => return Err(other.unexpected("Connected")),
         }
     }
-    let leased = net.later.as_ref().map(netns::Later::connect).transpose()?;
-    drop(net.gateway);
+    let leased = net.later.as_ref().map(netns::Later::connect).transpose()?.flatten();
+    drop(net.fds);
 
-    mounts::propagate(Propagation::parse(&cli.propagation)?)?;
-    let copied: Vec<PathBuf> = copyup::copy_up(cli.copy_up.iter().map(Path::new))?;
+    mounts::propagate(plan.propagation)?;
+    let copied: Vec<PathBuf> = copyup::copy_up(plan.copy_up.iter().map(PathBuf::as_path))?;
+    let changes_view = plan.network.changes_view();
     // Detached, the target is in the host's network namespace, which the host's sysfs shows.
-    let own_view = network.own_view && detached.is_none();
-    mounts::own_sys(own_view, !cli.evacuate_cgroup2.is_empty())?;
-    if network.own_view {
-        let dns = leased.as_ref().map_or(&network.dns, |leased| &leased.dns);
+    mounts::own_sys(changes_view && !plan.detach_netns, plan.evacuated)?;
+    if changes_view {
+        let dns = leased.as_ref().map_or(&plan.network.dns, |leased| &leased.dns);
         let files = etc::write(Path::new("/"), &state_dir, dns)?;
-        if detached.is_none() {
+        if !plan.detach_netns {
             etc::bind(&files, copied.iter().any(|dir| dir == Path::new("/etc")))?;
         }
     }
@@ -124,6 +95,13 @@ pub(crate) fn main() -> anyhow::Result<()> {
         other => return Err(other.unexpected("Start")),
     }
     drop(channel);
-    let reaper = Reaper::parse(&cli.reaper, cli.pidns)?;
-    target::run(&cli.command, reaper, env, &activation, nofile, &signals)
+    target::run(&command, plan.reaper, env, &activation, nofile, &signals)
+}
+
+/// The target's command, the last words of our command line, which is the parent's.
+fn command(words: usize) -> anyhow::Result<Vec<OsString>> {
+    let line: Vec<_> = std::env::args_os().collect();
+    let first =
+        line.len().checked_sub(words).context("the command line is shorter than planned")?;
+    Ok(line[first..].to_vec())
 }

@@ -5,44 +5,23 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
+
+use crate::plan::{Propagation, PropagationKind};
 
 /// No source, no type, no data: the arguments of mount(2) that do not matter.
 const NONE: Option<&str> = Option::None;
 
-/// How mounts of the host reach us, and ours the host (mount_namespaces(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Propagation(MsFlags);
-
-impl Propagation {
-    /// # Errors
-    /// Names the value and the choices.
-    pub(crate) fn parse(word: &str) -> anyhow::Result<Self> {
-        let (kind, recursive) = match word.strip_prefix('r') {
-            Some(kind) => (kind, MsFlags::MS_REC),
-            Option::None => (word, MsFlags::empty()),
-        };
-        let kind = match kind {
-            "private" => MsFlags::MS_PRIVATE,
-            "shared" => MsFlags::MS_SHARED,
-            "slave" => MsFlags::MS_SLAVE,
-            _ => bail!(
-                "unknown --propagation={word} (must be private, shared or slave, or one of them with an r in front)"
-            ),
-        };
-        Ok(Self(kind | recursive))
-    }
-
-    /// Whether our mounts would reach other namespaces.
-    pub(crate) fn is_shared(self) -> bool {
-        self.0.contains(MsFlags::MS_SHARED)
-    }
-}
-
 /// Sets the propagation of `/`.
 pub(crate) fn propagate(propagation: Propagation) -> anyhow::Result<()> {
-    mount(NONE, "/", NONE, propagation.0, NONE).context("failed to set the propagation of /")
+    let kind = match propagation.kind {
+        PropagationKind::Private => MsFlags::MS_PRIVATE,
+        PropagationKind::Shared => MsFlags::MS_SHARED,
+        PropagationKind::Slave => MsFlags::MS_SLAVE,
+    };
+    let all = if propagation.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    mount(NONE, "/", NONE, kind | all, NONE).context("failed to set the propagation of /")
 }
 
 fn mount_new(kind: &str, target: &Path, flags: MsFlags) -> nix::Result<()> {
@@ -104,20 +83,4 @@ pub(crate) fn own_sys(own_view: bool, evacuated: bool) -> anyhow::Result<()> {
 fn is_mount_point(path: &Path) -> bool {
     let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
     device(path).is_some() && device(path) != path.parent().and_then(device)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn propagation_words() {
-        for word in ["private", "rprivate", "shared", "rshared", "slave", "rslave"] {
-            let p = Propagation::parse(word).unwrap();
-            assert_eq!(p.is_shared(), word.ends_with("shared"));
-            assert_eq!(p.0.contains(MsFlags::MS_REC), word.starts_with('r'));
-        }
-        assert!(Propagation::parse("unbindable").unwrap_err().to_string().contains("unbindable"));
-        assert!(Propagation::parse("").is_err());
-    }
 }

@@ -5,7 +5,6 @@
 //! enter it by that path. When the parent wants sockets made in the namespace, the thread stays for that.
 
 use std::fs::OpenOptions;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,35 +15,30 @@ use netlink::Rt;
 use netlink::transparent::{self, Backend, Choice};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{dhcp, gateway};
-use crate::handshake::{Dynamic, Leased, Link, SourceAddress, Tap};
-use crate::net::GatewayPlan;
+use crate::drivers::inside;
+use crate::plan::{ChildPlan, Leased, SourceAddress};
 
-/// What to build.
+/// What to build, and where.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Whether the child has a network namespace of its own at all.
-    pub(crate) isolated: bool,
-    /// Where to pin a detached one.
-    pub(crate) detached: Option<PathBuf>,
-    pub(crate) tap: Option<Tap>,
-    /// The gateway network that the interface leads to, instead of being a TAP device.
-    pub(crate) gateway: Option<GatewayPlan>,
-    /// The interface that comes with the helper.
-    pub(crate) dynamic: Option<Dynamic>,
-    /// Where the helper's socket is, and the `resolv.conf` that follows the name servers of such an interface.
+    pub(crate) plan: ChildPlan,
+    /// Where a detached namespace is pinned, the sockets of helpers are, and the `resolv.conf` that follows a DHCP server.
     pub(crate) state_dir: PathBuf,
-    pub(crate) source_address: SourceAddress,
-    pub(crate) socket_factory: bool,
+}
+
+impl Job {
+    /// The file of a detached namespace.
+    fn pin(&self) -> Option<PathBuf> {
+        self.plan.detach_netns.then(|| self.state_dir.join("netns"))
+    }
 }
 
 /// What was built.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// Descriptors of the gateway network, if there is one, in the order that the driver expects.
-    pub(crate) gateway: Vec<OwnedFd>,
+    /// Descriptors for the network driver's half in the parent.
+    pub(crate) fds: Vec<OwnedFd>,
     /// The parent's end of the socket factory.
     pub(crate) factory: Option<OwnedFd>,
     /// `nft`, `iptables` or `none`.
@@ -57,12 +51,12 @@ pub(crate) struct Built {
 #[derive(Debug)]
 pub(crate) struct Later {
     go: SyncSender<()>,
-    result: Receiver<anyhow::Result<Leased>>,
+    result: Receiver<anyhow::Result<Option<Leased>>>,
 }
 
 impl Later {
     /// Has the thread configure the interface, which is there now; takes as long as the DHCP server does.
-    pub(crate) fn connect(&self) -> anyhow::Result<Leased> {
+    pub(crate) fn connect(&self) -> anyhow::Result<Option<Leased>> {
         let died = "the network thread died";
         self.go.send(()).context(died)?;
         self.result.recv().context(died)?
@@ -71,30 +65,24 @@ impl Later {
 
 /// Builds the network and returns when it stands; the thread stays behind.
 pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
-    let (factory, ours) = if job.socket_factory {
-        let (a, b) = channel()?;
-        (Some(a), Some(b))
+    let (factory, ours) = if job.plan.socket_factory {
+        relay::factory::pair().map(|(a, b)| (Some(a), Some(b)))?
     } else {
         (None, None)
     };
-    if job.detached.is_none() && ours.is_none() && job.dynamic.is_none() {
+    let waits = job.plan.network.uplink.waits_for_helper();
+    if !job.plan.detach_netns && ours.is_none() && !waits {
         return Ok(configure(&job)?.built(None));
     }
     let (report, result) = mpsc::sync_channel(1);
-    let (later, mut dynamic) = match &job.dynamic {
-        Some(wanted) => {
-            let (later, waiting) = later(wanted.clone());
-            (Some(later), Some(waiting))
-        }
-        None => (None, None),
-    };
+    let (later, mut waiting) = waits.then(later).unzip();
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
             let backend = built.as_ref().ok().map(|made| made.source_address);
             if report.send(built).is_ok()
                 && let Some(backend) = backend
-                && dynamic.take().is_none_or(|waiting| waiting.serve(&job.state_dir))
+                && waiting.take().is_none_or(|waiting: Waiting| waiting.serve(&job))
                 && let Some(socket) = ours
                 && let Err(e) = relay::factory::serve(socket, || arm(backend))
             {
@@ -111,45 +99,39 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
 /// The thread's side of [`Later`].
 #[derive(Debug)]
 struct Waiting {
-    dynamic: Dynamic,
     told: Receiver<()>,
-    report: SyncSender<anyhow::Result<Leased>>,
+    report: SyncSender<anyhow::Result<Option<Leased>>>,
 }
 
-fn later(dynamic: Dynamic) -> (Later, Waiting) {
+fn later() -> (Later, Waiting) {
     let (go, told) = mpsc::sync_channel(1);
     let (report, result) = mpsc::sync_channel(1);
-    (Later { go, result }, Waiting { dynamic, told, report })
+    (Later { go, result }, Waiting { told, report })
 }
 
 impl Waiting {
     /// Waits for the helper, then configures its interface; whether there is a network now.
-    fn serve(self, state_dir: &Path) -> bool {
+    fn serve(self, job: &Job) -> bool {
         if self.told.recv().is_err() {
             return false;
         }
-        let leased = dhcp::connect(&self.dynamic, state_dir);
+        let leased = inside::connect(&job.plan.network.uplink, &job.state_dir);
         let works = leased.is_ok();
         self.report.send(leased).is_ok() && works
     }
-}
-
-/// A pair of sockets for a socket factory.
-pub(super) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
 /// What [`configure`] has made.
 #[derive(Debug, Default)]
 struct Made {
     source_address: Option<Backend>,
-    gateway: Vec<OwnedFd>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Made {
     fn built(self, factory: Option<OwnedFd>) -> Built {
         let source_address_backend = backend_name(self.source_address);
-        Built { factory, source_address_backend, gateway: self.gateway, later: None }
+        Built { factory, source_address_backend, fds: self.fds, later: None }
     }
 }
 
@@ -168,7 +150,7 @@ fn arm(backend: Option<Backend>) -> bool {
 
 /// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
 fn enter(job: &Job) -> anyhow::Result<()> {
-    let Some(path) = &job.detached else { return Ok(()) };
+    let Some(path) = &job.pin() else { return Ok(()) };
     unshare(CloneFlags::CLONE_NEWNET).context("failed to make a detached network namespace")?;
     let flags = nix::libc::O_NOFOLLOW;
     OpenOptions::new()
@@ -185,35 +167,18 @@ fn enter(job: &Job) -> anyhow::Result<()> {
 
 /// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
 fn configure(job: &Job) -> anyhow::Result<Made> {
-    if !job.isolated && job.detached.is_none() {
+    let ChildPlan { network, detach_netns, source_address, .. } = &job.plan;
+    if !network.isolated && !detach_netns {
         return Ok(Made::default());
     }
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
     rt.link_up(lo)?;
-    if ends_on_this_machine(job) {
+    if network.uplink.ends_on_this_machine() {
         use_local_congestion_control();
     }
-    let gateway = match &job.gateway {
-        Some(plan) => gateway::connect(plan)?,
-        None => Vec::new(),
-    };
-    if let Some(tap) = &job.tap {
-        if job.gateway.is_none() {
-            make_tap(&tap.name)?;
-        }
-        set_up(&mut rt, tap)?;
-    }
-    if let Some(plan) = &job.gateway {
-        gateway::admit(plan)?;
-    }
-    Ok(Made { source_address: source_addresses(job.source_address), gateway })
-}
-
-/// Whether every TCP connection out of the namespace ends on this machine: in the gateway's namespace or in the helper,
-/// which connects anew. lxc-user-nic puts the namespace on the network itself.
-fn ends_on_this_machine(job: &Job) -> bool {
-    job.dynamic.as_ref().is_none_or(|dynamic| dynamic.link != Link::Veth)
+    let fds = inside::build(&network.uplink, &mut rt)?;
+    Ok(Made { source_address: source_addresses(*source_address), fds })
 }
 
 /// For sockets that programs make in the namespace itself, such as those of containers with `--net=host`; see
@@ -225,49 +190,6 @@ fn use_local_congestion_control() {
         && let Err(error) = netlink::sysctl::write(root, key, relay::congestion::LOCAL)
     {
         tracing::debug!("{error}");
-    }
-}
-
-/// Makes a TAP device and opens it.
-pub(super) fn make_tap(name: &str) -> anyhow::Result<OwnedFd> {
-    let device = Path::new("/dev/net/tun");
-    // Persistent: the interface outlives this descriptor and every helper.
-    sys::tap::create(device, name).with_context(|| {
-        format!(
-            "failed to make the network interface {name} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
-            device.display(),
-            device.display()
-        )
-    })
-}
-
-/// Configures an interface that exists.
-fn set_up(rt: &mut Rt, tap: &Tap) -> anyhow::Result<()> {
-    let index = rt.link_index(&tap.name)?;
-    rt.set_mtu(index, tap.mtu)?;
-    let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    if ipv6 && tap.gateways.iter().any(IpAddr::is_ipv6) {
-        ignore_advertisements(&tap.name);
-    }
-    rt.link_up(index)?;
-    if !ipv6 && tap.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
-        tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
-    }
-    for &(ip, prefix) in tap.addresses.iter().filter(|(ip, _)| ip.is_ipv4() || ipv6) {
-        rt.add_address(index, ip, prefix)?;
-    }
-    for &ip in tap.gateways.iter().filter(|ip| ip.is_ipv4() || ipv6) {
-        rt.add_default_route(ip, index)?;
-    }
-    Ok(())
-}
-
-/// libslirp advertises itself as a router. What the kernel would make of that lasts until something turns on forwarding, as
-/// dockerd does, and takes the metric that somebody's own default route would have.
-fn ignore_advertisements(name: &str) {
-    let key = format!("net/ipv6/conf/{name}/accept_ra");
-    if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), &key, "0") {
-        tracing::debug!("router advertisements are not ignored: {e}");
     }
 }
 

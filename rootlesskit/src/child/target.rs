@@ -4,7 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
 use std::process::ExitStatus;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use env::{Env, vars};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -16,24 +16,6 @@ use sys::spawn::Plan;
 use crate::execve::{c_string, environ};
 use crate::exit::Exited;
 use crate::signals::{forwardable, from_terminal};
-
-/// Whether the target gets a session of its own and orphans are collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reaper(bool);
-
-impl Reaper {
-    /// # Errors
-    /// An unknown word, or a reaper without a pid namespace.
-    pub(crate) fn parse(word: &str, pidns: bool) -> anyhow::Result<Self> {
-        match word {
-            "auto" => Ok(Self(pidns)),
-            "true" if pidns => Ok(Self(true)),
-            "true" => bail!("--reaper=true requires --pidns"),
-            "false" => Ok(Self(false)),
-            _ => bail!("unknown --reaper={word} (must be auto, true or false)"),
-        }
-    }
-}
 
 /// Sockets that systemd passed (sd_listen_fds(3)). They stay open at their numbers whatever `LISTEN_PID`
 /// says; the variable is set to the target's pid only if it named the parent.
@@ -54,13 +36,13 @@ impl Activation {
     }
 }
 
-/// Runs the target until it ends.
+/// Runs the target until it ends. With `reaper` it gets a session of its own.
 ///
 /// # Errors
 /// It could not be started, or it did not end with success ([`Exited`]).
 pub(crate) fn run(
     command: &[OsString],
-    reaper: Reaper,
+    reaper: bool,
     mut env: Env,
     activation: &Activation,
     nofile: Nofile,
@@ -81,7 +63,7 @@ pub(crate) fn run(
         argv: command.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?,
         env: environ(&env)?,
         keep: activation.fds.clone(),
-        new_session: reaper.0,
+        new_session: reaper,
         reset_signals: true,
         nofile: Some(nofile),
         own_pid,
@@ -179,13 +161,5 @@ mod tests {
         env.set(vars::WATCHDOG_PID, "8");
         assert!(take_over(&mut env, &Activation::default()).unwrap().is_empty());
         assert_eq!(env.get(vars::WATCHDOG_PID).unwrap(), "8");
-    }
-
-    #[test]
-    fn reaper_words() {
-        assert_eq!(Reaper::parse("auto", true).unwrap(), Reaper(true));
-        assert_eq!(Reaper::parse("auto", false).unwrap(), Reaper(false));
-        assert_eq!(Reaper::parse("false", true).unwrap(), Reaper(false));
-        assert!(Reaper::parse("true", false).unwrap_err().to_string().contains("--pidns"));
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use budget::{Budget, DataPath, FEW, MINIMUM};
 use sys::rlimit::Nofile;
 
-use crate::config::{Config, Ports};
+use crate::launch::Launch;
 
 const HINT: &str = "hint: raise the hard limit: LimitNOFILE= of the service, ulimit -Hn, or /etc/security/limits.d";
 
@@ -32,15 +32,10 @@ pub(super) fn raise(taken: usize) -> anyhow::Result<Nofile> {
 ///
 /// # Errors
 /// There is no room for what the port driver is for.
-pub(super) fn budget(config: &Config, nofile: Nofile, taken: usize) -> anyhow::Result<Budget> {
-    let path = match &config.ports {
-        Ports::Builtin { .. } => DataPath::Parent,
-        #[cfg(feature = "gateway")]
-        Ports::Gateway { .. } => DataPath::Gateway,
-        _ => DataPath::Elsewhere,
-    };
-    let network = if path == DataPath::Parent && gateway(config) { budget::NETWORK } else { 0 };
-    share(nofile.hard, path, taken + network)
+pub(super) fn budget(launch: &Launch, nofile: Nofile, taken: usize) -> anyhow::Result<Budget> {
+    let path = launch.ports.data_path();
+    let in_parent = path == DataPath::Parent && launch.network.takes_descriptors();
+    share(nofile.hard, path, taken + if in_parent { budget::NETWORK } else { 0 })
 }
 
 fn share(limit: u64, path: DataPath, others: usize) -> anyhow::Result<Budget> {
@@ -56,20 +51,12 @@ fn share(limit: u64, path: DataPath, others: usize) -> anyhow::Result<Budget> {
 }
 
 /// Says what a low limit has room for, if our own drivers have to do with it.
-pub(super) fn warn(config: &Config, budget: &Budget) {
-    if let Some(words) = words(budget, gateway(config)).filter(|_| budget.limit <= FEW) {
+pub(super) fn warn(launch: &Launch, budget: &Budget) {
+    if let Some(words) =
+        words(budget, launch.network.takes_descriptors()).filter(|_| budget.limit <= FEW)
+    {
         tracing::warn!("the limit of open files is {}: {words}\n{HINT}", budget.limit);
     }
-}
-
-#[cfg(feature = "gateway")]
-fn gateway(config: &Config) -> bool {
-    config.driver.gateway().is_some()
-}
-
-#[cfg(not(feature = "gateway"))]
-fn gateway(_: &Config) -> bool {
-    false
 }
 
 /// `gateway` is whether the network is ours as well.

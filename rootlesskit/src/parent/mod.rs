@@ -36,16 +36,17 @@ use sys::spawn::Plan;
 
 use crate::api_backend::Backend;
 use crate::cli::Cli;
-use crate::config::{Config, Ports};
+use crate::drivers::ports::Parts;
+use crate::drivers::{Connection, Helper, Namespace};
 use crate::execve::{c_string, environ};
-use crate::handshake::{Channel, Message, SourceAddress};
-use crate::net::{self, Helper, Namespace};
+use crate::handshake::{Channel, Message};
+use crate::launch::Launch;
 use crate::{exit, help, log, port, signals, umask};
 use statedir::StateDir;
 use watch::{Interrupted, Watch};
 
 /// How long a step of the start-up may take. Slow disks and DHCP servers are within it; a hang is not.
-const STEP: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs the role "parent".
 pub(crate) fn main() -> anyhow::Result<()> {
@@ -62,17 +63,17 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     log::init("parent", cli.debug);
     let nofile = descriptors::raise(listen_fds.len())?;
-    let config = Config::validate(&cli, &env)?;
+    let launch = Launch::validate(&cli, &env)?;
     // Programs may be asked for them, and so far a signal has nothing to interrupt but those.
-    let maps = id_maps(&config, &env)?;
+    let maps = id_maps(&launch, &env)?;
     let signals = signals::block()?;
-    let budget = descriptors::budget(&config, nofile, listen_fds.len())?;
-    descriptors::warn(&config, &budget);
+    let budget = descriptors::budget(&launch, nofile, listen_fds.len())?;
+    descriptors::warn(&launch, &budget);
     preflight::warnings(Path::new("/"), &cli);
 
-    let state = StateDir::open(config.state_dir.as_deref(), &env)?;
+    let state = StateDir::open(launch.state_dir.as_deref(), &env)?;
     let parent =
-        Parent { config: &config, env: &env, state: &state, signals: &signals, nofile, budget };
+        Parent { launch: &launch, env: &env, state: &state, signals: &signals, nofile, budget };
     let activation = Activation {
         fds: listen_fds,
         meant_for_us: listen.is_some_and(|l| l.pid == getpid().as_raw()),
@@ -88,10 +89,10 @@ pub(crate) fn main() -> anyhow::Result<()> {
 }
 
 /// The id maps of the user who runs us.
-fn id_maps(config: &Config, env: &Env) -> anyhow::Result<Maps> {
+fn id_maps(launch: &Launch, env: &Env) -> anyhow::Result<Maps> {
     let root = Path::new("/");
     let user = env::user::lookup_uid(root, Uid::current().as_raw(), env)?;
-    let subids = idmap::source::lookup(config.subid_source, root, &user, env)?;
+    let subids = idmap::source::lookup(launch.subid_source, root, &user, env)?;
     Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
 }
 
@@ -136,7 +137,7 @@ struct Activation {
 /// What all steps of the parent look at.
 #[derive(Debug)]
 struct Parent<'a> {
-    config: &'a Config,
+    launch: &'a Launch,
     env: &'a Env,
     state: &'a StateDir,
     signals: &'a SignalFd,
@@ -147,15 +148,15 @@ struct Parent<'a> {
 /// Everything that runs once the target may start. Dropping it stops what is ours; the child has ended by
 /// then or is killed by whoever drops it.
 #[derive(Debug)]
-struct Running {
+struct Running<'a> {
     child: PidFd,
     helper: Option<Helper>,
-    namespace: Namespace,
+    connection: Connection<'a>,
     api: UnixListener,
     backend: Rc<Backend>,
 }
 
-impl Parent<'_> {
+impl<'a> Parent<'a> {
     fn run(&self, maps: &Maps, activation: &Activation) -> anyhow::Result<()> {
         let (channel, theirs) = Channel::pair()?;
         let child = self.make_child(maps, activation, theirs)?;
@@ -163,7 +164,7 @@ impl Parent<'_> {
         match self.start_up(child, &channel, &mut helper) {
             Ok(running) => {
                 drop(channel);
-                let how = serve::serve(running, self.config, self.budget.api, self.signals)?;
+                let how = serve::serve(running, self.budget.api, self.signals)?;
                 exit::Exited::check("child", how)
             }
             Err((child, error)) => {
@@ -185,7 +186,7 @@ impl Parent<'_> {
         channel: OwnedFd,
     ) -> anyhow::Result<PidFd> {
         let plan = self.child_plan(activation, channel.as_raw_fd())?;
-        let gated = sys::spawn::namespaced(&plan, self.config.namespaces)
+        let gated = sys::spawn::namespaced(&plan, self.launch.namespaces)
             .map_err(|e| preflight::explain_spawn(Path::new("/"), &e))?;
         drop(channel);
         let pid = gated.process.pid();
@@ -202,7 +203,7 @@ impl Parent<'_> {
             })
     }
 
-    /// The child is this same program with the same arguments; what differs is its environment.
+    /// The child is this same program with the same arguments, for ps(1); what differs is its environment.
     fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<Plan> {
         let mut env = self.env.clone();
         env::rootlesskit::set_pipe_fds(&mut env, channel, channel);
@@ -239,10 +240,10 @@ impl Parent<'_> {
         child: PidFd,
         channel: &Channel,
         helper: &mut Option<Helper>,
-    ) -> Result<Running, (PidFd, anyhow::Error)> {
+    ) -> Result<Running<'a>, (PidFd, anyhow::Error)> {
         match self.try_start_up(&child, channel, helper) {
-            Ok((namespace, api, backend)) => {
-                Ok(Running { child, helper: helper.take(), namespace, api, backend })
+            Ok((connection, api, backend)) => {
+                Ok(Running { child, helper: helper.take(), connection, api, backend })
             }
             Err(e) => Err((child, e)),
         }
@@ -253,97 +254,51 @@ impl Parent<'_> {
         child: &PidFd,
         channel: &Channel,
         helper: &mut Option<Helper>,
-    ) -> anyhow::Result<(Namespace, UnixListener, Rc<Backend>)> {
+    ) -> anyhow::Result<(Connection<'a>, UnixListener, Rc<Backend>)> {
         let watch = Watch { child, signals: self.signals };
-        if let Some(name) = &self.config.evacuate_cgroup2 {
+        let Launch { network, ports, child: plan, .. } = self.launch;
+        if let Some(name) = &self.launch.evacuate_cgroup2 {
             self.evacuate(name)?;
         }
-        channel.send(&self.setup(), &[])?;
-        match watch.message(channel, STEP)? {
-            (Message::NetworkReady, fds) => self.config.driver.built(fds)?,
+        channel.send(&Message::Setup(Box::new(plan.clone())), &[])?;
+        let mut connection = match watch.message(channel, STEP_TIMEOUT)? {
+            (Message::NetworkReady, fds) => network.connect(self.namespace(child), fds)?,
             (other, _) => return Err(other.unexpected("NetworkReady")),
-        }
-        let namespace = self.namespace(child);
-        if let Some(starting) = self.config.driver.start(&namespace)? {
-            let ready = watch.helper(starting);
-            *helper = Some(ready.map_err(|e| match self.config.driver.why_ended() {
-                Some(why) => anyhow::anyhow!("{} failed: {why}", self.config.driver.info().driver),
+        };
+        if let Some(starting) = connection.start()? {
+            let name = starting.name();
+            *helper = Some(watch.helper(starting).map_err(|e| match connection.why_ended() {
+                Some(why) => anyhow::anyhow!("{name} failed: {why}"),
                 None => e,
             })?);
         }
-        if self.config.driver.dynamic().is_some() || self.config.detach_netns {
+        if plan.network.uplink.waits_for_helper() || plan.detach_netns {
             channel.send(&Message::Connected, &[])?;
         }
-        let (backend, factory) = match watch.message(channel, STEP)? {
-            (Message::Ready { source_address_backend, leased }, factory) => {
-                if let Some(leased) = leased {
-                    self.config.driver.leased(leased);
+        let (source_address_backend, leased, factory) =
+            match watch.message(channel, STEP_TIMEOUT)? {
+                (Message::Ready { source_address_backend, leased }, factory) => {
+                    (source_address_backend, leased, factory.into_iter().next())
                 }
-                (source_address_backend, factory.into_iter().next())
-            }
-            (other, _) => return Err(other.unexpected("Ready")),
+                (other, _) => return Err(other.unexpected("Ready")),
+            };
+        let parts = Parts {
+            connection: &connection,
+            factory,
+            source_address_backend,
+            state_dir: self.state.path(),
+            env: self.env,
+            budget: &self.budget,
         };
-        let ports = self.port_driver(factory, backend)?.map(port::Worker::start).transpose()?;
-        let backend = Rc::new(Backend::new(self.info(child), ports));
-        if let Some(count) = self.config.driver.count() {
-            backend.count_with(count);
-        }
+        let ports = ports.start(parts)?.map(port::Worker::start).transpose()?;
+        let info = self.info(child, network.info(leased));
+        let backend = Rc::new(Backend::new(info, ports, connection.statistics()));
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
         let api = umask::private(|| UnixListener::bind(&socket))
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
         channel.send(&Message::Start, &[])?;
-        Ok((namespace, api, backend))
-    }
-
-    fn setup(&self) -> Message {
-        let (socket_factory, source_address) = match self.config.ports {
-            Ports::Builtin { source_address, .. } => (true, source_address),
-            #[cfg(feature = "gateway")]
-            Ports::Gateway { .. } => (true, SourceAddress::Off),
-            _ => (false, SourceAddress::Off),
-        };
-        let driver = self.config.driver.as_ref();
-        let (network, dynamic) = (driver.plan(), driver.dynamic());
-        Message::Setup { network, dynamic, socket_factory, source_address }
-    }
-
-    /// The port driver, with everything published that the command line asks for.
-    fn port_driver(
-        &self,
-        factory: Option<OwnedFd>,
-        source_address_backend: String,
-    ) -> anyhow::Result<Option<Box<dyn port::Driver + Send>>> {
-        let (mut driver, publish): (Box<dyn port::Driver + Send>, _) = match &self.config.ports {
-            Ports::Unmanaged => return Ok(None),
-            Ports::Builtin { publish, .. } => {
-                let factory = factory.context("the child sent no socket factory")?;
-                let driver = port::Builtin::start(factory, &self.budget, source_address_backend)?;
-                (Box::new(driver), publish)
-            }
-            #[cfg(feature = "gateway")]
-            Ports::Gateway { publish, name, dual_stack } => {
-                let (handle, plan) =
-                    self.config.driver.gateway().context("there is no gateway network")?;
-                let driver =
-                    port::Gateway::new(name, handle, plan, *dual_stack, factory, &self.budget);
-                (Box::new(driver), publish)
-            }
-            Ports::Slirp4netns { publish, child } => {
-                let socket = self.state.path().join(net::API_SOCKET);
-                (Box::new(port::Slirp4netns::new(socket, *child)), publish)
-            }
-            Ports::Pesto { publish, binary, child, ipv6 } => {
-                let socket = self.state.path().join(net::PASTA_SOCKET);
-                let env = self.env.clone();
-                let driver = port::Pesto::new(binary.clone(), env, socket, *child, *ipv6);
-                (Box::new(driver), publish)
-            }
-        };
-        for spec in publish {
-            driver.add(spec.clone())?;
-        }
-        Ok(Some(driver))
+        Ok((connection, api, backend))
     }
 
     fn namespace(&self, child: &PidFd) -> Namespace {
@@ -352,7 +307,7 @@ impl Parent<'_> {
         let root = Path::new("/proc").join(child.pid().to_string()).join("root");
         Namespace {
             child: child.pid(),
-            netns: self.config.detach_netns.then(|| root.join(inside).join("netns")),
+            netns: self.launch.child.detach_netns.then(|| root.join(inside).join("netns")),
             state_dir: dir.to_owned(),
         }
     }
@@ -365,13 +320,13 @@ impl Parent<'_> {
         Ok(())
     }
 
-    fn info(&self, child: &PidFd) -> api::Info {
+    fn info(&self, child: &PidFd, network: api::NetworkDriverInfo) -> api::Info {
         api::Info {
             api_version: api::API_VERSION.to_owned(),
             version: api::ROOTLESSKIT_VERSION.to_owned(),
             state_dir: self.state.path().to_string_lossy().into_owned(),
             child_pid: child.pid().as_raw(),
-            network_driver: Some(self.config.driver.info()),
+            network_driver: Some(network),
             port_driver: None,
         }
     }

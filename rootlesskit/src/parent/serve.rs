@@ -6,8 +6,9 @@
 //! helper: one that hangs must not keep signals, the API or the end of the child waiting.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -24,9 +24,8 @@ use tokio::sync::watch;
 use super::Running;
 use super::watch::kill_and_reap;
 use crate::api_backend::Backend;
-use crate::config::Config;
+use crate::drivers::{Connection, Helper, Starting};
 use crate::exit::Words;
-use crate::net::{Driver, Helper, Namespace, Starting};
 use crate::signals::{forwardable, from_terminal, suspend, suspends};
 
 /// Waits before a helper is started again: the first death may be an accident, the sixth in a row is not.
@@ -45,12 +44,11 @@ const READY: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
 pub(super) fn serve(
-    running: Running,
-    config: &Config,
+    running: Running<'_>,
     connections: usize,
     signals: &SignalFd,
 ) -> anyhow::Result<ExitStatus> {
-    let Running { child, helper, namespace, api, backend } = running;
+    let Running { child, helper, mut connection, api, backend } = running;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -69,8 +67,9 @@ pub(super) fn serve(
             let _ = stopped.wait_for(|s| *s).await;
         };
         let watching = async {
-            let helper = Supervised::new(helper, config.driver.as_ref(), namespace, &backend);
-            let result = watch_all(&child, helper, signals).await;
+            let background = connection.background();
+            let helper = Supervised::new(helper, connection, &backend);
+            let result = watch_all(&child, helper, background, signals).await;
             stop.send_replace(true);
             result
         };
@@ -88,13 +87,12 @@ pub(super) fn serve(
 async fn watch_all(
     child: &PidFd,
     mut helper: Supervised<'_>,
+    mut background: Pin<Box<dyn Future<Output = ()>>>,
     signals: &SignalFd,
 ) -> anyhow::Result<ExitStatus> {
     // A second descriptor of the same signalfd: the runtime wants to own what it polls.
     let readable = sys::readable::register(signals.as_fd().try_clone_to_owned()?)
         .context("failed to watch signals")?;
-    let host = helper.driver.watched().map(sys::readable::register).transpose();
-    let host = host.context("failed to watch the host's name servers")?;
     let mut ended = HashMap::new();
     // Whoever ended during start-up sent a signal that was read there.
     reap(&mut ended)?;
@@ -124,22 +122,9 @@ async fn watch_all(
                 guard.clear_ready();
                 helper.ended(&mut ended);
             }
-            ready = readable_if_any(host.as_ref()) => {
-                ready?.clear_ready();
-                helper.driver.notice();
-            }
+            () = &mut background => {}
             () = helper.step() => {}
         }
-    }
-}
-
-/// Waits until the descriptor is readable; for ever without one.
-async fn readable_if_any(
-    fd: Option<&AsyncFd<OwnedFd>>,
-) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
-    match fd {
-        Some(fd) => fd.readable().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -156,9 +141,9 @@ fn reap(ended: &mut HashMap<Pid, ExitStatus>) -> anyhow::Result<()> {
 
 /// The network helper, started again whenever it dies.
 struct Supervised<'a> {
-    driver: &'a dyn Driver,
-    namespace: Namespace,
+    connection: Connection<'a>,
     backend: &'a Backend,
+    name: &'static str,
     state: State,
     /// Deaths in a row.
     deaths: usize,
@@ -179,16 +164,11 @@ enum State {
 }
 
 impl<'a> Supervised<'a> {
-    fn new(
-        helper: Option<Helper>,
-        driver: &'a dyn Driver,
-        namespace: Namespace,
-        backend: &'a Backend,
-    ) -> Self {
+    fn new(helper: Option<Helper>, connection: Connection<'a>, backend: &'a Backend) -> Self {
         let mut this = Self {
-            driver,
-            namespace,
+            connection,
             backend,
+            name: helper.as_ref().map(|helper| helper.name).unwrap_or_default(),
             state: State::None,
             deaths: 0,
             serving_since: Some(Instant::now()),
@@ -221,7 +201,7 @@ impl<'a> Supervised<'a> {
                     return std::future::pending().await;
                 };
                 if !words.is_empty() {
-                    tracing::debug!("[{}] {words}", self.name());
+                    tracing::debug!("[{}] {words}", self.name);
                     self.last_words = words;
                 }
             }
@@ -244,10 +224,6 @@ impl<'a> Supervised<'a> {
         }
     }
 
-    fn name(&self) -> String {
-        self.driver.info().driver
-    }
-
     fn ready(&mut self) {
         let State::Starting(starting, _) = std::mem::replace(&mut self.state, State::None) else {
             return;
@@ -259,7 +235,7 @@ impl<'a> Supervised<'a> {
     }
 
     fn start(&mut self) {
-        match self.driver.start(&self.namespace) {
+        match self.connection.start() {
             Ok(Some(starting)) => {
                 self.state = State::Starting(starting, Instant::now() + READY);
             }
@@ -280,7 +256,7 @@ impl<'a> Supervised<'a> {
                 // Somebody killed it; what it said before is no explanation.
                 self.last_words.clear();
             }
-            match self.driver.why_ended() {
+            match self.connection.why_ended() {
                 Some(why) => self.died(&format!("was killed: {why}")),
                 None => self.died(&format!("died: {}", Words(how))),
             }
@@ -295,7 +271,7 @@ impl<'a> Supervised<'a> {
         self.deaths += 1;
         let words = std::mem::take(&mut self.last_words);
         let words = if words.is_empty() { words } else { format!(" ({words})") };
-        tracing::warn!("{} {how}{words}; the network is down until it runs again", self.name());
+        tracing::warn!("{} {how}{words}; the network is down until it runs again", self.name);
         self.state = State::Waiting(Instant::now() + wait);
     }
 

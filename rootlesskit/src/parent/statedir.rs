@@ -18,21 +18,13 @@ use nix::unistd::mkdtemp;
 
 const LOCK: &str = "lock";
 
-/// Every file that RootlessKit has ever made in the directory, those of the original's drivers included: it
-/// may have been the one that was killed.
-const OURS: [&str; 11] = [
-    "child_pid",
-    api::SOCKET_NAME,
-    "netns",
-    "resolv.conf",
-    "hosts",
-    crate::net::PASTA_FIFO,
-    crate::net::PASTA_SOCKET,
-    ".bp.sock",
-    ".bp-ready.pipe",
-    crate::net::API_SOCKET,
-    "vpnkit-ethernet.sock",
-];
+/// Every file that we make in the directory, besides those of the drivers.
+const OURS: [&str; 5] = ["child_pid", api::SOCKET_NAME, "netns", "resolv.conf", "hosts"];
+
+/// The same with those of the drivers.
+fn ours() -> impl Iterator<Item = &'static str> {
+    OURS.into_iter().chain(drivers::STATE_FILES)
+}
 
 /// The directory, locked.
 #[derive(Debug)]
@@ -95,7 +87,7 @@ impl StateDir {
 
     fn remove_files(&self) {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
-        for entry in entries.flatten().filter(|e| OURS.iter().any(|name| e.file_name() == *name)) {
+        for entry in entries.flatten().filter(|e| ours().any(|name| e.file_name() == name)) {
             // Symlinks are removed, not followed; a directory of that name is not ours.
             if let Err(e) = fs::remove_file(entry.path()) {
                 tracing::warn!("failed to remove {}: {e}", entry.path().display());
@@ -108,7 +100,7 @@ fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
     let base = env.nonempty(vars::TMPDIR).map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
     let template = std::path::absolute(&base)?.join("rootlesskitXXXXXX");
     let length = template.join(api::SOCKET_NAME).as_os_str().len();
-    if length > crate::config::MAX_SOCKET_PATH {
+    if length > crate::launch::MAX_SOCKET_PATH {
         bail!(
             "TMPDIR={} is too long for a socket in a state directory there\nhint: use a shorter one, or --state-dir",
             base.display()

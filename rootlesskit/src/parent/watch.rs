@@ -12,17 +12,17 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use sys::pidfd::PidFd;
 
+use crate::drivers::{Helper, Starting};
 use crate::exit::{Exited, Words};
 use crate::handshake::{Channel, Message};
-use crate::net::{Helper, Starting};
 use crate::signals::ends_us;
 
 /// How long a killed process may take to be gone.
-const KILL: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process that has closed its end may take to be gone, on a busy machine: then it can be said how it ended.
-const END: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a network helper may take to say that it is ready.
-const HELPER: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A signal asked us to stop before the target ran.
 #[derive(Debug)]
@@ -57,20 +57,20 @@ impl Watch<'_> {
 
     /// A helper that has said that it is ready.
     pub(super) fn helper(&self, starting: Starting) -> anyhow::Result<Helper> {
-        let name = starting.name();
-        let waited = self.readable(starting.as_fd(), Some(starting.process()), name, HELPER);
+        let (name, hint) = (starting.name(), starting.hint());
+        let waited = self.readable(starting.as_fd(), Some(starting.process()), name, READY_TIMEOUT);
         if waited.is_ok() && starting.is_ready() {
             return Ok(starting.into_helper());
         }
         let mut helper = starting.into_helper();
-        let ended = waited.is_ok() && helper.process.wait_ended(END).unwrap_or(false);
+        let ended = waited.is_ok() && helper.process.wait_ended(END_TIMEOUT).unwrap_or(false);
         let how = kill_and_reap(&helper.process);
         waited?;
         let how = match how.filter(|_| ended) {
             Some(status) => format!("{name} failed: {}", Words(status)),
             Option::None => format!("{name} did not become ready"),
         };
-        bail!("{how}: {}\nhint: {}", helper.printed(), hint(name))
+        bail!("{how}: {}\nhint: {hint}", helper.printed())
     }
 
     /// Waits until `fd` or `other` is readable, the child has ended, a signal wants us to stop, or time is up.
@@ -115,7 +115,7 @@ impl Watch<'_> {
 
     /// The error for a child that is dead or dying; it has printed its own reason.
     fn child_ended(&self) -> Option<anyhow::Error> {
-        self.child.wait_ended(END).ok().filter(|ended| *ended)?;
+        self.child.wait_ended(END_TIMEOUT).ok().filter(|ended| *ended)?;
         let how = sys::wait::one(self.child.pid()).ok()?;
         let error = Exited::check("child", how).err();
         Some(
@@ -126,25 +126,12 @@ impl Watch<'_> {
     }
 }
 
-/// What a person can do about a helper that does not work.
-fn hint(name: &str) -> &'static str {
-    match name {
-        "pasta" => {
-            "pasta 2023_06_25 or later is needed (2023_12_04 or later is recommended), and /dev/net/tun must be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
-        }
-        "vpnkit" => "check that the program works (vpnkit --version), or choose another with --net",
-        _ => {
-            "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun"
-        }
-    }
-}
-
 /// Kills a child process of ours and collects it; how it ended, unless somebody else collected it.
 pub(super) fn kill_and_reap(process: &PidFd) -> Option<ExitStatus> {
     if let Err(e) = process.kill() {
         tracing::debug!("failed to kill {}: {e}", process.pid());
     }
-    match process.wait_ended(KILL) {
+    match process.wait_ended(KILL_TIMEOUT) {
         Ok(true) => sys::wait::one(process.pid()).ok(),
         _ => {
             tracing::warn!("process {} does not end although it was killed", process.pid());

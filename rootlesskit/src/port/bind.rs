@@ -11,7 +11,7 @@ use relay::{Listener, Proto};
 ///
 /// # Errors
 /// What the kernel says, in the words of Go's `net` package, with a remedy.
-pub(super) fn bind(spec: &ValidSpec) -> anyhow::Result<Listener> {
+pub(crate) fn bind(spec: &ValidSpec) -> anyhow::Result<Listener> {
     let proto: Proto = spec.proto.as_str().parse()?;
     relay::listen::bind(proto, spec.parent_ip, spec.parent_port).map_err(|e| explain_bind(spec, &e))
 }

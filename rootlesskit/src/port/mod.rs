@@ -1,25 +1,16 @@
-//! Port drivers: how ports of the host reach servers in the child's network namespace. `none` and `implicit`
-//! have nothing to manage; the others keep a table of ports for the API.
+//! What port drivers have in common: how ports of the host reach servers in the child's network namespace. The drivers
+//! themselves are in [`crate::drivers`].
 
-mod bind;
-mod builtin;
-#[cfg(feature = "gateway")]
-mod gateway;
-mod patience;
-mod pesto;
-mod slirp4netns;
-mod table;
+pub(crate) mod bind;
+#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
+pub(crate) mod patience;
+pub(crate) mod table;
 mod worker;
 
 use std::fmt::Debug;
 
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
-pub(crate) use builtin::Builtin;
-#[cfg(feature = "gateway")]
-pub(crate) use gateway::Gateway;
-pub(crate) use pesto::Pesto;
-pub(crate) use slirp4netns::Slirp4netns;
 pub(crate) use worker::Worker;
 
 /// A port driver that the API manages. Methods may take as long as one exchange with a local helper, which is why a

@@ -12,16 +12,16 @@ const PAUSE: Duration = Duration::from_secs(4);
 /// The helper answered, and refused: it knows nothing of the port. After any other error it may.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refused(pub(super) String);
+pub(crate) struct Refused(pub(crate) String);
 
 /// Whether a port that could not be withdrawn is to stay in the table, so that a client can try again.
-pub(super) fn may_be_there(withdrawn: &anyhow::Result<()>) -> bool {
+pub(crate) fn may_be_there(withdrawn: &anyhow::Result<()>) -> bool {
     withdrawn.as_ref().is_err_and(|e| e.downcast_ref::<Refused>().is_none())
 }
 
 /// What is known of one helper.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     hangs_until: Cell<Option<Instant>>,
 }
 
@@ -30,7 +30,7 @@ impl Patience {
     ///
     /// # Errors
     /// Those of the exchange, or that `name` does not answer.
-    pub(super) fn ask<T>(
+    pub(crate) fn ask<T>(
         &self,
         name: &str,
         limit: Duration,

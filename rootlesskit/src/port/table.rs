@@ -16,7 +16,7 @@ fn key(spec: &PortSpec) -> Key {
 
 /// Ports by number. Numbers count up from 1 and are never used again.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     ports: BTreeMap<PortId, (PortSpec, T)>,
     index: HashMap<Key, PortId>,
     last: PortId,
@@ -25,17 +25,17 @@ pub(super) struct Table<T> {
 }
 
 impl<T> Table<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { ports: BTreeMap::new(), index: HashMap::new(), last: 0, most: None }
     }
 
     /// A table of ports that take descriptors.
-    pub(super) fn within(budget: &Budget) -> Self {
+    pub(crate) fn within(budget: &Budget) -> Self {
         Self { most: Some((budget.limit, budget.ports)), ..Self::new() }
     }
 
     /// The number that the next port gets, unless there is a port like it, or no room for another one.
-    pub(super) fn reserve(&self, spec: &PortSpec) -> anyhow::Result<PortId> {
+    pub(crate) fn reserve(&self, spec: &PortSpec) -> anyhow::Result<PortId> {
         if let Some(id) = self.index.get(&key(spec)) {
             bail!("conflict with ID {id}");
         }
@@ -51,16 +51,16 @@ impl<T> Table<T> {
 
     /// Whether there is room for `others` descriptors beside one for each port.
     #[cfg(feature = "gateway")]
-    pub(super) fn has_room_for(&self, others: usize) -> bool {
+    pub(crate) fn has_room_for(&self, others: usize) -> bool {
         self.most.is_none_or(|(_, most)| self.ports.len() + others <= most)
     }
 
     #[cfg(feature = "gateway")]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PortId, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PortId, &T)> {
         self.ports.iter().map(|(id, (_, value))| (*id, value))
     }
 
-    pub(super) fn insert(&mut self, id: PortId, spec: PortSpec, value: T) -> PortStatus {
+    pub(crate) fn insert(&mut self, id: PortId, spec: PortSpec, value: T) -> PortStatus {
         self.last = self.last.max(id);
         self.index.insert(key(&spec), id);
         self.ports.insert(id, (spec.clone(), value));
@@ -69,29 +69,29 @@ impl<T> Table<T> {
 
     /// # Errors
     /// There is no port of that number.
-    pub(super) fn get(&self, id: PortId) -> anyhow::Result<&(PortSpec, T)> {
+    pub(crate) fn get(&self, id: PortId) -> anyhow::Result<&(PortSpec, T)> {
         self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }
 
     #[cfg(feature = "gateway")]
-    pub(super) fn get_mut(&mut self, id: PortId) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut T> {
         self.ports.get_mut(&id).map(|(_, value)| value)
     }
 
-    pub(super) fn remove(&mut self, id: PortId) -> anyhow::Result<(PortSpec, T)> {
+    pub(crate) fn remove(&mut self, id: PortId) -> anyhow::Result<(PortSpec, T)> {
         let Some((spec, value)) = self.ports.remove(&id) else { bail!("unknown port id: {id}") };
         self.index.remove(&key(&spec));
         Ok((spec, value))
     }
 
-    pub(super) fn list(&self) -> Vec<PortStatus> {
+    pub(crate) fn list(&self) -> Vec<PortStatus> {
         self.ports
             .iter()
             .map(|(id, (spec, _))| PortStatus { id: *id, spec: spec.clone() })
             .collect()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PortSpec, &mut T)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&PortSpec, &mut T)> {
         self.ports.values_mut().map(|(spec, value)| (&*spec, value))
     }
 }

@@ -26,7 +26,6 @@ mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +36,7 @@ use relay::slab::Key;
 use relay::{Guest, Loop};
 use socket2::Socket;
 
+use crate::Descriptors;
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
 use crate::plan::{Plan, Resolvers};
 use crate::policy::{self, Verdict};
@@ -69,19 +69,6 @@ mod kind {
     pub(super) const INSIDE: u8 = 6;
     pub(super) const ECHO: u8 = 7;
     pub(super) const NAME: u8 = 8;
-}
-
-/// Descriptors of G that the engine works with.
-#[derive(Debug)]
-pub struct Descriptors {
-    /// The tun device of new connections and name queries.
-    pub dial: OwnedFd,
-    /// The tun device of everything else.
-    pub data: OwnedFd,
-    /// Where tproxy leads connections over IPv4.
-    pub listener4: OwnedFd,
-    /// The same for IPv6.
-    pub listener6: Option<OwnedFd>,
 }
 
 /// Name servers of the host that the engine has not taken over yet.

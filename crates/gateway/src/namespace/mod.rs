@@ -22,7 +22,7 @@
 //!
 //! A gets its end of the veth pair, which is left down and without addresses, and two rules with which G reaches servers
 //! on A's loopback addresses ([`loopback`]).
-//! The descriptors of [`Inside`] keep G alive; with the last of them it goes away.
+//! The descriptors of [`Descriptors`] keep G alive; with the last of them it goes away.
 
 mod links;
 pub mod loopback;
@@ -31,16 +31,13 @@ mod reason;
 mod rules;
 mod sockets;
 
-use std::{
-    os::fd::{BorrowedFd, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::BorrowedFd, path::Path};
 
 use netlink::{Family, Rt};
 use nix::sched::{CloneFlags, unshare};
 
 use self::reason::cannot;
-use crate::plan::Plan;
+use crate::{Descriptors, Plan};
 
 /// Port of the two listeners in G. No client connects to it; it only has to be one that no client connects *from*, for
 /// a socket bound to such a client's address would be in the listener's way.
@@ -52,20 +49,6 @@ const NOBODY: u16 = 2;
 /// The device node that tun devices are made with.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
-/// Descriptors that G is used through, all non-blocking.
-#[derive(Debug)]
-pub struct Inside {
-    /// Tun of the packets that want a decision: SYNs, segments of no connection, and DNS. A SYN that is written back
-    /// connects, another segment is refused unless it belongs to a connection after all.
-    pub dial: OwnedFd,
-    /// Tun of all other packets: UDP and echo requests.
-    pub data: OwnedFd,
-    /// Stream listener of IPv4; what it accepts has the addresses of the SYN.
-    pub listener4: OwnedFd,
-    /// The same of IPv6; `None` if the plan has no IPv6 or the kernel has none.
-    pub listener6: Option<OwnedFd>,
-}
-
 /// Moves the calling thread into a new network namespace, makes it G, and connects it with A, which is `child`. A's end
 /// of the veth pair is called [`Plan::ifname`] and has the MTU of the plan; A's owner gives it addresses and sets it up.
 /// `proc_sys` is `/proc/sys`, writable. IPv6 is left out with a warning if the kernel has none.
@@ -75,7 +58,7 @@ pub struct Inside {
 ///
 /// # Errors
 /// What the kernel or the host does not offer, and how that is changed. The thread is then in a namespace of no use.
-pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Result<Inside> {
+pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Result<Descriptors> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(reason::no_namespace)?;
     let plan = Plan { v6: plan.v6.filter(|_| kernel_has_ipv6(proc_sys)), ..plan.clone() };
     let families: &[Family] =
@@ -93,7 +76,7 @@ pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Res
     rules::install(&plan, links).map_err(|error| reason::no_rules(&error))?;
     let listen = |family| sockets::listen(family).map_err(|error| cannot("listen in", &error, ""));
     let listener6 = plan.v6.map(|_| listen(Family::V6)).transpose()?;
-    Ok(Inside { dial, data, listener4: listen(Family::V4)?, listener6 })
+    Ok(Descriptors { dial, data, listener4: listen(Family::V4)?, listener6 })
 }
 
 /// A kernel without IPv6, or started with `ipv6.disable=1`, has no parameters of it.

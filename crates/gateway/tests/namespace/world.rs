@@ -10,7 +10,7 @@ use std::{
 
 use gateway::{
     Plan,
-    namespace::{Inside, build, loopback},
+    namespace::{build, loopback},
     plan::Net,
 };
 use netlink::{Rt, sysctl};
@@ -47,7 +47,7 @@ pub(crate) fn proc_sys() -> &'static Path {
 }
 
 pub(crate) struct World {
-    pub(crate) inside: Inside,
+    pub(crate) inside: gateway::Descriptors,
     netns: File,
 }
 

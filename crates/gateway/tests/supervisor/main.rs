@@ -11,9 +11,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gateway::Descriptors;
 use gateway::control::{Channel, Reply, Request};
 use gateway::plan::{Net, Plan};
-use gateway::supervisor::{Descriptors, Gateway, PERIOD, SILENCE};
+use gateway::supervisor::{Gateway, PERIOD, SILENCE};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,16 +49,16 @@ fn same_file(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
 fn handle(plan: Plan) -> (Gateway, Vec<OwnedFd>) {
     let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..5).map(|_| marked()).unzip();
     let mut next = || ends.remove(0);
+    let factory = next();
     let descriptors = Descriptors {
         dial: next(),
         data: next(),
-        factory: next(),
         listener4: next(),
         listener6: plan.v6.map(|_| next()),
     };
     others.truncate(if plan.v6.is_some() { 5 } else { 4 });
     let resolvers = vec!["192.0.2.53:53".parse().unwrap()];
-    (Gateway::new(plan, descriptors, resolvers, 4096), others)
+    (Gateway::new(plan, descriptors, factory, resolvers, 4096), others)
 }
 
 /// What a gateway saw.
@@ -188,14 +189,9 @@ fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
 fn ipv6_needs_a_listener_as_well() {
     let (fd, _other) = marked();
     let more = || fd.try_clone().unwrap();
-    let descriptors = Descriptors {
-        dial: more(),
-        data: more(),
-        factory: more(),
-        listener4: more(),
-        listener6: None,
-    };
-    let mut gateway = Gateway::new(plan(true), descriptors, Vec::new(), 1024);
+    let descriptors =
+        Descriptors { dial: more(), data: more(), listener4: more(), listener6: None };
+    let mut gateway = Gateway::new(plan(true), descriptors, more(), Vec::new(), 1024);
     assert_eq!(gateway.plan(), &plan(false));
     let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
     configure(&mut gateway).unwrap();

@@ -11,9 +11,9 @@ use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
 use env::Env;
 use env::helper::Helper;
 
-use super::Driver;
-use super::patience::{Patience, Refused, may_be_there};
-use super::table::Table;
+use crate::port::Driver;
+use crate::port::patience::{Patience, Refused, may_be_there};
+use crate::port::table::Table;
 
 /// How long pesto may take.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use anyhow::Context as _;
 
 /// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
-/// sockets.
-pub(super) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
+/// sockets. Returns the descriptors for the parent's half.
+pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
     if plan.v6.is_some() {
         // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
         let key = "net.ipv6.conf.default.dad_transmits";
@@ -18,7 +18,7 @@ pub(super) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
         }
     }
     let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
-    let (factory, ours) = super::netns::channel()?;
+    let (factory, ours) = relay::factory::pair()?;
     let (report, result) = mpsc::sync_channel(1);
     let plan = plan.clone();
     std::thread::Builder::new().name("gateway".to_owned()).stack_size(256 << 10).spawn(
@@ -34,12 +34,11 @@ pub(super) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
         },
     )?;
     let inside = result.recv().context("the gateway's network thread died")??;
-    let gateway::namespace::Inside { dial, data, listener4, listener6 } = inside;
-    Ok([dial, data, factory, listener4].into_iter().chain(listener6).collect())
+    Ok(inside.into_fds(factory))
 }
 
 /// Lets the gateway reach servers on loopback addresses here, once the interface is up.
-pub(super) fn admit(plan: &gateway::Plan) -> anyhow::Result<()> {
+pub(crate) fn admit(plan: &gateway::Plan) -> anyhow::Result<()> {
     // As the gateway's namespace is made: without IPv6 where the kernel has none.
     let v6 = plan.v6.filter(|_| Path::new("/proc/sys/net/ipv6/conf").exists());
     let plan = gateway::Plan { v6, ..plan.clone() };

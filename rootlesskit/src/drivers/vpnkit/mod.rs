@@ -4,9 +4,9 @@
 //! ([`crate::child`]'s pump) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which
 //! vpnkit knows its clients: an instance that takes the place of one that died gives the same address.
 
-pub(crate) mod protocol;
+mod protocol;
+pub(super) mod pump;
 
-use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, PipeWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,59 +14,61 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use env::Env;
+use drivers::NetworkDriver;
 use sys::pidfd::PidFd;
 
-use super::{Driver, Namespace, Starting, fresh_socket, path_text};
-use crate::cli::Cli;
-use crate::handshake::{Dynamic, Leased, Link, NetworkPlan};
+use super::helper::{fresh_socket, path_text};
+use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
+use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
-/// vpnkit's socket in the state directory.
-pub(crate) const SOCKET: &str = "vpnkit-ethernet.sock";
-
-/// Of vpnkit's own network, in bytes.
-const MTU: u32 = 1500;
 /// How long vpnkit may take until it serves: less than whoever waits for the byte has, for the sake of the reason.
-const LIMIT: Duration = Duration::from_secs(9);
+const START_TIMEOUT: Duration = Duration::from_secs(9);
 /// Between two looks at it.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The driver.
+/// What a user can do if it does not get ready.
+const HINT: &str = "check that the program works (vpnkit --version), or choose another with --net";
+
+/// The program.
 #[derive(Debug)]
-pub(crate) struct Vpnkit {
+struct Vpnkit {
     binary: PathBuf,
-    ifname: String,
     mtu: u32,
     disable_host_loopback: bool,
     uuid: String,
-    leased: RefCell<Option<Leased>>,
+}
+
+/// The network, as the flags have it.
+pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
+    let Flags { cli, env, .. } = flags;
+    let driver = NetworkDriver::Vpnkit;
+    no_cidr(driver, cli)?;
+    let name = &cli.vpnkit_binary;
+    let source = driver.helper().map(|helper| helper.source).unwrap_or_default();
+    let binary = env.find_program(name).with_context(|| {
+        format!("{name} was not found in $PATH, but --net={driver} needs it\nhint: install {source}, or name it with --vpnkit-binary")
+    })?;
+    let (usual, mtu) = (driver.default_mtu(), cli.mtu_or(driver.default_mtu()));
+    if mtu != usual {
+        tracing::warn!("vpnkit works best with an MTU of {usual}, not of {mtu}");
+    }
+    let uuid = random_uuid();
+    let device = Device::Vpnkit { uuid: uuid.clone() };
+    let uplink = Uplink::Dhcp(Dhcp { name: cli.ifname_or(driver.default_ifname()), mtu, device });
+    let disable_host_loopback = cli.disable_host_loopback;
+    Ok(Network {
+        info: api::NetworkDriverInfo { driver: driver.to_string(), ..Default::default() },
+        plan: NetworkPlan { isolated: true, uplink, dns: Vec::new() },
+        service: Service::Program(Box::new(Vpnkit { binary, mtu, disable_host_loopback, uuid })),
+    })
+}
+
+/// vpnkit's socket.
+pub(super) fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join(NetworkDriver::Vpnkit.socket().unwrap_or_default())
 }
 
 impl Vpnkit {
-    /// As the flags have it.
-    pub(crate) fn chosen(cli: &Cli, env: &Env) -> anyhow::Result<Self> {
-        let name = &cli.vpnkit_binary;
-        let binary = env.find_program(name).with_context(|| {
-            format!("{name} was not found in $PATH, but --net=vpnkit needs it\nhint: install VPNKit (github.com/moby/vpnkit), or name it with --vpnkit-binary")
-        })?;
-        let mtu = cli.mtu_or(MTU);
-        if mtu != MTU {
-            tracing::warn!("vpnkit works best with an MTU of {MTU}, not of {mtu}");
-        }
-        Ok(Self::new(binary, &cli.ifname_or("tap0"), mtu, cli.disable_host_loopback))
-    }
-
-    fn new(binary: PathBuf, ifname: &str, mtu: u32, disable_host_loopback: bool) -> Self {
-        Self {
-            binary,
-            ifname: ifname.to_owned(),
-            mtu,
-            disable_host_loopback,
-            uuid: random_uuid(),
-            leased: RefCell::default(),
-        }
-    }
-
     fn command(&self, socket: &Path) -> anyhow::Result<Command> {
         let mut cmd = Command::new(&self.binary);
         cmd.args(["--ethernet", path_text(socket)?, "--mtu", &self.mtu.to_string()]);
@@ -88,35 +90,12 @@ fn random_uuid() -> String {
     format!("{a}-{b}-{c}-{d}-{e}")
 }
 
-impl Driver for Vpnkit {
-    fn info(&self) -> api::NetworkDriverInfo {
-        let leased = self.leased.borrow();
-        api::NetworkDriverInfo {
-            driver: "vpnkit".to_owned(),
-            dns: leased.as_ref().map(|leased| leased.dns.clone()).unwrap_or_default(),
-            child_ip: leased.as_ref().map(|leased| leased.address),
-            dynamic_child_ip: false,
-            ipv6: false,
-        }
-    }
-
-    fn plan(&self) -> NetworkPlan {
-        NetworkPlan { own_view: true, ..NetworkPlan::default() }
-    }
-
-    fn dynamic(&self) -> Option<Dynamic> {
-        let link = Link::Vpnkit { uuid: self.uuid.clone() };
-        Some(Dynamic { name: self.ifname.clone(), mtu: self.mtu, link })
-    }
-
-    fn leased(&self, leased: Leased) {
-        self.leased.replace(Some(leased));
-    }
-
+impl Program for Vpnkit {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
-        let socket = fresh_socket(&ns.state_dir, SOCKET);
+        let socket = socket(&ns.state_dir);
+        fresh_socket(&socket);
         let (ready, writer) = io::pipe()?;
-        let starting = Starting::spawn("vpnkit", self.command(&socket)?, ready.into())?;
+        let starting = Starting::spawn("vpnkit", HINT, self.command(&socket)?, ready.into())?;
         let process = PidFd::open(starting.process().pid())?;
         let uuid = self.uuid.clone();
         std::thread::Builder::new()
@@ -128,7 +107,7 @@ impl Driver for Vpnkit {
 
 /// Writes a byte when vpnkit serves; closes the pipe if it does not, in time or ever. vpnkit has no way of telling.
 fn await_service(process: &PidFd, socket: &Path, uuid: &str, mut ready: PipeWriter) {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
         match protocol::connect(socket, uuid, deadline) {
             Ok(_) => {
@@ -143,7 +122,7 @@ fn await_service(process: &PidFd, socket: &Path, uuid: &str, mut ready: PipeWrit
                 return;
             }
         }
-        if process.wait_ended(LOOK).unwrap_or(true) {
+        if process.wait_ended(LOOK_INTERVAL).unwrap_or(true) {
             return;
         }
     }
@@ -154,7 +133,12 @@ mod tests {
     use super::*;
 
     fn driver(disable_host_loopback: bool) -> Vpnkit {
-        Vpnkit::new("/usr/bin/vpnkit".into(), "tap0", MTU, disable_host_loopback)
+        Vpnkit {
+            binary: "/usr/bin/vpnkit".into(),
+            mtu: 1500,
+            disable_host_loopback,
+            uuid: random_uuid(),
+        }
     }
 
     #[test]
@@ -165,19 +149,6 @@ mod tests {
         };
         assert_eq!(words(&driver(false)), "--ethernet /s/vpnkit-ethernet.sock --mtu 1500");
         assert!(words(&driver(true)).ends_with(" --host-ip 0.0.0.0"));
-    }
-
-    #[test]
-    fn the_address_is_known_once_it_is_leased() {
-        let driver = driver(true);
-        let link = driver.dynamic().unwrap().link;
-        assert_eq!(link, Link::Vpnkit { uuid: driver.uuid.clone() });
-        assert_eq!(driver.info().child_ip, None);
-        let ip = "192.168.65.3".parse().unwrap();
-        driver.leased(Leased { address: ip, dns: vec!["192.168.65.1".parse().unwrap()] });
-        let info = driver.info();
-        assert_eq!((info.driver.as_str(), info.child_ip, info.dns.len()), ("vpnkit", Some(ip), 1));
-        assert!(!info.dynamic_child_ip);
     }
 
     #[test]

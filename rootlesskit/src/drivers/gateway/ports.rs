@@ -24,10 +24,11 @@ use budget::{Budget, DataPath, NETWORK};
 use gateway::namespace::loopback;
 use relay::{Listener, Proto};
 
-use super::bind::bind;
-use super::table::Table;
-use super::{Builtin, Driver};
-use crate::net::SharedGateway;
+use super::Handle;
+use crate::drivers::builtin::Builtin;
+use crate::port::Driver;
+use crate::port::bind::bind;
+use crate::port::table::Table;
 
 /// Added to the number of a port, the number under which it listens on IPv6, too.
 const ALSO_IPV6: u64 = 1 << 62;
@@ -36,7 +37,7 @@ const ALSO_IPV6: u64 = 1 << 62;
 #[derive(Debug)]
 pub(crate) struct Gateway {
     name: &'static str,
-    handle: SharedGateway,
+    handle: Handle,
     /// The child's addresses.
     v4: IpAddr,
     v6: Option<IpAddr>,
@@ -94,15 +95,14 @@ impl Gateway {
     /// `factory` makes sockets in the namespace.
     pub(crate) fn new(
         name: &'static str,
-        handle: SharedGateway,
-        plan: &gateway::Plan,
+        handle: Handle,
         dual_stack: bool,
         factory: Option<OwnedFd>,
         budget: &Budget,
     ) -> Self {
         // What was built: without IPv6 where the kernel has none.
-        let built = handle.with(|gateway| gateway.plan().v6).unwrap_or(plan.v6);
-        let (v4, v6) = (plan.v4.child, built.map(|net| net.child));
+        let plan = handle.lock().plan().clone();
+        let (v4, v6) = (plan.v4.child, plan.v6.map(|net| net.child));
         // This process keeps the listeners of all ports.
         let left = Budget::beside(budget.limit, DataPath::Parent, NETWORK + budget.ports);
         let inside = Inside::Idle(factory, left);
@@ -154,10 +154,9 @@ impl Gateway {
         let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
         let child_ip = child.unwrap_or_default();
         let name = PortSpec { child_ip, ..spec.clone() }.to_string();
-        let answer =
-            self.handle.with(|gateway| gateway.publish(id, udp, target, name, listener))??;
+        let answer = self.handle.lock().publish(id, udp, target, name, listener)?;
         if let Err(e) = answer.wait() {
-            self.handle.with(|gateway| gateway.forget(id))?;
+            self.handle.lock().forget(id);
             return Err(e);
         }
         Ok(())
@@ -266,7 +265,8 @@ impl Gateway {
     }
 
     fn end(&self, id: u64) -> anyhow::Result<()> {
-        self.handle.with(|gateway| gateway.withdraw(id))??.wait()
+        let answer = self.handle.lock().withdraw(id)?;
+        answer.wait()
     }
 
     fn serve(

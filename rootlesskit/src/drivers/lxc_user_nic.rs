@@ -10,27 +10,54 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use drivers::NetworkDriver;
 use env::Env;
 use env::helper::Helper;
 
-use super::{Driver, Namespace, Starting};
-use crate::cli::Cli;
+use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::exit::Words;
-use crate::handshake::{Dynamic, Link, NetworkPlan};
+use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
-/// Of a veth pair, in bytes.
-const MTU: u32 = 1500;
 /// How long the program may take.
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The driver.
+/// The program.
 #[derive(Debug)]
-pub(crate) struct LxcUserNic {
+struct LxcUserNic {
     binary: PathBuf,
     bridge: String,
     ifname: String,
-    mtu: u32,
     env: Env,
+}
+
+/// The network, as the flags have it.
+pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
+    let Flags { cli, env, .. } = flags;
+    let driver = NetworkDriver::LxcUserNic;
+    no_cidr(driver, cli)?;
+    tracing::warn!("\"lxc-user-nic\" network driver is experimental");
+    if !cli.disable_host_loopback {
+        tracing::warn!("--disable-host-loopback is implicitly set for --net=lxc-user-nic");
+    }
+    let binary = find(&cli.lxc_user_nic_binary, &usual_paths(), env)?;
+    let name = cli.ifname_or(driver.default_ifname());
+    let program = LxcUserNic::new(binary, &cli.lxc_user_nic_bridge, name.clone(), env)?;
+    let mtu = cli.mtu_or(driver.default_mtu());
+    let uplink = Uplink::Dhcp(Dhcp { name, mtu, device: Device::Veth });
+    Ok(Network {
+        info: info(),
+        plan: NetworkPlan { isolated: true, uplink, dns: Vec::new() },
+        service: Service::Program(Box::new(program)),
+    })
+}
+
+/// Neither address nor name servers: both may change while we run.
+fn info() -> api::NetworkDriverInfo {
+    api::NetworkDriverInfo {
+        driver: NetworkDriver::LxcUserNic.to_string(),
+        dynamic_child_ip: true,
+        ..Default::default()
+    }
 }
 
 /// Where distributions install the program; it is never in `$PATH`.
@@ -58,28 +85,11 @@ fn find(flag: &str, usual: &[PathBuf], env: &Env) -> anyhow::Result<PathBuf> {
 }
 
 impl LxcUserNic {
-    /// As the flags have it.
-    pub(crate) fn chosen(cli: &Cli, env: &Env) -> anyhow::Result<Self> {
-        tracing::warn!("\"lxc-user-nic\" network driver is experimental");
-        if !cli.disable_host_loopback {
-            tracing::warn!("--disable-host-loopback is implicitly set for --net=lxc-user-nic");
-        }
-        let binary = find(&cli.lxc_user_nic_binary, &usual_paths(), env)?;
-        let (ifname, mtu) = (cli.ifname_or("eth0"), cli.mtu_or(MTU));
-        Self::new(binary, &cli.lxc_user_nic_bridge, ifname, mtu, env)
-    }
-
-    fn new(
-        binary: PathBuf,
-        bridge: &str,
-        ifname: String,
-        mtu: u32,
-        env: &Env,
-    ) -> anyhow::Result<Self> {
+    fn new(binary: PathBuf, bridge: &str, ifname: String, env: &Env) -> anyhow::Result<Self> {
         if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ', '\n']) {
             bail!("invalid --lxc-user-nic-bridge={bridge}: must be the name of a bridge");
         }
-        Ok(Self { binary, bridge: bridge.to_owned(), ifname, mtu, env: env.clone() })
+        Ok(Self { binary, bridge: bridge.to_owned(), ifname, env: env.clone() })
     }
 
     /// The first two are an LXC path and a container's name, which matter to nobody here.
@@ -115,27 +125,10 @@ fn task_in(ns: &Namespace, proc: &Path) -> anyhow::Result<i32> {
     bail!("no thread of the child is in the network namespace {}", path.display())
 }
 
-impl Driver for LxcUserNic {
-    fn info(&self) -> api::NetworkDriverInfo {
-        // Neither address nor name servers: both may change while we run.
-        api::NetworkDriverInfo {
-            driver: "lxc-user-nic".to_owned(),
-            dynamic_child_ip: true,
-            ..Default::default()
-        }
-    }
-
-    fn plan(&self) -> NetworkPlan {
-        NetworkPlan { own_view: true, ..NetworkPlan::default() }
-    }
-
-    fn dynamic(&self) -> Option<Dynamic> {
-        Some(Dynamic { name: self.ifname.clone(), mtu: self.mtu, link: Link::Veth })
-    }
-
+impl Program for LxcUserNic {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
         let args = self.args(task_in(ns, Path::new("/proc"))?);
-        let output = Helper::start(&self.binary, &args, &self.env, LIMIT)?.finish()?;
+        let output = Helper::start(&self.binary, &args, &self.env, TIMEOUT)?.finish()?;
         if !output.status.success() {
             bail!(
                 "{} {} failed: {}: {}\nhint: {}",
@@ -161,7 +154,7 @@ mod tests {
     }
 
     fn driver(binary: &str) -> LxcUserNic {
-        LxcUserNic::new(binary.into(), "lxcbr0", "eth0".into(), 1500, &env()).unwrap()
+        LxcUserNic::new(binary.into(), "lxcbr0", "eth0".into(), &env()).unwrap()
     }
 
     fn ns() -> Namespace {
@@ -172,10 +165,8 @@ mod tests {
     fn f037_the_command_line_is_the_documented_one() {
         let args = driver("/x").args(42).join(" ");
         assert_eq!(args, "create /dev/null dummy 42 veth lxcbr0 eth0");
-        let info = driver("/x").info();
+        let info = info();
         assert!(info.dynamic_child_ip && info.child_ip.is_none() && info.dns.is_empty());
-        let dynamic = driver("/x").dynamic().unwrap();
-        assert_eq!((dynamic.name.as_str(), dynamic.mtu, dynamic.link), ("eth0", 1500, Link::Veth));
     }
 
     #[test]
@@ -196,7 +187,7 @@ mod tests {
         let error = find("/nonexistent", &usual, &env()).unwrap_err().to_string();
         assert!(error.contains("/nonexistent cannot be executed"), "{error}");
         assert!(usual_paths().len() == 3);
-        assert!(LxcUserNic::new("/x".into(), "a/b", "eth0".into(), 1, &env()).is_err());
+        assert!(LxcUserNic::new("/x".into(), "a/b", "eth0".into(), &env()).is_err());
     }
 
     #[test]

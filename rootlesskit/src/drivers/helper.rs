@@ -2,6 +2,8 @@
 
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
@@ -29,6 +31,7 @@ pub(crate) struct Helper {
 #[derive(Debug)]
 pub(crate) struct Starting {
     helper: Helper,
+    hint: &'static str,
     ready: OwnedFd,
 }
 
@@ -53,21 +56,23 @@ impl Helper {
 }
 
 impl Starting {
-    /// Runs the command with its output captured. `ready` becomes readable when the helper serves; it dies
-    /// with us. Call from the main thread.
-    pub(crate) fn spawn(
+    /// Runs the command with its output captured. `ready` becomes readable when the helper serves; `hint` is what a user
+    /// can do if it never does. The helper dies with us. Call from the main thread.
+    pub(super) fn spawn(
         name: &'static str,
+        hint: &'static str,
         mut cmd: Command,
         ready: OwnedFd,
     ) -> anyhow::Result<Self> {
         let (output, writer) = io::pipe()?;
         cmd.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        Self::run(name, cmd, ready, output)
+        Self::run(name, hint, cmd, ready, output)
     }
 
     /// Runs the command, whose output comes from `output`; otherwise as [`Starting::spawn`].
     pub(super) fn run(
         name: &'static str,
+        hint: &'static str,
         mut cmd: Command,
         ready: OwnedFd,
         output: PipeReader,
@@ -83,12 +88,17 @@ impl Starting {
         let child = umask::private(|| cmd.spawn())
             .with_context(|| format!("failed to start {name} ({})", cmd.get_program().display()))?;
         let process = PidFd::open(Pid::from_raw(i32::try_from(child.id())?))?;
-        Ok(Self { helper: Helper { name, process, output }, ready })
+        Ok(Self { helper: Helper { name, process, output }, hint, ready })
     }
 
     /// The name of the program.
     pub(crate) fn name(&self) -> &'static str {
         self.helper.name
+    }
+
+    /// What a user can do if it does not get ready.
+    pub(crate) fn hint(&self) -> &'static str {
+        self.hint
     }
 
     /// The process itself.
@@ -106,6 +116,24 @@ impl Starting {
     pub(crate) fn into_helper(self) -> Helper {
         self.helper
     }
+}
+
+/// The path for a control socket of a helper, cleared of what a predecessor that died has left: helpers do not
+/// replace it.
+#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
+pub(super) fn fresh_socket(path: &Path) -> &Path {
+    if let Err(e) = std::fs::remove_file(&path)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::debug!("failed to remove {}: {e}", path.display());
+    }
+    path
+}
+
+/// A path as an argument of a program.
+#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
+pub(super) fn path_text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().ok_or_else(|| anyhow::anyhow!("the path {} is not UTF-8", path.display()))
 }
 
 impl AsFd for Starting {
@@ -128,7 +156,7 @@ mod tests {
         let mut cmd = Command::new("/bin/sh");
         cmd.args(["-c", script]);
         sys::command::inherit_fd(&mut cmd, writer.into());
-        Starting::spawn("script", cmd, ready.into()).unwrap()
+        Starting::spawn("script", "", cmd, ready.into()).unwrap()
     }
 
     fn reap(helper: &Helper) {

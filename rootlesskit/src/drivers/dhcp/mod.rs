@@ -1,6 +1,6 @@
 //! DHCP: the address of an interface that comes with a helper.
 //!
-//! The first lease is waited for, at most [`LIMIT`]; then a thread that lives in the network namespace keeps it
+//! The first lease is waited for, at most [`ACQUIRE_TIMEOUT`]; then a thread that lives in the network namespace keeps it
 //! ([`keeper`]).
 
 mod client;
@@ -19,35 +19,31 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netlink::Rt;
 
-use crate::handshake::{Dynamic, Leased, Link};
-use crate::net::VPNKIT_SOCKET;
+use crate::plan::{Device, Dhcp, Leased};
 use interface::Interface;
 use keeper::Network as _;
 use lease::Lease;
 use network::Kernel;
 
 /// How long servers have for the first lease.
-const LIMIT: Duration = Duration::from_secs(30);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configures the interface, in the network namespace of the calling thread, and keeps its lease from then on.
 ///
 /// # Errors
 /// There is no such interface, or no lease for it.
-pub(super) fn connect(dynamic: &Dynamic, state_dir: &Path) -> anyhow::Result<Leased> {
-    if let Link::Vpnkit { uuid } = &dynamic.link {
-        super::pump::start(&dynamic.name, &state_dir.join(VPNKIT_SOCKET), uuid)?;
-    }
+pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     let mut rt = Rt::open()?;
-    let index = rt.link_index(&dynamic.name)?;
-    rt.set_mtu(index, dynamic.mtu)?;
+    let index = rt.link_index(&dhcp.name)?;
+    rt.set_mtu(index, dhcp.mtu)?;
     rt.link_up(index)?;
-    let mut interface = Interface::named(&dynamic.name)?;
+    let mut interface = Interface::named(&dhcp.name)?;
     let mac = interface.mac();
     let lease =
-        client::acquire(&mut interface, mac, LIMIT).with_context(|| explanation(dynamic))?;
-    let mut kernel = Kernel::new(&dynamic.name, &state_dir.join("resolv.conf"));
+        client::acquire(&mut interface, mac, ACQUIRE_TIMEOUT).with_context(|| explanation(dhcp))?;
+    let mut kernel = Kernel::new(&dhcp.name, &state_dir.join("resolv.conf"));
     kernel.install(&lease)?;
-    tracing::debug!("{} has the address {}/{}", dynamic.name, lease.address, lease.prefix);
+    tracing::debug!("{} has the address {}/{}", dhcp.name, lease.address, lease.prefix);
     let leased = Leased {
         address: lease.address.into(),
         dns: lease.dns.iter().copied().map(Into::into).collect(),
@@ -57,13 +53,15 @@ pub(super) fn connect(dynamic: &Dynamic, state_dir: &Path) -> anyhow::Result<Lea
 }
 
 /// What failed, and what a person can do.
-fn explanation(dynamic: &Dynamic) -> String {
-    let name = &dynamic.name;
-    match dynamic.link {
-        Link::Veth => format!(
+fn explanation(dhcp: &Dhcp) -> String {
+    let name = &dhcp.name;
+    match dhcp.device {
+        #[cfg(feature = "lxc-user-nic")]
+        Device::Veth => format!(
             "the network interface {name} cannot be configured\nhint: a DHCP server must run on the bridge, for lxcbr0 usually by: sudo systemctl enable --now lxc-net; a rootful Docker may have closed the host's firewall for it"
         ),
-        Link::Vpnkit { .. } => {
+        #[cfg(feature = "vpnkit")]
+        Device::Vpnkit { .. } => {
             format!("the network interface {name} cannot be configured: vpnkit should do it")
         }
     }

@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::netns::make_tap;
-use crate::net::vpnkit_protocol::{self as protocol, Port};
+use super::protocol::{self, Port};
+use crate::drivers::inside::make_tap;
 use frames::{Incoming, Outgoing};
 
 /// How long vpnkit may take to answer.
@@ -32,7 +32,7 @@ const FRAME: usize = 64 << 10;
 ///
 /// # Errors
 /// The device cannot be made, or vpnkit does not give it a port.
-pub(super) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()> {
+pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()> {
     let tap = make_tap(name)?;
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let (name, socket, uuid) = (name.to_owned(), socket.to_owned(), uuid.to_owned());

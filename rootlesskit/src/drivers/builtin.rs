@@ -13,9 +13,9 @@ use budget::Budget;
 use netlink::transparent::DIAL_MARK;
 use relay::{Engine, Options, Transparent};
 
-use super::Driver;
-use super::bind::bind;
-use super::table::Table;
+use crate::port::Driver;
+use crate::port::bind::bind;
+use crate::port::table::Table;
 
 /// The driver, running.
 #[derive(Debug)]

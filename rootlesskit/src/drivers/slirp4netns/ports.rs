@@ -17,9 +17,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, 
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
 
-use super::Driver;
-use super::patience::{Patience, Refused, may_be_there};
-use super::table::Table;
+use crate::port::Driver;
+use crate::port::patience::{Patience, Refused, may_be_there};
+use crate::port::table::Table;
 
 /// How long slirp4netns may take to answer.
 const LIMIT: Duration = Duration::from_secs(2);

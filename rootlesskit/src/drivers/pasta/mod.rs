@@ -3,6 +3,8 @@
 //! It runs in the foreground so that its death is seen, and tells that it is ready by writing its pid to a
 //! FIFO in the state directory (`--pid`).
 
+mod pesto;
+
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,21 +12,48 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use env::Env;
+use drivers::{NetworkDriver, PortDriver};
 use nix::sys::stat::Mode;
 
-use super::{Driver, Namespace, Settings, Starting, ask, fresh_socket, ns_file, path_text};
-use crate::handshake::NetworkPlan;
+pub(super) use pesto::Pesto;
 
-/// The FIFO that pasta writes its pid to.
-pub(crate) const READY_FIFO: &str = ".pasta-ready.pipe";
+use super::helper::{fresh_socket, path_text};
+use super::settings::{Settings, ask, ns_file};
+use super::{Flags, Namespace, Network, Program, Service, Starting};
+use crate::plan::{NetworkPlan, Uplink};
 
-/// The socket in the state directory over which pesto(1) configures it.
-pub(crate) const CONTROL_SOCKET: &str = ".pasta.sock";
+/// What a user can do if it does not get ready.
+const HINT: &str = "pasta 2023_06_25 or later is needed (2023_12_04 or later is recommended), and /dev/net/tun must be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
-/// The driver.
+/// The network, as the flags have it. Probes the program.
+pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
+    tracing::warn!(
+        "\"pasta\" network driver is experimental. Needs pasta 2023_06_25 or later, 2023_12_04 or later is recommended"
+    );
+    let driver = NetworkDriver::Pasta;
+    if !flags.ports.is_some_and(|ports| driver.port_drivers().contains(&ports)) {
+        bail!(
+            "network \"pasta\" requires port driver \"none\", \"implicit\" or \"pesto\", got {:?}",
+            flags.cli.port_driver
+        );
+    }
+    let settings = Settings::read(driver, flags, &flags.cli.pasta_binary)?;
+    let version = ask(&settings.binary, &["--version"], flags.env)?;
+    if !version.success {
+        bail!("{} --version failed: {}", settings.binary.display(), version.text.trim());
+    }
+    let lo = ask(&settings.binary, &["--host-lo-to-ns-lo", "--version"], flags.env)?;
+    let dns = vec![settings.cidr.dns().into()];
+    let info = settings.info(driver, &dns);
+    let plan = NetworkPlan { isolated: true, uplink: Uplink::ByHelper, dns };
+    let implicit = flags.ports == Some(PortDriver::Implicit);
+    let pasta = Pasta { settings, implicit, host_lo_to_ns_lo: lo.success };
+    Ok(Network { info, plan, service: Service::Program(Box::new(pasta)) })
+}
+
+/// The program.
 #[derive(Debug)]
-pub(crate) struct Pasta {
+struct Pasta {
     settings: Settings,
     /// Ports that listen in the namespace are published by pasta (`--port-driver=implicit`).
     implicit: bool,
@@ -33,16 +62,6 @@ pub(crate) struct Pasta {
 }
 
 impl Pasta {
-    /// Probes the binary.
-    pub(crate) fn new(settings: Settings, implicit: bool, env: &Env) -> anyhow::Result<Self> {
-        let version = ask(&settings.binary, &["--version"], env)?;
-        if !version.success {
-            bail!("{} --version failed: {}", settings.binary.display(), version.text.trim());
-        }
-        let lo = ask(&settings.binary, &["--host-lo-to-ns-lo", "--version"], env)?;
-        Ok(Self { settings, implicit, host_lo_to_ns_lo: lo.success })
-    }
-
     fn command(&self, ns: &Namespace, fifo: &Path) -> anyhow::Result<Command> {
         let s = &self.settings;
         let mut cmd = Command::new(&s.binary);
@@ -57,8 +76,8 @@ impl Pasta {
             // By default pasta also forwards what listens on the host's loopback into the namespace's.
             cmd.args(["--no-map-gw", "--tcp-ns=none", "--udp-ns=none"]);
         }
-        if s.api_socket {
-            cmd.args(["--conf-path", path_text(&fresh_socket(&ns.state_dir, CONTROL_SOCKET))?]);
+        if let Some(name) = s.control_socket {
+            cmd.args(["--conf-path", path_text(fresh_socket(&ns.state_dir.join(name)))?]);
         }
         if !s.ipv6 {
             cmd.arg("--ipv4-only");
@@ -66,7 +85,7 @@ impl Pasta {
         let ports = if self.implicit { "auto" } else { "none" };
         cmd.arg(format!("--tcp-ports={ports}")).arg(format!("--udp-ports={ports}"));
         // Not with pesto: its ports lead to the tap's address alone, where dockerd listens, whoever connects.
-        if self.host_lo_to_ns_lo && !s.api_socket {
+        if self.host_lo_to_ns_lo && s.control_socket.is_none() {
             cmd.arg("--host-lo-to-ns-lo");
         }
         match &ns.netns {
@@ -96,43 +115,23 @@ fn ready_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
 }
 
-impl Driver for Pasta {
-    fn info(&self) -> api::NetworkDriverInfo {
-        self.settings.info("pasta", self.plan().dns)
-    }
-
-    fn plan(&self) -> NetworkPlan {
-        let dns = vec![self.settings.cidr.dns().into()];
-        NetworkPlan { tap: None, gateway: None, dns, own_view: true }
-    }
-
+impl Program for Pasta {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
-        let fifo: PathBuf = ns.state_dir.join(READY_FIFO);
+        let fifo: PathBuf = ns.state_dir.join(drivers::PASTA_READY_FIFO);
         let ready = ready_fifo(&fifo)?;
-        Ok(Some(Starting::spawn("pasta", self.command(ns, &fifo)?, ready)?))
+        Ok(Some(Starting::spawn("pasta", HINT, self.command(ns, &fifo)?, ready)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Cidr;
+    use crate::drivers::settings::example;
     use nix::unistd::Pid;
 
     #[test]
     fn the_command_line() {
-        let settings = Settings {
-            cidr: Cidr::DEFAULT,
-            cidr_given: false,
-            ifname: "tap0".into(),
-            mtu: 65520,
-            ipv6: false,
-            disable_host_loopback: true,
-            api_socket: false,
-            detach_netns: false,
-            binary: "/usr/bin/pasta".into(),
-        };
-        let driver = Pasta { settings, implicit: true, host_lo_to_ns_lo: false };
+        let driver = Pasta { settings: example(), implicit: true, host_lo_to_ns_lo: false };
         let ns =
             Namespace { child: Pid::from_raw(42), netns: None, state_dir: PathBuf::from("/state") };
         let words = |driver: &Pasta, ns: &Namespace| {
@@ -149,7 +148,7 @@ mod tests {
         let driver = Pasta { implicit: false, host_lo_to_ns_lo: true, ..driver };
         let text = words(&driver, &ns);
         assert!(text.ends_with("--tcp-ports=none --udp-ports=none --host-lo-to-ns-lo --userns=/proc/42/ns/user --netns=/n"), "{text}");
-        let settings = Settings { api_socket: true, ..driver.settings };
+        let settings = Settings { control_socket: PortDriver::Pesto.socket(), ..driver.settings };
         let text = words(&Pasta { settings, ..driver }, &ns);
         assert!(text.contains("/.pasta.sock ") && !text.contains("--host-lo-to-ns-lo"), "{text}");
     }

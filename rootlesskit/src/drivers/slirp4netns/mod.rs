@@ -4,17 +4,47 @@
 //! The child makes and configures the TAP device; slirp4netns opens it inside the namespace and writes a
 //! byte to its ready pipe.
 
+mod ports;
+
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
+use drivers::NetworkDriver;
 use env::Env;
 
-use super::{Driver, Namespace, SLIRP6, Settings, Starting, ask, fresh_socket, ns_file, path_text};
-use crate::handshake::{NetworkPlan, Tap};
+pub(super) use ports::Slirp4netns as Ports;
 
-/// slirp4netns' API socket in the state directory.
-pub(crate) const API_SOCKET: &str = ".s4nn.sock";
+use super::helper::{fresh_socket, path_text};
+use super::settings::{Settings, ask, ns_file};
+use super::{Flags, Namespace, Network, Program, SLIRP6, Service, Starting, TUN_HINT};
+use crate::plan::{Interface, NetworkPlan, Uplink};
+
+/// The network, as the flags have it. Probes the program.
+pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
+    let driver = NetworkDriver::Slirp4netns;
+    let sandbox = Switch::parse("slirp4netns-sandbox", &flags.cli.slirp4netns_sandbox)?;
+    let seccomp = Switch::parse("slirp4netns-seccomp", &flags.cli.slirp4netns_seccomp)?;
+    let settings = Settings::read(driver, flags, &flags.cli.slirp4netns_binary)?;
+    let features = Features::probe(&settings.binary, flags.env)?;
+    let plan = plan(&settings);
+    let info = settings.info(driver, &plan.dns);
+    let program = Slirp4netns::with_features(settings, sandbox, seccomp, features)?;
+    Ok(Network { info, plan, service: Service::Program(Box::new(program)) })
+}
+
+fn plan(s: &Settings) -> NetworkPlan {
+    let mut addresses = vec![(s.cidr.child().into(), s.cidr.prefix())];
+    let mut gateways = vec![s.cidr.gateway().into()];
+    let mut dns = vec![s.cidr.dns().into()];
+    if s.ipv6 {
+        addresses.push((SLIRP6[0].into(), 64));
+        gateways.push(SLIRP6[1].into());
+        dns.push(SLIRP6[2].into());
+    }
+    let interface = Interface { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
+    NetworkPlan { isolated: true, uplink: Uplink::Tap(interface), dns }
+}
 
 /// Features that `slirp4netns --help` tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +80,7 @@ impl Features {
 
 /// A flag of `auto`, `true`, `false`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Switch {
+enum Switch {
     Auto,
     On,
     Off,
@@ -59,7 +89,7 @@ pub(crate) enum Switch {
 impl Switch {
     /// # Errors
     /// Names the flag, the value and the choices.
-    pub(crate) fn parse(flag: &str, value: &str) -> anyhow::Result<Self> {
+    fn parse(flag: &str, value: &str) -> anyhow::Result<Self> {
         match value {
             "auto" => Ok(Self::Auto),
             "true" => Ok(Self::On),
@@ -69,26 +99,16 @@ impl Switch {
     }
 }
 
-/// The driver.
+/// The program.
 #[derive(Debug)]
-pub(crate) struct Slirp4netns {
+struct Slirp4netns {
     settings: Settings,
     sandbox: bool,
     seccomp: bool,
 }
 
 impl Slirp4netns {
-    /// Probes the binary and settles what of it will be used.
-    pub(crate) fn new(
-        settings: Settings,
-        sandbox: Switch,
-        seccomp: Switch,
-        env: &Env,
-    ) -> anyhow::Result<Self> {
-        let features = Features::probe(&settings.binary, env)?;
-        Self::with_features(settings, sandbox, seccomp, features)
-    }
-
+    /// Decides which of its features will be used.
     fn with_features(
         settings: Settings,
         sandbox: Switch,
@@ -107,7 +127,7 @@ impl Slirp4netns {
         if settings.disable_host_loopback && !features.disable_host_loopback {
             return Err(lacks("--disable-host-loopback", "0.3.0"));
         }
-        if settings.api_socket && !features.api_socket {
+        if settings.control_socket.is_some() && !features.api_socket {
             return Err(lacks("--api-socket", "0.3.0"));
         }
         if settings.cidr_given && !features.cidr {
@@ -149,9 +169,9 @@ impl Slirp4netns {
             (s.ipv6, "--enable-ipv6"),
         ];
         cmd.args(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
-        if s.api_socket {
-            let socket = fresh_socket(&ns.state_dir, API_SOCKET);
-            cmd.args(["--api-socket", path_text(&socket)?]);
+        if let Some(name) = s.control_socket {
+            let socket = ns.state_dir.join(name);
+            cmd.args(["--api-socket", path_text(fresh_socket(&socket))?]);
         }
         if s.cidr_given {
             cmd.args(["--cidr", &s.cidr.to_string()]);
@@ -170,54 +190,22 @@ impl Slirp4netns {
     }
 }
 
-impl Driver for Slirp4netns {
-    fn info(&self) -> api::NetworkDriverInfo {
-        self.settings.info("slirp4netns", self.plan().dns)
-    }
-
-    fn plan(&self) -> NetworkPlan {
-        let s = &self.settings;
-        let mut addresses = vec![(s.cidr.child().into(), s.cidr.prefix())];
-        let mut gateways = vec![s.cidr.gateway().into()];
-        let mut dns = vec![s.cidr.dns().into()];
-        if s.ipv6 {
-            addresses.push((SLIRP6[0].into(), 64));
-            gateways.push(SLIRP6[1].into());
-            dns.push(SLIRP6[2].into());
-        }
-        let tap = Tap { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
-        NetworkPlan { tap: Some(tap), gateway: None, dns, own_view: true }
-    }
-
+impl Program for Slirp4netns {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
         let (ready, writer) = std::io::pipe()?;
         let writer: std::os::fd::OwnedFd = writer.into();
         let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
         let mut cmd = self.command(ns, number)?;
         sys::command::inherit_fd(&mut cmd, writer);
-        Ok(Some(Starting::spawn("slirp4netns", cmd, ready.into())?))
+        Ok(Some(Starting::spawn("slirp4netns", TUN_HINT, cmd, ready.into())?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Cidr;
+    use crate::drivers::settings::example;
     use nix::unistd::Pid;
-
-    fn settings() -> Settings {
-        Settings {
-            cidr: Cidr::DEFAULT,
-            cidr_given: false,
-            ifname: "tap0".into(),
-            mtu: 65520,
-            ipv6: false,
-            disable_host_loopback: true,
-            api_socket: false,
-            detach_netns: false,
-            binary: "/usr/bin/slirp4netns".into(),
-        }
-    }
 
     const ALL: &str = "--netns-type --disable-host-loopback --cidr --enable-sandbox --enable-seccomp --enable-ipv6";
 
@@ -237,27 +225,29 @@ mod tests {
 
     #[test]
     fn the_command_line() {
-        let plain = driver(settings(), ALL, Switch::Auto).unwrap();
+        let plain = driver(example(), ALL, Switch::Auto).unwrap();
         assert_eq!(
             words(&plain, None),
             "--mtu 65520 -r 3 --disable-host-loopback --enable-sandbox 42 tap0"
         );
-        let detached = Settings { detach_netns: true, cidr_given: true, ipv6: true, ..settings() };
+        let detached = Settings { detach_netns: true, cidr_given: true, ipv6: true, ..example() };
         let detached = driver(detached, ALL, Switch::Auto).unwrap();
         assert_eq!(
             words(&detached, Some("/proc/42/root/state/netns")),
             "--mtu 65520 -r 3 --disable-host-loopback --enable-ipv6 --cidr 10.0.2.0/24 \
              --userns-path=/proc/42/ns/user --netns-type=path /proc/42/root/state/netns tap0"
         );
-        assert_eq!(detached.plan().dns.len(), 2);
-        assert_eq!(detached.info().child_ip, Some("10.0.2.100".parse().unwrap()));
+        let plan = plan(&detached.settings);
+        assert_eq!(plan.dns.len(), 2);
+        let info = detached.settings.info(NetworkDriver::Slirp4netns, &plan.dns);
+        assert_eq!(info.child_ip, Some("10.0.2.100".parse().unwrap()));
     }
 
     #[test]
     fn what_an_old_or_contradictory_setup_is_told() {
-        let old = driver(settings(), "", Switch::Off).unwrap_err().to_string();
+        let old = driver(example(), "", Switch::Off).unwrap_err().to_string();
         assert!(old.contains("--netns-type") && old.contains("hint:"), "{old}");
-        let detached = Settings { detach_netns: true, ..settings() };
+        let detached = Settings { detach_netns: true, ..example() };
         let error = driver(detached, ALL, Switch::On).unwrap_err().to_string();
         assert!(error.contains("not compatible with --detach-netns"), "{error}");
         let error = Switch::parse("slirp4netns-sandbox", "maybe").unwrap_err().to_string();

@@ -1,0 +1,77 @@
+//! The descriptors of the gateway's namespace, on their way from the child that made them over the parent to the gateway process.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::bail;
+
+/// Descriptors that the gateway's namespace is used through, all non-blocking. They keep it alive.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Tun of the packets that want a decision: SYNs, segments of no connection, and DNS. A SYN that is written back
+    /// connects, another segment is refused unless it belongs to a connection after all.
+    pub dial: OwnedFd,
+    /// Tun of all other packets: UDP and echo requests.
+    pub data: OwnedFd,
+    /// Stream listener of IPv4; what it accepts has the addresses of the SYN.
+    pub listener4: OwnedFd,
+    /// The same of IPv6; `None` if the plan has no IPv6 or the kernel has none.
+    pub listener6: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    /// For a message that carries them, with our end of the namespace's socket factory.
+    #[must_use]
+    pub fn into_fds(self, factory: OwnedFd) -> Vec<OwnedFd> {
+        let Self { dial, data, listener4, listener6 } = self;
+        [factory, dial, data, listener4].into_iter().chain(listener6).collect()
+    }
+
+    /// Those of such a message, and the end of the socket factory.
+    ///
+    /// # Errors
+    /// There are more or fewer of them.
+    pub fn try_from_fds(fds: Vec<OwnedFd>) -> anyhow::Result<(Self, OwnedFd)> {
+        let count = fds.len();
+        let mut fds = fds.into_iter();
+        let (Some(factory), Some(dial), Some(data), Some(listener4)) =
+            (fds.next(), fds.next(), fds.next(), fds.next())
+        else {
+            bail!("{count} descriptors of the gateway network arrived, too few");
+        };
+        let listener6 = fds.next();
+        if fds.next().is_some() {
+            bail!("{count} descriptors of the gateway network arrived, too many");
+        }
+        Ok((Self { dial, data, listener4, listener6 }, factory))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd as _;
+
+    fn fds(count: usize) -> Vec<OwnedFd> {
+        (0..count).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect()
+    }
+
+    #[test]
+    fn they_arrive_as_they_were_sent() {
+        for count in [4, 5] {
+            let sent = fds(count);
+            let numbers: Vec<_> = sent.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
+            let (descriptors, factory) = Descriptors::try_from_fds(sent).unwrap();
+            assert_eq!(descriptors.listener6.is_some(), count == 5);
+            let again = descriptors.into_fds(factory);
+            assert_eq!(again.iter().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>(), numbers);
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_is_refused() {
+        for count in [0, 3, 6] {
+            let error = Descriptors::try_from_fds(fds(count)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{count} descriptors")), "{error}");
+        }
+    }
+}

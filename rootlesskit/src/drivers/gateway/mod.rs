@@ -1,0 +1,311 @@
+//! `--net=gateway`: this project's own network ([`gateway`]), which needs no helper program.
+//!
+//! The child builds the namespaces ([`inside`]) and sends their descriptors. The gateway process is this program once
+//! more, told by its name; its control channel is its standard input. It is watched and replaced like any helper, and its
+//! successor gets the same descriptors. The name servers of the host are followed while it runs.
+//!
+//! `--net=gvisor-tap-vsock` is the same network with the addresses of that driver.
+
+pub(super) mod inside;
+mod ports;
+mod resolvers;
+
+use std::io::{self, PipeWriter, Write as _};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use drivers::NetworkDriver;
+use gateway::plan::Net;
+use gateway::{Descriptors, supervisor};
+use sys::pidfd::PidFd;
+use tokio::sync::oneshot;
+
+pub(super) use ports::Gateway as Ports;
+
+use super::{Cidr, Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
+use crate::plan::{Interface, NetworkPlan, Uplink};
+use resolvers::Watch;
+
+/// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
+const IPV4_MTU: u32 = 68;
+const IPV6_MTU: u32 = 1280;
+
+/// `argv[0]` of the gateway process.
+pub(crate) const PROCESS: &str = "rootlesskit-gateway";
+
+/// How long a process that is of no use may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The handle that network driver and port driver share. Nothing is waited for while it is locked.
+#[derive(Debug, Clone)]
+pub(super) struct Handle(Arc<Mutex<supervisor::Gateway>>);
+
+impl Handle {
+    pub(super) fn lock(&self) -> MutexGuard<'_, supervisor::Gateway> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The flags that shape the network.
+#[derive(Debug)]
+struct Wishes {
+    cidr: Cidr,
+    ifname: String,
+    /// In bytes.
+    mtu: u32,
+    ipv6: bool,
+    disable_host_loopback: bool,
+}
+
+/// The network, as the flags have it.
+pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Network> {
+    let Flags { cli, cidr, .. } = flags;
+    let mtu = cli.mtu_or(driver.default_mtu());
+    let (version, least) = if cli.ipv6 { ("IPv6", IPV6_MTU) } else { ("IPv4", IPV4_MTU) };
+    if mtu < least {
+        bail!("invalid --mtu={mtu}: {version} needs {least} at least");
+    }
+    let wishes = Wishes {
+        cidr: cidr.unwrap_or(Cidr::DEFAULT),
+        ifname: cli.ifname_or(driver.default_ifname()),
+        mtu,
+        ipv6: cli.ipv6,
+        disable_host_loopback: cli.disable_host_loopback,
+    };
+    Ok(Settings { driver, plan: plan(driver, wishes) }.network())
+}
+
+fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::Plan {
+    let Wishes { cidr, ifname, mtu, ipv6, disable_host_loopback } = wishes;
+    let (gateway, dns) = match driver {
+        // Its gateway is its name server.
+        NetworkDriver::GvisorTapVsock => (cidr.first(), cidr.first()),
+        _ => (cidr.gateway(), cidr.dns()),
+    };
+    let v4 = Net {
+        child: cidr.child().into(),
+        gateway: gateway.into(),
+        dns: dns.into(),
+        prefix: cidr.prefix(),
+    };
+    let [child, gateway, dns] = SLIRP6.map(Ipv6Addr::into);
+    let v6 = ipv6.then_some(Net { child, gateway, dns, prefix: 64 });
+    gateway::Plan { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
+}
+
+/// The network by its addresses.
+#[derive(Debug)]
+pub(super) struct Settings {
+    driver: NetworkDriver,
+    plan: gateway::Plan,
+}
+
+impl Settings {
+    fn network(self) -> Network {
+        let plan = &self.plan;
+        let dns: Vec<IpAddr> = plan.nets().map(|net| net.dns).collect();
+        let info = api::NetworkDriverInfo {
+            driver: self.driver.to_string(),
+            dns: dns.clone(),
+            child_ip: Some(plan.v4.child),
+            dynamic_child_ip: false,
+            ipv6: plan.v6.is_some(),
+        };
+        let interface = Interface {
+            name: plan.ifname.clone(),
+            mtu: plan.mtu,
+            addresses: plan.nets().map(|net| (net.child, net.prefix)).collect(),
+            gateways: plan.nets().map(|net| net.gateway).collect(),
+        };
+        let uplink = Uplink::Gateway(interface, Box::new(plan.clone()));
+        let plan = NetworkPlan { isolated: true, uplink, dns };
+        Network { info, plan, service: Service::Gateway(self) }
+    }
+
+    /// The parent's half, with the descriptors that the child has sent.
+    pub(super) fn connect(&self, fds: Vec<OwnedFd>) -> anyhow::Result<Connection> {
+        let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
+        let watch = Watch::new(Path::new("/")).inspect_err(|e| {
+            tracing::warn!("changes of the host's name servers will not be noticed: {e:#}");
+        });
+        let servers = match &watch {
+            Ok(watch) => watch.servers().to_vec(),
+            Err(_) => resolvers::read(Path::new("/")),
+        };
+        let nofile = sys::rlimit::nofile()?.soft;
+        let plan = self.plan.clone();
+        let handle = supervisor::Gateway::new(plan, descriptors, factory, servers, nofile)
+            .named(self.driver.name());
+        Ok(Connection {
+            driver: self.driver,
+            handle: Handle(Arc::new(Mutex::new(handle))),
+            resolvers: watch.ok(),
+        })
+    }
+}
+
+/// The parent's half of the network.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    driver: NetworkDriver,
+    handle: Handle,
+    resolvers: Option<Watch>,
+}
+
+impl Connection {
+    /// What the port driver talks to.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    pub(super) fn start(&self) -> anyhow::Result<Starting> {
+        let control =
+            self.handle.lock().renew().context("failed to make the gateway's control channel")?;
+        let mut cmd = Command::new("/proc/self/exe");
+        cmd.arg0(PROCESS).env_clear().stdin(Stdio::from(control));
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            cmd.arg("--debug");
+        }
+        let (starting, mut ready) = spawn(self.driver.name(), cmd)?;
+        let ready = move || {
+            if let Err(e) = ready.write_all(b"1") {
+                tracing::debug!("nobody waits for the gateway any more: {e}");
+            }
+        };
+        let configured = PidFd::open(starting.process().pid())
+            .map_err(anyhow::Error::from)
+            .and_then(|process| self.handle.lock().configure(Some(process), ready));
+        match configured {
+            Ok(()) => Ok(starting),
+            Err(e) => {
+                abandon(&starting);
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) fn why_ended(&self) -> Option<String> {
+        // The answer may take a moment, in which others use the handle.
+        let ending = self.handle.lock().ending();
+        ending?.why()
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        let handle = self.handle.clone();
+        Box::new(move || {
+            let (reply, answer) = oneshot::channel();
+            // Whoever asked may have gone away.
+            handle.lock().stats(move |stats| drop(reply.send(stats)));
+            answer
+        })
+    }
+
+    /// Tells the gateway when the host has other name servers. It never ends.
+    pub(super) fn follow_resolvers(&mut self) -> impl Future<Output = ()> + use<> {
+        let (handle, resolvers) = (self.handle.clone(), self.resolvers.take());
+        async move {
+            if let Some(watch) = resolvers
+                && let Err(e) = follow(watch, &handle).await
+            {
+                tracing::warn!("changes of the host's name servers are no longer noticed: {e:#}");
+            }
+            std::future::pending().await
+        }
+    }
+}
+
+async fn follow(mut watch: Watch, handle: &Handle) -> anyhow::Result<()> {
+    let readable = sys::readable::register(watch.fd().try_clone_to_owned()?)?;
+    loop {
+        let mut guard = readable.readable().await?;
+        guard.clear_ready();
+        if let Some(servers) = watch.changed() {
+            tracing::debug!("the host's name servers are now {servers:?}");
+            handle.lock().set_resolvers(servers);
+        }
+    }
+}
+
+/// Runs this program once more, in a role that logs as we do. We, who configure it, know when it is ready, and say so
+/// through the pipe. Call from the main thread.
+fn spawn(name: &'static str, mut cmd: Command) -> anyhow::Result<(Starting, PipeWriter)> {
+    let (output, writer) = io::pipe()?;
+    cmd.stdout(writer);
+    let (ready, say) = io::pipe()?;
+    Ok((Starting::run(name, TUN_HINT, cmd, ready.into(), output)?, say))
+}
+
+/// Kills a process that is of no use. Once we serve, whoever collects all processes collects it as well.
+fn abandon(starting: &Starting) {
+    if let Err(e) = starting.process().kill() {
+        tracing::debug!("failed to kill {}: {e}", starting.name());
+    }
+    if starting.process().wait_ended(KILL_TIMEOUT).unwrap_or(false) {
+        // Somebody may have been faster.
+        let _ = sys::wait::one(starting.process().pid());
+    }
+}
+
+/// The role "gateway": what the process does.
+pub(crate) fn process() -> anyhow::Result<()> {
+    use std::os::fd::AsFd as _;
+    crate::log::init("gateway", std::env::args_os().nth(1).is_some_and(|arg| arg == "--debug"));
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
+    gateway::process::run(control.context("the gateway has no control channel")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wishes() -> Wishes {
+        Wishes {
+            cidr: "10.9.0.0/16".parse().unwrap(),
+            ifname: "eth7".to_owned(),
+            mtu: 1500,
+            ipv6: true,
+            disable_host_loopback: true,
+        }
+    }
+
+    #[test]
+    fn the_flags_shape_the_network() {
+        let driver = NetworkDriver::Gateway;
+        let settings = Settings { driver, plan: plan(driver, wishes()) };
+        let v4 = &settings.plan.v4;
+        assert_eq!(
+            (v4.gateway, v4.dns),
+            ("10.9.0.2".parse().unwrap(), "10.9.0.3".parse().unwrap())
+        );
+        assert!(!settings.plan.host_loopback);
+        let Network { info, plan, .. } = settings.network();
+        assert_eq!((info.driver.as_str(), info.ipv6, info.dns.len()), ("gateway", true, 2));
+        let Uplink::Gateway(interface, _) = plan.uplink else { panic!("{plan:?}") };
+        assert_eq!((interface.name.as_str(), interface.mtu), ("eth7", 1500));
+        assert_eq!(interface.gateways.len(), 2);
+        assert_eq!(interface.addresses[0], ("10.9.0.100".parse().unwrap(), 16));
+    }
+
+    #[test]
+    fn gvisors_gateway_is_its_name_server() {
+        let driver = NetworkDriver::GvisorTapVsock;
+        let plan = plan(driver, Wishes { ipv6: false, ..wishes() });
+        let first: IpAddr = "10.9.0.1".parse().unwrap();
+        assert_eq!((plan.v4.gateway, plan.v4.dns), (first, first));
+        assert_eq!(Settings { driver, plan }.network().info.driver, "gvisor-tap-vsock");
+    }
+
+    #[test]
+    fn a_wrong_number_of_descriptors_is_refused() {
+        let driver = NetworkDriver::Gateway;
+        let settings = Settings { driver, plan: plan(driver, wishes()) };
+        let error = settings.connect(Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("0 descriptors"), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! The child's half of the network drivers: the interface that leads out of its network namespace.
+//!
+//! Everything here runs on the thread that lives in that namespace.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::Context as _;
+use netlink::Rt;
+
+#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
+use crate::plan::Device;
+use crate::plan::{Interface, Leased, Uplink};
+
+/// Makes and configures the interface, as far as that is the child's business and does not need the helper. Returns the
+/// descriptors that the parent's half wants.
+///
+/// # Errors
+/// The kernel refuses something; with what to do about it.
+pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Vec<OwnedFd>> {
+    match uplink {
+        Uplink::None | Uplink::ByHelper => Ok(Vec::new()),
+        Uplink::Tap(interface) => {
+            make_tap(&interface.name)?;
+            configure(rt, interface)?;
+            Ok(Vec::new())
+        }
+        #[cfg(feature = "gateway")]
+        Uplink::Gateway(interface, plan) => {
+            let fds = super::gateway::inside::connect(plan)?;
+            configure(rt, interface)?;
+            super::gateway::inside::admit(plan)?;
+            Ok(fds)
+        }
+        #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
+        Uplink::Dhcp(_) => Ok(Vec::new()),
+    }
+}
+
+/// Configures the interface that is there now that the helper serves; `None` if [`build`] has done everything. Waits for
+/// the DHCP server.
+///
+/// # Errors
+/// There is no such interface, or no lease for it.
+pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Option<Leased>> {
+    #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
+    if let Uplink::Dhcp(dhcp) = uplink {
+        match &dhcp.device {
+            #[cfg(feature = "lxc-user-nic")]
+            Device::Veth => {}
+            #[cfg(feature = "vpnkit")]
+            Device::Vpnkit { uuid } => {
+                let socket = super::vpnkit::socket(state_dir);
+                super::vpnkit::pump::start(&dhcp.name, &socket, uuid)?;
+            }
+        }
+        return super::dhcp::connect(dhcp, state_dir).map(Some);
+    }
+    let _ = (uplink, state_dir);
+    Ok(None)
+}
+
+/// Makes a TAP device and opens it.
+pub(super) fn make_tap(name: &str) -> anyhow::Result<OwnedFd> {
+    let device = Path::new("/dev/net/tun");
+    // Persistent: the interface, its addresses and its routes outlive this descriptor and every helper.
+    sys::tap::create(device, name).with_context(|| {
+        format!(
+            "failed to make the network interface {name} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
+            device.display(),
+            device.display()
+        )
+    })
+}
+
+/// Configures an interface that exists.
+fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
+    let Interface { name, mtu, addresses, gateways } = interface;
+    let index = rt.link_index(name)?;
+    rt.set_mtu(index, *mtu)?;
+    let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if ipv6 && gateways.iter().any(IpAddr::is_ipv6) {
+        ignore_advertisements(name);
+    }
+    rt.link_up(index)?;
+    if !ipv6 && addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
+        tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
+    }
+    for &(ip, prefix) in addresses.iter().filter(|(ip, _)| ip.is_ipv4() || ipv6) {
+        rt.add_address(index, ip, prefix)?;
+    }
+    for &ip in gateways.iter().filter(|ip| ip.is_ipv4() || ipv6) {
+        rt.add_default_route(ip, index)?;
+    }
+    Ok(())
+}
+
+/// libslirp advertises itself as a router. What the kernel would make of that lasts until something turns on forwarding, as
+/// dockerd does, and takes the metric that somebody's own default route would have.
+fn ignore_advertisements(name: &str) {
+    let key = format!("net/ipv6/conf/{name}/accept_ra");
+    if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), &key, "0") {
+        tracing::debug!("router advertisements are not ignored: {e}");
+    }
+}

@@ -1,0 +1,273 @@
+//! The network and port drivers. Each has a folder or file of its own, with what the parent does for it, what the child
+//! does, and the ports.
+//!
+//! # Theory of operation
+//! A network driver turns flags into a [`Network`]: what the child builds ([`NetworkPlan`]), what the API says, and what
+//! serves the network. Once the child has built it, [`Network::connect`] gives the parent its half, a [`Connection`].
+//! It starts the helper; the helper is our child process, stays in the foreground and is watched: [`crate::parent`]
+//! starts it again when it dies. The child's half is [`inside`].
+//!
+//! To add a driver, name it in the crate `drivers`, give it a folder here, and connect it in [`Network::from_flags`] or in
+//! [`ports`]. A driver never knows another one.
+
+mod builtin;
+mod cidr;
+#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
+mod dhcp;
+#[cfg(feature = "gateway")]
+pub(crate) mod gateway;
+mod helper;
+pub(crate) mod inside;
+#[cfg(feature = "lxc-user-nic")]
+mod lxc_user_nic;
+#[cfg(feature = "pasta")]
+mod pasta;
+pub(crate) mod ports;
+#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
+mod settings;
+#[cfg(feature = "slirp4netns")]
+mod slirp4netns;
+#[cfg(feature = "vpnkit")]
+mod vpnkit;
+
+use std::fmt::Debug;
+#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
+use std::net::Ipv6Addr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use anyhow::bail;
+use api::NetworkDriverInfo;
+use drivers::{NetworkDriver, PortDriver};
+use env::Env;
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
+
+pub(crate) use cidr::Cidr;
+pub(crate) use helper::{Helper, Starting};
+
+use crate::available;
+use crate::cli::Cli;
+use crate::plan::{Leased, NetworkPlan, Uplink};
+
+/// The flags that a network driver reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flags<'a> {
+    pub(crate) cli: &'a Cli,
+    pub(crate) cidr: Option<Cidr>,
+    /// The port driver, unless `--port-driver` names none that exists.
+    pub(crate) ports: Option<PortDriver>,
+    pub(crate) env: &'a Env,
+}
+
+/// The child's IPv6 address in libslirp's network, and that network's gateway and name server. The child's is not
+/// `fd00::100`: people whose network comes from slirp4netns add that one by themselves, and `ip address add` fails if it is
+/// there already.
+#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
+const SLIRP6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
+];
+
+/// What a user can do if a helper does not get ready that opens a TAP or TUN device.
+#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
+const TUN_HINT: &str = "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
+
+/// A network, chosen and validated.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// What `GET /v1/info` says of it before a DHCP server has been asked.
+    info: NetworkDriverInfo,
+    /// What the child builds.
+    pub(crate) plan: NetworkPlan,
+    service: Service,
+}
+
+/// What serves a network.
+#[derive(Debug)]
+enum Service {
+    Nothing,
+    Program(Box<dyn Program>),
+    #[cfg(feature = "gateway")]
+    Gateway(gateway::Settings),
+}
+
+/// A helper program.
+pub(crate) trait Program: Debug {
+    /// Starts it. It does not wait until the helper serves. `None` if the program has done its work and is gone.
+    ///
+    /// # Errors
+    /// It cannot be started, or it failed.
+    fn start(&self, namespace: &Namespace) -> anyhow::Result<Option<Starting>>;
+}
+
+/// The namespaces that a helper is to serve.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    /// The child, in our pid namespace.
+    pub(crate) child: Pid,
+    /// The network namespace if it is not the child's own (`--detach-netns`).
+    pub(crate) netns: Option<PathBuf>,
+    /// The state directory, as both sides see it.
+    pub(crate) state_dir: PathBuf,
+}
+
+/// Asks a network for its statistics. It runs on the thread of the API, so it returns at once; the answer comes.
+pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result<api::Stats>>>;
+
+impl Network {
+    /// The network of this driver as the flags have it.
+    ///
+    /// # Errors
+    /// A flag that the driver does not take, a program that is missing or too old, or a driver that is not in this build.
+    #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
+    pub(crate) fn from_flags(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
+        match driver {
+            NetworkDriver::Host | NetworkDriver::None => Self::unserved(driver, flags),
+            #[cfg(feature = "gateway")]
+            NetworkDriver::Gateway | NetworkDriver::GvisorTapVsock => {
+                gateway::network(driver, flags)
+            }
+            #[cfg(feature = "pasta")]
+            NetworkDriver::Pasta => pasta::network(flags),
+            #[cfg(feature = "slirp4netns")]
+            NetworkDriver::Slirp4netns => slirp4netns::network(flags),
+            #[cfg(feature = "vpnkit")]
+            NetworkDriver::Vpnkit => vpnkit::network(flags),
+            #[cfg(feature = "lxc-user-nic")]
+            NetworkDriver::LxcUserNic => lxc_user_nic::network(flags),
+            left_out => bail!(
+                "network mode {left_out} is not in this build\nhint: use one of {}",
+                drivers::list(available::networks())
+            ),
+        }
+    }
+
+    /// `host`, which shares the host's network, and `none`, a network namespace with nothing but a loopback interface.
+    fn unserved(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
+        let Flags { cli, ports, .. } = flags;
+        if cli.mtu != 0 {
+            tracing::warn!("unsupported mtu for --net={driver}: {}", cli.mtu);
+        }
+        no_cidr(driver, cli)?;
+        if !cli.ifname.is_empty() {
+            bail!("ifname cannot be specified for --net={driver} (--ifname={})", cli.ifname);
+        }
+        if driver == NetworkDriver::None
+            && !ports.is_some_and(|ports| driver.port_drivers().contains(&ports))
+        {
+            bail!(
+                "port driver {:?} cannot be used with --net=none (must be none or builtin)",
+                cli.port_driver
+            );
+        }
+        if driver == NetworkDriver::Host && cli.detach_netns {
+            tracing::warn!(
+                "--detach-netns makes a network namespace that nothing is connected to, because of --net=host"
+            );
+        }
+        // `docker version` dereferences the network driver, so there always is one.
+        let info = NetworkDriverInfo { driver: driver.to_string(), ..Default::default() };
+        let plan =
+            NetworkPlan { isolated: driver.isolates(), uplink: Uplink::None, dns: Vec::new() };
+        Ok(Self { info, plan, service: Service::Nothing })
+    }
+
+    /// Whether its outbound traffic is relayed by this project's own process, which takes file descriptors.
+    pub(crate) fn takes_descriptors(&self) -> bool {
+        match &self.service {
+            Service::Nothing | Service::Program(_) => false,
+            #[cfg(feature = "gateway")]
+            Service::Gateway(_) => true,
+        }
+    }
+
+    /// What `GET /v1/info` says of it, with what a DHCP server has given.
+    pub(crate) fn info(&self, leased: Option<Leased>) -> NetworkDriverInfo {
+        let mut info = self.info.clone();
+        if let Some(leased) = leased.filter(|_| !info.dynamic_child_ip) {
+            info.child_ip = Some(leased.address);
+            info.dns = leased.dns;
+        }
+        info
+    }
+
+    /// The parent's half, now that the child has built `namespace`; with the descriptors that it sent.
+    ///
+    /// # Errors
+    /// The descriptors are not those that were expected.
+    pub(crate) fn connect(
+        &self,
+        namespace: Namespace,
+        fds: Vec<OwnedFd>,
+    ) -> anyhow::Result<Connection<'_>> {
+        match &self.service {
+            #[cfg(feature = "gateway")]
+            Service::Gateway(settings) => Ok(Connection::Gateway(settings.connect(fds)?)),
+            _ if !fds.is_empty() => bail!("the child sent {} descriptors too many", fds.len()),
+            Service::Nothing => Ok(Connection::Unserved),
+            Service::Program(program) => Ok(Connection::Program(program.as_ref(), namespace)),
+        }
+    }
+}
+
+/// The parent's half of a network.
+#[derive(Debug)]
+pub(crate) enum Connection<'a> {
+    Unserved,
+    Program(&'a dyn Program, Namespace),
+    #[cfg(feature = "gateway")]
+    Gateway(gateway::Connection),
+}
+
+impl Connection<'_> {
+    /// Starts the helper, if the network has one. It does not wait until the helper serves.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(&mut self) -> anyhow::Result<Option<Starting>> {
+        match self {
+            Self::Unserved => Ok(None),
+            Self::Program(program, namespace) => program.start(namespace),
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => gateway.start().map(Some),
+        }
+    }
+
+    /// Why we have ended the helper that has ended, if it was us.
+    pub(crate) fn why_ended(&self) -> Option<String> {
+        match self {
+            Self::Unserved | Self::Program(..) => None,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => gateway.why_ended(),
+        }
+    }
+
+    /// Where the API's statistics come from, if the network counts.
+    pub(crate) fn statistics(&self) -> Option<Statistics> {
+        match self {
+            Self::Unserved | Self::Program(..) => None,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => Some(gateway.statistics()),
+        }
+    }
+
+    /// What has to be done beside the helper while we serve. It never ends.
+    pub(crate) fn background(&mut self) -> Pin<Box<dyn Future<Output = ()>>> {
+        match self {
+            Self::Unserved | Self::Program(..) => Box::pin(std::future::pending()),
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => Box::pin(gateway.follow_resolvers()),
+        }
+    }
+}
+
+/// Refuses `--cidr` for a driver that does not choose addresses.
+fn no_cidr(driver: NetworkDriver, cli: &Cli) -> anyhow::Result<()> {
+    if !cli.cidr.is_empty() {
+        bail!("custom cidr is not supported for --net={driver} (--cidr={})", cli.cidr);
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! Which port driver there is, with what the flags say about it.
+
+#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+#[cfg(feature = "pasta")]
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use api::PortSpec;
+use budget::{Budget, DataPath};
+use drivers::{NetworkDriver, PortDriver};
+use env::Env;
+
+use super::builtin::Builtin;
+use super::{Cidr, Connection, Flags};
+use crate::available;
+use crate::plan::SourceAddress;
+use crate::port::Driver;
+
+/// The port driver, chosen and validated.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    driver: PortDriver,
+    settings: Settings,
+    /// What is published at start.
+    publish: Vec<PortSpec>,
+}
+
+/// What the flags say about one driver.
+#[derive(Debug)]
+enum Settings {
+    /// The API has nothing to manage.
+    Unmanaged,
+    Builtin(SourceAddress),
+    #[cfg(feature = "gateway")]
+    Gateway {
+        dual_stack: bool,
+    },
+    /// `child` is where ports lead that name no address.
+    #[cfg(feature = "slirp4netns")]
+    Slirp4netns {
+        child: Ipv4Addr,
+    },
+    /// `child` is the only address that ports can lead to.
+    #[cfg(feature = "pasta")]
+    Pesto {
+        binary: PathBuf,
+        child: Ipv4Addr,
+        ipv6: bool,
+    },
+}
+
+/// What a port driver works with.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) connection: &'a Connection<'a>,
+    /// Makes sockets in the network namespace.
+    pub(crate) factory: Option<OwnedFd>,
+    /// What the child says of [`Ports::source_address`]: `nft`, `iptables` or `none`.
+    pub(crate) source_address_backend: String,
+    pub(crate) state_dir: &'a Path,
+    pub(crate) env: &'a Env,
+    pub(crate) budget: &'a Budget,
+}
+
+impl Ports {
+    /// As the flags have it, for this network.
+    ///
+    /// # Errors
+    /// A bad value, a driver that does not exist, is not in this build, or does not go with the network, or a missing program.
+    pub(crate) fn from_flags(network: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
+        let cli = flags.cli;
+        let publish = cli.publish.iter().map(|text| parse_publish(text));
+        let publish = publish.collect::<anyhow::Result<Vec<_>>>()?;
+        let driver = match (flags.ports, cli.port_driver.as_str()) {
+            (Some(driver), _) if available::has_ports(driver) => driver,
+            (Some(left_out), _) => bail!(
+                "port driver {left_out} is not in this build\nhint: use one of {}",
+                available::port_drivers()
+            ),
+            (None, "pasta") => {
+                bail!("unknown port driver: pasta (did you mean implicit or pesto?)")
+            }
+            (None, name) => {
+                bail!("unknown port driver: {name} (must be one of {})", available::port_drivers())
+            }
+        };
+        check_pair(network, driver)?;
+        let settings = Settings::read(driver, flags)?;
+        if matches!(settings, Settings::Unmanaged) && !publish.is_empty() {
+            let given = cli.publish.join(",");
+            match driver {
+                PortDriver::Implicit => tracing::warn!(
+                    "--publish={given} has no effect with --port-driver=implicit: every port that listens is published"
+                ),
+                _ => bail!(
+                    "port driver \"none\" does not support publishing ports (--publish={given})\nhint: add --port-driver=builtin"
+                ),
+            }
+        }
+        Ok(Self { driver, settings, publish })
+    }
+
+    /// Whether sockets are made in the network namespace.
+    pub(crate) fn wants_factory(&self) -> bool {
+        self.data_path() != DataPath::Elsewhere
+    }
+
+    /// How the child keeps the addresses of clients.
+    pub(crate) fn source_address(&self) -> SourceAddress {
+        match self.settings {
+            Settings::Builtin(source_address) => source_address,
+            _ => SourceAddress::Off,
+        }
+    }
+
+    /// Which process moves the data of published ports.
+    pub(crate) fn data_path(&self) -> DataPath {
+        match self.settings {
+            Settings::Builtin(_) => DataPath::Parent,
+            #[cfg(feature = "gateway")]
+            Settings::Gateway { .. } => DataPath::Gateway,
+            _ => DataPath::Elsewhere,
+        }
+    }
+
+    /// Starts the driver, with everything published that the command line asks for. `None` if the API has nothing to manage.
+    ///
+    /// # Errors
+    /// A port cannot be published, or what the driver needs cannot be made.
+    pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
+        let Parts { connection, factory, source_address_backend, state_dir, env, budget } = parts;
+        let socket = || state_dir.join(self.driver.socket().unwrap_or_default());
+        let _ = (connection, env, &socket);
+        let mut driver: Box<dyn Driver + Send> = match &self.settings {
+            Settings::Unmanaged => return Ok(None),
+            Settings::Builtin(_) => {
+                let factory = factory.context("the child sent no socket factory")?;
+                Box::new(Builtin::start(factory, budget, source_address_backend)?)
+            }
+            #[cfg(feature = "gateway")]
+            Settings::Gateway { dual_stack } => {
+                let Connection::Gateway(gateway) = connection else {
+                    bail!("there is no gateway network")
+                };
+                let (name, handle) = (self.driver.name(), gateway.handle());
+                Box::new(super::gateway::Ports::new(name, handle, *dual_stack, factory, budget))
+            }
+            #[cfg(feature = "slirp4netns")]
+            Settings::Slirp4netns { child } => {
+                Box::new(super::slirp4netns::Ports::new(socket(), *child))
+            }
+            #[cfg(feature = "pasta")]
+            Settings::Pesto { binary, child, ipv6 } => {
+                let (binary, env) = (binary.clone(), env.clone());
+                Box::new(super::pasta::Pesto::new(binary, env, socket(), *child, *ipv6))
+            }
+        };
+        for spec in &self.publish {
+            driver.add(spec.clone())?;
+        }
+        Ok(Some(driver))
+    }
+}
+
+impl Settings {
+    #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
+    fn read(driver: PortDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
+        let Flags { cli, cidr, env, .. } = flags;
+        let child = cidr.unwrap_or(Cidr::DEFAULT).child();
+        let _ = (env, child);
+        Ok(match driver {
+            PortDriver::None | PortDriver::Implicit => Self::Unmanaged,
+            PortDriver::Builtin => {
+                let (wanted, backend) = (cli.source_ip_transparent, &cli.source_ip_backend);
+                Self::Builtin(source_address(wanted, backend)?)
+            }
+            #[cfg(feature = "gateway")]
+            PortDriver::Gateway | PortDriver::GvisorTapVsock => {
+                Self::Gateway { dual_stack: cli.dual_stack }
+            }
+            #[cfg(feature = "slirp4netns")]
+            PortDriver::Slirp4netns => Self::Slirp4netns { child },
+            #[cfg(feature = "pasta")]
+            PortDriver::Pesto => {
+                let name = &cli.pesto_binary;
+                let binary = env.find_program(name).with_context(|| {
+                    format!("{name} was not found in $PATH, but --port-driver=pesto needs it\nhint: install passt 2026_05_07 or later")
+                })?;
+                Self::Pesto { binary, child, ipv6: cli.ipv6 }
+            }
+            left_out => bail!("port driver {left_out} is not in this build"),
+        })
+    }
+}
+
+fn parse_publish(text: &str) -> anyhow::Result<PortSpec> {
+    let invalid = || format!("invalid --publish={text}");
+    let spec: PortSpec = text.parse().with_context(invalid)?;
+    spec.validate().with_context(invalid)?;
+    Ok(spec)
+}
+
+fn check_pair(network: NetworkDriver, driver: PortDriver) -> anyhow::Result<()> {
+    if network.port_drivers().contains(&driver) {
+        return Ok(());
+    }
+    match driver.network() {
+        Some(other) => {
+            bail!("port driver \"{driver}\" requires --net={other}, got --net={network}")
+        }
+        None => bail!(
+            "port driver \"{driver}\" requires a network of its own, but --net={network} shares the host's"
+        ),
+    }
+}
+
+fn source_address(wanted: bool, backend: &str) -> anyhow::Result<SourceAddress> {
+    let backend = match backend {
+        "auto" | "" => SourceAddress::Auto,
+        "nft" => SourceAddress::Nft,
+        "iptables" => SourceAddress::Iptables,
+        other => {
+            bail!("unknown --source-ip-transparent-backend={other} (must be auto, nft or iptables)")
+        }
+    };
+    Ok(if wanted { backend } else { SourceAddress::Off })
+}
