@@ -30,7 +30,6 @@ mod host;
 mod hostgateway;
 mod leftover;
 mod netdriver;
-mod occupant;
 mod parent;
 mod pass;
 mod plan;

@@ -7,12 +7,12 @@ use std::process::Command;
 
 use env::Env;
 use env::routes::Routes;
+use env::state_dir::Occupant;
 use env::vars;
 
 use crate::dockerd::Dockerd;
 use crate::exec::become_program;
 use crate::host::System;
-use crate::occupant::Occupant;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;

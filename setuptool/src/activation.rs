@@ -9,7 +9,6 @@ use std::path::Path;
 use crate::managed;
 use crate::place::World;
 use crate::run::Failed;
-use crate::state;
 use crate::systemd::{SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
 
@@ -72,7 +71,7 @@ pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let failed = |path: &Path, error: std::io::Error| {
         Failed::new(format!("cannot remove {}: {error}", path.display()))
     };
-    state::remove(&link).map_err(|error| failed(&link, error))?;
+    env::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
     managed::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())

@@ -27,7 +27,6 @@ mod purge;
 mod ready;
 mod report;
 mod run;
-mod state;
 mod supervise;
 mod symptoms;
 mod systemd;

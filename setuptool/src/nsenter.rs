@@ -14,11 +14,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use env::state_dir;
 use nix::sched::{CloneFlags, setns};
 
 use crate::place::World;
 use crate::run::Failed;
-use crate::{state, supervise, vars};
+use crate::{supervise, vars};
 
 /// Becomes the program.
 ///
@@ -29,21 +30,21 @@ pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Faile
     let none = "neither XDG_RUNTIME_DIR nor HOME is set, so the daemon cannot be found\n\
                 hint: export XDG_RUNTIME_DIR=/run/user/UID";
     let runtime_dir = world.runtime_dir().ok_or_else(|| Failed::new(none))?;
-    let state_dir = world.state_dir(&runtime_dir);
+    let dir = world.state_dir(&runtime_dir);
     let start = if supervise::is_installed(world) {
         "dockerd-rootless-setuptool.sh install --supervise"
     } else {
         "systemctl --user start docker.service"
     };
-    let child = state::child(&state_dir, &world.at("proc")).ok_or_else(|| {
+    let child = state_dir::child(&dir, &world.at("proc")).ok_or_else(|| {
         Failed::new(format!(
             "the rootless daemon is not running: no living child of rootlesskit in {}\n\
              hint: {start}",
-            state_dir.display()
+            dir.display()
         ))
     })?;
     let mut kinds = vec![("user", CloneFlags::CLONE_NEWUSER), ("mnt", CloneFlags::CLONE_NEWNS)];
-    if !state_dir.join("netns").exists() {
+    if !dir.join("netns").exists() {
         kinds.push(("net", CloneFlags::CLONE_NEWNET));
     }
     enter(&world.at(&format!("proc/{}/ns", child.pid)), &kinds)?;

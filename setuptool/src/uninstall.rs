@@ -8,13 +8,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use env::state_dir::Occupant;
+
 use crate::context::Cli;
 use crate::place::World;
 use crate::purge::{self, Purge};
 use crate::run::Failed;
 use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
 use crate::ui::Ui;
-use crate::{activation, apparmor, managed, state, supervise, unit};
+use crate::{activation, apparmor, managed, supervise, unit};
 
 /// Uninstalls, and with `purge` removes the data.
 ///
@@ -194,7 +196,7 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
 fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
-    take(problems, &link, state::remove(&link).map(drop));
+    take(problems, &link, env::file::remove_if_present(&link).map(drop));
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
@@ -206,9 +208,7 @@ fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
 
 /// The pid of the daemon's rootlesskit, if it runs.
 fn daemon(world: &World) -> Option<u32> {
-    let (state_dir, proc) = (world.state_dir(&world.runtime_dir()?), world.at("proc"));
-    let child = state::child(&state_dir, &proc)?;
-    Some(state::parent_of(child.pid, &proc).unwrap_or(child.pid))
+    Occupant::of(&world.state_dir(&world.runtime_dir()?), &world.at("proc")).pid()
 }
 
 /// Names the user's settings.

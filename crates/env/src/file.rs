@@ -91,6 +91,18 @@ fn regular(meta: &Metadata) -> io::Result<()> {
     Err(io::Error::other(format!("it is {what}, not a regular file")))
 }
 
+/// Removes a file; that there is none is fine. True if there was one.
+///
+/// # Errors
+/// Those of unlink(2).
+pub fn remove_if_present(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

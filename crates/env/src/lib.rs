@@ -13,7 +13,7 @@
 //!
 //! Files that others have made are read by [`file`]: regular ones, up to a limit.
 //!
-//! Whether somebody listens on a unix socket is asked by [`socket`].
+//! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
@@ -27,6 +27,7 @@ pub mod routes;
 pub mod shellwords;
 mod snapshot;
 pub mod socket;
+pub mod state_dir;
 pub mod user;
 pub mod vars;
 

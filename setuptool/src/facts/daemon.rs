@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use env::state_dir::Occupant;
 use serde_json::Value;
 
 use crate::context;
 use crate::place::{World, docker_host};
 use crate::supervise::Files;
 use crate::systemd::{self, Systemctl, UNIT};
-use crate::{state, unit};
+use crate::unit;
 
 /// An earlier installation.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ impl Daemon {
         let runtime_dir = world.runtime_dir();
         // A daemon that failed leaves its socket, and connecting to that of systemd would start one.
         let state = runtime_dir.as_ref().map(|dir| world.state_dir(dir));
-        let runs = state.is_some_and(|state| state::is_running(&state, &world.at("proc")));
+        let runs = state.is_some_and(|state| Occupant::of(&state, &world.at("proc")).is_running());
         let (contexts, current) = contexts(world);
         let own = runtime_dir.map(|dir| docker_host(&dir));
         let rootless = contexts.iter().find(|(name, _)| name == context::NAME);

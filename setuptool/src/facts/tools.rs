@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use drivers::choose::{self, Machine, Remark};
 use drivers::{NetworkDriver, PortDriver};
+use env::state_dir::Occupant;
 use env::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::place::World;
 use crate::probe::Prober;
-use crate::state;
 use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
 
 /// The network driver that the launcher will use.
@@ -254,7 +254,7 @@ fn other_daemon(world: &World) -> Option<(&'static str, String)> {
 fn containerd_rootless(world: &World) -> Option<PathBuf> {
     let set = world.env.nonempty(vars::CONTAINERD_ROOTLESS_STATE_DIR).map(PathBuf::from);
     let dir = set.or_else(|| Some(world.runtime_dir()?.join("containerd-rootless")))?;
-    state::is_running(&dir, &world.at("proc")).then_some(dir)
+    Occupant::of(&dir, &world.at("proc")).is_running().then_some(dir)
 }
 
 fn lxc_usernet(world: &World) -> bool {

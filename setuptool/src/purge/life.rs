@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use env::socket::connect;
+use env::state_dir::Occupant;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -15,7 +16,6 @@ use super::processes::{self, Process, Search};
 use super::settings::Settings;
 use crate::doctor::quoted;
 use crate::place::World;
-use crate::state;
 
 /// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
 const DATABASES: [&str; 7] = [
@@ -114,12 +114,10 @@ fn is_daemon(proc: &Path, pid: u32) -> bool {
 }
 
 fn state_directories(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
-    for dir in settings.state_dirs.iter().filter(|dir| state::is_running(dir, proc)) {
-        let child = state::child(dir, proc).map(|child| child.pid);
-        let pid = child.map(|pid| state::parent_of(pid, proc).unwrap_or(pid));
-        let number = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-        let text = format!("rootlesskit{number} runs in {}", dir.display());
-        signs.push(Sign { pid, text, apart: false });
+    let occupants = settings.state_dirs.iter().map(|dir| (dir, Occupant::of(dir, proc)));
+    for (dir, occupant) in occupants.filter(|(_, occupant)| occupant.is_running()) {
+        let text = format!("rootlesskit{} runs in {}", occupant.pid_text(), dir.display());
+        signs.push(Sign { pid: occupant.pid(), text, apart: false });
     }
 }
 

@@ -34,7 +34,6 @@ use std::time::Duration;
 use crate::doctor::quoted;
 use crate::place::World;
 use crate::run::{self, Failed};
-use crate::state;
 use crate::systemd;
 use crate::ui::Ui;
 use marks::{Inventory, Kind, list};
@@ -320,7 +319,7 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     };
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
-        note(&key, state::remove(&key).map(drop));
+        note(&key, env::file::remove_if_present(&key).map(drop));
     }
     let Some(runtime) = runtime_dir(world) else { return };
     // A link may lead to the socket of another engine.
@@ -333,7 +332,7 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     ] {
         let path = runtime.join(name);
         if is(&path, right) {
-            note(&path, state::remove(&path).map(drop));
+            note(&path, env::file::remove_if_present(&path).map(drop));
         }
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn rootlesskit_of(proc: &Path, pid: u32) -> Option<u32> {
         if name == "rootlesskit" || name == "docker-rootless" {
             found = Some(pid);
         }
-        next = crate::state::parent_of(pid, proc);
+        next = env::state_dir::parent_of(pid, proc);
     }
     found
 }

@@ -26,6 +26,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use env::state_dir::Occupant;
+
 use crate::facts::Facts;
 use crate::install::{self, Plan};
 use crate::managed::{Managed, Policy, Put};
@@ -34,7 +36,7 @@ use crate::probe::make_private;
 use crate::run::Failed;
 use crate::systemd::LAST_LINES;
 use crate::ui::Ui;
-use crate::{managed, ready, state, symptoms};
+use crate::{managed, ready, symptoms};
 
 pub(crate) use detect::best;
 
@@ -226,7 +228,7 @@ pub(crate) fn install(
     let script = write_script(ui, world, &files, plan)?;
     wanted.write(&files)?;
     let job = Job { world, files: &files, user: &facts.account.name, policy: &plan.policy };
-    let running = same && state::is_running(&world.state_dir(&plan.runtime_dir), &world.at("proc"));
+    let running = same && occupant(world, plan).is_running();
     let begun = match kind {
         Kind::Openrc => openrc::start(ui, &job, &wanted.place)?,
         Kind::Runit => runit::start(ui, &job, &wanted.place)?,
@@ -271,14 +273,18 @@ fn place(world: &World, files: &Files, kind: Kind) -> Result<PathBuf, Failed> {
 }
 
 fn refuse_another(world: &World, plan: &Plan) -> Result<(), Failed> {
-    let (state_dir, proc) = (world.state_dir(&plan.runtime_dir), world.at("proc"));
-    if !state::is_running(&state_dir, &proc) {
+    let occupant = occupant(world, plan);
+    if !occupant.is_running() {
         return Ok(());
     }
-    let child = state::child(&state_dir, &proc);
-    let kit = child.map(|child| state::parent_of(child.pid, &proc).unwrap_or(child.pid));
-    let hint = kit.map_or_else(String::new, |pid| format!("\nhint: stop it first: kill {pid}"));
-    Err(Failed::new(format!("a daemon runs already in {}{hint}", state_dir.display())))
+    let hint = occupant.pid().map(|pid| format!("\nhint: stop it first: kill {pid}"));
+    let (dir, hint) = (world.state_dir(&plan.runtime_dir), hint.unwrap_or_default());
+    Err(Failed::new(format!("a daemon runs already in {}{hint}", dir.display())))
+}
+
+/// Who runs in the state directory of the daemon.
+fn occupant(world: &World, plan: &Plan) -> Occupant {
+    Occupant::of(&world.state_dir(&plan.runtime_dir), &world.at("proc"))
 }
 
 /// The files that an installation under a supervisor consists of.
@@ -426,11 +432,11 @@ pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String
         Err(error) => note(problems, &script, Err(error)),
     }
     let record = files.record();
-    note(problems, &record, state::remove(&record).map(drop));
+    note(problems, &record, env::file::remove_if_present(&record).map(drop));
     // By their names: the directory may be one that others use, too.
     let old_log = files.log().with_extension("log.1");
     for file in [files.pid(), files.state.join("openrc.pid"), files.log(), old_log] {
-        note(problems, &file, state::remove(&file).map(drop));
+        note(problems, &file, env::file::remove_if_present(&file).map(drop));
     }
     match crate::purge::remove_tree(&files.log_dir()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

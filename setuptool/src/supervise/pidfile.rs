@@ -6,9 +6,8 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use env::state_dir::is_locked;
 use nix::fcntl::{Flock, FlockArg};
-
-use crate::state;
 
 /// Who holds the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub(super) struct Holder {
 
 /// The running supervisor, if there is one.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    if !state::is_locked(path) {
+    if !is_locked(path) {
         return None;
     }
     let text = env::file::text(path).ok()?;
