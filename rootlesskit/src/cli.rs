@@ -11,7 +11,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use drivers::NetworkDriver;
 
 use crate::available;
-use crate::exit::Usage;
 
 /// Headings of the help text, in its order.
 pub(crate) mod heading {
@@ -152,6 +151,11 @@ pub(crate) fn command() -> Command {
         .arg(Arg::new("command").num_args(0..).value_parser(clap::value_parser!(OsString)))
 }
 
+/// A command line that is refused before its values are looked at, in the words of Go's parser.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
 /// The command line, typed, not yet validated.
 #[derive(Debug, Clone)]
 #[allow(
@@ -210,8 +214,8 @@ impl Cli {
     /// Reads a command line without `argv[0]`.
     ///
     /// # Errors
-    /// [`Usage`], with the text that Go's parser would give.
-    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
+    /// A flag that does not exist, lacks its value, or has one of another type.
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Usage> {
         let cmd = command();
         let normalized = goflags::normalize(&cmd, args).map_err(|e| Usage(e.to_string()))?;
         let argv = normalized.to_clap_args("rootlesskit");

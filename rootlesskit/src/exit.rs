@@ -75,18 +75,6 @@ fn signal_words(number: i32) -> String {
     words.to_owned()
 }
 
-/// A command line that clap or [`crate::cli`] refused: help goes to standard output, as urfave/cli does.
-#[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
-
-impl std::error::Error for Usage {}
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// An error with its causes on one line, and below it the `hint:` lines of all of them.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = Vec::new();
@@ -118,16 +106,13 @@ fn out_of_descriptors(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Writes in one piece, so that lines of parent and child do not mix. Nobody may be listening (a closed
 /// pipe, a full disk); the exit status says it all the same, which `eprintln!` would turn into a panic.
-fn say(mut to: impl Write, text: &str) {
+pub(crate) fn say(mut to: impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes());
 }
 
 /// Prints the error of a role, once, and turns it into the exit status.
 pub(crate) fn finish(label: &str, result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if let Some(usage) = error.downcast_ref::<Usage>() {
-        say(std::io::stdout(), &format!("Incorrect Usage: {usage}\n\n{}\n", crate::help::text()));
-    }
     let text = format!("[rootlesskit:{label}] error: {}\n", describe(&error));
     say(std::io::stderr(), &text);
     error

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::Context as _;
 use netlink::Rt;
 
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
@@ -22,7 +21,7 @@ pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Vec<OwnedFd>
     match uplink {
         Uplink::None | Uplink::ByHelper => Ok(Vec::new()),
         Uplink::Tap(interface) => {
-            make_tap(&interface.name)?;
+            super::tap::create(&interface.name)?;
             configure(rt, interface)?;
             Ok(Vec::new())
         }
@@ -59,19 +58,6 @@ pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Optio
     }
     let _ = (uplink, state_dir);
     Ok(None)
-}
-
-/// Makes a TAP device and opens it.
-pub(super) fn make_tap(name: &str) -> anyhow::Result<OwnedFd> {
-    let device = Path::new("/dev/net/tun");
-    // Persistent: the interface, its addresses and its routes outlive this descriptor and every helper.
-    sys::tap::create(device, name).with_context(|| {
-        format!(
-            "failed to make the network interface {name} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
-            device.display(),
-            device.display()
-        )
-    })
 }
 
 /// Configures an interface that exists.

@@ -27,6 +27,7 @@ pub(crate) mod ports;
 mod settings;
 #[cfg(feature = "slirp4netns")]
 mod slirp4netns;
+mod tap;
 #[cfg(feature = "vpnkit")]
 mod vpnkit;
 

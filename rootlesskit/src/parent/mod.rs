@@ -57,7 +57,11 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let listen_fds = sys::inherit::claim_listen_fds(count)?;
     sys::inherit::close_from(3 + i32::from(count))
         .context("failed to close what the starter left open")?;
-    let cli = Cli::parse(std::env::args_os().skip(1))?;
+    let cli = Cli::parse(std::env::args_os().skip(1)).inspect_err(|usage| {
+        // Help goes to standard output, as urfave/cli does.
+        let text = format!("Incorrect Usage: {usage}\n\n{}\n", help::text());
+        exit::say(std::io::stdout(), &text);
+    })?;
     if let Some(text) = answer(&cli)? {
         return print(&text);
     }

@@ -15,6 +15,7 @@
 //! 404 below `/v1/ports`). An empty list of ports is `null`, as upstream sends it.
 //! `GET /v1/stats` is our extension.
 
+mod answer;
 mod crowd;
 mod route;
 mod stats;

@@ -3,16 +3,14 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
-use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
-use hyper::{Method, Request, Response, StatusCode, Uri};
-use serde::Serialize;
+use hyper::header::{HeaderValue, LOCATION};
+use hyper::{Method, Request, StatusCode, Uri};
 
+use super::answer::{Answer, empty, failure, json, not_found};
 use super::{Backend, BackendError, Limits};
-use crate::types::{ErrorMessage, PortSpec, from_json, to_json};
-
-pub(super) type Answer = Response<Full<Bytes>>;
+use crate::types::{PortSpec, from_json};
 
 /// Answers one request; whatever goes wrong becomes a status.
 pub(super) async fn answer<B, R>(
@@ -165,31 +163,4 @@ fn redirect(uri: &Uri) -> Option<HeaderValue> {
         clean.push_str(query);
     }
     HeaderValue::from_str(&clean).ok()
-}
-
-pub(super) fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
-}
-
-pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
-    with_type(status, "application/json", to_json(value))
-}
-
-pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
-    let body = to_json(&ErrorMessage { message: message.to_owned() }) + "\n";
-    with_type(status, "application/json", body)
-}
-
-fn not_found() -> Answer {
-    let body = "404 page not found\n".to_owned();
-    with_type(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", body)
-}
-
-fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = status;
-    answer
 }

@@ -3,7 +3,7 @@
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, StatusCode, Uri};
 
-use super::route::{Answer, failure, json, with_type};
+use super::answer::{Answer, failure, json, with_type};
 use super::{Backend, BackendError};
 use crate::stats::{CONTENT_TYPE, openmetrics};
 

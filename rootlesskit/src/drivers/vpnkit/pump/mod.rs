@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::protocol::{self, Port};
-use crate::drivers::inside::make_tap;
+use crate::drivers::tap;
 use frames::{Incoming, Outgoing};
 
 /// How long vpnkit may take to answer.
@@ -33,7 +33,7 @@ const FRAME: usize = 64 << 10;
 /// # Errors
 /// The device cannot be made, or vpnkit does not give it a port.
 pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()> {
-    let tap = make_tap(name)?;
+    let tap = tap::create(name)?;
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let (name, socket, uuid) = (name.to_owned(), socket.to_owned(), uuid.to_owned());
     let mut pump = Pump { name, socket, uuid, tap: tap.into(), buf: vec![0; FRAME] };
