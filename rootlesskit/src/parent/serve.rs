@@ -6,7 +6,7 @@
 //! helper: one that hangs must not keep signals, the API or the end of the child waiting.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::pin::Pin;
 use std::process::ExitStatus;
@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -40,7 +41,7 @@ const BACKOFF: [Duration; 6] = [
 /// A helper that served this long starts with a clean record.
 const STABLE: Duration = Duration::from_secs(5);
 /// How long a helper may take to get ready again.
-const READY: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
 pub(super) fn serve(
@@ -158,7 +159,12 @@ enum State {
     /// It serves; what it prints is logged.
     Serving(PidFd, pipe::Receiver),
     /// Started, not ready yet.
-    Starting(Starting, Instant),
+    Starting {
+        starting: Starting,
+        /// Readable when the helper says that it serves, or has closed its end.
+        ready: AsyncFd<OwnedFd>,
+        deadline: Instant,
+    },
     /// Dead; to be started at this time.
     Waiting(Instant),
 }
@@ -193,7 +199,7 @@ impl<'a> Supervised<'a> {
 
     /// Whatever the state lets happen next. Cancelling it loses nothing.
     async fn step(&mut self) {
-        match &mut self.state {
+        let is_ready = match &mut self.state {
             State::None => std::future::pending().await,
             State::Serving(_, output) => {
                 let Some(words) = read_output(output).await else {
@@ -204,30 +210,39 @@ impl<'a> Supervised<'a> {
                     tracing::debug!("[{}] {words}", self.name);
                     self.last_words = words;
                 }
+                false
             }
-            State::Starting(starting, deadline) => {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-                if starting.is_ready() {
-                    self.ready();
-                } else if Instant::now() > *deadline {
+            State::Starting { starting, ready, deadline } => tokio::select! {
+                guard = ready.readable() => {
+                    if let Ok(mut guard) = guard {
+                        guard.clear_ready();
+                    }
+                    // If it has not said so, its death comes as a signal.
+                    starting.is_ready()
+                }
+                () = tokio::time::sleep_until((*deadline).into()) => {
                     tracing::warn!("{} does not get ready, killing it", starting.name());
                     if let Err(e) = starting.process().kill() {
                         tracing::debug!("{e}");
                     }
-                    *deadline += READY;
+                    *deadline += READY_TIMEOUT;
+                    false
                 }
-            }
+            },
             State::Waiting(when) => {
                 tokio::time::sleep_until((*when).into()).await;
                 self.start();
+                false
             }
+        };
+        if is_ready {
+            self.ready();
         }
     }
 
     fn ready(&mut self) {
-        let State::Starting(starting, _) = std::mem::replace(&mut self.state, State::None) else {
-            return;
-        };
+        let state = std::mem::replace(&mut self.state, State::None);
+        let State::Starting { starting, .. } = state else { return };
         tracing::info!("{} is running again", starting.name());
         self.serving_since = Some(Instant::now());
         self.serving(starting.into_helper());
@@ -237,7 +252,17 @@ impl<'a> Supervised<'a> {
     fn start(&mut self) {
         match self.connection.start() {
             Ok(Some(starting)) => {
-                self.state = State::Starting(starting, Instant::now() + READY);
+                let ready = starting.as_fd().try_clone_to_owned();
+                match ready.and_then(sys::readable::register) {
+                    Ok(ready) => {
+                        let deadline = Instant::now() + READY_TIMEOUT;
+                        self.state = State::Starting { starting, ready, deadline };
+                    }
+                    Err(e) => {
+                        kill_and_reap(starting.process());
+                        self.died(&format!("could not be watched: {e}"));
+                    }
+                }
             }
             Ok(None) => self.state = State::None,
             Err(e) => self.died(&format!("could not be started again: {e:#}")),
@@ -248,7 +273,7 @@ impl<'a> Supervised<'a> {
     fn ended(&mut self, ended: &mut HashMap<Pid, ExitStatus>) {
         let pid = match &self.state {
             State::Serving(process, _) => process.pid(),
-            State::Starting(starting, _) => starting.process().pid(),
+            State::Starting { starting, .. } => starting.process().pid(),
             State::None | State::Waiting(_) => return,
         };
         if let Some(how) = ended.remove(&pid) {
@@ -278,7 +303,7 @@ impl<'a> Supervised<'a> {
     fn stop(&mut self) {
         match std::mem::replace(&mut self.state, State::None) {
             State::Serving(process, _) => drop(kill_and_reap(&process)),
-            State::Starting(starting, _) => drop(kill_and_reap(starting.process())),
+            State::Starting { starting, .. } => drop(kill_and_reap(starting.process())),
             State::None | State::Waiting(_) => {}
         }
     }
