@@ -10,8 +10,8 @@
 
 use std::ffi::OsString;
 
-use drivers::NetworkDriver;
-use env::routes::{Cidr, Routes, USUAL_CIDR};
+use drivers::{Cidr, NetworkDriver};
+use env::routes::Routes;
 use env::vars;
 
 use crate::extra;
@@ -64,15 +64,18 @@ pub(crate) fn note_overlap(
         return;
     }
     let chosen = extra::last(flags, "cidr").and_then(|text| text.parse::<Cidr>().ok());
-    let ours = chosen.unwrap_or(USUAL_CIDR);
-    let Some(theirs) = routes.overlapping(ours).filter(|theirs| theirs.prefix() >= SHORTEST) else {
+    let ours = chosen.unwrap_or(Cidr::DEFAULT);
+    let Some(theirs) =
+        routes.overlapping(ours.net()).filter(|theirs| theirs.prefix_len() >= SHORTEST)
+    else {
         return;
     };
-    let hint = routes.free_cidr().map(|free| {
+    let free = routes.free_cidr().and_then(|net| Cidr::try_from(net).ok());
+    let hint = free.map(|free| {
         format!(
             ". hint: add --cidr={free} to {}; the host is {} then",
             vars::DOCKERD_ROOTLESS_FLAGS,
-            free.host()
+            free.gateway()
         )
     });
     notes.push(Note::warn(format!(

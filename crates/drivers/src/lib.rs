@@ -5,10 +5,12 @@
 //! name of a driver as a string. Nothing here touches the system: [`choose`] asks its questions through a trait.
 
 pub mod choose;
+mod cidr;
 mod network;
 mod port;
 mod reason;
 
+pub use cidr::{Cidr, CidrError};
 pub use network::{Helper, NetworkDriver};
 pub use port::PortDriver;
 pub use reason::Reason;

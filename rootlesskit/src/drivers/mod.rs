@@ -11,7 +11,6 @@
 //! [`ports`]. A driver never knows another one.
 
 mod builtin;
-mod cidr;
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 mod dhcp;
 #[cfg(feature = "gateway")]
@@ -40,12 +39,11 @@ use std::pin::Pin;
 
 use anyhow::bail;
 use api::NetworkDriverInfo;
-use drivers::{NetworkDriver, PortDriver};
+use drivers::{Cidr, NetworkDriver, PortDriver};
 use env::Env;
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-pub(crate) use cidr::Cidr;
 pub(crate) use helper::{Helper, Starting};
 
 use crate::available;

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use api::PortSpec;
 use budget::{Budget, DataPath};
-use drivers::{NetworkDriver, PortDriver};
+use drivers::{Cidr, NetworkDriver, PortDriver};
 use env::Env;
 
 use super::builtin::Builtin;
-use super::{Cidr, Connection, Flags};
+use super::{Connection, Flags};
 use crate::available;
 use crate::plan::SourceAddress;
 use crate::port::Driver;

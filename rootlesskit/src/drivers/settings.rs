@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api::NetworkDriverInfo;
-use drivers::NetworkDriver;
+use drivers::{Cidr, NetworkDriver};
 use env::Env;
 use nix::unistd::Pid;
 
-use super::{Cidr, Flags};
+use super::Flags;
 
 /// What the flags say about such a network.
 #[derive(Debug, Clone)]

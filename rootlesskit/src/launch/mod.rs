@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, bail};
-use drivers::{NetworkDriver, PortDriver};
+use drivers::{Cidr, NetworkDriver, PortDriver};
 use env::Env;
 use nix::sched::CloneFlags;
 
 use crate::available;
 use crate::cli::Cli;
 use crate::drivers::ports::Ports;
-use crate::drivers::{Cidr, Flags, Network};
+use crate::drivers::{Flags, Network};
 use crate::plan::{ChildPlan, Propagation, PropagationKind};
 
 /// The largest MTU that slirp4netns and pasta take, in bytes.

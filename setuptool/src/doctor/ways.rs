@@ -1,7 +1,7 @@
 //! Ways out that lead nowhere from the namespace: IPv4 on a host without, a network with the same addresses, a proxy on
 //! loopback.
 
-use drivers::NetworkDriver;
+use drivers::{Cidr, NetworkDriver};
 
 use super::{Finding, Remedy, Wish};
 use crate::facts::{Facts, Proxy};
@@ -63,7 +63,8 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     let ways = &facts.ways;
-    let theirs = ways.routes.overlapping(ways.cidr).filter(|theirs| theirs.prefix() >= SHORTEST);
+    let theirs =
+        ways.routes.overlapping(ways.cidr.net()).filter(|theirs| theirs.prefix_len() >= SHORTEST);
     let Some(theirs) =
         theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
     else {
@@ -77,18 +78,18 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
         ),
         "containers cannot reach those addresses of the host's network",
     );
-    findings.push(match ways.routes.free_cidr() {
+    findings.push(match ways.routes.free_cidr().and_then(|net| Cidr::try_from(net).ok()) {
         Some(free) => finding.remedy(Remedy::said(format!(
             "if they need to: DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; the host is {} for them then, instead of {}",
-            free.host(),
-            ways.cidr.host()
+            free.gateway(),
+            ways.cidr.gateway()
         ))),
         None => finding,
     });
 }
 
 fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
-    let host = facts.ways.cidr.host();
+    let host = facts.ways.cidr.gateway();
     Finding::class(
         "proxy-loopback",
         format!("{} in {}", proxy.setting, proxy.file.display()),

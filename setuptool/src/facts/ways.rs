@@ -5,7 +5,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use env::routes::{Cidr, Routes, USUAL_CIDR};
+use drivers::Cidr;
+use env::routes::Routes;
 use env::{shellwords, vars};
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ impl Ways {
         }
         Self {
             routes: Routes::read(&world.root),
-            cidr: cidr(flags).unwrap_or(USUAL_CIDR),
+            cidr: cidr(flags).unwrap_or(Cidr::DEFAULT),
             bridges_have_ipv6: config["ipv6"] == true,
             of_daemon,
             of_containers: of_containers(world),

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use drivers::NetworkDriver;
+use drivers::{Cidr, NetworkDriver};
 use gateway::plan::Net;
 use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 pub(super) use ports::Gateway as Ports;
 
-use super::{Cidr, Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
+use super::{Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
 use crate::plan::{Interface, NetworkPlan, Uplink};
 use resolvers::Watch;
 

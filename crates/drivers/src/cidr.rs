@@ -4,63 +4,81 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// An IPv4 network, its address and prefix length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cidr {
-    base: Ipv4Addr,
-    prefix: u8,
-}
+use ipnet::Ipv4Net;
 
-/// Why a CIDR was refused.
+/// A value of `--cidr`: an IPv4 network with room for the child, which gets the address number 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr(Ipv4Net);
+
+/// Why a network was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CidrError {
+pub enum CidrError {
+    /// It is no IPv4 network.
     #[error("invalid CIDR address: {0} (the form is A.B.C.D/LEN, such as 10.0.2.0/24)")]
     Syntax(String),
+    /// It is the address of a host in a network.
     #[error(
         "cidr must be like {network}, not like {given}: the bits behind the prefix must be zero"
     )]
-    HostBits { given: String, network: Cidr },
+    HostBits {
+        /// As it was given.
+        given: Ipv4Net,
+        /// What was probably meant.
+        network: Ipv4Net,
+    },
+    /// It has fewer than 128 addresses.
     #[error(
         "cidr {0} is too small: the child gets the address number 100 in it, so /25 is the longest prefix"
     )]
-    Small(String),
+    Small(Ipv4Net),
+    /// Its addresses are not those of hosts.
     #[error("cidr {0} is not usable: it must leave room for unicast host addresses")]
-    Unusable(String),
+    Unusable(Ipv4Net),
 }
 
 impl Cidr {
     /// 10.0.2.0/24, what every driver uses unless told otherwise.
-    pub(crate) const DEFAULT: Self = Self { base: Ipv4Addr::new(10, 0, 2, 0), prefix: 24 };
+    pub const DEFAULT: Self = Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 2, 0), 24));
+
+    /// The network itself.
+    #[must_use]
+    pub fn net(self) -> Ipv4Net {
+        self.0
+    }
 
     /// Address number `n` in the network; the constructor has made sure that it exists.
     fn host(self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.base).saturating_add(n))
+        Ipv4Addr::from_bits(self.0.network().to_bits().saturating_add(n))
     }
 
     /// The address of the child.
-    pub(crate) fn child(self) -> Ipv4Addr {
+    #[must_use]
+    pub fn child(self) -> Ipv4Addr {
         self.host(100)
     }
 
     /// The first address: gvisor-tap-vsock's gateway and name server.
-    #[cfg(feature = "gateway")]
-    pub(crate) fn first(self) -> Ipv4Addr {
+    #[must_use]
+    pub fn first(self) -> Ipv4Addr {
         self.host(1)
     }
 
-    /// The gateway, and with host loopback allowed the host.
-    pub(crate) fn gateway(self) -> Ipv4Addr {
+    /// The gateway. With host loopback allowed it is the host.
+    #[must_use]
+    pub fn gateway(self) -> Ipv4Addr {
         self.host(2)
     }
 
     /// The name server of the helper.
-    pub(crate) fn dns(self) -> Ipv4Addr {
+    #[must_use]
+    pub fn dns(self) -> Ipv4Addr {
         self.host(3)
     }
 
     /// Bits of the network part.
-    pub(crate) fn prefix(self) -> u8 {
-        self.prefix
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.0.prefix_len()
     }
 }
 
@@ -68,29 +86,32 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
-        let syntax = || CidrError::Syntax(text.to_owned());
-        let (ip, len) = text.split_once('/').ok_or_else(syntax)?;
-        let ip: Ipv4Addr = ip.parse().map_err(|_| syntax())?;
-        let plain = !len.is_empty() && len.len() <= 2 && len.bytes().all(|b| b.is_ascii_digit());
-        let prefix: u8 = len.parse().ok().filter(|n| plain && *n <= 32).ok_or_else(syntax)?;
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        let network = Self { base: Ipv4Addr::from(u32::from(ip) & mask), prefix };
-        if network.base != ip {
-            return Err(CidrError::HostBits { given: text.to_owned(), network });
+        let net: Ipv4Net = text.parse().map_err(|_| CidrError::Syntax(text.to_owned()))?;
+        net.try_into()
+    }
+}
+
+impl TryFrom<Ipv4Net> for Cidr {
+    type Error = CidrError;
+
+    fn try_from(net: Ipv4Net) -> Result<Self, CidrError> {
+        let (ip, prefix) = (net.addr(), net.prefix_len());
+        if ip != net.network() {
+            return Err(CidrError::HostBits { given: net, network: net.trunc() });
         }
         if prefix > 25 {
-            return Err(CidrError::Small(text.to_owned()));
+            return Err(CidrError::Small(net));
         }
-        if prefix == 0 || ip.is_multicast() || ip.is_loopback() || ip.octets()[0] >= 224 {
-            return Err(CidrError::Unusable(text.to_owned()));
+        if prefix == 0 || ip.is_loopback() || ip.octets()[0] >= 224 {
+            return Err(CidrError::Unusable(net));
         }
-        Ok(network)
+        Ok(Self(net))
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
+        self.0.fmt(f)
     }
 }
 
