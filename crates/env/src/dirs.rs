@@ -54,41 +54,10 @@ pub fn data_home(env: &Env) -> Result<PathBuf, DirError> {
     or_below_home(env, vars::XDG_DATA_HOME, ".local/share")
 }
 
-/// `$TMPDIR`, by default `/tmp`.
-#[must_use]
-pub fn temp_dir(env: &Env) -> PathBuf {
-    env.nonempty(vars::TMPDIR).map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
-}
-
-/// The launcher's `--state-dir`: `$DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR`, by default
-/// `$XDG_RUNTIME_DIR/dockerd-rootless`.
-///
-/// # Errors
-/// Neither variable is set.
-pub fn dockerd_state_dir(env: &Env) -> Result<PathBuf, DirError> {
-    or_below_runtime_dir(env, vars::DOCKERD_ROOTLESS_STATE_DIR, "dockerd-rootless")
-}
-
-/// State directory of a containerd-rootless of the same user: `$CONTAINERD_ROOTLESS_ROOTLESSKIT_STATE_DIR`, by default
-/// `$XDG_RUNTIME_DIR/containerd-rootless`.
-///
-/// # Errors
-/// Neither variable is set.
-pub fn containerd_state_dir(env: &Env) -> Result<PathBuf, DirError> {
-    or_below_runtime_dir(env, vars::CONTAINERD_ROOTLESS_STATE_DIR, "containerd-rootless")
-}
-
 fn or_below_home(env: &Env, name: &str, default: &str) -> Result<PathBuf, DirError> {
     match env.nonempty(name) {
         Some(dir) => Ok(dir.into()),
         None => Ok(home(env)?.join(default)),
-    }
-}
-
-fn or_below_runtime_dir(env: &Env, name: &str, default: &str) -> Result<PathBuf, DirError> {
-    match env.nonempty(name) {
-        Some(dir) => Ok(dir.into()),
-        None => Ok(runtime_dir(env)?.join(default)),
     }
 }
 
@@ -104,27 +73,13 @@ mod tests {
             .collect();
         assert_eq!(config_home(&env).unwrap(), Path::new("/h/.config"));
         assert_eq!(data_home(&env).unwrap(), Path::new("/h/.local/share"));
-        assert_eq!(dockerd_state_dir(&env).unwrap(), Path::new("/r/dockerd-rootless"));
-        assert_eq!(containerd_state_dir(&env).unwrap(), Path::new("/r/containerd-rootless"));
-        assert_eq!(temp_dir(&env), Path::new("/tmp"));
     }
 
     #[test]
     fn explicit_directories_win() {
-        let env: Env = [
-            ("XDG_CONFIG_HOME", "/c"),
-            ("XDG_DATA_HOME", "/d"),
-            ("TMPDIR", "/t"),
-            ("DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR", "/s"),
-            ("CONTAINERD_ROOTLESS_ROOTLESSKIT_STATE_DIR", "/cs"),
-        ]
-        .into_iter()
-        .collect();
+        let env: Env = [("XDG_CONFIG_HOME", "/c"), ("XDG_DATA_HOME", "/d")].into_iter().collect();
         assert_eq!(config_home(&env).unwrap(), Path::new("/c"));
         assert_eq!(data_home(&env).unwrap(), Path::new("/d"));
-        assert_eq!(temp_dir(&env), Path::new("/t"));
-        assert_eq!(dockerd_state_dir(&env).unwrap(), Path::new("/s"));
-        assert_eq!(containerd_state_dir(&env).unwrap(), Path::new("/cs"));
     }
 
     #[test]

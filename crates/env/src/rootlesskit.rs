@@ -38,16 +38,6 @@ pub fn set_state_dir(env: &mut Env, dir: &Path) {
     env.set(vars::ROOTLESSKIT_STATE_DIR, dir);
 }
 
-/// The parent's ids; `None` unless both are set.
-///
-/// # Errors
-/// A value is no decimal id.
-pub fn parent_ids(env: &Env) -> Result<Option<ParentIds>, VarError> {
-    let euid = env.parse(vars::ROOTLESSKIT_PARENT_EUID, "a decimal user id")?;
-    let egid = env.parse(vars::ROOTLESSKIT_PARENT_EGID, "a decimal group id")?;
-    Ok(euid.zip(egid).map(|(euid, egid)| ParentIds { euid, egid }))
-}
-
 /// Sets the parent's ids.
 pub fn set_parent_ids(env: &mut Env, ids: ParentIds) {
     env.set(vars::ROOTLESSKIT_PARENT_EUID, ids.euid.to_string());
@@ -74,19 +64,6 @@ pub fn pipe_fds(env: &Env) -> Result<Option<(RawFd, RawFd)>, VarError> {
 /// Sets both ends of the handshake.
 pub fn set_pipe_fds(env: &mut Env, read: RawFd, write: RawFd) {
     env.set(vars::ROOTLESSKIT_PIPEFD, format!("{read},{write}"));
-}
-
-/// Whether this process is to rewrite `LISTEN_PID` and then execute the target.
-///
-/// # Errors
-/// The value is no boolean.
-pub fn is_activation_helper(env: &Env) -> Result<bool, VarError> {
-    boolean(env, vars::ROOTLESSKIT_ACTIVATION_RUN_HELPER)
-}
-
-/// Says that the new program is to rewrite `LISTEN_PID` and then execute the target.
-pub fn set_activation_helper(env: &mut Env) {
-    env.set(vars::ROOTLESSKIT_ACTIVATION_RUN_HELPER, "true");
 }
 
 /// Whether the sockets in `LISTEN_FDS` were meant for the parent, so that the target is to get a `LISTEN_PID` of its own.
@@ -156,20 +133,14 @@ mod tests {
     #[test]
     fn everything_set_can_be_read_back() {
         let mut env = Env::default();
-        assert_eq!((state_dir(&env), pipe_fds(&env), parent_ids(&env)), (None, Ok(None), Ok(None)));
-        assert_eq!(
-            (is_activation_helper(&env), activation_child_use(&env)),
-            (Ok(false), Ok(false))
-        );
+        assert_eq!((state_dir(&env), pipe_fds(&env)), (None, Ok(None)));
+        assert_eq!(activation_child_use(&env), Ok(false));
         set_state_dir(&mut env, Path::new("/run/user/1000/x y"));
-        set_parent_ids(&mut env, ParentIds { euid: 1000, egid: 100 });
         set_pipe_fds(&mut env, 3, 4);
-        set_activation_helper(&mut env);
         set_activation_child_use(&mut env, true);
         assert_eq!(state_dir(&env), Some(Path::new("/run/user/1000/x y")));
-        assert_eq!(parent_ids(&env), Ok(Some(ParentIds { euid: 1000, egid: 100 })));
         assert_eq!(pipe_fds(&env), Ok(Some((3, 4))));
-        assert_eq!((is_activation_helper(&env), activation_child_use(&env)), (Ok(true), Ok(true)));
+        assert_eq!(activation_child_use(&env), Ok(true));
     }
 
     #[test]
@@ -191,10 +162,8 @@ mod tests {
             let error = pipe_fds(&env).unwrap_err().to_string();
             assert!(error.contains(bad) && error.contains("hint: "), "{error}");
         }
-        let env: Env = [(vars::ROOTLESSKIT_ACTIVATION_RUN_HELPER, "yes")].into_iter().collect();
-        assert!(is_activation_helper(&env).is_err());
-        let env: Env = [(vars::ROOTLESSKIT_PARENT_EUID, "-1")].into_iter().collect();
-        assert!(parent_ids(&env).is_err());
+        let env: Env = [(vars::ROOTLESSKIT_ACTIVATION_CHILD_USE, "yes")].into_iter().collect();
+        assert!(activation_child_use(&env).is_err());
     }
 
     #[test]
@@ -213,10 +182,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_makes_a_reader_panic(value: String) {
-            for name in [vars::ROOTLESSKIT_PIPEFD, vars::ROOTLESSKIT_PARENT_EUID, vars::LISTEN_FDS,
-                         vars::ROOTLESSKIT_ACTIVATION_RUN_HELPER] {
+            for name in [vars::ROOTLESSKIT_PIPEFD, vars::LISTEN_FDS,
+                         vars::ROOTLESSKIT_ACTIVATION_CHILD_USE] {
                 let env: Env = [(name, value.as_str()), (vars::LISTEN_PID, "1")].into_iter().collect();
-                let _ = (pipe_fds(&env), parent_ids(&env), listen_fds(&env), is_activation_helper(&env));
+                let _ = (pipe_fds(&env), listen_fds(&env), activation_child_use(&env));
             }
         }
     }

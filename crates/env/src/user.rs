@@ -78,19 +78,6 @@ pub fn lookup_uid(root: &Path, uid: u32, env: &Env) -> Result<User, UserError> {
     }
 }
 
-/// Finds a user by name: `<root>/etc/passwd`, then `getent passwd`.
-///
-/// # Errors
-/// Nobody knows the user, or the file exists and cannot be read.
-pub fn lookup_name(root: &Path, name: &str, env: &Env) -> Result<User, UserError> {
-    lookup(root, name, env, |user| user.name == name).map_err(|error| match error {
-        UserError::Unknown { key, passwd, getent, .. } => {
-            UserError::Unknown { key, passwd, getent, hint: "check the spelling of the name" }
-        }
-        other => other,
-    })
-}
-
 fn lookup(
     root: &Path,
     key: &str,
@@ -175,7 +162,7 @@ mod tests {
             lookup_uid(dir.path(), 1001, &env).unwrap(),
             user(1001, 1001, "last", "/home/last")
         );
-        assert_eq!(lookup_name(dir.path(), "root", &env).unwrap(), user(0, 0, "root", "/root"));
+        assert_eq!(lookup_uid(dir.path(), 0, &env).unwrap(), user(0, 0, "root", "/root"));
     }
 
     #[test]
@@ -185,7 +172,6 @@ mod tests {
         let (dir, env) = root(PASSWD, line);
         let jo = user(70000, 70001, "CORP\\Jo Doe", "/h/jo");
         assert_eq!(lookup_uid(dir.path(), 70000, &env).unwrap(), jo);
-        assert_eq!(lookup_name(dir.path(), "CORP\\Jo Doe", &env).unwrap(), jo);
         // An answer about somebody else is no answer.
         assert!(lookup_uid(dir.path(), 5, &env).is_err());
     }
@@ -203,7 +189,6 @@ mod tests {
         env.set(vars::HOME, "/h");
         let gid = nix::unistd::getgid().as_raw();
         assert_eq!(lookup_uid(dir.path(), 4242, &env).unwrap(), user(4242, gid, "me2", "/h"));
-        assert!(lookup_name(dir.path(), "me2", &env).is_err());
     }
 
     #[test]
