@@ -122,7 +122,7 @@ impl Starting {
 /// replace it.
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn fresh_socket(path: &Path) -> &Path {
-    if let Err(e) = std::fs::remove_file(&path)
+    if let Err(e) = std::fs::remove_file(path)
         && e.kind() != std::io::ErrorKind::NotFound
     {
         tracing::debug!("failed to remove {}: {e}", path.display());

@@ -202,13 +202,15 @@ impl Network {
         namespace: Namespace,
         fds: Vec<OwnedFd>,
     ) -> anyhow::Result<Connection<'_>> {
-        match &self.service {
+        let connection = match &self.service {
             #[cfg(feature = "gateway")]
-            Service::Gateway(settings) => Ok(Connection::Gateway(settings.connect(fds)?)),
-            _ if !fds.is_empty() => bail!("the child sent {} descriptors too many", fds.len()),
-            Service::Nothing => Ok(Connection::Unserved),
-            Service::Program(program) => Ok(Connection::Program(program.as_ref(), namespace)),
-        }
+            Service::Gateway(settings) => return Ok(Connection::Gateway(settings.connect(fds)?)),
+            Service::Nothing => Connection::Unserved,
+            Service::Program(program) => Connection::Program(program.as_ref(), namespace),
+        };
+        // None are expected.
+        drop(fds);
+        Ok(connection)
     }
 }
 

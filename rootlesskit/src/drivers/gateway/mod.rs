@@ -215,7 +215,7 @@ impl Connection {
             {
                 tracing::warn!("changes of the host's name servers are no longer noticed: {e:#}");
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
