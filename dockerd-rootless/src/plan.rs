@@ -281,7 +281,7 @@ fn check_pair(
 ) -> Result<(), Failure> {
     let overridden =
         ["net", "port-driver"].iter().any(|f| extra::last(&settings.flags, f).is_some());
-    if overridden || net.port_drivers().contains(&port_driver) {
+    if overridden || net.goes_with(port_driver) {
         return Ok(());
     }
     let name = vars::DOCKERD_ROOTLESS_PORT_DRIVER;

@@ -66,12 +66,11 @@ pub(crate) fn note_overlap(
     let chosen = extra::last(flags, "cidr").and_then(|text| text.parse::<Cidr>().ok());
     let ours = chosen.unwrap_or(Cidr::DEFAULT);
     let Some(theirs) =
-        routes.overlapping(ours.net()).filter(|theirs| theirs.prefix_len() >= SHORTEST)
+        ours.overlapping(&routes.v4).filter(|theirs| theirs.prefix_len() >= SHORTEST)
     else {
         return;
     };
-    let free = routes.free_cidr().and_then(|net| Cidr::try_from(net).ok());
-    let hint = free.map(|free| {
+    let hint = Cidr::beside(&routes.v4).map(|free| {
         format!(
             ". hint: add --cidr={free} to {}; the host is {} then",
             vars::DOCKERD_ROOTLESS_FLAGS,

@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-
 use drivers::NetworkDriver;
 
 use crate::available;

@@ -133,8 +133,8 @@ mod tests {
         };
         ChildPlan {
             debug: true,
+            isolated: true,
             network: NetworkPlan {
-                isolated: true,
                 uplink: Uplink::Tap(interface),
                 dns: vec!["10.0.2.3".parse().unwrap()],
             },

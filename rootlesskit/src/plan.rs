@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct ChildPlan {
     /// Whether to log for debugging.
     pub(crate) debug: bool,
+    /// Whether the child has a network namespace of its own, which it gets with `detach_netns` in any case.
+    pub(crate) isolated: bool,
     pub(crate) network: NetworkPlan,
     /// Whether the network namespace is not the child's own but pinned in the state directory.
     pub(crate) detach_netns: bool,
@@ -37,8 +39,6 @@ pub(crate) struct ChildPlan {
 /// What the child makes of its network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkPlan {
-    /// Whether the child has a network namespace of its own, which it gets with `--detach-netns` in any case.
-    pub(crate) isolated: bool,
     pub(crate) uplink: Uplink,
     /// Name servers for `resolv.conf`. Those of a DHCP server take their place.
     pub(crate) dns: Vec<IpAddr>,

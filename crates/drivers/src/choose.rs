@@ -42,8 +42,7 @@ pub trait Machine {
 #[must_use]
 pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
     let suits = |name| {
-        PortDriver::from_name(name)
-            .is_some_and(|driver| NetworkDriver::Gateway.port_drivers().contains(&driver))
+        PortDriver::from_name(name).is_some_and(|ports| NetworkDriver::Gateway.goes_with(ports))
     };
     port_driver.is_none_or(suits) && has_gateway(help)
 }

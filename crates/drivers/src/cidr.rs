@@ -40,12 +40,6 @@ impl Cidr {
     /// 10.0.2.0/24, what every driver uses unless told otherwise.
     pub const DEFAULT: Self = Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 2, 0), 24));
 
-    /// The network itself.
-    #[must_use]
-    pub fn net(self) -> Ipv4Net {
-        self.0
-    }
-
     /// Address number `n` in the network; the constructor has made sure that it exists.
     fn host(self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.0.network().to_bits().saturating_add(n))
@@ -75,6 +69,22 @@ impl Cidr {
         self.host(3)
     }
 
+    /// The one of these networks that shares addresses with this one; of several that with the longest prefix.
+    #[must_use]
+    pub fn overlapping(self, networks: &[Ipv4Net]) -> Option<Ipv4Net> {
+        let overlaps = |net: &Ipv4Net| net.contains(&self.0) || self.0.contains(net);
+        networks.iter().copied().filter(overlaps).max_by_key(Ipv4Net::prefix_len)
+    }
+
+    /// A value for `--cidr` that shares no address with any of these networks.
+    #[must_use]
+    pub fn beside(networks: &[Ipv4Net]) -> Option<Self> {
+        let of = |a, b, c| Self(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24));
+        let tens = (41..=60).map(|second| of(10, second, 0));
+        let others = (240..=250).map(|third| of(192, 168, third)).chain([of(172, 31, 250)]);
+        tens.chain(others).find(|cidr| cidr.overlapping(networks).is_none())
+    }
+
     /// Bits of the network part.
     #[must_use]
     pub fn prefix(self) -> u8 {
@@ -87,14 +97,6 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let net: Ipv4Net = text.parse().map_err(|_| CidrError::Syntax(text.to_owned()))?;
-        net.try_into()
-    }
-}
-
-impl TryFrom<Ipv4Net> for Cidr {
-    type Error = CidrError;
-
-    fn try_from(net: Ipv4Net) -> Result<Self, CidrError> {
         let (ip, prefix) = (net.addr(), net.prefix_len());
         if ip != net.network() {
             return Err(CidrError::HostBits { given: net, network: net.trunc() });
@@ -145,6 +147,21 @@ mod tests {
         assert!(refuse("10.0.2.5/24").contains("must be like 10.0.2.0/24, not like 10.0.2.5/24"));
         assert!(refuse("10.0.2.0/26").contains("too small"));
         assert!(refuse("127.0.0.0/8").contains("not usable"));
+    }
+
+    #[test]
+    fn a_network_with_our_addresses_is_found() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let nets = |texts: &[&str]| texts.iter().map(|text| net(text)).collect::<Vec<_>>();
+        let found = |texts: &[&str]| Cidr::DEFAULT.overlapping(&nets(texts));
+        assert_eq!(found(&["10.0.2.0/24"]), Some(net("10.0.2.0/24")));
+        assert_eq!(found(&["10.0.2.7/32"]), Some(net("10.0.2.7/32")));
+        assert_eq!(found(&["10.0.0.0/8", "10.0.0.0/16"]), Some(net("10.0.0.0/16")));
+        assert_eq!(found(&["10.0.3.0/24"]), None);
+        let free = |texts: &[&str]| Cidr::beside(&nets(texts)).unwrap();
+        assert_eq!(free(&["10.0.2.0/24"]).to_string(), "10.41.0.0/24");
+        assert_eq!(free(&["10.0.0.0/8"]).to_string(), "192.168.240.0/24");
+        assert_eq!(free(&["10.0.2.0/24"]).gateway(), Ipv4Addr::new(10, 41, 0, 2));
     }
 
     proptest::proptest! {

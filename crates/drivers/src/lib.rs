@@ -11,7 +11,7 @@ mod port;
 mod reason;
 
 pub use cidr::{Cidr, CidrError};
-pub use network::{Helper, NetworkDriver};
+pub use network::NetworkDriver;
 pub use port::PortDriver;
 pub use reason::Reason;
 

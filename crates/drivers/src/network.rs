@@ -25,15 +25,6 @@ pub enum NetworkDriver {
     GvisorTapVsock,
 }
 
-/// The program that serves a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Helper {
-    /// Its name in `$PATH`.
-    pub program: &'static str,
-    /// How to install it, as the end of a sentence: `the package passt`.
-    pub source: &'static str,
-}
-
 /// MTU of user-mode TCP/IP stacks, in bytes. They copy every packet, so large segments make up for the cost of each.
 const USER_MODE_MTU: u32 = 65520;
 /// MTU of Ethernet, in bytes. VPNKit breaks above 16424.
@@ -122,6 +113,12 @@ impl NetworkDriver {
         }
     }
 
+    /// Whether the port driver goes with it.
+    #[must_use]
+    pub fn goes_with(self, ports: PortDriver) -> bool {
+        self.port_drivers().contains(&ports)
+    }
+
     /// Whether the child gets a network namespace of its own.
     #[must_use]
     pub fn isolates(self) -> bool {
@@ -164,17 +161,16 @@ impl NetworkDriver {
         matches!(self, Self::Pasta | Self::LxcUserNic)
     }
 
-    /// The program that rootlesskit runs for it.
+    /// What to install to get the program that rootlesskit runs for it; `None` if it runs none.
     #[must_use]
-    pub fn helper(self) -> Option<Helper> {
-        let (program, source) = match self {
-            Self::Pasta => ("pasta", "the package passt"),
-            Self::Slirp4netns => ("slirp4netns", "the package slirp4netns"),
-            Self::Vpnkit => ("vpnkit", "VPNKit (github.com/moby/vpnkit)"),
-            Self::LxcUserNic => ("lxc-user-nic", "the package lxc"),
-            Self::Host | Self::None | Self::Gateway | Self::GvisorTapVsock => return None,
-        };
-        Some(Helper { program, source })
+    pub fn helper_package(self) -> Option<&'static str> {
+        match self {
+            Self::Pasta => Some("the package passt"),
+            Self::Slirp4netns => Some("the package slirp4netns"),
+            Self::Vpnkit => Some("VPNKit (github.com/moby/vpnkit)"),
+            Self::LxcUserNic => Some("the package lxc"),
+            Self::Host | Self::None | Self::Gateway | Self::GvisorTapVsock => None,
+        }
     }
 
     /// The socket in the state directory over which the network itself is served.
@@ -207,17 +203,15 @@ mod tests {
     fn the_default_port_driver_is_the_first_of_those_that_go_with_the_network() {
         for driver in NetworkDriver::ALL {
             assert_eq!(driver.port_drivers()[0], driver.default_port_driver(), "{driver}");
-            assert!(driver.port_drivers().contains(&PortDriver::None), "{driver}");
+            assert!(driver.goes_with(PortDriver::None), "{driver}");
         }
     }
 
     #[test]
     fn a_port_driver_with_a_network_of_its_own_goes_with_no_other() {
         for port in PortDriver::ALL {
-            let networks: Vec<_> = NetworkDriver::ALL
-                .into_iter()
-                .filter(|network| network.port_drivers().contains(&port))
-                .collect();
+            let networks: Vec<_> =
+                NetworkDriver::ALL.into_iter().filter(|network| network.goes_with(port)).collect();
             match port.network() {
                 Some(network) => assert_eq!(networks, [network], "{port}"),
                 None => assert!(networks.len() > 1, "{port}"),

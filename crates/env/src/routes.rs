@@ -1,7 +1,6 @@
 //! The routes of the network namespace that we are in, from `/proc/net/route` and `/proc/net/ipv6_route`.
 //!
-//! Two questions are asked: is there a way out over IPv4, over IPv6, or both; and does a network of the host have the
-//! addresses that rootlesskit gives to its own.
+//! They tell whether there is a way out over IPv4, over IPv6, or both, and which networks the host reaches.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -50,23 +49,6 @@ impl Routes {
     pub fn only_v6(&self) -> bool {
         self.v6_default && !self.v4_default
     }
-
-    /// The network of the host that shares addresses with `ours`, the one with the longest prefix.
-    #[must_use]
-    pub fn overlapping(&self, ours: Ipv4Net) -> Option<Ipv4Net> {
-        let overlaps = |net: &Ipv4Net| net.contains(&ours) || ours.contains(net);
-        let shared = self.v4.iter().copied().filter(overlaps);
-        shared.max_by_key(Ipv4Net::prefix_len)
-    }
-
-    /// A network for `--cidr` that shares no address with any of the host's.
-    #[must_use]
-    pub fn free_cidr(&self) -> Option<Ipv4Net> {
-        let of = |a, b, c| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24);
-        let tens = (41..=60).map(|second| of(10, second, 0));
-        let others = (240..=250).map(|third| of(192, 168, third)).chain([of(172, 31, 250)]);
-        tens.chain(others).find(|net| self.overlapping(*net).is_none())
-    }
 }
 
 /// `eth0 000200C0 00000000 0001 0 0 0 00FFFFFF …`: addresses are numbers as this machine has them in memory.
@@ -108,8 +90,6 @@ mod tests {
         text.parse().unwrap()
     }
 
-    const OURS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 2, 0), 24);
-
     /// The line of a network, as this machine writes it.
     fn line(network: &str, flags: &str) -> String {
         let network = net(network);
@@ -124,6 +104,10 @@ mod tests {
         let both = Routes::parse(&v4, &[V6, REJECTING].concat());
         assert_eq!((both.v4_default, both.v6_default, both.only_v6()), (true, true, false));
         assert_eq!(both.v4, [net("192.0.2.0/24")]);
+        let networks = ["10.0.0.0/8", "10.0.0.0/16", "10.0.3.0/24", "10.0.2.7/32"];
+        let lines: String = networks.iter().map(|network| line(network, "0001")).collect();
+        let found = Routes::parse(&[lines, line("0.0.0.0/0", "0001")].concat(), "");
+        assert_eq!(found.v4, networks.map(net));
         let six = Routes::parse(&line("192.0.2.0/24", "0001"), V6);
         assert!(six.only_v6(), "a network without a way out");
         assert!(!Routes::parse(HEADER, REJECTING).only_v6(), "no way out at all");
@@ -131,25 +115,10 @@ mod tests {
         assert_eq!(Routes::read(Path::new("/nonexistent")), Routes::default());
     }
 
-    #[test]
-    fn a_network_with_our_addresses_is_found() {
-        let of = |networks: &[&str]| {
-            let lines: String = networks.iter().map(|network| line(network, "0001")).collect();
-            Routes::parse(&lines, "")
-        };
-        assert_eq!(of(&["10.0.2.0/24"]).overlapping(OURS), Some(net("10.0.2.0/24")));
-        assert_eq!(of(&["10.0.2.7/32"]).overlapping(OURS), Some(net("10.0.2.7/32")));
-        assert_eq!(of(&["10.0.0.0/8", "10.0.0.0/16"]).overlapping(OURS), Some(net("10.0.0.0/16")));
-        assert_eq!(of(&["10.0.3.0/24", "0.0.0.0/0"]).overlapping(OURS), None);
-        assert_eq!(of(&["10.0.2.0/24"]).free_cidr(), Some(net("10.41.0.0/24")));
-        assert_eq!(of(&["10.0.0.0/8"]).free_cidr(), Some(net("192.168.240.0/24")));
-    }
-
     proptest! {
         #[test]
         fn any_text_can_be_read(v4 in "[0-9A-F \t\n]{0,120}", v6 in "[0-9a-f \n]{0,120}") {
-            let routes = Routes::parse(&v4, &v6);
-            let _ = (routes.free_cidr(), routes.overlapping(OURS));
+            let _ = Routes::parse(&v4, &v6);
         }
     }
 }

@@ -167,8 +167,8 @@ fn enter(job: &Job) -> anyhow::Result<()> {
 
 /// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
 fn configure(job: &Job) -> anyhow::Result<Made> {
-    let ChildPlan { network, detach_netns, source_address, .. } = &job.plan;
-    if !network.isolated && !detach_netns {
+    let ChildPlan { isolated, network, detach_netns, source_address, .. } = &job.plan;
+    if !isolated && !detach_netns {
         return Ok(Made::default());
     }
     let mut rt = Rt::open()?;

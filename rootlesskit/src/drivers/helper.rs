@@ -3,10 +3,12 @@
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
+use env::Env;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
@@ -116,6 +118,22 @@ impl Starting {
     pub(crate) fn into_helper(self) -> Helper {
         self.helper
     }
+}
+
+/// The program `name`, which `flag` needs; `remedy` is what a user can do if it is not there.
+///
+/// # Errors
+/// It is not in `$PATH`.
+#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
+pub(super) fn find_program(
+    env: &Env,
+    name: &str,
+    flag: &str,
+    remedy: &str,
+) -> anyhow::Result<PathBuf> {
+    env.find_program(name).with_context(|| {
+        format!("{name} was not found in $PATH, but {flag} needs it\nhint: {remedy}")
+    })
 }
 
 /// The path for a control socket of a helper, cleared of what a predecessor that died has left: helpers do not

@@ -56,7 +56,6 @@ pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Optio
         }
         return super::dhcp::connect(dhcp, state_dir).map(Some);
     }
-    let _ = (uplink, state_dir);
     Ok(None)
 }
 

@@ -46,7 +46,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let uplink = Uplink::Dhcp(Dhcp { name, mtu, device: Device::Veth });
     Ok(Network {
         info: info(),
-        plan: NetworkPlan { isolated: true, uplink, dns: Vec::new() },
+        plan: NetworkPlan { uplink, dns: Vec::new() },
         service: Service::Program(Box::new(program)),
     })
 }

@@ -8,7 +8,7 @@
 //! starts it again when it dies. The child's half is [`inside`].
 //!
 //! To add a driver, name it in the crate `drivers`, give it a folder here, and connect it in [`Network::from_flags`] or in
-//! [`ports`]. A driver never knows another one.
+//! [`ports`]. A driver never knows another one, but for the ports of the gateway that `builtin` has to relay from inside.
 
 mod builtin;
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
@@ -154,9 +154,7 @@ impl Network {
         if !cli.ifname.is_empty() {
             bail!("ifname cannot be specified for --net={driver} (--ifname={})", cli.ifname);
         }
-        if driver == NetworkDriver::None
-            && !ports.is_some_and(|ports| driver.port_drivers().contains(&ports))
-        {
+        if driver == NetworkDriver::None && !ports.is_some_and(|ports| driver.goes_with(ports)) {
             bail!(
                 "port driver {:?} cannot be used with --net=none (must be none or builtin)",
                 cli.port_driver
@@ -169,8 +167,7 @@ impl Network {
         }
         // `docker version` dereferences the network driver, so there always is one.
         let info = NetworkDriverInfo { driver: driver.to_string(), ..Default::default() };
-        let plan =
-            NetworkPlan { isolated: driver.isolates(), uplink: Uplink::None, dns: Vec::new() };
+        let plan = NetworkPlan { uplink: Uplink::None, dns: Vec::new() };
         Ok(Self { info, plan, service: Service::Nothing })
     }
 

@@ -14,6 +14,8 @@ use drivers::{Cidr, NetworkDriver, PortDriver};
 use env::Env;
 
 use super::builtin::Builtin;
+#[cfg(feature = "pasta")]
+use super::helper::find_program;
 use super::{Connection, Flags};
 use crate::available;
 use crate::plan::SourceAddress;
@@ -133,7 +135,6 @@ impl Ports {
     pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
         let Parts { connection, factory, source_address_backend, state_dir, env, budget } = parts;
         let socket = || state_dir.join(self.driver.socket().unwrap_or_default());
-        let _ = (connection, env, &socket);
         let mut driver: Box<dyn Driver + Send> = match &self.settings {
             Settings::Unmanaged => return Ok(None),
             Settings::Builtin(_) => {
@@ -170,7 +171,6 @@ impl Settings {
     fn read(driver: PortDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         let Flags { cli, cidr, env, .. } = flags;
         let child = cidr.unwrap_or(Cidr::DEFAULT).child();
-        let _ = (env, child);
         Ok(match driver {
             PortDriver::None | PortDriver::Implicit => Self::Unmanaged,
             PortDriver::Builtin => {
@@ -185,10 +185,8 @@ impl Settings {
             PortDriver::Slirp4netns => Self::Slirp4netns { child },
             #[cfg(feature = "pasta")]
             PortDriver::Pesto => {
-                let name = &cli.pesto_binary;
-                let binary = env.find_program(name).with_context(|| {
-                    format!("{name} was not found in $PATH, but --port-driver=pesto needs it\nhint: install passt 2026_05_07 or later")
-                })?;
+                let remedy = "install passt 2026_05_07 or later";
+                let binary = find_program(env, &cli.pesto_binary, "--port-driver=pesto", remedy)?;
                 Self::Pesto { binary, child, ipv6: cli.ipv6 }
             }
             left_out => bail!("port driver {left_out} is not in this build"),
@@ -204,7 +202,7 @@ fn parse_publish(text: &str) -> anyhow::Result<PortSpec> {
 }
 
 fn check_pair(network: NetworkDriver, driver: PortDriver) -> anyhow::Result<()> {
-    if network.port_drivers().contains(&driver) {
+    if network.goes_with(driver) {
         return Ok(());
     }
     match driver.network() {

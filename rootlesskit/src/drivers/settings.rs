@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver};
 use env::Env;
 use nix::unistd::Pid;
 
 use super::Flags;
+use super::helper::find_program;
 
 /// What the flags say about such a network.
 #[derive(Debug, Clone)]
@@ -45,10 +45,8 @@ impl Settings {
         binary: &str,
     ) -> anyhow::Result<Self> {
         let Flags { cli, cidr, ports, env } = flags;
-        let source = driver.helper().map(|helper| helper.source).unwrap_or_default();
-        let found = env.find_program(binary).with_context(|| {
-            format!("{binary} was not found in $PATH, but --net={driver} needs it\nhint: install {source}")
-        })?;
+        let remedy = format!("install {}", driver.helper_package().unwrap_or_default());
+        let binary = find_program(env, binary, &format!("--net={driver}"), &remedy)?;
         Ok(Self {
             cidr: cidr.unwrap_or(Cidr::DEFAULT),
             cidr_given: cidr.is_some(),
@@ -58,7 +56,7 @@ impl Settings {
             disable_host_loopback: cli.disable_host_loopback,
             control_socket: ports.and_then(drivers::PortDriver::socket),
             detach_netns: cli.detach_netns,
-            binary: found,
+            binary,
         })
     }
 

@@ -47,10 +47,11 @@ impl Launch {
         let reaper = reaper(&cli.reaper, cli.pidns)?;
         let propagation = Propagation::parse(&cli.propagation)?;
         let copy_up = copy_up(cli, propagation)?;
+        let driver = NetworkDriver::from_name(&cli.net);
         let ports = PortDriver::from_name(&cli.port_driver);
-        let state_dir = state_dir(cli, NetworkDriver::from_name(&cli.net), ports)?;
+        let state_dir = state_dir(cli, driver, ports)?;
         let cidr = addresses(cli)?;
-        let driver = network_driver(cli)?;
+        let driver = network_driver(cli, driver)?;
         let flags = Flags { cli, cidr, ports, env };
         let network = Network::from_flags(driver, flags)?;
         let ports = Ports::from_flags(driver, flags)?;
@@ -68,6 +69,7 @@ impl Launch {
         let subid_source = subid_source(&cli.subid_source)?;
         let child = ChildPlan {
             debug: cli.debug,
+            isolated: driver.isolates(),
             network: network.plan.clone(),
             detach_netns: cli.detach_netns,
             socket_factory: ports.wants_factory(),
@@ -192,8 +194,8 @@ fn addresses(cli: &Cli) -> anyhow::Result<Option<Cidr>> {
 }
 
 /// The network driver, with warnings about flags that have no effect on it.
-fn network_driver(cli: &Cli) -> anyhow::Result<NetworkDriver> {
-    let Some(driver) = NetworkDriver::from_name(&cli.net) else {
+fn network_driver(cli: &Cli, named: Option<NetworkDriver>) -> anyhow::Result<NetworkDriver> {
+    let Some(driver) = named else {
         let names = drivers::list(available::networks());
         bail!("unknown network mode: {} (must be one of {names})", cli.net)
     };
@@ -324,6 +326,6 @@ mod tests {
     fn the_child_gets_the_end_of_the_command_line_as_the_command() {
         let child = validate(&["--net=none", "--pidns", "sh", "-c", "true"]).unwrap().child;
         assert_eq!((child.command_words, child.reaper, child.pidns), (3, true, true));
-        assert!(child.network.isolated && !child.network.changes_view());
+        assert!(child.isolated && !child.network.changes_view());
     }
 }

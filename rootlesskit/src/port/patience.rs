@@ -5,6 +5,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use api::PortId;
+
+use super::table::Table;
 
 /// How long a helper is left alone after it has not answered.
 const PAUSE: Duration = Duration::from_secs(4);
@@ -14,9 +17,20 @@ const PAUSE: Duration = Duration::from_secs(4);
 #[error("{0}")]
 pub(crate) struct Refused(pub(crate) String);
 
-/// Whether a port that could not be withdrawn is to stay in the table, so that a client can try again.
-pub(crate) fn may_be_there(withdrawn: &anyhow::Result<()>) -> bool {
-    withdrawn.as_ref().is_err_and(|e| e.downcast_ref::<Refused>().is_none())
+/// Takes a port out of the table unless it may still be there after `withdrawn`, so that a client can try again.
+///
+/// # Errors
+/// That of `withdrawn`, or the table does not know the port.
+pub(crate) fn settle<T>(
+    table: &mut Table<T>,
+    id: PortId,
+    withdrawn: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let may_be_there = withdrawn.as_ref().is_err_and(|e| e.downcast_ref::<Refused>().is_none());
+    if !may_be_there {
+        table.remove(id)?;
+    }
+    withdrawn
 }
 
 /// What is known of one helper.

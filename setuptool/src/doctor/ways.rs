@@ -64,7 +64,7 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
 fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     let ways = &facts.ways;
     let theirs =
-        ways.routes.overlapping(ways.cidr.net()).filter(|theirs| theirs.prefix_len() >= SHORTEST);
+        ways.cidr.overlapping(&ways.routes.v4).filter(|theirs| theirs.prefix_len() >= SHORTEST);
     let Some(theirs) =
         theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
     else {
@@ -78,7 +78,7 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
         ),
         "containers cannot reach those addresses of the host's network",
     );
-    findings.push(match ways.routes.free_cidr().and_then(|net| Cidr::try_from(net).ok()) {
+    findings.push(match Cidr::beside(&ways.routes.v4) {
         Some(free) => finding.remedy(Remedy::said(format!(
             "if they need to: DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; the host is {} for them then, instead of {}",
             free.gateway(),

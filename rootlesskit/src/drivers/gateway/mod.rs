@@ -124,7 +124,7 @@ impl Settings {
             gateways: plan.nets().map(|net| net.gateway).collect(),
         };
         let uplink = Uplink::Gateway(interface, Box::new(plan.clone()));
-        let plan = NetworkPlan { isolated: true, uplink, dns };
+        let plan = NetworkPlan { uplink, dns };
         Network { info, plan, service: Service::Gateway(self) }
     }
 

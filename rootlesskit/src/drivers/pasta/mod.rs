@@ -31,7 +31,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
         "\"pasta\" network driver is experimental. Needs pasta 2023_06_25 or later, 2023_12_04 or later is recommended"
     );
     let driver = NetworkDriver::Pasta;
-    if !flags.ports.is_some_and(|ports| driver.port_drivers().contains(&ports)) {
+    if !flags.ports.is_some_and(|ports| driver.goes_with(ports)) {
         bail!(
             "network \"pasta\" requires port driver \"none\", \"implicit\" or \"pesto\", got {:?}",
             flags.cli.port_driver
@@ -45,7 +45,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let lo = ask(&settings.binary, &["--host-lo-to-ns-lo", "--version"], flags.env)?;
     let dns = vec![settings.cidr.dns().into()];
     let info = settings.info(driver, &dns);
-    let plan = NetworkPlan { isolated: true, uplink: Uplink::ByHelper, dns };
+    let plan = NetworkPlan { uplink: Uplink::ByHelper, dns };
     let implicit = flags.ports == Some(PortDriver::Implicit);
     let pasta = Pasta { settings, implicit, host_lo_to_ns_lo: lo.success };
     Ok(Network { info, plan, service: Service::Program(Box::new(pasta)) })

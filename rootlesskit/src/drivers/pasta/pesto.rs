@@ -12,7 +12,7 @@ use env::Env;
 use env::helper::Helper;
 
 use crate::port::Driver;
-use crate::port::patience::{Patience, Refused, may_be_there};
+use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
 /// How long pesto may take.
@@ -151,10 +151,7 @@ impl Driver for Pesto {
         let valid = spec.validate()?;
         let withdrawn =
             self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"));
-        if !may_be_there(&withdrawn) {
-            self.table.remove(id)?;
-        }
-        withdrawn
+        settle(&mut self.table, id, withdrawn)
     }
 
     fn helper_restarted(&mut self) {

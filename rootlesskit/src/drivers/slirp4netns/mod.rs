@@ -43,7 +43,7 @@ fn plan(s: &Settings) -> NetworkPlan {
         dns.push(SLIRP6[2].into());
     }
     let interface = Interface { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
-    NetworkPlan { isolated: true, uplink: Uplink::Tap(interface), dns }
+    NetworkPlan { uplink: Uplink::Tap(interface), dns }
 }
 
 /// Features that `slirp4netns --help` tells of.

@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
 
 use crate::port::Driver;
-use crate::port::patience::{Patience, Refused, may_be_there};
+use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
 /// How long slirp4netns may take to answer.
@@ -183,10 +183,7 @@ impl Driver for Slirp4netns {
             .ask(&Request::RemoveHostfwd { id: *theirs })
             .map(|_| ())
             .with_context(|| format!("failed to withdraw {spec}"));
-        if !may_be_there(&withdrawn) {
-            self.table.remove(id)?;
-        }
-        withdrawn
+        settle(&mut self.table, id, withdrawn)
     }
 
     fn helper_restarted(&mut self) {

@@ -1,7 +1,7 @@
 //! `--net=vpnkit`: Docker's user-space network behind an Ethernet cable that is a UNIX socket (github.com/moby/vpnkit).
 //!
 //! The parent runs vpnkit and finds out when it serves. The child makes a TAP device, connects it with the socket
-//! ([`crate::child`]'s pump) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which
+//! ([`pump`]) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which
 //! vpnkit knows its clients: an instance that takes the place of one that died gives the same address.
 
 mod protocol;
@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use drivers::NetworkDriver;
 use sys::pidfd::PidFd;
 
-use super::helper::{fresh_socket, path_text};
+use super::helper::{find_program, fresh_socket, path_text};
 use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
@@ -43,11 +42,9 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, env, .. } = flags;
     let driver = NetworkDriver::Vpnkit;
     no_cidr(driver, cli)?;
-    let name = &cli.vpnkit_binary;
-    let source = driver.helper().map(|helper| helper.source).unwrap_or_default();
-    let binary = env.find_program(name).with_context(|| {
-        format!("{name} was not found in $PATH, but --net={driver} needs it\nhint: install {source}, or name it with --vpnkit-binary")
-    })?;
+    let package = driver.helper_package().unwrap_or_default();
+    let remedy = format!("install {package}, or name it with --vpnkit-binary");
+    let binary = find_program(env, &cli.vpnkit_binary, &format!("--net={driver}"), &remedy)?;
     let (usual, mtu) = (driver.default_mtu(), cli.mtu_or(driver.default_mtu()));
     if mtu != usual {
         tracing::warn!("vpnkit works best with an MTU of {usual}, not of {mtu}");
@@ -58,7 +55,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let disable_host_loopback = cli.disable_host_loopback;
     Ok(Network {
         info: api::NetworkDriverInfo { driver: driver.to_string(), ..Default::default() },
-        plan: NetworkPlan { isolated: true, uplink, dns: Vec::new() },
+        plan: NetworkPlan { uplink, dns: Vec::new() },
         service: Service::Program(Box::new(Vpnkit { binary, mtu, disable_host_loopback, uuid })),
     })
 }
