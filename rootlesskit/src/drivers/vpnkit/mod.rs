@@ -1,8 +1,8 @@
 //! `--net=vpnkit`: Docker's user-space network behind an Ethernet cable that is a UNIX socket (github.com/moby/vpnkit).
 //!
 //! The parent runs vpnkit and finds out when it serves. The child makes a TAP device, connects it with the socket
-//! ([`pump`]) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which
-//! vpnkit knows its clients: an instance that takes the place of one that died gives the same address.
+//! ([`pump`]) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which vpnkit knows
+//! its clients: an instance that takes the place of one that died gives the same address.
 
 mod protocol;
 pub(super) mod pump;
@@ -43,7 +43,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let driver = NetworkDriver::Vpnkit;
     no_cidr(driver, cli)?;
     let package = driver.helper_package().unwrap_or_default();
-    let remedy = format!("install {package}, or name it with --vpnkit-binary");
+    let remedy = format!("install {package}, or specify its path with --vpnkit-binary");
     let binary = find_program(env, &cli.vpnkit_binary, &format!("--net={driver}"), &remedy)?;
     let (usual, mtu) = (driver.default_mtu(), cli.mtu_or(driver.default_mtu()));
     if mtu != usual {
