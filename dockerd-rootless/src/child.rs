@@ -75,8 +75,8 @@ fn own_name_server(env: &Env, state_dir: &Path, config: &Config<'_>) -> bool {
     gateway
         && replaced().unwrap_or_else(|e| {
             Note::info(format!(
-                "running containers keep their name servers when the host's change: /run/systemd/resolve cannot be \
-                 mounted over: {e}"
+                "running containers will keep their name servers even if the host's change: cannot mount over \
+                 /run/systemd/resolve: {e}"
             ))
             .print();
             false
@@ -90,10 +90,10 @@ fn unlink_leftovers(run: &Path) -> Result<Vec<Note>, Failure> {
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => fs::remove_file(&path).map_err(|e| {
                 Failure::new(format!("cannot remove the symlink {}: {e}", path.display()))
-                    .hint("is /run copied up (rootlesskit --copy-up=/run)?")
+                    .hint("check that /run is copied up (rootlesskit --copy-up=/run)")
             })?,
             Ok(_) => notes.push(Note::warn(format!(
-                "{} is no symlink and is left alone; dockerd may not be able to use it",
+                "{} is not a symlink, so it is kept; dockerd may be unable to use it",
                 path.display()
             ))),
             Err(_) => {}
@@ -119,7 +119,7 @@ mod tests {
         fs::write(at("containerd/keep"), "").unwrap();
         let notes = unlink_leftovers(run.path()).unwrap();
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].text.contains("containerd is no symlink"), "{}", notes[0].text);
+        assert!(notes[0].text.contains("containerd is not a symlink"), "{}", notes[0].text);
         assert!(
             fs::symlink_metadata(at("docker")).is_err()
                 && fs::symlink_metadata(at("xtables.lock")).is_err()

@@ -10,8 +10,8 @@ use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use crate::report::{Failure, Note};
 
-const RUNTIME_DIR_HINT: &str = "log in with ssh, machinectl or a display manager instead of su or sudo, and systemd makes the \
-     directory (pam_systemd); without systemd: mkdir -p -m 700 $HOME/.docker/run && export \
+const RUNTIME_DIR_HINT: &str = "log in with ssh, machinectl or a display manager instead of su or sudo, so that systemd creates the \
+     directory (pam_systemd); without systemd, run: mkdir -p -m 700 $HOME/.docker/run && export \
      XDG_RUNTIME_DIR=$HOME/.docker/run";
 
 /// Checks that `XDG_RUNTIME_DIR` is a writable directory and that `HOME` is a directory. It need not be
@@ -31,13 +31,16 @@ pub(crate) fn check(env: &Env, notes: &mut Vec<Note>) -> Result<(), Failure> {
     notes.extend(public(Path::new(value)));
     let home = env.get(vars::HOME).unwrap_or_default();
     if home.is_empty() || !Path::new(home).is_dir() {
-        let why =
-            if home.is_empty() { "it is not set".to_owned() } else { format!("{home:?} is none") };
+        let why = if home.is_empty() {
+            "it is not set".to_owned()
+        } else {
+            format!("{home:?} is not a directory")
+        };
         return Err(Failure::new(format!(
             "{} needs to be set to a directory, but {why}",
             vars::HOME
         ))
-        .hint("export HOME; dockerd keeps images and configuration below it"));
+        .hint("set and export HOME; dockerd stores images and configuration below it"));
     }
     Ok(())
 }
@@ -49,7 +52,7 @@ fn unusable(value: &OsStr) -> Option<String> {
     } else if !dir.is_absolute() {
         Some(format!("{value:?} is not an absolute path"))
     } else if !dir.is_dir() {
-        Some(format!("{value:?} is no directory"))
+        Some(format!("{value:?} is not a directory"))
     } else if let Err(e) = eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK) {
         Some(format!("{value:?} is not writable: {}", e.desc()))
     } else {
@@ -61,14 +64,14 @@ fn unusable(value: &OsStr) -> Option<String> {
 fn public(dir: &Path) -> Option<Note> {
     let meta = dir.metadata().ok()?;
     let why = if meta.uid() != geteuid().as_raw() {
-        format!("belongs to uid {}", meta.uid())
+        format!("belongs to UID {}", meta.uid())
     } else if meta.mode() & 0o022 != 0 {
         format!("has mode {:o}", meta.mode() & 0o7777)
     } else {
         return None;
     };
     Some(Note::warn(format!(
-        "{} {} {why}: others can replace the daemon's socket. hint: chmod 700, or use a directory of your own",
+        "{} {} {why}, so other users can replace the daemon's socket. hint: run chmod 700 on it, or use your own directory",
         vars::XDG_RUNTIME_DIR,
         dir.display()
     )))
@@ -101,7 +104,7 @@ mod tests {
                 "XDG_RUNTIME_DIR needs to be set to a writable directory, but it is not set",
             ),
             ("run", good, "\"run\" is not an absolute path"),
-            (&file, good, "is no directory"),
+            (&file, good, "is not a directory"),
             (good, "", "HOME needs to be set to a directory, but it is not set"),
             (good, &file, "HOME needs"),
         ] {

@@ -48,7 +48,10 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
     let pids = pids.filter(|pids| pids.iter().all(|pid| *pid > 1)).unwrap_or_default();
     let failure = |pid: i32, e: &dyn std::fmt::Display| Failure::new(format!("process {pid}: {e}"));
     let Some(first) = pids.first() else {
-        return Err(Failure::new(format!("{} has no process ids", vars::DOCKERD_ROOTLESS_END)));
+        return Err(Failure::new(format!(
+            "{} contains no process IDs",
+            vars::DOCKERD_ROOTLESS_END
+        )));
     };
     File::open(format!("/proc/{first}/ns/user"))
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWUSER)?))
@@ -70,7 +73,7 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
     }
     for (pid, process) in ending {
         if !process.wait_ended(PATIENCE).map_err(|e| failure(pid, &e))? {
-            return Err(failure(pid, &"killed, but has not ended"));
+            return Err(failure(pid, &"was killed, but has not exited"));
         }
     }
     failed?;

@@ -29,7 +29,7 @@ pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
     let target = match ssl.canonicalize() {
         Ok(target) if target.is_dir() => target,
         Ok(target) => {
-            return Ok(Some(left(&ssl, &format!("{} is no directory", target.display()))));
+            return Ok(Some(left(&ssl, &format!("{} is not a directory", target.display()))));
         }
         Err(e) => return Ok(Some(left(&ssl, &e.to_string()))),
     };
@@ -45,7 +45,7 @@ pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
 
 fn left(ssl: &Path, why: &str) -> Note {
     Note::warn(format!(
-        "{} is left as it is, TLS may not find CA certificates: {why}",
+        "{} is kept unchanged, so TLS may not find CA certificates: {why}",
         ssl.display()
     ))
 }

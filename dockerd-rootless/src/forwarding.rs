@@ -27,29 +27,28 @@ pub(crate) fn enable(netns: Option<&Path>, proc_sys: &Path) -> Result<Option<Not
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| enter(netns).and_then(|()| enable_here(proc_sys))).join()
     });
-    ended.unwrap_or_else(|_| {
-        Err(Failure::new("the thread that turns on packet forwarding panicked"))
-    })
+    ended
+        .unwrap_or_else(|_| Err(Failure::new("the thread that enables packet forwarding panicked")))
 }
 
 fn enter(netns: &Path) -> Result<(), Failure> {
     let entered = File::open(netns).and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
     entered.map_err(|e| {
         Failure::new(format!("cannot enter the detached network namespace {}: {e}", netns.display()))
-            .hint("the file is made by rootlesskit --detach-netns and is a namespace inside its mount namespace only")
+            .hint("this file exists only with rootlesskit --detach-netns, and is a namespace only inside its mount namespace")
     })
 }
 
 fn enable_here(proc_sys: &Path) -> Result<Option<Note>, Failure> {
     turn_on(proc_sys, V4).map_err(|e| {
-        Failure::new(format!("IPv4 forwarding is off and cannot be turned on, so containers would have no network: {e}"))
+        Failure::new(format!("IPv4 forwarding is off and cannot be enabled, so containers would have no network: {e}"))
             .hint(
-                "is /proc/sys mounted read-only (a container without --privileged or --security-opt \
-                 systempaths=unconfined), or the network namespace the host's (--net=host)?",
+                "in a container, make /proc/sys writable with --privileged or --security-opt systempaths=unconfined; \
+                 otherwise check that this is not the host's network namespace (--net=host)",
             )
     })?;
     let v6 = turn_on(proc_sys, V6).err();
-    Ok(v6.map(|e| Note::info(format!("IPv6 forwarding stays off: {e}"))))
+    Ok(v6.map(|e| Note::info(format!("IPv6 forwarding remains off: {e}"))))
 }
 
 /// Writes 1. A file that cannot be written is all right if it has the value already.
@@ -88,7 +87,7 @@ mod tests {
     #[test]
     fn f178_ipv4_is_a_must_and_ipv6_is_not() {
         let note = enable(None, fixture(true, false).path()).unwrap().unwrap();
-        assert!(note.text.starts_with("IPv6 forwarding stays off"), "{}", note.text);
+        assert!(note.text.starts_with("IPv6 forwarding remains off"), "{}", note.text);
         let e = enable(None, fixture(false, true).path()).unwrap_err();
         assert!(e.to_string().contains("net.ipv4.ip_forward"), "{e}");
         assert_eq!(e.report(), 1);

@@ -67,7 +67,7 @@ impl Host for System {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => match output.text() {
                 text if text.is_empty() => {
-                    Err(format!("{} ended with {}", program.display(), output.status))
+                    Err(format!("{} failed: {}", program.display(), output.status))
                 }
                 text => Err(text),
             },
@@ -155,7 +155,7 @@ pub(crate) mod fake {
             let name = program.file_name().unwrap().to_str().unwrap();
             self.asked.borrow_mut().push(name.to_owned());
             let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
-            answer.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("time is up"))
+            answer.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("timed out"))
         }
 
         fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(trial("echo noise"), Ok(()));
         assert_eq!(trial("echo bad >&2; exit 1"), Err("bad".to_owned()));
         let silent = trial("exit 3").unwrap_err();
-        assert!(silent.ends_with("sh ended with exit status: 3"), "{silent}");
+        assert!(silent.ends_with("sh failed: exit status: 3"), "{silent}");
         let missing = system.try_out(Path::new("/nonexistent"), &[]).unwrap_err();
         assert!(missing.contains("cannot run `/nonexistent`"), "{missing}");
     }

@@ -53,7 +53,7 @@ pub(crate) fn choose(
     let Choice { driver, remarks } = choose::by_programs(&Programs(host), &help);
     if let (Some(reason), Some(net)) = (&refused, driver) {
         notes.push(Note::warn(format!(
-            "gateway network not used: {}; using {net}{}",
+            "not using the gateway network driver: {}; using {net} instead{}",
             reason.what,
             hints(reason, ". hint: ")
         )));
@@ -73,8 +73,8 @@ fn none(refused: Option<&Reason>) -> Failure {
             .to_owned();
     let mut hint = HINT.to_owned();
     if let Some(reason) = refused {
-        text.push_str(&format!(", and the gateway network does not work: {}", reason.what));
-        hint.push_str(&hints(reason, "; or, for the gateway network: "));
+        text.push_str(&format!(", and the gateway network driver does not work: {}", reason.what));
+        hint.push_str(&hints(reason, "; or, to use the gateway network driver: "));
     }
     Failure::new(text).hint(hint)
 }
@@ -127,10 +127,12 @@ mod tests {
         assert_eq!(notes, [Note::warn(expected)]);
         let e = chosen(&host(NEW).refusing(REFUSAL), None).0.unwrap_err().to_string();
         assert!(
-            e.contains("the gateway network does not work: no tproxy in this kernel\nhint: "),
+            e.contains(
+                "the gateway network driver does not work: no tproxy in this kernel\nhint: "
+            ),
             "{e}"
         );
-        assert!(e.ends_with("for the gateway network: load nft_tproxy"), "{e}");
+        assert!(e.ends_with("to use the gateway network driver: load nft_tproxy"), "{e}");
     }
 
     #[test]
@@ -166,8 +168,8 @@ mod tests {
         assert!(notes.iter().all(|n| n.level == Level::Warn), "{notes:?}");
         let texts: Vec<_> = notes.iter().map(|n| n.text.as_str()).collect();
         assert_eq!(texts.len(), 2);
-        assert!(texts[0].contains("/bin/slirp4netns is not used: it is older than 0.4.0"));
-        assert!(texts[1].contains("it is of 2023_03_09"));
+        assert!(texts[0].contains("not using /bin/slirp4netns: it is older than 0.4.0"));
+        assert!(texts[1].contains("it is version 2023_03_09"));
         let go = host("--net value  [host, none, vpnkit, gvisor-tap-vsock]");
         assert_eq!(chosen(&go, None).0, Ok(NetworkDriver::GvisorTapVsock));
     }

@@ -36,7 +36,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     // Not argv[0]: it may be relative or a shell's name for a script. Resolved here because in the child
     // /proc/self/exe would be rootlesskit.
     let myself = std::env::current_exe().map_err(|e| {
-        Failure::new(format!("cannot tell where dockerd-rootless is installed: {e}"))
+        Failure::new(format!("cannot determine where dockerd-rootless is installed: {e}"))
     })?;
     let rootlesskit = find_rootlesskit(&host, myself.parent())?;
     let settings = Settings::read(env)?;
@@ -75,7 +75,7 @@ fn check_state_dirs(
     match Occupant::that_stays(&settings.containerd_state_dir, proc) {
         Occupant::Absent => {}
         Occupant::Gone => notes.push(Note::warn(format!(
-            "{theirs} was left behind by a containerd-rootless that no longer runs; going on"
+            "{theirs} is stale (containerd-rootless is no longer running); ignoring it"
         ))),
         running @ Occupant::Running { .. } => {
             let pid = running.pid_text();
@@ -94,7 +94,7 @@ fn check_state_dirs(
                 "another RootlessKit is running{pid} with the same state directory, {ours}"
             ))
             .hint(
-                "stop it first (systemctl --user stop docker, or end that process), or set \
+                "stop it first (systemctl --user stop docker, or kill that process), or set \
                    DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR to another directory",
             ))
         }

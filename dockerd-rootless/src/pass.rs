@@ -35,11 +35,11 @@ impl Pass {
     fn tell(env: &Env, euid: u32, uid_map: &str) -> Result<Self, Failure> {
         match env.nonempty(vars::DOCKERD_ROOTLESS_CHILD) {
             None if euid == 0 => Err(Failure::new("dockerd-rootless refuses to run as root")
-                .hint("run it as an ordinary user, without sudo; for a Docker with root privileges start dockerd")),
+                .hint("run it as an ordinary user, without sudo; to run Docker as root, start dockerd directly")),
             None => Ok(Self::Parent),
             Some(marker) if marker == "1" && euid == 0 && made_by_rootlesskit(env, uid_map) => Ok(Self::Child),
             Some(marker) => Err(Failure::new(format!(
-                "{} is {marker:?} in the environment, but this process was not started by rootlesskit",
+                "the environment variable {} is {marker:?}, but rootlesskit did not start this process",
                 vars::DOCKERD_ROOTLESS_CHILD
             ))
             .hint(format!("unset {} and start again", vars::DOCKERD_ROOTLESS_CHILD))),

@@ -27,12 +27,12 @@ pub(crate) fn enabled(root: &Path) -> bool {
 pub(crate) fn label_for_iptables(run: &Path) -> Result<(), Failure> {
     sys::xattr::set(run, "security.selinux", LABEL).map_err(|e| {
         Failure::new(format!(
-            "cannot label {} as iptables_var_run_t, without which SELinux keeps iptables from \
+            "cannot label {} as iptables_var_run_t, so SELinux would block iptables from using \
              /run/xtables.lock: {e}",
             run.display()
         ))
-        .hint("install a policy that has the type (package selinux-policy-targeted), or let iptables write \
-               anywhere, as root: semanage permissive -a iptables_t")
+        .hint("install a policy that has this type (package selinux-policy-targeted), or make the iptables domain \
+               permissive, as root: semanage permissive -a iptables_t")
     })
 }
 

@@ -191,10 +191,10 @@ fn what_the_user_chose_is_never_replaced() {
     assert!(!broken.asked.borrow().iter().any(|asked| asked.contains("rootlesskit")));
     assert!(flags(&broken, &[]).contains("--net=slirp4netns "));
     for (net, port_driver, allowed) in [
-        ("gateway", "slirp4netns", "gateway works with gateway, builtin, none only"),
-        ("slirp4netns", "gateway", "slirp4netns works with builtin, slirp4netns, none only"),
-        ("gvisor-tap-vsock", "gateway", "works with builtin, gvisor-tap-vsock, none only"),
-        ("gateway", "gvisor-tap-vsock", "gateway works with gateway, builtin, none only"),
+        ("gateway", "slirp4netns", "gateway works only with gateway, builtin, none"),
+        ("slirp4netns", "gateway", "slirp4netns works only with builtin, slirp4netns, none"),
+        ("gvisor-tap-vsock", "gateway", "works only with builtin, gvisor-tap-vsock, none"),
+        ("gateway", "gvisor-tap-vsock", "gateway works only with gateway, builtin, none"),
     ] {
         let text = refusal(&[("NET", net), ("PORT_DRIVER", port_driver)]);
         assert!(text.contains(allowed), "{text}");
@@ -315,11 +315,19 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
             "bultin",
             "not one of none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock",
         ),
-        ("SLIRP4NETNS_SANDBOX", "1", "SLIRP4NETNS_SANDBOX is \"1\": not one of auto, true, false"),
+        (
+            "SLIRP4NETNS_SANDBOX",
+            "1",
+            "SLIRP4NETNS_SANDBOX is \"1\", which is not one of auto, true, false",
+        ),
         ("SLIRP4NETNS_SECCOMP", "yes", "SLIRP4NETNS_SECCOMP is \"yes\""),
-        ("DETACH_NETNS", "yes", "DETACH_NETNS is \"yes\": not one of auto, true, 1, false, 0"),
+        (
+            "DETACH_NETNS",
+            "yes",
+            "DETACH_NETNS is \"yes\", which is not one of auto, true, 1, false, 0",
+        ),
         ("FLAGS", "-p 'x", "FLAGS is `-p 'x`: the ' quote is never closed"),
-        ("STATE_DIR", &"/x".repeat(60), "a socket's path has at most 107"),
+        ("STATE_DIR", &"/x".repeat(60), "but at most 107"),
     ] {
         let text = refusal(&[(name, value)]);
         assert!(text.contains(token) && text.contains(PREFIX), "{text}");
@@ -358,9 +366,9 @@ fn f037_f041_f049_f050_f052_overrides() {
 #[test]
 fn f052_drivers_that_do_not_go_together_are_refused_early() {
     let e = refusal(&[("NET", "pasta"), ("PORT_DRIVER", "builtin")]);
-    assert!(e.contains("pasta works with implicit, pesto, none only"), "{e}");
+    assert!(e.contains("pasta works only with implicit, pesto, none"), "{e}");
     let e = refusal(&[("PORT_DRIVER", "implicit")]);
-    assert!(e.contains("slirp4netns works with builtin, slirp4netns, none only"), "{e}");
+    assert!(e.contains("slirp4netns works only with builtin, slirp4netns, none"), "{e}");
     // rootlesskit judges what FLAGS says
     flags(
         &machine(NEW),

@@ -23,7 +23,7 @@ fn definition() -> Command {
         text(name, "-1", help).allow_negative_numbers(true).value_parser(value_parser!(i64))
     };
     Command::new("rootlesskit-docker-proxy")
-        .about("Stands in for docker-proxy under rootless Docker before release 28; only dockerd starts it")
+        .about("Replaces docker-proxy in rootless Docker before version 28. dockerd starts this program; do not run it yourself.")
         .disable_help_flag(true)
         .arg(text("proto", "tcp", "proxy protocol"))
         .arg(text("host-ip", "", "host IP"))
@@ -39,15 +39,13 @@ fn definition() -> Command {
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Args> {
     let normalized = goflags::normalize(&definition(), args).map_err(|error| match error {
         goflags::FlagError::Undefined(name) if name == "use-listen-fd" => anyhow::anyhow!(
-            "{}\nhint: dockerd 28 and later must run docker-proxy itself; remove userland-proxy-path from its configuration",
+            "{}\nhint: remove userland-proxy-path from the daemon's configuration; dockerd 28 and later must use docker-proxy directly",
             goflags::FlagError::Undefined(name)
         ),
         other => other.into(),
     })?;
     if let Some(extra) = normalized.rest.first() {
-        anyhow::bail!(
-            "unexpected argument {extra:?}: every argument is a flag, such as -proto tcp"
-        );
+        anyhow::bail!("unexpected argument {extra:?}: only flags are accepted, such as -proto tcp");
     }
     let matches =
         definition().try_get_matches_from(normalized.to_clap_args("rootlesskit-docker-proxy"))?;
@@ -98,7 +96,7 @@ mod tests {
             (&["-proto"], "flag needs an argument: -proto"),
             (&["-host-port", "x"], "invalid value \"x\" for flag -host-port"),
             (&["tcp"], "unexpected argument \"tcp\""),
-            (&["-use-listen-fd"], "hint: dockerd 28 and later"),
+            (&["-use-listen-fd"], "hint: remove userland-proxy-path"),
         ] {
             let error = read(args).unwrap_err();
             assert!(error.contains(token), "{error}");

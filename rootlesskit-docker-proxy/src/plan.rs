@@ -28,8 +28,8 @@ pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
     let child_ip = if driver.disallow_loopback_child_ip {
         info.network_driver.as_ref().and_then(|network| network.child_ip).with_context(|| {
             format!(
-                "the port driver {} cannot forward to a loopback address, and the network driver does not tell the \
-                 address of the namespace",
+                "the port driver {} cannot forward to a loopback address, and the network driver does not report the \
+                 namespace's address",
                 driver.driver
             )
         })?

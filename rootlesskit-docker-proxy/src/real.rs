@@ -31,7 +31,7 @@ pub(crate) fn find(env: &Env) -> anyhow::Result<PathBuf> {
     let path = env.get(vars::PATH).unwrap_or_default();
     find_in(path, &LIBEXEC.map(Path::new), ourselves).with_context(|| {
         format!(
-            "{NAME} is not found in PATH ({}) nor in {}\nhint: it comes with dockerd; is its directory in PATH?",
+            "{NAME} was not found in PATH ({}) or in {}\nhint: add its directory to PATH; {NAME} is installed with dockerd",
             path.display(),
             LIBEXEC.join(", ")
         )

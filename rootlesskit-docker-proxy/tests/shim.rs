@@ -301,7 +301,7 @@ fn f185_the_end_of_the_real_proxy_is_noticed() {
         let host = Host::new(Some("builtin"), script);
         let outcome = host.start(PORT).end();
         assert_eq!((outcome.0, outcome.1.as_str()), (Some(code), status), "{}", outcome.2);
-        assert_eq!(outcome.2.contains("warning: docker-proxy ended"), code != 0, "{}", outcome.2);
+        assert_eq!(outcome.2.contains("warning: docker-proxy exited"), code != 0, "{}", outcome.2);
         assert!(matches!(host.call(), Call::Add(_)));
         assert_eq!(host.call(), Call::Remove(7));
     }
@@ -341,7 +341,10 @@ fn f185_without_rootlesskit() {
     assert!(status.starts_with("1\nROOTLESSKIT_STATE_DIR is not set\nhint: "), "{status}");
     let (code, status, _) = Shim::spawn(command.env("ROOTLESSKIT_STATE_DIR", dir.path())).end();
     assert_eq!(code, Some(1));
-    assert!(status.contains("must be 0.14.0 or later: no RootlessKit API socket at "), "{status}");
+    assert!(
+        status.contains("version 0.14.0 or later is required: no RootlessKit API socket at "),
+        "{status}"
+    );
     // Started by hand there is no pipe, and nothing else may be taken for it.
     let mut by_hand = Command::new(env!("CARGO_BIN_EXE_rootlesskit-docker-proxy"));
     let (code, status, log) = Shim::spawn(by_hand.env("ROOTLESSKIT_STATE_DIR", dir.path())).end();

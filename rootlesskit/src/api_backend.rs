@@ -67,7 +67,7 @@ async fn within<T>(
 ) -> Result<T, BackendError> {
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
         Err(BackendError::Failed(format!(
-            "the network driver did not answer within {} s\nhint: if it hangs, it is started again; ask again in a moment",
+            "the network driver did not answer within {} s\nhint: try again in a moment; if the network driver hangs, it is restarted",
             limit.as_secs_f32()
         )))
     })
@@ -75,7 +75,7 @@ async fn within<T>(
 
 /// What another thread answers.
 async fn answer<T>(answer: oneshot::Receiver<anyhow::Result<T>>) -> Result<T, BackendError> {
-    let answer = answer.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread has ended")));
+    let answer = answer.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread has exited")));
     answer.map_err(|e| BackendError::Failed(crate::exit::describe(&e)))
 }
 

@@ -70,7 +70,7 @@ fn networks() -> String {
 fn networks_that(have: impl Fn(NetworkDriver) -> bool) -> String {
     let names: Vec<_> = available::networks().filter(|driver| have(*driver)).collect();
     match names.as_slice() {
-        [] => "none of this build's".to_owned(),
+        [] => "no driver in this build".to_owned(),
         [one] => one.to_string(),
         [rest @ .., last] => format!("{} and {last}", drivers::list(rest)),
     }
@@ -105,14 +105,14 @@ pub(crate) fn command() -> Command {
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
             text("net", "host", NETWORK, "").help(networks()),
             text("mtu", "0", NETWORK, "")
-                .help(format!("MTU for non-host network, 0 for the driver's own: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
+                .help(format!("MTU for non-host network; 0 means the driver's default: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
                 .value_parser(clap::value_parser!(i64)),
             text("cidr", "", NETWORK, "")
                 .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_ipv6))),
-            text("ifname", "", NETWORK, "network interface name (default: tap0, for lxc-user-nic eth0)"),
+            text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             switch("ipv6", NETWORK, "")
-                .help(format!("enable IPv6 routing. Unrelated to port forwarding. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
+                .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
             text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
                 .hide(!cfg!(feature = "pasta")),
@@ -126,7 +126,7 @@ pub(crate) fn command() -> Command {
                 .hide(!cfg!(feature = "slirp4netns")),
             text("vpnkit-binary", "vpnkit", VPNKIT, "path of VPNKit binary for --net=vpnkit")
                 .hide(!cfg!(feature = "vpnkit")),
-            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: where distributions install it)")
+            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: the first one found where distributions install it)")
                 .hide(!cfg!(feature = "lxc-user-nic")),
             text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
                 .hide(!cfg!(feature = "lxc-user-nic")),
@@ -135,9 +135,9 @@ pub(crate) fn command() -> Command {
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
-            switch("gateway-dual-stack", PORT, "ports of all IPv4 addresses (0.0.0.0) are ports of all IPv6 addresses as well (gateway)")
+            switch("gateway-dual-stack", PORT, "with --port-driver=gateway, also publish ports on all IPv6 addresses if they are published on all IPv4 addresses (0.0.0.0)")
                 .hide(!cfg!(feature = "gateway")),
-            text("source-ip-transparent-backend", "auto", PORT, "how source addresses are preserved [auto, nft, iptables]"),
+            text("source-ip-transparent-backend", "auto", PORT, "how to preserve source addresses [auto, nft, iptables]"),
             switch("pidns", PROCESS, "create a PID namespace"),
             switch("cgroupns", PROCESS, "create a cgroup namespace"),
             switch("utsns", PROCESS, "create a UTS namespace"),

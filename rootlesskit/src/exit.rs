@@ -93,7 +93,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
     }
     if hints.is_empty() && error.chain().any(out_of_descriptors) {
         hints.push_str(
-            "\nhint: allow more open files: ulimit -n 1024, or LimitNOFILE= of the service",
+            "\nhint: raise the limit of open files: ulimit -n 1024, or LimitNOFILE= in the service",
         );
     }
     causes.join(": ") + &hints

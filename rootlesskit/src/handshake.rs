@@ -99,11 +99,11 @@ impl Channel {
         let (len, fds) = sys::fdpass::recv(self.0.as_fd(), &mut buf)
             .context("failed to receive in the handshake")?;
         if len == 0 {
-            bail!("the other side of the handshake has gone");
+            bail!("the other side of the handshake has exited");
         }
         let message = serde_json::from_slice(&buf[..len]).with_context(|| {
             format!(
-                "bad message in the handshake: {}",
+                "invalid message in the handshake: {}",
                 String::from_utf8_lossy(&buf[..len.min(200)])
             )
         })?;
@@ -162,7 +162,7 @@ mod tests {
         b.send(&ready, &[b.as_fd(), a.as_fd()]).unwrap();
         assert!(matches!(a.receive().unwrap(), (m, fds) if m == ready && fds.len() == 2));
         drop(b);
-        assert!(a.receive().unwrap_err().to_string().contains("has gone"));
+        assert!(a.receive().unwrap_err().to_string().contains("has exited"));
         assert!(
             ready
                 .unexpected("Start")

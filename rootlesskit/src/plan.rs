@@ -175,7 +175,7 @@ impl Propagation {
             "shared" => PropagationKind::Shared,
             "slave" => PropagationKind::Slave,
             _ => bail!(
-                "unknown --propagation={word} (must be private, shared or slave, or one of them with an r in front)"
+                "unknown --propagation={word} (must be private, rprivate, shared, rshared, slave or rslave)"
             ),
         };
         Ok(Self { kind, recursive })

@@ -284,7 +284,7 @@ fn ports_of_pesto_are_those_that_were_asked_for_and_survive_pastas_death() -> Re
     assert_eq!(ctl("add-ports 0.0.0.0:8082:80/tcp").ok()?, "3\n");
     assert_eq!(b.peer("curl -sS -m30 http://10.77.0.1:8082/").ok()?, "page from 10.77.0.2\n");
     let text = ctl("add-ports 0.0.0.0:8083:127.0.0.1:80/tcp").fails_with(1)?;
-    ensure!(text.contains("10.0.2.100 only"), "{text}");
+    ensure!(text.contains("can only forward to 10.0.2.100"), "{text}");
     ctl("remove-ports 1").ok()?;
     b.user("curl -sS -m5 http://127.0.0.1:8080/").fails_with(7)?;
 

@@ -152,7 +152,7 @@ pub enum SpecError {
     #[error("unknown proto: {0:?} (must be tcp, udp or sctp, with 4 or 6 appended for one family)")]
     Proto(String),
     /// `parentIP` is not an IP address.
-    #[error("invalid ParentIP: {0:?} (must be an IP address, or empty for every address)")]
+    #[error("invalid ParentIP: {0:?} (must be an IP address, or empty for all addresses)")]
     ParentIp(String),
     /// `childIP` is not an IP address.
     #[error("invalid ChildIP: {0:?} (must be an IP address, or empty for the default)")]
@@ -247,16 +247,18 @@ impl FromStr for PortSpec {
         let number = |what: &str, digits: &str| {
             digits.parse::<i64>().map_err(|_| syntax(format!("{what} {digits:?} is not a number")))
         };
-        let (addresses, proto) =
-            text.rsplit_once('/').ok_or_else(|| syntax("no /PROTO at the end".to_owned()))?;
+        let (addresses, proto) = text
+            .rsplit_once('/')
+            .ok_or_else(|| syntax("/PROTO is missing at the end".to_owned()))?;
         let proto = proto.parse::<Proto>()?;
-        let (front, child_port) =
-            addresses.rsplit_once(':').ok_or_else(|| syntax("no child port".to_owned()))?;
+        let (front, child_port) = addresses
+            .rsplit_once(':')
+            .ok_or_else(|| syntax("the child port is missing".to_owned()))?;
         let child_port = number("child port", child_port)?;
 
         let (parent_ip, rest) = token(front).map_err(|reason| syntax(reason.to_owned()))?;
         let rest = rest.ok_or_else(|| {
-            syntax("too few parts (for every address, begin with a colon)".to_owned())
+            syntax("too few fields (to publish on all addresses, start with a colon)".to_owned())
         })?;
         let (parent_port, rest) = match rest.split_once(':') {
             Some((port, rest)) => (port, Some(rest)),
@@ -269,7 +271,7 @@ impl FromStr for PortSpec {
                 Some((ip, None)) => ip,
                 Some((_, Some(_))) => {
                     return Err(syntax(
-                        "too many parts (is an IPv6 address without brackets?)".to_owned(),
+                        "too many fields (put IPv6 addresses in brackets)".to_owned(),
                     ));
                 }
             };
@@ -288,7 +290,7 @@ fn token(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (ip, rest) = bracketed.split_once(']').ok_or("a bracket is not closed")?;
         if ip.is_empty() {
-            return Err("there is no address between the brackets");
+            return Err("the address between the brackets is missing");
         }
         return match rest.strip_prefix(':') {
             Some(rest) => Ok((ip, Some(rest))),

@@ -150,10 +150,10 @@ impl Budget {
         let Shares { flows_kept, flows, .. } = self.shares;
         match self.path {
             DataPath::Parent => format!(
-                "room for {ports} published ports, and for {connections} TCP connections and {flows_kept} to {flows} UDP flows to them",
+                "room for {ports} published ports, with {connections} TCP connections and {flows_kept} to {flows} UDP flows to them",
             ),
             DataPath::Gateway | DataPath::Elsewhere => format!(
-                "room for {ports} published ports, for {connections} TCP connections out of containers and as many to published ports, and for {flows_kept} to {flows} UDP flows each way",
+                "room for {ports} published ports, {connections} outbound TCP connections from containers, the same number to published ports, and {flows_kept} to {flows} UDP flows in each direction",
             ),
         }
     }
@@ -164,7 +164,7 @@ impl Budget {
         let Shares { flows_kept, flows, .. } = self.shares;
         let connections = self.connections();
         format!(
-            "room for {connections} TCP connections and {flows_kept} to {flows} UDP flows out of containers"
+            "room for {connections} outbound TCP connections and {flows_kept} to {flows} outbound UDP flows from containers"
         )
     }
 }

@@ -37,12 +37,12 @@ pub struct EvacuationReport {
 pub enum EvacuationError {
     /// The name cannot be one of a sub-group.
     #[error(
-        "cgroup name `{0}`: must be one non-empty path component\nhint: choose a name like `evac`"
+        "invalid cgroup name `{0}`: must be one non-empty path component\nhint: choose a name like `evac`"
     )]
     BadName(String),
     /// The process is in a group that the mount does not show.
     #[error(
-        "cgroup {} is not visible below {}\nhint: mount cgroup2 inside of the cgroup namespace that this runs in",
+        "cgroup {} is not visible below {}\nhint: mount cgroup2 inside the current cgroup namespace",
         group.display(),
         mountpoint.display()
     )]
@@ -62,7 +62,7 @@ pub enum EvacuationError {
     },
     /// The sub-group cannot be made.
     #[error(
-        "cannot make cgroup {}\nhint: run in a cgroup that is delegated to you, for instance with \
+        "cannot create cgroup {}\nhint: run in a cgroup that is delegated to you, for example with \
          `systemd-run --user --scope -p Delegate=yes`",
         path.display()
     )]
@@ -83,7 +83,8 @@ pub enum EvacuationError {
 pub fn evacuate(proc: &Path, pid: u32, name: &str) -> Result<EvacuationReport, EvacuationError> {
     check_name(name)?;
     let Some(from) = directory_of(proc, pid)? else {
-        let warning = "cgroup2 is not mounted or not in use, nothing to evacuate".to_owned();
+        let warning =
+            "cgroup2 is not mounted or not in use, so there is nothing to evacuate".to_owned();
         return Ok(EvacuationReport { warnings: vec![warning], ..EvacuationReport::default() });
     };
     let to = from.join(name);

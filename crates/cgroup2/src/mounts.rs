@@ -67,7 +67,7 @@ pub fn mountpoint(mountinfo: &[u8]) -> Option<Mount> {
         entries(mountinfo).filter(|(kind, _)| *kind == Kind::V2).map(|(_, mount)| mount);
     let first = mounts.next()?;
     if mounts.next().is_some() {
-        tracing::warn!("cgroup2 is mounted several times, using {}", first.point.display());
+        tracing::warn!("cgroup2 is mounted more than once; using {}", first.point.display());
     }
     Some(first)
 }

@@ -74,10 +74,10 @@ pub enum Remark {
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unusable(program, why) => write!(f, "{} is not used: {why}", program.display()),
+            Self::Unusable(program, why) => write!(f, "not using {}: {why}", program.display()),
             Self::NoVersion(program) => write!(
                 f,
-                "{} does not tell its version; using it as if it were recent",
+                "cannot determine the version of {}; assuming that it is recent",
                 program.display()
             ),
         }
@@ -107,7 +107,7 @@ fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
     let why = match machine.ask(&program, "--help") {
         Ok(help) if help.contains("--netns-type") => return true,
         Ok(_) => "it is older than 0.4.0".to_owned(),
-        Err(e) => format!("asking for its help failed: {e}"),
+        Err(e) => format!("running it with --help failed: {e}"),
     };
     remarks.push(Remark::Unusable(program, why));
     false
@@ -119,7 +119,7 @@ fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
         Ok(Some(date)) if date >= PASTA_SINCE => true,
         Ok(Some((year, month, day))) => {
             let why = format!(
-                "it is of {year:04}_{month:02}_{day:02}, and RootlessKit needs 2023_06_25 or later"
+                "it is version {year:04}_{month:02}_{day:02}, but RootlessKit needs 2023_06_25 or later"
             );
             remarks.push(Remark::Unusable(program, why));
             false
@@ -130,7 +130,7 @@ fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
             true
         }
         Err(e) => {
-            let why = format!("asking for its version failed: {e}");
+            let why = format!("running it with --version failed: {e}");
             remarks.push(Remark::Unusable(program, why));
             false
         }
@@ -177,7 +177,7 @@ mod tests {
             let name = program.file_name().unwrap().to_str().unwrap();
             self.asked.borrow_mut().push(format!("{name} {arg}"));
             let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
-            answer.map(str::to_owned).ok_or_else(|| "time is up".to_owned())
+            answer.map(str::to_owned).ok_or_else(|| "timed out".to_owned())
         }
     }
 
@@ -206,10 +206,10 @@ mod tests {
         let pasta = ("pasta", Some(NEW_PASTA));
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", Some(OLD_SLIRP)), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert_eq!(remarks, "/bin/slirp4netns is not used: it is older than 0.4.0\n");
+        assert_eq!(remarks, "not using /bin/slirp4netns: it is older than 0.4.0\n");
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", None), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert!(remarks.contains("asking for its help failed: time is up"), "{remarks}");
+        assert!(remarks.contains("running it with --help failed: timed out"), "{remarks}");
     }
 
     #[test]
@@ -217,10 +217,10 @@ mod tests {
         let programs = [("pasta", Some(BOOKWORM_PASTA)), ("vpnkit", Some(""))];
         let (driver, remarks, _) = chosen(HELP, &programs);
         assert_eq!(driver, Some(NetworkDriver::Vpnkit));
-        assert!(remarks.contains("it is of 2023_03_09"), "{remarks}");
+        assert!(remarks.contains("it is version 2023_03_09"), "{remarks}");
         let (driver, remarks, _) = chosen(HELP, &[("pasta", Some("pasta unknown version"))]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert!(remarks.contains("/bin/pasta does not tell its version"), "{remarks}");
+        assert!(remarks.contains("cannot determine the version of /bin/pasta"), "{remarks}");
         assert_eq!(chosen(HELP, &[("pasta", None)]).0, None);
     }
 

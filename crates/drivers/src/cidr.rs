@@ -14,12 +14,10 @@ pub struct Cidr(Ipv4Net);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// It is no IPv4 network.
-    #[error("invalid CIDR address: {0} (the form is A.B.C.D/LEN, such as 10.0.2.0/24)")]
+    #[error("invalid CIDR address: {0} (must have the form A.B.C.D/LEN, such as 10.0.2.0/24)")]
     Syntax(String),
     /// It is the address of a host in a network.
-    #[error(
-        "cidr must be like {network}, not like {given}: the bits behind the prefix must be zero"
-    )]
+    #[error("cidr must be {network} instead of {given}: the bits after the prefix must be zero")]
     HostBits {
         /// As it was given.
         given: Ipv4Net,
@@ -28,11 +26,11 @@ pub enum CidrError {
     },
     /// It has fewer than 128 addresses.
     #[error(
-        "cidr {0} is too small: the child gets the address number 100 in it, so /25 is the longest prefix"
+        "cidr {0} is too small: the child uses host address 100, so the prefix must be /25 or shorter"
     )]
     Small(Ipv4Net),
     /// Its addresses are not those of hosts.
-    #[error("cidr {0} is not usable: it must leave room for unicast host addresses")]
+    #[error("cidr {0} is not usable: it must contain unicast host addresses")]
     Unusable(Ipv4Net),
 }
 
@@ -144,7 +142,7 @@ mod tests {
         ] {
             assert!(refuse(bad).contains("invalid CIDR address"), "{bad}");
         }
-        assert!(refuse("10.0.2.5/24").contains("must be like 10.0.2.0/24, not like 10.0.2.5/24"));
+        assert!(refuse("10.0.2.5/24").contains("cidr must be 10.0.2.0/24 instead of 10.0.2.5/24"));
         assert!(refuse("10.0.2.0/26").contains("too small"));
         assert!(refuse("127.0.0.0/8").contains("not usable"));
     }

@@ -13,12 +13,12 @@ pub enum DirError {
     /// `$XDG_RUNTIME_DIR` is unset or empty.
     #[error(
         "XDG_RUNTIME_DIR is not set\nhint: log in as the user directly (console, ssh or `machinectl shell USER@`) instead of \
-         through su or sudo, or set XDG_RUNTIME_DIR=/run/user/UID; without systemd make a directory of mode 0700 outside of \
-         /tmp, for instance $HOME/.docker/run"
+         through su or sudo, or set XDG_RUNTIME_DIR=/run/user/UID; without systemd, create a directory with mode 0700 \
+         outside /tmp, for example $HOME/.docker/run"
     )]
     NoRuntimeDir,
     /// `$HOME` is unset or empty.
-    #[error("HOME is not set\nhint: set HOME to the home directory of the user")]
+    #[error("HOME is not set\nhint: set HOME to your home directory")]
     NoHome,
 }
 

@@ -47,7 +47,7 @@ pub fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
     Err(io::Error::new(
         io::ErrorKind::FileTooLarge,
-        format!("the file is larger than {limit} bytes, the most that is read"),
+        format!("the file is larger than the limit of {limit} bytes"),
     ))
 }
 
@@ -129,7 +129,7 @@ mod tests {
             ("socket", "a socket"),
             ("dir", "is a directory"),
             ("loop", "symbolic link"),
-            ("huge", "larger than 67108864 bytes"),
+            ("huge", "the limit of 67108864 bytes"),
             ("none", "No such file"),
         ] {
             let error = read(&at(name)).unwrap_err().to_string();
@@ -143,7 +143,7 @@ mod tests {
         let file = dir.path().join("f");
         fs::write(&file, "12345").unwrap();
         assert_eq!(read_at_most(&file, 5).unwrap(), b"12345");
-        assert!(read_at_most(&file, 4).unwrap_err().to_string().contains("larger than 4 bytes"));
+        assert!(read_at_most(&file, 4).unwrap_err().to_string().contains("the limit of 4 bytes"));
         // Has no length.
         assert!(text(Path::new("/proc/self/status")).unwrap().contains("Name:"));
     }

@@ -78,7 +78,7 @@ pub enum HelperError {
         source: io::Error,
     },
     /// The program was killed because its time was up.
-    #[error("`{command_line}` was killed: no result after {} s", limit.as_secs_f32())]
+    #[error("`{command_line}` was killed: it did not exit within {} s", limit.as_secs_f32())]
     TimedOut {
         /// Program and arguments.
         command_line: String,

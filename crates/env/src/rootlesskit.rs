@@ -56,7 +56,7 @@ pub fn pipe_fds(env: &Env) -> Result<Option<(RawFd, RawFd)>, VarError> {
         _ => Err(VarError::new(
             vars::ROOTLESSKIT_PIPEFD,
             value,
-            "must be two descriptors like `3,4`\nhint: the variable is internal to rootlesskit; unset it",
+            "must be two descriptors like `3,4`\nhint: unset this variable, which is internal to rootlesskit",
         )),
     }
 }
@@ -120,7 +120,7 @@ fn boolean(env: &Env, name: &str) -> Result<bool, VarError> {
         _ => Err(VarError::new(
             name,
             value,
-            "must be true or false\nhint: the variable is internal to rootlesskit; unset it",
+            "must be true or false\nhint: unset this variable, which is internal to rootlesskit",
         )),
     }
 }

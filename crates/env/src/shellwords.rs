@@ -87,7 +87,7 @@ pub enum CommandError {
     #[error(transparent)]
     Split(#[from] SplitError),
     /// It is blank.
-    #[error("{0:?}, which names no program")]
+    #[error("{0:?}, which does not name a program")]
     Blank(OsString),
     /// There is no such program.
     #[error("{0:?} not found")]

@@ -33,7 +33,7 @@ pub struct User {
 pub enum UserError {
     /// Neither passwd, nor getent, nor the environment knows the user.
     #[error(
-        "user {key} is neither in {} nor known to getent ({getent})\nhint: {hint}",
+        "user {key} was not found in {} or with getent ({getent})\nhint: {hint}",
         passwd.display()
     )]
     Unknown {
@@ -98,10 +98,10 @@ fn lookup(
         Ok(Some(output)) => match parse(&output.stdout).find(&is_it) {
             Some(user) => return Ok(user),
             // getent(1): status 2 means that the key is not in the database.
-            None if output.status.code() == Some(2) => "which says it does not exist".to_owned(),
-            None => format!("which ended with {}", output.status),
+            None if output.status.code() == Some(2) => "no such user".to_owned(),
+            None => format!("getent failed: {}", output.status),
         },
-        Ok(None) => "which is not in PATH".to_owned(),
+        Ok(None) => "getent is not in PATH".to_owned(),
         Err(error) => error.to_string(),
     };
     let hint = "add the user to the user database, or set USER and HOME";
@@ -183,7 +183,7 @@ mod tests {
         env.set(vars::USER, "me2");
         let error = lookup_uid(dir.path(), 4242, &env).unwrap_err().to_string();
         assert!(
-            error.contains("4242") && error.contains("does not exist") && error.contains("hint: "),
+            error.contains("4242") && error.contains("no such user") && error.contains("hint: "),
             "{error}"
         );
         env.set(vars::HOME, "/h");

@@ -124,8 +124,8 @@ impl fmt::Display for Bad {
         f.write_str(match self {
             Self::Version => "neither IPv4 nor IPv6",
             Self::Length => "a length field does not fit the packet",
-            Self::Source => "the source is not the address of a host",
-            Self::Fragment => "a fragment of impossible size or place",
+            Self::Source => "the source is not a host address",
+            Self::Fragment => "a fragment with an impossible size or offset",
             Self::Extensions => "too many IPv6 extension headers",
         })
     }

@@ -28,7 +28,7 @@ pub enum Verdict {
 pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {
-        return Verdict::Deny("port 0 is no port");
+        return Verdict::Deny("port 0 is not a valid port");
     }
     if let Some(reason) = means_nothing_outside(ip) {
         return Verdict::Deny(reason);
@@ -43,7 +43,7 @@ pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
         return if plan.host_loopback {
             Verdict::Dial(SocketAddr::new(loopback(ip), port))
         } else {
-            Verdict::Deny("the gateway's address leads to the host's loopback, which is disabled")
+            Verdict::Deny("the gateway's address stands for the host's loopback, which is disabled")
         };
     }
     if is_inside(net, ip) {
@@ -58,7 +58,7 @@ fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(v4) => match v4.octets()[0] {
             // Linux takes 0.0.0.0 as a destination for 127.0.0.1.
-            0 | 127 => Some("an address of the host's loopback"),
+            0 | 127 => Some("a loopback address of the host"),
             224..=239 => Some("multicast stays in the child's network"),
             // Broadcast is one of them.
             240..=255 => Some("a reserved address"),
@@ -66,9 +66,9 @@ fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
         },
         IpAddr::V6(v6) => match v6.segments() {
             [0, 0, 0, 0, 0, 0, _, _] => {
-                Some("an address of the host's loopback, or IPv4 in disguise")
+                Some("a loopback address of the host, or an IPv4-compatible IPv6 address")
             }
-            [0, 0, 0, 0, 0, 0xffff, _, _] => Some("IPv4 in disguise"),
+            [0, 0, 0, 0, 0, 0xffff, _, _] => Some("an IPv4-mapped IPv6 address"),
             [0xfe80..=0xfebf, ..] => Some("a link-local address"),
             [0xff00..=0xffff, ..] => Some("multicast stays in the child's network"),
             _ => None,

@@ -48,11 +48,11 @@ pub fn run(control: OwnedFd) -> anyhow::Result<()> {
 
 fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
     let Request::Configure { plan, resolvers, nofile } = request else {
-        bail!("the gateway was not configured first");
+        bail!("the first request was not to configure the gateway");
     };
     let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
     // Everything after this line happens without privileges; threads inherit it.
-    let report = sandbox::enter().context("failed to lock the gateway up")?;
+    let report = sandbox::enter().context("failed to sandbox the gateway process")?;
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
     let book = Arc::new(Book::default());
@@ -78,10 +78,10 @@ fn options(plan: &Plan, nofile: u64) -> Options {
 impl Gateway {
     fn obey(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
         match request {
-            Request::Configure { .. } => bail!("the gateway is configured already"),
+            Request::Configure { .. } => bail!("the gateway is already configured"),
             Request::Publish { id, udp, target, name } => {
                 let Ok([listener]) = <[OwnedFd; 1]>::try_from(fds) else {
-                    bail!("a port comes with one listener");
+                    bail!("a port must come with one listener");
                 };
                 let listener = if udp { Listener::Udp(listener) } else { Listener::Tcp(listener) };
                 let traffic = Arc::new(Traffic::default());
@@ -96,7 +96,7 @@ impl Gateway {
                 self.ports.remove(&id);
             }
             Request::Resolvers(resolvers) => self.set_resolvers(resolvers),
-            Request::Ping => self.relay.ping().context("the gateway does not work any more")?,
+            Request::Ping => self.relay.ping().context("the gateway no longer works")?,
             Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
         }
         Ok(Reply::Done)

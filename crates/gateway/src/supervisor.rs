@@ -174,7 +174,7 @@ impl Gateway {
         ready: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<()> {
         let State::New(channel) = std::mem::replace(&mut self.state, State::Down) else {
-            bail!("there is no new gateway process to configure");
+            bail!("no new gateway process to configure");
         };
         let line = Line::start(channel, process)
             .context("failed to start the thread that talks to the gateway process")?;
@@ -190,7 +190,7 @@ impl Gateway {
                 let Some(Reply::Failed(why)) = reply else { return false };
                 warn!(
                     port = name,
-                    "a published port is not served: the new gateway refused it: {why}; retrying every {} s",
+                    "the new gateway refused to serve a published port: {why}; retrying every {} s",
                     PERIOD.as_secs()
                 );
                 true
@@ -238,7 +238,7 @@ impl Gateway {
         name: String,
         listener: OwnedFd,
     ) -> anyhow::Result<Answer> {
-        ensure!(!self.ports.contains_key(&id), "port {id} is published already");
+        ensure!(!self.ports.contains_key(&id), "port {id} is already published");
         let port = Port { udp, target, name, listener: Arc::new(listener) };
         let what = format!("publishing {}", port.name);
         let (answer, deliver) = Answer::to(what.clone());
@@ -246,7 +246,7 @@ impl Gateway {
             let Some(Reply::Failed(why)) = deliver.to(reply) else { return false };
             let period = PERIOD.as_secs();
             warn!(
-                "{what}: the gateway refused: {why}; connections wait until it accepts; retrying every {period} s"
+                "{what}: the gateway refused: {why}; retrying every {period} s, and connections wait until it accepts"
             );
             true
         };
@@ -298,7 +298,7 @@ impl Gateway {
         let Some(line) = self.line() else { return };
         let log = |reply| {
             if let Some(Reply::Failed(why)) = reply {
-                warn!("the gateway does not know the new name servers: {why}");
+                warn!("the gateway did not accept the new name servers: {why}");
             }
         };
         let request = Request::Resolvers(resolvers);
@@ -318,7 +318,7 @@ impl Gateway {
                     Err(anyhow::anyhow!("the gateway has no statistics: {why}"))
                 }
                 Some(Reply::Done) | None => Err(anyhow::anyhow!(
-                    "the gateway process is not running at the moment\nhint: it is started again; ask again in a moment"
+                    "the gateway process is not running\nhint: try again in a moment; the gateway is being restarted"
                 )),
             });
         };

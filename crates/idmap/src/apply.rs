@@ -141,10 +141,12 @@ fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
     let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
     let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
     let inside = free.map(|free| {
-        format!("in /etc/subuid and /etc/subgid, use ids that are there, such as {free}; or ")
+        format!(
+            "in /etc/subuid and /etc/subgid, use IDs that this container has, such as {free}; or "
+        )
     });
     Some(format!(
-        "the ids {range} are not in this container, which has {} only ({}): {}{}",
+        "this container does not have the IDs {range}; it has only {} ({}): {}{}",
         outer.describe(),
         Path::new("/proc/self").join(kind.map_file()).display(),
         inside.unwrap_or_default(),
@@ -256,7 +258,7 @@ mod tests {
         }
         let error = run(&dir, &env).unwrap_err().to_string();
         for part in [
-            "hint: the ids 100000-165535 are not in this container, which has 0-65535 only (/proc/self/uid_map)",
+            "hint: this container does not have the IDs 100000-165535; it has only 0-65535 (/proc/self/uid_map)",
             "such as 10000-65533; or ",
             "`lxc.idmap = u 0 1000000 165536`",
         ] {

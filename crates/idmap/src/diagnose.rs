@@ -146,17 +146,17 @@ pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
     let path = tool.display();
     if output.contains("not allowed") {
         return format!(
-            "a range is not granted to this user: compare it with /etc/{} and `getsubids`, both for the user who runs this",
+            "a range is not granted to this user: compare it with this user's entries in /etc/{} and with the output of `getsubids`",
             kind.subid()
         );
     }
     if output.contains("Invalid argument") {
-        return "the kernel refused the map: before Linux 4.15 it takes 5 lines; use fewer ranges"
+        return "the kernel refused the map: use fewer ranges; Linux before 4.15 accepts only 5 lines"
             .to_owned();
     }
     let Some(obstacle) = obstacle(kind, facts) else {
         return format!(
-            "something forbids {path} what it does, such as a security module or the seccomp filter of a container: if this is a \
+            "something blocks {path}, such as a security module or a container's seccomp filter: if this is a \
              container, run it privileged"
         );
     };
@@ -175,10 +175,10 @@ impl Obstacle {
                 format!("{path} is neither setuid root nor has file capabilities")
             }
             Obstacle::Both => format!(
-                "{path} is setuid root and has file capabilities, and the kernel gives it only those, which are too few for root"
+                "{path} is setuid root and has file capabilities, so the kernel grants it only these capabilities, which are not enough for root"
             ),
             Obstacle::Setuid(lacking) => format!(
-                "{path} is setuid root, and needs {} for that, which this container lacks",
+                "{path} is setuid root and therefore needs {}, which this container lacks",
                 lacking.join(" and ")
             ),
             Obstacle::Container(cap) => format!("this container lacks {cap}"),
@@ -189,12 +189,15 @@ impl Obstacle {
         let [chmod, setcap] = capable(kind, &tool.display().to_string());
         match self {
             Obstacle::NoNewPrivs => {
-                "remove NoNewPrivileges= from the unit or the sandbox (in Docker --security-opt \
-                 no-new-privileges, in Kubernetes allowPrivilegeEscalation: false)"
+                "remove NoNewPrivileges= from the unit or the sandbox (Docker: --security-opt \
+                 no-new-privileges, Kubernetes: allowPrivilegeEscalation: false)"
                     .to_owned()
             }
             Obstacle::Nosuid => {
-                format!("remount it without nosuid or put a {} elsewhere into PATH", kind.tool())
+                format!(
+                    "remount the file system without nosuid, or put a {} on another file system into PATH",
+                    kind.tool()
+                )
             }
             Obstacle::Powerless => format!("run `sudo {setcap}` or reinstall its package"),
             Obstacle::Both => format!("run `sudo {chmod}`"),
@@ -203,11 +206,13 @@ impl Obstacle {
                 format!("run `sudo {chmod}` and `sudo {setcap}`")
             }
             Obstacle::Setuid(_) => {
-                format!("add `RUN {chmod} && {setcap}` to the Dockerfile of the image")
+                format!("add `RUN {chmod} && {setcap}` to the image's Dockerfile")
             }
-            Obstacle::Container(_) => "give it SETUID and SETGID (Docker: --cap-add, Kubernetes: \
+            Obstacle::Container(_) => {
+                "add the capabilities SETUID and SETGID (Docker: --cap-add, Kubernetes: \
                  securityContext.capabilities.add)"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }
@@ -236,7 +241,7 @@ pub fn install_hint(os_release: &str) -> &'static str {
             _ => continue,
         };
     }
-    "install the package with newuidmap and newgidmap (uidmap, shadow-utils or shadow)"
+    "install the package that contains newuidmap and newgidmap (uidmap, shadow-utils or shadow)"
 }
 
 #[cfg(test)]
@@ -277,7 +282,7 @@ mod tests {
             (
                 EPERM,
                 Facts { bounding: Some(0), ..FINE },
-                "lacks CAP_SETUID: give it SETUID and SETGID",
+                "lacks CAP_SETUID: add the capabilities SETUID and SETGID",
             ),
             (EPERM, Facts { bounding: Some(0x40), ..caps }, "lacks CAP_SETUID"),
         ] {
@@ -290,12 +295,12 @@ mod tests {
     fn a_setuid_tool_in_a_container_needs_more_than_a_capable_one() {
         let denied = "newuidmap: open of uid_map failed: Permission denied";
         let pod = hint_for(denied, Facts { bounding: POD, ..FINE });
-        assert!(pod.contains("needs CAP_SYS_ADMIN and CAP_DAC_OVERRIDE for that"), "{pod}");
+        assert!(pod.contains("therefore needs CAP_SYS_ADMIN and CAP_DAC_OVERRIDE"), "{pod}");
         // No CAP_SETFCAP: nobody can run setcap there.
         let image = "RUN chmod u-s /usr/bin/newuidmap && setcap cap_setuid=ep /usr/bin/newuidmap`";
         assert!(pod.contains(image), "{pod}");
         let docker = hint_for(EPERM, Facts { bounding: DOCKER, ..FINE });
-        assert!(docker.contains("needs CAP_SYS_ADMIN for that"), "{docker}");
+        assert!(docker.contains("therefore needs CAP_SYS_ADMIN,"), "{docker}");
         assert!(
             docker.contains("run `sudo chmod u-s /usr/bin/newuidmap` and `sudo setcap"),
             "{docker}"

@@ -147,17 +147,17 @@ fn parse(text: &[u8], owner: &str) -> Result<Vec<Range>, (String, &'static str)>
             return Err(bad("expected `N: OWNER START COUNT`"));
         };
         if fields.next().is_some() {
-            tracing::warn!("getsubids printed `{}`: what follows the count is ignored", quoted());
+            tracing::warn!("getsubids printed `{}`: ignoring the text after the count", quoted());
         }
         let (Ok(start), Ok(count)) = (start.parse(), count.parse()) else {
-            return Err(bad("START and COUNT have to be numbers between 0 and 4294967295"));
+            return Err(bad("START and COUNT must be numbers from 0 to 4294967295"));
         };
         match Range::new(start, count) {
             Some(range) => ranges.push(range),
             None if count == 0 => {
-                tracing::warn!("getsubids printed `{}`: a range of 0 ids is ignored", quoted());
+                tracing::warn!("getsubids printed `{}`: ignoring a range of 0 IDs", quoted());
             }
-            None => return Err(bad("the range reaches beyond 4294967294, the largest id")),
+            None => return Err(bad("the range extends beyond 4294967294, the largest ID")),
         }
     }
     Ok(ranges)

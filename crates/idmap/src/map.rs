@@ -53,8 +53,8 @@ fn map(kind: Kind, own: u32, ranges: &[Range]) -> Vec<LinuxIdMapping> {
     if extents.len() < complete || all.len() < ranges.len() {
         let (kind, count) = (kind.subid(), extents.len() - 1);
         tracing::warn!(
-            "only the {count} largest of {} {kind} ranges are used: the kernel takes at most {MAX_EXTENTS} lines and \
-             {MAX_TEXT} bytes for a map. hint: have fewer and larger ranges in /etc/{kind}",
+            "using only the {count} largest of {} {kind} ranges: the kernel accepts at most {MAX_EXTENTS} lines and \
+             {MAX_TEXT} bytes for a map. hint: use fewer and larger ranges in /etc/{kind}",
             ranges.len()
         );
     }

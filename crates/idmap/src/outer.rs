@@ -90,15 +90,15 @@ impl Outer {
                       and --gidmap";
         let &[Extent { inside, outside }] = self.extents.as_slice() else {
             return format!(
-                "on the host, give the container the ids up to {} (LXC: lxc.idmap; {others})",
+                "on the host, give the container the IDs up to {} (LXC: lxc.idmap; {others})",
                 wanted.end() - 1
             );
         };
         let count = wanted.end().saturating_sub(inside.start());
         let first = inside.start();
         format!(
-            "on the host, give the container more ids, for instance `lxc.idmap = u {first} {outside} {count}` and `lxc.idmap = g \
-             {first} {outside} {count}` in its configuration of LXC (of Proxmox: with colons in place of =) and \
+            "on the host, give the container more IDs, for example `lxc.idmap = u {first} {outside} {count}` and `lxc.idmap = g \
+             {first} {outside} {count}` in its LXC configuration (Proxmox: with colons instead of =) and \
              `root:{outside}:{count}` in the host's /etc/subuid and /etc/subgid ({others})"
         )
     }
@@ -152,7 +152,7 @@ mod tests {
         assert!(text.contains("lxc.idmap = g 0 1000000 165536"), "{text}");
         assert!(text.contains("root:1000000:165536"), "{text}");
         let text = Outer::parse(PODMAN).widening(range(100_000, 65536));
-        assert!(text.contains("the ids up to 165535 (LXC: lxc.idmap;"), "{text}");
+        assert!(text.contains("the IDs up to 165535 (LXC: lxc.idmap;"), "{text}");
     }
 
     proptest! {

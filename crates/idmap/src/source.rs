@@ -103,7 +103,7 @@ fn auto(root: &Path, user: &User, env: &Env) -> Result<Subids, SourceError> {
     match getsubids::lookup(user, env) {
         Ok((uid, gid)) if !uid.is_empty() && !gid.is_empty() => return Ok(Subids { uid, gid }),
         Ok(_) => tracing::debug!(
-            "getsubids knows no ranges for {:?}, falling back to the files",
+            "getsubids has no ranges for {:?}; falling back to the files",
             user.name
         ),
         Err(error) => tracing::debug!("{error}; falling back to the files"),

@@ -31,7 +31,7 @@ const NOBODY: Option<Range> = Range::new(65534, 2);
 pub enum SubidFileError {
     /// The user's own line makes no sense.
     #[error(
-        "{}:{line}: `{text}`: {reason}\nhint: as root, correct the line to USER:START:COUNT, for instance `{owner}:100000:65536`",
+        "{}:{line}: `{text}`: {reason}\nhint: as root, change the line to the form USER:START:COUNT, for example `{owner}:100000:65536`",
         path.display()
     )]
     Malformed {
@@ -89,7 +89,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
         match parse_line(line) {
             Ok(Some(range)) if ours => ranges.push(range),
             Ok(None) if ours => {
-                tracing::warn!("{}:{number}: a range of 0 ids is ignored", path.display());
+                tracing::warn!("{}:{number}: ignoring a range of 0 IDs", path.display());
             }
             Ok(_) => {}
             Err(reason) if ours => {
@@ -104,7 +104,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
             Err(reason) => {
                 let text = OsStr::from_bytes(line.trim_ascii()).to_string_lossy();
                 tracing::warn!(
-                    "{}:{number}: `{text}`: {reason}; the line is ignored",
+                    "{}:{number}: `{text}`: {reason}; ignoring the line",
                     path.display()
                 );
             }
@@ -173,36 +173,34 @@ fn parse_line(line: &[u8]) -> Result<Option<Range>, String> {
     let line = str::from_utf8(line).map_err(|_| "the line is not valid UTF-8".to_owned())?;
     if line.ends_with('\r') {
         return Err("the line ends with a carriage return, which newuidmap does not accept: \
-                    the file has line ends of Windows (`sed -i 's/\\r$//'` removes them)"
+                    convert the Windows line endings with `sed -i 's/\\r$//'`"
             .to_owned());
     }
     if line.trim_ascii() != line {
         return Err(
-            "there are blanks before or after it, which newuidmap does not accept".to_owned()
+            "remove the blanks before or after it, which newuidmap does not accept".to_owned()
         );
     }
     let fields: Vec<&str> = line.split(':').collect();
     let &[_owner, start, count] = fields.as_slice() else {
         return Err(format!(
-            "a line has 3 fields separated by colons, this one has {}",
+            "a line must have 3 fields separated by colons, but this one has {}",
             fields.len()
         ));
     };
-    let start = number("first id", start)?;
-    let count = number("number of ids", count)?;
+    let start = number("first ID", start)?;
+    let count = number("number of IDs", count)?;
     if count == 0 {
         return Ok(None);
     }
     match Range::new(start, count) {
         Some(range) => Ok(Some(range)),
-        None => Err("the range reaches beyond 4294967294, the largest id".to_owned()),
+        None => Err("the range extends beyond 4294967294, the largest ID".to_owned()),
     }
 }
 
 fn number(what: &str, text: &str) -> Result<u32, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("{what} `{text}` is no number between 0 and 4294967295"))
+    text.trim().parse().map_err(|_| format!("{what} `{text}` is not a number from 0 to 4294967295"))
 }
 
 #[cfg(test)]
@@ -249,12 +247,12 @@ mod tests {
         for (line, part) in [
             ("me:100000", "this one has 2"),
             ("me:100000:65536:1", "this one has 4"),
-            ("me:abc:65536", "first id `abc`"),
-            ("me:100000:-1", "number of ids `-1`"),
-            ("1000:100000:", "number of ids ``"),
+            ("me:abc:65536", "first ID `abc`"),
+            ("me:100000:-1", "number of IDs `-1`"),
+            ("1000:100000:", "number of IDs ``"),
             ("me:4294967295:1", "beyond 4294967294"),
             ("me:100000:4294967295", "beyond 4294967294"),
-            ("me:99999999999:1", "first id `99999999999`"),
+            ("me:99999999999:1", "first ID `99999999999`"),
             ("me", "this one has 1"),
             ("  me:100000:65536", "blanks before or after"),
             ("me:100000:65536\t", "blanks before or after"),

@@ -49,7 +49,7 @@ pub fn send_all<'a>(
             // Full queues: the rest would not fit either.
             Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
             Err(e) => {
-                debug!("a datagram was not sent: {}", e.desc());
+                debug!("cannot send a datagram: {}", e.desc());
                 rest = &rest[1..];
             }
         }

@@ -288,7 +288,7 @@ impl Engine {
 }
 
 fn ended() -> io::Error {
-    io::Error::other("the port forwarding thread has ended")
+    io::Error::other("the port forwarding thread has exited")
 }
 
 impl Drop for Engine {

@@ -163,7 +163,7 @@ pub fn serve(sock: OwnedFd, mut arm: impl FnMut() -> bool) -> io::Result<()> {
         let kind = kind.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("no socket request: {:?}", &buf[..n]),
+                format!("not a socket request: {:?}", &buf[..n]),
             )
         })?;
         while left > 0 {

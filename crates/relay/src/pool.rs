@@ -155,7 +155,7 @@ impl Pool {
             match sys::fdpass::recv(factory.as_fd(), &mut buf) {
                 Ok((0, _)) => {
                     // The ordinary end: the child ends before us.
-                    debug!("the socket factory has ended");
+                    debug!("the socket factory has exited");
                     self.factory = None;
                     return false;
                 }
@@ -163,7 +163,7 @@ impl Pool {
                 Ok((1, _)) if buf[0] == NOT_ARMED => self.armed = Some(false),
                 Ok((n, fds)) => match Reply::decode(&buf[..n]) {
                     Some(reply) => self.stock(reply, fds),
-                    None => return self.lost("it sent something that is no reply"),
+                    None => return self.lost("it sent an invalid reply"),
                 },
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
@@ -171,7 +171,7 @@ impl Pool {
                     if let Some(kind) = Kind::from_byte(buf[0]) {
                         self.shelves[kind as usize].asked = 0;
                     }
-                    self.complain("too many open files in the parent");
+                    self.complain("the parent has too many open files");
                 }
                 Err(e) => return self.lost(&e.to_string()),
             }
@@ -192,12 +192,16 @@ impl Pool {
 
     fn complain(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.complained, true) {
-            warn!("cannot make sockets in the network namespace, published ports wait: {reason}");
+            warn!(
+                "cannot create sockets in the network namespace, so new connections to published ports wait: {reason}"
+            );
         }
     }
 
     fn lost(&mut self, reason: &str) -> bool {
-        warn!("published ports refuse new connections, the socket factory has ended: {reason}");
+        warn!(
+            "published ports refuse new connections, because the socket factory has exited: {reason}"
+        );
         self.factory = None;
         false
     }

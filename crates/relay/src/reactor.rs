@@ -181,7 +181,7 @@ impl Reactor {
         }
         self.count();
         if let Err(e) = self.with_guest(Ok(()), |guest, host| guest.start(host)) {
-            error!("the thread cannot start: {e}");
+            error!("the port forwarding thread cannot start: {e}");
             return false;
         }
         let mut events = [EpollEvent::empty(); EVENTS];
@@ -192,7 +192,7 @@ impl Reactor {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(e) => {
-                    error!("published ports have stopped, epoll failed: {e}");
+                    error!("published ports have stopped working, because epoll failed: {e}");
                     return false;
                 }
             };
@@ -264,7 +264,7 @@ impl Reactor {
                 && let Some((id, conn)) = self.tcp.detach(&self.ctx, key)
                 && let Err(e) = helper.post(Command::Adopt { id, conn: Box::new(conn) })
             {
-                error!("a bulk stream is lost, its thread cannot be woken: {e}");
+                error!("lost a bulk stream, because its thread cannot be woken: {e}");
             }
         }
     }

@@ -80,7 +80,7 @@ fn f178_ipv4_forwarding_is_a_must() {
     inside(&place, ATTACHED, &off, &["x"])
         .exits(1)
         .says("ERROR: IPv4 forwarding is off")
-        .says("read-only");
+        .says("/proc/sys writable");
     assert!(place.argv().is_empty());
     let on = format!(
         "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; {read_only}"
@@ -94,7 +94,7 @@ fn f178_ipv6_forwarding_is_not() {
     let place = place();
     inside(&place, ATTACHED, "mount -t tmpfs tmpfs /proc/sys/net/ipv6", &["x"])
         .exits(0)
-        .says("INFO: IPv6 forwarding stays off");
+        .says("INFO: IPv6 forwarding remains off");
     assert_eq!(place.recorded("forward").trim(), "1");
 }
 
@@ -140,7 +140,7 @@ fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
     fs::remove_file(place.at("home/resolv.conf")).unwrap();
     inside(&place, DETACHED, detach, &["x"])
         .exits(0)
-        .says("WARN: containers may not resolve names");
+        .says("WARN: containers may be unable to resolve names");
     assert_eq!(place.argv(), ["x"]);
     fs::write(place.at("home/resolv.conf"), "nameserver 10.0.2.3\n").unwrap();
     // Attached, /etc/resolv.conf is what rootlesskit wrote.
@@ -184,7 +184,7 @@ fn f040_links_of_a_rootful_docker_are_gone() {
     let place = place();
     let links = "mkdir /run/.ro /run/.ro/docker; ln -s .ro/docker /run/docker; ln -s .ro/x /run/xtables.lock; \
                  ln -s .ro/other /run/other; mkdir /run/containerd";
-    inside(&place, ATTACHED, links, &[]).exits(0).says("WARN: /run/containerd is no symlink");
+    inside(&place, ATTACHED, links, &[]).exits(0).says("WARN: /run/containerd is not a symlink");
     let run = place.recorded("run");
     assert!(run.contains("other") && run.contains("containerd"), "{run}");
     assert!(!run.contains("docker") && !run.contains("xtables"), "{run}");
@@ -200,7 +200,7 @@ fn f179_certificates_outside_of_etc() {
     assert_eq!((place.recorded("ca").trim(), place.recorded("mounted").trim()), ("PEM", "1"));
     inside(&place, ATTACHED, "ln -s /nowhere /etc/ssl", &[])
         .exits(0)
-        .says("WARN: /etc/ssl is left as it is");
+        .says("WARN: /etc/ssl is kept unchanged");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn f180_a_dockerd_that_cannot_be_executed_has_the_status_of_a_shell() {
 fn f171_root_in_a_namespace_is_not_enough() {
     let mut place = place();
     place.unset("ROOTLESSKIT_STATE_DIR");
-    inside(&place, ATTACHED, "", &[]).exits(1).says("was not started by rootlesskit");
+    inside(&place, ATTACHED, "", &[]).exits(1).says("rootlesskit did not start this process");
     place.unset("_DOCKERD_ROOTLESS_CHILD");
     inside(&place, ATTACHED, "", &[]).exits(1).says("refuses to run as root");
 }

@@ -83,7 +83,7 @@ fn f036_the_driver_follows_what_is_installed() {
     assert_eq!(net(), "--net=pasta");
     place.stub("pasta", "echo 'pasta 0.0~git20230309.7c7625d-1+deb12u1'");
     place.stub("vpnkit", "");
-    place.launch(&[]).exits(0).says("it is of 2023_03_09");
+    place.launch(&[]).exits(0).says("version 2023_03_09");
     assert_eq!(net(), "--net=vpnkit");
     for name in ["vpnkit", "slirp4netns", "pasta"] {
         place.remove_stub(name);
@@ -102,7 +102,7 @@ fn f036_the_gateway_comes_first_where_it_works() {
     let done = place.launch(&["--debug"]);
     done.exits(0).says("net=gateway mtu=1500 port-driver=gateway");
     // What is said of the routes depends on the host.
-    let lines = done.stderr.lines().filter(|line| !line.contains("of this host"));
+    let lines = done.stderr.lines().filter(|line| !line.contains("this host's network"));
     assert_eq!(lines.count(), 1, "{}", done.stderr);
     assert_eq!(place.recorded("trials"), TRIAL);
     let state_dir = format!("--state-dir={}/dockerd-rootless", place.text("run"));
@@ -132,8 +132,8 @@ fn f036_a_gateway_that_does_not_work_is_told_once_and_replaced() {
     let refusal = "[rootlesskit:child ] error: no tproxy: not supported\nhint: load nft_tproxy\n\
                    [rootlesskit:parent] error: child exited: exit status 1\n";
     fs::write(place.at("refusal"), refusal).unwrap();
-    let warning = "WARN: gateway network not used: no tproxy: not supported; using slirp4netns. \
-                   hint: load nft_tproxy\n";
+    let warning = "WARN: not using the gateway network driver: no tproxy: not supported; using slirp4netns \
+                   instead. hint: load nft_tproxy\n";
     let done = place.launch(&[]);
     done.exits(0).says(warning);
     assert_eq!(done.stderr.matches("gateway").count(), 1, "{}", done.stderr);
@@ -163,7 +163,7 @@ fn f036_what_is_named_is_not_tried() {
         place.set(&name, value);
         let done = place.launch(&[]);
         done.exits(0);
-        assert!(!done.stderr.contains("not used"), "{}", done.stderr);
+        assert!(!done.stderr.contains("not using"), "{}", done.stderr);
         place.unset(&name);
     }
     assert_eq!(place.recorded("trials"), "");
@@ -176,7 +176,7 @@ fn f036_a_trial_that_hangs_is_given_up() {
     let script = format!("case \"$*\" in *' true') exec /bin/sleep 60;; esac\n{RECORD}");
     place.stub("rootlesskit", &script);
     let start = Instant::now();
-    place.launch(&[]).exits(0).says("gateway network not used: ").says("was killed");
+    place.launch(&[]).exits(0).says("not using the gateway network driver: ").says("was killed");
     assert!(start.elapsed() < Duration::from_secs(40));
     assert_eq!(place.argv()[1], "--net=slirp4netns");
 }
@@ -187,7 +187,7 @@ fn f036_a_helper_that_hangs_is_given_up() {
     place.stub("slirp4netns", "exec /bin/sleep 60");
     place.stub("pasta", "echo pasta 2024_12_11.09478d5");
     let start = Instant::now();
-    place.launch(&[]).exits(0).says("slirp4netns is not used").says("was killed");
+    place.launch(&[]).exits(0).says("not using ").says("was killed");
     assert!(start.elapsed() < Duration::from_secs(40));
     assert_eq!(place.argv()[1], "--net=pasta");
 }
@@ -312,7 +312,7 @@ fn f172_containerd_rootless_is_a_conflict_only_while_it_runs() {
         .says(dir.to_str().unwrap());
     assert!(place.argv().is_empty());
     drop(held);
-    place.launch(&[]).exits(0).says("WARN: ").says("was left behind");
+    place.launch(&[]).exits(0).says("WARN: ").says("is stale");
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_marker_in_the_environment_is_no_way_in() {
         place
             .launch(&[])
             .exits(1)
-            .says("was not started by rootlesskit")
+            .says("rootlesskit did not start this process")
             .says("hint: unset _DOCKERD_ROOTLESS_CHILD");
     }
 }

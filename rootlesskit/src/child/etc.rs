@@ -36,7 +36,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         read => read.with_context(|| {
             let path = path.display();
-            format!("failed to read {path}\nhint: replace {path} by a text file")
+            format!("failed to read {path}\nhint: replace {path} with a text file")
         }),
     }
 }
@@ -106,7 +106,10 @@ pub(crate) fn bind(files: &Files, etc_copied: bool) -> anyhow::Result<()> {
         if etc_copied {
             store(target, "")?;
         } else if !target.exists() {
-            tracing::warn!("{} does not exist, nothing can be mounted over it", target.display());
+            tracing::warn!(
+                "{} does not exist, so nothing can be mounted over it",
+                target.display()
+            );
             continue;
         }
         mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(

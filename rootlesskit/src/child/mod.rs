@@ -39,7 +39,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
         env::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
     let activation = target::Activation::claim(&env, fd)?;
     let channel = Channel::from_fd(
-        sys::inherit::adopt(fd).with_context(|| format!("bad handshake descriptor {fd}"))?,
+        sys::inherit::adopt(fd).with_context(|| format!("invalid handshake descriptor {fd}"))?,
     );
     let state_dir =
         env::rootlesskit::state_dir(&env).context("ROOTLESSKIT_STATE_DIR is not set")?.to_owned();

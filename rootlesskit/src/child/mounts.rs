@@ -36,7 +36,7 @@ fn mount_or_warn(kind: &str, target: &Path) {
     match mount_new(kind, target, MsFlags::MS_RDONLY) {
         Ok(()) => tracing::warn!("mounted {kind} on {} read-only: {first}", target.display()),
         Err(_) => tracing::warn!(
-            "failed to mount {kind} on {}: {first}; the target sees the host's\nhint: in a container, allow it with --security-opt systempaths=unconfined",
+            "failed to mount {kind} on {}: {first}; the target sees the host's {kind}\nhint: in a container, allow the mount with --security-opt systempaths=unconfined",
             target.display()
         ),
     }

@@ -57,7 +57,7 @@ pub(crate) struct Later {
 impl Later {
     /// Has the thread configure the interface, which is there now; takes as long as the DHCP server does.
     pub(crate) fn connect(&self) -> anyhow::Result<Option<Leased>> {
-        let died = "the network thread died";
+        let died = "the network thread exited unexpectedly";
         self.go.send(()).context(died)?;
         self.result.recv().context(died)?
     }
@@ -87,12 +87,12 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
                 && let Err(e) = relay::factory::serve(socket, || arm(backend))
             {
                 tracing::error!(
-                    "the socket factory failed, no further connections are forwarded: {e}"
+                    "the socket factory failed, so no more connections are forwarded: {e}"
                 );
             }
         },
     )?;
-    let made = result.recv().context("the network thread died")??;
+    let made = result.recv().context("the network thread exited unexpectedly")??;
     Ok(Built { later, ..made.built(factory) })
 }
 
@@ -144,14 +144,14 @@ fn backend_name(backend: Option<Backend>) -> String {
 fn arm(backend: Option<Backend>) -> bool {
     let Some(backend) = backend else { return false };
     transparent::arm(backend)
-        .inspect_err(|e| tracing::warn!("source addresses of clients are not preserved: {e}"))
+        .inspect_err(|e| tracing::warn!("client source addresses are not preserved: {e}"))
         .is_ok()
 }
 
 /// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
 fn enter(job: &Job) -> anyhow::Result<()> {
     let Some(path) = &job.pin() else { return Ok(()) };
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a detached network namespace")?;
+    unshare(CloneFlags::CLONE_NEWNET).context("failed to create a detached network namespace")?;
     let flags = nix::libc::O_NOFOLLOW;
     OpenOptions::new()
         .write(true)
@@ -159,7 +159,7 @@ fn enter(job: &Job) -> anyhow::Result<()> {
         .mode(0o400)
         .custom_flags(flags)
         .open(path)
-        .with_context(|| format!("failed to make {}", path.display()))?;
+        .with_context(|| format!("failed to create {}", path.display()))?;
     let source = Path::new("/proc/thread-self/ns/net");
     mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .with_context(|| format!("failed to pin the network namespace at {}", path.display()))
@@ -209,7 +209,7 @@ fn source_addresses(wish: SourceAddress) -> Option<Backend> {
             Some(prepared.backend)
         }
         Err(e) => {
-            tracing::warn!("source addresses of clients are not preserved: {e}");
+            tracing::warn!("client source addresses are not preserved: {e}");
             None
         }
     }

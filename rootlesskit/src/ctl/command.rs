@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command, value_parser};
 #[must_use]
 pub fn definition() -> Command {
     Command::new(super::NAME)
-        .about("Talks to a running RootlessKit")
+        .about("Control a running RootlessKit")
         .version(api::ROOTLESSKIT_VERSION)
         .disable_help_flag(true)
         .disable_version_flag(true)
@@ -18,7 +18,7 @@ pub fn definition() -> Command {
             Arg::new("debug")
                 .long("debug")
                 .action(ArgAction::SetTrue)
-                .help("Accepted for compatibility; errors always tell their causes"),
+                .help("No effect; accepted for compatibility"),
         )
         .arg(
             Arg::new("socket")
@@ -36,23 +36,23 @@ pub fn definition() -> Command {
                 .help("Print the version"),
         )
         .subcommand(
-            command("list-ports", "Lists the published ports")
+            command("list-ports", "List the published ports")
                 .arg(json("Print a JSON object per port")),
         )
         .subcommand(
-            command("add-ports", "Publishes ports and prints their IDs")
+            command("add-ports", "Publish ports and print their IDs")
                 .arg(json("Print a JSON object per port instead of its ID"))
                 .arg(arguments("SPEC").help(
                     "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO, such as 0.0.0.0:8080:80/tcp",
                 )),
         )
         .subcommand(
-            command("remove-ports", "Withdraws ports and prints their IDs")
+            command("remove-ports", "Remove published ports and print their IDs")
                 .arg(arguments("ID").help("IDs as printed by add-ports and list-ports")),
         )
-        .subcommand(command("info", "Shows what is running, and how").arg(json("Print JSON")))
+        .subcommand(command("info", "Show the version, state directory and drivers of the running RootlessKit").arg(json("Print JSON")))
         .subcommand(
-            command("stats", "Shows what the network has carried; only --net=gateway counts")
+            command("stats", "Show traffic statistics (requires --net=gateway)")
                 .arg(json("Print a JSON object"))
                 .arg(
                     Arg::new("openmetrics")
@@ -68,8 +68,8 @@ pub fn definition() -> Command {
                         .require_equals(true)
                         .default_missing_value(super::stats::EVERY)
                         .help(
-                            "Look again and again, and show bytes per second; INTERVAL is in \
-                             seconds or such as 500ms or 1m30s [default: 2s]",
+                            "Refresh every INTERVAL and show bytes per second; INTERVAL is a number of \
+                             seconds, or a duration such as 500ms or 1m30s [default: 2s]",
                         ),
                 ),
         )

@@ -140,8 +140,8 @@ fn socket(global: &ArgMatches, env: &Env) -> anyhow::Result<PathBuf> {
         (Some(socket), _) if !socket.is_empty() => Ok(socket.into()),
         (_, Some(dir)) => Ok(Path::new(dir).join(api::SOCKET_NAME)),
         _ => bail!(
-            "it is not known which RootlessKit to talk to\n\
-             hint: give --socket STATE_DIR/{}, or set {} to its state directory",
+            "no RootlessKit instance specified\n\
+             hint: use --socket STATE_DIR/{}, or set {} to its state directory",
             api::SOCKET_NAME,
             vars::ROOTLESSKIT_STATE_DIR
         ),
@@ -196,13 +196,13 @@ fn remove_ports(
     let parse = |id: &OsString| -> anyhow::Result<PortId> {
         let id = id.to_string_lossy();
         id.parse().map_err(|_| {
-            anyhow::anyhow!("invalid port ID {id:?}: not a number (list-ports shows the IDs)")
+            anyhow::anyhow!("invalid port ID {id:?}: not a number\nhint: use one of the IDs that list-ports shows")
         })
     };
     let ids = ids.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
     let client = client()?;
     for id in ids {
-        client.remove_port(id).with_context(|| format!("cannot withdraw port {id}"))?;
+        client.remove_port(id).with_context(|| format!("cannot remove port {id}"))?;
         writeln!(out, "{id}")?;
     }
     Ok(())

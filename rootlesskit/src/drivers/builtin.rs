@@ -73,7 +73,7 @@ impl Driver for Builtin {
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         self.table.remove(id)?;
         if !self.engine.remove(id.unsigned_abs()) {
-            tracing::debug!("port {id} was not known to the engine");
+            tracing::debug!("the engine did not know port {id}");
         }
         Ok(())
     }

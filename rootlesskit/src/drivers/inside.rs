@@ -70,7 +70,7 @@ fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
     }
     rt.link_up(index)?;
     if !ipv6 && addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
-        tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
+        tracing::warn!("the kernel does not support IPv6, so --ipv6 has no effect");
     }
     for &(ip, prefix) in addresses.iter().filter(|(ip, _)| ip.is_ipv4() || ipv6) {
         rt.add_address(index, ip, prefix)?;
@@ -86,6 +86,6 @@ fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
 fn ignore_advertisements(name: &str) {
     let key = format!("net/ipv6/conf/{name}/accept_ra");
     if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), &key, "0") {
-        tracing::debug!("router advertisements are not ignored: {e}");
+        tracing::debug!("failed to disable router advertisements: {e}");
     }
 }

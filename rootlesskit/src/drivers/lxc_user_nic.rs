@@ -76,11 +76,11 @@ fn find(flag: &str, usual: &[PathBuf], env: &Env) -> anyhow::Result<PathBuf> {
     if flag.is_empty() {
         return usual.iter().find(|path| path.exists()).cloned().with_context(|| {
             let list: Vec<_> = usual.iter().map(|p| p.display().to_string()).collect();
-            format!("lxc-user-nic was not found ({}), but --net=lxc-user-nic needs it\nhint: install the package lxc, or name the program with --lxc-user-nic-binary", list.join(", "))
+            format!("lxc-user-nic was not found ({}), but --net=lxc-user-nic needs it\nhint: install the package lxc, or specify the program with --lxc-user-nic-binary", list.join(", "))
         });
     }
     env.find_program(flag).with_context(|| {
-        format!("{flag} cannot be executed, but --net=lxc-user-nic needs it\nhint: install the package lxc, or name the program with --lxc-user-nic-binary")
+        format!("{flag} cannot be executed, but --net=lxc-user-nic needs it\nhint: install the package lxc, or specify the program with --lxc-user-nic-binary")
     })
 }
 
@@ -102,7 +102,7 @@ impl LxcUserNic {
     fn hint(&self) -> String {
         let bridge = &self.bridge;
         format!(
-            "the administrator must allow it and the bridge must exist: echo \"$(id -un) veth {bridge} 10\" | sudo tee -a /etc/lxc/lxc-usernet; sudo systemctl enable --now lxc-net"
+            "ask an administrator to allow the connection and to create the bridge: echo \"$(id -un) veth {bridge} 10\" | sudo tee -a /etc/lxc/lxc-usernet; sudo systemctl enable --now lxc-net"
         )
     }
 }
@@ -112,7 +112,7 @@ impl LxcUserNic {
 fn task_in(ns: &Namespace, proc: &Path) -> anyhow::Result<i32> {
     let child = ns.child.as_raw();
     let Some(path) = &ns.netns else { return Ok(child) };
-    let failed = || format!("failed to look at {}", path.display());
+    let failed = || format!("failed to inspect {}", path.display());
     let wanted = std::fs::metadata(path).with_context(failed)?;
     let tasks = proc.join(child.to_string()).join("task");
     for entry in std::fs::read_dir(&tasks).with_context(failed)?.flatten() {

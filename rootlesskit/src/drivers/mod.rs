@@ -72,7 +72,7 @@ const SLIRP6: [Ipv6Addr; 3] = [
 
 /// What a user can do if a helper does not get ready that opens a TAP or TUN device.
 #[cfg(any(feature = "gateway", feature = "slirp4netns"))]
-const TUN_HINT: &str = "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
+const TUN_HINT: &str = "make sure that /dev/net/tun exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
 /// A network, chosen and validated.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Network {
             #[cfg(feature = "lxc-user-nic")]
             NetworkDriver::LxcUserNic => lxc_user_nic::network(flags),
             left_out => bail!(
-                "network mode {left_out} is not in this build\nhint: use one of {}",
+                "network mode {left_out} is not included in this build\nhint: use one of {}",
                 drivers::list(available::networks())
             ),
         }
@@ -162,7 +162,7 @@ impl Network {
         }
         if driver == NetworkDriver::Host && cli.detach_netns {
             tracing::warn!(
-                "--detach-netns makes a network namespace that nothing is connected to, because of --net=host"
+                "with --net=host, --detach-netns creates a network namespace that is not connected to anything"
             );
         }
         // `docker version` dereferences the network driver, so there always is one.

@@ -79,11 +79,11 @@ impl Ports {
         let driver = match (flags.ports, cli.port_driver.as_str()) {
             (Some(driver), _) if available::has_ports(driver) => driver,
             (Some(left_out), _) => bail!(
-                "port driver {left_out} is not in this build\nhint: use one of {}",
+                "port driver {left_out} is not included in this build\nhint: use one of {}",
                 available::port_drivers()
             ),
             (None, "pasta") => {
-                bail!("unknown port driver: pasta (did you mean implicit or pesto?)")
+                bail!("unknown port driver: pasta\nhint: use implicit or pesto")
             }
             (None, name) => {
                 bail!("unknown port driver: {name} (must be one of {})", available::port_drivers())
@@ -95,7 +95,7 @@ impl Ports {
             let given = cli.publish.join(",");
             match driver {
                 PortDriver::Implicit => tracing::warn!(
-                    "--publish={given} has no effect with --port-driver=implicit: every port that listens is published"
+                    "--publish={given} has no effect with --port-driver=implicit: every listening port is published"
                 ),
                 _ => bail!(
                     "port driver \"none\" does not support publishing ports (--publish={given})\nhint: add --port-driver=builtin"
@@ -189,7 +189,7 @@ impl Settings {
                 let binary = find_program(env, &cli.pesto_binary, "--port-driver=pesto", remedy)?;
                 Self::Pesto { binary, child, ipv6: cli.ipv6 }
             }
-            left_out => bail!("port driver {left_out} is not in this build"),
+            left_out => bail!("port driver {left_out} is not included in this build"),
         })
     }
 }
@@ -210,7 +210,7 @@ fn check_pair(network: NetworkDriver, driver: PortDriver) -> anyhow::Result<()> 
             bail!("port driver \"{driver}\" requires --net={other}, got --net={network}")
         }
         None => bail!(
-            "port driver \"{driver}\" requires a network of its own, but --net={network} shares the host's"
+            "port driver \"{driver}\" requires its own network, but --net={network} uses the host's"
         ),
     }
 }

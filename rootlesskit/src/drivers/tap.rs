@@ -11,7 +11,7 @@ pub(super) fn create(name: &str) -> anyhow::Result<OwnedFd> {
     // Persistent: the interface, its addresses and its routes outlive this descriptor and every helper.
     sys::tap::create(device, name).with_context(|| {
         format!(
-            "failed to make the network interface {name} with {}\nhint: the device must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 {}",
+            "failed to create the network interface {name} with {}\nhint: make sure that the device exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 {}",
             device.display(),
             device.display()
         )

@@ -56,7 +56,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let count = listen.map_or(0, |l| l.count);
     let listen_fds = sys::inherit::claim_listen_fds(count)?;
     sys::inherit::close_from(3 + i32::from(count))
-        .context("failed to close what the starter left open")?;
+        .context("failed to close inherited descriptors")?;
     let cli = Cli::parse(std::env::args_os().skip(1)).inspect_err(|usage| {
         // Help goes to standard output, as urfave/cli does.
         let text = format!("Incorrect Usage: {usage}\n\n{}\n", help::text());

@@ -71,20 +71,20 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
     }
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EUSERS) => {
-            text.push_str("\nhint: the limit of user namespaces is reached: sudo sysctl -w user.max_user_namespaces=28633");
+            text.push_str("\nhint: raise the limit of user namespaces: sudo sysctl -w user.max_user_namespaces=28633");
         }
         Some(libc::EINVAL) => {
-            text.push_str("\nhint: the kernel was built without user namespaces (CONFIG_USER_NS)");
+            text.push_str("\nhint: use a kernel with user namespaces (CONFIG_USER_NS)");
         }
         Some(libc::ENOSYS) => {
-            text.push_str("\nhint: the kernel is older than Linux 5.3, or the seccomp filter of a container hides clone(2)");
+            text.push_str("\nhint: use Linux 5.3 or later; in a container, check that its seccomp filter does not hide clone(2)");
         }
         Some(libc::EPERM | libc::EACCES) => {
             if sysctl(root, "kernel.apparmor_restrict_unprivileged_userns") == Some(1) {
                 let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
                 text.push_str(&apparmor_hint(&exe));
             } else {
-                text.push_str("\nhint: something forbids user namespaces: a sysctl, a security module, or the seccomp filter of a container");
+                text.push_str("\nhint: check what blocks user namespaces: a sysctl, a security module, or a container's seccomp filter");
             }
         }
         _ => {}
@@ -105,7 +105,7 @@ fn apparmor_hint(exe: &Path) -> String {
     let path = exe.to_string_lossy();
     let file = path.trim_start_matches('/').replace('/', ".");
     format!(
-        "\nhint: AppArmor keeps unprivileged user namespaces from programs without a profile. To allow this one, run:
+        "\nhint: AppArmor blocks unprivileged user namespaces for programs without a profile. To allow rootlesskit, run:
 
 cat <<EOT | sudo tee \"/etc/apparmor.d/{file}\"
 abi <abi/4.0>,

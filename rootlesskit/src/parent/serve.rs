@@ -221,7 +221,7 @@ impl<'a> Supervised<'a> {
                     starting.is_ready()
                 }
                 () = tokio::time::sleep_until((*deadline).into()) => {
-                    tracing::warn!("{} does not get ready, killing it", starting.name());
+                    tracing::warn!("{} did not become ready in time; killing it", starting.name());
                     if let Err(e) = starting.process().kill() {
                         tracing::debug!("{e}");
                     }
@@ -265,7 +265,7 @@ impl<'a> Supervised<'a> {
                 }
             }
             Ok(None) => self.state = State::None,
-            Err(e) => self.died(&format!("could not be started again: {e:#}")),
+            Err(e) => self.died(&format!("could not be restarted: {e:#}")),
         }
     }
 

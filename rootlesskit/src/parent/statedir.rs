@@ -67,7 +67,7 @@ impl StateDir {
         let lock = self.path.join(LOCK);
         let ours = self.lock.metadata().map(|m| (m.dev(), m.ino())).ok();
         if fs::symlink_metadata(&lock).map(|m| (m.dev(), m.ino())).ok() != ours {
-            tracing::debug!("{} is no longer ours", self.path.display());
+            tracing::debug!("{} now belongs to another instance", self.path.display());
             return;
         }
         self.remove_files();
@@ -102,12 +102,12 @@ fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
     let length = template.join(api::SOCKET_NAME).as_os_str().len();
     if length > crate::launch::MAX_SOCKET_PATH {
         bail!(
-            "TMPDIR={} is too long for a socket in a state directory there\nhint: use a shorter one, or --state-dir",
+            "TMPDIR={} is too long for a socket in a state directory below it\nhint: use a shorter TMPDIR, or --state-dir",
             base.display()
         );
     }
     mkdtemp(&template)
-        .with_context(|| format!("failed to make a state directory in {}", base.display()))
+        .with_context(|| format!("failed to create a state directory in {}", base.display()))
 }
 
 fn lock_directory(path: &Path) -> Option<Flock<OwnedFd>> {
@@ -169,7 +169,7 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
         // Somebody may be between making the directory and making the lock in it.
         if entry.file_name() != LOCK {
             bail!(
-                "--state-dir={} is not empty (it has {}) and was not left by RootlessKit\nhint: use an empty or a new directory",
+                "--state-dir={} is not empty (it contains {}) and was not created by RootlessKit\nhint: use an empty or a new directory",
                 dir.display(),
                 entry.file_name().display()
             );
@@ -181,7 +181,9 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
 /// Whom to look for, as far as the files tell.
 fn holder(dir: &Path) -> String {
     match env::file::text(&dir.join("child_pid")) {
-        Ok(pid) => format!("\nhint: its child has pid {}; stop it first", pid.trim()),
+        Ok(pid) => {
+            format!("\nhint: stop the other RootlessKit first; its child has pid {}", pid.trim())
+        }
         Err(_) => String::new(),
     }
 }

@@ -103,7 +103,7 @@ impl Watch<'_> {
             if is(2) {
                 return Err(self
                     .child_ended()
-                    .unwrap_or_else(|| anyhow::anyhow!("the child has ended")));
+                    .unwrap_or_else(|| anyhow::anyhow!("the child has exited")));
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
                 if let Some(signal) = ends_us(&info) {
@@ -120,7 +120,7 @@ impl Watch<'_> {
         let error = Exited::check("child", how).err();
         Some(
             error.unwrap_or_else(|| {
-                anyhow::anyhow!("the child ended before the command was started")
+                anyhow::anyhow!("the child exited before the command was started")
             }),
         )
     }
@@ -134,7 +134,7 @@ pub(super) fn kill_and_reap(process: &PidFd) -> Option<ExitStatus> {
     match process.wait_ended(KILL_TIMEOUT) {
         Ok(true) => sys::wait::one(process.pid()).ok(),
         _ => {
-            tracing::warn!("process {} does not end although it was killed", process.pid());
+            tracing::warn!("process {} was killed but has not exited", process.pid());
             None
         }
     }

@@ -52,7 +52,7 @@ impl Patience {
     ) -> anyhow::Result<T> {
         let begin = Instant::now();
         if self.hangs_until.get().is_some_and(|until| begin < until) {
-            bail!("{name} does not answer");
+            bail!("{name} is not responding");
         }
         let answer = exchange();
         let hangs = answer.is_err() && begin.elapsed() >= limit;
@@ -82,6 +82,6 @@ mod tests {
         };
         let error = patience.ask::<()>("h", short, hang).unwrap_err().to_string();
         assert_eq!(error, "h did not answer within 1 s");
-        assert_eq!(refuse().unwrap_err().to_string(), "h does not answer");
+        assert_eq!(refuse().unwrap_err().to_string(), "h is not responding");
     }
 }

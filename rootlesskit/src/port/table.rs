@@ -43,7 +43,7 @@ impl<T> Table<T> {
             && self.ports.len() >= most
         {
             bail!(
-                "no room for another published port: the limit of open files, {limit}, allows {most}\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn), or withdraw a port"
+                "no room for another published port: the limit of open files, {limit}, allows {most}\nhint: raise the limit with LimitNOFILE= in the service or ulimit -Hn, or remove a port"
             );
         }
         Ok(self.last + 1)

@@ -56,7 +56,7 @@ fn ids_that_a_container_lacks_are_named_and_exchanged() -> Result<()> {
         &failed.stderr,
         &[
             "write to uid_map failed: Operation not permitted",
-            "hint: the ids 100000-165535 are not in this container",
+            "hint: this container does not have the IDs 100000-165535",
             "such as 10000-65533",
         ],
     )?;
@@ -99,7 +99,7 @@ fn a_setuid_newuidmap_with_few_capabilities_gets_them_from_its_file() -> Result<
             "{caps}: {before:?}"
         );
         let said = check(caps, "").run()?;
-        let seen = format!("/usr/bin/newuidmap is setuid root, and needs {lacking} for that");
+        let seen = format!("/usr/bin/newuidmap is setuid root and therefore needs {lacking}");
         in_order(&said.stderr, &[&seen])?;
         let failed = bounded(&b, caps, "rootlesskit true").run()?;
         in_order(

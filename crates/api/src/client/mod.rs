@@ -33,7 +33,7 @@ pub enum ClientError {
     /// There is no such socket.
     #[error(
         "no RootlessKit API socket at {}: {reason}\n\
-         hint: RootlessKit makes it in its state directory when it starts; is it running, with that --state-dir?",
+         hint: check that RootlessKit is running with that --state-dir; it creates the socket there when it starts",
         path.display()
     )]
     NoSocket {
@@ -51,7 +51,7 @@ pub enum ClientError {
         reason: io::Error,
     },
     /// The answer did not come in time.
-    #[error("no answer from the RootlessKit API at {} within {timeout:?}", path.display())]
+    #[error("no response from the RootlessKit API at {} within {timeout:?}", path.display())]
     Timeout {
         /// The socket.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum ClientError {
         timeout: Duration,
     },
     /// The connection broke, or what came is not an answer of this API.
-    #[error("bad answer from the RootlessKit API at {}: {reason}", path.display())]
+    #[error("invalid response from the RootlessKit API at {}: {reason}", path.display())]
     Answer {
         /// The socket.
         path: PathBuf,
@@ -79,13 +79,11 @@ pub enum ClientError {
 fn hint(reason: &io::Error) -> &'static str {
     match reason.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "\nhint: nobody listens on it: RootlessKit was killed, or it is still starting"
+            "\nhint: start RootlessKit or wait until it has started; no process is listening on this socket"
         }
-        io::ErrorKind::PermissionDenied => {
-            "\nhint: only the user who started RootlessKit may connect"
-        }
+        io::ErrorKind::PermissionDenied => "\nhint: connect as the user who started RootlessKit",
         io::ErrorKind::InvalidInput => {
-            "\nhint: the path of a unix socket must be shorter than 108 bytes; use a shorter --state-dir"
+            "\nhint: use a shorter --state-dir; the path of a unix socket must be shorter than 108 bytes"
         }
         _ => "",
     }
@@ -242,7 +240,7 @@ fn refusal(response: &Response) -> ClientError {
             // The API's own refusals are JSON: this server does not know the path.
             let hint = match response.status {
                 404 => {
-                    "\nhint: this RootlessKit is too old for that request, or another implementation"
+                    "\nhint: use a newer RootlessKit; this one is too old for the request, or is a different implementation"
                 }
                 _ => "",
             };

@@ -63,7 +63,7 @@ fn head(input: &mut Input<impl Read>) -> io::Result<(u16, Framing)> {
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response.parse(&input.buffer).map_err(|error| invalid(&error.to_string()))?;
         if let httparse::Status::Complete(length) = parsed {
-            let status = response.code.ok_or_else(|| invalid("there is no status code"))?;
+            let status = response.code.ok_or_else(|| invalid("the status code is missing"))?;
             let framing = framing(response.headers)?;
             input.buffer.drain(..length);
             return Ok((status, framing));
@@ -81,7 +81,7 @@ fn framing(headers: &[httparse::Header<'_>]) -> io::Result<Framing> {
         return if coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
             Ok(Framing::Chunked)
         } else {
-            Err(invalid("the transfer coding is unknown"))
+            Err(invalid("unknown transfer coding"))
         };
     }
     let Some(length) = find("content-length") else { return Ok(Framing::UntilEof) };
@@ -152,7 +152,7 @@ impl<R: Read> Input<R> {
         loop {
             match self.source.read(&mut block) {
                 Ok(0) => {
-                    let reason = "the connection was closed before the end of the answer";
+                    let reason = "the connection was closed before the end of the response";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
                 }
                 Ok(n) => {

@@ -325,7 +325,7 @@ fn without_a_port_driver() {
 #[test]
 fn without_a_network_driver_that_counts() {
     let server = Server::start(true, Limits::default());
-    let message = r#"network driver \"none\" has no statistics\nhint: --net=gateway counts connections and bytes"#;
+    let message = r#"network driver \"none\" has no statistics\nhint: use --net=gateway, which counts connections and bytes"#;
     let expected = error("404 Not Found", message);
     assert_eq!(get(&server.path(), "GET", "/v1/stats"), expected);
     assert_eq!(get(&server.path(), "GET", "/v1/stats?format=openmetrics"), expected);

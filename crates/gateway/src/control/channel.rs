@@ -31,7 +31,7 @@ const FDS: usize = 5;
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
 const IN_FLIGHT: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.
-const NO_ROOM: &str = "the gateway process has no descriptor left for it\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
+const NO_ROOM: &str = "the gateway process has no file descriptors left\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
 /// Characters that are left of a reason which is too long.
 const REASON: usize = 4 << 10;
 
@@ -103,9 +103,7 @@ impl Channel {
         let Some((body, fds)) = message else { return Ok(None) };
         let fds = fds.context("the gateway process sent descriptors in a reply")?;
         ensure!(fds.is_empty(), "the gateway process sent {} descriptors in a reply", fds.len());
-        serde_json::from_slice(&body)
-            .map(Some)
-            .context("the gateway process sent something that is no reply")
+        serde_json::from_slice(&body).map(Some).context("the gateway process sent an invalid reply")
     }
 
     /// Whether the other side has closed its end.
@@ -127,8 +125,8 @@ impl Channel {
         loop {
             let message = self.read(None).map_err(|e| explain(e, "the supervisor"))?;
             let Some((body, fds)) = message else { return Ok(None) };
-            let request: Request = serde_json::from_slice(&body)
-                .context("the supervisor sent something that is no request")?;
+            let request: Request =
+                serde_json::from_slice(&body).context("the supervisor sent an invalid request")?;
             if let Some(fds) = fds {
                 check(&request, fds.len())?;
                 return Ok(Some((request, fds)));
@@ -223,7 +221,7 @@ impl Channel {
             // Only whole packets may precede the last, so that nobody can keep us here with small ones.
             let many = fds.as_ref().is_some_and(|fds| fds.len() > FDS);
             if kind != LAST && n < PACKET || body.len() > MAX || many {
-                return Err(io::Error::new(ErrorKind::InvalidData, "that is no message"));
+                return Err(io::Error::new(ErrorKind::InvalidData, "invalid message"));
             }
             if kind == LAST {
                 return Ok(Some((body, fds)));
@@ -255,15 +253,19 @@ impl Channel {
 /// Whether a request has the descriptors that belong to it.
 fn check(request: &Request, count: usize) -> anyhow::Result<()> {
     let expected = request.descriptors();
-    ensure!(count == expected, "{} with {count} descriptors instead of {expected}", request.name());
+    ensure!(
+        count == expected,
+        "{} came with {count} descriptors instead of {expected}",
+        request.name()
+    );
     Ok(())
 }
 
 /// The usual errors of the socket in terms of who is at its other end.
 fn explain(error: io::Error, peer: &str) -> anyhow::Error {
     match error.kind() {
-        ErrorKind::TimedOut => anyhow::anyhow!("{peer} is silent, or does not read; it hangs"),
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow::anyhow!("{peer} has ended"),
+        ErrorKind::TimedOut => anyhow::anyhow!("{peer} is not responding"),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow::anyhow!("{peer} has exited"),
         _ => anyhow::Error::new(error).context(format!("talking to {peer}")),
     }
 }

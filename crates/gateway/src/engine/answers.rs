@@ -62,7 +62,7 @@ impl Answers {
 
 fn note(built: Result<(), Unbuildable>) {
     if let Err(e) = built {
-        tracing::debug!("an answer cannot be made: {e}");
+        tracing::debug!("cannot build an answer: {e}");
     }
 }
 
@@ -148,7 +148,9 @@ pub(super) fn keep_whole(socket: &Socket, to: IpAddr, is: &mut bool, keep: bool)
     }
     match sys::whole::keep_whole(socket.as_fd(), to.is_ipv4(), keep) {
         Ok(()) => *is = keep,
-        Err(e) => tracing::debug!("cannot decide who cuts packets to {to}: {}", e.desc()),
+        Err(e) => {
+            tracing::debug!("cannot set whether packets to {to} may be fragmented: {}", e.desc())
+        }
     }
 }
 

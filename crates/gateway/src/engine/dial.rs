@@ -144,7 +144,7 @@ impl Dials {
                 None => return shared.answers.reset(syn),
             },
             Verdict::Deny(reason) => {
-                tracing::debug!("a connection to {} was denied: {reason}", syn.dst);
+                tracing::debug!("denied a connection to {}: {reason}", syn.dst);
                 return shared.prohibit(packet, syn.src.ip());
             }
         };
@@ -247,7 +247,7 @@ impl Dials {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(e) => {
-                    tracing::debug!("cannot accept a connection of G: {e}");
+                    tracing::debug!("cannot accept a connection in the gateway namespace: {e}");
                     self.accept_at = Some(host.now() + REST);
                     return;
                 }
@@ -260,7 +260,7 @@ impl Dials {
                 Some(dial) if dial.given => {
                     let Dial { outside, traffic, .. } = dial;
                     if let Err(e) = host.relay(inside, outside, traffic) {
-                        tracing::debug!("a connection is lost: {e}");
+                        tracing::debug!("lost a connection: {e}");
                     }
                 }
                 // Of a predecessor's time, or given up meanwhile: a reset says so.
@@ -357,7 +357,7 @@ fn full(host: &mut Loop<'_>) {
     if host.worth_saying(Use::Out) {
         let limit = host.shares().limit;
         tracing::warn!(
-            "connections out of containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            "outbound connections from containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
             host.shares().one_way / 2
         );
     }

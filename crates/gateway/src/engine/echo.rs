@@ -129,7 +129,7 @@ impl Echoes {
         tracing::debug!("echo request to {}: {}", echo.dst, errno.desc());
         if errno == Errno::EACCES && !std::mem::replace(&mut self.forbidden, true) {
             tracing::warn!(
-                "containers cannot ping: this user's group may not open ping sockets\nhint: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\""
+                "containers cannot ping: this user's group is not allowed to open ping sockets\nhint: run: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\""
             );
         }
         if let Some(why) = meaning(errno) {
@@ -192,7 +192,7 @@ impl Asking {
             self.socket.set_unicast_hops_v6(u32::from(ttl))
         };
         if let Err(e) = set {
-            tracing::debug!("cannot ask with a time to live of {ttl}: {e}");
+            tracing::debug!("cannot send an echo request with a TTL of {ttl}: {e}");
         }
     }
 }

@@ -187,7 +187,7 @@ impl Engine {
                 Verdict::Dns => self.names.query(host, shared, udp),
                 Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
                 Verdict::Deny(reason) => {
-                    tracing::debug!("a datagram to {} was denied: {reason}", udp.dst);
+                    tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
                     shared.prohibit(bytes, udp.src.ip());
                 }
             },

@@ -108,7 +108,7 @@ impl Names {
             match action {
                 Action::Send { key, to, query } => {
                     if let Err(e) = self.ask(host, key, to, &query) {
-                        tracing::debug!("cannot ask the name server {to}: {e}");
+                        tracing::debug!("cannot query the name server {to}: {e}");
                         let errno = e.raw_os_error().map(Errno::from_raw);
                         if matches!(
                             errno,

@@ -39,7 +39,7 @@ impl Tun {
                 Err(e) => {
                     // EBADFD, EIO: somebody has deleted the device or set it down. Without it there is no network.
                     tracing::error!(
-                        "the gateway network is broken: a tun device cannot be read: {}",
+                        "the gateway network is broken: cannot read a tun device: {}",
                         e.desc()
                     );
                     std::process::exit(1);
@@ -51,7 +51,7 @@ impl Tun {
     /// Sends a packet into G. One that the kernel does not take is lost, as on any network.
     pub(super) fn write(&self, packet: &[u8]) {
         if let Err(e) = nix::unistd::write(&self.device, packet) {
-            tracing::debug!("a packet of {} bytes is lost: {}", packet.len(), e.desc());
+            tracing::debug!("lost a packet of {} bytes: {}", packet.len(), e.desc());
         }
     }
 }

@@ -129,7 +129,7 @@ impl Flows {
             None => match self.begin(host, shared, udp, to) {
                 Ok(key) => key,
                 Err(e) => {
-                    tracing::debug!("no flow to {}: {e}", udp.dst);
+                    tracing::debug!("cannot create a flow to {}: {e}", udp.dst);
                     shared.book.udp(udp.dst).fail();
                     return explain(shared, &e, udp);
                 }
@@ -150,7 +150,7 @@ impl Flows {
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),
                 Ok(None) => {}
-                Err(e) => tracing::debug!("no socket in G: {e}"),
+                Err(e) => tracing::debug!("cannot create a socket in the gateway namespace: {e}"),
             }
         }
     }
@@ -256,7 +256,7 @@ impl Flows {
                     flow.inside = Inside::Is(socket);
                     self.insides += 1;
                 }
-                Err(e) => tracing::debug!("the flow to {} stays with the tun: {e}", flow.dst),
+                Err(e) => tracing::debug!("the flow to {} stays on the tun device: {e}", flow.dst),
             }
         }
     }
@@ -387,7 +387,7 @@ impl Flow {
             self.outside.set_unicast_hops_v6(u32::from(ttl))
         };
         if let Err(e) = set {
-            tracing::debug!("cannot send with a time to live of {ttl}: {e}");
+            tracing::debug!("cannot send with a TTL of {ttl}: {e}");
         }
     }
 
@@ -418,7 +418,7 @@ fn few(host: &mut Loop<'_>) {
     if host.worth_saying(Use::FlowOut) {
         let limit = host.shares().limit;
         tracing::warn!(
-            "UDP flows of containers are forgotten early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            "UDP flows from containers expire early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
             host.shares().flows_kept,
             host.shares().flows
         );
@@ -462,7 +462,7 @@ fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<(
     }
     // Without it (before Linux 4.10) what A allowed to be cut may be refused for its size.
     if let Err(e) = sys::whole::report_cuts(socket.as_fd(), dst.is_ipv4()) {
-        tracing::debug!("fragments will not be told apart: {}", e.desc());
+        tracing::debug!("cannot detect fragments: {}", e.desc());
     }
     // Other addresses of A may talk to the same destination.
     socket.set_reuse_address(true)?;

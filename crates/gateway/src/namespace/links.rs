@@ -114,7 +114,7 @@ mod tests {
         let error = open_tun(Path::new("/nonexistent/tun"), "dial").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "failed to make the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
+            "failed to create the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
              hint: load the kernel module tun: sudo modprobe tun, or use --net=pasta or --net=slirp4netns"
         );
     }

@@ -83,7 +83,7 @@ pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Res
 fn kernel_has_ipv6(proc_sys: &Path) -> bool {
     let found = proc_sys.join("net/ipv6/conf").exists();
     if !found {
-        tracing::warn!("the kernel has no IPv6, the gateway network is made without");
+        tracing::warn!("the kernel does not support IPv6, so the gateway network has only IPv4");
     }
     found
 }

@@ -33,8 +33,8 @@ pub enum Unbuildable {
 impl fmt::Display for Unbuildable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Family => "addresses of two families in one packet",
-            Self::TooLong => "more payload than a datagram holds",
+            Self::Family => "addresses of different families in one packet",
+            Self::TooLong => "the payload is too large for a datagram",
             Self::Silent => "no ICMP error may answer this packet",
         })
     }

@@ -95,7 +95,9 @@ fn restrict_files() -> Result<i32, String> {
         {
             Ok((effective_abi as i32).min(LANDLOCK as i32))
         }
-        LandlockStatus::NotImplemented => Err("not in this kernel, or hidden".to_owned()),
+        LandlockStatus::NotImplemented => {
+            Err("not supported by this kernel, or blocked".to_owned())
+        }
         LandlockStatus::NotEnabled => {
             Err("not enabled: see lsm= in kernel-command-line(7)".to_owned())
         }
@@ -110,7 +112,7 @@ fn restrict_calls() -> Result<(), String> {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 fn restrict_calls() -> Result<(), String> {
-    Err(format!("there is none for {}", std::env::consts::ARCH))
+    Err(format!("not available for {}", std::env::consts::ARCH))
 }
 
 #[cfg(test)]
@@ -147,11 +149,11 @@ mod tests {
         report = Report {
             bounding: false,
             landlock: Err("off".into()),
-            seccomp: Err("there is none for s390x".into()),
+            seccomp: Err("not available for s390x".into()),
         };
         assert_eq!(
             report.to_string(),
-            "no Landlock (off), no seccomp filter (there is none for s390x), no capabilities"
+            "no Landlock (off), no seccomp filter (not available for s390x), no capabilities"
         );
     }
 }

@@ -102,14 +102,14 @@ impl Answer {
             }
             State::Came(Some(_)) => {}
             State::Came(None) => {
-                debug!("{}: the gateway has ended; the next one is told", self.what);
+                debug!("{}: the gateway has exited; the next one will be told", self.what);
             }
             State::Awaited | State::GivenUp => {
                 // Who did not wait has learned nothing.
                 if !limit.is_zero() {
                     line.set_late();
                 }
-                debug!("{}: the gateway does not answer yet", self.what);
+                debug!("{}: the gateway has not answered yet", self.what);
             }
         }
         Ok(())

@@ -244,7 +244,7 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
             (step, silent) = (Instant::now() + STEP, silent + STEP);
             if silent >= SILENCE {
                 let name = oldest.request.name();
-                bail!("it hangs: no answer to {name} within {} s", SILENCE.as_secs());
+                bail!("it did not answer {name} within {} s", SILENCE.as_secs());
             }
         }
     }
@@ -269,7 +269,7 @@ fn send(channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
 /// Gives a reply to whoever asked.
 fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
     let Some(Job { request, done, .. }) = job else {
-        bail!("it sent {} without being asked", reply.name());
+        bail!("it sent an unexpected {}", reply.name());
     };
     let fits = match &reply {
         Reply::Done => request != Request::Stats,
@@ -277,7 +277,7 @@ fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
         Reply::Failed(_) => true,
     };
     let complaint = match (&request, &reply) {
-        (Request::Configure { .. }, Reply::Failed(why)) => format!("it cannot start: {why}"),
+        (Request::Configure { .. }, Reply::Failed(why)) => format!("it could not start: {why}"),
         (Request::Ping, Reply::Failed(why)) => why.clone(),
         _ if !fits => format!("it sent {} out of turn, to {}", reply.name(), request.name()),
         _ => {

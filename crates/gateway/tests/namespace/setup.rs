@@ -108,7 +108,7 @@ fn a_name_taken_in_a_is_told_with_its_remedy() {
     let error = build_beside(&a, &plan, proc_sys()).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "failed to connect the gateway's network namespace with the child's: \
+        "failed to connect the gateway's network namespace to the child's: \
          add veth gw0 with peer lo and mtu 1500: File exists (os error 17)\n\
          hint: remove the network interface of that name from the child, or use --net=pasta or --net=slirp4netns"
     );

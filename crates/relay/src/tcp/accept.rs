@@ -37,7 +37,7 @@ impl Tcp {
         for _ in 0..port.budget {
             let Some(port) = self.ports.get_mut(key) else { return };
             if !ctx.room.fits(Use::In, 2) {
-                return self.rest(ctx, key, "the limit of open files is near");
+                return self.rest(ctx, key, "the limit of open files is nearly reached");
             }
             let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
             let Some(listener) = &port.listener else { return };
@@ -87,7 +87,7 @@ impl Tcp {
             warn!(
                 connections = self.conns.len(),
                 limit = ctx.room.shares().limit,
-                "published port {} accepts no connections for the moment: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+                "published port {} temporarily accepts no connections: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
                 listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
             );
         }

@@ -104,7 +104,7 @@ impl Tcp {
             && !transparent
             && let Err(e) = make_transparent(&sock, port.target.is_ipv4())
         {
-            debug!("answers may not find their way: {e}");
+            debug!("replies may be misrouted: {e}");
         }
         match sock.connect(&port.target.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {

@@ -57,14 +57,18 @@ impl Options {
     pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
         let every = matches.get_one::<String>("watch").map(|text| interval(text)).transpose()?;
         if let Some(argument) = arguments.first() {
-            let hint = if every.is_some() { "\nhint: an interval needs =, --watch=5s" } else { "" };
-            bail!("unexpected argument {argument:?}: stats takes none{hint}");
+            let hint = if every.is_some() {
+                "\nhint: write the interval with an equals sign: --watch=5s"
+            } else {
+                ""
+            };
+            bail!("unexpected argument {argument:?}: stats takes no arguments{hint}");
         }
         let form = match (matches.get_flag("json"), matches.get_flag("openmetrics")) {
-            (true, true) => bail!("--json and --openmetrics exclude each other"),
-            (false, true) if every.is_some() => bail!(
-                "--openmetrics and --watch exclude each other: such a text ends with its first look"
-            ),
+            (true, true) => bail!("--json and --openmetrics cannot be combined"),
+            (false, true) if every.is_some() => {
+                bail!("--openmetrics and --watch cannot be combined")
+            }
             (false, true) => Form::OpenMetrics,
             (true, false) => Form::Json,
             (false, false) => Form::Table,
@@ -76,7 +80,7 @@ impl Options {
 /// Reads an interval: seconds, or numbers with the units ms, s, m, h in the style of Go.
 fn interval(text: &str) -> anyhow::Result<Duration> {
     duration(text).filter(|interval| INTERVALS.contains(interval)).with_context(|| {
-        format!("invalid value {text:?} for --watch: must be 0.1 to 86400 seconds, or such as 500ms or 1m30s")
+        format!("invalid value {text:?} for --watch: must be 0.1 to 86400 seconds, or a duration such as 500ms or 1m30s")
     })
 }
 

@@ -47,7 +47,7 @@ fn heading(stats: &Stats) -> String {
         1 => ", restarted once".to_owned(),
         times => format!(", restarted {times} times"),
     };
-    format!("Network {}, counting for {uptime}{restarts}\n\n", stats.driver)
+    format!("Network {}: counters started {uptime} ago{restarts}\n\n", stats.driver)
 }
 
 fn totals(stats: &Stats, rates: &Rates<'_>) -> String {
@@ -111,7 +111,7 @@ fn destinations(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
     }
     let mut out = table.print();
     if let hidden @ 1.. = all.len().saturating_sub(limit) {
-        out.push_str(&format!("{hidden} more without --watch\n"));
+        out.push_str(&format!("{hidden} more; run without --watch to see all\n"));
     }
     out
 }

@@ -68,7 +68,7 @@ impl std::error::Error for Unanswered {}
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no address from a DHCP server within {} s", self.limit.as_secs())?;
+        write!(f, "received no address from a DHCP server within {} s", self.limit.as_secs())?;
         match &self.last {
             Some(last) => write!(f, " ({last})"),
             None => f.write_str(" (no answer)"),
@@ -132,12 +132,15 @@ impl Attempt {
                     }
                     self.last = Some(match granted {
                         None => refusal(&reply),
-                        Some(_) => format!("{server} granted something that is no lease"),
+                        Some(_) => format!("{server} granted an invalid lease"),
                     });
                     port.wait(self.deadline.min(port.now() + PAUSE));
                     return None;
                 }
-                None => self.last = Some(format!("{server} offers {address} and then is silent")),
+                None => {
+                    self.last =
+                        Some(format!("{server} offered {address} and then stopped answering"));
+                }
             }
             if port.now() >= self.deadline {
                 break;
@@ -176,7 +179,7 @@ impl Attempt {
             u16::try_from(port.now().saturating_sub(self.begin).as_secs()).unwrap_or(u16::MAX);
         let message = wire::encode(talk, ask, seconds);
         if let Err(e) = port.send(Way::Unconfigured, &message) {
-            self.last = Some(format!("the request could not be sent: {e}"));
+            self.last = Some(format!("cannot send the request: {e}"));
         }
         answer(port, talk, until, wanted)
     }

@@ -59,7 +59,7 @@ impl Interface {
         let address = addresses
             .filter(|found| found.interface_name == name)
             .find_map(|found| found.address.and_then(|a| a.as_link_addr().copied()))
-            .with_context(|| format!("there is no network interface {name}"))?;
+            .with_context(|| format!("the network interface {name} does not exist"))?;
         let mac = address.addr().with_context(|| format!("{name} has no Ethernet address"))?;
         Ok(Self { name: name.to_owned(), address, mac, open: None })
     }

@@ -38,19 +38,19 @@ pub(super) fn turn(
         Err(lost) => {
             match lost {
                 Lost::Expired => tracing::warn!(
-                    "the lease of {} has ended, no DHCP server answered; the network is down until one does",
+                    "the lease of {} has expired, because no DHCP server answered; the network is down until one answers",
                     lease.address
                 ),
                 Lost::Refused(why) => {
                     tracing::warn!(
-                        "{} is no longer ours: {why}; asking for another",
+                        "the address {} is no longer valid: {why}; requesting another one",
                         lease.address
                     );
                 }
             }
-            say(network.withdraw(lease), "take the address away");
+            say(network.withdraw(lease), "remove the address");
             let next = search(port, mac);
-            tracing::warn!("the address of the network is now {}", next.address);
+            tracing::warn!("the network's address is now {}", next.address);
             say(network.install(&next), "configure the network");
             Some(next)
         }
@@ -71,15 +71,15 @@ fn search(port: &mut impl Port, mac: [u8; 6]) -> Lease {
 fn follow(old: &Lease, new: &Lease, network: &mut impl Network) {
     if (old.address, old.prefix) == (new.address, new.prefix) {
         tracing::debug!("the lease of {} was extended", new.address);
-        say(network.adjust(old, new), "follow the new lease");
+        say(network.adjust(old, new), "apply the new lease");
         return;
     }
     tracing::warn!(
-        "the DHCP server has changed our address from {} to {}",
+        "the DHCP server has changed the address from {} to {}",
         old.address,
         new.address
     );
-    say(network.withdraw(old), "take the old address away");
+    say(network.withdraw(old), "remove the old address");
     say(network.install(new), "configure the new address");
 }
 

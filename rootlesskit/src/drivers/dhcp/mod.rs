@@ -58,11 +58,11 @@ fn explanation(dhcp: &Dhcp) -> String {
     match dhcp.device {
         #[cfg(feature = "lxc-user-nic")]
         Device::Veth => format!(
-            "the network interface {name} cannot be configured\nhint: a DHCP server must run on the bridge, for lxcbr0 usually by: sudo systemctl enable --now lxc-net; a rootful Docker may have closed the host's firewall for it"
+            "cannot configure the network interface {name}\nhint: start a DHCP server on the bridge, for lxcbr0 usually with: sudo systemctl enable --now lxc-net; also check that a rootful Docker's firewall rules do not block DHCP"
         ),
         #[cfg(feature = "vpnkit")]
         Device::Vpnkit { .. } => {
-            format!("the network interface {name} cannot be configured: vpnkit should do it")
+            format!("cannot configure the network interface {name} with DHCP from vpnkit")
         }
     }
 }

@@ -17,7 +17,8 @@ pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
             tracing::debug!("{e}");
         }
     }
-    let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
+    let here =
+        File::open("/proc/thread-self/ns/net").context("failed to open the network namespace")?;
     let (factory, ours) = relay::factory::pair()?;
     let (report, result) = mpsc::sync_channel(1);
     let plan = plan.clone();
@@ -33,7 +34,7 @@ pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
             }
         },
     )?;
-    let inside = result.recv().context("the gateway's network thread died")??;
+    let inside = result.recv().context("the gateway's network thread exited unexpectedly")??;
     Ok(inside.into_fds(factory))
 }
 

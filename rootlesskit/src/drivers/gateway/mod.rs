@@ -69,7 +69,7 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
     let mtu = cli.mtu_or(driver.default_mtu());
     let (version, least) = if cli.ipv6 { ("IPv6", IPV6_MTU) } else { ("IPv4", IPV4_MTU) };
     if mtu < least {
-        bail!("invalid --mtu={mtu}: {version} needs {least} at least");
+        bail!("invalid --mtu={mtu}: {version} requires at least {least}");
     }
     let wishes = Wishes {
         cidr: cidr.unwrap_or(Cidr::DEFAULT),
@@ -132,7 +132,7 @@ impl Settings {
     pub(super) fn connect(&self, fds: Vec<OwnedFd>) -> anyhow::Result<Connection> {
         let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
         let watch = Watch::new(Path::new("/")).inspect_err(|e| {
-            tracing::warn!("changes of the host's name servers will not be noticed: {e:#}");
+            tracing::warn!("changes to the host's name servers will not be detected: {e:#}");
         });
         let servers = match &watch {
             Ok(watch) => watch.servers().to_vec(),
@@ -166,7 +166,7 @@ impl Connection {
 
     pub(super) fn start(&self) -> anyhow::Result<Starting> {
         let control =
-            self.handle.lock().renew().context("failed to make the gateway's control channel")?;
+            self.handle.lock().renew().context("failed to create the gateway's control channel")?;
         let mut cmd = Command::new("/proc/self/exe");
         cmd.arg0(PROCESS).env_clear().stdin(Stdio::from(control));
         if tracing::enabled!(tracing::Level::DEBUG) {
@@ -175,7 +175,7 @@ impl Connection {
         let (starting, mut ready) = spawn(self.driver.name(), cmd)?;
         let ready = move || {
             if let Err(e) = ready.write_all(b"1") {
-                tracing::debug!("nobody waits for the gateway any more: {e}");
+                tracing::debug!("nothing is waiting for the gateway anymore: {e}");
             }
         };
         let configured = PidFd::open(starting.process().pid())

@@ -133,7 +133,9 @@ impl Gateway {
                 if ip.is_loopback() {
                     return Ok(Target::Inside);
                 }
-                bail!("invalid ChildIP: {ip} (the namespace has no IPv6)\nhint: add --ipv6")
+                bail!(
+                    "invalid ChildIP: {ip} (IPv6 is not enabled in the namespace)\nhint: add --ipv6"
+                )
             }
             Some(ip) => loopback::reached_at(ip),
         };
@@ -183,7 +185,7 @@ impl Gateway {
         // One descriptor for this, and one for the port itself if it is new.
         if !self.table.has_room_for(self.also + 2) {
             tracing::warn!(
-                "port {} is not published on IPv6, too: the limit of open files leaves no room\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn)",
+                "port {} is not also published on IPv6: the limit of open files leaves no room\nhint: raise the limit with LimitNOFILE= in the service or ulimit -Hn",
                 valid.parent_port
             );
             return false;
@@ -201,7 +203,7 @@ impl Gateway {
         match published {
             Ok(()) => self.also += 1,
             Err(ref e) => {
-                tracing::debug!("port {} is not published on IPv6, too: {e:#}", valid.parent_port);
+                tracing::debug!("port {} is not also published on IPv6: {e:#}", valid.parent_port);
             }
         }
         published.is_ok()
@@ -240,7 +242,7 @@ impl Gateway {
         self.also -= 1;
         let number = id.unsigned_abs() | ALSO_IPV6;
         if let Err(e) = self.end(number) {
-            tracing::debug!("port {number} is not withdrawn: {e:#}");
+            tracing::debug!("cannot remove port {number}: {e:#}");
         }
     }
 

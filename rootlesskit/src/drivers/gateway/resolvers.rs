@@ -193,7 +193,7 @@ impl Watch {
     /// The user has too many inotify instances (`fs.inotify.max_user_instances`), or we are out of descriptors.
     pub(crate) fn new(root: &Path) -> anyhow::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(
-            "cannot watch /etc/resolv.conf\nhint: raise fs.inotify.max_user_instances (sysctl) or the \
+            "cannot watch /etc/resolv.conf\nhint: raise the sysctl fs.inotify.max_user_instances or the \
              limit of open files",
         )?;
         let (root, armed) = (root.to_owned(), BTreeSet::new());
@@ -230,7 +230,7 @@ impl Watch {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Err(e) => {
-                    tracing::debug!("failed to read what changed about /etc/resolv.conf: {e}");
+                    tracing::debug!("failed to read inotify events for /etc/resolv.conf: {e}");
                     return;
                 }
             }

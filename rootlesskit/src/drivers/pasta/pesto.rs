@@ -80,7 +80,10 @@ impl Pesto {
         if let Some(ip) = spec.child_ip.map(|ip| ip.to_canonical())
             && ip != self.child
         {
-            bail!("invalid ChildIP: {ip} (the pesto port driver reaches {} only)", self.child);
+            bail!(
+                "invalid ChildIP: {ip} (the pesto port driver can only forward to {})",
+                self.child
+            );
         }
         let mut words = vec![match change {
             Change::Add => "--add".to_owned(),
@@ -97,7 +100,7 @@ impl Pesto {
     fn parents(&self, spec: &ValidSpec) -> anyhow::Result<Vec<IpAddr>> {
         let no_ipv6 = || {
             anyhow::anyhow!(
-                "unsupported protocol: {} (IPv6 is off)\nhint: add --ipv6",
+                "unsupported protocol: {} (IPv6 is not enabled)\nhint: add --ipv6",
                 spec.proto.as_str()
             )
         };
@@ -108,10 +111,10 @@ impl Pesto {
             (None, None) if self.ipv6 => vec![v4, v6],
             (None, None) => vec![v4],
             (Some(Family::V6), Some(ip)) if ip.is_ipv4() => {
-                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
+                bail!("invalid ParentIP: {ip} (not a valid address for {})", spec.proto.as_str())
             }
             (Some(Family::V4), Some(ip)) if ip.is_ipv6() => {
-                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
+                bail!("invalid ParentIP: {ip} (not a valid address for {})", spec.proto.as_str())
             }
             (_, Some(ip)) => vec![ip],
         };
@@ -150,7 +153,7 @@ impl Driver for Pesto {
         let (spec, ()) = self.table.get(id)?;
         let valid = spec.validate()?;
         let withdrawn =
-            self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"));
+            self.run(Change::Delete, &valid).with_context(|| format!("failed to remove {spec}"));
         settle(&mut self.table, id, withdrawn)
     }
 
@@ -205,9 +208,9 @@ mod tests {
     fn what_pasta_cannot_do_is_refused() {
         for (ipv6, spec, wanted) in [
             (false, ":8080:80/tcp6", "hint: add --ipv6"),
-            (false, "[::1]:8080:80/tcp", "IPv6 is off"),
-            (true, "127.0.0.1:8080:80/tcp6", "not an address of tcp6"),
-            (true, ":8080:172.17.0.2:80/tcp", "reaches 10.0.2.100 only"),
+            (false, "[::1]:8080:80/tcp", "IPv6 is not enabled"),
+            (true, "127.0.0.1:8080:80/tcp6", "not a valid address for tcp6"),
+            (true, ":8080:172.17.0.2:80/tcp", "only forward to 10.0.2.100"),
             (true, ":8080:80/sctp", "unsupported protocol"),
         ] {
             let error = format!("{:#}", words(ipv6, spec).unwrap_err());

@@ -88,7 +88,7 @@ impl Slirp4netns {
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
         if spec.proto.family() == Some(Family::V6) {
             bail!(
-                "unsupported protocol: {} (the slirp4netns port driver has IPv4 only)",
+                "unsupported protocol: {} (the slirp4netns port driver supports only IPv4)",
                 spec.proto.as_str()
             );
         }
@@ -101,13 +101,13 @@ impl Slirp4netns {
             None => Ok(default),
             Some(IpAddr::V4(ip)) => Ok(ip),
             Some(IpAddr::V6(ip)) => {
-                bail!("invalid {what}: {ip} (the slirp4netns port driver has IPv4 only)")
+                bail!("invalid {what}: {ip} (the slirp4netns port driver supports only IPv4)")
             }
         };
         let guest_addr = v4("ChildIP", spec.child_ip, self.child)?;
         if guest_addr.is_loopback() {
             bail!(
-                "invalid ChildIP: {guest_addr} (the slirp4netns port driver cannot reach the namespace's loopback)\nhint: leave ChildIP out, or use {}",
+                "invalid ChildIP: {guest_addr} (the slirp4netns port driver cannot reach the namespace's loopback)\nhint: omit ChildIP, or use {}",
                 self.child
             );
         }
@@ -144,7 +144,7 @@ fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
         .with_context(|| format!("failed to talk to slirp4netns at {}", socket.display()))?;
     let text = || String::from_utf8_lossy(&answer).into_owned();
     let parsed: Answer = serde_json::from_slice(&answer)
-        .with_context(|| format!("bad answer of slirp4netns: {}", text()))?;
+        .with_context(|| format!("invalid answer from slirp4netns: {}", text()))?;
     match parsed {
         Answer { error: Some(problem), .. } if problem.desc.is_empty() => {
             Err(Refused(format!("slirp4netns refused: {}", text())).into())
@@ -182,7 +182,7 @@ impl Driver for Slirp4netns {
         let withdrawn = self
             .ask(&Request::RemoveHostfwd { id: *theirs })
             .map(|_| ())
-            .with_context(|| format!("failed to withdraw {spec}"));
+            .with_context(|| format!("failed to remove {spec}"));
         settle(&mut self.table, id, withdrawn)
     }
 
@@ -279,7 +279,7 @@ mod tests {
         {
             let error = format!("{:#}", driver.add(text.parse().unwrap()).unwrap_err());
             assert!(
-                error.contains("IPv4 only") || error.contains("unsupported protocol"),
+                error.contains("supports only IPv4") || error.contains("unsupported protocol"),
                 "{error}"
             );
         }

@@ -26,7 +26,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(9);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a user can do if it does not get ready.
-const HINT: &str = "check that the program works (vpnkit --version), or choose another with --net";
+const HINT: &str =
+    "check that the program works (vpnkit --version), or choose another network driver with --net";
 
 /// The program.
 #[derive(Debug)]
@@ -43,11 +44,11 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let driver = NetworkDriver::Vpnkit;
     no_cidr(driver, cli)?;
     let package = driver.helper_package().unwrap_or_default();
-    let remedy = format!("install {package}, or name it with --vpnkit-binary");
+    let remedy = format!("install {package}, or specify its path with --vpnkit-binary");
     let binary = find_program(env, &cli.vpnkit_binary, &format!("--net={driver}"), &remedy)?;
     let (usual, mtu) = (driver.default_mtu(), cli.mtu_or(driver.default_mtu()));
     if mtu != usual {
-        tracing::warn!("vpnkit works best with an MTU of {usual}, not of {mtu}");
+        tracing::warn!("vpnkit works best with an MTU of {usual}, but the MTU is {mtu}");
     }
     let uuid = random_uuid();
     let device = Device::Vpnkit { uuid: uuid.clone() };
@@ -109,13 +110,13 @@ fn await_service(process: &PidFd, socket: &Path, uuid: &str, mut ready: PipeWrit
         match protocol::connect(socket, uuid, deadline) {
             Ok(_) => {
                 if let Err(e) = ready.write_all(b"1") {
-                    tracing::debug!("nobody waits for vpnkit any more: {e}");
+                    tracing::debug!("nothing is waiting for vpnkit anymore: {e}");
                 }
                 return;
             }
-            Err(protocol::Error::Connect(e)) => tracing::trace!("vpnkit does not listen yet: {e}"),
+            Err(protocol::Error::Connect(e)) => tracing::trace!("vpnkit is not listening yet: {e}"),
             Err(e) => {
-                tracing::error!("vpnkit cannot be used: {e}");
+                tracing::error!("cannot use vpnkit: {e}");
                 return;
             }
         }

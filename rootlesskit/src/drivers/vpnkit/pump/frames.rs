@@ -85,7 +85,7 @@ impl Incoming {
         let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes(*length));
         if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame without content"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an empty frame"));
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         self.taken += 2 + length;

@@ -44,7 +44,7 @@ pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()>
         loop {
             match pump.forward(&stream) {
                 Broken::Stream(e) => tracing::warn!(
-                    "the connection to vpnkit broke ({e}); the network is down until it runs again"
+                    "lost the connection to vpnkit ({e}); the network is down until vpnkit runs again"
                 ),
                 Broken::Tap(e) => {
                     tracing::error!("the network interface {} is gone: {e}", pump.name);
@@ -52,7 +52,7 @@ pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()>
                 }
             }
             stream = pump.connect_again();
-            tracing::info!("connected with vpnkit again");
+            tracing::info!("reconnected to vpnkit");
         }
     })?;
     Ok(())
@@ -91,7 +91,7 @@ impl Pump {
         loop {
             match self.connect() {
                 Ok(stream) => return stream,
-                Err(e) => tracing::debug!("vpnkit does not answer yet: {e:#}"),
+                Err(e) => tracing::debug!("vpnkit is not answering yet: {e:#}"),
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
@@ -138,7 +138,7 @@ impl Pump {
     fn give_frames(&mut self, inc: &mut Incoming) -> io::Result<()> {
         while let Some(frame) = inc.next()? {
             if let Err(e) = self.tap.write(frame) {
-                tracing::trace!("a frame of {} bytes was dropped: {e}", frame.len());
+                tracing::trace!("dropped a frame of {} bytes: {e}", frame.len());
             }
         }
         Ok(())
