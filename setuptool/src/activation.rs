@@ -21,7 +21,7 @@ pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
         return Ok(());
     }
     if manager.quiet(&["is-active", UNIT]) {
-        ui.warning("The daemon is stopped, since it listens by itself");
+        ui.warning(&format!("Stopping the daemon, so that {SOCKET_UNIT} can take over its socket"));
         manager.traced(ui, &["stop", UNIT])?;
     }
     if manager.traced(ui, &["start", SOCKET_UNIT])?.success() {
@@ -47,7 +47,7 @@ pub(crate) fn remove(
         let state = managed::state(&file)?;
         if state.is_users() {
             let (shown, words) = (file.display(), state.words());
-            ui.warning(&format!("{shown} {words} and stays as it is; install --socket uses it"));
+            ui.warning(&format!("{shown} {words} and was kept; install --socket uses it"));
             return Ok(());
         }
     }

@@ -78,7 +78,7 @@ pub(crate) fn run(
     let program = program(world, named)?;
     let profile = Profile::of(&program).with_context(|| {
         format!(
-            "no AppArmor profile can name {}\nhint: move it to another place",
+            "an AppArmor profile cannot express the path {}\nhint: move the file to a path without special characters",
             program.display()
         )
     })?;
@@ -91,14 +91,17 @@ pub(crate) fn run(
     if world.uid != 0 {
         ui.plain(file.text.trim_end());
         let shown = file.path.display();
-        ui.aside(&format!("This belongs into {shown}; to write and load it, run this with sudo"));
+        ui.aside(&format!(
+            "To install this profile as {shown} and to load it, run this command with sudo"
+        ));
         if !restricted {
-            ui.aside("It is not needed here: AppArmor does not restrict user namespaces");
+            ui.aside("You do not need it on this host: AppArmor does not restrict user namespaces");
         }
         return Ok(());
     }
     if !restricted && !force {
-        ui.info("AppArmor does not restrict user namespaces here; nothing to do (--force writes the profile nevertheless)");
+        ui.info("AppArmor does not restrict user namespaces on this host; nothing to do (use --force to install the \
+                 profile anyway)");
         return Ok(());
     }
     let dir = crate::place::dir_of(&file.path);
@@ -128,10 +131,11 @@ fn program(world: &World, named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
         .filter(|file| env::path::is_executable(file))
         .chain(names.into_iter().filter_map(|name| world.find(name)))
         .next();
-    let hint = "hint: name it: dockerd-rootless-setuptool.sh apparmor /home/USER/bin/rootlesskit";
-    found
-        .map(|path| real(&path))
-        .with_context(|| format!("rootlesskit is neither beside this program nor in PATH\n{hint}"))
+    let hint =
+        "hint: give its path: dockerd-rootless-setuptool.sh apparmor /home/USER/bin/rootlesskit";
+    found.map(|path| real(&path)).with_context(|| {
+        format!("rootlesskit is neither in the directory of this tool nor in PATH\n{hint}")
+    })
 }
 
 fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
@@ -143,10 +147,10 @@ fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
     ui.trace(&run::command_line(name, &args));
     let status = run::shown(&parser, &args, &world.env, true, LIMIT)?;
     if status.success() {
-        ui.info("Loaded the profile; it is loaded again at every boot");
+        ui.info("Loaded the profile; AppArmor loads it again at every boot");
         return Ok(());
     }
-    let text = format!("{name} ended with {status}");
+    let text = format!("{name} failed with {status}");
     Err(Failed { text, code: run::code_of(status) })
 }
 
@@ -157,9 +161,9 @@ pub(crate) fn leftover(ui: &mut Ui, world: &World) {
     let shown = crate::doctor::quoted(&file.path.to_string_lossy());
     match file.state() {
         Ok(State::Current | State::Outdated | State::Unsealed) => ui.info(&format!(
-            "The AppArmor profile stays; to remove it, run: sudo apparmor_parser --remove {shown}; sudo rm {shown}"
+            "The AppArmor profile was kept; to remove it, run: sudo apparmor_parser --remove {shown}; sudo rm {shown}"
         )),
-        Ok(State::Edited) => ui.info(&format!("The AppArmor profile {shown}, which was edited, stays")),
+        Ok(State::Edited) => ui.info(&format!("The AppArmor profile {shown} was kept, because it was edited")),
         _ => {}
     }
 }

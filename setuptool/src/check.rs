@@ -121,7 +121,9 @@ fn files(ui: &mut Ui, facts: &Facts, wish: Wish) {
         match fate(file, wish) {
             "update" => ui.info(&format!("install would update {shown}")),
             "replace" => ui.info(&format!("install would replace {shown} and keep a copy")),
-            "create" => ui.info(&format!("install would write through the link {shown}")),
+            "create" => {
+                ui.info(&format!("install would follow the link {shown} and write to its target"));
+            }
             "remove" => {
                 ui.info(&format!("install would remove {shown}; install --socket keeps it"));
             }
@@ -137,9 +139,11 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
         names.collect::<Vec<_>>().join(", ")
     };
     let line = match (options(true), options(false)) {
-        (all, none) if none.is_empty() => format!("Limits that hold: {all}"),
-        (none, _) if none.is_empty() => "Limits of `docker run` will be ignored".to_owned(),
-        (some, others) => format!("Limits that hold: {some}; that do not: {others}"),
+        (all, none) if none.is_empty() => format!("Resource limits that work: {all}"),
+        (none, _) if none.is_empty() => {
+            "Resource limits of `docker run` will be ignored".to_owned()
+        }
+        (some, others) => format!("Resource limits that work: {some}; that do not work: {others}"),
     };
     let mut reasons: Vec<&str> =
         limits.iter().filter_map(|limit| limit.why_not.as_deref()).collect();
@@ -215,12 +219,12 @@ mod tests {
         for (limits, line, reasons) in [
             (
                 vec![limit("--cpus", None), limit("--memory", None)],
-                "Limits that hold: --cpus, --memory",
+                "Resource limits that work: --cpus, --memory",
                 vec![],
             ),
             (
                 vec![limit("--cpus", Some("v1")), limit("--memory", Some("v1"))],
-                "Limits of `docker run` will be ignored",
+                "Resource limits of `docker run` will be ignored",
                 vec!["v1"],
             ),
             (
@@ -229,7 +233,7 @@ mod tests {
                     limit("--cpuset-cpus", Some("b")),
                     limit("--memory", None),
                 ],
-                "Limits that hold: --memory; that do not: --cpus, --cpuset-cpus",
+                "Resource limits that work: --memory; that do not work: --cpus, --cpuset-cpus",
                 vec!["a", "b"],
             ),
         ] {

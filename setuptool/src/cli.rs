@@ -92,7 +92,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         ),
     ] {
         if given && !right {
-            return Err(Stop::Usage(format!("{name} goes with the command {wanted} only"), help()));
+            return Err(Stop::Usage(format!("{name} is only valid with {wanted}"), help()));
         }
     }
     Ok(cli)
@@ -111,16 +111,16 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
         Some("supervise") => match words.next().map(|word| word.to_string_lossy()).as_deref() {
             None => Ok(Verb::Supervise { once: false }),
             Some("once") => Ok(Verb::Supervise { once: true }),
-            Some(word) => Err(Stop::Command(format!("supervise knows only `once`, not `{word}`"))),
+            Some(word) => Err(Stop::Command(format!("unknown argument `{word}`: supervise accepts only `once`"))),
         },
         Some(purge::VERB) => Ok(Verb::Delete(words.cloned().collect())),
         Some("apparmor") => Ok(Verb::Apparmor(words.next().cloned())),
         Some(other) => Err(Stop::Command(format!(
-            "unknown command `{other}`: it must be check, install, uninstall, nsenter, supervise or apparmor"
+            "unknown command `{other}`; use check, install, uninstall, nsenter, supervise or apparmor"
         ))),
         None => Err(Stop::Command(
-            "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` for the \
-             others"
+            "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` to list all \
+             commands"
                 .to_owned(),
         )),
     }

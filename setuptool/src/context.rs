@@ -65,14 +65,14 @@ impl Cli {
                 self.context(&update)?;
                 let copy = copy.display();
                 ui.warning(&format!(
-                    "Updated CLI context \"{NAME}\" (was {}); the old one is exported to {copy}",
+                    "Updated CLI context \"{NAME}\" (was {}); exported the old one to {copy}",
                     found.host
                 ));
             }
             Some(found) => {
                 ui.warning(&format!(
-                    "CLI context \"{NAME}\" is for another daemon ({}) and stays as it is; DOCKER_HOST={host} is for \
-                     this one; to replace the context: --force",
+                    "CLI context \"{NAME}\" points to another daemon ({}) and was kept; to use this daemon, set \
+                     DOCKER_HOST={host}; to replace the context, use --force",
                     found.host
                 ));
                 return Ok(());
@@ -99,7 +99,7 @@ impl Cli {
         if let Some(found) = self.found()? {
             if Some(&found.host) != own.as_ref() && !found.is_made() {
                 ui.info(&format!(
-                    "CLI context \"{NAME}\" is for another daemon ({}) and stays",
+                    "CLI context \"{NAME}\" points to another daemon ({}) and was kept",
                     found.host
                 ));
                 return Ok(());

@@ -17,14 +17,14 @@ pub fn command() -> Command {
         .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
         .after_help(
             "Commands:\n  \
-             check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
-             install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
+             check        Check all prerequisites and print what is missing, why it matters, and how to fix it\n  \
+             install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
              uninstall    Undo install\n  \
-             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n  \
-             supervise    Keep the daemon of install --supervise running, in the foreground;\n               \
-             supervise once is for services: it ends with the daemon\n  \
-             apparmor     Print the AppArmor profile that rootlesskit needs; as root: write and load it.\n               \
-             apparmor FILE is for the rootlesskit in that place\n\n\
+             nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
+             supervise    Keep the daemon of install --supervise running, in the foreground.\n               \
+             supervise once is for service managers: it exits when the daemon exits\n  \
+             apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
+             apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
              Documentation: https://docs.docker.com/go/rootless/",
         )
         .disable_help_flag(true)
@@ -35,14 +35,14 @@ pub fn command() -> Command {
         .arg(
             switch(
                 "force",
-                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit; with install, \
-                 also replace files that you edited or wrote (a copy is kept)",
+                "Continue even if a rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
+                 fails; with install, also replace files that you edited or wrote (a copy is kept)",
             )
             .short('f'),
         )
         .arg(switch(
             "skip-iptables",
-            "Ignore missing iptables; the daemon then runs with --iptables=false",
+            "Continue even if iptables is missing; the daemon then runs with --iptables=false",
         ))
         .arg(switch("json", "With check: print the findings as JSON"))
         .arg(switch(
@@ -51,15 +51,15 @@ pub fn command() -> Command {
         ))
         .arg(switch(
             "socket",
-            "With install: also a unit docker.socket, with which the first connection starts the daemon",
+            "With install: also create docker.socket, so that the first connection starts the daemon",
         ))
         .arg(
             Arg::new("supervise")
                 .long("supervise")
                 .value_name("BY")
                 .help(
-                    "With install, without systemd: keep the daemon running by openrc, runit, s6 or plain (this \
-                     program); without a value by what runs here",
+                    "With install, on hosts without systemd: keep the daemon running with openrc, runit, s6 or plain \
+                     (this program); without a value, use the first one available",
                 )
                 .num_args(0..=1)
                 .require_equals(true)
@@ -70,7 +70,7 @@ pub fn command() -> Command {
             Arg::new("print")
                 .long("print")
                 .value_name("FILE")
-                .help("With install or apparmor: print what would be written into FILE, and change nothing")
+                .help("With install or apparmor: print what would be written to FILE, and change nothing")
                 .num_args(1)
                 .require_equals(true)
                 .value_hint(ValueHint::FilePath)
@@ -103,10 +103,10 @@ pub fn shown() -> Command {
         .disable_version_flag(true)
         .args(always())
         .subcommands([
-            verb("check", "Look at every prerequisite", &["json"]),
-            verb("install", "Set the daemon up and start it", &["socket", "supervise", "print"]),
+            verb("check", "Check all prerequisites", &["json"]),
+            verb("install", "Set up the daemon and start it", &["socket", "supervise", "print"]),
             verb("uninstall", "Undo install", &["purge"]),
-            verb("nsenter", "Run a program in the namespaces of the daemon", &[]).arg(
+            verb("nsenter", "Run a program in the daemon's namespaces", &[]).arg(
                 word("command")
                     .num_args(0..)
                     .trailing_var_arg(true)
@@ -116,7 +116,7 @@ pub fn shown() -> Command {
                 .arg(word("once").value_parser(["once"])),
             verb(
                 "apparmor",
-                "Print the AppArmor profile, or as root write and load it",
+                "Print the AppArmor profile, or as root install and load it",
                 &["print"],
             )
             .arg(word("file").value_hint(ValueHint::FilePath)),

@@ -118,13 +118,11 @@ impl Distro {
             Family::Alpine => format!("apk add {name}"),
             Family::Nix => {
                 return Remedy::said(format!(
-                    "in configuration.nix: environment.systemPackages = [ pkgs.{name} ];"
+                    "in configuration.nix, set environment.systemPackages = [ pkgs.{name} ];"
                 ));
             }
             Family::Unknown => {
-                return Remedy::said(format!(
-                    "install {name} with the package manager of this system"
-                ));
+                return Remedy::said(format!("install {name} with this system's package manager"));
             }
         };
         Remedy::admin(comment, [command])
@@ -179,7 +177,7 @@ impl Distro {
             Family::Alpine => "sudo apk add",
             Family::Nix => {
                 return Some(
-                    "in configuration.nix: environment.systemPackages = [ pkgs.docker ];"
+                    "in configuration.nix, set environment.systemPackages = [ pkgs.docker ];"
                         .to_owned(),
                 );
             }
@@ -194,27 +192,32 @@ impl Distro {
     /// The package that this program is in, which is incomplete then. It is in no repository: under its name, which is
     /// Docker's, they have the original.
     fn extras(&self, name: &str) -> String {
-        let tarball = "the tarball docker-rootless-extras-*.tgz with its install.sh";
+        let tarball = "unpack docker-rootless-extras-*.tgz and run its install.sh";
         let original = format!(
-            "(the package {name} of Docker's repository is the original, without this doctor)"
+            "(the package {name} in Docker's repository contains Docker's own tools instead)"
         );
         match self.family {
             Family::Debian => format!(
-                "sudo apt-get install ./{name}_*.deb, or, beside Debian's docker.io, {tarball}: both of this project {original}"
+                "install this project's package: sudo apt-get install ./{name}_*.deb; or, to use it with Debian's \
+                 docker.io, install this project's tarball: {tarball} {original}"
             ),
-            Family::Fedora => format!("sudo dnf install ./{name}-*.rpm of this project {original}"),
-            Family::Yum => format!("sudo yum install ./{name}-*.rpm of this project {original}"),
+            Family::Fedora => format!(
+                "install this project's package: sudo dnf install ./{name}-*.rpm {original}"
+            ),
+            Family::Yum => format!(
+                "install this project's package: sudo yum install ./{name}-*.rpm {original}"
+            ),
             Family::Arch | Family::Alpine | Family::Nix => format!(
-                "install {tarball}, or build the package from packaging/templates: both of this project"
+                "install this project's tarball: {tarball}; or build its package from packaging/templates"
             ),
-            Family::Suse | Family::Unknown => format!("install {tarball}, of this project"),
+            Family::Suse | Family::Unknown => format!("install this project's tarball: {tarball}"),
         }
     }
 
     fn elsewhere(&self, package: Package) -> String {
         match package {
             Package::Uidmap => {
-                "NixOS keeps newuidmap in /run/wrappers/bin: add it to PATH".to_owned()
+                "add /run/wrappers/bin, where NixOS keeps newuidmap, to PATH".to_owned()
             }
             other => format!("install {other:?} on {}", self.name),
         }
@@ -223,7 +226,7 @@ impl Distro {
     /// Lets the user's services run without a session; `None` where `loginctl enable-linger` does it.
     pub(crate) fn linger(&self, user: &str) -> Option<Remedy> {
         (self.family == Family::Nix).then(|| {
-            Remedy::said(format!("in configuration.nix: users.users.{user}.linger = true;"))
+            Remedy::said(format!("in configuration.nix, set users.users.{user}.linger = true;"))
         })
     }
 
@@ -232,7 +235,7 @@ impl Distro {
         if self.family == Family::Nix {
             let value = if value.contains(' ') { format!("\"{value}\"") } else { value.to_owned() };
             return Remedy::said(format!(
-                "in configuration.nix: boot.kernel.sysctl.\"{key}\" = {value};"
+                "in configuration.nix, set boot.kernel.sysctl.\"{key}\" = {value};"
             ));
         }
         // busybox's sysctl has no --system.
@@ -248,7 +251,7 @@ impl Distro {
         if self.family == Family::Nix {
             let list: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
             return Remedy::said(format!(
-                "in configuration.nix: boot.kernelModules = [ {} ];",
+                "in configuration.nix, set boot.kernelModules = [ {} ];",
                 list.join(" ")
             ));
         }
@@ -351,16 +354,19 @@ mod tests {
         for (id, expected) in [
             (
                 "debian",
-                "sudo apt-get install ./docker-ce-rootless-extras_*.deb, or, beside Debian's docker.io, ",
+                "sudo apt-get install ./docker-ce-rootless-extras_*.deb; or, to use it with Debian's docker.io, ",
             ),
-            ("fedora", "sudo dnf install ./docker-ce-rootless-extras-*.rpm of this project"),
+            (
+                "fedora",
+                "install this project's package: sudo dnf install ./docker-ce-rootless-extras-*.rpm",
+            ),
             ("centos\nVERSION_ID=7", "sudo yum install ./docker-ce-rootless-extras-*.rpm"),
             (
                 "alpine",
-                "docker-rootless-extras-*.tgz with its install.sh, or build the package from packaging/templates",
+                "docker-rootless-extras-*.tgz and run its install.sh; or build its package from packaging/templates",
             ),
             ("arch", "packaging/templates"),
-            ("opensuse", "install.sh, of this project"),
+            ("opensuse", "run its install.sh"),
         ] {
             let text = said(id, Package::Extras);
             assert!(text.contains(expected), "{id}: {text}");

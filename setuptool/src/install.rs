@@ -109,7 +109,7 @@ fn plan(
         facts.account.runtime.dir.clone(),
     ) else {
         return Err(Failed::new(
-            "a prerequisite is missing\nhint: dockerd-rootless-setuptool.sh check says which",
+            "a prerequisite is missing\nhint: run dockerd-rootless-setuptool.sh check to see which one",
         ));
     };
     let without_iptables = doctor::without_iptables(findings, wish);
@@ -166,12 +166,12 @@ fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
 fn suits(manager: Option<&Systemctl>, options: &Options) -> Result<(), Failed> {
     let wrong = match (manager, options) {
         (Some(_), Options { supervise: Some(_), .. }) => {
-            "the user's systemd works here and will do better than --supervise\n\
-             hint: leave --supervise out"
+            "the user's systemd is available, so --supervise is not needed\n\
+             hint: omit --supervise"
         }
         (None, Options { socket: true, .. }) => {
             "--socket needs the user's systemd, which cannot be reached\n\
-             hint: dockerd-rootless-setuptool.sh check says why"
+             hint: run dockerd-rootless-setuptool.sh check to see why"
         }
         _ => return Ok(()),
     };
@@ -212,13 +212,14 @@ fn with_systemd(
     let running = manager.quiet(&["--no-pager", "status", UNIT]);
     let explain_failure = |ui: &mut Ui| {
         if kept {
-            ui.error("It was started with a unit that is not the one of this tool, see above");
+            ui.error("It was started with your own unit, not with this tool's; see above");
         }
         explain_failure(ui, world, plan)
     };
     if replaced && running {
         ui.warning(&format!(
-            "The daemon goes on as it was started until `systemctl --user restart {UNIT}`"
+            "The running daemon does not use the new settings yet; to apply them, run: `systemctl --user restart \
+             {UNIT}`"
         ));
     }
     if !running {
@@ -233,7 +234,10 @@ fn with_systemd(
     let socket = plan.runtime_dir.join("docker.sock");
     if let Err(error) = ready::wait(&socket, API_LIMIT) {
         let seconds = API_LIMIT.as_secs();
-        ui.error(&format!("no answer on {} within {seconds} s: {error}", socket.display()));
+        ui.error(&format!(
+            "the daemon did not answer on {} within {seconds} s: {error}",
+            socket.display()
+        ));
         return Err(explain_failure(ui));
     }
     if !manager.traced(ui, &["--no-pager", "--full", "status", UNIT])?.success() {
@@ -243,8 +247,9 @@ fn with_systemd(
     let unit = if plan.socket { SOCKET_UNIT } else { UNIT };
     let enabled = manager.traced(ui, &["enable", unit])?;
     if !enabled.success() {
-        let text =
-            format!("the daemon runs, but `systemctl --user enable {unit}` failed with {enabled}");
+        let text = format!(
+            "the daemon is running, but `systemctl --user enable {unit}` failed with {enabled}"
+        );
         return Err(Failed { text, code: run::code_of(enabled) });
     }
     if plan.socket && manager.quiet(&["is-enabled", UNIT]) {
@@ -254,7 +259,7 @@ fn with_systemd(
     ui.info(&format!("To control {UNIT}, run: `systemctl --user (start|stop|restart) {UNIT}`"));
     if plan.socket {
         ui.info(&format!(
-            "{UNIT} starts with the first connection; containers with a restart policy wait for it, too"
+            "{UNIT} starts on the first connection; containers with a restart policy also start only then"
         ));
     }
     ui.info(&format!(
@@ -278,8 +283,8 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
     if state.is_users() && !takes_socket() {
         let shown = service.path.display();
         return Err(Failed::new(format!(
-            "{shown} {} and does not take a socket over\n\
-             hint: add `-H fd://` to its ExecStart=, or let --force replace it",
+            "{shown} {} and does not support socket activation\n\
+             hint: add `-H fd://` to its ExecStart=, or use --force to replace it",
             state.words()
         )));
     }
@@ -291,7 +296,7 @@ fn unseen_variables(ui: &mut Ui, world: &World) {
     let names = world.env.iter().map(|(name, _)| name.to_string_lossy());
     for name in names.filter(|name| name.starts_with("DOCKERD_ROOTLESS_ROOTLESSKIT_")) {
         ui.warning(&format!(
-            "The service does not see {name} of this shell; set it with `systemctl --user edit {UNIT}`"
+            "The service does not inherit {name} from this shell; set it with `systemctl --user edit {UNIT}`"
         ));
     }
 }
@@ -309,16 +314,16 @@ pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Fai
     if status.success() {
         return Ok(());
     }
-    let text = format!("the daemon runs, but `docker version` failed with {status}");
+    let text = format!("the daemon is running, but `docker version` failed with {status}");
     Err(Failed { text, code: run::code_of(status) })
 }
 
 /// systemd's own word about the failure, where it says more than the journal.
 fn explain_result(ui: &mut Ui, manager: &Systemctl) {
     match manager.property("Result", UNIT).as_deref() {
-        Some("timeout") => ui.error("The daemon was not ready within TimeoutStartSec of its unit"),
-        Some("oom-kill") => ui.error("The kernel ended the daemon for want of memory"),
-        Some("resources") => ui.error("systemd could not start the unit for want of resources"),
+        Some("timeout") => ui.error("The daemon was not ready within its unit's TimeoutStartSec"),
+        Some("oom-kill") => ui.error("The kernel killed the daemon: out of memory"),
+        Some("resources") => ui.error("systemd could not start the unit: out of resources"),
         _ => {}
     }
 }
@@ -332,7 +337,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
         ui.aside(&format!("    {line}"));
     }
     if let Some(symptom) = symptoms::find(&journal) {
-        ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
+        ui.error(&format!("The log contains \"{}\": {}", symptom.token, symptom.cause));
         ui.error(&format!("  {}", symptom.fix));
     }
     let kit = plan.rootlesskit.to_string_lossy();
@@ -347,7 +352,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
 fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(), Failed> {
     if facts.account.runtime.state == RuntimeState::Unset {
         make_private(&plan.runtime_dir).map_err(|error| {
-            Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
+            Failed::new(format!("cannot create {}: {error}", plan.runtime_dir.display()))
         })?;
     }
     let bin = dir_of(&plan.launcher).to_string_lossy().into_owned();
@@ -367,7 +372,9 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
         ui.plain(&format!("PATH={path} {name}{flags}"));
     }
     ui.plain("");
-    ui.info("To have it started and kept running, add --supervise");
+    ui.info(
+        "To start the daemon automatically and keep it running, run install again with --supervise",
+    );
     Ok(())
 }
 
@@ -381,7 +388,7 @@ fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
     ui.info("Make sure the following environment variable(s) are set (or add them to ~/.bashrc):");
     match facts.account.runtime.state {
         RuntimeState::Unset => {
-            ui.plain(&format!("# WARNING: remove {} at every logout", quoted(&dir)));
+            ui.plain(&format!("# WARNING: delete {} at every logout", quoted(&dir)));
             ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir)));
         }
         RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir))),

@@ -38,8 +38,8 @@ pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Faile
     };
     let child = state_dir::child(&dir, &world.at("proc")).ok_or_else(|| {
         Failed::new(format!(
-            "the rootless daemon is not running: no living child of rootlesskit in {}\n\
-             hint: {start}",
+            "the rootless daemon is not running: rootlesskit has no running child in {}\n\
+             hint: start it: {start}",
             dir.display()
         ))
     })?;

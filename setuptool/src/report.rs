@@ -10,14 +10,14 @@ pub(crate) fn findings(ui: &mut Ui, findings: &[Finding]) {
     for finding in findings {
         let head = format!("{}: {}", finding.code, finding.seen);
         let mut lines = vec![format!("    why: {}", finding.why)];
-        lines.extend(finding.remedy.said.iter().map(|text| format!("    to do: {text}")));
+        lines.extend(finding.remedy.said.iter().map(|text| format!("    fix: {text}")));
         match finding.severity {
             Severity::Fatal => ui.error(&head),
             Severity::Class => ui.warning(&head),
             Severity::Advisory => {
                 ui.info(&head);
                 lines.extend(finding.remedy.admin.iter().map(|step| {
-                    format!("    to do: sudo sh -euc {}", always_quoted(&step.commands.join("; ")))
+                    format!("    fix: sudo sh -euc {}", always_quoted(&step.commands.join("; ")))
                 }));
             }
         }
@@ -35,7 +35,7 @@ pub(crate) fn summary(ui: &mut Ui, findings: &[Finding]) {
         ui.warning(&format!("{}: {}", finding.code, finding.seen));
     }
     if !worse.is_empty() {
-        ui.warning("For the reasons and the remedies run `dockerd-rootless-setuptool.sh check`");
+        ui.warning("For explanations and fixes, run `dockerd-rootless-setuptool.sh check`");
     }
 }
 
@@ -47,10 +47,12 @@ pub(crate) fn block(ui: &mut Ui, findings: &[Finding]) {
         ui.error("System requirements are missing. Have the administrator run these commands,");
         ui.error("then run this tool again.");
         if findings.iter().any(|f| f.about_iptables && f.severity == Severity::Fatal) {
-            ui.error("Without iptables, but then without bridge networks: use --skip-iptables.");
+            ui.error(
+                "To continue without iptables (and without bridge networks), use --skip-iptables.",
+            );
         }
     } else {
-        ui.info("These commands are not required; they cure the warnings above:");
+        ui.info("These commands are optional; they fix the warnings above:");
     }
     frame(ui, script.trim_end());
 }

@@ -71,7 +71,9 @@ pub(crate) fn shown(
         let _ = child.kill();
         let _ = child.wait();
         let seconds = limit.as_secs();
-        return Err(Failed::new(format!("{name} was killed: it did not end within {seconds} s")));
+        return Err(Failed::new(format!(
+            "{name} did not finish within {seconds} s and was killed"
+        )));
     }
     child.wait().map_err(|error| Failed::new(format!("cannot wait for {name}: {error}")))
 }

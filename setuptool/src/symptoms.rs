@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn f148_no_remedy_sends_in_a_circle() {
         for symptom in SYMPTOMS {
-            let fix = symptom.fix.replace("setuptool.sh check` computes", "");
+            let fix = symptom.fix.replace("setuptool.sh check` suggests", "");
             assert!(!fix.contains("setuptool.sh check"), "{symptom:?}");
             assert!(symptom.code.starts_with("log-"), "{symptom:?}");
         }

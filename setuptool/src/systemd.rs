@@ -89,7 +89,7 @@ impl Systemctl {
         if let (Ok(target), Err(_)) = (link, fs::symlink_metadata(file)) {
             symlink(&target, file).map_err(|error| {
                 let (file, target) = (file.display(), target.display());
-                Failed::new(format!("cannot make the link {file} to {target} again: {error}"))
+                Failed::new(format!("cannot recreate the link {file} to {target}: {error}"))
             })?;
         }
         Ok(())

@@ -27,7 +27,7 @@ use crate::{activation, apparmor, managed, supervise, unit};
 pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed> {
     if world.uid == 0 {
         return Err(Failed::new(
-            "refusing to uninstall as root: run this as the user who installed it",
+            "refusing to uninstall as root: run this as the user who installed the daemon",
         ));
     }
     let unit = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
@@ -40,7 +40,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
         // What could not be stopped may start the daemon again at any moment.
         if let Err(failed) = stopped {
             return Err(Failed::new(format!(
-                "{}\nthe data was kept, because its daemon still runs or may start again\n\
+                "{}\nthe data was kept, because the daemon is still running or may start again\n\
                  hint: stop the daemon, then run this again",
                 failed.text
             )));
@@ -76,7 +76,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
             }
         }
         None => ui.warning(
-            "docker is not in PATH, so its context stays; later run: docker context rm -f rootless",
+            "docker is not in PATH, so its context was kept; to remove it later, run: docker context rm -f rootless",
         ),
     }
     settings_stay(ui, world, &unit);
@@ -141,8 +141,8 @@ fn purged(
     }
     let also = if begun { "; the unit is disabled" } else { "" };
     problems.push(format!(
-        "the unit, its settings and the CLI context stay, so that you can run this again{also}\n\
-         hint: to remove them and keep the data, run uninstall without --purge"
+        "the unit, its settings and the CLI context were kept, so that you can run this again{also}\n\
+         hint: to remove them but keep the data, run uninstall without --purge"
     ));
     Err(Failed::new(problems.join("\n")))
 }
@@ -222,7 +222,7 @@ fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
 }
 
 fn leftovers(ui: &mut Ui, world: &World) {
-    ui.info("Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.");
+    ui.info("If you set PATH, DOCKER_HOST or DOCKER_CONTEXT for this daemon in ~/.bashrc, remove them there.");
     ui.info("This uninstallation tool does NOT remove Docker binaries and data.");
     let kit = purge::rootlesskit(world).unwrap_or_else(|| "rootlesskit".into());
     if let Some(command) = purge::advice(world, &kit.to_string_lossy(), true) {

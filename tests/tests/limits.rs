@@ -104,7 +104,7 @@ fn fates(vm: &mut Vm) -> Result<(Vec<Fate>, Value)> {
         let why_not = limit["why_not"].as_str().unwrap_or_default();
         let predicted = match limit["works"].as_bool() {
             Some(true) => Fate::Limited,
-            _ if why_not.ends_with("such a container does not start") => Fate::Refused,
+            _ if why_not.ends_with("a container with this option does not start") => Fate::Refused,
             _ => Fate::Unlimited,
         };
         let Probe { file, args, script, held, .. } = probe;

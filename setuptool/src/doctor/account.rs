@@ -9,11 +9,11 @@ pub(super) fn root(facts: &Facts) -> Option<Finding> {
     (facts.account.uid == 0).then(|| {
         Finding::fatal(
             "root",
-            "this runs as root",
-            "rootless Docker belongs to an ordinary user; root would install it for itself",
+            "this tool runs as root",
+            "rootless Docker runs as an ordinary user; as root, you would set it up for root itself",
         )
         .remedy(Remedy::said(
-            "log in as the user who shall have Docker (ssh USER@localhost or machinectl shell USER@) and run this again",
+            "log in as the user who will run Docker (ssh USER@localhost or machinectl shell USER@) and run this again",
         ))
     })
 }
@@ -26,7 +26,7 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
             Finding::fatal(
                 "proc-missing",
                 "/proc/sys/kernel/ostype cannot be read: /proc is not mounted",
-                "the daemon and this program learn from /proc what the kernel allows",
+                "the daemon and this tool read from /proc what the kernel allows",
             )
             .remedy(Remedy::admin("mount /proc", ["mount -t proc proc /proc"])),
         );
@@ -36,11 +36,11 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
     (ostype != "Linux" || imitated).then(|| {
         let finding = Finding::fatal(
             "not-linux",
-            format!("the kernel is {ostype} {}, not Linux itself", host.release),
-            "containers are made of namespaces, which only Linux has",
+            format!("the kernel is {ostype} {}, not a real Linux kernel", host.release),
+            "containers need namespaces, which only Linux has",
         );
         finding.remedy(Remedy::said(if imitated {
-            "in PowerShell: wsl --set-version DISTRIBUTION 2"
+            "switch to WSL 2, in PowerShell: wsl --set-version DISTRIBUTION 2"
         } else {
             "use a Linux host or a virtual machine with Linux"
         }))
@@ -55,7 +55,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 }
 
 fn home(facts: &Facts, findings: &mut Vec<Finding>) {
-    let why = "the unit, the configuration and the data of the daemon are below HOME";
+    let why = "the daemon's unit, configuration and data are stored below HOME";
     let name = quoted(&facts.account.name);
     match &facts.account.home {
         Home::Fine(_) => {}
@@ -69,7 +69,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(Remedy::admin(
-                "make the home directory",
+                "create the home directory",
                 [format!("install -d -m 0700 -o {name} {}", quoted(&path.to_string_lossy()))],
             )),
         ),
@@ -89,7 +89,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             )
             // Homes of services are sometimes directories of the system.
             .remedy(Remedy::said(format!(
-                "if it is this user's alone: sudo chown {name}: {}",
+                "if no other user needs this directory: sudo chown {name}: {}",
                 quoted(&path.to_string_lossy())
             ))),
         ),
@@ -97,7 +97,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::fatal(
                 "home-foreign",
                 format!(
-                    "HOME={} belongs to user {owner}, and {} cannot write there",
+                    "HOME={} belongs to user {owner}, and {} cannot write to it",
                     path.display(),
                     facts.account.name
                 ),
@@ -112,7 +112,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(Remedy::said(format!("chmod u+rwx {}", quoted(&path.to_string_lossy()))))
-            .remedy(Remedy::said("if its file system is mounted read-only: mount it for writing")),
+            .remedy(Remedy::said("if its file system is mounted read-only, remount it read-write")),
         ),
     }
 }
@@ -121,7 +121,8 @@ fn not_executable(found: &Unusable, why: &'static str) -> Finding {
     let (shown, file) = (found.file.display(), quoted(&found.file.to_string_lossy()));
     let (reason, remedy) = if found.noexec {
         let other = format!(
-            "install it where programs may run, or: sudo mount -o remount,exec MOUNTPOINT (findmnt -T {file} names it)"
+            "install it on a file system without noexec, or: sudo mount -o remount,exec MOUNTPOINT (find it with: \
+             findmnt -T {file})"
         );
         ("its file system is mounted with noexec", Remedy::said(other))
     } else {
@@ -129,9 +130,9 @@ fn not_executable(found: &Unusable, why: &'static str) -> Finding {
         let remedy = if found.own {
             Remedy::said(chmod)
         } else {
-            Remedy::admin("let everybody run it", [chmod])
+            Remedy::admin("make it executable for everyone", [chmod])
         };
-        ("it has no permission x for this user", remedy)
+        ("this user lacks execute permission", remedy)
     };
     Finding::fatal("not-executable", format!("{shown} cannot be run: {reason}"), why).remedy(remedy)
 }
@@ -143,8 +144,8 @@ fn closed(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     for closed in &facts.account.closed {
         // A daemon without a unit starts.
         let finding = if wish.install { Finding::fatal } else { Finding::class };
-        let seen = format!("{} cannot write into {}", facts.account.name, closed.dir.display());
-        let why = "the unit, or the context of the docker command, belongs there";
+        let seen = format!("{} cannot write to {}", facts.account.name, closed.dir.display());
+        let why = "install writes the unit or the docker CLI context there";
         findings
             .push(finding("config-closed", seen, why).remedy(open(closed, &facts.account.name)));
     }
@@ -154,17 +155,16 @@ fn open(closed: &Closed, name: &str) -> Remedy {
     let (shown, real) = (closed.real.display(), quoted(&closed.real.to_string_lossy()));
     match closed.why {
         WhyClosed::Foreign => Remedy::admin(
-            "give the user's directory back (a docker under sudo leaves some of root behind)",
+            "restore the user's ownership (running docker with sudo can leave files that belong to root)",
             [format!("chown -R {}: {real}", quoted(name))],
         ),
         WhyClosed::Mode => Remedy::said(format!("chmod u+rwx {real}")),
         WhyClosed::ReadOnly => Remedy::said(format!(
-            "the file system of {shown} is read-only: have a directory that can be written in its place, or mount it for \
-             writing"
+            "use a writable directory instead of {shown}, or remount its file system read-write"
         )),
         // It may be for others, who would lose it.
         WhyClosed::Outside => Remedy::said(format!(
-            "links lead to {shown}, which is not this user's: have a directory of the user's in their place"
+            "replace the symbolic link to {shown}, which belongs to another user, with a directory of your own"
         )),
     }
 }
@@ -175,10 +175,10 @@ fn daemon_json(facts: &Facts, findings: &mut Vec<Finding>) {
         Finding::fatal(
             "daemon-json",
             format!("{}: {error}", path.display()),
-            "dockerd does not start with a configuration that it cannot read",
+            "dockerd does not start if it cannot read its configuration",
         )
         .remedy(Remedy::said(format!(
-            "correct the file; dockerd --validate --config-file={} says more",
+            "correct the file (for details: dockerd --validate --config-file={})",
             quoted(&path.to_string_lossy())
         ))),
     );
@@ -191,19 +191,19 @@ fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             tools.launcher.is_none(),
             "launcher-missing",
             "dockerd-rootless.sh",
-            "it starts the daemon",
+            "dockerd-rootless.sh starts the daemon",
         ),
         (
             tools.rootlesskit.is_none(),
             "rootlesskit-missing",
             "rootlesskit",
-            "the daemon runs under it",
+            "rootlesskit creates the namespaces that the daemon runs in",
         ),
     ] {
         if let (true, Some(found)) = (missing, tools.unusable.get(name)) {
             findings.push(not_executable(found, why));
         } else if missing {
-            let seen = format!("{name} is neither in PATH nor beside this program");
+            let seen = format!("{name} is neither in PATH nor in the directory of this tool");
             findings.push(
                 Finding::fatal(code, seen, why)
                     .remedy(distro.install(Package::Extras, "install the rootless extras")),
@@ -217,7 +217,7 @@ fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             needed(
                 "dockerd-missing",
                 "dockerd is not in PATH".to_owned(),
-                "it is the daemon that is to be started",
+                "dockerd is the Docker daemon",
             )
             .remedy(distro.install(Package::Engine, "install the Docker engine")),
         );
@@ -227,9 +227,9 @@ fn programs(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             needed(
                 "docker-cli-missing",
                 "docker is not in PATH".to_owned(),
-                "the installation is verified, and its context is made, with it",
+                "install uses the docker CLI to test the daemon and to create the \"rootless\" context",
             )
-            .remedy(distro.install(Package::DockerCli, "install the docker command")),
+            .remedy(distro.install(Package::DockerCli, "install the docker CLI")),
         );
     }
 }

@@ -6,24 +6,25 @@ use crate::place::docker_host;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if let Some((socket, writable)) = &facts.tools.rootful {
-        let remedy =
-            Remedy::said("to stop it: sudo systemctl disable --now docker.service docker.socket")
-                .and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
+        let remedy = Remedy::said(
+            "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
+        )
+        .and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
         let seen = socket.display();
-        let why = "tools that use the default socket talk to the rootful daemon, with its rights";
+        let why = "tools that use the default socket reach the rootful daemon and get its root privileges";
         findings.push(if *writable {
             Finding::fatal(
                 "rootful-docker",
-                format!("a rootful Docker is here, and this user may use it: {seen}"),
+                format!("a rootful Docker is installed and this user can access it: {seen}"),
                 why,
             )
             .remedy(remedy)
-            .remedy(Remedy::said("to keep both: run this again with --force"))
+            .remedy(Remedy::said("or keep both: run this again with --force"))
             .forcible()
         } else {
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker is here: {seen}"),
+                format!("a rootful Docker is installed: {seen}"),
                 why,
             )
             .remedy(remedy)
@@ -33,11 +34,12 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker runs without the usual socket: {seen}"),
-                "both work side by side; published ports and names of interfaces are shared, and it is root's",
+                format!("a rootful Docker is running without the usual socket: {seen}"),
+                "both can run side by side, but they compete for published ports and interface names, and the \
+                 rootful daemon has root privileges",
             )
             .remedy(Remedy::said(
-                "to stop it: sudo systemctl disable --now docker.service docker.socket",
+                "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
             )),
         );
     }
@@ -45,15 +47,17 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "docker-host-elsewhere",
-                format!("{name}={value} names another daemon than the one of this user"),
-                "the docker command obeys it instead of the context that install makes",
+                format!("{name}={value} points to a different daemon, not to the one of this user"),
+                "the docker CLI uses this variable instead of the context that install creates",
             )
-            .remedy(Remedy::said(format!("unset {name}, also in ~/.bashrc and the like"))),
+            .remedy(Remedy::said(format!(
+                "unset {name}, and remove it from ~/.bashrc and similar files"
+            ))),
         );
     }
     contexts(facts, findings);
     if let Some(dir) = &facts.tools.containerd_rootless {
-        let seen = format!("a containerd-rootless is running in {}", dir.display());
+        let seen = format!("containerd-rootless is running in {}", dir.display());
         findings.push(
             Finding::fatal(
                 "containerd-rootless",
@@ -70,8 +74,8 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 "context-missing",
-                format!("the current context \"{name}\" of the docker command is not there"),
-                "the docker command refuses everything until it has another one (\"is not found on the file system\")",
+                format!("the current docker CLI context \"{name}\" does not exist"),
+                "every docker command fails until you select another context (\"is not found on the file system\")",
             )
             .remedy(Remedy::said("docker --context=default context use default")),
         );
@@ -82,9 +86,9 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "context-elsewhere",
-                format!("the context \"rootless\" of the docker command is for {host}"),
-                "with that context the docker command talks to another daemon than the one of this user; install \
-                 updates it if its socket is gone, or with --force",
+                format!("the docker CLI context \"rootless\" points to {host}"),
+                "with this context, docker reaches a different daemon, not the one of this user; install updates the \
+                 context if its socket no longer exists, or with --force",
             )
             .remedy(Remedy::said(format!("docker context update rootless --docker host={own}"))),
         );

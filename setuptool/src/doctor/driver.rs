@@ -32,10 +32,10 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
     findings.push(
         Finding::fatal(
             "network-helper-missing",
-            format!("there is no network stack: {why_not}"),
-            "the network namespace of the containers reaches the outside through one",
+            format!("no network driver is available: {why_not}"),
+            "containers need a network driver to reach the network",
         )
-        .remedy(facts.distro.install(Package::Network, "install a network stack")),
+        .remedy(facts.distro.install(Package::Network, "install a network driver")),
     );
 }
 
@@ -48,8 +48,8 @@ fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(
         Finding::fatal(
             "lxc-usernet",
-            format!("/etc/lxc/lxc-usernet has no line for {name}"),
-            "lxc-user-nic makes network interfaces only for the users in that file",
+            format!("/etc/lxc/lxc-usernet has no entry for {name}"),
+            "lxc-user-nic creates network interfaces only for users listed in that file",
         )
         .remedy(Remedy::admin(
             "allow an interface on lxcbr0",
@@ -67,17 +67,19 @@ fn tun(facts: &Facts) -> Option<Finding> {
         Some(net) => net.needs_tun() && !facts.works(Probe::Network),
         None => facts.tools.tries_gateway,
     };
-    let why = "the network stack makes the interface of the containers with it";
+    let why = "the network driver creates the containers' interface through /dev/net/tun";
     match facts.host.tun {
         Device::Missing if needed => Some(
-            Finding::fatal("tun-missing", "/dev/net/tun is not there", why)
-                .remedy(facts.distro.modules(&["tun"], "make /dev/net/tun"))
-                .remedy(Remedy::said("in a container, run that with --device /dev/net/tun")),
+            Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
+                .remedy(facts.distro.modules(&["tun"], "create /dev/net/tun"))
+                .remedy(Remedy::said(
+                    "if this host is a container, start it with --device /dev/net/tun",
+                )),
         ),
         Device::Closed if needed => Some(
             Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).remedy(
                 Remedy::admin(
-                    "open /dev/net/tun for all, as it usually is",
+                    "make /dev/net/tun accessible to all users (the usual default)",
                     ["chmod 0666 /dev/net/tun"],
                 ),
             ),
@@ -98,8 +100,8 @@ fn iproute(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
         return false;
     }
     findings.push(
-        Finding::fatal("iproute2", seen, "this rootlesskit makes interfaces with `ip tuntap`")
-            .remedy(facts.distro.install(Package::Iproute, "install the ip of iproute2"))
+        Finding::fatal("iproute2", seen, "this rootlesskit creates interfaces with `ip tuntap`")
+            .remedy(facts.distro.install(Package::Iproute, "install iproute2"))
             .forcible(),
     );
     true
@@ -114,7 +116,9 @@ fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
     let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let remedy = match symptoms::find(text) {
         Some(symptom) => format!("{}: {}", symptom.cause, symptom.fix),
-        None => format!("try it: rootlesskit --net={net} --copy-up=/etc --copy-up=/run true"),
+        None => format!(
+            "run this to see the whole error: rootlesskit --net={net} --copy-up=/etc --copy-up=/run true"
+        ),
     };
     findings.push(
         Finding::fatal(
@@ -133,13 +137,13 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
     let probe = if named { Probe::Network } else { Probe::Gateway };
     let Outcome::Fails(text) = facts.outcome(probe) else { return };
     let reason = Reason::find(text);
-    let seen = format!("the gateway network does not work: {}", reason.what);
+    let seen = format!("the gateway network driver does not work: {}", reason.what);
     let other = facts.tools.net.driver().filter(|_| !named && facts.works(Probe::Network));
     let mut finding = match other {
         Some(_) => Finding::advisory(
             "gateway-fails",
             seen,
-            "the launcher uses another network instead, which is slower",
+            "the launcher falls back to another network driver, which is slower",
         ),
         None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
     };
@@ -148,12 +152,12 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     if text.contains("tproxy") || text.contains("nf_tables") {
         // nf_tables comes with it.
-        let comment = "load the module for the gateway network";
+        let comment = "load the module for the gateway network driver";
         finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
     }
     if finding.remedy == Remedy::default() {
         finding = finding.remedy(Remedy::said(
-            "try it: rootlesskit --net=gateway --copy-up=/etc --copy-up=/run true",
+            "run this to see the whole error: rootlesskit --net=gateway --copy-up=/etc --copy-up=/run true",
         ));
     }
     findings.push(finding);

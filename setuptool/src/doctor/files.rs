@@ -23,12 +23,12 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                     Finding::advisory(
                         code,
                         format!("{shown} {}", state.words()),
-                        "install leaves it as it is and starts the daemon with it; only install --force replaces it, \
-                         and keeps a copy",
+                        "install keeps this file and starts the daemon with it; only install --force replaces it \
+                         (and keeps a copy)",
                     )
-                    .remedy(Remedy::said(format!("to compare: {}", file.compare)))
+                    .remedy(Remedy::said(format!("compare the versions: {}", file.compare)))
                     .remedy(Remedy::said(
-                        "settings that survive every install belong in a drop-in: systemctl --user edit docker.service",
+                        "put settings that every install keeps in a drop-in: systemctl --user edit docker.service",
                     )),
                 );
             }

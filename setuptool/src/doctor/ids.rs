@@ -21,11 +21,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::fatal(
                 "subid-unreadable",
-                format!("{} may not read {shown}", facts.account.name),
-                "rootlesskit looks there for the subordinate ids of the user",
+                format!("{} cannot read {shown}", facts.account.name),
+                "rootlesskit reads the user's subordinate IDs from this file",
             )
             .remedy(Remedy::admin(
-                &format!("let everybody read {shown}, as is usual"),
+                &format!("make {shown} readable for everyone (the usual default)"),
                 [format!("chmod 0644 {}", quoted(&path.to_string_lossy()))],
             )),
         );
@@ -37,7 +37,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::fatal(
                 "subid-malformed",
                 seen,
-                "rootlesskit stops at a line it does not understand",
+                "rootlesskit stops at a line that it cannot parse",
             )
             .remedy(Remedy::said(hint)),
         );
@@ -50,12 +50,12 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "subid-overlap",
                 format!(
-                    "/etc/{file}: the range {} of this user shares ids with {} of {}",
+                    "/etc/{file}: this user's range {} overlaps {} of {}",
                     overlap.ours, overlap.theirs, overlap.owner
                 ),
-                "containers of both users can read and write each other's files",
+                "the two users' containers can read and write each other's files",
             )
-            .remedy(Remedy::said(format!("give one of the users another range in /etc/{file}")))
+            .remedy(Remedy::said(format!("give one of the two users another range in /etc/{file}")))
             .remedy(another(facts, overlap.kind, &overlap.ours)),
         );
     }
@@ -69,11 +69,10 @@ fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
     let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
     // What containers wrote keeps its ids, which no namespace of the user has any more.
     let delete = facts.storage.data_root.as_ref().map(|_| {
-        "delete the daemon's data first, since only root can afterwards (`dockerd-rootless-setuptool.sh uninstall \
-         --purge`); then "
+        "first delete the daemon's data (later, only root can): dockerd-rootless-setuptool.sh uninstall --purge; then: "
     });
     Remedy::said(format!(
-        "for this user: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
+        "or change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
         delete.unwrap_or_default()
     ))
 }
@@ -96,8 +95,8 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::fatal(
                 "newuidmap-missing",
-                format!("{} not in PATH", missing.join(" and ")),
-                "they map the user's subordinate ids into the namespace of the containers",
+                format!("not found in PATH: {}", missing.join(" and ")),
+                "newuidmap and newgidmap map the user's subordinate IDs into the containers' user namespace",
             )
             .remedy(facts.distro.install(Package::Uidmap, "install newuidmap and newgidmap")),
         );
@@ -109,23 +108,28 @@ fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstac
     let (name, shown) = (kind.tool(), path.display());
     let word = quoted(&path.to_string_lossy());
     let [chmod, setcap] = diagnose::capable(kind, &word);
-    let powers = format!("let {name} do its work");
-    let gain = Remedy::said(format!("{shown} has to gain privileges when this user runs it"));
+    let powers = format!("give {name} the privileges that it needs");
     let (code, remedy) = match obstacle {
         Obstacle::NoNewPrivs => (
             "no-new-privs",
-            gain.and(Remedy::said(
-                "in a container: without --security-opt no-new-privileges; in Kubernetes: allowPrivilegeEscalation: true",
+            Remedy::said("remove NoNewPrivileges= from the unit or the sandbox that this runs in").and(Remedy::said(
+                "if this host is a container, start it without --security-opt no-new-privileges; in Kubernetes, set \
+                 allowPrivilegeEscalation: true",
             )),
         ),
-        Obstacle::Nosuid => ("newuidmap-nosuid", gain),
+        Obstacle::Nosuid => (
+            "newuidmap-nosuid",
+            Remedy::said(format!(
+                "remount the file system of {shown} without nosuid, or put another {name} elsewhere in PATH"
+            )),
+        ),
         Obstacle::Powerless if power.can_setcap() => {
             ("newuidmap-powerless", Remedy::admin(&powers, [setcap]))
         }
         // Without CAP_SETFCAP not even root can do it here.
         Obstacle::Powerless => (
             "newuidmap-powerless",
-            Remedy::said(format!("in the Dockerfile of the image: RUN {setcap}")),
+            Remedy::said(format!("add this to the image's Dockerfile: RUN {setcap}")),
         ),
         Obstacle::Both => ("newuidmap-both", Remedy::admin(&powers, [chmod])),
         Obstacle::Setuid(_) if power.can_setcap() => {
@@ -133,20 +137,25 @@ fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstac
         }
         Obstacle::Setuid(_) => (
             "newuidmap-setuid",
-            Remedy::said(format!("in the Dockerfile of the image: RUN {chmod} && {setcap}")),
+            Remedy::said(format!("add this to the image's Dockerfile: RUN {chmod} && {setcap}")),
         ),
         Obstacle::Container(_) => (
             "container-caps",
-            Remedy::said("in Docker and Podman: --cap-add SETUID --cap-add SETGID").and(
+            Remedy::said("in Docker and Podman, start this container with --cap-add SETUID --cap-add SETGID").and(
                 Remedy::said(
-                    "in Kubernetes: securityContext: {capabilities: {add: [SETUID, SETGID]}, allowPrivilegeEscalation: true}",
+                    "in Kubernetes, set securityContext: {capabilities: {add: [SETUID, SETGID]}, \
+                     allowPrivilegeEscalation: true}",
                 ),
             ),
         ),
     };
     let seen = obstacle.what(path);
-    Finding::fatal(code, seen, "the kernel lets only a privileged program map several ids")
-        .remedy(remedy)
+    Finding::fatal(
+        code,
+        seen,
+        "the kernel allows only a privileged program to map more than one ID",
+    )
+    .remedy(remedy)
 }
 
 /// Ranges that this container does not have, whatever the files say. True if there are any.
@@ -160,14 +169,14 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
     let (name, file) = (&facts.account.name, kind.subid());
     let outer = outer(facts, *kind);
     let seen = format!(
-        "/etc/{file} gives {name} the ids {range}, and this container has {} only (/proc/self/{})",
+        "/etc/{file} gives {name} the IDs {range}, but this container has only {} (/proc/self/{})",
         outer.describe(),
         kind.map_file()
     );
     let mut remedy = Remedy::default();
     if let Some(free) = facts.ids.free {
         let word = quoted(name);
-        let comment = format!("give {name} ids that this container has");
+        let comment = format!("give {name} IDs that this container has");
         remedy = if facts.ids.usermod && facts.account.local {
             let change = |kind: Kind, ids: &str| {
                 let gone = outside.iter().filter(|(of, _)| *of == kind);
@@ -178,7 +187,7 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
             Remedy::admin(&comment, [format!("usermod{options} {word}")])
         } else {
             Remedy::said(format!(
-                "in /etc/subuid and /etc/subgid, replace the lines of {name} by {}:{}:{}",
+                "in /etc/subuid and /etc/subgid, replace the entries of {name} with {}:{}:{}",
                 name,
                 free.start(),
                 free.count()
@@ -189,12 +198,12 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
         Finding::fatal(
             "subid-outside",
             seen,
-            "the kernel maps no ids that the container itself does not have (\"write to uid_map failed: Operation not \
-             permitted\"), whatever capabilities it has",
+            "regardless of capabilities, the kernel maps only IDs that the container itself has (\"write to uid_map \
+             failed: Operation not permitted\")",
         )
         .remedy(remedy)
         .remedy(Remedy::said(format!(
-            "or, for images with files of higher ids, {}",
+            "or, for images with files that belong to higher IDs, {}",
             outer.widening(*range)
         ))),
     );
@@ -227,7 +236,7 @@ fn ranges(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let name = &facts.account.name;
     let seen = format!(
-        "{name} (uid {}) has {uids} subordinate uids and {gids} subordinate gids",
+        "{name} (UID {}) has {uids} subordinate UIDs and {gids} subordinate GIDs",
         facts.account.uid
     );
     let remedy = remedy(facts, few(uids), few(gids));
@@ -235,14 +244,14 @@ fn ranges(facts: &Facts, findings: &mut Vec<Finding>) {
         Finding::fatal(
             "subid-missing",
             seen,
-            "containers need ids of their own (\"No subuid ranges found for user\")",
+            "containers need subordinate IDs (\"No subuid ranges found for user\")",
         )
         .remedy(remedy)
     } else {
         Finding::class(
             "subid-few",
             seen,
-            "images with files of other ids cannot be unpacked (\"lchown …: invalid argument\"); 65536 are usual",
+            "images that use more IDs cannot be unpacked (\"lchown …: invalid argument\"); the usual count is 65536",
         )
         .remedy(remedy)
     });
@@ -258,17 +267,17 @@ fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
     let Some(range) = free else {
         let widened = widened(facts);
         return if widened == Remedy::default() {
-            Remedy::said("all ids are given away: take a range from another user")
+            Remedy::said("no free range is left: remove or shorten the range of another user")
         } else {
             widened
         };
     };
-    let comment = format!("give {name} subordinate ids that nobody has");
+    let comment = format!("give {name} subordinate IDs that no other user has");
     if facts.distro.family == Family::Nix {
         let (start, count) = (range.start(), range.count());
         let line = |kind: &str, first: &str| {
             Remedy::said(format!(
-                "in configuration.nix: users.users.{name}.{kind} = [ {{ {first} = {start}; count = {count}; }} ];"
+                "in configuration.nix, set users.users.{name}.{kind} = [ {{ {first} = {start}; count = {count}; }} ];"
             ))
         };
         return line("subUidRanges", "startUid").and(line("subGidRanges", "startGid"));

@@ -26,7 +26,7 @@ pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "rootlesskit needs Linux 5.3 or later (clone3(2), pidfd_open(2))",
             )
             .remedy(Remedy::said(
-                "upgrade the kernel, to 5.11 or later if possible: from then on containers can use overlayfs",
+                "upgrade the kernel, if possible to 5.11 or later (containers can then use overlayfs)",
             ))
             .forcible(),
         );
@@ -40,16 +40,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "selinux",
                 "SELinux is enforcing",
-                "dockerd does not use overlayfs then; an old policy forbids the daemon /run/xtables.lock",
+                "dockerd does not use overlayfs under SELinux, and old policies deny it access to /run/xtables.lock",
             )
-            .remedy(Remedy::said("keep the package container-selinux up to date")),
+            .remedy(Remedy::said("keep the container-selinux package up to date")),
         );
     }
     if host.apparmor_restricts_unconfined {
         findings.push(Finding::advisory(
             "apparmor-unconfined",
             "kernel.apparmor_restrict_unprivileged_unconfined is 1",
-            "aa-exec cannot be used to get around the restriction of user namespaces; profiles can",
+            "aa-exec cannot bypass the restriction of user namespaces; use an AppArmor profile to allow them",
         ));
     }
     for (key, value, few, (usual, number)) in [
@@ -61,7 +61,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 Finding::advisory(
                     "inotify-low",
                     format!("{key} is {value}"),
-                    "all containers of the user share it (\"too many open files\", \"no space left on device\")",
+                    "all of the user's containers share this limit (\"too many open files\", \"no space left on \
+                     device\")",
                 )
                 .remedy(facts.distro.sysctl(
                     &format!("{number}-rootless-inotify.conf"),
@@ -80,12 +81,12 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 /// What the network that the launcher would choose can do with the limit; dockerd and each container have the same limit
 /// for themselves.
 fn few_files(files: u64) -> Finding {
-    let seen = format!("at most {files} files may be open (hard limit)");
+    let seen = format!("the open-file limit is {files} (hard limit)");
     let finding = if files < MINIMUM {
-        Finding::fatal("nofile-low", seen, "rootlesskit needs at least 48")
+        Finding::fatal("nofile-low", seen, "rootlesskit needs at least 48 open files")
     } else {
         let room = Budget::new(files, DataPath::Gateway).words();
-        let why = "each published port, connection and container of the daemon takes some";
+        let why = "each published port, connection and container uses some of them";
         Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
     };
     finding.remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again"))

@@ -27,11 +27,11 @@ pub(crate) struct Limit {
 const CPUSET_SINCE: u32 = 244;
 
 /// What becomes of an option whose controller is there for the user's slice alone.
-const FAILS: &str = "Docker sees it in the user's slice, so such a container does not start";
+const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
 
 /// What is left where limits do not hold.
-const INSTEAD: &str = "in place of the options: `cpulimit --limit=50 --include-children` or `ulimit -v KIB` within the \
-                       container, and `docker run --ulimit nproc=100 --user 2000`";
+const INSTEAD: &str = "instead of these options, use `cpulimit --limit=50 --include-children` or `ulimit -v KIB` \
+                       inside the container, and `docker run --ulimit nproc=100 --user 2000`";
 
 const OPTIONS: [(&str, &str); 5] = [
     ("--cpus", "cpu"),
@@ -47,14 +47,14 @@ pub(crate) fn predict(facts: &Facts) -> Vec<Limit> {
     let missing = |controller: &str| {
         let is_in = |list: &[String]| list.iter().any(|name| name == controller);
         if !is_in(&facts.cgroup.offered) {
-            return Some(format!("this system has no controller {controller} on cgroup v2"));
+            return Some(format!("this system has no {controller} controller on cgroup v2"));
         }
         let delegation = facts.cgroup.delegation.as_ref();
         if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
             return None;
         }
         let fails = if is_in(&facts.cgroup.slice) { format!("; {FAILS}") } else { String::new() };
-        Some(format!("the controller {controller} is not delegated to the user{fails}"))
+        Some(format!("the {controller} controller is not delegated to the user{fails}"))
     };
     let limits = OPTIONS.into_iter().map(|(option, controller)| {
         let why_not = obstacle.clone().or_else(|| missing(controller));
@@ -66,13 +66,15 @@ pub(crate) fn predict(facts: &Facts) -> Vec<Limit> {
 /// What keeps all of them from working.
 fn obstacle(facts: &Facts) -> Option<String> {
     if facts.cgroup.mode != Mode::Unified {
-        return Some("the host does not use cgroup v2 alone".to_owned());
+        return Some("the host does not use pure cgroup v2".to_owned());
     }
     if !facts.works(Probe::UserManager) {
         return Some("the user has no systemd service manager".to_owned());
     }
     if !facts.account.bus && !facts.account.bus_unit {
-        return Some("the user has no bus, over which dockerd asks systemd".to_owned());
+        return Some(
+            "the user has no D-Bus session, which dockerd uses to talk to systemd".to_owned(),
+        );
     }
     None
 }
@@ -82,7 +84,7 @@ fn lost(facts: &Facts) -> String {
     let limits = predict(facts).into_iter().filter(|limit| !limit.works);
     let (fail, ignored): (Vec<_>, Vec<_>) =
         limits.partition(|limit| facts.cgroup.slice.iter().any(|name| name == limit.controller));
-    let parts = [("ignored", ignored), ("no container starts with", fail)];
+    let parts = [("ignored", ignored), ("containers do not start with", fail)];
     let parts = parts.iter().filter(|(_, limits)| !limits.is_empty()).map(|(what, limits)| {
         let options: Vec<&str> = limits.iter().map(|limit| limit.option).collect();
         format!("{what}: {}", options.join(", "))
@@ -98,8 +100,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if facts.cgroup.mode != Mode::Unified {
         let finding = Finding::class(
             "cgroup-v1",
-            format!("control groups are not those of version 2 alone; {lost}"),
-            "a user may not change version 1 (Cgroup Driver: none)",
+            format!("this host does not use pure cgroup v2; {lost}"),
+            "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
         )
         .remedy(Remedy::said(INSTEAD));
         let remedy = if facts.account.systemd {
@@ -108,7 +110,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             )
         } else {
             Remedy::said(
-                "mount cgroup2 alone at /sys/fs/cgroup (OpenRC: rc_cgroup_mode=\"unified\" in /etc/rc.conf)",
+                "mount only cgroup2 at /sys/fs/cgroup (OpenRC: rc_cgroup_mode=\"unified\" in /etc/rc.conf)",
             )
         };
         findings.push(finding.remedy(remedy));
@@ -117,11 +119,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if !facts.account.systemd {
         findings.push(Finding::advisory(
             "no-systemd",
-            format!("there is no systemd; {lost}"),
+            format!("systemd is not running; {lost}"),
             "dockerd sets limits through systemd only (Cgroup Driver: none)",
         )
         .remedy(Remedy::said(
-            "to have the daemon started and kept running: dockerd-rootless-setuptool.sh install --supervise",
+            "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise",
         ))
         .remedy(Remedy::said(INSTEAD)));
         return;
@@ -139,11 +141,12 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 "cgroup-controllers",
-                format!("not on cgroup v2 of this system: {}; {lost}", names(&absent)),
-                "a controller that version 1 uses, or that the kernel lacks, cannot be delegated",
+                format!("cgroup v2 lacks these controllers on this host: {}; {lost}", names(&absent)),
+                "a controller that cgroup v1 uses, or that the kernel lacks, cannot be delegated",
             )
             .remedy(Remedy::said(
-                "boot with systemd.unified_cgroup_hierarchy=1; in a container or virtual machine, its host has to",
+                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line; if this is a container or \
+                 a virtual machine, boot its host that way",
             )),
         );
     }
@@ -156,18 +159,18 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
     let finding = Finding::class(
         "cgroup-delegation",
         format!("not delegated to the user: {missing}; {lost}"),
-        "systemd gives users memory and pids only, unless it is told otherwise; cpuset needs systemd 244",
+        "by default, systemd delegates only memory and pids to users; cpuset needs systemd 244 or later",
     );
     let finding = match facts.tools.systemd {
         Some(version) if version < CPUSET_SINCE => finding.remedy(Remedy::said(format!(
-            "cpuset is delegated by systemd {CPUSET_SINCE} and later, and this is {version}"
+            "for cpuset, upgrade systemd to {CPUSET_SINCE} or later (this is {version})"
         ))),
         _ => finding,
     };
     let wanted = cgroup2::delegation::WANTED.join(" ");
     if facts.distro.family == Family::Nix {
         return finding.remedy(Remedy::said(format!(
-            "in configuration.nix: systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
+            "in configuration.nix, set systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
         )));
     }
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";

@@ -21,7 +21,7 @@ const CAUSES: [&str; 8] = [
     "home-",
     "kernel-old",
 ];
-const WHY: &str = "the daemon and its containers live in a user namespace";
+const WHY: &str = "the daemon and its containers run in a user namespace";
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     switches(facts, findings);
@@ -67,7 +67,7 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "userns-few",
                 format!("{key} is {few}"),
-                "every user namespace counts, also those of browsers (\"no space left on device\")",
+                "browsers and other sandboxes use user namespaces, too (\"no space left on device\")",
             )
             .remedy(remedy()),
         ),
@@ -86,7 +86,7 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::fatal(
                 "apparmor-not-loaded",
-                format!("{seen}, and the profile for {path} in /etc/apparmor.d does not help"),
+                format!("{seen}, and the profile for {path} in /etc/apparmor.d has no effect"),
                 WHY,
             )
             .remedy(Remedy::admin(
@@ -99,8 +99,8 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let finding = Finding::fatal(
         "apparmor-userns",
-        format!("{seen}, and no profile in /etc/apparmor.d is for {path}"),
-        "AppArmor gives user namespaces only to programs with a profile that says so",
+        format!("{seen}, and /etc/apparmor.d has no profile for {path}"),
+        "AppArmor allows user namespaces only for programs with a profile that grants \"userns\"",
     )
     .forcible();
     findings.push(finding.remedy(profile(Path::new(&path))));
@@ -109,18 +109,20 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
 /// The commands that make the profile, or what is in their way.
 fn profile(path: &Path) -> Remedy {
     let Some(profile) = Profile::of(path) else {
-        return Remedy::said("no profile can name that path: move rootlesskit to another place");
+        return Remedy::said(
+            "move rootlesskit to a path without special characters (an AppArmor profile cannot express this path)",
+        );
     };
     let target = format!("/etc/apparmor.d/{}", profile.name);
     Remedy::admin(
-        "let rootlesskit have user namespaces",
+        "allow rootlesskit to create user namespaces",
         [
             format!("cat > {target} <<'PROFILE'\n{}PROFILE", profile.text),
             "systemctl restart apparmor.service".to_owned(),
         ],
     )
     .and(Remedy::said(format!(
-        "or as root: dockerd-rootless-setuptool.sh apparmor {}",
+        "or run as root: dockerd-rootless-setuptool.sh apparmor {}",
         quoted(&path.to_string_lossy())
     )))
 }
@@ -135,14 +137,13 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
             finding = finding.remedy(Remedy::said(format!("{}: {}", symptom.cause, symptom.fix)));
         }
         None => {
-            finding = finding.remedy(Remedy::said(
-                "look at https://rootlesscontaine.rs/getting-started/common/",
-            ));
+            finding = finding
+                .remedy(Remedy::said("see https://rootlesscontaine.rs/getting-started/common/"));
         }
     }
     if let Some(container) = &facts.host.container {
         finding = finding.remedy(Remedy::said(format!(
-            "this is a container ({container}): {}",
+            "this host is a container ({container}): {}",
             container.loosened()
         )));
     }
@@ -156,7 +157,7 @@ fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::class(
                 "proc-masked",
                 format!("a fresh /proc cannot be mounted: {said}"),
-                "containers need one; parts of /proc of this host are hidden by mounts",
+                "containers need a /proc of their own, and mounts hide parts of this host's /proc",
             )
             .remedy(Remedy::said(match &facts.host.container {
                 Some(container) => container.loosened(),

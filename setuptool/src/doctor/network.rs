@@ -17,7 +17,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::class(
                 "nsenter-missing",
                 "nsenter is not in PATH",
-                "dockerd 29.5 and later reaches the network namespace of the containers with it",
+                "dockerd 29.5 and later uses nsenter to enter the containers' network namespace",
             )
             .remedy(facts.distro.install(Package::UtilLinux, "install nsenter")),
         );
@@ -27,7 +27,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::class(
                 "ps-missing",
                 "ps is not in PATH, /usr/sbin or /sbin",
-                "`docker top` lists the processes of a container with it",
+                "`docker top` uses ps to list the processes of a container",
             )
             .remedy(facts.distro.install(Package::Procps, "install ps")),
         );
@@ -38,9 +38,9 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "br-netfilter",
-                "the module br_netfilter is not loaded",
-                "without it containers see the gateway as the source of connections when the userland proxy is off, \
-                 and rules between containers do not hold",
+                "the kernel module br_netfilter is not loaded",
+                "without it, containers see the gateway as the source address if the userland proxy is off, and \
+                 rules that isolate containers are not enforced",
             )
             .remedy(facts.distro.modules(&["br_netfilter"], "load br_netfilter")),
         );
@@ -58,10 +58,10 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "resolv-conf-link",
-                format!("/etc/resolv.conf leads to {}", target.display()),
-                "a sandboxed slirp4netns sees /etc and /run only, and then knows no name server",
+                format!("/etc/resolv.conf is a symbolic link to {}", target.display()),
+                "a sandboxed slirp4netns sees only /etc and /run, so it finds no name server",
             )
-            .remedy(Remedy::said("DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false")),
+            .remedy(Remedy::said("set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false")),
         );
     }
 }
@@ -73,15 +73,15 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
             findings.push(
                 Finding::fatal(
                     "nft-missing",
-                    "daemon.json says \"firewall-backend\": \"nftables\", and nft is not in PATH, /usr/sbin or /sbin",
-                    "dockerd makes the rules of bridge networks with it",
+                    "daemon.json sets \"firewall-backend\": \"nftables\", but nft is not in PATH, /usr/sbin or /sbin",
+                    "dockerd uses nft to create the rules of bridge networks",
                 )
                 .remedy(facts.distro.install(Package::Nftables, "install nft")),
             );
         }
         return;
     }
-    let why = "published ports and the way out of bridge networks need NAT";
+    let why = "published ports and outbound traffic from bridge networks need NAT";
     if tools.iptables.is_none() {
         findings.push(
             Finding::fatal("iptables-missing", "iptables is not in PATH, /usr/sbin or /sbin", why)
@@ -96,7 +96,7 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::fatal(
                 "nat-fails",
-                format!("iptables cannot make a NAT chain in a namespace: {said}"),
+                format!("iptables cannot create a NAT chain in a namespace: {said}"),
                 why,
             )
             .remedy(facts.distro.modules(modules, "load the modules for NAT"))
@@ -109,18 +109,18 @@ fn ping(facts: &Facts, findings: &mut Vec<Finding>) {
     let Some((first, last)) = facts.host.ping_group_range else { return };
     let groups = &facts.account.groups;
     let who = if first > last {
-        "nobody".to_owned()
+        "unprivileged ping is disabled for everyone".to_owned()
     } else if groups.is_empty() || groups.iter().any(|group| (first..=last).contains(group)) {
         return;
     } else {
-        format!("no group of {}", facts.account.name)
+        format!("{} is in none of these groups", facts.account.name)
     };
     let key = "net.ipv4.ping_group_range";
     findings.push(
         Finding::class(
             "ping",
             format!("{key} is \"{first} {last}\": {who}"),
-            "ping gets no answer in containers",
+            "ping does not work in containers",
         )
         .remedy(facts.distro.sysctl(
             "52-rootless-ping.conf",
@@ -144,15 +144,16 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     let mut finding = Finding::advisory(
         "low-ports",
         format!("{key} is {start}"),
-        "lower ports cannot be published (\"cannot expose privileged port\")",
+        "ports below this number cannot be published (\"cannot expose privileged port\")",
     );
     if let Some(kit) = kit {
         finding = finding.remedy(Remedy::said(format!(
-            "for this program: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
+            "allow them for rootlesskit only: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
             super::quoted(&kit)
         )));
     }
     findings.push(finding.remedy(Remedy::said(format!(
-        "or for all users: echo '{key} = 0' | sudo tee /etc/sysctl.d/53-rootless-ports.conf; sudo sysctl --system"
+        "allow them for all users: echo '{key} = 0' | sudo tee /etc/sysctl.d/53-rootless-ports.conf; sudo sysctl \
+         --system"
     ))));
 }

@@ -17,9 +17,9 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "runtime-dir-tmp",
                 "XDG_RUNTIME_DIR is below /tmp",
-                "tmp cleaners remove what is in there, and other users may make a directory of that name first",
+                "tmp cleaners delete files there, and another user could create a directory with that name first",
             )
-            .remedy(Remedy::said("use $HOME/.docker/run, of mode 0700, and remove it at shutdown")),
+            .remedy(Remedy::said("use $HOME/.docker/run with mode 0700 instead, and remove it at shutdown")),
         );
     }
     if facts.account.runtime.usable().is_some() {
@@ -30,8 +30,8 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "system-unit",
-                "this runs in the group of a system unit (/system.slice)",
-                "a system unit with User= is not supported: the daemon could not manage control groups",
+                "this process runs in a system unit's cgroup (/system.slice)",
+                "a system unit with User= is not supported: the daemon could not manage cgroups",
             )
             .remedy(Remedy::said("use the user's own unit: dockerd-rootless-setuptool.sh install")),
         );
@@ -40,8 +40,8 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 
 fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
     let account = &facts.account;
-    let why = "the sockets and the state of the daemon are in XDG_RUNTIME_DIR; su and sudo do not set it, or leave \
-               the one of another user";
+    let why = "the daemon keeps its sockets and its state in XDG_RUNTIME_DIR; su and sudo do not set this variable, \
+               or keep the previous user's value";
     let dir = account.runtime.dir.as_deref();
     let shown = dir.map(|dir| dir.display().to_string()).unwrap_or_default();
     let seen = match &account.runtime.state {
@@ -53,7 +53,7 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
             findings.push(
                 Finding::advisory(
                     "runtime-dir-found",
-                    format!("XDG_RUNTIME_DIR is not set, but {shown} is there and is used"),
+                    format!("XDG_RUNTIME_DIR is not set; using {shown}"),
                     why,
                 )
                 .remedy(Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&shown)))),
@@ -65,7 +65,7 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
                 Finding::advisory(
                     "runtime-dir-open",
                     format!("XDG_RUNTIME_DIR={shown} has mode {mode:04o}"),
-                    "whoever may enter it may try to reach the daemon's sockets; the mode should be 0700",
+                    "other users can try to reach the daemon's sockets; the mode should be 0700",
                 )
                 .remedy(Remedy::said(format!("chmod 0700 {}", quoted(&shown)))),
             );
@@ -102,7 +102,7 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         "then: export XDG_RUNTIME_DIR=\"$(loginctl show-user --property=RuntimePath --value {name})\""
     )))
     .and(Remedy::said(format!(
-        "or log in directly instead of through su or sudo: ssh {name}@localhost, or machinectl shell {name}@"
+        "or log in directly, not with su or sudo: ssh {name}@localhost, or machinectl shell {name}@"
     )))
 }
 
@@ -122,12 +122,12 @@ fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
     let longest = dir.join("docker/containerd/containerd-debug.sock");
     let length = longest.as_os_str().len() + 1;
     if length > SOCKET_PATH_MAX {
-        let seen = format!("{} takes {length} bytes", longest.display());
+        let seen = format!("the path {} takes {length} bytes", longest.display());
         findings.push(
             Finding::fatal(
                 "runtime-dir-long",
                 seen,
-                "the path of a unix socket has at most 107 bytes (unix(7))",
+                "the path of a Unix socket can have at most 107 bytes (unix(7))",
             )
             .remedy(Remedy::said("set XDG_RUNTIME_DIR to a shorter path")),
         );
@@ -150,12 +150,12 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         let finding = Finding::class(
             "user-manager",
             format!("systemctl --user does not work: {}", text.lines().next().unwrap_or_default()),
-            "without the user's service manager the daemon has to be started by hand, and containers have no resource \
-             limits. After su or sudo there is none",
+            "without the user's service manager, you have to start the daemon by hand, and containers have no \
+             resource limits; a session started with su or sudo has no service manager",
         );
         findings.push(match elsewhere(facts) {
             Some(dir) => finding.remedy(Remedy::said(format!(
-                "it listens in another directory: export XDG_RUNTIME_DIR={}",
+                "point to the directory of the service manager: export XDG_RUNTIME_DIR={}",
                 quoted(&dir.to_string_lossy())
             ))),
             None => finding
@@ -171,18 +171,18 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             severity(
                 "user-bus",
-                "there is no bus for this user, and systemd knows no dbus.socket for users".to_owned(),
-                "the unit needs dbus.socket, and the daemon asks systemd for control groups over the user's bus",
+                "this user has no D-Bus session, and systemd has no dbus.socket for users".to_owned(),
+                "the unit needs dbus.socket, and the daemon requests cgroups from systemd over the user's bus",
             )
-            .remedy(facts.distro.install(Package::UserBus, "install a bus for users"))
+            .remedy(facts.distro.install(Package::UserBus, "install D-Bus for user sessions"))
             .remedy(Remedy::said("then log out and in again")),
         );
     } else if !account.bus {
         findings.push(
             Finding::class(
                 "user-bus-stopped",
-                "the bus of this user is not running",
-                "the daemon asks systemd for control groups over it",
+                "this user's D-Bus session is not running",
+                "the daemon requests cgroups from systemd over D-Bus",
             )
             .remedy(Remedy::said("systemctl --user enable --now dbus.socket")),
         );
@@ -192,7 +192,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "linger",
                 format!("lingering is off for {}", account.name),
-                "the daemon starts at the first login and ends with the last session, instead of with the system",
+                "the daemon starts at the first login and stops at the last logout, not at boot and shutdown",
             )
             .remedy(facts.distro.linger(&account.name).unwrap_or_else(|| {
                 Remedy::said(format!("sudo loginctl enable-linger {name}"))
@@ -207,8 +207,9 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "daemon-stopped",
-                format!("{} is not there: the daemon is installed and does not run", docker_host(dir)),
-                "docker cannot connect, or says permission denied if DOCKER_HOST names the socket of another user",
+                format!("the daemon is installed but not running ({} does not exist)", docker_host(dir)),
+                "docker cannot connect; if DOCKER_HOST names another user's socket, docker reports \"permission \
+                 denied\"",
             )
             .remedy(Remedy::said("systemctl --user start docker.service")),
         );
@@ -221,10 +222,10 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
         let (seen, why) = if *there {
             (
                 "cannot be run",
-                "the daemon cannot start any more; the file lacks x, or its file system is mounted with noexec",
+                "the daemon can no longer start: the file is not executable, or its file system is mounted with noexec",
             )
         } else {
-            ("is not there", "the daemon cannot start any more; its programs were moved or removed")
+            ("does not exist", "the daemon can no longer start: its programs were moved or removed")
         };
         findings.push(
             Finding::class(
@@ -233,8 +234,7 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(Remedy::said(
-                "dockerd-rootless-setuptool.sh install, which brings the unit up to date (one that you edited or wrote: \
-                 with --force)",
+                "update the unit: dockerd-rootless-setuptool.sh install (if you wrote or edited the unit, add --force)",
             )),
         );
     }
@@ -242,7 +242,7 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 symptom.code,
-                format!("the daemon does not run, and its log says \"{}\"", symptom.token),
+                format!("the daemon is not running, and its log contains \"{}\"", symptom.token),
                 symptom.cause,
             )
             .remedy(Remedy::said(symptom.fix)),

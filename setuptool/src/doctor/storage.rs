@@ -14,7 +14,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 
 fn elsewhere() -> Remedy {
     Remedy::said(
-        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json, on a local file system",
+        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a directory on a local \
+         file system",
     )
 }
 
@@ -29,10 +30,10 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 if nfs { "data-root-nfs" } else { "data-root-fs" },
                 format!("{shown} is on {kind}"),
                 if nfs {
-                    "the server does not know subordinate ids (\"lchown …: operation not permitted\")"
+                    "the NFS server does not support subordinate IDs (\"lchown …: operation not permitted\")"
                 } else {
-                    "this file system keeps no owners, which the files of containers have (\"lchown …: operation not \
-                     permitted\")"
+                    "this file system does not store file ownership, which container images need (\"lchown …: \
+                     operation not permitted\")"
                 },
             )
             .remedy(elsewhere()),
@@ -48,9 +49,9 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(Remedy::said(if errno == Errno::EDQUOT {
-                "remove files, or ask for a larger quota (quota -s shows it)"
+                "delete files, or ask for a larger quota (quota -s shows yours)"
             } else {
-                "remove files (df -h and df -i show what is used up)"
+                "delete files (df -h and df -i show what has run out)"
             }))
             .remedy(elsewhere()),
         ),
@@ -69,12 +70,12 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "quota-low",
                 format!(
-                    "the quota of this user has less than {} MiB for {shown}",
+                    "this user's quota leaves less than {} MiB for {shown}",
                     LITTLE_SPACE >> 20
                 ),
                 why,
             )
-            .remedy(Remedy::said("ask for a larger quota (quota -s shows it)"))
+            .remedy(Remedy::said("ask for a larger quota (quota -s shows yours)"))
             .remedy(elsewhere()),
         ),
     }
@@ -98,7 +99,7 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Remedy {
         Owner::Nobody => Remedy::said(format!("sudo install -d -m 0710 -o {name} {dir}")),
         Owner::User => Remedy::said(format!("chmod u+rwx {dir}")),
         Owner::Intruder => Remedy::said(format!(
-            "if nobody else needs what a Docker of root left there: sudo chown {name}: {dir}"
+            "if no one needs the data that a rootful Docker left there: sudo chown {name}: {dir}"
         )),
         Owner::Other => Remedy::default(),
     }
@@ -111,33 +112,29 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
     let since = if facts.host.selinux { (5, 13) } else { (5, 11) };
     let reason = if kernel.is_some_and(|kernel| kernel < since) {
         let (major, minor) = since;
-        format!("Linux {}, and it takes {major}.{minor}", facts.host.release)
+        format!("Linux {} is running; {major}.{minor} or later is needed", facts.host.release)
     } else {
         text.lines().last().unwrap_or_default().to_owned()
     };
     let finding = Finding::class(
         "overlay",
         format!("overlayfs cannot be mounted in a user namespace: {reason}"),
-        "without it, and without fuse-overlayfs, every layer is a full copy",
+        "without overlayfs and without fuse-overlayfs, every layer is a full copy",
     );
     if facts.tools.fuse_overlayfs.is_none() {
-        findings.push(
-            finding.remedy(
-                facts.distro.install(
-                    Package::FuseOverlayfs,
-                    "install fuse-overlayfs in place of overlayfs",
-                ),
-            ),
-        );
+        findings.push(finding.remedy(facts.distro.install(
+            Package::FuseOverlayfs,
+            "install fuse-overlayfs as a replacement for overlayfs",
+        )));
     } else if facts.host.fuse != Device::Fine {
         findings.push(
             Finding::class(
                 "fuse-closed",
-                "neither overlayfs nor /dev/fuse can be used",
-                "fuse-overlayfs takes the place of overlayfs, and needs the device",
+                "neither overlayfs nor /dev/fuse is usable",
+                "fuse-overlayfs replaces overlayfs and needs /dev/fuse",
             )
-            .remedy(facts.distro.modules(&["fuse"], "make /dev/fuse"))
-            .remedy(Remedy::said("in a container, run that with --device /dev/fuse")),
+            .remedy(facts.distro.modules(&["fuse"], "create /dev/fuse"))
+            .remedy(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
         );
     }
 }

@@ -17,15 +17,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         of_loopback(
             facts,
             proxy,
-            "the daemon's loopback is that of its network namespace, where no proxy listens (\"proxyconnect tcp: … connection \
-             refused\")",
+            "the daemon uses the loopback of its own network namespace, where no proxy listens (\"proxyconnect tcp: \
+             … connection refused\")",
         )
     }));
     findings.extend(ways.of_containers.iter().map(|proxy| {
         of_loopback(
             facts,
             proxy,
-            "docker gives it to containers, and a container's loopback is its own, where no proxy listens",
+            "docker passes the proxy setting to containers; each container has its own loopback, where no proxy \
+             listens",
         )
     }));
 }
@@ -41,23 +42,25 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let mut finding = Finding::class(
         "ipv6-only",
-        "this host has a way out over IPv6 only",
-        "bridges have IPv4 only unless daemon.json says otherwise, and containers on them reach nothing outside (\"network is \
+        "this host reaches other networks only over IPv6",
+        "by default, bridge networks have only IPv4, so containers on them cannot reach other networks (\"network is \
          unreachable\")",
     );
     if !able {
         finding = finding.remedy(Remedy::said(
-            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: that network has no IPv6; gateway, slirp4netns and pasta have",
+            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: the selected driver does not support IPv6; gateway, slirp4netns \
+             and pasta do",
         ));
     }
     if !ways.bridges_have_ipv6 {
         finding = finding.remedy(Remedy::said(
-            "put {\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"} into ~/.config/docker/daemon.json (before Docker 27 with \
-             \"experimental\": true, \"ip6tables\": true)",
+            "put {\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"} into ~/.config/docker/daemon.json (before \
+             Docker 27, also \"experimental\": true, \"ip6tables\": true)",
         ));
     }
     findings.push(finding.remedy(Remedy::said(
-        "Docker's own dockerd-rootless.sh needs DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 as well; ours adds that by itself",
+        "if you use Docker's own dockerd-rootless.sh, also set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 (this \
+         project's adds it by itself)",
     )));
 }
 
@@ -72,15 +75,13 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     };
     let finding = Finding::advisory(
         "cidr-overlap",
-        format!(
-            "the network {theirs} of this host and {} of the namespace share addresses",
-            ways.cidr
-        ),
-        "containers cannot reach those addresses of the host's network",
+        format!("this host's network {theirs} overlaps the namespace's network {}", ways.cidr),
+        "containers cannot reach the host network's addresses in that range",
     );
     findings.push(match Cidr::beside(&ways.routes.v4) {
         Some(free) => finding.remedy(Remedy::said(format!(
-            "if they need to: DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; the host is {} for them then, instead of {}",
+            "if containers need to reach them, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
+             reach the host at {} instead of {}",
             free.gateway(),
             ways.cidr.gateway()
         ))),
@@ -96,11 +97,11 @@ fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
         why,
     )
     .remedy(Remedy::said(
-        "let the proxy listen on an address of the host's network, and name that",
+        "let the proxy listen on an address of the host's network, and use that address",
     ))
     .remedy(Remedy::said(format!(
-        "or name {host}{} and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false: then containers reach whatever listens \
-         on the host's loopback",
+        "or use {host}{} and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
+         every service on the host's loopback",
         proxy.port
     )))
 }

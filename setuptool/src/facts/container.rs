@@ -64,20 +64,21 @@ impl Container {
     pub(crate) fn loosened(&self) -> &'static str {
         match self.engine {
             Engine::Docker => {
-                "run it with --privileged, or with --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-                 --security-opt systempaths=unconfined"
+                "start the container with --privileged, or with --security-opt seccomp=unconfined --security-opt \
+                 apparmor=unconfined --security-opt systempaths=unconfined"
             }
             Engine::Lxc => {
-                "on its host, let it nest containers: `lxc.include = /usr/share/lxc/config/nesting.conf` in its configuration \
-                 of LXC, security.nesting=true in Incus and LXD, the feature nesting=1 in Proxmox"
+                "on the container's host, allow nested containers: `lxc.include = \
+                 /usr/share/lxc/config/nesting.conf` in the container's LXC configuration, security.nesting=true in \
+                 Incus and LXD, or the feature nesting=1 in Proxmox"
             }
             Engine::Kubernetes => {
-                "in the pod's securityContext: privileged: true; or seccompProfile and appArmorProfile of type Unconfined, and \
-                 procMount: Unmasked"
+                "in the pod's securityContext, set privileged: true; or set seccompProfile and appArmorProfile to \
+                 type Unconfined, and procMount: Unmasked"
             }
             Engine::Other => {
-                "run it without a seccomp filter, without the profile of a security module, and without mounts below /proc; \
-                 with Docker and Podman that is --privileged"
+                "start the container without a seccomp filter, without a security-module profile and without mounts \
+                 below /proc (with Docker and Podman: --privileged)"
             }
         }
     }

@@ -67,7 +67,7 @@ fn bad_config(world: &World) -> Option<(PathBuf, String)> {
     }
     let error = match serde_json::from_slice::<Value>(&text) {
         Ok(Value::Object(_)) => return None,
-        Ok(_) => "this is no JSON object".to_owned(),
+        Ok(_) => "not a JSON object".to_owned(),
         Err(error) => error.to_string(),
     };
     Some((file, error))

@@ -171,7 +171,7 @@ fn real_users(ours: &[Range], passwd: &str) -> Vec<Overlap> {
             kind: Kind::Uid,
             ours: our.to_string(),
             owner: name.to_owned(),
-            theirs: format!("the user id {id}"),
+            theirs: format!("the user ID {id}"),
         })
     });
     users.collect()

@@ -212,7 +212,7 @@ fn no_iproute(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) ->
         return Some("ip is not in PATH, /usr/sbin or /sbin".to_owned());
     };
     let version = prober.ask(&ip, "-V").unwrap_or_default();
-    (!version.contains("iproute2")).then(|| format!("{} is not that of iproute2", ip.display()))
+    (!version.contains("iproute2")).then(|| format!("{} is not iproute2's `ip`", ip.display()))
 }
 
 fn why_none(remarks: &[Remark]) -> String {
@@ -233,11 +233,11 @@ fn rootful(world: &World) -> Option<(PathBuf, bool)> {
 /// daemon's own pid file, which counts while that process is a dockerd.
 fn rootful_runs(world: &World) -> Option<String> {
     if world.at("run/systemd/units/invocation:docker.service").symlink_metadata().is_ok() {
-        return Some("docker.service of the system is active".to_owned());
+        return Some("the system unit docker.service is active".to_owned());
     }
     let pid: u32 = world.text("run/docker.pid")?.parse().ok()?;
     let name = world.text(&format!("proc/{pid}/comm"))?;
-    (name == "dockerd").then(|| format!("dockerd of /run/docker.pid runs (pid {pid})"))
+    (name == "dockerd").then(|| format!("dockerd is running (pid {pid} in /run/docker.pid)"))
 }
 
 /// `DOCKER_HOST` and `DOCKER_CONTEXT` win over the current context (docker(1)).

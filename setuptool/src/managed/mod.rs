@@ -190,7 +190,7 @@ impl Managed {
             }
             State::Edited | State::Foreign if !policy.force => {
                 ui.warning(&format!(
-                    "{shown} {} and stays as it is; to compare: {}; to replace it: --force",
+                    "{shown} {} and was kept; to compare it, run: {}; to replace it, use --force",
                     state.words(),
                     compare(&policy.printer, &self.path)
                 ));
@@ -199,7 +199,7 @@ impl Managed {
             State::Edited | State::Foreign | State::Unsealed | State::Masked => {
                 let copy = write::copy(&self.path, self.backup)?;
                 self.write()?;
-                ui.warning(&format!("Replaced {shown}; the old file is {}", copy.display()));
+                ui.warning(&format!("Replaced {shown}; the old version is {}", copy.display()));
             }
         }
         Ok(Put::Replaced)

@@ -15,13 +15,13 @@ use crate::ui::Ui;
 /// Writes a file atomically. A link stays, and its target is written.
 pub(super) fn through(path: &Path, text: &str, executable: bool) -> anyhow::Result<()> {
     let dir = dir_of(path);
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let target = target(path)?;
     let failed = || {
         if target == path {
             format!("cannot write {}", path.display())
         } else {
-            format!("cannot write {}, to which {} leads", target.display(), path.display())
+            format!("cannot write {}, the target of the link {}", target.display(), path.display())
         }
     };
     // The user may have let others read it, or nobody.
@@ -60,8 +60,8 @@ pub(super) fn target(path: &Path) -> anyhow::Result<PathBuf> {
     if target != path && !dir_of(&target).is_dir() {
         let (shown, to) = (path.display(), target.display());
         anyhow::bail!(
-            "{shown} is a link to {to}, whose directory is not there\n\
-             hint: bring the directory back, or remove the link"
+            "{shown} is a link to {to}, whose directory does not exist\n\
+             hint: restore the directory, or remove the link"
         );
     }
     Ok(target)
@@ -107,7 +107,10 @@ impl Away {
     pub(crate) fn tell(&self, ui: &mut Ui, path: &Path) {
         if let Self::Kept(name) = self {
             let name = name.display();
-            ui.info(&format!("{} was your own or edited; it is kept as {name}", path.display()));
+            ui.info(&format!(
+                "{} was your own or was edited; it is kept as {name}",
+                path.display()
+            ));
         }
     }
 }
@@ -156,7 +159,7 @@ mod tests {
         let file = file(dir.path(), "one");
         symlink("dotfiles/docker.service", &file.path).unwrap();
         let error = format!("{:#}", put(&file, false).unwrap_err());
-        assert!(error.contains("whose directory is not there"), "{error}");
+        assert!(error.contains("whose directory does not exist"), "{error}");
         assert!(fs::read_link(&file.path).is_ok());
 
         fs::create_dir(&dotfiles).unwrap();

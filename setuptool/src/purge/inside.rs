@@ -49,7 +49,7 @@ pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     for pair in words.chunks(2) {
         let (Some(kind), [_, path]) = (pair[0].to_str().and_then(Kind::from_name), pair) else {
             return Err(Failed::new(
-                "delete is for uninstall --purge, which calls it\n\
+                "delete is an internal command of uninstall --purge\n\
                  hint: run: dockerd-rootless-setuptool.sh uninstall --purge",
             ));
         };
@@ -89,7 +89,7 @@ pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
         let found = Inventory::of(&root.held(), *kind).map_err(|error| failed(&error))?;
         if !found.proven {
             let maker = kind.maker();
-            return Err(failed(&format!("nothing in it shows that {maker} made it")));
+            return Err(failed(&format!("nothing in it shows that {maker} created it")));
         }
         work.push((path, kind, root, found));
     }
@@ -121,21 +121,21 @@ fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) -> Option<String> {
                 ui.info(&format!("Emptied {shown}, which is a mount point"));
             }
             // Such as the mount point's lost+found, or a directory in one of root's.
-            Err(error) => ui.info(&format!("Emptied {shown} (the directory stays: {error})")),
+            Err(error) => ui.info(&format!("Emptied {shown} (the directory was kept: {error})")),
         },
         Ok(left) => {
             let maker = kind.maker();
             if !left.foreign.is_empty() {
                 ui.warning(&format!(
-                    "{shown} stays, because it holds files that {maker} did not make: {}",
+                    "{shown} was kept, because it contains files that {maker} did not create: {}",
                     list(&left.foreign)
                 ));
             }
             if !left.links.is_empty() {
                 return Some(format!(
-                    "{shown} stays: these entries are links to somewhere else: {}\n\
-                     hint: if the data there is Docker's, delete it: rootlesskit rm -rf TARGET; then delete the links with rm \
-                     and run this again",
+                    "{shown} was kept, because these entries are links to other places: {}\n\
+                     hint: if the data at the links' targets is Docker's, delete it (rootlesskit rm -rf TARGET); \
+                     then delete the links with rm, and run this again",
                     list(&left.links)
                 ));
             }

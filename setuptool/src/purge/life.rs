@@ -45,7 +45,7 @@ pub(super) const KEPT: &str = "the daemon's data is in use, so it was kept:";
 
 /// How it begins after some of it has been.
 pub(super) const CAME_UP: &str =
-    "the data came into use while it was being deleted, so the rest was kept:";
+    "a program started to use the data while it was being deleted, so the rest was kept:";
 
 /// Why the data in these directories (canonical paths) must not be deleted now, with this beginning; `None` if nobody
 /// uses it.
@@ -67,7 +67,7 @@ pub(super) fn refusal(
         Err(error) => signs.push(Sign {
             pid: None,
             text: format!(
-                "/proc/self/mountinfo cannot be read ({error}), so nobody knows who uses it"
+                "/proc/self/mountinfo cannot be read ({error}), so this tool cannot tell which programs use the data"
             ),
             apart: false,
         }),
@@ -116,7 +116,7 @@ fn is_daemon(proc: &Path, pid: u32) -> bool {
 fn state_directories(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
     let occupants = settings.state_dirs.iter().map(|dir| (dir, Occupant::of(dir, proc)));
     for (dir, occupant) in occupants.filter(|(_, occupant)| occupant.is_running()) {
-        let text = format!("rootlesskit{} runs in {}", occupant.pid_text(), dir.display());
+        let text = format!("rootlesskit{} is running in {}", occupant.pid_text(), dir.display());
         signs.push(Sign { pid: occupant.pid(), text, apart: false });
     }
 }
@@ -136,7 +136,7 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
         }
     };
     let who = pid.map(|pid| format!("{} (pid {pid})", processes::command(proc, pid)));
-    let text = format!("{} listens on {}", who.as_deref().unwrap_or("somebody"), path.display());
+    let text = format!("{} listens on {}", who.as_deref().unwrap_or("a program"), path.display());
     Some(Sign { pid, text, apart: false })
 }
 
@@ -188,9 +188,9 @@ fn message(proc: &Path, signs: &[Sign], head: &str) -> String {
     }
     let stop = remedies(proc, signs);
     if stop.is_empty() {
-        lines.push("hint: stop it, then run this again".to_owned());
+        lines.push("hint: stop the programs above, then run this again".to_owned());
     } else {
-        lines.push("hint: stop it, then run this again:".to_owned());
+        lines.push("hint: stop the programs above, then run this again:".to_owned());
         lines.extend(stop.iter().map(|command| format!("  {command}")));
     }
     lines.join("\n")

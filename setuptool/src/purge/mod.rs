@@ -66,19 +66,20 @@ impl Place {
         let link = match fs::symlink_metadata(given) {
             Ok(meta) => meta.is_symlink(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot look at {shown}: {error}")),
+            Err(error) => return Err(format!("cannot examine {shown}: {error}")),
         };
         let real = fs::canonicalize(given).map_err(|error| match fs::read_link(given) {
             Ok(to) => format!(
                 "{shown} is a link to {}, which cannot be reached ({error}), so it was kept\n\
-                 hint: if it is on another disk, mount that and run this again; otherwise: rm {}",
+                 hint: if its target is on another disk, mount the disk and run this again; otherwise, delete the \
+                 link: rm {}",
                 to.display(),
                 quoted(&given.to_string_lossy())
             ),
-            Err(_) => format!("cannot look at {shown}: {error}"),
+            Err(_) => format!("cannot examine {shown}: {error}"),
         })?;
         let found = Inventory::of(&real, kind)
-            .map_err(|error| format!("cannot look into {}: {error}", real.display()))?;
+            .map_err(|error| format!("cannot read {}: {error}", real.display()))?;
         Ok(Some(Self {
             kind,
             given: given.to_owned(),
@@ -105,9 +106,9 @@ impl Place {
     fn refusal(&self) -> String {
         let others: Vec<_> = self.found.foreign.iter().chain(&self.found.links).cloned().collect();
         format!(
-            "{} was kept, because not everything in it is Docker's: {}\nDocker's are: {}\n\
+            "{} was kept, because it also contains files that are not Docker's: {}\nDocker's files are: {}\n\
              hint: move your own files elsewhere; if an entry is a link to Docker's data, delete that data (rootlesskit rm -rf \
-             TARGET) and the link; then run this again. To keep everything: uninstall without --purge",
+             TARGET) and the link; then run this again. To keep everything, run uninstall without --purge",
             self.real.display(),
             list(&others),
             list(&self.found.ours)
@@ -120,11 +121,11 @@ impl Place {
         let Inventory { ours, foreign, links, .. } = &self.found;
         let others: Vec<_> = foreign.iter().chain(links).cloned().collect();
         if self.found.is_bare() {
-            ui.warning(&format!("{shown} is empty, and was kept"));
+            ui.warning(&format!("{shown} is empty and was kept"));
         } else {
             let all: Vec<_> = ours.iter().cloned().chain(others).collect();
             ui.warning(&format!(
-                "{shown} was kept, because nothing in it shows that {maker} made it: {}",
+                "{shown} was kept, because nothing in it shows that {maker} created it: {}",
                 list(&all)
             ));
         }
@@ -149,7 +150,8 @@ impl Purge {
     pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
         if let Some(problem) = world.daemon_json_problem() {
             return Err(Failed::new(format!(
-                "{problem}; it may say where the data is, so nothing was changed\nhint: correct the file, or move it away"
+                "{problem}; the file may name the data directory, so nothing was changed\nhint: correct the file, or \
+                 move it away"
             )));
         }
         let settings = Settings::gather(world);
@@ -286,7 +288,8 @@ fn delete_first(
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Err(Failed {
         text: format!(
-            "cannot delete all of {} (rootlesskit ended with {status})\nhint: fix what the lines above name, then run this again",
+            "cannot delete all of {} (rootlesskit failed with {status})\nhint: fix the errors above, then run this \
+             again",
             first.display()
         ),
         code,

@@ -110,7 +110,7 @@ pub(super) fn in_file_system(mounts: &[Mount], dir: &Path) -> Option<(Vec<u8>, P
 /// Why the directory cannot be deleted: the list of mounts, and the commands that unmount them.
 pub(super) fn refusal(dir: &Path, mounts: &[Mount]) -> String {
     let mut lines = vec![format!(
-        "{} has mounts below it, and deleting it would delete what is mounted:",
+        "file systems are mounted below {}, and deleting it would delete their contents:",
         dir.display()
     )];
     lines.extend(

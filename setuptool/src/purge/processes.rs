@@ -80,7 +80,11 @@ impl<'a> Search<'a> {
 
     fn links(&self, dir: &Path) -> Option<String> {
         let target = |link: PathBuf| fs::read_link(link).ok().filter(|path| self.is_inside(path));
-        for (name, what) in [("cwd", "works in"), ("root", "has as its root"), ("exe", "runs")] {
+        for (name, what) in [
+            ("cwd", "has its working directory at"),
+            ("root", "has its root directory at"),
+            ("exe", "runs"),
+        ] {
             if let Some(path) = target(dir.join(name)) {
                 return Some(format!("{what} {}", crate::ui::name(path)));
             }
@@ -222,8 +226,8 @@ mod tests {
         assert_eq!(
             f.found(),
             [
-                (10, "p works in /home/u/docker".to_owned()),
-                (11, "p has as its root /home/u/docker/vfs/dir/x".to_owned()),
+                (10, "p has its working directory at /home/u/docker".to_owned()),
+                (11, "p has its root directory at /home/u/docker/vfs/dir/x".to_owned()),
                 (12, "p runs /home/u/docker/x".to_owned()),
                 (13, "p has /home/u/docker/volumes/metadata.db open".to_owned()),
             ]

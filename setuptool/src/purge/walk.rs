@@ -147,11 +147,11 @@ fn reason(error: Errno) -> String {
     let hint = match error {
         Errno::EXDEV | Errno::EBUSY => "a file system is mounted there\nhint: unmount it first",
         Errno::EPERM => {
-            "operation not permitted\nhint: if lsattr -d shows that it is immutable, run: sudo chattr -i"
+            "operation not permitted\nhint: if lsattr -d shows that the file is immutable, run: sudo chattr -i"
         }
         Errno::EACCES => {
-            "permission denied\nhint: it, or the directory that it is in, belongs to an id that is not in your ranges of \
-             /etc/subuid and /etc/subgid; ask root to delete it"
+            "permission denied\nhint: the file or its directory belongs to an ID outside your ranges in /etc/subuid \
+             and /etc/subgid; ask root to delete it"
         }
         other => return other.desc().to_lowercase(),
     };

@@ -223,7 +223,7 @@ pub(crate) fn install(
         refuse_another(world, plan)?;
     }
     make_private(&plan.runtime_dir).map_err(|error| {
-        Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
+        Failed::new(format!("cannot create {}: {error}", plan.runtime_dir.display()))
     })?;
     let script = write_script(ui, world, &files, plan)?;
     wanted.write(&files)?;
@@ -238,10 +238,10 @@ pub(crate) fn install(
     let Begun::Started { words, kept } = begun else { return Ok(()) };
     if let Err(error) = wait(&files, plan, kind) {
         let socket = plan.runtime_dir.join("docker.sock");
-        ui.error(&format!("no answer on {}: {error}", socket.display()));
+        ui.error(&format!("the daemon did not answer on {}: {error}", socket.display()));
         explain_failure(ui, &files);
         if kept || script == Put::Kept {
-            ui.error("It was started by files that are not those of this tool, see above, and goes on trying");
+            ui.error("It was started with your own files, not with this tool's (see above), and is still being restarted");
             words.iter().for_each(|line| ui.info(line));
             return Err(Failed::silent(1));
         }
@@ -255,9 +255,11 @@ pub(crate) fn install(
         ui.info(&line);
     }
     if script == Put::Replaced && running {
-        ui.warning("The daemon goes on as it was started until it is restarted");
+        ui.warning(
+            "The running daemon does not use the new settings yet; restart it to apply them",
+        );
     }
-    ui.info(&format!("Put your own settings into {}", files.settings().display()));
+    ui.info(&format!("Put your own settings in {}", files.settings().display()));
     ui.plain("");
     Ok(())
 }
@@ -279,7 +281,7 @@ fn refuse_another(world: &World, plan: &Plan) -> Result<(), Failed> {
     }
     let hint = occupant.pid().map(|pid| format!("\nhint: stop it first: kill {pid}"));
     let (dir, hint) = (world.state_dir(&plan.runtime_dir), hint.unwrap_or_default());
-    Err(Failed::new(format!("a daemon runs already in {}{hint}", dir.display())))
+    Err(Failed::new(format!("a daemon is already running in {}{hint}", dir.display())))
 }
 
 /// Who runs in the state directory of the daemon.
@@ -348,8 +350,9 @@ fn script(world: &World, files: &Files, plan: &Plan) -> Managed {
 
 fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Result<Put, Failed> {
     let put = script(world, files, plan).put(ui, &plan.policy)?;
-    fs::create_dir_all(&files.state)
-        .map_err(|error| Failed::new(format!("cannot make {}: {error}", files.state.display())))?;
+    fs::create_dir_all(&files.state).map_err(|error| {
+        Failed::new(format!("cannot create {}: {error}", files.state.display()))
+    })?;
     Ok(put)
 }
 
@@ -363,12 +366,12 @@ fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
 
 fn explain_failure(ui: &mut Ui, files: &Files) {
     let Some((path, text)) = files.last_log() else { return };
-    ui.error(&format!("Failed to start the daemon. The end of its log {}:", path.display()));
+    ui.error(&format!("Failed to start the daemon. The end of its log, {}:", path.display()));
     for line in last_lines(&text, LAST_WORDS).lines() {
         ui.aside(&format!("    {line}"));
     }
     if let Some(symptom) = symptoms::find(&text) {
-        ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
+        ui.error(&format!("The log contains \"{}\": {}", symptom.token, symptom.cause));
         ui.error(&format!("  {}", symptom.fix));
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn is_here(world: &World) -> bool {
 /// There is no OpenRC, or no home.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     if world.find_with_sbin("rc-service").is_none() {
-        return Err(Failed::new("OpenRC is not here: there is no rc-service"));
+        return Err(Failed::new("OpenRC is not installed: rc-service was not found"));
     }
     if !has_user_services(world) {
         return Ok(world.at("etc/init.d").join(system_name(world)));
@@ -143,7 +143,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     // Nobody has made it for a user without any service.
     let runlevel = runlevel(place);
     fs::create_dir_all(&runlevel)
-        .map_err(|error| Failed::new(format!("cannot make {}: {error}", runlevel.display())))?;
+        .map_err(|error| Failed::new(format!("cannot create {}: {error}", runlevel.display())))?;
     for (program, args) in [
         ("rc-update", ["--user", "add", NAME, RUNLEVEL].as_slice()),
         ("rc-service", &["--user", NAME, "start"]),
@@ -155,9 +155,9 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     let user = quoted(job.user);
     let words = vec![
         format!("To control it, run: `rc-service --user {NAME} (start|stop|restart|status)`"),
-        format!("Its log is {}", job.files.log().display()),
+        format!("Log: {}", job.files.log().display()),
         format!(
-            "To start it with the system, run as root: \
+            "To start it at boot, run as root: \
              `ln -s user /etc/init.d/user.{user} && rc-update add user.{user} default`"
         ),
     ];
@@ -171,12 +171,12 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
     let text = &file.text;
     let name = system_name(job.world);
     let shown = quoted(&place.to_string_lossy());
-    ui.info("This OpenRC has no services of users (0.60 has). Have the administrator run these");
-    ui.info("commands; the daemon then starts now and with the system:");
+    ui.info("User services require OpenRC 0.60 or later. Have the administrator run these");
+    ui.info("commands; they start the daemon now and at every boot:");
     let mut commands = Vec::new();
     if state.is_users() && !job.policy.force {
         ui.warning(&format!(
-            "{} {} and stays as it is; to compare: {}; to replace it: --force",
+            "{} {} and was kept; to compare it, run: {}; to replace it, use --force",
             place.display(),
             state.words(),
             managed::compare(&job.policy.printer, place)
@@ -213,7 +213,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
             format!("sudo rm -f {shown}")
         };
         return Err(Failed::new(format!(
-            "the service {name} is the administrator's; run this again after:\n\
+            "only root can remove the system service {name}; run the commands below, then run this again\n\
              hint: sudo rc-service {name} stop; sudo rc-update del {name} default; {away}"
         )));
     }
@@ -242,7 +242,7 @@ fn runlevel(place: &Path) -> PathBuf {
 }
 
 fn openrc(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("{name} of OpenRC is not in PATH"));
+    let missing = || Failed::new(format!("OpenRC's {name} is not in PATH"));
     let program = world.find_with_sbin(name).ok_or_else(missing)?;
     let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
     ui.trace(&run::command_line(name, &args));

@@ -41,7 +41,7 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
         Failed::new(format!(
             "no runsvdir of this user is running\n\
              hint: mkdir -p {dir}; setsid runsvdir -P {dir} &\n\
-             hint: or let the administrator make a service of the system that runs it as this user"
+             hint: or have the administrator create a system service that runs it as this user"
         ))
     })?;
     Ok(dir.join("docker"))
@@ -65,7 +65,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     while !service::is_supervised(place) {
         if Instant::now() > deadline {
             return Err(Failed::new(format!(
-                "runsvdir has not taken {} up within {} s",
+                "runsvdir did not pick up {} within {} s",
                 place.display(),
                 SEEN_LIMIT.as_secs()
             )));
@@ -78,7 +78,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     let shown = quoted(&place.to_string_lossy());
     let words = vec![
         format!("To control it, run: `sv (up|down|restart|status) {shown}`"),
-        format!("Its log is {}", job.files.log_dir().join("current").display()),
+        format!("Log: {}", job.files.log_dir().join("current").display()),
     ];
     Ok(Begun::Started { words, kept: done.kept })
 }
@@ -95,20 +95,20 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     // Without a runsv there is nothing to stop, and the pipe of a dead one has no reader.
     let supervised = service::is_supervised(place);
     if supervised && !sv(ui, world, &["-w", STOP, "down", &place.to_string_lossy()])? {
-        return Err(Failed::new(format!("{} does not stop", place.display())));
+        return Err(Failed::new(format!("{} did not stop", place.display())));
     }
     service::dismantle(ui, place)?;
     fs::rename(place, &hidden)
         .map_err(|error| Failed::new(format!("cannot move {}: {error}", place.display())))?;
     // Out of sight, nobody starts it again.
     if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
-        return Err(Failed::new(format!("runsv of {} does not end", hidden.display())));
+        return Err(Failed::new(format!("runsv for {} did not exit", hidden.display())));
     }
     service::dismantle(ui, place)
 }
 
 fn sv(ui: &mut Ui, world: &World, args: &[&str]) -> Result<bool, Failed> {
-    let program = world.find("sv").ok_or_else(|| Failed::new("sv of runit is not in PATH"))?;
+    let program = world.find("sv").ok_or_else(|| Failed::new("runit's sv is not in PATH"))?;
     let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
     ui.trace(&run::command_line("sv", &args));
     Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())

@@ -36,7 +36,7 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
         Failed::new(format!(
             "no s6-svscan of this user is running\n\
              hint: mkdir -p {dir}; setsid s6-svscan {dir} &\n\
-             hint: or let the administrator make a service of the system that runs it as this user"
+             hint: or have the administrator create a system service that runs it as this user"
         ))
     })?;
     Ok(dir.join("docker"))
@@ -63,12 +63,12 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
         s6(ui, job.world, "s6-svc", &["-u", &shown])?
     };
     if !done {
-        return Err(Failed::new(format!("s6-svscan does not take {shown} up")));
+        return Err(Failed::new(format!("s6-svscan did not pick up {shown}")));
     }
     let shown = quoted(&shown);
     let words = vec![
         format!("To control it, run: `s6-svc (-u|-d|-r) {shown}` and `s6-svstat {shown}`"),
-        format!("Its log is {}", job.files.log_dir().join("current").display()),
+        format!("Log: {}", job.files.log_dir().join("current").display()),
     ];
     Ok(Begun::Started { words, kept: put.kept })
 }
@@ -85,7 +85,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     let supervised = service::is_supervised(place);
     let shown = place.to_string_lossy();
     if supervised && !s6(ui, world, "s6-svc", &["-wD", "-T", STOP, "-d", &shown])? {
-        return Err(Failed::new(format!("{shown} does not stop")));
+        return Err(Failed::new(format!("{shown} did not stop")));
     }
     service::dismantle(ui, place)?;
     fs::rename(place, &hidden)
@@ -97,7 +97,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         let deadline = Instant::now() + END_LIMIT;
         while both.iter().any(|service| service::is_supervised(service)) {
             if Instant::now() > deadline {
-                return Err(Failed::new(format!("s6-supervise of {shown} does not end")));
+                return Err(Failed::new(format!("s6-supervise for {shown} did not exit")));
             }
             std::thread::sleep(PAUSE);
         }
@@ -110,7 +110,7 @@ fn scan_dir(place: &Path) -> String {
 }
 
 fn s6(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("{name} of s6 is not in PATH"));
+    let missing = || Failed::new(format!("s6's {name} is not in PATH"));
     let program = world.find(name).ok_or_else(missing)?;
     let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
     ui.trace(&run::command_line(name, &args));

@@ -67,7 +67,7 @@ pub(super) fn put(
         file.clone().moved_to(new.join(name)).write()?;
     }
     fs::rename(&new, service)
-        .map_err(|error| Failed::new(format!("cannot make {}: {error}", service.display())))?;
+        .map_err(|error| Failed::new(format!("cannot create {}: {error}", service.display())))?;
     ui.info(&format!("Creating {}", service.display()));
     Ok(Done { new: true, kept: false })
 }

@@ -2,17 +2,18 @@
 
 use super::Symptom;
 
-const SUBIDS: &str = "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` with a range that \
-                      nobody has in these files; `dockerd-rootless-setuptool.sh check` computes one";
+const SUBIDS: &str = "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` with a range \
+                      that is unused in /etc/subuid and /etc/subgid (`dockerd-rootless-setuptool.sh check` suggests \
+                      one)";
 const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
-                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, where no mount option nosuid and no NoNewPrivileges= is in \
-                   the way; in a container the ranges must be among the ids of /proc/self/uid_map";
-const NO_OPEN: &str = "the program runs as root without CAP_DAC_OVERRIDE: setuid in a container that lacks it, or with file \
-                       capabilities beside the setuid bit";
-const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of through su or sudo";
+                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, and make sure that neither a nosuid mount nor \
+                   NoNewPrivileges= prevents this from working; in a container, use only ranges that \
+                   /proc/self/uid_map contains";
+const NO_OPEN: &str = "the program runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
+                       this capability, or it has both the setuid bit and file capabilities";
+const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
 const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
-const SANDBOX: &str =
-    "the sandbox of slirp4netns does not work with the files or the kernel of this host";
+const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
 const UNSANDBOXED: &str = "set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false";
 
 const fn of(
@@ -29,94 +30,104 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-xtables-lock",
         "/run/xtables.lock: Permission denied",
-        "SELinux and a Docker before 20.10.8 (https://github.com/moby/moby/issues/41230)",
+        "SELinux blocks Docker before 20.10.8 (https://github.com/moby/moby/issues/41230)",
         "upgrade Docker, or run `sudo dnf install -y policycoreutils-python-utils && sudo semanage permissive -a iptables_t`",
     ),
     of(
         "log-userns-eperm",
         "fork/exec /proc/self/exe: operation not permitted",
-        "kernel.unprivileged_userns_clone is 0, AppArmor forbids user namespaces, or the seccomp filter of a container does",
-        "run `sudo sysctl -w kernel.unprivileged_userns_clone=1` where that parameter exists, `sudo dockerd-rootless-setuptool.sh apparmor` on Ubuntu; in a container, run that with --security-opt seccomp=unconfined",
+        "user namespaces are blocked by kernel.unprivileged_userns_clone, by AppArmor or by a container's seccomp filter",
+        "run `sudo sysctl -w kernel.unprivileged_userns_clone=1` if that parameter exists; on Ubuntu, run `sudo dockerd-rootless-setuptool.sh apparmor`; if this host is a container, start it with --security-opt seccomp=unconfined",
     ),
     of(
         "log-userns-eacces",
         "fork/exec /proc/self/exe: permission denied",
-        "AppArmor forbids user namespaces to rootlesskit",
-        "run `sudo dockerd-rootless-setuptool.sh apparmor`, which writes and loads a profile for it",
+        "AppArmor blocks user namespaces for rootlesskit",
+        "run `sudo dockerd-rootless-setuptool.sh apparmor`, which installs and loads a profile for rootlesskit",
     ),
     of(
         "log-userns-enospc",
         "fork/exec /proc/self/exe: no space left on device",
         "user.max_user_namespaces is too small",
-        "run `sudo sysctl -w user.max_user_namespaces=28633`, and write that into a file of /etc/sysctl.d",
+        "run `sudo sysctl -w user.max_user_namespaces=28633`, and put the setting into a file in /etc/sysctl.d",
     ),
     of(
         "log-userns-einval",
         "fork/exec /proc/self/exe: invalid argument",
-        "the kernel was built without user namespaces (CONFIG_USER_NS), or lacks one of the other kinds",
-        "use a kernel of the distribution, or one with CONFIG_USER_NS=y",
+        "the kernel was built without user namespaces (CONFIG_USER_NS) or without another namespace type that rootlesskit needs",
+        "use the distribution's kernel, or one with CONFIG_USER_NS=y",
     ),
     of(
         "log-userns-enosys",
         "fork/exec /proc/self/exe: function not implemented",
-        "the kernel has no clone3(2) (Linux 5.3 brought it), or the seccomp filter of a container hides it",
-        "upgrade the kernel; in a container, upgrade its engine or run it with --security-opt seccomp=unconfined",
+        "the kernel lacks clone3(2), added in Linux 5.3, or a container's seccomp filter hides it",
+        "upgrade the kernel; if this host is a container, upgrade its engine or start the container with --security-opt seccomp=unconfined",
     ),
-    of("log-subuid", "No subuid ranges found", "the user has no line in /etc/subuid", SUBIDS),
-    of("log-subgid", "No subgid ranges found", "the user has no line in /etc/subgid", SUBIDS),
+    of("log-subuid", "No subuid ranges found", "the user has no entry in /etc/subuid", SUBIDS),
+    of("log-subgid", "No subgid ranges found", "the user has no entry in /etc/subgid", SUBIDS),
     of(
         "log-uid-map",
         "write to uid_map failed",
-        "newuidmap has no privileges or too few, or the container has no such ids",
+        "newuidmap lacks privileges, or the container does not have these IDs",
         MAP,
     ),
     of(
         "log-gid-map",
         "write to gid_map failed",
-        "newgidmap has no privileges or too few, or the container has no such ids",
+        "newgidmap lacks privileges, or the container does not have these IDs",
         MAP,
     ),
     of("log-uid-map", "open of uid_map failed", NO_OPEN, MAP),
     of("log-gid-map", "open of gid_map failed", NO_OPEN, MAP),
     of("log-runtime-dir", "could not get XDG_RUNTIME_DIR", "XDG_RUNTIME_DIR is not set", LOGIN),
     of("log-runtime-dir", "XDG_RUNTIME_DIR needs to be set", "XDG_RUNTIME_DIR is not set", LOGIN),
-    of("log-bus", "Failed to connect to bus", "the user has no bus, as after su or sudo", LOGIN),
-    of("log-bus", "No medium found", "the user has no service manager, as after su or sudo", LOGIN),
+    of(
+        "log-bus",
+        "Failed to connect to bus",
+        "the user has no D-Bus session (common after su or sudo)",
+        LOGIN,
+    ),
+    of(
+        "log-bus",
+        "No medium found",
+        "the user has no service manager (common after su or sudo)",
+        LOGIN,
+    ),
     of(
         "log-no-systemd",
         "systemd not detected",
-        "the user's service manager cannot be reached, as after su or sudo",
+        "the user's service manager cannot be reached (common after su or sudo)",
         LOGIN,
     ),
     of(
         "log-bus-unit",
         "Unit dbus.socket not found",
-        "there is no bus for users, which the unit requires",
+        "the unit requires dbus.socket, but D-Bus for user sessions is not installed",
         BUS,
     ),
     of(
         "log-bus-reset",
         "systemd/private: read: connection reset by peer",
-        "the user's bus is not running",
+        "the user's D-Bus session is not running",
         "run `systemctl --user enable --now dbus.socket`, after installing dbus-user-session (Debian) or dbus-daemon (Fedora)",
     ),
     of(
         "log-bus-auth",
         "Interactive authentication required",
-        "dockerd reached the system's bus instead of the user's",
+        "dockerd connected to the system bus instead of the user's bus",
         "run `systemctl --user enable --now dbus.socket` and log in again",
     ),
     of(
         "log-containerd-rootless",
         "conflicts with containerd-rootless",
-        "a containerd-rootless runs, or left its directory behind",
-        "stop it and remove the directory that is named",
+        "containerd-rootless is running, or left its directory behind",
+        "stop containerd-rootless, and remove the directory that the message names",
     ),
     of(
         "log-second-daemon",
         "another RootlessKit is running with the same state directory",
-        "a second daemon of this user",
-        "stop the other one: `systemctl --user stop docker.service`",
+        "this user already has a running daemon",
+        "stop the other daemon: `systemctl --user stop docker.service`",
     ),
     of(
         "log-no-rootlesskit",
@@ -127,20 +138,20 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-not-rootless",
         "rootless mode needs to be enabled for running with RootlessKit",
-        "the configuration says that the daemon is not rootless",
-        "remove that option from daemon.json",
+        "daemon.json disables rootless mode",
+        "remove the \"rootless\" option from daemon.json",
     ),
     of(
         "log-cgroup-driver",
         "native.cgroupdriver=systemd requires cgroup v2",
-        "the configuration asks for the systemd driver on version 1",
+        "daemon.json requests the systemd cgroup driver, but the host uses cgroup v1",
         "remove native.cgroupdriver from exec-opts in daemon.json, or boot with cgroup v2",
     ),
     of(
         "log-docker-proxy",
         "invalid userland-proxy-path",
         "docker-proxy is not in PATH",
-        "install it, or set \"userland-proxy\": false in daemon.json",
+        "install docker-proxy, or set \"userland-proxy\": false in daemon.json",
     ),
     of(
         "log-old-rootlesskit",
@@ -151,14 +162,14 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-overlay-selinux",
         "overlay is not supported for Rootless with SELinux",
-        "SELinux is on",
+        "SELinux is enabled",
         "install fuse-overlayfs",
     ),
     of(
         "log-low-port",
         "cannot expose privileged port",
         "the port is below net.ipv4.ip_unprivileged_port_start",
-        "publish a higher port, lower that parameter, or run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"` and restart",
+        "publish a higher port, lower this parameter, or run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"` and restart",
     ),
     of(
         "log-port-twice",
@@ -175,44 +186,49 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-port-race",
         "AddPort … address already in use",
-        "something else listens on that port, or two containers asked for any free port at the same time (https://github.com/moby/moby/issues/52903)",
-        "publish another port; if none was named, try again or upgrade Docker",
+        "another program listens on that port, or two containers asked for any free port at the same time (https://github.com/moby/moby/issues/52903)",
+        "publish another port; if you did not specify a port, try again or upgrade Docker",
     ),
-    of("log-fsmount", "fsmount:fscontext", "a pre-release of Docker 29.5", "upgrade Docker"),
+    of(
+        "log-fsmount",
+        "fsmount:fscontext",
+        "this is a bug in a pre-release of Docker 29.5",
+        "upgrade Docker",
+    ),
     of(
         "log-port-protocol",
         "is not supported by the RootlessKit port driver",
-        "the port driver slirp4netns knows IPv4 only",
-        "nothing if that is enough; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin",
+        "the slirp4netns port driver supports only IPv4",
+        "if IPv4 is enough, ignore this message; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin",
     ),
     of(
         "log-btrfs",
         "destroy btrfs snapshot",
-        "btrfs lets users delete subvolumes since Linux 4.18, or with a mount option",
+        "users can delete btrfs subvolumes only with Linux 4.18 or later, or with a mount option",
         "mount the file system with user_subvol_rm_allowed, or use overlay2",
     ),
     of(
         "log-cgroup-v1",
         "without cgroups. To enable cgroups",
-        "the host uses control groups of version 1: limits of containers are ignored",
+        "the host uses cgroup v1: container resource limits are ignored",
         "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line",
     ),
     of(
         "log-cgroup-systemd",
         "without cgroups. Systemd is required",
-        "dockerd was not started by the user's systemd: limits of containers are ignored",
-        "start it with `systemctl --user start docker.service`, from a login that is not through su or sudo",
+        "dockerd was not started by the user's systemd: container resource limits are ignored",
+        "log in directly, not with su or sudo, and start it with `systemctl --user start docker.service`",
     ),
     of(
         "log-cgroup-delegation",
         "Limitation discarded",
-        "that controller is not delegated to the user",
-        "write Delegate=cpu cpuset io memory pids below [Service] into /etc/systemd/system/user@.service.d/delegate.conf, and log in again",
+        "the controller is not delegated to the user",
+        "add Delegate=cpu cpuset io memory pids to the [Service] section of /etc/systemd/system/user@.service.d/delegate.conf, then log in again",
     ),
     of(
         "log-iproute2",
         "ip tuntap",
-        "the ip of busybox cannot make the interface that rootlesskit wants",
+        "BusyBox's `ip` cannot create the interface that rootlesskit needs",
         "install iproute2 (Alpine: `sudo apk add iproute2-minimal`)",
     ),
     of("log-sandbox", "create_sandbox", SANDBOX, UNSANDBOXED),
@@ -220,116 +236,116 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-pasta",
         "Couldn't open … namespace … Permission denied",
-        "AppArmor's profile of pasta keeps it from the namespaces of rootlesskit (Ubuntu 23.10 and 24.04, https://bugs.launchpad.net/bugs/2077158)",
-        "upgrade the package passt, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns",
+        "pasta's AppArmor profile denies it access to rootlesskit's namespaces (Ubuntu 23.10 and 24.04, https://bugs.launchpad.net/bugs/2077158)",
+        "upgrade the passt package, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns",
     ),
     of(
         "log-proc",
         "error mounting \"proc\"",
-        "parts of /proc are hidden by mounts, as in a container",
+        "mounts hide parts of /proc, as in a container",
         "run the outer container with --privileged or --security-opt systempaths=unconfined",
     ),
     of(
         "log-docker-host",
         "environment variable overrides the active context",
-        "DOCKER_HOST or DOCKER_CONTEXT is set as well",
-        "unset one of them",
+        "DOCKER_HOST or DOCKER_CONTEXT is set and overrides the selected context",
+        "to use the selected context, unset DOCKER_HOST and DOCKER_CONTEXT",
     ),
     of(
         "log-socket-denied",
         "permission denied while trying to connect",
-        "DOCKER_HOST, or the current context, names the socket of another user or of root",
+        "DOCKER_HOST or the current context points to another user's socket or to root's",
         "run `docker context use rootless` and unset DOCKER_HOST",
     ),
     of(
         "log-no-daemon",
         "Cannot connect to the Docker daemon",
-        "the daemon does not run, or listens elsewhere",
-        "run `systemctl --user start docker.service` and look at DOCKER_HOST",
+        "the daemon is not running, or listens on another socket",
+        "run `systemctl --user start docker.service`, and check DOCKER_HOST",
     ),
     of(
         "log-proxy",
         "proxyconnect tcp … refused",
-        "the proxy does not listen where the daemon looks for it: 127.0.0.1 is another loopback in its network namespace",
-        "name the proxy by an address of the host's network, or by 10.0.2.2 with DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, in `systemctl --user edit docker.service`",
+        "the daemon cannot reach the proxy: in the daemon's network namespace, 127.0.0.1 is a different loopback",
+        "run `systemctl --user edit docker.service`, and set the proxy to an address of the host's network, or to 10.0.2.2 with DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
     ),
     of(
         "log-port-taken",
         "failed to bind host port",
-        "something else listens on that port",
-        "publish another one",
+        "another program listens on that port",
+        "publish another port",
     ),
     of(
         "log-no-address",
         "no IP addresses specified",
-        "the port is published on an IPv6 address only, and the port driver has none for dockerd (slirp4netns, pesto, gvisor-tap-vsock of the original)",
-        "publish it on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+        "the port is published only on an IPv6 address, and the port driver offers dockerd no IPv6 address (slirp4netns, pesto, RootlessKit's own gvisor-tap-vsock)",
+        "publish the port on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
     ),
     of(
         "log-port-allocated",
         "port is already allocated",
-        "another container publishes that port; or it is published on several addresses, which dockerd 28 and later cannot keep apart inside the namespace: before 29.6 any two of IPv4, since then any two but loopback addresses",
-        "see `docker ps` and take another port, or publish it once on all addresses (-p 8080:80)",
+        "another container publishes that port; or the port is published on several addresses that dockerd 28 and later cannot tell apart inside the namespace (before 29.6: any two IPv4 addresses; since 29.6: any two addresses except loopback addresses)",
+        "use a port that `docker ps` does not list, or publish the port once on all addresses (-p 8080:80)",
     ),
     of(
         "log-address-taken",
         "address already in use",
-        "something else has that address",
-        "stop it, or choose another",
+        "another program uses that address",
+        "stop the other program, or choose another address",
     ),
     of(
         "log-x509",
         "x509: certificate signed by unknown authority",
-        "a certificate of the host is not seen inside",
-        "put it below /etc/ssl or /etc/docker/certs.d as a real file",
+        "the host's CA certificate is not visible inside the namespace",
+        "put the certificate below /etc/ssl or /etc/docker/certs.d as a regular file",
     ),
     of(
         "log-lchown-nfs",
         "lchown … operation not permitted",
-        "the data directory cannot hold subordinate ids, as on NFS",
-        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json, on a local file system",
+        "the data directory is on a file system that does not support subordinate IDs, such as NFS",
+        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a directory on a local file system",
     ),
     of(
         "log-lchown-ids",
         "lchown … invalid argument",
-        "there are too few subordinate ids for the image",
+        "the image needs more subordinate IDs than the user has",
         SUBIDS,
     ),
     of(
         "log-quota",
         "disk quota exceeded",
-        "the quota of the user is used up",
+        "the user's quota is exhausted",
         "run `docker system prune`, or ask for a larger quota",
     ),
     of(
         "log-sysctl",
         "ip_forward",
-        "/proc/sys cannot be written, as in a container",
+        "/proc/sys is read-only, as in a container",
         "run the outer container with --privileged",
     ),
     of(
         "log-start-limit",
         "Start request repeated too quickly",
         "the daemon failed three times in a minute",
-        "look at the first error in `journalctl --user -u docker.service`, then run `systemctl --user reset-failed docker.service`",
+        "find the first error in `journalctl --user -u docker.service`, fix its cause, then run `systemctl --user reset-failed docker.service`",
     ),
     of(
         "log-program",
         "executable file not found",
-        "the PATH in the unit lacks a directory",
-        "run `dockerd-rootless-setuptool.sh install` again, which brings the unit up to date",
+        "the unit's PATH lacks a directory",
+        "run `dockerd-rootless-setuptool.sh install` again to update the unit",
     ),
     of(
         "log-context",
         "is not found on the file system",
-        "the current context of the docker command was deleted",
+        "the docker CLI's current context was deleted",
         "run `docker context use default`",
     ),
     of(
         "log-tun",
         "/dev/net/tun",
-        "the device /dev/net/tun is missing or closed",
-        "run `sudo modprobe tun`, and `sudo chmod 0666 /dev/net/tun`; in a container, run that with --device /dev/net/tun",
+        "the device /dev/net/tun is missing or not accessible",
+        "run `sudo modprobe tun` and `sudo chmod 0666 /dev/net/tun`; if this host is a container, start it with --device /dev/net/tun",
     ),
     of(
         "log-fuse",
@@ -340,7 +356,7 @@ pub(crate) const SYMPTOMS: &[Symptom] = &[
     of(
         "log-rslave",
         "not shared",
-        "the mounts of this container are private",
-        "run `sudo mount --make-rshared /`, or ignore it",
+        "this container's mounts are private",
+        "run `sudo mount --make-rshared /`, or ignore the message",
     ),
 ];

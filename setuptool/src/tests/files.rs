@@ -25,11 +25,11 @@ fn f100_files_of_an_earlier_installation() {
 
 pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
     vec![
-        case("the unit was edited", Advisory, "file-edited daemon-stopped", "--print=", |h| {
+        case("the user edited the unit", Advisory, "file-edited daemon-stopped", "--print=", |h| {
             edited(h);
         }),
         case(
-            "somebody else wrote the unit",
+            "another program wrote the unit",
             Advisory,
             "file-foreign daemon-stopped",
             " | diff -u ",
@@ -38,7 +38,7 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             },
         ),
         case(
-            "docker.socket is somebody else's",
+            "another program wrote docker.socket",
             Advisory,
             "file-foreign",
             "install --socket --print=",
@@ -55,17 +55,17 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
                 h.write(UNIT, "");
             },
         ),
-        case("the unit is masked, to be installed", Fatal, "unit-masked", "unmask", |h| {
+        case("the unit is masked, before an installation", Fatal, "unit-masked", "unmask", |h| {
             h.write("home/.config/systemd/user/x", "");
             h.link(UNIT, "/dev/null");
         })
         .wish(INSTALL),
-        case("a directory in its place", Fatal, "file-blocked", "move it away", |h| {
+        case("a directory is in the unit's place", Fatal, "file-blocked", "move it away", |h| {
             h.write(&format!("{UNIT}/x"), "");
         })
         .wish(INSTALL),
         case(
-            "a link into a folder that is not there",
+            "the unit is a link into a directory that does not exist",
             Class,
             "file-blocked",
             "remove the link",
@@ -74,11 +74,17 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
                 h.link(UNIT, "/nonexistent/dotfiles/docker.service");
             },
         ),
-        case("a link into a folder of dotfiles", Advisory, "daemon-stopped", "start", |h| {
-            h.write("home/dotfiles/x", "");
-            installed(h, &h.at("bin/dockerd-rootless.sh"));
-            std::fs::rename(h.at(UNIT), h.at("home/dotfiles/docker.service")).expect("a unit");
-            h.link(UNIT, "../../../dotfiles/docker.service");
-        }),
+        case(
+            "the unit is a link into a dotfiles directory",
+            Advisory,
+            "daemon-stopped",
+            "start",
+            |h| {
+                h.write("home/dotfiles/x", "");
+                installed(h, &h.at("bin/dockerd-rootless.sh"));
+                std::fs::rename(h.at(UNIT), h.at("home/dotfiles/docker.service")).expect("a unit");
+                h.link(UNIT, "../../../dotfiles/docker.service");
+            },
+        ),
     ]
 }

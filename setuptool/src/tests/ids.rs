@@ -26,31 +26,61 @@ fn f003_f009_f021_the_programs_that_map_ids() {
 
 pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
     vec![
-        case("Debian", Fatal, "newuidmap-missing", "apt-get install -y uidmap", |h| {
-            h.remove("bin/newuidmap");
-            h.remove("bin/newgidmap");
-        }),
-        case("only one of them", Fatal, "newuidmap-missing", "apt-get install -y uidmap", |h| {
-            h.remove("bin/newgidmap");
-        }),
-        case("Fedora", Fatal, "newuidmap-missing", "dnf install -y shadow-utils", |h| {
-            h.os("ID=fedora\nVERSION_ID=42\n");
-            h.remove("bin/newuidmap");
-        }),
-        case("CentOS 7", Fatal, "newuidmap-missing", "shadow-utils46-newxidmap", |h| {
-            h.os("ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
-            h.remove("bin/newuidmap");
-        }),
-        case("Alpine", Fatal, "newuidmap-missing", "apk add shadow-subids", |h| {
-            h.os("ID=alpine\n");
-            h.remove("bin/newuidmap");
-        }),
-        case("NixOS", Fatal, "newuidmap-missing", "/run/wrappers/bin", |h| {
+        case(
+            "newuidmap and newgidmap are missing on Debian",
+            Fatal,
+            "newuidmap-missing",
+            "apt-get install -y uidmap",
+            |h| {
+                h.remove("bin/newuidmap");
+                h.remove("bin/newgidmap");
+            },
+        ),
+        case(
+            "only one of the two is missing",
+            Fatal,
+            "newuidmap-missing",
+            "apt-get install -y uidmap",
+            |h| {
+                h.remove("bin/newgidmap");
+            },
+        ),
+        case(
+            "both are missing on Fedora",
+            Fatal,
+            "newuidmap-missing",
+            "dnf install -y shadow-utils",
+            |h| {
+                h.os("ID=fedora\nVERSION_ID=42\n");
+                h.remove("bin/newuidmap");
+            },
+        ),
+        case(
+            "both are missing on CentOS 7",
+            Fatal,
+            "newuidmap-missing",
+            "shadow-utils46-newxidmap",
+            |h| {
+                h.os("ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n");
+                h.remove("bin/newuidmap");
+            },
+        ),
+        case(
+            "both are missing on Alpine",
+            Fatal,
+            "newuidmap-missing",
+            "apk add shadow-subids",
+            |h| {
+                h.os("ID=alpine\n");
+                h.remove("bin/newuidmap");
+            },
+        ),
+        case("both are missing on NixOS", Fatal, "newuidmap-missing", "/run/wrappers/bin", |h| {
             h.os("ID=nixos\n");
             h.remove("bin/newuidmap");
         }),
         case(
-            "neither setuid nor caps",
+            "newuidmap has neither the setuid bit nor capabilities",
             Fatal,
             "newuidmap-powerless",
             "setcap cap_setuid=ep",
@@ -59,20 +89,38 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
             },
         )
         .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
-        case("nosuid", Fatal, "newuidmap-nosuid", "gain privileges", |h| {
-            h.fails(Probe::Namespaces, NOT_PERMITTED);
-        })
+        case(
+            "newuidmap is on a file system mounted nosuid",
+            Fatal,
+            "newuidmap-nosuid",
+            "without nosuid",
+            |h| {
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        )
         .facts(|facts| spoil_tool(facts, |power| power.nosuid = true)),
-        case("NoNewPrivileges=", Fatal, "no-new-privs", "gain privileges", |h| {
-            h.fails(Probe::Namespaces, NOT_PERMITTED);
-        })
+        case(
+            "the session runs with NoNewPrivileges=",
+            Fatal,
+            "no-new-privs",
+            "remove NoNewPrivileges=",
+            |h| {
+                h.fails(Probe::Namespaces, NOT_PERMITTED);
+            },
+        )
         .facts(|facts| spoil_tool(facts, |power| power.no_new_privs = true)),
-        case("both setuid and caps", Fatal, "newuidmap-both", "chmod u-s ", |h| {
-            h.fails(Probe::Namespaces, NOT_OPENED);
-        })
+        case(
+            "newuidmap has both the setuid bit and capabilities",
+            Fatal,
+            "newuidmap-both",
+            "chmod u-s ",
+            |h| {
+                h.fails(Probe::Namespaces, NOT_OPENED);
+            },
+        )
         .facts(|facts| spoil_tool(facts, |power| power.file_caps = true)),
         case(
-            "setuid in Docker without --privileged",
+            "newuidmap is setuid in a Docker container without --privileged",
             Fatal,
             "newuidmap-setuid in-container",
             "setcap cap_setuid=ep",
@@ -83,10 +131,10 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
         )
         .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0xa804_25fb))),
         case(
-            "setuid in a pod that has SETUID and SETGID only",
+            "newuidmap is setuid in a pod with only SETUID and SETGID",
             Fatal,
             "newuidmap-setuid in-container",
-            "in the Dockerfile of the image: RUN chmod u-s ",
+            "add this to the image's Dockerfile: RUN chmod u-s ",
             |h| {
                 h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
                 h.fails(Probe::Namespaces, NOT_OPENED);
@@ -94,7 +142,7 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
         )
         .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0xc0))),
         case(
-            "a pod without capabilities",
+            "the host is a pod without capabilities",
             Fatal,
             "container-caps in-container",
             "capabilities: {add: [SETUID, SETGID]}",
@@ -104,7 +152,7 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
             },
         )
         .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0))),
-        case("it works whatever it looks like", Fatal, "", "", |_| {})
+        case("permissions look wrong, but the trial run succeeds", Fatal, "", "", |_| {})
             .facts(|facts| spoil_tool(facts, |power| power.setuid = false)),
     ]
 }
@@ -117,7 +165,7 @@ fn f004_f005_f006_f152_f157_f176_subordinate_ids() {
 pub(super) fn subordinate_ids() -> Vec<Case> {
     vec![
         case(
-            "none",
+            "the user has no subordinate IDs",
             Fatal,
             "subid-missing",
             "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 jo",
@@ -127,7 +175,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "the usual range is taken",
+            "the usual range belongs to another user",
             Fatal,
             "subid-missing",
             "--add-subuids 165536-231071",
@@ -137,7 +185,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "no files, no usermod",
+            "neither the files nor usermod exist",
             Fatal,
             "subid-missing",
             "printf '%s\\n' jo:100000:65536 >> /etc/subuid",
@@ -148,7 +196,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "gids only are missing",
+            "only the GIDs are missing",
             Fatal,
             "subid-missing",
             "usermod --add-subgids 165536-231071 jo",
@@ -156,17 +204,29 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 h.write("etc/subgid", "");
             },
         ),
-        case("a name that only looks like it", Fatal, "subid-missing", "usermod", |h| {
-            h.write("etc/subuid", "joe:100000:65536\nj.:200000:65536\n");
-            h.write("etc/subgid", "joe:100000:65536\nj.:200000:65536\n");
-        }),
-        case("homed", Fatal, "subid-missing", "--add-subuids 524288-589823", |h| {
-            h.write("run/systemd/userdb/io.systemd.Home", "");
-            h.write("etc/subuid", "");
-            h.write("etc/subgid", "");
-        }),
         case(
-            "NixOS",
+            "only a user with a similar name has an entry",
+            Fatal,
+            "subid-missing",
+            "usermod",
+            |h| {
+                h.write("etc/subuid", "joe:100000:65536\nj.:200000:65536\n");
+                h.write("etc/subgid", "joe:100000:65536\nj.:200000:65536\n");
+            },
+        ),
+        case(
+            "systemd-homed is in use",
+            Fatal,
+            "subid-missing",
+            "--add-subuids 524288-589823",
+            |h| {
+                h.write("run/systemd/userdb/io.systemd.Home", "");
+                h.write("etc/subuid", "");
+                h.write("etc/subgid", "");
+            },
+        ),
+        case(
+            "the user has no subordinate IDs on NixOS",
             Fatal,
             "subid-missing",
             "users.users.jo.subUidRanges = [ { startUid = 100000; count = 65536; } ];",
@@ -177,7 +237,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "too few",
+            "the user has too few subordinate IDs",
             Class,
             "subid-few",
             "usermod --add-subuids 101000-166535 --add-subgids 101000-166535 jo",
@@ -186,10 +246,10 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 h.write("etc/subgid", "jo:100000:1000\n");
             },
         ),
-        case("two small ranges are enough", Fatal, "", "", |h| {
+        case("two small ranges together are enough", Fatal, "", "", |h| {
             h.write("etc/subuid", "jo:100000:32768\njo:300000:32768\n");
         }),
-        case("a domain user by uid", Fatal, "", "", |h| {
+        case("a domain user is listed by UID", Fatal, "", "", |h| {
             let uid = h.world.uid;
             h.write("etc/passwd", &format!("CORP\\Jo Doe:x:{uid}:{uid}::/h:/bin/sh\n"));
             h.write("var/lib/systemd/linger/CORP\\Jo Doe", "");
@@ -198,7 +258,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             }
         }),
         case(
-            "a domain user without",
+            "a domain user has no subordinate IDs",
             Fatal,
             "subid-missing",
             "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 'CORP\\Jo Doe'",
@@ -211,7 +271,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "a user of LDAP",
+            "an LDAP user has no subordinate IDs",
             Fatal,
             "subid-missing",
             "printf '%s\\n' ann:100000:65536 >> /etc/subuid",
@@ -223,13 +283,19 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 h.write("etc/subgid", "");
             },
         ),
-        case("unreadable", Fatal, "subid-unreadable", "chmod 0644 /etc/subuid", |_| {})
-            .facts(|facts| facts.ids.unreadable = Some("/etc/subuid".into())),
-        case("malformed", Fatal, "subid-malformed", "USER:START:COUNT", |h| {
+        case(
+            "the user cannot read /etc/subuid",
+            Fatal,
+            "subid-unreadable",
+            "chmod 0644 /etc/subuid",
+            |_| {},
+        )
+        .facts(|facts| facts.ids.unreadable = Some("/etc/subuid".into())),
+        case("the user's entry is malformed", Fatal, "subid-malformed", "USER:START:COUNT", |h| {
             h.write("etc/subuid", "jo:100000\n");
         }),
         case(
-            "LXC without privileges, and what useradd gives",
+            "an unprivileged LXC container has the range that useradd assigns",
             Fatal,
             "subid-outside in-container",
             "usermod --del-subuids 100000-165535 --add-subuids 10000-65533 --del-subgids 100000-165535 \
@@ -240,7 +306,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "the lines for its host",
+            "the container has the entries meant for its host",
             Fatal,
             "subid-outside in-container",
             "lxc.idmap = u 0 1000000 165536",
@@ -251,7 +317,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "one of two ranges is not there",
+            "the container has only one of two ranges",
             Fatal,
             "subid-outside in-container",
             "usermod --del-subuids 100000-165535 --add-subuids 50000-65533 jo",
@@ -263,7 +329,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "LXC without privileges, and no ids",
+            "an unprivileged LXC container has no subordinate IDs",
             Fatal,
             "subid-missing in-container",
             "usermod --add-subuids 10000-65533 --add-subgids 10000-65533 jo",
@@ -275,7 +341,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "ids that LXC has, which are fewer than usual",
+            "an LXC container has fewer IDs than usual",
             Class,
             "subid-few in-container",
             "lxc.idmap = u 0 1000000 165536",
@@ -285,25 +351,31 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
                 h.write("etc/subgid", "jo:10000:55534\n");
             },
         ),
-        case("a real user in the range", Advisory, "subid-overlap", "another range", |h| {
-            let uid = h.world.uid;
-            h.write(
-                "etc/passwd",
-                &format!("jo:x:{uid}:{uid}::/h:/bin/sh\namy:x:100500:1::/h:/bin/sh\n"),
-            );
-        }),
         case(
-            "overlap",
+            "another user's own UID is in the range",
             Advisory,
             "subid-overlap",
-            "delete the daemon's data first, since only root can afterwards (`dockerd-rootless-setuptool.sh uninstall \
-             --purge`); then sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
+            "another range",
+            |h| {
+                let uid = h.world.uid;
+                h.write(
+                    "etc/passwd",
+                    &format!("jo:x:{uid}:{uid}::/h:/bin/sh\namy:x:100500:1::/h:/bin/sh\n"),
+                );
+            },
+        ),
+        case(
+            "the range overlaps another user's range",
+            Advisory,
+            "subid-overlap",
+            "first delete the daemon's data (later, only root can): dockerd-rootless-setuptool.sh uninstall \
+             --purge; then: sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
             |h| {
                 h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
             },
         ),
         case(
-            "a user's and a group's own ids are not free",
+            "UIDs and GIDs in use are not offered",
             Fatal,
             "subid-missing",
             "--add-subuids 200001-265536 --add-subgids 200001-265536 jo",

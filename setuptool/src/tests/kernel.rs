@@ -19,7 +19,7 @@ fn f015_f016_f017_f018_f020_f025_storage() {
 pub(super) fn storage() -> Vec<Case> {
     vec![
         case(
-            "Debian 11 has Linux 5.10",
+            "Debian 11 with Linux 5.10 has no usable overlayfs",
             Class,
             "overlay",
             "apt-get install -y fuse-overlayfs",
@@ -29,12 +29,18 @@ pub(super) fn storage() -> Vec<Case> {
                 h.fails(Probe::Overlay, EPERM);
             },
         ),
-        case("Arch", Class, "overlay", "pacman -S --noconfirm --needed fuse-overlayfs", |h| {
-            h.os("ID=arch\n");
-            h.fails(Probe::Overlay, EPERM);
-        }),
         case(
-            "openSUSE",
+            "overlayfs does not work on Arch",
+            Class,
+            "overlay",
+            "pacman -S --noconfirm --needed fuse-overlayfs",
+            |h| {
+                h.os("ID=arch\n");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case(
+            "overlayfs does not work on openSUSE",
             Class,
             "overlay",
             "zypper --non-interactive install fuse-overlayfs",
@@ -43,37 +49,43 @@ pub(super) fn storage() -> Vec<Case> {
                 h.fails(Probe::Overlay, EPERM);
             },
         ),
-        case("RHEL 8", Class, "overlay", "dnf install -y fuse-overlayfs", |h| {
-            h.os("ID=\"rhel\"\nVERSION_ID=\"8.10\"\n");
-            h.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64\n");
-            h.fails(Probe::Overlay, EPERM);
-        }),
-        case("fuse-overlayfs takes its place", Class, "", "", |h| {
+        case(
+            "overlayfs does not work on RHEL 8",
+            Class,
+            "overlay",
+            "dnf install -y fuse-overlayfs",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"8.10\"\n");
+                h.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64\n");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case("fuse-overlayfs replaces overlayfs", Class, "", "", |h| {
             h.program("bin/fuse-overlayfs");
             h.fails(Probe::Overlay, EPERM);
         }),
-        case("no /dev/fuse", Class, "fuse-closed", "modprobe fuse", |h| {
+        case("/dev/fuse does not exist", Class, "fuse-closed", "modprobe fuse", |h| {
             h.program("bin/fuse-overlayfs");
             h.remove("dev/fuse");
             h.fails(Probe::Overlay, EPERM);
         }),
-        case("closed /dev/fuse", Class, "fuse-closed", "--device /dev/fuse", |h| {
+        case("/dev/fuse is not accessible", Class, "fuse-closed", "--device /dev/fuse", |h| {
             h.program("bin/fuse-overlayfs");
             h.fails(Probe::Overlay, EPERM);
         })
         .facts(|facts| facts.host.fuse = Device::Closed),
-        case("Ubuntu's old kernel can", Class, "", "", |h| {
+        case("an old Ubuntu kernel allows overlayfs", Class, "", "", |h| {
             h.write("proc/sys/kernel/osrelease", "5.4.0-150-generic\n");
         }),
-        case("Linux 3.10 of CentOS 7", Fatal, "kernel-old", "upgrade", |h| {
+        case("CentOS 7 runs Linux 3.10", Fatal, "kernel-old", "upgrade", |h| {
             h.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
             h.fails(Probe::Namespaces, NO_CLONE3);
         }),
-        case("Linux 5.2", Fatal, "kernel-old", "upgrade", |h| {
+        case("the host runs Linux 5.2", Fatal, "kernel-old", "upgrade", |h| {
             h.write("proc/sys/kernel/osrelease", "5.2.21\n");
             h.fails(Probe::Namespaces, NO_CLONE3);
         }),
-        case("an older one, to which a distribution added what it takes", Fatal, "", "", |h| {
+        case("an older kernel has the needed features as backports", Fatal, "", "", |h| {
             h.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64\n");
         }),
     ]
@@ -86,20 +98,26 @@ fn f158_the_data_directory() {
 
 pub(super) fn the_data_directory() -> Vec<Case> {
     vec![
-        case("NFS", Class, "data-root-nfs", "data-root", |_| {})
+        case("the data directory is on NFS", Class, "data-root-nfs", "data-root", |_| {})
             .facts(|facts| facts.storage.ownerless = Some("NFS")),
-        case("a share of Windows", Class, "data-root-fs", "data-root", |_| {})
-            .facts(|facts| facts.storage.ownerless = Some("SMB")),
-        case("the quota is used up", Fatal, "quota-full", "quota -s", |_| {})
+        case(
+            "the data directory is on a Windows share",
+            Class,
+            "data-root-fs",
+            "data-root",
+            |_| {},
+        )
+        .facts(|facts| facts.storage.ownerless = Some("SMB")),
+        case("the user's quota is exhausted", Fatal, "quota-full", "quota -s", |_| {})
             .facts(|facts| facts.storage.room = Room::Full(Errno::EDQUOT)),
         case("the disk is full", Fatal, "space-full", "df -i", |_| {}).facts(|facts| {
             facts.storage.room = Room::Full(Errno::ENOSPC);
             facts.storage.free = Some(0);
         }),
-        case("a quota too small for an image", Advisory, "quota-low", "larger quota", |_| {})
+        case("the quota is too small for an image", Advisory, "quota-low", "larger quota", |_| {})
             .facts(|facts| facts.storage.room = Room::Quota),
         case(
-            "it cannot be made",
+            "the data directory cannot be created",
             Fatal,
             "data-root-closed",
             "sudo install -d -m 0710 -o jo ",
@@ -107,32 +125,53 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
         case(
-            "left by a Docker of root",
+            "a rootful Docker left the data directory behind",
             Fatal,
             "data-root-closed",
-            "needs what a Docker of root left there: sudo chown jo: ",
+            "needs the data that a rootful Docker left there: sudo chown jo: ",
             |_| {},
         )
         .facts(|facts| {
             facts.storage.room = Room::Closed(Errno::EACCES);
             facts.storage.owner = Owner::Intruder;
         }),
-        case("the user's own, and locked", Fatal, "data-root-closed", "chmod u+rwx ", |_| {})
-            .facts(|facts| {
-                facts.storage.room = Room::Closed(Errno::EACCES);
-                facts.storage.owner = Owner::User;
-            }),
-        case("a directory of others", Fatal, "data-root-closed", "put {", |_| {}).facts(|facts| {
+        case(
+            "the data directory belongs to the user but is not writable",
+            Fatal,
+            "data-root-closed",
+            "chmod u+rwx ",
+            |_| {},
+        )
+        .facts(|facts| {
+            facts.storage.room = Room::Closed(Errno::EACCES);
+            facts.storage.owner = Owner::User;
+        }),
+        case(
+            "the data directory belongs to another user",
+            Fatal,
+            "data-root-closed",
+            "put {",
+            |_| {},
+        )
+        .facts(|facts| {
             facts.storage.room = Room::Closed(Errno::EACCES);
             facts.storage.owner = Owner::Other;
         }),
-        case("a read-only file system", Fatal, "data-root-closed", "put {", |_| {})
-            .facts(|facts| facts.storage.room = Room::Closed(Errno::EROFS)),
-        case("a read-only HOME says it all", Fatal, "home-read-only", "", |_| {}).facts(|facts| {
-            facts.account.home = Home::ReadOnly("/home/jo".into());
-            facts.storage.room = Room::Closed(Errno::EROFS);
-        }),
-        case("little space", Advisory, "space-low", "data-root", |_| {})
+        case(
+            "the data directory is on a read-only file system",
+            Fatal,
+            "data-root-closed",
+            "put {",
+            |_| {},
+        )
+        .facts(|facts| facts.storage.room = Room::Closed(Errno::EROFS)),
+        case("HOME is read-only (reported once)", Fatal, "home-read-only", "", |_| {}).facts(
+            |facts| {
+                facts.account.home = Home::ReadOnly("/home/jo".into());
+                facts.storage.room = Room::Closed(Errno::EROFS);
+            },
+        ),
+        case("little disk space is left", Advisory, "space-low", "data-root", |_| {})
             .facts(|facts| facts.storage.free = Some(5 << 20)),
     ]
 }
@@ -187,38 +226,68 @@ fn f156_security_modules_containers_and_limits() {
 
 pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
     vec![
-        case("SELinux", Advisory, "selinux", "container-selinux", |h| {
+        case("SELinux is enforcing", Advisory, "selinux", "container-selinux", |h| {
             h.write("sys/fs/selinux/enforce", "1");
         }),
-        case("SELinux permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
-        case("podman", Advisory, "in-container proc-masked", "--privileged", |h| {
-            h.write("run/.containerenv", "");
-            h.fails(Probe::Proc, "mount: /proc: permission denied.");
-        }),
-        case("LXC", Advisory, "in-container proc-masked", "security.nesting=true", |h| {
-            h.write("run/systemd/container", "lxc\n");
-            h.fails(Probe::Proc, "mount: /proc: permission denied.");
-        }),
-        case("Kubernetes", Advisory, "in-container proc-masked", "procMount: Unmasked", |h| {
-            h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
-            h.fails(Probe::Proc, "mount: /proc: permission denied.");
-        }),
-        case("a map of ids, and no other mark", Advisory, "in-container", "", |h| {
-            h.write("proc/self/uid_map", "0 1000000 1000000\n");
-            h.write("proc/self/gid_map", "0 1000000 1000000\n");
-        }),
-        case("systemd-nspawn, where all works", Advisory, "in-container", "", |h| {
-            h.write("run/systemd/container", "systemd-nspawn\n");
-        }),
+        case("SELinux is permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
         case(
-            "few inotify instances",
+            "the host is a Podman container",
+            Advisory,
+            "in-container proc-masked",
+            "--privileged",
+            |h| {
+                h.write("run/.containerenv", "");
+                h.fails(Probe::Proc, "mount: /proc: permission denied.");
+            },
+        ),
+        case(
+            "the host is an LXC container",
+            Advisory,
+            "in-container proc-masked",
+            "security.nesting=true",
+            |h| {
+                h.write("run/systemd/container", "lxc\n");
+                h.fails(Probe::Proc, "mount: /proc: permission denied.");
+            },
+        ),
+        case(
+            "the host is a Kubernetes pod",
+            Advisory,
+            "in-container proc-masked",
+            "procMount: Unmasked",
+            |h| {
+                h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+                h.fails(Probe::Proc, "mount: /proc: permission denied.");
+            },
+        ),
+        case(
+            "only the ID map shows that the host is a container",
+            Advisory,
+            "in-container",
+            "",
+            |h| {
+                h.write("proc/self/uid_map", "0 1000000 1000000\n");
+                h.write("proc/self/gid_map", "0 1000000 1000000\n");
+            },
+        ),
+        case(
+            "the host is a systemd-nspawn container in which everything works",
+            Advisory,
+            "in-container",
+            "",
+            |h| {
+                h.write("run/systemd/container", "systemd-nspawn\n");
+            },
+        ),
+        case(
+            "the limit on inotify instances is low",
             Advisory,
             "inotify-low",
             "fs.inotify.max_user_instances = 1024",
             |h| h.write("proc/sys/fs/inotify/max_user_instances", "64\n"),
         ),
         case(
-            "few inotify watches",
+            "the limit on inotify watches is low",
             Advisory,
             "inotify-low",
             "/etc/sysctl.d/55-rootless-inotify.conf",
@@ -227,11 +296,17 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
                 h.write("proc/sys/fs/inotify/max_user_watches", "8191\n");
             },
         ),
-        case("few files", Advisory, "nofile-low", "limits.d", |h| {
+        case("the open-file limit is low", Advisory, "nofile-low", "limits.d", |h| {
             h.write("proc/self/limits", "Max open files 1024 4096 files\n");
         }),
-        case("too few files for anything", Fatal, "nofile-low", "limits.d", |h| {
-            h.write("proc/self/limits", "Max open files 24 24 files\n");
-        }),
+        case(
+            "the open-file limit is too low for rootlesskit",
+            Fatal,
+            "nofile-low",
+            "limits.d",
+            |h| {
+                h.write("proc/self/limits", "Max open files 24 24 files\n");
+            },
+        ),
     ]
 }

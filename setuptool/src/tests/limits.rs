@@ -29,7 +29,7 @@ fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
 pub(super) fn control_groups() -> Vec<Case> {
     vec![
         case(
-            "memory and pids",
+            "only memory and pids are delegated",
             Class,
             "cgroup-delegation",
             "Delegate=cpu cpuset io memory pids",
@@ -38,14 +38,14 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
-            "a user who lingers is told what that ends",
+            "lingering is on, so the fix says what a restart stops",
             Class,
             "cgroup-delegation",
             ".service, which ends all services and containers of jo",
             |h| delegate(h, "memory pids\n"),
         ),
         case(
-            "a user who does not linger",
+            "lingering is off",
             Class,
             "cgroup-delegation linger",
             "then log out and in again, or reboot",
@@ -55,7 +55,7 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
-            "NixOS",
+            "only memory and pids are delegated on NixOS",
             Class,
             "cgroup-delegation",
             "systemd.services.\"user@\".serviceConfig.Delegate",
@@ -65,17 +65,17 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
-            "Debian 10's systemd",
+            "Debian 10's systemd cannot delegate cpuset",
             Class,
             "cgroup-delegation",
-            "cpuset is delegated by systemd 244",
+            "for cpuset, upgrade systemd to 244 or later",
             |h| {
                 h.says("systemctl", "systemd 241 (241)\n+PAM +AUDIT");
                 delegate(h, "memory pids\n");
             },
         ),
         case(
-            "a hybrid host in a container",
+            "a container's host uses hybrid cgroups",
             Class,
             "cgroup-controllers",
             "unified_cgroup_hierarchy",
@@ -84,14 +84,26 @@ pub(super) fn control_groups() -> Vec<Case> {
                 delegate(h, "memory pids\n");
             },
         ),
-        case("version 1", Class, "cgroup-v1", "systemd.unified_cgroup_hierarchy=1", |h| {
-            h.write("proc/self/mountinfo", V1);
-        }),
-        case("version 1 without systemd", Class, "cgroup-v1", "rc_cgroup_mode", |h| {
-            h.without_systemd();
-            h.write("proc/self/mountinfo", V1);
-        }),
-        case("without systemd", Advisory, "no-systemd", "", |h| h.without_systemd()),
+        case(
+            "the host uses cgroup v1",
+            Class,
+            "cgroup-v1",
+            "systemd.unified_cgroup_hierarchy=1",
+            |h| {
+                h.write("proc/self/mountinfo", V1);
+            },
+        ),
+        case(
+            "the host uses cgroup v1, without systemd",
+            Class,
+            "cgroup-v1",
+            "rc_cgroup_mode",
+            |h| {
+                h.without_systemd();
+                h.write("proc/self/mountinfo", V1);
+            },
+        ),
+        case("the host has no systemd", Advisory, "no-systemd", "", |h| h.without_systemd()),
     ]
 }
 
@@ -108,7 +120,7 @@ fn f070_f160_options_that_are_not_ignored_but_fail() {
     assert_eq!(
         findings[0].seen,
         "not delegated to the user: cpu, cpuset, io; ignored: --cpus, --cpuset-cpus; \
-         no container starts with: --device-read-bps, --device-write-bps"
+         containers do not start with: --device-read-bps, --device-write-bps"
     );
 }
 

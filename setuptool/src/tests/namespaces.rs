@@ -15,7 +15,7 @@ fn f007_f008_f150_f151_kernel_parameters() {
 pub(super) fn kernel_parameters() -> Vec<Case> {
     vec![
         case(
-            "Debian 10",
+            "kernel.unprivileged_userns_clone is 0 on Debian 10",
             Fatal,
             "userns-clone",
             "echo 'kernel.unprivileged_userns_clone = 1' > /etc/sysctl.d/50-rootless.conf",
@@ -24,23 +24,35 @@ pub(super) fn kernel_parameters() -> Vec<Case> {
                 h.fails(Probe::Namespaces, EPERM);
             },
         ),
-        case("present and on", Fatal, "", "", |h| {
+        case("kernel.unprivileged_userns_clone is 1", Fatal, "", "", |h| {
             h.write("proc/sys/kernel/unprivileged_userns_clone", "1\n");
         }),
-        case("RHEL 7", Fatal, "userns-none", "user.max_user_namespaces = 28633", |h| {
-            h.os("ID=\"rhel\"\nVERSION_ID=\"7.9\"\n");
-            h.write("proc/sys/user/max_user_namespaces", "0\n");
-            h.fails(Probe::Namespaces, "no space left on device");
-        }),
-        case("few", Advisory, "userns-few", "28633", |h| {
+        case(
+            "user.max_user_namespaces is 0 on RHEL 7",
+            Fatal,
+            "userns-none",
+            "user.max_user_namespaces = 28633",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"7.9\"\n");
+                h.write("proc/sys/user/max_user_namespaces", "0\n");
+                h.fails(Probe::Namespaces, "no space left on device");
+            },
+        ),
+        case("user.max_user_namespaces is low", Advisory, "userns-few", "28633", |h| {
             h.write("proc/sys/user/max_user_namespaces", "100\n");
         }),
-        case("Alpine", Fatal, "userns-none", "sysctl -p /etc/sysctl.d/51-rootless.conf", |h| {
-            h.os("ID=alpine\n");
-            h.write("proc/sys/user/max_user_namespaces", "0\n");
-        }),
         case(
-            "NixOS",
+            "user.max_user_namespaces is 0 on Alpine",
+            Fatal,
+            "userns-none",
+            "sysctl -p /etc/sysctl.d/51-rootless.conf",
+            |h| {
+                h.os("ID=alpine\n");
+                h.write("proc/sys/user/max_user_namespaces", "0\n");
+            },
+        ),
+        case(
+            "kernel.unprivileged_userns_clone is 0 on NixOS",
             Fatal,
             "userns-clone",
             "boot.kernel.sysctl.\"kernel.unprivileged_userns_clone\" = 1;",
@@ -61,7 +73,7 @@ pub(super) fn apparmor() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
     vec![
         case(
-            "Ubuntu 24.04 with ~/bin",
+            "rootlesskit is in ~/bin on Ubuntu 24.04",
             Fatal,
             "apparmor-userns",
             "systemctl restart apparmor.service",
@@ -75,13 +87,19 @@ pub(super) fn apparmor() -> Vec<Case> {
                 h.fails(Probe::Namespaces, EACCES);
             },
         ),
-        case("--force", Class, "apparmor-userns", "userns,", |h| {
-            h.write(RESTRICT, "1\n");
-            h.fails(Probe::Namespaces, EACCES);
-        })
+        case(
+            "rootlesskit is in ~/bin on Ubuntu 24.04, with --force",
+            Class,
+            "apparmor-userns",
+            "userns,",
+            |h| {
+                h.write(RESTRICT, "1\n");
+                h.fails(Probe::Namespaces, EACCES);
+            },
+        )
         .wish(force),
         case(
-            "a profile that is not loaded",
+            "a profile exists but is not loaded",
             Fatal,
             "apparmor-not-loaded",
             "systemctl restart apparmor.service",
@@ -96,7 +114,7 @@ pub(super) fn apparmor() -> Vec<Case> {
             },
         ),
         case(
-            "Ubuntu 24.04 with a link in ~/bin",
+            "rootlesskit is a link in ~/bin on Ubuntu 24.04",
             Fatal,
             "apparmor-userns",
             "/opt/docker/rootlesskit\" flags=(unconfined) {",
@@ -109,8 +127,10 @@ pub(super) fn apparmor() -> Vec<Case> {
                 h.fails(Probe::Namespaces, EACCES);
             },
         ),
-        case("restricted, but it works", Fatal, "", "", |h| h.write(RESTRICT, "1\n")),
-        case("unconfined programs too", Advisory, "apparmor-unconfined", "", |h| {
+        case("user namespaces are restricted, but the trial run succeeds", Fatal, "", "", |h| {
+            h.write(RESTRICT, "1\n");
+        }),
+        case("unconfined programs are restricted, too", Advisory, "apparmor-unconfined", "", |h| {
             h.write("proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "1\n");
         }),
     ]
@@ -124,11 +144,17 @@ fn f177_whatever_else_forbids_them() {
 pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
     vec![
-        case("for no known reason", Fatal, "rootlesskit-fails", "rootlesscontaine.rs", |h| {
-            h.fails(Probe::Namespaces, "something odd");
-        }),
         case(
-            "a message that is known",
+            "the trial run fails for an unknown reason",
+            Fatal,
+            "rootlesskit-fails",
+            "rootlesscontaine.rs",
+            |h| {
+                h.fails(Probe::Namespaces, "something odd");
+            },
+        ),
+        case(
+            "the trial run fails with a known message",
             Fatal,
             "rootlesskit-fails",
             "sudo dockerd-rootless-setuptool.sh apparmor",
@@ -137,7 +163,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             },
         ),
         case(
-            "in a container",
+            "the trial run fails in a container",
             Fatal,
             "rootlesskit-fails in-container",
             "seccomp=unconfined",
@@ -147,7 +173,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             },
         ),
         case(
-            "a kernel without CONFIG_USER_NS",
+            "the kernel lacks CONFIG_USER_NS",
             Fatal,
             "rootlesskit-fails",
             "CONFIG_USER_NS=y",
@@ -158,17 +184,17 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
                 );
             },
         ),
-        case("a kernel without clone3", Fatal, "rootlesskit-fails", "upgrade the kernel", |h| {
+        case("the kernel lacks clone3", Fatal, "rootlesskit-fails", "upgrade the kernel", |h| {
             h.fails(
                 Probe::Namespaces,
                 "error: failed to start the child: fork/exec /proc/self/exe: function not implemented",
             );
         }),
-        case("--force", Class, "rootlesskit-fails", "", |h| {
+        case("the trial run fails, with --force", Class, "rootlesskit-fails", "", |h| {
             h.fails(Probe::Namespaces, "something odd");
         })
         .wish(force),
-        case("a masked /proc", Class, "proc-masked", "systempaths=unconfined", |h| {
+        case("/proc is masked", Class, "proc-masked", "systempaths=unconfined", |h| {
             h.fails(Probe::Proc, "mount: /proc: permission denied.");
         }),
     ]

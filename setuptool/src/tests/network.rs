@@ -14,13 +14,25 @@ fn f021_f148_a_network_stack() {
 
 pub(super) fn a_network_stack() -> Vec<Case> {
     vec![
-        case("none", Fatal, "network-helper-missing", "apt-get install -y slirp4netns", |h| {
-            h.remove("bin/slirp4netns");
-        }),
-        case("RHEL 10", Fatal, "network-helper-missing", "dnf install -y passt", |h| {
-            h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
-            h.remove("bin/slirp4netns");
-        }),
+        case(
+            "no network driver is installed",
+            Fatal,
+            "network-helper-missing",
+            "apt-get install -y slirp4netns",
+            |h| {
+                h.remove("bin/slirp4netns");
+            },
+        ),
+        case(
+            "no network driver is installed on RHEL 10",
+            Fatal,
+            "network-helper-missing",
+            "dnf install -y passt",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+                h.remove("bin/slirp4netns");
+            },
+        ),
         case(
             "Debian 10's slirp4netns is too old",
             Fatal,
@@ -30,22 +42,22 @@ pub(super) fn a_network_stack() -> Vec<Case> {
                 h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
             },
         ),
-        case("bookworm's pasta is too old", Fatal, "network-helper-missing", "slirp4netns", |h| {
+        case("Debian 12's pasta is too old", Fatal, "network-helper-missing", "slirp4netns", |h| {
             h.remove("bin/slirp4netns");
             h.program("bin/pasta");
             h.says("pasta", "pasta 0.0~git20230309.7c7625d-1+deb12u1");
         }),
-        case("pasta", Fatal, "", "", |h| {
+        case("pasta is installed", Fatal, "", "", |h| {
             h.remove("bin/slirp4netns");
             h.program("bin/pasta");
             h.says("pasta", "pasta 2024_12_11.09478d5");
         }),
-        case("a rootlesskit with a stack of its own", Fatal, "", "", |h| {
+        case("rootlesskit has a built-in network driver", Fatal, "", "", |h| {
             h.remove("bin/slirp4netns");
             h.says("rootlesskit", "--net [host, none, gvisor-tap-vsock]");
         }),
         case(
-            "Alpine's busybox, and a rootlesskit of others",
+            "Alpine has BusyBox's `ip`, and rootlesskit is not this project's",
             Fatal,
             "iproute2",
             "apk add iproute2",
@@ -57,37 +69,67 @@ pub(super) fn a_network_stack() -> Vec<Case> {
                 h.fails(Probe::Network, "ip: invalid argument 'tuntap' to 'ip'");
             },
         ),
-        case("no ip, and a rootlesskit of others", Fatal, "iproute2", "install -y iproute2", |h| {
-            h.says("rootlesskit", "--net [host, none, slirp4netns]");
-            h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
-        }),
-        case("iproute2 is not to blame", Fatal, "network-fails", "rootlesskit --net", |h| {
-            h.says("rootlesskit", "--net [host, none, slirp4netns]");
-            h.program("bin/ip");
-            h.says("ip", "ip utility, iproute2-6.15.0");
-            h.fails(Probe::Network, "slirp4netns: exit status 1");
-        }),
-        case("--force", Class, "iproute2", "install -y iproute2", |h| {
+        case(
+            "`ip` is missing, and rootlesskit is not this project's",
+            Fatal,
+            "iproute2",
+            "install -y iproute2",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
+            },
+        ),
+        case(
+            "the trial run fails for another reason, with iproute2",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.program("bin/ip");
+                h.says("ip", "ip utility, iproute2-6.15.0");
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case("`ip` is missing, with --force", Class, "iproute2", "install -y iproute2", |h| {
             h.says("rootlesskit", "--net [host, none, slirp4netns]");
             h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
         })
         .wish(Wish { force: true, ..INSTALL }),
-        case("no ip, which is not to blame", Fatal, "network-fails", "rootlesskit --net", |h| {
-            h.says("rootlesskit", "--net [host, none, slirp4netns]");
-            h.fails(Probe::Network, "slirp4netns: exit status 1");
-        }),
-        case("Ubuntu's AppArmor and pasta", Fatal, "network-fails", "NET=slirp4netns", |h| {
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
-            h.fails(
-                Probe::Network,
-                "Couldn't open network namespace /proc/7/ns/net: Permission denied",
-            );
-        }),
-        case("it does not start", Fatal, "network-fails", "rootlesskit --net=slirp4netns", |h| {
-            h.fails(Probe::Network, "slirp4netns: exit status 1");
-        }),
         case(
-            "lxc-user-nic",
+            "the trial run fails for another reason, without `ip`",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "Ubuntu's AppArmor profile blocks pasta",
+            Fatal,
+            "network-fails",
+            "NET=slirp4netns",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+                h.fails(
+                    Probe::Network,
+                    "Couldn't open network namespace /proc/7/ns/net: Permission denied",
+                );
+            },
+        ),
+        case(
+            "slirp4netns does not start",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net=slirp4netns",
+            |h| {
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "lxc-user-nic is selected but not allowed",
             Fatal,
             "lxc-usernet",
             "printf '%s\\n' 'jo veth lxcbr0 1' >> /etc/lxc/lxc-usernet",
@@ -95,17 +137,23 @@ pub(super) fn a_network_stack() -> Vec<Case> {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
             },
         ),
-        case("lxc-user-nic, allowed", Fatal, "", "", |h| {
+        case("lxc-user-nic is selected and allowed", Fatal, "", "", |h| {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
             h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
         }),
-        case("no tun", Fatal, "tun-missing", "modprobe tun", |h| {
+        case("/dev/net/tun does not exist", Fatal, "tun-missing", "modprobe tun", |h| {
             h.remove("dev/net/tun");
             h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
         }),
-        case("tun for root only", Fatal, "tun-closed", "chmod 0666 /dev/net/tun", |h| {
-            h.fails(Probe::Network, "open /dev/net/tun: permission denied");
-        })
+        case(
+            "only root can open /dev/net/tun",
+            Fatal,
+            "tun-closed",
+            "chmod 0666 /dev/net/tun",
+            |h| {
+                h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+            },
+        )
         .facts(|facts| facts.host.tun = Device::Closed),
     ]
 }
@@ -122,25 +170,25 @@ fn f021_f148_the_gateway_needs_no_package() {
 
 pub(super) fn the_gateway_needs_no_package() -> Vec<Case> {
     vec![
-        case("works", Fatal, "", "", |h| {
+        case("the gateway driver works", Fatal, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.remove("bin/slirp4netns");
             h.fails(Probe::Network, "not to be tried");
         }),
-        case("named", Fatal, "", "", |h| {
+        case("the gateway driver is selected explicitly", Fatal, "", "", |h| {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
             h.remove("bin/slirp4netns");
             h.fails(Probe::Gateway, "not to be tried");
         }),
-        case("a port driver that does not go with it", Fatal, "", "", |h| {
+        case("the selected port driver does not support the gateway driver", Fatal, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns");
             h.fails(Probe::Gateway, "not to be tried");
         }),
-        case("a rootlesskit without it", Fatal, "", "", |h| {
+        case("rootlesskit has no gateway driver", Fatal, "", "", |h| {
             h.fails(Probe::Gateway, "not to be tried");
         }),
-        case("no sandbox of slirp4netns", Advisory, "", "", |h| {
+        case("slirp4netns's sandbox is not used", Advisory, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
         }),
@@ -154,12 +202,12 @@ fn f148_f150_why_the_gateway_does_not_work() {
 
 pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
     vec![
-        case("another one works", Advisory, "gateway-fails", "use --net=pasta", |h| {
+        case("another network driver works", Advisory, "gateway-fails", "use --net=pasta", |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, REFUSAL);
         }),
         case(
-            "there is no other",
+            "no other network driver is installed",
             Fatal,
             "gateway-fails network-helper-missing",
             "use --net=pasta",
@@ -170,7 +218,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             },
         ),
         case(
-            "the gateway by another name is no other",
+            "gvisor-tap-vsock is selected, which is the gateway driver",
             Fatal,
             "gateway-fails network-helper-missing",
             "use --net=pasta",
@@ -180,51 +228,93 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
                 h.fails(Probe::Gateway, REFUSAL);
             },
         ),
-        case("nothing works", Fatal, "gateway-fails network-fails", "use --net=pasta", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.fails(Probe::Gateway, REFUSAL);
-            h.fails(Probe::Network, "slirp4netns: exit status 1");
-        }),
-        case("--force", Class, "gateway-fails", "use --net=pasta", |h| {
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
-            h.fails(Probe::Network, REFUSAL);
-        })
+        case(
+            "neither the gateway driver nor slirp4netns works",
+            Fatal,
+            "gateway-fails network-fails",
+            "use --net=pasta",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, REFUSAL);
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "the gateway driver does not work, with --force",
+            Class,
+            "gateway-fails",
+            "use --net=pasta",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+                h.fails(Probe::Network, REFUSAL);
+            },
+        )
         .wish(Wish { force: true, ..INSTALL }),
-        case("its port driver", Fatal, "gateway-fails", "use --net=pasta", |h| {
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
-            h.fails(Probe::Network, REFUSAL);
-        }),
-        case("a module", Advisory, "gateway-fails", "modprobe nft_tproxy", |h| {
+        case(
+            "the gateway port driver is selected",
+            Fatal,
+            "gateway-fails",
+            "use --net=pasta",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
+                h.fails(Probe::Network, REFUSAL);
+            },
+        ),
+        case("a kernel module is missing", Advisory, "gateway-fails", "modprobe nft_tproxy", |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, NO_TPROXY);
         }),
-        case("a module on NixOS", Advisory, "gateway-fails", "\"nft_tproxy\"", |h| {
-            h.os("ID=nixos\n");
-            h.says("rootlesskit", GATEWAY);
-            h.fails(Probe::Gateway, NO_TPROXY);
-        }),
-        case("no words", Advisory, "gateway-fails", "rootlesskit --net=gateway", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.fails(Probe::Gateway, "killed");
-        }),
-        case("no tun", Fatal, "tun-missing", "modprobe tun", |h| {
+        case(
+            "a kernel module is missing on NixOS",
+            Advisory,
+            "gateway-fails",
+            "\"nft_tproxy\"",
+            |h| {
+                h.os("ID=nixos\n");
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, NO_TPROXY);
+            },
+        ),
+        case(
+            "the trial run fails without a message",
+            Advisory,
+            "gateway-fails",
+            "rootlesskit --net=gateway",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, "killed");
+            },
+        ),
+        case("/dev/net/tun does not exist", Fatal, "tun-missing", "modprobe tun", |h| {
             h.says("rootlesskit", GATEWAY);
             h.remove("bin/slirp4netns");
             h.remove("dev/net/tun");
             h.fails(Probe::Gateway, "open /dev/net/tun: no such file or directory");
         }),
-        case("tun for root only", Fatal, "tun-closed", "chmod 0666 /dev/net/tun", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.fails(Probe::Gateway, "open /dev/net/tun: permission denied");
-            h.fails(Probe::Network, "open /dev/net/tun: permission denied");
-        })
+        case(
+            "only root can open /dev/net/tun",
+            Fatal,
+            "tun-closed",
+            "chmod 0666 /dev/net/tun",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, "open /dev/net/tun: permission denied");
+                h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+            },
+        )
         .facts(|facts| facts.host.tun = Device::Closed),
-        case("without namespaces nobody knows", Fatal, "rootlesskit-fails", "", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.remove("bin/slirp4netns");
-            h.fails(Probe::Namespaces, "something odd");
-            h.fails(Probe::Gateway, "not to be tried");
-        }),
+        case(
+            "namespaces do not work, so the gateway driver was not tested",
+            Fatal,
+            "rootlesskit-fails",
+            "",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Namespaces, "something odd");
+                h.fails(Probe::Gateway, "not to be tried");
+            },
+        ),
     ]
 }
 
@@ -236,7 +326,7 @@ fn f148_the_reason_is_the_first_error_of_rootlesskit() {
     let facts = Facts::gather(&host.world, &host.prober);
     assert_eq!(facts.tools.net.driver(), Some(NetworkDriver::Slirp4netns));
     let findings = diagnose(&facts, Wish::default());
-    assert_eq!(findings[0].seen, "the gateway network does not work: no such chain type");
+    assert_eq!(findings[0].seen, "the gateway network driver does not work: no such chain type");
     assert_eq!(findings[0].remedy.said, ["use --net=pasta"]);
 }
 
@@ -268,11 +358,17 @@ pub(super) fn nat() -> Vec<Case> {
         "iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist";
     assert!(fails.contains("legacy"));
     vec![
-        case("no iptables", Fatal, "iptables-missing", "apt-get install -y iptables", |h| {
-            h.remove("bin/iptables");
-        }),
         case(
-            "no iptables on RHEL 9",
+            "iptables is missing",
+            Fatal,
+            "iptables-missing",
+            "apt-get install -y iptables",
+            |h| {
+                h.remove("bin/iptables");
+            },
+        ),
+        case(
+            "iptables is missing on RHEL 9",
             Fatal,
             "iptables-missing",
             "dnf install -y iptables-nft",
@@ -281,39 +377,54 @@ pub(super) fn nat() -> Vec<Case> {
                 h.remove("bin/iptables");
             },
         ),
-        case("in /usr/sbin, not in PATH", Fatal, "", "", |h| {
+        case("iptables is in /usr/sbin, but not in PATH", Fatal, "", "", |h| {
             h.remove("bin/iptables");
             h.program("usr/sbin/iptables");
         }),
-        case("--skip-iptables", Class, "iptables-missing", "iptables", |h| {
-            h.remove("bin/iptables");
-        })
+        case(
+            "iptables is missing, with --skip-iptables",
+            Class,
+            "iptables-missing",
+            "iptables",
+            |h| {
+                h.remove("bin/iptables");
+            },
+        )
         .wish(skip),
         case(
-            "nftables by daemon.json, without nft",
+            "daemon.json selects nftables, but nft is missing",
             Fatal,
             "nft-missing",
             "apt-get install -y nftables",
             |h| h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}"),
         ),
-        case("nftables by daemon.json", Fatal, "", "", |h| {
+        case("daemon.json selects nftables", Fatal, "", "", |h| {
             h.program("usr/sbin/nft");
             h.remove("bin/iptables");
             h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}");
         }),
-        case("nf_tables", Fatal, "nat-fails", "modprobe nf_tables", |h| {
+        case("the module nf_tables is missing", Fatal, "nat-fails", "modprobe nf_tables", |h| {
             h.fails(Probe::Nat, "no nat");
         }),
-        case("ip_tables", Fatal, "nat-fails", "modprobe ip_tables", |h| {
+        case("the module ip_tables is missing", Fatal, "nat-fails", "modprobe ip_tables", |h| {
             h.says("iptables", "iptables v1.8.9 (legacy)");
             h.fails(Probe::Nat, "no nat");
         }),
-        case("openSUSE", Fatal, "nat-fails", "modprobe iptable_mangle", |h| {
-            h.os("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n");
+        case(
+            "modules for NAT are missing on openSUSE",
+            Fatal,
+            "nat-fails",
+            "modprobe iptable_mangle",
+            |h| {
+                h.os("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n");
+                h.fails(Probe::Nat, "no nat");
+            },
+        ),
+        case("NAT does not work on Crostini", Class, "nat-fails", "", |h| {
             h.fails(Probe::Nat, "no nat");
-        }),
-        case("Crostini", Class, "nat-fails", "", |h| h.fails(Probe::Nat, "no nat")).wish(skip),
-        case("not tried", Fatal, "", "", |h| {
+        })
+        .wish(skip),
+        case("NAT was not tested", Fatal, "", "", |h| {
             h.prober.outcomes.insert(Probe::Nat, Outcome::Unknown);
         }),
     ]
@@ -326,47 +437,75 @@ fn f081_f082_f085_f161_f162_ports_ping_and_more() {
 
 pub(super) fn ports_ping_and_more() -> Vec<Case> {
     vec![
-        case("ping", Class, "ping", "net.ipv4.ping_group_range = 0 2147483647", |h| {
+        case("ping is disabled", Class, "ping", "net.ipv4.ping_group_range = 0 2147483647", |h| {
             h.write("proc/sys/net/ipv4/ping_group_range", "1\t0\n");
         }),
-        case("ping for other groups", Class, "ping", "0 2147483647", |h| {
+        case("ping is allowed only for other groups", Class, "ping", "0 2147483647", |h| {
             h.write("proc/sys/net/ipv4/ping_group_range", "100\t200\n");
         }),
-        case("ping for a supplementary group", Class, "", "", |h| {
+        case("ping is allowed for a supplementary group", Class, "", "", |h| {
             h.write("proc/sys/net/ipv4/ping_group_range", "27\t27\n");
         }),
-        case("low ports, which pasta binds", Advisory, "low-ports", "for all users: echo", |h| {
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
-            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
-        })
+        case(
+            "low ports are restricted, with pasta",
+            Advisory,
+            "low-ports",
+            "for all users: echo",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        )
         .facts(|facts| facts.tools.low_port_caps = true),
-        case("no ps", Class, "ps-missing", "apt-get install -y procps", |h| h.remove("bin/ps")),
-        case("no ps on Fedora", Class, "ps-missing", "dnf install -y procps-ng", |h| {
+        case("ps is missing", Class, "ps-missing", "apt-get install -y procps", |h| {
+            h.remove("bin/ps");
+        }),
+        case("ps is missing on Fedora", Class, "ps-missing", "dnf install -y procps-ng", |h| {
             h.os("ID=fedora\n");
             h.remove("bin/ps");
         }),
-        case("low ports", Advisory, "low-ports", "setcap cap_net_bind_service=ep", |h| {
-            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
-        }),
-        case("from 80 on", Advisory, "", "", |h| {
+        case(
+            "low ports are restricted",
+            Advisory,
+            "low-ports",
+            "setcap cap_net_bind_service=ep",
+            |h| {
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        ),
+        case("ports from 80 upwards are allowed", Advisory, "", "", |h| {
             h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n");
         }),
-        case("low ports by a capability", Advisory, "", "", |h| {
+        case("rootlesskit has a capability for low ports", Advisory, "", "", |h| {
             h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
         })
         .facts(|facts| facts.tools.low_port_caps = true),
-        case("br_netfilter", Advisory, "br-netfilter", "modprobe br_netfilter", |h| {
-            h.remove("proc/sys/net/bridge");
+        case(
+            "the module br_netfilter is not loaded",
+            Advisory,
+            "br-netfilter",
+            "modprobe br_netfilter",
+            |h| {
+                h.remove("proc/sys/net/bridge");
+            },
+        ),
+        case("the kernel does not support IPv6", Advisory, "ipv6-off", "", |h| {
+            h.remove("proc/sys/net/ipv6");
         }),
-        case("no IPv6", Advisory, "ipv6-off", "", |h| h.remove("proc/sys/net/ipv6")),
-        case("no nsenter", Class, "nsenter-missing", "apk add util-linux", |h| {
+        case("nsenter is missing on Alpine", Class, "nsenter-missing", "apk add util-linux", |h| {
             h.os("ID=alpine\n");
             h.remove("bin/nsenter");
         }),
-        case("resolv.conf elsewhere", Advisory, "resolv-conf-link", "SANDBOX=false", |h| {
-            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
-        }),
-        case("resolv.conf of systemd-resolved", Advisory, "", "", |h| {
+        case(
+            "/etc/resolv.conf is a link to a path outside /etc and /run",
+            Advisory,
+            "resolv-conf-link",
+            "SANDBOX=false",
+            |h| {
+                h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+            },
+        ),
+        case("/etc/resolv.conf is a link to systemd-resolved's file", Advisory, "", "", |h| {
             h.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
         }),
     ]
@@ -401,33 +540,47 @@ fn ways_out() {
 
 pub(super) fn the_ways_out() -> Vec<Case> {
     vec![
-        case("IPv6 only", Class, "ipv6-only", "\"fixed-cidr-v6\"", |h| v6_default(h)),
-        case("IPv6 only, with lxc-user-nic", Class, "ipv6-only", "unset DOCKERD", |h| {
+        case("the host has only IPv6 connectivity", Class, "ipv6-only", "\"fixed-cidr-v6\"", |h| {
             v6_default(h);
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
-            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
         }),
-        case("IPv6 only, and bridges have it", Class, "", "", |h| {
-            v6_default(h);
-            h.write("home/.config/docker/daemon.json", "{\"ipv6\": true}");
-        }),
-        case("IPv4 and IPv6", Class, "", "", |h| {
+        case(
+            "the host has only IPv6 connectivity, with lxc-user-nic",
+            Class,
+            "ipv6-only",
+            "unset DOCKERD",
+            |h| {
+                v6_default(h);
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+                h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+            },
+        ),
+        case(
+            "the host has only IPv6 connectivity, and bridge networks have IPv6",
+            Class,
+            "",
+            "",
+            |h| {
+                v6_default(h);
+                h.write("home/.config/docker/daemon.json", "{\"ipv6\": true}");
+            },
+        ),
+        case("the host has IPv4 and IPv6 connectivity", Class, "", "", |h| {
             v6_default(h);
             v4_routes(h, &[DEFAULT]);
         }),
         case(
-            "VirtualBox: the host's network has our addresses",
+            "a VirtualBox network overlaps the namespace's network",
             Advisory,
             "cidr-overlap",
-            "FLAGS=--cidr=10.41.0.0/24; the host is 10.41.0.2 for them then",
+            "FLAGS=--cidr=10.41.0.0/24; containers then reach the host at 10.41.0.2",
             |h| v4_routes(h, &[DEFAULT, OURS]),
         ),
-        case("another network was chosen", Advisory, "", "", |h| {
+        case("another --cidr is set", Advisory, "", "", |h| {
             v4_routes(h, &[DEFAULT, OURS]);
             h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
         }),
         case(
-            "another network was chosen, and is taken",
+            "another --cidr is set and overlaps, too",
             Advisory,
             "cidr-overlap",
             "=10.41.0.0/24",
@@ -436,16 +589,16 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 h.set(FLAGS, "--cidr=10.99.1.0/24");
             },
         ),
-        case("lxc-user-nic has addresses of its own", Advisory, "", "", |h| {
+        case("lxc-user-nic uses other addresses", Advisory, "", "", |h| {
             v4_routes(h, &[DEFAULT, OURS]);
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
             h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
         }),
         case(
-            "a proxy on loopback in a drop-in",
+            "a drop-in sets a proxy on loopback",
             Class,
             "proxy-loopback",
-            "or name 10.0.2.2:3128 and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
+            "or use 10.0.2.2:3128 and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
             |h| {
                 h.write(
                     "home/.config/systemd/user/docker.service.d/proxy.conf",
@@ -453,14 +606,20 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 );
             },
         ),
-        case("a proxy on loopback in daemon.json", Class, "proxy-loopback", "10.0.2.2:8080", |h| {
-            h.write(
-                "home/.config/docker/daemon.json",
-                "{\"proxies\": {\"http-proxy\": \"http://localhost:8080\"}}",
-            );
-        }),
         case(
-            "a proxy on loopback in environment.d",
+            "daemon.json sets a proxy on loopback",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:8080",
+            |h| {
+                h.write(
+                    "home/.config/docker/daemon.json",
+                    "{\"proxies\": {\"http-proxy\": \"http://localhost:8080\"}}",
+                );
+            },
+        ),
+        case(
+            "environment.d sets a proxy on loopback",
             Class,
             "proxy-loopback",
             "10.0.2.2:3128",
@@ -468,18 +627,30 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 h.write("home/.config/environment.d/p.conf", "https_proxy=http://[::1]:3128\n");
             },
         ),
-        case("a proxy on loopback, and a daemon on the host's network", Class, "", "", |h| {
-            h.write("home/.config/environment.d/p.conf", "HTTPS_PROXY=http://127.0.0.1:3128\n");
-            h.says("dockerd", "Docker version 29.8.0, build 1\n");
-        }),
-        case("a proxy on loopback for containers", Class, "proxy-loopback", "10.0.2.2:3128", |h| {
-            h.says("dockerd", "Docker version 29.8.0, build 1\n");
-            h.write(
-                "home/.docker/config.json",
-                "{\"proxies\": {\"default\": {\"httpProxy\": \"http://127.0.0.1:3128\"}}}",
-            );
-        }),
-        case("a proxy on the network", Class, "", "", |h| {
+        case(
+            "a proxy is on loopback, and the daemon is on the host's network",
+            Class,
+            "",
+            "",
+            |h| {
+                h.write("home/.config/environment.d/p.conf", "HTTPS_PROXY=http://127.0.0.1:3128\n");
+                h.says("dockerd", "Docker version 29.8.0, build 1\n");
+            },
+        ),
+        case(
+            "config.json sets a proxy on loopback for containers",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.says("dockerd", "Docker version 29.8.0, build 1\n");
+                h.write(
+                    "home/.docker/config.json",
+                    "{\"proxies\": {\"default\": {\"httpProxy\": \"http://127.0.0.1:3128\"}}}",
+                );
+            },
+        ),
+        case("a proxy is on the network", Class, "", "", |h| {
             h.write("home/.config/environment.d/p.conf", "HTTP_PROXY=http://192.0.2.1:3128\n");
         }),
     ]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::codes::{CODES, ROWS};
+use super::codes::CODES;
 use super::{Case, files, ids, kernel, limits, namespaces, network, remedy, session};
 use crate::distro::{Distro, Package};
 use crate::doctor::{Finding, Remedy, Severity, diagnose};
@@ -54,22 +54,22 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("Runtime directory", session::the_runtime_directory()),
         ("Service manager and bus", session::service_manager_and_bus()),
         ("Files of an earlier installation", files::files_of_an_earlier_installation()),
-        ("Others in the way", session::others_in_the_way()),
-        ("Programs that map ids", ids::the_programs_that_map_ids()),
-        ("Subordinate ids", ids::subordinate_ids()),
+        ("Conflicts with other daemons", session::others_in_the_way()),
+        ("newuidmap and newgidmap", ids::the_programs_that_map_ids()),
+        ("Subordinate IDs", ids::subordinate_ids()),
         ("Kernel parameters", namespaces::kernel_parameters()),
         ("AppArmor", namespaces::apparmor()),
-        ("Whatever else forbids namespaces", namespaces::whatever_else_forbids_them()),
-        ("Network stack", network::a_network_stack()),
-        ("The gateway needs no package", network::the_gateway_needs_no_package()),
-        ("Why the gateway does not work", network::why_the_gateway_does_not_work()),
+        ("Other obstacles to namespaces", namespaces::whatever_else_forbids_them()),
+        ("Network driver", network::a_network_stack()),
+        ("The gateway driver needs no package", network::the_gateway_needs_no_package()),
+        ("The gateway driver does not work", network::why_the_gateway_does_not_work()),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
-        ("Ways out", network::the_ways_out()),
+        ("Outbound traffic", network::the_ways_out()),
         ("Storage", kernel::storage()),
         ("The data directory", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),
-        ("Control groups", limits::control_groups()),
+        ("Cgroups", limits::control_groups()),
     ]
 }
 
@@ -115,14 +115,14 @@ fn to_do(situation: &Situation, finding: &Finding) -> String {
 }
 
 const SITUATIONS: &str = "\
-# What the doctor says in which situation
+# `check` findings by situation
 
-A healthy Debian 13 with systemd, of the user `jo`, on which one thing is different; another distribution where the
-situation says so. The codes are explained in [doctor.md](doctor.md). In code, commands for the administrator, which `check`
-gathers in one block; the rest is for the user.
+Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other distributions
+name them. [doctor.md](doctor.md) explains the codes. A row without a code is a situation in which `check` finds nothing to
+fix. The administrator runs the commands in `code`, which `check` prints as one block. Everything else is for the user.
 
-This page is made and checked by the tests that go through these situations: `cargo test -p setuptool pages`, with `UPDATE=1`
-to write it anew.
+The tests that create these situations also generate and verify this page. Run `cargo test -p setuptool pages` to verify it,
+or add `UPDATE=1` to regenerate it.
 ";
 
 #[test]
@@ -132,8 +132,7 @@ fn f148_pages_of_situations_with_the_exact_code_and_remedy_of_each() {
     for situation in situations() {
         let (heading, wish, name) = (situation.heading, situation.case.wish, situation.case.name);
         if heading != last {
-            write!(text, "\n## {heading}\n\n| situation | code | to do |\n|---|---|---|\n")
-                .unwrap();
+            write!(text, "\n## {heading}\n\n| situation | code | fix |\n|---|---|---|\n").unwrap();
             last = heading;
         }
         let options = [
@@ -191,13 +190,12 @@ fn between(text: &str, name: &str, table: &str) -> String {
 
 fn codes() -> String {
     let found = severities();
-    let mut text = "| code | when | severity | row |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| code | when | severity |\n|---|---|---|\n".to_owned();
     for code in CODES {
         let severities = found.get(code.name).unwrap_or_else(|| panic!("no test of {}", code.name));
         let severities: Vec<_> = severities.iter().map(|severity| word(*severity)).collect();
         let severities = severities.join(", ");
-        writeln!(text, "| `{}` | {} | {severities} | {} |", code.name, code.when, code.row)
-            .unwrap();
+        writeln!(text, "| `{}` | {} | {severities} |", code.name, code.when).unwrap();
     }
     let known: BTreeSet<_> = CODES.iter().map(|code| code.name).collect();
     assert_eq!(known.len(), CODES.len(), "a code is listed twice");
@@ -205,14 +203,11 @@ fn codes() -> String {
     let unknown: Vec<_> =
         found.keys().filter(|code| !known.contains(*code) && !logged(code)).collect();
     assert!(unknown.is_empty(), "not in the table: {unknown:?}");
-    for row in (1..=ROWS).map(|number| format!("P{number}")) {
-        assert!(CODES.iter().any(|code| code.row == row), "no code for {row}");
-    }
     text
 }
 
 fn messages() -> String {
-    let mut text = "| message | code | cause | to do |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| message | code | cause | fix |\n|---|---|---|---|\n".to_owned();
     for symptom in SYMPTOMS {
         let (token, code) = (symptom.token, symptom.code);
         writeln!(text, "| `{token}` | `{code}` | {} | {} |", symptom.cause, symptom.fix).unwrap();
@@ -233,24 +228,24 @@ fn distributions() -> String {
         ("newuidmap and newgidmap", |d| d.install(Package::Uidmap, "")),
         ("iptables", |d| d.install(Package::Iptables, "")),
         ("nft", |d| d.install(Package::Nftables, "")),
-        ("a bus for users", |d| d.install(Package::UserBus, "")),
-        ("a network stack", |d| d.install(Package::Network, "")),
+        ("D-Bus user session", |d| d.install(Package::UserBus, "")),
+        ("network driver", |d| d.install(Package::Network, "")),
         ("fuse-overlayfs", |d| d.install(Package::FuseOverlayfs, "")),
         ("nsenter", |d| d.install(Package::UtilLinux, "")),
         ("ps", |d| d.install(Package::Procps, "")),
         ("ip", |d| d.install(Package::Iproute, "")),
         ("machinectl", |d| d.install(Package::Machinectl, "")),
-        ("rootlesskit and the launcher", |d| d.install(Package::Extras, "")),
+        ("rootlesskit and dockerd-rootless.sh", |d| d.install(Package::Extras, "")),
         ("dockerd", |d| d.install(Package::Engine, "")),
         ("docker", |d| d.install(Package::DockerCli, "")),
-        ("a kernel parameter", |d| d.sysctl("FILE.conf", "KEY", "VALUE", "")),
-        ("a kernel module", |d| d.modules(&["MODULE"], "")),
-        ("the modules of NAT", |d| d.modules(d.nat_modules(false), "")),
+        ("kernel parameter", |d| d.sysctl("FILE.conf", "KEY", "VALUE", "")),
+        ("kernel module", |d| d.modules(&["MODULE"], "")),
+        ("kernel modules for NAT", |d| d.modules(d.nat_modules(false), "")),
     ];
     let mut text = String::new();
     for (name, os_release) in DISTRIBUTIONS {
         let distro = Distro::parse(os_release);
-        write!(text, "### {name}\n\n| what | to do |\n|---|---|\n").unwrap();
+        write!(text, "### {name}\n\n| requirement | command or setting |\n|---|---|\n").unwrap();
         for (what, ask) in asks {
             writeln!(text, "| {what} | {} |", line(&ask(&distro))).unwrap();
         }

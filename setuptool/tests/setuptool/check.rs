@@ -67,8 +67,10 @@ fn f148_a_gateway_that_does_not_work_is_advice_while_another_network_does() {
     place
         .run(&["check"])
         .exits(0)
-        .prints("[INFO] gateway-fails: the gateway network does not work: no tunnel of words\n")
-        .prints("    to do: dig one\n")
+        .prints(
+            "[INFO] gateway-fails: the gateway network driver does not work: no tunnel of words\n",
+        )
+        .prints("    fix: dig one\n")
         .prints("[INFO] Network driver: slirp4netns, port driver: builtin\n");
     place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
     let done = place.run(&["check", "--json"]);

@@ -153,7 +153,10 @@ fn f100_the_status_of_docker_is_passed_on() {
     let place = Place::new();
     place.daemon();
     place.stub("docker", "exit 42");
-    place.run(&["install"]).exits(42).says("[ERROR] the daemon runs, but `docker version` failed");
+    place
+        .run(&["install"])
+        .exits(42)
+        .says("[ERROR] the daemon is running, but `docker version` failed");
     let place = Place::new();
     place.daemon();
     place.stub("docker", "case \"$*\" in *inspect*) exit 1 ;; *create*) exit 7 ;; esac");
@@ -233,7 +236,7 @@ fn f019_f115_without_systemd_the_command_is_printed() {
 
 PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
 
-[INFO] To have it started and kept running, add --supervise
+[INFO] To start the daemon automatically and keep it running, run install again with --supervise
 [INFO] Creating CLI context \"rootless\"
 [INFO] Using CLI context \"rootless\"
 {TRAILER}"
@@ -248,7 +251,7 @@ PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
     assert!(!made());
     let done = place.run(&["install"]);
     done.exits(0).prints("export XDG_RUNTIME_DIR=@/home/.docker/run\n");
-    done.prints("# WARNING: remove @/home/.docker/run at every logout\n");
+    done.prints("# WARNING: delete @/home/.docker/run at every logout\n");
     done.prints("XDG_RUNTIME_DIR=@/home/.docker/run PATH=@/bin:");
     assert!(made());
 }
@@ -260,12 +263,12 @@ fn f003_f006_the_block_for_the_administrator() {
     place.remove_stub("newuidmap");
     let done = place.run(&["install"]);
     done.exits(1)
-        .says("[ERROR] newuidmap-missing: newuidmap not in PATH")
+        .says("[ERROR] newuidmap-missing: not found in PATH: newuidmap")
         .says("[ERROR] subid-missing: ");
     let (_, block) = done.stdout.split_once("########## BEGIN ##########\n").expect("a block");
     let (block, _) = block.split_once("########## END ##########\n").expect("its end");
     assert!(block.starts_with("sudo sh -eux <<'EOF'\n# ") && block.ends_with("\nEOF\n"), "{block}");
-    assert!(block.contains("# give nobody subordinate ids that nobody has\n"), "{block}");
+    assert!(block.contains("# give nobody subordinate IDs that no other user has\n"), "{block}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ Removed @.
         "[INFO] Uninstalled docker.service
 [INFO] Deleted CLI context \"rootless\"
 [INFO] Configured CLI to use the \"default\" context.
-[INFO] Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.
+[INFO] If you set PATH, DOCKER_HOST or DOCKER_CONTEXT for this daemon in ~/.bashrc, remove them there.
 [INFO] This uninstallation tool does NOT remove Docker binaries and data.
 [INFO] To remove data, run: `@/bin/rootlesskit rm -rf @/home/.local/share/docker`
 "
@@ -177,7 +177,7 @@ fn f107_what_cannot_be_removed_is_an_error() {
     place
         .run(&["uninstall", "--purge"])
         .exits(1)
-        .says("[ERROR] cannot delete all of @/home/.local/share/docker (rootlesskit ended with exit status: 5)\n");
+        .says("[ERROR] cannot delete all of @/home/.local/share/docker (rootlesskit failed with exit status: 5)\n");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tests::{As, Context as _, PATIENCE, Result, Running};
 use crate::kit::{Host, says};
 
 /// The name of what becomes of connections when their port is withdrawn.
-pub(crate) const LIVE: &str = "connections, when the port is withdrawn";
+pub(crate) const LIVE: &str = "open connections when the port is withdrawn";
 
 /// Connects, says so, waits for the file, then sees whether the server still sends back what it gets.
 const CLIENT: &str = r"

@@ -82,5 +82,5 @@ fn f014_root_writes_a_profile_that_the_real_parser_takes() -> Result<()> {
     b.write("/etc/apparmor.d/local/home.tester.bin.rootlesskit", "no rule of AppArmor\n")?;
     let failed = b.root(&format!("{TOOL} apparmor --force /home/tester/bin/rootlesskit")).run()?;
     ensure!(failed.code != 0, "{failed}");
-    in_order(&failed.stderr, &["local/home.tester.bin.rootlesskit", "apparmor_parser ended with"])
+    in_order(&failed.stderr, &["local/home.tester.bin.rootlesskit", "apparmor_parser failed with"])
 }

@@ -241,7 +241,7 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     in_order(
         &done.stderr,
         &[&format!(
-            "[WARNING] {unit} was not written by this tool and stays as it is; to compare: "
+            "[WARNING] {unit} was not written by this tool and was kept; to compare it, run: "
         )],
     )?;
     in_order(&done.stdout, &["context \"rootless\" already exists\n"])?;
@@ -250,8 +250,9 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     in_order(
         &done.stderr,
         &[
-            &format!("[WARNING] Replaced {unit}; the old file is {unit}.bak\n"),
-            "The daemon goes on as it was started until `systemctl --user restart docker.service`\n",
+            &format!("[WARNING] Replaced {unit}; the old version is {unit}.bak\n"),
+            "The running daemon does not use the new settings yet; to apply them, run: `systemctl --user restart \
+             docker.service`\n",
         ],
     )?;
     assert_eq!((main_pid(&b)?, b.read(&format!("{unit}.bak"))?), (pid, text));

@@ -65,7 +65,7 @@ fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
         let seen = Check::of(b.user(&format!("{prefix}{TOOL} check --json")))?;
         assert_eq!((seen.status, seen.fatal()), (1, vec![code.to_owned()]), "{breaking}: {seen:?}");
         let said = b.user(&format!("{prefix}{TOOL} check")).fails_with(1)?;
-        in_order(&said.replace("    to do: ", ""), &[part]).map_err(|e| e.context(line.clone()))?;
+        in_order(&said.replace("    fix: ", ""), &[part]).map_err(|e| e.context(line.clone()))?;
         // Nothing is touched before all is well.
         let refused = b.user(&format!("{prefix}{TOOL} install")).run()?;
         ensure!(refused.code == 1 && !b.exists("/home/tester/.docker"), "{breaking}: {refused}");
@@ -104,8 +104,8 @@ fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
     in_order(
         &said.stdout,
         &[
-            "context-elsewhere: the context \"rootless\" of the docker command is for unix:///nowhere\n",
-            "subid-overlap: /etc/subuid: the range 100000-165535 of this user shares ids with 120000-185535 of other\n",
+            "context-elsewhere: the docker CLI context \"rootless\" points to unix:///nowhere\n",
+            "subid-overlap: /etc/subuid: this user's range 100000-165535 overlaps 120000-185535 of other\n",
             "sudo usermod --del-subuids 100000-165535 --add-subuids 185536-251071 tester",
         ],
     )?;

@@ -20,7 +20,7 @@ fn environ(b: &TestBox) -> Result<String> {
 
 /// Runs the command that `said` shows for comparing; what it prints.
 fn compared(b: &TestBox, said: &str) -> Result<String> {
-    let (_, command) = said.split_once("to compare: ").unwrap_or_default();
+    let (_, command) = said.split_once("to compare it, run: ").unwrap_or_default();
     let command = command.split_once("; to replace it").unwrap_or_default().0;
     let done = login(b, command).run()?;
     ensure!(done.code == 1, "`{command}`: {done}");
@@ -38,14 +38,12 @@ fn f100_f107_a_unit_edited_in_place_survives() -> Result<()> {
     let text = b.read(&unit)?;
     ensure!(text.contains(proxy), "{text}");
 
-    in_order(&tool(&b, "check")?.stdout, &["[INFO] file-edited: ", "to do: to compare: "])?;
+    in_order(&tool(&b, "check")?.stdout, &["[INFO] file-edited: ", "fix: compare the versions: "])?;
     for _ in 0..2 {
         let done = tool(&b, "install")?;
         in_order(
             &done.stderr,
-            &[&format!(
-                "[WARNING] {unit} was edited after this tool wrote it and stays as it is; "
-            )],
+            &[&format!("[WARNING] {unit} was edited after this tool wrote it and was kept; ")],
         )?;
         let differences = compared(&b, &done.stderr)?;
         ensure!(differences.contains(&format!("\n-{proxy}\n")), "{differences}");
@@ -84,7 +82,7 @@ fn f100_f107_a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Resu
         in_order(
             &done.stderr,
             &[
-                &format!("[WARNING] {unit} was not written by this tool and stays as it is; "),
+                &format!("[WARNING] {unit} was not written by this tool and was kept; "),
                 "+ systemctl --user enable docker.service\n",
             ],
         )?;
@@ -193,7 +191,7 @@ fn f100_f106_a_context_for_another_daemon_survives() -> Result<()> {
         let done = tool(&b, words)?;
         in_order(
             &format!("{done}"),
-            &["\"rootless\" is for another daemon (ssh://build.test) and stays"],
+            &["\"rootless\" points to another daemon (ssh://build.test) and was kept"],
         )?;
         assert_eq!(login(&b, inspect).ok()?, before, "{words}");
     }

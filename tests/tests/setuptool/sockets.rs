@@ -30,7 +30,7 @@ fn on_demand(suite: Suite) -> Result<()> {
             "[INFO] Creating /home/tester/.config/systemd/user/docker.socket\n",
             "Server:",
             "[INFO] Installed docker.service successfully.\n",
-            "[INFO] docker.service starts with the first connection",
+            "[INFO] docker.service starts on the first connection",
         ],
     )?;
     in_order(

@@ -100,8 +100,8 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
     let log = b.read("/home/tester/.local/state/docker-rootless/docker.log")?;
     let words = [
         "API listen on",
-        "[supervise] ended ",
-        " processes that the daemon left\n[supervise] the daemon ended with status",
+        "[supervise] killed ",
+        " processes that the daemon left behind\n[supervise] the daemon exited with status",
         "API listen on",
     ];
     in_order(&log, &words)?;
@@ -244,7 +244,7 @@ fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
     let refused = user(&b, &format!("{TOOL} uninstall --purge")).fails_with(1)?;
     let hint = "sudo rc-service docker-rootless.1001 stop; sudo rc-update del docker-rootless.1001 default; \
                 sudo rm -f /etc/init.d/docker-rootless.1001";
-    in_order(&refused, &["the administrator's", hint])?;
+    in_order(&refused, &["only root can remove the system service", hint])?;
     b.root(hint).ok()?;
     ensure!(dockerd(&b).is_none(), "dockerd runs on");
     let left = b.user_processes();

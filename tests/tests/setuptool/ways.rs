@@ -91,11 +91,7 @@ fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()
         let seen = cron(&b, &format!("export XDG_RUNTIME_DIR={dir}; {check}")).fails_with(1)?;
         in_order(
             &seen,
-            &[
-                "runtime-dir: XDG_RUNTIME_DIR=",
-                dir,
-                "to do: export XDG_RUNTIME_DIR=/run/user/1001\n",
-            ],
+            &["runtime-dir: XDG_RUNTIME_DIR=", dir, "fix: export XDG_RUNTIME_DIR=/run/user/1001\n"],
         )?;
     }
 
