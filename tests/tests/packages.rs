@@ -333,11 +333,11 @@ fn f184_packing_twice_gives_the_same_bytes() -> Result<()> {
     run(&mut tar)?;
     let date = fs::metadata(again.path().join("docker-rootless-extras/rootlesskit"))?.modified()?;
     let date = date.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string();
-    let xtask = paths::target()?.join("debug/xtask");
+    let packer = paths::target()?.join("debug/dist");
     // The umask, the time and the folder are others.
     let mut sh = Command::new("sh");
-    sh.args(["-c", r#"umask 077; exec "$0" dist --no-build --out "$1""#]);
-    run(sh.arg(xtask).arg(again.path()).env("SOURCE_DATE_EPOCH", date))?;
+    sh.args(["-c", r#"umask 077; exec "$0" --no-build --out "$1""#]);
+    run(sh.arg(packer).arg(again.path()).env("SOURCE_DATE_EPOCH", date))?;
     assert_eq!(
         fs::read_to_string(again.path().join("SHA256SUMS"))?,
         sums,

@@ -1,13 +1,14 @@
-//! Tasks of this repository, one file a verb: `cargo xtask VERB`.
+//! Tasks of this repository: `cargo xtask VERB`. `demo` and `test` are modules. `bench`, `dist` and `install` are in packages
+//! of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that the others start soon.
 
-mod bench;
 mod demo;
-mod dist;
-mod host;
-mod stage;
 mod test;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use xtask_support::cargo;
 
 const HELP: &str = "\
 cargo xtask VERB
@@ -50,12 +51,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["bench", "--inner", rest @ ..] => bench::inner(rest),
-        ["bench", rest @ ..] => bench::run(rest),
+        ["bench", rest @ ..] => become_tool("bench", rest),
         ["demo"] => demo::run(),
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
-        ["dist", rest @ ..] => dist::run(rest),
-        ["install", rest @ ..] => dist::install(rest),
+        ["dist", rest @ ..] => become_tool("dist", rest),
+        ["install", ..] => become_tool("dist", &args),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -73,4 +73,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds the package `name` and becomes its program.
+fn become_tool(name: &str, args: &[&str]) -> Result<()> {
+    let program = cargo::build_tool(name)?;
+    let error = Command::new(&program).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
 }

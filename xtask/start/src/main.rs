@@ -1,6 +1,6 @@
 //! What `cargo xtask` runs: builds the package xtask, says that it does so if that takes a while, and becomes it.
 //!
-//! `cargo run --quiet` alone is silent for more than a minute on a new machine, and without `--quiet` it has two lines of its
+//! `cargo run --quiet` alone is silent while it builds, and without `--quiet` it has two lines of its
 //! own before every run. This program needs nothing, so it is there within a second or two.
 
 use std::io;
@@ -50,7 +50,7 @@ fn heart() -> (Sender<()>, JoinHandle<()>) {
         let mut pause = SILENCE;
         while waits.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             if pause == SILENCE {
-                eprintln!("building xtask, which takes a minute or two the first time ...");
+                eprintln!("building xtask, which takes up to a minute the first time ...");
             } else {
                 eprintln!("... building xtask: {} s", begun.elapsed().as_secs());
             }
