@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// One answer may take this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const API_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct Api(BufReader<UnixStream>);
@@ -20,8 +20,8 @@ impl Api {
     pub(crate) fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("connecting to {}", socket.display()))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(API_TIMEOUT))?;
+        stream.set_write_timeout(Some(API_TIMEOUT))?;
         Ok(Self(BufReader::new(stream)))
     }
 

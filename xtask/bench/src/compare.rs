@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::instance::{client, serve};
 use crate::layout::{self, times, value};
 use crate::machine::{ADDRESS, Machine};
-use crate::process::{PATIENCE, Process};
+use crate::process::{PROCESS_TIMEOUT, Process};
 use crate::rounds::{Bench, Values, number};
 use crate::route::{self, Route};
 use crate::sheet::{Sheet, Side};
@@ -90,7 +90,7 @@ impl Case {
     }
 
     fn wait_until_answered(&self, machine: &Machine, out: bool) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         loop {
             let report = self.client(machine, out, "keep", &["--flight", "1", "--ms", "20"]);
             if report.is_ok_and(|report| report["failed"] == 0 && report["done"] != 0) {
@@ -98,7 +98,7 @@ impl Case {
             }
             ensure!(
                 Instant::now() < end,
-                "{}: nothing comes back within {PATIENCE:?}: {}",
+                "{}: nothing comes back within {PROCESS_TIMEOUT:?}: {}",
                 self.route.side.name(),
                 self.route.last_words()
             );

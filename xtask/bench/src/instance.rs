@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::machine::Machine;
-use crate::process::{Killed, PATIENCE, Process};
+use crate::process::{Killed, PROCESS_TIMEOUT, Process};
 use crate::procs;
 use crate::sheet::Side;
 use loadgen::{TCP_PORTS, UDP_PORTS};
@@ -90,7 +90,7 @@ impl Instance {
     }
 
     fn wait_until_it_forwards(&self, machine: &Machine) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         loop {
             // Both of its TCP servers; what refuses is not there yet.
             let answers = ["close", "keep"].into_iter().all(|mode| {
@@ -101,7 +101,10 @@ impl Instance {
             if answers {
                 return Ok(());
             }
-            ensure!(Instant::now() < end, "the published ports do not answer within {PATIENCE:?}");
+            ensure!(
+                Instant::now() < end,
+                "the published ports do not answer within {PROCESS_TIMEOUT:?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

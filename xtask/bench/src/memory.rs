@@ -18,7 +18,7 @@ use loadgen::CLOSE;
 /// The first published port; ten thousand follow, below those that the kernel gives to clients.
 const FIRST: u16 = 21_000;
 /// How long an instance may come to rest before its memory is read.
-const REST: Duration = Duration::from_millis(500);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let machine = bench.machine;
@@ -37,7 +37,7 @@ fn one(machine: &Machine, side: Side) -> Result<Values> {
     let mut instance = Instance::bare(machine, side)?;
     instance.serve(machine)?;
     machine.pin_forwarder(&instance.pids)?;
-    sleep(2 * REST);
+    sleep(2 * SETTLE_INTERVAL);
     let mut values: Values = vec![("memory.0", pss_mb(&instance.pids)?)];
     for (count, [publish, memory, remove]) in [
         (1000, ["publish.1000", "memory.1000", "remove.1000"]),
@@ -54,7 +54,7 @@ fn one(machine: &Machine, side: Side) -> Result<Values> {
         for port in [FIRST, FIRST + count / 2, FIRST + count - 1] {
             answers(machine, port)?;
         }
-        sleep(REST);
+        sleep(SETTLE_INTERVAL);
         values.push((memory, pss_mb(&instance.pids)?));
         super::go_on()?;
         let started = Instant::now();
@@ -66,7 +66,7 @@ fn one(machine: &Machine, side: Side) -> Result<Values> {
             is_closed(port)?;
         }
     }
-    sleep(REST);
+    sleep(SETTLE_INTERVAL);
     values.push(("memory.removed", pss_mb(&instance.pids)?));
     Ok(values)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// How long anything may take to start or to end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A program that ends when its input does.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Process {
 
     /// Waits until it has ended by itself, well.
     pub(crate) fn finished(mut self) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 ensure!(status.success(), "process {}: {status}", self.child.id());
@@ -85,7 +85,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > end {
                 // Its own pid, which nobody has waited for yet.

@@ -24,10 +24,10 @@ const PERIOD: usize = 256 << 10;
 const WORD: usize = 8;
 
 /// How long connecting may take where patience is short.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a stream may stand still after its time, in either direction.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the client asks for: direction and milliseconds.
 const UP: u8 = b'u';
@@ -106,7 +106,11 @@ pub(crate) fn client(args: &Args) -> Result<Value> {
         to: args.address(loadgen::BULK)?,
         down: args.text("direction") == Some("down"),
         time: args.duration()?,
-        patience: if within { Duration::from_millis(args.get("patience")?) } else { PATIENCE },
+        patience: if within {
+            Duration::from_millis(args.get("patience")?)
+        } else {
+            ANSWER_TIMEOUT
+        },
         within,
     };
     let started = Instant::now();
@@ -130,7 +134,7 @@ pub(crate) fn client(args: &Args) -> Result<Value> {
 
 fn one_stream(plan: &Plan, started: Instant) -> Result<Moved> {
     let to = plan.to;
-    let mut stream = TcpStream::connect_timeout(&to, plan.patience.max(CONNECT))
+    let mut stream = TcpStream::connect_timeout(&to, plan.patience.max(CONNECT_TIMEOUT))
         .with_context(|| format!("connecting to {to}"))?;
     stream.set_nodelay(true)?;
     let limit = Some(plan.time + plan.patience);

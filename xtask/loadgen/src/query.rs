@@ -12,7 +12,7 @@ use crate::Args;
 use crate::requests::Latencies;
 
 /// How long an answer may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const SIZE: usize = 64;
 
 /// One query under way.
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<Value> {
     loop {
         let now = Instant::now();
         for (index, query) in queries.iter_mut().enumerate() {
-            if query.as_ref().is_some_and(|query| now - query.sent > PATIENCE) {
+            if query.as_ref().is_some_and(|query| now - query.sent > ANSWER_TIMEOUT) {
                 (*query, lost) = (None, lost + 1);
             }
             if query.is_some() || now >= end {

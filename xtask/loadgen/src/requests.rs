@@ -29,7 +29,7 @@ const ANSWER_HEAD: &[u8] =
 const ANSWER_TAIL: &[u8] = &[b'.'; 128 - DIGITS];
 const ANSWER: usize = ANSWER_HEAD.len() + DIGITS + ANSWER_TAIL.len();
 /// How long answers may take that are due when the time is over.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Events taken at once.
 const EVENTS: usize = 128;
 
@@ -256,7 +256,7 @@ pub(crate) fn client(args: &Args, keep: bool) -> Result<Value> {
         open += 1;
         slots.push(slot);
     }
-    while open > 0 && Instant::now() < end + GRACE {
+    while open > 0 && Instant::now() < end + GRACE_TIMEOUT {
         for index in wait(&epoll, EpollTimeout::from(100_u8))? {
             let slot = &mut slots[index];
             if slot.socket.is_none() {
@@ -340,7 +340,7 @@ mod tests {
         let ports = [&close, &keep].map(|listener| listener.local_addr().unwrap().port());
         // It ends with the test's process.
         thread::spawn(move || serve(close, keep));
-        let held = ask_once(([127, 0, 0, 1], ports[1]).into(), 7, GRACE).unwrap();
+        let held = ask_once(([127, 0, 0, 1], ports[1]).into(), 7, GRACE_TIMEOUT).unwrap();
         assert!(held.peer_addr().is_ok());
         for (port, keep) in ports.into_iter().zip([false, true]) {
             let offset = if keep { loadgen::KEEP } else { loadgen::CLOSE };

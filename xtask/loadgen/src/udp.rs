@@ -19,7 +19,7 @@ use crate::requests::Latencies;
 /// What a counted datagram looks like.
 const SMALL: [u8; 64] = *b"a small datagram of the benchmark: sixty-four bytes of payload..";
 /// How long an answer may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(address).with_context(|| format!("binding {address}"))?;
@@ -84,7 +84,7 @@ pub(crate) fn flood(args: &Args) -> Result<Value> {
 /// One datagram at a time, each answered before the next leaves.
 pub(crate) fn ping(args: &Args) -> Result<Value> {
     let socket = connected(args.address(loadgen::UDP_PORTS[1])?)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let size: usize = args.get("size")?;
     ensure!((8..=1400).contains(&size), "--size: {size} is not within 8 to 1400");
     let end = Instant::now() + args.duration()?;

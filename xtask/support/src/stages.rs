@@ -10,9 +10,9 @@ use anyhow::Result;
 const STAGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A build without changes ends before that.
-const BUILD_TIMEOUT: Duration = Duration::from_secs(2);
+const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a build may say nothing after that.
-const BUILD_INTERVAL: Duration = Duration::from_secs(10);
+const BUILD_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Runs `step` under a heading and keeps its duration for [`Stages::print`].
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Heartbeat {
     /// That of a build of the package `name`, which says nothing if there is nothing to build.
     pub(crate) fn of_build(name: &str) -> Self {
         let (name, mut first) = (name.to_owned(), true);
-        Self::start(BUILD_TIMEOUT, BUILD_INTERVAL, move |passed| {
+        Self::start(QUIET_INTERVAL, BUILD_INTERVAL, move |passed| {
             if std::mem::take(&mut first) {
                 eprintln!("building {name}, which takes a minute or two the first time ...");
             } else {

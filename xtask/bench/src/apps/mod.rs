@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::instance::client;
 use crate::machine::{ADDRESS, Machine};
-use crate::process::PATIENCE;
+use crate::process::PROCESS_TIMEOUT;
 use crate::procs::{cpu_seconds, pss_mb};
 use crate::rounds::{Bench, Values, number};
 use crate::route::{self, Route};
@@ -120,7 +120,7 @@ fn start(machine: &Machine, programs: &Programs, data: &Data, side: Side) -> Res
     let servers = data.serve(machine, programs, route.netns()?.as_deref(), route.base)?;
     let app = App { _servers: servers, route };
     // pasta finds a new port only when it looks, once a second.
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + PROCESS_TIMEOUT;
     for mode in [&["keep", "--flight", "1"], &["udp-query", "--flight", "1"]] {
         loop {
             let options = [&mode[1..], &["--ms", "50"]].concat();
@@ -231,7 +231,7 @@ fn program(
 
 /// A program that takes longer hangs.
 fn patience(size: Size) -> Duration {
-    3 * PATIENCE + Duration::from_secs(size.seconds.into())
+    3 * PROCESS_TIMEOUT + Duration::from_secs(size.seconds.into())
 }
 
 /// What a program prints. Some ways let programs hang: then they are ended, and that is the result.

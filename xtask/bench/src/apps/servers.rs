@@ -15,7 +15,7 @@ use xtask_support::command;
 use super::programs::Programs;
 use crate::instance::serve;
 use crate::machine::Machine;
-use crate::process::{PATIENCE, Process};
+use crate::process::{PROCESS_TIMEOUT, Process};
 use crate::route::command_in;
 
 /// Ports, behind those of the load generator's own servers.
@@ -47,7 +47,7 @@ impl Drop for Server {
         if matches!(self.0.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGINT);
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() > end {
                 let _ = self.0.kill();
@@ -193,7 +193,7 @@ fn spawn(mut command: Command, log: &Path) -> Result<Server> {
 
 /// Waits until a server listens.
 fn listening(netns: Option<&str>, port: u16, name: &str, data: &Path) -> Result<()> {
-    let end = Instant::now() + 3 * PATIENCE;
+    let end = Instant::now() + 3 * PROCESS_TIMEOUT;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     loop {
         let tried = match netns {
@@ -211,7 +211,7 @@ fn listening(netns: Option<&str>, port: u16, name: &str, data: &Path) -> Result<
 
 /// A server that listens may not be ready yet.
 fn until_it_works(command: &mut Command) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + PROCESS_TIMEOUT;
     loop {
         match command::quietly(command) {
             Ok(_) => return Ok(()),

@@ -15,7 +15,7 @@ use crate::rounds::{Bench, Values};
 use crate::sheet::Side;
 
 /// How long a side may come to rest before its memory is read.
-const REST: Duration = Duration::from_millis(300);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let machine = bench.machine;
@@ -34,13 +34,13 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
 /// A fresh instance, with nothing and then with the connections, which come from the namespace itself.
 fn one(machine: &Machine, side: Side) -> Result<Values> {
     let way = Way::start(machine, side)?;
-    sleep(REST);
+    sleep(SETTLE_INTERVAL);
     let idle = pss_mb(&way.pids)?;
     let mut command = Command::new(&machine.loadgen);
     command.args(["hold", "--count", "1000", "--to", ADDRESS, "--base", &way.base.to_string()]);
     command.args(["--netns", &way.netns(Place::Namespace)?.context("no namespace")?]);
     let mut held = Process::start(&mut command)?;
     held.line().context("opening a thousand connections")?;
-    sleep(REST);
+    sleep(SETTLE_INTERVAL);
     Ok(vec![(".idle", idle), (".1000", pss_mb(&way.pids)? - idle)])
 }

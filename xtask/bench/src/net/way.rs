@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Place, client, container};
 use crate::instance::{base, namespace, serve};
 use crate::machine::Machine;
-use crate::process::{Killed, PATIENCE, Process};
+use crate::process::{Killed, PROCESS_TIMEOUT, Process};
 use crate::procs;
 use crate::sheet::Side;
 use loadgen::TCP_PORTS;
@@ -151,7 +151,7 @@ impl Way {
     }
 
     fn wait_until_answered(&self, machine: &Machine, place: Place) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROCESS_TIMEOUT;
         loop {
             let options = ["--flight", "1", "--ms", "20"];
             let report = client(machine, self, place, "keep", &options);
@@ -162,7 +162,7 @@ impl Way {
             };
             if Instant::now() > end {
                 bail!(
-                    "nothing comes back within {PATIENCE:?}: {why}: {}",
+                    "nothing comes back within {PROCESS_TIMEOUT:?}: {why}: {}",
                     last_words(machine, self.side)
                 );
             }
