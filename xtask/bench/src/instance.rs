@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use loadgen::{TCP_PORTS, UDP_PORTS};
 use serde_json::Value;
 
 use crate::machine::Machine;
 use crate::process::{Killed, PROCESS_TIMEOUT, Process};
 use crate::procs;
 use crate::sheet::Side;
-use loadgen::{TCP_PORTS, UDP_PORTS};
 
 /// A forwarder and the server behind it. Fields end in this order.
 #[derive(Debug)]

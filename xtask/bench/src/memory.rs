@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use loadgen::CLOSE;
 
 use crate::api::Api;
 use crate::instance::{Instance, client};
@@ -13,7 +14,6 @@ use crate::machine::Machine;
 use crate::procs::pss_mb;
 use crate::rounds::{Bench, Values};
 use crate::sheet::Side;
-use loadgen::CLOSE;
 
 /// The first published port; ten thousand follow, below those that the kernel gives to clients.
 const FIRST: u16 = 21_000;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use loadgen::TCP_PORTS;
 
 use super::{Place, client, container};
 use crate::instance::{base, namespace, serve};
@@ -12,7 +13,6 @@ use crate::machine::Machine;
 use crate::process::{Killed, PROCESS_TIMEOUT, Process};
 use crate::procs;
 use crate::sheet::Side;
-use loadgen::TCP_PORTS;
 
 /// What runs for one side. Fields end in this order.
 #[derive(Debug)]
