@@ -105,7 +105,7 @@ fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts
             .spawn()
             .context("starting the maker of test hosts")?;
         // What is tested is what is shipped.
-        let built = stages.run("release build and packages", || dist());
+        let built = stages.run("release build and packages", dist);
         let made = stages.run("test hosts", || Ok(maker.wait()?))?;
         built?;
         ensure!(made.success(), "making the test hosts failed: {made}");
