@@ -336,7 +336,7 @@ fn relay_alone() {
     server.send_to(b"answer", from).unwrap();
     let (n, from) = client.recv_from(&mut buf).unwrap();
     assert_eq!((&buf[..n], from), (&b"answer"[..], ports[1]));
-    engine.stop();
+    drop(engine);
 }
 
 #[test]

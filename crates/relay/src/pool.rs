@@ -28,7 +28,7 @@ const WAITING: usize = 8192;
 pub(crate) enum Waiter {
     Conn(Key),
     Flow(Key),
-    Guest(Key),
+    EventHandler(Key),
 }
 
 pub(crate) enum Taken {

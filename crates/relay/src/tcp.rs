@@ -16,7 +16,7 @@
 
 mod accept;
 mod connect;
-mod moved;
+mod handover;
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,20 +26,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::EpollFlags;
 use socket2::Socket;
 use tracing::debug;
 
 use crate::congestion;
+use crate::ctx::{Ctx, Source, Timer};
+use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{Kind, tune_tcp};
-use crate::half::{Half, Outcome, Tools};
 use crate::pipe::Stock;
-use crate::reactor::{Ctx, Source};
 use crate::slab::{Key, Slab};
-use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
-pub(crate) use moved::Moved;
+pub(crate) use handover::Moved;
 
 /// A reset waits while the other side still takes bytes, looking this often …
 const LINGER_STEP: Duration = Duration::from_millis(20);
@@ -114,8 +113,8 @@ struct Conn {
     looked: Option<u64>,
     counted: Counted,
     /// Client to backend, and back.
-    up: Half,
-    down: Half,
+    up: Direction,
+    down: Direction,
 }
 
 #[derive(Debug)]
@@ -202,7 +201,7 @@ impl Tcp {
         let Some(port) = self.ports.remove(key) else { return };
         for key in port.conns {
             if let Some(conn) = self.conns.remove(key) {
-                discard(conn, &mut self.tools);
+                release_buffers(conn, &mut self.tools);
             }
         }
         self.resting.retain(|k| *k != key);
@@ -278,8 +277,8 @@ impl Tcp {
         let mut more = false;
         if conn.reset.is_some() {
             // A side that waits for us to read what nobody wants any more would not read the rest of the other's bytes.
-            more = conn.up.is_done() && conn.up.swallow(&conn.client, &mut self.tools)
-                || conn.down.is_done() && conn.down.swallow(backend, &mut self.tools);
+            more = conn.up.is_done() && conn.up.discard(&conn.client, &mut self.tools)
+                || conn.down.is_done() && conn.down.discard(backend, &mut self.tools);
         }
         if conn.reset.is_some() && conn.looked.is_none() {
             conn.looked = Some(conn.up.delivered() + conn.down.delivered());
@@ -341,7 +340,16 @@ impl Tcp {
             }
         }
         self.unlist(&conn);
-        discard(conn, &mut self.tools);
+        release_buffers(conn, &mut self.tools);
+    }
+
+    /// Adds a connection to the table and to its port's list.
+    fn insert(&mut self, mut conn: Conn) -> Option<Key> {
+        let port = self.ports.get_mut(conn.port)?;
+        conn.place = port.conns.len();
+        let key = self.conns.insert(conn);
+        port.conns.push(key);
+        Some(key)
     }
 
     /// Takes a connection out of its port's list.
@@ -353,6 +361,31 @@ impl Tcp {
             {
                 moved.place = conn.place;
             }
+        }
+    }
+}
+
+impl Conn {
+    /// A connection that has no backend yet. [`Tcp::insert`] gives it its place.
+    fn new(port: Key, client: Socket, counted: Counted, now: Instant) -> Self {
+        Self {
+            port,
+            place: 0,
+            client,
+            peer: None,
+            backend: None,
+            phase: Phase::Waiting,
+            failures: 0,
+            keep_source: true,
+            deadline: now,
+            opening: false,
+            queued: false,
+            bulk: false,
+            reset: None,
+            looked: None,
+            counted,
+            up: Direction::new(),
+            down: Direction::new(),
         }
     }
 }
@@ -388,7 +421,7 @@ fn settle(
     source: Side,
     reset: &mut Option<Side>,
     sink: &Socket,
-    other: &mut Half,
+    other: &mut Direction,
     tools: &mut Tools,
 ) {
     match outcome {
@@ -413,7 +446,7 @@ fn settle(
     }
 }
 
-fn discard(mut conn: Conn, tools: &mut Tools) {
+fn release_buffers(mut conn: Conn, tools: &mut Tools) {
     conn.up.abandon(tools);
     conn.down.abandon(tools);
 }
@@ -425,17 +458,4 @@ fn pending_error(sock: &Socket) -> Option<Errno> {
 
 fn kind_for(target: SocketAddr) -> Kind {
     if target.is_ipv4() { Kind::Tcp4 } else { Kind::Tcp6 }
-}
-
-impl Ctx {
-    /// Registers a socket with epoll.
-    pub(crate) fn watch(
-        &self,
-        sock: &Socket,
-        source: Source,
-        key: Key,
-        flags: EpollFlags,
-    ) -> io::Result<()> {
-        Ok(self.epoll.add(sock, EpollEvent::new(flags, source.token(key)))?)
-    }
 }

@@ -30,18 +30,17 @@ use socket2::{Domain, Socket};
 use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
+use crate::client_address::{keep_source, make_transparent};
+use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{pieces, send_all};
 use crate::early::Early;
-use crate::engine::{Options, Transparent};
 use crate::factory::{Kind, tune_udp};
 use crate::kept::Total;
+use crate::options::{Options, Transparent};
 use crate::order::{Links, Order, Speaker};
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source};
 use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
-use crate::source::{keep_source, make_transparent};
-use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
@@ -371,7 +370,10 @@ impl Udp {
     /// Closes flows that were silent for too long.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
         while let Some(silent) = self.all.longest_silent(&self.all_links)
-            && self.all_links.used(silent).is_none_or(|used| ctx.now - used >= ctx.opts.udp_idle)
+            && self
+                .all_links
+                .used(silent)
+                .is_none_or(|used| ctx.now - used >= ctx.opts.udp_flow_idle_timeout)
         {
             self.retire(ctx, silent);
         }
@@ -410,7 +412,7 @@ const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
 
 /// How often silent flows are looked for.
 fn tick(ctx: &Ctx) -> Duration {
-    (ctx.opts.udp_idle / 8).max(Duration::from_millis(10))
+    (ctx.opts.udp_flow_idle_timeout / 8).max(Duration::from_millis(10))
 }
 
 fn kind_for(target: SocketAddr) -> Kind {

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
-use relay::guest::Tag;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Loop, Traffic};
+use relay::{EventLoop, Traffic};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::meaning;
@@ -116,7 +116,7 @@ impl Dials {
     /// A wants to connect.
     pub(super) fn syn(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
         packet: &[u8],
@@ -183,7 +183,7 @@ impl Dials {
         }
     }
 
-    fn insert(&mut self, host: &Loop<'_>, dial: Dial) {
+    fn insert(&mut self, host: &EventLoop, dial: Dial) {
         let ends = dial.ends;
         let key = self.table.insert(dial);
         self.index.insert(ends, key);
@@ -201,7 +201,7 @@ impl Dials {
     /// The host's side has something to say: connected, or not.
     pub(super) fn connected(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
         key: Key,
@@ -224,7 +224,7 @@ impl Dials {
     }
 
     /// A connection to our name server that one of the host's refused goes to the next.
-    fn try_next_resolver(&mut self, host: &Loop<'_>, names: &mut Names, key: Key) -> bool {
+    fn try_next_resolver(&mut self, host: &EventLoop, names: &mut Names, key: Key) -> bool {
         let Some(dial) = self.table.get_mut(key) else { return false };
         let Some(tried) = &mut dial.tried else { return false };
         if let Some(last) = tried.last() {
@@ -240,7 +240,7 @@ impl Dials {
 
     /// Connections that tproxy has led to a listener of G. Listeners are edge-triggered: what is left is taken at
     /// [`Dials::accept_at`].
-    pub(super) fn accept(&mut self, host: &mut Loop<'_>, listener: &Socket) {
+    pub(super) fn accept(&mut self, host: &mut EventLoop, listener: &Socket) {
         for _ in 0..ACCEPTS {
             let (inside, peer) = match listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
                 Ok(accepted) => accepted,
@@ -353,7 +353,7 @@ fn shorten(order: &mut VecDeque<Key>, table: &Slab<Dial>, left: usize, limit: us
 }
 
 /// Nothing can make room for a connection: all there may be are made. This one's SYN will be repeated.
-fn full(host: &mut Loop<'_>) {
+fn full(host: &mut EventLoop) {
     if host.worth_saying(Use::Out) {
         let limit = host.shares().limit;
         tracing::warn!(
@@ -383,7 +383,7 @@ fn call(to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn watch(host: &Loop<'_>, socket: &Socket, key: Key) -> io::Result<()> {
+fn watch(host: &EventLoop, socket: &Socket, key: Key) -> io::Result<()> {
     let tag = Tag { kind: kind::DIAL, key };
     host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
-use relay::Loop;
-use relay::guest::Tag;
+use relay::EventLoop;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -74,7 +74,7 @@ impl Echoes {
     }
 
     /// A asks.
-    pub(super) fn request(&mut self, host: &mut Loop<'_>, shared: &Shared, echo: &Echo<'_>) {
+    pub(super) fn request(&mut self, host: &mut EventLoop, shared: &Shared, echo: &Echo<'_>) {
         shared.book.echo_request();
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
@@ -103,7 +103,7 @@ impl Echoes {
         }
     }
 
-    fn begin(&mut self, host: &mut Loop<'_>, shared: &Shared, ends: Ends) -> io::Result<Key> {
+    fn begin(&mut self, host: &mut EventLoop, shared: &Shared, ends: Ends) -> io::Result<Key> {
         if self.table.len() >= SOCKETS || !host.take(Use::Ping, 1) {
             // The new one takes its place.
             let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
@@ -140,7 +140,7 @@ impl Echoes {
     }
 
     /// Answers, or errors.
-    pub(super) fn reply(&mut self, host: &Loop<'_>, shared: &Shared, key: Key, flags: EpollFlags) {
+    pub(super) fn reply(&mut self, host: &EventLoop, shared: &Shared, key: Key, flags: EpollFlags) {
         let Some(asking) = self.table.get_mut(key) else { return };
         let Ends { src, dst, id } = asking.ends;
         asking.used = host.now();

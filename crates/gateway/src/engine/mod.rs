@@ -1,4 +1,4 @@
-//! What the gateway process does all day: a guest of [`relay`]'s event loop.
+//! What the gateway process does all day: the event handler of [`relay`]'s event loop.
 //!
 //! # Theory of operation
 //! Packets of A that need a decision come out of two tun devices, so that a flood of datagrams (`data`) cannot drown
@@ -30,10 +30,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
-use relay::guest::Tag;
+use relay::event_handler::Tag;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{Guest, Loop};
+use relay::{EventHandler, EventLoop};
 use socket2::Socket;
 
 use crate::Descriptors;
@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// Takes packets out of one tun device.
-    fn drain(&mut self, host: &mut Loop<'_>, from: u8) {
+    fn drain(&mut self, host: &mut EventLoop, from: u8) {
         let mut buffer = self.shared.tun_mut(from).take_buffer();
         for _ in 0..TURN {
             let Some(length) = self.shared.tun(from).read(&mut buffer) else { break };
@@ -162,7 +162,7 @@ impl Engine {
         self.shared.tun_mut(from).give_buffer(buffer);
     }
 
-    fn packet(&mut self, host: &mut Loop<'_>, bytes: &[u8]) {
+    fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
         match packet::parse(bytes) {
             Ok(Packet::Fragment(fragment)) => {
                 // Out of its place while the rest is used with what it gives.
@@ -179,7 +179,7 @@ impl Engine {
         }
     }
 
-    fn whole(&mut self, host: &mut Loop<'_>, bytes: &[u8], parsed: &Packet<'_>) {
+    fn whole(&mut self, host: &mut EventLoop, bytes: &[u8], parsed: &Packet<'_>) {
         let shared = &self.shared;
         match parsed {
             Packet::Syn(syn) => self.dials.syn(host, shared, &mut self.names, bytes, syn),
@@ -210,8 +210,8 @@ impl Engine {
     }
 }
 
-impl Guest for Engine {
-    fn start(&mut self, host: &mut Loop<'_>) -> io::Result<()> {
+impl EventHandler for Engine {
+    fn start(&mut self, host: &mut EventLoop) -> io::Result<()> {
         self.names.limit(host.shares().names);
         let tag = |kind| Tag { kind, key: Key::NONE };
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
@@ -222,7 +222,7 @@ impl Guest for Engine {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Loop<'_>, tag: Tag, flags: EpollFlags) {
+    fn event(&mut self, host: &mut EventLoop, tag: Tag, flags: EpollFlags) {
         let shared = &self.shared;
         match tag.kind {
             kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
@@ -241,11 +241,11 @@ impl Guest for Engine {
         }
     }
 
-    fn socket(&mut self, host: &mut Loop<'_>, key: Key, socket: Option<Socket>) {
+    fn socket(&mut self, host: &mut EventLoop, key: Key, socket: Option<Socket>) {
         self.flows.promote(host, key, socket);
     }
 
-    fn turn(&mut self, host: &mut Loop<'_>) {
+    fn turn(&mut self, host: &mut EventLoop) {
         self.names.tick(host, &self.shared);
         if self.dials.accepts_again(host.now()) {
             for (_, listener) in &self.listeners {
@@ -276,7 +276,7 @@ impl Guest for Engine {
             .with(Use::Name, self.names.descriptors())
     }
 
-    fn give_way(&mut self, host: &mut Loop<'_>, count: usize) {
+    fn give_way(&mut self, host: &mut EventLoop, count: usize) {
         self.shared.book.evicted(self.flows.give_way(count, host.now(), &self.shared));
     }
 }

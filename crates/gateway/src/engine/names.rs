@@ -10,8 +10,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
-use relay::Loop;
-use relay::guest::Tag;
+use relay::EventLoop;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -69,14 +69,14 @@ impl Names {
     }
 
     /// A asks.
-    pub(super) fn query(&mut self, host: &mut Loop<'_>, shared: &Shared, udp: &Udp<'_>) {
+    pub(super) fn query(&mut self, host: &mut EventLoop, shared: &Shared, udp: &Udp<'_>) {
         self.follow();
         self.forwarder.query(host.now(), udp.src, udp.payload);
         self.act(host, shared);
     }
 
     /// A name server answers, or cannot.
-    pub(super) fn answer(&mut self, host: &mut Loop<'_>, shared: &Shared, key: Key) {
+    pub(super) fn answer(&mut self, host: &mut EventLoop, shared: &Shared, key: Key) {
         let Some((name, socket)) = self.sockets.get(key) else { return };
         self.buffer.resize(ANSWER, 0);
         match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
@@ -88,7 +88,7 @@ impl Names {
     }
 
     /// Does what is due.
-    pub(super) fn tick(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+    pub(super) fn tick(&mut self, host: &mut EventLoop, shared: &Shared) {
         if self.forwarder.deadline().is_some_and(|due| due <= host.now()) {
             self.forwarder.tick(host.now());
             self.act(host, shared);
@@ -103,7 +103,7 @@ impl Names {
         }
     }
 
-    fn act(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+    fn act(&mut self, host: &mut EventLoop, shared: &Shared) {
         while let Some(action) = self.forwarder.next_action() {
             match action {
                 Action::Send { key, to, query } => {
@@ -138,7 +138,7 @@ impl Names {
 
     fn ask(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         name: dns::Key,
         to: SocketAddr,
         query: &[u8],

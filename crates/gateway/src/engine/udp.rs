@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
-use relay::guest::Tag;
+use relay::event_handler::Tag;
 use relay::order::{Links, Order, Speaker};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, Loop};
+use relay::{Counted, EventLoop};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
@@ -118,7 +118,7 @@ impl Flows {
     /// A datagram out of the tun device, for `to`.
     pub(super) fn outbound(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         udp: &Udp<'_>,
         to: SocketAddr,
@@ -157,7 +157,7 @@ impl Flows {
 
     fn begin(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         udp: &Udp<'_>,
         to: SocketAddr,
@@ -217,7 +217,7 @@ impl Flows {
     }
 
     /// Datagrams of A that have arrived at a flow's socket in G.
-    pub(super) fn inside_speaks(&mut self, host: &Loop<'_>, key: Key) {
+    pub(super) fn inside_speaks(&mut self, host: &EventLoop, key: Key) {
         if self.carry_out(key) {
             self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
         }
@@ -245,7 +245,7 @@ impl Flows {
     }
 
     /// The socket in G has come, or will not.
-    pub(super) fn promote(&mut self, host: &Loop<'_>, key: Key, socket: Option<Socket>) {
+    pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {
         let Some(flow) = self.table.get_mut(key) else { return };
         if let (Inside::Asked, Some(socket)) = (&flow.inside, socket) {
             let ready = take_place(&socket, flow.dst, flow.src).and_then(|()| {
@@ -266,7 +266,7 @@ impl Flows {
     /// Datagrams or errors for A.
     pub(super) fn outside_speaks(
         &mut self,
-        host: &Loop<'_>,
+        host: &EventLoop,
         shared: &Shared,
         key: Key,
         flags: EpollFlags,
@@ -414,7 +414,7 @@ impl Flow {
 }
 
 /// Flows make room for others although there are not many.
-fn few(host: &mut Loop<'_>) {
+fn few(host: &mut EventLoop) {
     if host.worth_saying(Use::FlowOut) {
         let limit = host.shares().limit;
         tracing::warn!(

@@ -10,13 +10,11 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::{SockAddr, Socket};
 use tracing::warn;
 
-use super::{BOTH_WAYS, Conn, Phase, Tcp};
+use super::{BOTH_WAYS, Conn, Tcp};
 use crate::congestion;
-use crate::half::Half;
-use crate::reactor::{Ctx, Source};
+use crate::ctx::{Ctx, Source, Timer};
 use crate::room::Use;
 use crate::slab::Key;
-use crate::timers::Timer;
 use crate::traffic::Counted;
 
 /// The most connections accepted from one listener before others get their turn.
@@ -114,27 +112,12 @@ impl Tcp {
     }
 
     fn open(&mut self, ctx: &mut Ctx, port_key: Key, client: Socket, peer: &SockAddr) {
-        let Some(port) = self.ports.get_mut(port_key) else { return };
-        let key = self.conns.insert(Conn {
-            port: port_key,
-            place: port.conns.len(),
-            client,
-            peer: peer.as_socket(),
-            backend: None,
-            phase: Phase::Waiting,
-            failures: 0,
-            keep_source: true,
-            deadline: ctx.now,
-            opening: false,
-            queued: false,
-            bulk: false,
-            reset: None,
-            looked: None,
-            counted: Counted::open(Arc::clone(&port.traffic)),
-            up: Half::new(),
-            down: Half::new(),
-        });
-        port.conns.push(key);
+        let Some(port) = self.ports.get(port_key) else { return };
+        let counted = Counted::open(Arc::clone(&port.traffic));
+        let mut conn = Conn::new(port_key, client, counted, ctx.now);
+        conn.peer = peer.as_socket();
+        let Some(key) = self.insert(conn) else { return };
+        let Some(port) = self.ports.get(port_key) else { return };
         let Some(conn) = self.conns.get(key) else { return };
         if port.replaceable_congestion
             && let Some(peer) = conn.peer

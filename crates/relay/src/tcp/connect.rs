@@ -13,13 +13,12 @@ use socket2::Socket;
 use tracing::debug;
 
 use super::{BOTH_WAYS, Phase, Tcp, kind_for};
-use crate::engine::Transparent;
-use crate::half::Half;
+use crate::client_address::{keep_source, make_transparent};
+use crate::ctx::{Ctx, Source, Timer};
+use crate::direction::Direction;
+use crate::options::Transparent;
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source};
 use crate::slab::Key;
-use crate::source::{keep_source, make_transparent};
-use crate::timers::Timer;
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
 const ATTEMPTS: u32 = 10;
@@ -193,8 +192,8 @@ impl Tcp {
 }
 
 /// The direction to a new backend: nothing has moved yet, but the client may have sent something.
-fn renewed(up: &Half) -> Half {
-    let mut half = Half::new();
+fn renewed(up: &Direction) -> Direction {
+    let mut half = Direction::new();
     (half.readable, half.drain, half.urgent) = (up.readable, up.drain, up.urgent);
     half
 }

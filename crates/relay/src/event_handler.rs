@@ -1,5 +1,5 @@
-//! A guest of the event loop: what else the thread "ports" watches, for programs whose connections begin elsewhere than
-//! at a listener of ours.
+//! Code that runs inside the event loop of the thread "ports", for programs whose connections do not begin at a published
+//! port.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,45 +10,45 @@ use budget::Shares;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::Socket;
 
+use crate::ctx::Ctx;
 use crate::factory::Kind;
 use crate::pool::{Taken, Waiter};
-use crate::reactor::Ctx;
 use crate::room::{Held, Use};
 use crate::slab::Key;
 use crate::tcp::Tcp;
 use crate::traffic::Traffic;
 
-/// The number of the port that all connections of a guest belong to.
+/// The number of the port that all connections of an event handler belong to.
 pub(crate) const OUTBOUND: u64 = u64::MAX;
 
 /// Shares the thread of the ports, its descriptors and its sockets. No method may block.
-pub trait Guest: Send {
+pub trait EventHandler: Send {
     /// Called once, in the thread, before everything else. An error ends the thread.
     ///
     /// # Errors
-    /// What keeps the guest from working at all.
-    fn start(&mut self, host: &mut Loop<'_>) -> io::Result<()>;
+    /// What keeps the event handler from working at all.
+    fn start(&mut self, event_loop: &mut EventLoop) -> io::Result<()>;
 
-    /// A descriptor of the guest has something to say.
-    fn event(&mut self, host: &mut Loop<'_>, tag: Tag, flags: EpollFlags);
+    /// A descriptor of the event handler has something to say.
+    fn event(&mut self, event_loop: &mut EventLoop, tag: Tag, flags: EpollFlags);
 
-    /// A socket of the namespace that [`Loop::datagram_socket`] promised; `None` if there will be none.
-    fn socket(&mut self, host: &mut Loop<'_>, key: Key, socket: Option<Socket>);
+    /// A socket of the namespace that [`EventLoop::datagram_socket`] promised; `None` if there will be none.
+    fn socket(&mut self, event_loop: &mut EventLoop, key: Key, socket: Option<Socket>);
 
-    /// Called after each batch of events, and when [`Guest::wake_at`] has come.
-    fn turn(&mut self, host: &mut Loop<'_>);
+    /// Called after each batch of events, and when [`EventHandler::wake_at`] has come.
+    fn turn(&mut self, event_loop: &mut EventLoop);
 
-    /// When [`Guest::turn`] has to be called at the latest.
+    /// When [`EventHandler::turn`] has to be called at the latest.
     fn wake_at(&self) -> Option<Instant>;
 
     /// Descriptors held. A connection that is being made holds two, one of which will be its other end's.
     fn held(&self) -> Held;
 
     /// Ends UDP flows, the least useful first, until so many descriptors are free.
-    fn give_way(&mut self, host: &mut Loop<'_>, count: usize);
+    fn give_way(&mut self, event_loop: &mut EventLoop, count: usize);
 }
 
-/// What a guest calls one of its descriptors: a kind of its own choice, below 128, and a place in a table.
+/// What an event handler calls one of its descriptors: a kind of its own choice, below 128, and a place in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     /// What sort of descriptor it is.
@@ -57,15 +57,16 @@ pub struct Tag {
     pub key: Key,
 }
 
-/// The event loop as its guest sees it.
+/// The part of the event loop that its event handler may use.
 #[derive(Debug)]
-pub struct Loop<'a> {
-    pub(crate) ctx: &'a mut Ctx,
-    pub(crate) tcp: &'a mut Tcp,
-    pub(crate) port: &'a mut Option<Key>,
+pub struct EventLoop {
+    pub(crate) ctx: Ctx,
+    pub(crate) tcp: Tcp,
+    /// The port of the event handler's connections, once there was one.
+    pub(crate) outbound: Option<Key>,
 }
 
-impl Loop<'_> {
+impl EventLoop {
     /// When the present batch of events came.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -78,7 +79,7 @@ impl Loop<'_> {
         self.ctx.room.take(what, count)
     }
 
-    /// Gives back what [`Loop::take`] took, before it is counted anew.
+    /// Gives back what [`EventLoop::take`] took, before it is counted anew.
     pub fn give(&mut self, what: Use, count: usize) {
         self.ctx.room.give(what, count);
     }
@@ -102,13 +103,13 @@ impl Loop<'_> {
         Ok(self.ctx.epoll.add(fd, EpollEvent::new(flags, token(tag)))?)
     }
 
-    /// A datagram socket of the namespace: at once, or by [`Guest::socket`] later (`Ok(None)`).
+    /// A datagram socket of the namespace: at once, or by [`EventHandler::socket`] later (`Ok(None)`).
     ///
     /// # Errors
     /// There will be none: the factory is gone, or too many wait.
     pub fn datagram_socket(&mut self, ipv4: bool, key: Key) -> io::Result<Option<Socket>> {
         let kind = if ipv4 { Kind::Udp4 } else { Kind::Udp6 };
-        match self.ctx.pool.take(kind, Waiter::Guest(key)) {
+        match self.ctx.pool.take(kind, Waiter::EventHandler(key)) {
             Taken::Ready(socket) => Ok(Some(socket)),
             Taken::Later => Ok(None),
             Taken::Never => Err(io::ErrorKind::NotConnected.into()),
@@ -116,7 +117,7 @@ impl Loop<'_> {
     }
 
     /// Moves bytes between two connected sockets until both directions have ended. `backend` has to be watched by the
-    /// guest; it is not the guest's any more then.
+    /// handler; it is not the event handler's any more then.
     ///
     /// # Errors
     /// Those of epoll_ctl(2); both connections are reset.
@@ -126,34 +127,34 @@ impl Loop<'_> {
         backend: Socket,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
-        let port = *self.port.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
-        self.tcp.join(self.ctx, port, client, backend, traffic)
+        let port = *self.outbound.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
+        self.tcp.join(&mut self.ctx, port, client, backend, traffic)
     }
 }
 
-/// The top bit tells a guest's descriptors from ours; kind and key as in [`Source::token`].
+/// The top bit tells an event handler's descriptors from ours; kind and key as in [`Source::token`].
 fn token(tag: Tag) -> u64 {
-    u64::from(GUEST | tag.kind) << 56
+    u64::from(HANDLER | tag.kind) << 56
         | u64::from(tag.key.generation) << 32
         | u64::from(tag.key.index)
 }
 
-const GUEST: u8 = 0x80;
+const HANDLER: u8 = 0x80;
 
-/// The tag in a token, if it is a guest's.
+/// The tag in a token, if it is an event handler's.
 pub(crate) fn tag(token: u64) -> Option<Tag> {
     let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
     let key = Key {
         index: u32::from_be_bytes([i3, i2, i1, i0]),
         generation: u32::from_be_bytes([0, g2, g1, g0]),
     };
-    (kind & GUEST != 0).then_some(Tag { kind: kind & !GUEST, key })
+    (kind & HANDLER != 0).then_some(Tag { kind: kind & !HANDLER, key })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reactor::Source;
+    use crate::ctx::Source;
 
     #[test]
     fn tags_come_back_as_they_went() {

@@ -8,8 +8,8 @@ use nix::sys::epoll::EpollEvent;
 use socket2::Socket;
 
 use super::{BOTH_WAYS, Conn, Phase, Port, Side, Tcp};
-use crate::half::Half;
-use crate::reactor::{Ctx, Source};
+use crate::ctx::{Ctx, Source};
+use crate::direction::Direction;
 use crate::slab::Key;
 use crate::traffic::{Counted, Traffic};
 
@@ -20,14 +20,14 @@ pub(crate) struct Moved {
     backend: Socket,
     reset: Option<Side>,
     counted: Counted,
-    up: Half,
-    down: Half,
+    up: Direction,
+    down: Direction,
 }
 
 impl Moved {
     /// Two connected sockets between which nothing has moved yet.
     pub(crate) fn new(client: Socket, backend: Socket, traffic: Arc<Traffic>) -> Self {
-        let (up, down) = (Half::new(), Half::new());
+        let (up, down) = (Direction::new(), Direction::new());
         Self { client, backend, reset: None, counted: Counted::open(traffic), up, down }
     }
 }
@@ -61,7 +61,7 @@ impl Tcp {
 
     /// Takes over a connection.
     pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port: Key, moved: Moved) {
-        let Some(key) = self.insert(ctx, port, moved, true) else { return };
+        let Some(key) = self.insert_open(ctx, port, moved, true) else { return };
         let Some(conn) = self.conns.get(key) else { return };
         let Some(backend) = &conn.backend else { return };
         // What is ready already is reported at once.
@@ -85,7 +85,7 @@ impl Tcp {
     ) -> io::Result<()> {
         let pair = Moved::new(client, backend, traffic);
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let key = self.insert(ctx, port, pair, false).ok_or_else(gone)?;
+        let key = self.insert_open(ctx, port, pair, false).ok_or_else(gone)?;
         let conn = self.conns.get(key).ok_or_else(gone)?;
         let backend = conn.backend.as_ref().ok_or_else(gone)?;
         let added = ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).and_then(|()| {
@@ -98,30 +98,12 @@ impl Tcp {
         added
     }
 
-    /// An open connection of a port.
-    fn insert(&mut self, ctx: &Ctx, port_key: Key, moved: Moved, bulk: bool) -> Option<Key> {
+    /// Adds an open connection to a port.
+    fn insert_open(&mut self, ctx: &Ctx, port: Key, moved: Moved, bulk: bool) -> Option<Key> {
         let Moved { client, backend, reset, counted, up, down } = moved;
-        let port = self.ports.get_mut(port_key)?;
-        let key = self.conns.insert(Conn {
-            port: port_key,
-            place: port.conns.len(),
-            client,
-            peer: None,
-            backend: Some(backend),
-            phase: Phase::Open,
-            failures: 0,
-            keep_source: false,
-            deadline: ctx.now,
-            opening: false,
-            queued: false,
-            bulk,
-            reset,
-            looked: None,
-            counted,
-            up,
-            down,
-        });
-        port.conns.push(key);
-        Some(key)
+        let mut conn = Conn::new(port, client, counted, ctx.now);
+        (conn.backend, conn.phase, conn.keep_source) = (Some(backend), Phase::Open, false);
+        (conn.bulk, conn.reset, conn.up, conn.down) = (bulk, reset, up, down);
+        self.insert(conn)
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::Socket;
 
-use crate::engine::Options;
+use crate::options::Options;
 
 impl Options {
     /// The address to connect from so that `target` sees the client, if that makes sense: a client of the

@@ -66,7 +66,7 @@ impl Tools {
     }
 }
 
-/// Why [`Half::pump`] stopped.
+/// Why [`Direction::pump`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing to do until one of the sockets reports something.
@@ -82,7 +82,7 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(crate) struct Half {
+pub(crate) struct Direction {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     /// Read until the source says that there is no more, however short the reads are.
@@ -103,7 +103,7 @@ pub(crate) struct Half {
     piped: usize,
     /// Bytes spliced so far.
     spliced: u64,
-    /// Bytes read since [`Half::take_moved`].
+    /// Bytes read since [`Direction::take_moved`].
     moved: u64,
     /// Bytes that the sink has taken.
     delivered: u64,
@@ -114,7 +114,7 @@ enum Read1 {
     Empty,
 }
 
-impl Half {
+impl Direction {
     pub(crate) fn new() -> Self {
         Self {
             readable: false,
@@ -218,7 +218,7 @@ impl Half {
     }
 
     /// Reads what has nowhere to go. True if it has had its turn and there may be more.
-    pub(crate) fn swallow(&mut self, source: &Socket, tools: &mut Tools) -> bool {
+    pub(crate) fn discard(&mut self, source: &Socket, tools: &mut Tools) -> bool {
         let mut moved = 0;
         while self.readable && moved < tools.turn {
             match copy(source, &mut tools.buffer) {
