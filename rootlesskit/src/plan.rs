@@ -62,7 +62,7 @@ pub(crate) enum Uplink {
     Tap(Interface),
     /// The child makes a namespace for the gateway, and the interface leads there.
     #[cfg(feature = "gateway")]
-    Gateway(Interface, Box<gateway::Plan>),
+    Gateway(Interface, Box<gateway::NetworkConfig>),
     /// A DHCP server tells its address once the helper serves.
     #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
     Dhcp(Dhcp),

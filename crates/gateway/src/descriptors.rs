@@ -1,4 +1,5 @@
-//! The descriptors of the gateway's namespace, on their way from the child that made them over the parent to the gateway process.
+//! The descriptors of the gateway's namespace, on their way from the child that made them over the parent to the
+//! gateway process.
 
 use std::os::fd::OwnedFd;
 

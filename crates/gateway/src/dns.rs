@@ -8,8 +8,8 @@
 //!   answers arrive, at a port that nobody can guess), send the query and remember the socket under its [`Key`]. If any
 //!   of that fails, or later an error is received on the socket (`ECONNREFUSED`, `EHOSTUNREACH` …), call
 //!   [`Forwarder::failed`]. What arrives goes to [`Forwarder::answer`].
-//! * [`Action::Close`]: close that socket. Every [`Action::Send`] is followed by exactly one such action, also if opening
-//!   the socket has failed; then there is nothing to do.
+//! * [`Action::Close`]: close that socket. Every [`Action::Send`] is followed by exactly one such action, also if
+//!   opening the socket has failed; then there is nothing to do.
 //! * [`Action::Reply`]: send a datagram to the client, from the DNS address of its family, port 53.
 //!
 //! At [`Forwarder::deadline`] it calls [`Forwarder::tick`]. Queries over TCP are streams like any other; ask

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::plan::{Net, Plan};
+use crate::network_config::{Net, NetworkConfig};
 
 /// Port of DNS over UDP and TCP.
 pub const DNS: u16 = 53;
@@ -25,7 +25,7 @@ pub enum Verdict {
 
 /// Where something sent to `dst` in the child namespace goes.
 #[must_use]
-pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
+pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {
         return Verdict::Deny("port 0 is not a valid port");
@@ -108,14 +108,14 @@ mod tests {
 
     use super::*;
 
-    fn plan() -> Plan {
+    fn plan() -> NetworkConfig {
         let net = |child: &str, gateway: &str, dns: &str, prefix| Net {
             child: child.parse().unwrap(),
             gateway: gateway.parse().unwrap(),
             dns: dns.parse().unwrap(),
             prefix,
         };
-        Plan {
+        NetworkConfig {
             ifname: "tap0".into(),
             mtu: 1500,
             v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_gateway_is_the_host_only_if_that_is_allowed() {
-        let open = Plan { host_loopback: true, ..plan() };
+        let open = NetworkConfig { host_loopback: true, ..plan() };
         assert_eq!(outbound(&open, at("10.0.2.2:22")), Verdict::Dial(at("127.0.0.1:22")));
         assert_eq!(outbound(&open, at("[fd00::2]:22")), Verdict::Dial(at("[::1]:22")));
         for dst in ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22"] {
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn names_are_asked_for_at_one_port_also_if_the_gateway_has_that_address() {
         for host_loopback in [false, true] {
-            let mut plan = Plan { host_loopback, ..plan() };
+            let mut plan = NetworkConfig { host_loopback, ..plan() };
             assert_eq!(outbound(&plan, at("10.0.2.3:53")), Verdict::Dns);
             assert_eq!(outbound(&plan, at("[fd00::3]:53")), Verdict::Dns);
             plan.v4.dns = plan.v4.gateway;
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn without_ipv6_there_is_none() {
-        let plan = Plan { v6: None, ..plan() };
+        let plan = NetworkConfig { v6: None, ..plan() };
         assert!(matches!(outbound(&plan, at("[2001:db8::1]:80")), Verdict::Deny(_)));
     }
 

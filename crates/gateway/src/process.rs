@@ -1,4 +1,5 @@
-//! The gateway process: configured by its supervisor, locked up, and then an event loop beside a thread that obeys.
+//! The gateway process: configured by its supervisor, locked up, and then an event loop beside a thread that handles
+//! requests.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -11,16 +12,16 @@ use relay::{Listener, Options, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::engine::{Book, Engine, SharedResolvers, inward};
-use crate::plan::{Plan, Resolvers};
+use crate::engine::{Engine, SharedResolvers, Statistics, inward};
+use crate::network_config::{NetworkConfig, Resolvers};
 use crate::sandbox;
 
 /// What a running gateway answers requests with.
 #[derive(Debug)]
-struct Gateway {
+struct RunningGateway {
     relay: relay::Engine,
     resolvers: SharedResolvers,
-    book: Arc<Book>,
+    statistics: Arc<Statistics>,
     ports: BTreeMap<u64, (String, Arc<Traffic>)>,
 }
 
@@ -40,13 +41,13 @@ pub fn run(control: OwnedFd) -> anyhow::Result<()> {
     channel.reply(&reply)?;
     let mut gateway = started?;
     while let Some((request, fds)) = channel.request()? {
-        let reply = gateway.obey(request, fds);
+        let reply = gateway.handle_request(request, fds);
         channel.reply(&reply.unwrap_or_else(|e| Reply::Failed(format!("{e:#}"))))?;
     }
     Ok(())
 }
 
-fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
+fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> {
     let Request::Configure { plan, resolvers, nofile } = request else {
         bail!("the first request was not to configure the gateway");
     };
@@ -55,18 +56,18 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
     let report = sandbox::enter().context("failed to sandbox the gateway process")?;
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
-    let book = Arc::new(Book::default());
+    let statistics = Arc::new(Statistics::default());
     let options = options(&plan, nofile);
-    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&book));
+    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&statistics));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;
-    Ok(Gateway { relay, resolvers, book, ports: BTreeMap::new() })
+    Ok(RunningGateway { relay, resolvers, statistics, ports: BTreeMap::new() })
 }
 
 /// How published ports are served: servers see their clients.
-fn options(plan: &Plan, nofile: u64) -> Options {
+fn options(plan: &NetworkConfig, nofile: u64) -> Options {
     Options {
-        // No mark: the packet rules of G find the sockets by their addresses.
+        // No mark: the packet rules of the gateway namespace find the sockets by their addresses.
         transparent: Transparent::Mark(0),
         tproxy: true,
         occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
@@ -75,8 +76,8 @@ fn options(plan: &Plan, nofile: u64) -> Options {
     }
 }
 
-impl Gateway {
-    fn obey(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
+impl RunningGateway {
+    fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
         match request {
             Request::Configure { .. } => bail!("the gateway is already configured"),
             Request::Publish { id, udp, target, name } => {
@@ -112,6 +113,6 @@ impl Gateway {
             port: name.clone(),
             traffic: inward(traffic),
         });
-        api::Stats { ports: ports.collect(), ..self.book.stats() }
+        api::Stats { ports: ports.collect(), ..self.statistics.stats() }
     }
 }

@@ -1,12 +1,13 @@
 //! The supervisor's handle on a gateway process.
 //!
-//! It holds whatever a gateway needs and that must outlive one: the descriptors of G, the listeners of published ports,
-//! the name servers. It starts no process itself. Whoever does so gives [`Gateway::renew`]'s descriptor to the process as
-//! standard input and calls [`Gateway::configure`]; when the process has ended, the same again.
+//! It holds whatever a gateway needs and that must outlive one: the descriptors of the gateway namespace, the listeners
+//! of published ports, the name servers. It starts no process itself. Whoever does so gives [`Supervisor::renew`]'s
+//! descriptor to the process as standard input and calls [`Supervisor::configure`]; when the process has ended, the
+//! same again.
 //!
-//! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it fails
-//! to answer in time, answers nonsense or cannot start, kills it ([`Gateway::ending`]). An answer that matters can be
-//! waited for, a little while ([`Answer::wait`]).
+//! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it
+//! fails to answer in time, answers nonsense or cannot start, kills it ([`Supervisor::ending`]). An answer that matters
+//! can be waited for, a little while ([`Answer::wait`]).
 
 mod answer;
 mod line;
@@ -27,7 +28,7 @@ pub use line::{PERIOD, SILENCE};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::plan::{Plan, Resolvers};
+use crate::network_config::{NetworkConfig, Resolvers};
 use line::{End, Job, Line, Shared};
 use offer::Offer;
 
@@ -55,7 +56,8 @@ impl Port {
     }
 }
 
-/// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that meanwhile.
+/// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that
+/// meanwhile.
 pub struct Ending(Arc<Shared>);
 
 impl std::fmt::Debug for Ending {
@@ -65,8 +67,8 @@ impl std::fmt::Debug for Ending {
 }
 
 impl Ending {
-    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits for a
-    /// moment, at most a second, for the thread that talks to the process to notice.
+    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits
+    /// for a moment, at most a second, for the thread that talks to the process to notice.
     #[must_use]
     pub fn why(&self) -> Option<String> {
         match self.0.end() {
@@ -88,9 +90,9 @@ enum State {
 
 /// Everything about a gateway but its process.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Supervisor {
     driver: String,
-    plan: Plan,
+    plan: NetworkConfig,
     /// Those of [`Request::Configure`].
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
@@ -101,13 +103,13 @@ pub struct Gateway {
     started: u64,
 }
 
-impl Gateway {
+impl Supervisor {
     /// `factory` is our end of the namespace's socket factory; `nofile` is the soft limit of open files of the gateway
     /// processes. IPv6 is used if both the plan and the
     /// descriptors have it.
     #[must_use]
     pub fn new(
-        mut plan: Plan,
+        mut plan: NetworkConfig,
         mut descriptors: Descriptors,
         factory: OwnedFd,
         resolvers: Resolvers,
@@ -140,7 +142,7 @@ impl Gateway {
 
     /// The network that gateways are told.
     #[must_use]
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &NetworkConfig {
         &self.plan
     }
 
@@ -162,9 +164,9 @@ impl Gateway {
         Ok(theirs)
     }
 
-    /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is called
-    /// once it serves; if it never does it is killed, `ready` is dropped, and [`Gateway::ending`] says why. A port that
-    /// it refuses is logged; it stays known and is offered again every [`PERIOD`].
+    /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is
+    /// called once it serves; if it never does it is killed, `ready` is dropped, and [`Supervisor::ending`] says why. A
+    /// port that it refuses is logged; it stays known and is offered again every [`PERIOD`].
     ///
     /// # Errors
     /// There is no new process, or the thread that talks to it cannot be started.
@@ -223,10 +225,10 @@ impl Gateway {
         }
     }
 
-    /// Serves `listener` as the port `id`, which leads to `target` in A. The port is known from now on: while there is no
-    /// gateway, connections wait in the listener, and the next gateway serves it. If the answer is that the gateway refuses,
-    /// call [`Gateway::forget`]. A refusal that comes when nobody waits for it any more is logged, and the port is offered
-    /// again every [`PERIOD`].
+    /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. The port is known from now
+    /// on: while there is no gateway, connections wait in the listener, and the next gateway serves it. If the answer
+    /// is that the gateway refuses, call [`Supervisor::forget`]. A refusal that comes when nobody waits for it any more
+    /// is logged, and the port is offered again every [`PERIOD`].
     ///
     /// # Errors
     /// When `id` is taken.
@@ -305,9 +307,9 @@ impl Gateway {
         line.post(Job { request, fds: Vec::new(), done: Box::new(log) });
     }
 
-    /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the reason
-    /// why there is nothing: no gateway at the moment, or one that ends or is given up before it answers. It may be called
-    /// at once, or on another thread, which it must not block.
+    /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the
+    /// reason why there is nothing: no gateway at the moment, or one that ends or is given up before it answers. It may
+    /// be called at once, or on another thread, which it must not block.
     pub fn stats(&self, done: impl FnOnce(anyhow::Result<api::Stats>) + Send + 'static) {
         let driver = self.driver.clone();
         let restarts = self.started.saturating_sub(1);

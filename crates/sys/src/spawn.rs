@@ -26,7 +26,7 @@ use crate::rlimit::Nofile;
 
 /// What is needed to start a program. Everything is NUL-terminated and allocated beforehand.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct SpawnConfig {
     /// The file to execute, an absolute path.
     pub program: CString,
     /// The argument vector, `argv[0]` included.
@@ -73,7 +73,7 @@ impl Gated {
 /// # Errors
 /// Those of clone3(2): `EPERM`, `EACCES`, `ENOSPC` and `EUSERS` mean that the system does not allow user
 /// namespaces, or no more of them. `EBUSY` when this process has more than one thread.
-pub fn namespaced(plan: &Plan, namespaces: nix::sched::CloneFlags) -> io::Result<Gated> {
+pub fn namespaced(plan: &SpawnConfig, namespaces: nix::sched::CloneFlags) -> io::Result<Gated> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -90,7 +90,7 @@ pub fn namespaced(plan: &Plan, namespaces: nix::sched::CloneFlags) -> io::Result
 ///
 /// # Errors
 /// Those of clone3(2) and execve(2).
-pub fn program(plan: &Plan) -> io::Result<PidFd> {
+pub fn program(plan: &SpawnConfig) -> io::Result<PidFd> {
     let (status, status_w) = io::pipe()?;
     let mut raw = Raw::new(plan)?;
     let process = start(0, &mut raw, None, status_w.as_raw_fd())?;
@@ -118,7 +118,7 @@ const PID: usize = 12;
 
 /// The plan as the kernel wants it.
 struct Raw<'a> {
-    plan: &'a Plan,
+    plan: &'a SpawnConfig,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
     /// `NAME=` and room for a pid, each.
@@ -128,7 +128,7 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn new(plan: &'a Plan) -> io::Result<Self> {
+    fn new(plan: &'a SpawnConfig) -> io::Result<Self> {
         if plan.argv.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -353,29 +353,29 @@ mod tests {
         CString::new(s).unwrap()
     }
 
-    fn shell(script: &str) -> Plan {
-        Plan {
+    fn shell(script: &str) -> SpawnConfig {
+        SpawnConfig {
             program: c("/bin/sh"),
             argv: vec![c("sh"), c("-c"), c(script)],
             env: vec![c("PATH=/usr/bin:/bin")],
             reset_signals: true,
-            ..Plan::default()
+            ..SpawnConfig::default()
         }
     }
 
     #[test]
     fn a_program_runs_with_its_own_pid_in_variables() {
         let script = "test \"$LISTEN_PID $OTHER\" = \"$$ $$\" && exit 42";
-        let plan = Plan { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
+        let plan = SpawnConfig { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 42)));
     }
 
     #[test]
     fn an_exec_that_fails_says_why() {
-        let plan = Plan { program: c("/nonexistent/x"), ..shell("") };
+        let plan = SpawnConfig { program: c("/nonexistent/x"), ..shell("") };
         assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        let plan = Plan { program: c("/etc/passwd"), ..shell("") };
+        let plan = SpawnConfig { program: c("/etc/passwd"), ..shell("") };
         assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::EACCES));
     }
 
@@ -384,7 +384,7 @@ mod tests {
         let nofile = Nofile { soft: 77, hard: 80 };
         let script =
             "test $(ulimit -n) = 77 && grep -q '^SigBlk:.0000000000000000' /proc/self/status";
-        let plan = Plan { nofile: Some(nofile), ..shell(script) };
+        let plan = SpawnConfig { nofile: Some(nofile), ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 0)));
     }

@@ -84,7 +84,7 @@ mod tests {
     fn every_way_to_end_is_a_status() {
         for (script, code, signal) in [("exit 42", Some(42), None), ("kill -40 $$", None, Some(40))]
         {
-            let plan = crate::spawn::Plan {
+            let plan = crate::spawn::SpawnConfig {
                 program: c"/bin/sh".to_owned(),
                 argv: ["sh", "-c", script].map(|w| std::ffi::CString::new(w).unwrap()).to_vec(),
                 reset_signals: true,

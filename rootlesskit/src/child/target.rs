@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use sys::rlimit::Nofile;
-use sys::spawn::Plan;
+use sys::spawn::SpawnConfig;
 
 use crate::execve::{c_string, environ};
 use crate::exit::Exited;
@@ -58,7 +58,7 @@ pub(crate) fn run(
         )
     })?;
     let own_pid = take_over(&mut env, activation)?;
-    let plan = Plan {
+    let plan = SpawnConfig {
         program: c_string(program.as_os_str())?,
         argv: command.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?,
         env: environ(&env)?,

@@ -32,7 +32,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Uid, getegid, geteuid, getpid};
 use sys::pidfd::PidFd;
 use sys::rlimit::Nofile;
-use sys::spawn::Plan;
+use sys::spawn::SpawnConfig;
 
 use crate::api_backend::Backend;
 use crate::cli::Cli;
@@ -208,7 +208,7 @@ impl<'a> Parent<'a> {
     }
 
     /// The child is this same program with the same arguments, for ps(1); what differs is its environment.
-    fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<Plan> {
+    fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<SpawnConfig> {
         let mut env = self.env.clone();
         env::rootlesskit::set_pipe_fds(&mut env, channel, channel);
         env::rootlesskit::set_activation_child_use(&mut env, activation.meant_for_us);
@@ -228,13 +228,13 @@ impl<'a> Parent<'a> {
         }
         let mut keep = activation.fds.clone();
         keep.push(channel);
-        Ok(Plan {
+        Ok(SpawnConfig {
             program: c"/proc/self/exe".to_owned(),
             argv,
             env: environ(&env)?,
             keep,
             nofile: Some(self.nofile),
-            ..Plan::default()
+            ..SpawnConfig::default()
         })
     }
 

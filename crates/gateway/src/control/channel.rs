@@ -1,8 +1,8 @@
 //! The socket between supervisor and gateway process.
 //!
 //! A message is sent as packets of at most [`PACKET`] bytes, the first of which says whether another one follows. (A
-//! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely, and
-//! long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
+//! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely,
+//! and long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
 //! negotiate.
 
 use std::io::{self, ErrorKind};
@@ -115,8 +115,8 @@ impl Channel {
             && fds[0].revents().is_some_and(|revents| revents.intersects(gone))
     }
 
-    /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has closed
-    /// its end. A request for whose descriptors this process has no room is answered here: it has failed.
+    /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has
+    /// closed its end. A request for whose descriptors this process has no room is answered here: it has failed.
     ///
     /// # Errors
     /// For anything that is no request or has another number of descriptors, and when the rest of a request does not
@@ -135,7 +135,8 @@ impl Channel {
         }
     }
 
-    /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is cut.
+    /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is
+    /// cut.
     ///
     /// # Errors
     /// When the supervisor has ended or does not read.
@@ -191,8 +192,8 @@ impl Channel {
         }
     }
 
-    /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message for
-    /// ever, and for the rest within [`WAIT`].
+    /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message
+    /// for ever, and for the rest within [`WAIT`].
     fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<Message>> {
         let mut packet = vec![0; PACKET];
         let (mut body, mut fds) = (Vec::new(), Some(Vec::<OwnedFd>::new()));

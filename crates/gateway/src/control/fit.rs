@@ -10,9 +10,9 @@ use super::MAX;
 /// Room for what surrounds the statistics in a reply, and for sums that become longer numbers.
 const MARGIN: usize = 1 << 10;
 
-/// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the least
-/// traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long (tens of
-/// thousands of published ports), the ports with the highest numbers are left out.
+/// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the
+/// least traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long
+/// (tens of thousands of published ports), the ports with the highest numbers are left out.
 pub fn fit(stats: &mut Stats) {
     shorten(stats, MAX - MARGIN);
 }

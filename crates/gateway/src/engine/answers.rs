@@ -1,4 +1,4 @@
-//! What A gets to hear: packets made here, and what an error of a host socket means in packets.
+//! What the target namespace gets to hear: packets made here, and what an error of a host socket means in packets.
 
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
@@ -11,10 +11,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use socket2::Socket;
 
 use super::tun::Tun;
+use crate::network_config::NetworkConfig;
 use crate::packet::{Builder, Original, Syn, Unbuildable, Unreachable};
-use crate::plan::Plan;
 
-/// The way back into G.
+/// The way back into the gateway namespace.
 #[derive(Debug)]
 pub(super) struct Answers {
     tun: Tun,
@@ -22,7 +22,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn new(tun: Tun, plan: &Plan) -> Self {
+    pub(super) fn new(tun: Tun, plan: &NetworkConfig) -> Self {
         // Identifications of packets only have to differ from those of a predecessor.
         let seed = std::process::id().wrapping_mul(0x9e37_79b9);
         Self { tun, builder: RefCell::new(Builder::new(plan.mtu, seed)) }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   SYN ─▶ Calling ──connected──▶ Given (the SYN went back) ──accepted──▶ relay
-//!             └──failed──▶ the same answer for A: reset, unreachable, or silence
+//!             └──failed──▶ the same answer for the target namespace: reset, unreachable, or silence
 //! ```
 //!
-//! A says "connected" only after the destination did. A repeats its SYN meanwhile, which finds the entry and only says
-//! that somebody still waits; one that nobody repeats any more is given up.
+//! The target namespace says "connected" only after the destination did. The target namespace repeats its SYN
+//! meanwhile, which finds the entry and only says that somebody still waits; one that nobody repeats any more is given
+//! up.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -29,8 +30,8 @@ use super::{Shared, kind};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
-/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room: a
-/// flood is older on average than a connection that will succeed. To one destination only after a second, because to
+/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room:
+/// a flood is older on average than a connection that will succeed. To one destination only after a second, because to
 /// ignore a SYN costs little beside starting anew, and the others are waiting behind a flood.
 const CALLING: usize = 4096;
 const TO_ONE: usize = 1024;
@@ -44,12 +45,12 @@ const REST: Duration = Duration::from_millis(100);
 /// How long nobody repeats a SYN before it is given up: Linux repeats it after 1, 3, 7, 15, 31 and 63 s (tcp(7),
 /// `tcp_syn_retries`).
 const PATIENCE: Duration = Duration::from_secs(70);
-/// How long A may take to finish a connection that the destination has accepted.
+/// How long the target namespace may take to finish a connection that the destination has accepted.
 const GIVEN: Duration = Duration::from_secs(10);
 /// Connections taken from a listener before others get their turn.
 const ACCEPTS: usize = 64;
 
-/// Both ends as A sees them.
+/// Both ends as the target namespace sees them.
 type Ends = (SocketAddr, SocketAddr);
 
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl Dials {
         self.table.is_empty()
     }
 
-    /// A wants to connect.
+    /// The target namespace wants to connect.
     pub(super) fn syn(
         &mut self,
         host: &mut EventLoop,
@@ -123,7 +124,7 @@ impl Dials {
         syn: &Syn,
     ) {
         if packet.len() > SYN {
-            return shared.book.dropped();
+            return shared.statistics.dropped();
         }
         let ends = (syn.src, syn.dst);
         if let Some(dial) = self.index.get(&ends).and_then(|key| self.table.get_mut(*key)) {
@@ -149,18 +150,18 @@ impl Dials {
             }
         };
         if self.to_one.get(&syn.dst).is_some_and(|to_one| to_one.count >= TO_ONE) {
-            shared.book.evicted(1);
+            shared.statistics.evicted(1);
             if !self.make_room_to(syn.dst, host.now()) {
                 return;
             }
         } else if self.table.len() >= CALLING || !host.take(Use::Out, 2) {
-            shared.book.evicted(1);
+            shared.statistics.evicted(1);
             let chance = if self.table.len() >= CALLING { Duration::ZERO } else { SHORT_CHANCE };
             if !self.make_room(host.now(), chance) {
                 return full(host);
             }
         }
-        let traffic = shared.book.tcp(syn.dst);
+        let traffic = shared.statistics.tcp(syn.dst);
         match call(to) {
             Ok(outside) => {
                 let dial = Dial {
@@ -238,8 +239,8 @@ impl Dials {
         watch(host, &dial.outside, key).is_ok()
     }
 
-    /// Connections that tproxy has led to a listener of G. Listeners are edge-triggered: what is left is taken at
-    /// [`Dials::accept_at`].
+    /// Connections that tproxy has led to a listener of the gateway namespace. Listeners are edge-triggered: what is
+    /// left is taken at [`Dials::accept_at`].
     pub(super) fn accept(&mut self, host: &mut EventLoop, listener: &Socket) {
         for _ in 0..ACCEPTS {
             let (inside, peer) = match listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
@@ -388,7 +389,7 @@ fn watch(host: &EventLoop, socket: &Socket, key: Key) -> io::Result<()> {
     host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
 }
 
-/// Tells A what the network told us.
+/// Tells the target namespace what the network told us.
 fn refuse(shared: &Shared, packet: &[u8], syn: &Syn, error: &io::Error) {
     let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
     tracing::debug!("connect to {}: {}", syn.dst, errno.desc());

@@ -1,7 +1,7 @@
 //! Ping: echo requests leave by a ping socket of the host (icmp(7)), and only real answers come back.
 //!
-//! The kernel replaces the identifier of a request by one of its own, so each pair of addresses with an identifier has a
-//! socket, for as long as it is used.
+//! The kernel replaces the identifier of a request by one of its own, so each pair of addresses with an identifier has
+//! a socket, for as long as it is used.
 
 use std::collections::HashMap;
 use std::io;
@@ -73,9 +73,9 @@ impl Echoes {
         self.table.is_empty()
     }
 
-    /// A asks.
+    /// The target namespace asks.
     pub(super) fn request(&mut self, host: &mut EventLoop, shared: &Shared, echo: &Echo<'_>) {
-        shared.book.echo_request();
+        shared.statistics.echo_request();
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
@@ -108,7 +108,7 @@ impl Echoes {
             // The new one takes its place.
             let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
             self.end(oldest.ok_or(Errno::EMFILE)?);
-            shared.book.evicted(1);
+            shared.statistics.evicted(1);
         }
         let socket = ping_socket(ends.dst)?;
         let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64, whole: false };
@@ -197,8 +197,8 @@ impl Asking {
     }
 }
 
-/// A socket that may send echo requests to `dst` and receives what answers them. `EACCES` if the group of the process is
-/// not in `net.ipv4.ping_group_range`.
+/// A socket that may send echo requests to `dst` and receives what answers them. `EACCES` if the group of the process
+/// is not in `net.ipv4.ping_group_range`.
 fn ping_socket(dst: IpAddr) -> io::Result<Socket> {
     let to = SocketAddr::new(dst, 0);
     let protocol = if dst.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };

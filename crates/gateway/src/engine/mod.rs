@@ -1,26 +1,27 @@
 //! What the gateway process does all day: the event handler of [`relay`]'s event loop.
 //!
 //! # Theory of operation
-//! Packets of A that need a decision come out of two tun devices, so that a flood of datagrams (`data`) cannot drown
-//! new connections and name queries (`dial`).
+//! Packets of the target namespace that need a decision come out of two tun devices, so that a flood of datagrams
+//! (`data`) cannot drown new connections and name queries (`dial`).
 //!
-//! * [`dial`]: a SYN is kept until the host's connect(2) to the real destination has ended. On success the same SYN goes
-//!   back into `dial`, where tproxy hands it to the listener of G; the accepted socket and the host's become a pair that
-//!   relay moves bytes between. On failure A gets the answer that the network gave us.
-//! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in G as well, which the
-//!   packet rules find before the tun device, and then its datagrams travel in batches.
+//! * [`dial`]: a SYN is kept until the host's connect(2) to the real destination has ended. On success the same SYN
+//!   goes back into `dial`, where tproxy hands it to the listener of the gateway namespace; the accepted socket and the
+//!   host's become a pair that relay moves bytes between. On failure the target namespace gets the answer that the
+//!   network gave us.
+//! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in the gateway
+//!   namespace as well, which the packet rules find before the tun device, and then its datagrams travel in batches.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
-//! * [`book`]: who talked to whom. [`answers`]: what A gets to hear.
+//! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
 //! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
 //! that nobody answered before those that somebody did. Each kind has its share of the descriptors ([`relay::room`]).
 
 mod answers;
-mod book;
 mod dial;
 mod echo;
 mod names;
+mod statistics;
 mod tun;
 mod udp;
 
@@ -37,14 +38,14 @@ use relay::{EventHandler, EventLoop};
 use socket2::Socket;
 
 use crate::Descriptors;
+use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
-use crate::plan::{Plan, Resolvers};
 use crate::policy::{self, Verdict};
 use answers::Answers;
-pub use book::{Book, inward};
 use dial::Dials;
 use echo::Echoes;
 use names::Names;
+pub use statistics::{Statistics, inward};
 use tun::Tun;
 use udp::Flows;
 
@@ -64,7 +65,7 @@ mod kind {
     pub(super) const LISTENER6: u8 = 3;
     /// A connection to the outside that is being made.
     pub(super) const DIAL: u8 = 4;
-    /// The host's side of a UDP flow, and G's.
+    /// The host's side of a UDP flow, and the gateway namespace's.
     pub(super) const HOST: u8 = 5;
     pub(super) const INSIDE: u8 = 6;
     pub(super) const ECHO: u8 = 7;
@@ -90,11 +91,11 @@ pub struct Engine {
 /// What all parts look at.
 #[derive(Debug)]
 struct Shared {
-    plan: Plan,
+    plan: NetworkConfig,
     dial: Tun,
     /// The way out of the tun device "data"; its way in is used by all.
     answers: Answers,
-    book: Arc<Book>,
+    statistics: Arc<Statistics>,
 }
 
 impl Shared {
@@ -103,7 +104,7 @@ impl Shared {
         self.plan.net_of(to).map_or(self.plan.v4.gateway, |net| net.gateway)
     }
 
-    /// The address of somebody outside as A may see it: loopback of the host is the gateway.
+    /// The address of somebody outside as the target namespace may see it: loopback of the host is the gateway.
     fn visible(&self, address: IpAddr) -> IpAddr {
         let own = address.is_loopback() || address.is_unspecified();
         if own { self.own_address(address) } else { address }
@@ -111,7 +112,7 @@ impl Shared {
 
     /// Refuses a packet by rule.
     fn prohibit(&self, packet: &[u8], from: IpAddr) {
-        self.book.denied();
+        self.statistics.denied();
         let own = self.own_address(from);
         self.answers.unreachable(Unreachable::Prohibited, own, &Original::Packet(packet));
     }
@@ -129,17 +130,17 @@ impl Engine {
     /// An engine that has not started.
     #[must_use]
     pub fn new(
-        plan: Plan,
+        plan: NetworkConfig,
         descriptors: Descriptors,
         resolvers: SharedResolvers,
-        book: Arc<Book>,
+        statistics: Arc<Statistics>,
     ) -> Self {
         let Descriptors { dial, data, listener4, listener6 } = descriptors;
         let mut listeners = vec![(kind::LISTENER4, Socket::from(listener4))];
         listeners.extend(listener6.map(|fd| (kind::LISTENER6, Socket::from(fd))));
         let names = Names::new(resolvers);
         let answers = Answers::new(Tun::new(data), &plan);
-        let shared = Shared { plan, dial: Tun::new(dial), answers, book };
+        let shared = Shared { plan, dial: Tun::new(dial), answers, statistics };
         Self {
             shared,
             listeners,
@@ -175,7 +176,7 @@ impl Engine {
                 self.reassembly = reassembly;
             }
             Ok(parsed) => self.whole(host, bytes, &parsed),
-            Err(_) => self.shared.book.dropped(),
+            Err(_) => self.shared.statistics.dropped(),
         }
     }
 
@@ -201,7 +202,7 @@ impl Engine {
             }
             // The packet rules have found no connection for it; with a second look they may.
             Packet::Segment => shared.dial.write(bytes),
-            Packet::Fragment(_) | Packet::Other => shared.book.dropped(),
+            Packet::Fragment(_) | Packet::Other => shared.statistics.dropped(),
         }
     }
 
@@ -252,7 +253,7 @@ impl EventHandler for Engine {
                 self.dials.accept(host, listener);
             }
         }
-        self.shared.book.dialing(self.dials.len());
+        self.shared.statistics.dialing(self.dials.len());
         let now = host.now();
         if now.saturating_duration_since(self.swept) < SWEEP {
             return;
@@ -277,6 +278,6 @@ impl EventHandler for Engine {
     }
 
     fn give_way(&mut self, host: &mut EventLoop, count: usize) {
-        self.shared.book.evicted(self.flows.give_way(count, host.now(), &self.shared));
+        self.shared.statistics.evicted(self.flows.give_way(count, host.now(), &self.shared));
     }
 }

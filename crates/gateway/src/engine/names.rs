@@ -68,7 +68,7 @@ impl Names {
         self.forwarder.resolver_failed(now, resolver);
     }
 
-    /// A asks.
+    /// The target namespace asks.
     pub(super) fn query(&mut self, host: &mut EventLoop, shared: &Shared, udp: &Udp<'_>) {
         self.follow();
         self.forwarder.query(host.now(), udp.src, udp.payload);
@@ -133,7 +133,7 @@ impl Names {
                 }
             }
         }
-        shared.book.dns(self.forwarder.counters());
+        shared.statistics.dns(self.forwarder.counters());
     }
 
     fn ask(

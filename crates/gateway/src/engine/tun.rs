@@ -48,7 +48,7 @@ impl Tun {
         }
     }
 
-    /// Sends a packet into G. One that the kernel does not take is lost, as on any network.
+    /// Sends a packet into the gateway namespace. One that the kernel does not take is lost, as on any network.
     pub(super) fn write(&self, packet: &[u8]) {
         if let Err(e) = nix::unistd::write(&self.device, packet) {
             tracing::debug!("lost a packet of {} bytes: {}", packet.len(), e.desc());

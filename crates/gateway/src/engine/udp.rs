@@ -1,16 +1,18 @@
 //! UDP flows to the outside.
 //!
-//! A flow is a pair of addresses as A sees them. On the host's side it has a connected socket, so that the kernel keeps
-//! strangers out and tells of errors. All flows of one address of A share one local port there as far as that is
-//! possible (`SO_REUSEPORT`): somebody outside who is told "I am at this port" finds it the same for everybody
-//! (RFC 4787, endpoint-independent mapping), which WebRTC and WireGuard behind the gateway rely on.
+//! A flow is a pair of addresses as the target namespace sees them. On the host's side it has a connected socket, so
+//! that the kernel keeps strangers out and tells of errors. All flows of one address of the target namespace share one
+//! local port there as far as that is possible (`SO_REUSEPORT`): somebody outside who is told "I am at this port" finds
+//! it the same for everybody (RFC 4787, endpoint-independent mapping), which WebRTC and WireGuard behind the gateway
+//! rely on.
 //!
-//! The first datagrams come out of the tun device. A flow that goes on gets a socket in G, bound to the destination's
-//! address and connected to A's; the packet rules of G find it before the tun device, and from then on datagrams travel
-//! in batches both ways, cut and put together by the kernel.
+//! The first datagrams come out of the tun device. A flow that goes on gets a socket in the gateway namespace, bound to
+//! the destination's address and connected to the target namespace's; the packet rules of the gateway namespace find it
+//! before the tun device, and from then on datagrams travel in batches both ways, cut and put together by the kernel.
 //!
-//! What A forbids to cut ("don't fragment") is not cut on the host's side either. If it does not fit, the host's kernel
-//! says so to our socket, as a router would, and A hears what the path allows (RFC 1191, RFC 8201).
+//! What the target namespace forbids to cut ("don't fragment") is not cut on the host's side either. If it does not
+//! fit, the host's kernel says so to our socket, as a router would, and the target namespace hears what the path allows
+//! (RFC 1191, RFC 8201).
 
 use std::collections::HashMap;
 use std::io;
@@ -35,9 +37,9 @@ use crate::packet::{Original, Udp};
 
 /// Flows at a time.
 const FLOWS: usize = 8192;
-/// Flows of one address of A that share a port outside; more would make the kernel's look-ups long.
+/// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
 const SHARING: usize = 64;
-/// Datagrams of A after which a flow gets a socket in G.
+/// Datagrams of the target namespace after which a flow gets a socket in the gateway namespace.
 const BUSY: u32 = 8;
 /// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
 const LAST_BATCHES: usize = 4;
@@ -52,17 +54,17 @@ const ORDINARY_LIFE: u8 = 64;
 #[derive(Debug)]
 struct Flow {
     src: SocketAddr,
-    /// As A sees it.
+    /// As the target namespace sees it.
     dst: SocketAddr,
     /// The destination as the host sees it.
     to: SocketAddr,
     outside: Socket,
     inside: Inside,
-    /// Datagrams of A that came out of the tun device.
+    /// Datagrams of the target namespace that came out of the tun device.
     count: u32,
     answered: bool,
     ttl: u8,
-    /// What A wants: the latest datagram that did not come in fragments. And what `outside` does.
+    /// What the target namespace wants: the latest datagram that did not come in fragments. And what `outside` does.
     keep_whole: bool,
     whole: bool,
     cut_outside: bool,
@@ -70,7 +72,7 @@ struct Flow {
     counted: Counted,
 }
 
-/// The socket in G.
+/// The socket in the gateway namespace.
 #[derive(Debug)]
 enum Inside {
     None,
@@ -82,7 +84,7 @@ enum Inside {
 pub(super) struct Flows {
     table: Slab<Flow>,
     index: HashMap<(SocketAddr, SocketAddr), Key>,
-    /// The flows of each address of A that share a port outside.
+    /// The flows of each address of the target namespace that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
     /// Who makes room.
     order: Order,
@@ -113,7 +115,7 @@ impl Flows {
         self.table.len() + self.insides
     }
 
-    // ---- A speaks -------------------------------------------------------------------------------
+    // ---- from the target namespace --------------------------------------------------------------
 
     /// A datagram out of the tun device, for `to`.
     pub(super) fn outbound(
@@ -130,7 +132,7 @@ impl Flows {
                 Ok(key) => key,
                 Err(e) => {
                     tracing::debug!("cannot create a flow to {}: {e}", udp.dst);
-                    shared.book.udp(udp.dst).fail();
+                    shared.statistics.udp(udp.dst).fail();
                     return explain(shared, &e, udp);
                 }
             },
@@ -165,7 +167,7 @@ impl Flows {
         let many = self.table.len() >= FLOWS;
         if many || !host.take(Use::FlowOut, 1) {
             let ended = self.make_room(host.now(), shared);
-            shared.book.evicted(ended);
+            shared.statistics.evicted(ended);
             if !many {
                 few(host);
             }
@@ -187,7 +189,7 @@ impl Flows {
             whole: false,
             cut_outside: true,
             cut_inside: true,
-            counted: Counted::open(shared.book.udp(udp.dst)),
+            counted: Counted::open(shared.statistics.udp(udp.dst)),
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -216,7 +218,7 @@ impl Flows {
         connected.map_or_else(|| connect(to, None), Ok)
     }
 
-    /// Datagrams of A that have arrived at a flow's socket in G.
+    /// Datagrams of the target namespace that have arrived at a flow's socket in the gateway namespace.
     pub(super) fn inside_speaks(&mut self, host: &EventLoop, key: Key) {
         if self.carry_out(key) {
             self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
@@ -244,7 +246,7 @@ impl Flows {
         true
     }
 
-    /// The socket in G has come, or will not.
+    /// The socket in the gateway namespace has come, or will not.
     pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {
         let Some(flow) = self.table.get_mut(key) else { return };
         if let (Inside::Asked, Some(socket)) = (&flow.inside, socket) {
@@ -263,7 +265,7 @@ impl Flows {
 
     // ---- the outside answers --------------------------------------------------------------------
 
-    /// Datagrams or errors for A.
+    /// Datagrams or errors for the target namespace.
     pub(super) fn outside_speaks(
         &mut self,
         host: &EventLoop,
@@ -280,7 +282,7 @@ impl Flows {
         }
     }
 
-    /// Passes a batch on to A. False if there was none.
+    /// Passes a batch on to the target namespace. False if there was none.
     fn bring_in(&mut self, shared: &Shared, key: Key) -> bool {
         let Some(flow) = self.table.get_mut(key) else { return false };
         let Some(receiver) = &mut self.receiver else { return false };
@@ -453,24 +455,24 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Makes a socket of G speak for `dst` to `src`.
+/// Makes a socket of the gateway namespace speak for `dst` to `src`.
 fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<()> {
     if dst.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;
     } else {
         socket.set_ip_transparent_v6(true)?;
     }
-    // Without it (before Linux 4.10) what A allowed to be cut may be refused for its size.
+    // Without it (before Linux 4.10) what the target namespace allowed to be cut may be refused for its size.
     if let Err(e) = sys::whole::report_cuts(socket.as_fd(), dst.is_ipv4()) {
         tracing::debug!("cannot detect fragments: {}", e.desc());
     }
-    // Other addresses of A may talk to the same destination.
+    // Other addresses of the target namespace may talk to the same destination.
     socket.set_reuse_address(true)?;
     socket.bind(&dst.into())?;
     socket.connect(&src.into())
 }
 
-/// Tells A why its datagram did not leave.
+/// Tells the target namespace why its datagram did not leave.
 fn explain(shared: &Shared, error: &io::Error, udp: &Udp<'_>) {
     let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
     if let Some(why) = meaning(errno) {

@@ -1,4 +1,4 @@
-//! The links of G and its tables of routes.
+//! The links of the gateway namespace and its tables of routes.
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
@@ -11,15 +11,15 @@ use super::{
     loopback, parameters,
     reason::{cannot, no_tun, no_veth},
 };
-use crate::plan::Plan;
+use crate::network_config::NetworkConfig;
 
-/// G's end of the veth pair.
+/// The gateway namespace's end of the veth pair.
 pub(super) const VETH: &str = "gw0";
 /// Mark of packets for tun "dial".
 pub(super) const DIAL: u32 = 1;
 /// Mark of packets for tun "data".
 pub(super) const DATA: u32 = 2;
-/// Mark of packets for a socket of G.
+/// Mark of packets for a socket of the gateway namespace.
 pub(super) const SOCKET: u32 = 3;
 
 /// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
@@ -48,10 +48,10 @@ pub(super) fn open_tun(device: &Path, name: &str) -> anyhow::Result<OwnedFd> {
         .map_err(|error| no_tun(&device.display().to_string(), name, &error))
 }
 
-/// Makes the veth pair and sets all links of G up, the tun devices "dial" and "data" among them.
+/// Makes the veth pair and sets all links of the gateway namespace up, the tun devices "dial" and "data" among them.
 pub(super) fn set_up(
     rt: &mut Rt,
-    plan: &Plan,
+    plan: &NetworkConfig,
     child: BorrowedFd<'_>,
     proc_sys: &Path,
 ) -> anyhow::Result<Links> {
@@ -59,14 +59,14 @@ pub(super) fn set_up(
     configure(rt, plan, proc_sys).map_err(|error| cannot("set up links in", &error, ""))
 }
 
-fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
+fn configure(rt: &mut Rt, plan: &NetworkConfig, proc_sys: &Path) -> Result<Links> {
     let index = rt.link_index("lo")?;
     rt.link_up(index)?;
     let veth = rt.link_index(VETH)?;
     for net in plan.nets() {
         rt.add_address(veth, net.gateway, net.prefix)?;
         if net.dns != net.gateway {
-            // The kernel of G speaks as the gateway.
+            // The kernel of the gateway namespace speaks as the gateway.
             rt.add_deprecated_address(veth, net.dns, net.prefix)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Why G cannot be built, in words for who has to change it.
+//! Why the gateway namespace cannot be built, in words for who has to change it.
 
 use std::fmt::Display;
 

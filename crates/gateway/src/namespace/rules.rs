@@ -1,4 +1,4 @@
-//! The packet rules of G: which mark a packet gets as it arrives.
+//! The packet rules of the gateway namespace: which mark a packet gets as it arrives.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,7 +19,7 @@ use super::{
     links::{DATA, DIAL, Links, SOCKET},
     loopback,
 };
-use crate::plan::{Net, Plan};
+use crate::network_config::{Net, NetworkConfig};
 
 const TABLE: &str = "gateway";
 const CHAIN: &str = "prerouting";
@@ -43,8 +43,8 @@ const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
 /// `ff00::/8`, which would not be forwarded.
 const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
 
-/// Installs the rules of G, all or none.
-pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
+/// Installs the rules of the gateway namespace, all or none.
+pub(super) fn install(plan: &NetworkConfig, links: Links) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(TABLE);
     batch.add_chain(TABLE, CHAIN, Hook::Prerouting, PRIORITY_MANGLE);
@@ -54,10 +54,11 @@ pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
     batch.commit()
 }
 
-fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
+fn rules(plan: &NetworkConfig, links: Links) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
-    // Nor does anything that begins in A come back to A's loopback by way of G, of whatever protocol.
+    // Nor does anything that begins in the target namespace come back to the target namespace's loopback by way of the
+    // gateway namespace, of whatever protocol.
     let to_loopback = plan.nets().map(|net| {
         let (network, prefix) = loopback::seen_from_gateway(net.child);
         vec![from_a, MatchIn(Address::Destination, network, prefix), Drop]
@@ -66,13 +67,13 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     rules.extend(from_loopback(plan, &[from_a, TCP, NEW]));
     rules.extend([
         [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
-        // Each other segment belongs to a connection of G. Nobody listens at this port.
+        // Each other segment belongs to a connection of the gateway namespace. Nobody listens at this port.
         [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
         // Or to none, or the kernel did not see it: for a moment it stands in no table, while it becomes established
-        // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and then,
-        // and the listener would answer with a reset. So it takes the way round, by then the connection is found.
+        // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and
+        // then, and the listener would answer with a reset. So it takes the way round, by then the connection is found.
         [&[from_a, TCP][..], &to(DIAL)].concat(),
-        // No datagram socket has this port, so this goes on only if a connected one of G fits.
+        // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
         [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
     ]);
     rules.extend(from_loopback(plan, &[from_a, UDP]));
@@ -96,9 +97,10 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// Servers on loopback addresses of A answer; nobody there begins. The kernel would drop such packets on their way out of A
-/// as martians, but under their other addresses ([`loopback`]) it does not know them.
-fn from_loopback(plan: &Plan, begins: &[Statement]) -> Vec<Vec<Statement>> {
+/// Servers on loopback addresses of the target namespace answer; nobody there begins. The kernel would drop such
+/// packets on their way out of the target namespace as martians, but under their other addresses ([`loopback`]) it does
+/// not know them.
+fn from_loopback(plan: &NetworkConfig, begins: &[Statement]) -> Vec<Vec<Statement>> {
     let drop = |net: &Net| {
         let (network, prefix) = loopback::seen_from_gateway(net.child);
         [begins, &[MatchIn(Address::Source, network, prefix), Drop]].concat()
@@ -106,10 +108,11 @@ fn from_loopback(plan: &Plan, begins: &[Statement]) -> Vec<Vec<Statement>> {
     plan.nets().map(drop).collect()
 }
 
-/// Echo requests are answered by who is asked: the kernel of G for the gateway, else someone beyond. Errors are for the
-/// sockets of G that they tell about; they end waiting for a closed port. Those about sizes are not among them: the kernel
-/// would keep the size for the address of A, which is that of everybody in A, and any container can make one. G fits a
-/// narrow link in A without them, see `parameters`.
+/// Echo requests are answered by who is asked: the kernel of the gateway namespace for the gateway, else someone
+/// beyond. Errors are for the sockets of the gateway namespace that they tell about; they end waiting for a closed
+/// port. Those about sizes are not among them: the kernel would keep the size for the address of the target namespace,
+/// which is that of everybody in the target namespace, and any container can make one. The gateway namespace fits a
+/// narrow link in the target namespace without them, see `parameters`.
 fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
     let error = |family, kind| vec![from_a, MatchIcmpType(family, kind), SetMark(SOCKET), Accept];
     match gateway {

@@ -1,4 +1,4 @@
-//! The listeners of G.
+//! The listeners of the gateway namespace.
 
 use std::{
     io,

@@ -237,7 +237,8 @@ impl Builder {
         }
     }
 
-    /// Cuts the message. The headers of each fragment are written over the end of the one before, which is gone by then.
+    /// Cuts the message. The headers of each fragment are written over the end of the one before, which is gone by
+    /// then.
     fn fragments(
         &mut self,
         src: Ipv6Addr,

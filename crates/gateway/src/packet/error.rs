@@ -82,13 +82,13 @@ struct Quote {
 }
 
 impl Builder {
-    /// The error that `source` (the gateway, or for [`Unreachable::Port`] the destination itself) sends to the sender of
-    /// `original`.
+    /// The error that `source` (the gateway, or for [`Unreachable::Port`] the destination itself) sends to the sender
+    /// of `original`.
     ///
     /// # Errors
     /// [`Unbuildable::Silent`] if no error may be sent: about ICMP other than echo requests, fragments other than the
-    /// first, destinations or sources that are no single host, and packets that do not parse.
-    /// [`Unbuildable::Family`] if `source` is of the other family.
+    /// first, destinations or sources that are no single host, and packets that do not parse. [`Unbuildable::Family`]
+    /// if `source` is of the other family.
     pub fn unreachable(
         &mut self,
         kind: Unreachable,

@@ -11,7 +11,7 @@ use crate::control::Reply;
 
 /// How long to wait for the answer to a change. A gateway that takes longer learns of it all the same, or its successor
 /// does.
-const LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The answer to a change of the published ports, to come.
 #[must_use = "a refusal is in it"]
@@ -84,14 +84,15 @@ impl Answer {
         self
     }
 
-    /// Waits until the gateway has done what it was asked, at most a second, and not at all while it is known to be slow. No
-    /// answer is no error: a gateway that hangs, or ends meanwhile, has a successor, which knows the ports that there are.
+    /// Waits until the gateway has done what it was asked, at most a second, and not at all while it is known to be
+    /// slow. No answer is no error: a gateway that hangs, or ends meanwhile, has a successor, which knows the ports
+    /// that there are.
     ///
     /// # Errors
     /// The gateway refused.
     pub fn wait(self) -> anyhow::Result<()> {
         let Some(line) = &self.line else { return Ok(()) };
-        let limit = if line.is_late() { Duration::ZERO } else { LIMIT };
+        let limit = if line.is_late() { Duration::ZERO } else { ANSWER_TIMEOUT };
         let awaited = |state: &mut State| matches!(state, State::Awaited);
         let waited = self.place.came.wait_timeout_while(self.place.lock(), limit, awaited);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -1,8 +1,9 @@
 //! The conversation with one gateway process: a thread that waits for its answers, so that nobody else has to.
 //!
 //! Requests go out in order, [`AHEAD`] of them before their replies. The thread also checks the gateway's health: every
-//! [`PERIOD`] it sends [`Request::Ping`], which passes through every thread of the gateway. A gateway that answers nothing
-//! for [`SILENCE`] although it was asked hangs; it is killed, and whoever watches the process starts another one.
+//! [`PERIOD`] it sends [`Request::Ping`], which passes through every thread of the gateway. A gateway that answers
+//! nothing for [`SILENCE`] although it was asked hangs; it is killed, and whoever watches the process starts another
+//! one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,20 +25,21 @@ use crate::control::{Channel, Reply, Request};
 
 /// How often the gateway's health is checked, and ports that it refused are offered to it again.
 pub const PERIOD: Duration = Duration::from_secs(5);
-/// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every connection
-/// with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran: after a pause of
-/// both processes (a frozen control group, a suspended machine) the gateway has its time again.
+/// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every
+/// connection with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran:
+/// after a pause of both processes (a frozen control group, a suspended machine) the gateway has its time again.
 pub const SILENCE: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_secs(1);
-/// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a user
-/// may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
+/// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a
+/// user may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
 const AHEAD: usize = 32;
 /// How long [`Shared::end`] waits for the thread to notice that the process has ended.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Stack of the thread, in bytes; its buffers are on the heap.
 const STACK: usize = 256 << 10;
 
-/// Takes the reply; `None` if the gateway ended, or was given up, before it came. Runs on the thread: it must not block.
+/// Takes the reply; `None` if the gateway ended, or was given up, before it came. Runs on the thread: it must not
+/// block.
 pub(super) type Done = Box<dyn FnOnce(Option<Reply>) + Send>;
 
 /// A request on its way.
@@ -84,8 +86,8 @@ impl Shared {
         self.lock().refused.push_back(offer);
     }
 
-    /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is offered
-    /// before it is withdrawn.
+    /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is
+    /// offered before it is withdrawn.
     fn offer_again(self: &Arc<Self>) {
         let mut state = self.lock();
         let few = state.refused.len().min(AHEAD);

@@ -1,8 +1,8 @@
 //! Offering a port to a gateway, again if need be.
 //!
-//! Whoever publishes a port does not wait for a slow gateway. If such a gateway refuses in the end, the port is listed and
-//! nobody serves it; what was short, a descriptor or memory, may be there a moment later. So the port is offered again with
-//! each check of the gateway's health, until it is served or withdrawn.
+//! Whoever publishes a port does not wait for a slow gateway. If such a gateway refuses in the end, the port is listed
+//! and nobody serves it; what was short, a descriptor or memory, may be there a moment later. So the port is offered
+//! again with each check of the gateway's health, until it is served or withdrawn.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -23,8 +23,8 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Asks the gateway to serve it. `refused` takes the answer and says whether it is a refusal that nobody else hears of.
-    /// `None` if the port is not published any more.
+    /// Asks the gateway to serve it. `refused` takes the answer and says whether it is a refusal that nobody else hears
+    /// of. `None` if the port is not published any more.
     pub(super) fn job(
         self,
         line: &Arc<Shared>,

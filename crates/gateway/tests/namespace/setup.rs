@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use gateway::{Plan, namespace::PORT};
+use gateway::{NetworkConfig, namespace::PORT};
 use netlink::{Rt, sysctl};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::SockRef;
@@ -48,9 +48,9 @@ fn what_the_listeners_accept_does_not_pace_itself_within_the_machine() {
 #[test]
 fn links_are_as_planned() {
     let a = enter_a();
-    let plan = Plan { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
+    let plan = NetworkConfig { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
     let world = build_beside(&a, &plan, proc_sys()).unwrap();
-    // A's end is there, and nothing else has been done to it.
+    // The target namespace's end is there, and nothing else has been done to it.
     let mut rt = Rt::open().unwrap();
     let end = rt.link_index("eth7").unwrap();
     let addresses = rt.addresses().unwrap();
@@ -104,7 +104,7 @@ fn a_kernel_without_ipv6_gets_a_network_without() {
 #[test]
 fn a_name_taken_in_a_is_told_with_its_remedy() {
     let a = enter_a();
-    let plan = Plan { ifname: "lo".to_owned(), ..plan(IPV4, None) };
+    let plan = NetworkConfig { ifname: "lo".to_owned(), ..plan(IPV4, None) };
     let error = build_beside(&a, &plan, proc_sys()).err().unwrap();
     assert_eq!(
         error.to_string(),

@@ -1,4 +1,4 @@
-//! Namespaces A and G, and waiting for what happens in them.
+//! The target and gateway namespaces, and waiting for what happens in them.
 
 use std::{
     fs::File,
@@ -9,9 +9,9 @@ use std::{
 };
 
 use gateway::{
-    Plan,
+    NetworkConfig,
     namespace::{build, loopback},
-    plan::Net,
+    network_config::Net,
 };
 use netlink::{Rt, sysctl};
 use nix::{
@@ -32,8 +32,8 @@ fn net(addresses: &str, prefix: u8) -> Net {
     Net { child: all[0], gateway: all[1], dns: all[2], prefix }
 }
 
-pub(crate) fn plan(v4: &str, v6: Option<&str>) -> Plan {
-    Plan {
+pub(crate) fn plan(v4: &str, v6: Option<&str>) -> NetworkConfig {
+    NetworkConfig {
         ifname: "tap0".to_owned(),
         mtu: 1500,
         v4: net(v4, 24),
@@ -68,8 +68,12 @@ fn own_netns() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
 }
 
-/// A thread that becomes G and ends; its descriptors keep G.
-pub(crate) fn build_beside(a: &File, plan: &Plan, proc_sys: &Path) -> anyhow::Result<World> {
+/// A thread that becomes the gateway namespace and ends; its descriptors keep the gateway namespace.
+pub(crate) fn build_beside(
+    a: &File,
+    plan: &NetworkConfig,
+    proc_sys: &Path,
+) -> anyhow::Result<World> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let inside = build(plan, a.as_fd(), proc_sys)?;
@@ -79,8 +83,8 @@ pub(crate) fn build_beside(a: &File, plan: &Plan, proc_sys: &Path) -> anyhow::Re
     })
 }
 
-/// Both namespaces, A set up as its owner does; the calling thread is in A.
-pub(crate) fn world(plan: &Plan) -> World {
+/// Both namespaces, the target namespace set up as its owner does; the calling thread is in the target namespace.
+pub(crate) fn world(plan: &NetworkConfig) -> World {
     let a = enter_a();
     let world = build_beside(&a, plan, proc_sys()).unwrap();
     let mut rt = Rt::open().unwrap();
@@ -99,7 +103,7 @@ pub(crate) fn dual_stack() -> World {
 }
 
 impl World {
-    /// Runs something in G.
+    /// Runs something in the gateway namespace.
     pub(crate) fn in_g<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -110,7 +114,7 @@ impl World {
         })
     }
 
-    /// A socket of G bound to an address of a client in the world.
+    /// A socket of the gateway namespace bound to an address of a client in the world.
     pub(crate) fn foreign(&self, kind: Type, client: &str) -> Socket {
         let client = address(client);
         let socket = self.in_g(|| socket(kind, client));
@@ -128,7 +132,8 @@ impl World {
         listener.accept().unwrap().0
     }
 
-    /// Neither tun has a packet. What is sent has crossed the veth when the sender's call returns, or when its answer is there.
+    /// Neither tun has a packet. What is sent has crossed the veth when the sender's call returns, or when its answer
+    /// is there.
     pub(crate) fn assert_silent(&self) {
         for (name, tun) in [("dial", &self.inside.dial), ("data", &self.inside.data)] {
             if let Some(packet) = try_read(tun) {
@@ -150,7 +155,7 @@ fn socket(kind: Type, family_of: SocketAddr) -> Socket {
     socket
 }
 
-/// A socket in A, bound to `local`.
+/// A socket in the target namespace, bound to `local`.
 pub(crate) fn bound(kind: Type, local: &str) -> Socket {
     let local = address(local);
     let socket = socket(kind, local);
@@ -159,7 +164,7 @@ pub(crate) fn bound(kind: Type, local: &str) -> Socket {
     socket
 }
 
-/// A listener in A.
+/// A listener in the target namespace.
 pub(crate) fn listen(local: &str) -> Socket {
     let socket = bound(Type::STREAM, local);
     socket.listen(16).unwrap();

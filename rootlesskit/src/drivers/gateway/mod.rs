@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drivers::{Cidr, NetworkDriver};
-use gateway::plan::Net;
+use gateway::network_config::Net;
 use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
 use tokio::sync::oneshot;
@@ -44,10 +44,10 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The handle that network driver and port driver share. Nothing is waited for while it is locked.
 #[derive(Debug, Clone)]
-pub(super) struct Handle(Arc<Mutex<supervisor::Gateway>>);
+pub(super) struct Handle(Arc<Mutex<supervisor::Supervisor>>);
 
 impl Handle {
-    pub(super) fn lock(&self) -> MutexGuard<'_, supervisor::Gateway> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, supervisor::Supervisor> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,7 +81,7 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
     Ok(Settings { driver, plan: plan(driver, wishes) }.network())
 }
 
-fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::Plan {
+fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
     let Wishes { cidr, ifname, mtu, ipv6, disable_host_loopback } = wishes;
     let (gateway, dns) = match driver {
         // Its gateway is its name server.
@@ -96,14 +96,14 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::Plan {
     };
     let [child, gateway, dns] = SLIRP6.map(Ipv6Addr::into);
     let v6 = ipv6.then_some(Net { child, gateway, dns, prefix: 64 });
-    gateway::Plan { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
+    gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
 }
 
 /// The network by its addresses.
 #[derive(Debug)]
 pub(super) struct Settings {
     driver: NetworkDriver,
-    plan: gateway::Plan,
+    plan: gateway::NetworkConfig,
 }
 
 impl Settings {
@@ -140,7 +140,7 @@ impl Settings {
         };
         let nofile = sys::rlimit::nofile()?.soft;
         let plan = self.plan.clone();
-        let handle = supervisor::Gateway::new(plan, descriptors, factory, servers, nofile)
+        let handle = supervisor::Supervisor::new(plan, descriptors, factory, servers, nofile)
             .named(self.driver.name());
         Ok(Connection {
             driver: self.driver,

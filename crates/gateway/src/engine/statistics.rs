@@ -18,10 +18,10 @@ const ROOM: usize = 32;
 
 /// The counters, shared between the event loop and whoever reports them.
 #[derive(Debug)]
-pub struct Book {
+pub struct Statistics {
     since: Instant,
-    tcp: Mutex<Chapter>,
-    udp: Mutex<Chapter>,
+    tcp: Mutex<ProtocolStatistics>,
+    udp: Mutex<ProtocolStatistics>,
     dialing: AtomicU64,
     dns_queries: AtomicU64,
     dns_failed: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Book {
 
 /// The destinations of one transport protocol.
 #[derive(Debug, Default)]
-struct Chapter {
+struct ProtocolStatistics {
     kept: HashMap<SocketAddr, Arc<Traffic>>,
     /// Those that made room.
     past: Sum,
@@ -41,7 +41,7 @@ struct Chapter {
     crowd: Arc<Traffic>,
 }
 
-impl Chapter {
+impl ProtocolStatistics {
     fn destination(&mut self, to: SocketAddr) -> Arc<Traffic> {
         if let Some(known) = self.kept.get(&to) {
             return Arc::clone(known);
@@ -81,7 +81,7 @@ impl Chapter {
     }
 }
 
-/// Counters of connections that A has opened, as the API shows them.
+/// Counters of connections that the target namespace has opened, as the API shows them.
 fn outward(traffic: &Traffic) -> Sum {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Sum {
@@ -105,7 +105,7 @@ fn add(to: &mut Sum, more: &Sum) {
     to.bytes_in += more.bytes_in;
 }
 
-impl Default for Book {
+impl Default for Statistics {
     fn default() -> Self {
         Self {
             since: Instant::now(),
@@ -122,7 +122,7 @@ impl Default for Book {
     }
 }
 
-impl Book {
+impl Statistics {
     /// The counters of one destination of TCP connections.
     pub(super) fn tcp(&self, to: SocketAddr) -> Arc<Traffic> {
         self.tcp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
@@ -162,7 +162,7 @@ impl Book {
     #[must_use]
     pub fn stats(&self) -> api::Stats {
         let mut destinations = Vec::new();
-        let mut chapter = |chapter: &Mutex<Chapter>, proto| {
+        let mut chapter = |chapter: &Mutex<ProtocolStatistics>, proto| {
             let first = destinations.len();
             let chapter = chapter.lock().unwrap_or_else(PoisonError::into_inner);
             let others = chapter.report(proto, &mut destinations);
@@ -213,13 +213,13 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_totals_are_not() {
-        let book = Book::default();
+        let statistics = Statistics::default();
         for n in 0..1000 {
-            let counted = Counted::open(book.tcp(destination(n)));
+            let counted = Counted::open(statistics.tcp(destination(n)));
             counted.up(10);
             counted.down(u64::from(n));
         }
-        let stats = book.stats();
+        let stats = statistics.stats();
         assert!(stats.destinations.len() <= KEPT && stats.destinations.len() >= KEPT - ROOM);
         assert_eq!((stats.tcp.opened, stats.tcp.active, stats.tcp.bytes_out), (1000, 0, 10_000));
         assert_eq!(stats.tcp.bytes_in, 999 * 500);
@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn a_crowd_of_active_ones_keeps_the_names_it_has() {
-        let book = Book::default();
-        let open = |n| Counted::open(book.udp(destination(n)));
+        let statistics = Statistics::default();
+        let open = |n| Counted::open(statistics.udp(destination(n)));
         let all: Vec<_> = (0..2 * 256).map(open).collect();
-        let stats = book.stats();
+        let stats = statistics.stats();
         assert_eq!((stats.destinations.len(), stats.udp.active), (KEPT, 512));
         assert_eq!(stats.other_destinations.active, 256);
         drop(all);
         let _one = open(9999);
-        assert!(book.stats().destinations.iter().any(|d| d.ip == destination(9999).ip()));
+        assert!(statistics.stats().destinations.iter().any(|d| d.ip == destination(9999).ip()));
     }
 }

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 /// The addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Net {
-    /// The child's address, in A.
+    /// The child's address, in the target namespace.
     pub child: IpAddr,
-    /// The default gateway, in G. With [`Plan::host_loopback`] it stands for the host's loopback.
+    /// The default gateway, in the gateway namespace. With [`NetworkConfig::host_loopback`] it stands for the host's
+    /// loopback.
     pub gateway: IpAddr,
-    /// The name server, in G; may be the same as `gateway`.
+    /// The name server, in the gateway namespace; may be the same as `gateway`.
     pub dns: IpAddr,
     /// Length of the prefix that they share, in bits.
     pub prefix: u8,
@@ -19,8 +20,8 @@ pub struct Net {
 
 /// One gateway network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Name of A's end of the veth pair, at most 15 bytes.
+pub struct NetworkConfig {
+    /// Name of the target namespace's end of the veth pair, at most 15 bytes.
     pub ifname: String,
     /// MTU of the veth pair in bytes. Segments of 64 KiB cross it whole whatever this is.
     pub mtu: u32,
@@ -32,7 +33,7 @@ pub struct Plan {
     pub host_loopback: bool,
 }
 
-impl Plan {
+impl NetworkConfig {
     /// The networks of both families.
     pub fn nets(&self) -> impl Iterator<Item = &Net> {
         std::iter::once(&self.v4).chain(&self.v6)
