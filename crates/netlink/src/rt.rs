@@ -94,12 +94,18 @@ impl std::fmt::Debug for Rt {
 
 impl Rt {
     /// Connects to rtnetlink in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Those of socket(2) and bind(2): the kernel refuses the socket.
     pub fn open() -> Result<Self> {
         let connection = Connection::open(NETLINK_ROUTE).during(|| "open an rtnetlink socket")?;
         Ok(Self { connection, sequence: 0 })
     }
 
     /// The index of the link called `name`; the error is of kind `NotFound` or `ENODEV` if there is none.
+    ///
+    /// # Errors
+    /// `NotFound` or `ENODEV` if no such link exists, or the kernel's errno.
     pub fn link_index(&mut self, name: &str) -> Result<u32> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -114,6 +120,9 @@ impl Rt {
     }
 
     /// Sets the link up; nothing happens if it is up.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn link_up(&mut self, index: u32) -> Result<()> {
         let mut message = link(index);
         message.header.flags = LinkFlags::Up;
@@ -123,6 +132,9 @@ impl Rt {
     }
 
     /// Sets the MTU in bytes.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
         let mut message = link(index);
         message.attributes.push(LinkAttribute::Mtu(mtu));
@@ -131,6 +143,9 @@ impl Rt {
     }
 
     /// Gives the link an Ethernet address; a TAP device may be up. The error is `EADDRNOTAVAIL` for a group address.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` for a group address, or the kernel's errno.
     pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
         let mut message = link(index);
         message.attributes.push(LinkAttribute::Address(mac.to_vec()));
@@ -140,6 +155,9 @@ impl Rt {
 
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
     /// `peer_name` in the network namespace `peer_netns`. The error is `EOPNOTSUPP` where the kernel has no veth.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the kernel has no veth, or the kernel's errno.
     pub fn add_veth(
         &mut self,
         name: &str,
@@ -166,6 +184,9 @@ impl Rt {
     }
 
     /// Sets how many packets wait for the device at most (`txqueuelen` of ip-link(8)).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_queue_length(&mut self, index: u32, packets: u32) -> Result<()> {
         let mut message = link(index);
         message.attributes.push(LinkAttribute::TxQueueLen(packets));
@@ -173,19 +194,19 @@ impl Rt {
             .during(|| format!("set txqueuelen {packets} on link {index}"))
     }
 
-    /// Deletes a virtual link.
-    pub fn delete_link(&mut self, index: u32) -> Result<()> {
-        self.change(RouteNetlinkMessage::DelLink(link(index)), 0)
-            .during(|| format!("delete link {index}"))
-    }
-
     /// Gives the link an address, usable at once (no duplicate address detection for IPv6); an existing equal one is
     /// success.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         self.new_address(index, address, prefix, None)
     }
 
     /// As [`Rt::add_address`], for an address that the kernel does not choose as a source by itself (deprecated, RFC 4862).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_deprecated_address(
         &mut self,
         index: u32,
@@ -198,6 +219,9 @@ impl Rt {
     }
 
     /// Takes an address from the link, and its routes with it; the error is `EADDRNOTAVAIL` if the link does not have it.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` if the link does not have the address, or the kernel's errno.
     pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         let message = address_message(index, address, prefix);
         self.change(RouteNetlinkMessage::DelAddress(message), 0)
@@ -224,6 +248,9 @@ impl Rt {
 
     /// Makes `gateway` on the link the default route of the main table, in place of one that exists with the same
     /// metric, which is 2048 with IPv6.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
         let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
         message.header.kind = RouteType::Unicast;
@@ -237,6 +264,9 @@ impl Rt {
     }
 
     /// `ip route replace DESTINATION/PREFIX via GATEWAY dev INDEX`, in the main table.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_route(
         &mut self,
         destination: IpAddr,
@@ -255,6 +285,9 @@ impl Rt {
     }
 
     /// `ip route replace local ADDRESS dev INDEX table local`: what comes in by the link for that address is delivered here.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_route(&mut self, address: IpAddr, index: u32) -> Result<()> {
         let family = Family::of(address);
         let mut message = default_route(family, u32::from(RT_TABLE_LOCAL), index);
@@ -267,6 +300,9 @@ impl Rt {
     }
 
     /// `ip route replace local default dev lo table TABLE`: whoever consults the table finds each address local.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_default(&mut self, family: Family, table: u32) -> Result<()> {
         let loopback = self.link_index("lo")?;
         let mut message = default_route(family, table, loopback);
@@ -277,6 +313,9 @@ impl Rt {
     }
 
     /// `ip route replace default dev INDEX table TABLE`: without a gateway, as links without neighbours want it.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_link_route(&mut self, family: Family, index: u32, table: u32) -> Result<()> {
         let mut message = default_route(family, table, index);
         message.header.kind = RouteType::Unicast;
@@ -288,6 +327,9 @@ impl Rt {
     }
 
     /// `ip rule add fwmark MARK lookup TABLE priority PRIORITY`; an existing equal rule is success (Linux ≥ 4.8).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_fwmark_rule(
         &mut self,
         family: Family,
@@ -307,6 +349,9 @@ impl Rt {
 
     /// `ip rule add lookup local priority PRIORITY` and `ip rule del lookup local priority 0`: rules of a priority below
     /// this one are then asked before the addresses of the namespace itself. Done once only, a second time is `ENOENT`.
+    ///
+    /// # Errors
+    /// `ENOENT` the second time, or the kernel's errno.
     pub fn move_local_rule(&mut self, family: Family, priority: u32) -> Result<()> {
         let table = u32::from(RT_TABLE_LOCAL);
         // In this order, for without either rule nothing can be received.
@@ -320,6 +365,9 @@ impl Rt {
     }
 
     /// All addresses of the namespace, in the order of the kernel: IPv4, then IPv6, each by link.
+    ///
+    /// # Errors
+    /// The kernel's errno, or a reply that cannot be decoded.
     pub fn addresses(&mut self) -> Result<Vec<Address>> {
         let names = self.link_names()?;
         let mut found = Vec::new();

@@ -8,6 +8,7 @@
 //! `linux/netfilter/nfnetlink.h` (Linux ≥ 3.13; family `inet` ≥ 3.14).
 
 mod attribute;
+mod constants;
 mod statement;
 
 use std::io;
@@ -21,6 +22,10 @@ use crate::{
     Result,
     connection::{Connection, split},
     error::{During, Error},
+};
+use constants::{
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM,
+    NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
 };
 
 /// Priority at which mangling takes place, before destination NAT (-100) and after connection tracking (-200).
@@ -86,7 +91,7 @@ impl Batch {
     /// Makes the table exist and be empty.
     pub fn replace_table(&mut self, table: &str) {
         let mut name = Attributes::default();
-        name.string(1, table);
+        name.string(NFTA_TABLE_NAME, table);
         // Deleting a table that is missing would fail the transaction, hence the first of the three.
         self.change(NEW_TABLE, NLM_F_CREATE, &name, format!("add table inet {table}"));
         self.change(DELETE_TABLE, 0, &name, format!("delete table inet {table}"));
@@ -96,20 +101,20 @@ impl Batch {
     /// Deletes a table that exists, or that this batch has added.
     pub fn delete_table(&mut self, table: &str) {
         let mut name = Attributes::default();
-        name.string(1, table);
+        name.string(NFTA_TABLE_NAME, table);
         self.change(DELETE_TABLE, 0, &name, format!("delete table inet {table}"));
     }
 
     /// Adds a chain of type `filter` that accepts by default.
     pub fn add_chain(&mut self, table: &str, chain: &str, hook: Hook, priority: i32) {
         let mut attributes = Attributes::default();
-        attributes.string(1, table);
-        attributes.string(3, chain);
-        attributes.nested(4, |place| {
-            place.number(1, hook as u32);
-            place.number(2, priority.cast_unsigned());
+        attributes.string(NFTA_CHAIN_TABLE, table);
+        attributes.string(NFTA_CHAIN_NAME, chain);
+        attributes.nested(NFTA_CHAIN_HOOK, |place| {
+            place.number(NFTA_HOOK_HOOKNUM, hook as u32);
+            place.number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
         });
-        attributes.string(7, "filter");
+        attributes.string(NFTA_CHAIN_TYPE, "filter");
         let hook = hook.name();
         self.change(
             NEW_CHAIN,
@@ -122,9 +127,9 @@ impl Batch {
     /// Appends a rule to a chain; the statements apply from left to right until one does not match.
     pub fn add_rule(&mut self, table: &str, chain: &str, statements: &[Statement]) {
         let mut attributes = Attributes::default();
-        attributes.string(1, table);
-        attributes.string(2, chain);
-        attributes.nested(4, |list| {
+        attributes.string(NFTA_RULE_TABLE, table);
+        attributes.string(NFTA_RULE_CHAIN, chain);
+        attributes.nested(NFTA_RULE_EXPRESSIONS, |list| {
             for statement in statements {
                 statement.encode(list);
             }
