@@ -37,7 +37,7 @@ impl Source {
         Self::Flow,
     ];
 
-    /// Kind in the top byte, generation (24 bits) below, index in the lower half.
+    /// SocketKind in the top byte, generation (24 bits) below, index in the lower half.
     pub(crate) fn token(self, key: Key) -> u64 {
         u64::from(self as u8) << 56 | u64::from(key.generation) << 32 | u64::from(key.index)
     }

@@ -22,21 +22,21 @@ use crate::kept::{Kept, Total};
 use crate::pipe::{Pipe, Pipes, Stock};
 
 /// The shared copy buffer, and thereby the most that is kept for a sink that takes no more.
-const BUFFER: usize = 64 << 10;
+const BUFFER_SIZE: usize = 64 << 10;
 /// Bytes kept for all sinks together before what is read at a time, and thereby kept for each further one, becomes
 /// less …
-const KEPT: usize = 16 << 20;
+const MANY_BYTES_KEPT: usize = 16 << 20;
 /// … namely this.
-const LITTLE: usize = 4 << 10;
+const SMALL_READ: usize = 4 << 10;
 /// A receive of this size says that the stream is bulk and worth a pipe.
-const BULK: usize = 32 << 10;
+const BULK_READ: usize = 32 << 10;
 /// Splices smaller than this, several in a row, say that it is not bulk any more.
-const TRICKLE: usize = 8 << 10;
-const TRICKLES: u8 = 8;
+const SMALL_SPLICE: usize = 8 << 10;
+const MAX_SMALL_SPLICES: u8 = 8;
 /// How much all directions together may move between two looks at epoll, roughly …
-const ROUND: usize = 8 << 20;
+const ROUND_BYTES: usize = 8 << 20;
 /// … and what each one's turn is at most and at least.
-const TURN: std::ops::RangeInclusive<usize> = 128 << 10..=1 << 20;
+const TURN_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=1 << 20;
 
 /// What all halves of a thread share.
 #[derive(Debug)]
@@ -50,19 +50,19 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn new(pipes: Arc<Stock>) -> Self {
-        let buffer = vec![0; BUFFER].into_boxed_slice();
+        let buffer = vec![0; BUFFER_SIZE].into_boxed_slice();
         let kept = pipes.kept.clone();
-        Self { buffer, pipes: Pipes::new(pipes), turn: *TURN.end(), kept }
+        Self { buffer, pipes: Pipes::new(pipes), turn: *TURN_BYTES.end(), kept }
     }
 
     /// How much is read at a time: sinks that take nothing have what was read kept for them.
     fn portion(&self) -> usize {
-        if self.kept.bytes() < KEPT { BUFFER } else { LITTLE }
+        if self.kept.bytes() < MANY_BYTES_KEPT { BUFFER_SIZE } else { SMALL_READ }
     }
 
     /// Shares out one round among so many directions.
     pub(crate) fn share(&mut self, among: usize) {
-        self.turn = (ROUND / among.max(1)).clamp(*TURN.start(), *TURN.end());
+        self.turn = (ROUND_BYTES / among.max(1)).clamp(*TURN_BYTES.start(), *TURN_BYTES.end());
     }
 }
 
@@ -207,7 +207,7 @@ impl Direction {
                         self.note_splice(n);
                     } else {
                         self.readable = self.drain || n == portion;
-                        self.bulk = n >= BULK;
+                        self.bulk = n >= BULK_READ;
                         self.pass_on(sink, &tools.buffer[..n], &tools.kept);
                     }
                 }
@@ -250,8 +250,8 @@ impl Direction {
     }
 
     fn note_splice(&mut self, n: usize) {
-        self.trickles = if n < TRICKLE { self.trickles + 1 } else { 0 };
-        if self.trickles >= TRICKLES {
+        self.trickles = if n < SMALL_SPLICE { self.trickles + 1 } else { 0 };
+        if self.trickles >= MAX_SMALL_SPLICES {
             (self.bulk, self.trickles) = (false, 0);
         }
     }

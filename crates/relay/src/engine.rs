@@ -21,7 +21,7 @@ use crate::reactor::Reactor;
 use crate::traffic::Traffic;
 
 /// Stack of a thread, in bytes; its buffers are on the heap.
-const STACK: usize = 256 << 10;
+const STACK_SIZE: usize = 256 << 10;
 
 struct Closing(Arc<Mailbox>);
 
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     fn spawn(&mut self, name: &str, reactor: Reactor, mailbox: &Arc<Mailbox>) -> io::Result<()> {
-        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE);
         let closing = Arc::clone(mailbox);
         let thread = builder.spawn(move || {
             // Also when the thread panics.

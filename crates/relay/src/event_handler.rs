@@ -11,7 +11,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::Socket;
 
 use crate::ctx::Ctx;
-use crate::factory::Kind;
+use crate::factory::SocketKind;
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::slab::Key;
@@ -108,7 +108,7 @@ impl EventLoop {
     /// # Errors
     /// There will be none: the factory is gone, or too many wait.
     pub fn datagram_socket(&mut self, ipv4: bool, key: Key) -> io::Result<Option<Socket>> {
-        let kind = if ipv4 { Kind::Udp4 } else { Kind::Udp6 };
+        let kind = if ipv4 { SocketKind::Udp4 } else { SocketKind::Udp6 };
         match self.ctx.pool.take(kind, Waiter::EventHandler(key)) {
             Taken::Ready(socket) => Ok(Some(socket)),
             Taken::Later => Ok(None),

@@ -1,6 +1,6 @@
 //! Makes sockets inside the namespace for the engine outside (see the crate's theory of operation).
 //!
-//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`Kind`) and a count;
+//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`SocketKind`) and a count;
 //! each reply has a kind, how many sockets failed to be made and with which errno, and the sockets as
 //! `SCM_RIGHTS`. A request may be answered by several replies, together accounting for the whole count.
 //! One request is of another kind: to arm the namespace for connections that keep their client's address. It is answered
@@ -35,14 +35,14 @@ pub(crate) const NOT_ARMED: u8 = 0xfd;
 /// What kind of socket to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Tcp4,
     Tcp6,
     Udp4,
     Udp6,
 }
 
-impl Kind {
+impl SocketKind {
     pub(crate) const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
@@ -88,7 +88,7 @@ pub fn tune_udp(sock: &Socket) {
 }
 
 /// A request as it goes over the wire.
-pub(crate) fn request(kind: Kind, count: u16) -> [u8; 3] {
+pub(crate) fn request(kind: SocketKind, count: u16) -> [u8; 3] {
     let [lo, hi] = count.to_le_bytes();
     [kind as u8, lo, hi]
 }
@@ -96,7 +96,7 @@ pub(crate) fn request(kind: Kind, count: u16) -> [u8; 3] {
 /// The fixed part of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SocketKind,
     /// Sockets that could not be made, and why.
     pub(crate) failed: u16,
     pub(crate) errno: i32,
@@ -114,7 +114,7 @@ impl Reply {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let &[kind, f0, f1, e0, e1, e2, e3] = bytes else { return None };
         Some(Self {
-            kind: Kind::from_byte(kind)?,
+            kind: SocketKind::from_byte(kind)?,
             failed: u16::from_le_bytes([f0, f1]),
             errno: i32::from_le_bytes([e0, e1, e2, e3]),
         })
@@ -157,7 +157,7 @@ pub fn serve(sock: OwnedFd, mut arm: impl FnMut() -> bool) -> io::Result<()> {
                     Err(e) => return Err(e),
                 }
             }
-            [kind, lo, hi] => (Kind::from_byte(kind), u16::from_le_bytes([lo, hi])),
+            [kind, lo, hi] => (SocketKind::from_byte(kind), u16::from_le_bytes([lo, hi])),
             _ => (None, 0),
         };
         let kind = kind.ok_or_else(|| {
@@ -189,7 +189,7 @@ fn passing(error: &io::Error) -> bool {
 }
 
 /// Makes and sends one reply; returns how much of the request it settles.
-fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
+fn batch(sock: BorrowedFd<'_>, kind: SocketKind, left: u16) -> io::Result<u16> {
     let want = usize::from(left).min(PER_REPLY);
     let mut made = Vec::with_capacity(want);
     let mut reply = Reply { kind, failed: 0, errno: 0 };
@@ -240,10 +240,10 @@ mod tests {
     fn a_request_is_answered_in_full_and_eof_ends_it() {
         let (sock, thread) = pair();
         for (kind, domain, ty) in [
-            (Kind::Tcp4, Domain::IPV4, Type::STREAM),
-            (Kind::Tcp6, Domain::IPV6, Type::STREAM),
-            (Kind::Udp4, Domain::IPV4, Type::DGRAM),
-            (Kind::Udp6, Domain::IPV6, Type::DGRAM),
+            (SocketKind::Tcp4, Domain::IPV4, Type::STREAM),
+            (SocketKind::Tcp6, Domain::IPV6, Type::STREAM),
+            (SocketKind::Udp4, Domain::IPV4, Type::DGRAM),
+            (SocketKind::Udp6, Domain::IPV6, Type::DGRAM),
         ] {
             sys::fdpass::send(sock.as_fd(), &request(kind, 100), &[]).unwrap();
             let mut got = 0;

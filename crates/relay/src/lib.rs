@@ -19,8 +19,8 @@
 //!   a new connection costs no round trip. The parent owns the child's user namespace and thereby has
 //!   every capability over the sockets of its network namespace: it sets options, binds, connects.
 //! * One event loop serves every port. Nothing in it blocks; a port costs a listener and a table entry.
-//! * `tcp` accepts, connects (with retries) and drives two `half`s per
-//!   connection. A half copies through one shared buffer until it proves to be bulk, then it splices
+//! * `tcp` accepts, connects (with retries) and drives two `direction`s per
+//!   connection. A direction copies through one shared buffer until it proves to be bulk, then it splices
 //!   through a pipe that it borrows from `pipe` and gives back whenever it is empty.
 //! * Streams that have moved a lot while others do too are dealt out to further threads, each with an event
 //!   loop of the same kind but without ports: one thread alone would wake every receiver on another processor.

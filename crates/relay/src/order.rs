@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use crate::slab::Key;
 
 /// A flow that still speaks this long after its beginning lasts (nf_conntrack(4): a UDP stream).
-const LASTING: Duration = Duration::from_secs(2);
+const LASTING_FLOW_AGE: Duration = Duration::from_secs(2);
 /// A client that was answered less than this ago may be about to go on, as in a handshake.
-const GRACE: Duration = Duration::from_millis(50);
+const ANSWERED_FLOW_GRACE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who sent the latest datagrams of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Order {
     /// Notes that a flow was used.
     pub fn spoke(&mut self, links: &mut Links, key: Key, by: Speaker, now: Instant) {
         let Some(node) = links.get(key) else { return };
-        let lasts = now.saturating_duration_since(node.born) >= LASTING;
+        let lasts = now.saturating_duration_since(node.born) >= LASTING_FLOW_AGE;
         let stage = match (node.stage, by) {
             (Stage::Lasting, _) => Stage::Lasting,
             (Stage::Answered, _) if lasts => Stage::Lasting,
@@ -147,7 +147,7 @@ impl Order {
         let [answered, waiting, lasting] = [Stage::Answered, Stage::Waiting, Stage::Lasting]
             .map(|stage| self.list(stage).oldest.and_then(|key| links.get(key)));
         if let Some(answered) = answered {
-            let idle = now.saturating_duration_since(answered.used) >= GRACE;
+            let idle = now.saturating_duration_since(answered.used) >= ANSWERED_FLOW_GRACE_INTERVAL;
             // In a table that turns over faster than that, whoever was silent longest.
             if idle || waiting.is_none_or(|waiting| answered.used <= waiting.used) {
                 return Some(answered.key);

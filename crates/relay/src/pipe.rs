@@ -1,8 +1,8 @@
 //! Pipes for splice(2), shared by all connections.
 //!
-//! A half borrows one while it has bytes in flight and gives it back the moment it is empty, so streams
-//! whose sinks keep up share a single pipe, which stays warm in the cache. Only halves with a slow sink
-//! hold on to theirs. Without a pipe a half copies, so every limit here is soft.
+//! A direction borrows one while it has bytes in flight and gives it back the moment it is empty, so streams
+//! whose sinks keep up share a single pipe, which stays warm in the cache. Only directions with a slow sink
+//! hold on to theirs. Without a pipe a direction copies, so every limit here is soft.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::kept::Total;
 
 /// The most pipes of all threads at a time. With the sizes below they hold 22 MiB, well under the default of
 /// `fs.pipe-user-pages-soft` (64 MiB for all pipes of a user, of whom we are one process of many).
-const LIMIT: usize = 64;
+const MAX_PIPES: usize = 64;
 /// Pipes made while fewer than this many exist are large ones.
 const LARGE_ONES: usize = 8;
 const LARGE: i32 = 1 << 20;
@@ -50,7 +50,7 @@ pub(crate) struct Stock {
 impl Stock {
     /// At most `limit` pipes; a connection without one copies.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let limit = limit.min(LIMIT);
+        let limit = limit.min(MAX_PIPES);
         Arc::new(Self { limit, made: AtomicUsize::new(0), kept: Total::default() })
     }
 
@@ -155,7 +155,7 @@ mod tests {
             }
             lent.extend(round);
         }
-        assert_eq!((lent.len(), stock.descriptors()), (LIMIT, 2 * LIMIT));
+        assert_eq!((lent.len(), stock.descriptors()), (MAX_PIPES, 2 * MAX_PIPES));
         assert!(lent.iter().all(|p| p.size >= 64 << 10));
         let bytes: usize = lent.iter().map(|p| p.size).sum();
         assert!(bytes <= 22 << 20, "{bytes} bytes of pipes, of 64 MiB that a user may have");
@@ -165,7 +165,7 @@ mod tests {
         }
         assert!(threads[1].take().is_none() && threads[0].has_slack());
         drop(threads[0].take());
-        assert_eq!(stock.descriptors(), 2 * (LIMIT - 1));
+        assert_eq!(stock.descriptors(), 2 * (MAX_PIPES - 1));
         threads[0].trim();
         assert!(!threads[0].has_slack());
         assert_eq!(stock.descriptors(), 2 * IDLE);

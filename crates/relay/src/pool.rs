@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::Socket;
 use tracing::{debug, warn};
 
-use crate::factory::{ARM, ARMED, Kind, NOT_ARMED, Reply, request};
+use crate::factory::{ARM, ARMED, NOT_ARMED, Reply, SocketKind, request};
 use crate::slab::Key;
 
 /// What an idle shelf of each kind holds, at most: TCP sockets live for one connection, UDP sockets for a flow.
@@ -88,14 +88,14 @@ impl Pool {
     }
 
     /// Stocks a shelf that nobody has used yet.
-    pub(crate) fn prepare(&mut self, kind: Kind) {
+    pub(crate) fn prepare(&mut self, kind: SocketKind) {
         let shelf = &self.shelves[kind as usize];
         if shelf.ready.is_empty() && shelf.asked == 0 {
             self.ask(kind, shelf.want);
         }
     }
 
-    pub(crate) fn take(&mut self, kind: Kind, waiter: Waiter) -> Taken {
+    pub(crate) fn take(&mut self, kind: SocketKind, waiter: Waiter) -> Taken {
         let shelf = &mut self.shelves[kind as usize];
         shelf.used += 1;
         if let Some(sock) = shelf.ready.pop() {
@@ -112,14 +112,14 @@ impl Pool {
     }
 
     /// Puts back what a waiter no longer needed.
-    pub(crate) fn give_back(&mut self, kind: Kind, sock: Socket) {
+    pub(crate) fn give_back(&mut self, kind: SocketKind, sock: Socket) {
         self.shelves[kind as usize].ready.push(sock);
     }
 
     /// The next waiter whose socket has arrived. What it leaves room for is asked for at once: those behind it need not wait
     /// for [`Pool::retry`].
-    pub(crate) fn next_served(&mut self) -> Option<(Kind, Waiter, Socket)> {
-        for kind in Kind::ALL {
+    pub(crate) fn next_served(&mut self) -> Option<(SocketKind, Waiter, Socket)> {
+        for kind in SocketKind::ALL {
             let shelf = &mut self.shelves[kind as usize];
             if !shelf.waiting.is_empty()
                 && let Some(sock) = shelf.ready.pop()
@@ -168,7 +168,7 @@ impl Pool {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
                     // No room for the descriptors here; those that did not fit are gone.
-                    if let Some(kind) = Kind::from_byte(buf[0]) {
+                    if let Some(kind) = SocketKind::from_byte(buf[0]) {
                         self.shelves[kind as usize].asked = 0;
                     }
                     self.complain("the parent has too many open files");
@@ -209,7 +209,7 @@ impl Pool {
     /// Asks again for what earlier requests failed to get. True if anyone waits.
     pub(crate) fn retry(&mut self) -> bool {
         let mut needed = false;
-        for kind in Kind::ALL {
+        for kind in SocketKind::ALL {
             let shelf = &self.shelves[kind as usize];
             if !shelf.waiting.is_empty() {
                 needed = true;
@@ -247,7 +247,7 @@ impl Pool {
         self.shelves.iter().map(|shelf| shelf.ready.len() + shelf.asked).sum()
     }
 
-    fn refill(&mut self, kind: Kind) {
+    fn refill(&mut self, kind: SocketKind) {
         let shelf = &self.shelves[kind as usize];
         let coming = shelf.ready.len() + shelf.asked;
         let need = shelf.waiting.len().min(self.busy);
@@ -256,7 +256,7 @@ impl Pool {
         }
     }
 
-    fn ask(&mut self, kind: Kind, count: usize) {
+    fn ask(&mut self, kind: SocketKind, count: usize) {
         let Some(factory) = &self.factory else { return };
         // One can always be asked for: somebody may wait for it.
         let left = self
@@ -288,7 +288,7 @@ mod tests {
         let waiters: Vec<Waiter> =
             (0..20).map(|index| Waiter::Conn(Key { index, generation: 0 })).collect();
         for waiter in &waiters {
-            assert!(matches!(pool.take(Kind::Tcp4, *waiter), Taken::Later));
+            assert!(matches!(pool.take(SocketKind::Tcp4, *waiter), Taken::Later));
         }
         let mut served = Vec::new();
         while served.len() < waiters.len() {

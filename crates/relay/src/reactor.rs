@@ -30,11 +30,11 @@ use crate::traffic::Traffic;
 use crate::udp::Udp;
 
 /// Events taken from epoll at a time.
-const EVENTS: usize = 256;
+const MAX_EVENTS: usize = 256;
 /// How soon to ask the factory again after it failed to make sockets.
-const REFILL: Duration = Duration::from_millis(50);
+const REFILL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often what a burst has left behind is given back.
-const TRIM: Duration = Duration::from_secs(5);
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) struct Reactor {
     mailbox: Arc<Mailbox>,
@@ -116,7 +116,13 @@ impl Reactor {
         end.0 &= !self.serve();
     }
 
-    /// True if it was told to stop.
+    /// The event loop. True if it was told to stop.
+    ///
+    /// Each round is fair: one look at epoll takes at most [`MAX_EVENTS`] events, and every direction with something to
+    /// move gets an equal share of the round (`Tools::share`). A direction that could go on joins the queue of the
+    /// ready ones, which get their turn after the new events. While that queue is not empty, epoll does not sleep, so
+    /// new events never wait for a busy stream to run dry. Commands come last: a removal must not meet events of its
+    /// own batch.
     fn serve(mut self) -> bool {
         // Signals are the main thread's business, and splice(2) has no MSG_NOSIGNAL.
         if let Err(e) = SigSet::all().thread_block() {
@@ -127,7 +133,7 @@ impl Reactor {
             error!("the port forwarding thread cannot start: {e}");
             return false;
         }
-        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut events = [EpollEvent::empty(); MAX_EVENTS];
         loop {
             self.report();
             let sleep =
@@ -239,7 +245,7 @@ impl Reactor {
                 let more = ctx.pool.trim();
                 self.trimming = more;
                 if more {
-                    ctx.timers.at(ctx.now + TRIM, Timer::Trim);
+                    ctx.timers.at(ctx.now + TRIM_INTERVAL, Timer::Trim);
                 }
             }
         }
@@ -279,13 +285,13 @@ impl Reactor {
         if self.event_loop.ctx.pool.anyone_waits() && !self.refilling {
             // Covers requests that the factory could not meet; what is under way is not asked twice.
             self.refilling = self.event_loop.ctx.pool.retry();
-            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + REFILL, Timer::Refill);
+            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + REFILL_INTERVAL, Timer::Refill);
         }
         if !self.trimming
             && (self.event_loop.tcp.has_slack() || self.event_loop.ctx.pool.has_slack())
         {
             self.trimming = true;
-            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + TRIM, Timer::Trim);
+            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + TRIM_INTERVAL, Timer::Trim);
         }
     }
 

@@ -33,7 +33,7 @@ use tracing::debug;
 use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
-use crate::factory::{Kind, tune_tcp};
+use crate::factory::{SocketKind, tune_tcp};
 use crate::pipe::Stock;
 use crate::slab::{Key, Slab};
 use crate::traffic::{Counted, Traffic};
@@ -41,15 +41,15 @@ use crate::traffic::{Counted, Traffic};
 pub(crate) use handover::Moved;
 
 /// A reset waits while the other side still takes bytes, looking this often …
-const LINGER_STEP: Duration = Duration::from_millis(20);
+const LINGER_INTERVAL: Duration = Duration::from_millis(20);
 /// … and gives up after so many looks without progress (5 s).
-const LINGER_LOOKS: u32 = 250;
+const MAX_LINGER_LOOKS: u32 = 250;
 
 /// Once a side was reset, what is still to be delivered to the other may stand still for this long.
-const STALL: Duration = Duration::from_secs(5);
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stream that has moved this much by splice(2) may go to another thread.
-const HAND_OVER: u64 = 8 << 20;
+const HAND_OVER_BYTES: u64 = 8 << 20;
 
 #[derive(Debug)]
 struct Port {
@@ -282,10 +282,10 @@ impl Tcp {
         }
         if conn.reset.is_some() && conn.looked.is_none() {
             conn.looked = Some(conn.up.delivered() + conn.down.delivered());
-            ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
+            ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
         }
         let spliced = conn.up.spliced().max(conn.down.spliced());
-        if spliced > HAND_OVER && !std::mem::replace(&mut conn.bulk, true) {
+        if spliced > HAND_OVER_BYTES && !std::mem::replace(&mut conn.bulk, true) {
             self.bulk.push(key);
         }
         let again =
@@ -298,6 +298,10 @@ impl Tcp {
     // ---- closing --------------------------------------------------------------------------------
 
     /// Both directions have ended.
+    ///
+    /// If one side was reset, the other side must be reset as well: an orderly end would tell it that it has received
+    /// everything. But a reset makes the kernel drop what it has not delivered yet, so it waits until the living side
+    /// has acknowledged all bytes, or acknowledges nothing for [`MAX_LINGER_LOOKS`] looks.
     fn finish(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let alive = match conn.reset {
@@ -305,19 +309,20 @@ impl Tcp {
             Some(Side::Client) => conn.backend.as_ref(),
             Some(Side::Backend) => Some(&conn.client),
         };
-        // A reset overtakes what the kernel has not delivered yet, so it has to wait.
         let held = alive.and_then(|s| sys::mmsg::unacknowledged(s.as_fd()).ok()).unwrap_or(0);
         let looks = match conn.phase {
             Phase::Lingering { held: before, looks } if before == held => looks + 1,
             _ => 0,
         };
-        if held == 0 || looks > LINGER_LOOKS {
+        if held == 0 || looks > MAX_LINGER_LOOKS {
             return self.close(key, true);
         }
         conn.phase = Phase::Lingering { held, looks };
-        ctx.timers.at(ctx.now + LINGER_STEP, Timer::Linger(key));
+        ctx.timers.at(ctx.now + LINGER_INTERVAL, Timer::Linger(key));
     }
 
+    /// Looks again at a connection of which one side was reset. While its bytes still move it may live on; if
+    /// nothing was delivered for [`STALL_TIMEOUT`], it is closed.
     pub(crate) fn linger(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.phase != Phase::Open {
@@ -327,7 +332,7 @@ impl Tcp {
         if conn.looked.replace(delivered) == Some(delivered) {
             return self.close(key, true);
         }
-        ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
+        ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
     }
 
     /// Closes one connection, with resets if `abort`.
@@ -456,6 +461,6 @@ fn pending_error(sock: &Socket) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw)
 }
 
-fn kind_for(target: SocketAddr) -> Kind {
-    if target.is_ipv4() { Kind::Tcp4 } else { Kind::Tcp6 }
+fn kind_for(target: SocketAddr) -> SocketKind {
+    if target.is_ipv4() { SocketKind::Tcp4 } else { SocketKind::Tcp6 }
 }

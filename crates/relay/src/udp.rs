@@ -13,6 +13,9 @@
 //! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
 //! first few datagrams of a flow whose socket is still on its way.
 //!
+//! A flow that is silent in both directions for the idle timeout ([`crate::UDP_FLOW_IDLE_TIMEOUT`], unless
+//! `Options::udp_flow_idle_timeout` says otherwise) is closed.
+//!
 //! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
 //! answer that has come in the meantime still reaches the client.
 
@@ -34,7 +37,7 @@ use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{pieces, send_all};
 use crate::early::Early;
-use crate::factory::{Kind, tune_udp};
+use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Links, Order, Speaker};
@@ -46,7 +49,7 @@ use crate::traffic::{Counted, Traffic};
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
 /// Batches of answers that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
-const LAST_BATCHES: usize = 4;
+const MAX_LAST_BATCHES: usize = 4;
 
 /// Who talks to which of our addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -357,7 +360,7 @@ impl Udp {
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
     fn retire(&mut self, ctx: &mut Ctx, key: Key) {
         let mut receiver = self.last_answers.take().unwrap_or_default();
-        for _ in 0..LAST_BATCHES {
+        for _ in 0..MAX_LAST_BATCHES {
             if !self.answer(key, &mut receiver) {
                 break;
             }
@@ -415,8 +418,8 @@ fn tick(ctx: &Ctx) -> Duration {
     (ctx.opts.udp_flow_idle_timeout / 8).max(Duration::from_millis(10))
 }
 
-fn kind_for(target: SocketAddr) -> Kind {
-    if target.is_ipv4() { Kind::Udp4 } else { Kind::Udp6 }
+fn kind_for(target: SocketAddr) -> SocketKind {
+    if target.is_ipv4() { SocketKind::Udp4 } else { SocketKind::Udp6 }
 }
 
 /// The source of the answers. The interface is left to routing, which need not be symmetric, unless the

@@ -18,9 +18,9 @@ use crate::slab::Key;
 use crate::traffic::Counted;
 
 /// The most connections accepted from one listener before others get their turn.
-const ACCEPTS: u32 = 32;
+const MAX_ACCEPTS_PER_WAKE: u32 = 32;
 /// How long a listener rests when descriptors or memory have run out.
-const REST: Duration = Duration::from_millis(100);
+const LISTENER_REST_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Tcp {
     pub(crate) fn accept(&mut self, ctx: &mut Ctx, key: Key) {
@@ -29,8 +29,11 @@ impl Tcp {
             return;
         }
         // Most wakes bring one connection: a second accept(2) would only say EAGAIN.
-        port.budget =
-            if port.last_wake + 1 >= ctx.wakes { (port.budget * 2).min(ACCEPTS) } else { 1 };
+        port.budget = if port.last_wake + 1 >= ctx.wakes {
+            (port.budget * 2).min(MAX_ACCEPTS_PER_WAKE)
+        } else {
+            1
+        };
         port.last_wake = ctx.wakes;
         for _ in 0..port.budget {
             let Some(port) = self.ports.get_mut(key) else { return };
@@ -78,7 +81,7 @@ impl Tcp {
         }
         port.resting = true;
         if self.resting.is_empty() {
-            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
         self.resting.push(key);
         if ctx.room.worth_saying(Use::In, ctx.now) {
@@ -93,7 +96,7 @@ impl Tcp {
 
     pub(crate) fn rearm(&mut self, ctx: &mut Ctx) {
         if !ctx.room.fits(Use::In, 2) {
-            return ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            return ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
         let mut failed = Vec::new();
         for key in std::mem::take(&mut self.resting) {
@@ -107,7 +110,7 @@ impl Tcp {
         }
         if !failed.is_empty() {
             self.resting = failed;
-            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
     }
 

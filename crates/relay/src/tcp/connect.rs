@@ -21,14 +21,14 @@ use crate::pool::{Taken, Waiter};
 use crate::slab::Key;
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(5);
+const MAX_CONNECT_ATTEMPTS: u32 = 10;
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// How often connects are checked against their deadline.
-const SWEEP: Duration = Duration::from_millis(100);
+const DEADLINE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a connection may wait for the namespace to be armed.
-const ARM_WAIT: Duration = Duration::from_secs(1);
+const ARM_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection may wait for a socket of the pool.
-const POOL_WAIT: Duration = Duration::from_secs(5);
+const POOL_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Tcp {
     /// Takes a socket and connects it, or queues for one.
@@ -43,7 +43,7 @@ impl Tcp {
         }
         match ctx.pool.take(kind_for(port.target), Waiter::Conn(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
-            Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_WAIT),
+            Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_SOCKET_TIMEOUT),
             Taken::Never => self.close(key, true),
         }
     }
@@ -52,7 +52,7 @@ impl Tcp {
     fn wait_armed(&mut self, ctx: &mut Ctx, key: Key) {
         let first = self.arming.is_none();
         self.arming.get_or_insert_default().push(key);
-        self.expect(ctx, key, Phase::Arming, ARM_WAIT);
+        self.expect(ctx, key, Phase::Arming, ARM_TIMEOUT);
         if first && !ctx.pool.arm() {
             self.armed(ctx, false);
         }
@@ -127,7 +127,7 @@ impl Tcp {
         (conn.phase, conn.deadline) = (phase, ctx.now + limit);
         if !std::mem::replace(&mut conn.opening, true) {
             if self.opening.is_empty() {
-                ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+                ctx.timers.at(ctx.now + DEADLINE_CHECK_INTERVAL, Timer::Sweep);
             }
             self.opening.push(key);
         }
@@ -142,9 +142,9 @@ impl Tcp {
             conn.keep_source = false;
             return self.connect(ctx, key);
         }
-        let pause = PAUSE * conn.failures;
+        let pause = CONNECT_RETRY_INTERVAL * conn.failures;
         conn.failures += 1;
-        if conn.failures >= ATTEMPTS {
+        if conn.failures >= MAX_CONNECT_ATTEMPTS {
             conn.counted.fail();
             return self.close(key, true);
         }
@@ -186,14 +186,14 @@ impl Tcp {
             }
         }
         if !self.opening.is_empty() {
-            ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+            ctx.timers.at(ctx.now + DEADLINE_CHECK_INTERVAL, Timer::Sweep);
         }
     }
 }
 
 /// The direction to a new backend: nothing has moved yet, but the client may have sent something.
 fn renewed(up: &Direction) -> Direction {
-    let mut half = Direction::new();
-    (half.readable, half.drain, half.urgent) = (up.readable, up.drain, up.urgent);
-    half
+    let mut direction = Direction::new();
+    (direction.readable, direction.drain, direction.urgent) = (up.readable, up.drain, up.urgent);
+    direction
 }
