@@ -97,7 +97,7 @@ impl Reactor {
         Ok(Self {
             mailbox,
             event_loop: EventLoop { ctx, tcp: Tcp::new(Arc::clone(&pipes)), outbound: None },
-            udp: Udp::new(),
+            udp: Udp::default(),
             ports: HashMap::new(),
             helpers,
             serves,
@@ -238,7 +238,7 @@ impl Reactor {
             Timer::Linger(key) => tcp.linger(ctx, key),
             Timer::Rearm => tcp.rearm(ctx),
             Timer::Sweep => tcp.sweep(ctx),
-            Timer::Expire => self.udp.expire(ctx),
+            Timer::Expire => self.udp.table.expire(ctx),
             Timer::Refill => self.refilling = false,
             Timer::Trim => {
                 tcp.trim();
@@ -262,7 +262,7 @@ impl Reactor {
             for waiter in self.event_loop.ctx.pool.give_up() {
                 match waiter {
                     Waiter::Conn(key) => self.event_loop.tcp.close(key, true),
-                    Waiter::Flow(key) => self.udp.close(key),
+                    Waiter::Flow(key) => self.udp.table.close(key),
                     Waiter::EventHandler(key) => self.handler_socket(key, None),
                 }
             }
@@ -272,8 +272,8 @@ impl Reactor {
                 Waiter::Conn(key) if self.event_loop.tcp.wants_socket(key) => {
                     self.event_loop.tcp.connect_with(&mut self.event_loop.ctx, key, sock);
                 }
-                Waiter::Flow(key) if self.udp.wants_socket(key) => {
-                    self.udp.connect_with(&mut self.event_loop.ctx, key, sock);
+                Waiter::Flow(key) if self.udp.table.wants_socket(key) => {
+                    self.udp.table.connect_with(&mut self.event_loop.ctx, key, sock);
                 }
                 Waiter::EventHandler(key) => self.handler_socket(key, Some(sock)),
                 Waiter::Conn(_) | Waiter::Flow(_) => self.event_loop.ctx.pool.give_back(kind, sock),
@@ -308,7 +308,7 @@ impl Reactor {
             return;
         }
         let (incoming, outgoing) = self.event_loop.tcp.held(self.event_loop.outbound);
-        let mut held = self.helpers.iter().fold(self.udp.held(), |sum, h| sum.and(h.held()));
+        let mut held = self.helpers.iter().fold(self.udp.table.held(), |sum, h| sum.and(h.held()));
         held = held.with(Use::Port, self.ports.len());
         held = held.with(Use::In, incoming).with(Use::Out, outgoing);
         if let Some(handler) = &self.handler {
@@ -318,7 +318,7 @@ impl Reactor {
         self.event_loop.ctx.room.count(held, other);
         let (flows_in, flows_out) = self.event_loop.ctx.room.excess();
         if flows_in > 0 {
-            self.udp.give_way(&mut self.event_loop.ctx, flows_in);
+            self.udp.table.give_way(&mut self.event_loop.ctx, flows_in);
         }
         if flows_out > 0 {
             self.with_handler((), |handler, event_loop| handler.give_way(event_loop, flows_out));
@@ -358,7 +358,7 @@ impl Reactor {
         let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         let port = match listener {
             Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, target, traffic)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.add(ctx, fd, target, traffic)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, target, traffic)?),
         };
         self.ports.insert(id, port);
         Ok(())
@@ -387,7 +387,7 @@ impl Reactor {
         }
         match self.ports.remove(&id) {
             Some(Port::Tcp(key)) => self.event_loop.tcp.remove(key),
-            Some(Port::Udp(key)) => self.udp.remove(key),
+            Some(Port::Udp(key)) => self.udp.table.remove(key),
             None => return false,
         }
         true

@@ -80,8 +80,9 @@ struct Flow {
     segmented: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct Udp {
+/// The flows of all ports.
+#[derive(Debug, Default)]
+pub(crate) struct FlowTable {
     ports: Slab<Port>,
     flows: Slab<Flow>,
     /// Places of all flows in the orders of their ports.
@@ -89,30 +90,87 @@ pub(crate) struct Udp {
     /// The order of the flows of all ports together, for when descriptors are short.
     all: Order,
     all_links: Links,
-    /// Made with the first port; the process may well have none.
-    receiver: Option<Receiver>,
-    /// For the last answers of flows that have to go, while the other one is in use.
+    /// For the last answers of flows that have to go, made with the first of them.
     last_answers: Option<Receiver>,
     /// Bytes that wait for backends, of all flows.
     early: Total,
     expiring: bool,
 }
 
+/// The flow table, and the buffers for batches of datagrams.
+#[derive(Debug, Default)]
+pub(crate) struct Udp {
+    pub(crate) table: FlowTable,
+    /// Made with the first datagram; the process may well have none.
+    receiver: Option<Receiver>,
+}
+
 impl Udp {
-    pub(crate) fn new() -> Self {
-        Self {
-            ports: Slab::new(),
-            flows: Slab::new(),
-            links: Links::default(),
-            all: Order::default(),
-            all_links: Links::default(),
-            receiver: None,
-            last_answers: None,
-            early: Total::default(),
-            expiring: false,
+    /// A batch from the clients of one port.
+    pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(port) = self.table.ports.get(key) else { return };
+        let receiver = self.receiver.get_or_insert_with(Receiver::new);
+        // Errors are about earlier answers (ICMP) and are cleared by being read.
+        let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
+        let mut order = [(NOBODY, 0usize); BATCH];
+        let mut last: Option<(Ends, Key)> = None;
+        let mut count = 0;
+        for (i, datagram) in receiver.iter().enumerate().take(n) {
+            let Some(client) = datagram.from else { continue };
+            let ends = Ends { client, local: datagram.local.map(answer_from) };
+            let flow = match last {
+                Some((same, flow)) if same == ends => Some(flow),
+                _ => {
+                    let victim = self.table.in_the_way(ctx, key, ends);
+                    if let Some(victim) = victim {
+                        if order[..count].iter().any(|(flow, _)| *flow == victim) {
+                            self.table.forward_all(receiver, &mut order[..count]);
+                            count = 0;
+                        }
+                        self.table.retire(ctx, victim);
+                    }
+                    self.table.flow(ctx, key, ends, victim.is_some())
+                }
+            };
+            if let Some(flow) = flow {
+                last = Some((ends, flow));
+                order[count] = (flow, i);
+                count += 1;
+            }
         }
+        self.table.forward_all(receiver, &mut order[..count]);
     }
 
+    /// A batch from the backend of one flow.
+    pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
+        let receiver = self.receiver.get_or_insert_with(Receiver::new);
+        if answer(&mut self.table.flows, &mut self.table.ports, key, receiver) {
+            self.table.spoke(ctx, key, Speaker::Server);
+        }
+    }
+}
+
+/// Passes a batch of answers on. False if there was none.
+fn answer(
+    flows: &mut Slab<Flow>,
+    ports: &mut Slab<Port>,
+    key: Key,
+    receiver: &mut Receiver,
+) -> bool {
+    let Some(flow) = flows.get_mut(key) else { return false };
+    let Some(port) = ports.get_mut(flow.port) else { return false };
+    let Some(backend) = &flow.backend else { return false };
+    // ECONNREFUSED and the like are about earlier requests; the backend may come back.
+    if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
+        return false;
+    }
+    let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
+    let listener = port.listener.as_fd();
+    flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
+    true
+}
+
+impl FlowTable {
     /// Descriptors of flows.
     pub(crate) fn held(&self) -> Held {
         Held::default().with(Use::FlowIn, self.flows.len())
@@ -149,7 +207,6 @@ impl Udp {
             }
         }
         ctx.pool.prepare(kind_for(target));
-        self.receiver.get_or_insert_with(Receiver::new);
         let key = self.ports.insert(Port {
             listener,
             target,
@@ -177,45 +234,6 @@ impl Udp {
         }
     }
 
-    // ---- datagrams ------------------------------------------------------------------------------
-
-    /// A batch from the clients of one port.
-    pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
-        let Some(port) = self.ports.get(key) else { return };
-        // Out of its place while the flow table is used with it.
-        let Some(mut receiver) = self.receiver.take() else { return };
-        // Errors are about earlier answers (ICMP) and are cleared by being read.
-        let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
-        let mut order = [(NOBODY, 0usize); BATCH];
-        let mut last: Option<(Ends, Key)> = None;
-        let mut count = 0;
-        for (i, datagram) in receiver.iter().enumerate().take(n) {
-            let Some(client) = datagram.from else { continue };
-            let ends = Ends { client, local: datagram.local.map(answer_from) };
-            let flow = match last {
-                Some((same, flow)) if same == ends => Some(flow),
-                _ => {
-                    let victim = self.in_the_way(ctx, key, ends);
-                    if let Some(victim) = victim {
-                        if order[..count].iter().any(|(flow, _)| *flow == victim) {
-                            self.forward_all(&receiver, &mut order[..count]);
-                            count = 0;
-                        }
-                        self.retire(ctx, victim);
-                    }
-                    self.flow(ctx, key, ends, victim.is_some())
-                }
-            };
-            if let Some(flow) = flow {
-                last = Some((ends, flow));
-                order[count] = (flow, i);
-                count += 1;
-            }
-        }
-        self.forward_all(&receiver, &mut order[..count]);
-        self.receiver = Some(receiver);
-    }
-
     /// Passes on what `order` names: flows, and their datagrams in the receiver.
     fn forward_all(&mut self, receiver: &Receiver, order: &mut [(Key, usize)]) {
         order.sort_unstable();
@@ -238,30 +256,6 @@ impl Udp {
                 }
             }
         }
-    }
-
-    /// A batch from the backend of one flow.
-    pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
-        let Some(mut receiver) = self.receiver.take() else { return };
-        if self.answer(key, &mut receiver) {
-            self.spoke(ctx, key, Speaker::Server);
-        }
-        self.receiver = Some(receiver);
-    }
-
-    /// Passes a batch of answers on. False if there was none.
-    fn answer(&mut self, key: Key, receiver: &mut Receiver) -> bool {
-        let Some(flow) = self.flows.get_mut(key) else { return false };
-        let Some(port) = self.ports.get_mut(flow.port) else { return false };
-        let Some(backend) = &flow.backend else { return false };
-        // ECONNREFUSED and the like are about earlier requests; the backend may come back.
-        if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return false;
-        }
-        let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
-        let listener = port.listener.as_fd();
-        flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
-        true
     }
 
     // ---- flows ----------------------------------------------------------------------------------
@@ -359,13 +353,12 @@ impl Udp {
 
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
     fn retire(&mut self, ctx: &mut Ctx, key: Key) {
-        let mut receiver = self.last_answers.take().unwrap_or_default();
+        let receiver = self.last_answers.get_or_insert_default();
         for _ in 0..MAX_LAST_BATCHES {
-            if !self.answer(key, &mut receiver) {
+            if !answer(&mut self.flows, &mut self.ports, key, receiver) {
                 break;
             }
         }
-        self.last_answers = Some(receiver);
         self.close(key);
         ctx.room.give(Use::FlowIn, 1);
     }
