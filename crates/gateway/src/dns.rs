@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// How long a server that failed is asked last.
 const REST: Duration = Duration::from_secs(30);
 /// How long a query is kept, from its last repetition by the client on.
-const PATIENCE: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest query, in bytes. RFC 6891 takes 4096 as the most that makes sense in a datagram.
 const LARGEST_QUERY: usize = 4096;
 /// Sockets that are open at one time, and so the most queries that wait.
@@ -174,7 +174,7 @@ impl Forwarder {
             self.repeat(now, serial);
             return;
         }
-        let serial = self.pending.insert(Query::new(client, payload, now + PATIENCE));
+        let serial = self.pending.insert(Query::new(client, payload, now + QUERY_TIMEOUT));
         if !self.ask_next(now, serial) {
             self.settle(serial);
         }
@@ -244,7 +244,7 @@ impl Forwarder {
     fn repeat(&mut self, now: Instant, serial: u64) {
         // One that has used up its attempts ends at its time, and the client may begin anew.
         if let Some(query) = self.pending.query(serial).filter(|query| query.may_send()) {
-            query.expires = now + PATIENCE;
+            query.expires = now + QUERY_TIMEOUT;
         }
         if !self.ask_next(now, serial) {
             if let Some(query) = self.pending.query(serial) {

@@ -44,7 +44,7 @@ const SYN: usize = 4096;
 const REST: Duration = Duration::from_millis(100);
 /// How long nobody repeats a SYN before it is given up: Linux repeats it after 1, 3, 7, 15, 31 and 63 s (tcp(7),
 /// `tcp_syn_retries`).
-const PATIENCE: Duration = Duration::from_secs(70);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(70);
 /// How long the target namespace may take to finish a connection that the destination has accepted.
 const GIVEN: Duration = Duration::from_secs(10);
 /// Connections taken from a listener before others get their turn.
@@ -283,7 +283,7 @@ impl Dials {
             .keys()
             .filter(|key| {
                 table.get(*key).is_some_and(|dial| {
-                    let limit = if dial.given { GIVEN } else { PATIENCE };
+                    let limit = if dial.given { GIVEN } else { HANDSHAKE_TIMEOUT };
                     now.saturating_duration_since(dial.seen) > limit
                 })
             })

@@ -25,7 +25,7 @@ use crate::packet::{Echo, Original};
 /// Sockets at a time; beyond that the one that was silent longest makes room.
 const SOCKETS: usize = 256;
 /// How long one is kept that is not used.
-const IDLE: Duration = Duration::from_secs(30);
+const ECHO_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers read before others get their turn.
 const TURN: usize = 32;
 /// Types of an echo request (RFC 792; RFC 4443, section 4.1).
@@ -165,7 +165,7 @@ impl Echoes {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > IDLE;
+        let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > ECHO_IDLE_TIMEOUT;
         let table = &self.table;
         let old: Vec<Key> = table.keys().filter(|key| table.get(*key).is_some_and(idle)).collect();
         for key in old {

@@ -12,9 +12,9 @@ use relay::Traffic;
 use crate::dns;
 
 /// Destinations of each transport protocol that are kept by name.
-const KEPT: usize = 256;
+const MAX_NAMED_DESTINATIONS: usize = 256;
 /// How many of them make room at a time, the least busy ones.
-const ROOM: usize = 32;
+const EVICTED_DESTINATIONS: usize = 32;
 
 /// The counters, shared between the event loop and whoever reports them.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl ProtocolStatistics {
         if let Some(known) = self.kept.get(&to) {
             return Arc::clone(known);
         }
-        if self.kept.len() >= KEPT && !self.make_room() {
+        if self.kept.len() >= MAX_NAMED_DESTINATIONS && !self.make_room() {
             return Arc::clone(&self.crowd);
         }
         Arc::clone(self.kept.entry(to).or_default())
@@ -59,7 +59,7 @@ impl ProtocolStatistics {
             .map(|(to, t)| (bytes(&outward(t)), t.opened.load(Ordering::Relaxed), *to))
             .collect();
         idle.sort_unstable();
-        idle.truncate(ROOM);
+        idle.truncate(EVICTED_DESTINATIONS);
         for (_, _, to) in &idle {
             if let Some(traffic) = self.kept.remove(to) {
                 add(&mut self.past, &outward(&traffic));
@@ -220,7 +220,10 @@ mod tests {
             counted.down(u64::from(n));
         }
         let stats = statistics.stats();
-        assert!(stats.destinations.len() <= KEPT && stats.destinations.len() >= KEPT - ROOM);
+        assert!(
+            stats.destinations.len() <= MAX_NAMED_DESTINATIONS
+                && stats.destinations.len() >= MAX_NAMED_DESTINATIONS - EVICTED_DESTINATIONS
+        );
         assert_eq!((stats.tcp.opened, stats.tcp.active, stats.tcp.bytes_out), (1000, 0, 10_000));
         assert_eq!(stats.tcp.bytes_in, 999 * 500);
         assert_eq!(stats.destinations[0].traffic.bytes_in, 999, "the busiest first");
@@ -234,7 +237,7 @@ mod tests {
         let open = |n| Counted::open(statistics.udp(destination(n)));
         let all: Vec<_> = (0..2 * 256).map(open).collect();
         let stats = statistics.stats();
-        assert_eq!((stats.destinations.len(), stats.udp.active), (KEPT, 512));
+        assert_eq!((stats.destinations.len(), stats.udp.active), (MAX_NAMED_DESTINATIONS, 512));
         assert_eq!(stats.other_destinations.active, 256);
         drop(all);
         let _one = open(9999);

@@ -19,7 +19,7 @@ const BYTES: usize = 1024 * 1024;
 /// Separate stretches of one datagram; fragments in any ordinary order need two or three.
 const STRETCHES: usize = 64;
 /// How long a datagram may take, from its first fragment on (Linux: `ipfrag_time`, 30 s).
-const PATIENCE: Duration = Duration::from_secs(30);
+const REASSEMBLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for the header of IPv6, or of IPv4 in its second half.
 const HEADROOM: usize = Ipv6Header::LEN;
 
@@ -136,7 +136,7 @@ impl Reassembly {
         while self
             .incomplete
             .first()
-            .is_some_and(|first| now.saturating_duration_since(first.since) >= PATIENCE)
+            .is_some_and(|first| now.saturating_duration_since(first.since) >= REASSEMBLY_TIMEOUT)
         {
             self.drop_oldest();
         }

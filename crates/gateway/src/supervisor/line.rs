@@ -26,10 +26,11 @@ use crate::control::{Channel, Reply, Request};
 /// How often the gateway's health is checked, and ports that it refused are offered to it again.
 pub const PERIOD: Duration = Duration::from_secs(5);
 /// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every
-/// connection with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran:
+/// connection with it, and one on a busy machine is only slow. It is counted in steps of [`SILENCE_STEP_INTERVAL`] in
+/// which the supervisor ran:
 /// after a pause of both processes (a frozen control group, a suspended machine) the gateway has its time again.
 pub const SILENCE: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_secs(1);
+const SILENCE_STEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a
 /// user may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
 const AHEAD: usize = 32;
@@ -225,7 +226,7 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
                 check = now + PERIOD;
             }
             if asked.is_empty() {
-                (step, silent) = (now + STEP, Duration::ZERO);
+                (step, silent) = (now + SILENCE_STEP_INTERVAL, Duration::ZERO);
             }
             asked.push_back(job);
             send(channel, asked)?;
@@ -238,12 +239,13 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
         if wait(shared, channel, until)? {
             let Some(reply) = channel.answer(Instant::now() + SILENCE)? else { return Ok(()) };
             shared.late.store(false, Ordering::Relaxed);
-            (step, silent) = (Instant::now() + STEP, Duration::ZERO);
+            (step, silent) = (Instant::now() + SILENCE_STEP_INTERVAL, Duration::ZERO);
             take(asked.pop_front(), reply)?;
         } else if let Some(oldest) = asked.front()
             && Instant::now() >= step
         {
-            (step, silent) = (Instant::now() + STEP, silent + STEP);
+            (step, silent) =
+                (Instant::now() + SILENCE_STEP_INTERVAL, silent + SILENCE_STEP_INTERVAL);
             if silent >= SILENCE {
                 let name = oldest.request.name();
                 bail!("it did not answer {name} within {} s", SILENCE.as_secs());
