@@ -95,5 +95,5 @@ impl Mailbox {
 
 /// The error of a command to a thread that has ended.
 pub(crate) fn ended() -> io::Error {
-    io::Error::other("the port forwarding thread has ended")
+    io::Error::other("the port forwarding thread has exited")
 }
