@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use drivers::NetworkDriver;
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::config::Config;
 use crate::dockerd::Dockerd;

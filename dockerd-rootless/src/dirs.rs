@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use crate::report::{Failure, Note};

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use drivers::NetworkDriver;
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::config::Config;
 use crate::report::Note;
@@ -53,7 +53,8 @@ pub(crate) fn options(
              address of the gateway's name server is unknown: {why}. hint: set --dns, or \"dns\" in daemon.json"
         ))
     };
-    let text = env::file::text(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
+    let text =
+        hostenv::file::text(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
     let servers = servers_in(&text);
     // Containers without IPv6 reach the first IPv4 server.
     let server = servers.iter().find(|ip| ip.is_ipv4()).or(servers.first());
@@ -67,7 +68,8 @@ pub(crate) fn options(
 
 /// The host's name servers if containers on the default bridge have no use for them.
 fn out_of_reach(root: &Path) -> Option<Vec<IpAddr>> {
-    let servers = |file: &str| servers_in(&env::file::text(&root.join(file)).unwrap_or_default());
+    let servers =
+        |file: &str| servers_in(&hostenv::file::text(&root.join(file)).unwrap_or_default());
     let mut of_host = servers("etc/resolv.conf");
     let loopback = |servers: &[IpAddr]| servers.iter().all(IpAddr::is_loopback);
     let (resolved, more) = RESOLVED;

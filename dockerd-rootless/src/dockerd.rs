@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-use env::shellwords::{self, CommandError};
+use hostenv::shellwords::{self, CommandError};
 
 use crate::host::Host;
 use crate::report::Failure;
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_build_without_a_version_is_known_by_its_function() {
         let dir = tempfile::tempdir().unwrap();
-        let host = crate::host::System::new(&env::Env::default());
+        let host = crate::host::System::new(&hostenv::Env::default());
         let dockerd = Dockerd { program: dir.path().join("dockerd"), args: Vec::new() };
         for (name, detaches) in [
             ("github.com/moby/moby/v2/daemon/internal/rootless.detachedNetNS", true),

@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::time::Duration;
 
-use env::Env;
-use env::helper::Helper;
-use env::vars;
+use hostenv::Env;
+use hostenv::helper::Helper;
+use hostenv::vars;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;

@@ -9,8 +9,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 /// How long a program may take to print its version or its help.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -173,7 +173,7 @@ pub(crate) mod fake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use env::vars;
+    use hostenv::vars;
 
     #[test]
     fn a_probe_is_not_the_service() {

@@ -77,7 +77,7 @@ fn gateway_v6(text: &str) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use env::Env;
+    use hostenv::Env;
     use proptest::prelude::*;
 
     const V4: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\

@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use env::socket::connect;
+use hostenv::socket::connect;
 use nix::errno::Errno;
 use nix::unistd::getuid;
 

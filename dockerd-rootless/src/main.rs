@@ -45,8 +45,8 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::pass::Pass;
 use crate::report::Failure;

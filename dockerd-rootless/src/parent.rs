@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use env::Env;
-use env::routes::Routes;
-use env::state_dir::Occupant;
-use env::vars;
+use hostenv::Env;
+use hostenv::routes::Routes;
+use hostenv::state_dir::Occupant;
+use hostenv::vars;
 
 use crate::dockerd::Dockerd;
 use crate::exec::become_program;

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 use nix::unistd::geteuid;
 
 use crate::report::Failure;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use drivers::{NetworkDriver, PortDriver};
-use env::routes::Routes;
-use env::{Env, vars};
+use hostenv::routes::Routes;
+use hostenv::{Env, vars};
 
 use crate::config::Config;
 use crate::dockerd::{Dockerd, Version};

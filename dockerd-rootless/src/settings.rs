@@ -9,8 +9,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use drivers::{NetworkDriver, PortDriver};
-use env::Env;
-use env::{shellwords, vars};
+use hostenv::Env;
+use hostenv::{shellwords, vars};
 
 use crate::report::{Failure, Note};
 

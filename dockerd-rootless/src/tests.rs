@@ -4,8 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use env::Env;
-use env::routes::Routes;
+use hostenv::Env;
+use hostenv::routes::Routes;
 use proptest::prelude::*;
 
 use crate::host::fake::Fake;

@@ -11,8 +11,8 @@
 use std::ffi::OsString;
 
 use drivers::{Cidr, NetworkDriver};
-use env::routes::Routes;
-use env::vars;
+use hostenv::routes::Routes;
+use hostenv::vars;
 
 use crate::extra;
 use crate::report::Note;

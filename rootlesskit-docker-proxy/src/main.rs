@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::client::Client;
 use api::{Info, PortId};
-use env::{Env, vars};
+use hostenv::{Env, vars};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::Context as _;
-use env::{Env, path, vars};
+use hostenv::{Env, path, vars};
 
 use crate::status::Status;
 

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use anyhow::Context as _;
-use env::Env;
+use hostenv::Env;
 
 /// A word for execve(2).
 pub(crate) fn c_string(word: &OsStr) -> anyhow::Result<CString> {

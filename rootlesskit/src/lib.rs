@@ -58,7 +58,7 @@ fn role() -> Role {
     }
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
         Role::Unshare
-    } else if std::env::var_os(env::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
+    } else if std::env::var_os(hostenv::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
         Role::Child
     } else {
         Role::Parent

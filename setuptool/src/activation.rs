@@ -71,7 +71,7 @@ pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let failed = |path: &Path, error: std::io::Error| {
         Failed::new(format!("cannot remove {}: {error}", path.display()))
     };
-    env::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
+    hostenv::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
     managed::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())

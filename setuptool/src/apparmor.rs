@@ -128,7 +128,7 @@ fn program(world: &World, named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
     let names = ["docker-rootlesskit", "rootlesskit"];
     let beside = world.own_dir.iter().flat_map(|dir| names.map(|name| dir.join(name)));
     let found = beside
-        .filter(|file| env::path::is_executable(file))
+        .filter(|file| hostenv::path::is_executable(file))
         .chain(names.into_iter().filter_map(|name| world.find(name)))
         .next();
     let hint =

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::Env;
+use hostenv::Env;
 
 use crate::managed::free_name;
 use crate::place::{World, docker_host};
@@ -177,7 +177,7 @@ fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
 
 /// `currentContext` of the CLI's config.json.
 fn current(world: &World) -> Option<String> {
-    let text = env::file::read(&world.cli_config()?.join("config.json")).ok()?;
+    let text = hostenv::file::read(&world.cli_config()?.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     config.get("currentContext")?.as_str().map(str::to_owned)
 }

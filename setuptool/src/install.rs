@@ -279,7 +279,8 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
         return Ok(());
     };
     let state = service.state()?;
-    let takes_socket = || env::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
+    let takes_socket =
+        || hostenv::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
     if state.is_users() && !takes_socket() {
         let shown = service.path.display();
         return Err(Failed::new(format!(
@@ -364,7 +365,7 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
     let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(&bin));
     let name = quoted(&name_of(&plan.launcher).to_string_lossy());
     ui.plain("");
-    let variable = env::vars::XDG_RUNTIME_DIR;
+    let variable = hostenv::vars::XDG_RUNTIME_DIR;
     if world.env.nonempty(variable).is_none() {
         let dir = quoted(&plan.runtime_dir.to_string_lossy());
         ui.plain(&format!("{variable}={dir} PATH={path} {name}{flags}"));

@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use env::state_dir;
+use hostenv::state_dir;
 use nix::sched::{CloneFlags, setns};
 
 use crate::place::World;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use env::{Env, vars};
+use hostenv::{Env, vars};
 
 /// Everything is looked up below `root`, which is `/` outside of tests; paths that the environment names are taken as
 /// they are.
@@ -38,7 +38,7 @@ impl World {
 
     /// The text of a file of the system, trimmed; `None` if it cannot be read.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
-        env::file::text(&self.at(path)).ok().map(|text| text.trim().to_owned())
+        hostenv::file::text(&self.at(path)).ok().map(|text| text.trim().to_owned())
     }
 
     /// A kernel parameter that is a number.
@@ -54,13 +54,14 @@ impl World {
     /// A program in PATH or where programs of administrators are.
     pub(crate) fn find_with_sbin(&self, program: &str) -> Option<PathBuf> {
         let sbin = ["usr/sbin", "sbin"].map(|dir| self.at(dir).join(program));
-        self.find(program).or_else(|| sbin.into_iter().find(|file| env::path::is_executable(file)))
+        self.find(program)
+            .or_else(|| sbin.into_iter().find(|file| hostenv::path::is_executable(file)))
     }
 
     /// A companion: in PATH, or beside this program.
     pub(crate) fn find_companion(&self, program: &str) -> Option<PathBuf> {
         let beside = || self.own_dir.as_ref().map(|dir| dir.join(program));
-        self.find(program).or_else(|| beside().filter(|file| env::path::is_executable(file)))
+        self.find(program).or_else(|| beside().filter(|file| hostenv::path::is_executable(file)))
     }
 
     /// `/run/user/UID`, where logind(8) puts the runtime directory.
@@ -70,13 +71,13 @@ impl World {
 
     /// `$XDG_CONFIG_HOME`, by default `~/.config`.
     pub(crate) fn config_home(&self) -> Option<PathBuf> {
-        env::dirs::config_home(&self.env).ok()
+        hostenv::dirs::config_home(&self.env).ok()
     }
 
     /// `$XDG_STATE_HOME`, by default `~/.local/state`.
     pub(crate) fn state_home(&self) -> Option<PathBuf> {
         let set = self.env.nonempty(crate::vars::XDG_STATE_HOME).map(PathBuf::from);
-        let usual = || Some(env::dirs::home(&self.env).ok()?.join(".local/state"));
+        let usual = || Some(hostenv::dirs::home(&self.env).ok()?.join(".local/state"));
         set.filter(|dir| dir.is_absolute()).or_else(usual)
     }
 
@@ -100,8 +101,8 @@ impl World {
     /// The file of the daemon's own configuration, and its text in UTF-8.
     pub(crate) fn daemon_config(&self) -> Option<(PathBuf, Vec<u8>)> {
         let file = self.config_home()?.join("docker/daemon.json");
-        let bytes = env::file::read(&file).ok()?;
-        Some((file, env::file::without_byte_order_mark(bytes)))
+        let bytes = hostenv::file::read(&file).ok()?;
+        Some((file, hostenv::file::without_byte_order_mark(bytes)))
     }
 
     /// The daemon's own configuration.
@@ -112,8 +113,8 @@ impl World {
     /// Why daemon.json is there and says nothing: it cannot be read, or dockerd would not understand it either.
     pub(crate) fn daemon_json_problem(&self) -> Option<String> {
         let file = self.config_home()?.join("docker/daemon.json");
-        let bytes = match env::file::read(&file) {
-            Ok(bytes) => env::file::without_byte_order_mark(bytes),
+        let bytes = match hostenv::file::read(&file) {
+            Ok(bytes) => hostenv::file::without_byte_order_mark(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => return Some(format!("cannot read {}: {error}", file.display())),
         };
@@ -127,7 +128,7 @@ impl World {
 
     /// Where the daemon keeps images and containers unless daemon.json says otherwise.
     pub(crate) fn default_data_root(&self) -> Option<PathBuf> {
-        Some(env::dirs::data_home(&self.env).ok()?.join("docker"))
+        Some(hostenv::dirs::data_home(&self.env).ok()?.join("docker"))
     }
 
     /// Where the daemon keeps images and containers.
@@ -148,7 +149,7 @@ impl World {
     /// The directory of the docker CLI's configuration.
     pub(crate) fn cli_config(&self) -> Option<PathBuf> {
         let set = self.env.nonempty(crate::vars::DOCKER_CONFIG).map(PathBuf::from);
-        set.or_else(|| Some(env::dirs::home(&self.env).ok()?.join(".docker")))
+        set.or_else(|| Some(hostenv::dirs::home(&self.env).ok()?.join(".docker")))
     }
 
     /// The runtime directory: `$XDG_RUNTIME_DIR`, else that of logind if there is one, else `~/.docker/run`.
@@ -160,7 +161,7 @@ impl World {
         if logind.is_dir() {
             return Some(logind);
         }
-        Some(env::dirs::home(&self.env).ok()?.join(".docker/run"))
+        Some(hostenv::dirs::home(&self.env).ok()?.join(".docker/run"))
     }
 }
 

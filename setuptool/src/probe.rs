@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drivers::choose::GATEWAY_PROBE;
-use env::helper::Helper;
-use env::{Env, vars};
+use hostenv::helper::Helper;
+use hostenv::{Env, vars};
 
 /// How long a program may take to tell its version.
 const ASK_LIMIT: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use env::Env;
-use env::helper::{Helper, Output};
+use hostenv::Env;
+use hostenv::helper::{Helper, Output};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use env::{Env, vars};
+use hostenv::{Env, vars};
 
 use crate::managed::{Managed, Policy, Put};
 use crate::place::World;

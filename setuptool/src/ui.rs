@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 
-use env::Env;
+use hostenv::Env;
 
 /// Writes to both streams, in the order of the calls even if they end in one file.
 pub(crate) struct Ui {
@@ -23,7 +23,7 @@ pub(crate) struct Ui {
 impl Ui {
     /// The streams of this process.
     pub(crate) fn new(env: &Env) -> Self {
-        let wanted = env::colour::is_wanted(env);
+        let wanted = hostenv::colour::is_wanted(env);
         Self {
             colour_out: wanted && io::stdout().is_terminal(),
             colour_err: wanted && io::stderr().is_terminal(),
@@ -121,7 +121,7 @@ fn level(word: &str, background: u8, colour: bool, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use env::vars;
+    use hostenv::vars;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use env::state_dir::Occupant;
+use hostenv::state_dir::Occupant;
 
 use crate::context::Cli;
 use crate::place::World;
@@ -161,7 +161,7 @@ fn remove_empty(world: &World) {
     if let Some(runtime) = world.runtime_dir() {
         dirs.push(runtime.join("runc"));
     }
-    if let Ok(home) = env::dirs::home(&world.env) {
+    if let Ok(home) = hostenv::dirs::home(&world.env) {
         dirs.extend(
             [".config", ".local/share", ".local/state", ".local"].map(|dir| home.join(dir)),
         );
@@ -196,7 +196,7 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
 fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
-    take(problems, &link, env::file::remove_if_present(&link).map(drop));
+    take(problems, &link, hostenv::file::remove_if_present(&link).map(drop));
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {

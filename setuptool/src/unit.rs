@@ -101,7 +101,7 @@ pub(crate) fn wanted(
     without_iptables: bool,
     socket: bool,
 ) -> Option<Vec<Managed>> {
-    let path = world.env.get(env::vars::PATH).unwrap_or_default();
+    let path = world.env.get(hostenv::vars::PATH).unwrap_or_default();
     let service = render(launcher, path, without_iptables, socket);
     let mut units = vec![Managed::new(world.unit()?, &service)];
     if socket {

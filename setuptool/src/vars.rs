@@ -1,4 +1,4 @@
-//! Variables that only this program reads. All others are in [`env::vars`].
+//! Variables that only this program reads. All others are in [`hostenv::vars`].
 
 /// Base of what programs keep between two runs, by default `$HOME/.local/state` (XDG Base Directory).
 pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use env::Env;
-use env::helper::{Helper, HelperError};
+use hostenv::Env;
+use hostenv::helper::{Helper, HelperError};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -137,7 +137,7 @@ fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
         maps.of(kind).iter().filter_map(|line| Range::new(line.host_id(), line.size()));
     let range = ranges.find(|range| !outer.holds(*range))?;
     let texts = [Kind::Uid, Kind::Gid]
-        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
+        .map(|kind| hostenv::file::read(&subid::file(root, kind)).unwrap_or_default());
     let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
     let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
     let inside = free.map(|free| {
@@ -157,7 +157,7 @@ fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
 /// The text of os-release(5), or nothing.
 fn os_release(root: &Path) -> String {
     let texts =
-        ["etc/os-release", "usr/lib/os-release"].map(|file| env::file::text(&root.join(file)));
+        ["etc/os-release", "usr/lib/os-release"].map(|file| hostenv::file::text(&root.join(file)));
     texts.into_iter().find_map(Result::ok).unwrap_or_default()
 }
 
@@ -165,7 +165,7 @@ fn os_release(root: &Path) -> String {
 mod tests {
     use super::*;
     use crate::{map, testing};
-    use env::vars;
+    use hostenv::vars;
     use std::fs;
 
     fn maps() -> Maps {

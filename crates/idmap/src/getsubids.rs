@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::helper::{Helper, HelperError, excerpt};
-use env::user::User;
-use env::{Env, vars};
+use hostenv::helper::{Helper, HelperError, excerpt};
+use hostenv::user::User;
+use hostenv::{Env, vars};
 
 use crate::{Kind, Range};
 

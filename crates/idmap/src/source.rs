@@ -8,8 +8,8 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use env::user::User;
-use env::{Env, vars};
+use hostenv::user::User;
+use hostenv::{Env, vars};
 
 use crate::getsubids::{self, GetsubidsError};
 use crate::outer::Outer;
@@ -117,7 +117,7 @@ fn only_files(root: &Path, env: &Env) -> bool {
         return false;
     }
     // No file is a file without the line; a file that cannot be read may say anything.
-    match env::file::read(&root.join("etc/nsswitch.conf")) {
+    match hostenv::file::read(&root.join("etc/nsswitch.conf")) {
         Ok(text) => nsswitch_names_only_files(&String::from_utf8_lossy(&text)),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
@@ -155,7 +155,7 @@ fn require(
     };
     // Unreadable files have been reported already or are about somebody else.
     let texts = [Kind::Uid, Kind::Gid]
-        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
+        .map(|kind| hostenv::file::read(&subid::file(root, kind)).unwrap_or_default());
     let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
     let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
     let hint = free.map(|range| {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use env::user::User;
+use hostenv::user::User;
 
 use crate::{Kind, Range};
 
@@ -62,7 +62,7 @@ pub enum SubidFileError {
 /// The file cannot be read, or a line of this user is malformed.
 pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFileError> {
     let path = file(root, kind);
-    match env::file::read(&path) {
+    match hostenv::file::read(&path) {
         Ok(text) => parse(&path, &text, &user.name, user.uid),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(SubidFileError::Read { path, source }),

@@ -32,7 +32,7 @@ pub(crate) fn write(root: &Path, state_dir: &Path, dns: &[IpAddr]) -> anyhow::Re
 
 /// A missing file is an empty one.
 fn read(path: &Path) -> anyhow::Result<String> {
-    match env::file::text(path) {
+    match hostenv::file::text(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         read => read.with_context(|| {
             let path = path.display();

@@ -20,7 +20,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use env::Env;
+use hostenv::Env;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SigSet, SignalFd};
 
@@ -36,14 +36,15 @@ pub(crate) fn main() -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut env = Env::current();
     let (fd, _) =
-        env::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
+        hostenv::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
     let activation = target::Activation::claim(&env, fd)?;
     let channel = Channel::from_fd(
         sys::inherit::adopt(fd).with_context(|| format!("invalid handshake descriptor {fd}"))?,
     );
-    let state_dir =
-        env::rootlesskit::state_dir(&env).context("ROOTLESSKIT_STATE_DIR is not set")?.to_owned();
-    env::rootlesskit::remove_internal(&mut env);
+    let state_dir = hostenv::rootlesskit::state_dir(&env)
+        .context("ROOTLESSKIT_STATE_DIR is not set")?
+        .to_owned();
+    hostenv::rootlesskit::remove_internal(&mut env);
     // For the sockets that we make; the target gets what the user had.
     let nofile = sys::rlimit::raise_nofile()?;
     SigSet::all().thread_block()?;

@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use api::client::Client;
 use api::{PortId, PortSpec};
 use clap::ArgMatches;
-use env::{Env, vars};
+use hostenv::{Env, vars};
 
 pub use command::definition;
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
-use env::Env;
+use hostenv::Env;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;

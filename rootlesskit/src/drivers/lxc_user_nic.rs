@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drivers::NetworkDriver;
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::exit::Words;

@@ -40,7 +40,7 @@ use std::pin::Pin;
 use anyhow::bail;
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use api::PortSpec;
 use budget::{Budget, DataPath};
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 
 use super::builtin::Builtin;
 #[cfg(feature = "pasta")]

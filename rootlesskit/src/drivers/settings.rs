@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver};
-use env::Env;
+use hostenv::Env;
 use nix::unistd::Pid;
 
 use super::Flags;
@@ -80,7 +80,8 @@ pub(super) struct Answer {
 
 /// Runs `binary` with an option that makes it answer and end at once.
 pub(super) fn ask(binary: &Path, args: &[&str], env: &Env) -> anyhow::Result<Answer> {
-    let output = env::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
+    let output =
+        hostenv::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
     let text = [output.stdout, output.stderr].concat();
     Ok(Answer {
         success: output.status.success(),

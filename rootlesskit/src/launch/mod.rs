@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 
 use anyhow::{Context as _, bail};
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 use nix::sched::CloneFlags;
 
 use crate::available;

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use budget::Budget;
-use env::rootlesskit::ParentIds;
-use env::{Env, vars};
+use hostenv::rootlesskit::ParentIds;
+use hostenv::{Env, vars};
 use idmap::map::Maps;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Uid, getegid, geteuid, getpid};
@@ -52,7 +52,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn main() -> anyhow::Result<()> {
     let env = Env::current();
     // Before anything opens a descriptor of its own.
-    let listen = env::rootlesskit::listen_fds(&env);
+    let listen = hostenv::rootlesskit::listen_fds(&env);
     let count = listen.map_or(0, |l| l.count);
     let listen_fds = sys::inherit::claim_listen_fds(count)?;
     sys::inherit::close_from(3 + i32::from(count))
@@ -95,7 +95,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
 /// The id maps of the user who runs us.
 fn id_maps(launch: &Launch, env: &Env) -> anyhow::Result<Maps> {
     let root = Path::new("/");
-    let user = env::user::lookup_uid(root, Uid::current().as_raw(), env)?;
+    let user = hostenv::user::lookup_uid(root, Uid::current().as_raw(), env)?;
     let subids = idmap::source::lookup(launch.subid_source, root, &user, env)?;
     Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
 }
@@ -210,11 +210,11 @@ impl<'a> Parent<'a> {
     /// The child is this same program with the same arguments, for ps(1); what differs is its environment.
     fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<SpawnConfig> {
         let mut env = self.env.clone();
-        env::rootlesskit::set_pipe_fds(&mut env, channel, channel);
-        env::rootlesskit::set_activation_child_use(&mut env, activation.meant_for_us);
-        env::rootlesskit::set_state_dir(&mut env, self.state.path());
+        hostenv::rootlesskit::set_pipe_fds(&mut env, channel, channel);
+        hostenv::rootlesskit::set_activation_child_use(&mut env, activation.meant_for_us);
+        hostenv::rootlesskit::set_state_dir(&mut env, self.state.path());
         let ids = ParentIds { euid: geteuid().as_raw(), egid: getegid().as_raw() };
-        env::rootlesskit::set_parent_ids(&mut env, ids);
+        hostenv::rootlesskit::set_parent_ids(&mut env, ids);
         // The target takes over what was meant for us.
         if env.get(vars::WATCHDOG_PID).is_some_and(|pid| pid == getpid().to_string().as_str()) {
             env.remove(vars::WATCHDOG_PID);

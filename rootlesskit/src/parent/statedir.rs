@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use env::{Env, vars};
+use hostenv::{Env, vars};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::mkdtemp;
@@ -180,7 +180,7 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
 
 /// Whom to look for, as far as the files tell.
 fn holder(dir: &Path) -> String {
-    match env::file::text(&dir.join("child_pid")) {
+    match hostenv::file::text(&dir.join("child_pid")) {
         Ok(pid) => {
             format!("\nhint: stop the other RootlessKit first; its child has pid {}", pid.trim())
         }

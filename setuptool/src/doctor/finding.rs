@@ -132,7 +132,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_quoted_is_one_word_of_a_shell(word in "[^\0]{0,20}") {
-            let words = env::shellwords::split(quoted(&word).as_ref()).unwrap();
+            let words = hostenv::shellwords::split(quoted(&word).as_ref()).unwrap();
             prop_assert_eq!(words, vec![std::ffi::OsString::from(word)]);
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use env::{user, vars};
+use hostenv::{user, vars};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
@@ -121,7 +121,7 @@ impl Account {
         let known = user::lookup_uid(&world.root, world.uid, &world.env);
         let own_home = known.as_ref().ok().map(|user| user.home.clone());
         let name = known.map_or_else(|_| world.uid.to_string(), |user| user.name);
-        let passwd = env::file::read(&world.at("etc/passwd")).unwrap_or_default();
+        let passwd = hostenv::file::read(&world.at("etc/passwd")).unwrap_or_default();
         let runtime = runtime(world);
         let dir = runtime.usable();
         let linger = world.at("var/lib/systemd/linger").join(&name);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use env::state_dir::Occupant;
+use hostenv::state_dir::Occupant;
 use serde_json::Value;
 
 use crate::context;
@@ -31,7 +31,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn gather(world: &World) -> Self {
-        let unit = world.unit().and_then(|unit| env::file::text(&unit).ok());
+        let unit = world.unit().and_then(|unit| hostenv::file::text(&unit).ok());
         let program = unit.as_deref().and_then(unit::program);
         let runtime_dir = world.runtime_dir();
         // A daemon that failed leaves its socket, and connecting to that of systemd would start one.
@@ -44,7 +44,7 @@ impl Daemon {
             installed: unit.is_some(),
             log: if runs { String::new() } else { last_words(&log(world, unit.is_some())) },
             bad_config: bad_config(world),
-            lost_program: program.filter(|program| !env::path::is_executable(program)).map(
+            lost_program: program.filter(|program| !hostenv::path::is_executable(program)).map(
                 |program| {
                     let there = program.exists();
                     (program, there)
@@ -101,7 +101,7 @@ fn last_words(log: &str) -> String {
 /// The names and hosts of all contexts, and the name of the current one.
 fn contexts(world: &World) -> (Vec<(String, String)>, Option<String>) {
     let Some(config) = world.cli_config() else { return (Vec::new(), None) };
-    let read = |file: &Path| serde_json::from_slice::<Value>(&env::file::read(file).ok()?).ok();
+    let read = |file: &Path| serde_json::from_slice::<Value>(&hostenv::file::read(file).ok()?).ok();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let dirs = fs::read_dir(config.join("contexts/meta")).into_iter().flatten().flatten();
     let known = dirs.filter_map(|dir| {

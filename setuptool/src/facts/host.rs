@@ -103,7 +103,7 @@ fn hard_nofile(limits: &str) -> Option<u64> {
 fn profiles(dir: &Path) -> String {
     let Ok(entries) = fs::read_dir(dir) else { return String::new() };
     let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
-    files.filter_map(|file| env::file::text(&file).ok()).collect::<Vec<_>>().join("\n")
+    files.filter_map(|file| hostenv::file::text(&file).ok()).collect::<Vec<_>>().join("\n")
 }
 
 fn device(path: &Path) -> Device {

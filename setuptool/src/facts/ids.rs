@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use env::user::{self, User};
+use hostenv::user::{self, User};
 use idmap::outer::Outer;
 use idmap::source::{self, Source};
 use idmap::subid::SubidFileError;
@@ -58,7 +58,7 @@ impl Ids {
                 (path, facts)
             }),
         };
-        let text = |kind| env::file::read(&subid::file(&world.root, kind)).unwrap_or_default();
+        let text = |kind| hostenv::file::read(&subid::file(&world.root, kind)).unwrap_or_default();
         let (subuid, subgid) = (text(Kind::Uid), text(Kind::Gid));
         // systemd-homed gives uids below to users; containers get those above (systemd.io/UIDS-GIDS).
         let homed = world.at("run/systemd/userdb/io.systemd.Home").exists();
@@ -153,7 +153,7 @@ fn overlaps(kind: Kind, ours: &[Range], text: &[u8], user: &User) -> Vec<Overlap
 /// The ids of users and groups themselves, as lines of subuid(5): a range with one of them gives containers a real user.
 fn own_ids(world: &World) -> String {
     let texts = ["etc/passwd", "etc/group"]
-        .map(|file| env::file::read(&world.at(file)).unwrap_or_default());
+        .map(|file| hostenv::file::read(&world.at(file)).unwrap_or_default());
     let lines = texts.iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
     // Names may be anything; the third field of both files is the id.
     let ids = lines.filter_map(|line| line.split(|byte| *byte == b':').nth(2));

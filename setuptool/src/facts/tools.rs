@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use drivers::choose::{self, Machine, Remark};
 use drivers::{NetworkDriver, PortDriver};
-use env::state_dir::Occupant;
-use env::{shellwords, vars};
+use hostenv::state_dir::Occupant;
+use hostenv::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::place::World;
@@ -167,7 +167,7 @@ fn unusable(world: &World, name: &str) -> Option<Unusable> {
     let path = world.env.get(vars::PATH).unwrap_or_default();
     let in_path = std::env::split_paths(path).filter(|dir| dir.is_absolute());
     let mut files = in_path.chain(world.own_dir.clone()).map(|dir| dir.join(name));
-    let file = files.find(|file| file.is_file() && !env::path::is_executable(file))?;
+    let file = files.find(|file| file.is_file() && !hostenv::path::is_executable(file))?;
     let flags = statvfs(&file).ok()?.flags();
     let own = fs::metadata(&file).is_ok_and(|meta| meta.uid() == world.uid);
     Some(Unusable { file, noexec: flags.contains(FsFlags::ST_NOEXEC), own })
@@ -258,7 +258,7 @@ fn containerd_rootless(world: &World) -> Option<PathBuf> {
 }
 
 fn lxc_usernet(world: &World) -> bool {
-    let user = env::user::lookup_uid(&world.root, world.uid, &world.env);
+    let user = hostenv::user::lookup_uid(&world.root, world.uid, &world.env);
     let name = user.map_or_else(|_| world.uid.to_string(), |user| user.name);
     let text = world.text("etc/lxc/lxc-usernet").unwrap_or_default();
     text.lines().any(|line| line.split_whitespace().next() == Some(&name))

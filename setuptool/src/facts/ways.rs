@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use drivers::Cidr;
-use env::routes::Routes;
-use env::{shellwords, vars};
+use hostenv::routes::Routes;
+use hostenv::{shellwords, vars};
 use serde_json::Value;
 
 use crate::place::World;
@@ -93,7 +93,7 @@ fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
     let for_all = world.config_home().map(|dir| dir.join("environment.d"));
     let files = unit.into_iter().chain(configurations(drop_ins)).chain(configurations(for_all));
     for file in files {
-        let text = env::file::text(&file).unwrap_or_default();
+        let text = hostenv::file::text(&file).unwrap_or_default();
         for word in text.lines().flat_map(assignments) {
             let Some((name, url)) = word.split_once('=') else { continue };
             if VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
@@ -127,7 +127,7 @@ fn of_containers(world: &World) -> Vec<Proxy> {
     let Some(file) = world.cli_config().map(|dir| dir.join("config.json")) else {
         return Vec::new();
     };
-    let config: Value = env::file::read(&file)
+    let config: Value = hostenv::file::read(&file)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();

@@ -63,10 +63,10 @@ pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
 fn is_in_users_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let env = env::Env::current();
+    let env = hostenv::Env::current();
     !initial
         && nix::unistd::geteuid().is_root()
-        && env.nonempty(env::vars::ROOTLESSKIT_STATE_DIR).is_some()
+        && env.nonempty(hostenv::vars::ROOTLESSKIT_STATE_DIR).is_some()
 }
 
 /// Looks at all directories, then deletes what is theirs in the first one.

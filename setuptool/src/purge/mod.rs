@@ -322,7 +322,7 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     };
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
-        note(&key, env::file::remove_if_present(&key).map(drop));
+        note(&key, hostenv::file::remove_if_present(&key).map(drop));
     }
     let Some(runtime) = runtime_dir(world) else { return };
     // A link may lead to the socket of another engine.
@@ -335,7 +335,7 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     ] {
         let path = runtime.join(name);
         if is(&path, right) {
-            note(&path, env::file::remove_if_present(&path).map(drop));
+            note(&path, hostenv::file::remove_if_present(&path).map(drop));
         }
     }
 }
@@ -366,7 +366,7 @@ fn settings_of(unit: &Path) -> Vec<PathBuf> {
 
 /// The runtime directory, unless that is the home: what is called `docker` there is the user's.
 fn runtime_dir(world: &World) -> Option<PathBuf> {
-    let home = env::dirs::home(&world.env).ok();
+    let home = hostenv::dirs::home(&world.env).ok();
     world.runtime_dir().filter(|dir| home.as_ref() != Some(dir))
 }
 

@@ -140,7 +140,7 @@ pub(super) fn rootlesskit_of(proc: &Path, pid: u32) -> Option<u32> {
         if name == "rootlesskit" || name == "docker-rootless" {
             found = Some(pid);
         }
-        next = env::state_dir::parent_of(pid, proc);
+        next = hostenv::state_dir::parent_of(pid, proc);
     }
     found
 }

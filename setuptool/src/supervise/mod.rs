@@ -26,7 +26,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::state_dir::Occupant;
+use hostenv::state_dir::Occupant;
 
 use crate::facts::Facts;
 use crate::install::{self, Plan};
@@ -147,7 +147,7 @@ impl Files {
         let logs = [self.log(), self.log_dir().join("current")].into_iter();
         let written = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let newest = logs.filter(|path| path.is_file()).max_by_key(written)?;
-        let text = String::from_utf8_lossy(&env::file::read(&newest).ok()?).into_owned();
+        let text = String::from_utf8_lossy(&hostenv::file::read(&newest).ok()?).into_owned();
         Some((newest, last_lines(&text, LAST_LINES)))
     }
 
@@ -165,7 +165,7 @@ struct Record {
 
 impl Record {
     fn read(files: &Files) -> Option<Self> {
-        let text = env::file::text(&files.record()).ok()?;
+        let text = hostenv::file::text(&files.record()).ok()?;
         let (kind, place) = text.trim_end_matches('\n').split_once(' ')?;
         Some(Self { kind: Kind::from_name(kind)?, place: place.into() })
     }
@@ -435,11 +435,11 @@ pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String
         Err(error) => note(problems, &script, Err(error)),
     }
     let record = files.record();
-    note(problems, &record, env::file::remove_if_present(&record).map(drop));
+    note(problems, &record, hostenv::file::remove_if_present(&record).map(drop));
     // By their names: the directory may be one that others use, too.
     let old_log = files.log().with_extension("log.1");
     for file in [files.pid(), files.state.join("openrc.pid"), files.log(), old_log] {
-        note(problems, &file, env::file::remove_if_present(&file).map(drop));
+        note(problems, &file, hostenv::file::remove_if_present(&file).map(drop));
     }
     match crate::purge::remove_tree(&files.log_dir()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -6,7 +6,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use env::state_dir::is_locked;
+use hostenv::state_dir::is_locked;
 use nix::fcntl::{Flock, FlockArg};
 
 /// Who holds the file.
@@ -23,7 +23,7 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     if !is_locked(path) {
         return None;
     }
-    let text = env::file::text(path).ok()?;
+    let text = hostenv::file::text(path).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.parse().ok()?;
     Some(Holder { pid, starts: lines.next()?.parse().ok()? })

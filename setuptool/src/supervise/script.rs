@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use env::vars;
+use hostenv::vars;
 
 use super::Files;
 use crate::doctor::quoted;

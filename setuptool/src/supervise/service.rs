@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use env::vars;
+use hostenv::vars;
 use nix::fcntl::OFlag;
 
 use crate::doctor::quoted;

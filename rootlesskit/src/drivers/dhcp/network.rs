@@ -47,7 +47,7 @@ impl Kernel {
         if dns.is_empty() {
             tracing::warn!("the DHCP server provides no name server, so names cannot be resolved");
         }
-        let Ok(old) = env::file::text(&self.resolv_conf) else { return Ok(()) };
+        let Ok(old) = hostenv::file::text(&self.resolv_conf) else { return Ok(()) };
         let new = with_servers(&old, dns);
         if new == old {
             return Ok(());

@@ -77,7 +77,7 @@ fn servers_in(file: Option<&Path>) -> Vec<SocketAddr> {
 /// The beginning of a file, to the last full line if that is not all of it: half an address may look like another one.
 fn text_of(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    env::file::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    hostenv::file::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         let end = bytes.iter().rposition(|b| *b == b'\n').unwrap_or_default();
         bytes.truncate(end);

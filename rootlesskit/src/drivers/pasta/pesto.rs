@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};

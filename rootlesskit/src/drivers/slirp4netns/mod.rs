@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::bail;
 use drivers::NetworkDriver;
-use env::Env;
+use hostenv::Env;
 
 pub(super) use ports::Slirp4netns as Ports;
 

@@ -39,7 +39,7 @@ pub enum SplitError {
 /// Splits `text` into words.
 ///
 /// ```
-/// let words = env::shellwords::split("--mtu=1400  -p '0.0.0.0:80:80/tcp'".as_ref()).unwrap();
+/// let words = hostenv::shellwords::split("--mtu=1400  -p '0.0.0.0:80:80/tcp'".as_ref()).unwrap();
 /// assert_eq!(words, ["--mtu=1400", "-p", "0.0.0.0:80:80/tcp"]);
 /// ```
 ///

@@ -10,7 +10,7 @@ use crate::{path, vars};
 /// Environment variables, taken from the process once or made up by a test.
 ///
 /// ```
-/// let env: env::Env = [("HOME", "/home/me")].into_iter().collect();
+/// let env: hostenv::Env = [("HOME", "/home/me")].into_iter().collect();
 /// assert_eq!(env.get("HOME").unwrap(), "/home/me");
 /// assert_eq!(env.get("USER"), None);
 /// ```
