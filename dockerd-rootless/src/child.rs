@@ -108,7 +108,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn f040_links_go_and_real_things_stay() {
+    fn links_go_and_real_things_stay() {
         let run = tempfile::tempdir().unwrap();
         let at = |name: &str| run.path().join(name);
         fs::create_dir(at("real")).unwrap();

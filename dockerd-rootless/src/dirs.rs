@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn f045_both_directories_are_needed() {
+    fn both_directories_are_needed() {
         let dir = tempfile::tempdir().unwrap();
         let good = dir.path().to_str().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn f046_a_runtime_directory_for_everybody_is_warned_about() {
+    fn a_runtime_directory_for_everybody_is_warned_about() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
         let path = dir.path().to_str().unwrap();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn f173_versions_and_what_they_support() {
+    fn versions_and_what_they_support() {
         assert_eq!(
             version("Docker version 20.10.24+dfsg1, build 5d6db84\n"),
             Some((20, 10, false))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn f180_the_override_may_have_arguments() {
+    fn the_override_may_have_arguments() {
         let host = Fake::default().with("dlv", "Docker version 29.5.1, build x");
         let d = Dockerd::find(Some(OsStr::new("/opt/dlv exec 'the daemon' --")), &host).unwrap();
         assert_eq!(d.program, PathBuf::from("/bin/dlv"));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn f180_missing_programs_are_status_127() {
+    fn missing_programs_are_status_127() {
         let e = Dockerd::find(None, &Fake::default()).unwrap_err();
         assert!(e.to_string().contains("\"dockerd\" not found"), "{e}");
         assert_eq!(e.report(), 127);

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn f178_both_are_written() {
+    fn both_are_written() {
         let root = fixture(true, true);
         assert_eq!(enable(None, root.path()), Ok(None));
         for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn f178_ipv4_is_a_must_and_ipv6_is_not() {
+    fn ipv4_is_a_must_and_ipv6_is_not() {
         let note = enable(None, fixture(true, false).path()).unwrap().unwrap();
         assert!(note.text.starts_with("IPv6 forwarding remains off"), "{}", note.text);
         let e = enable(None, fixture(false, true).path()).unwrap_err();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn f173_a_file_that_is_no_namespace_is_named() {
+    fn a_file_that_is_no_namespace_is_named() {
         let root = fixture(true, true);
         let file = root.path().join("netns");
         let e = enable(Some(&file), root.path()).unwrap_err().to_string();

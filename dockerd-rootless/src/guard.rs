@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn f170_commands_of_the_set_up_tool_are_named() {
+    fn commands_of_the_set_up_tool_are_named() {
         for word in ["check", "install", "uninstall", "nsenter"] {
             let e = check(&words(&[word, "--force", "a b", ""])).unwrap_err().to_string();
             assert!(
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn f170_only_the_first_argument_counts() {
+    fn only_the_first_argument_counts() {
         for args in [&[][..], &["--debug", "install"], &["--install"], &["Install"], &[""]] {
             assert_eq!(check(&words(args)), Ok(()), "{args:?}");
         }
     }
 
     #[test]
-    fn f030_help_needs_no_namespaces() {
+    fn help_needs_no_namespaces() {
         assert!(only_prints(&words(&["--help"])) && only_prints(&words(&["-v"])));
         assert!(!only_prints(&words(&["--help", "--debug"])) && !only_prints(&[]));
     }

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_f052_the_others_follow_and_what_is_odd_is_told() {
+    fn the_others_follow_and_what_is_odd_is_told() {
         let pasta = "pasta 0.0~git20230309.7c7625d-1+deb12u1";
         let h = host(OLD).with("slirp4netns", "-c").with("pasta", pasta).with("vpnkit", "");
         let (net, notes) = chosen(&h, None);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_nothing_names_what_to_install() {
+    fn nothing_names_what_to_install() {
         let e = chosen(&host(OLD), None).0.unwrap_err().to_string();
         assert!(e.contains("package slirp4netns") && e.contains("package passt"), "{e}");
         assert!(!e.contains("gateway"), "{e}");

@@ -110,7 +110,7 @@ mod tests {
     use std::fs::{self, File};
 
     #[test]
-    fn f172_the_stacks_exclude_each_other_while_they_run() {
+    fn the_stacks_exclude_each_other_while_they_run() {
         let run = tempfile::tempdir().unwrap();
         let settings =
             Settings::read(&env_of(&[("XDG_RUNTIME_DIR", run.path().to_str().unwrap())])).unwrap();

@@ -72,7 +72,7 @@ mod tests {
     ];
 
     #[test]
-    fn f171_root_is_refused_and_the_user_is_not() {
+    fn root_is_refused_and_the_user_is_not() {
         assert_eq!(Pass::tell(&env_of(&[]), 1000, INITIAL), Ok(Pass::Parent));
         assert_eq!(
             Pass::tell(&env_of(&[("_DOCKERD_ROOTLESS_CHILD", "")]), 1000, INITIAL),

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f179_needs_the_file_system_and_a_policy() {
+    fn needs_the_file_system_and_a_policy() {
         let root = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn f179_the_label_is_an_attribute() {
+    fn the_label_is_an_attribute() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!sys::xattr::has(dir.path(), "security.selinux").unwrap());
         label_for_iptables(dir.path()).unwrap();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn f179_a_refused_label_says_what_it_was_for() {
+    fn a_refused_label_says_what_it_was_for() {
         let e = label_for_iptables(Path::new("/nonexistent/run")).unwrap_err().to_string();
         assert!(
             e.contains("/nonexistent/run") && e.contains("xtables.lock") && e.contains("hint:"),

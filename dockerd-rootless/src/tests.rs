@@ -70,7 +70,7 @@ fn warnings(vars: &[(&str, &str)], dockerd: &'static str, args: &[&str]) -> Vec<
 }
 
 #[test]
-fn f030_the_whole_vector_in_its_order() {
+fn the_whole_vector_in_its_order() {
     let args: Vec<OsString> = ["--debug", "", "a b"].map(OsString::from).into();
     let plan = plan(&machine(OLD), &[], &[]).unwrap();
     assert_eq!(
@@ -210,7 +210,7 @@ fn the_network_in_force_is_told_to_the_second_pass() {
 }
 
 #[test]
-fn f173_detaching_follows_the_daemon() {
+fn detaching_follows_the_daemon() {
     let detached =
         |host: &Fake, vars: &[(&str, &str)]| flags(host, vars).ends_with(" --detach-netns");
     let (old, new, dev) = (machine(OLD), machine(NEW), machine("Docker version dev, build x"));
@@ -298,7 +298,7 @@ fn host_gateway_leads_to_the_host_where_that_is_allowed() {
 }
 
 #[test]
-fn f171_values_that_cannot_work_are_named_with_what_can() {
+fn values_that_cannot_work_are_named_with_what_can() {
     for (name, value, token) in [
         ("NET", "host", "NET is \"host\""),
         (
@@ -335,7 +335,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
 }
 
 #[test]
-fn f037_f041_f049_f050_f052_overrides() {
+fn overrides() {
     let host = machine(OLD);
     for (vars, tokens) in [
         (
@@ -364,7 +364,7 @@ fn f037_f041_f049_f050_f052_overrides() {
 }
 
 #[test]
-fn f052_drivers_that_do_not_go_together_are_refused_early() {
+fn drivers_that_do_not_go_together_are_refused_early() {
     let e = refusal(&[("NET", "pasta"), ("PORT_DRIVER", "builtin")]);
     assert!(e.contains("pasta works only with implicit, pesto, none"), "{e}");
     let e = refusal(&[("PORT_DRIVER", "implicit")]);
@@ -377,7 +377,7 @@ fn f052_drivers_that_do_not_go_together_are_refused_early() {
 }
 
 #[test]
-fn f051_flags_follow_ours_and_may_be_quoted() {
+fn flags_follow_ours_and_may_be_quoted() {
     let host = machine(NEW);
     let args = plan(&host, &[("FLAGS", "-p  0.0.0.0:2376:2376/tcp\t--debug 'a b'")], &[]).unwrap();
     let args = args.arguments(Path::new("/T"), &[]);
@@ -388,7 +388,7 @@ fn f051_flags_follow_ours_and_may_be_quoted() {
 }
 
 #[test]
-fn f051_a_port_bound_twice_is_warned_about_when_detached() {
+fn a_port_bound_twice_is_warned_about_when_detached() {
     let vars = [("FLAGS", "-p 0.0.0.0:2376:2376/tcp")];
     let args = ["-H", "tcp://0.0.0.0:2376"];
     let w = warnings(&vars, NEW, &args);
@@ -401,7 +401,7 @@ fn f051_a_port_bound_twice_is_warned_about_when_detached() {
 }
 
 #[test]
-fn f174_only_false_enables_the_loopback() {
+fn only_false_enables_the_loopback() {
     for value in ["", "true", "0", "no", "FALSE", "false "] {
         let line = flags(&machine(NEW), &[("DISABLE_HOST_LOOPBACK", value)]);
         assert!(line.contains(" --disable-host-loopback "), "{value:?}");
@@ -437,7 +437,7 @@ fn the_journal_gets_what_is_in_force() {
 }
 
 #[test]
-fn f038_both_names_of_rootlesskit() {
+fn both_names_of_rootlesskit() {
     let none = Fake::default();
     let found = |host: &Fake| find_rootlesskit(host, None).unwrap();
     let both = Fake::default().with("rootlesskit", "").with("docker-rootlesskit", "");
@@ -448,7 +448,7 @@ fn f038_both_names_of_rootlesskit() {
 }
 
 #[test]
-fn f180_dockerd_is_looked_for_before_anything_is_started() {
+fn dockerd_is_looked_for_before_anything_is_started() {
     let e = plan(&machine(NEW), &[("DOCKERD", "/nowhere/moby-engine --debug")], &[]).unwrap_err();
     assert!(e.to_string().contains("\"/nowhere/moby-engine\" not found"), "{e}");
     assert_eq!(e.report(), 127);

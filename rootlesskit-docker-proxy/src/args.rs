@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_flags_are_go_flags() {
+    fn flags_are_go_flags() {
         let expected = Args {
             proto: "udp".into(),
             host_ip: "::".into(),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_bad_flags_are_named() {
+    fn bad_flags_are_named() {
         for (args, token) in [
             (["-frob"].as_slice(), "flag provided but not defined: -frob"),
             (&["-proto"], "flag needs an argument: -proto"),

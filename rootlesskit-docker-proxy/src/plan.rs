@@ -127,7 +127,7 @@ mod tests {
     const ALL: &[&str] = &["tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"];
 
     #[test]
-    fn f185_family_and_loopback_follow_the_host_address() {
+    fn family_and_loopback_follow_the_host_address() {
         for (proto, host_ip, wanted, child_ip) in [
             ("tcp", "0.0.0.0", "tcp4", "127.0.0.1"),
             ("udp", "::", "udp6", "::1"),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_without_loopback_the_address_of_the_namespace_is_used() {
+    fn without_loopback_the_address_of_the_namespace_is_used() {
         let ok = plan(&args("tcp", "0.0.0.0"), &info(ALL, true, Some("10.0.2.100"))).unwrap();
         assert!(matches!(ok, Plan::Forward { spec, .. } if spec.child_ip == "10.0.2.100"));
         let error = plan(&args("tcp", "0.0.0.0"), &info(ALL, true, None)).unwrap_err().to_string();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_what_the_driver_cannot_publish_is_skipped() {
+    fn what_the_driver_cannot_publish_is_skipped() {
         for (proto, host_ip, named) in
             [("tcp", "::", "tcp6"), ("sctp", "0.0.0.0", "sctp4"), ("frob", "0.0.0.0", "frob")]
         {

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_the_real_proxy_is_searched_in_path_then_in_libexec() {
+    fn the_real_proxy_is_searched_in_path_then_in_libexec() {
         let dir = tempfile::tempdir().unwrap();
         let [empty, bin, libexec] = ["empty", "bin", "libexec"].map(|name| dir.path().join(name));
         fs::create_dir(&empty).unwrap();

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f013_a_profile_is_for_the_path_where_the_program_lies() {
+    fn a_profile_is_for_the_path_where_the_program_lies() {
         let profile = Profile::of(Path::new("/home/jo doe/bin/rootlesskit")).unwrap();
         assert_eq!(profile.name, "home.jo_doe.bin.rootlesskit");
         for line in [

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn f070_f160_limits_that_do_not_hold_have_a_reason() {
+    fn limits_that_do_not_hold_have_a_reason() {
         for (limits, line, reasons) in [
             (
                 vec![limit("--cpus", None), limit("--memory", None)],

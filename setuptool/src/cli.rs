@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn f119_options_permute_and_may_be_shortened() {
+    fn options_permute_and_may_be_shortened() {
         for line in ["--force install", "install -f", "install --forc extra words", "-f -- install"]
         {
             let cli = parsed(line).unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn f019_supervisors_are_named_or_found() {
+    fn supervisors_are_named_or_found() {
         assert_eq!(parsed("install").unwrap().supervise, None);
         for (line, choice) in [
             ("install --supervise", Choice::Auto),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn f120_nsenter_takes_everything_behind_it() {
+    fn nsenter_takes_everything_behind_it() {
         let words = |line: &str| match parsed(line).unwrap().verb {
             Verb::Nsenter(words) => words.join(OsStr::new(" ")).into_string().unwrap(),
             other => panic!("{line}: {other:?}"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn f119_what_is_not_understood_says_so() {
+    fn what_is_not_understood_says_so() {
         assert!(matches!(parsed("install --help"), Err(Stop::Help(_))));
         assert!(matches!(parsed("nsenter -h"), Err(Stop::Help(_))));
         for line in ["--frobnicate install", "install --json", "check --purge"] {

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn f003_f009_f011_f016_f017_f018_f021_packages_by_distribution() {
+    fn packages_by_distribution() {
         use Package::{FuseOverlayfs, Iptables, Machinectl, Network, Uidmap, UserBus};
         for (text, package, expected) in [
             ("ID=debian", Uidmap, "apt-get install -y uidmap"),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn f021_only_where_docker_has_repositories_they_are_named() {
+    fn only_where_docker_has_repositories_they_are_named() {
         let said = |id: &str, package| commands(&format!("ID={id}"), package);
         for id in ["debian", "fedora", "centos\nVERSION_ID=7", "plan10"] {
             let text = said(id, Package::Engine);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn f010_four_modules_on_opensuse_one_elsewhere() {
+    fn four_modules_on_opensuse_one_elsewhere() {
         let suse = Distro::parse("ID=opensuse-tumbleweed");
         assert_eq!(suse.nat_modules(false).len(), 4);
         let remedy = suse.modules(suse.nat_modules(false), "load");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn f007_sysctl_by_distribution() {
+    fn sysctl_by_distribution() {
         let remedy = |id: &str| Distro::parse(id).sysctl("5.conf", "a.b", "0 7", "set");
         assert_eq!(
             remedy("ID=debian").admin[0].commands,

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f177_what_cannot_be_tried_is_unknown_and_what_fails_says_why() {
+    fn what_cannot_be_tried_is_unknown_and_what_fails_says_why() {
         let env: Env = [(vars::PATH, "/nonexistent")].into_iter().collect();
         let system = System::new(&env);
         let nothing = Setting::default();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn f100_ready_is_an_answer_not_a_socket() {
+    fn ready_is_an_answer_not_a_socket() {
         let (dir, server) = answering(b"HTTP/1.1 200 OK\r\n\r\nOK");
         wait(&dir.path().join("s"), Duration::from_secs(60)).unwrap();
         server.join().unwrap();

@@ -100,7 +100,7 @@ mod tests {
     use crate::doctor::Remedy;
 
     #[test]
-    fn f003_the_block_is_for_root_and_has_each_step_once() {
+    fn the_block_is_for_root_and_has_each_step_once() {
         let step = || Remedy::admin("Install it", ["apt-get install -y x", "y 'a b' > /c"]);
         let findings = [
             Finding::fatal("a", "", "").remedy(step()),

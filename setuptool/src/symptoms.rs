@@ -165,7 +165,7 @@ mod tests {
                          ++ echo slirp4netns failed without a sandbox";
 
     #[test]
-    fn f150_f151_f152_f153_f154_f156_f157_f158_f159_f161_messages_are_explained() {
+    fn messages_are_explained() {
         for (code, text) in MESSAGES {
             // Other lines of a log are around it.
             let log = format!("all is well\n{TRACE}\n{text}\nbye");
@@ -195,7 +195,7 @@ mod tests {
 
     /// Whoever reads it may be running `check` already.
     #[test]
-    fn f148_no_remedy_sends_in_a_circle() {
+    fn no_remedy_sends_in_a_circle() {
         for symptom in SYMPTOMS {
             let fix = symptom.fix.replace("setuptool.sh check` suggests", "");
             assert!(!fix.contains("setuptool.sh check"), "{symptom:?}");

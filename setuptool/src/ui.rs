@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f101_levels_with_and_without_colour() {
+    fn levels_with_and_without_colour() {
         assert_eq!(level("INFO", 104, false, "a\\nb"), "[INFO] a\\nb");
         assert_eq!(level("ERROR", 101, true, "x"), "\x1b[101m\x1b[97m[ERROR]\x1b[49m\x1b[39m x");
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn f101_no_colour_without_a_terminal() {
+    fn no_colour_without_a_terminal() {
         // Streams of tests may be terminals, hence the variable.
         let ui = Ui::new(&[(vars::NO_COLOR, "1")].into_iter().collect());
         assert!(!ui.colour_out && !ui.colour_err);

@@ -203,7 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn f110_the_unit() {
+    fn the_unit() {
         let text = render(
             Path::new("/usr/bin/dockerd-rootless.sh"),
             "/usr/local/bin:/usr/bin:.".as_ref(),
@@ -228,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn f175_skipping_iptables_is_a_flag_of_the_daemon() {
+    fn skipping_iptables_is_a_flag_of_the_daemon() {
         let text = render(Path::new("/b/d.sh"), "".as_ref(), true, false);
         assert!(text.contains("ExecStart=/b/d.sh --iptables=false\n"), "{text}");
     }
 
     #[test]
-    fn f110_odd_paths_are_escaped() {
+    fn odd_paths_are_escaped() {
         let text = render(Path::new("/h/My 50%/$x/d.sh"), "/a\"b".as_ref(), false, false);
         assert!(text.contains("ExecStart=\"/h/My 50%%/$$x/d.sh\"\n"), "{text}");
         assert!(
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn f110_the_program_of_a_unit() {
+    fn the_program_of_a_unit() {
         let of = |line: &str| program(&format!("[Service]\n{line}\n"));
         assert_eq!(of("ExecStart=/a/b -H fd://"), Some("/a/b".into()));
         assert_eq!(of("ExecStart=\"/a b/100%%/$$c\" x"), Some("/a b/100%/$c".into()));
@@ -255,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn f110_the_program_that_was_written_is_the_one_that_is_read(
+        fn the_program_that_was_written_is_the_one_that_is_read(
             name in "[a%$\"'\\\\ é]{0,12}",
             rest in "[^\0\n]{0,12}",
             flags: bool,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn f100_units_of_releases_without_checksums_are_known() {
+    fn units_of_releases_without_checksums_are_known() {
         let first = "# Written by dockerd-rootless-setuptool.sh, which replaces it at the next install.\n\
              # Your own settings belong into a drop-in: systemctl --user edit docker";
         for (text, name) in [
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn f107_only_copies_are_backups() {
+    fn only_copies_are_backups() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("docker.service");
         for name in [

@@ -50,7 +50,7 @@ const ENGINE: &str = r#"set -e; mkdir -p /tmp/engine/docker; cd /tmp/engine
     cd /srv/release; sha256sum docker-28.5.2.tgz >>SHA256SUMS"#;
 
 #[test]
-fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result<()> {
+fn from_a_web_server_to_a_service_and_away_again() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid).systemd())?;
     copy_release(&b)?;
     b.root(ENGINE).limit(120).ok()?;
@@ -99,7 +99,7 @@ fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result
 }
 
 #[test]
-fn f130_f183_from_a_folder_without_network() -> Result<()> {
+fn from_a_folder_without_network() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     copy_release(&b)?;
     b.root("ip link set eth0 down; chmod -R a-w /srv/release").ok()?;
@@ -135,7 +135,7 @@ fn f130_f183_from_a_folder_without_network() -> Result<()> {
 }
 
 #[test]
-fn f130_a_script_that_was_cut_short_does_nothing() -> Result<()> {
+fn a_script_that_was_cut_short_does_nothing() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let before = home(&b)?;
@@ -151,7 +151,7 @@ fn f130_a_script_that_was_cut_short_does_nothing() -> Result<()> {
 }
 
 #[test]
-fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
+fn what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     let stubs = Stubs::new(&b)?;
     stubs.release("1.0", "rootlesskit")?;
@@ -236,7 +236,7 @@ fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<()> {
+fn a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let before = home(&b)?;
@@ -289,7 +289,7 @@ fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<
 }
 
 #[test]
-fn f132_only_what_was_installed_is_replaced_and_removed() -> Result<()> {
+fn only_what_was_installed_is_replaced_and_removed() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     let stubs = Stubs::new(&b)?;
     stubs.release("1.0", "rootlesskit vpnkit")?;
@@ -340,7 +340,7 @@ const PAIRS: &str = r#"cd; bin=bin/.docker-rootless-extras
     done"#;
 
 #[test]
-fn f131_of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<()> {
+fn of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let pairs = |path: &str, left: &str| {

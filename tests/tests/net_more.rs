@@ -48,7 +48,7 @@ fn has(text: &str, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()> {
+fn lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()> {
     let b = bridge()?;
     let _server = dhcp_server(&b, RANGE)?;
     let script =
@@ -82,7 +82,7 @@ fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()
 }
 
 #[test]
-fn f037_ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result<()> {
+fn ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result<()> {
     let b = bridge()?;
     let _server = dhcp_server(&b, RANGE)?;
     let flags = "--net=lxc-user-nic --port-driver=builtin -p 0.0.0.0:8080:80/tcp";
@@ -172,7 +172,7 @@ fn vpnkit() -> Result<TestBox> {
 }
 
 #[test]
-fn f041_vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
+fn vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
     let b = vpnkit()?;
     let _echo = b.peer("exec fixture udp-echo 10.77.0.2:9000").spawn()?;
     let inner =
@@ -209,7 +209,7 @@ fn f041_vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
 }
 
 #[test]
-fn f041_vpnkits_host_address_leads_to_the_loopback_only_if_asked_for() -> Result<()> {
+fn vpnkits_host_address_leads_to_the_loopback_only_if_asked_for() -> Result<()> {
     let b = vpnkit()?;
     let _echo = b.root("exec fixture udp-echo 127.0.0.1:9001").spawn()?;
     let ask = "fixture udp-ask 192.168.65.1:9001 hello";

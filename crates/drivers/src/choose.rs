@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_slirp4netns_comes_first() {
+    fn slirp4netns_comes_first() {
         let all =
             [("vpnkit", Some("")), ("pasta", Some(NEW_PASTA)), ("slirp4netns", Some(NEW_SLIRP))];
         let (driver, remarks, asked) = chosen(HELP, &all);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_f091_an_old_or_broken_slirp4netns_is_passed_over() {
+    fn an_old_or_broken_slirp4netns_is_passed_over() {
         let pasta = ("pasta", Some(NEW_PASTA));
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", Some(OLD_SLIRP)), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn f052_f036_pasta_must_be_recent() {
+    fn pasta_must_be_recent() {
         let programs = [("pasta", Some(BOOKWORM_PASTA)), ("vpnkit", Some(""))];
         let (driver, remarks, _) = chosen(HELP, &programs);
         assert_eq!(driver, Some(NetworkDriver::Vpnkit));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_f054_vpnkit_then_the_stack_inside_rootlesskit() {
+    fn vpnkit_then_the_stack_inside_rootlesskit() {
         assert_eq!(chosen(HELP, &[("vpnkit", Some(""))]).0, Some(NetworkDriver::Vpnkit));
         assert_eq!(chosen(HELP, &[("docker-vpnkit", Some(""))]).0, None);
         let help = "--net value  [host, none, vpnkit, gvisor-tap-vsock]";

@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f101_an_empty_no_color_is_none() {
+    fn an_empty_no_color_is_none() {
         for (variables, wanted) in [
             (&[][..], true),
             (&[(vars::NO_COLOR, "")], true),

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn f045_unset_and_empty_are_the_same_error_with_a_remedy() {
+    fn unset_and_empty_are_the_same_error_with_a_remedy() {
         let empty: Env = [("HOME", ""), ("XDG_RUNTIME_DIR", "")].into_iter().collect();
         for env in [Env::default(), empty] {
             assert_eq!(runtime_dir(&env), Err(DirError::NoRuntimeDir));

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn f182_passed_sockets_need_both_variables() {
+    fn passed_sockets_need_both_variables() {
         let listen = |pid: &str, fds: &str| {
             listen_fds(&[(vars::LISTEN_PID, pid), (vars::LISTEN_FDS, fds)].into_iter().collect())
         };

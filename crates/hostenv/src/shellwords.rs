@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn f051_flags_without_quotes_split_as_the_shell_did() {
+    fn flags_without_quotes_split_as_the_shell_did() {
         assert_eq!(
             words("-p 0.0.0.0:2376:2376/tcp --debug"),
             ["-p", "0.0.0.0:2376:2376/tcp", "--debug"]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn f180_the_program_of_dockerd_may_be_quoted_or_have_arguments() {
+    fn the_program_of_dockerd_may_be_quoted_or_have_arguments() {
         let here = ["dockerd", "/opt/My Docker/dockerd", "/opt/it's"];
         let find = |name: &OsStr| here.iter().find(|known| name == **known).copied();
         let read = |value: &str| {

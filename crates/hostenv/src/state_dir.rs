@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn f172_a_directory_that_was_left_behind_is_no_conflict() {
+    fn a_directory_that_was_left_behind_is_no_conflict() {
         let f = Fixture::new();
         assert_eq!(f.occupant(), Occupant::Gone);
         fs::write(f.state().join("lock"), "").unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn f048_an_owner_that_is_ending_is_waited_for_and_one_that_stays_is_told() {
+    fn an_owner_that_is_ending_is_waited_for_and_one_that_stays_is_told() {
         let f = Fixture::new();
         let lock = || {
             let file = File::create(f.state().join("lock")).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn f172_a_held_lock_or_a_living_child_is_a_conflict() {
+    fn a_held_lock_or_a_living_child_is_a_conflict() {
         let f = Fixture::new();
         f.child(&format!("A=b\0ROOTLESSKIT_STATE_DIR={}\0", f.state().display()));
         assert_eq!(f.occupant(), Occupant::Running { locked: false, pid: Some(5) });

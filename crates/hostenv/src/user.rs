@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn f176_users_known_only_to_nss_come_from_getent() {
+    fn users_known_only_to_nss_come_from_getent() {
         let _lock = testing::lock();
         let line = r#"[ "$1" = passwd ] || exit 9; printf '%s\n' 'CORP\Jo Doe:*:70000:70001::/h/jo:/bin/sh'"#;
         let (dir, env) = root(PASSWD, line);

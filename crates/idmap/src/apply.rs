@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn f003_a_missing_tool_names_the_package_of_the_distribution() {
+    fn a_missing_tool_names_the_package_of_the_distribution() {
         let (dir, mut env) = root(&[]);
         env.set(vars::PATH, dir.path());
         let error = run(&dir, &env).unwrap_err().to_string();

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn f003_f009_f021_the_package_depends_on_the_distribution() {
+    fn the_package_depends_on_the_distribution() {
         for (text, part) in [
             ("ID=debian\nVERSION_ID=\"12\"", "apt-get install -y uidmap"),
             (

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn f176_ranges_of_name_and_uid_without_duplicates() {
+    fn ranges_of_name_and_uid_without_duplicates() {
         let _lock = testing::lock();
         let (_dir, env) = stub(
             r#"case "$*" in

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn f004_ranges_are_packed_from_1_in_their_order() {
+    fn ranges_are_packed_from_1_in_their_order() {
         assert_eq!(line(1000, &[(100_000, 65536)]), "0 1000 1 1 100000 65536");
         assert_eq!(
             line(1000, &[(100_000, 65536), (200_000, 65536)]),

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn f004_lines_by_name_and_by_uid_in_the_order_of_the_file() {
+    fn lines_by_name_and_by_uid_in_the_order_of_the_file() {
         let text = "# subids\n\nroot:1:2\nme:300000:65536\n1000:100000:65536\nyou:5:5\nme:100:1\n10000:7:7";
         assert_eq!(
             parse_for_me(text).unwrap(),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn f176_names_with_backslashes_and_spaces() {
+    fn names_with_backslashes_and_spaces() {
         let text = b"CORP\\Jo Doe:100000:65536\nCORP\\Jo:1:1\n";
         let found = parse(Path::new("/etc/subuid"), text, "CORP\\Jo Doe", 70000).unwrap();
         assert_eq!(found, ranges(&[(100_000, 65536)]));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn f006_the_suggested_range_is_free_in_both_files() {
+    fn the_suggested_range_is_free_in_both_files() {
         assert_eq!(free_range(&[]), Range::new(100_000, 65536));
         let uid = b"a:165536:65536\nb:100000:65536\nbroken\n";
         let gid = b"a:231072:10\n";

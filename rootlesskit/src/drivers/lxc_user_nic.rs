@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn f037_the_command_line_is_the_documented_one() {
+    fn the_command_line_is_the_documented_one() {
         let args = driver("/x").args(42).join(" ");
         assert_eq!(args, "create /dev/null dummy 42 veth lxcbr0 eth0");
         let info = info();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn f007_f008_sysctls_that_forbid_user_namespaces() {
+    fn sysctls_that_forbid_user_namespaces() {
         let none = root(&[]);
         assert!(sysctl_hints(none.path()).is_empty());
         let fine = root(&[
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn f150_f151_refusals_are_explained() {
+    fn refusals_are_explained() {
         let explain = |root: &Path, errno| {
             explain_spawn(root, &io::Error::from_raw_os_error(errno)).to_string()
         };

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn f161_errors_are_gos_with_a_remedy() {
+    fn errors_are_gos_with_a_remedy() {
         let in_use = io::Error::from_raw_os_error(libc::EADDRINUSE);
         let text = explain_bind(&valid("0.0.0.0:8080:80/tcp4"), &in_use).to_string();
         assert_eq!(text, "listen tcp4 0.0.0.0:8080: bind: address already in use");

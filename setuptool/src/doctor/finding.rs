@@ -122,7 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn f176_names_of_domain_users_are_quoted() {
+    fn names_of_domain_users_are_quoted() {
         assert_eq!(quoted("jo"), "jo");
         assert_eq!(quoted(r"CORP\Jo Doe"), r"'CORP\Jo Doe'");
         assert_eq!(quoted("it's"), r"'it'\''s'");

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f148_only_what_is_below_home_and_anothers_is_given_back() {
+    fn only_what_is_below_home_and_anothers_is_given_back() {
         let why = |errno, real: &str, own| why_closed(errno, Path::new(real), "/h".as_ref(), own);
         assert_eq!(why(Errno::EACCES, "/h/.config", false), WhyClosed::Foreign);
         assert_eq!(why(Errno::EACCES, "/h/.config", true), WhyClosed::Mode);

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f148_only_errors_since_the_daemon_listened_count() {
+    fn only_errors_since_the_daemon_listened_count() {
         let log = "level=error msg=old\nmsg=\"API listen on /x\"\nlevel=warning msg=a\nlevel=info msg=b\nlast";
         assert_eq!(last_words(log), "last");
         assert_eq!(last_words("never\nlistened"), "never\nlistened");

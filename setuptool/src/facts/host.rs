@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f020_kernel_versions() {
+    fn kernel_versions() {
         assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
         assert_eq!(version("4.18.0-553.el8_10.x86_64"), Some((4, 18)));
         assert_eq!(version("5.11-rc3"), Some((5, 11)));

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f158_a_file_system_is_known_whatever_the_machine_holds_its_number_in() {
+    fn a_file_system_is_known_whatever_the_machine_holds_its_number_in() {
         assert_eq!(ownerless(NFS_SUPER_MAGIC), Some("NFS"));
         assert_eq!(ownerless(TMPFS_MAGIC), None);
         // 0xff534d42, the upper bits of which are set where there are more and the number has a sign.

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_the_log_has_a_bound() {
+    fn the_log_has_a_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.log");
         let mut log = Log::open(&path, 100).unwrap();

@@ -461,7 +461,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_the_last_words_are_the_end_of_the_newest_log() {
+    fn the_last_words_are_the_end_of_the_newest_log() {
         let dir = tempfile::tempdir().unwrap();
         let files = Files { config: dir.path().to_owned(), state: dir.path().to_owned() };
         assert_eq!(files.last_log(), None);

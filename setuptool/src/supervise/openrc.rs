@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_releases_of_openrc() {
+    fn releases_of_openrc() {
         assert_eq!(version("rc-service (OpenRC) 0.62.6\n"), Some((0, 62)));
         assert_eq!(version("rc-service (OpenRC) 0.54 (Alpine Linux)"), Some((0, 54)));
         assert!(version("rc-service (OpenRC) 1.0") > Some(USERS_SINCE));

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_children_are_found_whatever_their_name() {
+    fn children_are_found_whatever_their_name() {
         let proc = tempfile::tempdir().unwrap();
         for (pid, stat) in [
             ("7", "7 (sh) S 3 7 7 0"),

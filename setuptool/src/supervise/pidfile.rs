@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_only_one_supervisor_at_a_time() {
+    fn only_one_supervisor_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         fs::write(&path, "1\n7\nleft by a crash, and longer\n").unwrap();

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn f107_a_service_directory_goes_but_for_what_the_user_put_there() {
+    fn a_service_directory_goes_but_for_what_the_user_put_there() {
         let mut ui = Ui::silent();
         let dir = tempfile::tempdir().unwrap();
         let service = used(dir.path());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn f019_a_supervisor_is_who_reads_the_fifo() {
+    fn a_supervisor_is_who_reads_the_fifo() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!is_supervised(dir.path()));
         fs::create_dir(dir.path().join("supervise")).unwrap();

@@ -9,7 +9,7 @@ use crate::facts::{Closed, Facts, Unusable, WhyClosed};
 
 /// Whatever is proposed for a directory that lies elsewhere would take it from others.
 #[test]
-fn f148_only_directories_below_home_are_given_back() {
+fn only_directories_below_home_are_given_back() {
     let mut host = Host::healthy();
     // Nobody may write there, not even root.
     host.set("XDG_CONFIG_HOME", "/proc/nowhere/config");
@@ -27,7 +27,7 @@ fn f148_only_directories_below_home_are_given_back() {
 }
 
 #[test]
-fn f148_a_link_out_of_home_gives_nothing_away() {
+fn a_link_out_of_home_gives_nothing_away() {
     let mut host = Host::healthy();
     host.link("home/.config", "/proc/sys/kernel");
     let real = PathBuf::from("/proc/sys/kernel");
@@ -43,7 +43,7 @@ fn f148_a_link_out_of_home_gives_nothing_away() {
 }
 
 #[test]
-fn f148_who_can_make_a_program_executable() {
+fn who_can_make_a_program_executable() {
     for own in [true, false] {
         let mut host = Host::healthy();
         let file = host.at("bin/rootlesskit");

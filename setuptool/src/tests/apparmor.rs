@@ -41,7 +41,7 @@ fn run(world: &World, named: Option<&str>, force: bool) -> Result<(), (String, u
 }
 
 #[test]
-fn f014_root_writes_and_loads_the_profile_for_the_users_bin() {
+fn root_writes_and_loads_the_profile_for_the_users_bin() {
     let (host, world) = host();
     let wanted = profile(&host, "home/bin/rootlesskit");
     run(&world, None, false).unwrap();
@@ -60,7 +60,7 @@ fn f014_root_writes_and_loads_the_profile_for_the_users_bin() {
 }
 
 #[test]
-fn f014_a_profile_of_the_administrators_stays_and_is_loaded() {
+fn a_profile_of_the_administrators_stays_and_is_loaded() {
     let (host, world) = host();
     let file = profile(&host, "home/bin/rootlesskit").file(&world);
     let text = || fs::read_to_string(&file.path).unwrap();
@@ -82,7 +82,7 @@ fn f014_a_profile_of_the_administrators_stays_and_is_loaded() {
 }
 
 #[test]
-fn f014_a_program_can_be_named_and_links_are_followed() {
+fn a_program_can_be_named_and_links_are_followed() {
     let (host, world) = host();
     host.program("opt/kit");
     host.link("home/kit", host.at("opt/kit").to_str().unwrap());
@@ -93,7 +93,7 @@ fn f014_a_program_can_be_named_and_links_are_followed() {
 }
 
 #[test]
-fn f014_nothing_is_written_without_need_or_without_root() {
+fn nothing_is_written_without_need_or_without_root() {
     let (host, mut world) = host();
     let files = || fs::read_dir(host.at("etc/apparmor.d")).unwrap().count();
     world.uid = 1000;
@@ -109,7 +109,7 @@ fn f014_nothing_is_written_without_need_or_without_root() {
 }
 
 #[test]
-fn f014_what_apparmor_refuses_is_an_error() {
+fn what_apparmor_refuses_is_an_error() {
     let (host, world) = host();
     parser(&host, "exit 3");
     assert_eq!(run(&world, None, false).unwrap_err().1, 3);

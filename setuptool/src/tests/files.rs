@@ -19,7 +19,7 @@ fn edited(host: &Host) {
 }
 
 #[test]
-fn f100_files_of_an_earlier_installation() {
+fn situations_of_files_of_an_earlier_installation() {
     all(&files_of_an_earlier_installation());
 }
 

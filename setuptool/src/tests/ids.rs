@@ -20,7 +20,7 @@ fn spoil_tool(facts: &mut Facts, spoil: fn(&mut idmap::diagnose::Facts)) {
 }
 
 #[test]
-fn f003_f009_f021_the_programs_that_map_ids() {
+fn situations_of_the_programs_that_map_ids() {
     all(&the_programs_that_map_ids());
 }
 
@@ -158,7 +158,7 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
 }
 
 #[test]
-fn f004_f005_f006_f152_f157_f176_subordinate_ids() {
+fn situations_of_subordinate_ids() {
     all(&subordinate_ids());
 }
 

@@ -12,7 +12,7 @@ const NO_CLONE3: &str =
     "error: failed to start the child: fork/exec /proc/self/exe: function not implemented";
 
 #[test]
-fn f015_f016_f017_f018_f020_f025_storage() {
+fn situations_of_storage() {
     all(&storage());
 }
 
@@ -92,7 +92,7 @@ pub(super) fn storage() -> Vec<Case> {
 }
 
 #[test]
-fn f158_the_data_directory() {
+fn situations_of_the_data_directory() {
     all(&the_data_directory());
 }
 
@@ -178,7 +178,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
 
 /// Nothing that somebody else may need is given away, and nothing is proposed that root cannot do either.
 #[test]
-fn f158_only_what_is_the_users_own_is_opened() {
+fn only_what_is_the_users_own_is_opened() {
     let commands = |owner, errno| {
         let host = Host::healthy();
         let mut facts = Facts::gather(&host.world, &host.prober);
@@ -198,7 +198,7 @@ fn f158_only_what_is_the_users_own_is_opened() {
 }
 
 #[test]
-fn f158_the_owner_of_the_data_directory() {
+fn the_owner_of_the_data_directory() {
     let mut host = Host::healthy();
     host.world.uid = nix::unistd::geteuid().as_raw();
     let owner = |host: &Host| Facts::gather(&host.world, &host.prober).storage.owner;
@@ -220,7 +220,7 @@ fn f158_the_owner_of_the_data_directory() {
 }
 
 #[test]
-fn f156_security_modules_containers_and_limits() {
+fn situations_of_security_modules_containers_and_limits() {
     all(&security_modules_containers_and_limits());
 }
 

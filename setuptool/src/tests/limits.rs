@@ -22,7 +22,7 @@ fn in_slice(host: &Host, controllers: &str) {
 }
 
 #[test]
-fn f067_f068_f069_f070_f071_f072_f073_f160_control_groups() {
+fn situations_of_control_groups() {
     all(&control_groups());
 }
 
@@ -108,7 +108,7 @@ pub(super) fn control_groups() -> Vec<Case> {
 }
 
 #[test]
-fn f070_f160_options_that_are_not_ignored_but_fail() {
+fn options_that_are_not_ignored_but_fail() {
     let host = Host::healthy();
     delegate(&host, "memory pids\n");
     in_slice(&host, "io memory pids\n");
@@ -135,7 +135,7 @@ fn working(prepare: impl Fn(&mut Host)) -> String {
 }
 
 #[test]
-fn f070_f160_what_docker_run_will_do() {
+fn what_docker_run_will_do() {
     assert_eq!(working(|_| {}), "cpu cpuset io memory pids");
     assert_eq!(working(|h| delegate(h, "cpu memory pids\n")), "cpu memory pids");
     assert_eq!(working(|h| delegate(h, "memory pids\n")), "memory pids");

@@ -99,12 +99,12 @@ fn all(cases: &[Case]) {
 const INSTALL: Wish = Wish { install: true, force: false, skip_iptables: false };
 
 #[test]
-fn f119_a_healthy_host_has_no_findings() {
+fn a_healthy_host_has_no_findings() {
     case("healthy", Severity::Advisory, "", "", |_| {}).wish(INSTALL).run();
 }
 
 #[test]
-fn f119_looking_changes_nothing() {
+fn looking_changes_nothing() {
     let host = Host::healthy();
     let before = host.listing();
     let facts = Facts::gather(&host.world, &host.prober);
@@ -113,7 +113,7 @@ fn f119_looking_changes_nothing() {
 }
 
 #[test]
-fn f148_several_things_at_once_the_worst_first() {
+fn several_things_at_once_the_worst_first() {
     let host = Host::healthy();
     host.remove("bin/newuidmap");
     host.remove("var/lib/systemd/linger/jo");
@@ -140,7 +140,7 @@ fn world(vars: &[(&str, &str)]) -> World {
 }
 
 #[test]
-fn f110_paths_follow_the_xdg_variables() {
+fn paths_follow_the_xdg_variables() {
     let plain = world(&[("HOME", "/h")]);
     assert_eq!(plain.unit().unwrap().to_str(), Some("/h/.config/systemd/user/docker.service"));
     assert_eq!(plain.data_root().unwrap().to_str(), Some("/h/.local/share/docker"));
@@ -158,7 +158,7 @@ fn f110_paths_follow_the_xdg_variables() {
 }
 
 #[test]
-fn s19_the_data_directory_is_that_of_the_configuration() {
+fn the_data_directory_is_that_of_the_configuration() {
     let host = Host::healthy();
     host.write("home/.config/docker/daemon.json", "{\"data-root\": \"/elsewhere\"}");
     assert_eq!(host.world.data_root().unwrap().to_str(), Some("/elsewhere"));

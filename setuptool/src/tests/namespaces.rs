@@ -8,7 +8,7 @@ const EACCES: &str = "[rootlesskit:parent] error: failed to start the child: for
 const RESTRICT: &str = "proc/sys/kernel/apparmor_restrict_unprivileged_userns";
 
 #[test]
-fn f007_f008_f150_f151_kernel_parameters() {
+fn situations_of_kernel_parameters() {
     all(&kernel_parameters());
 }
 
@@ -65,7 +65,7 @@ pub(super) fn kernel_parameters() -> Vec<Case> {
 }
 
 #[test]
-fn f014_f150_apparmor() {
+fn situations_of_apparmor() {
     all(&apparmor());
 }
 
@@ -137,7 +137,7 @@ pub(super) fn apparmor() -> Vec<Case> {
 }
 
 #[test]
-fn f177_whatever_else_forbids_them() {
+fn situations_of_whatever_else_forbids_them() {
     all(&whatever_else_forbids_them());
 }
 

@@ -8,7 +8,7 @@ use crate::facts::{Device, Facts};
 use crate::probe::{Outcome, Probe};
 
 #[test]
-fn f021_f148_a_network_stack() {
+fn situations_of_a_network_stack() {
     all(&a_network_stack());
 }
 
@@ -164,7 +164,7 @@ const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use
 const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file or directory";
 
 #[test]
-fn f021_f148_the_gateway_needs_no_package() {
+fn situations_of_the_gateway_needs_no_package() {
     all(&the_gateway_needs_no_package());
 }
 
@@ -196,7 +196,7 @@ pub(super) fn the_gateway_needs_no_package() -> Vec<Case> {
 }
 
 #[test]
-fn f148_f150_why_the_gateway_does_not_work() {
+fn situations_of_why_the_gateway_does_not_work() {
     all(&why_the_gateway_does_not_work());
 }
 
@@ -319,7 +319,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
 }
 
 #[test]
-fn f148_the_reason_is_the_first_error_of_rootlesskit() {
+fn the_reason_is_the_first_error_of_rootlesskit() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     host.fails(Probe::Gateway, REFUSAL);
@@ -331,7 +331,7 @@ fn f148_the_reason_is_the_first_error_of_rootlesskit() {
 }
 
 #[test]
-fn f036_the_drivers_that_go_with_the_gateway() {
+fn the_drivers_that_go_with_the_gateway() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     let tools = Facts::gather(&host.world, &host.prober).tools;
@@ -348,7 +348,7 @@ fn f036_the_drivers_that_go_with_the_gateway() {
 }
 
 #[test]
-fn f010_f018_f175_nat() {
+fn situations_of_nat() {
     all(&nat());
 }
 
@@ -431,7 +431,7 @@ pub(super) fn nat() -> Vec<Case> {
 }
 
 #[test]
-fn f081_f082_f085_f161_f162_ports_ping_and_more() {
+fn situations_of_ports_ping_and_more() {
     all(&ports_ping_and_more());
 }
 

@@ -126,7 +126,7 @@ or add `UPDATE=1` to regenerate it.
 ";
 
 #[test]
-fn f148_pages_of_situations_with_the_exact_code_and_remedy_of_each() {
+fn pages_of_situations_with_the_exact_code_and_remedy_of_each() {
     let mut text = SITUATIONS.to_owned();
     let mut last = "";
     for situation in situations() {
@@ -171,7 +171,7 @@ fn severities() -> BTreeMap<&'static str, BTreeSet<Severity>> {
 }
 
 #[test]
-fn f148_pages_of_codes() {
+fn pages_of_codes() {
     let path = docs("doctor.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let text = [("codes", codes()), ("messages", messages()), ("distributions", distributions())]
@@ -257,7 +257,7 @@ fn distributions() -> String {
 /// Nobody is told to use the package manager of another distribution, and whoever is told that something is fatal is told
 /// what to do.
 #[test]
-fn f021_f148_every_situation_has_a_remedy_on_every_distribution() {
+fn every_situation_has_a_remedy_on_every_distribution() {
     const MANAGERS: [(&str, &[&str]); 6] = [
         ("apt-get", &["Debian", "Ubuntu"]),
         ("dnf ", &["Fedora", "RHEL family"]),

@@ -9,7 +9,7 @@ use crate::probe::Probe;
 use crate::unit;
 
 #[test]
-fn f012_f045_f046_f047_f116_f153_f154_the_runtime_directory() {
+fn situations_of_the_runtime_directory() {
     all(&the_runtime_directory());
 }
 
@@ -118,7 +118,7 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
 }
 
 #[test]
-fn f011_f019_f111_f112_f115_f147_f155_f159_service_manager_and_bus() {
+fn situations_of_service_manager_and_bus() {
     all(&service_manager_and_bus());
 }
 
@@ -309,7 +309,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
 }
 
 #[test]
-fn f148_a_program_that_is_there_is_not_called_lost() {
+fn a_program_that_is_there_is_not_called_lost() {
     for (file, seen) in [("old/launcher", "which cannot be run"), ("x", "which does not exist")] {
         let host = Host::healthy();
         host.write(file, "");
@@ -321,7 +321,7 @@ fn f148_a_program_that_is_there_is_not_called_lost() {
 }
 
 #[test]
-fn f022_f105_f171_user_and_home() {
+fn situations_of_user_and_home() {
     all(&user_and_home());
 }
 
@@ -545,7 +545,7 @@ fn close(facts: &mut Facts, real: &str, why: WhyClosed) {
 }
 
 #[test]
-fn f103_f104_f172_others_in_the_way() {
+fn situations_of_others_in_the_way() {
     all(&others_in_the_way());
 }
 

@@ -11,7 +11,7 @@ fn process(host: &Host, pid: u32, own: bool, comm: &str, words: &str, cwd: &str)
 }
 
 #[test]
-fn f019_what_runs_here_is_found() {
+fn what_runs_here_is_found() {
     let plain = || {
         let mut host = Host::healthy();
         host.without_systemd();

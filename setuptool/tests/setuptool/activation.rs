@@ -25,7 +25,7 @@ fn traced(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn f100_the_socket_is_listened_on_and_enabled() {
+fn the_socket_is_listened_on_and_enabled() {
     let place = place();
     let done = place.run(&["install", "--socket"]);
     done.exits(0)
@@ -58,7 +58,7 @@ fn f100_the_socket_is_listened_on_and_enabled() {
 }
 
 #[test]
-fn f100_from_one_way_to_the_other_and_back() {
+fn from_one_way_to_the_other_and_back() {
     let place = place();
     place.run(&["install"]).exits(0);
     // The daemon of the other way runs and starts at login.
@@ -78,7 +78,7 @@ fn f100_from_one_way_to_the_other_and_back() {
 }
 
 #[test]
-fn f106_uninstall_takes_the_socket_first() {
+fn uninstall_takes_the_socket_first() {
     let place = place();
     place.run(&["install", "--socket"]).exits(0);
     place.write("home/.config/systemd/user/docker.socket.d/mine.conf", "[Socket]\n");
@@ -107,7 +107,7 @@ fn f106_uninstall_takes_the_socket_first() {
 }
 
 #[test]
-fn f100_what_systemd_refuses_is_an_error() {
+fn what_systemd_refuses_is_an_error() {
     let place = place();
     place.stub(
         "systemctl",

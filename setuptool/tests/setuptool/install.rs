@@ -14,7 +14,7 @@ export DOCKER_HOST=unix://@/run/docker.sock
 ";
 
 #[test]
-fn f100_f101_f102_f118_the_transcript_of_the_documentation() {
+fn the_transcript_of_the_documentation() {
     let place = Place::new();
     place.daemon();
     let done = place.run(&["install"]);
@@ -51,7 +51,7 @@ said by docker
 
 /// From a folder that is not in PATH, with docker elsewhere.
 #[test]
-fn f102_the_printed_path_finds_launcher_and_docker() {
+fn the_printed_path_finds_launcher_and_docker() {
     let place = Place::new();
     place.daemon();
     for name in ["dockerd-rootless.sh", "dockerd-rootless.sh.do"] {
@@ -62,7 +62,7 @@ fn f102_the_printed_path_finds_launcher_and_docker() {
 }
 
 #[test]
-fn f100_f177_the_order_of_calls() {
+fn the_order_of_calls() {
     let place = Place::new();
     place.daemon();
     place.run(&["install"]).exits(0);
@@ -97,7 +97,7 @@ fn f100_f177_the_order_of_calls() {
 }
 
 #[test]
-fn f100_again_changes_nothing() {
+fn again_changes_nothing() {
     let place = Place::new();
     place.daemon();
     place.run(&["install"]).exits(0);
@@ -117,7 +117,7 @@ fn f100_again_changes_nothing() {
 }
 
 #[test]
-fn f156_f101_a_failed_start_is_explained() {
+fn a_failed_start_is_explained() {
     let place = Place::new();
     place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
     place.stub(
@@ -133,7 +133,7 @@ fn f156_f101_a_failed_start_is_explained() {
 }
 
 #[test]
-fn f100_f148_the_last_words_of_the_daemon_are_shown() {
+fn the_last_words_of_the_daemon_are_shown() {
     let place = Place::new();
     place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
     place.stub(
@@ -149,7 +149,7 @@ fn f100_f148_the_last_words_of_the_daemon_are_shown() {
 }
 
 #[test]
-fn f100_the_status_of_docker_is_passed_on() {
+fn the_status_of_docker_is_passed_on() {
     let place = Place::new();
     place.daemon();
     place.stub("docker", "exit 42");
@@ -164,7 +164,7 @@ fn f100_the_status_of_docker_is_passed_on() {
 }
 
 #[test]
-fn f100_every_step_that_fails_ends_with_a_word() {
+fn every_step_that_fails_ends_with_a_word() {
     for (program, script, code, words) in [
         ("systemctl", "*daemon-reload*) exit 4", 1, "`systemctl --user daemon-reload` failed"),
         (
@@ -189,7 +189,7 @@ fn f100_every_step_that_fails_ends_with_a_word() {
 }
 
 #[test]
-fn f100_nothing_is_touched_when_docker_is_missing() {
+fn nothing_is_touched_when_docker_is_missing() {
     let mut place = Place::new();
     place.remove_stub("docker");
     place.run(&["install"]).exits(1).says("[ERROR] docker-cli-missing: ");
@@ -198,7 +198,7 @@ fn f100_nothing_is_touched_when_docker_is_missing() {
 }
 
 #[test]
-fn f177_a_failing_trial_run_stops_unless_forced() {
+fn a_failing_trial_run_stops_unless_forced() {
     let place = Place::new();
     place.daemon();
     place.stub("rootlesskit", "echo 'something odd' >&2; exit 1");
@@ -212,7 +212,7 @@ fn f177_a_failing_trial_run_stops_unless_forced() {
 }
 
 #[test]
-fn f175_without_iptables_only_where_there_is_none() {
+fn without_iptables_only_where_there_is_none() {
     let place = Place::new();
     place.daemon();
     place.run(&["install", "--skip-iptables"]).exits(0);
@@ -226,7 +226,7 @@ fn f175_without_iptables_only_where_there_is_none() {
 }
 
 #[test]
-fn f019_f115_without_systemd_the_command_is_printed() {
+fn without_systemd_the_command_is_printed() {
     let mut place = Place::new();
     place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
     let done = place.run(&["install"]);
@@ -257,7 +257,7 @@ PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
 }
 
 #[test]
-fn f003_f006_the_block_for_the_administrator() {
+fn the_block_for_the_administrator() {
     let mut place = Place::new();
     place.stub("getsubids", "exit 1");
     place.remove_stub("newuidmap");
@@ -272,7 +272,7 @@ fn f003_f006_the_block_for_the_administrator() {
 }
 
 #[test]
-fn f171_root_is_refused() {
+fn root_is_refused() {
     let place = Place::new();
     for verb in ["check", "install", "uninstall"] {
         place.run_as_root(&["-f", verb]).exits(1).says("[ERROR] ").says("root");

@@ -40,7 +40,7 @@ fn compared(place: &Place, said: &str) -> String {
 }
 
 #[test]
-fn f100_a_unit_that_was_edited_stays_and_is_used() {
+fn a_unit_that_was_edited_stays_and_is_used() {
     let place = place();
     let text = edited(&place);
     let done = place.run(&["install"]);
@@ -71,7 +71,7 @@ fn f100_a_unit_that_was_edited_stays_and_is_used() {
 }
 
 #[test]
-fn f100_a_unit_of_somebody_else_stays_and_is_used() {
+fn a_unit_of_somebody_else_stays_and_is_used() {
     let place = place();
     place.write(UNIT, FOREIGN);
     for _ in 0..2 {
@@ -100,7 +100,7 @@ fn f100_a_unit_of_somebody_else_stays_and_is_used() {
 }
 
 #[test]
-fn f100_what_an_earlier_install_wrote_is_updated() {
+fn what_an_earlier_install_wrote_is_updated() {
     let mut place = place();
     place.run(&["install"]).exits(0);
     let path = format!("{}:/opt/bin:/usr/bin:/bin", place.text("bin"));
@@ -139,7 +139,7 @@ fn f100_what_an_earlier_install_wrote_is_updated() {
 }
 
 #[test]
-fn f100_a_unit_that_is_a_link_is_written_through() {
+fn a_unit_that_is_a_link_is_written_through() {
     let place = place();
     let dotfiles = "home/dotfiles/docker.service";
     place.write("home/dotfiles/README", "");
@@ -167,7 +167,7 @@ fn f100_a_unit_that_is_a_link_is_written_through() {
 }
 
 #[test]
-fn f100_links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
+fn links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
     let place = place();
     place.write("home/.config/systemd/user/other.service", "");
     symlink("/nonexistent/dotfiles/docker.service", place.at(UNIT)).expect("a link");
@@ -186,7 +186,7 @@ fn f100_links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
 }
 
 #[test]
-fn f100_a_socket_unit_of_the_users_stays() {
+fn a_socket_unit_of_the_users_stays() {
     let place = place();
     place.stub(
         "systemctl",
@@ -211,7 +211,7 @@ fn f100_a_socket_unit_of_the_users_stays() {
 }
 
 #[test]
-fn f100_check_says_beforehand_what_install_would_do() {
+fn check_says_beforehand_what_install_would_do() {
     let mut place = place();
     edited(&place);
     place.write(SOCKET, "[Socket]\n");
@@ -249,7 +249,7 @@ fn f100_check_says_beforehand_what_install_would_do() {
 }
 
 #[test]
-fn f100_what_would_be_written_can_be_printed() {
+fn what_would_be_written_can_be_printed() {
     let place = place();
     let done = place.run(&["install", &format!("--print={}", place.text(UNIT))]);
     done.exits(0);
@@ -265,7 +265,7 @@ fn f100_what_would_be_written_can_be_printed() {
 }
 
 #[test]
-fn f100_f106_a_context_for_another_daemon_stays() {
+fn a_context_for_another_daemon_stays() {
     let place = place();
     for (host, description) in [
         ("ssh://build", "Rootless mode"),
@@ -299,7 +299,7 @@ fn f100_f106_a_context_for_another_daemon_stays() {
 }
 
 #[test]
-fn f100_f106_a_context_of_an_earlier_installation_is_updated_and_removed() {
+fn a_context_of_an_earlier_installation_is_updated_and_removed() {
     let place = place();
     place.stub("docker", &context("unix:///run/user/1/docker.sock", "Rootless mode"));
     let done = place.run(&["install"]);
@@ -317,7 +317,7 @@ const SCRIPT: &str = "home/.config/docker-rootless/run";
 const RC: &str = "home/.config/rc/init.d/docker";
 
 #[test]
-fn f019_scripts_of_supervisors_that_were_edited_stay() {
+fn scripts_of_supervisors_that_were_edited_stay() {
     let place = place();
     place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
     place.stub("rc-service", "case \"$*\" in --version) echo 'rc-service (OpenRC) 0.62.6' ;; esac");

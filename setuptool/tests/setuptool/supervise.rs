@@ -59,7 +59,7 @@ fn send(pid: i32, signal: nix::sys::signal::Signal) {
 }
 
 #[test]
-fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
+fn a_daemon_is_kept_running_and_leaves_nothing() {
     let place = place();
     place.daemon();
     place.write("home/.config/docker-rootless/env", "COLOUR='light blue'\n");
@@ -119,7 +119,7 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
 }
 
 #[test]
-fn f019_f148_a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() {
+fn a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() {
     let place = place();
     place.stub(
         "dockerd-rootless.sh",
@@ -142,7 +142,7 @@ fn f019_f148_a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() 
 }
 
 #[test]
-fn f019_what_cannot_be_had_is_refused_before_anything_is_touched() {
+fn what_cannot_be_had_is_refused_before_anything_is_touched() {
     let place = place();
     for kind in ["runit", "s6", "openrc"] {
         let done = place.run(&["install", &format!("--supervise={kind}")]);
@@ -165,7 +165,7 @@ fn f019_what_cannot_be_had_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn f019_a_daemon_that_was_started_by_hand_is_not_disturbed() {
+fn a_daemon_that_was_started_by_hand_is_not_disturbed() {
     let place = place();
     place.write("run/dockerd-rootless/lock", "");
     let file = std::fs::File::open(place.at("run/dockerd-rootless/lock")).expect("a lock");
@@ -185,7 +185,7 @@ const RC_SERVICE: &str = "case \"$*\" in\n\
     esac\n";
 
 #[test]
-fn f019_openrc_gets_a_service_of_the_user() {
+fn openrc_gets_a_service_of_the_user() {
     let place = place();
     place.daemon();
     place.stub("rc-service", RC_SERVICE);
@@ -217,7 +217,7 @@ fn f019_openrc_gets_a_service_of_the_user() {
 }
 
 #[test]
-fn f019_an_older_openrc_gets_a_block_for_the_administrator() {
+fn an_older_openrc_gets_a_block_for_the_administrator() {
     let place = place();
     place.stub("rc-service", "[ \"$1\" = --version ] && echo 'rc-service (OpenRC) 0.54'");
     let done = place.run(&["install", "--supervise=openrc"]);
@@ -239,7 +239,7 @@ fn f019_an_older_openrc_gets_a_block_for_the_administrator() {
 }
 
 #[test]
-fn f100_f115_systemd_takes_the_daemon_over() {
+fn systemd_takes_the_daemon_over() {
     let place = place();
     place.daemon();
     place.run(&["install", "--supervise=plain"]).exits(0);

@@ -20,7 +20,7 @@ fn installed() -> Place {
 }
 
 #[test]
-fn f106_f108_the_transcript_of_the_documentation() {
+fn the_transcript_of_the_documentation() {
     let place = installed();
     place.stub("systemctl", "case \" $* \" in *' disable '*) echo 'Removed @.' >&2 ;; esac");
     let done = place.run(&["uninstall"]);
@@ -54,7 +54,7 @@ Removed @.
 }
 
 #[test]
-fn f106_a_third_context_stays_and_docker_host_does_not_disturb() {
+fn a_third_context_stays_and_docker_host_does_not_disturb() {
     let mut place = installed();
     place.write("home/.docker/config.json", "{\"currentContext\":\"elsewhere\"}");
     place.run(&["uninstall"]).exits(0);
@@ -67,7 +67,7 @@ fn f106_a_third_context_stays_and_docker_host_does_not_disturb() {
 }
 
 #[test]
-fn f106_no_prerequisite_is_needed() {
+fn no_prerequisite_is_needed() {
     let mut place = installed();
     place.stub("systemctl", "exit 1");
     place.unset("XDG_RUNTIME_DIR");
@@ -125,7 +125,7 @@ fn files(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn f107_purge_leaves_what_is_not_ours() {
+fn purge_leaves_what_is_not_ours() {
     let place = used();
     place.run(&["uninstall"]).exits(0);
     assert!(place.read("home/.local/share/docker/overlay2/x/f").is_some());
@@ -147,7 +147,7 @@ fn f107_purge_leaves_what_is_not_ours() {
 }
 
 #[test]
-fn f107_purge_leaves_no_empty_directories() {
+fn purge_leaves_no_empty_directories() {
     let place = used();
     for file in ["home/.config/docker/daemon.json", "home/.config/systemd/user/other.service"] {
         fs::remove_file(place.at(file)).expect("a file");
@@ -171,7 +171,7 @@ fn f107_purge_leaves_no_empty_directories() {
 }
 
 #[test]
-fn f107_what_cannot_be_removed_is_an_error() {
+fn what_cannot_be_removed_is_an_error() {
     let place = used();
     place.stub("rootlesskit", "exit 5");
     place
@@ -181,7 +181,7 @@ fn f107_what_cannot_be_removed_is_an_error() {
 }
 
 #[test]
-fn f107_purge_spares_directories_that_variables_name() {
+fn purge_spares_directories_that_variables_name() {
     let mut place = used();
     place.write("home/docker/mine", "1");
     place.write("home/state/mine", "1");

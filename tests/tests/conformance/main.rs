@@ -89,7 +89,7 @@ fn pair(host: &Host, port: &'static str) -> Result<(Facts, Facts)> {
 }
 
 #[test]
-fn f036_f043_f049_f050_f051_f052_f087_f088_f090_every_pair_does_what_the_page_says() -> Result<()> {
+fn every_pair_does_what_the_page_says() -> Result<()> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     // A box ends with the thread that booted it.
     std::thread::scope(|scope| -> Result<()> {

@@ -57,7 +57,7 @@ const STATES: [(&str, &str, &str, &str); 13] = [
 ];
 
 #[test]
-fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
+fn one_finding_for_each_odd_state() -> Result<()> {
     for (breaking, prefix, code, part) in STATES {
         let b = TestBox::boot(Suite::Sid)?;
         let line = breaking.replace("$SMALL", SMALL).replace("$DATA", DATA);
@@ -75,7 +75,7 @@ fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
 
 /// Directories that a docker under sudo left, and files that were locked away.
 #[test]
-fn f004_f148_what_root_took_is_given_back() -> Result<()> {
+fn what_root_took_is_given_back() -> Result<()> {
     for (breaking, verb, code) in [
         ("chmod 600 /etc/subuid", "check", "subid-unreadable"),
         ("mkdir -p /home/tester/.docker/buildx", "install", "config-closed"),
@@ -94,7 +94,7 @@ fn f004_f148_what_root_took_is_given_back() -> Result<()> {
 
 /// Advice: the daemon would work.
 #[test]
-fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
+fn contexts_and_overlapping_ids_are_named() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("echo other:120000:65536 >> /etc/subuid").ok()?;
     b.user("docker context create rootless --docker host=unix:///nowhere").ok()?;
@@ -128,7 +128,7 @@ fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
 
 /// Containers run from an overlay, which has options of its own.
 #[test]
-fn f066_data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
+fn data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root(&format!("mount -o remount,bind,noexec,nosuid,nodev {DATA}")).ok()?;
     b.user(&format!("{TOOL} check")).ok()?;
@@ -140,7 +140,7 @@ fn f066_data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
 
 /// A unit that somebody edited is kept as a backup; one whose programs have moved is named, and so is why a daemon ended.
 #[test]
-fn f110_f113_f148_a_unit_that_was_edited_or_is_stale() -> Result<()> {
+fn a_unit_that_was_edited_or_is_stale() -> Result<()> {
     let b = host(Suite::Sid)?;
     let unit = "/home/tester/.config/systemd/user/docker.service";
     login(&b, &format!("{TOOL} install")).ok()?;

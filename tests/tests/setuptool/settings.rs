@@ -28,7 +28,7 @@ fn compared(b: &TestBox, said: &str) -> Result<String> {
 }
 
 #[test]
-fn f100_f107_a_unit_edited_in_place_survives() -> Result<()> {
+fn a_unit_edited_in_place_survives() -> Result<()> {
     let b = host(Suite::Trixie)?;
     tool(&b, "install")?;
     let unit = format!("{UNITS}/docker.service");
@@ -73,7 +73,7 @@ const FOREIGN: &str = "[Unit]\nDescription=Rootless Docker of the role\n[Service
     [Install]\nWantedBy=default.target\n";
 
 #[test]
-fn f100_f107_a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Result<()> {
+fn a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Result<()> {
     let b = host(Suite::Bookworm)?;
     let unit = format!("{UNITS}/docker.service");
     b.user(&format!("mkdir -p {UNITS} && cat > {unit} <<'EOF'\n{FOREIGN}EOF")).ok()?;
@@ -144,17 +144,17 @@ fn dotfiles(suite: Suite) -> Result<()> {
 }
 
 #[test]
-fn f100_f107_a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_252() -> Result<()> {
+fn a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_252() -> Result<()> {
     dotfiles(Suite::Bookworm)
 }
 
 #[test]
-fn f100_f107_a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_262() -> Result<()> {
+fn a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_262() -> Result<()> {
     dotfiles(Suite::Sid)
 }
 
 #[test]
-fn f100_f107_an_edited_socket_survives() -> Result<()> {
+fn an_edited_socket_survives() -> Result<()> {
     let b = host(Suite::Sid)?;
     tool(&b, "install --socket")?;
     let unit = format!("{UNITS}/docker.socket");
@@ -181,7 +181,7 @@ fn f100_f107_an_edited_socket_survives() -> Result<()> {
 }
 
 #[test]
-fn f100_f106_a_context_for_another_daemon_survives() -> Result<()> {
+fn a_context_for_another_daemon_survives() -> Result<()> {
     let b = host(Suite::Bookworm)?;
     let create = "docker context create rootless --docker host=ssh://build.test --description 'the build farm'";
     login(&b, create).ok()?;
@@ -208,7 +208,7 @@ fn user(b: &TestBox, line: &str) -> Result<Output> {
 }
 
 #[test]
-fn f019_f107_a_service_directory_that_was_edited_survives() -> Result<()> {
+fn a_service_directory_that_was_edited_survives() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;

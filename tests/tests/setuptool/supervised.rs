@@ -66,7 +66,7 @@ fn leaves_nothing(b: &TestBox, but: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
+fn our_own_supervisor() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let done = installs(&b, "plain")?;
     in_order(
@@ -110,7 +110,7 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_runit() -> Result<()> {
+fn runit() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;
@@ -137,7 +137,7 @@ fn f019_f100_f107_f115_runit() -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_s6() -> Result<()> {
+fn s6() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["s6", "lib*", "s6", "execline"])?;
     b.user("mkdir scan").ok()?;
@@ -172,7 +172,7 @@ fn openrc(b: &TestBox) -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_openrc() -> Result<()> {
+fn a_daemon_is_kept_running_by_openrc() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     openrc(&b)?;
     let done = installs(&b, "openrc")?;
@@ -218,7 +218,7 @@ fn f019_f100_f107_f115_openrc() -> Result<()> {
 
 /// A release without services of users: the administrator pastes what is printed.
 #[test]
-fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
+fn openrc_of_the_system() -> Result<()> {
     let b = TestBox::boot(Suite::Trixie)?;
     openrc(&b)?;
     let printed = user(&b, &format!("{TOOL} install --supervise")).ok()?;

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn f050_ports_are_published_withdrawn_and_published_again() {
+    fn ports_are_published_withdrawn_and_published_again() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let answers = vec![

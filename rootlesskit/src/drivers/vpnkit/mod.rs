@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn f041_the_command_line_is_the_documented_one() {
+    fn the_command_line_is_the_documented_one() {
         let words = |driver: &Vpnkit| {
             let cmd = driver.command(Path::new("/s/vpnkit-ethernet.sock")).unwrap();
             cmd.get_args().map(|a| a.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")

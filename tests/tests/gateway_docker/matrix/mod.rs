@@ -263,7 +263,7 @@ fn servers(d: &Docker<'_>, network: &str, published: &[String]) -> Result<()> {
 }
 
 #[test]
-fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
+fn the_address_matrix_is_as_the_page_says() -> Result<()> {
     let given = version(Suite::Sid)?;
     let is_newest = given.split('.').next() == Some(NEWEST);
     let newest = is_newest.then_some((Suite::Sid, NEWEST));
