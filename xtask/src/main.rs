@@ -23,7 +23,8 @@ cargo xtask VERB
       --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and nothing else
       --rounds N              samples per figure
       --pin                   forwarders and load on separate processors
-      --theirs PATH           the RootlessKit to compare with (default: installed, or a test host's)
+      --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
+                              (default: the RootlessKit that is installed, or a test host's)
       --ours PATH             our binary (default: built)
       --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
                               RootlessKit, one for pasta, because what pipes hold is limited per user)

@@ -180,7 +180,8 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Instan
         drop(holder);
         return Err(error.context(last_words(machine, side)));
     }
-    machine.congestion.borrow_mut().settle(side.name(), &holder, side == Side::Ours)?;
+    let replaces = machine.replaces_congestion(side);
+    machine.congestion.borrow_mut().settle(side.name(), &holder, replaces)?;
     let pids = procs::tree(holder.pid());
     Ok(Instance { pids, state: Some(state), holder: Some(holder), ..Instance::empty(side) })
 }

@@ -52,10 +52,12 @@ pub(crate) struct Machine {
     /// If networks are measured.
     pub(crate) net: Option<NetTools>,
     pub(crate) loadgen: PathBuf,
-    /// Whether the Go program has the network driver `none`.
+    /// Whether the rootlesskit that ours is compared with has the network driver `none`.
     pub(crate) theirs_has_none: bool,
     /// Whether it has the network driver `gvisor-tap-vsock`.
     pub(crate) theirs_has_gvisor: bool,
+    /// Whether it is the Go program at all: `--against` may name another build of ours.
+    theirs_is_go: bool,
     pub(crate) accounts: Accounts,
     folder: tempfile::TempDir,
     pin: bool,
@@ -88,7 +90,7 @@ impl Machine {
         let (congestion, note) = Congestion::begin(&options.congestion)?;
         let bin = folder.path().join("bin");
         fs::create_dir(&bin)?;
-        let theirs = tools::theirs(options.theirs.as_deref(), &bin.join("theirs/rootlesskit"))?;
+        let theirs = tools::theirs(options.against.as_deref(), &bin.join("theirs/rootlesskit"))?;
         let slirp4netns = tools::slirp4netns(&bin)?;
         let net = match options.wants_networks() {
             true => Some(NetTools::find(&bin, &slirp4netns)?),
@@ -97,6 +99,7 @@ impl Machine {
         let this = Self {
             theirs_has_none: tools::has_none(&theirs.path)?,
             theirs_has_gvisor: tools::has_gvisor(&theirs.path)?,
+            theirs_is_go: tools::is_go(&theirs.path),
             ours: tools::ours(options.ours.as_deref(), &bin.join("ours/rootlesskit"))?,
             theirs,
             slirp4netns,
@@ -175,6 +178,11 @@ impl Machine {
         driver + if self.theirs_has_none { "" } else { why }
     }
 
+    /// Whether a side's rootlesskit replaces the host's congestion control in its own namespace.
+    pub(crate) fn replaces_congestion(&self, side: Side) -> bool {
+        !matches!(side, Side::Theirs | Side::Gvisor) || !self.theirs_is_go
+    }
+
     /// Puts a forwarder where the load is not, if that was asked for.
     pub(crate) fn pin_forwarder(&self, pids: &[i32]) -> Result<()> {
         if !self.pin {
@@ -209,7 +217,7 @@ impl Machine {
         let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = model.lines().find_map(|line| line.strip_prefix("model name"));
         let model = model.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
-        let pasta = self.pasta.as_ref().map_or("none new enough", |tool| &tool.what);
+        let pasta = self.pasta.as_ref().map_or("none new enough".to_owned(), Tool::what);
         let pin = if self.pin { ", forwarders and load on separate ones" } else { "" };
         let mut lines = vec![
             format!(
@@ -217,16 +225,17 @@ impl Machine {
                 allowed().len(),
                 release.trim()
             ),
-            format!("ours: {}", self.ours.what),
-            format!("theirs: {}", self.theirs.what),
-            format!("slirp4netns: {}", self.slirp4netns.what),
+            format!("ours: {}", self.ours.what()),
+            format!("theirs: {}", self.theirs.what()),
+            format!("slirp4netns: {}", self.slirp4netns.what()),
             format!("pasta: {pasta}"),
             format!("ports and memory: builtin port driver, {} on both sides", self.why_driver()),
         ];
         lines.extend(self.congestion.borrow().lines());
         if let Some(net) = &self.net {
-            let proxy = net.docker_proxy.as_ref().map_or("none that runs here", |tool| &tool.what);
-            lines.push(format!("networks: slirp4netns is {}", net.slirp4netns.what));
+            let proxy = net.docker_proxy.as_ref();
+            let proxy = proxy.map_or("none that runs here".to_owned(), Tool::what);
+            lines.push(format!("networks: slirp4netns is {}", net.slirp4netns.what()));
             lines.push(format!("networks: docker-proxy is {proxy}"));
         }
         lines

@@ -194,7 +194,7 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
     for line in description.iter().chain(&notes) {
         println!("{bullet}{line}");
     }
-    let table = report::table(sheet, options.markdown);
+    let table = report::table(sheet, machine.theirs.number(), options.markdown);
     if !table.is_empty() {
         let (reached, goals) = report::reached(sheet);
         println!(

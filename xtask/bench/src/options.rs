@@ -34,7 +34,8 @@ pub(crate) struct Options {
     pub(crate) markdown: bool,
     pub(crate) only: Vec<String>,
     pub(crate) json: Option<PathBuf>,
-    pub(crate) theirs: Option<PathBuf>,
+    /// The rootlesskit to compare with: the program, or a directory that holds it.
+    pub(crate) against: Option<PathBuf>,
     pub(crate) ours: Option<PathBuf>,
     pub(crate) user: Option<String>,
     rounds: Option<usize>,
@@ -65,7 +66,7 @@ impl Options {
                     this.only.push(name);
                 }
                 "--json" => this.json = Some(std::path::absolute(value()?)?),
-                "--theirs" => this.theirs = Some(std::path::absolute(value()?)?),
+                "--against" => this.against = Some(std::path::absolute(value()?)?),
                 "--ours" => this.ours = Some(std::path::absolute(value()?)?),
                 "--congestion" => this.congestion = super::congestion::parse(&value()?)?,
                 "--user" => this.user = Some(value()?),

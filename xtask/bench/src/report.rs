@@ -95,16 +95,16 @@ const ROWS: &[Row] = &[
     row("remove.10000", "remove 10,000 ports, s", 2, false, &[Below(2.0)]),
 ];
 
-const HEAD: [&str; 6] = ["", "ours", "theirs", "baselines", "better than theirs", "goal"];
-
-/// The table, as lines for a terminal or in Markdown. Empty if nothing of it was measured.
-pub(crate) fn table(sheet: &Sheet, markdown: bool) -> String {
+/// The table, as lines for a terminal or in Markdown. Empty if nothing of it was measured. `version` is that of theirs.
+pub(crate) fn table(sheet: &Sheet, version: &str, markdown: bool) -> String {
     let rows = ROWS.iter().filter_map(|row| cells(sheet, row));
     let rows: Vec<Vec<String>> = rows.map(Vec::from).collect();
     if rows.is_empty() {
         return String::new();
     }
-    layout::table(&HEAD, &rows, markdown, |column| matches!(column, 1 | 2))
+    let theirs = format!("theirs ({version})");
+    let head = ["", "ours", &theirs, "baselines", "better than theirs", "goal"];
+    layout::table(&head, &rows, markdown, |column| matches!(column, 1 | 2))
 }
 
 /// How many goals there are, and how many were reached.
@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn goals_are_judged_in_the_direction_of_their_row() {
-        let text = table(&sheet(), true);
+        let text = table(&sheet(), "2.0.2", true);
+        assert!(text.starts_with("|  | ours | theirs (2.0.2) |"), "{text}");
         let line = |start: &str| text.lines().find(|line| line.contains(start)).unwrap();
         assert!(line("--net=none").contains("7.00× (7.00–7.00) | reached: ≥ 6×"), "{text}");
         assert!(line("CPU s/GB").contains("missed: ≤ splice, 0.50×"), "{text}");
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_plain_table_is_aligned() {
-        let text = table(&sheet(), false);
+        let text = table(&sheet(), "2.0.2", false);
         let starts = text.lines().skip(1).filter_map(|line| {
             let at = line.find("reached: ").or(line.find("missed: "))?;
             Some(line[..at].chars().count())

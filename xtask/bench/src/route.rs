@@ -87,8 +87,8 @@ impl Route {
             drop(holder);
             return Err(error.context(self.last_words()));
         }
-        let ours = self.side != Side::Theirs;
-        machine.congestion.borrow_mut().settle(self.side.name(), &holder, ours)?;
+        let replaces = machine.replaces_congestion(self.side);
+        machine.congestion.borrow_mut().settle(self.side.name(), &holder, replaces)?;
         Ok(holder)
     }
 

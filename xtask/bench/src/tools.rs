@@ -21,8 +21,22 @@ const RELEASES: [&str; 3] = ["sid", "trixie", "bookworm"];
 #[derive(Debug, Clone)]
 pub(crate) struct Tool {
     pub(crate) path: PathBuf,
+    /// The first line of `--version`.
+    pub(crate) version: String,
+    /// Where it comes from.
+    pub(crate) origin: String,
+}
+
+impl Tool {
     /// Version and origin, for the report.
-    pub(crate) what: String,
+    pub(crate) fn what(&self) -> String {
+        format!("{}, {}", self.version, self.origin)
+    }
+
+    /// The version without the program's name.
+    pub(crate) fn number(&self) -> &str {
+        self.version.rsplit_once("version ").map_or(&self.version, |(_, number)| number)
+    }
 }
 
 /// The root file systems of the test hosts.
@@ -58,7 +72,8 @@ fn version(program: &Path) -> Option<String> {
     output.status.success().then_some(line)
 }
 
-fn is_go(program: &Path) -> bool {
+/// Whether a program is built by Go.
+pub(crate) fn is_go(program: &Path) -> bool {
     fs::read(program).is_ok_and(|bytes| bytes.windows(GO.len()).any(|window| window == GO))
 }
 
@@ -77,37 +92,47 @@ pub(crate) fn ours(given: Option<&Path>, to: &Path) -> Result<Tool> {
     let from = given.map_or(built, Path::to_owned);
     place(&from, to)?;
     let version = version(to).with_context(|| format!("{} does not run", from.display()))?;
-    Ok(Tool { path: to.to_owned(), what: format!("{version}, {}", shown(&from)) })
+    Ok(Tool { path: to.to_owned(), version, origin: shown(&from) })
 }
 
-/// The Go program, copied to `to`.
+/// The rootlesskit to compare with, copied to `to`: the given program, or the one in a given directory. Otherwise the Go
+/// program that is installed, or a test host's.
 pub(crate) fn theirs(given: Option<&Path>, to: &Path) -> Result<Tool> {
-    let candidates: Vec<PathBuf> = match given {
-        Some(path) => vec![path.to_owned()],
-        None => {
-            let installed = host::find("rootlesskit").filter(|path| is_go(path));
-            let cached = roots().into_iter().map(|root| root.join("usr/bin/rootlesskit"));
-            installed.into_iter().chain(cached).collect()
-        }
-    };
-    for from in &candidates {
-        if let Some(version) = version(from) {
-            ensure!(
-                is_go(from),
-                "{} is not built by Go, so it is not the program to compare with\n\
-                 hint: --theirs PATH names an installed RootlessKit",
-                from.display()
-            );
-            place(from, to)?;
-            return Ok(Tool { path: to.to_owned(), what: format!("{version}, {}", shown(from)) });
+    if let Some(given) = given {
+        return against(given, to);
+    }
+    let installed = host::find("rootlesskit").filter(|path| is_go(path));
+    let cached = roots().into_iter().map(|root| root.join("usr/bin/rootlesskit"));
+    for from in installed.into_iter().chain(cached) {
+        if let Some(version) = version(&from).filter(|_| is_go(&from)) {
+            place(&from, to)?;
+            return Ok(Tool { path: to.to_owned(), version, origin: shown(&from) });
         }
     }
     bail!(
-        "no RootlessKit to compare with: {}\n\
-         hint: --theirs PATH names one; Debian has it in the package rootlesskit, and `cargo xtask test` brings it \
-         in its test hosts",
-        if given.is_some() { "the given one does not run" } else { "it is not installed" }
+        "no RootlessKit to compare with: it is not installed\n\
+         hint: --against PATH names one; Debian has it in the package rootlesskit, and `cargo xtask test` brings it \
+         in its test hosts"
     )
+}
+
+/// The rootlesskit that `--against` names, with the rootlessctl beside it.
+fn against(given: &Path, to: &Path) -> Result<Tool> {
+    let from = if given.is_dir() { given.join("rootlesskit") } else { given.to_owned() };
+    let hint = "hint: --against PATH names a rootlesskit, or a directory that holds rootlesskit and rootlessctl";
+    let version = version(&from)
+        .with_context(|| format!("{} --version does not run\n{hint}", from.display()))?;
+    ensure!(
+        version.contains("rootlesskit"),
+        "{} is no rootlesskit: its --version prints {version:?}\n{hint}",
+        from.display()
+    );
+    place(&from, to)?;
+    let control = from.with_file_name("rootlessctl");
+    if control.is_file() {
+        place(&control, &to.with_file_name("rootlessctl"))?;
+    }
+    Ok(Tool { path: to.to_owned(), version, origin: shown(&from) })
 }
 
 /// Whether a RootlessKit has the network driver `none`, which came after 2.0.
@@ -130,7 +155,7 @@ pub(crate) fn slirp4netns(bin: &Path) -> Result<Tool> {
     let path = bin.join("slirp4netns");
     symlink(&from, &path)?;
     let version = version(&path).context("slirp4netns does not run")?;
-    Ok(Tool { path, what: format!("{version}, {}", shown(&from)) })
+    Ok(Tool { path, version, origin: shown(&from) })
 }
 
 /// pasta(1) under `bin`, if there is one new enough for rootlesskit.
@@ -146,7 +171,7 @@ pub(crate) fn pasta(bin: &Path) -> Result<Option<Tool>> {
                 // pasta replaces itself by this one where the processor can run it.
                 place(&fast, &bin.join("pasta.avx2"))?;
             }
-            return Ok(Some(Tool { path, what: format!("{version}, {}", shown(&from)) }));
+            return Ok(Some(Tool { path, version, origin: shown(&from) }));
         }
     }
     // The variant for newer processors, which the loader would hide from it.
@@ -156,7 +181,7 @@ pub(crate) fn pasta(bin: &Path) -> Result<Option<Tool>> {
         for program in [fast, root.join("usr/bin/pasta")] {
             if program.exists() && (avx2 || program.extension().is_none()) {
                 let tool = through_loader(&root, &program, &path)?;
-                if let Some(tool) = tool.filter(|tool| !tool.what.starts_with("pasta unknown")) {
+                if let Some(tool) = tool.filter(|tool| !tool.version.starts_with("pasta unknown")) {
                     return Ok(Some(tool));
                 }
             }
@@ -182,9 +207,9 @@ impl NetTools {
         let mut docker_proxy = newest("usr/sbin/docker-proxy", &proxy)?;
         if let Some(from) = host::find("docker-proxy").filter(|_| docker_proxy.is_none()) {
             // Those before 26 do not say which they are.
-            let what = version(&from).unwrap_or_else(|| "docker-proxy before 26".to_owned());
+            let version = version(&from).unwrap_or_else(|| "docker-proxy before 26".to_owned());
             place(&from, &proxy)?;
-            docker_proxy = Some(Tool { path: proxy, what: format!("{what}, {}", shown(&from)) });
+            docker_proxy = Some(Tool { path: proxy, version, origin: shown(&from) });
         }
         Ok(Self { slirp4netns: slirp4netns.unwrap_or_else(|| installed.clone()), docker_proxy })
     }
@@ -199,8 +224,7 @@ fn newest(program: &str, to: &Path) -> Result<Option<Tool>> {
         }
         if let Some(version) = version(&from) {
             place(&from, to)?;
-            let what = format!("{version}, {}", shown(&from));
-            return Ok(Some(Tool { path: to.to_owned(), what }));
+            return Ok(Some(Tool { path: to.to_owned(), version, origin: shown(&from) }));
         }
         if let Some(tool) = through_loader(&root, &from, to)? {
             return Ok(Some(tool));
@@ -234,8 +258,8 @@ fn through_loader(root: &Path, program: &Path, to: &Path) -> Result<Option<Tool>
         fs::write(to, script)?;
         fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
         if let Some(version) = version(to) {
-            let what = format!("{version}, of {} through that one's loader", shown(root));
-            return Ok(Some(Tool { path: to.to_owned(), what }));
+            let origin = format!("of {} through that one's loader", shown(root));
+            return Ok(Some(Tool { path: to.to_owned(), version, origin }));
         }
         fs::remove_file(to)?;
     }
@@ -253,4 +277,41 @@ fn libraries(loader: &Path, folder: &Path, program: &Path) -> Result<Option<Vec<
         Some(PathBuf::from(path)).filter(|path| path.starts_with(folder))
     });
     Ok(output.status.success().then(|| paths.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with a program of this name that prints `version`.
+    fn with_program(name: &str, version: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\necho {version}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    // One test: a program that another thread forks while it is written cannot be run ("text file busy").
+    #[test]
+    fn against_takes_a_program_or_its_directory_and_refuses_what_is_no_rootlesskit() {
+        let folder = with_program("rootlesskit", "rootlesskit version 3.1.4");
+        fs::write(folder.path().join("rootlessctl"), "").unwrap();
+        for given in [folder.path().to_owned(), folder.path().join("rootlesskit")] {
+            let bin = tempfile::tempdir().unwrap();
+            let tool = theirs(Some(&given), &bin.path().join("theirs/rootlesskit")).unwrap();
+            assert_eq!(tool.number(), "3.1.4");
+            assert!(tool.path.is_file() && bin.path().join("theirs/rootlessctl").is_file());
+        }
+        let bin = tempfile::tempdir().unwrap();
+        let refused = |given: &Path| {
+            let error = theirs(Some(given), &bin.path().join("rootlesskit")).unwrap_err();
+            error.to_string()
+        };
+        let other = with_program("slirp4netns", "slirp4netns version 1.3.3");
+        let error = refused(&other.path().join("slirp4netns"));
+        assert!(error.contains("prints \"slirp4netns version 1.3.3\""), "{error}");
+        let error = refused(other.path());
+        assert!(error.contains("rootlesskit --version does not run\nhint: "), "{error}");
+    }
 }

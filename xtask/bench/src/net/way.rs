@@ -215,8 +215,8 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
         drop(holder);
         return Err(error.context(last_words(machine, side)));
     }
-    let ours = side != Side::Gvisor;
-    machine.congestion.borrow_mut().settle(side.name(), &holder, ours)?;
+    let replaces = machine.replaces_congestion(side);
+    machine.congestion.borrow_mut().settle(side.name(), &holder, replaces)?;
     Ok(holder)
 }
 
