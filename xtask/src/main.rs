@@ -29,7 +29,8 @@ cargo xtask VERB
       --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
                               RootlessKit, one for pasta, because what pipes hold is limited per user)
       --markdown              print the table as Markdown
-      --json FILE             write every sample to FILE
+      --json FILE             write the results, every sample included, to FILE
+                              (default: target/bench/DATE.json)
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
       --deb --rpm --tarball   only these
       --out DIR               where they go (default: target/dist)

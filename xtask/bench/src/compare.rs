@@ -127,7 +127,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
             match Case::start(machine, side, of) {
                 Ok(case) => cases.push(case),
                 Err(error) if side == Side::Gateway => return Err(error),
-                Err(error) => machine.note(format!("under {name}: {error:#}")),
+                Err(error) => bench.leave_out(side, &error.context(format!("under {name}"))),
             }
         }
     }

@@ -27,6 +27,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::process::Process;
 use crate::procs;
+use crate::results::CongestionFacts;
 
 /// Of the network namespace of the thread that opens it (tcp(7)).
 const DEFAULT: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
@@ -175,6 +176,19 @@ impl Congestion {
         Ok(())
     }
 
+    /// For the results: what each namespace has.
+    pub(crate) fn facts(&self) -> CongestionFacts {
+        let host = |name: &String| {
+            let start = format!("{name}: ");
+            let mine = self.found.iter().filter_map(|(label, found)| {
+                Some((label.strip_prefix(&start)?.to_owned(), found.clone()))
+            });
+            (name.clone(), mine.collect())
+        };
+        let hosts = self.names.iter().map(host).collect();
+        CongestionFacts { default: self.inherited.clone(), hosts }
+    }
+
     /// For the report: one line for each host that was emulated.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |name: &String| {
@@ -224,9 +238,12 @@ mod tests {
         found.insert("cubic: host".to_owned(), "cubic".to_owned());
         let names = vec!["bbr".to_owned(), "cubic".to_owned()];
         let (current, inherited) = ("bbr".to_owned(), "bbr".to_owned());
-        let lines = Congestion { inherited, names, current, found }.lines();
+        let congestion = Congestion { inherited, names, current, found };
+        let facts = congestion.facts();
+        assert_eq!((&*facts.default, &*facts.hosts["bbr"]["gateway namespace"]), ("bbr", "reno"));
+        assert_eq!(facts.hosts["cubic"].keys().collect::<Vec<_>>(), ["host"]);
         assert_eq!(
-            lines,
+            congestion.lines(),
             [
                 "congestion control: gateway namespace reno, host bbr (machine's default bbr)",
                 "congestion control: host cubic (machine's default bbr)"

@@ -23,6 +23,7 @@ use crate::account::{Account, Accounts};
 use crate::congestion::Congestion;
 use crate::options::Options;
 use crate::procs;
+use crate::results::MachineFacts;
 use crate::sheet::Side;
 use crate::tools::{self, NetTools, Tool};
 
@@ -211,20 +212,27 @@ impl Machine {
         self.notes.borrow().iter().map(many).collect()
     }
 
-    /// What was compared and where.
-    pub(crate) fn description(&self) -> Vec<String> {
+    /// Where it was measured.
+    pub(crate) fn facts(&self) -> MachineFacts {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = model.lines().find_map(|line| line.strip_prefix("model name"));
         let model = model.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
+        MachineFacts {
+            processors: allowed().len(),
+            model: model.to_owned(),
+            kernel: release.trim().to_owned(),
+            pinned: self.pin,
+        }
+    }
+
+    /// What was compared and where.
+    pub(crate) fn description(&self) -> Vec<String> {
+        let MachineFacts { processors, model, kernel, .. } = self.facts();
         let pasta = self.pasta.as_ref().map_or("none new enough".to_owned(), Tool::what);
         let pin = if self.pin { ", forwarders and load on separate ones" } else { "" };
         let mut lines = vec![
-            format!(
-                "machine: {} processors ({model}), Linux {}{pin}",
-                allowed().len(),
-                release.trim()
-            ),
+            format!("machine: {processors} processors ({model}), Linux {kernel}{pin}"),
             format!("ours: {}", self.ours.what()),
             format!("theirs: {}", self.theirs.what()),
             format!("slirp4netns: {}", self.slirp4netns.what()),

@@ -33,6 +33,7 @@ mod process;
 mod procs;
 mod report;
 mod requests;
+mod results;
 mod rounds;
 mod route;
 mod sheet;
@@ -40,19 +41,20 @@ mod start;
 mod tcp;
 mod tools;
 mod udp;
+mod units;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 use xtask_support::host::{self, Need};
 use xtask_support::stages::Stages;
 use xtask_support::{cargo, command};
 
 use machine::Machine;
 use options::Options;
+use results::Results;
 use rounds::Bench;
 use sheet::Sheet;
 
@@ -143,12 +145,15 @@ fn inner(args: &[&str]) -> Result<()> {
         INTERRUPTED.store(true, Ordering::Relaxed);
     });
     let machine = Machine::prepare(&options)?;
+    let date = results::now();
     let mut sheet = Sheet::default();
     let measured = measure(&machine, &options, &mut sheet);
-    let printed = print(&machine, &options, &sheet);
+    print(&machine, &options, &sheet);
+    let error = measured.as_ref().err().map(|error| format!("{error:#}"));
+    let kept = keep(&Results::of(&machine, &options, &sheet, &date, error), &options);
     let cleaned = machine.remove();
     measured?;
-    printed?;
+    kept?;
     cleaned
 }
 
@@ -176,10 +181,12 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     let mut stages = Stages::default();
     for (name, part) in parts {
         if options.wants(name) {
+            sheet.begin(name);
             stages.run(name, || part(&mut Bench { machine, options, sheet }))?;
         }
     }
     if options.compares() {
+        sheet.begin("congestion");
         let name = format!("congestion control {}", options.congestion.join(" and "));
         stages.run(&name, || compare::run(&mut Bench { machine, options, sheet }))?;
     }
@@ -187,7 +194,18 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     Ok(())
 }
 
-fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
+/// Writes the results to the file that was named, or to one that is named for the date.
+fn keep(results: &Results, options: &Options) -> Result<()> {
+    let path = match &options.json {
+        Some(path) => path.clone(),
+        None => results::default_file(&cargo::target()?, &results.date),
+    };
+    results.write(&path)?;
+    eprintln!("results: {}", path.display());
+    Ok(())
+}
+
+fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
     let description = machine.description();
     let notes = machine.notes();
     let bullet = if options.markdown { "- " } else { "" };
@@ -208,10 +226,4 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) -> Result<()> {
     print!("{}", net::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
-    if let Some(path) = &options.json {
-        let all = json!({ "machine": description, "notes": notes, "rows": sheet.json() });
-        std::fs::write(path, format!("{all:#}\n"))
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
 }

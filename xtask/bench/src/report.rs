@@ -107,6 +107,12 @@ pub(crate) fn table(sheet: &Sheet, version: &str, markdown: bool) -> String {
     layout::table(&head, &rows, markdown, |column| matches!(column, 1 | 2))
 }
 
+/// Names and titles of all rows.
+#[cfg(test)]
+pub(crate) fn titles() -> impl Iterator<Item = (String, &'static str)> {
+    ROWS.iter().map(|row| (row.id.to_owned(), row.title))
+}
+
 /// How many goals there are, and how many were reached.
 pub(crate) fn reached(sheet: &Sheet) -> (usize, usize) {
     let verdicts = ROWS.iter().flat_map(|row| row.goals.iter().map(move |goal| (row, goal)));

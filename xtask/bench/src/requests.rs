@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::instance::client;
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 use crate::sheet::Side;
 
 pub(crate) fn connections(bench: &mut Bench<'_>) -> Result<()> {
@@ -36,9 +36,7 @@ fn measure(bench: &mut Bench<'_>, mode: &str, rows: &[&str]) -> Result<()> {
             (".p50", number(&report, "p50_us")?),
             (".p99", number(&report, "p99_us")?),
         ];
-        if !instance.pids.is_empty() {
-            values.push((".cpu", used * 1e6 / done));
-        }
+        values.extend(cost(&instance.pids, used * 1e6 / done, used)?);
         Ok(values)
     })
 }

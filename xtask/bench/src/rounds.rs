@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use crate::instance::Instance;
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::procs::Quiet;
+use crate::procs::{Quiet, pss_mb};
+use crate::results::{CPU_SECONDS, MEMORY_MB};
 use crate::sheet::{Sheet, Side};
 
 /// What every part needs.
@@ -38,9 +39,18 @@ impl Bench<'_> {
                     self.sheet.add(&format!("{row}{end}"), side, round, value, quiet);
                 }
             }
-            Err(error) => self.machine.note(format!("{}, {row}: {error:#}", side.name())),
+            Err(error) => {
+                self.machine.note(format!("{}, {row}: {error:#}", side.name()));
+                self.sheet.miss(row, side, Some(round), format!("{error:#}"));
+            }
         }
         Ok(())
+    }
+
+    /// Notes that nothing of a side can be measured in this part.
+    pub(crate) fn leave_out(&mut self, side: Side, error: &anyhow::Error) {
+        self.machine.note(format!("{error:#}"));
+        self.sheet.miss("", side, None, format!("{error:#}"));
     }
 
     /// Measures each row of each side in turns, on forwarders that live for this part only.
@@ -56,7 +66,7 @@ impl Bench<'_> {
             match Instance::start(self.machine, *side) {
                 Ok(instance) => instances.push(instance),
                 Err(error) if *side == Side::Ours || *side == Side::Theirs => return Err(error),
-                Err(error) => self.machine.note(format!("{error:#}")),
+                Err(error) => self.leave_out(*side, &error),
             }
         }
         for round in 0..self.options.rounds() {
@@ -83,4 +93,12 @@ impl Bench<'_> {
 /// A number of a report of the load generator.
 pub(crate) fn number(report: &serde_json::Value, key: &str) -> Result<f64> {
     report[key].as_f64().with_context(|| format!("the load generator says no {key}: {report}"))
+}
+
+/// What a sample cost the forwarder's processes: `each` is the processor time per unit of work, `cpu_seconds` all of it.
+pub(crate) fn cost(pids: &[i32], each: f64, cpu_seconds: f64) -> Result<Values> {
+    if pids.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![(".cpu", each), (CPU_SECONDS, cpu_seconds), (MEMORY_MB, pss_mb(pids)?)])
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use crate::results::Missing;
 
 /// What a sample was taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,10 +62,10 @@ impl Side {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sample {
-    round: usize,
-    value: f64,
-    quiet: bool,
+pub(crate) struct Sample {
+    pub(crate) round: usize,
+    pub(crate) value: f64,
+    pub(crate) quiet: bool,
 }
 
 /// A median with the range around it.
@@ -100,18 +100,54 @@ impl Spread {
     }
 }
 
-/// Every sample that was taken, by what it measures and of what.
+/// Every sample that was taken, by what it measures and of what, and those that could not be taken.
 #[derive(Debug, Default)]
-pub(crate) struct Sheet(BTreeMap<(String, Side), Vec<Sample>>);
+pub(crate) struct Sheet {
+    samples: BTreeMap<(String, Side), Vec<Sample>>,
+    /// The part of the benchmark that runs.
+    part: String,
+    missing: Vec<Missing>,
+}
 
 impl Sheet {
     pub(crate) fn add(&mut self, row: &str, side: Side, round: usize, value: f64, quiet: bool) {
         let key = (row.to_owned(), side);
-        self.0.entry(key).or_default().push(Sample { round, value, quiet });
+        self.samples.entry(key).or_default().push(Sample { round, value, quiet });
     }
 
-    fn samples(&self, row: &str, side: Side) -> &[Sample] {
-        self.0.get(&(row.to_owned(), side)).map_or(&[], Vec::as_slice)
+    /// Begins a part, which what is missing from now on belongs to.
+    pub(crate) fn begin(&mut self, part: &str) {
+        part.clone_into(&mut self.part);
+    }
+
+    /// Keeps why a row has no sample of a round, or of any. An empty row is every row of the part.
+    pub(crate) fn miss(&mut self, row: &str, side: Side, round: Option<usize>, reason: String) {
+        let (part, row, side) = (self.part.clone(), row.to_owned(), side.name().to_owned());
+        let mut new = Missing { part, row, side, rounds: Vec::new(), reason };
+        let same = self.missing.iter_mut().find(|old| {
+            let rounds = old.rounds.clone();
+            **old == Missing { rounds, ..new.clone() }
+        });
+        match same {
+            Some(same) => same.rounds.extend(round),
+            None => {
+                new.rounds.extend(round);
+                self.missing.push(new);
+            }
+        }
+    }
+
+    pub(crate) fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// What there are samples of.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, Side)> {
+        self.samples.keys().map(|(row, side)| (row.as_str(), *side))
+    }
+
+    pub(crate) fn samples(&self, row: &str, side: Side) -> &[Sample] {
+        self.samples.get(&(row.to_owned(), side)).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn spread(&self, row: &str, side: Side) -> Option<Spread> {
@@ -138,18 +174,6 @@ impl Sheet {
             Some((a.value / b.value, a.quiet && b.quiet))
         });
         Spread::of_quiet(&pairs.collect::<Vec<_>>())
-    }
-
-    /// Every sample, for a later look.
-    pub(crate) fn json(&self) -> Value {
-        let mut rows = serde_json::Map::new();
-        for ((row, side), samples) in &self.0 {
-            let list = samples
-                .iter()
-                .map(|s| json!({ "round": s.round, "value": s.value, "quiet": s.quiet }));
-            rows.entry(row).or_insert_with(|| json!({}))[side.name()] = list.collect();
-        }
-        Value::Object(rows)
     }
 }
 
@@ -193,5 +217,20 @@ mod tests {
         samples.push((Side::Ours, 3, 3.0, true));
         let enough = sheet(&samples).spread("row", Side::Ours).unwrap();
         assert_eq!((enough.median, enough.max, enough.disturbed), (2.0, 3.0, false));
+    }
+    #[test]
+    fn what_is_missing_is_listed_once_with_its_rounds() {
+        let mut sheet = Sheet::default();
+        sheet.begin("tcp");
+        for round in [0, 2] {
+            sheet.miss("tcp.up1", Side::Pasta, Some(round), "nothing arrived".to_owned());
+        }
+        sheet.miss("", Side::Splice, None, "it does not start".to_owned());
+        let [arrived, started] = sheet.missing() else { panic!("{sheet:?}") };
+        assert_eq!(
+            (&*arrived.row, &*arrived.part, &*arrived.rounds),
+            ("tcp.up1", "tcp", &[0, 2][..])
+        );
+        assert!(started.row.is_empty() && started.rounds.is_empty() && started.side == "splice");
     }
 }

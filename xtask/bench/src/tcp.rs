@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::instance::client;
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 use crate::sheet::Side;
 
 /// Rows, as direction and number of streams.
@@ -29,9 +29,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
         let (bytes, seconds) = (number(&report, "bytes")?, number(&report, "seconds")?);
         ensure!(bytes > 0.0, "nothing arrived");
         let mut values: Values = vec![("", bytes * 8.0 / seconds / 1e9)];
-        if !instance.pids.is_empty() {
-            values.push((".cpu", used / (bytes / 1e9)));
-        }
+        values.extend(cost(&instance.pids, used / (bytes / 1e9), used)?);
         Ok(values)
     })
 }

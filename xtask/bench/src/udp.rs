@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::instance::{Instance, client};
 use crate::machine::Machine;
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 use crate::sheet::Side;
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
@@ -57,9 +57,7 @@ fn flood(machine: &Machine, instance: &mut Instance, ms: u32) -> Result<Values> 
     let datagrams = after - before;
     ensure!(datagrams > 0.0, "no datagram arrived");
     let mut values: Values = vec![("", datagrams / (until - since))];
-    if !instance.pids.is_empty() {
-        values.push((".cpu", used * 1e6 / datagrams));
-    }
+    values.extend(cost(&instance.pids, used * 1e6 / datagrams, used)?);
     Ok(values)
 }
 

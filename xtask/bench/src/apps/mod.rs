@@ -21,7 +21,7 @@ use crate::instance::client;
 use crate::machine::{ADDRESS, Machine};
 use crate::process::PROCESS_TIMEOUT;
 use crate::procs::{cpu_seconds, pss_mb};
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 use crate::route::{self, Route};
 use crate::sheet::Side;
 use parse::Figures;
@@ -79,7 +79,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         match start(machine, &programs, &data, side) {
             Ok(app) => apps.push(app),
             Err(error) if matches!(side, Side::Gateway | Side::Loopback) => return Err(error),
-            Err(error) => machine.note(format!("{error:#}")),
+            Err(error) => bench.leave_out(side, &error),
         }
     }
     let outside = apps.iter().find(|app| app.route.side == Side::Loopback);
@@ -182,10 +182,8 @@ fn sample(
     let seconds = started.elapsed().as_secs_f64();
     let shown = if bytes > 0.0 { figures.rate * bytes / 1e6 } else { figures.rate };
     let mut values: Values = vec![("", shown)];
-    if route.side != Side::Loopback {
-        // Of the whole run, connecting included.
-        values.push((".cpu", used / seconds));
-    }
+    // Of the whole run, connecting included.
+    values.extend(cost(&pids, used / seconds, used)?);
     values.extend(figures.mean_ms.map(|value| (".mean", value)));
     values.extend(figures.p99_ms.map(|value| (".p99", value)));
     values.extend(lost.map(|value| (".failed", value)));

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::way::Way;
 use super::{Machine, PATIENCE_MS, Place, client, interleave, sides, small_sides};
 use crate::procs::{busy_seconds, cpu_seconds};
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 
 /// Rows, as whether bytes leave the namespace, and the number of streams.
 pub(super) const ROWS: [(&str, bool, &str); 4] =
@@ -55,8 +55,6 @@ pub(super) fn stream(
     }
     let mut values: Values =
         vec![("", number(&report, "rate")? * 8.0 / 1e9), (".sys", all / (bytes / 1e9))];
-    if !way.pids.is_empty() {
-        values.push((".cpu", own / (bytes / 1e9)));
-    }
+    values.extend(cost(&way.pids, own / (bytes / 1e9), own)?);
     Ok(values)
 }

@@ -21,6 +21,8 @@ pub(super) use packets::run as udp;
 pub(super) use published::run as published;
 pub(super) use report::report;
 pub(super) use requests::{connections, keepalive};
+#[cfg(test)]
+pub(super) use rows::titles;
 
 pub(super) use bytes::run as tcp;
 
@@ -111,7 +113,7 @@ fn interleave(
         match start(bench.machine, *side) {
             Ok(way) => ways.push(way),
             Err(error) if *side == Side::Gateway => return Err(error),
-            Err(error) => bench.machine.note(format!("{error:#}")),
+            Err(error) => bench.leave_out(*side, &error),
         }
     }
     let rounds = bench.options.net_rounds();

@@ -10,7 +10,7 @@ use super::way::Way;
 use super::{Place, interleave, sides};
 use crate::machine::{ADDRESS, Machine};
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values};
+use crate::rounds::{Bench, Values, cost};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let machine = bench.machine;
@@ -44,8 +44,6 @@ fn flood(machine: &Machine, way: &mut Way, place: Place, ms: u32) -> Result<Valu
     let datagrams = after - before;
     ensure!(datagrams > 0.0, "no datagram arrived");
     let mut values: Values = vec![("", datagrams / (until - since))];
-    if !way.pids.is_empty() {
-        values.push((".cpu", used * 1e6 / datagrams));
-    }
+    values.extend(cost(&way.pids, used * 1e6 / datagrams, used)?);
     Ok(values)
 }

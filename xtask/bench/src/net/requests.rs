@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::way::Way;
 use super::{Machine, Place, client, interleave, sides};
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, number};
+use crate::rounds::{Bench, Values, cost, number};
 
 /// Rows, as mode of the load generator and requests under way.
 pub(super) const ROWS: [(&str, &str, &str); 5] = [
@@ -57,8 +57,6 @@ pub(super) fn request(
         (".p99", number(&report, "p99_us")?),
         (".failed", failed),
     ];
-    if !way.pids.is_empty() {
-        values.push((".cpu", used * 1e6 / done));
-    }
+    values.extend(cost(&way.pids, used * 1e6 / done, used)?);
     Ok(values)
 }

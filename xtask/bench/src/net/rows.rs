@@ -63,6 +63,13 @@ pub(super) const MEMORY: [Measure; 2] = [
     measure("1000", "– more with 1,000 open connections, MB", 2, false),
 ];
 
+/// Names and titles of all rows.
+#[cfg(test)]
+pub(in super::super) fn titles() -> impl Iterator<Item = (String, &'static str)> {
+    let of_places = MEASURES.iter().map(|m| (row(Place::Container, m.end), m.title));
+    of_places.chain(MEMORY.iter().map(|m| (format!("net.mem.{}", m.end), m.title)))
+}
+
 /// The measure that a row's name ends in.
 pub(super) fn find(end: &str) -> Option<&'static Measure> {
     MEASURES.iter().find(|measure| measure.end == end)
