@@ -17,9 +17,9 @@ cargo xtask VERB
                               port and a way out, show what answered, leave nothing behind
   bench [OPTIONS]             compare our rootlesskit with an installed RootlessKit in one interleaved run (root)
       --quick                 about four minutes instead of twenty
-      --only PART             start, tcp, conn, keepalive, udp, memory; net-tcp, net-udp, net-requests, net-conn,
-                              net-published, net-memory or net for all of these; apps (real programs of Debian, only
-                              on request); may be repeated
+      --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
+                              net-conn, net-published, net-memory or net for all of these; apps (real programs of
+                              Debian, only on request); may be repeated
       --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and nothing else
       --rounds N              samples per figure
       --pin                   forwarders and load on separate processors

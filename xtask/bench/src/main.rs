@@ -14,6 +14,8 @@
 //! Every namespace has the same congestion control ([`congestion`]); `--congestion` with two names compares them
 //! ([`compare`]). The part `apps` runs real programs ([`apps`]).
 //!
+//! The part `speed` measures whole configurations side by side ([`speed`]).
+//!
 //! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
 //!
 //! Load and servers are `loadgen`, a package of its own; it checks every answer.
@@ -37,7 +39,9 @@ mod results;
 mod rounds;
 mod route;
 mod sheet;
+mod speed;
 mod start;
+mod streams;
 mod tcp;
 mod tools;
 mod udp;
@@ -163,13 +167,14 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 13] = [
+    let parts: [(&str, Part); 14] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
         ("keepalive", requests::keepalive),
         ("udp", udp::run),
         ("memory", memory::run),
+        (options::SPEED, speed::run),
         ("net-tcp", net::tcp),
         ("net-udp", net::udp),
         ("net-requests", net::keepalive),
@@ -223,6 +228,7 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
              namespaces; pasta, its implicit ports without rootlesskit; loopback, no forwarder at all."
         );
     }
+    print!("{}", speed::report(sheet, machine.theirs.number(), options.markdown));
     print!("{}", net::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The parts that `--only` names, in the order in which they run.
-pub(crate) const PARTS: [&str; 12] = [
+pub(crate) const PARTS: [&str; 13] = [
     "start",
     "tcp",
     "conn",
     "keepalive",
     "udp",
     "memory",
+    SPEED,
     "net-tcp",
     "net-udp",
     "net-requests",
@@ -19,6 +20,9 @@ pub(crate) const PARTS: [&str; 12] = [
     "net-published",
     "net-memory",
 ];
+
+/// Whole configurations, side by side.
+pub(crate) const SPEED: &str = "speed";
 
 /// Real programs. Only on request, since they are fetched first.
 pub(crate) const APPS: &str = "apps";
@@ -150,7 +154,7 @@ mod tests {
         assert_eq!((options.rounds(), options.publishes(), options.sample_ms(1000)), (2, 1, 500));
         assert!(!options.wants_networks() && Options::parse(&[]).unwrap().wants_networks());
         let options = Options::parse(&["--only", "net"]).unwrap();
-        assert!(options.wants("net-udp") && !options.wants("udp"));
+        assert!(options.wants("net-udp") && !options.wants("udp") && !options.wants(SPEED));
         assert_eq!(options.net_rounds(), 5);
         assert!(!Options::parse(&[]).unwrap().wants(APPS));
         let apps = Options::parse(&["--only", "apps", "--congestion", "cubic"]).unwrap();
