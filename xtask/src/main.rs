@@ -31,6 +31,8 @@ cargo xtask VERB
       --markdown              print the table as Markdown
       --json FILE             write the results, every sample included, to FILE
                               (default: target/bench/DATE.json)
+      --plot FILE [--out DIR] measure nothing; draw the charts of the results in FILE as SVG into DIR
+                              (default: docs/images)
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
       --deb --rpm --tarball   only these
       --out DIR               where they go (default: target/dist)

@@ -41,7 +41,12 @@ pub(crate) fn table(
 /// A median. `~` says that fewer than two samples were undisturbed.
 pub(crate) fn value(spread: Spread, decimals: usize) -> String {
     let mark = if spread.disturbed { "~" } else { "" };
-    let text = format!("{:.decimals$}", spread.median);
+    format!("{mark}{}", grouped(spread.median, decimals))
+}
+
+/// A number with commas between thousands.
+pub(crate) fn grouped(number: f64, decimals: usize) -> String {
+    let text = format!("{number:.decimals$}");
     let (sign, text) = text.strip_prefix('-').map_or(("", &*text), |rest| ("-", rest));
     let (whole, rest) = text.split_once('.').map_or((text, ""), |(whole, rest)| (whole, rest));
     let mut grouped = String::new();
@@ -52,7 +57,7 @@ pub(crate) fn value(spread: Spread, decimals: usize) -> String {
         grouped.push(digit);
     }
     let point = if rest.is_empty() { "" } else { "." };
-    format!("{mark}{sign}{grouped}{point}{rest}")
+    format!("{sign}{grouped}{point}{rest}")
 }
 
 /// A ratio, with the range around its median.

@@ -31,6 +31,7 @@ mod machine;
 mod memory;
 mod net;
 mod options;
+mod plot;
 mod process;
 mod procs;
 mod report;
@@ -105,6 +106,10 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
+    if let Some(file) = &options.plot {
+        let images = || Ok::<_, anyhow::Error>(cargo::workspace()?.join("docs/images"));
+        return plot::run(file, &options.out.clone().map_or_else(images, Ok)?);
+    }
     ensure!(
         host::euid()? == 0,
         "the benchmark makes an account and namespaces and reads the memory of others, which needs root\n\

@@ -17,6 +17,14 @@ use crate::sheet::Side;
 
 /// The first published port; ten thousand follow, below those that the kernel gives to clients.
 const FIRST: u16 = 21_000;
+/// While ten thousand ports are published, the time until each of these numbers is kept, for a chart.
+const ON_THE_WAY: [(usize, &str); 4] = [
+    (2000, "publish.2000"),
+    (4000, "publish.4000"),
+    (6000, "publish.6000"),
+    (8000, "publish.8000"),
+];
+
 /// How long an instance may come to rest before its memory is read.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -49,6 +57,9 @@ fn one(machine: &Machine, side: Side) -> Result<Values> {
         let mut ids = Vec::new();
         for port in FIRST..FIRST + count {
             ids.push(api.publish(port, instance.base + CLOSE)?);
+            if let Some((_, row)) = ON_THE_WAY.iter().find(|(ports, _)| *ports == ids.len()) {
+                values.push((row, started.elapsed().as_secs_f64()));
+            }
         }
         values.push((publish, started.elapsed().as_secs_f64()));
         for port in [FIRST, FIRST + count / 2, FIRST + count - 1] {

@@ -41,6 +41,10 @@ pub(crate) struct Options {
     /// The rootlesskit to compare with: the program, or a directory that holds it.
     pub(crate) against: Option<PathBuf>,
     pub(crate) ours: Option<PathBuf>,
+    /// The results of an earlier run, to draw charts of. Then nothing is measured.
+    pub(crate) plot: Option<PathBuf>,
+    /// Where charts go.
+    pub(crate) out: Option<PathBuf>,
     pub(crate) user: Option<String>,
     rounds: Option<usize>,
     /// Congestion controls of the host: none for the usual one, two to compare them.
@@ -72,6 +76,8 @@ impl Options {
                 "--json" => this.json = Some(std::path::absolute(value()?)?),
                 "--against" => this.against = Some(std::path::absolute(value()?)?),
                 "--ours" => this.ours = Some(std::path::absolute(value()?)?),
+                "--plot" => this.plot = Some(std::path::absolute(value()?)?),
+                "--out" => this.out = Some(std::path::absolute(value()?)?),
                 "--congestion" => this.congestion = super::congestion::parse(&value()?)?,
                 "--user" => this.user = Some(value()?),
                 "--rounds" => {
@@ -85,6 +91,15 @@ impl Options {
                 }
             }
         }
+        let drawing = args.iter().filter(|word| word.starts_with("--")).count();
+        ensure!(
+            this.plot.is_none() || drawing == 1 + usize::from(this.out.is_some()),
+            "--plot draws the charts of an earlier run and measures nothing: only --out goes with it"
+        );
+        ensure!(
+            this.plot.is_some() || this.out.is_none(),
+            "--out is the directory of charts\nhint: --plot FILE.json draws them"
+        );
         ensure!(
             !this.compares() || this.only.is_empty(),
             "--only {:?} has no comparison of two congestion controls\n\
@@ -161,6 +176,8 @@ mod tests {
         assert!(apps.wants(APPS) && !apps.wants("tcp") && !apps.wants_networks());
         let both = Options::parse(&["--congestion", "bbr,cubic"]).unwrap();
         assert!(both.compares() && !both.wants("tcp") && !both.wants_networks());
+        let plot = Options::parse(&["--plot", "/tmp/a.json", "--out", "/tmp/b"]).unwrap();
+        assert_eq!((plot.plot, plot.out), (Some("/tmp/a.json".into()), Some("/tmp/b".into())));
         for (bad, word) in [
             (&["--only", "disk"][..], "disk"),
             (&["--json"], "--json"),
@@ -169,6 +186,8 @@ mod tests {
             (&["--congestion"], "--congestion"),
             (&["--congestion", "a,b,c"], "more than two"),
             (&["--congestion", "bbr,cubic", "--only", "tcp"], "--only \"tcp\""),
+            (&["--out", "docs"], "--plot FILE.json"),
+            (&["--plot", "a.json", "--quick"], "measures nothing"),
         ] {
             let error = Options::parse(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

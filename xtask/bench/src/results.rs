@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::sheet::Sheet;
+use crate::sheet::{Sheet, Side};
 use crate::tools::Tool;
 use crate::units::unit;
 
@@ -65,6 +65,13 @@ pub(crate) struct Program {
     pub(crate) version: String,
     /// Where it was found.
     pub(crate) origin: String,
+}
+
+impl Program {
+    /// The version without the program's name.
+    pub(crate) fn number(&self) -> &str {
+        self.version.rsplit_once("version ").map_or(&self.version, |(_, number)| number)
+    }
 }
 
 impl From<&Tool> for Program {
@@ -188,6 +195,41 @@ impl Results {
         }
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     }
+
+    /// Reads what [`Results::write`] wrote.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let Version { schema } = serde_json::from_str(text)
+            .context("this is no result of cargo xtask bench, which says its schema")?;
+        ensure!(
+            schema == SCHEMA,
+            "its schema is {schema}, and this program reads {SCHEMA}\nhint: run the benchmark again"
+        );
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The figures of a row of a side.
+    pub(crate) fn cell(&self, row: &str, side: Side) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.row == row && cell.side == side.name())
+    }
+
+    /// Why a row of a side has no figures.
+    pub(crate) fn reason(&self, part: &str, row: &str, side: Side) -> Option<&str> {
+        let mine = self.missing.iter().find(|missing| {
+            missing.side == side.name()
+                && if missing.row.is_empty() { missing.part == part } else { missing.row == row }
+        });
+        mine.map(|missing| missing.reason.as_str())
+    }
 }
 
 /// Ends of rows that become a field of another row's samples, [`Sample::cpu_seconds`].
@@ -231,7 +273,6 @@ fn is_field(row: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sheet::Side;
 
     #[test]
     fn a_cell_has_its_unit_and_every_sample_with_what_it_cost() {
@@ -255,6 +296,14 @@ mod tests {
         );
         assert!(loopback.disturbed && loopback.samples.iter().all(|s| s.memory_mb.is_none()));
         assert_eq!(cpu.unit, "CPU s/GB");
+    }
+
+    #[test]
+    fn files_of_other_schemas_are_refused() {
+        let error = Results::parse("{\"schema\": 2}").unwrap_err().to_string();
+        assert!(error.contains("schema is 2") && error.contains("\nhint: "), "{error}");
+        let error = Results::parse("{\"rows\": {}}").unwrap_err().to_string();
+        assert!(error.contains("no result of cargo xtask bench"), "{error}");
     }
 
     #[test]
