@@ -13,6 +13,9 @@ use crate::rounds::{Values, cost, number};
 use crate::route::Route;
 use crate::sheet::Side;
 
+/// How long the rest of a stream may take after its time, in milliseconds. Some sides never recover.
+const PATIENCE_MS: &str = "1000";
+
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stream {
@@ -102,16 +105,29 @@ impl Line {
 
     /// One sample: Gbit/s, and what they cost.
     pub(crate) fn stream(&self, machine: &Machine, stream: Stream, ms: &str) -> Result<Values> {
-        let options =
-            ["--direction", stream.direction, "--streams", "1", "--ms", ms, "--patience", "1000"];
+        let options = [
+            ["--direction", stream.direction],
+            ["--streams", "1"],
+            ["--ms", ms],
+            ["--patience", PATIENCE_MS],
+        ];
         let pids = self.route.pids();
         let before = cpu_seconds(&pids)?;
-        let report = self.client(machine, stream.outbound, "bulk", &options)?;
+        let report = self.client(machine, stream.outbound, "bulk", options.as_flattened())?;
         let used = cpu_seconds(&pids)? - before;
         let bytes = number(&report, "bytes")?;
         ensure!(bytes > 0.0, "nothing arrived");
         let mut values: Values = vec![("", number(&report, "rate")? * 8.0 / 1e9)];
-        values.extend(cost(&pids, used / (bytes / 1e9), used)?);
+        if number(&report, "stalled")? == 0.0 {
+            values.extend(cost(&pids, used / (bytes / 1e9), used)?);
+        } else {
+            // Then nobody knows how many bytes the processor time was for.
+            let side = self.route.side.name();
+            machine.note(format!(
+                "{side}, {}: what was under way at the end took over {PATIENCE_MS} ms",
+                stream.title
+            ));
+        }
         Ok(values)
     }
 }

@@ -4,12 +4,13 @@
 //! has a white background, so that it can be read on a dark page too. Texts are SVG texts in the viewer's sans-serif font.
 //!
 //! # Why plotters
-//! It is the plotting crate that most others use (criterion among them). With its SVG backend alone it builds three
-//! crates (`plotters`, `plotters-backend`, `plotters-svg`) and `num-traits`, which the workspace had. Cargo.lock also names
-//! what plotters needs in a browser (`wasm-bindgen` and its like), which no target of this project builds. Others: `poloto`
-//! builds two crates and has had no release since 2023; `charts-rs` and `kuva` measure texts with fonts or bring a
-//! calendar; `eb_bars` needs nothing and has no min–max lines. Without its feature `ttf`, plotters reads no font of the
-//! machine, so the charts do not depend on it.
+//! It is the plotting crate that most others use (criterion among them). With its SVG backend alone, it builds three
+//! crates (`plotters`, `plotters-backend`, `plotters-svg`) and `num-traits`, which the workspace had already. Cargo.lock
+//! also lists the crates that plotters needs in a browser (`wasm-bindgen` and others); no target of this project builds them.
+//! Without its feature `ttf`, plotters reads no font of the machine, so the charts do not depend on it.
+//!
+//! The alternatives: `poloto` builds two crates, but its last release is of July 2023. `charts-rs` parses fonts. `kuva`
+//! depends on `chrono`. `eb_bars` has no dependencies, but draws bars only, without a range.
 
 mod bars;
 mod charts;
