@@ -1,4 +1,4 @@
-//! The tables of `docs/doctor.md` and `docs/doctor-situations.md`: made from the situations of these tests and from the
+//! The tables of `docs/reference/check-codes.md` and `docs/dev/situations.md`: made from the situations of these tests and from the
 //! code, and compared. With `UPDATE=1` they are written anew.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +118,7 @@ const SITUATIONS: &str = "\
 # `check` findings by situation
 
 Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other distributions
-name them. [doctor.md](doctor.md) explains the codes. A row without a code is a situation in which `check` finds nothing to
+name them. [check-codes.md](../reference/check-codes.md) explains the codes. A row without a code is a situation in which `check` finds nothing to
 fix. The administrator runs the commands in `code`, which `check` prints as one block. Everything else is for the user.
 
 The tests that create these situations also generate and verify this page. Run `cargo test -p setuptool pages` to verify it,
@@ -156,7 +156,7 @@ fn pages_of_situations_with_the_exact_code_and_remedy_of_each() {
         }
     }
     assert!(situations().len() >= 40);
-    compare("doctor-situations.md", &text);
+    compare("dev/situations.md", &text);
 }
 
 /// The severities with which each code occurs.
@@ -172,12 +172,12 @@ fn severities() -> BTreeMap<&'static str, BTreeSet<Severity>> {
 
 #[test]
 fn pages_of_codes() {
-    let path = docs("doctor.md");
+    let path = docs("reference/check-codes.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let text = [("codes", codes()), ("messages", messages()), ("distributions", distributions())]
         .into_iter()
         .fold(old, |text, (name, table)| between(&text, name, &table));
-    compare("doctor.md", &text);
+    compare("reference/check-codes.md", &text);
 }
 
 /// The text with another one between the marks of that name.

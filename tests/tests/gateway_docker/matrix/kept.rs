@@ -18,7 +18,7 @@ pub(super) struct Kept {
 /// # Errors
 /// The page is not there.
 pub(super) fn read() -> Result<Kept> {
-    let path = paths::docs().join("address-matrix.md");
+    let path = paths::docs().join("reference/source-addresses.md");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(Kept { cells: cells_in(&text), seen_with: seen_with(&text) })
 }

@@ -21,8 +21,9 @@ const FAULTS: [Fault; 2] = [
         cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
         reason: "Before release 28, dockerd does not publish ports through RootlessKit itself: it starts \
                  `rootlesskit-docker-proxy` in place of the userland proxy, and that program publishes the port. \
-                 Without a userland proxy, no port would be published, with any port driver. Keep \
-                 `\"userland-proxy\": true`: most IPv4 traffic does not pass through it.",
+                 Without a userland proxy, no port would be published. The port driver `implicit` is the exception: pasta \
+                 publishes every port that a program listens on. Keep `\"userland-proxy\": true`: most IPv4 traffic \
+                 does not pass through it.",
     },
     Fault {
         holds: |docker, case, seen| {
