@@ -17,7 +17,8 @@ pub(crate) struct Args {
 
 fn definition() -> Command {
     let text = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("VALUE").default_value(default).help(help)
+        let arg = Arg::new(name).long(name).value_name("VALUE").help(help);
+        arg.default_value(default).hide_default_value(default.is_empty())
     };
     let port = |name, help| {
         text(name, "-1", help).allow_negative_numbers(true).value_parser(value_parser!(i64))
@@ -30,6 +31,12 @@ fn definition() -> Command {
         .arg(port("host-port", "host port"))
         .arg(text("container-ip", "", "container IP"))
         .arg(port("container-port", "container port"))
+}
+
+/// The help text, if `-h` or `--help` asks for it. dockerd never does.
+pub(crate) fn help(args: impl Iterator<Item = OsString>) -> Option<String> {
+    let asked = matches!(goflags::normalize(&definition(), args), Err(goflags::FlagError::Help));
+    asked.then(|| definition().render_help().to_string())
 }
 
 /// Reads Go-style flags: `-proto tcp`, `--proto=tcp`.
@@ -87,6 +94,16 @@ mod tests {
             (defaults.proto.as_str(), defaults.host_port, defaults.container_port),
             ("tcp", -1, -1)
         );
+    }
+
+    #[test]
+    fn help_is_given_to_those_who_ask_for_it() {
+        let asks = |args: &[&str]| help(args.iter().map(OsString::from));
+        for args in [&["--help"][..], &["-h"], &["-proto", "udp", "-help"]] {
+            let text = asks(args).unwrap();
+            assert!(text.contains("--container-port") && text.contains("dockerd"), "{text}");
+        }
+        assert_eq!([asks(&[]), asks(&["-proto", "-h"]), asks(&["tcp", "-h"])], [None, None, None]);
     }
 
     #[test]

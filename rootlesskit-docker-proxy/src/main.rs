@@ -48,6 +48,10 @@ fn main() -> ExitCode {
 }
 
 fn run(status: &mut Status) -> anyhow::Result<u8> {
+    if let Some(help) = args::help(std::env::args_os().skip(1)) {
+        writeln!(io::stdout(), "{}", help.trim_end()).ok();
+        return Ok(0);
+    }
     let env = Env::current();
     let state_dir = env.nonempty(vars::ROOTLESSKIT_STATE_DIR).with_context(|| {
         let name = vars::ROOTLESSKIT_STATE_DIR;

@@ -350,4 +350,9 @@ fn without_rootlesskit() {
     let (code, status, log) = Shim::spawn(by_hand.env("ROOTLESSKIT_STATE_DIR", dir.path())).end();
     assert_eq!((code, status.as_str()), (Some(1), ""));
     assert!(log.contains("no RootlessKit API socket"), "{log}");
+    let program = env!("CARGO_BIN_EXE_rootlesskit-docker-proxy");
+    let done = Command::new(program).arg("--help").env_remove("ROOTLESSKIT_STATE_DIR").output();
+    let done = done.unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    assert!(String::from_utf8(done.stdout).unwrap().contains("--host-port"));
 }
