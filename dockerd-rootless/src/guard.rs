@@ -28,6 +28,11 @@ pub(crate) fn only_prints(args: &[OsString]) -> bool {
     matches!(args, [one] if ["--help", "-h", "--version", "-v"].iter().any(|option| one == option))
 }
 
+/// Whether the help is to be printed, which this program has a part of.
+pub(crate) fn asks_for_help(args: &[OsString]) -> bool {
+    matches!(args, [one] if one == "--help" || one == "-h")
+}
+
 fn joined(args: &[OsString]) -> String {
     args.iter().map(|a| format!(" {}", quoted(a))).collect()
 }
@@ -74,5 +79,6 @@ mod tests {
     fn help_needs_no_namespaces() {
         assert!(only_prints(&words(&["--help"])) && only_prints(&words(&["-v"])));
         assert!(!only_prints(&words(&["--help", "--debug"])) && !only_prints(&[]));
+        assert!(asks_for_help(&words(&["-h"])) && !asks_for_help(&words(&["--version"])));
     }
 }

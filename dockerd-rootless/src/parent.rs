@@ -16,7 +16,7 @@ use crate::host::System;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, ending, guard, leftover, selinux};
+use crate::{dirs, ending, guard, help, leftover, selinux};
 
 /// Runs the pass.
 ///
@@ -26,6 +26,9 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     guard::check(&args)?;
     let host = System::new(env);
     if guard::only_prints(&args) {
+        if guard::asks_for_help(&args) {
+            help::print();
+        }
         let dockerd = Dockerd::find(env.get(vars::DOCKERD), &host)?;
         let mut command = Command::new(dockerd.program);
         command.args(dockerd.args).args(args);

@@ -70,7 +70,11 @@ fn help_comes_from_dockerd_without_namespaces() {
     place.stub("dockerd", "echo dockerd got $1");
     let done = place.launch(&["--help"]);
     done.exits(0);
-    assert_eq!((done.stdout.as_str(), place.argv().len()), ("dockerd got --help\n", 0));
+    assert!(done.stdout.starts_with("Usage: dockerd-rootless.sh [DOCKERD OPTIONS]\n"));
+    assert!(done.stdout.ends_with("\ndockerd got --help\n"), "{}", done.stdout);
+    let done = place.launch(&["--version"]);
+    done.exits(0);
+    assert_eq!((done.stdout.as_str(), place.argv().len()), ("dockerd got --version\n", 0));
 }
 
 #[test]
