@@ -66,7 +66,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         .try_get_matches_from(ours)
         .map_err(|_| Stop::Usage(wrong_options(ours), help()))?;
     if matches.get_flag("help") {
-        return Err(Stop::Help(help()));
+        let first = matches.get_many::<OsString>("words").and_then(|mut words| words.next());
+        let of_command = first.and_then(|word| setuptool::help_of(word.to_str()?));
+        return Err(Stop::Help(of_command.unwrap_or_else(help)));
     }
     let verb = verb(&matches, theirs)?;
     let cli = Cli {
@@ -219,9 +221,31 @@ mod tests {
     }
 
     #[test]
+    fn each_command_has_a_help_of_its_own() {
+        let help = |line: &str| match parsed(line) {
+            Err(Stop::Help(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        };
+        for (line, usage, has, lacks) in [
+            ("--help", " [OPTIONS] COMMAND", "--purge", "--version"),
+            ("check -h", " check [OPTIONS]", "--json", "--purge"),
+            ("--help install", " install [OPTIONS]", "--socket", "--json"),
+            ("uninstall --help", " uninstall [OPTIONS]", "--purge", "--force"),
+            ("nsenter -h", " nsenter [PROGRAM", "--help", "--force"),
+            ("supervise --help", " supervise [once]", "--help", "--force"),
+            ("apparmor --help", " apparmor [OPTIONS] [FILE]", "--print", "--socket"),
+            ("frobnicate --help", " [OPTIONS] COMMAND", "nsenter", "--version"),
+        ] {
+            let text = help(line);
+            for word in [usage, has, "/usr/share/doc/docker*-rootless-extras"] {
+                assert!(text.contains(word), "{line}: no {word} in {text}");
+            }
+            assert!(!text.contains(lacks), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_says_so() {
-        assert!(matches!(parsed("install --help"), Err(Stop::Help(_))));
-        assert!(matches!(parsed("nsenter -h"), Err(Stop::Help(_))));
         for line in ["--frobnicate install", "install --json", "check --purge"] {
             let Err(Stop::Usage(message, help)) = parsed(line) else { panic!("{line}") };
             assert!(message.contains('-') && help.contains("nsenter"), "{message}\n{help}");

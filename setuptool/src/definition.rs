@@ -5,6 +5,11 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
+/// Where the documentation is: packages install it, tarballs do not.
+const DOCUMENTATION: &str = "\
+Documentation: man dockerd-rootless-setuptool, /usr/share/doc/docker*-rootless-extras,
+               https://docs.docker.com/go/rootless/";
+
 /// The definition with which the tool understands its arguments. Commands are words to it, because options may come
 /// before and after them.
 #[must_use]
@@ -15,7 +20,7 @@ pub fn command() -> Command {
     Command::new("dockerd-rootless-setuptool.sh")
         .about("A setup tool for Rootless Docker (`dockerd-rootless.sh`).")
         .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
-        .after_help(
+        .after_help(format!(
             "Commands:\n  \
              check        Check all prerequisites and print what is missing, why it matters, and how to fix it\n  \
              install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
@@ -25,8 +30,9 @@ pub fn command() -> Command {
              supervise once is for service managers: it exits when the daemon exits\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
              apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
-             Documentation: https://docs.docker.com/go/rootless/",
-        )
+             To show the options of one command, run: dockerd-rootless-setuptool.sh COMMAND --help\n\n\
+             {DOCUMENTATION}",
+        ))
         .disable_help_flag(true)
         .disable_version_flag(true)
         .infer_long_args(true)
@@ -82,6 +88,59 @@ pub fn command() -> Command {
                 .hide(true)
                 .value_parser(clap::value_parser!(OsString)),
         )
+}
+
+/// The help of one command, with the options that it obeys; `None` if there is no such command.
+#[must_use]
+pub fn help_of(name: &str) -> Option<String> {
+    let (arguments, about, options): (&str, &str, &[&str]) = match name {
+        "check" => (
+            "[OPTIONS]",
+            "Check all prerequisites of rootless Docker, and print what is missing, why it matters, and how to fix it.\n\
+             This changes nothing. The exit status is 1 if the daemon cannot start.",
+            &["json", "force", "skip-iptables"],
+        ),
+        "install" => (
+            "[OPTIONS]",
+            "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
+             Without systemd, print the command that starts the daemon, or use --supervise.",
+            &["socket", "supervise", "print", "force", "skip-iptables"],
+        ),
+        "uninstall" => (
+            "[OPTIONS]",
+            "Stop the daemon, and remove the unit and the CLI context. Without --purge, this keeps images, containers \
+             and volumes.",
+            &["purge"],
+        ),
+        "nsenter" => (
+            "[PROGRAM [ARGUMENT]...]",
+            "Run a program in the running daemon's namespaces, mostly for debugging. Default: your shell.",
+            &[],
+        ),
+        "supervise" => (
+            "[once]",
+            "Keep the daemon of install --supervise running, in the foreground.\n\
+             supervise once is for service managers: it exits when the daemon exits.",
+            &[],
+        ),
+        "apparmor" => (
+            "[OPTIONS] [FILE]",
+            "Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n\
+             FILE is the rootlesskit binary. Default: the one next to this program, or the one in PATH.",
+            &["print", "force"],
+        ),
+        _ => return None,
+    };
+    let all = command();
+    let shown = |id: &str| id == "help" || options.contains(&id);
+    let help = Command::new("dockerd-rootless-setuptool.sh")
+        .about(about)
+        .override_usage(format!("dockerd-rootless-setuptool.sh {name} {arguments}"))
+        .after_help(DOCUMENTATION)
+        .disable_help_flag(true)
+        .args(all.get_arguments().filter(|arg| shown(arg.get_id().as_str())).cloned())
+        .render_help();
+    Some(help.to_string())
 }
 
 /// What people type, for completions: each command with the options that go with it.

@@ -101,8 +101,11 @@ fn nothing_works_without_a_home() {
 #[test]
 fn the_command_line() {
     let place = Place::new();
-    let done = place.run(&["install", "--help"]);
+    let done = place.run(&["--help"]);
     done.exits(0).prints("uninstall").prints("--skip-iptables").prints("--purge");
+    assert_eq!(done.stderr, "");
+    let done = place.run(&["install", "--help"]);
+    done.exits(0).prints("setuptool.sh install [OPTIONS]").prints("--skip-iptables");
     assert_eq!(done.stderr, "");
     place.run(&["--frob", "check"]).exits(1).says("`--frob`").prints("Usage: ");
     place.run(&[]).exits(1).says("[ERROR] ").says("install").says("--help");
