@@ -83,6 +83,30 @@ pub(crate) const ROWS: &[Row<'static>] = &[
         Made("dockerd-rootless-setuptool.sh.fish"),
     ),
     ("share/doc/docker-ce-rootless-extras/README.md", File("README.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/README.md", File("docs/README.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/benchmarks.md", File("docs/benchmarks.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/compatibility.md", File("docs/compatibility.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/install.md", File("docs/install.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/limitations.md", File("docs/limitations.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/network.md", File("docs/network.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/security.md", File("docs/security.md")),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/troubleshooting.md",
+        File("docs/troubleshooting.md"),
+    ),
+    ("share/doc/docker-ce-rootless-extras/docs/uninstall.md", File("docs/uninstall.md")),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/check-codes.md",
+        File("docs/reference/check-codes.md"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/drivers.md",
+        File("docs/reference/drivers.md"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/source-addresses.md",
+        File("docs/reference/source-addresses.md"),
+    ),
     ("share/doc/docker-ce-rootless-extras/THIRD-PARTY.gz", Made("THIRD-PARTY")),
     (
         "share/doc/docker-ce-rootless-extras/examples/apparmor-home-bin",
@@ -193,6 +217,21 @@ mod tests {
         let names: BTreeSet<_> = ROWS.iter().map(|(name, _)| *name).collect();
         for program in names.iter().filter_map(|name| name.strip_prefix("bin/")) {
             assert!(names.contains(format!("share/man/man1/{program}.1.gz").as_str()), "{program}");
+        }
+    }
+
+    #[test]
+    fn every_page_for_users_is_installed() {
+        let docs = cargo::workspace().unwrap().join("docs");
+        for folder in ["", "reference"] {
+            for entry in fs::read_dir(docs.join(folder)).unwrap() {
+                let name = Path::new("docs").join(folder).join(entry.unwrap().file_name());
+                let name = name.to_str().unwrap();
+                if name.ends_with(".md") && name != "docs/ARCHITECTURE.md" {
+                    let mut rows = ROWS.iter().filter_map(|(to, _)| to.split_once("-extras/"));
+                    assert!(rows.any(|(_, to)| to == name), "{name}");
+                }
+            }
         }
     }
 
