@@ -268,8 +268,8 @@ pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result
     };
     on_path.or_else(fallback).ok_or_else(|| {
         Failure::new("rootlesskit needs to be installed: neither docker-rootlesskit nor rootlesskit is on PATH")
-            .hint("install the package that contains it (docker-ce-rootless-extras or rootlesskit), or add its \
-                   directory to PATH")
+            .hint("reinstall the package or tarball that dockerd-rootless came from, which contains rootlesskit, or add \
+                   the directory of rootlesskit to PATH")
     })
 }
 

@@ -1,10 +1,11 @@
-//! The Markdown pages: every relative link and anchor leads somewhere, and every page can be reached from the README.
+//! The Markdown pages: every relative link and anchor leads somewhere, every page can be reached from the README, and
+//! ARCHITECTURE.md names files and symbols that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use tests::{Context as _, Result, ensure};
+use tests::{Context as _, Error, Result, ensure};
 
 /// What a page offers and what it points to.
 #[derive(Debug, Default)]
@@ -131,6 +132,36 @@ fn every_link_leads_somewhere_and_every_page_is_reachable() -> Result<()> {
     let lost: Vec<_> = pages.keys().filter(|file| !reached.contains(*file)).collect();
     ensure!(lost.is_empty(), "pages that cannot be reached from README.md: {lost:#?}");
     ensure!(pages.len() > 15, "only {} pages were found", pages.len());
+    Ok(())
+}
+
+/// The code spans of a table cell.
+fn spans(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// The files and symbols of the table "Where to find" in ARCHITECTURE.md.
+#[test]
+fn the_table_of_where_to_find_things_is_right() -> Result<()> {
+    let root = root()?;
+    let page = fs::read_to_string(root.join("docs/ARCHITECTURE.md"))?;
+    let (_, section) = page.split_once("\n## Where to find\n").context("the section")?;
+    let rows = section.trim_start().lines().take_while(|line| line.starts_with('|')).skip(2);
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        let [_, files, symbols] = cells[..] else { return Err(Error::msg(row.to_owned())) };
+        let texts: Vec<_> =
+            spans(files).into_iter().map(|file| fs::read_to_string(root.join(file))).collect();
+        let has = |symbol: &str| texts.iter().flatten().any(|text| text.contains(symbol));
+        if texts.iter().any(|text| text.is_err()) || !spans(symbols).into_iter().all(has) {
+            wrong.push(row);
+        }
+        count += 1;
+    }
+    ensure!(wrong.is_empty(), "files or symbols that do not exist:\n{}", wrong.join("\n"));
+    ensure!(count >= 15, "only {count} rows were found");
     Ok(())
 }
 

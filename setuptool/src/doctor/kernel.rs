@@ -26,7 +26,7 @@ pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "rootlesskit needs Linux 5.3 or later (clone3(2), pidfd_open(2))",
             )
             .remedy(Remedy::said(
-                "upgrade the kernel, if possible to 5.11 or later (containers can then use overlayfs)",
+                "upgrade the kernel, if possible to 5.11 or later (5.13 with SELinux), so that containers can use overlayfs",
             ))
             .forcible(),
         );

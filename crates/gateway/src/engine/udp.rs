@@ -44,8 +44,8 @@ const BUSY: u32 = 8;
 /// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
 const LAST_BATCHES: usize = 4;
 /// How long a flow may be silent that nobody has answered, and one that somebody has.
-const UNANSWERED: Duration = Duration::from_secs(30);
-const ANSWERED: Duration = Duration::from_secs(120);
+const UNANSWERED_FLOW_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWERED_FLOW_TIMEOUT: Duration = Duration::from_secs(120);
 /// A time to live up to this asks for the routers on the way (traceroute(8)), so it is kept.
 const SHORT_LIFE: u8 = 30;
 /// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
@@ -313,7 +313,7 @@ impl Flows {
         let (table, links) = (&self.table, &self.links);
         let silent = |key: &Key| {
             let answered = table.get(*key).is_some_and(|flow| flow.answered);
-            let limit = if answered { ANSWERED } else { UNANSWERED };
+            let limit = if answered { ANSWERED_FLOW_TIMEOUT } else { UNANSWERED_FLOW_TIMEOUT };
             links.used(*key).is_none_or(|used| now.saturating_duration_since(used) > limit)
         };
         let old: Vec<Key> = table.keys().filter(silent).collect();
