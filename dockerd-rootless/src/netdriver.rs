@@ -122,8 +122,8 @@ mod tests {
     fn a_gateway_that_does_not_work_is_passed_over_with_its_reason() {
         let (net, notes) = chosen(&host(NEW).with("slirp4netns", SLIRP).refusing(REFUSAL), None);
         assert_eq!(net, Ok(NetworkDriver::Slirp4netns));
-        let expected = "gateway network not used: no tproxy in this kernel; using slirp4netns. hint: load \
-                        nft_tproxy";
+        let expected = "not using the gateway network driver: no tproxy in this kernel; using slirp4netns \
+                        instead. hint: load nft_tproxy";
         assert_eq!(notes, [Note::warn(expected)]);
         let e = chosen(&host(NEW).refusing(REFUSAL), None).0.unwrap_err().to_string();
         assert!(
