@@ -131,7 +131,15 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         _ => return None,
     };
-    let all = command();
+    let mut all = command();
+    if name == "apparmor" {
+        all = all.mut_arg("force", |force| {
+            force.help(
+                "Install the profile even if this host does not need it, and replace one that you edited or wrote (a \
+                 copy is kept)",
+            )
+        });
+    }
     let shown = |id: &str| id == "help" || options.contains(&id);
     let help = Command::new("dockerd-rootless-setuptool.sh")
         .about(about)
