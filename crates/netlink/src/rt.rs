@@ -1,32 +1,28 @@
 //! rtnetlink(7): links, addresses, routes and rules of the current network namespace.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    os::fd::{AsRawFd, BorrowedFd},
-};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    Parseable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
-    link::{
-        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
-    },
-    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::{
-    Result,
-    connection::{Connection, Message, split},
-    error::During,
-};
+use crate::Result;
+use crate::connection::{Connection, Message, split};
+use crate::error::During;
 
 /// `INFINITY_LIFE_TIME` of the kernel.
 const FOR_EVER: u32 = u32::MAX;
@@ -62,34 +58,16 @@ impl Family {
     }
 }
 
-/// An address of the namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Index of the link that has it.
-    pub index: u32,
-    /// Name of that link; `None` if it went away meanwhile.
-    pub link: Option<String>,
-    /// The local address.
-    pub address: IpAddr,
-    /// Length of the prefix in bits.
-    pub prefix: u8,
-}
-
 /// The metric of our default route of IPv6. The kernel refuses a second route of the same metric, whatever its gateway, if it
 /// is to be made anew (`NLM_F_EXCL`, as ip-route(8) does). So ours is not the usual 1024: somebody else's route is accepted,
 /// and goes before ours.
 const IPV6_METRIC: u32 = 2048;
 
 /// A connection to rtnetlink in the namespace in which it was opened.
+#[derive(Debug)]
 pub struct Rt {
     connection: Connection,
     sequence: u32,
-}
-
-impl std::fmt::Debug for Rt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rt").field("sequence", &self.sequence).finish_non_exhaustive()
-    }
 }
 
 impl Rt {
@@ -102,7 +80,7 @@ impl Rt {
         Ok(Self { connection, sequence: 0 })
     }
 
-    /// The index of the link called `name`; the error is of kind `NotFound` or `ENODEV` if there is none.
+    /// The index of the link called `name`.
     ///
     /// # Errors
     /// `NotFound` or `ENODEV` if no such link exists, or the kernel's errno.
@@ -124,7 +102,8 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn link_up(&mut self, index: u32) -> Result<()> {
-        let mut message = link(index);
+        let mut message = LinkMessage::default();
+        message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         self.change(RouteNetlinkMessage::SetLink(message), 0)
@@ -136,25 +115,21 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::Mtu(mtu))
             .during(|| format!("set mtu {mtu} on link {index}"))
     }
 
-    /// Gives the link an Ethernet address; a TAP device may be up. The error is `EADDRNOTAVAIL` for a group address.
+    /// Gives the link an Ethernet address; a TAP device may be up.
     ///
     /// # Errors
     /// `EADDRNOTAVAIL` for a group address, or the kernel's errno.
     pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::Address(mac.to_vec()))
             .during(|| format!("set the Ethernet address of link {index}"))
     }
 
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
-    /// `peer_name` in the network namespace `peer_netns`. The error is `EOPNOTSUPP` where the kernel has no veth.
+    /// `peer_name` in the network namespace `peer_netns`.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where the kernel has no veth, or the kernel's errno.
@@ -188,9 +163,7 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_queue_length(&mut self, index: u32, packets: u32) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::TxQueueLen(packets));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::TxQueueLen(packets))
             .during(|| format!("set txqueuelen {packets} on link {index}"))
     }
 
@@ -218,7 +191,7 @@ impl Rt {
         self.new_address(index, address, prefix, Some(lifetimes))
     }
 
-    /// Takes an address from the link, and its routes with it; the error is `EADDRNOTAVAIL` if the link does not have it.
+    /// Takes an address from the link, and its routes with it.
     ///
     /// # Errors
     /// `EADDRNOTAVAIL` if the link does not have the address, or the kernel's errno.
@@ -252,14 +225,12 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
-        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = RouteScope::Universe;
+        let mut message = unicast(Family::of(gateway), RT_TABLE_MAIN, index, RouteScope::Universe);
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         if gateway.is_ipv6() {
             message.attributes.push(RouteAttribute::Priority(IPV6_METRIC));
         }
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add default route via {gateway} on link {index}"))
     }
 
@@ -274,13 +245,11 @@ impl Rt {
         gateway: IpAddr,
         index: u32,
     ) -> Result<()> {
-        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = RouteScope::Universe;
+        let mut message = unicast(Family::of(gateway), RT_TABLE_MAIN, index, RouteScope::Universe);
         message.header.destination_prefix_length = prefix;
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add route to {destination}/{prefix} via {gateway} on link {index}"))
     }
 
@@ -289,13 +258,10 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_route(&mut self, address: IpAddr, index: u32) -> Result<()> {
-        let family = Family::of(address);
-        let mut message = default_route(family, u32::from(RT_TABLE_LOCAL), index);
-        message.header.kind = RouteType::Local;
-        message.header.scope = RouteScope::Host;
-        message.header.destination_prefix_length = if family == Family::V4 { 32 } else { 128 };
+        let mut message = local(Family::of(address), RT_TABLE_LOCAL, index);
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RouteAttribute::Destination(address.into()));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add local route to {address} on link {index}"))
     }
 
@@ -305,10 +271,7 @@ impl Rt {
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_default(&mut self, family: Family, table: u32) -> Result<()> {
         let loopback = self.link_index("lo")?;
-        let mut message = default_route(family, table, loopback);
-        message.header.kind = RouteType::Local;
-        message.header.scope = RouteScope::Host;
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(local(family, table, loopback))
             .during(|| format!("{} route add local default dev lo table {table}", family.flag()))
     }
 
@@ -317,13 +280,10 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_link_route(&mut self, family: Family, index: u32, table: u32) -> Result<()> {
-        let mut message = default_route(family, table, index);
-        message.header.kind = RouteType::Unicast;
         // The kernel takes a gateway-less IPv4 route with this scope only; IPv6 has no scopes of routes.
-        message.header.scope = RouteScope::Link;
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).during(
-            || format!("{} route add default dev link {index} table {table}", family.flag()),
-        )
+        self.replace_route(unicast(family, table, index, RouteScope::Link)).during(|| {
+            format!("{} route add default dev link {index} table {table}", family.flag())
+        })
     }
 
     /// `ip rule add fwmark MARK lookup TABLE priority PRIORITY`; an existing equal rule is success (Linux ≥ 4.8).
@@ -353,7 +313,7 @@ impl Rt {
     /// # Errors
     /// `ENOENT` the second time, or the kernel's errno.
     pub fn move_local_rule(&mut self, family: Family, priority: u32) -> Result<()> {
-        let table = u32::from(RT_TABLE_LOCAL);
+        let table = RT_TABLE_LOCAL;
         // In this order, for without either rule nothing can be received.
         let new = lookup_rule(family, table, priority);
         self.change(RouteNetlinkMessage::NewRule(new), NLM_F_CREATE | NLM_F_EXCL)
@@ -364,40 +324,15 @@ impl Rt {
             .during(|| format!("{} rule del lookup local priority 0", family.flag()))
     }
 
-    /// All addresses of the namespace, in the order of the kernel: IPv4, then IPv6, each by link.
-    ///
-    /// # Errors
-    /// The kernel's errno, or a reply that cannot be decoded.
-    pub fn addresses(&mut self) -> Result<Vec<Address>> {
-        let names = self.link_names()?;
-        let mut found = Vec::new();
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.exchange(request, NLM_F_DUMP, |reply| {
-            let message = AddressMessage::parse(reply.payload).map_err(undecodable)?;
-            let index = message.header.index;
-            if let Some(address) = local_address(&message) {
-                let link = names.get(&index).cloned();
-                found.push(Address { index, link, address, prefix: message.header.prefix_len });
-            }
-            Ok(())
-        })
-        .during(|| "list addresses")?;
-        Ok(found)
+    fn set_link(&mut self, index: u32, attribute: LinkAttribute) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(attribute);
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    fn link_names(&mut self) -> Result<HashMap<u32, String>> {
-        let mut names = HashMap::new();
-        self.exchange(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |reply| {
-            let message = LinkMessage::parse(reply.payload).map_err(undecodable)?;
-            for attribute in message.attributes {
-                if let LinkAttribute::IfName(name) = attribute {
-                    names.insert(message.header.index, name);
-                }
-            }
-            Ok(())
-        })
-        .during(|| "list links")?;
-        Ok(names)
+    fn replace_route(&mut self, message: RouteMessage) -> io::Result<()> {
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// A request that changes something and is answered by a verdict only.
@@ -405,7 +340,6 @@ impl Rt {
         self.exchange(message, NLM_F_ACK | flags, |_| Ok(()))
     }
 
-    /// Sends a request, gives each reply to `each`, and returns the verdict of the kernel.
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,
@@ -434,15 +368,9 @@ impl Rt {
 }
 
 /// `RT_TABLE_MAIN`, rtnetlink(7).
-const RT_TABLE_MAIN: u8 = 254;
+const RT_TABLE_MAIN: u32 = 254;
 /// `RT_TABLE_LOCAL`, rtnetlink(7): the addresses of the namespace, kept by the kernel.
-const RT_TABLE_LOCAL: u8 = 255;
-
-fn link(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-}
+const RT_TABLE_LOCAL: u32 = 255;
 
 fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
@@ -453,8 +381,16 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     message
 }
 
-fn default_route(family: Family, table: u32, index: u32) -> RouteMessage {
+fn local(family: Family, table: u32, index: u32) -> RouteMessage {
+    let mut message = unicast(family, table, index, RouteScope::Host);
+    message.header.kind = RouteType::Local;
+    message
+}
+
+fn unicast(family: Family, table: u32, index: u32, scope: RouteScope) -> RouteMessage {
     let mut message = RouteMessage::default();
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = scope;
     message.header.address_family = family.wire();
     message.header.protocol = RouteProtocol::Boot;
     message.attributes.push(RouteAttribute::Table(table));
@@ -468,19 +404,6 @@ fn lookup_rule(family: Family, table: u32, priority: u32) -> RuleMessage {
     message.header.action = RuleAction::ToTable;
     message.attributes.extend([RuleAttribute::Priority(priority), RuleAttribute::Table(table)]);
     message
-}
-
-/// On a point-to-point link `IFA_ADDRESS` is the peer, so `IFA_LOCAL` has precedence; IPv6 has it there only.
-fn local_address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut address = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => return Some(*local),
-            AddressAttribute::Address(other) => address = Some(*other),
-            _ => {}
-        }
-    }
-    address
 }
 
 fn already_exists_is_success(error: io::Error) -> io::Result<()> {

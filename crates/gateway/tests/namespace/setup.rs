@@ -7,14 +7,16 @@ use netlink::{Rt, sysctl};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::SockRef;
 
-use crate::world::{IPV4, IPV6, build_beside, dual_stack, enter_a, plan, proc_sys, world};
+use crate::world::{
+    IPV4, IPV6, addresses, build_beside, dual_stack, enter_a, plan, proc_sys, world,
+};
 
 #[test]
 fn the_gateway_may_be_the_name_server_too() {
     let world = world(&plan("192.168.127.2 192.168.127.1 192.168.127.1", None));
     assert!(world.inside.listener6.is_none());
-    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
-    let texts: Vec<_> = addresses.iter().map(|found| found.address.to_string()).collect();
+    let addresses = world.in_g(addresses);
+    let texts: Vec<_> = addresses.iter().map(|found| found.ip.to_string()).collect();
     assert_eq!(texts, ["127.0.0.1", "192.168.127.1"], "no IPv6 either");
 }
 
@@ -51,14 +53,13 @@ fn links_are_as_planned() {
     let plan = NetworkConfig { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
     let world = build_beside(&a, &plan, proc_sys()).unwrap();
     // The target namespace's end is there, and nothing else has been done to it.
-    let mut rt = Rt::open().unwrap();
-    let end = rt.link_index("eth7").unwrap();
-    let addresses = rt.addresses().unwrap();
-    assert!(addresses.iter().all(|found| found.index != end), "{addresses:?}");
-    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
+    Rt::open().unwrap().link_index("eth7").unwrap();
+    let ours = addresses();
+    assert!(ours.iter().all(|found| found.link != "eth7"), "{ours:?}");
+    let addresses = world.in_g(addresses);
     let on = |name: &str| -> Vec<String> {
-        let on_link = addresses.iter().filter(|found| found.link.as_deref() == Some(name));
-        on_link.map(|found| format!("{}/{}", found.address, found.prefix)).collect()
+        let on_link = addresses.iter().filter(|found| found.link == name);
+        on_link.map(|found| format!("{}/{}", found.ip, found.prefix)).collect()
     };
     let veth = on("gw0");
     assert_eq!(veth[..2], ["10.0.2.2/24", "10.0.2.3/24"], "{veth:?}");

@@ -17,6 +17,7 @@ use netlink::{Rt, sysctl};
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sched::{CloneFlags, setns, unshare},
+    sys::socket::SockaddrStorage,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -238,4 +239,28 @@ pub(crate) fn assert_bytes_pass(one: &Socket, other: &Socket) {
         let length = to.read(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
+}
+
+/// An address of a network namespace.
+#[derive(Debug)]
+pub(crate) struct Address {
+    pub(crate) link: String,
+    pub(crate) ip: IpAddr,
+    pub(crate) prefix: u32,
+}
+
+/// The addresses of the namespace of the calling thread: IPv4, then IPv6, each by link.
+pub(crate) fn addresses() -> Vec<Address> {
+    let ip = |address: SockaddrStorage| match address.as_sockaddr_in() {
+        Some(v4) => Some(IpAddr::from(v4.ip())),
+        None => address.as_sockaddr_in6().map(|v6| v6.ip().into()),
+    };
+    let found = nix::ifaddrs::getifaddrs().unwrap().filter_map(|found| {
+        let prefix = match ip(found.netmask?)? {
+            IpAddr::V4(mask) => mask.to_bits().count_ones(),
+            IpAddr::V6(mask) => mask.to_bits().count_ones(),
+        };
+        Some(Address { link: found.interface_name, ip: ip(found.address?)?, prefix })
+    });
+    found.collect()
 }

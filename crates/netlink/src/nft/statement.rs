@@ -4,7 +4,8 @@
 //! stores it. Packet and connection marks and numbers of links are numbers of the host, so they are in native byte order,
 //! other than the attributes; fields of packets are in network byte order.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
+use std::net::IpAddr;
 
 use super::attribute::Attributes;
 use super::constants::*;
@@ -40,7 +41,6 @@ pub enum Address {
 }
 
 impl Address {
-    /// Where the field is, in bytes.
     fn place(self, family: Family) -> (Base, u32) {
         match (self, family) {
             (Self::Source, Family::V4) => (Base::Network, 12),
@@ -350,7 +350,6 @@ fn compare(list: &mut Attributes, comparison: Comparison, value: &[u8]) {
     });
 }
 
-/// Loads a constant into register 1.
 fn constant(list: &mut Attributes, value: &[u8]) {
     immediate(list, REGISTER_1, |data| data.raw(NFTA_DATA_VALUE, value));
 }
