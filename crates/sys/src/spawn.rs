@@ -19,6 +19,8 @@ use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 use crate::pidfd::PidFd;
@@ -116,7 +118,6 @@ fn exec_result(mut status: io::PipeReader) -> io::Result<()> {
 /// Room for the digits of a pid (at most 2^22, proc_sys_kernel(5)) and NUL.
 const PID: usize = 12;
 
-/// The plan as the kernel wants it.
 struct Raw<'a> {
     plan: &'a SpawnConfig,
     argv: Vec<*const libc::c_char>,
@@ -151,41 +152,24 @@ fn start(
     status: RawFd,
 ) -> io::Result<PidFd> {
     // Signals must not run a handler of ours in the copy.
-    let old = block_all()?;
+    let old = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let cloned = clone_process(namespaces);
     if let Ok((0, _)) = cloned {
         // SAFETY: this is the new process; everything that `raw` points to was copied with it.
-        unsafe { in_child(raw, gate, status, &old) }
+        unsafe { in_child(raw, gate, status, old.as_ref()) }
     }
-    restore(&old)?;
+    old.thread_set_mask()?;
     let (pid, fd) = cloned?;
     if fd < 0 {
         // Linux before 5.2 takes no notice of CLONE_PIDFD. The child is ours and was not waited for: its pid is no one else's.
         let pid = Pid::from_raw(pid);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(pid, None);
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     // SAFETY: CLONE_PIDFD has just installed it (close-on-exec); nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(PidFd::from_clone(fd, Pid::from_raw(pid)))
-}
-
-fn block_all() -> io::Result<libc::sigset_t> {
-    // SAFETY: a sigset is plain data; sigfillset below initialises it.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    let mut old = all;
-    // SAFETY: the pointer is to a live sigset.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: both pointers are to live sigsets.
-    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
-    if err == 0 { Ok(old) } else { Err(io::Error::from_raw_os_error(err)) }
-}
-
-fn restore(old: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the pointer is to a live sigset; the old set is not asked for.
-    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, std::ptr::null_mut()) };
-    if err == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(err)) }
 }
 
 /// `struct clone_args` of clone3(2), as long as Linux 5.3 knew it; libc has none for 32-bit ARM.
@@ -218,11 +202,11 @@ fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
     // SAFETY: without CLONE_VM this is fork(2): the child runs on a copy of our memory. The caller makes
     // it go on with raw system calls only. The kernel writes to `pidfd`, which is live.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
-    let pid = match crate::cvt(ret) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+    let pid = match Errno::result(ret) {
+        Err(Errno::ENOSYS) => {
             // One register, also where that has 32 bits.
             let flags = libc::c_ulong::try_from(flags | exit_signal).map_err(io::Error::other)?;
-            crate::cvt(legacy_clone(flags, &raw mut pidfd))?
+            Errno::result(legacy_clone(flags, &raw mut pidfd))?
         }
         other => other?,
     };
@@ -327,21 +311,10 @@ unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc
     }
 }
 
-/// Decimal digits and NUL, without the allocator.
-fn write_pid(to: &mut [u8], pid: libc::c_long) {
-    let mut digits = [0u8; 12];
-    let (mut rest, mut n) = (pid.unsigned_abs(), 0);
-    loop {
-        digits[n] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        n += 1;
-        if rest == 0 || n == digits.len() {
-            break;
-        }
-    }
-    for (i, slot) in to.iter_mut().take(n).enumerate() {
-        *slot = digits[n - 1 - i];
-    }
+/// Decimal digits in front of NULs. Formatting a number takes no memory from the allocator.
+fn write_pid(mut to: &mut [u8], pid: libc::c_long) {
+    // There is room for every number.
+    let _ = write!(to, "{pid}");
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 /// Collects a child process that has ended, whichever it is. `None` while there is none.
@@ -48,12 +49,9 @@ fn wait(pid: libc::pid_t, flags: libc::c_int) -> io::Result<(libc::pid_t, ExitSt
     loop {
         // SAFETY: the status pointer is to a live integer.
         let ret = unsafe { libc::waitpid(pid, &raw mut status, flags) };
-        match ret {
-            -1 => match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            },
-            pid => return Ok((pid, ExitStatus::from_raw(status))),
+        match Errno::result(ret) {
+            Err(Errno::EINTR) => {}
+            other => return Ok((other?, ExitStatus::from_raw(status))),
         }
     }
 }
