@@ -106,15 +106,9 @@ impl Proto {
     /// The same transport restricted to `family`; a family that is already there stays.
     #[must_use]
     pub fn or_family(self, family: Family) -> Self {
-        match (self, family) {
-            (Self::Tcp, Family::V4) => Self::Tcp4,
-            (Self::Tcp, Family::V6) => Self::Tcp6,
-            (Self::Udp, Family::V4) => Self::Udp4,
-            (Self::Udp, Family::V6) => Self::Udp6,
-            (Self::Sctp, Family::V4) => Self::Sctp4,
-            (Self::Sctp, Family::V6) => Self::Sctp6,
-            _ => self,
-        }
+        let wanted = (self.transport(), self.family().or(Some(family)));
+        let mut all = Self::ALL.into_iter();
+        all.find(|proto| (proto.transport(), proto.family()) == wanted).unwrap_or(self)
     }
 }
 
@@ -208,16 +202,10 @@ impl PortSpec {
         })
     }
 
-    /// Whether the two cannot be published at once as far as their text tells: equal proto, parent address and parent port.
+    /// What must be unique among published ports; for an index over many of them.
     ///
     /// `tcp` and `tcp4`, or an empty address and `0.0.0.0`, do not conflict here; the kernel refuses the second when it is
     /// bound. That is RootlessKit's behaviour, and clients retry on it.
-    #[must_use]
-    pub fn conflicts_with(&self, other: &Self) -> bool {
-        self.conflict_key() == other.conflict_key()
-    }
-
-    /// What must be unique among published ports; for an index over many of them.
     #[must_use]
     pub fn conflict_key(&self) -> (&str, &str, i64) {
         (&self.proto, &self.parent_ip, self.parent_port)
@@ -232,7 +220,8 @@ impl PortSpec {
         published: impl IntoIterator<Item = &'a PortStatus>,
     ) -> Result<ValidSpec, SpecError> {
         let valid = self.validate()?;
-        match published.into_iter().find(|status| self.conflicts_with(&status.spec)) {
+        let key = self.conflict_key();
+        match published.into_iter().find(|status| status.spec.conflict_key() == key) {
             Some(status) => Err(SpecError::Conflict(status.id)),
             None => Ok(valid),
         }
@@ -256,7 +245,8 @@ impl FromStr for PortSpec {
             .ok_or_else(|| syntax("the child port is missing".to_owned()))?;
         let child_port = number("child port", child_port)?;
 
-        let (parent_ip, rest) = token(front).map_err(|reason| syntax(reason.to_owned()))?;
+        let token = |text| token(text).map_err(|reason| syntax(reason.to_owned()));
+        let (parent_ip, rest) = token(front)?;
         let rest = rest.ok_or_else(|| {
             syntax("too few fields (to publish on all addresses, start with a colon)".to_owned())
         })?;
@@ -265,16 +255,13 @@ impl FromStr for PortSpec {
             None => (rest, None),
         };
         let parent_port = number("parent port", parent_port)?;
-        let child_ip =
-            match rest.map(token).transpose().map_err(|reason| syntax(reason.to_owned()))? {
-                None => "",
-                Some((ip, None)) => ip,
-                Some((_, Some(_))) => {
-                    return Err(syntax(
-                        "too many fields (put IPv6 addresses in brackets)".to_owned(),
-                    ));
-                }
-            };
+        let child_ip = match rest.map(token).transpose()? {
+            None => "",
+            Some((ip, None)) => ip,
+            Some((_, Some(_))) => {
+                return Err(syntax("too many fields (put IPv6 addresses in brackets)".to_owned()));
+            }
+        };
         Ok(Self {
             proto: proto.as_str().to_owned(),
             parent_ip: parent_ip.to_owned(),

@@ -118,8 +118,8 @@ fields!(Info {
     "version" => version: String,
     "stateDir" => state_dir: String,
     "childPID" => child_pid: i32,
-    "networkDriver" => network_driver: OptionOf<NetworkDriverInfo>,
-    "portDriver" => port_driver: OptionOf<PortDriverInfo>,
+    "networkDriver" => network_driver: NetworkDriverInfo,
+    "portDriver" => port_driver: PortDriverInfo,
 });
 fields!(NetworkDriverInfo {
     "driver" => driver: String,
@@ -148,17 +148,6 @@ fields!(PortStatus {
 fields!(ErrorMessage {
     "message" => message: String,
 });
-
-/// A present object is `Some`.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct OptionOf<T>(T);
-
-impl<T> From<OptionOf<T>> for Option<T> {
-    fn from(value: OptionOf<T>) -> Self {
-        Some(value.0)
-    }
-}
 
 /// An object of strings whose `null` values are empty strings.
 #[derive(Deserialize)]

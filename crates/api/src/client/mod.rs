@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::stats::Stats;
-use crate::types::{
-    ErrorMessage, Info, JsonError, PortId, PortSpec, PortStatus, from_json, to_json,
-};
+use crate::types::{ErrorMessage, Info, PortId, PortSpec, PortStatus, from_json, to_json};
 use response::Response;
 
 /// How long a request may take unless [`Client::with_timeout`] says otherwise.
@@ -155,10 +153,7 @@ impl Client {
     /// As [`Client::stats`]; [`ClientError::Answer`] if it is not UTF-8.
     pub fn stats_openmetrics(&self) -> Result<String, ClientError> {
         let response = self.request("GET", "/v1/stats?format=openmetrics", None)?;
-        String::from_utf8(response.body).map_err(|error| ClientError::Answer {
-            path: self.socket.clone(),
-            reason: error.to_string(),
-        })
+        String::from_utf8(response.body).map_err(|error| self.invalid(&error))
     }
 
     fn request(
@@ -187,9 +182,8 @@ impl Client {
     }
 
     fn connect(&self) -> Result<UnixStream, ClientError> {
-        let path = || self.socket.clone();
         if let Err(reason) = std::fs::metadata(&self.socket) {
-            return Err(ClientError::NoSocket { path: path(), reason });
+            return Err(ClientError::NoSocket { path: self.socket.clone(), reason });
         }
         let connect = || -> io::Result<UnixStream> {
             let address = SockAddr::unix(&self.socket)?;
@@ -205,30 +199,31 @@ impl Client {
             Ok(socket.into())
         };
         connect().map_err(|reason| match reason.kind() {
-            io::ErrorKind::WouldBlock => {
-                ClientError::Timeout { path: path(), timeout: self.timeout }
-            }
-            _ => ClientError::Connect { path: path(), reason },
+            io::ErrorKind::WouldBlock => self.timed_out(),
+            _ => ClientError::Connect { path: self.socket.clone(), reason },
         })
     }
 
     fn broken(&self, error: &io::Error) -> ClientError {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout }
-            }
-            _ => ClientError::Answer { path: self.socket.clone(), reason: error.to_string() },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.timed_out(),
+            _ => self.invalid(error),
         }
+    }
+
+    fn timed_out(&self) -> ClientError {
+        ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout }
+    }
+
+    fn invalid(&self, reason: &dyn std::error::Error) -> ClientError {
+        ClientError::Answer { path: self.socket.clone(), reason: reason.to_string() }
     }
 
     fn decode<T: serde::de::DeserializeOwned + Default>(
         &self,
         response: &Response,
     ) -> Result<T, ClientError> {
-        from_json(&response.body).map_err(|error: JsonError| ClientError::Answer {
-            path: self.socket.clone(),
-            reason: error.to_string(),
-        })
+        from_json(&response.body).map_err(|error| self.invalid(&error))
     }
 }
 
@@ -254,7 +249,6 @@ fn refusal(response: &Response) -> ClientError {
     ClientError::Refused { status: response.status, message }
 }
 
-/// A stream whose reads and writes end at a deadline.
 struct Bounded {
     stream: UnixStream,
     deadline: Instant,

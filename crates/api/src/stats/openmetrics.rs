@@ -124,7 +124,6 @@ impl Kind {
     }
 }
 
-/// What has been written.
 struct Text(String);
 
 impl Text {

@@ -1,6 +1,7 @@
 use http_body_util::BodyExt as _;
 use hyper::header::{CONTENT_TYPE as TYPE, HeaderValue};
 
+use super::super::BackendError;
 use super::*;
 use crate::stats::Stats;
 use crate::types::{Info, NetworkDriverInfo, PortId, PortSpec, PortStatus};
