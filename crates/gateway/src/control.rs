@@ -15,6 +15,7 @@ mod channel;
 mod fit;
 
 pub use channel::Channel;
+pub(crate) use channel::poll_timeout;
 pub use fit::fit;
 
 /// The longest message in bytes: statistics of more published ports than one host has. It bounds what a broken or
@@ -74,7 +75,6 @@ impl Request {
         }
     }
 
-    /// How many descriptors belong to it.
     pub(crate) fn descriptors(&self) -> usize {
         match self {
             Self::Configure { plan: NetworkConfig { v6: Some(_), .. }, .. } => 5,

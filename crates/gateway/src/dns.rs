@@ -182,14 +182,13 @@ impl Forwarder {
 
     /// Takes in a datagram that arrived on the socket of `key`.
     pub fn answer(&mut self, now: Instant, key: Key, payload: &[u8]) {
-        let Some((serial, query, attempt)) = self.pending.get(key) else {
+        let known = self.pending.get(key);
+        let Some((serial, _, attempt)) =
+            known.filter(|(_, query, _)| message::answers(&query.bytes, payload))
+        else {
             self.counters.mismatched += 1;
             return;
         };
-        if !message::answers(&query.bytes, payload) {
-            self.counters.mismatched += 1;
-            return;
-        }
         let server = attempt.server;
         self.set_rest(server, None);
         if !message::is_refusal(payload) {

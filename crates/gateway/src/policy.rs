@@ -7,7 +7,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::network_config::{Net, NetworkConfig};
+use ipnet::IpNet;
+
+use crate::network_config::NetworkConfig;
 
 /// Port of DNS over UDP and TCP.
 pub const DNS: u16 = 53;
@@ -40,13 +42,17 @@ pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
         return Verdict::Dns;
     }
     if ip == net.gateway {
-        return if plan.host_loopback {
-            Verdict::Dial(SocketAddr::new(loopback(ip), port))
-        } else {
-            Verdict::Deny("the gateway's address stands for the host's loopback, which is disabled")
-        };
+        if !plan.host_loopback {
+            return Verdict::Deny(
+                "the gateway's address stands for the host's loopback, which is disabled",
+            );
+        }
+        let loopback: IpAddr =
+            if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        return Verdict::Dial(SocketAddr::new(loopback, port));
     }
-    if is_inside(net, ip) {
+    let inside = IpNet::new(net.gateway, net.prefix).is_ok_and(|network| network.contains(&ip));
+    if inside || ip == net.child || ip == net.dns {
         return Verdict::Deny("an address of the gateway network itself");
     }
     // Made anew, so that no flow label or scope id of the packet's goes along.
@@ -76,37 +82,12 @@ fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Whether an address belongs to a network of the plan.
-fn is_inside(net: &Net, ip: IpAddr) -> bool {
-    if [net.child, net.gateway, net.dns].contains(&ip) {
-        return true;
-    }
-    let prefix = u32::from(net.prefix);
-    match (net.gateway, ip) {
-        (IpAddr::V4(gateway), IpAddr::V4(ip)) => {
-            let different = gateway.to_bits() ^ ip.to_bits();
-            different.leading_zeros() >= prefix
-        }
-        (IpAddr::V6(gateway), IpAddr::V6(ip)) => {
-            let different = gateway.to_bits() ^ ip.to_bits();
-            different.leading_zeros() >= prefix
-        }
-        _ => false,
-    }
-}
-
-fn loopback(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::network_config::Net;
 
     fn plan() -> NetworkConfig {
         let net = |child: &str, gateway: &str, dns: &str, prefix| Net {

@@ -13,10 +13,9 @@ use relay::{Listener, Options, Traffic, Transparent};
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::engine::{Engine, SharedResolvers, Statistics, inward};
-use crate::network_config::{NetworkConfig, Resolvers};
+use crate::network_config::NetworkConfig;
 use crate::sandbox;
 
-/// What a running gateway answers requests with.
 #[derive(Debug)]
 struct RunningGateway {
     relay: relay::Engine,
@@ -96,15 +95,13 @@ impl RunningGateway {
                 let _ = self.relay.remove(id);
                 self.ports.remove(&id);
             }
-            Request::Resolvers(resolvers) => self.set_resolvers(resolvers),
+            Request::Resolvers(resolvers) => {
+                *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
+            }
             Request::Ping => self.relay.ping().context("the gateway no longer works")?,
             Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
         }
         Ok(Reply::Done)
-    }
-
-    fn set_resolvers(&self, resolvers: Resolvers) {
-        *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
     }
 
     fn stats(&self) -> api::Stats {

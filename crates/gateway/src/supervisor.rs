@@ -30,41 +30,12 @@ use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::network_config::{NetworkConfig, Resolvers};
 use line::{End, Job, Line, Shared};
-use offer::Offer;
-
-#[derive(Debug)]
-struct Port {
-    udp: bool,
-    target: SocketAddr,
-    name: String,
-    listener: Arc<OwnedFd>,
-}
-
-impl Port {
-    /// Asks a gateway to serve it; `refused` as for [`Offer::job`].
-    fn offer_to(
-        &self,
-        line: &Line,
-        id: u64,
-        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
-    ) {
-        let (name, listener) = (self.name.clone(), Arc::downgrade(&self.listener));
-        let offer = Offer { id, udp: self.udp, target: self.target, name, listener };
-        if let Some(job) = offer.job(&line.shared(), refused) {
-            line.post(job);
-        }
-    }
-}
+use offer::{Offer, Port};
 
 /// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that
 /// meanwhile.
+#[derive(Debug)]
 pub struct Ending(Arc<Shared>);
-
-impl std::fmt::Debug for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ending").finish_non_exhaustive()
-    }
-}
 
 impl Ending {
     /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits
@@ -88,6 +59,15 @@ enum State {
     Up(Line),
 }
 
+impl State {
+    fn line(&self) -> Option<&Line> {
+        match self {
+            Self::Up(line) if line.is_open() => Some(line),
+            _ => None,
+        }
+    }
+}
+
 /// Everything about a gateway but its process.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -97,7 +77,7 @@ pub struct Supervisor {
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
     nofile: u64,
-    ports: BTreeMap<u64, Port>,
+    ports: BTreeMap<u64, Arc<Port>>,
     state: State,
     /// Processes so far.
     started: u64,
@@ -149,7 +129,7 @@ impl Supervisor {
     /// Whether a gateway has been told what it has to know and nothing has gone wrong since.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.line().is_some()
+        self.state.line().is_some()
     }
 
     /// The end of a control channel for a new gateway process, its standard input. Forgets the old process.
@@ -197,15 +177,14 @@ impl Supervisor {
                 );
                 true
             };
-            port.offer_to(&line, id, refused);
+            line.offer(Offer { id, port: Arc::downgrade(port) }, refused);
         }
         // Answered after everything before it.
-        let ready = |reply: Option<Reply>| {
+        line.post(Job::new(Request::Ping, |reply| {
             if reply.is_some() {
                 ready();
             }
-        };
-        line.post(Job { request: Request::Ping, fds: Vec::new(), done: Box::new(ready) });
+        }));
         self.state = State::Up(line);
         Ok(())
     }
@@ -215,14 +194,6 @@ impl Supervisor {
     pub fn ending(&self) -> Option<Ending> {
         let State::Up(line) = &self.state else { return None };
         Some(Ending(line.shared()))
-    }
-
-    /// Whom to ask.
-    fn line(&self) -> Option<&Line> {
-        match &self.state {
-            State::Up(line) if line.is_open() => Some(line),
-            _ => None,
-        }
     }
 
     /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. The port is known from now
@@ -241,7 +212,7 @@ impl Supervisor {
         listener: OwnedFd,
     ) -> anyhow::Result<Answer> {
         ensure!(!self.ports.contains_key(&id), "port {id} is already published");
-        let port = Port { udp, target, name, listener: Arc::new(listener) };
+        let port = Arc::new(Port { udp, target, name, listener: Arc::new(listener) });
         let what = format!("publishing {}", port.name);
         let (answer, deliver) = Answer::to(what.clone());
         let refused = move |reply| {
@@ -252,15 +223,11 @@ impl Supervisor {
             );
             true
         };
-        let answer = match self.line() {
-            Some(line) => {
-                port.offer_to(line, id, refused);
-                answer.from(line)
-            }
-            None => answer,
-        };
+        let offer = Offer { id, port: Arc::downgrade(&port) };
         self.ports.insert(id, port);
-        Ok(answer)
+        let Some(line) = self.state.line() else { return Ok(answer) };
+        line.offer(offer, refused);
+        Ok(answer.from(line))
     }
 
     /// Forgets a port that the gateway has refused, and closes its listener.
@@ -284,27 +251,20 @@ impl Supervisor {
         };
         // Before it is asked: see `Shared::offer_again`.
         drop(port);
-        Ok(match self.line() {
-            Some(line) => {
-                let done = Box::new(log);
-                line.post(Job { request: Request::Withdraw { id }, fds: Vec::new(), done });
-                answer.from(line)
-            }
-            None => answer,
-        })
+        let Some(line) = self.state.line() else { return Ok(answer) };
+        line.post(Job::new(Request::Withdraw { id }, log));
+        Ok(answer.from(line))
     }
 
     /// The host's name servers are others now. A gateway that starts later knows them from the start.
     pub fn set_resolvers(&mut self, resolvers: Resolvers) {
         self.resolvers.clone_from(&resolvers);
-        let Some(line) = self.line() else { return };
-        let log = |reply| {
+        let Some(line) = self.state.line() else { return };
+        line.post(Job::new(Request::Resolvers(resolvers), |reply| {
             if let Some(Reply::Failed(why)) = reply {
                 warn!("the gateway did not accept the new name servers: {why}");
             }
-        };
-        let request = Request::Resolvers(resolvers);
-        line.post(Job { request, fds: Vec::new(), done: Box::new(log) });
+        }));
     }
 
     /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the
@@ -324,11 +284,8 @@ impl Supervisor {
                 )),
             });
         };
-        match self.line() {
-            Some(line) => {
-                let done = Box::new(done);
-                line.post(Job { request: Request::Stats, fds: Vec::new(), done });
-            }
+        match self.state.line() {
+            Some(line) => line.post(Job::new(Request::Stats, done)),
             None => done(None),
         }
     }

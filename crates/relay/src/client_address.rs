@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use socket2::Socket;
 
 use crate::options::Options;
@@ -14,26 +15,18 @@ impl Options {
         let ip = peer.ip().to_canonical();
         let scoped = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let fits = ip.is_ipv4() == target.is_ipv4() && !ip.is_loopback() && !scoped;
-        let taken = self.occupied.iter().any(|(net, prefix)| within(ip, *net, *prefix));
+        let contains = |net: IpNet| net.contains(&ip);
+        let taken =
+            self.occupied.iter().any(|(ip, prefix)| IpNet::new(*ip, *prefix).is_ok_and(contains));
         (fits && !taken).then(|| SocketAddr::new(ip, peer.port()))
     }
 }
 
-/// Whether `ip` is in the network of `net` with a prefix of so many bits.
-fn within(ip: IpAddr, net: IpAddr, prefix: u8) -> bool {
-    let bits = |ip: IpAddr| -> (u128, u32) {
-        match ip {
-            IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
-            IpAddr::V6(v6) => (v6.to_bits(), 128),
-        }
-    };
-    let ((a, width), (b, other)) = (bits(ip), bits(net));
-    let host = width.saturating_sub(u32::from(prefix));
-    width == other && a.checked_shr(host).unwrap_or(0) == b.checked_shr(host).unwrap_or(0)
-}
-
-/// Lets a socket have an address that is not ours (ip(7), `IP_TRANSPARENT`).
-pub(crate) fn make_transparent(sock: &Socket, ipv4: bool) -> io::Result<()> {
+/// Lets a socket of a namespace that we administer have an address that is not ours (ip(7), `IP_TRANSPARENT`).
+///
+/// # Errors
+/// Those of setsockopt(2): `EPERM` without `CAP_NET_ADMIN` over the namespace.
+pub fn make_transparent(sock: &Socket, ipv4: bool) -> io::Result<()> {
     if ipv4 { sock.set_ip_transparent_v4(true) } else { sock.set_ip_transparent_v6(true) }
 }
 

@@ -37,41 +37,29 @@ impl Source {
         Self::Flow,
     ];
 
-    /// SocketKind in the top byte, generation (24 bits) below, index in the lower half.
     pub(crate) fn token(self, key: Key) -> u64 {
-        u64::from(self as u8) << 56 | u64::from(key.generation) << 32 | u64::from(key.index)
+        key.token(self as u8)
     }
 
     pub(crate) fn from_token(token: u64) -> Option<(Self, Key)> {
-        let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
-        let key = Key {
-            index: u32::from_be_bytes([i3, i2, i1, i0]),
-            generation: u32::from_be_bytes([0, g2, g1, g0]),
-        };
+        let (kind, key) = Key::from_token(token);
         Some((*Self::ALL.get(usize::from(kind))?, key))
     }
 }
 
-/// What happens when a time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// Connect again.
     Retry(Key),
     /// See whether a reset can or must go out.
     Linger(Key),
-    /// Listen again on ports that rest.
     Rearm,
-    /// Check connects against their deadlines.
     Sweep,
-    /// Drop silent UDP flows.
     Expire,
-    /// Ask the factory again.
     Refill,
     /// Give back what a burst has left behind.
     Trim,
 }
 
-/// What TCP and UDP share.
 #[derive(Debug)]
 pub(crate) struct Ctx {
     pub(crate) epoll: Epoll,
@@ -82,12 +70,10 @@ pub(crate) struct Ctx {
     pub(crate) now: Instant,
     /// How many batches of events there were.
     pub(crate) wakes: u64,
-    /// Descriptors that may still be opened.
     pub(crate) room: Room,
 }
 
 impl Ctx {
-    /// Registers a socket with epoll.
     pub(crate) fn watch(
         &self,
         sock: &Socket,

@@ -1,7 +1,7 @@
 //! One direction of a TCP connection: from a source to a sink.
 //!
-//! Readiness is remembered here, because epoll (edge-triggered) says it only once: `readable` and
-//! `writable` are true until a call has proved the contrary. A receive that returns less than it could
+//! Readiness is remembered here, because epoll (edge-triggered) says it only once: `readable` is true and
+//! `full` is false until a call has proved the contrary. A receive that returns less than it could
 //! has emptied the source (epoll(7), "Questions and answers"), unless the end of the stream or urgent
 //! data is pending, which `drain` records.
 //!
@@ -9,13 +9,12 @@
 //! end-of-stream is passed on only after they have gone out. A source that was reset is read to the end
 //! first: the kernel keeps what arrived before the reset.
 
-use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::Socket;
 
 use crate::kept::{Kept, Total};
@@ -38,13 +37,15 @@ const ROUND_BYTES: usize = 8 << 20;
 /// … and what each one's turn is at most and at least.
 const TURN_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=1 << 20;
 
-/// What all halves of a thread share.
+const SPLICE_FLAGS: SpliceFFlags =
+    SpliceFFlags::SPLICE_F_MOVE.union(SpliceFFlags::SPLICE_F_NONBLOCK);
+
+/// What all directions of a thread share.
 #[derive(Debug)]
 pub(crate) struct Tools {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) pipes: Pipes,
     turn: usize,
-    /// Bytes that all halves keep.
     kept: Total,
 }
 
@@ -81,10 +82,11 @@ pub(crate) enum Outcome {
     SinkGone,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Direction {
     pub(crate) readable: bool,
-    pub(crate) writable: bool,
+    /// The sink has said that it takes no more for now.
+    pub(crate) full: bool,
     /// Read until the source says that there is no more, however short the reads are.
     pub(crate) drain: bool,
     /// Urgent data was announced, at which splice(2) would stop for good; recv(2) steps over it.
@@ -95,50 +97,25 @@ pub(crate) struct Direction {
     pub(crate) gone: bool,
     ended: bool,
     /// Nothing will ever move this way again.
-    done: bool,
+    pub(crate) done: bool,
     bulk: bool,
     trickles: u8,
     kept: Kept,
     pipe: Option<Pipe>,
     piped: usize,
-    /// Bytes spliced so far.
-    spliced: u64,
+    /// Bytes that have moved by splice(2).
+    pub(crate) spliced: u64,
     /// Bytes read since [`Direction::take_moved`].
     moved: u64,
     /// Bytes that the sink has taken.
-    delivered: u64,
-}
-
-enum Read1 {
-    Moved(usize),
-    Empty,
+    pub(crate) delivered: u64,
 }
 
 impl Direction {
-    pub(crate) fn new() -> Self {
-        Self {
-            readable: false,
-            writable: true,
-            drain: false,
-            urgent: false,
-            broken: false,
-            gone: false,
-            ended: false,
-            done: false,
-            bulk: false,
-            trickles: 0,
-            kept: Kept::default(),
-            pipe: None,
-            piped: 0,
-            spliced: 0,
-            moved: 0,
-            delivered: 0,
-        }
-    }
-
-    /// Bytes that have moved by splice(2).
-    pub(crate) fn spliced(&self) -> u64 {
-        self.spliced
+    /// A direction to a new backend: nothing has moved yet, but the client may have sent something.
+    pub(crate) fn renewed(&self) -> Self {
+        let Self { readable, drain, urgent, .. } = *self;
+        Self { readable, drain, urgent, ..Self::default() }
     }
 
     /// Bytes read from the source since the last call.
@@ -146,16 +123,6 @@ impl Direction {
         std::mem::take(&mut self.moved)
     }
 
-    /// Bytes that the sink has taken so far.
-    pub(crate) fn delivered(&self) -> u64 {
-        self.delivered
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// Moves what can be moved without waiting.
     pub(crate) fn pump(&mut self, source: &Socket, sink: &Socket, tools: &mut Tools) -> Outcome {
         if self.done {
             return Outcome::Wait;
@@ -174,7 +141,7 @@ impl Direction {
                     return Outcome::SinkGone;
                 }
             }
-            let rest = self.ended || !self.readable || !self.writable || moved >= tools.turn;
+            let rest = self.ended || !self.readable || self.full || moved >= tools.turn;
             if let Some(pipe) = self.pipe.take_if(|_| rest || !self.bulk || self.urgent) {
                 tools.pipes.put(pipe);
             }
@@ -183,7 +150,7 @@ impl Direction {
                 return if self.broken { Outcome::Broken } else { Outcome::Ended };
             }
             if rest {
-                return if self.readable && self.writable { Outcome::Again } else { Outcome::Wait };
+                return if self.readable && !self.full { Outcome::Again } else { Outcome::Wait };
             }
             if self.bulk && !self.urgent && self.pipe.is_none() {
                 self.pipe = tools.pipes.take();
@@ -196,9 +163,9 @@ impl Direction {
             match read {
                 // At urgent data splice(2) says "end" as soon as the source has ended, whatever lies behind
                 // it; only recv(2) knows.
-                Ok(Read1::Moved(0)) if self.pipe.is_some() => self.urgent = true,
-                Ok(Read1::Moved(0)) => self.ended = true,
-                Ok(Read1::Moved(n)) => {
+                Ok(Some(0)) if self.pipe.is_some() => self.urgent = true,
+                Ok(Some(0)) => self.ended = true,
+                Ok(Some(n)) => {
                     moved += n;
                     self.moved += n as u64;
                     if self.pipe.is_some() {
@@ -211,7 +178,7 @@ impl Direction {
                         self.pass_on(sink, &tools.buffer[..n], &tools.kept);
                     }
                 }
-                Ok(Read1::Empty) => self.readable = false,
+                Ok(None) => self.readable = false,
                 Err(_) => (self.ended, self.broken) = (true, true),
             }
         }
@@ -222,7 +189,7 @@ impl Direction {
         let mut moved = 0;
         while self.readable && moved < tools.turn {
             match copy(source, &mut tools.buffer) {
-                Ok(Read1::Moved(n)) if n > 0 => moved += n,
+                Ok(Some(n)) if n > 0 => moved += n,
                 _ => self.readable = false,
             }
         }
@@ -258,32 +225,26 @@ impl Direction {
 
     /// Sends what is held. True when nothing is left.
     fn flush(&mut self, sink: &Socket) -> nix::Result<bool> {
-        while !self.kept.rest().is_empty() {
-            if !self.writable {
+        while self.piped > 0 || !self.kept.rest().is_empty() {
+            if self.full {
                 return Ok(false);
             }
-            match send(sink.as_raw_fd(), self.kept.rest(), MsgFlags::MSG_NOSIGNAL) {
+            let kept = self.kept.rest();
+            let sent = match &self.pipe {
+                _ if !kept.is_empty() => send(sink.as_raw_fd(), kept, MsgFlags::MSG_NOSIGNAL),
+                Some(pipe) => splice(&pipe.read, None, sink, None, self.piped, SPLICE_FLAGS),
+                None => break,
+            };
+            match sent {
                 Ok(n) => {
-                    self.kept.advance(n);
                     self.delivered += n as u64;
+                    if kept.is_empty() {
+                        self.piped -= n.min(self.piped);
+                    } else {
+                        self.kept.advance(n);
+                    }
                 }
-                Err(Errno::EAGAIN) => self.writable = false,
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        while self.piped > 0 {
-            if !self.writable {
-                return Ok(false);
-            }
-            let Some(pipe) = &self.pipe else { break };
-            let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-            match splice(&pipe.read, None, sink, None, self.piped, flags) {
-                Ok(n) => {
-                    self.piped -= n.min(self.piped);
-                    self.delivered += n as u64;
-                }
-                Err(Errno::EAGAIN) => self.writable = false,
+                Err(Errno::EAGAIN) => self.full = true,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e),
             }
@@ -292,26 +253,24 @@ impl Direction {
     }
 }
 
-fn copy(mut source: &Socket, buffer: &mut [u8]) -> io::Result<Read1> {
-    loop {
-        return match source.read(buffer) {
-            Ok(n) => Ok(Read1::Moved(n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read1::Empty),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => Err(e),
-        };
-    }
+fn copy(source: &Socket, buffer: &mut [u8]) -> nix::Result<Option<usize>> {
+    moved(|| recv(source.as_raw_fd(), buffer, MsgFlags::empty()))
 }
 
 /// Fills an empty pipe, so that "would block" can only be about the source.
-fn splice_in(source: &Socket, pipe: &Pipe, most: usize) -> io::Result<Read1> {
-    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+fn splice_in(source: &Socket, pipe: &Pipe, most: usize) -> nix::Result<Option<usize>> {
+    let most = pipe.size.min(most);
+    moved(|| splice(source, None, &pipe.write, None, most, SPLICE_FLAGS))
+}
+
+/// How many bytes a call has moved; `None` if there are none at present.
+fn moved(mut call: impl FnMut() -> nix::Result<usize>) -> nix::Result<Option<usize>> {
     loop {
-        return match splice(source, None, &pipe.write, None, pipe.size.min(most), flags) {
-            Ok(n) => Ok(Read1::Moved(n)),
-            Err(Errno::EAGAIN) => Ok(Read1::Empty),
-            Err(Errno::EINTR) => continue,
-            Err(e) => Err(e.into()),
-        };
+        match call() {
+            Ok(n) => return Ok(Some(n)),
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
     }
 }

@@ -13,12 +13,10 @@ const MAX_BYTES_OF_ALL_FLOWS: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     bytes: Kept,
-    /// The length of each datagram.
     lengths: Vec<usize>,
 }
 
 impl Early {
-    /// Keeps a datagram, if there is room for it.
     pub(crate) fn push(&mut self, datagram: &[u8], total: &Total) {
         let fits = self.lengths.len() < MAX_DATAGRAMS_PER_FLOW
             && self.bytes.rest().len() + datagram.len() <= MAX_BYTES_PER_FLOW
@@ -29,7 +27,6 @@ impl Early {
         }
     }
 
-    /// The datagrams, the first first.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.bytes.rest();
         self.lengths.iter().map(move |length| {

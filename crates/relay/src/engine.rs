@@ -3,7 +3,6 @@
 //! Commands go through a locked queue and an eventfd; those that must be finished when the call
 //! returns carry a channel for their result.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -32,16 +31,11 @@ impl Drop for Closing {
 }
 
 /// The running data path of every published port. Dropping it closes them all.
+#[derive(Debug)]
 pub struct Engine {
     mailbox: Arc<Mailbox>,
     /// The thread "ports", then those for bulk streams.
     threads: Vec<(Arc<Mailbox>, JoinHandle<()>)>,
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("threads", &self.threads.len()).finish_non_exhaustive()
-    }
 }
 
 impl Engine {
@@ -70,18 +64,9 @@ impl Engine {
         let pipes = Stock::new(opts.shares.pipes);
         for _ in 1..processors.min(opts.threads).min(opts.shares.threads) {
             let helper = Mailbox::new()?;
-            engine.spawn(
-                "bulk",
-                Reactor::new(
-                    Arc::clone(&helper),
-                    None,
-                    opts.clone(),
-                    Vec::new(),
-                    Arc::clone(&pipes),
-                    None,
-                )?,
-                &helper,
-            )?;
+            let (mailbox, pipes) = (Arc::clone(&helper), Arc::clone(&pipes));
+            let reactor = Reactor::new(mailbox, None, opts.clone(), Vec::new(), pipes, None)?;
+            engine.spawn("bulk", reactor, &helper)?;
             helpers.push(helper);
         }
         let mailbox = Arc::clone(&engine.mailbox);

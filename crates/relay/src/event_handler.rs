@@ -87,7 +87,7 @@ impl EventLoop {
     /// What the limit of open files allows.
     #[must_use]
     pub fn shares(&self) -> &Shares {
-        self.ctx.room.shares()
+        &self.ctx.room.shares
     }
 
     /// Whether it is time to warn, once more, that there is no room for something.
@@ -108,8 +108,7 @@ impl EventLoop {
     /// # Errors
     /// There will be none: the factory is gone, or too many wait.
     pub fn datagram_socket(&mut self, ipv4: bool, key: Key) -> io::Result<Option<Socket>> {
-        let kind = if ipv4 { SocketKind::Udp4 } else { SocketKind::Udp6 };
-        match self.ctx.pool.take(kind, Waiter::EventHandler(key)) {
+        match self.ctx.pool.take(SocketKind::udp(ipv4), Waiter::EventHandler(key)) {
             Taken::Ready(socket) => Ok(Some(socket)),
             Taken::Later => Ok(None),
             Taken::Never => Err(io::ErrorKind::NotConnected.into()),
@@ -132,22 +131,16 @@ impl EventLoop {
     }
 }
 
-/// The top bit tells an event handler's descriptors from ours; kind and key as in [`Source::token`].
-fn token(tag: Tag) -> u64 {
-    u64::from(HANDLER | tag.kind) << 56
-        | u64::from(tag.key.generation) << 32
-        | u64::from(tag.key.index)
-}
-
+/// The bit that tells an event handler's descriptors from ours, in the kind of a token.
 const HANDLER: u8 = 0x80;
+
+fn token(tag: Tag) -> u64 {
+    tag.key.token(HANDLER | tag.kind)
+}
 
 /// The tag in a token, if it is an event handler's.
 pub(crate) fn tag(token: u64) -> Option<Tag> {
-    let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
-    let key = Key {
-        index: u32::from_be_bytes([i3, i2, i1, i0]),
-        generation: u32::from_be_bytes([0, g2, g1, g0]),
-    };
+    let (kind, key) = Key::from_token(token);
     (kind & HANDLER != 0).then_some(Tag { kind: kind & !HANDLER, key })
 }
 

@@ -32,7 +32,6 @@ pub(crate) const ARM: u8 = 0xff;
 pub(crate) const ARMED: u8 = 0xfe;
 pub(crate) const NOT_ARMED: u8 = 0xfd;
 
-/// What kind of socket to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum SocketKind {
@@ -44,6 +43,14 @@ pub(crate) enum SocketKind {
 
 impl SocketKind {
     pub(crate) const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
+
+    pub(crate) fn tcp(ipv4: bool) -> Self {
+        if ipv4 { Self::Tcp4 } else { Self::Tcp6 }
+    }
+
+    pub(crate) fn udp(ipv4: bool) -> Self {
+        if ipv4 { Self::Udp4 } else { Self::Udp6 }
+    }
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -87,7 +94,6 @@ pub fn tune_udp(sock: &Socket) {
     let _ = nix::sys::socket::setsockopt(sock, nix::sys::socket::sockopt::UdpGroSegment, &true);
 }
 
-/// A request as it goes over the wire.
 pub(crate) fn request(kind: SocketKind, count: u16) -> [u8; 3] {
     let [lo, hi] = count.to_le_bytes();
     [kind as u8, lo, hi]
@@ -138,48 +144,46 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// to the engine instead.
 pub fn serve(sock: OwnedFd, mut arm: impl FnMut() -> bool) -> io::Result<()> {
     let sock = Socket::from(sock);
-    let sock = sock.as_fd();
-    let mut buf = [0; 16];
     loop {
-        let n = match sys::fdpass::recv(sock, &mut buf) {
-            Ok((n, _)) => n,
-            // The engine may have died with replies unread.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
-            Err(e) => return Err(e),
-        };
-        let (kind, mut left) = match buf[..n] {
-            [] => return Ok(()),
-            [ARM] => {
-                let answer = if arm() { ARMED } else { NOT_ARMED };
-                match sys::fdpass::send(sock, &[answer], &[]) {
-                    Ok(_) => continue,
-                    Err(e) if gone(&e) => return Ok(()),
-                    Err(e) => return Err(e),
-                }
+        match answer(sock.as_fd(), &mut arm) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // The engine has closed its end, perhaps with replies unread.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(());
             }
-            [kind, lo, hi] => (SocketKind::from_byte(kind), u16::from_le_bytes([lo, hi])),
-            _ => (None, 0),
-        };
-        let kind = kind.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("not a socket request: {:?}", &buf[..n]),
-            )
-        })?;
-        while left > 0 {
-            let accounted = match batch(sock, kind, left) {
-                Ok(accounted) => accounted,
-                Err(e) if gone(&e) => return Ok(()),
-                Err(e) => return Err(e),
-            };
-            left -= accounted.min(left);
+            Err(e) => return Err(e),
         }
     }
 }
 
-/// Whether the engine has closed its end.
-fn gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+/// Answers one request; false if there will be no more.
+fn answer(sock: BorrowedFd<'_>, arm: &mut impl FnMut() -> bool) -> io::Result<bool> {
+    let mut buf = [0; 16];
+    let (n, _) = sys::fdpass::recv(sock, &mut buf)?;
+    let (kind, mut left) = match buf[..n] {
+        [] => return Ok(false),
+        [ARM] => {
+            let answer = if arm() { ARMED } else { NOT_ARMED };
+            sys::fdpass::send(sock, &[answer], &[])?;
+            return Ok(true);
+        }
+        [kind, lo, hi] => (SocketKind::from_byte(kind), u16::from_le_bytes([lo, hi])),
+        _ => (None, 0),
+    };
+    let kind = kind.ok_or_else(|| {
+        let text = format!("not a socket request: {:?}", &buf[..n]);
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })?;
+    while left > 0 {
+        left -= batch(sock, kind, left)?.min(left);
+    }
+    Ok(true)
 }
 
 /// Whether sending may work later: too many descriptors are in flight, or memory is short.

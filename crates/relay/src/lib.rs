@@ -56,6 +56,7 @@ mod timers;
 mod traffic;
 mod udp;
 
+pub use client_address::make_transparent;
 pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};
 pub use listen::{Listener, Proto};

@@ -118,7 +118,6 @@ pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener>
     Ok(if proto.is_udp() { Listener::Udp(fd) } else { Listener::Tcp(fd) })
 }
 
-/// What kind of socket a protocol and an address ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketPlan {
     /// The IPv6 wildcard with `IPV6_V6ONLY` off.

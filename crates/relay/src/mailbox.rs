@@ -2,18 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::listen::Listener;
-use crate::room::{Held, Use};
+use crate::room::Held;
 use crate::tcp::Moved;
 use crate::traffic::Traffic;
 
-/// What the handle asks of the thread.
+#[derive(Debug)]
 pub(crate) enum Command {
     Add {
         id: u64,
@@ -31,45 +30,35 @@ pub(crate) enum Command {
         id: u64,
         conn: Box<Moved>,
     },
-    /// Say that the thread still goes round.
     Ping {
         done: SyncSender<()>,
     },
     Stop,
 }
 
-/// The mailbox that handle and thread share.
+#[derive(Debug)]
 pub(crate) struct Mailbox {
     /// `None` once the thread has ended.
     queue: Mutex<Option<Vec<Command>>>,
     pub(crate) wake: EventFd,
-    /// Descriptors of connections that the thread holds: to published ports, and out.
-    incoming: AtomicUsize,
-    outgoing: AtomicUsize,
+    /// Descriptors of connections that the thread holds.
+    held: Mutex<Held>,
 }
 
 impl Mailbox {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags)?;
-        Ok(Arc::new(Self {
-            queue: Mutex::new(Some(Vec::new())),
-            wake,
-            incoming: AtomicUsize::new(0),
-            outgoing: AtomicUsize::new(0),
-        }))
+        let queue = Mutex::new(Some(Vec::new()));
+        Ok(Arc::new(Self { queue, wake, held: Mutex::default() }))
     }
 
-    /// Says what the thread holds.
-    pub(crate) fn report(&self, (incoming, outgoing): (usize, usize)) {
-        self.incoming.store(incoming, Ordering::Relaxed);
-        self.outgoing.store(outgoing, Ordering::Relaxed);
+    pub(crate) fn report(&self, held: Held) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// What the thread holds.
     pub(crate) fn held(&self) -> Held {
-        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        Held::default().with(Use::In, read(&self.incoming)).with(Use::Out, read(&self.outgoing))
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn post(&self, command: Command) -> io::Result<()> {

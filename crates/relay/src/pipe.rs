@@ -33,7 +33,6 @@ const IDLE: usize = 2;
 pub(crate) struct Pipe {
     pub(crate) read: OwnedFd,
     pub(crate) write: OwnedFd,
-    /// Capacity in bytes.
     pub(crate) size: usize,
     _counted: Counted,
 }
@@ -54,7 +53,6 @@ impl Stock {
         Arc::new(Self { limit, made: AtomicUsize::new(0), kept: Total::default() })
     }
 
-    /// Descriptors of all pipes.
     pub(crate) fn descriptors(&self) -> usize {
         2 * self.made.load(Ordering::Relaxed)
     }
@@ -67,7 +65,6 @@ impl Stock {
     }
 }
 
-/// One pipe's place in the stock.
 #[derive(Debug)]
 struct Counted(Arc<Stock>);
 
@@ -77,7 +74,6 @@ impl Drop for Counted {
     }
 }
 
-/// The pipes of one thread.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     stock: Arc<Stock>,
@@ -94,7 +90,6 @@ impl Pipes {
         this
     }
 
-    /// An empty pipe, if there is one to be had.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         self.idle.pop().or_else(|| self.make())
     }
@@ -105,23 +100,18 @@ impl Pipes {
         }
         let (before, counted) = self.stock.enter()?;
         let made = try_make(if before < LARGE_ONES { LARGE } else { SMALL }, counted);
-        if made.is_none() {
-            self.refused = Some(Instant::now());
-        }
+        self.refused = made.is_none().then(Instant::now);
         made
     }
 
-    /// Takes back an empty pipe.
     pub(crate) fn put(&mut self, pipe: Pipe) {
         self.idle.push(pipe);
     }
 
-    /// Closes what a burst has left behind.
     pub(crate) fn trim(&mut self) {
         self.idle.truncate(IDLE);
     }
 
-    /// Whether more pipes are idle than are kept.
     pub(crate) fn has_slack(&self) -> bool {
         self.idle.len() > IDLE
     }

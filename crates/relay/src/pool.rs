@@ -23,7 +23,6 @@ const BUSY: usize = 512;
 /// Connections and flows that may wait for a socket of one kind.
 const WAITING: usize = 8192;
 
-/// Who gets the next socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
     Conn(Key),
@@ -33,13 +32,12 @@ pub(crate) enum Waiter {
 
 pub(crate) enum Taken {
     Ready(Socket),
-    /// The waiter is queued.
     Later,
     /// The factory is gone, or too many wait already.
     Never,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shelf {
     ready: Vec<Socket>,
     asked: usize,
@@ -54,14 +52,12 @@ pub(crate) struct Pool {
     factory: Option<OwnedFd>,
     /// Sockets of all shelves, and those that are on their way.
     most: usize,
-    /// What a shelf may grow to.
     busy: usize,
-    /// What an idle one holds.
     idle: [usize; 4],
     shelves: [Shelf; 4],
     complained: bool,
     /// The factory's answer to [`Pool::arm`], until it is taken.
-    armed: Option<bool>,
+    pub(crate) armed: Option<bool>,
 }
 
 impl Pool {
@@ -71,18 +67,11 @@ impl Pool {
             fcntl(factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         let idle = IDLE.map(|idle| idle.min(most / 8).max(1));
-        let shelves = idle.map(|want| Shelf {
-            ready: Vec::new(),
-            asked: 0,
-            want,
-            used: 0,
-            waiting: VecDeque::new(),
-        });
+        let shelves = idle.map(|want| Shelf { want, ..Shelf::default() });
         let busy = most.saturating_sub(idle.iter().sum::<usize>()).clamp(idle[0].min(most), BUSY);
         Ok(Self { factory, most, busy, idle, shelves, complained: false, armed: None })
     }
 
-    /// What epoll has to watch.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.factory.as_ref().map(AsFd::as_fd)
     }
@@ -111,7 +100,6 @@ impl Pool {
         Taken::Later
     }
 
-    /// Puts back what a waiter no longer needed.
     pub(crate) fn give_back(&mut self, kind: SocketKind, sock: Socket) {
         self.shelves[kind as usize].ready.push(sock);
     }
@@ -137,15 +125,11 @@ impl Pool {
         self.shelves.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.waiting)).collect()
     }
 
-    /// Asks for the namespace to be armed; the answer is for [`Pool::take_armed`]. False if there is none to
+    /// Asks for the namespace to be armed; the answer comes to `armed`. False if there is none to
     /// be expected.
     pub(crate) fn arm(&mut self) -> bool {
         let factory = self.factory.as_ref();
         factory.is_some_and(|fd| sys::fdpass::send(fd.as_fd(), &[ARM], &[]).is_ok())
-    }
-
-    pub(crate) fn take_armed(&mut self) -> Option<bool> {
-        self.armed.take()
     }
 
     /// Takes in what the factory has sent. False when it is gone; the caller gives up the waiters.

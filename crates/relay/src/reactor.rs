@@ -16,20 +16,19 @@ use socket2::Socket;
 use tracing::error;
 
 use crate::ctx::{Ctx, Source, Timer};
-use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, Tag, tag};
+use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
 use crate::listen::Listener;
 use crate::mailbox::{Command, Mailbox};
 use crate::options::Options;
 use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
-use crate::room::{Room, Use};
+use crate::room::{Held, Room, Use};
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
 use crate::timers::Timers;
 use crate::traffic::Traffic;
 use crate::udp::Udp;
 
-/// Events taken from epoll at a time.
 const MAX_EVENTS: usize = 256;
 /// How soon to ask the factory again after it failed to make sockets.
 const REFILL_INTERVAL: Duration = Duration::from_millis(50);
@@ -41,16 +40,12 @@ pub(crate) struct Reactor {
     event_loop: EventLoop,
     udp: Udp,
     ports: HashMap<u64, Port>,
-    /// Threads that take over bulk streams.
     helpers: Vec<Arc<Mailbox>>,
     /// Whether this is the thread that serves the ports, which counts for all.
     serves: bool,
-    /// The pipes of all threads.
     pipes: Arc<Stock>,
     handler: Option<Box<dyn EventHandler>>,
-    /// How many streams turned out to be bulk so far.
     bulk_streams: usize,
-    /// A refill or trim timer is running.
     refilling: bool,
     trimming: bool,
 }
@@ -153,7 +148,8 @@ impl Reactor {
             let mut commands = false;
             for event in &events[..n] {
                 if let Some(tag) = tag(event.data()) {
-                    self.handler_event(tag, event.events());
+                    let flags = event.events();
+                    self.with_handler((), |handler, host| handler.event(host, tag, flags));
                     continue;
                 }
                 match Source::from_token(event.data()) {
@@ -176,7 +172,6 @@ impl Reactor {
         }
     }
 
-    /// How long epoll may sleep.
     fn sleep(&self) -> EpollTimeout {
         let handler = self.handler.as_ref().and_then(|handler| handler.wake_at());
         self.event_loop.ctx.timers.sleep(handler)
@@ -192,10 +187,6 @@ impl Reactor {
             Some(handler) => act(handler.as_mut(), &mut self.event_loop),
             None => otherwise,
         }
-    }
-
-    fn handler_event(&mut self, tag: Tag, flags: EpollFlags) {
-        self.with_handler((), |handler, event_loop| handler.event(event_loop, tag, flags));
     }
 
     fn handler_socket(&mut self, key: Key, socket: Option<Socket>) {
@@ -251,10 +242,9 @@ impl Reactor {
         }
     }
 
-    /// Sockets have come, or the factory has ended.
     fn stock(&mut self) {
         let factory = self.event_loop.ctx.pool.receive();
-        if let Some(armed) = self.event_loop.ctx.pool.take_armed() {
+        if let Some(armed) = self.event_loop.ctx.pool.armed.take() {
             self.event_loop.tcp.armed(&mut self.event_loop.ctx, armed);
         }
         if !factory {
@@ -307,13 +297,11 @@ impl Reactor {
         if !self.serves {
             return;
         }
-        let (incoming, outgoing) = self.event_loop.tcp.held(self.event_loop.outbound);
-        let mut held = self.helpers.iter().fold(self.udp.table.held(), |sum, h| sum.and(h.held()));
-        held = held.with(Use::Port, self.ports.len());
-        held = held.with(Use::In, incoming).with(Use::Out, outgoing);
-        if let Some(handler) = &self.handler {
-            held = held.and(handler.held());
-        }
+        let own = self.event_loop.tcp.held(self.event_loop.outbound).and(self.udp.table.held());
+        let own = own.with(Use::Port, self.ports.len());
+        let helpers = self.helpers.iter().map(|helper| helper.held());
+        let others = helpers.chain(self.handler.as_ref().map(|handler| handler.held()));
+        let held = others.fold(own, Held::and);
         let other = self.event_loop.ctx.pool.held() + self.pipes.descriptors();
         self.event_loop.ctx.room.count(held, other);
         let (flows_in, flows_out) = self.event_loop.ctx.room.excess();
@@ -364,7 +352,6 @@ impl Reactor {
         Ok(())
     }
 
-    /// A connection from the thread that serves the ports.
     fn adopt(&mut self, id: u64, conn: Moved) {
         let port = match self.ports.get(&id) {
             Some(Port::Tcp(key)) => *key,

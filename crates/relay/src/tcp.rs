@@ -35,6 +35,7 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
 use crate::pipe::Stock;
+use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
 use crate::traffic::{Counted, Traffic};
 
@@ -124,10 +125,8 @@ pub(crate) struct Tcp {
     tools: Tools,
     /// Connections that had their turn and could go on.
     ready: VecDeque<Key>,
-    /// Connections with a deadline.
     opening: Vec<Key>,
     resting: Vec<Key>,
-    /// Streams that have turned out to be bulk.
     bulk: Vec<Key>,
     /// Connections in [`Phase::Arming`]; `None` before anybody has asked.
     arming: Option<Vec<Key>>,
@@ -148,10 +147,11 @@ impl Tcp {
     }
 
     /// Descriptors of connections to published ports, and of those of the port `outbound`.
-    pub(crate) fn held(&self, outbound: Option<Key>) -> (usize, usize) {
+    pub(crate) fn held(&self, outbound: Option<Key>) -> Held {
         let outbound = outbound.and_then(|key| self.ports.get(key));
         let outgoing = outbound.map_or(0, |port| port.conns.len());
-        (2 * (self.conns.len() - outgoing), 2 * outgoing)
+        let incoming = self.conns.len() - outgoing;
+        Held::default().with(Use::In, 2 * incoming).with(Use::Out, 2 * outgoing)
     }
 
     /// Says how many events have come, for connections to take fair turns.
@@ -183,7 +183,7 @@ impl Tcp {
         listener.set_nonblocking(true)?;
         // Inherited by every accepted socket.
         tune_tcp(&listener)?;
-        ctx.pool.prepare(kind_for(target));
+        ctx.pool.prepare(SocketKind::tcp(target.is_ipv4()));
         let key = self.ports.insert(Port::new(id, target, traffic));
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
@@ -240,7 +240,7 @@ impl Tcp {
         from.readable |= failed || flags.intersects(EpollFlags::EPOLLIN | ending);
         from.drain |= failed || flags.intersects(ending);
         from.urgent |= flags.contains(EpollFlags::EPOLLPRI);
-        to.writable |= failed || flags.contains(EpollFlags::EPOLLOUT);
+        to.full &= !failed && !flags.contains(EpollFlags::EPOLLOUT);
         // Both directions have ended. If one of them did not by us, it was a reset, perhaps behind the orderly end of the
         // other, which is all that read(2) would tell.
         to.gone |= flags.contains(EpollFlags::EPOLLHUP);
@@ -271,20 +271,20 @@ impl Tcp {
         settle(down, Side::Backend, &mut conn.reset, &conn.client, &mut conn.up, &mut self.tools);
         conn.counted.up(conn.up.take_moved());
         conn.counted.down(conn.down.take_moved());
-        if conn.up.is_done() && conn.down.is_done() {
+        if conn.up.done && conn.down.done {
             return self.finish(ctx, key);
         }
         let mut more = false;
         if conn.reset.is_some() {
             // A side that waits for us to read what nobody wants any more would not read the rest of the other's bytes.
-            more = conn.up.is_done() && conn.up.discard(&conn.client, &mut self.tools)
-                || conn.down.is_done() && conn.down.discard(backend, &mut self.tools);
+            more = conn.up.done && conn.up.discard(&conn.client, &mut self.tools)
+                || conn.down.done && conn.down.discard(backend, &mut self.tools);
         }
         if conn.reset.is_some() && conn.looked.is_none() {
-            conn.looked = Some(conn.up.delivered() + conn.down.delivered());
+            conn.looked = Some(conn.up.delivered + conn.down.delivered);
             ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
         }
-        let spliced = conn.up.spliced().max(conn.down.spliced());
+        let spliced = conn.up.spliced.max(conn.down.spliced);
         if spliced > HAND_OVER_BYTES && !std::mem::replace(&mut conn.bulk, true) {
             self.bulk.push(key);
         }
@@ -328,14 +328,13 @@ impl Tcp {
         if conn.phase != Phase::Open {
             return self.finish(ctx, key);
         }
-        let delivered = conn.up.delivered() + conn.down.delivered();
+        let delivered = conn.up.delivered + conn.down.delivered;
         if conn.looked.replace(delivered) == Some(delivered) {
             return self.close(key, true);
         }
         ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
     }
 
-    /// Closes one connection, with resets if `abort`.
     pub(crate) fn close(&mut self, key: Key, abort: bool) {
         let Some(conn) = self.conns.remove(key) else { return };
         if abort {
@@ -389,8 +388,8 @@ impl Conn {
             reset: None,
             looked: None,
             counted,
-            up: Direction::new(),
-            down: Direction::new(),
+            up: Direction::default(),
+            down: Direction::default(),
         }
     }
 }
@@ -433,7 +432,7 @@ fn settle(
         Outcome::Wait | Outcome::Again => {}
         Outcome::Ended => {
             // When the other direction is done too, closing says the same.
-            if !other.is_done() {
+            if !other.done {
                 // ENOTCONN: it was reset meanwhile, which its own direction will notice.
                 let _ = sink.shutdown(Shutdown::Write);
             }
@@ -459,8 +458,4 @@ fn release_buffers(mut conn: Conn, tools: &mut Tools) {
 fn pending_error(sock: &Socket) -> Option<Errno> {
     let error = sock.take_error().ok().flatten()?;
     error.raw_os_error().map(Errno::from_raw)
-}
-
-fn kind_for(target: SocketAddr) -> SocketKind {
-    if target.is_ipv4() { SocketKind::Tcp4 } else { SocketKind::Tcp6 }
 }

@@ -17,12 +17,10 @@ impl<T: Ord> Default for Timers<T> {
 }
 
 impl<T: Copy + Ord> Timers<T> {
-    /// Fires `timer` at `when`.
     pub(crate) fn at(&mut self, when: Instant, timer: T) {
         self.0.push(Reverse((when, timer)));
     }
 
-    /// The next timer whose time has come.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
         let Reverse((when, timer)) = *self.0.peek()?;
         (when <= now).then(|| {

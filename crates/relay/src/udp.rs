@@ -40,7 +40,7 @@ use crate::early::Early;
 use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
-use crate::order::{Links, Order, Speaker};
+use crate::order::{Order, Speaker};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
@@ -74,22 +74,17 @@ struct Flow {
     port: Key,
     ends: Ends,
     backend: Option<Socket>,
-    /// What came before there was a backend.
     early: Early,
     counted: Counted,
     segmented: bool,
 }
 
-/// The flows of all ports.
 #[derive(Debug, Default)]
 pub(crate) struct FlowTable {
     ports: Slab<Port>,
     flows: Slab<Flow>,
-    /// Places of all flows in the orders of their ports.
-    links: Links,
     /// The order of the flows of all ports together, for when descriptors are short.
     all: Order,
-    all_links: Links,
     /// For the last answers of flows that have to go, made with the first of them.
     last_answers: Option<Receiver>,
     /// Bytes that wait for backends, of all flows.
@@ -106,7 +101,6 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    /// A batch from the clients of one port.
     pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(port) = self.table.ports.get(key) else { return };
         let receiver = self.receiver.get_or_insert_with(Receiver::new);
@@ -141,7 +135,6 @@ impl Udp {
         self.table.forward_all(receiver, &mut order[..count]);
     }
 
-    /// A batch from the backend of one flow.
     pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
         let receiver = self.receiver.get_or_insert_with(Receiver::new);
         if answer(&mut self.table.flows, &mut self.table.ports, key, receiver) {
@@ -171,7 +164,6 @@ fn answer(
 }
 
 impl FlowTable {
-    /// Descriptors of flows.
     pub(crate) fn held(&self) -> Held {
         Held::default().with(Use::FlowIn, self.flows.len())
     }
@@ -179,7 +171,7 @@ impl FlowTable {
     /// Ends `count` flows, in the order in which they make room for each other.
     pub(crate) fn give_way(&mut self, ctx: &mut Ctx, count: usize) {
         for _ in 0..count {
-            let Some(flow) = self.all.first_to_go(&self.all_links, ctx.now) else { break };
+            let Some(flow) = self.all.first_to_go(ctx.now) else { break };
             self.retire(ctx, flow);
         }
     }
@@ -196,17 +188,16 @@ impl FlowTable {
         tune_udp(&listener);
         // A socket bound to one address cannot answer from another.
         if listener.local_addr()?.as_socket().is_none_or(|a| a.ip().is_unspecified()) {
-            if listener.domain()? == Domain::IPV4 {
-                setsockopt(&listener, Ipv4PacketInfo, &true)?;
-            } else {
+            let ipv6 = listener.domain()? == Domain::IPV6;
+            if ipv6 {
                 setsockopt(&listener, Ipv6RecvPacketInfo, &true)?;
-                // Of IPv4 that IPv6 knows only where it was sent to, and nobody can answer from a broadcast address.
-                if !listener.only_v6()? {
-                    setsockopt(&listener, Ipv4PacketInfo, &true)?;
-                }
+            }
+            // Of IPv4 that IPv6 knows only where it was sent to, and nobody can answer from a broadcast address.
+            if !ipv6 || !listener.only_v6()? {
+                setsockopt(&listener, Ipv4PacketInfo, &true)?;
             }
         }
-        ctx.pool.prepare(kind_for(target));
+        ctx.pool.prepare(SocketKind::udp(target.is_ipv4()));
         let key = self.ports.insert(Port {
             listener,
             target,
@@ -225,10 +216,9 @@ impl FlowTable {
     }
 
     pub(crate) fn remove(&mut self, key: Key) {
-        if let Some(mut port) = self.ports.remove(key) {
+        if let Some(port) = self.ports.remove(key) {
             for flow in port.flows.into_values() {
-                port.order.remove(&mut self.links, flow);
-                self.all.remove(&mut self.all_links, flow);
+                self.all.remove(flow);
                 self.flows.remove(flow);
             }
         }
@@ -266,9 +256,9 @@ impl FlowTable {
         if port.flows.contains_key(&ends) {
             return None;
         }
-        let first = port.order.first_to_go(&self.links, ctx.now);
+        let first = port.order.first_to_go(ctx.now);
         if !ctx.room.fits(Use::FlowIn, 1) {
-            return first.or_else(|| self.all.first_to_go(&self.all_links, ctx.now));
+            return first.or_else(|| self.all.first_to_go(ctx.now));
         }
         let limit = ctx.opts.flows_per_port;
         // Whoever waits for a slow server is worth more descriptors than whoever was answered.
@@ -280,8 +270,8 @@ impl FlowTable {
     fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends, replaces: bool) -> Option<Key> {
         let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
-            port.order.spoke(&mut self.links, *flow, Speaker::Client, ctx.now);
-            self.all.spoke(&mut self.all_links, *flow, Speaker::Client, ctx.now);
+            port.order.spoke(*flow, Speaker::Client, ctx.now);
+            self.all.spoke(*flow, Speaker::Client, ctx.now);
             return Some(*flow);
         }
         // Beside one that made room for it a flow takes that one's place, however short descriptors are.
@@ -298,13 +288,13 @@ impl FlowTable {
             segmented: true,
         });
         port.flows.insert(ends, key);
-        port.order.insert(&mut self.links, key, ctx.now);
-        self.all.insert(&mut self.all_links, key, ctx.now);
+        port.order.insert(key, ctx.now);
+        self.all.insert(key, ctx.now);
         let target = port.target;
         if !std::mem::replace(&mut self.expiring, true) {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
-        match ctx.pool.take(kind_for(target), Waiter::Flow(key)) {
+        match ctx.pool.take(SocketKind::udp(target.is_ipv4()), Waiter::Flow(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => {}
             Taken::Never => self.close(key),
@@ -346,9 +336,9 @@ impl FlowTable {
             && let Some(port) = self.ports.get_mut(flow.port)
         {
             port.flows.remove(&flow.ends);
-            port.order.remove(&mut self.links, key);
+            port.order.remove(key);
         }
-        self.all.remove(&mut self.all_links, key);
+        self.all.remove(key);
     }
 
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
@@ -363,11 +353,10 @@ impl FlowTable {
         ctx.room.give(Use::FlowIn, 1);
     }
 
-    /// Closes flows that were silent for too long.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
-        while let Some(silent) = self.all.longest_silent(&self.all_links)
+        while let Some(silent) = self.all.longest_silent()
             && self
-                .all_links
+                .all
                 .used(silent)
                 .is_none_or(|used| ctx.now - used >= ctx.opts.udp_flow_idle_timeout)
         {
@@ -379,13 +368,12 @@ impl FlowTable {
         }
     }
 
-    /// Notes that a flow was used just now.
     fn spoke(&mut self, ctx: &Ctx, key: Key, by: Speaker) {
         if let Some(flow) = self.flows.get(key)
             && let Some(port) = self.ports.get_mut(flow.port)
         {
-            port.order.spoke(&mut self.links, key, by, ctx.now);
-            self.all.spoke(&mut self.all_links, key, by, ctx.now);
+            port.order.spoke(key, by, ctx.now);
+            self.all.spoke(key, by, ctx.now);
         }
     }
 }
@@ -406,13 +394,8 @@ fn take_place(
 
 const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
 
-/// How often silent flows are looked for.
 fn tick(ctx: &Ctx) -> Duration {
     (ctx.opts.udp_flow_idle_timeout / 8).max(Duration::from_millis(10))
-}
-
-fn kind_for(target: SocketAddr) -> SocketKind {
-    if target.is_ipv4() { SocketKind::Udp4 } else { SocketKind::Udp6 }
 }
 
 /// The source of the answers. The interface is left to routing, which need not be symmetric, unless the

@@ -1,6 +1,6 @@
 //! The socket between supervisor and gateway process.
 //!
-//! A message is sent as packets of at most [`PACKET`] bytes, the first of which says whether another one follows. (A
+//! A message is sent as packets of at most [`MAX_PACKET_BYTES`] bytes, the first of which says whether another one follows. (A
 //! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely,
 //! and long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
 //! negotiate.
@@ -19,17 +19,17 @@ use socket2::{Socket, Type};
 use super::{MAX, Reply, Request, WAIT, fit};
 
 /// Bytes of one packet.
-const PACKET: usize = 32 << 10;
+const MAX_PACKET_BYTES: usize = 32 << 10;
 /// First byte of a packet that ends a message …
 const LAST: u8 = 0;
 /// … and of one that does not.
 const MORE: u8 = 1;
 /// What the send buffer should hold, in bytes. Only a wish: `net.core.wmem_max` bounds it (socket(7)).
-const BUFFER: usize = 8 * PACKET;
+const BUFFER: usize = 8 * MAX_PACKET_BYTES;
 /// The most descriptors that a request has.
-const FDS: usize = 5;
+const MAX_FDS: usize = 5;
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
-const IN_FLIGHT: Duration = Duration::from_millis(1);
+const IN_FLIGHT_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.
 const NO_ROOM: &str = "the gateway process has no file descriptors left\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
 /// Characters that are left of a reason which is too long.
@@ -158,8 +158,8 @@ impl Channel {
 
     fn write(&self, body: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
         let mut fds = fds;
-        let mut packet = Vec::with_capacity(body.len().min(PACKET) + 1);
-        let mut parts = body.chunks(PACKET - 1).peekable();
+        let mut packet = Vec::with_capacity(body.len().min(MAX_PACKET_BYTES) + 1);
+        let mut parts = body.chunks(MAX_PACKET_BYTES - 1).peekable();
         while let Some(part) = parts.next() {
             packet.clear();
             packet.push(if parts.peek().is_some() { MORE } else { LAST });
@@ -185,7 +185,7 @@ impl Channel {
                     if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
                         && Instant::now() < deadline =>
                 {
-                    sleep(IN_FLIGHT);
+                    sleep(IN_FLIGHT_RETRY_INTERVAL);
                 }
                 other => return other.map(drop),
             }
@@ -195,7 +195,7 @@ impl Channel {
     /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message
     /// for ever, and for the rest within [`WAIT`].
     fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<Message>> {
-        let mut packet = vec![0; PACKET];
+        let mut packet = vec![0; MAX_PACKET_BYTES];
         let (mut body, mut fds) = (Vec::new(), Some(Vec::<OwnedFd>::new()));
         let mut reset = false;
         loop {
@@ -220,8 +220,8 @@ impl Channel {
             let Some((&kind, part)) = packet[..n].split_first() else { return Ok(None) };
             body.extend_from_slice(part);
             // Only whole packets may precede the last, so that nobody can keep us here with small ones.
-            let many = fds.as_ref().is_some_and(|fds| fds.len() > FDS);
-            if kind != LAST && n < PACKET || body.len() > MAX || many {
+            let many = fds.as_ref().is_some_and(|fds| fds.len() > MAX_FDS);
+            if kind != LAST && n < MAX_PACKET_BYTES || body.len() > MAX || many {
                 return Err(io::Error::new(ErrorKind::InvalidData, "invalid message"));
             }
             if kind == LAST {
@@ -231,14 +231,10 @@ impl Channel {
         }
     }
 
-    /// Waits until a call would not block, or would fail.
     fn wait(&self, what: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
         loop {
             let left = deadline.map(|when| when.saturating_duration_since(Instant::now()));
-            // Rounded up: zero would end the wait too early, again and again.
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
-            });
+            let timeout = left.map_or(PollTimeout::NONE, poll_timeout);
             let mut fds = [PollFd::new(self.sock.as_fd(), what)];
             match poll(&mut fds, timeout) {
                 Ok(0) if left.is_some_and(|left| left.is_zero()) => {
@@ -251,7 +247,11 @@ impl Channel {
     }
 }
 
-/// Whether a request has the descriptors that belong to it.
+/// A time as poll(2) takes it, rounded up: zero would end the wait too early, again and again.
+pub(crate) fn poll_timeout(left: Duration) -> PollTimeout {
+    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
 fn check(request: &Request, count: usize) -> anyhow::Result<()> {
     let expected = request.descriptors();
     ensure!(

@@ -30,6 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
 use relay::room::{Held, Use};
@@ -46,13 +47,12 @@ use dial::Dials;
 use echo::Echoes;
 use names::Names;
 pub use statistics::{Statistics, inward};
-use tun::Tun;
+use tun::{MAX_PACKET, Tun};
 use udp::Flows;
 
-/// Packets read from one tun device before others get their turn.
-const TURN: usize = 64;
+const MAX_PACKETS_PER_TURN: usize = 64;
 /// How often what has become old is looked for, while there is anything.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A port for rules about addresses: that of the echo service.
 const ANY_PORT: u16 = 7;
@@ -61,15 +61,15 @@ const ANY_PORT: u16 = 7;
 mod kind {
     pub(super) const DIAL_TUN: u8 = 0;
     pub(super) const DATA_TUN: u8 = 1;
-    pub(super) const LISTENER4: u8 = 2;
-    pub(super) const LISTENER6: u8 = 3;
+    /// Of the gateway namespace, of either family.
+    pub(super) const LISTENER: u8 = 2;
     /// A connection to the outside that is being made.
-    pub(super) const DIAL: u8 = 4;
+    pub(super) const DIAL: u8 = 3;
     /// The host's side of a UDP flow, and the gateway namespace's.
-    pub(super) const HOST: u8 = 5;
-    pub(super) const INSIDE: u8 = 6;
-    pub(super) const ECHO: u8 = 7;
-    pub(super) const NAME: u8 = 8;
+    pub(super) const HOST: u8 = 4;
+    pub(super) const INSIDE: u8 = 5;
+    pub(super) const ECHO: u8 = 6;
+    pub(super) const NAME: u8 = 7;
 }
 
 /// Name servers of the host that the engine has not taken over yet.
@@ -79,16 +79,17 @@ pub type SharedResolvers = Arc<Mutex<Option<Resolvers>>>;
 #[derive(Debug)]
 pub struct Engine {
     shared: Shared,
-    listeners: Vec<(u8, Socket)>,
+    listeners: Vec<Socket>,
     dials: Dials,
     flows: Flows,
     echoes: Echoes,
     names: Names,
     reassembly: Reassembly,
+    /// For packets of both tun devices.
+    buffer: Vec<u8>,
     swept: Instant,
 }
 
-/// What all parts look at.
 #[derive(Debug)]
 struct Shared {
     plan: NetworkConfig,
@@ -110,19 +111,21 @@ impl Shared {
         if own { self.own_address(address) } else { address }
     }
 
-    /// Refuses a packet by rule.
     fn prohibit(&self, packet: &[u8], from: IpAddr) {
-        self.statistics.denied();
+        self.statistics.events().denied += 1;
         let own = self.own_address(from);
         self.answers.unreachable(Unreachable::Prohibited, own, &Original::Packet(packet));
     }
 
-    fn tun(&self, kind: u8) -> &Tun {
-        if kind == kind::DIAL_TUN { &self.dial } else { self.answers.tun() }
+    /// Tells the sender of a packet what the host said to it, if there is an answer for that.
+    fn explain(&self, errno: Errno, from: IpAddr, original: &Original<'_>) {
+        if let Some(why) = answers::meaning(errno) {
+            self.answers.unreachable(why, self.own_address(from), original);
+        }
     }
 
-    fn tun_mut(&mut self, kind: u8) -> &mut Tun {
-        if kind == kind::DIAL_TUN { &mut self.dial } else { self.answers.tun_mut() }
+    fn drop_packet(&self) {
+        self.statistics.events().dropped += 1;
     }
 }
 
@@ -136,31 +139,33 @@ impl Engine {
         statistics: Arc<Statistics>,
     ) -> Self {
         let Descriptors { dial, data, listener4, listener6 } = descriptors;
-        let mut listeners = vec![(kind::LISTENER4, Socket::from(listener4))];
-        listeners.extend(listener6.map(|fd| (kind::LISTENER6, Socket::from(fd))));
+        let listeners = [listener4].into_iter().chain(listener6).map(Socket::from).collect();
         let names = Names::new(resolvers);
-        let answers = Answers::new(Tun::new(data), &plan);
-        let shared = Shared { plan, dial: Tun::new(dial), answers, statistics };
+        let answers = Answers::new(Tun(data), &plan);
+        let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
             shared,
             listeners,
-            dials: Dials::new(),
-            flows: Flows::new(),
-            echoes: Echoes::new(),
+            dials: Dials::default(),
+            flows: Flows::default(),
+            echoes: Echoes::default(),
             names,
-            reassembly: Reassembly::new(),
+            reassembly: Reassembly::default(),
+            buffer: vec![0; MAX_PACKET],
             swept: Instant::now(),
         }
     }
 
-    /// Takes packets out of one tun device.
     fn drain(&mut self, host: &mut EventLoop, from: u8) {
-        let mut buffer = self.shared.tun_mut(from).take_buffer();
-        for _ in 0..TURN {
-            let Some(length) = self.shared.tun(from).read(&mut buffer) else { break };
+        // Out of its place while the rest is used with what it holds.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..MAX_PACKETS_PER_TURN {
+            let shared = &self.shared;
+            let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
+            let Some(length) = tun.read(&mut buffer) else { break };
             self.packet(host, &buffer[..length]);
         }
-        self.shared.tun_mut(from).give_buffer(buffer);
+        self.buffer = buffer;
     }
 
     fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
@@ -176,7 +181,7 @@ impl Engine {
                 self.reassembly = reassembly;
             }
             Ok(parsed) => self.whole(host, bytes, &parsed),
-            Err(_) => self.shared.statistics.dropped(),
+            Err(_) => self.shared.drop_packet(),
         }
     }
 
@@ -202,7 +207,7 @@ impl Engine {
             }
             // The packet rules have found no connection for it; with a second look they may.
             Packet::Segment => shared.dial.write(bytes),
-            Packet::Fragment(_) | Packet::Other => shared.statistics.dropped(),
+            Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
         }
     }
 
@@ -213,12 +218,12 @@ impl Engine {
 
 impl EventHandler for Engine {
     fn start(&mut self, host: &mut EventLoop) -> io::Result<()> {
-        self.names.limit(host.shares().names);
+        self.names.forwarder.limit(host.shares().names);
         let tag = |kind| Tag { kind, key: Key::NONE };
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
-        host.watch(self.shared.answers.tun(), tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
-        for (kind, listener) in &self.listeners {
-            host.watch(listener, tag(*kind), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
+        host.watch(&self.shared.answers.tun, tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
+        for listener in &self.listeners {
+            host.watch(listener, tag(kind::LISTENER), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
         }
         Ok(())
     }
@@ -227,12 +232,7 @@ impl EventHandler for Engine {
         let shared = &self.shared;
         match tag.kind {
             kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
-            kind::LISTENER4 | kind::LISTENER6 => {
-                let listener = self.listeners.iter().find(|(kind, _)| *kind == tag.kind);
-                if let Some((_, listener)) = listener {
-                    self.dials.accept(host, listener);
-                }
-            }
+            kind::LISTENER => self.dials.accept(host, &self.listeners),
             kind::DIAL => self.dials.connected(host, shared, &mut self.names, tag.key),
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
             kind::INSIDE => self.flows.inside_speaks(host, tag.key),
@@ -249,13 +249,11 @@ impl EventHandler for Engine {
     fn turn(&mut self, host: &mut EventLoop) {
         self.names.tick(host, &self.shared);
         if self.dials.accepts_again(host.now()) {
-            for (_, listener) in &self.listeners {
-                self.dials.accept(host, listener);
-            }
+            self.dials.accept(host, &self.listeners);
         }
-        self.shared.statistics.dialing(self.dials.len());
+        self.shared.statistics.events().dialing = self.dials.len() as u64;
         let now = host.now();
-        if now.saturating_duration_since(self.swept) < SWEEP {
+        if now.saturating_duration_since(self.swept) < SWEEP_INTERVAL {
             return;
         }
         self.swept = now;
@@ -265,8 +263,8 @@ impl EventHandler for Engine {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let sweep = self.busy().then(|| self.swept + SWEEP);
-        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at()).min()
+        let sweep = self.busy().then(|| self.swept + SWEEP_INTERVAL);
+        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at).min()
     }
 
     fn held(&self) -> Held {
@@ -278,6 +276,6 @@ impl EventHandler for Engine {
     }
 
     fn give_way(&mut self, host: &mut EventLoop, count: usize) {
-        self.shared.statistics.evicted(self.flows.give_way(count, host.now(), &self.shared));
+        self.flows.give_way(count, host.now(), &self.shared);
     }
 }

@@ -21,12 +21,11 @@ use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
 use crate::policy;
 
-/// Largest answer in bytes.
-const ANSWER: usize = 65_535;
+const MAX_ANSWER_BYTES: usize = 65_535;
 
 #[derive(Debug)]
 pub(super) struct Names {
-    forwarder: Forwarder,
+    pub(super) forwarder: Forwarder,
     changed: SharedResolvers,
     sockets: Slab<(dns::Key, Socket)>,
     places: HashMap<dns::Key, Key>,
@@ -48,11 +47,6 @@ impl Names {
         self.sockets.len()
     }
 
-    /// How many queries may wait at a time.
-    pub(super) fn limit(&mut self, queries: usize) {
-        self.forwarder.limit(queries);
-    }
-
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.forwarder.deadline()
     }
@@ -63,12 +57,6 @@ impl Names {
         self.forwarder.resolver(now, tried)
     }
 
-    /// A name server cannot be reached over TCP.
-    pub(super) fn unreachable(&mut self, now: Instant, resolver: SocketAddr) {
-        self.forwarder.resolver_failed(now, resolver);
-    }
-
-    /// The target namespace asks.
     pub(super) fn query(&mut self, host: &mut EventLoop, shared: &Shared, udp: &Udp<'_>) {
         self.follow();
         self.forwarder.query(host.now(), udp.src, udp.payload);
@@ -78,7 +66,7 @@ impl Names {
     /// A name server answers, or cannot.
     pub(super) fn answer(&mut self, host: &mut EventLoop, shared: &Shared, key: Key) {
         let Some((name, socket)) = self.sockets.get(key) else { return };
-        self.buffer.resize(ANSWER, 0);
+        self.buffer.resize(MAX_ANSWER_BYTES, 0);
         match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => self.forwarder.answer(host.now(), *name, &self.buffer[..length]),
             Err(Errno::EAGAIN) => {}
@@ -87,7 +75,6 @@ impl Names {
         self.act(host, shared);
     }
 
-    /// Does what is due.
     pub(super) fn tick(&mut self, host: &mut EventLoop, shared: &Shared) {
         if self.forwarder.deadline().is_some_and(|due| due <= host.now()) {
             self.forwarder.tick(host.now());
@@ -95,7 +82,6 @@ impl Names {
         }
     }
 
-    /// Takes over name servers that are new.
     fn follow(&mut self) {
         let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(resolvers) = changed {
@@ -133,7 +119,9 @@ impl Names {
                 }
             }
         }
-        shared.statistics.dns(self.forwarder.counters());
+        let dns::Counters { queries, failed, .. } = self.forwarder.counters();
+        let mut events = shared.statistics.events();
+        (events.dns_queries, events.dns_failed) = (queries, failed);
     }
 
     fn ask(

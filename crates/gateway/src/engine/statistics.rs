@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use api::stats::{DestinationTraffic, Events, Traffic as Sum};
 use relay::Traffic;
-
-use crate::dns;
 
 /// Destinations of each transport protocol that are kept by name.
 const MAX_NAMED_DESTINATIONS: usize = 256;
@@ -22,16 +20,9 @@ pub struct Statistics {
     since: Instant,
     tcp: Mutex<ProtocolStatistics>,
     udp: Mutex<ProtocolStatistics>,
-    dialing: AtomicU64,
-    dns_queries: AtomicU64,
-    dns_failed: AtomicU64,
-    echo_requests: AtomicU64,
-    denied: AtomicU64,
-    evicted: AtomicU64,
-    dropped: AtomicU64,
+    events: Mutex<Events>,
 }
 
-/// The destinations of one transport protocol.
 #[derive(Debug, Default)]
 struct ProtocolStatistics {
     kept: HashMap<SocketAddr, Arc<Traffic>>,
@@ -62,7 +53,7 @@ impl ProtocolStatistics {
         idle.truncate(EVICTED_DESTINATIONS);
         for (_, _, to) in &idle {
             if let Some(traffic) = self.kept.remove(to) {
-                add(&mut self.past, &outward(&traffic));
+                self.past = self.past + outward(&traffic);
             }
         }
         !idle.is_empty()
@@ -75,9 +66,7 @@ impl ProtocolStatistics {
             let proto = proto.to_owned();
             list.push(DestinationTraffic { proto, ip: to.ip(), port: to.port(), traffic });
         }
-        let mut others = self.past;
-        add(&mut others, &outward(&self.crowd));
-        others
+        self.past + outward(&self.crowd)
     }
 }
 
@@ -97,65 +86,28 @@ fn bytes(sum: &Sum) -> u64 {
     sum.bytes_in + sum.bytes_out
 }
 
-fn add(to: &mut Sum, more: &Sum) {
-    to.active += more.active;
-    to.opened += more.opened;
-    to.failed += more.failed;
-    to.bytes_out += more.bytes_out;
-    to.bytes_in += more.bytes_in;
-}
-
 impl Default for Statistics {
     fn default() -> Self {
         Self {
             since: Instant::now(),
             tcp: Mutex::default(),
             udp: Mutex::default(),
-            dialing: AtomicU64::new(0),
-            dns_queries: AtomicU64::new(0),
-            dns_failed: AtomicU64::new(0),
-            echo_requests: AtomicU64::new(0),
-            denied: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            events: Mutex::default(),
         }
     }
 }
 
 impl Statistics {
-    /// The counters of one destination of TCP connections.
     pub(super) fn tcp(&self, to: SocketAddr) -> Arc<Traffic> {
         self.tcp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
     }
 
-    /// The counters of one destination of UDP flows.
     pub(super) fn udp(&self, to: SocketAddr) -> Arc<Traffic> {
         self.udp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
     }
 
-    pub(super) fn dialing(&self, count: usize) {
-        self.dialing.store(count as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn dns(&self, counters: dns::Counters) {
-        self.dns_queries.store(counters.queries, Ordering::Relaxed);
-        self.dns_failed.store(counters.failed, Ordering::Relaxed);
-    }
-
-    pub(super) fn echo_request(&self) {
-        self.echo_requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn denied(&self) {
-        self.denied.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn evicted(&self, count: usize) {
-        self.evicted.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn dropped(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything but the published ports, as the API shows it.
@@ -166,30 +118,19 @@ impl Statistics {
             let first = destinations.len();
             let chapter = chapter.lock().unwrap_or_else(PoisonError::into_inner);
             let others = chapter.report(proto, &mut destinations);
-            let mut total = others;
-            destinations[first..].iter().for_each(|d| add(&mut total, &d.traffic));
+            let total = destinations[first..].iter().fold(others, |sum, d| sum + d.traffic);
             (total, others)
         };
-        let (tcp, mut other_destinations) = chapter(&self.tcp, "tcp");
-        let (udp, others) = chapter(&self.udp, "udp");
-        add(&mut other_destinations, &others);
+        let (tcp, other_tcp) = chapter(&self.tcp, "tcp");
+        let (udp, other_udp) = chapter(&self.udp, "udp");
         destinations.sort_by_key(|d| (std::cmp::Reverse(bytes(&d.traffic)), d.ip, d.port));
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         api::Stats {
             uptime_seconds: self.since.elapsed().as_secs(),
             tcp,
             udp,
-            events: Events {
-                dialing: read(&self.dialing),
-                dns_queries: read(&self.dns_queries),
-                dns_failed: read(&self.dns_failed),
-                echo_requests: read(&self.echo_requests),
-                denied: read(&self.denied),
-                evicted: read(&self.evicted),
-                dropped: read(&self.dropped),
-            },
+            events: *self.events(),
             destinations,
-            other_destinations,
+            other_destinations: other_tcp + other_udp,
             ..api::Stats::default()
         }
     }
@@ -198,8 +139,8 @@ impl Statistics {
 /// Counters of a published port, whose connections come from outside, as the API shows them.
 #[must_use]
 pub fn inward(traffic: &Traffic) -> Sum {
-    let Sum { bytes_out, bytes_in, .. } = outward(traffic);
-    Sum { bytes_out: bytes_in, bytes_in: bytes_out, ..outward(traffic) }
+    let sum = outward(traffic);
+    Sum { bytes_out: sum.bytes_in, bytes_in: sum.bytes_out, ..sum }
 }
 
 #[cfg(test)]

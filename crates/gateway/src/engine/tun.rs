@@ -4,35 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// The largest IP packet in bytes.
-const PACKET: usize = 65_535;
+pub(super) const MAX_PACKET: usize = 65_535;
 
 #[derive(Debug)]
-pub(super) struct Tun {
-    device: OwnedFd,
-    buffer: Vec<u8>,
-}
+pub(super) struct Tun(pub(super) OwnedFd);
 
 impl Tun {
-    pub(super) fn new(device: OwnedFd) -> Self {
-        Self { device, buffer: Vec::new() }
-    }
-
-    /// Room for a packet, for as long as the packet is used together with everything else.
-    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(PACKET, 0);
-        buffer
-    }
-
-    pub(super) fn give_buffer(&mut self, buffer: Vec<u8>) {
-        self.buffer = buffer;
-    }
-
     /// The length of the next packet, if there is one.
     pub(super) fn read(&self, buffer: &mut [u8]) -> Option<usize> {
         loop {
-            match nix::unistd::read(&self.device, buffer) {
+            match nix::unistd::read(&self.0, buffer) {
                 Ok(length) => return Some(length),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return None,
@@ -50,7 +31,7 @@ impl Tun {
 
     /// Sends a packet into the gateway namespace. One that the kernel does not take is lost, as on any network.
     pub(super) fn write(&self, packet: &[u8]) {
-        if let Err(e) = nix::unistd::write(&self.device, packet) {
+        if let Err(e) = nix::unistd::write(&self.0, packet) {
             tracing::debug!("lost a packet of {} bytes: {}", packet.len(), e.desc());
         }
     }
@@ -58,6 +39,6 @@ impl Tun {
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+        self.0.as_fd()
     }
 }

@@ -24,28 +24,27 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
 use relay::event_handler::Tag;
-use relay::order::{Links, Order, Speaker};
+use relay::order::{Order, Speaker};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, EventLoop};
+use relay::{Counted, EventLoop, make_transparent};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{keep_whole, meaning, next_error, report_errors};
+use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
 
-/// Flows at a time.
-const FLOWS: usize = 8192;
+const MAX_FLOWS: usize = 8192;
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
-const SHARING: usize = 64;
+const MAX_FLOWS_PER_PORT: usize = 64;
 /// Datagrams of the target namespace after which a flow gets a socket in the gateway namespace.
 const BUSY: u32 = 8;
 /// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
-const LAST_BATCHES: usize = 4;
+const MAX_LAST_BATCHES: usize = 4;
 /// How long a flow may be silent that nobody has answered, and one that somebody has.
-const UNANSWERED_FLOW_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWERED_FLOW_TIMEOUT: Duration = Duration::from_secs(120);
+const UNANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A time to live up to this asks for the routers on the way (traceroute(8)), so it is kept.
 const SHORT_LIFE: u8 = 30;
 /// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
@@ -80,33 +79,18 @@ enum Inside {
     Is(Socket),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Flows {
     table: Slab<Flow>,
     index: HashMap<(SocketAddr, SocketAddr), Key>,
     /// The flows of each address of the target namespace that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
-    /// Who makes room.
     order: Order,
-    links: Links,
     insides: usize,
-    /// Made with the first flow.
     receiver: Option<Receiver>,
 }
 
 impl Flows {
-    pub(super) fn new() -> Self {
-        Self {
-            table: Slab::new(),
-            index: HashMap::new(),
-            sharing: HashMap::new(),
-            order: Order::default(),
-            links: Links::default(),
-            insides: 0,
-            receiver: None,
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -126,6 +110,10 @@ impl Flows {
         to: SocketAddr,
     ) {
         let ends = (udp.src, udp.dst);
+        let explain = |errno| {
+            let original = Original::Udp { src: udp.src, dst: udp.dst };
+            shared.explain(errno, udp.src.ip(), &original);
+        };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
             None => match self.begin(host, shared, udp, to) {
@@ -133,18 +121,22 @@ impl Flows {
                 Err(e) => {
                     tracing::debug!("cannot create a flow to {}: {e}", udp.dst);
                     shared.statistics.udp(udp.dst).fail();
-                    return explain(shared, &e, udp);
+                    return explain(errno(&e));
                 }
             },
         };
-        self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
+        self.order.spoke(key, Speaker::Client, host.now());
         let Some(flow) = self.table.get_mut(key) else { return };
-        flow.set_life(udp.ttl);
+        let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
+        set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
         flow.keep_whole = udp.keep_whole;
         flow.set_whole(udp.keep_whole);
-        match flow.send(udp.payload) {
-            Ok(()) => flow.counted.up(udp.payload.len() as u64),
-            Err(e) => explain(shared, &e.into(), udp),
+        match send(&flow.outside, udp.payload) {
+            // A full queue: lost, as on any network.
+            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => {
+                flow.counted.up(udp.payload.len() as u64);
+            }
+            Err(e) => explain(e),
         }
         flow.count = flow.count.saturating_add(1);
         if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.take(Use::FlowOut, 1) {
@@ -164,14 +156,13 @@ impl Flows {
         udp: &Udp<'_>,
         to: SocketAddr,
     ) -> io::Result<Key> {
-        let many = self.table.len() >= FLOWS;
+        let many = self.table.len() >= MAX_FLOWS;
         if many || !host.take(Use::FlowOut, 1) {
-            let ended = self.make_room(host.now(), shared);
-            shared.statistics.evicted(ended);
+            let made_room = self.make_room(host.now(), shared);
             if !many {
                 few(host);
             }
-            if ended == 0 {
+            if !made_room {
                 return Err(Errno::EMFILE.into());
             }
         }
@@ -201,7 +192,7 @@ impl Flows {
         }
         self.index.insert((udp.src, udp.dst), key);
         self.sharing.entry(udp.src).or_default().push(key);
-        self.order.insert(&mut self.links, key, host.now());
+        self.order.insert(key, host.now());
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -209,7 +200,7 @@ impl Flows {
     /// A socket on the host's side, at the port that the other flows of `src` have if that is possible.
     fn connect(&self, src: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
         let sharing = self.sharing.get(&src);
-        let port = sharing.filter(|flows| flows.len() < SHARING).and_then(|flows| {
+        let port = sharing.filter(|flows| flows.len() < MAX_FLOWS_PER_PORT).and_then(|flows| {
             let flow = self.table.get(*flows.first()?)?;
             // One to the host's loopback is bound to another address, which makes no difference.
             Some(flow.outside.local_addr().ok()?.as_socket()?.port())
@@ -221,7 +212,7 @@ impl Flows {
     /// Datagrams of the target namespace that have arrived at a flow's socket in the gateway namespace.
     pub(super) fn inside_speaks(&mut self, host: &EventLoop, key: Key) {
         if self.carry_out(key) {
-            self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
+            self.order.spoke(key, Speaker::Client, host.now());
         }
     }
 
@@ -246,7 +237,6 @@ impl Flows {
         true
     }
 
-    /// The socket in the gateway namespace has come, or will not.
     pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {
         let Some(flow) = self.table.get_mut(key) else { return };
         if let (Inside::Asked, Some(socket)) = (&flow.inside, socket) {
@@ -278,7 +268,7 @@ impl Flows {
             flow.pass_errors_on(shared);
         }
         if self.bring_in(shared, key) {
-            self.order.spoke(&mut self.links, key, Speaker::Server, host.now());
+            self.order.spoke(key, Speaker::Server, host.now());
         }
     }
 
@@ -310,47 +300,41 @@ impl Flows {
     // ---- the end --------------------------------------------------------------------------------
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let (table, links) = (&self.table, &self.links);
-        let silent = |key: &Key| {
-            let answered = table.get(*key).is_some_and(|flow| flow.answered);
-            let limit = if answered { ANSWERED_FLOW_TIMEOUT } else { UNANSWERED_FLOW_TIMEOUT };
-            links.used(*key).is_none_or(|used| now.saturating_duration_since(used) > limit)
+        let silent = |key: Key, flow: &Flow| {
+            let limit = if flow.answered { ANSWERED_IDLE_TIMEOUT } else { UNANSWERED_IDLE_TIMEOUT };
+            let used = self.order.used(key);
+            used.is_none_or(|used| now.saturating_duration_since(used) > limit)
         };
-        let old: Vec<Key> = table.keys().filter(silent).collect();
-        for key in old {
+        let old = self.table.iter().filter(|(key, flow)| silent(*key, flow)).map(|(key, _)| key);
+        for key in old.collect::<Vec<_>>() {
             self.end(key);
         }
     }
 
-    /// Ends a flow in favour of a new one, behind everything that has come for it. Returns how many it were.
-    fn make_room(&mut self, now: Instant, shared: &Shared) -> usize {
-        let Some(key) = self.order.first_to_go(&self.links, now) else { return 0 };
-        for _ in 0..LAST_BATCHES {
+    /// Ends a flow in favour of a new one, behind everything that has come for it. False if there is none.
+    fn make_room(&mut self, now: Instant, shared: &Shared) -> bool {
+        let Some(key) = self.order.first_to_go(now) else { return false };
+        for _ in 0..MAX_LAST_BATCHES {
             let (out, back) = (self.carry_out(key), self.bring_in(shared, key));
             if !(out || back) {
                 break;
             }
         }
         self.end(key);
-        1
+        shared.statistics.events().evicted += 1;
+        true
     }
 
-    /// Ends flows until `count` descriptors are free, or none is left. Returns how many flows.
-    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) -> usize {
-        let (before, mut ended) = (self.descriptors(), 0);
-        while before - self.descriptors() < count {
-            match self.make_room(now, shared) {
-                0 => break,
-                more => ended += more,
-            }
-        }
-        ended
+    /// Ends flows until `count` descriptors are free, or none is left.
+    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) {
+        let before = self.descriptors();
+        while before - self.descriptors() < count && self.make_room(now, shared) {}
     }
 
     fn end(&mut self, key: Key) {
         let Some(flow) = self.table.remove(key) else { return };
         self.index.remove(&(flow.src, flow.dst));
-        self.order.remove(&mut self.links, key);
+        self.order.remove(key);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;
         }
@@ -364,35 +348,6 @@ impl Flows {
 }
 
 impl Flow {
-    /// Sends one datagram. The first error may be about an earlier one, of which the error queue tells.
-    fn send(&self, payload: &[u8]) -> nix::Result<()> {
-        use nix::sys::socket::{MsgFlags, send};
-        use std::os::fd::AsRawFd;
-        let fd = self.outside.as_raw_fd();
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        match send(fd, payload, flags).or_else(|_| send(fd, payload, flags)) {
-            // A full queue: lost, as on any network.
-            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn set_life(&mut self, ttl: u8) {
-        let ttl = if ttl <= SHORT_LIFE { ttl } else { ORDINARY_LIFE };
-        if ttl == self.ttl {
-            return;
-        }
-        self.ttl = ttl;
-        let set = if self.dst.is_ipv4() {
-            self.outside.set_ttl_v4(u32::from(ttl))
-        } else {
-            self.outside.set_unicast_hops_v6(u32::from(ttl))
-        };
-        if let Err(e) = set {
-            tracing::debug!("cannot send with a TTL of {ttl}: {e}");
-        }
-    }
-
     fn set_whole(&mut self, keep: bool) {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
     }
@@ -427,7 +382,6 @@ fn few(host: &mut EventLoop) {
     }
 }
 
-/// A connected socket of the host's namespace.
 fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
@@ -440,10 +394,8 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     // Only sockets of the same user can share a port this way (socket(7)).
     if let Some(port) = port {
         socket.set_reuse_port(true)?;
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         socket.bind(&SocketAddr::new(any, port).into())?;
         socket.connect(&to.into())?;
     } else {
@@ -457,11 +409,7 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
 
 /// Makes a socket of the gateway namespace speak for `dst` to `src`.
 fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<()> {
-    if dst.is_ipv4() {
-        socket.set_ip_transparent_v4(true)?;
-    } else {
-        socket.set_ip_transparent_v6(true)?;
-    }
+    make_transparent(socket, dst.is_ipv4())?;
     // Without it (before Linux 4.10) what the target namespace allowed to be cut may be refused for its size.
     if let Err(e) = sys::whole::report_cuts(socket.as_fd(), dst.is_ipv4()) {
         tracing::debug!("cannot detect fragments: {}", e.desc());
@@ -470,13 +418,4 @@ fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<(
     socket.set_reuse_address(true)?;
     socket.bind(&dst.into())?;
     socket.connect(&src.into())
-}
-
-/// Tells the target namespace why its datagram did not leave.
-fn explain(shared: &Shared, error: &io::Error, udp: &Udp<'_>) {
-    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
-    if let Some(why) = meaning(errno) {
-        let original = Original::Udp { src: udp.src, dst: udp.dst };
-        shared.answers.unreachable(why, shared.own_address(udp.src.ip()), &original);
-    }
 }

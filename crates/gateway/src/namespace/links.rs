@@ -1,25 +1,19 @@
 //! The links of the gateway namespace and its tables of routes.
 
-use std::{
-    os::fd::{BorrowedFd, OwnedFd},
-    path::Path,
-};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use netlink::{Family, Result, Rt};
 
-use super::{
-    loopback, parameters,
-    reason::{cannot, no_tun, no_veth},
-};
+use super::reason::{cannot, no_tun, no_veth};
+use super::{loopback, parameters};
 use crate::network_config::NetworkConfig;
 
 /// The gateway namespace's end of the veth pair.
 pub(super) const VETH: &str = "gw0";
-/// Mark of packets for tun "dial".
+/// Marks of packets for the tun devices "dial" and "data", and for a socket of the gateway namespace.
 pub(super) const DIAL: u32 = 1;
-/// Mark of packets for tun "data".
 pub(super) const DATA: u32 = 2;
-/// Mark of packets for a socket of the gateway namespace.
 pub(super) const SOCKET: u32 = 3;
 
 /// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
@@ -34,7 +28,6 @@ const PRIORITIES: [(u32, u32, u32); 3] =
     [(DIAL, DIAL_TABLE, 10), (DATA, DATA_TABLE, 11), (SOCKET, SOCKET_TABLE, 12)];
 const LOCAL_PRIORITY: u32 = 1000;
 
-/// Indices of the links.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     pub(super) veth: u32,

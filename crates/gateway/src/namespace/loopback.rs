@@ -22,15 +22,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use netlink::{
-    Result, Rt,
-    nft::{
-        Address::{Destination, Quoted, Source},
-        Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST,
-        Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, Move},
-    },
-    sysctl,
-};
+use netlink::nft::Address::{Destination, Quoted, Source};
+use netlink::nft::Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, Move};
+use netlink::nft::{Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST};
+use netlink::{Result, Rt, sysctl};
 
 use super::rules::{UNREACHABLE, V6_TOO_BIG, V6_UNREACHABLE};
 use crate::network_config::NetworkConfig;

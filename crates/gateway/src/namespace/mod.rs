@@ -33,7 +33,8 @@ mod reason;
 mod rules;
 mod sockets;
 
-use std::{os::fd::BorrowedFd, path::Path};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use netlink::{Family, Rt};
 use nix::sched::{CloneFlags, unshare};
@@ -48,7 +49,6 @@ pub const PORT: u16 = 1;
 /// A port at which there is never a listener, for packets that belong to connections only.
 const NOBODY: u16 = 2;
 
-/// The device node that tun devices are made with.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Moves the calling thread into a new network namespace, makes it the gateway namespace, and connects it with the

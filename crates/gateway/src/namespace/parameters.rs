@@ -1,6 +1,7 @@
 //! Kernel parameters of the gateway namespace.
 
-use std::{io::ErrorKind, path::Path};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use netlink::{Result, sysctl};
 
@@ -91,7 +92,6 @@ pub(super) fn set_for_namespace(proc_sys: &Path, ipv6: bool) -> Result<()> {
     Ok(())
 }
 
-/// Only makes buffers smaller.
 fn bound_buffer(proc_sys: &Path, key: &str) -> Result<()> {
     let sizes = sysctl::read(proc_sys, key)?;
     let bounded: Vec<String> = sizes

@@ -18,7 +18,6 @@ pub(super) fn failed(what: &str, error: &dyn Display, remedy: &str) -> anyhow::E
     anyhow::anyhow!("{what}: {error}\nhint: {remedy}{separator}{OTHERWISE}")
 }
 
-/// unshare(2)
 pub(super) fn no_namespace(error: Errno) -> anyhow::Error {
     let (why, remedy) = match error {
         // EUSERS came from the limit of nesting before Linux 4.9.
@@ -36,19 +35,15 @@ pub(super) fn no_namespace(error: Errno) -> anyhow::Error {
     cannot("create", &format!("{why}: {}", std::io::Error::from(error)), remedy)
 }
 
-/// A link that the kernel refuses.
 pub(super) fn no_veth(error: &netlink::Error) -> anyhow::Error {
-    let remedy = if is(error, &[Errno::EOPNOTSUPP]) {
-        "load the kernel module veth: sudo modprobe veth"
-    } else if is(error, &[Errno::EEXIST]) {
-        "remove the network interface of that name from the child"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        Errno::EOPNOTSUPP => "load the kernel module veth: sudo modprobe veth",
+        Errno::EEXIST => "remove the network interface of that name from the child",
+        _ => "",
     };
     failed("failed to connect the gateway's network namespace to the child's", error, remedy)
 }
 
-/// The device node of tun devices.
 pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow::Error {
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
@@ -64,36 +59,33 @@ pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow
     failed(&format!("failed to create the tun device {name} with {device}"), error, &remedy)
 }
 
-/// Routes and rules by mark.
 pub(super) fn no_routing(error: &netlink::Error) -> anyhow::Error {
-    let remedy = if is(error, &[Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT]) {
-        "use a kernel with policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => {
+            "use a kernel with policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
+        }
+        _ => "",
     };
     cannot("set up routing in", error, remedy)
 }
 
-/// The packet rules.
 pub(super) fn no_rules(error: &netlink::Error) -> anyhow::Error {
-    // The kernel says ENOENT for an expression that is not there, and the others for all of nftables.
-    let missing = [
-        Errno::ENOENT,
-        Errno::EOPNOTSUPP,
-        Errno::EPROTONOSUPPORT,
-        Errno::EAFNOSUPPORT,
-        Errno::EINVAL,
-    ];
-    let remedy = if is(error, &missing) {
-        "load the kernel modules nf_tables and nft_tproxy: sudo modprobe -a nf_tables nft_tproxy"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        // The kernel says ENOENT for an expression that is not there, and the others for all of nftables.
+        Errno::ENOENT
+        | Errno::EOPNOTSUPP
+        | Errno::EPROTONOSUPPORT
+        | Errno::EAFNOSUPPORT
+        | Errno::EINVAL => {
+            "load the kernel modules nf_tables and nft_tproxy: sudo modprobe -a nf_tables nft_tproxy"
+        }
+        _ => "",
     };
     cannot("set up packet rules in", error, remedy)
 }
 
-fn is(error: &netlink::Error, numbers: &[Errno]) -> bool {
-    error.raw_os_error().is_some_and(|raw| numbers.contains(&Errno::from_raw(raw)))
+fn errno(error: &netlink::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 #[cfg(test)]

@@ -2,24 +2,18 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use netlink::{
-    Family, Result,
-    nft::{
-        Address, Batch, Hook, PRIORITY_MANGLE,
-        Statement::{
-            self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
-            MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags,
-            SetMark, Tproxy,
-        },
-    },
+use netlink::nft::Statement::{
+    self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
+    MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark,
+    Tproxy,
 };
+use netlink::nft::{Address, Batch, Hook, PRIORITY_MANGLE};
+use netlink::{Family, Result};
 
-use super::{
-    NOBODY, PORT,
-    links::{DATA, DIAL, Links, SOCKET},
-    loopback,
-};
+use super::links::{DATA, DIAL, Links, SOCKET};
+use super::{NOBODY, PORT, loopback};
 use crate::network_config::{Net, NetworkConfig};
+use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6};
 
 const TABLE: &str = "gateway";
 const CHAIN: &str = "prerouting";
@@ -33,10 +27,12 @@ const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443).
 pub(super) const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
-const ECHO_REQUEST: u8 = 8;
 pub(super) const V6_UNREACHABLE: u8 = 1;
 pub(super) const V6_TOO_BIG: u8 = 2;
-const V6_ECHO_REQUEST: u8 = 128;
+
+const ECHO_V4: Statement = MatchIcmpType(Family::V4, ECHO_REQUEST);
+const ECHO_V6: Statement = MatchIcmpType(Family::V6, ECHO_REQUEST_V6);
+const UNREACHABLE_V4: Statement = MatchIcmpType(Family::V4, UNREACHABLE);
 
 /// `fe80::/10`, neighbours.
 const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
@@ -83,10 +79,8 @@ fn rules(plan: &NetworkConfig, links: Links) -> Vec<Vec<Statement>> {
         [&dns[..], &to(DIAL)].concat()
     }));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
-    for kind in
-        [MatchIcmpType(Family::V4, ECHO_REQUEST), MatchIcmpType(Family::V6, V6_ECHO_REQUEST)]
-    {
-        rules.extend(from_loopback(plan, &[from_a, kind]));
+    for echo in [ECHO_V4, ECHO_V6] {
+        rules.extend(from_loopback(plan, &[from_a, echo]));
     }
     for net in plan.nets() {
         rules.extend(icmp(from_a, net.gateway));
@@ -114,23 +108,12 @@ fn from_loopback(plan: &NetworkConfig, begins: &[Statement]) -> Vec<Vec<Statemen
 /// which is that of everybody in the target namespace, and any container can make one. The gateway namespace fits a
 /// narrow link in the target namespace without them, see `parameters`.
 fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
-    let error = |family, kind| vec![from_a, MatchIcmpType(family, kind), SetMark(SOCKET), Accept];
+    let error = |kind| vec![from_a, kind, SetMark(SOCKET), Accept];
     match gateway {
         IpAddr::V4(_) => vec![
-            vec![
-                from_a,
-                MatchDestinationNotIn(gateway, 32),
-                MatchIcmpType(Family::V4, ECHO_REQUEST),
-                SetMark(DATA),
-                Accept,
-            ],
-            vec![
-                from_a,
-                MatchIcmpType(Family::V4, UNREACHABLE),
-                MatchIcmpCode(FRAGMENTATION_NEEDED),
-                Drop,
-            ],
-            error(Family::V4, UNREACHABLE),
+            vec![from_a, MatchDestinationNotIn(gateway, 32), ECHO_V4, SetMark(DATA), Accept],
+            vec![from_a, UNREACHABLE_V4, MatchIcmpCode(FRAGMENTATION_NEEDED), Drop],
+            error(UNREACHABLE_V4),
         ],
         IpAddr::V6(_) => vec![
             vec![
@@ -138,11 +121,11 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
                 MatchDestinationNotIn(gateway, 128),
                 MatchDestinationNotIn(LINK_LOCAL, 10),
                 MatchDestinationNotIn(MULTICAST, 8),
-                MatchIcmpType(Family::V6, V6_ECHO_REQUEST),
+                ECHO_V6,
                 SetMark(DATA),
                 Accept,
             ],
-            error(Family::V6, V6_UNREACHABLE),
+            error(MatchIcmpType(Family::V6, V6_UNREACHABLE)),
             vec![from_a, MatchIcmpType(Family::V6, V6_TOO_BIG), Drop],
         ],
     }

@@ -19,7 +19,6 @@ use seccompiler::{
     TargetArch,
 };
 
-/// Calls that are allowed whatever their arguments are.
 const CALLS: &[libc::c_long] = &[
     // Bytes and datagrams.
     libc::SYS_read,
@@ -178,7 +177,6 @@ const FCNTL: &[i32] = &[
     libc::F_SETPIPE_SZ,
 ];
 
-/// Flags that a new thread must have.
 const THREAD: i32 =
     libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
 /// Flags that it may have; `CLONE_DETACHED` means nothing, but musl sets it.
@@ -191,7 +189,6 @@ const THREAD_OPTIONAL: i32 = libc::CLONE_SYSVSEM
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Puts the filters in force for every thread of the process.
 pub(super) fn install() -> Result<(), seccompiler::Error> {
     for program in programs(std::process::id())? {
         seccompiler::apply_filter_all_threads(&program)?;
@@ -274,7 +271,6 @@ fn ioctls() -> Result<Vec<SeccompRule>, BackendError> {
         .collect()
 }
 
-/// A rule for each value of an argument.
 fn each(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
     values
         .iter()

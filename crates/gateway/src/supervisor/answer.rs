@@ -14,6 +14,7 @@ use crate::control::Reply;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The answer to a change of the published ports, to come.
+#[derive(Debug)]
 #[must_use = "a refusal is in it"]
 pub struct Answer {
     what: String,
@@ -22,17 +23,16 @@ pub struct Answer {
 }
 
 /// Where the answer is left.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Place {
     state: Mutex<State>,
     came: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum State {
     #[default]
     Awaited,
-    /// Nobody waits any more.
     GivenUp,
     Came(Option<Reply>),
 }
@@ -56,12 +56,6 @@ impl Deliver {
         *state = State::Came(reply);
         self.0.came.notify_one();
         None
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("what", &self.what).finish_non_exhaustive()
     }
 }
 

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::pidfd::PidFd;
 use tracing::debug;
 
 use super::offer::Offer;
-use crate::control::{Channel, Reply, Request};
+use crate::control::{Channel, Reply, Request, poll_timeout};
 
 /// How often the gateway's health is checked, and ports that it refused are offered to it again.
 pub const PERIOD: Duration = Duration::from_secs(5);
@@ -43,19 +43,22 @@ const STACK: usize = 256 << 10;
 /// block.
 pub(super) type Done = Box<dyn FnOnce(Option<Reply>) + Send>;
 
-/// A request on its way.
 pub(super) struct Job {
     pub(super) request: Request,
     pub(super) fds: Vec<Arc<OwnedFd>>,
     pub(super) done: Done,
 }
 
-/// Why there is no conversation any more.
+impl Job {
+    pub(super) fn new(request: Request, done: impl FnOnce(Option<Reply>) + Send + 'static) -> Self {
+        Self { request, fds: Vec::new(), done: Box::new(done) }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The process has ended, or nobody wants to talk to it any more.
     Over,
-    /// It was given up, and why.
     GivenUp(String),
 }
 
@@ -68,7 +71,6 @@ struct State {
     end: Option<End>,
 }
 
-/// What the handle and the thread share.
 pub(super) struct Shared {
     state: Mutex<State>,
     ended: Condvar,
@@ -82,7 +84,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers a port again at the next check.
     pub(super) fn refused(&self, offer: Offer) {
         self.lock().refused.push_back(offer);
     }
@@ -114,11 +115,12 @@ impl Shared {
 }
 
 /// A conversation. Dropping it ends it, and so the gateway process.
+#[derive(Debug)]
 pub(super) struct Line(Arc<Shared>);
 
-impl fmt::Debug for Line {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("end", &self.0.lock().end).finish_non_exhaustive()
+        f.debug_struct("Shared").field("end", &self.lock().end).finish_non_exhaustive()
     }
 }
 
@@ -131,9 +133,6 @@ impl Drop for Line {
 
 impl Line {
     /// Starts the thread. It kills `process` if it does not do as it should.
-    ///
-    /// # Errors
-    /// The eventfd or the thread cannot be made.
     pub(super) fn start(channel: Channel, process: Option<PidFd>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new(Shared {
@@ -157,7 +156,17 @@ impl Line {
         Arc::clone(&self.0)
     }
 
-    /// Sends a request as soon as that is possible.
+    /// Asks the gateway to serve a port; `refused` as for [`Offer::job`].
+    pub(super) fn offer(
+        &self,
+        offer: Offer,
+        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
+    ) {
+        if let Some(job) = offer.job(&self.0, refused) {
+            self.post(job);
+        }
+    }
+
     pub(super) fn post(&self, job: Job) {
         let mut state = self.0.lock();
         if state.end.is_some() {
@@ -177,7 +186,6 @@ fn wake(shared: &Shared) {
     }
 }
 
-/// The thread's body.
 fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     let mut asked = VecDeque::with_capacity(AHEAD);
     let end = match talk(shared, channel, &mut asked) {
@@ -200,10 +208,7 @@ fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     }
 }
 
-/// Talks until the gateway has ended or the handle is gone.
-///
-/// # Errors
-/// The gateway is of no use any more.
+/// Talks until the gateway has ended or the handle is gone. An error says why the gateway is of no use any more.
 fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     let mut check = Instant::now() + PERIOD;
     let mut step = check;
@@ -216,7 +221,11 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
             }
             let now = Instant::now();
             // First, or somebody who always asks for something would put it off for ever.
-            let next = if now >= check { Some(ping()) } else { state.jobs.pop_front() };
+            let next = if now >= check {
+                Some(Job::new(Request::Ping, drop))
+            } else {
+                state.jobs.pop_front()
+            };
             drop(state);
             let Some(job) = next else { break };
             if now >= check {
@@ -254,10 +263,6 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
     }
 }
 
-fn ping() -> Job {
-    Job { request: Request::Ping, fds: Vec::new(), done: Box::new(drop) }
-}
-
 /// Sends the newest request. Its descriptors are closed here when they are on their way.
 fn send(channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     let Some(job) = asked.back_mut() else { return Ok(()) };
@@ -270,7 +275,6 @@ fn send(channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     }
 }
 
-/// Gives a reply to whoever asked.
 fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
     let Some(Job { request, done, .. }) = job else {
         bail!("it sent an unexpected {}", reply.name());
@@ -295,10 +299,7 @@ fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
 
 /// Waits until the gateway says something (true), there is something to send, or `until` (false).
 fn wait(shared: &Shared, channel: &Channel, until: Instant) -> io::Result<bool> {
-    let left = until.saturating_duration_since(Instant::now());
-    // Rounded up, or the last millisecond would be spent spinning.
-    let timeout =
-        PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    let timeout = poll_timeout(until.saturating_duration_since(Instant::now()));
     let mut fds = [
         PollFd::new(channel.as_fd(), PollFlags::POLLIN),
         PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN),

@@ -13,13 +13,19 @@ use tracing::{debug, info};
 use super::line::{Job, Shared};
 use crate::control::{Reply, Request};
 
-/// A port. It does not keep the listener open.
-pub(super) struct Offer {
-    pub(super) id: u64,
+/// A port as the supervisor knows it.
+#[derive(Debug)]
+pub(super) struct Port {
     pub(super) udp: bool,
     pub(super) target: SocketAddr,
     pub(super) name: String,
-    pub(super) listener: Weak<OwnedFd>,
+    pub(super) listener: Arc<OwnedFd>,
+}
+
+/// A port to be served. It does not keep the listener open.
+pub(super) struct Offer {
+    pub(super) id: u64,
+    pub(super) port: Weak<Port>,
 }
 
 impl Offer {
@@ -30,9 +36,9 @@ impl Offer {
         line: &Arc<Shared>,
         refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
     ) -> Option<Job> {
-        let Self { id, udp, target, .. } = self;
-        let request = Request::Publish { id, udp, target, name: self.name.clone() };
-        let fds = vec![self.listener.upgrade()?];
+        let port = self.port.upgrade()?;
+        let (id, name) = (self.id, port.name.clone());
+        let request = Request::Publish { id, udp: port.udp, target: port.target, name };
         let line = Arc::downgrade(line);
         let done = move |reply| {
             if refused(reply)
@@ -41,12 +47,11 @@ impl Offer {
                 line.refused(self);
             }
         };
-        Some(Job { request, fds, done: Box::new(done) })
+        Some(Job { request, fds: vec![Arc::clone(&port.listener)], done: Box::new(done) })
     }
 
-    /// The same once more.
     pub(super) fn again(self, line: &Arc<Shared>) -> Option<Job> {
-        let name = self.name.clone();
+        let name = self.port.upgrade()?.name.clone();
         self.job(line, move |reply| match reply {
             Some(Reply::Failed(why)) => {
                 debug!("the gateway still does not serve {name}: {why}");

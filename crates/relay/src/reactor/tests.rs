@@ -5,7 +5,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::room::Held;
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

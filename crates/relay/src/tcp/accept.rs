@@ -87,7 +87,7 @@ impl Tcp {
         if ctx.room.worth_saying(Use::In, ctx.now) {
             warn!(
                 connections = self.conns.len(),
-                limit = ctx.room.shares().limit,
+                limit = ctx.room.shares.limit,
                 "published port {} temporarily accepts no connections: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
                 listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
             );
@@ -134,7 +134,6 @@ impl Tcp {
     }
 }
 
-/// Changes what a listener is watched for.
 fn rearm(ctx: &Ctx, sock: &Socket, source: Source, key: Key, flags: EpollFlags) -> io::Result<()> {
     Ok(ctx.epoll.modify(sock, &mut EpollEvent::new(flags, source.token(key)))?)
 }

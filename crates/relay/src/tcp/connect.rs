@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use socket2::Socket;
 use tracing::debug;
 
-use super::{BOTH_WAYS, Phase, Tcp, kind_for};
+use super::{BOTH_WAYS, Phase, Tcp};
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
-use crate::direction::Direction;
+use crate::factory::SocketKind;
 use crate::options::Transparent;
 use crate::pool::{Taken, Waiter};
 use crate::slab::Key;
@@ -31,7 +31,6 @@ const ARM_TIMEOUT: Duration = Duration::from_secs(1);
 const POOL_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Tcp {
-    /// Takes a socket and connects it, or queues for one.
     pub(crate) fn connect(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(port) = self.ports.get(conn.port) else { return };
@@ -41,7 +40,7 @@ impl Tcp {
         {
             return self.wait_armed(ctx, key);
         }
-        match ctx.pool.take(kind_for(port.target), Waiter::Conn(key)) {
+        match ctx.pool.take(SocketKind::tcp(port.target.is_ipv4()), Waiter::Conn(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_SOCKET_TIMEOUT),
             Taken::Never => self.close(key, true),
@@ -58,7 +57,6 @@ impl Tcp {
         }
     }
 
-    /// The factory has answered.
     pub(crate) fn armed(&mut self, ctx: &mut Ctx, armed: bool) {
         let Transparent::OnDemand(mark) = ctx.opts.transparent else { return };
         if self.arming.is_none() {
@@ -136,7 +134,7 @@ impl Tcp {
     pub(super) fn connect_failed(&mut self, ctx: &mut Ctx, key: Key, transparent: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.backend = None;
-        (conn.up, conn.down.readable, conn.down.drain) = (renewed(&conn.up), false, false);
+        (conn.up, conn.down.readable, conn.down.drain) = (conn.up.renewed(), false, false);
         conn.phase = Phase::Waiting;
         if transparent {
             conn.keep_source = false;
@@ -159,7 +157,6 @@ impl Tcp {
         }
     }
 
-    /// Ends waits that took too long.
     pub(crate) fn sweep(&mut self, ctx: &mut Ctx) {
         for key in std::mem::take(&mut self.opening) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
@@ -189,11 +186,4 @@ impl Tcp {
             ctx.timers.at(ctx.now + DEADLINE_CHECK_INTERVAL, Timer::Sweep);
         }
     }
-}
-
-/// The direction to a new backend: nothing has moved yet, but the client may have sent something.
-fn renewed(up: &Direction) -> Direction {
-    let mut direction = Direction::new();
-    (direction.readable, direction.drain, direction.urgent) = (up.readable, up.drain, up.urgent);
-    direction
 }

@@ -3,32 +3,26 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::epoll::EpollEvent;
 use socket2::Socket;
 
-use super::{BOTH_WAYS, Conn, Phase, Port, Side, Tcp};
+use super::{BOTH_WAYS, Conn, Phase, Port, Tcp};
 use crate::ctx::{Ctx, Source};
-use crate::direction::Direction;
 use crate::slab::Key;
 use crate::traffic::{Counted, Traffic};
 
-/// All there is of an open connection.
+/// An open connection that is in no table.
 #[derive(Debug)]
-pub(crate) struct Moved {
-    client: Socket,
-    backend: Socket,
-    reset: Option<Side>,
-    counted: Counted,
-    up: Direction,
-    down: Direction,
-}
+pub(crate) struct Moved(Conn);
 
 impl Moved {
     /// Two connected sockets between which nothing has moved yet.
     pub(crate) fn new(client: Socket, backend: Socket, traffic: Arc<Traffic>) -> Self {
-        let (up, down) = (Direction::new(), Direction::new());
-        Self { client, backend, reset: None, counted: Counted::open(traffic), up, down }
+        let mut conn = Conn::new(Key::NONE, client, Counted::open(traffic), Instant::now());
+        (conn.backend, conn.phase, conn.keep_source) = (Some(backend), Phase::Open, false);
+        Self(conn)
     }
 }
 
@@ -48,9 +42,9 @@ impl Tcp {
         ctx.epoll.delete(backend).ok()?;
         let mut conn = self.conns.remove(key)?;
         self.unlist(&conn);
-        let backend = conn.backend.take()?;
-        let Conn { client, reset, counted, up, down, .. } = conn;
-        Some((id, Moved { client, backend, reset, counted, up, down }))
+        // What the tables of this thread say of it.
+        (conn.opening, conn.queued, conn.looked) = (false, false, None);
+        Some((id, Moved(conn)))
     }
 
     /// A port that this thread does not serve, for the connections that it adopts.
@@ -59,9 +53,8 @@ impl Tcp {
         self.ports.insert(Port::new(id, nowhere, Arc::default()))
     }
 
-    /// Takes over a connection.
     pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port: Key, moved: Moved) {
-        let Some(key) = self.insert_open(ctx, port, moved, true) else { return };
+        let Some(key) = self.insert_open(port, moved) else { return };
         let Some(conn) = self.conns.get(key) else { return };
         let Some(backend) = &conn.backend else { return };
         // What is ready already is reported at once.
@@ -85,7 +78,7 @@ impl Tcp {
     ) -> io::Result<()> {
         let pair = Moved::new(client, backend, traffic);
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let key = self.insert_open(ctx, port, pair, false).ok_or_else(gone)?;
+        let key = self.insert_open(port, pair).ok_or_else(gone)?;
         let conn = self.conns.get(key).ok_or_else(gone)?;
         let backend = conn.backend.as_ref().ok_or_else(gone)?;
         let added = ctx.watch(&conn.client, Source::Client, key, BOTH_WAYS).and_then(|()| {
@@ -99,11 +92,7 @@ impl Tcp {
     }
 
     /// Adds an open connection to a port.
-    fn insert_open(&mut self, ctx: &Ctx, port: Key, moved: Moved, bulk: bool) -> Option<Key> {
-        let Moved { client, backend, reset, counted, up, down } = moved;
-        let mut conn = Conn::new(port, client, counted, ctx.now);
-        (conn.backend, conn.phase, conn.keep_source) = (Some(backend), Phase::Open, false);
-        (conn.bulk, conn.reset, conn.up, conn.down) = (bulk, reset, up, down);
-        self.insert(conn)
+    fn insert_open(&mut self, port: Key, Moved(conn): Moved) -> Option<Key> {
+        self.insert(Conn { port, ..conn })
     }
 }

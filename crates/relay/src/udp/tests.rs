@@ -75,7 +75,7 @@ impl Rig {
     }
 
     fn flows(&self) -> Vec<Key> {
-        self.udp.table.flows.keys().collect()
+        self.udp.table.flows.iter().map(|(key, _)| key).collect()
     }
 
     /// Passes on what the backend of a flow has.
