@@ -68,7 +68,6 @@ impl Proto {
     ];
 
     /// The name on the wire.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -84,7 +83,6 @@ impl Proto {
     }
 
     /// The protocol without its family.
-    #[must_use]
     pub fn transport(self) -> Transport {
         match self {
             Self::Tcp | Self::Tcp4 | Self::Tcp6 => Transport::Tcp,
@@ -94,7 +92,6 @@ impl Proto {
     }
 
     /// The family the name ends in, if it has one.
-    #[must_use]
     pub fn family(self) -> Option<Family> {
         match self {
             Self::Tcp | Self::Udp | Self::Sctp => None,
@@ -104,7 +101,6 @@ impl Proto {
     }
 
     /// The same transport restricted to `family`; a family that is already there stays.
-    #[must_use]
     pub fn or_family(self, family: Family) -> Self {
         let wanted = (self.transport(), self.family().or(Some(family)));
         let mut all = Self::ALL.into_iter();
@@ -206,7 +202,6 @@ impl PortSpec {
     ///
     /// `tcp` and `tcp4`, or an empty address and `0.0.0.0`, do not conflict here; the kernel refuses the second when it is
     /// bound. That is RootlessKit's behaviour, and clients retry on it.
-    #[must_use]
     pub fn conflict_key(&self) -> (&str, &str, i64) {
         (&self.proto, &self.parent_ip, self.parent_port)
     }

@@ -186,13 +186,11 @@ pub fn from_json<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, JsonEr
 
 /// Encodes compactly, without a trailing newline, with `<`, `>`, `&`, U+2028 and U+2029 escaped as Go's encoder does
 /// (they can only occur within strings).
-#[must_use]
 pub fn to_json<T: Serialize>(value: &T) -> String {
     escape_html(&serde_json::to_string(value).unwrap_or_default())
 }
 
 /// [`to_json`], but indented by four spaces a level.
-#[must_use]
 pub fn to_json_pretty<T: Serialize>(value: &T) -> String {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

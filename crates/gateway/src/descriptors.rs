@@ -21,7 +21,6 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// For a message that carries them, with our end of the namespace's socket factory.
-    #[must_use]
     pub fn into_fds(self, factory: OwnedFd) -> Vec<OwnedFd> {
         let Self { dial, data, listener4, listener6 } = self;
         [factory, dial, data, listener4].into_iter().chain(listener6).collect()

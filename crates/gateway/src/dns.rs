@@ -107,7 +107,6 @@ struct Resolver {
 
 impl Forwarder {
     /// Passes queries on to `resolvers`, the first first.
-    #[must_use]
     pub fn new(resolvers: &[SocketAddr]) -> Self {
         let mut forwarder = Self::default();
         forwarder.set_resolvers(resolvers);
@@ -134,7 +133,6 @@ impl Forwarder {
     }
 
     /// The name server to ask next, if those in `tried` have been asked already.
-    #[must_use]
     pub fn resolver(&self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
         let left = || self.resolvers.iter().filter(|known| !tried.contains(&known.address));
         let awake = left().find(|known| known.rests_until.is_none_or(|until| until <= now));
@@ -152,13 +150,11 @@ impl Forwarder {
     }
 
     /// What has happened so far.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
     /// When [`Self::tick`] is due; `None` while nothing waits.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.pending.deadline()
     }

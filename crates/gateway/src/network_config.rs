@@ -40,7 +40,6 @@ impl NetworkConfig {
     }
 
     /// The network of the family of `address`.
-    #[must_use]
     pub fn net_of(&self, address: IpAddr) -> Option<&Net> {
         if address.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
     }

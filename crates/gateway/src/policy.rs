@@ -26,7 +26,6 @@ pub enum Verdict {
 }
 
 /// Where something sent to `dst` in the child namespace goes.
-#[must_use]
 pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {

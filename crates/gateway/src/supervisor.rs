@@ -40,7 +40,6 @@ pub struct Ending(Arc<Shared>);
 impl Ending {
     /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits
     /// for a moment, at most a second, for the thread that talks to the process to notice.
-    #[must_use]
     pub fn why(&self) -> Option<String> {
         match self.0.end() {
             Some(End::GivenUp(why)) => Some(why),
@@ -87,7 +86,6 @@ impl Supervisor {
     /// `factory` is our end of the namespace's socket factory; `nofile` is the soft limit of open files of the gateway
     /// processes. IPv6 is used if both the plan and the
     /// descriptors have it.
-    #[must_use]
     pub fn new(
         mut plan: NetworkConfig,
         mut descriptors: Descriptors,
@@ -121,13 +119,11 @@ impl Supervisor {
     }
 
     /// The network that gateways are told.
-    #[must_use]
     pub fn plan(&self) -> &NetworkConfig {
         &self.plan
     }
 
     /// Whether a gateway has been told what it has to know and nothing has gone wrong since.
-    #[must_use]
     pub fn is_up(&self) -> bool {
         self.state.line().is_some()
     }
@@ -190,7 +186,6 @@ impl Supervisor {
     }
 
     /// Why the gateway process has ended, for somebody who sees that it has; `None` if it was told nothing.
-    #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         let State::Up(line) = &self.state else { return None };
         Some(Ending(line.shared()))

@@ -21,13 +21,11 @@ impl Error {
     }
 
     /// The `errno` of the kernel, if the kernel was the one who refused.
-    #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         self.cause.raw_os_error()
     }
 
     /// The kind of the cause, e.g. [`io::ErrorKind::NotFound`] for a link that does not exist.
-    #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         self.cause.kind()
     }

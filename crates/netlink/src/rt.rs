@@ -38,7 +38,6 @@ pub enum Family {
 
 impl Family {
     /// The family of `address`.
-    #[must_use]
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }

@@ -68,7 +68,6 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// When the present batch of events came.
-    #[must_use]
     pub fn now(&self) -> Instant {
         self.ctx.now
     }
@@ -85,7 +84,6 @@ impl EventLoop {
     }
 
     /// What the limit of open files allows.
-    #[must_use]
     pub fn shares(&self) -> &Shares {
         &self.ctx.room.shares
     }

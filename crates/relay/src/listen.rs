@@ -41,7 +41,6 @@ impl Proto {
         [Self::Tcp, Self::Tcp4, Self::Tcp6, Self::Udp, Self::Udp4, Self::Udp6];
 
     /// The spelling used in port specs.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -54,7 +53,6 @@ impl Proto {
     }
 
     /// Whether this is one of the three UDP protocols.
-    #[must_use]
     pub fn is_udp(self) -> bool {
         matches!(self, Self::Udp | Self::Udp4 | Self::Udp6)
     }

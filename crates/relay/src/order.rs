@@ -85,31 +85,26 @@ impl Order {
     }
 
     /// When a flow was used last.
-    #[must_use]
     pub fn used(&self, key: Key) -> Option<Instant> {
         self.nodes.get(&key).map(|node| node.used)
     }
 
     /// How many flows there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
     /// Whether some flow was answered and has been silent since.
-    #[must_use]
     pub fn has_answered(&self) -> bool {
         self.list(Stage::Answered).oldest.is_some()
     }
 
     /// The flow that is least likely to be missed.
-    #[must_use]
     pub fn first_to_go(&self, now: Instant) -> Option<Key> {
         let [answered, waiting, lasting] = self.lists.map(|list| list.oldest);
         if let Some(key) = answered
@@ -126,7 +121,6 @@ impl Order {
     }
 
     /// The flow that was silent longest.
-    #[must_use]
     pub fn longest_silent(&self) -> Option<Key> {
         let oldest = self.lists.iter().filter_map(|list| list.oldest);
         oldest.min_by_key(|key| self.used(*key))

@@ -43,7 +43,6 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// A table without entries.
-    #[must_use]
     pub const fn new() -> Self {
         Self { entries: Vec::new(), free: Vec::new() }
     }
@@ -63,7 +62,6 @@ impl<T> Slab<T> {
     }
 
     /// The entry, unless it is gone.
-    #[must_use]
     pub fn get(&self, key: Key) -> Option<&T> {
         let (generation, value) = self.entries.get(key.index as usize)?;
         if *generation == key.generation { value.as_ref() } else { None }
@@ -88,13 +86,11 @@ impl<T> Slab<T> {
     }
 
     /// How many entries there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -98,7 +98,6 @@ impl Default for Receiver {
 
 impl Receiver {
     /// Reserves the room: 4 MiB of address space, of which memory is used only as datagrams fill it.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             payload: vec![0; BATCH * SLOT],
@@ -154,7 +153,6 @@ impl Receiver {
     }
 
     /// The `index`th datagram of the last [`Self::recv`].
-    #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let meta = self.meta.get(index)?;
         let data = self.payload.get(index * SLOT..index * SLOT + meta.len)?;

@@ -37,7 +37,6 @@ impl PidFd {
     }
 
     /// The number of the process in our pid namespace.
-    #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
     }

@@ -89,7 +89,6 @@ fn hint(reason: &io::Error) -> &'static str {
 
 impl Client {
     /// A client of the API at `socket`. Nothing is connected yet.
-    #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT }
     }
@@ -101,7 +100,6 @@ impl Client {
     }
 
     /// The socket this client connects to.
-    #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }

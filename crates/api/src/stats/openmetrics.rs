@@ -10,7 +10,6 @@ use super::{DestinationTraffic, PortTraffic, Stats, Traffic};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`.
-#[must_use]
 pub fn openmetrics(stats: &Stats) -> String {
     let mut text = Text(String::new());
     network(stats, &mut text);

@@ -107,7 +107,6 @@ impl Channel {
     }
 
     /// Whether the other side has closed its end.
-    #[must_use]
     pub fn ended(&self) -> bool {
         let mut fds = [PollFd::new(self.sock.as_fd(), PollFlags::empty())];
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;

@@ -146,7 +146,7 @@ pub(super) fn keep_whole(socket: &Socket, to: IpAddr, is: &mut bool, keep: bool)
     match sys::whole::keep_whole(socket.as_fd(), to.is_ipv4(), keep) {
         Ok(()) => *is = keep,
         Err(e) => {
-            tracing::debug!("cannot set whether packets to {to} may be fragmented: {}", e.desc())
+            tracing::debug!("cannot set whether packets to {to} may be fragmented: {}", e.desc());
         }
     }
 }

@@ -131,7 +131,6 @@ impl Shared {
 
 impl Engine {
     /// An engine that has not started.
-    #[must_use]
     pub fn new(
         plan: NetworkConfig,
         descriptors: Descriptors,

@@ -111,7 +111,6 @@ impl Statistics {
     }
 
     /// Everything but the published ports, as the API shows it.
-    #[must_use]
     pub fn stats(&self) -> api::Stats {
         let mut destinations = Vec::new();
         let mut chapter = |chapter: &Mutex<ProtocolStatistics>, proto| {
@@ -137,7 +136,6 @@ impl Statistics {
 }
 
 /// Counters of a published port, whose connections come from outside, as the API shows them.
-#[must_use]
 pub fn inward(traffic: &Traffic) -> Sum {
     let sum = outward(traffic);
     Sum { bytes_out: sum.bytes_in, bytes_in: sum.bytes_out, ..sum }

@@ -51,7 +51,6 @@ pub(super) fn seen_from_gateway(address: IpAddr) -> (IpAddr, u8) {
 
 /// The address under which the gateway namespace reaches a loopback address of the target namespace; any other address
 /// is itself.
-#[must_use]
 pub fn reached_at(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) if v4.is_loopback() => (V4.1 | (v4 & !Ipv4Addr::new(255, 0, 0, 0))).into(),

@@ -136,7 +136,6 @@ pub struct Builder {
 impl Builder {
     /// `mtu` is the one of the link that the packets will cross, in bytes (less than 1280 counts as 1280).
     /// `seed` is where identifications of packets start: any number that differs between runs.
-    #[must_use]
     pub fn new(mtu: u32, seed: u32) -> Self {
         let mtu = usize::try_from(mtu).unwrap_or(usize::MAX).max(MIN_MTU_V6);
         Self { buffer: Vec::new(), mtu, id: seed }

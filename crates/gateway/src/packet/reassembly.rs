@@ -89,13 +89,11 @@ struct Datagram {
 
 impl Reassembly {
     /// Nothing is there yet, and no memory either.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Datagrams that were never completed: too late, overlapping, or pushed out by newer ones.
-    #[must_use]
     pub fn given_up(&self) -> u64 {
         self.given_up
     }

@@ -80,7 +80,6 @@ pub struct Batch {
 
 impl Batch {
     /// A batch without changes.
-    #[must_use]
     pub fn new() -> Self {
         let mut batch = Self::default();
         batch.message(BATCH_BEGIN, NLM_F_REQUEST, 0, BATCH_HEADER, &Attributes::default());
