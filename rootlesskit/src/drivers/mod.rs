@@ -234,10 +234,11 @@ impl Connection<'_> {
         }
     }
 
-    /// Why we have ended the helper that has ended, if it was us.
-    pub(crate) fn why_ended(&self) -> Option<String> {
+    /// Why we have ended the helper that has ended; `None` if it was not us. The answer may take a second.
+    pub(crate) fn why_ended(&self) -> oneshot::Receiver<Option<String>> {
         match self {
-            Self::Unserved | Self::Program(..) => None,
+            // Nobody answers.
+            Self::Unserved | Self::Program(..) => oneshot::channel().1,
             #[cfg(feature = "gateway")]
             Self::Gateway(gateway) => gateway.why_ended(),
         }

@@ -271,9 +271,11 @@ impl<'a> Parent<'a> {
         };
         if let Some(starting) = connection.start()? {
             let name = starting.name();
-            *helper = Some(watch.helper(starting).map_err(|e| match connection.why_ended() {
-                Some(why) => anyhow::anyhow!("{name} failed: {why}"),
-                None => e,
+            *helper = Some(watch.helper(starting).map_err(|e| {
+                match connection.why_ended().blocking_recv() {
+                    Ok(Some(why)) => anyhow::anyhow!("{name} failed: {why}"),
+                    Ok(None) | Err(_) => e,
+                }
             })?);
         }
         if plan.network.uplink.waits_for_helper() || plan.detach_netns {

@@ -17,7 +17,6 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drivers::{Cidr, NetworkDriver};
@@ -38,9 +37,6 @@ const IPV6_MTU: u32 = 1280;
 
 /// `argv[0]` of the gateway process.
 pub(crate) const PROCESS: &str = "rootlesskit-gateway";
-
-/// How long a process that is of no use may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The handle that network driver and port driver share. Nothing is waited for while it is locked.
 #[derive(Debug, Clone)]
@@ -184,16 +180,27 @@ impl Connection {
         match configured {
             Ok(()) => Ok(starting),
             Err(e) => {
-                abandon(&starting);
+                // Once we serve, whoever collects all processes collects it; before, we are about to exit.
+                if let Err(e) = starting.process().kill() {
+                    tracing::debug!("failed to kill {}: {e}", starting.name());
+                }
                 Err(e)
             }
         }
     }
 
-    pub(super) fn why_ended(&self) -> Option<String> {
-        // The answer may take a moment, in which others use the handle.
+    /// The thread that talks to the process may notice its end a moment later, so another one waits for that.
+    pub(super) fn why_ended(&self) -> oneshot::Receiver<Option<String>> {
+        let (reply, answer) = oneshot::channel();
         let ending = self.handle.lock().ending();
-        ending?.why()
+        let waiting = std::thread::Builder::new().name("ending".to_owned()).spawn(move || {
+            // The parent may be about to exit.
+            let _ = reply.send(ending.and_then(|ending| ending.why()));
+        });
+        if let Err(e) = waiting {
+            tracing::debug!("cannot find out why the gateway ended: {e}");
+        }
+        answer
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -239,17 +246,6 @@ fn spawn(name: &'static str, mut cmd: Command) -> anyhow::Result<(Starting, Pipe
     cmd.stdout(writer);
     let (ready, say) = io::pipe()?;
     Ok((Starting::run(name, TUN_HINT, cmd, ready.into(), output)?, say))
-}
-
-/// Kills a process that is of no use. Once we serve, whoever collects all processes collects it as well.
-fn abandon(starting: &Starting) {
-    if let Err(e) = starting.process().kill() {
-        tracing::debug!("failed to kill {}: {e}", starting.name());
-    }
-    if starting.process().wait_ended(KILL_TIMEOUT).unwrap_or(false) {
-        // Somebody may have been faster.
-        let _ = sys::wait::one(starting.process().pid());
-    }
 }
 
 /// The role "gateway": what the process does.
