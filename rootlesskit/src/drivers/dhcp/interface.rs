@@ -32,6 +32,8 @@ pub(super) struct Interface {
     /// What packet(7) calls its address, the index.
     address: LinkAddr,
     mac: [u8; 6],
+    /// Goes on while the machine sleeps.
+    timer: TimerFd,
     open: Option<Open>,
 }
 
@@ -53,7 +55,6 @@ impl Open {
 }
 
 impl Interface {
-    /// Looks the interface up.
     pub(super) fn named(name: &str) -> anyhow::Result<Self> {
         let addresses = getifaddrs().context("failed to list network interfaces")?;
         let address = addresses
@@ -61,7 +62,8 @@ impl Interface {
             .find_map(|found| found.address.and_then(|a| a.as_link_addr().copied()))
             .with_context(|| format!("the network interface {name} does not exist"))?;
         let mac = address.addr().with_context(|| format!("{name} has no Ethernet address"))?;
-        Ok(Self { name: name.to_owned(), address, mac, open: None })
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
+        Ok(Self { name: name.to_owned(), address, mac, timer, open: None })
     }
 
     /// Its Ethernet address.
@@ -110,17 +112,11 @@ impl Port for Interface {
     }
 
     fn wait(&mut self, until: Duration) {
-        let left = until.saturating_sub(self.now());
-        // A sleep would stand still with the machine; this timer goes on.
-        let slept = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC).and_then(|t| {
-            let at =
-                Expiration::OneShot(TimeSpec::from_duration(left.max(Duration::from_nanos(1))));
-            t.set(at, TimerSetTimeFlags::empty())?;
-            t.wait()
-        });
-        if let Err(e) = slept {
-            tracing::debug!("no timer, sleeping instead: {e}");
-            std::thread::sleep(left);
+        // Zero would disarm the timer.
+        let at = Expiration::OneShot(TimeSpec::from_duration(until.max(Duration::from_nanos(1))));
+        let set = self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        if let Err(e) = set.and_then(|()| self.timer.wait()) {
+            tracing::debug!("failed to wait for a timer: {e}");
         }
     }
 
