@@ -20,10 +20,6 @@ use crate::{dns, etc_ssl, forwarding, hostgateway, resolved, selinux};
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
 
-/// Runs the pass.
-///
-/// # Errors
-/// Whatever keeps dockerd from being started or from having a network.
 pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     let run = Path::new("/run");
     for note in unlink_leftovers(run)? {

@@ -10,17 +10,14 @@ use serde_json::Value;
 
 use crate::extra;
 
-/// More bytes of a file than these are not read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The options of a dockerd.
 #[derive(Debug)]
 pub(crate) struct Config<'a> {
     given: &'a [&'a [OsString]],
     file: File,
 }
 
-/// The configuration file.
 #[derive(Debug, PartialEq)]
 enum File {
     Absent,

@@ -16,9 +16,6 @@ const RUNTIME_DIR_HINT: &str = "log in with ssh, machinectl or a display manager
 
 /// Checks that `XDG_RUNTIME_DIR` is a writable directory and that `HOME` is a directory. It need not be
 /// writable: data and configuration may be elsewhere.
-///
-/// # Errors
-/// One naming the variable and what is wrong with its value.
 pub(crate) fn check(env: &Env, notes: &mut Vec<Note>) -> Result<(), Failure> {
     let name = vars::XDG_RUNTIME_DIR;
     let value = env.get(name).unwrap_or_default();

@@ -28,7 +28,6 @@ const PUBLISHES_SINCE: (u32, u32) = (28, 0);
 /// The command that becomes the daemon, without the user's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dockerd {
-    /// The executable.
     pub(crate) program: PathBuf,
     /// Arguments from `$DOCKERD`, which go before the user's options.
     pub(crate) args: Vec<OsString>,
@@ -67,7 +66,6 @@ impl Dockerd {
     }
 }
 
-/// A version of dockerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
     major: u32,
@@ -87,12 +85,10 @@ impl Version {
         Some(Self { major, minor, text: text.to_owned() })
     }
 
-    /// Whether this dockerd finds its way into a detached network namespace.
     pub(crate) fn detaches(&self) -> bool {
         (self.major, self.minor) >= DETACHES_SINCE
     }
 
-    /// Whether this dockerd publishes ports without a userland proxy.
     pub(crate) fn publishes(&self) -> bool {
         (self.major, self.minor) >= PUBLISHES_SINCE
     }

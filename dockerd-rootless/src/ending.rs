@@ -20,9 +20,6 @@ use crate::report::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Kills processes and waits for their end. They are in the user namespace of the first.
-///
-/// # Errors
-/// The namespace cannot be joined, or one of them goes on.
 pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let mut env = env.clone();
@@ -40,9 +37,6 @@ pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
 }
 
 /// What the launcher does when it was started for that: `pids` are in decimal, separated by spaces.
-///
-/// # Errors
-/// As [`end`].
 pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
     let pids: Option<Vec<i32>> = pids.split_whitespace().map(|pid| pid.parse().ok()).collect();
     let pids = pids.filter(|pids| pids.iter().all(|pid| *pid > 1)).unwrap_or_default();
@@ -80,7 +74,6 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
     std::process::exit(0)
 }
 
-/// Whether the process is in the user namespace of this one.
 fn is_here(pid: i32) -> bool {
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
     let own = namespace("self");

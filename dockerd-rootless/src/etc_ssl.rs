@@ -17,9 +17,6 @@ use crate::report::{Failure, Note};
 
 /// Replaces the symlink `ssl` in the copied-up directory `etc` by a recursive bind mount of its target. A
 /// real `/etc` (not on tmpfs), a real directory and a link to nowhere are left alone.
-///
-/// # Errors
-/// When the link is gone and the mount failed, that is, when TLS could not work.
 pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
     let ssl = etc.join("ssl");
     let copied_up = statfs(etc).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);

@@ -19,9 +19,6 @@ const V6: &str = "net.ipv6.conf.all.forwarding";
 
 /// Turns on forwarding in the namespace of the file `netns`, or in our own without one. IPv6 may be
 /// missing, which gives a note.
-///
-/// # Errors
-/// When IPv4 forwarding is off and stays off: no container would reach anything.
 pub(crate) fn enable(netns: Option<&Path>, proc_sys: &Path) -> Result<Option<Note>, Failure> {
     let Some(netns) = netns else { return enable_here(proc_sys) };
     let ended = std::thread::scope(|scope| {

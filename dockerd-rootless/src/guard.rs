@@ -10,9 +10,6 @@ use crate::report::Failure;
 const SETUPTOOL: &str = "dockerd-rootless-setuptool.sh";
 
 /// Refuses the commands of the set-up tool, and `help` and `version`.
-///
-/// # Errors
-/// With the command line that was probably meant.
 pub(crate) fn check(args: &[OsString]) -> Result<(), Failure> {
     let meant = match args.first().and_then(|a| a.to_str()) {
         Some("check" | "install" | "uninstall" | "nsenter") => SETUPTOOL.to_owned() + &joined(args),

@@ -20,7 +20,6 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// More bytes of a program than these are not searched.
 const MAX_PROGRAM: u64 = 1 << 30;
 
-/// Finds programs and asks them questions.
 pub(crate) trait Host {
     /// The executable that running `program` would start; a name with a `/` is a path.
     fn find(&self, program: &OsStr) -> Option<PathBuf>;
@@ -39,7 +38,6 @@ pub(crate) trait Host {
     fn contains(&self, program: &Path, bytes: &[u8]) -> bool;
 }
 
-/// The machine we run on.
 #[derive(Debug)]
 pub(crate) struct System {
     env: Env,
@@ -82,7 +80,6 @@ impl Host for System {
     }
 }
 
-/// Whether bytes occur in what is read.
 fn has(mut file: impl Read, bytes: &[u8]) -> std::io::Result<bool> {
     let mut window = vec![0; 1 << 20];
     let mut kept = 0;

@@ -28,9 +28,6 @@ impl Machine for Programs<'_> {
 
 /// Chooses the first driver that this machine can serve; `notes` tells why others were passed over.
 /// `port_driver` is that of the user, if any: the gateway is not tried if it does not go with it.
-///
-/// # Errors
-/// When there is none.
 pub(crate) fn choose(
     host: &dyn Host,
     rootlesskit: &Path,

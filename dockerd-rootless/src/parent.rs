@@ -18,10 +18,6 @@ use crate::report::{Failure, Note};
 use crate::settings::Settings;
 use crate::{dirs, ending, guard, help, leftover, selinux};
 
-/// Runs the pass.
-///
-/// # Errors
-/// Whatever keeps rootlesskit from being started.
 pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure> {
     guard::check(&args)?;
     let host = System::new(env);

@@ -12,7 +12,6 @@ use nix::unistd::geteuid;
 
 use crate::report::Failure;
 
-/// A pass of the launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     /// Started by the user, becomes rootlesskit.
@@ -23,9 +22,6 @@ pub(crate) enum Pass {
 
 impl Pass {
     /// Tells the pass of the running process.
-    ///
-    /// # Errors
-    /// When the marker is there and the rest is not, or when the user is root.
     pub(crate) fn current(env: &Env) -> Result<Self, Failure> {
         // Only the first mapping matters; a proc that cannot be read proves nothing.
         let map = std::fs::read_to_string(Path::new("/proc/self/uid_map")).unwrap_or_default();

@@ -20,7 +20,6 @@ use crate::ways;
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
 
-/// Everything that is needed to start rootlesskit.
 #[derive(Debug)]
 pub(crate) struct Plan {
     settings: Settings,
@@ -31,15 +30,11 @@ pub(crate) struct Plan {
     ipv6: bool,
     dockerd: Dockerd,
     version: Option<Version>,
-    /// What the user should know, in order.
     pub(crate) notes: Vec<Note>,
 }
 
 impl Plan {
     /// Decides. `dockerd_args` are only looked at for a port that would be bound twice.
-    ///
-    /// # Errors
-    /// When no network driver or no dockerd is found, or when settings contradict each other.
     pub(crate) fn new(
         mut settings: Settings,
         host: &dyn Host,
@@ -130,9 +125,6 @@ impl Plan {
     }
 
     /// Looks at what dockerd was told, on the command line and in its configuration file.
-    ///
-    /// # Errors
-    /// When published ports could not work.
     pub(crate) fn check_config(&mut self, env: &Env, args: &[OsString]) -> Result<(), Failure> {
         let given: [&[OsString]; 2] = [&self.dockerd.args, args];
         let config = Config::read(env, &given);
@@ -257,9 +249,6 @@ impl fmt::Display for Plan {
 
 /// The executable of rootlesskit: `docker-rootlesskit` (Docker's static packages), then `rootlesskit`, on
 /// `PATH`, then beside the launcher.
-///
-/// # Errors
-/// When there is neither.
 pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result<PathBuf, Failure> {
     let names = ["docker-rootlesskit", "rootlesskit"].map(OsStr::new);
     let on_path = names.iter().find_map(|name| host.find(name));

@@ -20,7 +20,6 @@ use nix::mount::{MsFlags, mount};
 use crate::config::Config;
 use crate::dns::{RESOLVED, servers_in};
 
-/// The file that dockerd looks for.
 const FILE: &str = "resolv.conf";
 
 /// Puts `ours`, a `resolv.conf` with the gateway's name server, in the place of systemd-resolved's. `root` is `/`. False if

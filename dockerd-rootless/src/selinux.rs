@@ -21,9 +21,6 @@ pub(crate) fn enabled(root: &Path) -> bool {
 }
 
 /// Labels a directory for iptables.
-///
-/// # Errors
-/// When the kernel refuses; dockerd would fail later, with an error that names only the lock file.
 pub(crate) fn label_for_iptables(run: &Path) -> Result<(), Failure> {
     sys::xattr::set(run, "security.selinux", LABEL).map_err(|e| {
         Failure::new(format!(

@@ -52,7 +52,6 @@ impl fmt::Display for Switch {
 /// The wishes of the user. `None` is no wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// `--state-dir` of rootlesskit.
     pub(crate) state_dir: PathBuf,
     /// Where a containerd-rootless keeps its state: two of them on one `/run` do not work.
     pub(crate) containerd_state_dir: PathBuf,
@@ -65,19 +64,14 @@ pub(crate) struct Settings {
     /// Whether the namespace may reach services on the host's loopback addresses.
     pub(crate) host_loopback: bool,
     pub(crate) detach: Switch,
-    /// Further arguments for rootlesskit.
     pub(crate) flags: Vec<OsString>,
     /// `DOCKERD`, not yet split.
     pub(crate) dockerd: Option<OsString>,
-    /// What looked like a mistake.
     pub(crate) notes: Vec<Note>,
 }
 
 impl Settings {
     /// Reads the environment. `XDG_RUNTIME_DIR` has been checked by [`crate::dirs::check`].
-    ///
-    /// # Errors
-    /// The first variable with a value that cannot work.
     pub(crate) fn read(env: &Env) -> Result<Self, Failure> {
         let runtime_dir = PathBuf::from(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
         let dir = |name, default| {

@@ -40,9 +40,6 @@ pub(crate) fn help(args: impl Iterator<Item = OsString>) -> Option<String> {
 }
 
 /// Reads Go-style flags: `-proto tcp`, `--proto=tcp`.
-///
-/// # Errors
-/// An unknown or malformed flag, and anything that is not a flag.
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Args> {
     let normalized = goflags::normalize(&definition(), args).map_err(|error| match error {
         goflags::FlagError::Undefined(name) if name == "use-listen-fd" => anyhow::anyhow!(

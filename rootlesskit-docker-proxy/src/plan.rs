@@ -8,7 +8,6 @@ use api::{Info, PortSpec};
 
 use crate::args::Args;
 
-/// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Nothing, for this reason: the port driver cannot publish the protocol, and dockerd must not fail because of it (it asks
@@ -19,9 +18,6 @@ pub(crate) enum Plan {
 }
 
 /// Decides from the arguments and from what the drivers can do.
-///
-/// # Errors
-/// The port driver needs the address of the namespace and the network driver does not tell it.
 pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
     let Some(driver) = &info.port_driver else { bail!("rootlesskit has no port driver") };
     let family = family(&args.host_ip);

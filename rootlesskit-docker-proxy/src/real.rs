@@ -23,9 +23,6 @@ const LIBEXEC: [&str; 4] = [
 ];
 
 /// Finds the program: in `PATH`, as RootlessKit does, then in dockerd's own directories.
-///
-/// # Errors
-/// There is none.
 pub(crate) fn find(env: &Env) -> anyhow::Result<PathBuf> {
     let ourselves = fs::metadata("/proc/self/exe").ok().map(|file| (file.dev(), file.ino()));
     let path = env.get(vars::PATH).unwrap_or_default();

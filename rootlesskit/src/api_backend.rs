@@ -32,7 +32,6 @@ impl fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// `statistics` is where those come from, if the network driver has any.
     pub(crate) fn new(
         mut info: Info,
         ports: Option<Worker>,
@@ -42,12 +41,10 @@ impl Backend {
         Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics) }
     }
 
-    /// Closes all ports.
     pub(crate) fn stop(&self) {
         drop(self.ports.take());
     }
 
-    /// Tells the port driver that the network helper was started anew.
     pub(crate) fn helper_restarted(&self) {
         if let Some(ports) = self.ports.borrow().as_ref() {
             ports.helper_restarted();
@@ -60,7 +57,6 @@ impl Backend {
     }
 }
 
-/// What comes in time.
 async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, BackendError>>,
@@ -73,7 +69,6 @@ async fn within<T>(
     })
 }
 
-/// What another thread answers.
 async fn answer<T>(answer: oneshot::Receiver<anyhow::Result<T>>) -> Result<T, BackendError> {
     let answer = answer.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread has exited")));
     answer.map_err(|e| BackendError::Failed(crate::exit::describe(&e)))

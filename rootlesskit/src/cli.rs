@@ -57,7 +57,6 @@ fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
     text(name, "", heading, help).action(ArgAction::Append)
 }
 
-/// The help of `--net`: what this build has.
 fn networks() -> String {
     let names = available::networks().map(|driver| match driver.is_experimental() {
         true => format!("{driver}(experimental)"),
@@ -211,9 +210,6 @@ pub(crate) struct Cli {
 
 impl Cli {
     /// Reads a command line without `argv[0]`.
-    ///
-    /// # Errors
-    /// A flag that does not exist, lacks its value, or has one of another type.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Usage> {
         let cmd = command();
         let normalized = goflags::normalize(&cmd, args).map_err(|e| Usage(e.to_string()))?;
@@ -227,7 +223,6 @@ impl Cli {
         u32::try_from(self.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(default)
     }
 
-    /// The name of the interface.
     pub(crate) fn ifname_or(&self, default: &str) -> String {
         if self.ifname.is_empty() { default.to_owned() } else { self.ifname.clone() }
     }

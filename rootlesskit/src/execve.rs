@@ -6,12 +6,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use anyhow::Context as _;
 use hostenv::Env;
 
-/// A word for execve(2).
 pub(crate) fn c_string(word: &OsStr) -> anyhow::Result<CString> {
     CString::new(word.as_bytes()).with_context(|| format!("{word:?} contains a NUL byte"))
 }
 
-/// The environment for execve(2).
 pub(crate) fn environ(env: &Env) -> anyhow::Result<Vec<CString>> {
     env.iter()
         .map(|(name, value)| {

@@ -14,12 +14,10 @@ use nix::sys::signal::Signal;
 pub(crate) struct Exited {
     /// What ended, for the message: `child` or `command [sh -c …]`.
     pub(crate) what: String,
-    /// How it ended.
     pub(crate) how: ExitStatus,
 }
 
 impl Exited {
-    /// `Ok` for success, otherwise the error to leave with.
     pub(crate) fn check(what: impl Into<String>, how: ExitStatus) -> anyhow::Result<()> {
         if how.success() { Ok(()) } else { Err(Self { what: what.into(), how }.into()) }
     }

@@ -45,7 +45,6 @@ pub(crate) enum Message {
     Ready {
         /// `nft`, `iptables`, or `none` with a reason.
         source_address_backend: String,
-        /// What a DHCP server has given.
         leased: Option<Leased>,
     },
     /// Parent to child: run the target.
@@ -63,25 +62,21 @@ impl Message {
         }
     }
 
-    /// The error for a message that came out of turn.
     pub(crate) fn unexpected(&self, wanted: &str) -> anyhow::Error {
         anyhow::anyhow!("unexpected message {} in the handshake, expected {wanted}", self.name())
     }
 }
 
-/// One end of the conversation.
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
 impl Channel {
-    /// A connected pair, for the parent and the child.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (a, b) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self(a), b))
     }
 
-    /// The child's end.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }

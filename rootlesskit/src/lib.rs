@@ -41,7 +41,6 @@ mod unshare;
 
 use std::process::ExitCode;
 
-/// The role that this process was started in.
 enum Role {
     Parent,
     Child,

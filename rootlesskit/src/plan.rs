@@ -9,11 +9,9 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
-/// What the child does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "these are independent flags")]
 pub(crate) struct ChildPlan {
-    /// Whether to log for debugging.
     pub(crate) debug: bool,
     /// Whether the child has a network namespace of its own, which it gets with `detach_netns` in any case.
     pub(crate) isolated: bool,
@@ -54,7 +52,6 @@ impl NetworkPlan {
 /// How the namespace gets the interface that leads out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Uplink {
-    /// Not at all.
     None,
     /// The helper makes and configures it.
     ByHelper,
@@ -91,7 +88,6 @@ impl Uplink {
     }
 }
 
-/// An interface and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
     pub(crate) name: String,
@@ -103,7 +99,6 @@ pub(crate) struct Interface {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
-/// An interface that gets its addresses by DHCP.
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dhcp {
@@ -113,7 +108,6 @@ pub(crate) struct Dhcp {
     pub(crate) device: Device,
 }
 
-/// What such an interface is.
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Device {
@@ -125,7 +119,6 @@ pub(crate) enum Device {
     Vpnkit { uuid: String },
 }
 
-/// What a DHCP server has given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leased {
     pub(crate) address: IpAddr,
@@ -135,13 +128,10 @@ pub(crate) struct Leased {
 /// How the child keeps the source addresses of TCP clients for the driver `builtin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SourceAddress {
-    /// Not at all.
     Off,
     /// With nftables, or with the iptables program if the kernel has no nftables.
     Auto,
-    /// With nftables only.
     Nft,
-    /// With the iptables program.
     Iptables,
 }
 
@@ -162,9 +152,6 @@ pub(crate) enum PropagationKind {
 
 impl Propagation {
     /// Reads the value of `--propagation`.
-    ///
-    /// # Errors
-    /// Names the value and the choices.
     pub(crate) fn parse(word: &str) -> anyhow::Result<Self> {
         let (kind, recursive) = match word.strip_prefix('r') {
             Some(kind) => (kind, true),

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
 
-/// The written files.
 #[derive(Debug)]
 pub(crate) struct Files {
     hosts: PathBuf,

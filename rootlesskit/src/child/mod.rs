@@ -30,7 +30,6 @@ use crate::handshake::{Channel, Message};
 use crate::log;
 use crate::plan::ChildPlan;
 
-/// Runs the role "child".
 pub(crate) fn main() -> anyhow::Result<()> {
     // The wish to die with the parent does not survive a change of credentials, so it is made again.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -13,7 +13,6 @@ use crate::plan::{Propagation, PropagationKind};
 /// No source, no type, no data: the arguments of mount(2) that do not matter.
 const NONE: Option<&str> = Option::None;
 
-/// Sets the propagation of `/`.
 pub(crate) fn propagate(propagation: Propagation) -> anyhow::Result<()> {
     let kind = match propagation.kind {
         PropagationKind::Private => MsFlags::MS_PRIVATE,
@@ -42,7 +41,6 @@ fn mount_or_warn(kind: &str, target: &Path) {
     }
 }
 
-/// A `/proc` of our pid namespace.
 pub(crate) fn own_proc(pidns: bool) {
     if pidns {
         mount_or_warn("proc", Path::new("/proc"));

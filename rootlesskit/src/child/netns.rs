@@ -19,7 +19,6 @@ use nix::sched::{CloneFlags, unshare};
 use crate::drivers::inside;
 use crate::plan::{ChildPlan, Leased, SourceAddress};
 
-/// What to build, and where.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) plan: ChildPlan,
@@ -28,18 +27,15 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// The file of a detached namespace.
     fn pin(&self) -> Option<PathBuf> {
         self.plan.detach_netns.then(|| self.state_dir.join("netns"))
     }
 }
 
-/// What was built.
 #[derive(Debug)]
 pub(crate) struct Built {
     /// Descriptors for the network driver's half in the parent.
     pub(crate) fds: Vec<OwnedFd>,
-    /// The parent's end of the socket factory.
     pub(crate) factory: Option<OwnedFd>,
     /// `nft`, `iptables` or `none`.
     pub(crate) source_address_backend: String,
@@ -121,7 +117,6 @@ impl Waiting {
     }
 }
 
-/// What [`configure`] has made.
 #[derive(Debug, Default)]
 struct Made {
     source_address: Option<Backend>,

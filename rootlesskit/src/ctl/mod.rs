@@ -20,7 +20,6 @@ use hostenv::{Env, vars};
 
 pub use command::definition;
 
-/// Name of the program.
 const NAME: &str = "rootlessctl";
 
 /// Entry point of the binary `rootlessctl`: 0, or 1 after an `error: ` line on standard error; 3 if help is asked for a

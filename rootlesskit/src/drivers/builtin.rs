@@ -17,7 +17,6 @@ use crate::port::Driver;
 use crate::port::bind::bind;
 use crate::port::table::Table;
 
-/// The driver, running.
 #[derive(Debug)]
 pub(crate) struct Builtin {
     engine: Engine,
@@ -26,10 +25,6 @@ pub(crate) struct Builtin {
 }
 
 impl Builtin {
-    /// Starts the data path.
-    ///
-    /// # Errors
-    /// Its thread or descriptors cannot be made.
     pub(crate) fn start(
         factory: OwnedFd,
         budget: &Budget,

@@ -18,10 +18,8 @@ use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::exit::Words;
 use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
-/// How long the program may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The program.
 #[derive(Debug)]
 struct LxcUserNic {
     binary: PathBuf,
@@ -30,7 +28,6 @@ struct LxcUserNic {
     env: Env,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, env, .. } = flags;
     let driver = NetworkDriver::LxcUserNic;

@@ -50,7 +50,6 @@ use crate::available;
 use crate::cli::Cli;
 use crate::plan::{Leased, NetworkPlan, Uplink};
 
-/// The flags that a network driver reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flags<'a> {
     pub(crate) cli: &'a Cli,
@@ -74,17 +73,14 @@ const SLIRP6: [Ipv6Addr; 3] = [
 #[cfg(any(feature = "gateway", feature = "slirp4netns"))]
 const TUN_HINT: &str = "make sure that /dev/net/tun exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
-/// A network, chosen and validated.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// What `GET /v1/info` says of it before a DHCP server has been asked.
     info: NetworkDriverInfo,
-    /// What the child builds.
     pub(crate) plan: NetworkPlan,
     service: Service,
 }
 
-/// What serves a network.
 #[derive(Debug)]
 enum Service {
     Nothing,
@@ -93,12 +89,8 @@ enum Service {
     Gateway(gateway::Settings),
 }
 
-/// A helper program.
 pub(crate) trait Program: Debug {
     /// Starts it. It does not wait until the helper serves. `None` if the program has done its work and is gone.
-    ///
-    /// # Errors
-    /// It cannot be started, or it failed.
     fn start(&self, namespace: &Namespace) -> anyhow::Result<Option<Starting>>;
 }
 
@@ -118,9 +110,6 @@ pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result
 
 impl Network {
     /// The network of this driver as the flags have it.
-    ///
-    /// # Errors
-    /// A flag that the driver does not take, a program that is missing or too old, or a driver that is not in this build.
     #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
     pub(crate) fn from_flags(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         match driver {
@@ -191,9 +180,6 @@ impl Network {
     }
 
     /// The parent's half, now that the child has built `namespace`; with the descriptors that it sent.
-    ///
-    /// # Errors
-    /// The descriptors are not those that were expected.
     pub(crate) fn connect(
         &self,
         namespace: Namespace,
@@ -211,7 +197,6 @@ impl Network {
     }
 }
 
-/// The parent's half of a network.
 #[derive(Debug)]
 pub(crate) enum Connection<'a> {
     Unserved,
@@ -222,9 +207,6 @@ pub(crate) enum Connection<'a> {
 
 impl Connection<'_> {
     /// Starts the helper, if the network has one. It does not wait until the helper serves.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub(crate) fn start(&mut self) -> anyhow::Result<Option<Starting>> {
         match self {
             Self::Unserved => Ok(None),
@@ -244,7 +226,6 @@ impl Connection<'_> {
         }
     }
 
-    /// Where the API's statistics come from, if the network counts.
     pub(crate) fn statistics(&self) -> Option<Statistics> {
         match self {
             Self::Unserved | Self::Program(..) => None,

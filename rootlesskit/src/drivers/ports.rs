@@ -21,16 +21,13 @@ use crate::available;
 use crate::plan::SourceAddress;
 use crate::port::Driver;
 
-/// The port driver, chosen and validated.
 #[derive(Debug)]
 pub(crate) struct Ports {
     driver: PortDriver,
     settings: Settings,
-    /// What is published at start.
     publish: Vec<PortSpec>,
 }
 
-/// What the flags say about one driver.
 #[derive(Debug)]
 enum Settings {
     /// The API has nothing to manage.
@@ -54,11 +51,9 @@ enum Settings {
     },
 }
 
-/// What a port driver works with.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) connection: &'a Connection<'a>,
-    /// Makes sockets in the network namespace.
     pub(crate) factory: Option<OwnedFd>,
     /// What the child says of [`Ports::source_address`]: `nft`, `iptables` or `none`.
     pub(crate) source_address_backend: String,
@@ -69,9 +64,6 @@ pub(crate) struct Parts<'a> {
 
 impl Ports {
     /// As the flags have it, for this network.
-    ///
-    /// # Errors
-    /// A bad value, a driver that does not exist, is not in this build, or does not go with the network, or a missing program.
     pub(crate) fn from_flags(network: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         let cli = flags.cli;
         let publish = cli.publish.iter().map(|text| parse_publish(text));
@@ -105,12 +97,10 @@ impl Ports {
         Ok(Self { driver, settings, publish })
     }
 
-    /// Whether sockets are made in the network namespace.
     pub(crate) fn wants_factory(&self) -> bool {
         self.data_path() != DataPath::Elsewhere
     }
 
-    /// How the child keeps the addresses of clients.
     pub(crate) fn source_address(&self) -> SourceAddress {
         match self.settings {
             Settings::Builtin(source_address) => source_address,
@@ -118,7 +108,6 @@ impl Ports {
         }
     }
 
-    /// Which process moves the data of published ports.
     pub(crate) fn data_path(&self) -> DataPath {
         match self.settings {
             Settings::Builtin(_) => DataPath::Parent,
@@ -129,9 +118,6 @@ impl Ports {
     }
 
     /// Starts the driver, with everything published that the command line asks for. `None` if the API has nothing to manage.
-    ///
-    /// # Errors
-    /// A port cannot be published, or what the driver needs cannot be made.
     pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
         let Parts { connection, factory, source_address_backend, state_dir, env, budget } = parts;
         let socket = || state_dir.join(self.driver.socket().unwrap_or_default());

@@ -12,7 +12,6 @@ use nix::unistd::Pid;
 use super::Flags;
 use super::helper::find_program;
 
-/// What the flags say about such a network.
 #[derive(Debug, Clone)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -20,7 +19,6 @@ use super::helper::find_program;
 )]
 pub(super) struct Settings {
     pub(super) cidr: Cidr,
-    /// Whether the user gave the CIDR.
     pub(super) cidr_given: bool,
     pub(super) ifname: String,
     /// In bytes.
@@ -36,9 +34,6 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads them. `binary` is the program that the flags name.
-    ///
-    /// # Errors
-    /// It is not in `$PATH`.
     pub(super) fn read(
         driver: NetworkDriver,
         flags: Flags<'_>,

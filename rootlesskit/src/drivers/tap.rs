@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-/// Makes a TAP device and opens it.
 pub(super) fn create(name: &str) -> anyhow::Result<OwnedFd> {
     let device = Path::new("/dev/net/tun");
     // Persistent: the interface, its addresses and its routes outlive this descriptor and every helper.

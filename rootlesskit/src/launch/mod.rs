@@ -18,7 +18,6 @@ use crate::plan::{ChildPlan, Propagation, PropagationKind};
 /// The largest MTU that slirp4netns and pasta take, in bytes.
 const MAX_MTU: i64 = 65521;
 
-/// Everything the parent needs to know.
 #[derive(Debug)]
 pub(crate) struct Launch {
     /// Absolute; a temporary one if absent.
@@ -28,15 +27,10 @@ pub(crate) struct Launch {
     pub(crate) namespaces: CloneFlags,
     pub(crate) evacuate_cgroup2: Option<String>,
     pub(crate) subid_source: idmap::source::Source,
-    /// What the child does.
     pub(crate) child: ChildPlan,
 }
 
 impl Launch {
-    /// Checks a command line.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, with its flag and value.
     pub(crate) fn validate(cli: &Cli, env: &Env) -> anyhow::Result<Self> {
         if cli.command.is_empty() {
             bail!(

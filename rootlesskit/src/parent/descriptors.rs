@@ -10,9 +10,6 @@ const HINT: &str = "hint: raise the hard limit with LimitNOFILE= in the service,
 
 /// Raises our limit as far as it goes. Returns what it was before, for programs that we start. `taken` descriptors are
 /// somebody else's (socket activation).
-///
-/// # Errors
-/// It is too low for anything to work.
 pub(super) fn raise(taken: usize) -> anyhow::Result<Nofile> {
     let nofile = sys::rlimit::raise_nofile().context("failed to raise the limit of open files")?;
     if nofile.hard.saturating_sub(taken as u64) < MINIMUM {
@@ -29,9 +26,6 @@ pub(super) fn raise(taken: usize) -> anyhow::Result<Nofile> {
 }
 
 /// What the parent may do.
-///
-/// # Errors
-/// There is no room for what the port driver is for.
 pub(super) fn budget(launch: &Launch, nofile: Nofile, taken: usize) -> anyhow::Result<Budget> {
     let path = launch.ports.data_path();
     let in_parent = path == DataPath::Parent && launch.network.takes_descriptors();

@@ -48,7 +48,6 @@ use watch::{Interrupted, Watch};
 /// How long a step of the start-up may take. Slow disks and DHCP servers are within it; a hang is not.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs the role "parent".
 pub(crate) fn main() -> anyhow::Result<()> {
     let env = Env::current();
     // Before anything opens a descriptor of its own.
@@ -92,7 +91,6 @@ pub(crate) fn main() -> anyhow::Result<()> {
     result
 }
 
-/// The id maps of the user who runs us.
 fn id_maps(launch: &Launch, env: &Env) -> anyhow::Result<Maps> {
     let root = Path::new("/");
     let user = hostenv::user::lookup_uid(root, Uid::current().as_raw(), env)?;
@@ -138,7 +136,6 @@ struct Activation {
     meant_for_us: bool,
 }
 
-/// What all steps of the parent look at.
 #[derive(Debug)]
 struct Parent<'a> {
     launch: &'a Launch,

@@ -18,7 +18,6 @@ fn sysctl(root: &Path, key: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Prints warnings; none of them stops us.
 pub(super) fn warnings(root: &Path, cli: &Cli) {
     if geteuid().is_root() {
         tracing::warn!("running RootlessKit as the root user is unsupported");

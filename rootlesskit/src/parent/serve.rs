@@ -40,7 +40,6 @@ const BACKOFF: [Duration; 6] = [
 ];
 /// A helper that served this long starts with a clean record.
 const STABLE: Duration = Duration::from_secs(5);
-/// How long a helper may take to get ready again.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
@@ -148,7 +147,6 @@ struct Supervised<'a> {
     state: State,
     /// Deaths in a row.
     deaths: usize,
-    /// Since when it serves.
     serving_since: Option<Instant>,
     last_words: String,
 }

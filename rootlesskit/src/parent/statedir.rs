@@ -26,7 +26,6 @@ fn ours() -> impl Iterator<Item = &'static str> {
     OURS.into_iter().chain(drivers::STATE_FILES)
 }
 
-/// The directory, locked.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
@@ -37,9 +36,6 @@ pub(super) struct StateDir {
 
 impl StateDir {
     /// Makes the directory, or takes over what a killed instance left.
-    ///
-    /// # Errors
-    /// Another instance runs with it, or it holds files that are not ours.
     pub(super) fn open(path: Option<&Path>, env: &Env) -> anyhow::Result<Self> {
         let path =
             match path {
@@ -56,7 +52,6 @@ impl StateDir {
         Ok(state)
     }
 
-    /// Where it is; absolute.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

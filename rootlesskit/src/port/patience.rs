@@ -33,7 +33,6 @@ pub(crate) fn settle<T>(
     withdrawn
 }
 
-/// What is known of one helper.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     hangs_until: Cell<Option<Instant>>,

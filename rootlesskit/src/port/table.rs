@@ -67,8 +67,6 @@ impl<T> Table<T> {
         PortStatus { id, spec }
     }
 
-    /// # Errors
-    /// There is no port of that number.
     pub(crate) fn get(&self, id: PortId) -> anyhow::Result<&(PortSpec, T)> {
         self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }

@@ -29,7 +29,6 @@ enum Job {
     HelperRestarted,
 }
 
-/// The published ports, by number.
 #[derive(Debug, Default)]
 struct Known(Mutex<BTreeMap<PortId, PortSpec>>);
 
@@ -52,9 +51,6 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Gives the driver, with what it has published already, to a new thread.
-    ///
-    /// # Errors
-    /// The thread cannot be made.
     pub(crate) fn start(driver: Box<dyn Driver + Send>) -> anyhow::Result<Self> {
         let info = driver.info();
         let ports = driver.list().into_iter().map(|port| (port.id, port.spec)).collect();
@@ -72,7 +68,6 @@ impl Worker {
         Ok(Self { info, jobs: Some(jobs), known, closed })
     }
 
-    /// What the driver says of itself.
     pub(crate) fn info(&self) -> PortDriverInfo {
         self.info.clone()
     }
@@ -83,17 +78,14 @@ impl Worker {
         known.iter().map(|(id, spec)| PortStatus { id: *id, spec: spec.clone() }).collect()
     }
 
-    /// See [`Driver::add`].
     pub(crate) fn add(&self, spec: PortSpec) -> Answer<PortStatus> {
         self.post(|reply| Job::Add(spec, reply))
     }
 
-    /// See [`Driver::remove`].
     pub(crate) fn remove(&self, id: PortId) -> Answer<()> {
         self.post(|reply| Job::Remove(id, reply))
     }
 
-    /// See [`Driver::helper_restarted`].
     pub(crate) fn helper_restarted(&self) {
         if let Some(jobs) = &self.jobs {
             // Without the thread there are no ports.

@@ -17,13 +17,11 @@ use view::Look;
 
 /// Time between two looks if `--watch` has no value.
 pub(super) const EVERY: &str = "2s";
-/// The shortest and the longest time between two looks.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Moves the cursor home and clears the screen (console_codes(4)).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
     form: Form,
@@ -50,10 +48,6 @@ pub(super) fn complete_watch(args: &mut [OsString]) {
 }
 
 impl Options {
-    /// Reads the flags.
-    ///
-    /// # Errors
-    /// An argument, flags that contradict each other, or an interval that is none.
     pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
         let every = matches.get_one::<String>("watch").map(|text| interval(text)).transpose()?;
         if let Some(argument) = arguments.first() {
@@ -107,9 +101,6 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Looks once, or until the user, or whoever reads the output, has seen enough.
-///
-/// # Errors
-/// Those of the request and of writing.
 pub(super) fn run(client: &Client, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let Some(every) = options.every else { return once(client, options.form, out) };
     let pause = Pause::new().context("cannot wait for signals")?;
@@ -126,7 +117,6 @@ fn once(client: &Client, form: Form, out: &mut dyn Write) -> anyhow::Result<()> 
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// How looks are shown one after the other.
 struct Watch {
     json: bool,
     /// Whether a look takes the place of the one before.

@@ -8,7 +8,6 @@ use api::stats::{DestinationTraffic, Events, Traffic};
 /// Destinations shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
 
-/// Space between two columns.
 const GAP: &str = "  ";
 
 /// Statistics, and what they were at the look before and how long ago that was.
@@ -118,7 +117,6 @@ fn destinations(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
 
 const NOTHING: Traffic = Traffic { active: 0, opened: 0, failed: 0, bytes_out: 0, bytes_in: 0 };
 
-/// What bytes per second are reckoned from.
 struct Rates<'a> {
     /// Whether there are columns for them.
     shown: bool,

@@ -24,12 +24,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The shortest wait between two requests for more time.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// How a message leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// To everyone, from an interface without address.
     Unconfigured,
-    /// To this server.
     Server(Ipv4Addr),
     /// To everyone, from an interface that has its address.
     Everyone,
@@ -56,7 +54,6 @@ pub(super) trait Port {
     fn close(&mut self);
 }
 
-/// Why there is no lease.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     limit: Duration,
@@ -76,16 +73,12 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// Why a lease was not extended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// Nobody answered until its end.
     Expired,
-    /// A server said that the address is not ours.
     Refused(String),
 }
 
-/// Gets a lease within `limit`.
 pub(super) fn acquire(
     port: &mut impl Port,
     mac: [u8; 6],
@@ -105,7 +98,6 @@ pub(super) fn acquire(
     lease
 }
 
-/// The way to a lease.
 struct Attempt {
     mac: [u8; 6],
     begin: Duration,

@@ -12,17 +12,14 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// The interface as the kernel has it, and the file with the name servers.
 pub(super) trait Network {
-    /// Gives the interface what the lease says.
     fn install(&mut self, lease: &Lease) -> anyhow::Result<()>;
 
-    /// Takes the address away.
     fn withdraw(&mut self, lease: &Lease) -> anyhow::Result<()>;
 
     /// Follows another router and other name servers of the same address.
     fn adjust(&mut self, old: &Lease, new: &Lease) -> anyhow::Result<()>;
 }
 
-/// Goes from one lease to the next.
 pub(super) fn turn(
     port: &mut impl Port,
     mac: [u8; 6],
@@ -57,7 +54,6 @@ pub(super) fn turn(
     }
 }
 
-/// Asks until there is a lease.
 fn search(port: &mut impl Port, mac: [u8; 6]) -> Lease {
     loop {
         match acquire(port, mac, ROUND) {

@@ -25,13 +25,9 @@ use keeper::Network as _;
 use lease::Lease;
 use network::Kernel;
 
-/// How long servers have for the first lease.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configures the interface, in the network namespace of the calling thread, and keeps its lease from then on.
-///
-/// # Errors
-/// There is no such interface, or no lease for it.
 pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     let mut rt = Rt::open()?;
     let index = rt.link_index(&dhcp.name)?;
@@ -52,7 +48,6 @@ pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     Ok(leased)
 }
 
-/// What failed, and what a person can do.
 fn explanation(dhcp: &Dhcp) -> String {
     let name = &dhcp.name;
     match dhcp.device {
@@ -67,7 +62,6 @@ fn explanation(dhcp: &Dhcp) -> String {
     }
 }
 
-/// Starts the thread that keeps the lease.
 fn keep(mut interface: Interface, lease: Lease, mut kernel: Kernel) -> anyhow::Result<()> {
     let keeper = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(256 << 10);
     keeper.spawn(move || {

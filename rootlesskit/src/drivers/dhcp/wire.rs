@@ -26,7 +26,6 @@ const CHADDR: usize = 28;
 const SNAME: std::ops::Range<usize> = 44..108;
 const FILE: std::ops::Range<usize> = 108..236;
 
-/// Numbers of options.
 mod option {
     pub(super) const PAD: u8 = 0;
     pub(super) const MASK: u8 = 1;
@@ -45,7 +44,6 @@ mod option {
     pub(super) const END: u8 = 255;
 }
 
-/// What a client says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Is there a server?
@@ -63,7 +61,6 @@ pub(super) struct Talk {
     pub(super) xid: u32,
 }
 
-/// What a server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Offer,
@@ -71,7 +68,6 @@ pub(super) enum Kind {
     Nak,
 }
 
-/// An answer of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) kind: Kind,
@@ -85,7 +81,6 @@ pub(super) struct Reply {
     pub(super) lease: Option<u32>,
     pub(super) renew: Option<u32>,
     pub(super) rebind: Option<u32>,
-    /// Why a request was refused.
     pub(super) message: Option<String>,
 }
 
@@ -158,7 +153,6 @@ pub(super) fn decode(talk: Talk, bytes: &[u8]) -> Option<Reply> {
     })
 }
 
-/// Options, as far as they are of interest.
 #[derive(Default)]
 struct Found {
     kind: Option<Kind>,

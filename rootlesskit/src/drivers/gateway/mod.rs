@@ -48,7 +48,6 @@ impl Handle {
     }
 }
 
-/// The flags that shape the network.
 #[derive(Debug)]
 struct Wishes {
     cidr: Cidr,
@@ -59,7 +58,6 @@ struct Wishes {
     disable_host_loopback: bool,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, cidr, .. } = flags;
     let mtu = cli.mtu_or(driver.default_mtu());
@@ -95,7 +93,6 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
     gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
 }
 
-/// The network by its addresses.
 #[derive(Debug)]
 pub(super) struct Settings {
     driver: NetworkDriver,
@@ -124,7 +121,6 @@ impl Settings {
         Network { info, plan, service: Service::Gateway(self) }
     }
 
-    /// The parent's half, with the descriptors that the child has sent.
     pub(super) fn connect(&self, fds: Vec<OwnedFd>) -> anyhow::Result<Connection> {
         let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
         let watch = Watch::new(Path::new("/")).inspect_err(|e| {
@@ -146,7 +142,6 @@ impl Settings {
     }
 }
 
-/// The parent's half of the network.
 #[derive(Debug)]
 pub(crate) struct Connection {
     driver: NetworkDriver,
@@ -155,7 +150,6 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// What the port driver talks to.
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -248,7 +242,6 @@ fn spawn(name: &'static str, mut cmd: Command) -> anyhow::Result<(Starting, Pipe
     Ok((Starting::run(name, TUN_HINT, cmd, ready.into(), output)?, say))
 }
 
-/// The role "gateway": what the process does.
 pub(crate) fn process() -> anyhow::Result<()> {
     use std::os::fd::AsFd as _;
     crate::log::init("gateway", std::env::args_os().nth(1).is_some_and(|arg| arg == "--debug"));

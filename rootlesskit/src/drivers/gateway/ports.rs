@@ -33,12 +33,10 @@ use crate::port::table::Table;
 /// Added to the number of a port, the number under which it listens on IPv6, too.
 const ALSO_IPV6: u64 = 1 << 62;
 
-/// The driver.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     name: &'static str,
     handle: Handle,
-    /// The child's addresses.
     v4: IpAddr,
     v6: Option<IpAddr>,
     dual_stack: bool,
@@ -50,10 +48,8 @@ pub(crate) struct Gateway {
     also: usize,
 }
 
-/// How a port is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
-    /// By the gateway.
     Gateway {
         /// Whether the IPv4 port listens on all IPv6 addresses, too, for as long as nothing else wants that.
         also_ipv6: bool,
@@ -62,7 +58,6 @@ enum Served {
     Inside(PortId),
 }
 
-/// Where a port leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     /// An address that the gateway reaches.
@@ -110,7 +105,6 @@ impl Gateway {
         Self { name, handle, v4, v6, dual_stack, table, inside, by_number: HashMap::new(), also: 0 }
     }
 
-    /// Where in the namespace a port leads.
     fn target(&self, spec: &ValidSpec) -> anyhow::Result<Target> {
         let own = match spec.proto.family() {
             Some(Family::V6) => self.v6.unwrap_or(self.v4),
@@ -142,7 +136,6 @@ impl Gateway {
         Ok(Target::Gateway(SocketAddr::new(ip, spec.child_port)))
     }
 
-    /// Serves a port by the gateway process.
     fn publish(
         &self,
         id: u64,

@@ -26,15 +26,12 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-/// Where name servers answer, UDP and TCP.
 const PORT: u16 = 53;
 /// More servers than these are not asked (`MAXNS`, resolv.conf(5)).
 const MAX_SERVERS: usize = 3;
-/// More bytes of the file than these are not read.
 const MAX_BYTES: usize = 64 << 10;
 /// More symlinks than these are a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// More files and directories than these are not watched.
 const MAX_WATCHES: usize = 64;
 /// How often the walk is repeated before a file system that does not keep still is left to the next event.
 const MAX_WALKS: usize = 4;
@@ -108,9 +105,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 /// What following the path came across. All paths are free of symlinks.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Trail {
-    /// What to watch, for what.
     watch: BTreeMap<PathBuf, AddWatchFlags>,
-    /// The file, if the path leads to something.
     file: Option<PathBuf>,
 }
 
@@ -182,15 +177,11 @@ pub(crate) struct Watch {
     root: PathBuf,
     inotify: Inotify,
     armed: BTreeSet<WatchDescriptor>,
-    /// What was last told.
     servers: Vec<SocketAddr>,
 }
 
 impl Watch {
     /// Begins to watch `etc/resolv.conf` below `root`; [`Watch::servers`] has what is there now.
-    ///
-    /// # Errors
-    /// The user has too many inotify instances (`fs.inotify.max_user_instances`), or we are out of descriptors.
     pub(crate) fn new(root: &Path) -> anyhow::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(
             "cannot watch /etc/resolv.conf\nhint: raise the sysctl fs.inotify.max_user_instances or the \
@@ -202,7 +193,6 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The servers that were last told.
     pub(crate) fn servers(&self) -> &[SocketAddr] {
         &self.servers
     }

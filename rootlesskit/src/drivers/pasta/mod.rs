@@ -22,7 +22,6 @@ use super::settings::{Settings, ask, ns_file};
 use super::{Flags, Namespace, Network, Program, Service, Starting};
 use crate::plan::{NetworkPlan, Uplink};
 
-/// What a user can do if it does not get ready.
 const HINT: &str = "use pasta 2023_06_25 or later (2023_12_04 or later is recommended), and make sure that /dev/net/tun is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
 /// The network, as the flags have it. Probes the program.
@@ -51,7 +50,6 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     Ok(Network { info, plan, service: Service::Program(Box::new(pasta)) })
 }
 
-/// The program.
 #[derive(Debug)]
 struct Pasta {
     settings: Settings,

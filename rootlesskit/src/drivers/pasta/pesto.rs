@@ -18,12 +18,10 @@ use crate::port::table::Table;
 /// How long pesto may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The driver.
 #[derive(Debug)]
 pub(crate) struct Pesto {
     binary: PathBuf,
     env: Env,
-    /// pasta's configuration socket.
     socket: PathBuf,
     /// The only address in the namespace that ports can lead to.
     child: Ipv4Addr,
@@ -32,7 +30,6 @@ pub(crate) struct Pesto {
     patience: Patience,
 }
 
-/// What to do with a port.
 #[derive(Clone, Copy)]
 enum Change {
     Add,
@@ -96,7 +93,6 @@ impl Pesto {
         Ok(words)
     }
 
-    /// The addresses to listen on.
     fn parents(&self, spec: &ValidSpec) -> anyhow::Result<Vec<IpAddr>> {
         let no_ipv6 = || {
             anyhow::anyhow!(

@@ -87,8 +87,6 @@ enum Switch {
 }
 
 impl Switch {
-    /// # Errors
-    /// Names the flag, the value and the choices.
     fn parse(flag: &str, value: &str) -> anyhow::Result<Self> {
         match value {
             "auto" => Ok(Self::Auto),
@@ -99,7 +97,6 @@ impl Switch {
     }
 }
 
-/// The program.
 #[derive(Debug)]
 struct Slirp4netns {
     settings: Settings,
@@ -108,7 +105,6 @@ struct Slirp4netns {
 }
 
 impl Slirp4netns {
-    /// Decides which of its features will be used.
     fn with_features(
         settings: Settings,
         sandbox: Switch,

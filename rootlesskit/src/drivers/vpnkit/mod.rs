@@ -25,11 +25,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(9);
 /// Between two looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a user can do if it does not get ready.
 const HINT: &str =
     "check that the program works (vpnkit --version), or choose another network driver with --net";
 
-/// The program.
 #[derive(Debug)]
 struct Vpnkit {
     binary: PathBuf,
@@ -38,7 +36,6 @@ struct Vpnkit {
     uuid: String,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, env, .. } = flags;
     let driver = NetworkDriver::Vpnkit;
@@ -61,7 +58,6 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     })
 }
 
-/// vpnkit's socket.
 pub(super) fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join(NetworkDriver::Vpnkit.socket().unwrap_or_default())
 }

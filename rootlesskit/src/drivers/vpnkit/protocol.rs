@@ -19,7 +19,6 @@ const MAGIC: &[u8; 5] = b"VMN3T";
 const VERSION: u32 = 22;
 /// Instead of a source revision, which nobody looks at.
 const REVISION: [u8; 40] = [b'0'; 40];
-/// Bytes of the first message.
 const HELLO: usize = 5 + 4 + 40;
 /// "A port for this UUID", and "here it is".
 const ETHERNET: u8 = 1;
@@ -36,7 +35,6 @@ pub(crate) struct Port {
     pub(crate) mac: [u8; 6],
 }
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cannot connect to vpnkit: {0}")]

@@ -29,9 +29,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 const FRAME: usize = 64 << 10;
 
 /// Makes the interface `name`, connects it with vpnkit's socket and keeps it connected.
-///
-/// # Errors
-/// The device cannot be made, or vpnkit does not give it a port.
 pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()> {
     let tap = tap::create(name)?;
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -58,7 +55,6 @@ pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Which end ended.
 enum Broken {
     Stream(io::Error),
     Tap(io::Error),
@@ -98,7 +94,6 @@ impl Pump {
         }
     }
 
-    /// Moves frames until one end ends.
     fn forward(&mut self, stream: &UnixStream) -> Broken {
         let (mut out, mut inc) = (Outgoing::default(), Incoming::default());
         loop {
