@@ -17,13 +17,8 @@ pub enum CidrError {
     #[error("invalid CIDR address: {0} (must have the form A.B.C.D/LEN, such as 10.0.2.0/24)")]
     Syntax(String),
     /// It is the address of a host in a network.
-    #[error("cidr must be {network} instead of {given}: the bits after the prefix must be zero")]
-    HostBits {
-        /// As it was given.
-        given: Ipv4Net,
-        /// What was probably meant.
-        network: Ipv4Net,
-    },
+    #[error("cidr must be {network} instead of {0}: the bits after the prefix must be zero", network = .0.trunc())]
+    HostBits(Ipv4Net),
     /// It has fewer than 128 addresses.
     #[error(
         "cidr {0} is too small: the child uses host address 100, so the prefix must be /25 or shorter"
@@ -97,7 +92,7 @@ impl FromStr for Cidr {
         let net: Ipv4Net = text.parse().map_err(|_| CidrError::Syntax(text.to_owned()))?;
         let (ip, prefix) = (net.addr(), net.prefix_len());
         if ip != net.network() {
-            return Err(CidrError::HostBits { given: net, network: net.trunc() });
+            return Err(CidrError::HostBits(net));
         }
         if prefix > 25 {
             return Err(CidrError::Small(net));

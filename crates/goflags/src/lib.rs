@@ -30,4 +30,4 @@ mod value;
 
 pub use error::FlagError;
 pub use parse::{Normalized, normalize};
-pub use value::{parse_bool, parse_int, split_slice};
+pub use value::split_slice;

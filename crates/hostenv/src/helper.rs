@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -61,30 +61,15 @@ pub struct Output {
 /// A program that could not be run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
-    /// The program did not start.
-    #[error("cannot run `{command_line}`")]
-    Start {
-        /// Program and arguments.
-        command_line: String,
-        /// Why.
-        source: io::Error,
-    },
+    /// The program did not start. Like the others it begins with the program and its arguments.
+    #[error("cannot run `{0}`")]
+    Start(String, #[source] io::Error),
     /// The program started, but waiting for it failed.
-    #[error("cannot wait for `{command_line}`")]
-    Wait {
-        /// Program and arguments.
-        command_line: String,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot wait for `{0}`")]
+    Wait(String, #[source] io::Error),
     /// The program was killed because its time was up.
-    #[error("`{command_line}` was killed: it did not exit within {} s", limit.as_secs_f32())]
-    TimedOut {
-        /// Program and arguments.
-        command_line: String,
-        /// The time it had.
-        limit: Duration,
-    },
+    #[error("`{0}` was killed: it did not exit within {limit} s", limit = .1.as_secs_f32())]
+    TimedOut(String, Duration),
 }
 
 impl Helper {
@@ -101,18 +86,12 @@ impl Helper {
     ) -> Result<Self, HelperError> {
         let command_line = command_line(program.as_os_str(), args);
         let deadline = Instant::now() + limit;
+        let reaped = false;
         match spawn(program, args, env) {
-            Ok((child, pidfd, stdout, stderr)) => Ok(Helper {
-                command_line,
-                child,
-                pidfd,
-                stdout,
-                stderr,
-                deadline,
-                limit,
-                reaped: false,
-            }),
-            Err(source) => Err(HelperError::Start { command_line, source }),
+            Ok((child, pidfd, stdout, stderr)) => {
+                Ok(Self { command_line, child, pidfd, stdout, stderr, deadline, limit, reaped })
+            }
+            Err(source) => Err(HelperError::Start(command_line, source)),
         }
     }
 
@@ -136,21 +115,15 @@ impl Helper {
     /// # Errors
     /// The time is up or the wait was interrupted (the program has been killed), or a system call failed.
     pub fn finish_unless(mut self, interrupts: &[BorrowedFd<'_>]) -> Result<Output, HelperError> {
-        match self.run_to_end(interrupts) {
-            Ok(Some(status)) => Ok(Output {
-                status,
-                stdout: std::mem::take(&mut self.stdout.data),
-                stderr: std::mem::take(&mut self.stderr.data),
-            }),
-            Ok(None) => Err(HelperError::TimedOut {
-                command_line: std::mem::take(&mut self.command_line),
-                limit: self.limit,
-            }),
-            Err(source) => Err(HelperError::Wait {
-                command_line: std::mem::take(&mut self.command_line),
-                source,
-            }),
-        }
+        let status = self.run_to_end(interrupts);
+        let command_line = std::mem::take(&mut self.command_line);
+        let status = status.map_err(|source| HelperError::Wait(command_line.clone(), source))?;
+        let Some(status) = status else {
+            return Err(HelperError::TimedOut(command_line, self.limit));
+        };
+        let [stdout, stderr] =
+            [&mut self.stdout, &mut self.stderr].map(|stream| std::mem::take(&mut stream.data));
+        Ok(Output { status, stdout, stderr })
     }
 
     fn run_to_end(&mut self, interrupts: &[BorrowedFd<'_>]) -> io::Result<Option<ExitStatus>> {
@@ -303,8 +276,9 @@ pub fn run<A: AsRef<OsStr>>(
     env: &Env,
     limit: Duration,
 ) -> Result<Option<Output>, HelperError> {
-    let program: Option<PathBuf> = env.find_program(name);
-    program.map(|program| Helper::start(&program, args, env, limit)?.finish()).transpose()
+    env.find_program(name)
+        .map(|program| Helper::start(&program, args, env, limit)?.finish())
+        .transpose()
 }
 
 #[cfg(test)]

@@ -18,22 +18,12 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 pub enum SplitError {
     /// A quote is opened and never closed.
     #[error(
-        "`{text}`: the {quote} quote is never closed\nhint: close it, or write \\{quote} for a literal {quote}"
+        "`{0}`: the {1} quote is never closed\nhint: close it, or write \\{1} for a literal {1}"
     )]
-    OpenQuote {
-        /// The whole text.
-        text: String,
-        /// `'` or `"`.
-        quote: char,
-    },
+    OpenQuote(String, char),
     /// The text ends with a backslash.
-    #[error(
-        "`{text}`: nothing follows the last backslash\nhint: write \\\\ for a literal backslash"
-    )]
-    TrailingBackslash {
-        /// The whole text.
-        text: String,
-    },
+    #[error("`{0}`: nothing follows the last backslash\nhint: write \\\\ for a literal backslash")]
+    TrailingBackslash(String),
 }
 
 /// Splits `text` into words.
@@ -58,11 +48,7 @@ pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
             b'\\' => match bytes.next() {
                 Some(b'\n') => {}
                 Some(next) => word.get_or_insert_default().push(next),
-                None => {
-                    return Err(SplitError::TrailingBackslash {
-                        text: text.to_string_lossy().into_owned(),
-                    });
-                }
+                None => return Err(SplitError::TrailingBackslash(text.to_string_lossy().into())),
             },
             other => word.get_or_insert_default().push(other),
         }
@@ -143,10 +129,7 @@ fn quoted(
             None => break,
         }
     }
-    Err(SplitError::OpenQuote {
-        text: text.to_string_lossy().into_owned(),
-        quote: char::from(quote),
-    })
+    Err(SplitError::OpenQuote(text.to_string_lossy().into(), char::from(quote)))
 }
 
 #[cfg(test)]

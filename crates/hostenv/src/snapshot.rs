@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use crate::{path, vars};
 
@@ -64,16 +63,6 @@ impl Env {
     pub fn text(&self, name: &str) -> Result<Option<&str>, VarError> {
         let Some(value) = self.nonempty(name) else { return Ok(None) };
         value.to_str().map(Some).ok_or_else(|| VarError::new(name, value, "must be valid UTF-8"))
-    }
-
-    /// The value of a variable parsed with [`FromStr`], for instance a number; empty counts as unset.
-    ///
-    /// # Errors
-    /// The value does not parse; `expected` describes a valid one ("a decimal user id").
-    pub fn parse<T: FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, VarError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let parsed = text.parse().map(Some);
-        parsed.map_err(|_| VarError::new(name, OsStr::new(text), format!("must be {expected}")))
     }
 
     /// The same without the variables that tie a process to its service manager: a probe must not tell systemd that the
@@ -139,13 +128,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        let mut env: Env = [("N", "seven")].into_iter().collect();
-        let error = env.parse::<u32>("N", "a decimal user id").unwrap_err();
-        assert_eq!(error.to_string(), "environment variable N=seven: must be a decimal user id");
+        let mut env = Env::default();
         env.set("N", OsStr::from_bytes(b"\xff"));
         assert!(env.text("N").unwrap_err().to_string().ends_with("must be valid UTF-8"));
-        env.set("N", "7");
-        assert_eq!(env.parse::<u32>("N", "a number"), Ok(Some(7)));
         env.remove("N");
         assert_eq!(env.iter().count(), 0);
     }

@@ -33,7 +33,7 @@ pub struct User {
 pub enum UserError {
     /// Neither passwd, nor getent, nor the environment knows the user.
     #[error(
-        "user {key} was not found in {} or with getent ({getent})\nhint: {hint}",
+        "user {key} was not found in {} or with getent ({getent})\nhint: add the user to the user database, or set USER and HOME",
         passwd.display()
     )]
     Unknown {
@@ -43,17 +43,10 @@ pub enum UserError {
         passwd: PathBuf,
         /// What became of `getent`.
         getent: String,
-        /// What to do about it.
-        hint: &'static str,
     },
     /// The user database cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
 }
 
 /// Finds a user by id: `<root>/etc/passwd`, then `getent passwd`, then `$USER` and `$HOME` with the real group id of
@@ -88,7 +81,7 @@ fn lookup(
     let text = match file::read(&passwd) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(UserError::Read { path: passwd, source }),
+        Err(source) => return Err(UserError::Read(passwd, source)),
     };
     if let Some(user) = parse(&text).find(&is_it) {
         return Ok(user);
@@ -104,8 +97,7 @@ fn lookup(
         Ok(None) => "getent is not in PATH".to_owned(),
         Err(error) => error.to_string(),
     };
-    let hint = "add the user to the user database, or set USER and HOME";
-    Err(UserError::Unknown { key: key.to_owned(), passwd, getent, hint })
+    Err(UserError::Unknown { key: key.to_owned(), passwd, getent })
 }
 
 /// The users of a text in the format of passwd(5). Lines that are none, such as comments and the `+` of NIS, are skipped.

@@ -23,34 +23,17 @@ const MAX_QUOTED: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum GetsubidsError {
     /// There is no such program.
-    #[error("{program} is not an executable program in PATH")]
-    Missing {
-        /// `getsubids`, or what `$GETSUBIDS` names.
-        program: String,
-    },
+    #[error("{0} is not an executable program in PATH")]
+    Missing(String),
     /// It could not be run.
     #[error(transparent)]
     Run(#[from] HelperError),
-    /// It failed.
-    #[error("`{command_line}` failed ({status}): {output}")]
-    Failed {
-        /// Program and arguments.
-        command_line: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// What it said.
-        output: String,
-    },
-    /// It printed something else than ranges.
-    #[error("`{command_line}` printed `{line}`: {reason}")]
-    Malformed {
-        /// Program and arguments.
-        command_line: String,
-        /// The line.
-        line: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// It failed: the command line, how it ended, and what it printed.
+    #[error("`{0}` failed ({1}): {2}")]
+    Failed(String, std::process::ExitStatus, String),
+    /// It printed something else than ranges: the command line, the line, and what is wrong with it.
+    #[error("`{0}` printed `{1}`: {2}")]
+    Malformed(String, String, &'static str),
 }
 
 /// The user's ranges as `getsubids` (or the program that `$GETSUBIDS` names) knows them: first those of the name, then
@@ -69,8 +52,8 @@ pub fn lookup(user: &User, env: &Env) -> Result<(Vec<Range>, Vec<Range>), Getsub
 
 fn find(env: &Env) -> Result<PathBuf, GetsubidsError> {
     let name = env.nonempty(vars::GETSUBIDS).unwrap_or("getsubids".as_ref());
-    let missing = || GetsubidsError::Missing { program: name.to_string_lossy().into_owned() };
-    env.find_program(name).ok_or_else(missing)
+    env.find_program(name)
+        .ok_or_else(|| GetsubidsError::Missing(name.to_string_lossy().into_owned()))
 }
 
 /// One running `getsubids`.
@@ -97,17 +80,10 @@ impl<'a> Lookup<'a> {
         let command_line = self.helper.command_line().to_owned();
         let output = self.helper.finish()?;
         if !output.status.success() {
-            return Err(GetsubidsError::Failed {
-                command_line,
-                status: output.status,
-                output: output.text(),
-            });
+            return Err(GetsubidsError::Failed(command_line, output.status, output.text()));
         }
-        parse(&output.stdout, self.owner).map_err(|(line, reason)| GetsubidsError::Malformed {
-            command_line,
-            line,
-            reason,
-        })
+        parse(&output.stdout, self.owner)
+            .map_err(|(line, reason)| GetsubidsError::Malformed(command_line, line, reason))
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hostenv::user::User;
 
+use crate::outer::Outer;
 use crate::{Kind, Range};
 
 /// Ids that a rootless Docker is expected to have, so that every id a usual image uses is there.
@@ -140,6 +141,15 @@ pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
     let longest = gaps(there, FIRST_IN_CONTAINER, &taken)
         .reduce(|a, b| if b.count() > a.count() { b } else { a })?;
     Range::new(longest.start(), longest.count().min(USUAL_COUNT))
+}
+
+/// The same for the files and the ids below `root`, in both kinds of ids. A file that cannot be read counts as empty.
+#[must_use]
+pub fn free_range_below(root: &Path) -> Option<Range> {
+    let kinds = [Kind::Uid, Kind::Gid];
+    let texts = kinds.map(|kind| hostenv::file::read(&file(root, kind)).unwrap_or_default());
+    let [uids, gids] = kinds.map(|kind| Outer::read(root, kind));
+    free_range_within(&texts.each_ref().map(Vec::as_slice), &uids.common(&gids))
 }
 
 /// What is left of `there` from `first` on without `taken`, which is sorted.
