@@ -1,28 +1,28 @@
 //! Network drivers.
 
-use std::fmt;
-
 use crate::PortDriver;
+use crate::names::named;
 
-/// What connects the child's network namespace with the outside: a value of `--net`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NetworkDriver {
-    /// The child shares the host's network namespace.
-    Host,
-    /// A network namespace with a loopback interface only.
-    None,
-    /// This project's own network, which needs no helper program.
-    Gateway,
-    /// passt's pasta(1).
-    Pasta,
-    /// slirp4netns(1).
-    Slirp4netns,
-    /// VPNKit (github.com/moby/vpnkit).
-    Vpnkit,
-    /// A veth pair to an administrator's bridge, made by lxc-user-nic(1).
-    LxcUserNic,
-    /// The gateway network with the addresses of RootlessKit's gvisor-tap-vsock driver.
-    GvisorTapVsock,
+named! {
+    /// What connects the child's network namespace with the outside: a value of `--net`.
+    NetworkDriver {
+        /// The child shares the host's network namespace.
+        Host = "host",
+        /// A network namespace with a loopback interface only.
+        None = "none",
+        /// This project's own network, which needs no helper program.
+        Gateway = "gateway",
+        /// passt's pasta(1).
+        Pasta = "pasta",
+        /// slirp4netns(1).
+        Slirp4netns = "slirp4netns",
+        /// VPNKit (github.com/moby/vpnkit).
+        Vpnkit = "vpnkit",
+        /// A veth pair to an administrator's bridge, made by lxc-user-nic(1).
+        LxcUserNic = "lxc-user-nic",
+        /// The gateway network with the addresses of RootlessKit's gvisor-tap-vsock driver.
+        GvisorTapVsock = "gvisor-tap-vsock",
+    }
 }
 
 /// MTU of user-mode TCP/IP stacks, in bytes. They copy every packet, so large segments make up for the cost of each.
@@ -31,39 +31,6 @@ const USER_MODE_MTU: u32 = 65520;
 const ETHERNET_MTU: u32 = 1500;
 
 impl NetworkDriver {
-    /// All of them, in the order of the help text.
-    pub const ALL: [Self; 8] = [
-        Self::Host,
-        Self::None,
-        Self::Gateway,
-        Self::Pasta,
-        Self::Slirp4netns,
-        Self::Vpnkit,
-        Self::LxcUserNic,
-        Self::GvisorTapVsock,
-    ];
-
-    /// The value of `--net` and of the API's `networkDriver.driver`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::None => "none",
-            Self::Gateway => "gateway",
-            Self::Pasta => "pasta",
-            Self::Slirp4netns => "slirp4netns",
-            Self::Vpnkit => "vpnkit",
-            Self::LxcUserNic => "lxc-user-nic",
-            Self::GvisorTapVsock => "gvisor-tap-vsock",
-        }
-    }
-
-    /// The driver of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|driver| driver.name() == name)
-    }
-
     /// The MTU if the user chooses none, in bytes.
     #[must_use]
     pub fn default_mtu(self) -> u32 {
@@ -87,16 +54,7 @@ impl NetworkDriver {
     /// The port driver that the launcher uses with it.
     #[must_use]
     pub fn default_port_driver(self) -> PortDriver {
-        match self {
-            Self::Host => PortDriver::None,
-            Self::Gateway => PortDriver::Gateway,
-            Self::Pasta => PortDriver::Implicit,
-            Self::None
-            | Self::Slirp4netns
-            | Self::Vpnkit
-            | Self::LxcUserNic
-            | Self::GvisorTapVsock => PortDriver::Builtin,
-        }
+        self.port_drivers()[0]
     }
 
     /// The port drivers that go with it, the default one first.
@@ -177,12 +135,6 @@ impl NetworkDriver {
     #[must_use]
     pub fn socket(self) -> Option<&'static str> {
         (self == Self::Vpnkit).then_some("vpnkit-ethernet.sock")
-    }
-}
-
-impl fmt::Display for NetworkDriver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 
