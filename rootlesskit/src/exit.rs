@@ -102,6 +102,14 @@ fn out_of_descriptors(cause: &(dyn std::error::Error + 'static)) -> bool {
     io == Some(libc::EMFILE) || cause.downcast_ref() == Some(&Errno::EMFILE)
 }
 
+/// The text of an error as Go prints it, which documentation and tools match.
+pub(crate) fn go_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect()
+}
+
 /// Writes in one piece, so that lines of parent and child do not mix. Nobody may be listening (a closed
 /// pipe, a full disk); the exit status says it all the same, which `eprintln!` would turn into a panic.
 pub(crate) fn say(mut to: impl Write, text: &str) {

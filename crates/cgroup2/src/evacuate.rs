@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use crate::delegation::words;
 use crate::{group, mounts};
 
+const ESRCH: i32 = 3;
+
 /// Processes may fork while they are being moved; this many looks find the children.
 const PASSES: usize = 4;
 
@@ -129,7 +131,8 @@ impl EvacuationReport {
             for pid in new {
                 match write(&target, &pid.to_string()) {
                     Ok(()) => self.moved.push(pid),
-                    Err(error) if has_ended(&error) => {}
+                    // It has ended.
+                    Err(error) if error.raw_os_error() == Some(ESRCH) => {}
                     Err(error) => {
                         self.warnings.push(format!(
                             "cannot move process {pid} to {}: {error}",
@@ -166,11 +169,6 @@ impl EvacuationReport {
 /// One write(2) to a file that exists. The kernel ignores `O_APPEND`; in a test it keeps what was written before.
 fn write(path: &Path, line: &str) -> io::Result<()> {
     OpenOptions::new().append(true).open(path)?.write_all(format!("{line}\n").as_bytes())
-}
-
-fn has_ended(error: &io::Error) -> bool {
-    const ESRCH: i32 = 3;
-    error.raw_os_error() == Some(ESRCH)
 }
 
 #[cfg(test)]

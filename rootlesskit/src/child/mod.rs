@@ -56,7 +56,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
     log::init("child ", plan.debug);
     let command = command(plan.command_words)?;
 
-    mounts::own_proc(plan.pidns);
+    if plan.pidns {
+        mounts::own_proc();
+    }
     let job = netns::Job { plan: plan.clone(), state_dir: state_dir.clone() };
     let net = netns::build(job)?;
     let fds: Vec<_> = net.fds.iter().map(|fd| fd.as_fd()).collect();
@@ -79,12 +81,13 @@ pub(crate) fn main() -> anyhow::Result<()> {
     mounts::own_sys(changes_view && !plan.detach_netns, plan.evacuated)?;
     if changes_view {
         let dns = leased.as_ref().map_or(&plan.network.dns, |leased| &leased.dns);
-        let files = etc::write(Path::new("/"), &state_dir, dns)?;
+        etc::write(Path::new("/"), &state_dir, dns)?;
         if !plan.detach_netns {
-            etc::bind(&files, copied.iter().any(|dir| dir == Path::new("/etc")))?;
+            etc::bind(&state_dir, copied.iter().any(|dir| dir == Path::new("/etc")))?;
         }
     }
-    let source_address_backend = net.source_address_backend;
+    let backend = net.source_address;
+    let source_address_backend = backend.map_or("none".to_owned(), |backend| backend.to_string());
     let ready = Message::Ready { source_address_backend, leased };
     let factory: Vec<_> = net.factory.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&ready, &factory)?;

@@ -41,33 +41,30 @@ fn mount_or_warn(kind: &str, target: &Path) {
     }
 }
 
-pub(crate) fn own_proc(pidns: bool) {
-    if pidns {
-        mount_or_warn("proc", Path::new("/proc"));
-    }
+pub(crate) fn own_proc() {
+    mount_or_warn("proc", Path::new("/proc"));
 }
 
 /// A `/sys` of our network namespace (`own_view`), with the cgroup tree of the old one still in it; or, when
 /// processes were evacuated, with a cgroup2 tree that begins at our cgroup namespace's root.
 pub(crate) fn own_sys(own_view: bool, evacuated: bool) -> anyhow::Result<()> {
-    let (sys, cgroup) = (Path::new("/sys"), Path::new("/sys/fs/cgroup"));
-    if !own_view {
-        if evacuated {
-            // The host's sysfs stays, and without owning it we cannot mount inside; a tmpfs can be.
-            mount_new("tmpfs", cgroup, MsFlags::empty())
-                .context("failed to mount a tmpfs on /sys/fs/cgroup")?;
-            mount_new("cgroup2", cgroup, MsFlags::empty())
-                .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
-        }
-        return Ok(());
-    }
+    let cgroup = Path::new("/sys/fs/cgroup");
+    let mount_cgroup = |kind| {
+        mount_new(kind, cgroup, MsFlags::empty())
+            .with_context(|| format!("failed to mount {kind} on {}", cgroup.display()))
+    };
     // A descriptor keeps the old tree in reach; no scratch directory that would have to be removed.
-    let old = is_mount_point(cgroup).then(|| File::open(cgroup)).transpose()?;
-    mount_or_warn("sysfs", sys);
+    let old = (own_view && is_mount_point(cgroup)).then(|| File::open(cgroup)).transpose()?;
+    if own_view {
+        mount_or_warn("sysfs", Path::new("/sys"));
+    } else if evacuated {
+        // The host's sysfs stays, and without owning it we cannot mount inside; a tmpfs can be.
+        mount_cgroup("tmpfs")?;
+    }
     if evacuated {
-        mount_new("cgroup2", cgroup, MsFlags::empty())
-            .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
-    } else if let Some(old) = old {
+        return mount_cgroup("cgroup2");
+    }
+    if let Some(old) = old {
         let source = format!("/proc/self/fd/{}", old.as_raw_fd());
         if let Err(e) =
             mount(Some(source.as_str()), cgroup, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)

@@ -26,19 +26,13 @@ pub(crate) struct Job {
     pub(crate) state_dir: PathBuf,
 }
 
-impl Job {
-    fn pin(&self) -> Option<PathBuf> {
-        self.plan.detach_netns.then(|| self.state_dir.join("netns"))
-    }
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Built {
     /// Descriptors for the network driver's half in the parent.
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) factory: Option<OwnedFd>,
-    /// `nft`, `iptables` or `none`.
-    pub(crate) source_address_backend: String,
+    /// What keeps the source addresses of clients.
+    pub(crate) source_address: Option<Backend>,
     /// What is still to be done once the helper serves.
     pub(crate) later: Option<Later>,
 }
@@ -68,14 +62,14 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
     };
     let waits = job.plan.network.uplink.waits_for_helper();
     if !job.plan.detach_netns && ours.is_none() && !waits {
-        return Ok(configure(&job)?.built(None));
+        return configure(&job);
     }
     let (report, result) = mpsc::sync_channel(1);
     let (later, mut waiting) = waits.then(later).unzip();
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
-            let backend = built.as_ref().ok().map(|made| made.source_address);
+            let backend = built.as_ref().ok().map(|built| built.source_address);
             if report.send(built).is_ok()
                 && let Some(backend) = backend
                 && waiting.take().is_none_or(|waiting: Waiting| waiting.serve(&job))
@@ -88,8 +82,8 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
             }
         },
     )?;
-    let made = result.recv().context("the network thread exited unexpectedly")??;
-    Ok(Built { later, ..made.built(factory) })
+    let built = result.recv().context("the network thread exited unexpectedly")??;
+    Ok(Built { later, factory, ..built })
 }
 
 /// The thread's side of [`Later`].
@@ -117,24 +111,6 @@ impl Waiting {
     }
 }
 
-#[derive(Debug, Default)]
-struct Made {
-    source_address: Option<Backend>,
-    fds: Vec<OwnedFd>,
-}
-
-impl Made {
-    fn built(self, factory: Option<OwnedFd>) -> Built {
-        let source_address_backend = backend_name(self.source_address);
-        Built { factory, source_address_backend, fds: self.fds, later: None }
-    }
-}
-
-/// The word of the API for what keeps source addresses.
-fn backend_name(backend: Option<Backend>) -> String {
-    backend.map_or_else(|| "none".to_owned(), |backend| backend.to_string())
-}
-
 /// Installs the rules that keep source addresses, now that there is a client who has one.
 fn arm(backend: Option<Backend>) -> bool {
     let Some(backend) = backend else { return false };
@@ -145,7 +121,10 @@ fn arm(backend: Option<Backend>) -> bool {
 
 /// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
 fn enter(job: &Job) -> anyhow::Result<()> {
-    let Some(path) = &job.pin() else { return Ok(()) };
+    if !job.plan.detach_netns {
+        return Ok(());
+    }
+    let path = &job.state_dir.join("netns");
     unshare(CloneFlags::CLONE_NEWNET).context("failed to create a detached network namespace")?;
     let flags = nix::libc::O_NOFOLLOW;
     OpenOptions::new()
@@ -161,10 +140,10 @@ fn enter(job: &Job) -> anyhow::Result<()> {
 }
 
 /// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
-fn configure(job: &Job) -> anyhow::Result<Made> {
+fn configure(job: &Job) -> anyhow::Result<Built> {
     let ChildPlan { isolated, network, detach_netns, source_address, .. } = &job.plan;
     if !isolated && !detach_netns {
-        return Ok(Made::default());
+        return Ok(Built::default());
     }
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
@@ -173,7 +152,7 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
         use_local_congestion_control();
     }
     let fds = inside::build(&network.uplink, &mut rt)?;
-    Ok(Made { source_address: source_addresses(*source_address), fds })
+    Ok(Built { source_address: source_addresses(*source_address), fds, ..Built::default() })
 }
 
 /// For sockets that programs make in the namespace itself, such as those of containers with `--net=host`; see

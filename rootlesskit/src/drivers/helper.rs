@@ -134,9 +134,7 @@ pub(super) fn find_program(
 /// replace it.
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn fresh_socket(path: &Path) -> &Path {
-    if let Err(e) = std::fs::remove_file(path)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
+    if let Err(e) = hostenv::file::remove_if_present(path) {
         tracing::debug!("failed to remove {}: {e}", path.display());
     }
     path

@@ -97,10 +97,6 @@ impl Ports {
         Ok(Self { driver, settings, publish })
     }
 
-    pub(crate) fn wants_factory(&self) -> bool {
-        self.data_path() != DataPath::Elsewhere
-    }
-
     pub(crate) fn source_address(&self) -> SourceAddress {
         match self.settings {
             Settings::Builtin(source_address) => source_address,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, bail};
+use budget::DataPath;
 use drivers::{Cidr, NetworkDriver, PortDriver};
 use hostenv::Env;
 use nix::sched::CloneFlags;
@@ -60,13 +61,14 @@ impl Launch {
         for (_, flag) in optional.iter().filter(|(on, _)| *on) {
             namespaces |= *flag;
         }
-        let subid_source = subid_source(&cli.subid_source)?;
+        let subid_source = idmap::source::Source::from_str(&cli.subid_source)
+            .with_context(|| format!("invalid --subid-source={}", cli.subid_source))?;
         let child = ChildPlan {
             debug: cli.debug,
             isolated: driver.isolates(),
             network: network.plan.clone(),
             detach_netns: cli.detach_netns,
-            socket_factory: ports.wants_factory(),
+            socket_factory: ports.data_path() != DataPath::Elsewhere,
             source_address: ports.source_address(),
             pidns: cli.pidns,
             evacuated: evacuate_cgroup2.is_some(),
@@ -77,11 +79,6 @@ impl Launch {
         };
         Ok(Self { state_dir, network, ports, namespaces, evacuate_cgroup2, subid_source, child })
     }
-}
-
-fn subid_source(value: &str) -> anyhow::Result<idmap::source::Source> {
-    idmap::source::Source::from_str(value)
-        .with_context(|| format!("invalid --subid-source={value}"))
 }
 
 fn evacuation(cli: &Cli) -> anyhow::Result<Option<String>> {

@@ -9,6 +9,7 @@ use nix::libc;
 use nix::unistd::geteuid;
 
 use crate::cli::Cli;
+use crate::exit::go_words;
 
 /// Fewer user namespaces than this and a container-heavy host may run out.
 const FEW_NAMESPACES: u64 = 1024;
@@ -64,7 +65,7 @@ fn sysctl_hints(root: &Path) -> Vec<String> {
 /// The error of making the child, with everything known about its cause.
 pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
     let mut text =
-        format!("failed to start the child: fork/exec /proc/self/exe: {}", go_errno(error));
+        format!("failed to start the child: fork/exec /proc/self/exe: {}", go_words(error));
     for hint in sysctl_hints(root) {
         write!(text, "\n{hint}").unwrap_or_default();
     }
@@ -89,14 +90,6 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
         _ => {}
     }
     anyhow::anyhow!(text)
-}
-
-/// Go's word for an errno, which documentation and tools match.
-fn go_errno(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_lowercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
 /// A profile that allows user namespaces to the binary where it lies, ready to paste.

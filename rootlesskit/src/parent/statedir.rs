@@ -37,16 +37,14 @@ pub(super) struct StateDir {
 impl StateDir {
     /// Makes the directory, or takes over what a killed instance left.
     pub(super) fn open(path: Option<&Path>, env: &Env) -> anyhow::Result<Self> {
-        let path =
-            match path {
-                Some(path) => {
-                    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).with_context(
-                        || format!("failed to create --state-dir={}", path.display()),
-                    )?;
-                    path.to_owned()
-                }
-                None => temporary(env)?,
-            };
+        let path = match path {
+            Some(path) => {
+                let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+                made.with_context(|| format!("failed to create --state-dir={}", path.display()))?;
+                path.to_owned()
+            }
+            None => temporary(env)?,
+        };
         let state = Self { _directory: lock_directory(&path), lock: lock(&path)?, path };
         state.remove_files();
         Ok(state)

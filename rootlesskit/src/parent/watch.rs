@@ -114,11 +114,7 @@ impl Watch<'_> {
         self.child.wait_ended(END_TIMEOUT).ok().filter(|ended| *ended)?;
         let how = sys::wait::one(self.child.pid()).ok()?;
         let error = Exited::check("child", how).err();
-        Some(
-            error.unwrap_or_else(|| {
-                anyhow::anyhow!("the child exited before the command was started")
-            }),
-        )
+        error.or_else(|| Some(anyhow::anyhow!("the child exited before the command was started")))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Exchanges with a helper that may hang. They happen on the thread that also passes signals on and sees the
-//! end of the child, so a helper that hangs must not cost its full time limit for every request.
+//! Exchanges with a helper that may hang. One that does costs its full time limit once, not for each port that waits to be
+//! changed.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -101,12 +101,8 @@ impl Pasta {
 
 /// Makes the FIFO anew and opens it for reading, which does not wait for a writer.
 fn ready_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("failed to remove {}", path.display()));
-        }
-        _ => {}
-    }
+    hostenv::file::remove_if_present(path)
+        .with_context(|| format!("failed to remove {}", path.display()))?;
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
         .with_context(|| format!("failed to create the FIFO {}", path.display()))?;
     let flags = nix::libc::O_NONBLOCK;

@@ -94,28 +94,20 @@ impl Pesto {
     }
 
     fn parents(&self, spec: &ValidSpec) -> anyhow::Result<Vec<IpAddr>> {
-        let no_ipv6 = || {
-            anyhow::anyhow!(
-                "unsupported protocol: {} (IPv6 is not enabled)\nhint: add --ipv6",
-                spec.proto.as_str()
-            )
-        };
+        let proto = spec.proto.as_str();
         let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let parents = match (spec.proto.family(), spec.parent_ip) {
             (Some(Family::V6), None) => vec![v6],
             (Some(Family::V4), None) => vec![v4],
             (None, None) if self.ipv6 => vec![v4, v6],
             (None, None) => vec![v4],
-            (Some(Family::V6), Some(ip)) if ip.is_ipv4() => {
-                bail!("invalid ParentIP: {ip} (not a valid address for {})", spec.proto.as_str())
-            }
-            (Some(Family::V4), Some(ip)) if ip.is_ipv6() => {
-                bail!("invalid ParentIP: {ip} (not a valid address for {})", spec.proto.as_str())
+            (Some(family), Some(ip)) if ip.is_ipv6() != (family == Family::V6) => {
+                bail!("invalid ParentIP: {ip} (not a valid address for {proto})")
             }
             (_, Some(ip)) => vec![ip],
         };
         if !self.ipv6 && parents.iter().any(IpAddr::is_ipv6) {
-            return Err(no_ipv6());
+            bail!("unsupported protocol: {proto} (IPv6 is not enabled)\nhint: add --ipv6");
         }
         Ok(parents)
     }

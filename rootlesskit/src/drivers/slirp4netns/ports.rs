@@ -43,9 +43,7 @@ enum Request {
 
 #[derive(Debug, Deserialize)]
 struct Answer {
-    #[serde(default)]
     r#return: Option<Returned>,
-    #[serde(default)]
     error: Option<Problem>,
 }
 
