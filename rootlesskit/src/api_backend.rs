@@ -1,7 +1,6 @@
 //! What the REST API is about: this instance and its ports.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::time::Duration;
 
 use api::server::BackendError;
@@ -20,15 +19,6 @@ pub(crate) struct Backend {
     info: Info,
     ports: RefCell<Option<Worker>>,
     statistics: RefCell<Option<Statistics>>,
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { info, ports, statistics } = self;
-        let counts = statistics.try_borrow().is_ok_and(|statistics| statistics.is_some());
-        let mut fields = f.debug_struct("Backend");
-        fields.field("info", info).field("ports", ports).field("counts", &counts).finish()
-    }
 }
 
 impl Backend {

@@ -90,7 +90,6 @@ pub(crate) fn shown() -> Command {
 }
 
 /// The definition that parsing, help, man page and completions share.
-#[must_use]
 pub(crate) fn command() -> Command {
     use heading::*;
     bare()
@@ -156,10 +155,6 @@ pub(crate) struct Usage(String);
 
 /// The command line, typed, not yet validated.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "flags of a command line are independent booleans"
-)]
 pub(crate) struct Cli {
     pub(crate) debug: bool,
     pub(crate) help: bool,

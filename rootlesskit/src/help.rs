@@ -43,7 +43,6 @@ fn default(arg: &Arg) -> String {
 }
 
 /// The whole help text, without a final newline.
-#[must_use]
 pub(crate) fn text() -> String {
     let cmd = command();
     let args: Vec<&Arg> =

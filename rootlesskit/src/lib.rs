@@ -65,7 +65,6 @@ fn role() -> Role {
 }
 
 /// The definition of `rootlesskit`'s command line, as this build has it; man page and completions come from it.
-#[must_use]
 pub fn definition() -> clap::Command {
     cli::shown()
 }

@@ -10,7 +10,6 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "these are independent flags")]
 pub(crate) struct ChildPlan {
     pub(crate) debug: bool,
     /// Whether the child has a network namespace of its own, which it gets with `detach_netns` in any case.

@@ -33,7 +33,6 @@ impl Delegation {
     /// Commands for the administrator that delegate every controller to all users; `None` if nothing is missing.
     ///
     /// They use `tee`, because in `sudo cat > FILE` it is the unprivileged shell that opens the file.
-    #[must_use]
     pub fn remedy(&self) -> Option<String> {
         if self.missing.is_empty() {
             return None;

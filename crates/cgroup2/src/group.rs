@@ -27,7 +27,6 @@ fn parse(text: &[u8]) -> Option<PathBuf> {
 
 /// The directory of a group. `None`: the mount does not show it, since it is a mount of another part of the tree, or the
 /// group lies outside of our cgroup namespace (`/../…`).
-#[must_use]
 pub fn directory(mount: &Mount, group: &Path) -> Option<PathBuf> {
     let below = group.strip_prefix(&mount.root).ok()?;
     let outside = below.components().any(|part| part == Component::ParentDir);
@@ -35,7 +34,6 @@ pub fn directory(mount: &Mount, group: &Path) -> Option<PathBuf> {
 }
 
 /// The group of a user's service manager, whose sub-groups are the user's own. systemd(1) delegates it.
-#[must_use]
 pub fn user_service(uid: u32) -> PathBuf {
     format!("/user.slice/user-{uid}.slice/user@{uid}.service").into()
 }

@@ -61,7 +61,6 @@ fn mode(mountinfo: &[u8]) -> Mode {
 }
 
 /// The first cgroup2 of a mountinfo text. If there are several, a warning names the one that is taken.
-#[must_use]
 pub fn mountpoint(mountinfo: &[u8]) -> Option<Mount> {
     let mut mounts =
         entries(mountinfo).filter(|(kind, _)| *kind == Kind::V2).map(|(_, mount)| mount);

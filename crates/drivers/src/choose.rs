@@ -39,7 +39,6 @@ pub trait Machine {
 
 /// Whether to try the gateway: the help of rootlesskit names it, and a port driver that the user named (if any) goes with
 /// it.
-#[must_use]
 pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
     let suits = |name| {
         PortDriver::from_name(name).is_some_and(|ports| NetworkDriver::Gateway.goes_with(ports))
@@ -48,7 +47,6 @@ pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
 }
 
 /// Whether this is the help of a rootlesskit with the gateway network.
-#[must_use]
 pub fn has_gateway(help: &str) -> bool {
     help.contains(NetworkDriver::Gateway.name())
 }
@@ -85,7 +83,6 @@ impl fmt::Display for Remark {
 }
 
 /// Chooses among the drivers other than the gateway. `help` is what `rootlesskit --help` prints.
-#[must_use]
 pub fn by_programs(machine: &dyn Machine, help: &str) -> Choice {
     let mut remarks = Vec::new();
     let driver = if slirp4netns(machine, &mut remarks) {

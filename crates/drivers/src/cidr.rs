@@ -39,38 +39,32 @@ impl Cidr {
     }
 
     /// The address of the child.
-    #[must_use]
     pub fn child(self) -> Ipv4Addr {
         self.host(100)
     }
 
     /// The first address: gvisor-tap-vsock's gateway and name server.
-    #[must_use]
     pub fn first(self) -> Ipv4Addr {
         self.host(1)
     }
 
     /// The gateway. With host loopback allowed it is the host.
-    #[must_use]
     pub fn gateway(self) -> Ipv4Addr {
         self.host(2)
     }
 
     /// The name server of the helper.
-    #[must_use]
     pub fn dns(self) -> Ipv4Addr {
         self.host(3)
     }
 
     /// The one of these networks that shares addresses with this one; of several that with the longest prefix.
-    #[must_use]
     pub fn overlapping(self, networks: &[Ipv4Net]) -> Option<Ipv4Net> {
         let overlaps = |net: &Ipv4Net| net.contains(&self.0) || self.0.contains(net);
         networks.iter().copied().filter(overlaps).max_by_key(Ipv4Net::prefix_len)
     }
 
     /// A value for `--cidr` that shares no address with any of these networks.
-    #[must_use]
     pub fn beside(networks: &[Ipv4Net]) -> Option<Self> {
         let of = |a, b, c| Self(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24));
         let tens = (41..=60).map(|second| of(10, second, 0));
@@ -79,7 +73,6 @@ impl Cidr {
     }
 
     /// Bits of the network part.
-    #[must_use]
     pub fn prefix(self) -> u8 {
         self.0.prefix_len()
     }

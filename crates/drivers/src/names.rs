@@ -14,7 +14,6 @@ macro_rules! named {
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$value),+];
 
             /// The name on the command line and in the API.
-            #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $name,)+
@@ -22,7 +21,6 @@ macro_rules! named {
             }
 
             /// The driver of this name.
-            #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|driver| driver.name() == name)
             }

@@ -32,7 +32,6 @@ const ETHERNET_MTU: u32 = 1500;
 
 impl NetworkDriver {
     /// The MTU if the user chooses none, in bytes.
-    #[must_use]
     pub fn default_mtu(self) -> u32 {
         match self {
             Self::Pasta | Self::Slirp4netns | Self::GvisorTapVsock => USER_MODE_MTU,
@@ -43,7 +42,6 @@ impl NetworkDriver {
     }
 
     /// The name of the interface in the namespace if the user chooses none.
-    #[must_use]
     pub fn default_ifname(self) -> &'static str {
         match self {
             Self::LxcUserNic => "eth0",
@@ -52,13 +50,11 @@ impl NetworkDriver {
     }
 
     /// The port driver that the launcher uses with it.
-    #[must_use]
     pub fn default_port_driver(self) -> PortDriver {
         self.port_drivers()[0]
     }
 
     /// The port drivers that go with it, the default one first.
-    #[must_use]
     pub fn port_drivers(self) -> &'static [PortDriver] {
         use PortDriver::{Builtin, Gateway, GvisorTapVsock, Implicit, None, Pesto, Slirp4netns};
         match self {
@@ -72,55 +68,46 @@ impl NetworkDriver {
     }
 
     /// Whether the port driver goes with it.
-    #[must_use]
     pub fn goes_with(self, ports: PortDriver) -> bool {
         self.port_drivers().contains(&ports)
     }
 
     /// Whether the child gets a network namespace of its own.
-    #[must_use]
     pub fn isolates(self) -> bool {
         self != Self::Host
     }
 
     /// Whether it connects the namespace with anything.
-    #[must_use]
     pub fn connects(self) -> bool {
         !matches!(self, Self::Host | Self::None)
     }
 
     /// Whether it takes its addresses from `--cidr`, 10.0.2.0/24 by default. Others get theirs from a DHCP server.
-    #[must_use]
     pub fn has_cidr(self) -> bool {
         matches!(self, Self::Gateway | Self::Pasta | Self::Slirp4netns | Self::GvisorTapVsock)
     }
 
     /// Whether it supports `--ipv6`.
-    #[must_use]
     pub fn has_ipv6(self) -> bool {
         matches!(self, Self::Gateway | Self::Pasta | Self::Slirp4netns)
     }
 
     /// Whether the namespace reaches the host's loopback addresses through it, unless `--disable-host-loopback` is set.
-    #[must_use]
     pub fn reaches_host_loopback(self) -> bool {
         self.has_cidr() || self == Self::Vpnkit
     }
 
     /// Whether its interface is made with `/dev/net/tun`.
-    #[must_use]
     pub fn needs_tun(self) -> bool {
         self.connects() && self != Self::LxcUserNic
     }
 
     /// Whether RootlessKit's help calls it experimental.
-    #[must_use]
     pub fn is_experimental(self) -> bool {
         matches!(self, Self::Pasta | Self::LxcUserNic)
     }
 
     /// What to install to get the program that rootlesskit runs for it; `None` if it runs none.
-    #[must_use]
     pub fn helper_package(self) -> Option<&'static str> {
         match self {
             Self::Pasta => Some("the package passt"),
@@ -132,7 +119,6 @@ impl NetworkDriver {
     }
 
     /// The socket in the state directory over which the network itself is served.
-    #[must_use]
     pub fn socket(self) -> Option<&'static str> {
         (self == Self::Vpnkit).then_some("vpnkit-ethernet.sock")
     }

@@ -25,20 +25,17 @@ named! {
 
 impl PortDriver {
     /// The only network that it goes with, if there is just one.
-    #[must_use]
     pub fn network(self) -> Option<NetworkDriver> {
         let mut networks = NetworkDriver::ALL.into_iter().filter(|network| network.goes_with(self));
         networks.next().filter(|_| networks.next().is_none())
     }
 
     /// Whether the API adds and removes its ports.
-    #[must_use]
     pub fn is_managed(self) -> bool {
         !matches!(self, Self::None | Self::Implicit)
     }
 
     /// The socket in the state directory over which rootlesskit asks a helper for ports.
-    #[must_use]
     pub fn socket(self) -> Option<&'static str> {
         match self {
             Self::Slirp4netns => Some(".s4nn.sock"),

@@ -132,7 +132,6 @@ impl Normalized {
     ///
     /// Of a repeated scalar or boolean only the last occurrence stays; slices keep all of theirs. A boolean that has
     /// its resting value is left out.
-    #[must_use]
     pub fn to_clap_args(&self, bin: &str) -> Vec<OsString> {
         let mut argv = vec![OsString::from(bin)];
         for (index, (name, value)) in self.flags.iter().enumerate() {

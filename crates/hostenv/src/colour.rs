@@ -4,7 +4,6 @@ use crate::{Env, vars};
 
 /// Whether the user wants colours on terminals: not if `NO_COLOR` is set to anything but the empty string
 /// (<https://no-color.org>), nor on a terminal that has none.
-#[must_use]
 pub fn is_wanted(env: &Env) -> bool {
     env.nonempty(vars::NO_COLOR).is_none() && env.get(vars::TERM).is_none_or(|term| term != "dumb")
 }

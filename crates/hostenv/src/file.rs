@@ -61,7 +61,6 @@ pub fn text(path: &Path) -> io::Result<String> {
 
 /// The text of a configuration of dockerd in UTF-8, without its byte order mark, which says how it is encoded; dockerd takes
 /// all of these since 23.0 (<https://github.com/moby/moby/pull/44770>).
-#[must_use]
 pub fn without_byte_order_mark(bytes: Vec<u8>) -> Vec<u8> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.chunks(2).map(|pair| match pair {

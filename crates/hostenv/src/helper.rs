@@ -26,7 +26,6 @@ const MAX_OUTPUT: usize = 1 << 20;
 const MAX_QUOTED: usize = 2000;
 
 /// The first `max` characters of a text, marked if that is not all of it.
-#[must_use]
 pub fn excerpt(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -96,7 +95,6 @@ impl Helper {
     }
 
     /// Program and arguments, for messages.
-    #[must_use]
     pub fn command_line(&self) -> &str {
         &self.command_line
     }
@@ -179,13 +177,11 @@ impl Drop for Helper {
 
 impl Output {
     /// All of both streams, to look something up in it.
-    #[must_use]
     pub fn all(&self) -> String {
         [&self.stdout, &self.stderr].map(|stream| String::from_utf8_lossy(stream)).join("\n")
     }
 
     /// Both streams as one trimmed text, for messages; of a stream that goes on and on, only the beginning.
-    #[must_use]
     pub fn text(&self) -> String {
         [&self.stdout, &self.stderr]
             .map(|stream| excerpt(String::from_utf8_lossy(stream).trim(), MAX_QUOTED))

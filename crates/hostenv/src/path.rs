@@ -11,7 +11,6 @@ use nix::unistd::{AccessFlags, faccessat};
 ///
 /// A name with a slash is not searched for: it is returned as it is if it can be executed. Relative and empty entries
 /// of `path` are skipped, as Go refuses to run what it finds there.
-#[must_use]
 pub fn find_in_path(name: impl AsRef<OsStr>, path: &OsStr) -> Option<PathBuf> {
     let name = name.as_ref();
     if name.is_empty() {
@@ -27,7 +26,6 @@ pub fn find_in_path(name: impl AsRef<OsStr>, path: &OsStr) -> Option<PathBuf> {
 }
 
 /// Whether `file` is a regular file that the effective user may execute.
-#[must_use]
 pub fn is_executable(file: &Path) -> bool {
     file.is_file() && faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
 }

@@ -28,7 +28,6 @@ pub struct ListenFds {
 }
 
 /// The state directory, if we run below rootlesskit. An empty value counts as unset.
-#[must_use]
 pub fn state_dir(env: &Env) -> Option<&Path> {
     env.nonempty(vars::ROOTLESSKIT_STATE_DIR).map(Path::new)
 }
@@ -104,7 +103,6 @@ pub fn remove_internal(env: &mut Env) {
 
 /// The passed sockets: both variables must be integers and the count positive, otherwise there are none. Whether the
 /// pid is ours is for the caller to see, because descriptors are passed on either way.
-#[must_use]
 pub fn listen_fds(env: &Env) -> Option<ListenFds> {
     let pid = env.get(vars::LISTEN_PID).and_then(OsStr::to_str)?.parse().ok()?;
     let count = env.get(vars::LISTEN_FDS).and_then(OsStr::to_str)?.parse().ok()?;

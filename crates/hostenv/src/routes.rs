@@ -25,7 +25,6 @@ pub struct Routes {
 
 impl Routes {
     /// Reads both files below `root`. A file that is not there has no routes.
-    #[must_use]
     pub fn read(root: &Path) -> Self {
         let text = |name: &str| fs::read_to_string(root.join("proc/net").join(name));
         let (v4, v6) = (text("route").unwrap_or_default(), text("ipv6_route").unwrap_or_default());
@@ -45,7 +44,6 @@ impl Routes {
     }
 
     /// The outside is reached over IPv6 and not over IPv4.
-    #[must_use]
     pub fn only_v6(&self) -> bool {
         self.v6_default && !self.v4_default
     }

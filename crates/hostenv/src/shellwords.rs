@@ -103,7 +103,6 @@ pub fn command<T>(
 }
 
 /// Whether `text` has quotes or backslashes, which the shell script took literally. Callers may want to mention it.
-#[must_use]
 pub fn has_quoting(text: &OsStr) -> bool {
     text.as_bytes().iter().any(|byte| matches!(byte, b'\'' | b'"' | b'\\'))
 }

@@ -39,19 +39,16 @@ impl VarError {
 
 impl Env {
     /// The environment of this process.
-    #[must_use]
     pub fn current() -> Self {
         Env { vars: std::env::vars_os().collect() }
     }
 
     /// The value of a variable, which may be empty.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
     /// The value of a variable; an empty one counts as unset, as in the shell's `${NAME:-…}`.
-    #[must_use]
     pub fn nonempty(&self, name: &str) -> Option<&OsStr> {
         self.get(name).filter(|value| !value.is_empty())
     }
@@ -100,7 +97,6 @@ impl Env {
     }
 
     /// Looks a program up in `$PATH`; see [`path::find_in_path`].
-    #[must_use]
     pub fn find_program(&self, name: impl AsRef<OsStr>) -> Option<PathBuf> {
         path::find_in_path(name, self.get(vars::PATH).unwrap_or_default())
     }

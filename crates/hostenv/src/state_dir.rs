@@ -38,7 +38,6 @@ pub enum Occupant {
 
 impl Occupant {
     /// Looks at the directory. `proc` is `/proc`.
-    #[must_use]
     pub fn of(state_dir: &Path, proc: &Path) -> Self {
         if fs::symlink_metadata(state_dir).is_err() {
             return Self::Absent;
@@ -54,7 +53,6 @@ impl Occupant {
 
     /// As [`Occupant::of`], but waits for an owner that is ending: a process that was killed has its lock until the kernel
     /// comes to closing its files, which a start right after a crash can overtake.
-    #[must_use]
     pub fn that_stays(state_dir: &Path, proc: &Path) -> Self {
         let deadline = Instant::now() + ENDING_TIMEOUT;
         loop {
@@ -68,13 +66,11 @@ impl Occupant {
     }
 
     /// Whether the owner runs.
-    #[must_use]
     pub fn is_running(self) -> bool {
         matches!(self, Self::Running { .. })
     }
 
     /// The pid of rootlesskit, or failing that of its child.
-    #[must_use]
     pub fn pid(self) -> Option<u32> {
         match self {
             Self::Running { pid, .. } => pid,
@@ -83,7 +79,6 @@ impl Occupant {
     }
 
     /// ` (pid 7)`, for a message.
-    #[must_use]
     pub fn pid_text(self) -> String {
         self.pid().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     }
@@ -101,7 +96,6 @@ pub struct Child {
 /// The child of the directory's owner, if it is alive. The pid may have been given to somebody else since, so the process must
 /// name the directory in its environment. A process whose environment may not be read is not the child: whoever owns the
 /// directory owns the child's user namespace, and may read what is in there (ptrace(2), "Ptrace access mode checking").
-#[must_use]
 pub fn child(state_dir: &Path, proc: &Path) -> Option<Child> {
     let pid: u32 = crate::file::text(&state_dir.join("child_pid")).ok()?.trim().parse().ok()?;
     let environ = fs::read(proc.join(pid.to_string()).join("environ")).ok()?;
@@ -121,7 +115,6 @@ pub fn child(state_dir: &Path, proc: &Path) -> Option<Child> {
 }
 
 /// The pid of rootlesskit itself, to which signals go; `None` if it has ended.
-#[must_use]
 pub fn parent_of(child: u32, proc: &Path) -> Option<u32> {
     let status = fs::read_to_string(proc.join(child.to_string()).join("status")).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
@@ -130,7 +123,6 @@ pub fn parent_of(child: u32, proc: &Path) -> Option<u32> {
 
 /// Whether somebody holds an exclusive flock(2) on the file. A shared lock is asked for, so that two who look do not see each
 /// other.
-#[must_use]
 pub fn is_locked(lock: &Path) -> bool {
     let Ok(file) = crate::file::open(lock) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))

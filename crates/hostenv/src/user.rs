@@ -33,12 +33,12 @@ pub struct User {
 pub enum UserError {
     /// Neither passwd, nor getent, nor the environment knows the user.
     #[error(
-        "user {key} was not found in {} or with getent ({getent})\nhint: add the user to the user database, or set USER and HOME",
+        "user {uid} was not found in {} or with getent ({getent})\nhint: add the user to the user database, or set USER and HOME",
         passwd.display()
     )]
     Unknown {
-        /// The id or name looked for.
-        key: String,
+        /// The id looked for.
+        uid: u32,
         /// The file that was read.
         passwd: PathBuf,
         /// What became of `getent`.
@@ -55,40 +55,19 @@ pub enum UserError {
 /// # Errors
 /// Nobody knows the user, or the file exists and cannot be read.
 pub fn lookup_uid(root: &Path, uid: u32, env: &Env) -> Result<User, UserError> {
-    let error = match lookup(root, &uid.to_string(), env, |user| user.uid == uid) {
-        Err(error @ UserError::Unknown { .. }) => error,
-        other => return other,
-    };
-    let name = env.nonempty(vars::USER).and_then(OsStr::to_str);
-    match (name, env.nonempty(vars::HOME)) {
-        (Some(name), Some(home)) => Ok(User {
-            uid,
-            gid: nix::unistd::getgid().as_raw(),
-            name: name.to_owned(),
-            home: home.into(),
-        }),
-        _ => Err(error),
-    }
-}
-
-fn lookup(
-    root: &Path,
-    key: &str,
-    env: &Env,
-    is_it: impl Fn(&User) -> bool,
-) -> Result<User, UserError> {
+    let is_it = |user: &User| user.uid == uid;
     let passwd = root.join("etc/passwd");
     let text = match file::read(&passwd) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(UserError::Read(passwd, source)),
     };
-    if let Some(user) = parse(&text).find(&is_it) {
+    if let Some(user) = parse(&text).find(is_it) {
         return Ok(user);
     }
-    let getent = match helper::run("getent", &["passwd", key], env, GETENT_LIMIT) {
-        // getent takes a number for an id even when we mean a name, hence the second look.
-        Ok(Some(output)) => match parse(&output.stdout).find(&is_it) {
+    let getent = match helper::run("getent", &["passwd", &uid.to_string()], env, GETENT_LIMIT) {
+        // A user of another id may have the number as a name.
+        Ok(Some(output)) => match parse(&output.stdout).find(is_it) {
             Some(user) => return Ok(user),
             // getent(1): status 2 means that the key is not in the database.
             None if output.status.code() == Some(2) => "no such user".to_owned(),
@@ -97,7 +76,12 @@ fn lookup(
         Ok(None) => "getent is not in PATH".to_owned(),
         Err(error) => error.to_string(),
     };
-    Err(UserError::Unknown { key: key.to_owned(), passwd, getent })
+    let name = env.nonempty(vars::USER).and_then(OsStr::to_str);
+    let (Some(name), Some(home)) = (name, env.nonempty(vars::HOME)) else {
+        return Err(UserError::Unknown { uid, passwd, getent });
+    };
+    let gid = nix::unistd::getgid().as_raw();
+    Ok(User { uid, gid, name: name.to_owned(), home: home.into() })
 }
 
 /// The users of a text in the format of passwd(5). Lines that are none, such as comments and the `+` of NIS, are skipped.

@@ -50,7 +50,6 @@ pub struct Facts {
 
 impl Facts {
     /// Looks at the tool and at `<root>/proc/self/status`. What cannot be seen counts as being in order.
-    #[must_use]
     pub fn gather(root: &Path, tool: &Path) -> Facts {
         let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
         Facts {
@@ -70,7 +69,6 @@ impl Facts {
     }
 
     /// Whether root may give a file capabilities here: where it may not, that belongs into the image.
-    #[must_use]
     pub fn can_setcap(self) -> bool {
         self.can_have(SETFCAP)
     }
@@ -99,7 +97,6 @@ pub enum Obstacle {
 }
 
 /// What is in the way of a tool, as far as one can see.
-#[must_use]
 pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
     let own = match kind {
         Kind::Uid => SETUID,
@@ -131,7 +128,6 @@ pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
 }
 
 /// The commands that let a tool do its work without the set-user-ID bit, for root; `path` is quoted if it needs that.
-#[must_use]
 pub fn capable(kind: Kind, path: &str) -> [String; 2] {
     let cap = match kind {
         Kind::Uid => "cap_setuid",
@@ -141,7 +137,6 @@ pub fn capable(kind: Kind, path: &str) -> [String; 2] {
 }
 
 /// The most likely remedy for a refusal. `output` is what the tool said.
-#[must_use]
 pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
     let path = tool.display();
     if output.contains("not allowed") {
@@ -165,7 +160,6 @@ pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
 
 impl Obstacle {
     /// What is in the way of this tool, in words.
-    #[must_use]
     pub fn what(&self, tool: &Path) -> String {
         let path = tool.display();
         match self {
@@ -218,7 +212,6 @@ impl Obstacle {
 }
 
 /// How to install newuidmap and newgidmap, by the text of os-release(5).
-#[must_use]
 pub fn install_hint(os_release: &str) -> &'static str {
     let field = |name: &str| {
         let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

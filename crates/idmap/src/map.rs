@@ -22,7 +22,6 @@ pub struct Maps {
 
 impl Maps {
     /// The map of one kind.
-    #[must_use]
     pub fn of(&self, kind: Kind) -> &[LinuxIdMapping] {
         match kind {
             Kind::Uid => &self.uid,
@@ -37,7 +36,6 @@ impl Maps {
 /// user's own and not in an earlier range; a range may fall apart by that. If that is more than the kernel takes for one map,
 /// the smallest ranges are left out, with a warning. Ranges that lie side by side stay apart, since
 /// not every NSS module grants what spans two of its ranges.
-#[must_use]
 pub fn build(uid: u32, gid: u32, uids: &[Range], gids: &[Range]) -> Maps {
     Maps { uid: map(Kind::Uid, uid, uids), gid: map(Kind::Gid, gid, gids) }
 }

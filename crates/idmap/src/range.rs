@@ -13,7 +13,6 @@ pub enum Kind {
 
 impl Kind {
     /// `subuid` or `subgid`: the file below `/etc`, and the word of messages.
-    #[must_use]
     pub fn subid(self) -> &'static str {
         match self {
             Kind::Uid => "subuid",
@@ -22,7 +21,6 @@ impl Kind {
     }
 
     /// `uid_map` or `gid_map`: the file of a process in `/proc`.
-    #[must_use]
     pub fn map_file(self) -> &'static str {
         match self {
             Kind::Uid => "uid_map",
@@ -31,7 +29,6 @@ impl Kind {
     }
 
     /// The program that writes such a map.
-    #[must_use]
     pub fn tool(self) -> &'static str {
         match self {
             Kind::Uid => "newuidmap",
@@ -52,7 +49,6 @@ impl Range {
     pub const ALL: Range = Range { start: 0, count: u32::MAX };
 
     /// `None` if `count` is 0 or the range reaches beyond id 4294967294.
-    #[must_use]
     pub const fn new(start: u32, count: u32) -> Option<Range> {
         if count > 0 && start.checked_add(count).is_some() {
             Some(Range { start, count })
@@ -62,19 +58,16 @@ impl Range {
     }
 
     /// The first id.
-    #[must_use]
     pub fn start(self) -> u32 {
         self.start
     }
 
     /// The number of ids.
-    #[must_use]
     pub fn count(self) -> u32 {
         self.count
     }
 
     /// The id behind the last one.
-    #[must_use]
     pub fn end(self) -> u32 {
         self.start + self.count
     }
@@ -92,7 +85,6 @@ impl fmt::Display for Range {
 }
 
 /// How many ids the ranges have together; ids that are in several count several times.
-#[must_use]
 pub fn total(ranges: &[Range]) -> u64 {
     ranges.iter().map(|range| u64::from(range.count)).sum()
 }

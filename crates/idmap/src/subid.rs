@@ -71,7 +71,6 @@ pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFil
 }
 
 /// `<root>/etc/subuid` or `<root>/etc/subgid`.
-#[must_use]
 pub fn file(root: &Path, kind: Kind) -> PathBuf {
     root.join("etc").join(kind.subid())
 }
@@ -116,14 +115,12 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
 
 /// A range of [`USUAL_COUNT`] ids that no line of `texts` touches, for a suggestion to the administrator. Pass both
 /// files, as one range is suggested for both.
-#[must_use]
 pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
     free_range_within(texts, &[Range::ALL])
 }
 
 /// The same of the ids that a container has ([`crate::outer`]). Where [`USUAL_COUNT`] of them are not free, it is the
 /// longest free range that leaves room for the ids of ordinary users.
-#[must_use]
 pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
     let all = texts.iter().flat_map(|text| lines(text));
     let mut taken: Vec<Range> =
@@ -144,7 +141,6 @@ pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
 }
 
 /// The same for the files and the ids below `root`, in both kinds of ids. A file that cannot be read counts as empty.
-#[must_use]
 pub fn free_range_below(root: &Path) -> Option<Range> {
     let kinds = [Kind::Uid, Kind::Gid];
     let texts = kinds.map(|kind| hostenv::file::read(&file(root, kind)).unwrap_or_default());

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The command line as clap knows it; help, man page and completions come from it.
-#[must_use]
 pub fn definition() -> Command {
     Command::new(super::NAME)
         .about("Control a running RootlessKit")

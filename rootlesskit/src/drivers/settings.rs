@@ -13,10 +13,6 @@ use super::Flags;
 use super::helper::find_program;
 
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "flags of a command line are independent booleans"
-)]
 pub(super) struct Settings {
     pub(super) cidr: Cidr,
     pub(super) cidr_given: bool,

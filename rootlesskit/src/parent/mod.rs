@@ -148,7 +148,6 @@ struct Parent<'a> {
 
 /// Everything that runs once the target may start. Dropping it stops what is ours; the child has ended by
 /// then or is killed by whoever drops it.
-#[derive(Debug)]
 struct Running<'a> {
     child: PidFd,
     helper: Option<Helper>,

@@ -48,7 +48,6 @@ fn plan(s: &Settings) -> NetworkPlan {
 
 /// Features that `slirp4netns --help` tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "a feature is there or not")]
 struct Features {
     netns_type: bool,
     disable_host_loopback: bool,
