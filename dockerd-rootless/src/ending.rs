@@ -17,7 +17,7 @@ use sys::pidfd::PidFd;
 use crate::report::Failure;
 
 /// How long killed processes may take to end. The kernel tears down their memory and namespaces meanwhile.
-const PATIENCE: Duration = Duration::from_secs(30);
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kills processes and waits for their end. They are in the user namespace of the first.
 pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
@@ -26,7 +26,7 @@ pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
     env.set(vars::DOCKERD_ROOTLESS_END, &list);
     let done = std::env::current_exe().map_err(|e| e.to_string()).and_then(|myself| {
         let no_args: [&str; 0] = [];
-        let helper = Helper::start(&myself, &no_args, &env, PATIENCE + Duration::from_secs(5));
+        let helper = Helper::start(&myself, &no_args, &env, KILL_TIMEOUT + Duration::from_secs(5));
         helper.and_then(Helper::finish).map_err(|e| e.to_string())
     })?;
     if done.status.success() {
@@ -66,7 +66,7 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
         }
     }
     for (pid, process) in ending {
-        if !process.wait_ended(PATIENCE).map_err(|e| failure(pid, &e))? {
+        if !process.wait_ended(KILL_TIMEOUT).map_err(|e| failure(pid, &e))? {
             return Err(failure(pid, &"was killed, but has not exited"));
         }
     }

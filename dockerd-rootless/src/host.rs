@@ -13,9 +13,9 @@ use hostenv::Env;
 use hostenv::helper::Helper;
 
 /// How long a program may take to print its version or its help.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long rootlesskit may take to make namespaces and a network, and to end again.
-const TRIAL: Duration = Duration::from_secs(10);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More bytes of a program than these are not searched.
 const MAX_PROGRAM: u64 = 1 << 30;
@@ -56,11 +56,12 @@ impl Host for System {
     }
 
     fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String> {
-        Ok(Helper::start(program, args, &self.env, PATIENCE)?.finish()?.all())
+        Ok(Helper::start(program, args, &self.env, ANSWER_TIMEOUT)?.finish()?.all())
     }
 
     fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
-        let output = Helper::start(program, args, &self.env, TRIAL).and_then(Helper::finish);
+        let output =
+            Helper::start(program, args, &self.env, TRIAL_TIMEOUT).and_then(Helper::finish);
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => match output.text() {

@@ -57,6 +57,7 @@ impl Occupant {
         let deadline = Instant::now() + ENDING_TIMEOUT;
         loop {
             match Self::of(state_dir, proc) {
+                // No descriptor tells that a lock of flock(2) is free.
                 Self::Running { .. } if Instant::now() < deadline => {
                     std::thread::sleep(ENDING_INTERVAL);
                 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::{Env, file, helper, vars};
 
 /// `getent` asks servers; a dead one must not block the start for long.
-const GETENT_LIMIT: Duration = Duration::from_secs(5);
+const GETENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A line of the user database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub fn lookup_uid(root: &Path, uid: u32, env: &Env) -> Result<User, UserError> {
     if let Some(user) = parse(&text).find(is_it) {
         return Ok(user);
     }
-    let getent = match helper::run("getent", &["passwd", &uid.to_string()], env, GETENT_LIMIT) {
+    let getent = match helper::run("getent", &["passwd", &uid.to_string()], env, GETENT_TIMEOUT) {
         // A user of another id may have the number as a name.
         Ok(Some(output)) => match parse(&output.stdout).find(is_it) {
             Some(user) => return Ok(user),

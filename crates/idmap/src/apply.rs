@@ -20,7 +20,7 @@ use crate::outer::Outer;
 use crate::{Kind, Range, subid};
 
 /// They take milliseconds, unless an NSS module asks a server.
-const LIMIT: Duration = Duration::from_secs(10);
+const NEWIDMAP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A map that was not written.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ impl Run {
                 [line.container_id(), line.host_id(), line.size()].map(|number| number.to_string()),
             );
         }
-        match Helper::start(&tool, &args, env, LIMIT) {
+        match Helper::start(&tool, &args, env, NEWIDMAP_TIMEOUT) {
             Ok(helper) => Ok(Run { kind, tool, helper }),
             Err(HelperError::Start(command_line, e))
                 if e.raw_os_error() == Some(Errno::EPERM as i32) =>

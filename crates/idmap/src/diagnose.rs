@@ -98,10 +98,7 @@ pub enum Obstacle {
 
 /// What is in the way of a tool, as far as one can see.
 pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
-    let own = match kind {
-        Kind::Uid => SETUID,
-        Kind::Gid => SETGID,
-    };
+    let own = kind.either(SETUID, SETGID);
     if !facts.root {
         if facts.no_new_privs {
             return Some(Obstacle::NoNewPrivs);
@@ -129,10 +126,7 @@ pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
 
 /// The commands that let a tool do its work without the set-user-ID bit, for root; `path` is quoted if it needs that.
 pub fn capable(kind: Kind, path: &str) -> [String; 2] {
-    let cap = match kind {
-        Kind::Uid => "cap_setuid",
-        Kind::Gid => "cap_setgid",
-    };
+    let cap = kind.either("cap_setuid", "cap_setgid");
     [format!("chmod u-s {path}"), format!("setcap {cap}=ep {path}")]
 }
 

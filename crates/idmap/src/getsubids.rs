@@ -14,7 +14,7 @@ use hostenv::{Env, vars};
 use crate::{Kind, Range};
 
 /// Modules ask servers; a dead one must not block the start for long.
-const LIMIT: Duration = Duration::from_secs(5);
+const GETSUBIDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More of a line than this, in characters, is not quoted in a message.
 const MAX_QUOTED: usize = 200;
@@ -69,11 +69,8 @@ impl<'a> Lookup<'a> {
         owner: &'a str,
         env: &Env,
     ) -> Result<Self, GetsubidsError> {
-        let args: &[&str] = match kind {
-            Kind::Uid => &[owner],
-            Kind::Gid => &["-g", owner],
-        };
-        Ok(Lookup { owner, helper: Helper::start(program, args, env, LIMIT)? })
+        let args = kind.either(vec![owner], vec!["-g", owner]);
+        Ok(Lookup { owner, helper: Helper::start(program, &args, env, GETSUBIDS_TIMEOUT)? })
     }
 
     fn finish(self) -> Result<Vec<Range>, GetsubidsError> {

@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use crate::{Kind, Range};
 
 /// The kernel takes this many lines for one map since Linux 4.15 (user_namespaces(7)); before it was 5.
-pub const MAX_EXTENTS: usize = 340;
+const MAX_EXTENTS: usize = 340;
 
 /// The kernel takes less than a page of text for one map, in one write (user_namespaces(7)); newuidmap writes once. Pages
 /// have 4096 bytes at least.
@@ -23,10 +23,7 @@ pub struct Maps {
 impl Maps {
     /// The map of one kind.
     pub fn of(&self, kind: Kind) -> &[LinuxIdMapping] {
-        match kind {
-            Kind::Uid => &self.uid,
-            Kind::Gid => &self.gid,
-        }
+        kind.either(&self.uid, &self.gid)
     }
 }
 

@@ -14,25 +14,23 @@ pub enum Kind {
 impl Kind {
     /// `subuid` or `subgid`: the file below `/etc`, and the word of messages.
     pub fn subid(self) -> &'static str {
-        match self {
-            Kind::Uid => "subuid",
-            Kind::Gid => "subgid",
-        }
+        self.either("subuid", "subgid")
     }
 
     /// `uid_map` or `gid_map`: the file of a process in `/proc`.
     pub fn map_file(self) -> &'static str {
-        match self {
-            Kind::Uid => "uid_map",
-            Kind::Gid => "gid_map",
-        }
+        self.either("uid_map", "gid_map")
     }
 
     /// The program that writes such a map.
     pub fn tool(self) -> &'static str {
+        self.either("newuidmap", "newgidmap")
+    }
+
+    pub(crate) fn either<T>(self, uid: T, gid: T) -> T {
         match self {
-            Kind::Uid => "newuidmap",
-            Kind::Gid => "newgidmap",
+            Kind::Uid => uid,
+            Kind::Gid => gid,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::exit::Words;
 use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const LXC_USER_NIC_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct LxcUserNic {
@@ -125,7 +125,8 @@ fn task_in(ns: &Namespace, proc: &Path) -> anyhow::Result<i32> {
 impl Program for LxcUserNic {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
         let args = self.args(task_in(ns, Path::new("/proc"))?);
-        let output = Helper::start(&self.binary, &args, &self.env, TIMEOUT)?.finish()?;
+        let output =
+            Helper::start(&self.binary, &args, &self.env, LXC_USER_NIC_TIMEOUT)?.finish()?;
         if !output.status.success() {
             bail!(
                 "{} {} failed: {}: {}\nhint: {}",

@@ -39,7 +39,7 @@ const BACKOFF: [Duration; 6] = [
     Duration::from_secs(5),
 ];
 /// A helper that served this long starts with a clean record.
-const STABLE: Duration = Duration::from_secs(5);
+const STABLE_INTERVAL: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
@@ -304,7 +304,7 @@ impl<'a> Supervised<'a> {
     }
 
     fn died(&mut self, how: &str) {
-        if self.serving_since.take().is_some_and(|since| since.elapsed() > STABLE) {
+        if self.serving_since.take().is_some_and(|since| since.elapsed() > STABLE_INTERVAL) {
             self.deaths = 0;
         }
         let wait = BACKOFF[self.deaths.min(BACKOFF.len() - 1)];

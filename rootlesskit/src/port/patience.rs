@@ -10,7 +10,7 @@ use api::PortId;
 use super::table::Table;
 
 /// How long a helper is left alone after it has not answered.
-const PAUSE: Duration = Duration::from_secs(4);
+const RETRY_INTERVAL: Duration = Duration::from_secs(4);
 
 /// The helper answered, and refused: it knows nothing of the port. After any other error it may.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Patience {
         }
         let answer = exchange();
         let hangs = answer.is_err() && begin.elapsed() >= limit;
-        self.hangs_until.set(hangs.then(|| Instant::now() + PAUSE));
+        self.hangs_until.set(hangs.then(|| Instant::now() + RETRY_INTERVAL));
         if hangs {
             bail!("{name} did not answer within {} s", limit.as_secs());
         }

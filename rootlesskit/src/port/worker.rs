@@ -17,7 +17,7 @@ use super::Driver;
 
 /// How long the end waits for the driver to close its ports. One that talks to a helper that hangs is left alone: its
 /// ports end with the process.
-const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Answer<T> = oneshot::Receiver<anyhow::Result<T>>;
 type Reply<T> = oneshot::Sender<anyhow::Result<T>>;
@@ -106,7 +106,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
-        if self.closed.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout) {
+        if self.closed.recv_timeout(CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::debug!("the port driver is still busy");
         }
     }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(worker.list().len(), 1);
         assert_eq!(worker.info().driver, "slow");
         assert!(hangs.try_recv().is_err());
-        assert!(begin.elapsed() < CLOSE);
+        assert!(begin.elapsed() < CLOSE_TIMEOUT);
         word.send(()).unwrap();
         assert_eq!(hangs.blocking_recv().unwrap().unwrap().id, 2);
         assert_eq!(worker.list().len(), 2);
@@ -207,6 +207,6 @@ mod tests {
         let _hangs = worker.add(spec(1));
         let begin = Instant::now();
         drop(worker);
-        assert!(begin.elapsed() < CLOSE * 10);
+        assert!(begin.elapsed() < CLOSE_TIMEOUT * 10);
     }
 }

@@ -23,7 +23,7 @@ use super::client::{Port, Way};
 use super::frame::{self, CLIENT_PORT, SERVER_PORT};
 
 /// More than any DHCP message over Ethernet, in bytes.
-const LARGEST: usize = 2048;
+const MAX_MESSAGE: usize = 2048;
 
 /// The interface, in the network namespace of the calling thread.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Interface {
     name: String,
     /// What packet(7) calls its address, the index.
     address: LinkAddr,
-    mac: [u8; 6],
+    pub(super) mac: [u8; 6],
     /// Goes on while the machine sleeps.
     timer: TimerFd,
     open: Option<Open>,
@@ -64,11 +64,6 @@ impl Interface {
         let mac = address.addr().with_context(|| format!("{name} has no Ethernet address"))?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
         Ok(Self { name: name.to_owned(), address, mac, timer, open: None })
-    }
-
-    /// Its Ethernet address.
-    pub(super) fn mac(&self) -> [u8; 6] {
-        self.mac
     }
 
     fn packets(&self) -> io::Result<Open> {
@@ -156,7 +151,7 @@ impl Port for Interface {
             Ok(_) => {}
             Err(e) => return Err(e.into()),
         }
-        let mut buf = vec![0; LARGEST];
+        let mut buf = vec![0; MAX_MESSAGE];
         let length = match recv(open.fd().as_raw_fd(), &mut buf, MsgFlags::empty()) {
             Ok(length) => length,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),

@@ -6,9 +6,9 @@ use super::client::{Lost, Port, acquire, extend};
 use super::lease::Lease;
 
 /// A round of looking for a server, when there was one before.
-const ROUND: Duration = Duration::from_secs(30);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two such rounds.
-const PAUSE: Duration = Duration::from_secs(30);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interface as the kernel has it, and the file with the name servers.
 pub(super) trait Network {
@@ -56,11 +56,11 @@ pub(super) fn turn(
 
 fn search(port: &mut impl Port, mac: [u8; 6]) -> Lease {
     loop {
-        match acquire(port, mac, ROUND) {
+        match acquire(port, mac, SEARCH_TIMEOUT) {
             Ok(lease) => return lease,
             Err(e) => tracing::debug!("{e}"),
         }
-        port.wait(port.now() + PAUSE);
+        port.wait(port.now() + SEARCH_INTERVAL);
     }
 }
 

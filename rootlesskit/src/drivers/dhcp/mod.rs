@@ -34,7 +34,7 @@ pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     rt.set_mtu(index, dhcp.mtu)?;
     rt.link_up(index)?;
     let mut interface = Interface::named(&dhcp.name)?;
-    let mac = interface.mac();
+    let mac = interface.mac;
     let lease =
         client::acquire(&mut interface, mac, ACQUIRE_TIMEOUT).with_context(|| explanation(dhcp))?;
     let mut kernel = Kernel::new(&dhcp.name, &state_dir.join("resolv.conf"));
@@ -66,7 +66,7 @@ fn keep(mut interface: Interface, lease: Lease, mut kernel: Kernel) -> anyhow::R
     let keeper = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(256 << 10);
     keeper.spawn(move || {
         let mut lease = lease;
-        let mac = interface.mac();
+        let mac = interface.mac;
         while let Some(next) = keeper::turn(&mut interface, mac, &lease, &mut kernel) {
             lease = next;
         }

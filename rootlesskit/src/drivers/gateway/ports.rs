@@ -202,8 +202,11 @@ impl Gateway {
         published.is_ok()
     }
 
-    /// The ports of the same number and transport protocol.
+    /// The ports of the same number and transport protocol, if this one listens on an IPv6 address, or may.
     fn neighbours(&self, valid: &ValidSpec) -> Vec<(PortId, PortSpec, ValidSpec)> {
+        if !wants_ipv6(valid) {
+            return Vec::new();
+        }
         let of = |id: &PortId| {
             let (spec, _) = self.table.get(*id).ok()?;
             Some((*id, spec.clone(), spec.validate().ok()?))
@@ -213,9 +216,6 @@ impl Gateway {
 
     /// Makes room for a port that is to listen on IPv6 itself.
     fn yield_ipv6(&mut self, valid: &ValidSpec) {
-        if !wants_ipv6(valid) {
-            return;
-        }
         for (id, ..) in self.neighbours(valid) {
             self.leave_ipv6(id);
         }
@@ -241,9 +241,6 @@ impl Gateway {
 
     /// Gives the room back.
     fn take_ipv6(&mut self, valid: &ValidSpec) {
-        if !wants_ipv6(valid) {
-            return;
-        }
         for (id, spec, other) in self.neighbours(valid) {
             let idle = self
                 .table
@@ -288,7 +285,6 @@ fn number(valid: &ValidSpec) -> (bool, u16) {
     (valid.proto.transport() == Transport::Udp, valid.parent_port)
 }
 
-/// Whether a port listens on an IPv6 address, or may.
 fn wants_ipv6(valid: &ValidSpec) -> bool {
     valid.proto.family() != Some(Family::V4)
         && valid.parent_ip.is_none_or(|ip| ip.is_ipv6() || ip.is_unspecified())
@@ -299,8 +295,7 @@ impl Driver for Gateway {
         PortDriverInfo {
             driver: self.name.to_owned(),
             protos: Proto::ALL.map(|proto| proto.as_str().to_owned()).to_vec(),
-            disallow_loopback_child_ip: false,
-            extra: std::collections::BTreeMap::new(),
+            ..PortDriverInfo::default()
         }
     }
 

@@ -15,8 +15,7 @@ use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
-/// How long pesto may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const PESTO_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Pesto {
@@ -57,8 +56,8 @@ impl Pesto {
 
     fn run(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<()> {
         let words = self.words(change, spec)?;
-        let (command, output) = self.patience.ask("pasta", LIMIT, || {
-            let helper = Helper::start(&self.binary, &words, &self.env, LIMIT)?;
+        let (command, output) = self.patience.ask("pasta", PESTO_TIMEOUT, || {
+            let helper = Helper::start(&self.binary, &words, &self.env, PESTO_TIMEOUT)?;
             Ok((helper.command_line().to_owned(), helper.finish()?))
         })?;
         if !output.status.success() {

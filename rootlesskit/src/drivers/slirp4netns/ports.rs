@@ -21,8 +21,7 @@ use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
-/// How long slirp4netns may take to answer.
-const LIMIT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer in bytes that is read.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -80,7 +79,7 @@ impl Slirp4netns {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Returned> {
-        self.patience.ask("slirp4netns", LIMIT, || ask(&self.socket, request))
+        self.patience.ask("slirp4netns", ANSWER_TIMEOUT, || ask(&self.socket, request))
     }
 
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
@@ -122,7 +121,7 @@ impl Slirp4netns {
 /// connect(2) to a helper that hangs waits for room in its queue, unless the socket has a time limit first.
 fn connect(path: &Path) -> nix::Result<UnixStream> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let limit = TimeVal::seconds(LIMIT.as_secs().cast_signed());
+    let limit = TimeVal::seconds(ANSWER_TIMEOUT.as_secs().cast_signed());
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
     nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -309,7 +308,7 @@ mod tests {
         }
         let took = begin.elapsed();
         // Each of the twenty would take as long.
-        assert!(took >= LIMIT && took < LIMIT * 10, "{took:?}");
+        assert!(took >= ANSWER_TIMEOUT && took < ANSWER_TIMEOUT * 10, "{took:?}");
         assert!(driver.list().is_empty());
     }
 }

@@ -21,10 +21,10 @@ use super::protocol::{self, Port};
 use crate::drivers::tap;
 use frames::{Incoming, Outgoing};
 
-/// How long vpnkit may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between two attempts to reach the successor of a vpnkit that died: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const RECONNECT_INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(20), Duration::from_secs(1));
 /// A frame with the largest MTU, in bytes.
 const FRAME: usize = 64 << 10;
 
@@ -71,7 +71,8 @@ struct Pump {
 impl Pump {
     /// A connection in our name, with our interface as vpnkit wants it.
     fn connect(&self) -> anyhow::Result<UnixStream> {
-        let (stream, port) = protocol::connect(&self.socket, &self.uuid, Instant::now() + ANSWER)?;
+        let (stream, port) =
+            protocol::connect(&self.socket, &self.uuid, Instant::now() + ANSWER_TIMEOUT)?;
         tracing::debug!("vpnkit's port: {port:02x?}");
         let Port { mac, .. } = port;
         let mut rt = Rt::open()?;
@@ -83,12 +84,13 @@ impl Pump {
 
     /// Tries for as long as it takes: when vpnkit gives up for good, so does the parent, and we with it.
     fn connect_again(&self) -> UnixStream {
-        let (mut pause, longest) = PAUSES;
+        let (mut pause, longest) = RECONNECT_INTERVALS;
         loop {
             match self.connect() {
                 Ok(stream) => return stream,
                 Err(e) => tracing::debug!("vpnkit is not answering yet: {e:#}"),
             }
+            // vpnkit tells nobody when it listens, and inotify(7) only of the name of its socket, which comes first.
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
         }
