@@ -103,7 +103,7 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
+    use crate::tests::fake_host::Fake;
 
     fn version(output: &str) -> Option<(u32, u32, bool)> {
         Version::parse(output).map(|v| (v.major, v.minor, v.detaches()))

@@ -79,8 +79,8 @@ fn none(refused: Option<&Reason>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
     use crate::report::Level;
+    use crate::tests::fake_host::Fake;
 
     const SLIRP: &str = "Usage: slirp4netns [OPTION]...\n--netns-type=TYPE specify the type";
     const OLD: &str = "--net value  [host, none, pasta, slirp4netns]";

@@ -1,6 +1,8 @@
 //! What the unit tests share, and the tests of settings and plan together: an environment goes in, the
 //! arguments of rootlesskit or one clear error come out.
 
+pub(crate) mod fake_host;
+
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -8,10 +10,10 @@ use hostenv::Env;
 use hostenv::routes::Routes;
 use proptest::prelude::*;
 
-use crate::host::fake::Fake;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Level};
 use crate::settings::Settings;
+use crate::tests::fake_host::Fake;
 
 const PREFIX: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_";
 const NEW: &str = "Docker version 29.5.0, build x";

@@ -103,7 +103,7 @@ fn directory_of(proc: &Path, pid: u32) -> Result<Option<PathBuf>, EvacuationErro
         group::group_of(proc, pid).map_err(|e| EvacuationError::Read(process.join("cgroup"), e))?;
     let Some(group) = group else { return Ok(None) };
     let directory = group::directory(&mount, &group);
-    directory.map(Some).ok_or_else(|| EvacuationError::NotVisible(group, mount.point))
+    directory.map(Some).ok_or(EvacuationError::NotVisible(group, mount.point))
 }
 
 fn make(path: &Path) -> Result<(), EvacuationError> {

@@ -13,12 +13,7 @@ pub fn definition() -> Command {
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(false)
-        .arg(
-            Arg::new("debug")
-                .long("debug")
-                .action(ArgAction::SetTrue)
-                .help("No effect; accepted for compatibility"),
-        )
+        .arg(switch("debug", "No effect; accepted for compatibility"))
         .arg(
             Arg::new("socket")
                 .long("socket")
@@ -27,13 +22,7 @@ pub fn definition() -> Command {
                 .help("The API socket [default: $ROOTLESSKIT_STATE_DIR/api.sock]"),
         )
         .arg(help())
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .short('v')
-                .action(ArgAction::SetTrue)
-                .help("Print the version"),
-        )
+        .arg(switch("version", "Print the version").short('v'))
         .subcommand(
             command("list-ports", "List the published ports")
                 .arg(json("Print a JSON object per port")),
@@ -53,12 +42,7 @@ pub fn definition() -> Command {
         .subcommand(
             command("stats", "Show traffic statistics (requires --net=gateway)")
                 .arg(json("Print a JSON object"))
-                .arg(
-                    Arg::new("openmetrics")
-                        .long("openmetrics")
-                        .action(ArgAction::SetTrue)
-                        .help("Print OpenMetrics text, for monitoring systems"),
-                )
+                .arg(switch("openmetrics", "Print OpenMetrics text, for monitoring systems"))
                 .arg(
                     Arg::new("watch")
                         .long("watch")
@@ -79,11 +63,15 @@ fn command(name: &'static str, about: &'static str) -> Command {
 }
 
 fn help() -> Arg {
-    Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print this help")
+    switch("help", "Print this help").short('h')
 }
 
 fn json(text: &'static str) -> Arg {
-    Arg::new("json").long("json").action(ArgAction::SetTrue).help(text)
+    switch("json", text)
+}
+
+fn switch(name: &'static str, text: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(text)
 }
 
 /// Only for the help: `goflags` leaves the arguments to the caller, who says what is missing in RootlessKit's words.

@@ -56,8 +56,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
         return Ok(0);
     }
     if global.get_flag("help") || rest.is_empty() {
-        write!(out, "{}", definition.clone().render_help())?;
-        return Ok(0);
+        return help(&definition, None, out);
     }
     let name = rest.remove(0).to_string_lossy().into_owned();
     if matches!(name.as_str(), "help" | "h") {
@@ -73,8 +72,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
     }
     let (matches, arguments) = read(command.clone(), rest, out)?;
     if matches.get_flag("help") {
-        write!(out, "{}", command.clone().render_help())?;
-        return Ok(0);
+        return help(&definition, Some(&name), out);
     }
     let json = matches.try_get_one("json").ok().flatten().copied().unwrap_or(false);
     let client = || socket(&global, env).map(Client::new);
@@ -117,21 +115,16 @@ fn help(
     topic: Option<&str>,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let Some(topic) = topic else {
-        write!(out, "{}", definition.clone().render_help())?;
-        return Ok(0);
-    };
-    match definition.find_subcommand(topic) {
-        Some(command) => {
-            let command = command.clone().bin_name(format!("{NAME} {topic}"));
-            write!(out, "{}", command.clone().render_help())?;
-            Ok(0)
-        }
-        None => {
+    let mut command = match topic.map(|topic| (topic, definition.find_subcommand(topic))) {
+        None => definition.clone(),
+        Some((topic, Some(command))) => command.clone().bin_name(format!("{NAME} {topic}")),
+        Some((topic, None)) => {
             writeln!(io::stderr(), "No help topic for '{topic}'")?;
-            Ok(3)
+            return Ok(3);
         }
-    }
+    };
+    write!(out, "{}", command.render_help())?;
+    Ok(0)
 }
 
 fn socket(global: &ArgMatches, env: &Env) -> anyhow::Result<PathBuf> {
