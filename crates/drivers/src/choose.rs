@@ -112,26 +112,20 @@ fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
 
 fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
     let Some(program) = machine.find("pasta") else { return false };
-    match machine.ask(&program, "--version").map(|text| date_in(&text)) {
-        Ok(Some(date)) if date >= PASTA_SINCE => true,
-        Ok(Some((year, month, day))) => {
-            let why = format!(
-                "it is version {year:04}_{month:02}_{day:02}, but RootlessKit needs 2023_06_25 or later"
-            );
-            remarks.push(Remark::Unusable(program, why));
-            false
-        }
+    let why = match machine.ask(&program, "--version").map(|text| date_in(&text)) {
+        Ok(Some(date)) if date >= PASTA_SINCE => return true,
+        Ok(Some((year, month, day))) => format!(
+            "it is version {year:04}_{month:02}_{day:02}, but RootlessKit needs 2023_06_25 or later"
+        ),
         // Built from a source archive without version: better than no network at all.
         Ok(None) => {
             remarks.push(Remark::NoVersion(program));
-            true
+            return true;
         }
-        Err(e) => {
-            let why = format!("running it with --version failed: {e}");
-            remarks.push(Remark::Unusable(program, why));
-            false
-        }
-    }
+        Err(e) => format!("running it with --version failed: {e}"),
+    };
+    remarks.push(Remark::Unusable(program, why));
+    false
 }
 
 /// The first date in the first line: passt has no other version. Upstream writes `2023_06_25.32660ce`, Debian
