@@ -6,11 +6,13 @@
 use std::fs;
 use std::path::Path;
 
-use crate::managed;
-use crate::place::World;
 use crate::run::Failed;
-use crate::systemd::{SOCKET_UNIT, Systemctl, UNIT};
+use crate::systemd::Systemctl;
 use crate::ui::Ui;
+use crate::write;
+use doctor::managed;
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::World;
 
 /// Makes systemd listen.
 ///
@@ -72,7 +74,7 @@ pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
         Failed::new(format!("cannot remove {}: {error}", path.display()))
     };
     hostenv::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
-    managed::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
+    write::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())
 }

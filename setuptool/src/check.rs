@@ -7,13 +7,14 @@ use std::path::Path;
 use drivers::PortDriver;
 use serde::Serialize;
 
-use crate::doctor::limits::{self, Limit};
-use crate::doctor::{self, Finding, Severity, Wish};
-use crate::facts::{Facts, Found};
-use crate::managed::State;
-use crate::place::{World, docker_host};
 use crate::report;
 use crate::ui::Ui;
+use doctor::facts::{Facts, Found};
+use doctor::findings::limits::{self, Limit};
+use doctor::findings::script::script;
+use doctor::findings::{self, Finding, Severity, Wish};
+use doctor::managed::State;
+use doctor::place::{World, docker_host};
 
 /// The JSON document. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
@@ -84,7 +85,7 @@ fn fate(file: &Found, wish: Wish) -> &'static str {
 
 /// Looks, prints, and returns the exit status.
 pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: bool) -> u8 {
-    let findings = doctor::diagnose(facts, wish);
+    let findings = findings::diagnose(facts, wish);
     let limits = limits::predict(facts);
     let ok = findings.iter().all(|finding| finding.severity != Severity::Fatal);
     if json {
@@ -92,7 +93,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: b
         return u8::from(!ok);
     }
     report::findings(ui, &findings);
-    if doctor::can_judge(facts) {
+    if findings::can_judge(facts) {
         effective(ui, facts, &limits);
         files(ui, facts, wish);
     }
@@ -180,7 +181,7 @@ fn document(
         effective: Effective {
             net: tools.net.name(),
             port_driver: port_driver(facts),
-            systemd: facts.works(crate::probe::Probe::UserManager),
+            systemd: facts.works(doctor::probe::Probe::UserManager),
             runtime_dir,
             docker_host: runtime_dir.map(docker_host),
             data_root: facts.storage.data_root.as_deref(),
@@ -191,13 +192,13 @@ fn document(
             iptables: tools.iptables.as_deref(),
             unit: world.unit().filter(|unit| unit.exists()),
             socket_unit: world.socket_unit().filter(|unit| unit.exists()),
-            supervisor: (!facts.works(crate::probe::Probe::UserManager))
-                .then(|| crate::supervise::best(world).name()),
+            supervisor: (!facts.works(doctor::probe::Probe::UserManager))
+                .then(|| doctor::supervisor::best(world).name()),
         },
         findings,
         limits,
         files: files.collect(),
-        admin_script: report::script(findings),
+        admin_script: script(findings),
     };
     // A path that is no UTF-8 is the one thing that can go wrong.
     serde_json::to_string_pretty(&document).unwrap_or_else(|error| {

@@ -10,7 +10,8 @@ use clap::ArgMatches;
 use setuptool::command;
 
 use crate::purge;
-use crate::supervise::{Choice, Kind};
+use crate::supervise::Choice;
+use doctor::supervisor::Kind;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]

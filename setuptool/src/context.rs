@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use hostenv::Env;
 
-use crate::managed::free_name;
-use crate::place::{World, docker_host};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
-use crate::vars;
+use crate::write::free_name;
+use doctor::names::CONTEXT as NAME;
+use doctor::place::{World, docker_host};
+use doctor::vars;
 
-/// The name of the context.
-pub(crate) const NAME: &str = "rootless";
 /// What `install` says of the context, and Docker's own tool too.
 const DESCRIPTION: &str = "Rootless mode";
 /// The CLI only edits files here.

@@ -4,27 +4,30 @@
 //! an earlier `install` wrote are brought up to date; files that the user edited or wrote stay, and are used
 //! ([`crate::managed`]).
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use doctor::facts::{Facts, RuntimeState};
+use doctor::findings::{self, Finding, Severity, Wish};
+use doctor::managed::{self, Managed};
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::{World, dir_of, docker_host, name_of};
+use doctor::probe::Probe;
+use doctor::quote::quoted;
+use doctor::systemd::{property, with_runtime_dir};
+use doctor::{supervisor, symptoms, units};
+
 use crate::context::Cli;
-use crate::doctor::{self, Finding, Severity, Wish, quoted};
-use crate::facts::{Facts, RuntimeState};
-use crate::managed::{self, Managed, Policy, Put};
-use crate::place::{World, dir_of, docker_host, name_of};
-use crate::probe::{Probe, make_private};
+use crate::plan::{Plan, make_private, version};
 use crate::run::{self, Failed};
 use crate::supervise::{self, Choice};
-use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
+use crate::systemd::{self, Systemctl};
 use crate::ui::Ui;
-use crate::{activation, purge, ready, report, symptoms, unit, vars};
+use crate::write::{Policy, Put};
+use crate::{activation, purge, ready, report};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
-/// `docker version` asks a daemon that answers.
-const VERSION_LIMIT: Duration = Duration::from_secs(60);
-
 /// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
 const LAST_WORDS: usize = 5;
 
@@ -39,18 +42,6 @@ pub(crate) struct Options {
     pub(crate) print: Option<PathBuf>,
 }
 
-/// What an installation consists of.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) launcher: PathBuf,
-    docker: PathBuf,
-    rootlesskit: PathBuf,
-    pub(crate) runtime_dir: PathBuf,
-    pub(crate) without_iptables: bool,
-    pub(crate) socket: bool,
-    pub(crate) policy: Policy,
-}
-
 /// Installs.
 ///
 /// # Errors
@@ -62,7 +53,7 @@ pub(crate) fn run(
     wish: Wish,
     options: &Options,
 ) -> Result<(), Failed> {
-    let findings = doctor::diagnose(facts, wish);
+    let findings = findings::diagnose(facts, wish);
     let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
     if let Some(file) = &options.print {
         suits(manager.as_ref(), options)?;
@@ -86,7 +77,7 @@ pub(crate) fn run(
         (None, None) => by_hand(ui, world, &plan, facts)?,
     }
     let host = docker_host(&plan.runtime_dir);
-    let cli = Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world));
+    let cli = Cli::new(plan.docker.clone(), with_runtime_dir(world));
     cli.adopt(ui, world, &host, wish.force)?;
     trailer(ui, &plan, facts);
     Ok(())
@@ -112,7 +103,7 @@ fn plan(
             "a prerequisite is missing\nhint: run dockerd-rootless-setuptool.sh check to see which one",
         ));
     };
-    let without_iptables = doctor::without_iptables(findings, wish);
+    let without_iptables = findings::without_iptables(findings, wish);
     let socket = options.socket;
     let policy = Policy { force: wish.force, printer: printer(world, wish, options) };
     Ok(Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket, policy })
@@ -146,7 +137,7 @@ fn wanted(
 }
 
 fn units(world: &World, plan: &Plan) -> Result<Vec<Managed>, Failed> {
-    unit::wanted(world, &plan.launcher, plan.without_iptables, plan.socket)
+    units::wanted(world, &plan.launcher, plan.without_iptables, plan.socket)
         .ok_or_else(|| Failed::new("HOME is not set"))
 }
 
@@ -187,7 +178,7 @@ fn with_systemd(
 ) -> Result<(), Failed> {
     let units = units(world, plan)?;
     refuse(&units, plan)?;
-    if supervise::is_installed(world) {
+    if supervisor::is_installed(world) {
         // From a time when systemd could not be reached; two daemons would be in each other's way.
         let mut problems = Vec::new();
         supervise::uninstall(ui, world, &mut problems);
@@ -227,7 +218,7 @@ fn with_systemd(
         // After three failures within a minute systemd would refuse, though the cause may be gone by now.
         manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
-            explain_result(ui, manager);
+            explain_result(ui, world);
             return Err(explain_failure(ui));
         }
     }
@@ -302,26 +293,9 @@ fn unseen_variables(ui: &mut Ui, world: &World) {
     }
 }
 
-/// Shows that the docker command and the daemon understand each other.
-pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
-    let host = docker_host(&plan.runtime_dir);
-    let mut env = systemd::with_runtime_dir(world);
-    env.set(vars::DOCKER_HOST, &host);
-    env.remove(vars::DOCKER_CONTEXT);
-    let args = [OsStr::new("version")];
-    let command = run::command_line(&plan.docker.to_string_lossy(), &args);
-    ui.trace(&format!("{}={} {command}", vars::DOCKER_HOST, quoted(&host)));
-    let status = run::shown(&plan.docker, &args, &env, true, VERSION_LIMIT)?;
-    if status.success() {
-        return Ok(());
-    }
-    let text = format!("the daemon is running, but `docker version` failed with {status}");
-    Err(Failed { text, code: run::code_of(status) })
-}
-
 /// systemd's own word about the failure, where it says more than the journal.
-fn explain_result(ui: &mut Ui, manager: &Systemctl) {
-    match manager.property("Result", UNIT).as_deref() {
+fn explain_result(ui: &mut Ui, world: &World) {
+    match property(world, "Result", UNIT).as_deref() {
         Some("timeout") => ui.error("The daemon was not ready within its unit's TimeoutStartSec"),
         Some("oom-kill") => ui.error("The kernel killed the daemon: out of memory"),
         Some("resources") => ui.error("systemd could not start the unit: out of resources"),

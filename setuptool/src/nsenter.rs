@@ -17,9 +17,9 @@ use std::process::Command;
 use hostenv::state_dir;
 use nix::sched::{CloneFlags, setns};
 
-use crate::place::World;
 use crate::run::Failed;
-use crate::{supervise, vars};
+use doctor::place::World;
+use doctor::{supervisor, vars};
 
 /// Becomes the program.
 ///
@@ -31,7 +31,7 @@ pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Faile
                 hint: export XDG_RUNTIME_DIR=/run/user/UID";
     let runtime_dir = world.runtime_dir().ok_or_else(|| Failed::new(none))?;
     let dir = world.state_dir(&runtime_dir);
-    let start = if supervise::is_installed(world) {
+    let start = if supervisor::is_installed(world) {
         "dockerd-rootless-setuptool.sh install --supervise"
     } else {
         "systemctl --user start docker.service"

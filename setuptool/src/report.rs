@@ -1,8 +1,9 @@
 //! The doctor's findings as text, and the commands for the administrator as one block that can be pasted whole.
 
-use std::fmt::Write as _;
+use doctor::findings::script::script;
+use doctor::findings::{Finding, Severity};
+use doctor::quote::quoted;
 
-use crate::doctor::{Finding, Severity, Step, quoted};
 use crate::ui::Ui;
 
 /// Prints all findings with everything that is known about them.
@@ -64,30 +65,6 @@ pub(crate) fn frame(ui: &mut Ui, text: &str) {
     }
 }
 
-/// The block itself. The here-document is quoted: nothing in it is expanded before root's shell reads it.
-pub(crate) fn script(findings: &[Finding]) -> Option<String> {
-    let mut steps: Vec<&Step> = Vec::new();
-    for finding in findings.iter().filter(|finding| finding.severity != Severity::Advisory) {
-        for step in &finding.remedy.admin {
-            if !steps.contains(&step) {
-                steps.push(step);
-            }
-        }
-    }
-    if steps.is_empty() {
-        return None;
-    }
-    let mut text = "sudo sh -eux <<'EOF'\n".to_owned();
-    for step in steps {
-        writeln!(text, "# {}", step.comment.replace('\n', " ")).unwrap_or_default();
-        for command in &step.commands {
-            writeln!(text, "{command}").unwrap_or_default();
-        }
-    }
-    text.push_str("EOF\n");
-    Some(text)
-}
-
 /// In single quotes even where none are needed, as readers expect of `sh -c`.
 fn always_quoted(text: &str) -> String {
     let quoted = quoted(text);
@@ -97,22 +74,6 @@ fn always_quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Remedy;
-
-    #[test]
-    fn the_block_is_for_root_and_has_each_step_once() {
-        let step = || Remedy::admin("Install it", ["apt-get install -y x", "y 'a b' > /c"]);
-        let findings = [
-            Finding::fatal("a", "", "").remedy(step()),
-            Finding::class("b", "", "").remedy(step()).remedy(Remedy::said("words")),
-            Finding::advisory("c", "", "").remedy(Remedy::admin("no", ["no"])),
-        ];
-        assert_eq!(
-            script(&findings).unwrap(),
-            "sudo sh -eux <<'EOF'\n# Install it\napt-get install -y x\ny 'a b' > /c\nEOF\n"
-        );
-        assert_eq!(script(&findings[2..]), None);
-    }
 
     #[test]
     fn advice_is_quoted_once() {

@@ -98,6 +98,6 @@ pub(crate) fn command_line(program: &str, args: &[&OsStr]) -> String {
     let words = [OsString::from(program)];
     let words = words.iter().map(OsString::as_os_str).chain(args.iter().copied());
     let words: Vec<String> =
-        words.map(|word| crate::doctor::quoted(&word.to_string_lossy())).collect();
+        words.map(|word| doctor::quote::quoted(&word.to_string_lossy())).collect();
     words.join(" ")
 }

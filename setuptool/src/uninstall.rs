@@ -11,12 +11,13 @@ use std::path::Path;
 use hostenv::state_dir::Occupant;
 
 use crate::context::Cli;
-use crate::place::World;
 use crate::purge::{self, Purge};
 use crate::run::Failed;
-use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
+use crate::systemd::Systemctl;
 use crate::ui::Ui;
-use crate::{activation, apparmor, managed, supervise, unit};
+use crate::{activation, apparmor, supervise, write};
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::World;
 
 /// Uninstalls, and with `purge` removes the data.
 ///
@@ -70,7 +71,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     }
     match world.find_companion("docker") {
         Some(docker) => {
-            let cli = Cli::new(docker, systemd::with_runtime_dir(world));
+            let cli = Cli::new(docker, doctor::systemd::with_runtime_dir(world));
             if let Err(failed) = cli.abandon(ui, world) {
                 problems.push(failed.text);
             }
@@ -200,7 +201,7 @@ fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
-    match managed::put_away(file) {
+    match write::put_away(file) {
         Ok(away) => away.tell(ui, file),
         Err(error) => take(problems, file, Err(error)),
     }
@@ -215,7 +216,7 @@ fn daemon(world: &World) -> Option<u32> {
 fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
     for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
         let drop_ins = Some(purge::drop_ins(&unit)).filter(|dir| dir.exists());
-        for place in drop_ins.into_iter().chain(unit::backups(&unit)) {
+        for place in drop_ins.into_iter().chain(write::backups(&unit)) {
             ui.info(&format!("Your own settings stay in {}", place.display()));
         }
     }

@@ -14,8 +14,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
-use crate::doctor::quoted;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
 
 /// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
 const DATABASES: [&str; 7] = [

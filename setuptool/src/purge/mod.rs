@@ -31,11 +31,10 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::doctor::quoted;
-use crate::place::World;
 use crate::run::{self, Failed};
-use crate::systemd;
 use crate::ui::Ui;
+use doctor::place::World;
+use doctor::quote::quoted;
 use marks::{Inventory, Kind, list};
 use settings::Settings;
 
@@ -281,7 +280,7 @@ fn delete_first(
     let args: Vec<&OsStr> =
         [own.as_os_str()].into_iter().chain(words.iter().map(|word| word.as_os_str())).collect();
     ui.trace(&run::command_line(&kit.to_string_lossy(), &args));
-    let status = run::shown(&kit, &args, &systemd::with_runtime_dir(world), true, LIMIT)?;
+    let status = run::shown(&kit, &args, &doctor::systemd::with_runtime_dir(world), true, LIMIT)?;
     if status.success() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::doctor::quoted;
+use doctor::quote::quoted;
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]

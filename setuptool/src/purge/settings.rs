@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use hostenv::vars;
 
-use crate::place::World;
-use crate::supervise::Files;
+use doctor::place::World;
+use doctor::supervisor::Files;
 
 /// The places, each once, the usual ones first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

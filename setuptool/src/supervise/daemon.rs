@@ -28,9 +28,9 @@ use sys::pidfd::PidFd;
 use super::log::{self, Log};
 use super::pidfile::{self, PidFile};
 use super::{Files, orphans};
-use crate::place::World;
 use crate::run::Failed;
 use crate::ui::Ui;
+use doctor::place::World;
 
 /// How long the daemon may take to stop its containers; then it is killed.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(120);

@@ -4,20 +4,23 @@
 //! first session of the user, and stops it.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Begun, Files, Job, service};
-use crate::doctor::quoted;
-use crate::managed::{self, Managed, Put};
-use crate::place::World;
+use doctor::managed;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::Files;
+use doctor::supervisor::openrc::{is_of_system, system_name, wanted};
+use doctor::systemd::with_runtime_dir;
+
+use super::{Begun, Job};
+use crate::report;
 use crate::run::{self, Failed};
-use crate::systemd::with_runtime_dir;
 use crate::ui::Ui;
-use crate::{report, unit};
+use crate::write::{self, Put, backups};
 
 /// The name of the user's service.
 const NAME: &str = "docker";
@@ -28,11 +31,6 @@ const USERS_SINCE: (u32, u32) = (0, 60);
 /// Longer than the supervisor takes to stop the daemon.
 const LIMIT: Duration = Duration::from_secs(200);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
-
-/// Whether OpenRC manages this host.
-pub(super) fn is_here(world: &World) -> bool {
-    world.at("run/openrc").is_dir() && world.find_with_sbin("rc-service").is_some()
-}
 
 /// The user's service script, or that of the system where users have none.
 ///
@@ -49,14 +47,6 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(config.join("rc/init.d").join(NAME))
 }
 
-fn system_name(world: &World) -> String {
-    format!("docker-rootless.{}", world.uid)
-}
-
-fn is_of_system(world: &World, place: &Path) -> bool {
-    place.starts_with(world.at("etc/init.d"))
-}
-
 /// `rc-service (OpenRC) 0.62.6`.
 fn has_user_services(world: &World) -> bool {
     let Some(program) = world.find_with_sbin("rc-service") else { return false };
@@ -70,58 +60,9 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The script. openrc-run(8) is in `/sbin` on Gentoo and Alpine, and in `/usr/bin` or `/usr/sbin` elsewhere.
-fn render(world: &World, files: &Files, user: Option<&str>) -> String {
-    let interpreter = world.find_with_sbin("openrc-run");
-    let interpreter = interpreter.unwrap_or_else(|| "/sbin/openrc-run".into());
-    let word = |path: &Path| quoted(&path.to_string_lossy());
-    let mut text = format!(
-        "#!{}\n# Written by dockerd-rootless-setuptool.sh.\n\
-         description=\"Docker Application Container Engine (Rootless)\"\n\
-         command={}\n\
-         command_args=supervise\n\
-         command_background=true\n\
-         retry=TERM/150/KILL/5\n",
-        interpreter.display(),
-        word(&program(world)),
-    );
-    match user {
-        // A service of the system starts with its own environment.
-        Some(user) => {
-            let pid = format!("/run/{}.pid", system_name(world));
-            write!(text, "pidfile={pid}\ncommand_user={}\n", quoted(user)).unwrap_or_default();
-            text.push_str(&service::exports(world));
-            text.push_str("\ndepend() {\n\tafter net firewall cgroups\n}\n");
-            let dir = quoted(&world.runtime_dir().unwrap_or_default().to_string_lossy());
-            let owner = quoted(user);
-            write!(
-                text,
-                "\nstart_pre() {{\n\tcheckpath --directory --mode 0700 --owner {owner} {dir}\n}}\n"
-            )
-            .unwrap_or_default();
-        }
-        None => {
-            // start-stop-daemon's own; that of the supervisor says more and is locked.
-            let pid = files.state.join("openrc.pid");
-            writeln!(text, "pidfile={}", word(&pid)).unwrap_or_default();
-        }
-    }
-    text
-}
-
-fn program(world: &World) -> PathBuf {
-    world.own_program()
-}
-
-/// The script, as a file.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path, user: &str) -> Managed {
-    let user = is_of_system(world, place).then_some(user);
-    Managed::new(place.to_owned(), &render(world, files, user)).program()
-}
-
 /// Copies of the script are not services: OpenRC takes every program in the directory for one.
 fn disarm_backups(place: &Path) -> Result<(), Failed> {
-    for copy in unit::backups(place) {
+    for copy in backups(place) {
         fs::set_permissions(&copy, Permissions::from_mode(0o644))
             .map_err(|error| Failed::new(format!("cannot change {}: {error}", copy.display())))?;
     }
@@ -138,7 +79,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
         tell(ui, job, place)?;
         return Ok(Begun::Left);
     }
-    let kept = wanted(world, job.files, place, job.user).put(ui, job.policy)? == Put::Kept;
+    let kept = write::put(&wanted(world, job.files, place, job.user), ui, job.policy)? == Put::Kept;
     disarm_backups(place)?;
     // Nobody has made it for a user without any service.
     let runlevel = runlevel(place);
@@ -183,7 +124,7 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
         ));
     } else {
         if state.is_users() {
-            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
             commands.push(format!("cp {shown} {copy}\nchmod 644 {copy}"));
         }
         commands.push(format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"));
@@ -207,7 +148,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         let name = system_name(world);
         let shown = quoted(&place.to_string_lossy());
         let away = if managed::state(place).is_ok_and(managed::State::is_users) {
-            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
             format!("sudo chmod 644 {shown}; sudo mv {shown} {copy}")
         } else {
             format!("sudo rm -f {shown}")
@@ -223,7 +164,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
-    managed::put_away(place)
+    write::put_away(place)
         .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?
         .tell(ui, place);
     disarm_backups(place)?;

@@ -9,9 +9,9 @@ use sys::pidfd::PidFd;
 
 use super::daemon::STOP_LIMIT;
 use super::{Begun, Files, Job, pidfile};
-use crate::doctor::quoted;
 use crate::run::Failed;
 use crate::ui::Ui;
+use doctor::quote::quoted;
 
 /// It only takes a lock.
 const START_LIMIT: Duration = Duration::from_secs(10);

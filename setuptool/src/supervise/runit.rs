@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Files, Job, detect, service};
-use crate::doctor::quoted;
-use crate::managed::Managed;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::runit_scans;
+
+use super::{Begun, Job, service};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 
@@ -20,22 +21,12 @@ const STOP: &str = "120";
 /// sv gives up first.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// The directory that the user's runsvdir looks at.
-pub(super) fn scanned(world: &World) -> Option<PathBuf> {
-    let process = detect::process(world, "runsvdir")?;
-    let dir = process.words.iter().skip(1).find(|word| !word.starts_with('-'))?;
-    let cwd = process.cwd.unwrap_or_else(|| "/".into());
-    let joined = cwd.join(dir);
-    // It works within the directory for most of the time.
-    Some(if !joined.is_dir() && cwd.ends_with(dir) { cwd } else { joined })
-}
-
 /// The service directory.
 ///
 /// # Errors
 /// No runsvdir of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
-    let dir = scanned(world).ok_or_else(|| {
+    let dir = runit_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("service");
         let dir = quoted(&dir.to_string_lossy());
         Failed::new(format!(
@@ -47,20 +38,12 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(dir.join("docker"))
 }
 
-/// The files of the service directory.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
-    // svlogd keeps ten files of 1 MB each.
-    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
-    service::wanted(world, place, &logger)
-}
-
 /// Writes the directory, waits until it is seen, and starts the daemon.
 ///
 /// # Errors
 /// A file cannot be written, runsvdir does not see it, or sv fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
-    let done = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
+    let done = service::put(ui, place, &job.wanted(place), job.policy)?;
     let deadline = Instant::now() + SEEN_LIMIT;
     while !service::is_supervised(place) {
         if Instant::now() > deadline {

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Files, Job, detect, service};
-use crate::doctor::quoted;
-use crate::managed::Managed;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::s6_scans;
+
+use super::{Begun, Job, service};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 
@@ -20,17 +21,12 @@ const LIMIT: Duration = Duration::from_secs(150);
 const END_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The scan directory: s6-svscan works in it.
-pub(super) fn scanned(world: &World) -> Option<PathBuf> {
-    detect::process(world, "s6-svscan")?.cwd
-}
-
 /// The service directory.
 ///
 /// # Errors
 /// No s6-svscan of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
-    let dir = scanned(world).ok_or_else(|| {
+    let dir = s6_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("s6/scan");
         let dir = quoted(&dir.to_string_lossy());
         Failed::new(format!(
@@ -42,21 +38,13 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(dir.join("docker"))
 }
 
-/// The files of the service directory.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
-    // Ten files of 1 MB each, with the time of each line.
-    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
-    service::wanted(world, place, &logger)
-}
-
 /// Writes the directory and starts the daemon.
 ///
 /// # Errors
 /// A file cannot be written, or a program of s6 fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let shown = place.to_string_lossy().into_owned();
-    let put = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
+    let put = service::put(ui, place, &job.wanted(place), job.policy)?;
     let done = if put.new {
         s6(ui, job.world, "s6-svscanctl", &["-a", &scan_dir(place)])?
     } else {

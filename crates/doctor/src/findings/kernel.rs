@@ -1,0 +1,94 @@
+//! What is only worth knowing: the kernel, security modules, limits of this process.
+
+use budget::{Budget, DataPath, MINIMUM};
+
+use super::{Finding, Wish};
+use crate::facts::Facts;
+use crate::probe::Probe;
+use crate::remedy::Remedy;
+
+/// The oldest kernel that rootlesskit runs on: clone3(2) and pidfd_open(2) came with it.
+const OLDEST: (u32, u32) = (5, 3);
+/// dockerd and busy containers need more open files than this.
+const FEW_FILES: u64 = 65536;
+/// What a Linux without much memory starts with; dockerd itself takes two instances, and systemd in a container several.
+const FEW_INSTANCES: u64 = 128;
+const FEW_WATCHES: u64 = 8192;
+
+/// Before everything that fails for that reason.
+pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let host = &facts.host;
+    // Distributions add to old kernels.
+    if host.kernel.is_some_and(|kernel| kernel < OLDEST) && !facts.works(Probe::Namespaces) {
+        findings.push(
+            Finding::fatal(
+                "kernel-old",
+                format!("Linux {}", host.release),
+                "rootlesskit needs Linux 5.3 or later (clone3(2), pidfd_open(2))",
+            )
+            .remedy(Remedy::said(
+                "upgrade the kernel, if possible to 5.11 or later (5.13 with SELinux), so that containers can use overlayfs",
+            ))
+            .forcible(),
+        );
+    }
+}
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let host = &facts.host;
+    if host.selinux {
+        findings.push(
+            Finding::advisory(
+                "selinux",
+                "SELinux is enforcing",
+                "dockerd does not use overlayfs under SELinux, and old policies deny it access to /run/xtables.lock",
+            )
+            .remedy(Remedy::said("keep the container-selinux package up to date")),
+        );
+    }
+    if host.apparmor_restricts_unconfined {
+        findings.push(Finding::advisory(
+            "apparmor-unconfined",
+            "kernel.apparmor_restrict_unprivileged_unconfined is 1",
+            "aa-exec cannot bypass the restriction of user namespaces; use an AppArmor profile to allow them",
+        ));
+    }
+    for (key, value, few, (usual, number)) in [
+        ("fs.inotify.max_user_instances", host.inotify_instances, FEW_INSTANCES, ("1024", "54")),
+        ("fs.inotify.max_user_watches", host.inotify_watches, FEW_WATCHES, ("524288", "55")),
+    ] {
+        if let Some(value) = value.filter(|value| *value < few) {
+            findings.push(
+                Finding::advisory(
+                    "inotify-low",
+                    format!("{key} is {value}"),
+                    "all of the user's containers share this limit (\"too many open files\", \"no space left on \
+                     device\")",
+                )
+                .remedy(facts.distro.sysctl(
+                    &format!("{number}-rootless-inotify.conf"),
+                    key,
+                    usual,
+                    &format!("set {key}"),
+                )),
+            );
+        }
+    }
+    if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
+        findings.push(few_files(files));
+    }
+}
+
+/// What the network that the launcher would choose can do with the limit; dockerd and each container have the same limit
+/// for themselves.
+fn few_files(files: u64) -> Finding {
+    let seen = format!("the open-file limit is {files} (hard limit)");
+    let finding = if files < MINIMUM {
+        Finding::fatal("nofile-low", seen, "rootlesskit needs at least 48 open files")
+    } else {
+        let room = Budget::new(files, DataPath::Gateway).words();
+        let why = "each published port, connection and container uses some of them";
+        Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
+    };
+    finding.remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again"))
+}
