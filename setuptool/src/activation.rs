@@ -14,10 +14,6 @@ use doctor::managed;
 use doctor::names::{SOCKET_UNIT, UNIT};
 use doctor::place::World;
 
-/// Makes systemd listen.
-///
-/// # Errors
-/// systemd refuses.
 pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
     if manager.quiet(&["is-active", SOCKET_UNIT]) {
         return Ok(());
@@ -34,9 +30,6 @@ pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
 
 /// Removes the unit of the socket, if there is one. The daemon stops with the socket, which its unit requires. With
 /// `spare`, a unit that the user edited or wrote stays as it is.
-///
-/// # Errors
-/// systemctl cannot be run, or the unit cannot be removed.
 pub(crate) fn remove(
     ui: &mut Ui,
     world: &World,
@@ -64,9 +57,6 @@ pub(crate) fn remove(
 }
 
 /// Removes the files alone, where systemd cannot be reached. A unit of the user's gets another name.
-///
-/// # Errors
-/// One of them cannot be removed.
 pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let wants = file.with_file_name("sockets.target.wants");
     let link = wants.join(SOCKET_UNIT);

@@ -20,12 +20,8 @@ use crate::run::{self, Failed};
 use crate::ui::Ui;
 use crate::write::{self, Policy};
 
-/// It compiles one small file.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Prints the profile, or as root writes and loads it.
-///
-/// # Errors
-/// There is no rootlesskit, its path cannot be in a profile, another file is in the way, or AppArmor refuses it.
 pub(crate) fn run(
     ui: &mut Ui,
     world: &World,
@@ -112,7 +108,6 @@ fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
     Err(Failed { text, code: run::code_of(status) })
 }
 
-/// Tells about our profile, which only root can remove.
 pub(crate) fn leftover(ui: &mut Ui, world: &World) {
     let Ok(program) = program(world, None) else { return };
     let Some(file) = Profile::of(&program).map(|profile| profile.file(world)) else { return };

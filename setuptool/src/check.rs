@@ -19,9 +19,7 @@ use doctor::place::{World, docker_host};
 /// The JSON document. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    /// Of this format.
     version: u32,
-    /// Nothing is fatal.
     ok: bool,
     distribution: &'a str,
     user: &'a str,
@@ -32,11 +30,9 @@ struct Document<'a> {
     limits: &'a [Limit],
     /// Files of an earlier installation, and what `install` would do with them.
     files: Vec<File<'a>>,
-    /// The commands for the administrator.
     admin_script: Option<String>,
 }
 
-/// What would be used.
 #[derive(Debug, Serialize)]
 struct Effective<'a> {
     net: Option<&'a str>,
@@ -83,7 +79,6 @@ fn fate(file: &Found, wish: Wish) -> &'static str {
     }
 }
 
-/// Looks, prints, and returns the exit status.
 pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: bool) -> u8 {
     let findings = findings::diagnose(facts, wish);
     let limits = limits::predict(facts);

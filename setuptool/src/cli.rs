@@ -13,26 +13,23 @@ use crate::purge;
 use crate::supervise::Choice;
 use doctor::supervisor::Kind;
 
-/// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Look at the host.
     Check,
-    /// Set the daemon up.
     Install,
-    /// Undo `install`.
     Uninstall,
     /// Run a program, by default the shell, in the daemon's namespaces.
     Nsenter(Vec<OsString>),
     /// Keep the daemon running, in the foreground; or run it once, for another supervisor.
-    Supervise { once: bool },
+    Supervise {
+        once: bool,
+    },
     /// Print the AppArmor profile for rootlesskit, or as root write and load it; for the rootlesskit that is named.
     Apparmor(Option<OsString>),
     /// Delete directories of the daemon, in the user's namespace; `uninstall --purge` calls it.
     Delete(Vec<OsString>),
 }
 
-/// The command line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cli {
     pub(crate) verb: Verb,
@@ -45,21 +42,15 @@ pub(crate) struct Cli {
     pub(crate) print: Option<OsString>,
 }
 
-/// A command line that is not carried out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The help was asked for.
     Help(String),
     /// An option is wrong; the message for standard error and the help for standard output.
     Usage(String, String),
-    /// The command is missing or unknown.
     Command(String),
 }
 
 /// Understands the arguments, without the program's name.
-///
-/// # Errors
-/// See [`Stop`].
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
     let (ours, theirs) = split_at_nsenter(args);
     let matches = command()

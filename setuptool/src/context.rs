@@ -23,7 +23,6 @@ const DESCRIPTION: &str = "Rootless mode";
 /// The CLI only edits files here.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The docker CLI.
 #[derive(Debug)]
 pub(crate) struct Cli {
     docker: PathBuf,
@@ -31,15 +30,11 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// The one at this path.
     pub(crate) fn new(docker: PathBuf, env: Env) -> Self {
         Self { docker, env }
     }
 
     /// Makes sure that the context is there, means this daemon, and is the current one.
-    ///
-    /// # Errors
-    /// The CLI refuses; its message has been shown.
     pub(crate) fn adopt(
         &self,
         ui: &mut Ui,
@@ -89,9 +84,6 @@ impl Cli {
     }
 
     /// Removes the context unless it is for another daemon, and makes `default` the current one if this was it.
-    ///
-    /// # Errors
-    /// The CLI refuses; its message has been shown.
     pub(crate) fn abandon(mut self, ui: &mut Ui, world: &World) -> Result<(), Failed> {
         let current = current(world);
         let own = world.runtime_dir().map(|dir| docker_host(&dir));
@@ -116,7 +108,6 @@ impl Cli {
         Ok(())
     }
 
-    /// The context; `None` if there is no such context.
     fn found(&self) -> Result<Option<Found>, Failed> {
         let args = ["context", "inspect", NAME];
         let output = run::captured(&self.docker, &with_default(&args), &self.env, LIMIT)?;
@@ -145,7 +136,6 @@ impl Cli {
     }
 }
 
-/// The context, as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     host: String,
@@ -153,7 +143,6 @@ struct Found {
 }
 
 impl Found {
-    /// The socket of the daemon, if it listens on this host.
     fn socket(&self) -> Option<&Path> {
         self.host.strip_prefix("unix://").map(Path::new)
     }
@@ -174,7 +163,6 @@ fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
     [&["--context=default"], args].concat().into_iter().map(OsStr::new).collect()
 }
 
-/// `currentContext` of the CLI's config.json.
 fn current(world: &World) -> Option<String> {
     let text = hostenv::file::read(&world.cli_config()?.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;

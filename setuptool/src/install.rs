@@ -15,7 +15,7 @@ use doctor::place::{World, dir_of, docker_host, name_of};
 use doctor::probe::Probe;
 use doctor::quote::quoted;
 use doctor::systemd::{property, with_runtime_dir};
-use doctor::{supervisor, symptoms, units};
+use doctor::{supervisor, units};
 
 use crate::context::Cli;
 use crate::plan::{Plan, make_private, version};
@@ -28,10 +28,6 @@ use crate::{activation, purge, ready, report};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
-/// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
-const LAST_WORDS: usize = 5;
-
-/// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Options {
     /// `--socket`: systemd listens, and the first connection starts the daemon.
@@ -42,10 +38,6 @@ pub(crate) struct Options {
     pub(crate) print: Option<PathBuf>,
 }
 
-/// Installs.
-///
-/// # Errors
-/// A prerequisite is missing, or a step failed.
 pub(crate) fn run(
     ui: &mut Ui,
     world: &World,
@@ -83,7 +75,6 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// What an installation with these options consists of.
 fn plan(
     world: &World,
     facts: &Facts,
@@ -121,7 +112,6 @@ fn printer(world: &World, wish: Wish, options: &Options) -> String {
     managed::command(world, "install") + &words.collect::<String>()
 }
 
-/// The files that an installation consists of.
 fn wanted(
     world: &World,
     plan: &Plan,
@@ -141,7 +131,6 @@ fn units(world: &World, plan: &Plan) -> Result<Vec<Managed>, Failed> {
         .ok_or_else(|| Failed::new("HOME is not set"))
 }
 
-/// `--print`.
 fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
     if let Some(file) = files.iter().find(|file| file.path == path) {
         ui.plain(file.text.strip_suffix('\n').unwrap_or(&file.text));
@@ -153,7 +142,6 @@ fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
     Err(Failed::new(format!("install does not write {shown}\nhint: the files it writes: {names}")))
 }
 
-/// Whether what was asked for can be had here.
 fn suits(manager: Option<&Systemctl>, options: &Options) -> Result<(), Failed> {
     let wrong = match (manager, options) {
         (Some(_), Options { supervise: Some(_), .. }) => {
@@ -307,14 +295,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     ui.error("Failed to start the daemon. Its log:");
     ui.error(&format!("  journalctl -n 20 --no-pager --user --unit {UNIT}"));
     let journal = systemd::journal(world, name_of(&plan.launcher));
-    let lines: Vec<&str> = journal.lines().collect();
-    for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
-        ui.aside(&format!("    {line}"));
-    }
-    if let Some(symptom) = symptoms::find(&journal) {
-        ui.error(&format!("The log contains \"{}\": {}", symptom.token, symptom.cause));
-        ui.error(&format!("  {}", symptom.fix));
-    }
+    report::log(ui, &journal);
     let kit = plan.rootlesskit.to_string_lossy();
     if let Some(command) = purge::advice(world, &kit, false) {
         ui.error("To start over (this deletes all containers and images), run:");
@@ -323,12 +304,9 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     Failed::silent(1)
 }
 
-/// Without a service manager the user starts the launcher.
 fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(), Failed> {
     if facts.account.runtime.state == RuntimeState::Unset {
-        make_private(&plan.runtime_dir).map_err(|error| {
-            Failed::new(format!("cannot create {}: {error}", plan.runtime_dir.display()))
-        })?;
+        make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     }
     let bin = dir_of(&plan.launcher).to_string_lossy().into_owned();
     let flags = if plan.without_iptables { " --iptables=false" } else { "" };

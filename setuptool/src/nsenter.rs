@@ -21,11 +21,6 @@ use crate::run::Failed;
 use doctor::place::World;
 use doctor::{supervisor, vars};
 
-/// Becomes the program.
-///
-/// # Errors
-/// The daemon does not run, a namespace cannot be entered, or the program cannot be executed (126, or 127 if there is
-/// none).
 pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Failed> {
     let none = "neither XDG_RUNTIME_DIR nor HOME is set, so the daemon cannot be found\n\
                 hint: export XDG_RUNTIME_DIR=/run/user/UID";

@@ -18,7 +18,6 @@ use crate::write::Policy;
 /// `docker version` asks a daemon that answers.
 const VERSION_LIMIT: Duration = Duration::from_secs(60);
 
-/// What an installation consists of.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) launcher: PathBuf,
@@ -48,9 +47,6 @@ pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Fai
 }
 
 /// Makes a directory that only its owner can enter, with its parents.
-///
-/// # Errors
-/// Those of mkdir(2).
 pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

@@ -3,10 +3,11 @@
 use doctor::findings::script::script;
 use doctor::findings::{Finding, Severity};
 use doctor::quote::quoted;
+use doctor::supervisor::last_lines;
+use doctor::symptoms;
 
 use crate::ui::Ui;
 
-/// Prints all findings with everything that is known about them.
 pub(crate) fn findings(ui: &mut Ui, findings: &[Finding]) {
     for finding in findings {
         let head = format!("{}: {}", finding.code, finding.seen);
@@ -28,6 +29,9 @@ pub(crate) fn findings(ui: &mut Ui, findings: &[Finding]) {
     }
 }
 
+/// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
+const LAST_WORDS: usize = 5;
+
 /// Prints what is worse than advice in a line each, for those who did not ask.
 pub(crate) fn summary(ui: &mut Ui, findings: &[Finding]) {
     let worse: Vec<_> =
@@ -40,7 +44,6 @@ pub(crate) fn summary(ui: &mut Ui, findings: &[Finding]) {
     }
 }
 
-/// Prints the commands for the administrator, if there are any.
 pub(crate) fn block(ui: &mut Ui, findings: &[Finding]) {
     let Some(script) = script(findings) else { return };
     let required = |f: &Finding| f.severity == Severity::Fatal && !f.remedy.admin.is_empty();
@@ -58,7 +61,17 @@ pub(crate) fn block(ui: &mut Ui, findings: &[Finding]) {
     frame(ui, script.trim_end());
 }
 
-/// Prints a text that is meant to be pasted whole.
+/// Prints the end of a daemon's log, and what its messages mean.
+pub(crate) fn log(ui: &mut Ui, text: &str) {
+    for line in last_lines(text, LAST_WORDS).lines() {
+        ui.aside(&format!("    {line}"));
+    }
+    if let Some(symptom) = symptoms::find(text) {
+        ui.error(&format!("The log contains \"{}\": {}", symptom.token, symptom.cause));
+        ui.error(&format!("  {}", symptom.fix));
+    }
+}
+
 pub(crate) fn frame(ui: &mut Ui, text: &str) {
     for line in ["", "########## BEGIN ##########", text, "########## END ##########", ""] {
         ui.plain(line);

@@ -1,8 +1,9 @@
 //! Starting programs whose output is the user's: systemctl and docker.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,24 +12,33 @@ use hostenv::helper::{Helper, Output};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 
+use crate::ui::Ui;
+
 /// Why a verb ends without success: what to say, and the exit status.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// Empty if everything has been said.
     pub(crate) text: String,
     pub(crate) code: u8,
 }
 
 impl Failed {
-    /// Everything has been said.
     pub(crate) fn silent(code: u8) -> Self {
         Self { text: String::new(), code }
     }
 
-    /// Status 1.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 1 }
     }
+}
+
+/// An error with what was attempted: `cannot create /x: Permission denied`.
+pub(crate) fn cannot<E: Display>(what: &str, path: &Path) -> impl FnOnce(E) -> Failed {
+    move |error| Failed::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// Notes what could not be removed.
+pub(crate) fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Result<()>) {
+    problems.extend(result.err().map(|error| cannot("remove", path)(error).text));
 }
 
 impl From<anyhow::Error> for Failed {
@@ -44,9 +54,6 @@ pub(crate) fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// Runs a program with our standard output (or none) and standard error, and waits at most `limit`.
-///
-/// # Errors
-/// It cannot be started, or its time is up; it is killed then.
 pub(crate) fn shown(
     program: &Path,
     args: &[&OsStr],
@@ -78,10 +85,6 @@ pub(crate) fn shown(
     child.wait().map_err(|error| Failed::new(format!("cannot wait for {name}: {error}")))
 }
 
-/// Runs a program and keeps its output.
-///
-/// # Errors
-/// It cannot be started, or its time is up.
 pub(crate) fn captured(
     program: &Path,
     args: &[&OsStr],
@@ -91,6 +94,21 @@ pub(crate) fn captured(
     Helper::start(program, args, env, limit)
         .and_then(Helper::finish)
         .map_err(|error| Failed::new(format!("{:#}", anyhow::Error::from(error))))
+}
+
+/// Shows a command of a service manager and runs it; whether it succeeded.
+pub(crate) fn traced(
+    ui: &mut Ui,
+    program: Option<PathBuf>,
+    (of, name): (&str, &str),
+    args: &[&str],
+    env: &Env,
+    limit: Duration,
+) -> Result<bool, Failed> {
+    let program = program.ok_or_else(|| Failed::new(format!("{of}'s {name} is not in PATH")))?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    ui.trace(&command_line(name, &args));
+    Ok(shown(&program, &args, env, true, limit)?.success())
 }
 
 /// A command line as `set -x` shows it.

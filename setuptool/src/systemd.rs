@@ -31,7 +31,6 @@ const LIMIT: Duration = Duration::from_secs(11 * 60);
 const JOURNAL_READINGS: u32 = 5;
 const JOURNAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// `systemctl --user`.
 #[derive(Debug)]
 pub(crate) struct Systemctl {
     program: PathBuf,
@@ -39,7 +38,6 @@ pub(crate) struct Systemctl {
 }
 
 impl Systemctl {
-    /// If the program is there.
     pub(crate) fn find(world: &World) -> Option<Self> {
         Some(Self { program: world.find("systemctl")?, env: with_runtime_dir(world) })
     }
@@ -50,9 +48,6 @@ impl Systemctl {
     }
 
     /// Shows the command and runs it, output and all.
-    ///
-    /// # Errors
-    /// It cannot be run.
     pub(crate) fn traced(&self, ui: &mut Ui, args: &[&str]) -> Result<ExitStatus, Failed> {
         let args = with_user(args);
         ui.trace(&run::command_line("systemctl", &args));
@@ -60,9 +55,6 @@ impl Systemctl {
     }
 
     /// Writes a unit unless the user has another one there, and has systemd read what it may not know yet.
-    ///
-    /// # Errors
-    /// The unit cannot be written, or systemd refuses.
     pub(crate) fn put(&self, ui: &mut Ui, unit: &Managed, policy: &Policy) -> Result<Put, Failed> {
         let put = write::put(unit, ui, policy)?;
         if put != Put::Unchanged && !self.quiet(&["daemon-reload"]) {
@@ -72,9 +64,6 @@ impl Systemctl {
     }
 
     /// Disables a unit. systemctl(1) also removes a unit's file if that is a link; the user's link comes back.
-    ///
-    /// # Errors
-    /// The command cannot be run, or the link cannot be made again.
     pub(crate) fn disable(&self, ui: &mut Ui, file: &Path) -> Result<(), Failed> {
         let link = fs::read_link(file);
         let name = file.file_name().unwrap_or_default().to_string_lossy();

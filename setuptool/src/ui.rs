@@ -21,7 +21,6 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    /// The streams of this process.
     pub(crate) fn new(env: &Env) -> Self {
         let wanted = hostenv::colour::is_wanted(env);
         Self {
@@ -32,26 +31,22 @@ impl Ui {
         }
     }
 
-    /// No stream at all.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
         let nowhere = || Box::new(io::sink());
         Self { out: nowhere(), err: nowhere(), colour_out: false, colour_err: false }
     }
 
-    /// Tells what happens.
     pub(crate) fn info(&mut self, text: &str) {
         let line = level("INFO", 104, self.colour_out, text);
         self.plain(&line);
     }
 
-    /// Tells what may surprise.
     pub(crate) fn warning(&mut self, text: &str) {
         let line = level("WARNING", 101, self.colour_err, text);
         self.raw(&line);
     }
 
-    /// Tells why it does not work.
     pub(crate) fn error(&mut self, text: &str) {
         let line = level("ERROR", 101, self.colour_err, text);
         self.raw(&line);
@@ -62,14 +57,12 @@ impl Ui {
         self.aside(&format!("+ {command}"));
     }
 
-    /// A line of standard output without a level.
     pub(crate) fn plain(&mut self, line: &str) {
         // A reader that went away is no reason to stop half-way through an installation.
         let _ = self.out.write_all(format!("{line}\n").as_bytes());
         let _ = self.out.flush();
     }
 
-    /// A line of standard error without a level.
     pub(crate) fn aside(&mut self, line: &str) {
         self.raw(&visible(line));
     }

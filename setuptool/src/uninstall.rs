@@ -5,14 +5,13 @@
 //! name. So do daemon.json and the CLI's config.json.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use hostenv::state_dir::Occupant;
 
 use crate::context::Cli;
 use crate::purge::{self, Purge};
-use crate::run::Failed;
+use crate::run::{self, Failed};
 use crate::systemd::Systemctl;
 use crate::ui::Ui;
 use crate::{activation, apparmor, supervise, write};
@@ -197,13 +196,13 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
 fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
-    take(problems, &link, hostenv::file::remove_if_present(&link).map(drop));
+    run::note(problems, &link, hostenv::file::remove_if_present(&link).map(drop));
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
     match write::put_away(file) {
         Ok(away) => away.tell(ui, file),
-        Err(error) => take(problems, file, Err(error)),
+        Err(error) => run::note(problems, file, Err(error)),
     }
 }
 
@@ -212,7 +211,6 @@ fn daemon(world: &World) -> Option<u32> {
     Occupant::of(&world.state_dir(&world.runtime_dir()?), &world.at("proc")).pid()
 }
 
-/// Names the user's settings.
 fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
     for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
         let drop_ins = Some(purge::drop_ins(&unit)).filter(|dir| dir.exists());
@@ -228,11 +226,5 @@ fn leftovers(ui: &mut Ui, world: &World) {
     let kit = purge::rootlesskit(world).unwrap_or_else(|| "rootlesskit".into());
     if let Some(command) = purge::advice(world, &kit.to_string_lossy(), true) {
         ui.info(&format!("To remove data, run: `{command}`"));
-    }
-}
-
-fn take(problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
-    if let Err(error) = result {
-        problems.push(format!("cannot remove {}: {error}", path.display()));
     }
 }

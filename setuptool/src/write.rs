@@ -13,16 +13,13 @@ use doctor::place::dir_of;
 
 use crate::ui::Ui;
 
-/// What to do with files of the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// Replace them, and keep a copy.
     pub(crate) force: bool,
     /// The command that prints what would be written, except for its option `--print`.
     pub(crate) printer: String,
 }
 
-/// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
     Created,
@@ -33,9 +30,6 @@ pub(crate) enum Put {
 }
 
 /// Writes the file if that loses nothing of the user's, and says what became of it.
-///
-/// # Errors
-/// The unit is masked, something that is not a file is there, or it cannot be written.
 pub(crate) fn put(file: &Managed, ui: &mut Ui, policy: &Policy) -> anyhow::Result<Put> {
     let shown = file.path.display();
     file.check()?;
@@ -71,10 +65,6 @@ pub(crate) fn put(file: &Managed, ui: &mut Ui, policy: &Policy) -> anyhow::Resul
     Ok(Put::Replaced)
 }
 
-/// Writes the file without looking.
-///
-/// # Errors
-/// Those of the file system.
 pub(crate) fn write(file: &Managed) -> anyhow::Result<()> {
     through(&file.path, &file.text, file.executable)
 }
@@ -131,7 +121,6 @@ pub(crate) fn free_name(path: &Path, end: &str) -> PathBuf {
     (0..).map(name).find(free).unwrap_or_else(|| name(0))
 }
 
-/// The backups of a file.
 pub(crate) fn backups(file: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(name)) = (file.parent(), file.file_name()) else { return Vec::new() };
     let prefix = format!("{}.bak", name.to_string_lossy());
@@ -171,9 +160,6 @@ impl Away {
 }
 
 /// Takes a file away: what this tool wrote is removed, all else, links too, gets another name.
-///
-/// # Errors
-/// It cannot be removed or renamed.
 pub(crate) fn put_away(path: &Path) -> io::Result<Away> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Away::Nothing),

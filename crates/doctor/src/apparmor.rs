@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::managed::Managed;
 use crate::place::World;
 
-/// The first line of our files.
 const HEADER: &str = "# Written by dockerd-rootless-setuptool.sh for rootless Docker.";
 /// Signs that a path in a profile means something else by (apparmor.d(5)).
 const SPECIAL: &str = "\"\\*?[]{}^@,";
 
-/// A profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// Its name, and that of its file in `/etc/apparmor.d`.
@@ -47,7 +45,6 @@ impl Profile {
     }
 }
 
-/// Where a program really lies.
 pub fn real(program: &Path) -> PathBuf {
     fs::canonicalize(program).unwrap_or_else(|_| program.to_owned())
 }

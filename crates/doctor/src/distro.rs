@@ -5,7 +5,6 @@
 
 use crate::remedy::Remedy;
 
-/// How packages are installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Debian, Ubuntu and what comes from them.
@@ -20,7 +19,6 @@ pub enum Family {
     Arch,
     /// Alpine and postmarketOS.
     Alpine,
-    /// NixOS.
     Nix,
     /// Something else: packages are named, the command is left to the reader.
     Unknown,
@@ -31,23 +29,17 @@ pub enum Family {
 pub enum Package {
     /// newuidmap and newgidmap.
     Uidmap,
-    /// iptables.
     Iptables,
-    /// nft.
     Nftables,
     /// A bus for every user.
     UserBus,
     /// slirp4netns, or passt where slirp4netns is on its way out.
     Network,
-    /// fuse-overlayfs.
     FuseOverlayfs,
-    /// nsenter.
     UtilLinux,
-    /// ps.
     Procps,
     /// The ip that is not busybox's.
     Iproute,
-    /// The docker command.
     DockerCli,
     /// `machinectl shell`.
     Machinectl,
@@ -57,7 +49,6 @@ pub enum Package {
     Engine,
 }
 
-/// The distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distro {
     pub family: Family,
@@ -70,7 +61,6 @@ pub struct Distro {
 }
 
 impl Distro {
-    /// Reads the text of os-release(5).
     pub fn parse(os_release: &str) -> Self {
         let field = |name: &str| {
             let mut values =
@@ -90,7 +80,6 @@ impl Distro {
         }
     }
 
-    /// Installs packages.
     pub fn install(&self, package: Package, comment: &str) -> Remedy {
         let Some(name) = self.package(package) else {
             return Remedy::said(self.elsewhere(package));

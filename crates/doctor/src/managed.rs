@@ -28,7 +28,6 @@ use crate::unit;
 /// More than any such file has; what is longer was not written by this tool.
 const LONGEST: u64 = 1 << 20;
 
-/// A file as `install` wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Managed {
     pub path: PathBuf,
@@ -63,7 +62,6 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the file is the user's.
     pub fn is_users(self) -> bool {
         matches!(self, Self::Edited | Self::Foreign)
     }

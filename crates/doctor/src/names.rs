@@ -1,6 +1,5 @@
 //! Names that an installation has for systemd and for the docker command.
 
-/// The unit of the daemon.
 pub const UNIT: &str = "docker.service";
 /// The unit that starts the daemon on demand.
 pub const SOCKET_UNIT: &str = "docker.socket";

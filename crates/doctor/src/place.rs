@@ -11,16 +11,13 @@ use hostenv::{Env, vars};
 pub struct World {
     /// Root of `/proc`, `/sys`, `/etc`, `/run`, `/dev`.
     pub root: PathBuf,
-    /// The environment.
     pub env: Env,
-    /// The effective user id.
     pub uid: u32,
     /// Where this program is installed; its companions may lie beside it.
     pub own_dir: Option<PathBuf>,
 }
 
 impl World {
-    /// The real one.
     pub fn current() -> Self {
         let exe = std::env::current_exe().ok();
         Self {
@@ -31,7 +28,6 @@ impl World {
         }
     }
 
-    /// A path of the system.
     pub fn at(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -46,7 +42,6 @@ impl World {
         self.text(&format!("proc/sys/{}", key.replace('.', "/")))?.parse().ok()
     }
 
-    /// A program in PATH.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
         self.env.find_program(program)
     }
@@ -88,12 +83,10 @@ impl World {
         if script.exists() { script } else { dir.join("dockerd-rootless-setuptool") }
     }
 
-    /// The unit of the daemon.
     pub fn unit(&self) -> Option<PathBuf> {
         Some(self.config_home()?.join("systemd/user/docker.service"))
     }
 
-    /// The unit of the daemon's socket.
     pub fn socket_unit(&self) -> Option<PathBuf> {
         Some(self.unit()?.with_file_name(crate::names::SOCKET_UNIT))
     }
@@ -105,7 +98,6 @@ impl World {
         Some((file, hostenv::file::without_byte_order_mark(bytes)))
     }
 
-    /// The daemon's own configuration.
     pub fn daemon_json(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(&self.daemon_config()?.1).ok()
     }
@@ -175,7 +167,6 @@ pub fn dir_of(program: &Path) -> &Path {
     program.parent().unwrap_or(Path::new("/usr/bin"))
 }
 
-/// The name of a program.
 pub fn name_of(program: &Path) -> &OsStr {
     program.file_name().unwrap_or(program.as_os_str())
 }

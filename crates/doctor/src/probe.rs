@@ -19,8 +19,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How long a probe may take; starting a network stack is the slowest part.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Probe {
     /// `systemctl --user` reaches the user's service manager.
     UserManager,
@@ -38,10 +37,8 @@ pub enum Probe {
     Proc,
 }
 
-/// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It works.
     Works,
     /// It does not, and this is what was said.
     Fails(String),
@@ -52,11 +49,9 @@ pub enum Outcome {
 /// What the probes need to know.
 #[derive(Debug, Clone, Default)]
 pub struct Setting {
-    /// rootlesskit.
     pub rootlesskit: Option<PathBuf>,
     /// `--net=` of the launcher, if one was found.
     pub net: Option<String>,
-    /// iptables.
     pub iptables: Option<PathBuf>,
     /// An existing directory on the file system of the data directory, writable by the user.
     pub data_parent: Option<PathBuf>,
@@ -64,9 +59,7 @@ pub struct Setting {
     pub runtime_dir: Option<PathBuf>,
 }
 
-/// Makes probes.
 pub trait Prober {
-    /// Tries something.
     fn probe(&self, probe: Probe, setting: &Setting) -> Outcome;
     /// What a program prints with this argument.
     ///
@@ -75,7 +68,6 @@ pub trait Prober {
     fn ask(&self, program: &Path, arg: &str) -> Result<String, String>;
 }
 
-/// Probes the machine we run on.
 #[derive(Debug)]
 pub struct System {
     env: Env,
@@ -119,59 +111,52 @@ impl System {
         let command = [&command[..], &[word.as_os_str()]].concat();
         self.inside(flags, &command, setting)
     }
-}
 
-impl Prober for System {
-    fn probe(&self, probe: Probe, setting: &Setting) -> Outcome {
-        match probe {
-            Probe::UserManager => match self.env.find_program("systemctl") {
-                Some(systemctl) => {
-                    let args = ["--user", "show-environment"].map(OsStr::new);
-                    self.run(&systemctl, &args, setting)
-                }
-                None => Outcome::Unknown,
-            },
+    /// `None` if something that the probe needs is not there.
+    fn attempt(&self, probe: Probe, setting: &Setting) -> Option<Outcome> {
+        Some(match probe {
+            Probe::UserManager => {
+                let args = ["--user", "show-environment"].map(OsStr::new);
+                self.run(&self.env.find_program("systemctl")?, &args, setting)
+            }
             // Without flags: what `rootlesskit rm -rf` and the documentation use.
             Probe::Namespaces => self.inside(&[], &[OsStr::new("true")], setting),
-            Probe::Gateway => match GATEWAY_PROBE.split_last() {
-                Some((command, flags)) => self.inside(flags, &[OsStr::new(command)], setting),
-                None => Outcome::Unknown,
-            },
-            Probe::Network => match &setting.net {
-                Some(net) => {
-                    let net = format!("--net={net}");
-                    let flags =
-                        [&net, "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run"];
-                    self.inside(&flags, &[OsStr::new("true")], setting)
-                }
-                None => Outcome::Unknown,
-            },
-            Probe::Nat => match &setting.iptables {
-                Some(iptables) => {
-                    // /run is a copy, or xtables.lock of the host would be in the way.
-                    let flags = ["--net=none", "--copy-up=/run"];
-                    let script = "rm -f /run/xtables.lock; exec \"$1\" -t nat -N DOCKER-PROBE";
-                    self.script(&flags, script, iptables, setting)
-                }
-                None => Outcome::Unknown,
-            },
-            Probe::Overlay => match setting.data_parent.as_deref().and_then(private_dir) {
-                Some(dir) => {
-                    // Only root of the namespace can remove what overlayfs puts into its work directory.
-                    let script = "cd \"$1\"; mkdir l u w m; \
-                                  trap 'umount m 2>/dev/null || :; rm -rf l u w m' EXIT; \
-                                  mount -t overlay -o userxattr,lowerdir=l,upperdir=u,workdir=w overlay m || \
-                                  mount -t overlay -o lowerdir=l,upperdir=u,workdir=w overlay m; \
-                                  : > m/f";
-                    self.script(&[], script, dir.path(), setting)
-                }
-                None => Outcome::Unknown,
-            },
+            Probe::Gateway => {
+                let (command, flags) = GATEWAY_PROBE.split_last()?;
+                self.inside(flags, &[OsStr::new(command)], setting)
+            }
+            Probe::Network => {
+                let net = format!("--net={}", setting.net.as_ref()?);
+                let flags = [&net, "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run"];
+                self.inside(&flags, &[OsStr::new("true")], setting)
+            }
+            Probe::Nat => {
+                // /run is a copy, or xtables.lock of the host would be in the way.
+                let flags = ["--net=none", "--copy-up=/run"];
+                let script = "rm -f /run/xtables.lock; exec \"$1\" -t nat -N DOCKER-PROBE";
+                self.script(&flags, script, setting.iptables.as_ref()?, setting)
+            }
+            Probe::Overlay => {
+                let dir = private_dir(setting.data_parent.as_deref()?)?;
+                // Only root of the namespace can remove what overlayfs puts into its work directory.
+                let script = "cd \"$1\"; mkdir l u w m; \
+                              trap 'umount m 2>/dev/null || :; rm -rf l u w m' EXIT; \
+                              mount -t overlay -o userxattr,lowerdir=l,upperdir=u,workdir=w overlay m || \
+                              mount -t overlay -o lowerdir=l,upperdir=u,workdir=w overlay m; \
+                              : > m/f";
+                self.script(&[], script, dir.path(), setting)
+            }
             Probe::Proc => {
                 let script = "mount -t proc proc \"$1\"";
                 self.script(&["--pidns"], script, Path::new("/proc"), setting)
             }
-        }
+        })
+    }
+}
+
+impl Prober for System {
+    fn probe(&self, probe: Probe, setting: &Setting) -> Outcome {
+        self.attempt(probe, setting).unwrap_or(Outcome::Unknown)
     }
 
     fn ask(&self, program: &Path, arg: &str) -> Result<String, String> {

@@ -19,18 +19,15 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// Commands for the administrator.
     pub fn admin<S: Into<String>>(comment: &str, commands: impl IntoIterator<Item = S>) -> Self {
         let commands = commands.into_iter().map(Into::into).collect();
         Self { admin: vec![Step { comment: comment.to_owned(), commands }], said: Vec::new() }
     }
 
-    /// Advice.
     pub fn said(text: impl Into<String>) -> Self {
         Self { admin: Vec::new(), said: vec![text.into()] }
     }
 
-    /// Both remedies, in this order.
     pub fn and(mut self, other: Remedy) -> Self {
         self.admin.extend(other.admin);
         self.said.extend(other.said);

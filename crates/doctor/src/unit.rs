@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use crate::header::{self, HEADER};
 use crate::place::dir_of;
 
-/// The text of the unit.
 pub fn render(launcher: &Path, path: &OsStr, without_iptables: bool, activated: bool) -> String {
     let search = search_path(dir_of(launcher), path);
     let environment = quoted(&format!("PATH={}", escape_percent(&search)));

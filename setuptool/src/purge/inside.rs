@@ -17,7 +17,6 @@ use super::walk::{Failures, Root};
 use crate::run::Failed;
 use crate::ui::Ui;
 
-/// The name of the verb.
 pub(crate) const VERB: &str = "delete";
 
 /// The exit status if something in the directory could not be deleted, which is no reason to keep the other directories.
@@ -27,17 +26,12 @@ pub(super) const INCOMPLETE: u8 = 2;
 /// A directory, by its canonical path, and what it is.
 pub(super) type Target = (Kind, PathBuf);
 
-/// The words that say what is to be deleted.
 pub(super) fn words(targets: &[Target]) -> Vec<OsString> {
     let words = targets.iter().flat_map(|(kind, path)| [kind.name().into(), path.into()]);
     [OsString::from(VERB)].into_iter().chain(words).collect()
 }
 
 /// Does what [`words`] say.
-///
-/// # Errors
-/// The words are none of ours, something is mounted below, a directory is not what it is said to be, or not everything
-/// could be deleted.
 pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     if !is_in_users_namespace() {
         return Err(Failed::new(
@@ -70,9 +64,6 @@ fn is_in_users_namespace() -> bool {
 }
 
 /// Looks at all directories, then deletes what is theirs in the first one.
-///
-/// # Errors
-/// As for [`run`].
 pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
     let mounts = mounts::of(Path::new("/proc/self"))
         .map_err(|error| Failed::new(format!("cannot read /proc/self/mountinfo: {error}")))?;

@@ -2,14 +2,11 @@
 //! by hand has another state directory, one in another pid namespace no process that could be seen, one that is just
 //! starting no socket.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostenv::socket::connect;
 use hostenv::state_dir::Occupant;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
@@ -18,15 +15,9 @@ use doctor::place::World;
 use doctor::quote::quoted;
 
 /// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
-const DATABASES: [&str; 7] = [
-    "volumes/metadata.db",
-    "network/files/local-kv.db",
-    "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db",
-    "buildkit/containerdmeta.db",
-    "buildkit/cache.db",
-    "buildkit/history.db",
-    "buildkit/snapshots.db",
-];
+const DATABASES: &str = "volumes/metadata.db network/files/local-kv.db \
+    containerd/daemon/io.containerd.metadata.v1.bolt/meta.db buildkit/containerdmeta.db buildkit/cache.db \
+    buildkit/history.db buildkit/snapshots.db";
 
 /// So many processes are named.
 const NAMED: usize = 8;
@@ -76,7 +67,7 @@ pub(super) fn refusal(
     if signs.is_empty() {
         signs.extend(
             dirs.iter()
-                .flat_map(|dir| DATABASES.map(|name| dir.join(name)))
+                .flat_map(|dir| DATABASES.split(' ').map(|name| dir.join(name)))
                 .filter(|file| is_locked(file))
                 .map(|file| Sign {
                     pid: None,
@@ -155,17 +146,9 @@ fn listener(proc: &Path, path: &Path) -> Option<String> {
     })
 }
 
-/// Whether somebody holds an flock(2) on a database. Opened so that nothing but a regular file can be.
+/// Whether somebody holds an flock(2) on a database. A link is nobody's.
 fn is_locked(path: &Path) -> bool {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    let Ok(file) = file.and_then(|file: File| Ok((file.metadata()?.mode(), file))) else {
-        return false;
-    };
-    let (mode, file) = file;
-    let regular = mode & nix::libc::S_IFMT == nix::libc::S_IFREG;
-    regular
-        && matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    !path.is_symlink() && hostenv::state_dir::is_locked(path)
 }
 
 fn message(proc: &Path, signs: &[Sign], head: &str) -> String {
@@ -240,6 +223,10 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
     use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
     use std::os::fd::AsRawFd as _;

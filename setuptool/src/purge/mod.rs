@@ -43,7 +43,6 @@ pub(crate) use inside::{VERB, run as delete};
 /// Deleting a million files takes its time.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// A directory that exists.
 #[derive(Debug)]
 struct Place {
     kind: Kind,
@@ -51,7 +50,6 @@ struct Place {
     given: PathBuf,
     /// What it really is.
     real: PathBuf,
-    /// It is a symbolic link.
     link: bool,
     /// It is where the user wants it, not where the daemon puts it by itself.
     elsewhere: bool,
@@ -114,7 +112,6 @@ impl Place {
         )
     }
 
-    /// Why it stays.
     fn tell(&self, ui: &mut Ui) {
         let (shown, maker) = (self.real.display(), self.kind.maker());
         let Inventory { ours, foreign, links, .. } = &self.found;
@@ -131,21 +128,16 @@ impl Place {
     }
 }
 
-/// A purge that may be carried out.
 #[derive(Debug)]
 pub(crate) struct Purge {
     settings: Settings,
     places: Vec<Place>,
-    /// What could not be looked at.
     problems: Vec<String>,
 }
 
 impl Purge {
     /// Looks at everything that is to be deleted; changes nothing. To be called as long as the unit is there, since it
     /// may say where things are.
-    ///
-    /// # Errors
-    /// daemon.json cannot be read, or something is mounted below a directory that would be deleted.
     pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
         if let Some(problem) = world.daemon_json_problem() {
             return Err(Failed::new(format!(
@@ -260,7 +252,11 @@ impl Purge {
         for link in links {
             let left = fs::read_dir(&link.real).map(|mut entries| entries.next().is_some());
             if !left.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound) {
-                tell(ui, problems, &link.given, fs::remove_file(&link.given));
+                let gone = fs::remove_file(&link.given);
+                if gone.is_ok() {
+                    ui.info(&format!("Removed {}", link.given.display()));
+                }
+                run::note(problems, &link.given, gone);
             }
         }
     }
@@ -296,9 +292,6 @@ fn delete_first(
 }
 
 /// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.
-///
-/// # Errors
-/// There is none, or something in it cannot be deleted.
 pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     fs::symlink_metadata(dir)?;
     let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
@@ -314,14 +307,9 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
 
 /// Files: the daemon's key, its socket and its pid.
 fn small_things(world: &World, problems: &mut Vec<String>) {
-    let mut note = |path: &Path, result: io::Result<()>| {
-        if let Err(error) = result {
-            problems.push(format!("cannot remove {}: {error}", path.display()));
-        }
-    };
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
-        note(&key, hostenv::file::remove_if_present(&key).map(drop));
+        run::note(problems, &key, hostenv::file::remove_if_present(&key).map(drop));
     }
     let Some(runtime) = runtime_dir(world) else { return };
     // A link may lead to the socket of another engine.
@@ -334,16 +322,8 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     ] {
         let path = runtime.join(name);
         if is(&path, right) {
-            note(&path, hostenv::file::remove_if_present(&path).map(drop));
+            run::note(problems, &path, hostenv::file::remove_if_present(&path).map(drop));
         }
-    }
-}
-
-/// Says that a file is gone, or notes why not.
-fn tell(ui: &mut Ui, problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
-    match result {
-        Ok(()) => ui.info(&format!("Removed {}", path.display())),
-        Err(error) => problems.push(format!("cannot remove {}: {error}", path.display())),
     }
 }
 
@@ -369,7 +349,6 @@ fn runtime_dir(world: &World) -> Option<PathBuf> {
     world.runtime_dir().filter(|dir| home.as_ref() != Some(dir))
 }
 
-/// The rootlesskit that the launcher would take.
 pub(crate) fn rootlesskit(world: &World) -> Option<PathBuf> {
     world.find_companion("docker-rootlesskit").or_else(|| world.find_companion("rootlesskit"))
 }

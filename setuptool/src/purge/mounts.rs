@@ -8,16 +8,13 @@ use std::path::{Path, PathBuf};
 
 use doctor::quote::quoted;
 
-/// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     /// `major:minor` of the file system.
     pub(super) device: Vec<u8>,
     /// What of the file system is mounted.
     pub(super) root: PathBuf,
-    /// Where it is mounted.
     pub(super) point: PathBuf,
-    /// The type of the file system.
     pub(super) kind: String,
     /// The options of the file system; those of overlays name directories.
     pub(super) options: Vec<u8>,
@@ -41,9 +38,6 @@ impl Mount {
 }
 
 /// The mounts of the process's mount namespace: `/proc/self/mountinfo`, or that of another process.
-///
-/// # Errors
-/// The file cannot be read.
 pub(super) fn of(process: &Path) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(process.join("mountinfo"))?))
 }

@@ -27,9 +27,7 @@ pub(super) struct Process {
     pub(super) apart: bool,
 }
 
-/// What is looked for.
 pub(super) struct Search<'a> {
-    /// `/proc`.
     proc: &'a Path,
     own_mounts: Vec<Mount>,
     /// Canonical.
@@ -39,9 +37,6 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     /// Prepares to look for users of these directories, the paths of which are canonical.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read: then nobody knows who uses what.
     pub(super) fn new(proc: &'a Path, dirs: &'a [PathBuf]) -> std::io::Result<Self> {
         let own_mounts = mounts::of(&proc.join("self"))?;
         Ok(Self { proc, own_mounts, dirs, own_pid: std::process::id() })
@@ -112,7 +107,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// All pids, in order.
 fn pids(proc: &Path) -> Vec<u32> {
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let mut pids: Vec<u32> =

@@ -26,7 +26,6 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Collects them.
     pub(super) fn gather(world: &World) -> Self {
         let mut found = Self::default();
         if let Some(dir) = world.runtime_dir() {

@@ -91,9 +91,6 @@ pub(super) struct Root {
 
 impl Root {
     /// Opens a directory. No part of the path may be a symbolic link, so it has to be a canonical one.
-    ///
-    /// # Errors
-    /// Those of openat2(2); `ELOOP` or `ENOTDIR` for a link.
     pub(super) fn open(path: &Path) -> nix::Result<Self> {
         let fd = match openat2(nix::fcntl::AT_FDCWD, path, how(ResolveFlag::RESOLVE_NO_SYMLINKS)) {
             Err(Errno::ENOSYS | Errno::EPERM) => open(path, DIRECTORY, Mode::empty()),
@@ -116,7 +113,6 @@ impl Root {
     }
 }
 
-/// What could not be deleted.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// The first ones, each with its path and the reason.
@@ -137,7 +133,6 @@ impl Failures {
         self.count - self.told.len()
     }
 
-    /// Whether there is any.
     pub(super) fn any(&self) -> bool {
         self.count > 0
     }
@@ -193,9 +188,6 @@ impl Walk<'_> {
     }
 
     /// Deletes the directories on the way, the last one first, and what is in them.
-    ///
-    /// # Errors
-    /// The way back is lost: somebody moves directories about.
     fn empty(&mut self, mut dir: OwnedFd) -> nix::Result<()> {
         while let Some(frame) = self.frames.last_mut() {
             let Some((name, kind)) = frame.rest.pop() else {

@@ -28,7 +28,7 @@ use sys::pidfd::PidFd;
 use super::log::{self, Log};
 use super::pidfile::{self, PidFile};
 use super::{Files, orphans};
-use crate::run::Failed;
+use crate::run::{self, Failed};
 use crate::ui::Ui;
 use doctor::place::World;
 
@@ -41,10 +41,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const STAYED: Duration = Duration::from_secs(60);
 
 /// Runs until it is told to stop, or with `once` until the daemon ends.
-///
-/// # Errors
-/// Nothing was installed, another supervisor runs, or the system refuses what a supervisor needs; with `once` the
-/// daemon's own status if it failed.
 pub(crate) fn run(ui: &mut Ui, world: &World, once: bool) -> Result<(), Failed> {
     if world.uid == 0 {
         return Err(Failed::new(
@@ -74,8 +70,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, once: bool) -> Result<(), Failed> 
             let _ = nix::unistd::setsid();
         }
         let path = files.log();
-        let log = Log::open(&path, log::MAX)
-            .map_err(|error| Failed::new(format!("cannot write {}: {error}", path.display())))?;
+        let log = Log::open(&path, log::MAX).map_err(run::cannot("write", &path))?;
         ui.info(&format!("Supervising the daemon; log: {}", path.display()));
         Some(log)
     };
@@ -97,9 +92,7 @@ fn system(error: &io::Error) -> Failed {
     Failed::new(format!("cannot supervise: {error}"))
 }
 
-/// Why the daemon ended.
 enum End {
-    /// We were told to stop.
     Asked,
     /// By itself, in these words and with this status.
     Alone(String, u8),
@@ -238,7 +231,6 @@ impl Supervisor {
         }
     }
 
-    /// Waits; true if we were told to stop.
     fn rest(&mut self, pause: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + pause;
         loop {

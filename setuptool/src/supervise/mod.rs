@@ -27,34 +27,27 @@ use std::time::Duration;
 use doctor::facts::Facts;
 use doctor::managed::Managed;
 use doctor::place::World;
-use doctor::supervisor::{Files, Kind, Record, best, last_lines, script, service_files};
-use doctor::symptoms;
+use doctor::supervisor::{Files, Kind, Record, best, script, service_files};
 use hostenv::state_dir::Occupant;
 
 use crate::plan::{self, Plan, make_private};
-use crate::run::Failed;
+use crate::run::{self, Failed};
 use crate::ui::Ui;
 use crate::write::{self, Policy, Put};
-use crate::{purge, ready};
+use crate::{purge, ready, report};
 
 /// Image stores of many layers take a while, and so does a service directory until it is seen.
 const API_LIMIT: Duration = Duration::from_secs(90);
 /// A start that fails so often does not get better by waiting.
 const FAILED_STARTS: u32 = 4;
-/// The last lines of the log that are shown after a failure.
-const LAST_WORDS: usize = 5;
 
-/// What `--supervise` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Whatever suits the host.
     Auto,
-    /// This one.
     Named(Kind),
 }
 
 impl Choice {
-    /// The kind that this means here.
     pub(crate) fn kind(self, world: &World) -> Kind {
         match self {
             Self::Named(kind) => kind,
@@ -83,11 +76,8 @@ impl Job<'_> {
     }
 }
 
-/// What became of the start.
 enum Begun {
-    /// The daemon is on its way.
     Started {
-        /// How to control it.
         words: Vec<String>,
         /// A file of the user's starts it.
         kept: bool,
@@ -97,9 +87,6 @@ enum Begun {
 }
 
 /// Installs the daemon under a supervisor, starts it and waits until it answers.
-///
-/// # Errors
-/// There is no such supervisor, another daemon runs, a file cannot be written, or the daemon does not start.
 pub(crate) fn install(
     ui: &mut Ui,
     world: &World,
@@ -119,13 +106,9 @@ pub(crate) fn install(
     if !same {
         refuse_another(world, plan)?;
     }
-    make_private(&plan.runtime_dir).map_err(|error| {
-        Failed::new(format!("cannot create {}: {error}", plan.runtime_dir.display()))
-    })?;
+    make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     let script = write_script(ui, world, &files, plan)?;
-    wanted.write(&files).map_err(|error| {
-        Failed::new(format!("cannot write {}: {error}", files.record().display()))
-    })?;
+    wanted.write(&files).map_err(run::cannot("write", &files.record()))?;
     let job = Job { world, files: &files, kind, user: &facts.account.name, policy: &plan.policy };
     let running = same && occupant(world, plan).is_running();
     let begun = match kind {
@@ -189,9 +172,6 @@ fn occupant(world: &World, plan: &Plan) -> Occupant {
 }
 
 /// The files that an installation under a supervisor consists of.
-///
-/// # Errors
-/// There is no such supervisor, or no home.
 pub(crate) fn wanted(
     world: &World,
     plan: &Plan,
@@ -212,9 +192,7 @@ fn script_file(world: &World, files: &Files, plan: &Plan) -> Managed {
 
 fn write_script(ui: &mut Ui, world: &World, files: &Files, plan: &Plan) -> Result<Put, Failed> {
     let put = write::put(&script_file(world, files, plan), ui, &plan.policy)?;
-    fs::create_dir_all(&files.state).map_err(|error| {
-        Failed::new(format!("cannot create {}: {error}", files.state.display()))
-    })?;
+    fs::create_dir_all(&files.state).map_err(run::cannot("create", &files.state))?;
     Ok(put)
 }
 
@@ -229,13 +207,7 @@ fn wait(files: &Files, plan: &Plan, kind: Kind) -> std::io::Result<()> {
 fn explain_failure(ui: &mut Ui, files: &Files) {
     let Some((path, text)) = files.last_log() else { return };
     ui.error(&format!("Failed to start the daemon. The end of its log, {}:", path.display()));
-    for line in last_lines(&text, LAST_WORDS).lines() {
-        ui.aside(&format!("    {line}"));
-    }
-    if let Some(symptom) = symptoms::find(&text) {
-        ui.error(&format!("The log contains \"{}\": {}", symptom.token, symptom.cause));
-        ui.error(&format!("  {}", symptom.fix));
-    }
+    report::log(ui, &text);
 }
 
 /// Stops the daemon and removes the service, not the script, the log and the record.
@@ -264,9 +236,6 @@ pub(crate) fn uninstall(ui: &mut Ui, world: &World, problems: &mut Vec<String>) 
 
 /// Stops the daemon and removes its service, if there is one, but not the files that say how the daemon was started. Can be
 /// repeated.
-///
-/// # Errors
-/// It still runs.
 pub(crate) fn stop(ui: &mut Ui, world: &World) -> Result<(), Failed> {
     let Some(files) = Files::of(world) else { return Ok(()) };
     let Some(record) = Record::read(&files) else { return Ok(()) };
@@ -284,26 +253,20 @@ pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String
     let script = files.script();
     match write::put_away(&script) {
         Ok(away) => away.tell(ui, &script),
-        Err(error) => note(problems, &script, Err(error)),
+        Err(error) => run::note(problems, &script, Err(error)),
     }
     let record = files.record();
-    note(problems, &record, hostenv::file::remove_if_present(&record).map(drop));
+    run::note(problems, &record, hostenv::file::remove_if_present(&record).map(drop));
     // By their names: the directory may be one that others use, too.
     let old_log = files.log().with_extension("log.1");
     for file in [files.pid(), files.state.join("openrc.pid"), files.log(), old_log] {
-        note(problems, &file, hostenv::file::remove_if_present(&file).map(drop));
+        run::note(problems, &file, hostenv::file::remove_if_present(&file).map(drop));
     }
     match purge::remove_tree(&files.log_dir()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        other => note(problems, &files.log_dir(), other),
+        other => run::note(problems, &files.log_dir(), other),
     }
     for dir in [&files.config, &files.state] {
         let _ = fs::remove_dir(dir);
-    }
-}
-
-fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Result<()>) {
-    if let Err(error) = result {
-        problems.push(format!("cannot remove {}: {error}", path.display()));
     }
 }

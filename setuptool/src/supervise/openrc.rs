@@ -33,9 +33,6 @@ const LIMIT: Duration = Duration::from_secs(200);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The user's service script, or that of the system where users have none.
-///
-/// # Errors
-/// There is no OpenRC, or no home.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     if world.find_with_sbin("rc-service").is_none() {
         return Err(Failed::new("OpenRC is not installed: rc-service was not found"));
@@ -64,15 +61,12 @@ fn version(text: &str) -> Option<(u32, u32)> {
 fn disarm_backups(place: &Path) -> Result<(), Failed> {
     for copy in backups(place) {
         fs::set_permissions(&copy, Permissions::from_mode(0o644))
-            .map_err(|error| Failed::new(format!("cannot change {}: {error}", copy.display())))?;
+            .map_err(run::cannot("change", &copy))?;
     }
     Ok(())
 }
 
 /// Writes the script and starts the service, or tells the administrator to.
-///
-/// # Errors
-/// The script cannot be written, or OpenRC refuses.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let world = job.world;
     if is_of_system(world, place) {
@@ -83,8 +77,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     disarm_backups(place)?;
     // Nobody has made it for a user without any service.
     let runlevel = runlevel(place);
-    fs::create_dir_all(&runlevel)
-        .map_err(|error| Failed::new(format!("cannot create {}: {error}", runlevel.display())))?;
+    fs::create_dir_all(&runlevel).map_err(run::cannot("create", &runlevel))?;
     for (program, args) in [
         ("rc-update", ["--user", "add", NAME, RUNLEVEL].as_slice()),
         ("rc-service", &["--user", NAME, "start"]),
@@ -105,7 +98,6 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     Ok(Begun::Started { words, kept })
 }
 
-/// The block for the administrator.
 fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
     let file = wanted(job.world, job.files, place, job.user);
     let state = file.state()?;
@@ -137,9 +129,6 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
 }
 
 /// Stops the service and removes the script.
-///
-/// # Errors
-/// OpenRC refuses to stop it, the script cannot be removed, or it is the administrator's to remove.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     if is_of_system(world, place) {
         if !place.exists() {
@@ -164,9 +153,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
-    write::put_away(place)
-        .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?
-        .tell(ui, place);
+    write::put_away(place).map_err(run::cannot("remove", &place))?.tell(ui, place);
     disarm_backups(place)?;
     // rmdir(2) refuses what has other services.
     let runlevel = runlevel(place);
@@ -183,11 +170,8 @@ fn runlevel(place: &Path) -> PathBuf {
 }
 
 fn openrc(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("OpenRC's {name} is not in PATH"));
-    let program = world.find_with_sbin(name).ok_or_else(missing)?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line(name, &args));
-    Ok(run::shown(&program, &args, &with_runtime_dir(world), true, LIMIT)?.success())
+    let (program, env) = (world.find_with_sbin(name), with_runtime_dir(world));
+    run::traced(ui, program, ("OpenRC", name), args, &env, LIMIT)
 }
 
 #[cfg(test)]

@@ -19,10 +19,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// It kills the daemon at the end of its own limit.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Starts the supervisor unless it runs.
-///
-/// # Errors
-/// It does not come up.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>) -> Result<Begun, Failed> {
     let pid_file = job.files.pid();
     let program = job.world.own_program();
@@ -71,9 +67,6 @@ fn spawn(job: &Job<'_>, program: &Path, pid_file: &Path) -> Result<i32, Failed> 
 }
 
 /// Stops the supervisor, and with it the daemon; that there is none is fine.
-///
-/// # Errors
-/// It does not end.
 pub(super) fn stop(ui: &mut Ui, files: &Files) -> Result<(), Failed> {
     let path = files.pid();
     let Some(holder) = pidfile::holder(&path) else { return Ok(()) };

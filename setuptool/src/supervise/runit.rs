@@ -1,6 +1,5 @@
 //! A service directory for the user's runsvdir(8).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,10 +20,6 @@ const STOP: &str = "120";
 /// sv gives up first.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// The service directory.
-///
-/// # Errors
-/// No runsvdir of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     let dir = runit_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("service");
@@ -39,9 +34,6 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
 }
 
 /// Writes the directory, waits until it is seen, and starts the daemon.
-///
-/// # Errors
-/// A file cannot be written, runsvdir does not see it, or sv fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let done = service::put(ui, place, &job.wanted(place), job.policy)?;
     let deadline = Instant::now() + SEEN_LIMIT;
@@ -66,10 +58,6 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     Ok(Begun::Started { words, kept: done.kept })
 }
 
-/// Stops the daemon and removes the directory.
-///
-/// # Errors
-/// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
     if !service::exists(place) {
@@ -81,8 +69,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         return Err(Failed::new(format!("{} did not stop", place.display())));
     }
     service::dismantle(ui, place)?;
-    fs::rename(place, &hidden)
-        .map_err(|error| Failed::new(format!("cannot move {}: {error}", place.display())))?;
+    fs::rename(place, &hidden).map_err(run::cannot("move", &place))?;
     // Out of sight, nobody starts it again.
     if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
         return Err(Failed::new(format!("runsv for {} did not exit", hidden.display())));
@@ -91,8 +78,5 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
 }
 
 fn sv(ui: &mut Ui, world: &World, args: &[&str]) -> Result<bool, Failed> {
-    let program = world.find("sv").ok_or_else(|| Failed::new("runit's sv is not in PATH"))?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line("sv", &args));
-    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+    run::traced(ui, world.find("sv"), ("runit", "sv"), args, &world.env, LIMIT)
 }

@@ -1,6 +1,5 @@
 //! A service directory for the user's s6-svscan(8).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,10 +20,6 @@ const LIMIT: Duration = Duration::from_secs(150);
 const END_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The service directory.
-///
-/// # Errors
-/// No s6-svscan of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     let dir = s6_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("s6/scan");
@@ -38,10 +33,6 @@ pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     Ok(dir.join("docker"))
 }
 
-/// Writes the directory and starts the daemon.
-///
-/// # Errors
-/// A file cannot be written, or a program of s6 fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let shown = place.to_string_lossy().into_owned();
     let put = service::put(ui, place, &job.wanted(place), job.policy)?;
@@ -61,10 +52,6 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     Ok(Begun::Started { words, kept: put.kept })
 }
 
-/// Stops the daemon and removes the directory.
-///
-/// # Errors
-/// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
     if !service::exists(place) {
@@ -98,9 +85,5 @@ fn scan_dir(place: &Path) -> String {
 }
 
 fn s6(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("s6's {name} is not in PATH"));
-    let program = world.find(name).ok_or_else(missing)?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line(name, &args));
-    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+    run::traced(ui, world.find(name), ("s6", name), args, &world.env, LIMIT)
 }

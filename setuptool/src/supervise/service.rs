@@ -10,7 +10,7 @@ use doctor::supervisor::service::PROGRAMS;
 use nix::fcntl::OFlag;
 
 use crate::purge;
-use crate::run::Failed;
+use crate::run::{self, Failed};
 use crate::ui::Ui;
 use crate::write::{self, Policy, Put};
 
@@ -24,9 +24,6 @@ pub(super) fn hidden(service: &Path) -> PathBuf {
 }
 
 /// Makes the directory, complete before the supervisor sees it, or brings it up to date.
-///
-/// # Errors
-/// It cannot be written.
 pub(super) fn put(
     ui: &mut Ui,
     service: &Path,
@@ -46,21 +43,16 @@ pub(super) fn put(
         let name = file.path.strip_prefix(service).unwrap_or(&file.path);
         write::write(&file.clone().moved_to(new.join(name)))?;
     }
-    fs::rename(&new, service)
-        .map_err(|error| Failed::new(format!("cannot create {}: {error}", service.display())))?;
+    fs::rename(&new, service).map_err(run::cannot("create", &service))?;
     ui.info(&format!("Creating {}", service.display()));
     Ok(Done { new: true, kept: false })
 }
 
-/// What [`put`] did.
 pub(super) struct Done {
-    /// There was no such directory.
     pub(super) new: bool,
-    /// A file of the user's stays.
     pub(super) kept: bool,
 }
 
-/// Whether there is something at all.
 pub(super) fn exists(service: &Path) -> bool {
     fs::symlink_metadata(service).is_ok()
 }
@@ -75,9 +67,6 @@ pub(super) fn is_supervised(service: &Path) -> bool {
 
 /// Removes what `install` and the supervisor made in the [`hidden`] directory of a service. If that is not all, because
 /// there are files of the user's or the directory is a link, the rest is kept under another name.
-///
-/// # Errors
-/// Something in there can be neither removed nor renamed.
 pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
     let hidden = hidden(service);
     let shown = hidden.display();

@@ -16,7 +16,6 @@ use crate::place::World;
 pub enum Home {
     Unset,
     Missing(PathBuf),
-    /// It is no absolute path.
     Relative(PathBuf),
     /// It cannot be written: it belongs to the user with this id.
     Foreign(PathBuf, u32),
@@ -34,7 +33,6 @@ pub enum RuntimeState {
     Unset,
     /// Unset, but logind made one for this user.
     Found,
-    /// It is no absolute path.
     Relative,
     /// It is no directory.
     Missing,
@@ -44,11 +42,9 @@ pub enum RuntimeState {
     ReadOnly,
     /// Others may enter it; its mode.
     Open(u32),
-    /// As it should be.
     Fine,
 }
 
-/// The runtime directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
     /// What will be used.
@@ -61,7 +57,6 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// The directory, if it can be used.
     pub fn usable(&self) -> Option<&Path> {
         use RuntimeState::{Fine, Found, Open};
         self.dir.as_deref().filter(|_| matches!(self.state, Fine | Found | Open(_)))
@@ -77,7 +72,6 @@ pub struct Closed {
     pub why: WhyClosed,
 }
 
-/// What is in the way there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhyClosed {
     /// Its file system is read-only.
@@ -90,7 +84,6 @@ pub enum WhyClosed {
     Foreign,
 }
 
-/// The user and the session.
 #[derive(Debug, Clone)]
 pub struct Account {
     pub uid: u32,
@@ -230,7 +223,6 @@ fn runtime_state(dir: &Path, uid: u32) -> RuntimeState {
     }
 }
 
-/// access(2) for the effective user.
 pub(super) fn writable(path: &Path) -> bool {
     may_write(path).is_ok()
 }

@@ -19,7 +19,6 @@ pub enum Engine {
     Other,
 }
 
-/// A container around us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     pub engine: Engine,

@@ -11,10 +11,8 @@ use crate::place::{World, docker_host};
 use crate::supervisor::Files;
 use crate::{systemd, unit};
 
-/// An earlier installation.
 #[derive(Debug, Clone)]
 pub struct Daemon {
-    /// There is a unit of the daemon.
     pub installed: bool,
     /// The program that the unit starts, if that cannot be run; whether it is there.
     pub lost_program: Option<(PathBuf, bool)>,

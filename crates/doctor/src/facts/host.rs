@@ -8,7 +8,6 @@ use cgroup2::{Delegation, Mode};
 use super::Container;
 use crate::place::World;
 
-/// A device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
     Missing,
@@ -16,7 +15,6 @@ pub enum Device {
     Fine,
 }
 
-/// The kernel and what it allows.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// What calls itself the kernel; `None` without `/proc`.
@@ -40,11 +38,9 @@ pub struct Host {
     /// How many inotify(7) instances, and watches, a user may have.
     pub inotify_instances: Option<u64>,
     pub inotify_watches: Option<u64>,
-    /// SELinux is enforcing.
     pub selinux: bool,
     /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`.
     pub resolv_conf: Option<PathBuf>,
-    /// The container that this is.
     pub container: Option<Container>,
     /// Hard limit of open files; `None` is none.
     pub nofile: Option<u64>,
@@ -132,7 +128,6 @@ fn resolv_conf(world: &World) -> Option<PathBuf> {
     (!usual).then_some(parts)
 }
 
-/// Control groups.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     pub mode: Mode,

@@ -27,7 +27,6 @@ pub struct Overlap {
     pub theirs: String,
 }
 
-/// Subordinate ids.
 #[derive(Debug, Clone)]
 pub struct Ids {
     pub tools: [Tool; 2],

@@ -28,7 +28,6 @@ use crate::distro::Distro;
 use crate::place::World;
 use crate::probe::{Outcome, Probe, Prober, Setting};
 
-/// Everything the doctor knows.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub distro: Distro,
@@ -41,11 +40,10 @@ pub struct Facts {
     pub daemon: Daemon,
     pub files: Vec<Found>,
     pub ways: Ways,
-    outcomes: BTreeMap<&'static str, Outcome>,
+    outcomes: BTreeMap<Probe, Outcome>,
 }
 
 impl Facts {
-    /// Looks at everything.
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let os_release = world.text("etc/os-release").or_else(|| world.text("usr/lib/os-release"));
         let tools = Tools::gather(world, prober);
@@ -70,12 +68,10 @@ impl Facts {
         facts
     }
 
-    /// What came of a probe.
     pub fn outcome(&self, probe: Probe) -> &Outcome {
-        self.outcomes.get(name(probe)).unwrap_or(&Outcome::Unknown)
+        self.outcomes.get(&probe).unwrap_or(&Outcome::Unknown)
     }
 
-    /// Whether a probe worked.
     pub fn works(&self, probe: Probe) -> bool {
         *self.outcome(probe) == Outcome::Works
     }
@@ -106,7 +102,7 @@ impl Facts {
         }
         setting.net = self.tools.net.name().map(str::to_owned);
         if self.works(Probe::Gateway) {
-            self.outcomes.insert(name(Probe::Network), Outcome::Works);
+            self.outcomes.insert(Probe::Network, Outcome::Works);
         } else {
             self.take(prober, Probe::Network, &setting);
         }
@@ -115,23 +111,10 @@ impl Facts {
         }
     }
 
-    /// Makes a probe; true if it works.
     fn take(&mut self, prober: &dyn Prober, probe: Probe, setting: &Setting) -> bool {
         let outcome = prober.probe(probe, setting);
         let works = outcome == Outcome::Works;
-        self.outcomes.insert(name(probe), outcome);
+        self.outcomes.insert(probe, outcome);
         works
-    }
-}
-
-fn name(probe: Probe) -> &'static str {
-    match probe {
-        Probe::UserManager => "user-manager",
-        Probe::Namespaces => "namespaces",
-        Probe::Gateway => "gateway",
-        Probe::Network => "network",
-        Probe::Nat => "nat",
-        Probe::Overlay => "overlay",
-        Probe::Proc => "proc",
     }
 }

@@ -37,7 +37,6 @@ fn ownerless(kind: FsType) -> Option<&'static str> {
     OWNERLESS.iter().find(|(id, _)| *id == magic(kind)).map(|(_, name)| *name)
 }
 
-/// What came of writing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// Nothing is wrong, or nobody knows.
@@ -50,12 +49,9 @@ pub enum Room {
     Quota,
 }
 
-/// Whose the data directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// It is not there.
     Nobody,
-    /// This user.
     User,
     /// Somebody else, though it is below the home and nobody has chosen it: a Docker of root made it.
     Intruder,
@@ -72,7 +68,6 @@ pub struct Storage {
     pub existing: Option<PathBuf>,
     /// The file system, if it is one of those that cannot hold the files of containers.
     pub ownerless: Option<&'static str>,
-    /// Free space, in bytes.
     pub free: Option<u64>,
     pub room: Room,
     /// What is set in `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER`.

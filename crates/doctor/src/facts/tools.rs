@@ -29,7 +29,6 @@ pub enum Net {
 }
 
 impl Net {
-    /// The driver.
     pub fn driver(&self) -> Option<NetworkDriver> {
         match self {
             Self::Chosen(driver) | Self::Named(driver) => Some(*driver),
@@ -66,7 +65,6 @@ pub struct Unusable {
 const ROOTLESSKIT: [&str; 2] = ["docker-rootlesskit", "rootlesskit"];
 const LAUNCHER: [&str; 2] = ["dockerd-rootless.sh", "dockerd-rootless"];
 
-/// Programs.
 #[derive(Debug, Clone)]
 pub struct Tools {
     pub launcher: Option<PathBuf>,
@@ -83,11 +81,9 @@ pub struct Tools {
     /// daemon.json chooses nftables, for which dockerd needs `nft` instead of iptables.
     pub nftables_backend: bool,
     pub nsenter: Option<PathBuf>,
-    /// ps(1).
     pub ps: Option<PathBuf>,
     /// This rootlesskit needs the `ip` of iproute2, and it is not there; what is there instead.
     pub no_iproute: Option<String>,
-    /// The version of systemd.
     pub systemd: Option<u32>,
     pub fuse_overlayfs: Option<PathBuf>,
     /// Without the gateway, unless the user named that; [`super::Facts`] tries it.
@@ -100,7 +96,6 @@ pub struct Tools {
     pub rootful: Option<(PathBuf, bool)>,
     /// What says that a rootful Docker runs, socket or not.
     pub rootful_runs: Option<String>,
-    /// nft(8).
     pub nft: Option<PathBuf>,
     /// A variable of the docker command that names another daemon, and its value.
     pub other_daemon: Option<(&'static str, String)>,

@@ -29,11 +29,9 @@ pub struct Proxy {
     pub port: String,
 }
 
-/// Ways out.
 #[derive(Debug, Clone)]
 pub struct Ways {
     pub routes: Routes,
-    /// The network of the namespace.
     pub cidr: Cidr,
     /// daemon.json gives bridges IPv6.
     pub bridges_have_ipv6: bool,

@@ -1,5 +1,7 @@
 //! Who runs this, and home.
 
+use std::path::Path;
+
 use super::{Finding, Wish};
 use crate::distro::Package;
 use crate::facts::{Closed, Facts, Home, Unusable, WhyClosed};
@@ -14,9 +16,9 @@ pub(super) fn root(facts: &Facts) -> Option<Finding> {
             "this tool runs as root",
             "rootless Docker runs as an ordinary user; as root, you would set it up for root itself",
         )
-        .remedy(Remedy::said(
+        .fix(
             "log in as the user who will run Docker (ssh USER@localhost or machinectl shell USER@) and run this again",
-        ))
+        )
     })
 }
 
@@ -30,7 +32,7 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
                 "/proc/sys/kernel/ostype cannot be read: /proc is not mounted",
                 "the daemon and this tool read from /proc what the kernel allows",
             )
-            .remedy(Remedy::admin("mount /proc", ["mount -t proc proc /proc"])),
+            .admin("mount /proc", ["mount -t proc proc /proc"]),
         );
     };
     // WSL 1 calls itself Linux: 4.4.0-19041-Microsoft. That of WSL 2 is one: 5.15.90.1-microsoft-standard-WSL2.
@@ -41,11 +43,11 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
             format!("the kernel is {ostype} {}, not a real Linux kernel", host.release),
             "containers need namespaces, which only Linux has",
         );
-        finding.remedy(Remedy::said(if imitated {
+        finding.fix(if imitated {
             "switch to WSL 2, in PowerShell: wsl --set-version DISTRIBUTION 2"
         } else {
             "use a Linux host or a virtual machine with Linux"
-        }))
+        })
     })
 }
 
@@ -57,66 +59,46 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 }
 
 fn home(facts: &Facts, findings: &mut Vec<Finding>) {
-    let why = "the daemon's unit, configuration and data are stored below HOME";
-    let name = quoted(&facts.account.name);
-    match &facts.account.home {
-        Home::Fine(_) => {}
-        Home::Unset => findings.push(Finding::fatal("home-unset", "HOME is not set", why).remedy(
-            Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\"")),
-        )),
-        Home::Missing(path) => findings.push(
-            Finding::fatal(
-                "home-missing",
-                format!("HOME={} is not a directory", path.display()),
-                why,
-            )
-            .remedy(Remedy::admin(
+    let account = &facts.account.name;
+    let name = quoted(account);
+    let word = |path: &Path| quoted(&path.to_string_lossy());
+    let export = || Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""));
+    let home = |path: &Path, what: &str| format!("HOME={} {what}", path.display());
+    let (code, seen, remedy) = match &facts.account.home {
+        Home::Fine(_) => return,
+        Home::Unset => ("home-unset", "HOME is not set".to_owned(), export()),
+        Home::Missing(path) => (
+            "home-missing",
+            home(path, "is not a directory"),
+            Remedy::admin(
                 "create the home directory",
-                [format!("install -d -m 0700 -o {name} {}", quoted(&path.to_string_lossy()))],
+                [format!("install -d -m 0700 -o {name} {}", word(path))],
+            ),
+        ),
+        Home::Relative(path) => ("home-relative", home(path, "is not an absolute path"), export()),
+        // Homes of services are sometimes directories of the system.
+        Home::Withheld(path, owner) => (
+            "home-foreign",
+            home(path, &format!("belongs to user {owner}")),
+            Remedy::said(format!(
+                "if no other user needs this directory: sudo chown {name}: {}",
+                word(path)
             )),
         ),
-        Home::Relative(path) => findings.push(
-            Finding::fatal(
-                "home-relative",
-                format!("HOME={} is not an absolute path", path.display()),
-                why,
-            )
-            .remedy(Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""))),
+        Home::Foreign(path, owner) => {
+            let what = format!("belongs to user {owner}, and {account} cannot write to it");
+            ("home-foreign", home(path, &what), export())
+        }
+        Home::ReadOnly(path) => (
+            "home-read-only",
+            home(path, &format!("cannot be written by {account}")),
+            Remedy::said(format!("chmod u+rwx {}", word(path))).and(Remedy::said(
+                "if its file system is mounted read-only, remount it read-write",
+            )),
         ),
-        Home::Withheld(path, owner) => findings.push(
-            Finding::fatal(
-                "home-foreign",
-                format!("HOME={} belongs to user {owner}", path.display()),
-                why,
-            )
-            // Homes of services are sometimes directories of the system.
-            .remedy(Remedy::said(format!(
-                "if no other user needs this directory: sudo chown {name}: {}",
-                quoted(&path.to_string_lossy())
-            ))),
-        ),
-        Home::Foreign(path, owner) => findings.push(
-            Finding::fatal(
-                "home-foreign",
-                format!(
-                    "HOME={} belongs to user {owner}, and {} cannot write to it",
-                    path.display(),
-                    facts.account.name
-                ),
-                why,
-            )
-            .remedy(Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""))),
-        ),
-        Home::ReadOnly(path) => findings.push(
-            Finding::fatal(
-                "home-read-only",
-                format!("HOME={} cannot be written by {}", path.display(), facts.account.name),
-                why,
-            )
-            .remedy(Remedy::said(format!("chmod u+rwx {}", quoted(&path.to_string_lossy()))))
-            .remedy(Remedy::said("if its file system is mounted read-only, remount it read-write")),
-        ),
-    }
+    };
+    let why = "the daemon's unit, configuration and data are stored below HOME";
+    findings.push(Finding::fatal(code, seen, why).remedy(remedy));
 }
 
 fn not_executable(found: &Unusable, why: &'static str) -> Finding {
@@ -179,10 +161,10 @@ fn daemon_json(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("{}: {error}", path.display()),
             "dockerd does not start if it cannot read its configuration",
         )
-        .remedy(Remedy::said(format!(
+        .fix(format!(
             "correct the file (for details: dockerd --validate --config-file={})",
             quoted(&path.to_string_lossy())
-        ))),
+        )),
     );
 }
 

@@ -20,7 +20,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(remedy)
-            .remedy(Remedy::said("or keep both: run this again with --force"))
+            .fix("or keep both: run this again with --force")
             .forcible()
         } else {
             Finding::advisory(
@@ -39,9 +39,9 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "both can run side by side, but they compete for published ports and interface names, and the \
                  rootful daemon has root privileges",
             )
-            .remedy(Remedy::said(
+            .fix(
                 "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
-            )),
+            ),
         );
     }
     if let Some((name, value)) = &facts.tools.other_daemon {
@@ -51,9 +51,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 format!("{name}={value} points to a different daemon, not to the one of this user"),
                 "the docker CLI uses this variable instead of the context that install creates",
             )
-            .remedy(Remedy::said(format!(
-                "unset {name}, and remove it from ~/.bashrc and similar files"
-            ))),
+            .fix(format!("unset {name}, and remove it from ~/.bashrc and similar files")),
         );
     }
     contexts(facts, findings);
@@ -65,7 +63,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 seen,
                 "both would use the same directories below /run (https://github.com/moby/moby/issues/52171)",
             )
-            .remedy(Remedy::said("containerd-rootless-setuptool.sh uninstall")),
+            .fix("containerd-rootless-setuptool.sh uninstall"),
         );
     }
 }
@@ -78,7 +76,7 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("the current docker CLI context \"{name}\" does not exist"),
                 "every docker command fails until you select another context (\"is not found on the file system\")",
             )
-            .remedy(Remedy::said("docker --context=default context use default")),
+            .fix("docker --context=default context use default"),
         );
     }
     let runtime_dir = facts.account.runtime.usable();
@@ -91,7 +89,7 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
                 "with this context, docker reaches a different daemon, not the one of this user; install updates the \
                  context if its socket no longer exists, or with --force",
             )
-            .remedy(Remedy::said(format!("docker context update rootless --docker host={own}"))),
+            .fix(format!("docker context update rootless --docker host={own}")),
         );
     }
 }

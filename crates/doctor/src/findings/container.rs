@@ -3,7 +3,6 @@
 use super::{Finding, Wish, namespaces};
 use crate::facts::Facts;
 use crate::probe::Probe;
-use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let Some(container) = &facts.host.container else { return };
@@ -17,6 +16,6 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     findings.push(if works || namespaces::explained(findings) {
         finding
     } else {
-        finding.remedy(Remedy::said(container.loosened()))
+        finding.fix(container.loosened())
     });
 }

@@ -52,13 +52,13 @@ fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("/etc/lxc/lxc-usernet has no entry for {name}"),
             "lxc-user-nic creates network interfaces only for users listed in that file",
         )
-        .remedy(Remedy::admin(
+        .admin(
             "allow an interface on lxcbr0",
             [
                 "mkdir -p /etc/lxc".to_owned(),
                 format!("printf '%s\\n' {line} >> /etc/lxc/lxc-usernet"),
             ],
-        )),
+        ),
     );
 }
 
@@ -73,16 +73,12 @@ fn tun(facts: &Facts) -> Option<Finding> {
         Device::Missing if needed => Some(
             Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
                 .remedy(facts.distro.modules(&["tun"], "create /dev/net/tun"))
-                .remedy(Remedy::said(
-                    "if this host is a container, start it with --device /dev/net/tun",
-                )),
+                .fix("if this host is a container, start it with --device /dev/net/tun"),
         ),
         Device::Closed if needed => Some(
-            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).remedy(
-                Remedy::admin(
-                    "make /dev/net/tun accessible to all users (the usual default)",
-                    ["chmod 0666 /dev/net/tun"],
-                ),
+            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).admin(
+                "make /dev/net/tun accessible to all users (the usual default)",
+                ["chmod 0666 /dev/net/tun"],
             ),
         ),
         _ => None,
@@ -127,7 +123,7 @@ fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("rootlesskit works, but not with --net={net}: {said}"),
             "the daemon would not start",
         )
-        .remedy(Remedy::said(remedy))
+        .fix(remedy)
         .forcible(),
     );
 }
@@ -149,7 +145,7 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
     };
     for hint in reason.hints {
-        finding = finding.remedy(Remedy::said(hint));
+        finding = finding.fix(hint);
     }
     if text.contains("tproxy") || text.contains("nf_tables") {
         // nf_tables comes with it.
@@ -157,9 +153,9 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
     }
     if finding.remedy == Remedy::default() {
-        finding = finding.remedy(Remedy::said(
+        finding = finding.fix(
             "run this to see the whole error: rootlesskit --net=gateway --copy-up=/etc --copy-up=/run true",
-        ));
+        );
     }
     findings.push(finding);
 }

@@ -3,7 +3,6 @@
 use super::{Finding, Wish};
 use crate::facts::Facts;
 use crate::managed::State;
-use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     for file in &facts.files {
@@ -27,10 +26,10 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                         "install keeps this file and starts the daemon with it; only install --force replaces it \
                          (and keeps a copy)",
                     )
-                    .remedy(Remedy::said(format!("compare the versions: {}", file.compare)))
-                    .remedy(Remedy::said(
+                    .fix(format!("compare the versions: {}", file.compare))
+                    .fix(
                         "put settings that every install keeps in a drop-in: systemctl --user edit docker.service",
-                    )),
+                    ),
                 );
             }
             Ok(State::Masked) => {
@@ -41,7 +40,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                         format!("{shown} masks the unit"),
                         "systemd does not start a masked unit",
                     )
-                    .remedy(Remedy::said(format!("systemctl --user unmask {name}"))),
+                    .fix(format!("systemctl --user unmask {name}")),
                 );
             }
             Err(text) => {
@@ -50,7 +49,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 let mut finding = stops("file-blocked", seen, "install cannot write the file");
                 for line in lines {
                     let hint = line.strip_prefix("hint: ").unwrap_or(line);
-                    finding = finding.remedy(Remedy::said(hint));
+                    finding = finding.fix(hint);
                 }
                 findings.push(finding);
             }

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::remedy::Remedy;
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -22,9 +21,7 @@ pub struct Finding {
     /// Stable name for tools and searches.
     pub code: &'static str,
     pub severity: Severity,
-    /// What was seen.
     pub seen: String,
-    /// Why it matters.
     pub why: &'static str,
     pub remedy: Remedy,
     /// `--force` makes a warning of it.
@@ -56,6 +53,18 @@ impl Finding {
     pub fn remedy(mut self, remedy: Remedy) -> Self {
         self.remedy = self.remedy.and(remedy);
         self
+    }
+
+    pub fn fix(self, text: impl Into<String>) -> Self {
+        self.remedy(Remedy::said(text))
+    }
+
+    pub fn admin<S: Into<String>>(
+        self,
+        comment: &str,
+        commands: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.remedy(Remedy::admin(comment, commands))
     }
 
     pub fn forcible(mut self) -> Self {

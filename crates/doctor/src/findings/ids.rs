@@ -26,10 +26,10 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 format!("{} cannot read {shown}", facts.account.name),
                 "rootlesskit reads the user's subordinate IDs from this file",
             )
-            .remedy(Remedy::admin(
+            .admin(
                 &format!("make {shown} readable for everyone (the usual default)"),
                 [format!("chmod 0644 {}", quoted(&path.to_string_lossy()))],
-            )),
+            ),
         );
         return;
     }
@@ -41,7 +41,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 seen,
                 "rootlesskit stops at a line that it cannot parse",
             )
-            .remedy(Remedy::said(hint)),
+            .fix(hint),
         );
         return;
     }
@@ -57,7 +57,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 ),
                 "the two users' containers can read and write each other's files",
             )
-            .remedy(Remedy::said(format!("give one of the two users another range in /etc/{file}")))
+            .fix(format!("give one of the two users another range in /etc/{file}"))
             .remedy(another(facts, overlap.kind, &overlap.ours)),
         );
     }
@@ -105,7 +105,6 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What keeps one of the programs from its work.
 fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstacle) -> Finding {
     let (name, shown) = (kind.tool(), path.display());
     let word = quoted(&path.to_string_lossy());
@@ -204,10 +203,10 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
              failed: Operation not permitted\")",
         )
         .remedy(remedy)
-        .remedy(Remedy::said(format!(
+        .fix(format!(
             "or, for images with files that belong to higher IDs, {}",
             outer.widening(*range)
-        ))),
+        )),
     );
     true
 }

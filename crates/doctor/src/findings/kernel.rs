@@ -5,7 +5,6 @@ use budget::{Budget, DataPath, MINIMUM};
 use super::{Finding, Wish};
 use crate::facts::Facts;
 use crate::probe::Probe;
-use crate::remedy::Remedy;
 
 /// The oldest kernel that rootlesskit runs on: clone3(2) and pidfd_open(2) came with it.
 const OLDEST: (u32, u32) = (5, 3);
@@ -26,9 +25,9 @@ pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 format!("Linux {}", host.release),
                 "rootlesskit needs Linux 5.3 or later (clone3(2), pidfd_open(2))",
             )
-            .remedy(Remedy::said(
+            .fix(
                 "upgrade the kernel, if possible to 5.11 or later (5.13 with SELinux), so that containers can use overlayfs",
-            ))
+            )
             .forcible(),
         );
     }
@@ -43,7 +42,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "SELinux is enforcing",
                 "dockerd does not use overlayfs under SELinux, and old policies deny it access to /run/xtables.lock",
             )
-            .remedy(Remedy::said("keep the container-selinux package up to date")),
+            .fix("keep the container-selinux package up to date"),
         );
     }
     if host.apparmor_restricts_unconfined {
@@ -90,5 +89,5 @@ fn few_files(files: u64) -> Finding {
         let why = "each published port, connection and container uses some of them";
         Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
     };
-    finding.remedy(Remedy::said("raise the limit in /etc/security/limits.d and log in again"))
+    finding.fix("raise the limit in /etc/security/limits.d and log in again")
 }

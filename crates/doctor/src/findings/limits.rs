@@ -19,7 +19,6 @@ pub struct Limit {
     pub option: &'static str,
     pub controller: &'static str,
     pub works: bool,
-    /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
 }
@@ -42,7 +41,6 @@ const OPTIONS: [(&str, &str); 5] = [
     ("--pids-limit", "pids"),
 ];
 
-/// What will work here.
 pub fn predict(facts: &Facts) -> Vec<Limit> {
     let obstacle = obstacle(facts);
     let missing = |controller: &str| {
@@ -64,7 +62,6 @@ pub fn predict(facts: &Facts) -> Vec<Limit> {
     limits.collect()
 }
 
-/// What keeps all of them from working.
 fn obstacle(facts: &Facts) -> Option<String> {
     if facts.cgroup.mode != Mode::Unified {
         return Some("the host does not use pure cgroup v2".to_owned());
@@ -80,7 +77,6 @@ fn obstacle(facts: &Facts) -> Option<String> {
     None
 }
 
-/// What becomes of the options that do not work, as words.
 fn lost(facts: &Facts) -> String {
     let limits = predict(facts).into_iter().filter(|limit| !limit.works);
     let (fail, ignored): (Vec<_>, Vec<_>) =
@@ -104,7 +100,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             format!("this host does not use pure cgroup v2; {lost}"),
             "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
         )
-        .remedy(Remedy::said(INSTEAD));
+        .fix(INSTEAD);
         let remedy = if facts.account.systemd {
             Remedy::said(
                 "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line (GRUB_CMDLINE_LINUX)",
@@ -123,10 +119,10 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             format!("systemd is not running; {lost}"),
             "dockerd sets limits through systemd only (Cgroup Driver: none)",
         )
-        .remedy(Remedy::said(
+        .fix(
             "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise",
-        ))
-        .remedy(Remedy::said(INSTEAD)));
+        )
+        .fix(INSTEAD));
         return;
     }
     // The session has findings of its own.
@@ -145,10 +141,10 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 format!("cgroup v2 lacks these controllers on this host: {}; {lost}", names(&absent)),
                 "a controller that cgroup v1 uses, or that the kernel lacks, cannot be delegated",
             )
-            .remedy(Remedy::said(
+            .fix(
                 "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line; if this is a container or \
                  a virtual machine, boot its host that way",
-            )),
+            ),
         );
     }
     if !there.is_empty() {
@@ -163,16 +159,16 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
         "by default, systemd delegates only memory and pids to users; cpuset needs systemd 244 or later",
     );
     let finding = match facts.tools.systemd {
-        Some(version) if version < CPUSET_SINCE => finding.remedy(Remedy::said(format!(
+        Some(version) if version < CPUSET_SINCE => finding.fix(format!(
             "for cpuset, upgrade systemd to {CPUSET_SINCE} or later (this is {version})"
-        ))),
+        )),
         _ => finding,
     };
     let wanted = cgroup2::delegation::WANTED.join(" ");
     if facts.distro.family == Family::Nix {
-        return finding.remedy(Remedy::said(format!(
+        return finding.fix(format!(
             "in configuration.nix, set systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
-        )));
+        ));
     }
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";
     let again = if facts.account.linger {
@@ -185,13 +181,13 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
         "then log out and in again, or reboot".to_owned()
     };
     finding
-        .remedy(Remedy::admin(
+        .admin(
             "delegate all controllers to users",
             [
                 "mkdir -p /etc/systemd/system/user@.service.d".to_owned(),
                 format!("printf '[Service]\\nDelegate={wanted}\\n' > {file}"),
                 "systemctl daemon-reload".to_owned(),
             ],
-        ))
-        .remedy(Remedy::said(again))
+        )
+        .fix(again)
 }

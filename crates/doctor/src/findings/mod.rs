@@ -28,7 +28,6 @@ pub use finding::{Finding, Severity};
 
 use crate::facts::Facts;
 
-/// What the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
     /// To install now, not only to know.

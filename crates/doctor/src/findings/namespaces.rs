@@ -91,10 +91,7 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("{seen}, and the profile for {path} in /etc/apparmor.d has no effect"),
                 WHY,
             )
-            .remedy(Remedy::admin(
-                "load the AppArmor profiles",
-                ["systemctl restart apparmor.service"],
-            ))
+            .admin("load the AppArmor profiles", ["systemctl restart apparmor.service"])
             .forcible(),
         );
         return;
@@ -136,18 +133,15 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
             .forcible();
     match symptoms::find(text) {
         Some(symptom) => {
-            finding = finding.remedy(Remedy::said(format!("{}: {}", symptom.cause, symptom.fix)));
+            finding = finding.fix(format!("{}: {}", symptom.cause, symptom.fix));
         }
         None => {
-            finding = finding
-                .remedy(Remedy::said("see https://rootlesscontaine.rs/getting-started/common/"));
+            finding = finding.fix("see https://rootlesscontaine.rs/getting-started/common/");
         }
     }
     if let Some(container) = &facts.host.container {
-        finding = finding.remedy(Remedy::said(format!(
-            "this host is a container ({container}): {}",
-            container.loosened()
-        )));
+        finding = finding
+            .fix(format!("this host is a container ({container}): {}", container.loosened()));
     }
     findings.push(finding);
 }
@@ -161,10 +155,10 @@ fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("a fresh /proc cannot be mounted: {said}"),
                 "containers need a /proc of their own, and mounts hide parts of this host's /proc",
             )
-            .remedy(Remedy::said(match &facts.host.container {
+            .fix(match &facts.host.container {
                 Some(container) => container.loosened(),
                 None => "run the outer container with --privileged or --security-opt systempaths=unconfined",
-            })),
+            }),
         );
     }
 }

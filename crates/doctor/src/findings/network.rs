@@ -6,7 +6,6 @@ use super::{Finding, Wish};
 use crate::distro::Package;
 use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
-use crate::remedy::Remedy;
 
 /// The first port that every user may bind on a Linux that nobody changed.
 const USUAL_PORT_START: u64 = 1024;
@@ -62,7 +61,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 format!("/etc/resolv.conf is a symbolic link to {}", target.display()),
                 "a sandboxed slirp4netns sees only /etc and /run, so it finds no name server",
             )
-            .remedy(Remedy::said("set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false")),
+            .fix("set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false"),
         );
     }
 }
@@ -148,13 +147,13 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
         "ports below this number cannot be published (\"cannot expose privileged port\")",
     );
     if let Some(kit) = kit {
-        finding = finding.remedy(Remedy::said(format!(
+        finding = finding.fix(format!(
             "allow them for rootlesskit only: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
             crate::quote::quoted(&kit)
-        )));
+        ));
     }
-    findings.push(finding.remedy(Remedy::said(format!(
+    findings.push(finding.fix(format!(
         "allow them for all users: echo '{key} = 0' | sudo tee /etc/sysctl.d/53-rootless-ports.conf; sudo sysctl \
          --system"
-    ))));
+    )));
 }

@@ -39,8 +39,8 @@ mod tests {
         let step = || Remedy::admin("Install it", ["apt-get install -y x", "y 'a b' > /c"]);
         let findings = [
             Finding::fatal("a", "", "").remedy(step()),
-            Finding::class("b", "", "").remedy(step()).remedy(Remedy::said("words")),
-            Finding::advisory("c", "", "").remedy(Remedy::admin("no", ["no"])),
+            Finding::class("b", "", "").remedy(step()).fix("words"),
+            Finding::advisory("c", "", "").admin("no", ["no"]),
         ];
         assert_eq!(
             script(&findings).unwrap(),

@@ -21,7 +21,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "XDG_RUNTIME_DIR is below /tmp",
                 "tmp cleaners delete files there, and another user could create a directory with that name first",
             )
-            .remedy(Remedy::said("use $HOME/.docker/run with mode 0700 instead, and remove it at shutdown")),
+            .fix("use $HOME/.docker/run with mode 0700 instead, and remove it at shutdown"),
         );
     }
     if facts.account.runtime.usable().is_some() {
@@ -35,7 +35,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "this process runs in a system unit's cgroup (/system.slice)",
                 "a system unit with User= is not supported: the daemon could not manage cgroups",
             )
-            .remedy(Remedy::said("use the user's own unit: dockerd-rootless-setuptool.sh install")),
+            .fix("use the user's own unit: dockerd-rootless-setuptool.sh install"),
         );
     }
 }
@@ -58,7 +58,7 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
                     format!("XDG_RUNTIME_DIR is not set; using {shown}"),
                     why,
                 )
-                .remedy(Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&shown)))),
+                .fix(format!("export XDG_RUNTIME_DIR={}", quoted(&shown))),
             );
             return;
         }
@@ -69,7 +69,7 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
                     format!("XDG_RUNTIME_DIR={shown} has mode {mode:04o}"),
                     "other users can try to reach the daemon's sockets; the mode should be 0700",
                 )
-                .remedy(Remedy::said(format!("chmod 0700 {}", quoted(&shown)))),
+                .fix(format!("chmod 0700 {}", quoted(&shown))),
             );
             return;
         }
@@ -131,7 +131,7 @@ fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
                 seen,
                 "the path of a Unix socket can have at most 107 bytes (unix(7))",
             )
-            .remedy(Remedy::said("set XDG_RUNTIME_DIR to a shorter path")),
+            .fix("set XDG_RUNTIME_DIR to a shorter path"),
         );
     }
 }
@@ -156,14 +156,14 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
              resource limits; a session started with su or sudo has no service manager",
         );
         findings.push(match elsewhere(facts) {
-            Some(dir) => finding.remedy(Remedy::said(format!(
+            Some(dir) => finding.fix(format!(
                 "point to the directory of the service manager: export XDG_RUNTIME_DIR={}",
                 quoted(&dir.to_string_lossy())
-            ))),
+            )),
             None => finding
                 .remedy(facts.distro.install(Package::Machinectl, "install machinectl"))
                 .remedy(linger(facts))
-                .remedy(Remedy::said(format!("then log in directly: machinectl shell {name}@"))),
+                .fix(format!("then log in directly: machinectl shell {name}@")),
         });
         return;
     }
@@ -177,7 +177,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "the unit needs dbus.socket, and the daemon requests cgroups from systemd over the user's bus",
             )
             .remedy(facts.distro.install(Package::UserBus, "install D-Bus for user sessions"))
-            .remedy(Remedy::said("then log out and in again")),
+            .fix("then log out and in again"),
         );
     } else if !account.bus {
         findings.push(
@@ -186,7 +186,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "this user's D-Bus session is not running",
                 "the daemon requests cgroups from systemd over D-Bus",
             )
-            .remedy(Remedy::said("systemctl --user enable --now dbus.socket")),
+            .fix("systemctl --user enable --now dbus.socket"),
         );
     }
     if !account.linger {
@@ -213,7 +213,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "docker cannot connect; if DOCKER_HOST names another user's socket, docker reports \"permission \
                  denied\"",
             )
-            .remedy(Remedy::said("systemctl --user start docker.service")),
+            .fix("systemctl --user start docker.service"),
         );
     }
 }
@@ -235,9 +235,9 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("docker.service starts {}, which {seen}", program.display()),
                 why,
             )
-            .remedy(Remedy::said(
+            .fix(
                 "update the unit: dockerd-rootless-setuptool.sh install (if you wrote or edited the unit, add --force)",
-            )),
+            ),
         );
     }
     if let Some(symptom) = symptoms::find(&facts.daemon.log) {
@@ -247,7 +247,7 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("the daemon is not running, and its log contains \"{}\"", symptom.token),
                 symptom.cause,
             )
-            .remedy(Remedy::said(symptom.fix)),
+            .fix(symptom.fix),
         );
     }
 }

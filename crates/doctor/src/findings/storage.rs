@@ -50,11 +50,11 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("nothing can be written below {existing}: {}", errno.desc()),
                 why,
             )
-            .remedy(Remedy::said(if errno == Errno::EDQUOT {
+            .fix(if errno == Errno::EDQUOT {
                 "delete files, or ask for a larger quota (quota -s shows yours)"
             } else {
                 "delete files (df -h and df -i show what has run out)"
-            }))
+            })
             .remedy(elsewhere()),
         ),
         // The home has a finding of its own.
@@ -77,7 +77,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 ),
                 why,
             )
-            .remedy(Remedy::said("ask for a larger quota (quota -s shows yours)"))
+            .fix("ask for a larger quota (quota -s shows yours)")
             .remedy(elsewhere()),
         ),
     }
@@ -136,7 +136,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
                 "fuse-overlayfs replaces overlayfs and needs /dev/fuse",
             )
             .remedy(facts.distro.modules(&["fuse"], "create /dev/fuse"))
-            .remedy(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
+            .fix("if this host is a container, start it with --device /dev/fuse"),
         );
     }
 }

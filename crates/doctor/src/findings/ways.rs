@@ -5,7 +5,6 @@ use drivers::{Cidr, NetworkDriver};
 
 use super::{Finding, Wish};
 use crate::facts::{Facts, Proxy};
-use crate::remedy::Remedy;
 
 /// Networks with shorter prefixes (bits) are hardly networks.
 const SHORTEST: u8 = 8;
@@ -48,21 +47,21 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
          unreachable\")",
     );
     if !able {
-        finding = finding.remedy(Remedy::said(
+        finding = finding.fix(
             "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: the selected driver does not support IPv6; gateway, slirp4netns \
              and pasta do",
-        ));
+        );
     }
     if !ways.bridges_have_ipv6 {
-        finding = finding.remedy(Remedy::said(
+        finding = finding.fix(
             "put {\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"} into ~/.config/docker/daemon.json (before \
              Docker 27, also \"experimental\": true, \"ip6tables\": true)",
-        ));
+        );
     }
-    findings.push(finding.remedy(Remedy::said(
+    findings.push(finding.fix(
         "if you use Docker's own dockerd-rootless.sh, also set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 (this \
          project's adds it by itself)",
-    )));
+    ));
 }
 
 fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -80,12 +79,12 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
         "containers cannot reach the host network's addresses in that range",
     );
     findings.push(match Cidr::beside(&ways.routes.v4) {
-        Some(free) => finding.remedy(Remedy::said(format!(
+        Some(free) => finding.fix(format!(
             "if containers need to reach them, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
              reach the host at {} instead of {}",
             free.gateway(),
             ways.cidr.gateway()
-        ))),
+        )),
         None => finding,
     });
 }
@@ -97,12 +96,12 @@ fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
         format!("{} in {}", proxy.setting, proxy.file.display()),
         why,
     )
-    .remedy(Remedy::said(
+    .fix(
         "let the proxy listen on an address of the host's network, and use that address",
-    ))
-    .remedy(Remedy::said(format!(
+    )
+    .fix(format!(
         "or use {host}{} and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
          every service on the host's loopback",
         proxy.port
-    )))
+    ))
 }

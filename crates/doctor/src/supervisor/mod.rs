@@ -15,7 +15,6 @@ use crate::managed::Managed;
 use crate::place::World;
 use crate::systemd::LAST_LINES;
 
-/// Who keeps the daemon running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A service of OpenRC.
@@ -29,10 +28,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
     pub const ALL: [Kind; 4] = [Kind::Openrc, Kind::Runit, Kind::S6, Kind::Plain];
 
-    /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Openrc => "openrc",
@@ -42,13 +39,11 @@ impl Kind {
         }
     }
 
-    /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// Where the files of an installation are.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// `~/.config/docker-rootless`.
@@ -66,7 +61,6 @@ impl Files {
         })
     }
 
-    /// The script that becomes the launcher.
     pub fn script(&self) -> PathBuf {
         self.config.join("run")
     }

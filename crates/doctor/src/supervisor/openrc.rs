@@ -13,12 +13,10 @@ pub(super) fn is_here(world: &World) -> bool {
     world.at("run/openrc").is_dir() && world.find_with_sbin("rc-service").is_some()
 }
 
-/// The name of the service of the system.
 pub fn system_name(world: &World) -> String {
     format!("docker-rootless.{}", world.uid)
 }
 
-/// Whether the script is one of the system.
 pub fn is_of_system(world: &World, place: &Path) -> bool {
     place.starts_with(world.at("etc/init.d"))
 }
@@ -62,7 +60,6 @@ fn render(world: &World, files: &Files, user: Option<&str>) -> String {
     text
 }
 
-/// The script, as a file.
 pub fn wanted(world: &World, files: &Files, place: &Path, user: &str) -> Managed {
     let user = is_of_system(world, place).then_some(user);
     Managed::new(place.to_owned(), &render(world, files, user)).program()

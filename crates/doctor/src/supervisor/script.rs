@@ -21,7 +21,6 @@ const PASSED_ON: [&str; 5] = [
     vars::DOCKERD_ROOTLESS_STATE_DIR,
 ];
 
-/// The file.
 pub fn wanted(
     world: &World,
     files: &Files,
@@ -35,7 +34,6 @@ pub fn wanted(
     Managed::new(files.script(), &text).also_old(&old).program()
 }
 
-/// The text.
 fn render(
     world: &World,
     files: &Files,

@@ -31,7 +31,6 @@ pub fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
     vec![file(PROGRAMS[0], &run), file(PROGRAMS[1], &log)]
 }
 
-/// Those of runit.
 pub(super) fn runit(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
     let dir = quoted(&files.log_dir().to_string_lossy());
     // svlogd keeps ten files of 1 MB each.
@@ -39,7 +38,6 @@ pub(super) fn runit(world: &World, files: &Files, place: &Path) -> Vec<Managed> 
     wanted(world, place, &logger)
 }
 
-/// Those of s6.
 pub(super) fn s6(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
     let dir = quoted(&files.log_dir().to_string_lossy());
     // Ten files of 1 MB each, with the time of each line.

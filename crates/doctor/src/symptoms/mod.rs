@@ -4,7 +4,6 @@ mod table;
 
 pub use table::SYMPTOMS;
 
-/// An entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symptom {
     /// Stable name for tools and searches. Messages that mean the same share it.
@@ -12,9 +11,7 @@ pub struct Symptom {
     /// What occurs in a line of the message: fragments that have been stable over the releases, in this order, with ` … `
     /// between them.
     pub token: &'static str,
-    /// What it means.
     pub cause: &'static str,
-    /// What to do.
     pub fix: &'static str,
 }
 
@@ -32,7 +29,6 @@ impl Symptom {
     }
 }
 
-/// The explanation of a text.
 pub fn find(text: &str) -> Option<&'static Symptom> {
     SYMPTOMS.iter().find(|symptom| symptom.explains(text))
 }
