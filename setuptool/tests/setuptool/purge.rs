@@ -1,5 +1,5 @@
 //! `uninstall --purge` loses nothing that is not the daemon's. Each of these tests has something precious in a place that
-//! a careless deletion reaches.
+//! a careless deletion reaches. The file is long because its tests share one fixture.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};

@@ -1,3 +1,5 @@
+//! Situations of the network. The file is long because its tables, in this order, become sections of one page.
+
 use drivers::{NetworkDriver, PortDriver};
 
 use super::Severity::{Advisory, Class, Fatal};

@@ -1,3 +1,5 @@
+//! Situations of a login session. The file is long because its tables, in this order, become sections of one page.
+
 use std::fs;
 use std::path::Path;
 
