@@ -7,8 +7,8 @@
 //! prints the findings, and writes and removes the files.
 //!
 //! Roots of the file system, the environment and the probes are injected ([`place::World`], [`probe::Prober`]), so each
-//! situation of a host is a fixture in the tests. The tests also write and check `docs/doctor.md` and
-//! `docs/doctor-situations.md`.
+//! situation of a host is a fixture in the tests. The tests also write and check `docs/reference/check-codes.md` and
+//! `docs/dev/situations.md`.
 #![allow(missing_docs, reason = "fields and variants of facts are named for the facts")]
 
 pub mod apparmor;
