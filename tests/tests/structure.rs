@@ -3,6 +3,8 @@
 //! Paths are read from the source with [`syn`], code of tests left out. What `use` brings into a module counts as a
 //! dependency of that module, so a re-export does not hide one.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers as well")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,9 @@ use syn::visit::{self, Visit};
 
 /// A module of a crate by its names, the crate itself without any.
 type Module = Vec<String>;
+
+/// Which of two siblings names the other one, with the modules that show it.
+type Edges = BTreeMap<(String, String), (Module, Module)>;
 
 /// Every module of a crate and the modules that its source names.
 #[derive(Default)]
@@ -51,7 +56,7 @@ impl Crate {
     }
 
     /// Which sibling depends on which, by their parent; with the modules that show it.
-    fn siblings(&self) -> BTreeMap<Module, BTreeMap<(String, String), (Module, Module)>> {
+    fn siblings(&self) -> BTreeMap<Module, Edges> {
         let mut siblings: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for (from, named) in &self.named {
             for to in named.iter().map(|path| self.module_of(path)) {

@@ -153,7 +153,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
-    write::put_away(place).map_err(run::cannot("remove", &place))?.tell(ui, place);
+    write::put_away(place).map_err(run::cannot("remove", place))?.tell(ui, place);
     disarm_backups(place)?;
     // rmdir(2) refuses what has other services.
     let runlevel = runlevel(place);

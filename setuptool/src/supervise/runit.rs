@@ -69,7 +69,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         return Err(Failed::new(format!("{} did not stop", place.display())));
     }
     service::dismantle(ui, place)?;
-    fs::rename(place, &hidden).map_err(run::cannot("move", &place))?;
+    fs::rename(place, &hidden).map_err(run::cannot("move", place))?;
     // Out of sight, nobody starts it again.
     if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
         return Err(Failed::new(format!("runsv for {} did not exit", hidden.display())));

@@ -43,7 +43,7 @@ pub(super) fn put(
         let name = file.path.strip_prefix(service).unwrap_or(&file.path);
         write::write(&file.clone().moved_to(new.join(name)))?;
     }
-    fs::rename(&new, service).map_err(run::cannot("create", &service))?;
+    fs::rename(&new, service).map_err(run::cannot("create", service))?;
     ui.info(&format!("Creating {}", service.display()));
     Ok(Done { new: true, kept: false })
 }
