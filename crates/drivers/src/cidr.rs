@@ -157,5 +157,20 @@ mod tests {
                 proptest::prop_assert_eq!(cidr.to_string().parse::<Cidr>(), Ok(cidr));
             }
         }
+
+        #[test]
+        fn a_free_network_shares_no_address_with_any_of_the_others(
+            others in proptest::collection::vec((proptest::num::u32::ANY, 0..=32u8), 0..40)
+        ) {
+            let net = |(bits, prefix)| Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), prefix).trunc();
+            let others: Vec<Ipv4Net> = others.into_iter().map(net).collect();
+            let ours = Cidr::DEFAULT.overlapping(&others);
+            proptest::prop_assert!(ours.is_none_or(|found| others.contains(&found)));
+            if let Some(free) = Cidr::beside(&others) {
+                let free = free.0;
+                let apart = |net: &Ipv4Net| !net.contains(&free.addr()) && !free.contains(&net.addr());
+                proptest::prop_assert!(others.iter().all(apart), "{free}");
+            }
+        }
     }
 }

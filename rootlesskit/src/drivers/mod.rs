@@ -8,7 +8,8 @@
 //! starts it again when it dies. The child's half is [`inside`].
 //!
 //! To add a driver, name it in the crate `drivers`, give it a folder here, and connect it in [`Network::from_flags`] or in
-//! [`ports`]. A driver never knows another one, but for the ports of the gateway that `builtin` has to relay from inside.
+//! [`ports`]. No driver uses another one, with one exception: the gateway has `builtin` forward the ports that it can serve
+//! only from inside the namespace.
 
 mod builtin;
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]

@@ -1,8 +1,8 @@
 //! `--net=vpnkit`: Docker's user-space network behind an Ethernet cable that is a UNIX socket (github.com/moby/vpnkit).
 //!
 //! The parent runs vpnkit and finds out when it serves. The child makes a TAP device, connects it with the socket
-//! ([`pump`]) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which
-//! vpnkit knows its clients: an instance that takes the place of one that died gives the same address.
+//! ([`pump`]) and asks vpnkit for an address by DHCP. Both name themselves with the same UUID, by which vpnkit knows
+//! its clients: an instance that takes the place of one that died gives the same address.
 
 mod protocol;
 pub(super) mod pump;
