@@ -27,6 +27,12 @@ pub use reassembly::{Fragment, Reassembly};
 pub(crate) const ECHO_REQUEST: u8 = 8;
 /// Type of an ICMPv6 echo request (RFC 4443, section 4.1).
 pub(crate) const ECHO_REQUEST_V6: u8 = 128;
+/// Type of an ICMP message that a destination is unreachable (RFC 792).
+pub(crate) const UNREACHABLE: u8 = 3;
+/// The same of ICMPv6 (RFC 4443, section 3.1).
+pub(crate) const UNREACHABLE_V6: u8 = 1;
+/// Type of an ICMPv6 message that a packet is too big (RFC 4443, section 3.2).
+pub(crate) const TOO_BIG_V6: u8 = 2;
 /// Longest chain of extension headers that is followed. RFC 8200 has four kinds that end at a host, each once but one.
 const EXTENSION_HEADERS: usize = 8;
 

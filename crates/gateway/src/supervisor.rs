@@ -10,6 +10,7 @@
 //! can be waited for, a little while ([`Answer::wait`]).
 
 mod answer;
+mod job;
 mod line;
 mod offer;
 
@@ -29,7 +30,8 @@ pub use line::{PERIOD, SILENCE};
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::network_config::{NetworkConfig, Resolvers};
-use line::{End, Job, Line, Shared};
+use job::Job;
+use line::{End, Line, Shared};
 use offer::{Offer, Port};
 
 /// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that

@@ -27,8 +27,8 @@ use netlink::nft::Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, M
 use netlink::nft::{Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST};
 use netlink::{Result, Rt, sysctl};
 
-use super::rules::{UNREACHABLE, V6_TOO_BIG, V6_UNREACHABLE};
 use crate::network_config::NetworkConfig;
+use crate::packet::{TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
 /// The table in the target namespace.
 const TABLE: &str = "rootlesskit-gateway";
@@ -92,7 +92,7 @@ pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<()> {
         batch.add_rule(TABLE, "postrouting", &outward);
         let family = netlink::Family::of(inside);
         let kinds: &[u8] =
-            if inside.is_ipv4() { &[UNREACHABLE] } else { &[V6_UNREACHABLE, V6_TOO_BIG] };
+            if inside.is_ipv4() { &[UNREACHABLE] } else { &[UNREACHABLE_V6, TOO_BIG_V6] };
         for &kind in kinds {
             let quoted = [
                 to,

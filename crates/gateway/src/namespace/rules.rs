@@ -13,7 +13,7 @@ use netlink::{Family, Result};
 use super::links::{DATA, DIAL, Links, SOCKET};
 use super::{NOBODY, PORT, loopback};
 use crate::network_config::{Net, NetworkConfig};
-use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6};
+use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
 const TABLE: &str = "gateway";
 const CHAIN: &str = "prerouting";
@@ -24,11 +24,8 @@ const UDP: Statement = MatchL4Proto(17);
 /// Of FIN, SYN, RST and ACK only SYN: someone wants to connect.
 const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
 
-/// ICMP (RFC 792) and ICMPv6 (RFC 4443).
-pub(super) const UNREACHABLE: u8 = 3;
+/// The code of [`UNREACHABLE`] about sizes (RFC 792).
 const FRAGMENTATION_NEEDED: u8 = 4;
-pub(super) const V6_UNREACHABLE: u8 = 1;
-pub(super) const V6_TOO_BIG: u8 = 2;
 
 const ECHO_V4: Statement = MatchIcmpType(Family::V4, ECHO_REQUEST);
 const ECHO_V6: Statement = MatchIcmpType(Family::V6, ECHO_REQUEST_V6);
@@ -125,8 +122,8 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
                 SetMark(DATA),
                 Accept,
             ],
-            error(MatchIcmpType(Family::V6, V6_UNREACHABLE)),
-            vec![from_a, MatchIcmpType(Family::V6, V6_TOO_BIG), Drop],
+            error(MatchIcmpType(Family::V6, UNREACHABLE_V6)),
+            vec![from_a, MatchIcmpType(Family::V6, TOO_BIG_V6), Drop],
         ],
     }
 }

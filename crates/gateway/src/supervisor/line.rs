@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::pidfd::PidFd;
-use tracing::debug;
+use tracing::{debug, info};
 
+use super::job::Job;
 use super::offer::Offer;
 use crate::control::{Channel, Reply, Request, poll_timeout};
 
@@ -38,22 +39,6 @@ const AHEAD: usize = 32;
 const NOTICE: Duration = Duration::from_secs(1);
 /// Stack of the thread, in bytes; its buffers are on the heap.
 const STACK: usize = 256 << 10;
-
-/// Takes the reply; `None` if the gateway ended, or was given up, before it came. Runs on the thread: it must not
-/// block.
-pub(super) type Done = Box<dyn FnOnce(Option<Reply>) + Send>;
-
-pub(super) struct Job {
-    pub(super) request: Request,
-    pub(super) fds: Vec<Arc<OwnedFd>>,
-    pub(super) done: Done,
-}
-
-impl Job {
-    pub(super) fn new(request: Request, done: impl FnOnce(Option<Reply>) + Send + 'static) -> Self {
-        Self { request, fds: Vec::new(), done: Box::new(done) }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -84,18 +69,45 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn refused(&self, offer: Offer) {
-        self.lock().refused.push_back(offer);
-    }
-
     /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is
     /// offered before it is withdrawn.
     fn offer_again(self: &Arc<Self>) {
         let mut state = self.lock();
         let few = state.refused.len().min(AHEAD);
         let offers: Vec<Offer> = state.refused.drain(..few).collect();
-        let jobs = offers.into_iter().filter_map(|offer| offer.again(self));
+        let jobs = offers.into_iter().filter_map(|offer| {
+            let name = offer.name()?;
+            self.job(offer, move |reply| match reply {
+                Some(Reply::Failed(why)) => {
+                    debug!("the gateway still does not serve {name}: {why}");
+                    true
+                }
+                Some(_) => {
+                    info!("the gateway serves {name} now");
+                    false
+                }
+                // Its successor is told.
+                None => false,
+            })
+        });
         state.jobs.extend(jobs);
+    }
+
+    /// The job to serve the port of `offer`; `None` if it is not published any more. `refused` takes the reply and says
+    /// whether it is a refusal that nobody else hears of.
+    fn job(
+        self: &Arc<Self>,
+        offer: Offer,
+        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
+    ) -> Option<Job> {
+        let shared = Arc::downgrade(self);
+        offer.job(move |offer, reply| {
+            if refused(reply)
+                && let Some(shared) = shared.upgrade()
+            {
+                shared.lock().refused.push_back(offer);
+            }
+        })
     }
 
     /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed in time.
@@ -156,13 +168,13 @@ impl Line {
         Arc::clone(&self.0)
     }
 
-    /// Asks the gateway to serve a port; `refused` as for [`Offer::job`].
+    /// Asks the gateway to serve a port; `refused` as for [`Shared::job`].
     pub(super) fn offer(
         &self,
         offer: Offer,
         refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
     ) {
-        if let Some(job) = offer.job(&self.0, refused) {
+        if let Some(job) = self.0.job(offer, refused) {
             self.post(job);
         }
     }

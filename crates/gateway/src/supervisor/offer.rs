@@ -8,9 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use tracing::{debug, info};
-
-use super::line::{Job, Shared};
+use super::job::Job;
 use crate::control::{Reply, Request};
 
 /// A port as the supervisor knows it.
@@ -29,40 +27,24 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Asks the gateway to serve it. `refused` takes the answer and says whether it is a refusal that nobody else hears
-    /// of. `None` if the port is not published any more.
-    pub(super) fn job(
-        self,
-        line: &Arc<Shared>,
-        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
-    ) -> Option<Job> {
-        let port = self.port.upgrade()?;
-        let (id, name) = (self.id, port.name.clone());
-        let request = Request::Publish { id, udp: port.udp, target: port.target, name };
-        let line = Arc::downgrade(line);
-        let done = move |reply| {
-            if refused(reply)
-                && let Some(line) = line.upgrade()
-            {
-                line.refused(self);
-            }
-        };
-        Some(Job { request, fds: vec![Arc::clone(&port.listener)], done: Box::new(done) })
+    /// The name of the port, `None` if it is not published any more.
+    pub(super) fn name(&self) -> Option<String> {
+        Some(self.port.upgrade()?.name.clone())
     }
 
-    pub(super) fn again(self, line: &Arc<Shared>) -> Option<Job> {
-        let name = self.port.upgrade()?.name.clone();
-        self.job(line, move |reply| match reply {
-            Some(Reply::Failed(why)) => {
-                debug!("the gateway still does not serve {name}: {why}");
-                true
-            }
-            Some(_) => {
-                info!("the gateway serves {name} now");
-                false
-            }
-            // Its successor is told.
-            None => false,
-        })
+    /// The job to serve the port; `None` if it is not published any more. `done` gets the offer back with the reply.
+    pub(super) fn job(
+        self,
+        done: impl FnOnce(Self, Option<Reply>) + Send + 'static,
+    ) -> Option<Job> {
+        let port = self.port.upgrade()?;
+        let request = Request::Publish {
+            id: self.id,
+            udp: port.udp,
+            target: port.target,
+            name: port.name.clone(),
+        };
+        let fds = vec![Arc::clone(&port.listener)];
+        Some(Job { request, fds, done: Box::new(move |reply| done(self, reply)) })
     }
 }
