@@ -1,5 +1,7 @@
 //! What the unit tests share, and the tests of settings and plan together: an environment goes in, the
 //! arguments of rootlesskit or one clear error come out.
+//!
+//! The file is long because it covers every variable and the pairs of them.
 
 pub(crate) mod fake_host;
 

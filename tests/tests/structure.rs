@@ -1,4 +1,5 @@
-//! The source as a structure: no module depends on one that depends on it. A parent and its own submodules are one thing.
+//! The source as a structure: no module depends on one that depends on it, and a long file says why it is long. A parent
+//! and its own submodules are one thing.
 //!
 //! Paths are read from the source with [`syn`], code of tests left out. What `use` brings into a module counts as a
 //! dependency of that module, so a re-export does not hide one.
@@ -10,6 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
+
+/// The longest file without a reason, in lines.
+const LONG: usize = 400;
 
 /// A module of a crate by its names, the crate itself without any.
 type Module = Vec<String>;
@@ -210,32 +214,47 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The `src` of every package of the workspace.
-fn sources() -> Vec<PathBuf> {
+/// The folder of every package of the workspace.
+fn packages() -> Vec<PathBuf> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let packages = [top.to_owned(), top.join("crates"), top.join("xtask")];
-    let mut sources: Vec<_> = packages
+    let folders = [top.to_owned(), top.join("crates"), top.join("xtask")];
+    let mut packages: Vec<_> = folders
         .iter()
         .flat_map(|dir| fs::read_dir(dir).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|dir| dir.join("Cargo.toml").exists())
-        .map(|dir| dir.join("src"))
-        .filter(|src| src.is_dir())
         .collect();
-    sources.sort();
-    sources
+    packages.sort();
+    packages
 }
 
 #[test]
 fn no_module_depends_on_one_that_depends_on_it() {
-    let sources = sources();
-    assert!(sources.len() > 15, "{sources:?}");
+    let packages = packages();
+    assert!(packages.len() > 15, "{packages:?}");
     let mut circles = Vec::new();
-    for src in sources {
+    for src in packages.iter().map(|dir| dir.join("src")).filter(|src| src.is_dir()) {
         let found = Crate::read(&src).circles();
         circles.extend(found.into_iter().map(|circle| format!("{}: {circle}", src.display())));
     }
     assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+#[test]
+fn a_long_file_says_why_it_is_long() {
+    let is_long = |text: &str| text.lines().count() > LONG;
+    let says_why = |text: &str| {
+        let first: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        first.join(" ").replace("//! ", "").contains("The file is long because")
+    };
+    let silent: Vec<_> = packages()
+        .iter()
+        .flat_map(|dir| rust_files(dir))
+        .filter(|file| {
+            fs::read_to_string(file).is_ok_and(|text| is_long(&text) && !says_why(&text))
+        })
+        .collect();
+    assert!(silent.is_empty(), "more than {LONG} lines, and no reason: {silent:?}");
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! rtnetlink(7): links, addresses, routes and rules of the current network namespace.
+//!
+//! The file is long because it has one short function for each kind of request.
 
 use std::io;
 use std::net::IpAddr;

@@ -13,6 +13,8 @@
 //!
 //! `accept` and `connect` bring a connection up to `Open`; this file moves
 //! its bytes and ends it; `moved` hands it to another thread.
+//!
+//! The file is long because the states of a connection and the transitions between them belong together.
 
 mod accept;
 mod connect;

@@ -18,6 +18,8 @@
 //!
 //! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
 //! answer that has come in the meantime still reaches the client.
+//!
+//! The file is long because both directions of a flow and its end work on one table.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};

@@ -19,7 +19,13 @@ pub fn target() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let found = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file());
     Ok(found
-        .with_context(|| format!("{} is not in a cargo target folder", exe.display()))?
+        .with_context(|| {
+            format!(
+                "{} is not in a cargo target folder: no folder above it has the file CACHEDIR.TAG, which cargo creates; \
+                 remove the folder `target` and run `cargo xtask` again",
+                exe.display()
+            )
+        })?
         .to_owned())
 }
 

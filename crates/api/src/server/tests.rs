@@ -1,4 +1,6 @@
 //! Requests as bytes against a server in a thread of its own.
+//!
+//! The file is long because all of its tests share one server and its backend.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};

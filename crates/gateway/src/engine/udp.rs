@@ -13,6 +13,8 @@
 //! What the target namespace forbids to cut ("don't fragment") is not cut on the host's side either. If it does not
 //! fit, the host's kernel says so to our socket, as a router would, and the target namespace hears what the path allows
 //! (RFC 1191, RFC 8201).
+//!
+//! The file is long because both directions of a flow and its end work on one table.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,6 @@
 //! Packets made, cut, mutilated and taken apart again.
+//!
+//! The file is long because its tests share the packets that they start from.
 
 use std::time::Instant;
 

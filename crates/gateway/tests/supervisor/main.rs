@@ -1,5 +1,7 @@
-//! The supervisor's handle against gateways that handle_request, refuse, hang, die and lie. The "gateway process" is a
+//! The supervisor's handle against gateways that obey, refuse, hang, die and lie. The "gateway process" is a
 //! thread here.
+//!
+//! The file is long because its tests share that thread and its ways to misbehave.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -3,6 +3,8 @@
 //! A match loads a value into register 1, may mask it there, and compares it; a set loads a constant into register 1 and
 //! stores it. Packet and connection marks and numbers of links are numbers of the host, so they are in native byte order,
 //! other than the attributes; fields of packets are in network byte order.
+//!
+//! The file is long because each kind of statement stands beside its encoding.
 
 use std::fmt;
 use std::net::IpAddr;
