@@ -24,10 +24,10 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
 use crate::procs;
-use crate::results::CongestionFacts;
 
 /// Of the network namespace of the thread that opens it (tcp(7)).
 const DEFAULT: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
@@ -38,6 +38,15 @@ const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 const USUAL: &str = "cubic";
 /// What stands in for it where it is not allowed: built into every kernel and open to everybody.
 const STAND_IN: &str = "reno";
+
+/// Congestion control of every network namespace that a process is in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CongestionFacts {
+    /// The default of the machine.
+    pub(crate) default: String,
+    /// For each host that was emulated, by its congestion control: namespaces and theirs.
+    pub(crate) hosts: BTreeMap<String, BTreeMap<String, String>>,
+}
 
 /// The names in a value of `--congestion`: one, or two to compare.
 pub(crate) fn parse(text: &str) -> Result<Vec<String>> {

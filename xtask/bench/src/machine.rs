@@ -17,13 +17,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use xtask_support::{cargo, command};
 
 use crate::account::{Account, Accounts};
 use crate::congestion::Congestion;
 use crate::options::Options;
 use crate::procs;
-use crate::results::MachineFacts;
 use crate::sheet::Side;
 use crate::tools::{self, NetTools, Tool};
 
@@ -42,6 +42,19 @@ const NETWORK: &[&str] = &[
     "address add 192.0.2.1/24 dev uplink",
     "route add default via 192.0.2.254 dev uplink",
 ];
+
+/// What the results say about the machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MachineFacts {
+    /// How many processors the run could use.
+    pub(crate) processors: usize,
+    /// The processors' model.
+    pub(crate) model: String,
+    /// The release of the kernel.
+    pub(crate) kernel: String,
+    /// Whether forwarders and load had processors of their own (`--pin`).
+    pub(crate) pinned: bool,
+}
 
 /// The users, the programs and the place.
 #[derive(Debug)]

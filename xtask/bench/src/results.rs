@@ -13,9 +13,10 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use crate::congestion::CongestionFacts;
+use crate::machine::{Machine, MachineFacts};
 use crate::options::Options;
-use crate::sheet::{Sheet, Side};
+use crate::sheet::{Missing, Sheet, Side};
 use crate::tools::Tool;
 use crate::units::unit;
 
@@ -47,18 +48,6 @@ pub(crate) struct Results {
     pub(crate) missing: Vec<Missing>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct MachineFacts {
-    /// How many processors the run could use.
-    pub(crate) processors: usize,
-    /// The processors' model.
-    pub(crate) model: String,
-    /// The release of the kernel.
-    pub(crate) kernel: String,
-    /// Whether forwarders and load had processors of their own (`--pin`).
-    pub(crate) pinned: bool,
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// The first line that it prints for `--version`.
@@ -78,15 +67,6 @@ impl From<&Tool> for Program {
     fn from(tool: &Tool) -> Self {
         Self { version: tool.version.clone(), origin: tool.origin.clone() }
     }
-}
-
-/// Congestion control of every network namespace that a process is in.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct CongestionFacts {
-    /// The default of the machine.
-    pub(crate) default: String,
-    /// For each host that was emulated, by its congestion control: namespaces and theirs.
-    pub(crate) hosts: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// One row of one side.
@@ -119,19 +99,6 @@ pub(crate) struct Sample {
     /// Memory of the forwarder's processes after the sample (PSS), in MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_mb: Option<f64>,
-}
-
-/// Something that could not be measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Missing {
-    /// As `--only` names it.
-    pub(crate) part: String,
-    /// Empty for every row of the part.
-    pub(crate) row: String,
-    pub(crate) side: String,
-    /// Empty for every round.
-    pub(crate) rounds: Vec<usize>,
-    pub(crate) reason: String,
 }
 
 /// The time of now, as [`Results::date`] has it.

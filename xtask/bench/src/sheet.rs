@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::results::Missing;
+use serde::{Deserialize, Serialize};
 
 /// What a sample was taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +98,19 @@ impl Spread {
         let values = if disturbed { all.iter().map(|(value, _)| *value).collect() } else { quiet };
         Self::of(values, disturbed)
     }
+}
+
+/// Something that could not be measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// As `--only` names it.
+    pub(crate) part: String,
+    /// Empty for every row of the part.
+    pub(crate) row: String,
+    pub(crate) side: String,
+    /// Empty for every round.
+    pub(crate) rounds: Vec<usize>,
+    pub(crate) reason: String,
 }
 
 /// Every sample that was taken, by what it measures and of what, and those that could not be taken.
