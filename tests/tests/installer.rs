@@ -63,7 +63,7 @@ fn from_a_web_server_to_a_service_and_away_again() -> Result<()> {
     };
     let said = pipe("").ok()?;
     for part in [
-        "# docker-rootless-extras 0.",
+        "# Installing docker-rootless-extras 0.",
         "# Installed docker 28.5.2 in /home/tester/bin\n",
         "Installed docker.service successfully.",
         "export PATH=/home/tester/bin:$PATH\n",
