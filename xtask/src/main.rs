@@ -1,4 +1,4 @@
-//! Tasks of this repository: `cargo xtask VERB`. `demo` and `test` are modules. `bench`, `dist` and `install` are in packages
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo` and `test` are modules. `bench`, `dist` and `install` are in packages
 //! of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that the others start soon.
 
 mod demo;
@@ -11,23 +11,23 @@ use anyhow::{Context as _, Result};
 use xtask_support::cargo;
 
 const HELP: &str = "\
-cargo xtask VERB
+cargo xtask COMMAND
 
   demo                        start rootless Docker as an ordinary user, run a container with a published
-                              port and a way out, show what answered, leave nothing behind
-  bench [OPTIONS]             compare our rootlesskit with an installed RootlessKit in one interleaved run (root)
-      --quick                 about four minutes instead of twenty
+                              port and outbound access, show the answers, leave nothing behind
+  bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)
+      --quick                 about five minutes instead of 25
       --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
-                              net-conn, net-published, net-memory or net for all of these; apps (real programs of
-                              Debian, only on request); may be repeated
+                              net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
+                              and nginx of Debian, only with --only apps); may be repeated
       --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and nothing else
       --rounds N              samples per figure
       --pin                   forwarders and load on separate processors
       --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
                               (default: the RootlessKit that is installed, or a test host's)
-      --ours PATH             our binary (default: built)
+      --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
-                              RootlessKit, one for pasta, because what pipes hold is limited per user)
+                              RootlessKit, one for pasta, because Linux limits the pipe buffers of each user)
       --markdown              print the table as Markdown
       --json FILE             write the results, every sample included, to FILE
                               (default: target/bench/DATE.json)
@@ -41,14 +41,15 @@ cargo xtask VERB
       --target TRIPLE         for other machines, into dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
                               armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
                               powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
-                              one is made of Debian packages (root on Debian)
+                              one is put together from Debian packages (root on Debian)
       --verify                build and pack once more in another folder, and compare every byte
-      --lint                  packages that lintian or rpmlint has not checked are a failure (default: a notice)
-  install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
-      --destdir DIR           in front of the prefix
+      --lint                  fail if lintian or rpmlint is missing (default: print a notice)
+  install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
+      --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
       --frozen                for vendored sources without network
-  test [FILTER] [--no-boxes]  build everything and run every test, those in test hosts included (root, Debian 12)
+  test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
+      --no-boxes              skip the tests that need test hosts
 ";
 
 fn main() -> ExitCode {
