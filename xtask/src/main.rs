@@ -20,11 +20,11 @@ cargo xtask COMMAND
       --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
                               net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
                               and nginx of Debian, only with --only apps); may be repeated
-      --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and nothing else
+      --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and measures nothing else
       --rounds N              samples per figure
-      --pin                   forwarders and load on separate processors
+      --pin                   run forwarders and load on separate processors
       --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
-                              (default: the RootlessKit that is installed, or a test host's)
+                              (default: the installed RootlessKit, or else the one in a test host)
       --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
                               RootlessKit, one for pasta, because Linux limits the pipe buffers of each user)
@@ -34,10 +34,10 @@ cargo xtask COMMAND
       --plot FILE [--out DIR] measure nothing; draw the charts of the results in FILE as SVG into DIR
                               (default: docs/images)
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
-      --deb --rpm --tarball   only these
+      --deb --rpm --tarball   build only these formats
       --out DIR               where they go (default: target/dist)
       --build-dir DIR         where they are built (default: target/dist-build)
-      --no-build              pack what is there
+      --no-build              pack the programs that are already built
       --target TRIPLE         for other machines, into dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
                               armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
                               powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
@@ -47,7 +47,7 @@ cargo xtask COMMAND
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
-      --frozen                for vendored sources without network
+      --frozen                build offline from vendored sources
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
       --no-boxes              skip the tests that need test hosts
 ";
