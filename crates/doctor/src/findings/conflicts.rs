@@ -7,10 +7,8 @@ use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if let Some((socket, writable)) = &facts.tools.rootful {
-        let remedy = Remedy::said(
-            "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
-        )
-        .and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
+        let remedy =
+            Remedy::said(stop(facts)).and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
         let seen = socket.display();
         let why = "tools that use the default socket reach the rootful daemon and get its root privileges";
         findings.push(if *writable {
@@ -20,7 +18,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 why,
             )
             .remedy(remedy)
-            .fix("or keep both: run this again with --force")
+            .fix("or, to keep both, run this again with --force")
             .forcible()
         } else {
             Finding::advisory(
@@ -39,9 +37,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "both can run side by side, but they compete for published ports and interface names, and the \
                  rootful daemon has root privileges",
             )
-            .fix(
-                "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
-            ),
+            .fix(stop(facts)),
         );
     }
     if let Some((name, value)) = &facts.tools.other_daemon {
@@ -66,6 +62,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             .fix("containerd-rootless-setuptool.sh uninstall"),
         );
     }
+}
+
+fn stop(facts: &Facts) -> String {
+    let how = if facts.account.systemd {
+        "sudo systemctl disable --now docker.service docker.socket"
+    } else {
+        "with OpenRC, sudo rc-service docker stop && sudo rc-update del docker; otherwise, sudo kill \"$(cat \
+         /run/docker.pid)\""
+    };
+    format!("if nobody needs the rootful Docker, stop it: {how}")
 }
 
 fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -51,7 +51,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .fix(if errno == Errno::EDQUOT {
-                "delete files, or ask for a larger quota (quota -s shows yours)"
+                "delete files, or ask the administrator for a larger quota (quota -s shows yours)"
             } else {
                 "delete files (df -h and df -i show what has run out)"
             })
@@ -77,7 +77,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 ),
                 why,
             )
-            .fix("ask for a larger quota (quota -s shows yours)")
+            .fix("ask the administrator for a larger quota (quota -s shows yours)")
             .remedy(elsewhere()),
         ),
     }

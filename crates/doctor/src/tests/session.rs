@@ -69,7 +69,7 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
         .facts(|facts| facts.account.runtime.state = RuntimeState::Foreign(0)),
         case("XDG_RUNTIME_DIR is read-only", Fatal, "runtime-dir", "XDG_RUNTIME_DIR", |_| {})
             .facts(|facts| facts.account.runtime.state = RuntimeState::ReadOnly),
-        case("XDG_RUNTIME_DIR is below /tmp", Advisory, "runtime-dir-tmp", ".docker/run", |h| {
+        case("XDG_RUNTIME_DIR is below /tmp", Advisory, "runtime-dir-tmp", "export XDG", |h| {
             let dir = h.at("tmp/run");
             h.write("tmp/run/bus", "");
             h.mode(&dir, 0o700);
@@ -148,7 +148,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "a different XDG_RUNTIME_DIR hides the user manager",
             Class,
             "user-manager",
-            "point to the directory of the service manager: export XDG_RUNTIME_DIR=",
+            "use the directory of the user manager: export XDG_RUNTIME_DIR=",
             |h| {
                 h.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
             },
@@ -275,7 +275,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             },
         ),
         case(
-            "the user stopped the daemon, after an error that did not stop it",
+            "the user stopped the daemon, and its log contains an earlier error that was not the cause",
             Advisory,
             "daemon-stopped",
             "systemctl --user start docker.service",
@@ -289,7 +289,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "a supervised daemon is stopped, and its log names the cause",
             Class,
             "log-second-daemon no-systemd",
-            "stop the other daemon",
+            "pkill -x dockerd",
             |h| {
                 h.without_systemd();
                 h.write(
@@ -600,7 +600,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
             "a rootful Docker is running, without systemd",
             Advisory,
             "rootful-docker-beside no-systemd",
-            disable,
+            "sudo kill \"$(cat /run/docker.pid)\"",
             |h| {
                 h.without_systemd();
                 h.write("run/docker.pid", "77\n");
