@@ -73,7 +73,7 @@ fn yes(really: bool) -> &'static str {
 fn reached(seen: &Seen) -> String {
     match seen {
         Seen::Nothing => "no".to_owned(),
-        Seen::Own => "yes, as itself".to_owned(),
+        Seen::Own => "yes, directly".to_owned(),
         // Its own address is the host's as well (pasta).
         Seen::OwnAddress => "yes, as the host".to_owned(),
         Seen::Other(ip) if ip == "10.77.0.1" || ip == "fd77::1" => "yes, as the host".to_owned(),
@@ -144,7 +144,7 @@ fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
         let router = shape.router.as_deref().map(|_| yes(answers.router));
         facts.add("ping of the router", or_none(router))?;
     }
-    facts.add("names", yes(answers.names))
+    facts.add("name resolution", yes(answers.names))
 }
 
 /// What one look by ping and by name gave.
