@@ -26,7 +26,7 @@ pub fn command() -> Command {
              install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
              uninstall    Undo install\n  \
              nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
-             supervise    Run the daemon of install --supervise in the foreground, and restart it when it exits.\n               \
+             supervise    Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n               \
              \"supervise once\" runs it without restarting it, for service managers\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
              apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
@@ -41,7 +41,7 @@ pub fn command() -> Command {
         .arg(
             switch(
                 "force",
-                "Continue even if a rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
                  fails; with install, also replace files that you edited or wrote (a copy is kept)",
             )
             .short('f'),
@@ -119,7 +119,7 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         "supervise" => (
             "[once]",
-            "Run the daemon of install --supervise in the foreground, and restart it when it exits.\n\
+            "Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n\
              \"supervise once\" runs it without restarting it, for service managers.",
             &[],
         ),
@@ -151,7 +151,7 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
         "check" => &[
             (
                 "force",
-                "Report a rootful Docker and a failed RootlessKit trial run as warnings, as install --force treats them",
+                "Report rootful Docker and a failed RootlessKit trial run as warnings, as install --force treats them",
             ),
             (
                 "skip-iptables",
@@ -162,7 +162,7 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
         "install" => &[
             (
                 "force",
-                "Continue even if a rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
                  and replace files that you edited or wrote (a copy is kept)",
             ),
             ("socket", "Also create docker.socket, so that the first connection starts the daemon"),

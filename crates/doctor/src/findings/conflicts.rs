@@ -14,7 +14,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(if *writable {
             Finding::fatal(
                 "rootful-docker",
-                format!("a rootful Docker is installed and this user can access it: {seen}"),
+                format!("rootful Docker is installed, and this user can access it: {seen}"),
                 why,
             )
             .remedy(remedy)
@@ -23,7 +23,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         } else {
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker is installed: {seen}"),
+                format!("rootful Docker is installed: {seen}"),
                 why,
             )
             .remedy(remedy)
@@ -33,7 +33,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker is running without the usual socket: {seen}"),
+                format!("rootful Docker is running without the usual socket: {seen}"),
                 "both can run side by side, but they compete for published ports and interface names, and the \
                  rootful daemon has root privileges",
             )
@@ -71,7 +71,7 @@ fn stop(facts: &Facts) -> String {
         "with OpenRC, sudo rc-service docker stop && sudo rc-update del docker; otherwise, sudo kill \"$(cat \
          /run/docker.pid)\""
     };
-    format!("if nobody needs the rootful Docker, stop it: {how}")
+    format!("if nobody needs rootful Docker, stop it: {how}")
 }
 
 fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -101,7 +101,7 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Remedy {
         Owner::Nobody => Remedy::said(format!("sudo install -d -m 0710 -o {name} {dir}")),
         Owner::User => Remedy::said(format!("chmod u+rwx {dir}")),
         Owner::Intruder => Remedy::said(format!(
-            "if no one needs the data that a rootful Docker left there: sudo chown {name}: {dir}"
+            "if no one needs the data that rootful Docker left there: sudo chown {name}: {dir}"
         )),
         Owner::Other => Remedy::default(),
     }

@@ -9,7 +9,7 @@ const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `
                    and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, and make sure that neither a nosuid mount nor \
                    NoNewPrivileges= takes these capabilities away; in a container, use only ranges that \
                    /proc/self/uid_map contains";
-const NO_OPEN: &str = "the program runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
+const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
                        this capability, or it has both the setuid bit and file capabilities";
 const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
 const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
@@ -111,7 +111,7 @@ symptoms! {
         "install fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port, lower this parameter, or run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"` and restart";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";

@@ -51,7 +51,7 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("user-bus", "D-Bus for user sessions is not installed"),
     code("user-bus-stopped", "the user's D-Bus session is not running"),
-    code("linger", "lingering is off, so the daemon stops at the last logout"),
+    code("linger", "lingering is off, so the daemon stops when the last session ends"),
     code("newuidmap-missing", "newuidmap or newgidmap is not in PATH"),
     code(
         "newuidmap-powerless",
@@ -64,7 +64,7 @@ pub(super) const CODES: &[Code] = &[
     ),
     code(
         "newuidmap-setuid",
-        "newuidmap or newgidmap is setuid in a container that lacks the capabilities it then needs",
+        "newuidmap or newgidmap is setuid, but the container lacks the capabilities that a setuid program needs",
     ),
     code("container-caps", "the container lacks CAP_SETUID or CAP_SETGID"),
     code("no-new-privs", "this process cannot gain privileges (`NoNewPrivileges=`)"),
@@ -125,10 +125,10 @@ pub(super) const CODES: &[Code] = &[
         "the data directory is on another file system that does not store file ownership",
     ),
     code("daemon-json", "daemon.json is not a JSON object"),
-    code("rootful-docker", "a rootful Docker is installed, and the user can access it"),
+    code("rootful-docker", "rootful Docker is installed, and the user can access it"),
     code(
         "rootful-docker-beside",
-        "a rootful Docker is installed or running, and the user cannot access it",
+        "rootful Docker is installed or running, and the user cannot access it",
     ),
     code("docker-host-elsewhere", "`DOCKER_HOST` or `DOCKER_CONTEXT` points to another daemon"),
     code("selinux", "SELinux is enforcing"),

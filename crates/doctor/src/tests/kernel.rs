@@ -125,10 +125,10 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
         case(
-            "a rootful Docker left the data directory behind",
+            "rootful Docker left the data directory behind",
             Fatal,
             "data-root-closed",
-            "needs the data that a rootful Docker left there: sudo chown jo: ",
+            "needs the data that rootful Docker left there: sudo chown jo: ",
             |_| {},
         )
         .facts(|facts| {

@@ -62,7 +62,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("AppArmor", namespaces::apparmor()),
         ("Other obstacles to namespaces", namespaces::whatever_else_forbids_them()),
         ("Network driver", network::a_network_stack()),
-        ("The gateway driver needs no package", network::the_gateway_needs_no_package()),
+        ("No network package is needed", network::the_gateway_needs_no_package()),
         ("The gateway driver does not work", network::why_the_gateway_does_not_work()),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
@@ -121,8 +121,8 @@ fn to_do(situation: &Situation, finding: &Finding) -> String {
 const SITUATIONS: &str = "\
 # `check` findings by situation
 
-Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other distributions
-name them. [check-codes.md](../reference/check-codes.md) explains the codes.
+Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other
+distributions say which one. [check-codes.md](../reference/check-codes.md) explains the codes.
 
 - An empty cell in the column \"situation\" means the same situation as in the row above.
 - A dash in the column \"code\" means that `check` finds nothing to fix.

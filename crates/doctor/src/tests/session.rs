@@ -558,7 +558,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
     let disable = "sudo systemctl disable --now docker.service docker.socket";
     vec![
         case(
-            "a rootful Docker is running, and the user can access it",
+            "rootful Docker is running, and the user can access it",
             Fatal,
             "rootful-docker",
             disable,
@@ -567,7 +567,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
             },
         ),
         case(
-            "a rootful Docker is running, with --force",
+            "rootful Docker is running, with --force",
             Class,
             "rootful-docker",
             "sudo rm -f /var/run/docker.sock",
@@ -577,7 +577,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
         )
         .wish(force),
         case(
-            "a rootful Docker is running, and the user cannot access it",
+            "rootful Docker is running, and the user cannot access it",
             Advisory,
             "rootful-docker-beside",
             disable,
@@ -587,7 +587,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
         )
         .facts(|facts| facts.tools.rootful = Some(("/var/run/docker.sock".into(), false))),
         case(
-            "a rootful Docker is active without a socket",
+            "rootful Docker is active without a socket",
             Advisory,
             "rootful-docker-beside",
             disable,
@@ -597,7 +597,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
             },
         ),
         case(
-            "a rootful Docker is running, without systemd",
+            "rootful Docker is running, without systemd",
             Advisory,
             "rootful-docker-beside no-systemd",
             "sudo kill \"$(cat /run/docker.pid)\"",
@@ -607,7 +607,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
                 h.write("proc/77/comm", "dockerd\n");
             },
         ),
-        case("only the PID file of a stopped rootful Docker is left", Fatal, "", "", |h| {
+        case("only the PID file of a stopped rootful Docker daemon is left", Fatal, "", "", |h| {
             h.write("run/docker.pid", "77");
             h.write("proc/77/comm", "bash\n");
         }),
