@@ -135,7 +135,11 @@ fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
     facts.add("TCP to another host", seen.get(3).map_or(NO_TCP.to_owned(), reached))?;
     facts.add("UDP to another host", reached(&seen[0]))?;
     ensure!(seen[1].answered() == seen[2].answered(), "one protocol only: {seen:?}");
-    let name = if kit.full { "to an IPv6 host with `--ipv6`" } else { "to an IPv6 host" };
+    let name = if kit.full {
+        "TCP and UDP to an IPv6 host with `--ipv6`"
+    } else {
+        "TCP and UDP to an IPv6 host"
+    };
     let refused = kit.full && kit.host.refuses_ipv6();
     facts.add(name, if refused { REFUSED.to_owned() } else { reached(&seen[1]) })?;
     let answers = Answers::get(kit, shape)?;

@@ -34,7 +34,7 @@ All supported pairs also have these properties:
 - A published port answers as soon as the request to publish it returns, and is closed as soon as the request to remove it
   returns. `implicit` has no such requests: pasta looks for listening sockets once a second.
 - If a helper process is killed, it is replaced. The addresses stay the same, and published ports work again.
-- The API reports the actual state.
+- The API reports the drivers, addresses and ports that are in use.
 - No process, file or mount is left behind.
 
 A test suite runs every pair, attached and detached, on a Debian sid host without Docker, and generates this page. Run
@@ -181,14 +181,14 @@ const PUBLISHING: &str = "
 ";
 
 const OTHER_HOST: &str = "
-The next table shows the source address that the server in the namespace sees if the client is on **another host** and the
+The next table shows the source address that the server in the namespace sees when the client is on **another host** and the
 port is published on all of the host's addresses (`0.0.0.0`, `::`). \"Own\" is the client's own address and port. \"Not served\" means that the client
 cannot connect.
 
 ";
 
 const LOOPBACK: &str = "
-The next table shows the source address that the server sees if the client is on the **host itself** and connects to
+The next table shows the source address that the server sees when the client is on the **host itself** and connects to
 127.0.0.1 or ::1:
 
 ";
@@ -269,9 +269,9 @@ const REASONS: [Reason; 12] = [
         port: "gateway",
         name: SEEN[2][0],
         cell: "10.0.2.2",
-        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see IPv6 \
-               clients with the gateway's address. Clients on the host's loopback appear the same way, because in \
-               the namespace, 127.0.0.1 means the namespace itself.",
+        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see the \
+               gateway's address instead of an IPv6 client's. They also see it if the client is on the host's loopback, \
+               because in the namespace, 127.0.0.1 means the namespace itself.",
     },
     Reason {
         network: "none",

@@ -265,7 +265,7 @@ fn served(kit: &Kit<'_>, all: &[Published], facts: &mut Facts) -> Result<()> {
         for (port, seen) in all.iter().zip(ask(kit, who, all)?) {
             let cell = match seen {
                 Seen::Own => "own".to_owned(),
-                Seen::OwnAddress => "own, another port".to_owned(),
+                Seen::OwnAddress => "own address, another port".to_owned(),
                 Seen::Other(ip) => ip,
                 Seen::Nothing => "not served".to_owned(),
             };

@@ -54,7 +54,7 @@ fn the_last_column_is_read_where_it_is_that_of_the_newest() {
 #[test]
 fn the_version_of_the_last_column_is_read() {
     assert_eq!(
-        seen_with("as it is. Last made with: dockerd 29.7.2.\nx"),
+        seen_with("as it is. Last generated with: dockerd 29.7.2.\nx"),
         Some("29.7.2".to_owned())
     );
     assert_eq!(seen_with("# a page\n"), None);

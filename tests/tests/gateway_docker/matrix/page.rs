@@ -20,9 +20,10 @@ const FAULTS: [Fault; 2] = [
         },
         cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
         reason: "Before release 28, dockerd does not publish ports through RootlessKit itself: it starts \
-                 `rootlesskit-docker-proxy` in place of the userland proxy, and that program publishes the port. \
-                 Without a userland proxy, no port would be published. The port driver `implicit` is the exception: pasta \
-                 publishes every port that a program listens on. Keep `\"userland-proxy\": true`: most IPv4 traffic \
+                 `rootlesskit-docker-proxy` as its userland proxy, and that program publishes the port and starts Docker's \
+                 own proxy. Without a userland proxy, no port would be published. There are two exceptions: with the port \
+                 driver `implicit`, pasta publishes every port that a program listens on, and with `none`, no ports are \
+                 published. Keep `\"userland-proxy\": true`: most IPv4 traffic \
                  does not pass through it.",
     },
     Fault {
@@ -41,12 +42,12 @@ const FAULTS: [Fault; 2] = [
 ];
 
 /// What precedes the version of the dockerd that the last column was made with.
-pub(super) const SEEN_WITH: &str = "Last made with: dockerd ";
+pub(super) const SEEN_WITH: &str = "Last generated with: dockerd ";
 
 const HEAD: &str = "\
 # Source addresses that containers see
 
-This page shows which source address a server in a container sees if a client connects to a published port. It applies to
+This page shows which source address a server in a container sees when a client connects to a published port. It applies to
 `--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. A cell of the
 tables is one of these:
 
