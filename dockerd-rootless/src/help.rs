@@ -24,7 +24,7 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
       Detach the network namespace: auto, true or false. Default: auto, which means true for
       dockerd 29.5 and later
   DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX, DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SECCOMP
-      Protection of slirp4netns: auto, true or false. Default: auto
+      Run slirp4netns in a sandbox, and with a seccomp filter: auto, true or false. Default: auto
   DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR
       State directory of rootlesskit. Default: $XDG_RUNTIME_DIR/dockerd-rootless
   DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS

@@ -70,7 +70,7 @@ pub(crate) fn text() -> String {
 
 const DESCRIPTION: &str = "\
 DESCRIPTION:
-   RootlessKit runs a command as root in its own user, mount and network namespaces, without root privileges.
+   RootlessKit runs a command as root in its own user and mount namespaces, without root privileges.
 
    Your user needs entries in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap:
    https://rootlesscontaine.rs/getting-started/common/

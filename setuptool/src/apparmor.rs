@@ -37,6 +37,8 @@ pub(crate) fn run(
         )
     })?;
     let file = profile.file(world);
+    let command = managed::command(world, "apparmor");
+    let program = quoted(&program.to_string_lossy());
     let restricted = world.sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1);
     if print {
         ui.plain(file.text.trim_end());
@@ -46,7 +48,7 @@ pub(crate) fn run(
         ui.plain(file.text.trim_end());
         let shown = file.path.display();
         ui.aside(&format!(
-            "To install this profile as {shown} and to load it, run this command with sudo"
+            "To install this profile as {shown} and to load it, run: sudo {command} {program}"
         ));
         if !restricted {
             ui.aside("You do not need it on this host: AppArmor does not restrict user namespaces");
@@ -64,8 +66,6 @@ pub(crate) fn run(
         let hint = "is AppArmor installed (package apparmor)?";
         return Err(Failed::new(format!("{dir} is not a directory\nhint: {hint}")));
     }
-    let command = managed::command(world, "apparmor");
-    let program = quoted(&program.to_string_lossy());
     write::put(&file, ui, &Policy { force, printer: format!("{command} {program}") })?;
     // A profile of the administrator's is loaded as well.
     load(ui, world, &file.path)
@@ -85,8 +85,8 @@ fn program(world: &World, named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
         .filter(|file| hostenv::path::is_executable(file))
         .chain(names.into_iter().filter_map(|name| world.find(name)))
         .next();
-    let hint =
-        "hint: give its path: dockerd-rootless-setuptool.sh apparmor /home/USER/bin/rootlesskit";
+    let command = managed::command(world, "apparmor");
+    let hint = format!("hint: give its path: {command} /home/USER/bin/rootlesskit");
     found.map(|path| real(&path)).with_context(|| {
         format!("rootlesskit is neither in the directory of this tool nor in PATH\n{hint}")
     })

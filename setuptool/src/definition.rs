@@ -26,8 +26,8 @@ pub fn command() -> Command {
              install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
              uninstall    Undo install\n  \
              nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
-             supervise    Keep the daemon of install --supervise running, in the foreground.\n               \
-             supervise once is for service managers: it exits when the daemon exits\n  \
+             supervise    Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n               \
+             \"supervise once\" runs it without restarting it, for service managers\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
              apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
              To show the options of one command, run: dockerd-rootless-setuptool.sh COMMAND --help\n\n\
@@ -41,7 +41,7 @@ pub fn command() -> Command {
         .arg(
             switch(
                 "force",
-                "Continue even if a rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
                  fails; with install, also replace files that you edited or wrote (a copy is kept)",
             )
             .short('f'),
@@ -76,7 +76,7 @@ pub fn command() -> Command {
             Arg::new("print")
                 .long("print")
                 .value_name("FILE")
-                .help("With install or apparmor: print what would be written to FILE, and change nothing")
+                .help("With install or apparmor: print the text that the command would write into FILE, and change nothing")
                 .num_args(1)
                 .require_equals(true)
                 .value_hint(ValueHint::FilePath)
@@ -103,7 +103,7 @@ pub fn help_of(name: &str) -> Option<String> {
         "install" => (
             "[OPTIONS]",
             "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
-             Without systemd, print the command that starts the daemon, or use --supervise.",
+             Without systemd, this only prints the command that starts the daemon, unless you add --supervise.",
             &["socket", "supervise", "print", "force", "skip-iptables"],
         ),
         "uninstall" => (
@@ -119,8 +119,8 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         "supervise" => (
             "[once]",
-            "Keep the daemon of install --supervise running, in the foreground.\n\
-             supervise once is for service managers: it exits when the daemon exits.",
+            "Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n\
+             \"supervise once\" runs it without restarting it, for service managers.",
             &[],
         ),
         "apparmor" => (
@@ -131,15 +131,9 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         _ => return None,
     };
-    let mut all = command();
-    if name == "apparmor" {
-        all = all.mut_arg("force", |force| {
-            force.help(
-                "Install the profile even if this host does not need it, and replace one that you edited or wrote (a \
-                 copy is kept)",
-            )
-        });
-    }
+    let all = own_words(name)
+        .iter()
+        .fold(command(), |all, (option, help)| all.mut_arg(*option, |arg| arg.help(*help)));
     let shown = |id: &str| id == "help" || options.contains(&id);
     let help = Command::new("dockerd-rootless-setuptool.sh")
         .about(about)
@@ -149,6 +143,47 @@ pub fn help_of(name: &str) -> Option<String> {
         .args(all.get_arguments().filter(|arg| shown(arg.get_id().as_str())).cloned())
         .render_help();
     Some(help.to_string())
+}
+
+/// What options do with that command alone, where the general help says more.
+fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
+    match name {
+        "check" => &[
+            (
+                "force",
+                "Report rootful Docker and a failed RootlessKit trial run as warnings, as install --force treats them",
+            ),
+            (
+                "skip-iptables",
+                "Report missing iptables as a warning, as install --skip-iptables treats it",
+            ),
+            ("json", "Print the findings as JSON"),
+        ],
+        "install" => &[
+            (
+                "force",
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
+                 and replace files that you edited or wrote (a copy is kept)",
+            ),
+            ("socket", "Also create docker.socket, so that the first connection starts the daemon"),
+            (
+                "supervise",
+                "On hosts without systemd: keep the daemon running with openrc, runit, s6 or plain (this program); \
+                 without a value, use the first one available",
+            ),
+            ("print", "Print the text that install would write into FILE, and change nothing"),
+        ],
+        "uninstall" => &[("purge", "Also remove images, containers, volumes and state")],
+        "apparmor" => &[
+            (
+                "force",
+                "Install the profile even if this host does not need it, and replace one that you edited or wrote (a \
+                 copy is kept)",
+            ),
+            ("print", "Print the text that apparmor would write into FILE, and change nothing"),
+        ],
+        _ => &[],
+    }
 }
 
 /// What people type, for completions: each command with the options that go with it.

@@ -12,17 +12,18 @@ pub(crate) fn findings(ui: &mut Ui, findings: &[Finding]) {
     for finding in findings {
         let head = format!("{}: {}", finding.code, finding.seen);
         let mut lines = vec![format!("    why: {}", finding.why)];
-        lines.extend(finding.remedy.said.iter().map(|text| format!("    fix: {text}")));
         match finding.severity {
             Severity::Fatal => ui.error(&head),
             Severity::Class => ui.warning(&head),
             Severity::Advisory => {
                 ui.info(&head);
+                // Words that begin with "then" are about these.
                 lines.extend(finding.remedy.admin.iter().map(|step| {
                     format!("    fix: sudo sh -euc {}", always_quoted(&step.commands.join("; ")))
                 }));
             }
         }
+        lines.extend(finding.remedy.said.iter().map(|text| format!("    fix: {text}")));
         for line in lines {
             if finding.severity == Severity::Advisory { ui.plain(&line) } else { ui.aside(&line) }
         }

@@ -123,7 +123,7 @@ impl Distro {
             (Package::Uidmap, Debian) => "uidmap",
             (Package::Uidmap, Fedora | Yum) => "shadow-utils",
             (Package::Uidmap, Alpine) => "shadow-subids",
-            (Package::Uidmap, Nix) => return None,
+            (Package::Uidmap, Nix) | (Package::Machinectl, Alpine) => return None,
             (Package::Uidmap, Suse | Arch | Unknown) => "shadow",
             (Package::Iptables, Fedora) if self.id != "fedora" => "iptables-nft",
             (Package::Iptables, _) => "iptables",
@@ -187,8 +187,8 @@ impl Distro {
         );
         match self.family {
             Family::Debian => format!(
-                "install this project's package: sudo apt-get install ./{name}_*.deb; or, to use it with Debian's \
-                 docker.io, install this project's tarball: {tarball} {original}"
+                "install this project's package: sudo apt-get install ./{name}_*.deb; or, to use it with the \
+                 distribution's docker.io, install this project's tarball: {tarball} {original}"
             ),
             Family::Fedora => format!(
                 "install this project's package: sudo dnf install ./{name}-*.rpm {original}"
@@ -208,6 +208,7 @@ impl Distro {
             Package::Uidmap => {
                 "add /run/wrappers/bin, where NixOS keeps newuidmap, to PATH".to_owned()
             }
+            Package::Machinectl => "Alpine has no machinectl: log in with ssh".to_owned(),
             other => format!("install {other:?} on {}", self.name),
         }
     }
@@ -343,7 +344,7 @@ mod tests {
         for (id, expected) in [
             (
                 "debian",
-                "sudo apt-get install ./docker-ce-rootless-extras_*.deb; or, to use it with Debian's docker.io, ",
+                "sudo apt-get install ./docker-ce-rootless-extras_*.deb; or, to use it with the distribution's docker.io, ",
             ),
             (
                 "fedora",

@@ -79,20 +79,20 @@ impl Outer {
     /// How to give the container so many ids that `count` more fit behind those of the usual users, for whoever
     /// administers its host. `kind` is that of this map.
     pub fn widening(&self, wanted: Range) -> String {
-        let others = "Incus and LXD: security.idmap.size; Docker's userns-remap: a longer range for dockremap; Podman: --uidmap \
-                      and --gidmap";
+        let others = "Incus and LXD: set security.idmap.size; Docker with userns-remap: give dockremap a longer range; Podman: \
+                      use --uidmap and --gidmap";
         let &[Extent { inside, outside }] = self.extents.as_slice() else {
             return format!(
-                "on the host, give the container the IDs up to {} (LXC: lxc.idmap; {others})",
+                "on the container's host, give the container the IDs up to {}. LXC and Proxmox: set lxc.idmap; {others}",
                 wanted.end() - 1
             );
         };
         let count = wanted.end().saturating_sub(inside.start());
         let first = inside.start();
         format!(
-            "on the host, give the container more IDs, for example `lxc.idmap = u {first} {outside} {count}` and `lxc.idmap = g \
-             {first} {outside} {count}` in its LXC configuration (Proxmox: with colons instead of =) and \
-             `root:{outside}:{count}` in the host's /etc/subuid and /etc/subgid ({others})"
+            "on the container's host, give the container more IDs. LXC: put `lxc.idmap = u {first} {outside} {count}` and \
+             `lxc.idmap = g {first} {outside} {count}` into the container's configuration, and `root:{outside}:{count}` \
+             into /etc/subuid and /etc/subgid; Proxmox: the same, with `lxc.idmap:` instead of `lxc.idmap =`; {others}"
         )
     }
 
@@ -144,7 +144,7 @@ mod tests {
         assert!(text.contains("lxc.idmap = g 0 1000000 165536"), "{text}");
         assert!(text.contains("root:1000000:165536"), "{text}");
         let text = Outer::parse(PODMAN).widening(range(100_000, 65536));
-        assert!(text.contains("the IDs up to 165535 (LXC: lxc.idmap;"), "{text}");
+        assert!(text.contains("the IDs up to 165535. LXC and Proxmox: set lxc.idmap;"), "{text}");
     }
 
     proptest! {

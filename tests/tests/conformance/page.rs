@@ -31,10 +31,10 @@ applies with `--detach-netns`; everything else is the same with and without it. 
 
 All supported pairs also have these properties:
 
-- A published port answers as soon as the request to publish it returns, and is closed as soon as the request to withdraw it
+- A published port answers as soon as the request to publish it returns, and is closed as soon as the request to remove it
   returns. `implicit` has no such requests: pasta looks for listening sockets once a second.
 - If a helper process is killed, it is replaced. The addresses stay the same, and published ports work again.
-- The API reports the actual state.
+- The API reports the drivers, addresses and ports that are in use.
 - No process, file or mount is left behind.
 
 A test suite runs every pair, attached and detached, on a Debian sid host without Docker, and generates this page. Run
@@ -169,7 +169,9 @@ fn ports(
 const NETWORKS: &str = "
 ## Networks
 
-These results do not depend on the port driver. \"As the host\" means that remote servers see the host's address.
+These results do not depend on the port driver. 10.77.0.1 and fd77::1 are addresses of the test host. The router is the address
+of the default route. \"As the host\" means that a network driver is in between, and that remote servers see the host's
+address. \"Directly\" means that none is in between.
 
 ";
 
@@ -179,14 +181,15 @@ const PUBLISHING: &str = "
 ";
 
 const OTHER_HOST: &str = "
-The source address that the server in the namespace sees if the client is on **another host** and the port is published on
-all of the host's addresses (`0.0.0.0`, `::`). \"Own\" is the client's own address and port. \"Not served\" means that the client
+The next table shows the source address that the server in the namespace sees when the client is on **another host** and the
+port is published on all of the host's addresses (`0.0.0.0`, `::`). \"Own\" is the client's own address and port. \"Not served\" means that the client
 cannot connect.
 
 ";
 
 const LOOPBACK: &str = "
-The source address that the server sees if the client is on the **host itself** and connects to 127.0.0.1 or ::1:
+The next table shows the source address that the server sees when the client is on the **host itself** and connects to
+127.0.0.1 or ::1:
 
 ";
 
@@ -217,7 +220,7 @@ const REASONS: [Reason; 12] = [
         network: "host",
         port: "",
         name: "TCP to another host",
-        cell: "yes, as itself; detached: no",
+        cell: "yes, directly; detached: no",
         text: "`host`, detached: the namespace that `--detach-netns` creates is not connected to any network.",
     },
     Reason {
@@ -225,8 +228,9 @@ const REASONS: [Reason; 12] = [
         port: "",
         name: "TCP to another host",
         cell: "not in the stand-in",
-        text: "`vpnkit`: no distribution packages VPNKit, so the suite uses a stand-in that implements its protocol. \
-               The stand-in carries UDP and answers pings of the router; it does not implement TCP and other pings.",
+        text: "`vpnkit`: VPNKit is not packaged by any distribution, so the suite uses a stand-in that implements its \
+               protocol. The stand-in carries UDP and answers pings of the router; it implements neither TCP nor other \
+               pings.",
     },
     Reason {
         network: "lxc-user-nic",
@@ -256,18 +260,18 @@ const REASONS: [Reason; 12] = [
         port: "implicit",
         name: SEEN[2][0],
         cell: "not served",
-        text: "`implicit`: without `--ipv6`, pasta ignores IPv6. Ports open and close up to about a second after the \
-               servers start and stop listening: pasta looks for them once a second and has no option to change \
-               that. If you need ports immediately, use `pesto`.",
+        text: "`implicit`: without `--ipv6`, pasta ignores IPv6. pasta looks for listening sockets once a second, and has \
+               no option to change that. A port therefore opens and closes up to about a second after its server starts \
+               and stops listening. If you need ports immediately, use `pesto`.",
     },
     Reason {
         network: "gateway",
         port: "gateway",
         name: SEEN[2][0],
         cell: "10.0.2.2",
-        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see IPv6 \
-               clients with the gateway's address. Clients on the host's loopback appear the same way, because in \
-               the namespace, 127.0.0.1 means the namespace itself.",
+        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see the \
+               gateway's address instead of an IPv6 client's. They also see it if the client is on the host's loopback, \
+               because in the namespace, 127.0.0.1 means the namespace itself.",
     },
     Reason {
         network: "none",
@@ -280,8 +284,8 @@ const REASONS: [Reason; 12] = [
         network: "pasta",
         port: "pesto",
         name: LIVE,
-        cell: "go on",
-        text: "`pesto`: to withdraw a port, pasta stops listening; open connections continue.",
+        cell: "stay open",
+        text: "`pesto`: to remove a port, pasta only stops listening, so open connections stay open.",
     },
     Reason {
         network: "pasta",
@@ -295,18 +299,18 @@ const REASONS: [Reason; 12] = [
         network: "slirp4netns",
         port: "slirp4netns",
         name: LIVE,
-        cell: "go on",
-        text: "`slirp4netns` as port driver: to withdraw a port, slirp4netns also only stops listening; open \
-               connections continue.",
+        cell: "stay open",
+        text: "`slirp4netns` as port driver: to remove a port, slirp4netns also only stops listening, so open \
+               connections stay open.",
     },
     Reason {
         network: "slirp4netns",
         port: "slirp4netns",
         name: SEEN[1][1],
         cell: "not served",
-        text: "`slirp4netns` as port driver, UDP: with `--disable-host-loopback`, it drops answers to clients on the \
-               host's loopback. Without this option, these clients get answers only until a client on another host \
-               has used the port. If several UDP ports forward to the same port in the namespace, only the last one \
-               published works.",
+        text: "`slirp4netns` as port driver, UDP: clients on the host's loopback get answers only without \
+               `--disable-host-loopback`, and only until a client on another host has used the port. In this test, \
+               such a client has used it before, so the table says \"not served\". If several UDP ports forward to the \
+               same port in the namespace, only the last one published works.",
     },
 ];

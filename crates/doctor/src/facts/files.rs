@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{Account, Tools};
 use crate::managed::{self, Managed, State};
 use crate::place::World;
+use crate::supervisor::Files;
 use crate::{supervisor, units};
 
 /// A file that `install` would write, and that is there.
@@ -16,6 +17,8 @@ pub struct Found {
     pub state: Result<State, String>,
     /// The command that shows how it differs from what `install` would write.
     pub compare: String,
+    /// The file for the user's own settings, if that is not a drop-in of systemd.
+    pub settings: Option<PathBuf>,
 }
 
 /// Looks at the units, and at the scripts of an installation under a supervisor.
@@ -33,7 +36,8 @@ pub(super) fn gather(world: &World, account: &Account, tools: &Tools) -> Vec<Fou
                 .filter_map(|(skip, socket)| units::wanted(world, launcher, skip, socket))
                 .flatten()
         });
-        found.push(look(path, &wanted.collect::<Vec<_>>(), &format!("{printer}{option}")));
+        let printer = format!("{printer}{option}");
+        found.push(look(path, &wanted.collect::<Vec<_>>(), &printer, None));
     }
     let runtime_dir = account.runtime.dir.as_deref();
     for (kind, path) in
@@ -54,13 +58,14 @@ pub(super) fn gather(world: &World, account: &Account, tools: &Tools) -> Vec<Fou
             path,
             &wanted.collect::<Vec<_>>(),
             &format!("{printer} --supervise={}", kind.name()),
+            Files::of(world).map(|files| files.settings()),
         ));
     }
     found
 }
 
 /// The best that can be said, whatever the options of the next `install` are.
-fn look(path: PathBuf, wanted: &[Managed], printer: &str) -> Found {
+fn look(path: PathBuf, wanted: &[Managed], printer: &str, settings: Option<PathBuf>) -> Found {
     let compare = managed::compare(printer, &path);
     let mut state = managed::state(&path).map_err(|error| format!("{error:#}"));
     for file in wanted.iter().filter(|file| file.path == path) {
@@ -71,5 +76,5 @@ fn look(path: PathBuf, wanted: &[Managed], printer: &str) -> Found {
             _ => {}
         }
     }
-    Found { path, state, compare }
+    Found { path, state, compare, settings }
 }

@@ -13,6 +13,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::place::World;
 use crate::probe::Prober;
+use crate::quote::quoted;
 use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
 
 /// The network driver that the launcher will use.
@@ -67,6 +68,8 @@ const LAUNCHER: [&str; 2] = ["dockerd-rootless.sh", "dockerd-rootless"];
 
 #[derive(Debug, Clone)]
 pub struct Tools {
+    /// This program as a word of a shell. A shell of root may have another PATH.
+    pub own: String,
     pub launcher: Option<PathBuf>,
     pub rootlesskit: Option<PathBuf>,
     /// Programs of ours that are there and cannot be run.
@@ -90,6 +93,8 @@ pub struct Tools {
     pub net: Net,
     /// The launcher would try the gateway network first.
     pub tries_gateway: bool,
+    /// A slirp4netns is installed, and is too old or does not run.
+    pub useless_slirp4netns: bool,
     /// rootlesskit may bind privileged ports (`cap_net_bind_service`).
     pub low_port_caps: bool,
     /// The socket of a rootful Docker, and whether the user may use it.
@@ -109,7 +114,7 @@ impl Tools {
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
-        let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
+        let (net, tries_gateway, useless_slirp4netns) = net(world, prober, rootlesskit.as_deref());
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
         // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
@@ -118,9 +123,11 @@ impl Tools {
             world.find_companion(name).or_else(|| world.find_with_sbin(name))
         });
         Self {
+            own: own(world),
             launcher: companion(LAUNCHER),
             net,
             tries_gateway,
+            useless_slirp4netns,
             dockerd: dockerd.ok().map(|command| command.program),
             docker: world.find_companion("docker"),
             iptables_legacy: iptables.as_ref().is_some_and(|program| {
@@ -181,20 +188,33 @@ impl Machine for Programs<'_> {
     }
 }
 
-/// The launcher's own choice, and whether it would try the gateway before.
-fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool) {
+fn own(world: &World) -> String {
+    match world.own_dir {
+        Some(_) => quoted(&world.own_program().to_string_lossy()),
+        None => "\"$(command -v dockerd-rootless-setuptool.sh)\"".to_owned(),
+    }
+}
+
+/// The launcher's own choice, whether it would try the gateway before, and whether there is a slirp4netns that it cannot
+/// use.
+fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool, bool) {
     if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
         let unknown = || Net::Unknown(name.to_owned());
-        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false);
+        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false, false);
     }
     let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
     if port_driver == Some(PortDriver::Gateway.name()) {
-        return (Net::Named(NetworkDriver::Gateway), false);
+        return (Net::Named(NetworkDriver::Gateway), false, false);
     }
     let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
     let choice = choose::by_programs(&Programs(world, prober), &help);
     let net = choice.driver.map_or_else(|| Net::None(why_none(&choice.remarks)), Net::Chosen);
-    (net, choose::may_use_gateway(&help, port_driver))
+    let is_slirp4netns = |program: &Path| program.ends_with("slirp4netns");
+    let useless = choice
+        .remarks
+        .iter()
+        .any(|remark| matches!(remark, Remark::Unusable(program, _) if is_slirp4netns(program)));
+    (net, choose::may_use_gateway(&help, port_driver), useless)
 }
 
 /// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.

@@ -7,25 +7,23 @@ use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if let Some((socket, writable)) = &facts.tools.rootful {
-        let remedy = Remedy::said(
-            "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
-        )
-        .and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
+        let remedy =
+            Remedy::said(stop(facts)).and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
         let seen = socket.display();
         let why = "tools that use the default socket reach the rootful daemon and get its root privileges";
         findings.push(if *writable {
             Finding::fatal(
                 "rootful-docker",
-                format!("a rootful Docker is installed and this user can access it: {seen}"),
+                format!("rootful Docker is installed, and this user can access it: {seen}"),
                 why,
             )
             .remedy(remedy)
-            .fix("or keep both: run this again with --force")
+            .fix("or, to keep both, run this again with --force")
             .forcible()
         } else {
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker is installed: {seen}"),
+                format!("rootful Docker is installed: {seen}"),
                 why,
             )
             .remedy(remedy)
@@ -35,13 +33,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "rootful-docker-beside",
-                format!("a rootful Docker is running without the usual socket: {seen}"),
+                format!("rootful Docker is running without the usual socket: {seen}"),
                 "both can run side by side, but they compete for published ports and interface names, and the \
                  rootful daemon has root privileges",
             )
-            .fix(
-                "stop the rootful Docker: sudo systemctl disable --now docker.service docker.socket",
-            ),
+            .fix(stop(facts)),
         );
     }
     if let Some((name, value)) = &facts.tools.other_daemon {
@@ -66,6 +62,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             .fix("containerd-rootless-setuptool.sh uninstall"),
         );
     }
+}
+
+fn stop(facts: &Facts) -> String {
+    let how = if facts.account.systemd {
+        "sudo systemctl disable --now docker.service docker.socket"
+    } else {
+        "with OpenRC, sudo rc-service docker stop && sudo rc-update del docker; otherwise, sudo kill \"$(cat \
+         /run/docker.pid)\""
+    };
+    format!("if nobody needs rootful Docker, stop it: {how}")
 }
 
 fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -1,6 +1,7 @@
 //! What connects the network namespace of the containers with the outside: there must be a driver that works.
 
 use drivers::{NetworkDriver, Reason};
+use hostenv::vars;
 
 use super::{Finding, Wish};
 use crate::distro::Package;
@@ -30,14 +31,20 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
     if facts.tools.tries_gateway && !tun_is_fine {
         return;
     }
-    findings.push(
-        Finding::fatal(
-            "network-helper-missing",
-            format!("no network driver is available: {why_not}"),
-            "containers need a network driver to reach the network",
-        )
-        .remedy(facts.distro.install(Package::Network, "install a network driver")),
+    let finding = Finding::fatal(
+        "network-helper-missing",
+        format!("no network driver is available: {why_not}"),
+        "containers need a network driver to reach the network",
     );
+    findings.push(if facts.tools.useless_slirp4netns {
+        // The distribution's package is the one that is there.
+        finding.fix(
+            "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into a \
+             directory that comes first in PATH, or upgrade the distribution",
+        )
+    } else {
+        finding.remedy(facts.distro.install(Package::Network, "install a network helper"))
+    });
 }
 
 fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -144,7 +151,7 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         ),
         None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
     };
-    for hint in reason.hints {
+    for hint in reason.hints.iter().filter_map(|hint| for_launcher(facts, named, hint)) {
         finding = finding.fix(hint);
     }
     if text.contains("tproxy") || text.contains("nf_tables") {
@@ -158,4 +165,25 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         );
     }
     findings.push(finding);
+}
+
+/// A hint of rootlesskit for whoever runs the launcher, which sets `--net` itself. Another driver is proposed only if the
+/// launcher does not use one anyway and one is there.
+fn for_launcher(facts: &Facts, named: bool, hint: &str) -> Option<String> {
+    let Some((remedy, others)) = hint.split_once("use --net=") else {
+        return Some(hint.to_owned());
+    };
+    let driver = facts.tools.net.driver();
+    if named || driver.is_some() && !facts.works(Probe::Network) {
+        let others = others.replace("--net=", "");
+        let also = if named {
+            format!(" and unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER)
+        } else {
+            String::new()
+        };
+        let net = vars::DOCKERD_ROOTLESS_NET;
+        return Some(format!("{remedy}set {net} to {others} (whichever is installed){also}"));
+    }
+    let remedy = remedy.trim_end_matches("or ").trim_end_matches([',', ' ']);
+    (!remedy.is_empty()).then(|| remedy.to_owned())
 }

@@ -1,7 +1,7 @@
 //! Files of an earlier installation that the user edited or wrote: what `install` would do with them.
 
 use super::{Finding, Wish};
-use crate::facts::Facts;
+use crate::facts::{Facts, Found};
 use crate::managed::State;
 
 pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
@@ -27,9 +27,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                          (and keeps a copy)",
                     )
                     .fix(format!("compare the versions: {}", file.compare))
-                    .fix(
-                        "put settings that every install keeps in a drop-in: systemctl --user edit docker.service",
-                    ),
+                    .fix(own_settings(file)),
                 );
             }
             Ok(State::Masked) => {
@@ -55,5 +53,18 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             }
             Ok(_) => {}
         }
+    }
+}
+
+/// Where settings are safe from `install`.
+fn own_settings(file: &Found) -> String {
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+    match &file.settings {
+        Some(env) => {
+            format!("put your settings into {}, which install never changes", env.display())
+        }
+        None => format!(
+            "put your settings into a drop-in, which install never changes: systemctl --user edit {name}"
+        ),
     }
 }

@@ -71,7 +71,8 @@ fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
     let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
     // What containers wrote keeps its ids, which no namespace of the user has any more.
     let delete = facts.storage.data_root.as_ref().map(|_| {
-        "first delete the daemon's data (later, only root can): dockerd-rootless-setuptool.sh uninstall --purge; then: "
+        "first delete the daemon's data, because after the change only root can delete it: \
+         dockerd-rootless-setuptool.sh uninstall --purge; then: "
     });
     Remedy::said(format!(
         "or change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
@@ -113,7 +114,7 @@ fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstac
     let (code, remedy) = match obstacle {
         Obstacle::NoNewPrivs => (
             "no-new-privs",
-            Remedy::said("remove NoNewPrivileges= from the unit or the sandbox that this runs in").and(Remedy::said(
+            Remedy::said("remove NoNewPrivileges= from the unit or the sandbox that this session runs in").and(Remedy::said(
                 "if this host is a container, start it without --security-opt no-new-privileges; in Kubernetes, set \
                  allowPrivilegeEscalation: true",
             )),
@@ -204,7 +205,7 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
         )
         .remedy(remedy)
         .fix(format!(
-            "or, for images with files that belong to higher IDs, {}",
+            "or, if images need higher IDs: {}",
             outer.widening(*range)
         )),
     );

@@ -2,9 +2,11 @@
 
 use budget::{Budget, DataPath, MINIMUM};
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, session};
+use crate::distro::Family;
 use crate::facts::Facts;
 use crate::probe::Probe;
+use crate::remedy::Remedy;
 
 /// The oldest kernel that rootlesskit runs on: clone3(2) and pidfd_open(2) came with it.
 const OLDEST: (u32, u32) = (5, 3);
@@ -40,7 +42,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "selinux",
                 "SELinux is enforcing",
-                "dockerd does not use overlayfs under SELinux, and old policies deny it access to /run/xtables.lock",
+                "Docker's classic storage driver overlay2 does not work under SELinux, and old policies deny access to \
+                 /run/xtables.lock",
             )
             .fix("keep the container-selinux package up to date"),
         );
@@ -49,7 +52,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(Finding::advisory(
             "apparmor-unconfined",
             "kernel.apparmor_restrict_unprivileged_unconfined is 1",
-            "aa-exec cannot bypass the restriction of user namespaces; use an AppArmor profile to allow them",
+            "starting rootlesskit with aa-exec does not lift the restriction of user namespaces; only an AppArmor profile for \
+             rootlesskit does",
         ));
     }
     for (key, value, few, (usual, number)) in [
@@ -74,13 +78,13 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         }
     }
     if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
-        findings.push(few_files(files));
+        findings.push(few_files(facts, files));
     }
 }
 
 /// What the network that the launcher would choose can do with the limit; dockerd and each container have the same limit
 /// for themselves.
-fn few_files(files: u64) -> Finding {
+fn few_files(facts: &Facts, files: u64) -> Finding {
     let seen = format!("the open-file limit is {files} (hard limit)");
     let finding = if files < MINIMUM {
         Finding::fatal("nofile-low", seen, "rootlesskit needs at least 48 open files")
@@ -89,5 +93,28 @@ fn few_files(files: u64) -> Finding {
         let why = "each published port, connection and container uses some of them";
         Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
     };
-    finding.fix("raise the limit in /etc/security/limits.d and log in again")
+    finding.remedy(more_files(facts)).fix(session::again(facts))
+}
+
+/// Raises the hard limit for sessions that begin later (limits.conf(5)).
+fn more_files(facts: &Facts) -> Remedy {
+    let (name, uid) = (&facts.account.name, facts.account.uid);
+    // A range of one ID stands for a name with signs that mean something there.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let domain = if name.chars().all(plain) { name.clone() } else { format!("{uid}:{uid}") };
+    if facts.distro.family == Family::Nix {
+        return Remedy::said(format!(
+            "in configuration.nix, set security.pam.loginLimits = [ {{ domain = \"{domain}\"; type = \"hard\"; item = \
+             \"nofile\"; value = \"{FEW_FILES}\"; }} ];"
+        ));
+    }
+    Remedy::admin(
+        &format!("raise the limit of open files for {name}"),
+        [
+            "mkdir -p /etc/security/limits.d".to_owned(),
+            format!(
+                "echo '{domain} hard nofile {FEW_FILES}' > /etc/security/limits.d/rootless-{uid}.conf"
+            ),
+        ],
+    )
 }

@@ -7,7 +7,7 @@
 use cgroup2::Mode;
 use serde::Serialize;
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, session};
 use crate::distro::Family;
 use crate::facts::Facts;
 use crate::probe::Probe;
@@ -30,8 +30,9 @@ const CPUSET_SINCE: u32 = 244;
 const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
 
 /// What is left where limits do not hold.
-const INSTEAD: &str = "instead of these options, use `cpulimit --limit=50 --include-children` or `ulimit -v KIB` \
-                       inside the container, and `docker run --ulimit nproc=100 --user 2000`";
+const INSTEAD: &str = "instead of --cpus, run the program in the container with `cpulimit --limit=50 --include-children`; \
+                       instead of --memory, with `ulimit -v KIB`; instead of --pids-limit, use `docker run --user 2000 \
+                       --ulimit nproc=100`";
 
 const OPTIONS: [(&str, &str); 5] = [
     ("--cpus", "cpu"),
@@ -67,7 +68,7 @@ fn obstacle(facts: &Facts) -> Option<String> {
         return Some("the host does not use pure cgroup v2".to_owned());
     }
     if !facts.works(Probe::UserManager) {
-        return Some("the user has no systemd service manager".to_owned());
+        return Some("the user has no systemd user manager".to_owned());
     }
     if !facts.account.bus && !facts.account.bus_unit {
         return Some(
@@ -171,15 +172,6 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
         ));
     }
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";
-    let again = if facts.account.linger {
-        // The service manager, and with it the daemon, outlives every login.
-        format!(
-            "then reboot, or: sudo systemctl restart user@{}.service, which ends all services and containers of {}",
-            facts.account.uid, facts.account.name
-        )
-    } else {
-        "then log out and in again, or reboot".to_owned()
-    };
     finding
         .admin(
             "delegate all controllers to users",
@@ -189,5 +181,5 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
                 "systemctl daemon-reload".to_owned(),
             ],
         )
-        .fix(again)
+        .fix(session::again(facts))
 }

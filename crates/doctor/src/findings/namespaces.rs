@@ -69,7 +69,7 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "userns-few",
                 format!("{key} is {few}"),
-                "browsers and other sandboxes use user namespaces, too (\"no space left on device\")",
+                "browsers and other sandboxes also use user namespaces; if none is left, containers fail with \"no space left on device\"",
             )
             .remedy(remedy()),
         ),
@@ -102,11 +102,11 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
         "AppArmor allows user namespaces only for programs with a profile that grants \"userns\"",
     )
     .forcible();
-    findings.push(finding.remedy(profile(Path::new(&path))));
+    findings.push(finding.remedy(profile(Path::new(&path), &facts.tools.own)));
 }
 
 /// The commands that make the profile, or what is in their way.
-fn profile(path: &Path) -> Remedy {
+fn profile(path: &Path, tool: &str) -> Remedy {
     let Some(profile) = Profile::of(path) else {
         return Remedy::said(
             "move rootlesskit to a path without special characters (an AppArmor profile cannot express this path)",
@@ -121,7 +121,7 @@ fn profile(path: &Path) -> Remedy {
         ],
     )
     .and(Remedy::said(format!(
-        "or run as root: dockerd-rootless-setuptool.sh apparmor {}",
+        "or, instead of these commands: sudo {tool} apparmor {}",
         quoted(&path.to_string_lossy())
     )))
 }
@@ -136,7 +136,9 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
             finding = finding.fix(format!("{}: {}", symptom.cause, symptom.fix));
         }
         None => {
-            finding = finding.fix("see https://rootlesscontaine.rs/getting-started/common/");
+            finding = finding
+                .fix("run this to see the whole error: rootlesskit --debug true")
+                .fix("compare this host with RootlessKit's requirements: https://rootlesscontaine.rs/getting-started/common/");
         }
     }
     if let Some(container) = &facts.host.container {
@@ -152,12 +154,12 @@ fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 "proc-masked",
-                format!("a fresh /proc cannot be mounted: {said}"),
+                format!("a new /proc cannot be mounted: {said}"),
                 "containers need a /proc of their own, and mounts hide parts of this host's /proc",
             )
             .fix(match &facts.host.container {
                 Some(container) => container.loosened(),
-                None => "run the outer container with --privileged or --security-opt systempaths=unconfined",
+                None => "if this host is a container, start it with --privileged or --security-opt systempaths=unconfined",
             }),
         );
     }

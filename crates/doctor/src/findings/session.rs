@@ -21,7 +21,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "XDG_RUNTIME_DIR is below /tmp",
                 "tmp cleaners delete files there, and another user could create a directory with that name first",
             )
-            .fix("use $HOME/.docker/run with mode 0700 instead, and remove it at shutdown"),
+            .remedy(runtime_dir_remedy(facts)),
         );
     }
     if facts.account.runtime.usable().is_some() {
@@ -35,7 +35,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "this process runs in a system unit's cgroup (/system.slice)",
                 "a system unit with User= is not supported: the daemon could not manage cgroups",
             )
-            .fix("use the user's own unit: dockerd-rootless-setuptool.sh install"),
+            .fix("install and use the user's own unit: dockerd-rootless-setuptool.sh install"),
         );
     }
 }
@@ -152,12 +152,12 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         let finding = Finding::class(
             "user-manager",
             format!("systemctl --user does not work: {}", text.lines().next().unwrap_or_default()),
-            "without the user's service manager, you have to start the daemon by hand, and containers have no \
-             resource limits; a session started with su or sudo has no service manager",
+            "without the user manager (systemd --user), you have to start the daemon by hand, and containers have no \
+             resource limits; a session started with su or sudo cannot reach it",
         );
         findings.push(match elsewhere(facts) {
             Some(dir) => finding.fix(format!(
-                "point to the directory of the service manager: export XDG_RUNTIME_DIR={}",
+                "use the directory of the user manager: export XDG_RUNTIME_DIR={}",
                 quoted(&dir.to_string_lossy())
             )),
             None => finding
@@ -249,5 +249,21 @@ fn daemon(facts: &Facts, findings: &mut Vec<Finding>) {
             )
             .fix(symptom.fix),
         );
+    }
+}
+
+/// What makes settings of a session take effect.
+pub(super) fn again(facts: &Facts) -> String {
+    let account = &facts.account;
+    if !account.systemd {
+        "then log in again and restart the daemon".to_owned()
+    } else if account.linger {
+        // The service manager, and with it the daemon, outlives every login.
+        format!(
+            "then reboot, or: sudo systemctl restart user@{}.service, which ends all services and containers of {}",
+            account.uid, account.name
+        )
+    } else {
+        "then log out of all sessions and in again, or reboot".to_owned()
     }
 }

@@ -51,7 +51,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 why,
             )
             .fix(if errno == Errno::EDQUOT {
-                "delete files, or ask for a larger quota (quota -s shows yours)"
+                "delete files, or ask the administrator for a larger quota (quota -s shows yours)"
             } else {
                 "delete files (df -h and df -i show what has run out)"
             })
@@ -77,7 +77,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 ),
                 why,
             )
-            .fix("ask for a larger quota (quota -s shows yours)")
+            .fix("ask the administrator for a larger quota (quota -s shows yours)")
             .remedy(elsewhere()),
         ),
     }
@@ -101,7 +101,7 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Remedy {
         Owner::Nobody => Remedy::said(format!("sudo install -d -m 0710 -o {name} {dir}")),
         Owner::User => Remedy::said(format!("chmod u+rwx {dir}")),
         Owner::Intruder => Remedy::said(format!(
-            "if no one needs the data that a rootful Docker left there: sudo chown {name}: {dir}"
+            "if no one needs the data that rootful Docker left there: sudo chown {name}: {dir}"
         )),
         Owner::Other => Remedy::default(),
     }

@@ -60,7 +60,7 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     findings.push(finding.fix(
         "if you use Docker's own dockerd-rootless.sh, also set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 (this \
-         project's adds it by itself)",
+         project's launcher adds it by itself)",
     ));
 }
 
@@ -80,7 +80,7 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     );
     findings.push(match Cidr::beside(&ways.routes.v4) {
         Some(free) => finding.fix(format!(
-            "if containers need to reach them, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
+            "if containers need to reach that network, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
              reach the host at {} instead of {}",
             free.gateway(),
             ways.cidr.gateway()
@@ -97,10 +97,10 @@ fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
         why,
     )
     .fix(
-        "let the proxy listen on an address of the host's network, and use that address",
+        "make the proxy listen on an address of the host's network, and use that address",
     )
     .fix(format!(
-        "or use {host}{} and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
+        "or set the proxy to {host}{}, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
          every service on the host's loopback",
         proxy.port
     ))

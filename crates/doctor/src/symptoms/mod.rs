@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn no_remedy_sends_in_a_circle() {
         for symptom in SYMPTOMS {
-            let fix = symptom.fix.replace("setuptool.sh check` suggests", "");
+            let fix = symptom.fix.replace("setuptool.sh check` prints", "");
             assert!(!fix.contains("setuptool.sh check"), "{symptom:?}");
             assert!(symptom.code.starts_with("log-"), "{symptom:?}");
         }

@@ -2,14 +2,14 @@
 
 use super::Symptom;
 
-const SUBIDS: &str = "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` with a range \
-                      that is unused in /etc/subuid and /etc/subgid (`dockerd-rootless-setuptool.sh check` suggests \
-                      one)";
+const SUBIDS: &str = "run `sudo usermod --add-subuids START-END --add-subgids START-END USER` with a range of 65536 IDs \
+                      that is unused in /etc/subuid and /etc/subgid (`dockerd-rootless-setuptool.sh check` prints the \
+                      command with such a range)";
 const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
                    and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, and make sure that neither a nosuid mount nor \
-                   NoNewPrivileges= prevents this from working; in a container, use only ranges that \
+                   NoNewPrivileges= takes these capabilities away; in a container, use only ranges that \
                    /proc/self/uid_map contains";
-const NO_OPEN: &str = "the program runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
+const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
                        this capability, or it has both the setuid bit and file capabilities";
 const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
 const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
@@ -30,10 +30,10 @@ symptoms! {
         "upgrade Docker, or run `sudo dnf install -y policycoreutils-python-utils && sudo semanage permissive -a iptables_t`";
     "log-userns-eperm", "fork/exec /proc/self/exe: operation not permitted":
         "user namespaces are blocked by kernel.unprivileged_userns_clone, by AppArmor or by a container's seccomp filter";
-        "run `sudo sysctl -w kernel.unprivileged_userns_clone=1` if that parameter exists; on Ubuntu, run `sudo dockerd-rootless-setuptool.sh apparmor`; if this host is a container, start it with --security-opt seccomp=unconfined";
+        "run `sudo sysctl -w kernel.unprivileged_userns_clone=1` if that parameter exists; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this host is a container, start it with --security-opt seccomp=unconfined";
     "log-userns-eacces", "fork/exec /proc/self/exe: permission denied":
         "AppArmor blocks user namespaces for rootlesskit";
-        "run `sudo dockerd-rootless-setuptool.sh apparmor`, which installs and loads a profile for rootlesskit";
+        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
         "user.max_user_namespaces is too small";
         "run `sudo sysctl -w user.max_user_namespaces=28633`, and put the setting into a file in /etc/sysctl.d";
@@ -90,7 +90,7 @@ symptoms! {
         "stop containerd-rootless, and remove the directory that the message names";
     "log-second-daemon", "another RootlessKit is running with the same state directory":
         "this user already has a running daemon";
-        "stop the other daemon: `systemctl --user stop docker.service`";
+        "stop the other daemon: run `systemctl --user stop docker.service`, or, if systemd did not start it, `pkill -x dockerd`";
     "log-no-rootlesskit", "dockerd needs to be started with root privileges":
         "dockerd was started without rootlesskit";
         "start dockerd-rootless.sh instead";
@@ -99,10 +99,10 @@ symptoms! {
         "remove the \"rootless\" option from daemon.json";
     "log-cgroup-driver", "native.cgroupdriver=systemd requires cgroup v2":
         "daemon.json requests the systemd cgroup driver, but the host uses cgroup v1";
-        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with cgroup v2";
+        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line";
     "log-docker-proxy", "invalid userland-proxy-path":
-        "docker-proxy is not in PATH";
-        "install docker-proxy, or set \"userland-proxy\": false in daemon.json";
+        "docker-proxy is not in PATH, or \"userland-proxy-path\" in daemon.json is not the path of a program";
+        "remove \"userland-proxy-path\" from daemon.json, and add the directory of docker-proxy, which is in the same package as dockerd (docker-ce, docker.io), to PATH; with Docker 28 or later, you can set \"userland-proxy\": false in daemon.json instead";
     "log-old-rootlesskit", "RootlessKit binary is too old":
         "rootlesskit is older than 0.14";
         "upgrade rootlesskit";
@@ -111,7 +111,7 @@ symptoms! {
         "install fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port, lower this parameter, or run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"` and restart";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
@@ -128,8 +128,8 @@ symptoms! {
         "the slirp4netns port driver supports only IPv4";
         "if IPv4 is enough, ignore this message; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin";
     "log-btrfs", "destroy btrfs snapshot":
-        "users can delete btrfs subvolumes only with Linux 4.18 or later, or with a mount option";
-        "mount the file system with user_subvol_rm_allowed, or use overlay2";
+        "the file system is mounted without user_subvol_rm_allowed, so users cannot delete btrfs subvolumes";
+        "add the mount option user_subvol_rm_allowed to the file system in /etc/fstab and remount it, or put {\"storage-driver\": \"overlay2\"} into ~/.config/docker/daemon.json and pull the images again";
     "log-cgroup-v1", "without cgroups. To enable cgroups":
         "the host uses cgroup v1: container resource limits are ignored";
         "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line";
@@ -138,10 +138,10 @@ symptoms! {
         "log in directly, not with su or sudo, and start it with `systemctl --user start docker.service`";
     "log-cgroup-delegation", "Limitation discarded":
         "the controller is not delegated to the user";
-        "add Delegate=cpu cpuset io memory pids to the [Service] section of /etc/systemd/system/user@.service.d/delegate.conf, then log in again";
+        "as root, put the lines `[Service]` and `Delegate=cpu cpuset io memory pids` into /etc/systemd/system/user@.service.d/delegate.conf, and run `systemctl daemon-reload`; then reboot, or run `sudo systemctl restart user@UID.service`, which ends all services and containers of the user";
     "log-iproute2", "ip tuntap":
         "BusyBox's `ip` cannot create the interface that rootlesskit needs";
-        "install iproute2 (Alpine: `sudo apk add iproute2-minimal`)";
+        "install iproute2 (Alpine: `apk add iproute2` as root)";
     "log-sandbox", "create_sandbox":
         SANDBOX;
         UNSANDBOXED;
@@ -152,8 +152,8 @@ symptoms! {
         "pasta's AppArmor profile denies it access to rootlesskit's namespaces (Ubuntu 23.10 and 24.04, https://bugs.launchpad.net/bugs/2077158)";
         "upgrade the passt package, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns";
     "log-proc", "error mounting \"proc\"":
-        "mounts hide parts of /proc, as in a container";
-        "run the outer container with --privileged or --security-opt systempaths=unconfined";
+        "mounts hide parts of /proc, as is usual in a container";
+        "start this container with --privileged or --security-opt systempaths=unconfined";
     "log-docker-host", "environment variable overrides the active context":
         "DOCKER_HOST or DOCKER_CONTEXT is set and overrides the selected context";
         "to use the selected context, unset DOCKER_HOST and DOCKER_CONTEXT";
@@ -173,7 +173,7 @@ symptoms! {
         "the port is published only on an IPv6 address, and the port driver offers dockerd no IPv6 address (slirp4netns, pesto, RootlessKit's own gvisor-tap-vsock)";
         "publish the port on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
     "log-port-allocated", "port is already allocated":
-        "another container publishes that port; or the port is published on several addresses that dockerd 28 and later cannot tell apart inside the namespace (before 29.6: any two IPv4 addresses; since 29.6: any two addresses except loopback addresses)";
+        "another container publishes that port; or the port is published on several addresses that dockerd cannot tell apart inside the namespace: two IPv6 addresses, or, with Docker 28 and later, two IPv4 addresses (since Docker 29.6, only if neither is a loopback address other than 127.0.0.1)";
         "use a port that `docker ps` does not list, or publish the port once on all addresses (-p 8080:80)";
     "log-address-taken", "address already in use":
         "another program uses that address";
@@ -189,10 +189,10 @@ symptoms! {
         SUBIDS;
     "log-quota", "disk quota exceeded":
         "the user's quota is exhausted";
-        "run `docker system prune`, or ask for a larger quota";
+        "run `docker system prune`, or ask the administrator for a larger quota";
     "log-sysctl", "ip_forward":
-        "/proc/sys is read-only, as in a container";
-        "run the outer container with --privileged";
+        "/proc/sys is read-only, as is usual in a container";
+        "start this container with --privileged";
     "log-start-limit", "Start request repeated too quickly":
         "the daemon failed three times in a minute";
         "find the first error in `journalctl --user -u docker.service`, fix its cause, then run `systemctl --user reset-failed docker.service`";

@@ -47,6 +47,17 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             },
         ),
         case(
+            "another program wrote the script of install --supervise",
+            Advisory,
+            "file-foreign no-systemd",
+            "/docker-rootless/env, which install never changes",
+            |h| {
+                h.without_systemd();
+                h.write("home/.config/docker-rootless/supervisor", "plain /nowhere\n");
+                h.write("home/.config/docker-rootless/run", "#!/bin/sh\n");
+            },
+        ),
+        case(
             "the unit is masked",
             Class,
             "unit-masked daemon-stopped",

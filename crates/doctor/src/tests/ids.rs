@@ -368,8 +368,8 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "the range overlaps another user's range",
             Advisory,
             "subid-overlap",
-            "first delete the daemon's data (later, only root can): dockerd-rootless-setuptool.sh uninstall \
-             --purge; then: sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
+            "first delete the daemon's data, because after the change only root can delete it: \
+             dockerd-rootless-setuptool.sh uninstall --purge; then: sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
             |h| {
                 h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
             },

@@ -125,10 +125,10 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
         case(
-            "a rootful Docker left the data directory behind",
+            "rootful Docker left the data directory behind",
             Fatal,
             "data-root-closed",
-            "needs the data that a rootful Docker left there: sudo chown jo: ",
+            "needs the data that rootful Docker left there: sudo chown jo: ",
             |_| {},
         )
         .facts(|facts| {
@@ -296,14 +296,30 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
                 h.write("proc/sys/fs/inotify/max_user_watches", "8191\n");
             },
         ),
-        case("the open-file limit is low", Advisory, "nofile-low", "limits.d", |h| {
-            h.write("proc/self/limits", "Max open files 1024 4096 files\n");
-        }),
+        case(
+            "the open-file limit is low",
+            Advisory,
+            "nofile-low",
+            "echo 'jo hard nofile 65536'",
+            |h| {
+                h.write("proc/self/limits", "Max open files 1024 4096 files\n");
+            },
+        ),
+        case(
+            "the open-file limit is low on NixOS",
+            Advisory,
+            "nofile-low",
+            "{ domain = \"jo\"; type = \"hard\"; item = \"nofile\"; value = \"65536\"; }",
+            |h| {
+                h.os("ID=nixos\n");
+                h.write("proc/self/limits", "Max open files 1024 4096 files\n");
+            },
+        ),
         case(
             "the open-file limit is too low for rootlesskit",
             Fatal,
             "nofile-low",
-            "limits.d",
+            "> /etc/security/limits.d/rootless-",
             |h| {
                 h.write("proc/self/limits", "Max open files 24 24 files\n");
             },

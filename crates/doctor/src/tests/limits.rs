@@ -38,17 +38,17 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
-            "lingering is on, so the fix says what a restart stops",
+            "only memory and pids are delegated, and a restart ends what runs because lingering is on",
             Class,
             "cgroup-delegation",
             ".service, which ends all services and containers of jo",
             |h| delegate(h, "memory pids\n"),
         ),
         case(
-            "lingering is off",
+            "only memory and pids are delegated, and lingering is off",
             Class,
             "cgroup-delegation linger",
-            "then log out and in again, or reboot",
+            "then log out of all sessions and in again, or reboot",
             |h| {
                 h.remove("var/lib/systemd/linger/jo");
                 delegate(h, "memory pids\n");

@@ -1,6 +1,8 @@
 use super::Severity::{Advisory, Class, Fatal};
+use super::host::Host;
 use super::{Case, INSTALL, all, case};
-use crate::findings::Wish;
+use crate::facts::Facts;
+use crate::findings::{Wish, diagnose};
 use crate::probe::Probe;
 
 const EPERM: &str = "[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: operation not permitted";
@@ -69,6 +71,15 @@ fn situations_of_apparmor() {
     all(&apparmor());
 }
 
+/// rootlesskit and its launcher as the installer of the tarball puts them.
+fn in_home(host: &mut Host) {
+    host.remove("bin/rootlesskit");
+    host.program("home/bin/rootlesskit");
+    let dirs = ["home/bin", "bin"].map(|dir| host.at(dir));
+    let path = std::env::join_paths(dirs).expect("no colon");
+    host.set("PATH", path.to_str().expect("a path"));
+}
+
 pub(super) fn apparmor() -> Vec<Case> {
     let force = Wish { force: true, ..INSTALL };
     vec![
@@ -78,6 +89,7 @@ pub(super) fn apparmor() -> Vec<Case> {
             "apparmor-userns",
             "systemctl restart apparmor.service",
             |h| {
+                in_home(h);
                 h.os("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n");
                 h.write(RESTRICT, "1\n");
                 h.write(
@@ -93,6 +105,7 @@ pub(super) fn apparmor() -> Vec<Case> {
             "apparmor-userns",
             "userns,",
             |h| {
+                in_home(h);
                 h.write(RESTRICT, "1\n");
                 h.fails(Probe::Namespaces, EACCES);
             },
@@ -130,7 +143,7 @@ pub(super) fn apparmor() -> Vec<Case> {
         case("user namespaces are restricted, but the trial run succeeds", Fatal, "", "", |h| {
             h.write(RESTRICT, "1\n");
         }),
-        case("unconfined programs are restricted, too", Advisory, "apparmor-unconfined", "", |h| {
+        case("unconfined programs are also restricted", Advisory, "apparmor-unconfined", "", |h| {
             h.write("proc/sys/kernel/apparmor_restrict_unprivileged_unconfined", "1\n");
         }),
     ]
@@ -148,7 +161,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             "the trial run fails for an unknown reason",
             Fatal,
             "rootlesskit-fails",
-            "rootlesscontaine.rs",
+            "rootlesskit --debug true",
             |h| {
                 h.fails(Probe::Namespaces, "something odd");
             },
@@ -157,7 +170,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             "the trial run fails with a known message",
             Fatal,
             "rootlesskit-fails",
-            "sudo dockerd-rootless-setuptool.sh apparmor",
+            "sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor",
             |h| {
                 h.fails(Probe::Namespaces, EPERM);
             },
@@ -198,4 +211,23 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             h.fails(Probe::Proc, "mount: /proc: permission denied.");
         }),
     ]
+}
+
+/// sudo does not look for it where the user's PATH does.
+#[test]
+fn root_is_told_where_this_program_is() {
+    let mut host = Host::healthy();
+    in_home(&mut host);
+    host.program("home/bin/dockerd-rootless-setuptool.sh");
+    host.world.own_dir = Some(host.at("home/bin"));
+    host.write(RESTRICT, "1\n");
+    host.fails(Probe::Namespaces, EACCES);
+    let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+    let dir = host.at("home/bin").display().to_string();
+    assert_eq!(
+        findings[0].remedy.said,
+        [format!(
+            "or, instead of these commands: sudo {dir}/dockerd-rootless-setuptool.sh apparmor {dir}/rootlesskit"
+        )]
+    );
 }

@@ -17,7 +17,7 @@ fn situations_of_a_network_stack() {
 pub(super) fn a_network_stack() -> Vec<Case> {
     vec![
         case(
-            "no network driver is installed",
+            "no network helper is installed, and rootlesskit has no gateway driver",
             Fatal,
             "network-helper-missing",
             "apt-get install -y slirp4netns",
@@ -26,7 +26,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             },
         ),
         case(
-            "no network driver is installed on RHEL 10",
+            "no network helper is installed on RHEL 10",
             Fatal,
             "network-helper-missing",
             "dnf install -y passt",
@@ -39,7 +39,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             "Debian 10's slirp4netns is too old",
             Fatal,
             "network-helper-missing",
-            "slirp4netns",
+            "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into",
             |h| {
                 h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
             },
@@ -54,7 +54,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             h.program("bin/pasta");
             h.says("pasta", "pasta 2024_12_11.09478d5");
         }),
-        case("rootlesskit has a built-in network driver", Fatal, "", "", |h| {
+        case("rootlesskit has gvisor-tap-vsock, which needs no helper", Fatal, "", "", |h| {
             h.remove("bin/slirp4netns");
             h.says("rootlesskit", "--net [host, none, gvisor-tap-vsock]");
         }),
@@ -161,8 +161,11 @@ pub(super) fn a_network_stack() -> Vec<Case> {
 }
 
 const GATEWAY: &str = "--net value  [host, none, gateway, slirp4netns]";
-const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use --net=pasta\n\
+const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use --net=pasta or --net=slirp4netns\n\
                        [rootlesskit:parent] error: child exited: exit status 1";
+const SEE_THE_ERROR: &str = "run this to see the whole error: rootlesskit --net=gateway";
+const OTHERS: &str =
+    "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to pasta or slirp4netns (whichever is installed)";
 const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file or directory";
 
 #[test]
@@ -204,7 +207,7 @@ fn situations_of_why_the_gateway_does_not_work() {
 
 pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
     vec![
-        case("another network driver works", Advisory, "gateway-fails", "use --net=pasta", |h| {
+        case("another network driver works", Advisory, "gateway-fails", SEE_THE_ERROR, |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, REFUSAL);
         }),
@@ -212,7 +215,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "no other network driver is installed",
             Fatal,
             "gateway-fails network-helper-missing",
-            "use --net=pasta",
+            SEE_THE_ERROR,
             |h| {
                 h.says("rootlesskit", GATEWAY);
                 h.remove("bin/slirp4netns");
@@ -223,7 +226,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "gvisor-tap-vsock is selected, which is the gateway driver",
             Fatal,
             "gateway-fails network-helper-missing",
-            "use --net=pasta",
+            SEE_THE_ERROR,
             |h| {
                 h.says("rootlesskit", &format!("{GATEWAY} gvisor-tap-vsock"));
                 h.remove("bin/slirp4netns");
@@ -234,7 +237,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "neither the gateway driver nor slirp4netns works",
             Fatal,
             "gateway-fails network-fails",
-            "use --net=pasta",
+            OTHERS,
             |h| {
                 h.says("rootlesskit", GATEWAY);
                 h.fails(Probe::Gateway, REFUSAL);
@@ -245,7 +248,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "the gateway driver does not work, with --force",
             Class,
             "gateway-fails",
-            "use --net=pasta",
+            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
                 h.fails(Probe::Network, REFUSAL);
@@ -256,7 +259,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "the gateway port driver is selected",
             Fatal,
             "gateway-fails",
-            "use --net=pasta",
+            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
                 h.fails(Probe::Network, REFUSAL);
@@ -329,7 +332,29 @@ fn the_reason_is_the_first_error_of_rootlesskit() {
     assert_eq!(facts.tools.net.driver(), Some(NetworkDriver::Slirp4netns));
     let findings = diagnose(&facts, Wish::default());
     assert_eq!(findings[0].seen, "the gateway network driver does not work: no such chain type");
-    assert_eq!(findings[0].remedy.said, ["use --net=pasta"]);
+    assert_eq!(
+        findings[0].remedy.said,
+        [format!("{SEE_THE_ERROR} --copy-up=/etc --copy-up=/run true")]
+    );
+}
+
+/// Another driver is no remedy where the launcher uses it anyway.
+#[test]
+fn a_hint_of_rootlesskit_is_one_for_the_launcher() {
+    let hint = "hint: load the kernel module veth: sudo modprobe veth, or use --net=pasta or --net=slirp4netns";
+    let text = format!("[rootlesskit:child ] error: no veth\n{hint}\n");
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    host.fails(Probe::Gateway, &text);
+    let said = |host: &Host| {
+        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let finding = findings.into_iter().find(|finding| finding.code == "gateway-fails");
+        finding.expect("it fails").remedy.said
+    };
+    let remedy = "load the kernel module veth: sudo modprobe veth";
+    assert_eq!(said(&host), [remedy]);
+    host.fails(Probe::Network, "slirp4netns: exit status 1");
+    assert_eq!(said(&host), [format!("{remedy}, or {OTHERS}")]);
 }
 
 #[test]
@@ -582,7 +607,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
         }),
         case(
-            "another --cidr is set and overlaps, too",
+            "another --cidr is set and also overlaps",
             Advisory,
             "cidr-overlap",
             "=10.41.0.0/24",
@@ -600,7 +625,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             "a drop-in sets a proxy on loopback",
             Class,
             "proxy-loopback",
-            "or use 10.0.2.2:3128 and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
+            "or set the proxy to 10.0.2.2:3128, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
             |h| {
                 h.write(
                     "home/.config/systemd/user/docker.service.d/proxy.conf",

@@ -62,7 +62,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("AppArmor", namespaces::apparmor()),
         ("Other obstacles to namespaces", namespaces::whatever_else_forbids_them()),
         ("Network driver", network::a_network_stack()),
-        ("The gateway driver needs no package", network::the_gateway_needs_no_package()),
+        ("No network package is needed", network::the_gateway_needs_no_package()),
         ("The gateway driver does not work", network::why_the_gateway_does_not_work()),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
@@ -97,9 +97,12 @@ fn word(severity: Severity) -> &'static str {
 /// Text of a cell. Paths of the fixture are those of the host that it stands for.
 fn cell(situation: &Situation, text: &str) -> String {
     let dir = format!("run/user/{}", situation.uid);
-    let text = text.replace(&situation.root, "/").replace(&dir, "run/user/1000");
+    let (root, home) = (&situation.root, format!("{}home", situation.root));
+    let text = text.replace(&home, "/home/jo").replace(root, "/").replace(&dir, "run/user/1000");
+    let text = text.replace(&format!("rootless-{}.conf", situation.uid), "rootless-1000.conf");
     // Names of AppArmor's profiles are made of paths.
-    let text = text.replace(&situation.root.trim_start_matches('/').replace('/', "."), "");
+    let dotted = |path: &str| path.trim_start_matches('/').replace('/', ".");
+    let text = text.replace(&dotted(&home), "home.jo").replace(&dotted(root), "");
     text.replace('|', "\\|").replace('\n', " ⏎ ")
 }
 
@@ -118,9 +121,16 @@ fn to_do(situation: &Situation, finding: &Finding) -> String {
 const SITUATIONS: &str = "\
 # `check` findings by situation
 
-Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other distributions
-name them. [check-codes.md](../reference/check-codes.md) explains the codes. A row without a code is a situation in which `check` finds nothing to
-fix. The administrator runs the commands in `code`, which `check` prints as one block. Everything else is for the user.
+Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other
+distributions say which one. [check-codes.md](../reference/check-codes.md) explains the codes.
+
+- An empty cell in the column \"situation\" means the same situation as in the row above.
+- A dash in the column \"code\" means that `check` finds nothing to fix.
+- In the column \"fix\", an administrator runs the commands that are in monospace from beginning to end, as root. `check`
+  prints them as one block that you can paste. ⏎ stands for a line break in a command.
+- Everything else in that column is advice, which `check` prints after `fix:`. A command in it that needs root begins with
+  `sudo`, or the advice says so.
+- To set a variable that begins with `DOCKERD_ROOTLESS_`, see [check-codes.md](../reference/check-codes.md#variables).
 
 The tests that create these situations also generate and verify this page. Run `cargo test -p doctor pages` to verify it,
 or add `UPDATE=1` to regenerate it.
@@ -230,7 +240,7 @@ fn distributions() -> String {
         ("iptables", |d| d.install(Package::Iptables, "")),
         ("nft", |d| d.install(Package::Nftables, "")),
         ("D-Bus user session", |d| d.install(Package::UserBus, "")),
-        ("network driver", |d| d.install(Package::Network, "")),
+        ("network helper (only if `gateway` does not work)", |d| d.install(Package::Network, "")),
         ("fuse-overlayfs", |d| d.install(Package::FuseOverlayfs, "")),
         ("nsenter", |d| d.install(Package::UtilLinux, "")),
         ("ps", |d| d.install(Package::Procps, "")),

@@ -69,7 +69,7 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
         .facts(|facts| facts.account.runtime.state = RuntimeState::Foreign(0)),
         case("XDG_RUNTIME_DIR is read-only", Fatal, "runtime-dir", "XDG_RUNTIME_DIR", |_| {})
             .facts(|facts| facts.account.runtime.state = RuntimeState::ReadOnly),
-        case("XDG_RUNTIME_DIR is below /tmp", Advisory, "runtime-dir-tmp", ".docker/run", |h| {
+        case("XDG_RUNTIME_DIR is below /tmp", Advisory, "runtime-dir-tmp", "export XDG", |h| {
             let dir = h.at("tmp/run");
             h.write("tmp/run/bus", "");
             h.mode(&dir, 0o700);
@@ -148,7 +148,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "a different XDG_RUNTIME_DIR hides the user manager",
             Class,
             "user-manager",
-            "point to the directory of the service manager: export XDG_RUNTIME_DIR=",
+            "use the directory of the user manager: export XDG_RUNTIME_DIR=",
             |h| {
                 h.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
             },
@@ -275,7 +275,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             },
         ),
         case(
-            "the user stopped the daemon, after an error that did not stop it",
+            "the user stopped the daemon, and its log contains an earlier error that was not the cause",
             Advisory,
             "daemon-stopped",
             "systemctl --user start docker.service",
@@ -289,7 +289,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             "a supervised daemon is stopped, and its log names the cause",
             Class,
             "log-second-daemon no-systemd",
-            "stop the other daemon",
+            "pkill -x dockerd",
             |h| {
                 h.without_systemd();
                 h.write(
@@ -558,7 +558,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
     let disable = "sudo systemctl disable --now docker.service docker.socket";
     vec![
         case(
-            "a rootful Docker is running, and the user can access it",
+            "rootful Docker is running, and the user can access it",
             Fatal,
             "rootful-docker",
             disable,
@@ -567,7 +567,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
             },
         ),
         case(
-            "a rootful Docker is running, with --force",
+            "rootful Docker is running, with --force",
             Class,
             "rootful-docker",
             "sudo rm -f /var/run/docker.sock",
@@ -577,7 +577,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
         )
         .wish(force),
         case(
-            "a rootful Docker is running, and the user cannot access it",
+            "rootful Docker is running, and the user cannot access it",
             Advisory,
             "rootful-docker-beside",
             disable,
@@ -587,7 +587,7 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
         )
         .facts(|facts| facts.tools.rootful = Some(("/var/run/docker.sock".into(), false))),
         case(
-            "a rootful Docker is active without a socket",
+            "rootful Docker is active without a socket",
             Advisory,
             "rootful-docker-beside",
             disable,
@@ -597,17 +597,17 @@ pub(super) fn others_in_the_way() -> Vec<Case> {
             },
         ),
         case(
-            "a rootful Docker is running, without systemd",
+            "rootful Docker is running, without systemd",
             Advisory,
             "rootful-docker-beside no-systemd",
-            disable,
+            "sudo kill \"$(cat /run/docker.pid)\"",
             |h| {
                 h.without_systemd();
                 h.write("run/docker.pid", "77\n");
                 h.write("proc/77/comm", "dockerd\n");
             },
         ),
-        case("only the PID file of a stopped rootful Docker is left", Fatal, "", "", |h| {
+        case("only the PID file of a stopped rootful Docker daemon is left", Fatal, "", "", |h| {
             h.write("run/docker.pid", "77");
             h.write("proc/77/comm", "bash\n");
         }),

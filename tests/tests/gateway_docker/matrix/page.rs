@@ -20,9 +20,10 @@ const FAULTS: [Fault; 2] = [
         },
         cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
         reason: "Before release 28, dockerd does not publish ports through RootlessKit itself: it starts \
-                 `rootlesskit-docker-proxy` in place of the userland proxy, and that program publishes the port. \
-                 Without a userland proxy, no port would be published. The port driver `implicit` is the exception: pasta \
-                 publishes every port that a program listens on. Keep `\"userland-proxy\": true`: most IPv4 traffic \
+                 `rootlesskit-docker-proxy` as its userland proxy, and that program publishes the port and starts Docker's \
+                 own proxy. Without a userland proxy, no port would be published. There are two exceptions: with the port \
+                 driver `implicit`, pasta publishes every port that a program listens on, and with `none`, no ports are \
+                 published. Keep `\"userland-proxy\": true`: most IPv4 traffic \
                  does not pass through it.",
     },
     Fault {
@@ -41,20 +42,22 @@ const FAULTS: [Fault; 2] = [
 ];
 
 /// What precedes the version of the dockerd that the last column was made with.
-pub(super) const SEEN_WITH: &str = "Last made with: dockerd ";
+pub(super) const SEEN_WITH: &str = "Last generated with: dockerd ";
 
 const HEAD: &str = "\
 # Source addresses that containers see
 
-This page shows which source address a server in a container sees if a client connects to a published port. It applies to
-`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. The source address
-is one of these:
+This page shows which source address a server in a container sees when a client connects to a published port. It applies to
+`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. A cell of the
+tables is one of these:
 
 - **own**: the client's own address and port.
 - **gateway**: 10.0.2.2, the gateway's address. Clients on the host's loopback appear this way, because in the container,
   127.0.0.1 means the container itself. IPv6 clients also appear this way if Docker's userland proxy is off.
 - **bridge**: 172.17.0.1, the address of Docker's bridge. If a container has only an IPv4 address and the userland proxy is on,
   IPv6 clients reach the container through the proxy, as with rootful Docker.
+- *Italics*: a limitation, explained under [Known limitations](#known-limitations). Where dockerd-rootless.sh does not start,
+  no address can be seen.
 
 IPv4 traffic does not pass through the userland proxy, whether it is on (Docker's default) or off. There is one exception, under
 [Known limitations](#known-limitations). With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6
@@ -83,14 +86,14 @@ pub(super) fn render(columns: &[Column], newest: Option<&str>) -> Result<String>
     let kept = &mut kept;
     text.push_str("\n## IPv4 clients\n\n");
     table(&mut text, columns, kept, |case| !case.one() && !case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address: `-p 127.0.0.1:8080:80` for clients on loopback, `-p ADDRESS_OF_THE_HOST:8080:80` for other hosts.\n\n");
+    text.push_str("\nIn the next table, the port is published on one address only: `-p 127.0.0.1:8080:80` for clients on loopback, `-p ADDRESS_OF_THE_HOST:8080:80` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && !case.client.is_v6())?;
     text.push_str(
         "\n## IPv6 clients\n\nWithout the userland proxy, IPv6 clients can connect because dockerd-rootless.sh \
          passes `--gateway-dual-stack`: a port published on 0.0.0.0 is also published on `::`.\n\n",
     );
     table(&mut text, columns, kept, |case| !case.one() && case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address: `-p '[::1]:8080:80'` for clients on loopback, `-p '[ADDRESS_OF_THE_HOST]:8080:80'` for other hosts.\n\n");
+    text.push_str("\nIn the next table, the port is published on one address only: `-p '[::1]:8080:80'` for clients on loopback, `-p '[ADDRESS_OF_THE_HOST]:8080:80'` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && case.client.is_v6())?;
     text.push_str("\n## Known limitations\n\n");
     let found = faults(columns)?;
@@ -151,11 +154,11 @@ fn cell(case: Case, seen: &Seen) -> String {
         Seen::OwnAddress => "own address, another port",
         Seen::Gateway => "gateway",
         Seen::Bridge => "bridge",
-        Seen::Refused => return "*refused*".to_owned(),
+        Seen::Refused => return "*does not start*".to_owned(),
         Seen::Other(ip) => ip,
         Seen::Nothing => "not served",
     };
-    if case.right(seen) { text.to_owned() } else { format!("*wrong:* {text}") }
+    if case.right(seen) { text.to_owned() } else { format!("*{text}*") }
 }
 
 /// The faults that wrong cells show.
