@@ -16,7 +16,7 @@ cargo xtask COMMAND
   demo                        start rootless Docker as an ordinary user, run a container with a published
                               port and outbound access, show the answers, leave nothing behind
   bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)
-      --quick                 about five minutes instead of 25
+      --quick                 about five minutes instead of 22
       --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
                               net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
                               and nginx of Debian, only with --only apps); may be repeated

@@ -53,7 +53,7 @@ const fn panel(
 const SPEED: Series = &[
     (Side::Gateway, "gateway"),
     (Side::GatewayBuiltin, "gateway + builtin"),
-    (Side::Theirs, "{theirs}: slirp4netns + builtin"),
+    (Side::Theirs, "{theirs}: slirp4netns"),
     (Side::PastaNet, "pasta"),
 ];
 

@@ -96,6 +96,8 @@ pub(super) fn framed(
 /// The run, as lines that fit.
 fn footer(results: &Results, cells: &[&Cell]) -> Vec<String> {
     let machine = &results.machine;
+    // What a distribution adds to the release of Linux says little.
+    let release = machine.kernel.split('-').next().unwrap_or_default();
     let pinned = if machine.pinned { ", forwarders and load on separate ones" } else { "" };
     let counts = || cells.iter().map(|cell| cell.samples.len());
     let (few, many) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
@@ -110,7 +112,7 @@ fn footer(results: &Results, cells: &[&Cell]) -> Vec<String> {
         format!("Medians of {rounds} rounds; thin lines from minimum to maximum.{disturbed}"),
         format!(
             "{} processors ({}){pinned}, Linux {}, {}{short}",
-            machine.processors, machine.model, machine.kernel, results.date
+            machine.processors, machine.model, release, results.date
         ),
         versions(results),
         congestion(results),
@@ -124,9 +126,11 @@ fn versions(results: &Results) -> String {
         Some(match name.as_str() {
             "ours" => format!("rootlesskit {} (this project)", program.number()),
             "theirs" => format!("RootlessKit {}", program.number()),
-            // Those of networks have a prefix.
-            _ if name.contains(": ") => format!("for networks {}", program.version),
-            _ => program.version.clone(),
+            // Those of networks have a prefix, as in "networks: slirp4netns".
+            _ => match name.split_once(": ") {
+                Some((part, tool)) => format!("{tool} {} ({part})", program.number()),
+                None => program.version.clone(),
+            },
         })
     });
     versions.collect::<Vec<_>>().join(", ")
@@ -138,7 +142,14 @@ fn congestion(results: &Results) -> String {
     for (namespace, name) in results.congestion.hosts.values().flatten() {
         groups.entry(name).or_default().push(namespace);
     }
-    let groups = groups.iter().map(|(name, of)| format!("{name} ({})", of.join(", ")));
+    let all = groups.len() == 1;
+    let groups = groups.iter().map(|(name, of)| {
+        if all {
+            format!("{name} in every network namespace")
+        } else {
+            format!("{name} ({})", of.join(", "))
+        }
+    });
     let groups: Vec<String> = groups.collect();
     let default = &results.congestion.default;
     format!("Congestion control: {}. The machine's default is {default}.", groups.join("; "))

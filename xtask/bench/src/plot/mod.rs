@@ -122,9 +122,24 @@ mod tests {
         assert_eq!(*file, "speed.svg");
         // The stored run says why pasta has no figure; nobody says why RootlessKit has none.
         assert_eq!(texts.iter().filter(|text| *text == "not measured").count(), 1, "{texts:?}");
-        assert!(!texts.iter().any(|text| text.contains("slirp4netns + builtin")), "{texts:?}");
+        assert!(!texts.iter().any(|text| text.contains(": slirp4netns")), "{texts:?}");
         results.cells.clear();
         assert!(draw(&results).unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_congestion_control_for_all_is_said_once() {
+        let mut results = results();
+        for namespaces in results.congestion.hosts.values_mut() {
+            namespaces.values_mut().for_each(|name| "cubic".clone_into(name));
+        }
+        for (file, svg) in draw(&results).unwrap() {
+            let found = texts(&svg).join(" ");
+            assert!(
+                found.contains("Congestion control: cubic in every network namespace."),
+                "{file}: {found}"
+            );
+        }
     }
 
     #[test]
