@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use drivers::NetworkDriver;
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::config::Config;
 use crate::dockerd::Dockerd;
@@ -20,10 +20,6 @@ use crate::{dns, etc_ssl, forwarding, hostgateway, resolved, selinux};
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
 
-/// Runs the pass.
-///
-/// # Errors
-/// Whatever keeps dockerd from being started or from having a network.
 pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     let run = Path::new("/run");
     for note in unlink_leftovers(run)? {
@@ -75,8 +71,8 @@ fn own_name_server(env: &Env, state_dir: &Path, config: &Config<'_>) -> bool {
     gateway
         && replaced().unwrap_or_else(|e| {
             Note::info(format!(
-                "running containers keep their name servers when the host's change: /run/systemd/resolve cannot be \
-                 mounted over: {e}"
+                "running containers will keep their name servers even if the host's change: cannot mount over \
+                 /run/systemd/resolve: {e}"
             ))
             .print();
             false
@@ -90,10 +86,10 @@ fn unlink_leftovers(run: &Path) -> Result<Vec<Note>, Failure> {
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => fs::remove_file(&path).map_err(|e| {
                 Failure::new(format!("cannot remove the symlink {}: {e}", path.display()))
-                    .hint("is /run copied up (rootlesskit --copy-up=/run)?")
+                    .hint("check that /run is copied up (rootlesskit --copy-up=/run)")
             })?,
             Ok(_) => notes.push(Note::warn(format!(
-                "{} is no symlink and is left alone; dockerd may not be able to use it",
+                "{} is not a symlink, so it is kept; dockerd may be unable to use it",
                 path.display()
             ))),
             Err(_) => {}
@@ -108,7 +104,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn f040_links_go_and_real_things_stay() {
+    fn links_go_and_real_things_stay() {
         let run = tempfile::tempdir().unwrap();
         let at = |name: &str| run.path().join(name);
         fs::create_dir(at("real")).unwrap();
@@ -119,7 +115,7 @@ mod tests {
         fs::write(at("containerd/keep"), "").unwrap();
         let notes = unlink_leftovers(run.path()).unwrap();
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].text.contains("containerd is no symlink"), "{}", notes[0].text);
+        assert!(notes[0].text.contains("containerd is not a symlink"), "{}", notes[0].text);
         assert!(
             fs::symlink_metadata(at("docker")).is_err()
                 && fs::symlink_metadata(at("xtables.lock")).is_err()

@@ -5,22 +5,19 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use env::{Env, dirs};
+use hostenv::{Env, dirs};
 use serde_json::Value;
 
 use crate::extra;
 
-/// More bytes of a file than these are not read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The options of a dockerd.
 #[derive(Debug)]
 pub(crate) struct Config<'a> {
     given: &'a [&'a [OsString]],
     file: File,
 }
 
-/// The configuration file.
 #[derive(Debug, PartialEq)]
 enum File {
     Absent,
@@ -61,13 +58,13 @@ impl<'a> Config<'a> {
 }
 
 fn parse(path: &Path) -> File {
-    let bytes = match env::file::read_at_most(path, MAX_BYTES) {
+    let bytes = match hostenv::file::read_at_most(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return File::Absent,
         Err(_) => return File::Unclear,
     };
     // dockerd accepts marks of byte order, and an empty file.
-    let text = env::file::without_byte_order_mark(bytes);
+    let text = hostenv::file::without_byte_order_mark(bytes);
     let text = text.trim_ascii();
     if text.is_empty() {
         return File::Absent;
@@ -78,7 +75,7 @@ fn parse(path: &Path) -> File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use env::vars;
+    use hostenv::vars;
     use std::fs;
 
     fn config(text: Option<&str>, args: &[&str], check: impl FnOnce(&Config<'_>)) {

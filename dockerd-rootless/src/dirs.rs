@@ -4,21 +4,18 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use crate::report::{Failure, Note};
 
-const RUNTIME_DIR_HINT: &str = "log in with ssh, machinectl or a display manager instead of su or sudo, and systemd makes the \
-     directory (pam_systemd); without systemd: mkdir -p -m 700 $HOME/.docker/run && export \
+const RUNTIME_DIR_HINT: &str = "log in with ssh, machinectl or a display manager instead of su or sudo, so that systemd creates the \
+     directory (pam_systemd); without systemd, run: mkdir -p -m 700 $HOME/.docker/run && export \
      XDG_RUNTIME_DIR=$HOME/.docker/run";
 
 /// Checks that `XDG_RUNTIME_DIR` is a writable directory and that `HOME` is a directory. It need not be
 /// writable: data and configuration may be elsewhere.
-///
-/// # Errors
-/// One naming the variable and what is wrong with its value.
 pub(crate) fn check(env: &Env, notes: &mut Vec<Note>) -> Result<(), Failure> {
     let name = vars::XDG_RUNTIME_DIR;
     let value = env.get(name).unwrap_or_default();
@@ -31,13 +28,16 @@ pub(crate) fn check(env: &Env, notes: &mut Vec<Note>) -> Result<(), Failure> {
     notes.extend(public(Path::new(value)));
     let home = env.get(vars::HOME).unwrap_or_default();
     if home.is_empty() || !Path::new(home).is_dir() {
-        let why =
-            if home.is_empty() { "it is not set".to_owned() } else { format!("{home:?} is none") };
+        let why = if home.is_empty() {
+            "it is not set".to_owned()
+        } else {
+            format!("{home:?} is not a directory")
+        };
         return Err(Failure::new(format!(
             "{} needs to be set to a directory, but {why}",
             vars::HOME
         ))
-        .hint("export HOME; dockerd keeps images and configuration below it"));
+        .hint("set and export HOME; dockerd stores images and configuration below it"));
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ fn unusable(value: &OsStr) -> Option<String> {
     } else if !dir.is_absolute() {
         Some(format!("{value:?} is not an absolute path"))
     } else if !dir.is_dir() {
-        Some(format!("{value:?} is no directory"))
+        Some(format!("{value:?} is not a directory"))
     } else if let Err(e) = eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK) {
         Some(format!("{value:?} is not writable: {}", e.desc()))
     } else {
@@ -61,14 +61,14 @@ fn unusable(value: &OsStr) -> Option<String> {
 fn public(dir: &Path) -> Option<Note> {
     let meta = dir.metadata().ok()?;
     let why = if meta.uid() != geteuid().as_raw() {
-        format!("belongs to uid {}", meta.uid())
+        format!("belongs to UID {}", meta.uid())
     } else if meta.mode() & 0o022 != 0 {
         format!("has mode {:o}", meta.mode() & 0o7777)
     } else {
         return None;
     };
     Some(Note::warn(format!(
-        "{} {} {why}: others can replace the daemon's socket. hint: chmod 700, or use a directory of your own",
+        "{} {} {why}, so other users can replace the daemon's socket. hint: run chmod 700 on it, or use your own directory",
         vars::XDG_RUNTIME_DIR,
         dir.display()
     )))
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn f045_both_directories_are_needed() {
+    fn both_directories_are_needed() {
         let dir = tempfile::tempdir().unwrap();
         let good = dir.path().to_str().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
@@ -101,7 +101,7 @@ mod tests {
                 "XDG_RUNTIME_DIR needs to be set to a writable directory, but it is not set",
             ),
             ("run", good, "\"run\" is not an absolute path"),
-            (&file, good, "is no directory"),
+            (&file, good, "is not a directory"),
             (good, "", "HOME needs to be set to a directory, but it is not set"),
             (good, &file, "HOME needs"),
         ] {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn f046_a_runtime_directory_for_everybody_is_warned_about() {
+    fn a_runtime_directory_for_everybody_is_warned_about() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
         let path = dir.path().to_str().unwrap();

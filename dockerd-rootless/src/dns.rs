@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use drivers::NetworkDriver;
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::config::Config;
 use crate::report::Note;
@@ -49,15 +49,17 @@ pub(crate) fn options(
     let file = state_dir.join("resolv.conf");
     let unknown = |why: String| {
         Note::warn(format!(
-            "containers may not resolve names: the host's name server listens on loopback only, and the address \
-             of the gateway's cannot be told: {why}. hint: --dns, or \"dns\" in daemon.json"
+            "containers may be unable to resolve names: the host's name server listens only on loopback, and the \
+             address of the gateway's name server is unknown: {why}. hint: set --dns, or \"dns\" in daemon.json"
         ))
     };
-    let text = env::file::text(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
+    let text =
+        hostenv::file::text(&file).map_err(|e| unknown(format!("{}: {e}", file.display())))?;
     let servers = servers_in(&text);
     // Containers without IPv6 reach the first IPv4 server.
     let server = servers.iter().find(|ip| ip.is_ipv4()).or(servers.first());
-    let server = server.ok_or_else(|| unknown(format!("{} names no server", file.display())))?;
+    let server =
+        server.ok_or_else(|| unknown(format!("{} lists no name server", file.display())))?;
     // A bridge container is refused by its own loopback at once and goes on to the gateway; one on the host's network
     // gets its answer before it comes to that.
     let all = of_host.iter().take(MAX_OF_HOST).chain([server]);
@@ -66,7 +68,8 @@ pub(crate) fn options(
 
 /// The host's name servers if containers on the default bridge have no use for them.
 fn out_of_reach(root: &Path) -> Option<Vec<IpAddr>> {
-    let servers = |file: &str| servers_in(&env::file::text(&root.join(file)).unwrap_or_default());
+    let servers =
+        |file: &str| servers_in(&hostenv::file::text(&root.join(file)).unwrap_or_default());
     let mut of_host = servers("etc/resolv.conf");
     let loopback = |servers: &[IpAddr]| servers.iter().all(IpAddr::is_loopback);
     let (resolved, more) = RESOLVED;
@@ -245,7 +248,7 @@ mod tests {
         let home = Home::new(LOCAL);
         home.write("state/resolv.conf", "search example.org\n");
         let text = home.result(&[], &[]).unwrap_err().text;
-        assert!(text.contains("resolv.conf names no server. hint: "), "{text}");
+        assert!(text.contains("resolv.conf lists no name server. hint: "), "{text}");
         fs::remove_file(home.dir.path().join("state/resolv.conf")).unwrap();
         let text = home.result(&[], &[]).unwrap_err().text;
         assert!(text.contains("state/resolv.conf: No such file"), "{text}");

@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-use env::shellwords::{self, CommandError};
+use hostenv::shellwords::{self, CommandError};
 
 use crate::host::Host;
 use crate::report::Failure;
@@ -28,7 +28,6 @@ const PUBLISHES_SINCE: (u32, u32) = (28, 0);
 /// The command that becomes the daemon, without the user's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dockerd {
-    /// The executable.
     pub(crate) program: PathBuf,
     /// Arguments from `$DOCKERD`, which go before the user's options.
     pub(crate) args: Vec<OsString>,
@@ -67,7 +66,6 @@ impl Dockerd {
     }
 }
 
-/// A version of dockerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
     major: u32,
@@ -87,12 +85,10 @@ impl Version {
         Some(Self { major, minor, text: text.to_owned() })
     }
 
-    /// Whether this dockerd finds its way into a detached network namespace.
     pub(crate) fn detaches(&self) -> bool {
         (self.major, self.minor) >= DETACHES_SINCE
     }
 
-    /// Whether this dockerd publishes ports without a userland proxy.
     pub(crate) fn publishes(&self) -> bool {
         (self.major, self.minor) >= PUBLISHES_SINCE
     }
@@ -107,14 +103,14 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
+    use crate::tests::fake_host::Fake;
 
     fn version(output: &str) -> Option<(u32, u32, bool)> {
         Version::parse(output).map(|v| (v.major, v.minor, v.detaches()))
     }
 
     #[test]
-    fn f173_versions_and_what_they_support() {
+    fn versions_and_what_they_support() {
         assert_eq!(
             version("Docker version 20.10.24+dfsg1, build 5d6db84\n"),
             Some((20, 10, false))
@@ -130,7 +126,7 @@ mod tests {
     #[test]
     fn a_build_without_a_version_is_known_by_its_function() {
         let dir = tempfile::tempdir().unwrap();
-        let host = crate::host::System::new(&env::Env::default());
+        let host = crate::host::System::new(&hostenv::Env::default());
         let dockerd = Dockerd { program: dir.path().join("dockerd"), args: Vec::new() };
         for (name, detaches) in [
             ("github.com/moby/moby/v2/daemon/internal/rootless.detachedNetNS", true),
@@ -153,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn f180_the_override_may_have_arguments() {
+    fn the_override_may_have_arguments() {
         let host = Fake::default().with("dlv", "Docker version 29.5.1, build x");
         let d = Dockerd::find(Some(OsStr::new("/opt/dlv exec 'the daemon' --")), &host).unwrap();
         assert_eq!(d.program, PathBuf::from("/bin/dlv"));
@@ -162,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn f180_missing_programs_are_status_127() {
+    fn missing_programs_are_status_127() {
         let e = Dockerd::find(None, &Fake::default()).unwrap_err();
         assert!(e.to_string().contains("\"dockerd\" not found"), "{e}");
         assert_eq!(e.report(), 127);

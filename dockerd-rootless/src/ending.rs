@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::time::Duration;
 
-use env::Env;
-use env::helper::Helper;
-use env::vars;
+use hostenv::Env;
+use hostenv::helper::Helper;
+use hostenv::vars;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
@@ -17,19 +17,16 @@ use sys::pidfd::PidFd;
 use crate::report::Failure;
 
 /// How long killed processes may take to end. The kernel tears down their memory and namespaces meanwhile.
-const PATIENCE: Duration = Duration::from_secs(30);
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kills processes and waits for their end. They are in the user namespace of the first.
-///
-/// # Errors
-/// The namespace cannot be joined, or one of them goes on.
 pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let mut env = env.clone();
     env.set(vars::DOCKERD_ROOTLESS_END, &list);
     let done = std::env::current_exe().map_err(|e| e.to_string()).and_then(|myself| {
         let no_args: [&str; 0] = [];
-        let helper = Helper::start(&myself, &no_args, &env, PATIENCE + Duration::from_secs(5));
+        let helper = Helper::start(&myself, &no_args, &env, KILL_TIMEOUT + Duration::from_secs(5));
         helper.and_then(Helper::finish).map_err(|e| e.to_string())
     })?;
     if done.status.success() {
@@ -40,15 +37,15 @@ pub(crate) fn end(env: &Env, pids: &[u32]) -> Result<(), String> {
 }
 
 /// What the launcher does when it was started for that: `pids` are in decimal, separated by spaces.
-///
-/// # Errors
-/// As [`end`].
 pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
     let pids: Option<Vec<i32>> = pids.split_whitespace().map(|pid| pid.parse().ok()).collect();
     let pids = pids.filter(|pids| pids.iter().all(|pid| *pid > 1)).unwrap_or_default();
     let failure = |pid: i32, e: &dyn std::fmt::Display| Failure::new(format!("process {pid}: {e}"));
     let Some(first) = pids.first() else {
-        return Err(Failure::new(format!("{} has no process ids", vars::DOCKERD_ROOTLESS_END)));
+        return Err(Failure::new(format!(
+            "{} contains no process IDs",
+            vars::DOCKERD_ROOTLESS_END
+        )));
     };
     File::open(format!("/proc/{first}/ns/user"))
         .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWUSER)?))
@@ -69,15 +66,14 @@ pub(crate) fn run(pids: &str) -> Result<Infallible, Failure> {
         }
     }
     for (pid, process) in ending {
-        if !process.wait_ended(PATIENCE).map_err(|e| failure(pid, &e))? {
-            return Err(failure(pid, &"killed, but has not ended"));
+        if !process.wait_ended(KILL_TIMEOUT).map_err(|e| failure(pid, &e))? {
+            return Err(failure(pid, &"was killed, but has not exited"));
         }
     }
     failed?;
     std::process::exit(0)
 }
 
-/// Whether the process is in the user namespace of this one.
 fn is_here(pid: i32) -> bool {
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
     let own = namespace("self");

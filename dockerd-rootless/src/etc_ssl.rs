@@ -17,9 +17,6 @@ use crate::report::{Failure, Note};
 
 /// Replaces the symlink `ssl` in the copied-up directory `etc` by a recursive bind mount of its target. A
 /// real `/etc` (not on tmpfs), a real directory and a link to nowhere are left alone.
-///
-/// # Errors
-/// When the link is gone and the mount failed, that is, when TLS could not work.
 pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
     let ssl = etc.join("ssl");
     let copied_up = statfs(etc).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
@@ -29,7 +26,7 @@ pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
     let target = match ssl.canonicalize() {
         Ok(target) if target.is_dir() => target,
         Ok(target) => {
-            return Ok(Some(left(&ssl, &format!("{} is no directory", target.display()))));
+            return Ok(Some(left(&ssl, &format!("{} is not a directory", target.display()))));
         }
         Err(e) => return Ok(Some(left(&ssl, &e.to_string()))),
     };
@@ -45,7 +42,7 @@ pub(crate) fn mount_over_link(etc: &Path) -> Result<Option<Note>, Failure> {
 
 fn left(ssl: &Path, why: &str) -> Note {
     Note::warn(format!(
-        "{} is left as it is, TLS may not find CA certificates: {why}",
+        "{} is kept unchanged, so TLS may not find CA certificates: {why}",
         ssl.display()
     ))
 }

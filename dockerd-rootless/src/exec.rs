@@ -16,7 +16,7 @@ pub(crate) fn become_program(mut command: Command) -> Result<Infallible, Failure
     let program = command.get_program().display();
     Err(match e.kind() {
         io::ErrorKind::NotFound => Failure::new(format!("cannot execute {program}: {e}"))
-            .hint("the file, or the interpreter or loader that it names, is missing")
+            .hint("check that the file and the interpreter or loader that it names exist")
             .code(127),
         _ => Failure::new(format!("cannot execute {program}: {e}")).code(126),
     })

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn f041_the_last_flag_wins_in_every_spelling() {
+    fn the_last_flag_wins_in_every_spelling() {
         let flags = words("--net=slirp4netns -net pasta --vpnkit-binary=/x --net vpnkit --debug");
         assert_eq!(last(&flags, "net").as_deref(), Some("vpnkit"));
         assert_eq!(last(&flags, "port-driver"), None);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn f173_booleans_need_no_value_and_take_none() {
+    fn booleans_need_no_value_and_take_none() {
         assert_eq!(last_bool(&words("--detach-netns=false"), "detach-netns"), Some(false));
         assert_eq!(
             last_bool(&words("-detach-netns=0 --detach-netns false"), "detach-netns"),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn f051_the_port_on_the_host() {
+    fn the_port_on_the_host() {
         assert_eq!(parent_port("0.0.0.0:2376:2377/tcp"), Some(2376));
         assert_eq!(parent_port(":2376:2377/tcp4"), Some(2376));
         assert_eq!(parent_port("127.0.0.1:2376:10.0.2.100:80/tcp"), Some(2376));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn f051_a_port_cannot_be_published_and_listened_on() {
+    fn a_port_cannot_be_published_and_listened_on() {
         let flags = words("-p 127.0.0.1:80:80/tcp,0.0.0.0:2376:2376/tcp --debug");
         for host in [
             "-H tcp://0.0.0.0:2376",
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn f051_no_argument_is_a_panic(flags in "[-p=:/,\\[\\] 0-9a-z.]{0,60}", args in "[-H=:/\\[\\] 0-9a-z.]{0,60}") {
+        fn no_argument_is_a_panic(flags in "[-p=:/,\\[\\] 0-9a-z.]{0,60}", args in "[-H=:/\\[\\] 0-9a-z.]{0,60}") {
             let _ = published_and_listened(&words(&flags), &words(&args));
             let _ = (last(&words(&flags), "net"), last_bool(&words(&flags), "p"));
         }

@@ -19,37 +19,33 @@ const V6: &str = "net.ipv6.conf.all.forwarding";
 
 /// Turns on forwarding in the namespace of the file `netns`, or in our own without one. IPv6 may be
 /// missing, which gives a note.
-///
-/// # Errors
-/// When IPv4 forwarding is off and stays off: no container would reach anything.
 pub(crate) fn enable(netns: Option<&Path>, proc_sys: &Path) -> Result<Option<Note>, Failure> {
     let Some(netns) = netns else { return enable_here(proc_sys) };
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| enter(netns).and_then(|()| enable_here(proc_sys))).join()
     });
-    ended.unwrap_or_else(|_| {
-        Err(Failure::new("the thread that turns on packet forwarding panicked"))
-    })
+    ended
+        .unwrap_or_else(|_| Err(Failure::new("the thread that enables packet forwarding panicked")))
 }
 
 fn enter(netns: &Path) -> Result<(), Failure> {
     let entered = File::open(netns).and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
     entered.map_err(|e| {
         Failure::new(format!("cannot enter the detached network namespace {}: {e}", netns.display()))
-            .hint("the file is made by rootlesskit --detach-netns and is a namespace inside its mount namespace only")
+            .hint("this file exists only with rootlesskit --detach-netns, and is a namespace only inside its mount namespace")
     })
 }
 
 fn enable_here(proc_sys: &Path) -> Result<Option<Note>, Failure> {
     turn_on(proc_sys, V4).map_err(|e| {
-        Failure::new(format!("IPv4 forwarding is off and cannot be turned on, so containers would have no network: {e}"))
+        Failure::new(format!("IPv4 forwarding is off and cannot be enabled, so containers would have no network: {e}"))
             .hint(
-                "is /proc/sys mounted read-only (a container without --privileged or --security-opt \
-                 systempaths=unconfined), or the network namespace the host's (--net=host)?",
+                "in a container, make /proc/sys writable with --privileged or --security-opt systempaths=unconfined; \
+                 otherwise check that this is not the host's network namespace (--net=host)",
             )
     })?;
     let v6 = turn_on(proc_sys, V6).err();
-    Ok(v6.map(|e| Note::info(format!("IPv6 forwarding stays off: {e}"))))
+    Ok(v6.map(|e| Note::info(format!("IPv6 forwarding remains off: {e}"))))
 }
 
 /// Writes 1. A file that cannot be written is all right if it has the value already.
@@ -77,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn f178_both_are_written() {
+    fn both_are_written() {
         let root = fixture(true, true);
         assert_eq!(enable(None, root.path()), Ok(None));
         for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
@@ -86,16 +82,16 @@ mod tests {
     }
 
     #[test]
-    fn f178_ipv4_is_a_must_and_ipv6_is_not() {
+    fn ipv4_is_a_must_and_ipv6_is_not() {
         let note = enable(None, fixture(true, false).path()).unwrap().unwrap();
-        assert!(note.text.starts_with("IPv6 forwarding stays off"), "{}", note.text);
+        assert!(note.text.starts_with("IPv6 forwarding remains off"), "{}", note.text);
         let e = enable(None, fixture(false, true).path()).unwrap_err();
         assert!(e.to_string().contains("net.ipv4.ip_forward"), "{e}");
         assert_eq!(e.report(), 1);
     }
 
     #[test]
-    fn f173_a_file_that_is_no_namespace_is_named() {
+    fn a_file_that_is_no_namespace_is_named() {
         let root = fixture(true, true);
         let file = root.path().join("netns");
         let e = enable(Some(&file), root.path()).unwrap_err().to_string();

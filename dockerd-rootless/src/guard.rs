@@ -10,9 +10,6 @@ use crate::report::Failure;
 const SETUPTOOL: &str = "dockerd-rootless-setuptool.sh";
 
 /// Refuses the commands of the set-up tool, and `help` and `version`.
-///
-/// # Errors
-/// With the command line that was probably meant.
 pub(crate) fn check(args: &[OsString]) -> Result<(), Failure> {
     let meant = match args.first().and_then(|a| a.to_str()) {
         Some("check" | "install" | "uninstall" | "nsenter") => SETUPTOOL.to_owned() + &joined(args),
@@ -26,6 +23,11 @@ pub(crate) fn check(args: &[OsString]) -> Result<(), Failure> {
 /// Options that only make dockerd print something, which it does without namespaces and without privileges.
 pub(crate) fn only_prints(args: &[OsString]) -> bool {
     matches!(args, [one] if ["--help", "-h", "--version", "-v"].iter().any(|option| one == option))
+}
+
+/// Whether the help is to be printed, which this program has a part of.
+pub(crate) fn asks_for_help(args: &[OsString]) -> bool {
+    matches!(args, [one] if one == "--help" || one == "-h")
 }
 
 fn joined(args: &[OsString]) -> String {
@@ -51,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn f170_commands_of_the_set_up_tool_are_named() {
+    fn commands_of_the_set_up_tool_are_named() {
         for word in ["check", "install", "uninstall", "nsenter"] {
             let e = check(&words(&[word, "--force", "a b", ""])).unwrap_err().to_string();
             assert!(
@@ -64,15 +66,16 @@ mod tests {
     }
 
     #[test]
-    fn f170_only_the_first_argument_counts() {
+    fn only_the_first_argument_counts() {
         for args in [&[][..], &["--debug", "install"], &["--install"], &["Install"], &[""]] {
             assert_eq!(check(&words(args)), Ok(()), "{args:?}");
         }
     }
 
     #[test]
-    fn f030_help_needs_no_namespaces() {
+    fn help_needs_no_namespaces() {
         assert!(only_prints(&words(&["--help"])) && only_prints(&words(&["-v"])));
         assert!(!only_prints(&words(&["--help", "--debug"])) && !only_prints(&[]));
+        assert!(asks_for_help(&words(&["-h"])) && !asks_for_help(&words(&["--version"])));
     }
 }

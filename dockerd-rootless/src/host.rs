@@ -9,18 +9,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 /// How long a program may take to print its version or its help.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long rootlesskit may take to make namespaces and a network, and to end again.
-const TRIAL: Duration = Duration::from_secs(10);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More bytes of a program than these are not searched.
 const MAX_PROGRAM: u64 = 1 << 30;
 
-/// Finds programs and asks them questions.
 pub(crate) trait Host {
     /// The executable that running `program` would start; a name with a `/` is a path.
     fn find(&self, program: &OsStr) -> Option<PathBuf>;
@@ -39,7 +38,6 @@ pub(crate) trait Host {
     fn contains(&self, program: &Path, bytes: &[u8]) -> bool;
 }
 
-/// The machine we run on.
 #[derive(Debug)]
 pub(crate) struct System {
     env: Env,
@@ -58,16 +56,17 @@ impl Host for System {
     }
 
     fn ask(&self, program: &Path, args: &[&OsStr]) -> anyhow::Result<String> {
-        Ok(Helper::start(program, args, &self.env, PATIENCE)?.finish()?.all())
+        Ok(Helper::start(program, args, &self.env, ANSWER_TIMEOUT)?.finish()?.all())
     }
 
     fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
-        let output = Helper::start(program, args, &self.env, TRIAL).and_then(Helper::finish);
+        let output =
+            Helper::start(program, args, &self.env, TRIAL_TIMEOUT).and_then(Helper::finish);
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => match output.text() {
                 text if text.is_empty() => {
-                    Err(format!("{} ended with {}", program.display(), output.status))
+                    Err(format!("{} failed: {}", program.display(), output.status))
                 }
                 text => Err(text),
             },
@@ -82,7 +81,6 @@ impl Host for System {
     }
 }
 
-/// Whether bytes occur in what is read.
 fn has(mut file: impl Read, bytes: &[u8]) -> std::io::Result<bool> {
     let mut window = vec![0; 1 << 20];
     let mut kept = 0;
@@ -104,76 +102,9 @@ fn has(mut file: impl Read, bytes: &[u8]) -> std::io::Result<bool> {
 }
 
 #[cfg(test)]
-pub(crate) mod fake {
-    use super::*;
-    use std::cell::RefCell;
-
-    /// A machine with these programs, found in `/bin`, which print these answers.
-    #[derive(Debug, Default)]
-    pub(crate) struct Fake {
-        programs: Vec<(&'static str, Option<&'static str>)>,
-        /// Names of the programs that were asked, in order, and command lines of those that were tried.
-        pub(crate) asked: RefCell<Vec<String>>,
-        /// What a trial says that fails.
-        refusal: Option<&'static str>,
-        /// The program that contains what is looked for.
-        detaching: Option<&'static str>,
-    }
-
-    impl Fake {
-        pub(crate) fn with(mut self, name: &'static str, answer: &'static str) -> Self {
-            self.programs.push((name, Some(answer)));
-            self
-        }
-
-        /// A program that does not answer in time.
-        pub(crate) fn broken(mut self, name: &'static str) -> Self {
-            self.programs.push((name, None));
-            self
-        }
-
-        /// A program in which what is looked for is found.
-        pub(crate) fn detaching(mut self, name: &'static str) -> Self {
-            self.detaching = Some(name);
-            self
-        }
-
-        /// A machine on which trials fail.
-        pub(crate) fn refusing(mut self, text: &'static str) -> Self {
-            self.refusal = Some(text);
-            self
-        }
-    }
-
-    impl Host for Fake {
-        fn find(&self, program: &OsStr) -> Option<PathBuf> {
-            let name = Path::new(program).file_name()?;
-            self.programs.iter().find(|(n, _)| *n == name).map(|(n, _)| Path::new("/bin").join(n))
-        }
-
-        fn ask(&self, program: &Path, _args: &[&OsStr]) -> anyhow::Result<String> {
-            let name = program.file_name().unwrap().to_str().unwrap();
-            self.asked.borrow_mut().push(name.to_owned());
-            let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
-            answer.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("time is up"))
-        }
-
-        fn try_out(&self, program: &Path, args: &[&str]) -> Result<(), String> {
-            let line = format!("{} {}", program.display(), args.join(" "));
-            self.asked.borrow_mut().push(line);
-            self.refusal.map_or(Ok(()), |text| Err(text.to_owned()))
-        }
-
-        fn contains(&self, program: &Path, _bytes: &[u8]) -> bool {
-            self.detaching.is_some_and(|name| Path::new(program).ends_with(name))
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
-    use env::vars;
+    use hostenv::vars;
 
     #[test]
     fn a_probe_is_not_the_service() {
@@ -208,7 +139,7 @@ mod tests {
         assert_eq!(trial("echo noise"), Ok(()));
         assert_eq!(trial("echo bad >&2; exit 1"), Err("bad".to_owned()));
         let silent = trial("exit 3").unwrap_err();
-        assert!(silent.ends_with("sh ended with exit status: 3"), "{silent}");
+        assert!(silent.ends_with("sh failed: exit status: 3"), "{silent}");
         let missing = system.try_out(Path::new("/nonexistent"), &[]).unwrap_err();
         assert!(missing.contains("cannot run `/nonexistent`"), "{missing}");
     }

@@ -44,8 +44,8 @@ pub(crate) fn options(
     });
     let [v4, v6] = routes.map_err(|e| {
         Note::warn(format!(
-            "host-gateway is the address of Docker's bridge: the routes of the network namespace cannot be read: {e}. \
-             hint: --{FLAG}"
+            "host-gateway will be the address of Docker's bridge, because the network namespace's routes cannot be read: \
+             {e}. hint: set --{FLAG}"
         ))
     })?;
     let v6 = gateway_v6(&v6).filter(|_| families > 1).map(IpAddr::from);
@@ -77,7 +77,7 @@ fn gateway_v6(text: &str) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use env::Env;
+    use hostenv::Env;
     use proptest::prelude::*;
 
     const V4: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\

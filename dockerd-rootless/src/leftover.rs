@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use env::socket::connect;
+use hostenv::socket::connect;
 use nix::errno::Errno;
 use nix::unistd::getuid;
 
@@ -63,14 +63,14 @@ pub(crate) fn clean_up(
     (!shims.is_empty()).then(|| {
         Note::warn(if failures.is_empty() {
             format!(
-                "a killed dockerd left containers without a network (containerd-shim {names}), which no other dockerd can \
-                 take over; ended them"
+                "a killed dockerd left containers behind (containerd-shim {names}); killed them, because they had no network \
+                 and no other dockerd could take them over"
             )
         } else {
             format!(
-                "cannot end the containers that a killed dockerd left (containerd-shim {names}): {}. They have no network, \
-                 and the new dockerd can neither take them over nor start them again. hint: stop the new dockerd, run: {}; \
-                 then start it again",
+                "cannot kill the containers that a killed dockerd left behind (containerd-shim {names}): {}. They have no \
+                 network, and the new dockerd can neither take them over nor restart them. hint: stop the new dockerd, run: \
+                 {}; then start dockerd again",
                 failures.join("; "),
                 commands.join("; ")
             )
@@ -170,10 +170,10 @@ mod tests {
         })
         .unwrap()
         .text;
-        assert!(text.ends_with("ended them") && text.contains("(containerd-shim 70)"), "{text}");
+        assert!(text.contains("; killed them") && text.contains("(containerd-shim 70)"), "{text}");
         let text = clean_up(at, exec_root, |_| Err("process 70: EPERM".to_owned())).unwrap().text;
         assert!(text.contains("(containerd-shim 70): process 70: EPERM"), "{text}");
-        let hint = "run: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'; then start it again";
+        let hint = "run: nsenter -U --preserve-credentials -t 70 sh -c 'kill -KILL 70 80 81'; then start dockerd again";
         assert!(text.ends_with(hint), "{text}");
         let never = |_: &[u32]| panic!("nothing is to be ended");
         let another = dir.path().join("another");

@@ -8,7 +8,7 @@
 //! itself: signals reach it, its exit status is the service's, and `LISTEN_PID` stays right.
 //!
 //! The program has no options: all arguments are dockerd's, which finds out by itself
-//! (`ROOTLESSKIT_STATE_DIR`) that it is rootless. The environment variables are those of Docker's own
+//! (`ROOTLESSKIT_STATE_DIR`) that it is rootless. `--help` prints a summary of the variables in front of dockerd's help. The environment variables are those of Docker's own
 //! launcher, see <https://docs.docker.com/engine/security/rootless/>.
 //!
 //! Exit status: 1 for a refusal, 127 when dockerd is missing, 126 when a program cannot be executed, and
@@ -26,6 +26,7 @@ mod exec;
 mod extra;
 mod forwarding;
 mod guard;
+mod help;
 mod host;
 mod hostgateway;
 mod leftover;
@@ -45,8 +46,8 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 
 use crate::pass::Pass;
 use crate::report::Failure;

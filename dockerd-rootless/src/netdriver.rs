@@ -28,9 +28,6 @@ impl Machine for Programs<'_> {
 
 /// Chooses the first driver that this machine can serve; `notes` tells why others were passed over.
 /// `port_driver` is that of the user, if any: the gateway is not tried if it does not go with it.
-///
-/// # Errors
-/// When there is none.
 pub(crate) fn choose(
     host: &dyn Host,
     rootlesskit: &Path,
@@ -53,7 +50,7 @@ pub(crate) fn choose(
     let Choice { driver, remarks } = choose::by_programs(&Programs(host), &help);
     if let (Some(reason), Some(net)) = (&refused, driver) {
         notes.push(Note::warn(format!(
-            "gateway network not used: {}; using {net}{}",
+            "not using the gateway network driver: {}; using {net} instead{}",
             reason.what,
             hints(reason, ". hint: ")
         )));
@@ -73,8 +70,8 @@ fn none(refused: Option<&Reason>) -> Failure {
             .to_owned();
     let mut hint = HINT.to_owned();
     if let Some(reason) = refused {
-        text.push_str(&format!(", and the gateway network does not work: {}", reason.what));
-        hint.push_str(&hints(reason, "; or, for the gateway network: "));
+        text.push_str(&format!(", and the gateway network driver does not work: {}", reason.what));
+        hint.push_str(&hints(reason, "; or, to use the gateway network driver: "));
     }
     Failure::new(text).hint(hint)
 }
@@ -82,8 +79,8 @@ fn none(refused: Option<&Reason>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::Fake;
     use crate::report::Level;
+    use crate::tests::fake_host::Fake;
 
     const SLIRP: &str = "Usage: slirp4netns [OPTION]...\n--netns-type=TYPE specify the type";
     const OLD: &str = "--net value  [host, none, pasta, slirp4netns]";
@@ -122,15 +119,17 @@ mod tests {
     fn a_gateway_that_does_not_work_is_passed_over_with_its_reason() {
         let (net, notes) = chosen(&host(NEW).with("slirp4netns", SLIRP).refusing(REFUSAL), None);
         assert_eq!(net, Ok(NetworkDriver::Slirp4netns));
-        let expected = "gateway network not used: no tproxy in this kernel; using slirp4netns. hint: load \
-                        nft_tproxy";
+        let expected = "not using the gateway network driver: no tproxy in this kernel; using slirp4netns \
+                        instead. hint: load nft_tproxy";
         assert_eq!(notes, [Note::warn(expected)]);
         let e = chosen(&host(NEW).refusing(REFUSAL), None).0.unwrap_err().to_string();
         assert!(
-            e.contains("the gateway network does not work: no tproxy in this kernel\nhint: "),
+            e.contains(
+                "the gateway network driver does not work: no tproxy in this kernel\nhint: "
+            ),
             "{e}"
         );
-        assert!(e.ends_with("for the gateway network: load nft_tproxy"), "{e}");
+        assert!(e.ends_with("to use the gateway network driver: load nft_tproxy"), "{e}");
     }
 
     #[test]
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_f052_the_others_follow_and_what_is_odd_is_told() {
+    fn the_others_follow_and_what_is_odd_is_told() {
         let pasta = "pasta 0.0~git20230309.7c7625d-1+deb12u1";
         let h = host(OLD).with("slirp4netns", "-c").with("pasta", pasta).with("vpnkit", "");
         let (net, notes) = chosen(&h, None);
@@ -166,14 +165,14 @@ mod tests {
         assert!(notes.iter().all(|n| n.level == Level::Warn), "{notes:?}");
         let texts: Vec<_> = notes.iter().map(|n| n.text.as_str()).collect();
         assert_eq!(texts.len(), 2);
-        assert!(texts[0].contains("/bin/slirp4netns is not used: it is older than 0.4.0"));
-        assert!(texts[1].contains("it is of 2023_03_09"));
+        assert!(texts[0].contains("not using /bin/slirp4netns: it is older than 0.4.0"));
+        assert!(texts[1].contains("it is version 2023_03_09"));
         let go = host("--net value  [host, none, vpnkit, gvisor-tap-vsock]");
         assert_eq!(chosen(&go, None).0, Ok(NetworkDriver::GvisorTapVsock));
     }
 
     #[test]
-    fn f036_nothing_names_what_to_install() {
+    fn nothing_names_what_to_install() {
         let e = chosen(&host(OLD), None).0.unwrap_err().to_string();
         assert!(e.contains("package slirp4netns") && e.contains("package passt"), "{e}");
         assert!(!e.contains("gateway"), "{e}");

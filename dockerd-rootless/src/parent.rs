@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use env::Env;
-use env::routes::Routes;
-use env::state_dir::Occupant;
-use env::vars;
+use hostenv::Env;
+use hostenv::routes::Routes;
+use hostenv::state_dir::Occupant;
+use hostenv::vars;
 
 use crate::dockerd::Dockerd;
 use crate::exec::become_program;
@@ -16,16 +16,15 @@ use crate::host::System;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, ending, guard, leftover, selinux};
+use crate::{dirs, ending, guard, help, leftover, selinux};
 
-/// Runs the pass.
-///
-/// # Errors
-/// Whatever keeps rootlesskit from being started.
 pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure> {
     guard::check(&args)?;
     let host = System::new(env);
     if guard::only_prints(&args) {
+        if guard::asks_for_help(&args) {
+            help::print();
+        }
         let dockerd = Dockerd::find(env.get(vars::DOCKERD), &host)?;
         let mut command = Command::new(dockerd.program);
         command.args(dockerd.args).args(args);
@@ -36,7 +35,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     // Not argv[0]: it may be relative or a shell's name for a script. Resolved here because in the child
     // /proc/self/exe would be rootlesskit.
     let myself = std::env::current_exe().map_err(|e| {
-        Failure::new(format!("cannot tell where dockerd-rootless is installed: {e}"))
+        Failure::new(format!("cannot determine where dockerd-rootless is installed: {e}"))
     })?;
     let rootlesskit = find_rootlesskit(&host, myself.parent())?;
     let settings = Settings::read(env)?;
@@ -75,7 +74,7 @@ fn check_state_dirs(
     match Occupant::that_stays(&settings.containerd_state_dir, proc) {
         Occupant::Absent => {}
         Occupant::Gone => notes.push(Note::warn(format!(
-            "{theirs} was left behind by a containerd-rootless that no longer runs; going on"
+            "{theirs} is stale (containerd-rootless is no longer running); ignoring it"
         ))),
         running @ Occupant::Running { .. } => {
             let pid = running.pid_text();
@@ -94,7 +93,7 @@ fn check_state_dirs(
                 "another RootlessKit is running{pid} with the same state directory, {ours}"
             ))
             .hint(
-                "stop it first (systemctl --user stop docker, or end that process), or set \
+                "stop it first (systemctl --user stop docker, or kill that process), or set \
                    DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR to another directory",
             ))
         }
@@ -110,7 +109,7 @@ mod tests {
     use std::fs::{self, File};
 
     #[test]
-    fn f172_the_stacks_exclude_each_other_while_they_run() {
+    fn the_stacks_exclude_each_other_while_they_run() {
         let run = tempfile::tempdir().unwrap();
         let settings =
             Settings::read(&env_of(&[("XDG_RUNTIME_DIR", run.path().to_str().unwrap())])).unwrap();

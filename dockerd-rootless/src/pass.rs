@@ -6,13 +6,12 @@
 
 use std::path::Path;
 
-use env::Env;
-use env::vars;
+use hostenv::Env;
+use hostenv::vars;
 use nix::unistd::geteuid;
 
 use crate::report::Failure;
 
-/// A pass of the launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     /// Started by the user, becomes rootlesskit.
@@ -23,9 +22,6 @@ pub(crate) enum Pass {
 
 impl Pass {
     /// Tells the pass of the running process.
-    ///
-    /// # Errors
-    /// When the marker is there and the rest is not, or when the user is root.
     pub(crate) fn current(env: &Env) -> Result<Self, Failure> {
         // Only the first mapping matters; a proc that cannot be read proves nothing.
         let map = std::fs::read_to_string(Path::new("/proc/self/uid_map")).unwrap_or_default();
@@ -35,11 +31,11 @@ impl Pass {
     fn tell(env: &Env, euid: u32, uid_map: &str) -> Result<Self, Failure> {
         match env.nonempty(vars::DOCKERD_ROOTLESS_CHILD) {
             None if euid == 0 => Err(Failure::new("dockerd-rootless refuses to run as root")
-                .hint("run it as an ordinary user, without sudo; for a Docker with root privileges start dockerd")),
+                .hint("run it as an ordinary user, without sudo; to run Docker as root, start dockerd directly")),
             None => Ok(Self::Parent),
             Some(marker) if marker == "1" && euid == 0 && made_by_rootlesskit(env, uid_map) => Ok(Self::Child),
             Some(marker) => Err(Failure::new(format!(
-                "{} is {marker:?} in the environment, but this process was not started by rootlesskit",
+                "the environment variable {} is {marker:?}, but rootlesskit did not start this process",
                 vars::DOCKERD_ROOTLESS_CHILD
             ))
             .hint(format!("unset {} and start again", vars::DOCKERD_ROOTLESS_CHILD))),
@@ -72,7 +68,7 @@ mod tests {
     ];
 
     #[test]
-    fn f171_root_is_refused_and_the_user_is_not() {
+    fn root_is_refused_and_the_user_is_not() {
         assert_eq!(Pass::tell(&env_of(&[]), 1000, INITIAL), Ok(Pass::Parent));
         assert_eq!(
             Pass::tell(&env_of(&[("_DOCKERD_ROOTLESS_CHILD", "")]), 1000, INITIAL),

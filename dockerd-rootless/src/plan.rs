@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use drivers::{NetworkDriver, PortDriver};
-use env::routes::Routes;
-use env::{Env, vars};
+use hostenv::routes::Routes;
+use hostenv::{Env, vars};
 
 use crate::config::Config;
 use crate::dockerd::{Dockerd, Version};
@@ -20,7 +20,6 @@ use crate::ways;
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
 
-/// Everything that is needed to start rootlesskit.
 #[derive(Debug)]
 pub(crate) struct Plan {
     settings: Settings,
@@ -31,15 +30,11 @@ pub(crate) struct Plan {
     ipv6: bool,
     dockerd: Dockerd,
     version: Option<Version>,
-    /// What the user should know, in order.
     pub(crate) notes: Vec<Note>,
 }
 
 impl Plan {
     /// Decides. `dockerd_args` are only looked at for a port that would be bound twice.
-    ///
-    /// # Errors
-    /// When no network driver or no dockerd is found, or when settings contradict each other.
     pub(crate) fn new(
         mut settings: Settings,
         host: &dyn Host,
@@ -103,7 +98,7 @@ impl Plan {
             match self.settings.sandbox {
                 Switch::On => {
                     return Err(Failure::new(format!(
-                        "{} is \"true\": slirp4netns cannot be sandboxed with a detached network namespace",
+                        "{} is \"true\", but slirp4netns cannot be sandboxed with a detached network namespace",
                         vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX
                     ))
                     .hint(format!(
@@ -119,9 +114,9 @@ impl Plan {
         }
         if let Some(port) = extra::published_and_listened(&self.settings.flags, dockerd_args) {
             self.notes.push(Note::warn(format!(
-                "TCP port {port} is published by {} and listened on by dockerd (-H), which is on the host's \
-                 network because the network namespace is detached: one of them will fail to bind. \
-                 hint: drop the -p, or set {}=false",
+                "TCP port {port} is used twice: {} publishes it, and dockerd listens on it (-H) on the host's network, \
+                 because the network namespace is detached. One of them will fail to bind. \
+                 hint: remove the -p, or set {}=false",
                 vars::DOCKERD_ROOTLESS_FLAGS,
                 vars::DOCKERD_ROOTLESS_DETACH_NETNS
             )));
@@ -130,16 +125,13 @@ impl Plan {
     }
 
     /// Looks at what dockerd was told, on the command line and in its configuration file.
-    ///
-    /// # Errors
-    /// When published ports could not work.
     pub(crate) fn check_config(&mut self, env: &Env, args: &[OsString]) -> Result<(), Failure> {
         let given: [&[OsString]; 2] = [&self.dockerd.args, args];
         let config = Config::read(env, &given);
         if config.switch("live-restore") == Some(true) {
             self.notes.push(Note::warn(
-                "live-restore has no effect in rootless mode: the network of containers ends with dockerd, and the next \
-                 dockerd cannot take them over. hint: remove it, and give containers a --restart policy",
+                "live-restore has no effect in rootless mode: containers lose their network when dockerd exits, and the \
+                 next dockerd cannot take them over. hint: remove live-restore, and give containers a --restart policy",
             ));
         }
         let silent = PortDriver::from_name(&self.port_driver_in_force())
@@ -149,12 +141,12 @@ impl Plan {
                 if !version.publishes() && !silent && config.switch("userland-proxy") == Some(false) =>
             {
                 Err(Failure::new(format!(
-                    "\"userland-proxy\" is false, and dockerd {version} publishes ports by it only: no published port \
-                     would be reachable"
+                    "\"userland-proxy\" is false, but dockerd {version} needs the userland proxy to publish ports, so no \
+                     published port would be reachable"
                 ))
                 .hint(format!(
-                    "remove \"userland-proxy\" from daemon.json or the command line, or upgrade to Docker 28; where no \
-                     port is published, set {}=none",
+                    "remove \"userland-proxy\" from daemon.json or the command line, or upgrade to Docker 28; if you \
+                     publish no ports, set {}=none",
                     vars::DOCKERD_ROOTLESS_PORT_DRIVER
                 )))
             }
@@ -257,9 +249,6 @@ impl fmt::Display for Plan {
 
 /// The executable of rootlesskit: `docker-rootlesskit` (Docker's static packages), then `rootlesskit`, on
 /// `PATH`, then beside the launcher.
-///
-/// # Errors
-/// When there is neither.
 pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result<PathBuf, Failure> {
     let names = ["docker-rootlesskit", "rootlesskit"].map(OsStr::new);
     let on_path = names.iter().find_map(|name| host.find(name));
@@ -268,8 +257,8 @@ pub(crate) fn find_rootlesskit(host: &dyn Host, beside: Option<&Path>) -> Result
     };
     on_path.or_else(fallback).ok_or_else(|| {
         Failure::new("rootlesskit needs to be installed: neither docker-rootlesskit nor rootlesskit is on PATH")
-            .hint("install the package that has it (docker-ce-rootless-extras or rootlesskit), or add its \
-                   directory to PATH")
+            .hint("reinstall the package or tarball that dockerd-rootless came from, which contains rootlesskit, or add \
+                   the directory of rootlesskit to PATH")
     })
 }
 
@@ -286,11 +275,11 @@ fn check_pair(
     }
     let name = vars::DOCKERD_ROOTLESS_PORT_DRIVER;
     Err(Failure::new(format!(
-        "{name} is \"{port_driver}\": the network driver {net} works with {} only",
+        "{name} is \"{port_driver}\", but the network driver {net} works only with {}",
         drivers::list(net.port_drivers())
     ))
     .hint(format!(
-        "unset {name} for {}, or set {} to another driver",
+        "unset {name} to use {}, or set {} to another driver",
         net.default_port_driver(),
         vars::DOCKERD_ROOTLESS_NET
     )))
@@ -311,14 +300,14 @@ fn detach(
         (Switch::Auto, None) if dockerd.can_detach(host) => true,
         (Switch::Auto, None) => {
             notes.push(Note::info(format!(
-                "{program} tells neither its version nor that it can use a detached network namespace, so the namespace \
-                 is not detached; set {name}=true for dockerd 29.5 and later"
+                "cannot determine the version of {program} or whether it supports a detached network namespace, so the \
+                 namespace is not detached. hint: set {name}=true for dockerd 29.5 and later"
             )));
             false
         }
         (Switch::On, Some(version)) if !version.detaches() => {
             notes.push(Note::warn(format!(
-                "{name} is true, but {program} is dockerd {version}, and only 29.5 and later can use a \
+                "{name} is true, but {program} is dockerd {version}, and only dockerd 29.5 and later support a \
                  detached network namespace. hint: unset {name}"
             )));
             true

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::Write;
 
-/// How much a message matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// What was decided, for the journal.
@@ -57,19 +56,16 @@ impl Failure {
         Self { text: text.into(), hint: None, code: 1 }
     }
 
-    /// Adds what a person can do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Replaces the exit status.
     pub(crate) fn code(mut self, code: u8) -> Self {
         self.code = code;
         self
     }
 
-    /// Prints the failure and returns the exit status.
     pub(crate) fn report(&self) -> u8 {
         Note { level: Level::Error, text: self.to_string() }.print();
         self.code

@@ -20,7 +20,6 @@ use nix::mount::{MsFlags, mount};
 use crate::config::Config;
 use crate::dns::{RESOLVED, servers_in};
 
-/// The file that dockerd looks for.
 const FILE: &str = "resolv.conf";
 
 /// Puts `ours`, a `resolv.conf` with the gateway's name server, in the place of systemd-resolved's. `root` is `/`. False if
@@ -29,8 +28,9 @@ const FILE: &str = "resolv.conf";
 /// # Errors
 /// The directory cannot be mounted; everything is as it was for dockerd then.
 pub(crate) fn replace(root: &Path, ours: &Path, config: &Config<'_>) -> io::Result<bool> {
-    let servers = servers_in(&env::file::text(&root.join("etc/resolv.conf")).unwrap_or_default());
-    let gateway = servers_in(&env::file::text(ours).unwrap_or_default());
+    let servers =
+        servers_in(&hostenv::file::text(&root.join("etc/resolv.conf")).unwrap_or_default());
+    let gateway = servers_in(&hostenv::file::text(ours).unwrap_or_default());
     let place = root.join(RESOLVED.1);
     let Some(place) = place.parent().filter(|dir| dir.is_dir()) else { return Ok(false) };
     if servers != [IpAddr::from(RESOLVED.0)] || gateway.is_empty() || config.sets("dns", &["dns"]) {

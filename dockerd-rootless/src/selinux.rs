@@ -21,18 +21,15 @@ pub(crate) fn enabled(root: &Path) -> bool {
 }
 
 /// Labels a directory for iptables.
-///
-/// # Errors
-/// When the kernel refuses; dockerd would fail later, with an error that names only the lock file.
 pub(crate) fn label_for_iptables(run: &Path) -> Result<(), Failure> {
     sys::xattr::set(run, "security.selinux", LABEL).map_err(|e| {
         Failure::new(format!(
-            "cannot label {} as iptables_var_run_t, without which SELinux keeps iptables from \
+            "cannot label {} as iptables_var_run_t, so SELinux would block iptables from using \
              /run/xtables.lock: {e}",
             run.display()
         ))
-        .hint("install a policy that has the type (package selinux-policy-targeted), or let iptables write \
-               anywhere, as root: semanage permissive -a iptables_t")
+        .hint("install a policy that has this type (package selinux-policy-targeted), or make the iptables domain \
+               permissive, as root: semanage permissive -a iptables_t")
     })
 }
 
@@ -41,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f179_needs_the_file_system_and_a_policy() {
+    fn needs_the_file_system_and_a_policy() {
         let root = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -58,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn f179_the_label_is_an_attribute() {
+    fn the_label_is_an_attribute() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!sys::xattr::has(dir.path(), "security.selinux").unwrap());
         label_for_iptables(dir.path()).unwrap();
@@ -66,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn f179_a_refused_label_says_what_it_was_for() {
+    fn a_refused_label_says_what_it_was_for() {
         let e = label_for_iptables(Path::new("/nonexistent/run")).unwrap_err().to_string();
         assert!(
             e.contains("/nonexistent/run") && e.contains("xtables.lock") && e.contains("hint:"),

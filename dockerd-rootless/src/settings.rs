@@ -9,8 +9,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use drivers::{NetworkDriver, PortDriver};
-use env::Env;
-use env::{shellwords, vars};
+use hostenv::Env;
+use hostenv::{shellwords, vars};
 
 use crate::report::{Failure, Note};
 
@@ -52,7 +52,6 @@ impl fmt::Display for Switch {
 /// The wishes of the user. `None` is no wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// `--state-dir` of rootlesskit.
     pub(crate) state_dir: PathBuf,
     /// Where a containerd-rootless keeps its state: two of them on one `/run` do not work.
     pub(crate) containerd_state_dir: PathBuf,
@@ -65,19 +64,14 @@ pub(crate) struct Settings {
     /// Whether the namespace may reach services on the host's loopback addresses.
     pub(crate) host_loopback: bool,
     pub(crate) detach: Switch,
-    /// Further arguments for rootlesskit.
     pub(crate) flags: Vec<OsString>,
     /// `DOCKERD`, not yet split.
     pub(crate) dockerd: Option<OsString>,
-    /// What looked like a mistake.
     pub(crate) notes: Vec<Note>,
 }
 
 impl Settings {
     /// Reads the environment. `XDG_RUNTIME_DIR` has been checked by [`crate::dirs::check`].
-    ///
-    /// # Errors
-    /// The first variable with a value that cannot work.
     pub(crate) fn read(env: &Env) -> Result<Self, Failure> {
         let runtime_dir = PathBuf::from(env.nonempty(vars::XDG_RUNTIME_DIR).unwrap_or_default());
         let dir = |name, default| {
@@ -116,7 +110,7 @@ fn one_of<T>(
         }
         allowed.push(word);
     }
-    Err(Failure::new(format!("{name} is {value:?}: not one of {}", allowed.join(", ")))
+    Err(Failure::new(format!("{name} is {value:?}, which is not one of {}", allowed.join(", ")))
         .hint(format!("set {name} to one of these values, or unset it for the default")))
 }
 
@@ -133,7 +127,7 @@ fn state_dir(dir: PathBuf) -> Result<PathBuf, Failure> {
     let socket = dir.join("api.sock");
     if socket.as_os_str().len() > MAX_SOCKET_PATH {
         return Err(Failure::new(format!(
-            "the path of rootlesskit's socket, {}, has {} bytes: a socket's path has at most {MAX_SOCKET_PATH}",
+            "the path of rootlesskit's socket, {}, has {} bytes, but at most {MAX_SOCKET_PATH} are allowed",
             socket.display(),
             socket.as_os_str().len()
         ))
@@ -146,10 +140,10 @@ fn net(env: &Env) -> Result<Option<NetworkDriver>, Failure> {
     let name = vars::DOCKERD_ROOTLESS_NET;
     if env.nonempty(name).is_some_and(|v| v == NetworkDriver::Host.name()) {
         return Err(Failure::new(format!(
-            "{name} is \"host\": dockerd needs a network namespace in which it may configure bridges"
+            "{name} is \"host\", but dockerd needs a network namespace in which it can configure bridges"
         ))
         .hint(format!(
-            "unset {name}; containers of dockerd 29.5 and later reach the host's network with \
+            "unset {name}; with dockerd 29.5 and later, containers can use the host's network with \
              docker run --net=host"
         )));
     }
@@ -164,9 +158,9 @@ fn mtu(env: &Env) -> Result<Option<u32>, Failure> {
     match digits.and_then(|v| v.parse().ok()) {
         Some(mtu) if mtu <= MAX_MTU => Ok(Some(mtu)),
         _ => Err(Failure::new(format!(
-            "{name} is {value:?}: not a number of bytes from 0 (the driver's default) to {MAX_MTU}"
+            "{name} is {value:?}, which is not a number of bytes from 0 (the driver's default) to {MAX_MTU}"
         ))
-        .hint(format!("set {name} to for instance 1500 or 65520, or unset it"))),
+        .hint(format!("set {name} to, for example, 1500 or 65520, or unset it"))),
     }
 }
 
@@ -178,7 +172,7 @@ fn host_loopback(env: &Env, notes: &mut Vec<Note>) -> bool {
         ["0", "f", "n", "no", "off", "false"].iter().any(|no| value.eq_ignore_ascii_case(no));
     if meant && value != "false" {
         notes.push(Note::warn(format!(
-            "{name} is {value:?}: only the exact value \"false\" enables the host's loopback, so it stays disabled"
+            "{name} is {value:?}, so containers cannot reach the host's loopback: only the exact value \"false\" allows this"
         )));
     }
     value == "false"
@@ -190,7 +184,7 @@ fn flags(env: &Env, notes: &mut Vec<Note>) -> Result<Vec<OsString>, Failure> {
     let words = shellwords::split(value).map_err(|e| Failure::new(format!("{name} is {e}")))?;
     if shellwords::has_quoting(value) {
         notes.push(Note::info(format!(
-            "quotes and backslashes in {name} are understood as in a shell; Docker's shell script took them literally"
+            "quotes and backslashes in {name} are interpreted as in a shell; Docker's shell script takes them literally"
         )));
     }
     Ok(words)

@@ -1,17 +1,21 @@
 //! What the unit tests share, and the tests of settings and plan together: an environment goes in, the
 //! arguments of rootlesskit or one clear error come out.
+//!
+//! The file is long because it covers every variable and the pairs of them.
+
+pub(crate) mod fake_host;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use env::Env;
-use env::routes::Routes;
+use hostenv::Env;
+use hostenv::routes::Routes;
 use proptest::prelude::*;
 
-use crate::host::fake::Fake;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Level};
 use crate::settings::Settings;
+use crate::tests::fake_host::Fake;
 
 const PREFIX: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_";
 const NEW: &str = "Docker version 29.5.0, build x";
@@ -70,7 +74,7 @@ fn warnings(vars: &[(&str, &str)], dockerd: &'static str, args: &[&str]) -> Vec<
 }
 
 #[test]
-fn f030_the_whole_vector_in_its_order() {
+fn the_whole_vector_in_its_order() {
     let args: Vec<OsString> = ["--debug", "", "a b"].map(OsString::from).into();
     let plan = plan(&machine(OLD), &[], &[]).unwrap();
     assert_eq!(
@@ -191,10 +195,10 @@ fn what_the_user_chose_is_never_replaced() {
     assert!(!broken.asked.borrow().iter().any(|asked| asked.contains("rootlesskit")));
     assert!(flags(&broken, &[]).contains("--net=slirp4netns "));
     for (net, port_driver, allowed) in [
-        ("gateway", "slirp4netns", "gateway works with gateway, builtin, none only"),
-        ("slirp4netns", "gateway", "slirp4netns works with builtin, slirp4netns, none only"),
-        ("gvisor-tap-vsock", "gateway", "works with builtin, gvisor-tap-vsock, none only"),
-        ("gateway", "gvisor-tap-vsock", "gateway works with gateway, builtin, none only"),
+        ("gateway", "slirp4netns", "gateway works only with gateway, builtin, none"),
+        ("slirp4netns", "gateway", "slirp4netns works only with builtin, slirp4netns, none"),
+        ("gvisor-tap-vsock", "gateway", "works only with builtin, gvisor-tap-vsock, none"),
+        ("gateway", "gvisor-tap-vsock", "gateway works only with gateway, builtin, none"),
     ] {
         let text = refusal(&[("NET", net), ("PORT_DRIVER", port_driver)]);
         assert!(text.contains(allowed), "{text}");
@@ -210,7 +214,7 @@ fn the_network_in_force_is_told_to_the_second_pass() {
 }
 
 #[test]
-fn f173_detaching_follows_the_daemon() {
+fn detaching_follows_the_daemon() {
     let detached =
         |host: &Fake, vars: &[(&str, &str)]| flags(host, vars).ends_with(" --detach-netns");
     let (old, new, dev) = (machine(OLD), machine(NEW), machine("Docker version dev, build x"));
@@ -298,7 +302,7 @@ fn host_gateway_leads_to_the_host_where_that_is_allowed() {
 }
 
 #[test]
-fn f171_values_that_cannot_work_are_named_with_what_can() {
+fn values_that_cannot_work_are_named_with_what_can() {
     for (name, value, token) in [
         ("NET", "host", "NET is \"host\""),
         (
@@ -315,11 +319,19 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
             "bultin",
             "not one of none, implicit, builtin, gateway, slirp4netns, pesto, gvisor-tap-vsock",
         ),
-        ("SLIRP4NETNS_SANDBOX", "1", "SLIRP4NETNS_SANDBOX is \"1\": not one of auto, true, false"),
+        (
+            "SLIRP4NETNS_SANDBOX",
+            "1",
+            "SLIRP4NETNS_SANDBOX is \"1\", which is not one of auto, true, false",
+        ),
         ("SLIRP4NETNS_SECCOMP", "yes", "SLIRP4NETNS_SECCOMP is \"yes\""),
-        ("DETACH_NETNS", "yes", "DETACH_NETNS is \"yes\": not one of auto, true, 1, false, 0"),
+        (
+            "DETACH_NETNS",
+            "yes",
+            "DETACH_NETNS is \"yes\", which is not one of auto, true, 1, false, 0",
+        ),
         ("FLAGS", "-p 'x", "FLAGS is `-p 'x`: the ' quote is never closed"),
-        ("STATE_DIR", &"/x".repeat(60), "a socket's path has at most 107"),
+        ("STATE_DIR", &"/x".repeat(60), "but at most 107"),
     ] {
         let text = refusal(&[(name, value)]);
         assert!(text.contains(token) && text.contains(PREFIX), "{text}");
@@ -327,7 +339,7 @@ fn f171_values_that_cannot_work_are_named_with_what_can() {
 }
 
 #[test]
-fn f037_f041_f049_f050_f052_overrides() {
+fn overrides() {
     let host = machine(OLD);
     for (vars, tokens) in [
         (
@@ -356,11 +368,11 @@ fn f037_f041_f049_f050_f052_overrides() {
 }
 
 #[test]
-fn f052_drivers_that_do_not_go_together_are_refused_early() {
+fn drivers_that_do_not_go_together_are_refused_early() {
     let e = refusal(&[("NET", "pasta"), ("PORT_DRIVER", "builtin")]);
-    assert!(e.contains("pasta works with implicit, pesto, none only"), "{e}");
+    assert!(e.contains("pasta works only with implicit, pesto, none"), "{e}");
     let e = refusal(&[("PORT_DRIVER", "implicit")]);
-    assert!(e.contains("slirp4netns works with builtin, slirp4netns, none only"), "{e}");
+    assert!(e.contains("slirp4netns works only with builtin, slirp4netns, none"), "{e}");
     // rootlesskit judges what FLAGS says
     flags(
         &machine(NEW),
@@ -369,7 +381,7 @@ fn f052_drivers_that_do_not_go_together_are_refused_early() {
 }
 
 #[test]
-fn f051_flags_follow_ours_and_may_be_quoted() {
+fn flags_follow_ours_and_may_be_quoted() {
     let host = machine(NEW);
     let args = plan(&host, &[("FLAGS", "-p  0.0.0.0:2376:2376/tcp\t--debug 'a b'")], &[]).unwrap();
     let args = args.arguments(Path::new("/T"), &[]);
@@ -380,7 +392,7 @@ fn f051_flags_follow_ours_and_may_be_quoted() {
 }
 
 #[test]
-fn f051_a_port_bound_twice_is_warned_about_when_detached() {
+fn a_port_bound_twice_is_warned_about_when_detached() {
     let vars = [("FLAGS", "-p 0.0.0.0:2376:2376/tcp")];
     let args = ["-H", "tcp://0.0.0.0:2376"];
     let w = warnings(&vars, NEW, &args);
@@ -393,7 +405,7 @@ fn f051_a_port_bound_twice_is_warned_about_when_detached() {
 }
 
 #[test]
-fn f174_only_false_enables_the_loopback() {
+fn only_false_enables_the_loopback() {
     for value in ["", "true", "0", "no", "FALSE", "false "] {
         let line = flags(&machine(NEW), &[("DISABLE_HOST_LOOPBACK", value)]);
         assert!(line.contains(" --disable-host-loopback "), "{value:?}");
@@ -429,7 +441,7 @@ fn the_journal_gets_what_is_in_force() {
 }
 
 #[test]
-fn f038_both_names_of_rootlesskit() {
+fn both_names_of_rootlesskit() {
     let none = Fake::default();
     let found = |host: &Fake| find_rootlesskit(host, None).unwrap();
     let both = Fake::default().with("rootlesskit", "").with("docker-rootlesskit", "");
@@ -440,7 +452,7 @@ fn f038_both_names_of_rootlesskit() {
 }
 
 #[test]
-fn f180_dockerd_is_looked_for_before_anything_is_started() {
+fn dockerd_is_looked_for_before_anything_is_started() {
     let e = plan(&machine(NEW), &[("DOCKERD", "/nowhere/moby-engine --debug")], &[]).unwrap_err();
     assert!(e.to_string().contains("\"/nowhere/moby-engine\" not found"), "{e}");
     assert_eq!(e.report(), 127);

@@ -11,8 +11,8 @@
 use std::ffi::OsString;
 
 use drivers::{Cidr, NetworkDriver};
-use env::routes::Routes;
-use env::vars;
+use hostenv::routes::Routes;
+use hostenv::vars;
 
 use crate::extra;
 use crate::report::Note;
@@ -37,7 +37,7 @@ pub(crate) fn wants_ipv6(
     let net_in_force = extra::last(flags, "net");
     if !net.has_ipv6() || net_in_force.is_some_and(|name| name != net.to_string()) {
         notes.push(Note::warn(format!(
-            "this host has a way out over IPv6 only, which the network driver {net} does not have. hint: unset {}",
+            "this host has only IPv6 outbound connectivity, which the network driver {net} does not support. hint: unset {}",
             vars::DOCKERD_ROOTLESS_NET
         )));
         return false;
@@ -45,11 +45,11 @@ pub(crate) fn wants_ipv6(
     let mtu_in_force = extra::last(flags, "mtu").and_then(|text| text.parse().ok()).unwrap_or(mtu);
     if (1..IPV6_MTU).contains(&mtu_in_force) {
         notes.push(Note::warn(format!(
-            "this host has a way out over IPv6 only, which takes an MTU of at least {IPV6_MTU}; it is {mtu_in_force}"
+            "this host has only IPv6 outbound connectivity, which needs an MTU of at least {IPV6_MTU}, but the MTU is {mtu_in_force}"
         )));
         return false;
     }
-    notes.push(Note::info("--ipv6 is added: this host has a way out over IPv6 only"));
+    notes.push(Note::info("adding --ipv6, because this host has only IPv6 outbound connectivity"));
     true
 }
 
@@ -72,13 +72,13 @@ pub(crate) fn note_overlap(
     };
     let hint = Cidr::beside(&routes.v4).map(|free| {
         format!(
-            ". hint: add --cidr={free} to {}; the host is {} then",
+            ". hint: add --cidr={free} to {}; containers then reach the host at {}",
             vars::DOCKERD_ROOTLESS_FLAGS,
             free.gateway()
         )
     });
     notes.push(Note::warn(format!(
-        "containers cannot reach the network {theirs} of this host: theirs is {ours}{}",
+        "containers cannot reach this host's network {theirs}, because it overlaps their network {ours}{}",
         hint.unwrap_or_default()
     )));
 }
@@ -129,11 +129,11 @@ mod tests {
     fn what_stands_against_it_is_said() {
         let only = routes(false, true, &[]);
         for (net, mtu, flags, part) in [
-            (NetworkDriver::Vpnkit, 1500, "", "network driver vpnkit does not have"),
+            (NetworkDriver::Vpnkit, 1500, "", "network driver vpnkit does not support"),
             (NetworkDriver::LxcUserNic, 1500, "", "lxc-user-nic"),
             (NetworkDriver::Gateway, 1500, "--net=none", "unset"),
-            (NetworkDriver::Gateway, 1200, "", "MTU of at least 1280; it is 1200"),
-            (NetworkDriver::Gateway, 1500, "--mtu=576", "it is 576"),
+            (NetworkDriver::Gateway, 1200, "", "MTU of at least 1280, but the MTU is 1200"),
+            (NetworkDriver::Gateway, 1500, "--mtu=576", "the MTU is 576"),
         ] {
             let (wanted, notes) = wants(&only, net, mtu, flags);
             assert!(!wanted && notes.len() == 1 && notes[0].text.contains(part), "{notes:?}");
@@ -150,7 +150,9 @@ mod tests {
         };
         let text = told(NetworkDriver::Gateway, &["10.0.2.0/24"], "");
         assert!(
-            text.contains("the network 10.0.2.0/24 of this host: theirs is 10.0.2.0/24"),
+            text.contains(
+                "this host's network 10.0.2.0/24, because it overlaps their network 10.0.2.0/24"
+            ),
             "{text}"
         );
         assert!(text.contains("--cidr=10.41.0.0/24") && text.contains("10.41.0.2"), "{text}");

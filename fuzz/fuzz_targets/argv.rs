@@ -20,5 +20,5 @@ fuzz_target!(|data: &[u8]| {
         assert!(words.ends_with(&normalized.rest), "what follows the flags is verbatim");
         let _ = normalized.to_clap_args("x");
     }
-    let _ = env::shellwords::split(OsStr::from_bytes(data));
+    let _ = hostenv::shellwords::split(OsStr::from_bytes(data));
 });

@@ -1,7 +1,7 @@
 #!/bin/sh
-# PID 1's first program in an image like docker:dind-rootless: turns options into a dockerd command line, makes
-# certificates, and becomes rootlesskit. Arguments and variables are those of that image; as uid 0 it starts a rootful
-# dockerd. It runs with busybox alone.
+# The entry point of an image like docker:dind-rootless. It turns options into a dockerd command line, creates
+# certificates, and executes rootlesskit. It supports that image's arguments and variables. As UID 0, it starts a
+# rootful dockerd. It needs only busybox.
 set -eu
 
 fail() {
@@ -28,7 +28,7 @@ main() {
 	esac
 }
 
-# listen OPTIONS: the daemon at its socket and at a TCP port, with TLS if there is a folder for certificates.
+# listen OPTIONS: starts the daemon on its socket and on a TCP port, with TLS if a certificate directory is set.
 listen() {
 	if [ -n "${DOCKER_TLS_CERTDIR-}" ]; then
 		certificates "$DOCKER_TLS_CERTDIR"
@@ -37,19 +37,20 @@ listen() {
 		set -- --tlsverify --tlscacert "$server/ca.pem" --tlscert "$server/cert.pem" --tlskey "$server/key.pem" "$@"
 	else
 		port=2375
-		# Said explicitly: dockerd would wait a quarter of a minute for somebody to notice.
+		# Set explicitly, because dockerd otherwise prints a warning and waits for 15 seconds.
 		set -- --tls=false "$@"
 	fi
 	DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS="${DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS-} -p 0.0.0.0:$port:$port/tcp"
 	daemon dockerd --host="$socket" --host="tcp://0.0.0.0:$port" "$@"
 }
 
-# certificates FOLDER: an authority of our own, and a server's and a client's certificate by it. Keys are kept,
-# certificates are made anew at every start: addresses change. Without the authority's key they are somebody else's.
+# certificates DIRECTORY: creates a certificate authority, and a server and a client certificate signed by it. Keys are
+# kept, but certificates are renewed at every start, because addresses change. If the authority's key is missing, the
+# certificates were provided from outside and are only verified.
 certificates() {
 	if [ -s "$1/server/cert.pem" ] && [ ! -s "$1/ca/key.pem" ]; then
 		openssl verify -CAfile "$1/server/ca.pem" "$1/server/cert.pem" >/dev/null ||
-			fail "$1/server/cert.pem is not valid by $1/server/ca.pem"
+			fail "$1/server/ca.pem does not verify $1/server/cert.pem"
 		return 0
 	fi
 	mkdir -p "$1/ca" "$1/server" "$1/client"
@@ -60,7 +61,7 @@ certificates() {
 	certificate "$1" server "extendedKeyUsage=serverAuth
 subjectAltName=$(alternative_names)"
 	certificate "$1" client extendedKeyUsage=clientAuth
-	# Clients are other users of other containers.
+	# Clients run as other users in other containers.
 	chmod 644 "$1/client/key.pem"
 }
 
@@ -72,7 +73,7 @@ certificate() {
 	cp "$1/ca/cert.pem" "$1/$2/ca.pem"
 }
 
-# Every address and name that a client may know the daemon by.
+# All addresses and names that a client may use for the daemon.
 alternative_names() {
 	{
 		ip -o addr show | sed -n 's/^.* inet6\{0,1\} \([^ /]*\).*$/IP:\1/p'
@@ -83,11 +84,11 @@ alternative_names() {
 	} | sort -u | paste -s -d , -
 }
 
-# daemon COMMAND...: becomes it.
+# daemon COMMAND...: executes COMMAND, in rootlesskit if this is not root.
 daemon() {
-	# After a crash: the numbers in them mean other processes now.
+	# Remove stale pid files after a crash: the numbers may belong to other processes now.
 	find /run /var/run "${XDG_RUNTIME_DIR:-/run}" -maxdepth 2 -name 'docker*.pid' -delete 2>/dev/null || true
-	# Containers leave processes behind that somebody has to wait for.
+	# docker-init reaps the processes that containers leave behind.
 	! command -v docker-init >/dev/null || set -- docker-init -s -- "$@"
 	if [ "$uid" = 0 ]; then
 		choose_iptables env
@@ -104,7 +105,7 @@ daemon() {
 	gateway) port_driver=gateway ;;
 	pasta) port_driver=implicit ;;
 	esac
-	# The state folder is the launcher's, so that rootlessctl and `dockerd-rootless-setuptool.sh nsenter` find it.
+	# Use the launcher's state directory, so that rootlessctl and `dockerd-rootless-setuptool.sh nsenter` find it.
 	# shellcheck disable=SC2086 # flags are words
 	exec rootlesskit --state-dir="${DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR:-$XDG_RUNTIME_DIR/dockerd-rootless}" \
 		--net="$net" --mtu="${DOCKERD_ROOTLESS_ROOTLESSKIT_MTU:-1500}" $loopback \
@@ -112,7 +113,7 @@ daemon() {
 		${DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS-} "$@"
 }
 
-# As the launcher: the gateway network if the kernel has what it takes, and otherwise the image's own slirp4netns.
+# Like the launcher, use the gateway network driver if the kernel supports it, otherwise the image's slirp4netns.
 choose_net() {
 	if ! command -v slirp4netns >/dev/null || rootlesskit --net=gateway --disable-host-loopback true 2>/dev/null; then
 		echo gateway
@@ -125,11 +126,11 @@ check_user() {
 	command -v rootlesskit >/dev/null || fail "rootlesskit is not in PATH"
 	user=$(id -un 2>/dev/null || echo "$uid")
 	for file in /etc/subuid /etc/subgid; do
-		grep -Eqs "^($user|$uid):" "$file" || fail "$file has no line for $user" "echo $user:100000:65536 >>$file"
+		grep -Eqs "^($user|$uid):" "$file" || fail "$file has no line for $user" "run: echo $user:100000:65536 >>$file"
 	done
 	for dir in "$XDG_RUNTIME_DIR" "$HOME/.local/share/docker"; do
 		mkdir -p "$dir" 2>/dev/null || true
-		[ -w "$dir" ] || fail "$dir cannot be made or written to by $user"
+		[ -w "$dir" ] || fail "$user cannot create $dir or write to it"
 	done
 	chmod 700 "$XDG_RUNTIME_DIR"
 	for want in kernel/unprivileged_userns_clone:1 user/max_user_namespaces:; do
@@ -137,17 +138,17 @@ check_user() {
 		[ -r "$file" ] || continue
 		value=$(cat "$file")
 		if [ "$value" = 0 ]; then
-			fail "$file is 0: ordinary users get no namespaces" "on the host: sysctl -w $(echo "${want%:*}" | tr / .)=${want#*:}"
+			fail "$file is 0, so ordinary users cannot create namespaces" "run on the host: sysctl -w $(echo "${want%:*}" | tr / .)=${want#*:}"
 		fi
 	done
 }
 
-# choose_iptables COMMAND...: puts the flavour first in PATH that works when it is run by COMMAND. The variable
-# DOCKER_IPTABLES_LEGACY decides if it is set: non-empty for the old flavour.
+# choose_iptables COMMAND...: puts the iptables variant that works when COMMAND runs it first in PATH. If
+# DOCKER_IPTABLES_LEGACY is set, it decides: non-empty means the legacy variant.
 choose_iptables() {
 	legacy=/usr/local/sbin/.iptables-legacy
 	if [ -n "${DOCKER_IPTABLES_LEGACY-}" ]; then
-		[ -d "$legacy" ] || fail "DOCKER_IPTABLES_LEGACY is set, and the image has no $legacy"
+		[ -d "$legacy" ] || fail "DOCKER_IPTABLES_LEGACY is set, but the image has no $legacy"
 		PATH=$legacy:$PATH
 	elif [ -z "${DOCKER_IPTABLES_LEGACY+set}" ] && [ -d "$legacy" ]; then
 		if [ -s /proc/net/ip_tables_names ]; then
@@ -164,7 +165,7 @@ choose_iptables() {
 	iptables --version
 }
 
-# Clients: of the daemon in this container if there is one, otherwise of one that is called "docker".
+# Runs clients: they use the daemon in this container if one is running, otherwise a daemon on the host "docker".
 other() {
 	! command -v docker-entrypoint.sh >/dev/null || exec docker-entrypoint.sh "$@"
 	if [ -z "${DOCKER_HOST-}" ] && [ ! -S "${socket#unix://}" ]; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run once, as root, while the image is built: what the daemon of uid 1000 needs besides dockerd.
+# Runs once, as root, during the image build: installs what a daemon with UID 1000 needs besides dockerd.
 set -eu
 
 fail() {
@@ -8,7 +8,7 @@ fail() {
 	exit 1
 }
 
-# missing PROGRAM PACKAGE...: the packages, if the program is not there.
+# missing PROGRAM PACKAGE...: prints the packages if the program is missing.
 missing() {
 	program=$1
 	shift
@@ -22,7 +22,7 @@ none() {
 packages() {
 	if command -v apk >/dev/null; then
 		list="$(missing newuidmap shadow-uidmap) $(missing iptables iptables ip6tables) $(missing openssl openssl)"
-		# Busybox's ip is a link, and cannot do all that dockerd asks for.
+		# If ip is a link, it is busybox's, which lacks features that dockerd uses.
 		[ ! -h "$(command -v ip)" ] || list="$list iproute2"
 		# shellcheck disable=SC2086 # a list of words
 		none $list || apk add --no-cache $list
@@ -36,12 +36,12 @@ packages() {
 		fi
 	fi
 	for program in newuidmap newgidmap iptables ip openssl dockerd docker; do
-		command -v "$program" >/dev/null || fail "$program is not in the image" "install it in BASE"
+		command -v "$program" >/dev/null || fail "$program is not in the image" "install it in the image BASE"
 	done
 }
 
 account() {
-	! grep -q '^[^:]*:[^:]*:1000:' /etc/passwd || fail "uid 1000 is taken in BASE" "remove that account there"
+	! grep -q '^[^:]*:[^:]*:1000:' /etc/passwd || fail "UID 1000 is already used in BASE" "remove that account from the image BASE"
 	echo 'rootless:x:1000:1000:Rootless:/home/rootless:/bin/sh' >>/etc/passwd
 	echo 'rootless:x:1000:' >>/etc/group
 	for file in /etc/subuid /etc/subgid; do
@@ -49,7 +49,7 @@ account() {
 	done
 	mkdir -p /home/rootless/.local/share/docker
 	chown -R 1000:1000 /home/rootless
-	# What the daemon of another base image would make, and uid 1000 may not.
+	# Create what a rootful daemon would create and UID 1000 cannot.
 	mkdir -p /run/user /certs/client
 	chmod 1777 /run/user /certs /certs/client
 }
@@ -63,7 +63,7 @@ programs() {
 		esac
 	done
 	chmod 755 /usr/local/bin/dockerd-entrypoint.sh
-	# The client's usual address, for `docker exec CONTAINER docker ...`.
+	# Link the client's default address, for `docker exec CONTAINER docker ...`.
 	mkdir -p /var/run
 	ln -sf /run/user/1000/docker.sock /var/run/docker.sock
 	rootlesskit --version

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs rootless Docker into the home of the user who runs it: no root, nothing outside of DOCKER_BIN but what
-# dockerd-rootless-setuptool.sh makes. POSIX sh; needs tar, gzip and sha256sum, and curl or wget for a remote folder.
+# Installs rootless Docker into the home directory of the user who runs it. It needs no root, and writes only to
+# DOCKER_BIN, apart from the files that dockerd-rootless-setuptool.sh creates. It is written in POSIX sh and needs tar,
+# gzip and sha256sum, and curl or wget for a remote directory.
 #
-# Everything is a function, and the last line calls the first of them: a script that was cut short on its way does
-# nothing at all.
+# All code is in functions, and only the last line calls one: a script that was truncated during download does nothing.
 set -eu
 
 usage() {
@@ -11,19 +11,21 @@ usage() {
 		Usage: install.sh [OPTIONS OF dockerd-rootless-setuptool.sh install]
 		       install.sh uninstall [--purge]
 
-		DOCKER_ROOTLESS_URL     folder of a release: http(s)://..., file://... or a path; {arch} in it becomes the
-		                        machine's name (x86_64, aarch64, armhf, ...). Default: where this script lies
-		VERSION                 which docker-rootless-extras-VERSION.tgz. Default: the one in the folder's SHA256SUMS
-		DOCKER_BIN              where programs go. Default: ~/bin
-		DOCKER_VERSION          which docker-VERSION.tgz, the daemon and the client. Default: the one in SHA256SUMS,
-		                        or else what is installed already
+		Environment variables:
+
+		DOCKER_ROOTLESS_URL     release directory: http(s)://..., file://... or a path; {arch} is replaced by the
+		                        architecture (x86_64, aarch64, armhf, ...). Default: the directory of this script
+		VERSION                 version of docker-rootless-extras-VERSION.tgz. Default: the one in SHA256SUMS
+		DOCKER_BIN              directory for the programs. Default: ~/bin
+		DOCKER_VERSION          version of docker-VERSION.tgz, which contains the daemon and the client. Default: the
+		                        one in SHA256SUMS; if there is none, the installed dockerd and docker are used
 		DOCKER_DOWNLOAD_URL     mirror of https://download.docker.com for docker-VERSION.tgz
-		CHANNEL                 stable (default) or test: folder of docker-VERSION.tgz on that site
-		DOCKER_SHA256           checksum of docker-VERSION.tgz, which that site does not publish; `none` trusts https
-		REPLACE                 non-empty: replaces programs in DOCKER_BIN that this script did not install
-		SKIP_IPTABLES           non-empty: as --skip-iptables
-		FORCE_ROOTLESS_INSTALL  non-empty: as --force; a rootful Docker is no obstacle
-		http_proxy, https_proxy, no_proxy: as curl and wget understand them
+		CHANNEL                 stable (default) or test: directory of docker-VERSION.tgz on that site
+		DOCKER_SHA256           checksum of docker-VERSION.tgz, which that site does not publish; `none` trusts HTTPS
+		REPLACE                 non-empty: replace programs in DOCKER_BIN that this script did not install
+		SKIP_IPTABLES           non-empty: same as --skip-iptables
+		FORCE_ROOTLESS_INSTALL  non-empty: same as --force; install even if a rootful Docker is running
+		http_proxy, https_proxy, no_proxy: passed on to curl or wget
 	END
 }
 
@@ -61,7 +63,7 @@ warn() {
 	printf 'warning: %s\n' "$*" >&2
 }
 
-# fail MESSAGE [HINT]: says what is wrong and what to do, and ends the script.
+# fail MESSAGE [HINT]: prints the error and how to fix it, and exits.
 fail() {
 	printf 'error: %s\n' "$1" >&2
 	[ -z "${2-}" ] || printf 'hint: %s\n' "$2" >&2
@@ -78,7 +80,7 @@ has() {
 }
 
 settings() {
-	[ -d "${HOME-}" ] || fail "HOME is ${HOME:-not set}: not a folder" "export HOME=/path/of/your/home"
+	[ -d "${HOME-}" ] || fail "HOME is ${HOME:-not set}, which is not a directory" "run: export HOME=/path/of/your/home"
 	bin=${DOCKER_BIN:-$HOME/bin}
 	case $bin in
 	/*) ;;
@@ -87,7 +89,7 @@ settings() {
 	channel=${CHANNEL:-stable}
 	case $channel in
 	stable | test) ;;
-	*) fail "CHANNEL is $channel: not stable or test" ;;
+	*) fail "CHANNEL is $channel, but must be stable or test" ;;
 	esac
 	site=${DOCKER_DOWNLOAD_URL:-https://download.docker.com}
 	site=${site%/}
@@ -105,22 +107,22 @@ settings() {
 check_host() {
 	[ "$(uname)" = Linux ] || fail "rootless Docker runs on Linux, not on $(uname)"
 	[ "$(id -u)" != 0 ] || fail "refusing to install rootless Docker as root" \
-		"run this as the user who is to run Docker; root installs packages instead"
+		"run this as the user who will use Docker; to install system-wide, use the packages"
 	for tool in tar gzip sha256sum; do
 		has "$tool" || fail "$tool is not in PATH" "ask an administrator to install it"
 	done
 }
 
-# What would stop the setup in the end, before anything is downloaded. The setup tool itself checks far more.
+# Finds what would make the setup fail at the end, before anything is downloaded. The setup tool checks much more.
 check_session() {
 	if [ -w /var/run/docker.sock ] && [ -z "${FORCE_ROOTLESS_INSTALL-}" ]; then
 		fail "a rootful Docker is running and accessible (/var/run/docker.sock)" \
-			"set FORCE_ROOTLESS_INSTALL=1 to install beside it"
+			"set FORCE_ROOTLESS_INSTALL=1 to install alongside it"
 	fi
 	if [ -n "${XDG_RUNTIME_DIR-}" ] && [ ! -w "$XDG_RUNTIME_DIR" ] && has systemctl &&
 		systemctl --user show-environment >/dev/null 2>&1; then
-		fail "XDG_RUNTIME_DIR is $XDG_RUNTIME_DIR: not writable" \
-			"su and sudo do not set it: log in through ssh, or with: machinectl shell $(id -un)@"
+		fail "XDG_RUNTIME_DIR is $XDG_RUNTIME_DIR, which is not writable" \
+			"log in with ssh or with \"machinectl shell $(id -un)@\"; su and sudo do not set XDG_RUNTIME_DIR"
 	fi
 }
 
@@ -146,10 +148,10 @@ install() {
 
 not_done() {
 	[ "$status" = 0 ] || printf '%s\n' \
-		"The installation is not complete (exit status $status). When the cause is gone, run this script again." >&2
+		"The installation is incomplete (exit status $status). Fix the cause, then run this script again." >&2
 }
 
-# The folder of the release: what is asked for, or else where this script lies.
+# The release directory: the requested one, or else the directory of this script.
 find_folder() {
 	folder=${DOCKER_ROOTLESS_URL-}
 	if [ -z "$folder" ]; then
@@ -160,41 +162,41 @@ find_folder() {
 			;;
 		esac
 	fi
-	[ -n "$folder" ] || fail "DOCKER_ROOTLESS_URL is not set, and no SHA256SUMS lies beside this script" \
-		"DOCKER_ROOTLESS_URL=https://HOST/FOLDER, the folder that this script came from"
+	[ -n "$folder" ] || fail "DOCKER_ROOTLESS_URL is not set, and there is no SHA256SUMS next to this script" \
+		"set DOCKER_ROOTLESS_URL=https://HOST/FOLDER, the address of the directory that this script came from"
 	while case $folder in *'{arch}'*) true ;; *) false ;; esac do
 		folder=${folder%%'{arch}'*}$arch${folder#*'{arch}'}
 	done
 	folder=${folder%/}
 	case $folder in
-	http://*) warn "$folder is not encrypted: programs and checksums are as trustworthy as the network" ;;
+	http://*) warn "the connection to $folder is not encrypted: programs and checksums are only as trustworthy as the network" ;;
 	esac
 }
 
 make_bin() {
 	if [ ! -d "$bin" ]; then
-		mkdir -p "$bin" || fail "cannot make $bin" "set DOCKER_BIN to a folder that you may write to"
+		mkdir -p "$bin" || fail "cannot create $bin" "set DOCKER_BIN to a directory that you can write to"
 		made_bin=yes
 	fi
-	[ -w "$bin" ] || fail "$bin is not writable" "set DOCKER_BIN to a folder that you may write to"
+	[ -w "$bin" ] || fail "$bin is not writable" "set DOCKER_BIN to a directory that you can write to"
 }
 
-# Takes the lock of DOCKER_BIN, and makes the folder in it where everything is got ready, so that a rename brings it into
-# place. The lock is flock's, which ends with its holder. Without flock(1) it is a link whose text is the holder's pid:
-# made in one step, but nobody can take it over without a race, so an interrupted run is told and not cleared away.
+# Locks DOCKER_BIN and creates the staging directory in it, from which files are renamed into place. The lock is taken
+# with flock(1) and ends with its holder. Without flock(1), it is a symbolic link whose target is the holder's pid. The
+# link is created atomically, but cannot be taken over without a race, so an interrupted run is only reported.
 lock_bin() {
 	lock=$bin/.$extras.lock
 	new=$bin/.$extras.new
 	if has flock && [ ! -h "$lock" ]; then
 		while true; do
-			# A run without flock(1) may have put its link here meanwhile. The file is made only if nothing is there: ">>"
-			# would follow the link.
+			# A run without flock(1) may have created its link in the meantime. Create the file only if nothing exists,
+			# because ">>" would follow the link.
 			[ -e "$lock" ] || (set -C && : >"$lock") 2>/dev/null || true
 			[ ! -h "$lock" ] || busy "$(readlink "$lock" || true)"
 			exec 9>>"$lock"
 			flock -n 9 || busy "$(cat "$lock" 2>/dev/null || true)"
-			# The holder before may have removed the file after it was opened here. Not in POSIX, but every sh
-			# that has flock(1) beside it (dash, bash, busybox) knows -ef.
+			# The previous holder may have removed the file after it was opened here. -ef is not in POSIX, but every
+			# sh on a system with flock(1) (dash, bash, busybox) supports it.
 			# shellcheck disable=SC3013
 			if [ ! -h "$lock" ] && [ "$lock" -ef /proc/self/fd/9 ]; then break; fi
 		done
@@ -204,7 +206,7 @@ lock_bin() {
 	fi
 	locked=yes
 	if [ -e "$new" ]; then
-		say "Clearing away what an interrupted run left"
+		say "Cleaning up after an interrupted run"
 		[ ! -e "$new/made" ] || made_bin=yes
 		rm -rf "$new"
 	fi
@@ -213,13 +215,14 @@ lock_bin() {
 	[ -z "$made_bin" ] || : >"$staging/made"
 }
 
-# busy PID: says who has the lock. The folder is that run's now, whoever made it.
+# busy PID: reports the lock's holder. The directory now belongs to that run, no matter which run created it.
 busy() {
 	made_bin=
 	if [ -h "$lock" ] && ! kill -0 "$1" 2>/dev/null; then
-		fail "a run of this script (pid $1) was interrupted in $bin" "rm -rf '$lock' '$new', and run this script again"
+		fail "a run of this script (pid $1) was interrupted in $bin" "run: rm -rf '$lock' '$new'; then run this script again"
 	fi
-	fail "another run of this script${1:+ (pid $1)} works in $bin" "wait for it; if that is another program by now: rm -rf '$lock' '$new'"
+	fail "another run of this script${1:+ (pid $1)} is using $bin" \
+		"wait until it ends; if no run of this script is left, run: rm -rf '$lock' '$new'"
 }
 
 clean_up() {
@@ -230,11 +233,11 @@ clean_up() {
 		exec 9>&-
 	fi
 	locked=
-	# Only if this run made it and left it empty.
+	# Only if this run created it and it is empty.
 	[ -z "$made_bin" ] || rmdir "$bin" 2>/dev/null || true
 }
 
-# fetch ADDRESS FILE: FILE appears only if all of it came.
+# fetch ADDRESS FILE: FILE appears only once it is complete.
 fetch() {
 	rm -f "$2.part"
 	case $1 in
@@ -250,25 +253,25 @@ download() {
 	*) next='=http,https' ;;
 	esac
 	if has curl; then
-		# No answer is an error, and so is an answer that stops coming; encryption is not given up on the way.
+		# A server that does not answer or stops sending is an error. A redirect must not drop encryption.
 		curl -fsSL --proto-redir "$next" --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 -o "$2" "$1" && return 0
-		got="curl ended with exit status $?"
+		got="curl exited with status $?"
 	elif has wget; then
 		wget -q -t 3 -T 60 -O "$2" "$1" && return 0
-		got="wget ended with exit status $?"
+		got="wget exited with status $?"
 	else
-		fail "neither curl nor wget is in PATH" "install one of them, or set DOCKER_ROOTLESS_URL to a local folder"
+		fail "neither curl nor wget is in PATH" "install one of them, or set DOCKER_ROOTLESS_URL to a local directory"
 	fi
-	fail "cannot download $1: $got" "is the address right? Behind a proxy: export https_proxy=http://PROXY:PORT"
+	fail "cannot download $1: $got" "check the address; behind a proxy, run: export https_proxy=http://PROXY:PORT"
 }
 
 get_sums() {
 	fetch "$folder/SHA256SUMS" "$staging/SHA256SUMS"
-	grep -Eq '^[0-9a-f]{64} [ *][^/]+$' "$staging/SHA256SUMS" || fail "$folder/SHA256SUMS is no list of checksums" \
-		"does a proxy or a login page answer in its place?"
+	grep -Eq '^[0-9a-f]{64} [ *][^/]+$' "$staging/SHA256SUMS" || fail "$folder/SHA256SUMS is not a checksum list" \
+		"check whether a proxy or a login page answered instead"
 }
 
-# sum_of FILE: its line in SHA256SUMS, or nothing.
+# sum_of FILE: its checksum in SHA256SUMS, or nothing.
 sum_of() {
 	sed -n 's/^\([0-9a-f]\{64\}\) [ *]\([^/]*\)$/\1 \2/p' "$staging/SHA256SUMS" |
 		while read -r sum name; do
@@ -276,17 +279,17 @@ sum_of() {
 		done
 }
 
-# versions_of NAME: the versions of NAME-VERSION.tgz in SHA256SUMS, one a line.
+# versions_of NAME: the versions of NAME-VERSION.tgz in SHA256SUMS, one per line.
 versions_of() {
 	sed -n "s/^[0-9a-f]\{64\} [ *]$1-\([0-9][0-9A-Za-z.+~-]*\)\.tgz\$/\1/p" "$staging/SHA256SUMS"
 }
 
-# one_version NAME VARIABLE: the only one, or a question.
+# one_version NAME VARIABLE: the only version, or an error that asks for VARIABLE.
 one_version() {
 	found=$(versions_of "$1")
 	case $found in
 	*"
-"*) fail "$folder has more than one version of $1: $(echo "$found" | tr '\n' ' ')" "set $2 to one of them" ;;
+"*) fail "$folder has more than one version of $1: $(echo "$found" | tr '\n' ' ')" "set $2 to one of these versions" ;;
 	esac
 }
 
@@ -298,10 +301,10 @@ choose_release() {
 		[ -n "$version" ] || fail "$folder/SHA256SUMS lists no $extras-VERSION.tgz"
 	fi
 	[ -n "$(sum_of "$extras-$version.tgz")" ] || fail "$folder/SHA256SUMS has no $extras-$version.tgz" \
-		"it has: $(versions_of "$extras" | tr '\n' ' ')"
+		"set VERSION to one of these: $(versions_of "$extras" | tr '\n' ' ')"
 }
 
-# The daemon and the client: of the release's folder, of Docker's site, or whatever is there already.
+# The daemon and the client: from the release directory, from Docker's site, or the installed ones.
 choose_engine() {
 	engine=${DOCKER_VERSION-}
 	if [ -z "$engine" ]; then
@@ -311,12 +314,12 @@ choose_engine() {
 	if [ -z "$engine" ]; then
 		PATH=$bin:$PATH:/usr/sbin:/sbin
 		if has dockerd && has docker; then
-			say "Docker itself is here: $(command -v dockerd), $(command -v docker)"
+			say "Using the installed Docker: $(command -v dockerd), $(command -v docker)"
 			return 0
 		fi
 		no_static_engine
-		fail "dockerd and docker are not installed, and DOCKER_VERSION does not say which to download" \
-			"versions are listed at $site/linux/static/$channel/$arch/"
+		fail "dockerd and docker are not installed, and DOCKER_VERSION is not set" \
+			"set DOCKER_VERSION to one of the versions at $site/linux/static/$channel/$arch/"
 	fi
 	engine_folder=$folder
 	engine_sum=$(sum_of "docker-$engine.tgz")
@@ -324,10 +327,10 @@ choose_engine() {
 	no_static_engine
 	engine_folder=$site/linux/static/$channel/$arch
 	engine_sum=${DOCKER_SHA256-}
-	[ -n "$engine_sum" ] || fail "the checksum of docker-$engine.tgz is not known: Docker's site publishes none" \
-		"set DOCKER_SHA256 to that of a copy you trust, or to none to trust the encryption of $site"
+	[ -n "$engine_sum" ] || fail "the checksum of docker-$engine.tgz is unknown: Docker's site publishes no checksums" \
+		"set DOCKER_SHA256 to the checksum of a copy you trust, or to none to trust the HTTPS connection to $site"
 	case $engine_sum,$site in
-	none,http://*) fail "DOCKER_SHA256=none needs https, not $site" ;;
+	none,http://*) fail "DOCKER_SHA256=none requires HTTPS, but the address is $site" ;;
 	esac
 }
 
@@ -335,7 +338,7 @@ no_static_engine() {
 	case $arch in
 	s390x | riscv64 | armel)
 		fail "Docker publishes no static programs for $arch that run rootless" \
-			"install the packages of your distribution first (dockerd and docker), then run this again"
+			"install dockerd and docker from your distribution's packages, then run this script again"
 		;;
 	esac
 }
@@ -344,41 +347,41 @@ checksum() {
 	sha256sum <"$1" | cut -d ' ' -f 1
 }
 
-# fetch_archive NAME VERSION FOLDER SUM: gets, verifies and unpacks NAME-VERSION.tgz, unless just that is installed.
+# fetch_archive NAME VERSION FOLDER SUM: gets, verifies and unpacks NAME-VERSION.tgz, unless that same archive is installed.
 fetch_archive() {
 	file=$1-$2.tgz
 	top=$1
 	list=$bin/.$1.manifest
 	if [ -f "$list" ] && grep -qx "# archive $4" "$list" && intact "$list"; then
-		say "$1 $2 is in $bin already"
+		say "$1 $2 is already installed in $bin"
 		return 0
 	fi
-	say "Getting $3/$file"
+	say "Fetching $3/$file"
 	fetch "$3/$file" "$staging/$file"
 	found=$(checksum "$staging/$file")
 	if [ "$4" != none ] && [ "$found" != "$4" ]; then
-		fail "$file has the checksum $found instead of $4: nothing of it is used" "try again, or another mirror"
+		fail "$file has the checksum $found instead of $4; discarding it" "try again, or use another mirror"
 	fi
-	# Flat, and nothing but names of programs: what is not in the list of installed files cannot be removed again.
-	gzip -dc "$staging/$file" | tar -tf - >"$staging/members" || fail "$file is no archive"
+	# Accept only plain program names in one directory: uninstall can remove only what the manifest lists.
+	gzip -dc "$staging/$file" | tar -tf - >"$staging/members" || fail "$file is not a gzip-compressed tar archive"
 	if grep -Evqx "$top/([A-Za-z0-9][A-Za-z0-9._-]*)?" "$staging/members"; then
-		fail "$file holds more than programs in $top/"
+		fail "$file contains more than programs in $top/"
 	fi
-	gzip -dc "$staging/$file" | (cd "$staging" && tar -xof -) || fail "cannot unpack $file" "is the disk full?"
+	gzip -dc "$staging/$file" | (cd "$staging" && tar -xof -) || fail "cannot unpack $file" "check whether the disk is full"
 	for path in "$staging/$top"/*; do
 		case $(readlink "$path" || true) in
-		*/*) fail "$file holds a link that leads elsewhere: ${path##*/}" ;;
+		*/*) fail "$file contains a link that points outside its directory: ${path##*/}" ;;
 		esac
 	done
 	echo "$found" >"$staging/$1.sum"
 	if [ "$1" = "$extras" ] && ! "$staging/$top/rootlesskit" --version >/dev/null 2>&1; then
 		fail "the rootlesskit in $file does not run on this machine ($machine)" \
-			"is it for another architecture, or is $bin mounted noexec?"
+			"check that the archive is for this architecture, and that $bin is not mounted noexec"
 	fi
 	check_foreign "$1"
 }
 
-# intact LIST: whether all files of a list are as they were installed.
+# intact LIST: whether all files in a manifest are unmodified.
 intact() {
 	while read -r sum name link; do
 		case $sum in
@@ -389,32 +392,32 @@ intact() {
 	done <"$1"
 }
 
-# listed FILE LIST...: whether a list of installed files has it.
+# listed FILE LIST...: whether a manifest lists the file.
 listed() {
 	wanted=$1
 	shift
 	cat "$@" 2>/dev/null | grep -v '^#' | cut -d ' ' -f 2 | grep -Fqx -e "$wanted"
 }
 
-# check_foreign NAME: programs of other origin are not touched without being asked to.
+# check_foreign NAME: fails if it would replace a program that this script did not install, unless REPLACE is set.
 check_foreign() {
 	for path in "$staging/$1"/*; do
 		name=${path##*/}
 		[ -e "$bin/$name" ] || [ -h "$bin/$name" ] || continue
 		if [ -z "${REPLACE-}" ] && ! listed "$name" "$bin/.$extras.manifest" "$bin/.docker.manifest"; then
-			fail "$bin/$name is there, and not from this script" \
-				"remove it (systemctl --user stop docker; rm -f '$bin/$name'), set REPLACE=1, or set DOCKER_BIN"
+			fail "$bin/$name exists and was not installed by this script" \
+				"remove it (systemctl --user stop docker; rm -f '$bin/$name'), set REPLACE=1, or set DOCKER_BIN to another directory"
 		fi
 	done
 }
 
-# place_archive NAME VERSION: moves what was unpacked into DOCKER_BIN. Programs that run go on: each file is replaced by
-# a rename. The list of installed files is there before the first of them.
+# place_archive NAME VERSION: moves the unpacked files into DOCKER_BIN. Each file is replaced by a rename, so running
+# programs are not affected. The manifest is written before the first file is moved.
 place_archive() {
 	[ -d "$staging/$1" ] || return 0
 	list=$bin/.$1.manifest
 	{
-		echo "# $1 $2: files that install.sh put here; install.sh uninstall removes them"
+		echo "# $1 $2: files that install.sh installed here; install.sh uninstall removes them"
 		if [ -n "$made_bin" ] || grep -qsx '# made the folder' "$list"; then
 			echo '# made the folder'
 		fi
@@ -434,16 +437,16 @@ place_archive() {
 	for path in "$staging/$1"/*; do
 		mv -f "$path" "$bin/${path##*/}"
 	done
-	# What an older version had and this one has not.
+	# Remove files of an older version that this version no longer has.
 	grep -v '^#' "$list" | while read -r sum name link; do
 		listed "$name" "$staging/list" || remove_entry "$sum" "$name" "$link" >/dev/null
 	done
 	echo "# archive $(cat "$staging/$1.sum")" >>"$staging/list"
 	mv -f "$staging/list" "$list"
-	say "$1 $2 is in $bin"
+	say "Installed $1 $2 in $bin"
 }
 
-# remove_entry SUM NAME LINK: removes a file if it still is what was installed, and otherwise prints its name.
+# remove_entry SUM NAME LINK: removes a file if it is unmodified, otherwise prints its name.
 remove_entry() {
 	path=$bin/$2
 	if [ -h "$path" ]; then
@@ -460,7 +463,7 @@ remove_entry() {
 	fi
 }
 
-# The rest is the setup tool's: it looks at everything, and says what an administrator has to do.
+# The setup tool does the rest: it checks the host and reports what an administrator has to do.
 set_up() {
 	tool=$bin/dockerd-rootless-setuptool.sh
 	[ -z "${SKIP_IPTABLES-}" ] || set -- --skip-iptables "$@"
@@ -475,16 +478,16 @@ uninstall() {
 	for list in "$bin/.$extras.manifest" "$bin/.docker.manifest"; do
 		[ ! -f "$list" ] || lists=yes
 	done
-	[ -n "$lists" ] || fail "$bin holds nothing that this script installed" "set DOCKER_BIN as for the installation"
+	[ -n "$lists" ] || fail "$bin contains nothing that this script installed" "set DOCKER_BIN to the directory that you chose for the installation"
 	lock_bin
 	tool=$bin/dockerd-rootless-setuptool.sh
 	if [ -x "$tool" ]; then
 		PATH=$bin:$PATH
 		export PATH
-		traced "$tool" uninstall "$@" 9>&- || fail "$tool uninstall failed, so the programs stay" "see above, then run this again"
+		traced "$tool" uninstall "$@" 9>&- || fail "$tool uninstall failed, so the programs were kept" "fix the error above, then run this script again"
 	fi
 	made=
-	# The setup tool's archive last: an interrupted removal can be repeated.
+	# Remove the setup tool's archive last, so that an interrupted removal can be repeated.
 	for list in "$bin/.docker.manifest" "$bin/.$extras.manifest"; do
 		[ -f "$list" ] || continue
 		! grep -qx '# made the folder' "$list" || made=yes
@@ -492,13 +495,13 @@ uninstall() {
 			remove_entry "$sum" "$name" "$link"
 		done | sort -u)
 		for name in $changed; do
-			[ ! -e "$bin/$name" ] || warn "$bin/$name is not as it was installed, and stays"
+			[ ! -e "$bin/$name" ] || warn "$bin/$name was modified, so it was kept"
 		done
 		rm -f "$list"
 	done
 	clean_up
 	[ -z "$made" ] || rmdir "$bin" 2>/dev/null || true
-	say "Removed what was installed into $bin"
+	say "Removed the installed programs from $bin"
 }
 
 main "$@"

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Copies the templates with their placeholders filled in: fill.sh VERSION SOURCE-URL FOLDER
+# Copies the templates and fills in their placeholders: fill.sh VERSION SOURCE-URL DIRECTORY
 #
-# The maintainer comes from DEBFULLNAME and DEBEMAIL, the date from SOURCE_DATE_EPOCH (default: now), and the checksums
-# of the source archive from the file SOURCE_ARCHIVE (default: they stay SKIP, which is for trials only).
+# The maintainer comes from DEBFULLNAME and DEBEMAIL, and the date from SOURCE_DATE_EPOCH (default: now). SOURCE_ARCHIVE
+# names the source archive, from which the checksums are computed (default: SKIP as the checksum, for testing only).
 set -eu
 
 main() {
 	if [ $# != 3 ]; then
-		echo 'usage: fill.sh VERSION SOURCE-URL FOLDER' >&2
+		echo 'usage: fill.sh VERSION SOURCE-URL DIRECTORY' >&2
 		exit 1
 	fi
 	here=$(cd "$(dirname "$0")" && pwd)

@@ -17,13 +17,15 @@ pub(crate) struct Args {
 
 fn definition() -> Command {
     let text = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("VALUE").default_value(default).help(help)
+        let arg = Arg::new(name).long(name).value_name("VALUE").help(help);
+        arg.default_value(default).hide_default_value(default.is_empty())
     };
     let port = |name, help| {
         text(name, "-1", help).allow_negative_numbers(true).value_parser(value_parser!(i64))
     };
     Command::new("rootlesskit-docker-proxy")
-        .about("Stands in for docker-proxy under rootless Docker before release 28; only dockerd starts it")
+        .about("Publishes a port on the host and starts docker-proxy for it, in rootless Docker before version 28. dockerd starts this program; \
+             do not run it yourself.")
         .disable_help_flag(true)
         .arg(text("proto", "tcp", "proxy protocol"))
         .arg(text("host-ip", "", "host IP"))
@@ -32,22 +34,23 @@ fn definition() -> Command {
         .arg(port("container-port", "container port"))
 }
 
+/// The help text, if `-h` or `--help` asks for it. dockerd never does.
+pub(crate) fn help(args: impl Iterator<Item = OsString>) -> Option<String> {
+    let asked = matches!(goflags::normalize(&definition(), args), Err(goflags::FlagError::Help));
+    asked.then(|| definition().render_help().to_string())
+}
+
 /// Reads Go-style flags: `-proto tcp`, `--proto=tcp`.
-///
-/// # Errors
-/// An unknown or malformed flag, and anything that is not a flag.
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> anyhow::Result<Args> {
     let normalized = goflags::normalize(&definition(), args).map_err(|error| match error {
         goflags::FlagError::Undefined(name) if name == "use-listen-fd" => anyhow::anyhow!(
-            "{}\nhint: dockerd 28 and later must run docker-proxy itself; remove userland-proxy-path from its configuration",
+            "{}\nhint: remove userland-proxy-path from the daemon's configuration; dockerd 28 and later must use docker-proxy directly",
             goflags::FlagError::Undefined(name)
         ),
         other => other.into(),
     })?;
     if let Some(extra) = normalized.rest.first() {
-        anyhow::bail!(
-            "unexpected argument {extra:?}: every argument is a flag, such as -proto tcp"
-        );
+        anyhow::bail!("unexpected argument {extra:?}: only flags are accepted, such as -proto tcp");
     }
     let matches =
         definition().try_get_matches_from(normalized.to_clap_args("rootlesskit-docker-proxy"))?;
@@ -71,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_flags_are_go_flags() {
+    fn flags_are_go_flags() {
         let expected = Args {
             proto: "udp".into(),
             host_ip: "::".into(),
@@ -92,13 +95,23 @@ mod tests {
     }
 
     #[test]
-    fn f185_bad_flags_are_named() {
+    fn help_is_given_to_those_who_ask_for_it() {
+        let asks = |args: &[&str]| help(args.iter().map(OsString::from));
+        for args in [&["--help"][..], &["-h"], &["-proto", "udp", "-help"]] {
+            let text = asks(args).unwrap();
+            assert!(text.contains("--container-port") && text.contains("dockerd"), "{text}");
+        }
+        assert_eq!([asks(&[]), asks(&["-proto", "-h"]), asks(&["tcp", "-h"])], [None, None, None]);
+    }
+
+    #[test]
+    fn bad_flags_are_named() {
         for (args, token) in [
             (["-frob"].as_slice(), "flag provided but not defined: -frob"),
             (&["-proto"], "flag needs an argument: -proto"),
             (&["-host-port", "x"], "invalid value \"x\" for flag -host-port"),
             (&["tcp"], "unexpected argument \"tcp\""),
-            (&["-use-listen-fd"], "hint: dockerd 28 and later"),
+            (&["-use-listen-fd"], "hint: remove userland-proxy-path"),
         ] {
             let error = read(args).unwrap_err();
             assert!(error.contains(token), "{error}");

@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::client::Client;
 use api::{Info, PortId};
-use env::{Env, vars};
+use hostenv::{Env, vars};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -48,17 +48,21 @@ fn main() -> ExitCode {
 }
 
 fn run(status: &mut Status) -> anyhow::Result<u8> {
+    if let Some(help) = args::help(std::env::args_os().skip(1)) {
+        writeln!(io::stdout(), "{}", help.trim_end()).ok();
+        return Ok(0);
+    }
     let env = Env::current();
     let state_dir = env.nonempty(vars::ROOTLESSKIT_STATE_DIR).with_context(|| {
         let name = vars::ROOTLESSKIT_STATE_DIR;
         format!(
-            "{name} is not set\nhint: only dockerd, running under rootlesskit, starts this program"
+            "{name} is not set\nhint: do not run this program yourself; dockerd starts it when running under rootlesskit"
         )
     })?;
     let client = Client::new(Path::new(state_dir).join(api::SOCKET_NAME)).with_timeout(TIMEOUT);
     let info = client
         .info()
-        .context("cannot get information from rootlesskit, which must be 0.14.0 or later")?;
+        .context("cannot get information from rootlesskit; version 0.14.0 or later is required")?;
     if !takes_ports(&info) {
         return Err(real::become_it(&real::find(&env)?, std::env::args_os().skip(1), status));
     }
@@ -106,7 +110,7 @@ fn attend(mut child: Child, signals: &mut Signals) -> anyhow::Result<u8> {
         }
         if let Some(status) = child.try_wait().context("cannot wait for docker-proxy")? {
             if !status.success() {
-                log(&format!("warning: docker-proxy ended: {status}"));
+                log(&format!("warning: docker-proxy exited: {status}"));
             }
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
         }
@@ -118,7 +122,7 @@ fn attend(mut child: Child, signals: &mut Signals) -> anyhow::Result<u8> {
 /// Failure is no more than a warning: rootlesskit may be gone, and the port with it.
 fn withdraw(client: &Client, id: PortId) {
     if let Err(error) = client.remove_port(id) {
-        log(&format!("warning: cannot withdraw port {id}: {error}"));
+        log(&format!("warning: cannot remove published port {id}: {error}"));
     }
 }
 

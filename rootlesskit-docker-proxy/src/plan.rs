@@ -8,7 +8,6 @@ use api::{Info, PortSpec};
 
 use crate::args::Args;
 
-/// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Nothing, for this reason: the port driver cannot publish the protocol, and dockerd must not fail because of it (it asks
@@ -19,17 +18,14 @@ pub(crate) enum Plan {
 }
 
 /// Decides from the arguments and from what the drivers can do.
-///
-/// # Errors
-/// The port driver needs the address of the namespace and the network driver does not tell it.
 pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
     let Some(driver) = &info.port_driver else { bail!("rootlesskit has no port driver") };
     let family = family(&args.host_ip);
     let child_ip = if driver.disallow_loopback_child_ip {
         info.network_driver.as_ref().and_then(|network| network.child_ip).with_context(|| {
             format!(
-                "the port driver {} cannot forward to a loopback address, and the network driver does not tell the \
-                 address of the namespace",
+                "the port driver {} cannot forward to a loopback address, and the network driver does not report the \
+                 namespace's address",
                 driver.driver
             )
         })?
@@ -127,7 +123,7 @@ mod tests {
     const ALL: &[&str] = &["tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"];
 
     #[test]
-    fn f185_family_and_loopback_follow_the_host_address() {
+    fn family_and_loopback_follow_the_host_address() {
         for (proto, host_ip, wanted, child_ip) in [
             ("tcp", "0.0.0.0", "tcp4", "127.0.0.1"),
             ("udp", "::", "udp6", "::1"),
@@ -158,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_without_loopback_the_address_of_the_namespace_is_used() {
+    fn without_loopback_the_address_of_the_namespace_is_used() {
         let ok = plan(&args("tcp", "0.0.0.0"), &info(ALL, true, Some("10.0.2.100"))).unwrap();
         assert!(matches!(ok, Plan::Forward { spec, .. } if spec.child_ip == "10.0.2.100"));
         let error = plan(&args("tcp", "0.0.0.0"), &info(ALL, true, None)).unwrap_err().to_string();
@@ -166,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_what_the_driver_cannot_publish_is_skipped() {
+    fn what_the_driver_cannot_publish_is_skipped() {
         for (proto, host_ip, named) in
             [("tcp", "::", "tcp6"), ("sctp", "0.0.0.0", "sctp4"), ("frob", "0.0.0.0", "frob")]
         {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::Context as _;
-use env::{Env, path, vars};
+use hostenv::{Env, path, vars};
 
 use crate::status::Status;
 
@@ -23,15 +23,12 @@ const LIBEXEC: [&str; 4] = [
 ];
 
 /// Finds the program: in `PATH`, as RootlessKit does, then in dockerd's own directories.
-///
-/// # Errors
-/// There is none.
 pub(crate) fn find(env: &Env) -> anyhow::Result<PathBuf> {
     let ourselves = fs::metadata("/proc/self/exe").ok().map(|file| (file.dev(), file.ino()));
     let path = env.get(vars::PATH).unwrap_or_default();
     find_in(path, &LIBEXEC.map(Path::new), ourselves).with_context(|| {
         format!(
-            "{NAME} is not found in PATH ({}) nor in {}\nhint: it comes with dockerd; is its directory in PATH?",
+            "{NAME} was not found in PATH ({}) or in {}\nhint: add its directory to PATH; {NAME} is installed with dockerd",
             path.display(),
             LIBEXEC.join(", ")
         )
@@ -86,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn f185_the_real_proxy_is_searched_in_path_then_in_libexec() {
+    fn the_real_proxy_is_searched_in_path_then_in_libexec() {
         let dir = tempfile::tempdir().unwrap();
         let [empty, bin, libexec] = ["empty", "bin", "libexec"].map(|name| dir.path().join(name));
         fs::create_dir(&empty).unwrap();

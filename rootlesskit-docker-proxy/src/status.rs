@@ -32,7 +32,6 @@ impl Status {
         }
     }
 
-    /// Reports that all is well.
     pub(crate) fn serving(&mut self) {
         self.write("0\n");
     }

@@ -206,7 +206,7 @@ fn pid_of_real(host: &Host) -> Pid {
 }
 
 #[test]
-fn f185_without_a_port_driver_the_shim_becomes_the_real_proxy() {
+fn without_a_port_driver_the_shim_becomes_the_real_proxy() {
     for driver in [None, Some("none"), Some("implicit")] {
         let host = Host::new(driver, SERVES);
         // Flags that only the real proxy knows pass as well.
@@ -222,7 +222,7 @@ fn f185_without_a_port_driver_the_shim_becomes_the_real_proxy() {
 }
 
 #[test]
-fn f185_the_port_is_published_until_a_signal() {
+fn the_port_is_published_until_a_signal() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let host = Host::new(Some("builtin"), SERVES);
         let mut shim = host.start(PORT);
@@ -244,7 +244,7 @@ fn f185_the_port_is_published_until_a_signal() {
 }
 
 #[test]
-fn f185_the_port_goes_to_the_namespace_if_loopback_is_no_choice() {
+fn the_port_goes_to_the_namespace_if_loopback_is_no_choice() {
     let host = Host::new(Some("slirp4netns"), SERVES);
     let mut shim = host.start(&PORT.replace("tcp", "udp"));
     assert_eq!(shim.verdict(), *b"0\n");
@@ -253,7 +253,7 @@ fn f185_the_port_goes_to_the_namespace_if_loopback_is_no_choice() {
 }
 
 #[test]
-fn f185_an_unsupported_protocol_is_no_error() {
+fn an_unsupported_protocol_is_no_error() {
     for args in [PORT.replace("0.0.0.0", "::"), PORT.replace("tcp", "sctp")] {
         let host = Host::new(Some("builtin"), SERVES);
         let (code, status, log) = host.start(&args).end();
@@ -268,7 +268,7 @@ fn f185_an_unsupported_protocol_is_no_error() {
 }
 
 #[test]
-fn f185_a_refused_port_is_reported_through_the_pipe() {
+fn a_refused_port_is_reported_through_the_pipe() {
     let host = Host::new(Some("builtin"), SERVES);
     let (code, status, log) = host.start(&PORT.replace("8080", "80")).end();
     assert_eq!(code, Some(1));
@@ -291,7 +291,7 @@ fn f185_a_refused_port_is_reported_through_the_pipe() {
 }
 
 #[test]
-fn f185_the_end_of_the_real_proxy_is_noticed() {
+fn the_end_of_the_real_proxy_is_noticed() {
     let fails = "#!/bin/sh\nprintf '1\\nlisten tcp: in use' >&3\nexit 5\n";
     let killed = "#!/bin/sh\nkill -KILL $$\n";
     let ends = "#!/bin/sh\nprintf '0\\n' >&3\n";
@@ -301,14 +301,14 @@ fn f185_the_end_of_the_real_proxy_is_noticed() {
         let host = Host::new(Some("builtin"), script);
         let outcome = host.start(PORT).end();
         assert_eq!((outcome.0, outcome.1.as_str()), (Some(code), status), "{}", outcome.2);
-        assert_eq!(outcome.2.contains("warning: docker-proxy ended"), code != 0, "{}", outcome.2);
+        assert_eq!(outcome.2.contains("warning: docker-proxy exited"), code != 0, "{}", outcome.2);
         assert!(matches!(host.call(), Call::Add(_)));
         assert_eq!(host.call(), Call::Remove(7));
     }
 }
 
 #[test]
-fn f185_a_proxy_that_cannot_start_leaves_no_port() {
+fn a_proxy_that_cannot_start_leaves_no_port() {
     let host = Host::new(Some("builtin"), "#!/nonexistent/interpreter\n");
     let (code, status, _) = host.start(PORT).end();
     assert_eq!(code, Some(1));
@@ -321,7 +321,7 @@ fn f185_a_proxy_that_cannot_start_leaves_no_port() {
 }
 
 #[test]
-fn f185_the_real_proxy_dies_with_the_shim() {
+fn the_real_proxy_dies_with_the_shim() {
     let host = Host::new(Some("builtin"), SERVES);
     let mut shim = host.start(PORT);
     assert_eq!(shim.verdict(), *b"0\n");
@@ -331,7 +331,7 @@ fn f185_the_real_proxy_dies_with_the_shim() {
 }
 
 #[test]
-fn f185_without_rootlesskit() {
+fn without_rootlesskit() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", r#"exec "$@" 3>&1 >/dev/null"#, "sh"]);
@@ -341,10 +341,18 @@ fn f185_without_rootlesskit() {
     assert!(status.starts_with("1\nROOTLESSKIT_STATE_DIR is not set\nhint: "), "{status}");
     let (code, status, _) = Shim::spawn(command.env("ROOTLESSKIT_STATE_DIR", dir.path())).end();
     assert_eq!(code, Some(1));
-    assert!(status.contains("must be 0.14.0 or later: no RootlessKit API socket at "), "{status}");
+    assert!(
+        status.contains("version 0.14.0 or later is required: no RootlessKit API socket at "),
+        "{status}"
+    );
     // Started by hand there is no pipe, and nothing else may be taken for it.
     let mut by_hand = Command::new(env!("CARGO_BIN_EXE_rootlesskit-docker-proxy"));
     let (code, status, log) = Shim::spawn(by_hand.env("ROOTLESSKIT_STATE_DIR", dir.path())).end();
     assert_eq!((code, status.as_str()), (Some(1), ""));
     assert!(log.contains("no RootlessKit API socket"), "{log}");
+    let program = env!("CARGO_BIN_EXE_rootlesskit-docker-proxy");
+    let done = Command::new(program).arg("--help").env_remove("ROOTLESSKIT_STATE_DIR").output();
+    let done = done.unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    assert!(String::from_utf8(done.stdout).unwrap().contains("--host-port"));
 }

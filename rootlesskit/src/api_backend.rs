@@ -1,7 +1,6 @@
 //! What the REST API is about: this instance and its ports.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::time::Duration;
 
 use api::server::BackendError;
@@ -22,17 +21,7 @@ pub(crate) struct Backend {
     statistics: RefCell<Option<Statistics>>,
 }
 
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { info, ports, statistics } = self;
-        let counts = statistics.try_borrow().is_ok_and(|statistics| statistics.is_some());
-        let mut fields = f.debug_struct("Backend");
-        fields.field("info", info).field("ports", ports).field("counts", &counts).finish()
-    }
-}
-
 impl Backend {
-    /// `statistics` is where those come from, if the network driver has any.
     pub(crate) fn new(
         mut info: Info,
         ports: Option<Worker>,
@@ -42,12 +31,10 @@ impl Backend {
         Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics) }
     }
 
-    /// Closes all ports.
     pub(crate) fn stop(&self) {
         drop(self.ports.take());
     }
 
-    /// Tells the port driver that the network helper was started anew.
     pub(crate) fn helper_restarted(&self) {
         if let Some(ports) = self.ports.borrow().as_ref() {
             ports.helper_restarted();
@@ -60,22 +47,20 @@ impl Backend {
     }
 }
 
-/// What comes in time.
 async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, BackendError> {
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
         Err(BackendError::Failed(format!(
-            "the network driver did not answer within {} s\nhint: if it hangs, it is started again; ask again in a moment",
+            "the network driver did not answer within {} s\nhint: try again in a moment; if the network driver hangs, it is restarted",
             limit.as_secs_f32()
         )))
     })
 }
 
-/// What another thread answers.
 async fn answer<T>(answer: oneshot::Receiver<anyhow::Result<T>>) -> Result<T, BackendError> {
-    let answer = answer.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread has ended")));
+    let answer = answer.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread has exited")));
     answer.map_err(|e| BackendError::Failed(crate::exit::describe(&e)))
 }
 

@@ -2,7 +2,6 @@
 
 use drivers::{NetworkDriver, PortDriver};
 
-/// Whether this build has the network driver.
 pub(crate) fn has_network(driver: NetworkDriver) -> bool {
     match driver {
         NetworkDriver::Host | NetworkDriver::None => true,

@@ -57,7 +57,6 @@ fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
     text(name, "", heading, help).action(ArgAction::Append)
 }
 
-/// The help of `--net`: what this build has.
 fn networks() -> String {
     let names = available::networks().map(|driver| match driver.is_experimental() {
         true => format!("{driver}(experimental)"),
@@ -70,7 +69,7 @@ fn networks() -> String {
 fn networks_that(have: impl Fn(NetworkDriver) -> bool) -> String {
     let names: Vec<_> = available::networks().filter(|driver| have(*driver)).collect();
     match names.as_slice() {
-        [] => "none of this build's".to_owned(),
+        [] => "no driver in this build".to_owned(),
         [one] => one.to_string(),
         [rest @ .., last] => format!("{} and {last}", drivers::list(rest)),
     }
@@ -91,7 +90,6 @@ pub(crate) fn shown() -> Command {
 }
 
 /// The definition that parsing, help, man page and completions share.
-#[must_use]
 pub(crate) fn command() -> Command {
     use heading::*;
     bare()
@@ -105,14 +103,14 @@ pub(crate) fn command() -> Command {
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
             text("net", "host", NETWORK, "").help(networks()),
             text("mtu", "0", NETWORK, "")
-                .help(format!("MTU for non-host network, 0 for the driver's own: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
+                .help(format!("MTU for non-host network; 0 means the driver's default: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
                 .value_parser(clap::value_parser!(i64)),
             text("cidr", "", NETWORK, "")
                 .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_ipv6))),
-            text("ifname", "", NETWORK, "network interface name (default: tap0, for lxc-user-nic eth0)"),
+            text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             switch("ipv6", NETWORK, "")
-                .help(format!("enable IPv6 routing. Unrelated to port forwarding. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
+                .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
             text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
                 .hide(!cfg!(feature = "pasta")),
@@ -126,7 +124,7 @@ pub(crate) fn command() -> Command {
                 .hide(!cfg!(feature = "slirp4netns")),
             text("vpnkit-binary", "vpnkit", VPNKIT, "path of VPNKit binary for --net=vpnkit")
                 .hide(!cfg!(feature = "vpnkit")),
-            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: where distributions install it)")
+            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: the first one found where distributions install it)")
                 .hide(!cfg!(feature = "lxc-user-nic")),
             text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
                 .hide(!cfg!(feature = "lxc-user-nic")),
@@ -135,9 +133,9 @@ pub(crate) fn command() -> Command {
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
-            switch("gateway-dual-stack", PORT, "ports of all IPv4 addresses (0.0.0.0) are ports of all IPv6 addresses as well (gateway)")
+            switch("gateway-dual-stack", PORT, "with --port-driver=gateway, also publish ports on all IPv6 addresses if they are published on all IPv4 addresses (0.0.0.0)")
                 .hide(!cfg!(feature = "gateway")),
-            text("source-ip-transparent-backend", "auto", PORT, "how source addresses are preserved [auto, nft, iptables]"),
+            text("source-ip-transparent-backend", "auto", PORT, "how to preserve source addresses [auto, nft, iptables]"),
             switch("pidns", PROCESS, "create a PID namespace"),
             switch("cgroupns", PROCESS, "create a cgroup namespace"),
             switch("utsns", PROCESS, "create a UTS namespace"),
@@ -157,10 +155,6 @@ pub(crate) struct Usage(String);
 
 /// The command line, typed, not yet validated.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "flags of a command line are independent booleans"
-)]
 pub(crate) struct Cli {
     pub(crate) debug: bool,
     pub(crate) help: bool,
@@ -211,9 +205,6 @@ pub(crate) struct Cli {
 
 impl Cli {
     /// Reads a command line without `argv[0]`.
-    ///
-    /// # Errors
-    /// A flag that does not exist, lacks its value, or has one of another type.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Usage> {
         let cmd = command();
         let normalized = goflags::normalize(&cmd, args).map_err(|e| Usage(e.to_string()))?;
@@ -227,7 +218,6 @@ impl Cli {
         u32::try_from(self.mtu).ok().filter(|mtu| *mtu != 0).unwrap_or(default)
     }
 
-    /// The name of the interface.
     pub(crate) fn ifname_or(&self, default: &str) -> String {
         if self.ifname.is_empty() { default.to_owned() } else { self.ifname.clone() }
     }

@@ -4,14 +4,12 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use anyhow::Context as _;
-use env::Env;
+use hostenv::Env;
 
-/// A word for execve(2).
 pub(crate) fn c_string(word: &OsStr) -> anyhow::Result<CString> {
     CString::new(word.as_bytes()).with_context(|| format!("{word:?} contains a NUL byte"))
 }
 
-/// The environment for execve(2).
 pub(crate) fn environ(env: &Env) -> anyhow::Result<Vec<CString>> {
     env.iter()
         .map(|(name, value)| {

@@ -14,12 +14,10 @@ use nix::sys::signal::Signal;
 pub(crate) struct Exited {
     /// What ended, for the message: `child` or `command [sh -c …]`.
     pub(crate) what: String,
-    /// How it ended.
     pub(crate) how: ExitStatus,
 }
 
 impl Exited {
-    /// `Ok` for success, otherwise the error to leave with.
     pub(crate) fn check(what: impl Into<String>, how: ExitStatus) -> anyhow::Result<()> {
         if how.success() { Ok(()) } else { Err(Self { what: what.into(), how }.into()) }
     }
@@ -93,7 +91,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
     }
     if hints.is_empty() && error.chain().any(out_of_descriptors) {
         hints.push_str(
-            "\nhint: allow more open files: ulimit -n 1024, or LimitNOFILE= of the service",
+            "\nhint: raise the limit of open files: ulimit -n 1024, or LimitNOFILE= in the service",
         );
     }
     causes.join(": ") + &hints
@@ -102,6 +100,14 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 fn out_of_descriptors(cause: &(dyn std::error::Error + 'static)) -> bool {
     let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
     io == Some(libc::EMFILE) || cause.downcast_ref() == Some(&Errno::EMFILE)
+}
+
+/// The text of an error as Go prints it, which documentation and tools match.
+pub(crate) fn go_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect()
 }
 
 /// Writes in one piece, so that lines of parent and child do not mix. Nobody may be listening (a closed

@@ -45,7 +45,6 @@ pub(crate) enum Message {
     Ready {
         /// `nft`, `iptables`, or `none` with a reason.
         source_address_backend: String,
-        /// What a DHCP server has given.
         leased: Option<Leased>,
     },
     /// Parent to child: run the target.
@@ -63,25 +62,21 @@ impl Message {
         }
     }
 
-    /// The error for a message that came out of turn.
     pub(crate) fn unexpected(&self, wanted: &str) -> anyhow::Error {
         anyhow::anyhow!("unexpected message {} in the handshake, expected {wanted}", self.name())
     }
 }
 
-/// One end of the conversation.
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
 impl Channel {
-    /// A connected pair, for the parent and the child.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (a, b) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self(a), b))
     }
 
-    /// The child's end.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -99,11 +94,11 @@ impl Channel {
         let (len, fds) = sys::fdpass::recv(self.0.as_fd(), &mut buf)
             .context("failed to receive in the handshake")?;
         if len == 0 {
-            bail!("the other side of the handshake has gone");
+            bail!("the other side of the handshake has exited");
         }
         let message = serde_json::from_slice(&buf[..len]).with_context(|| {
             format!(
-                "bad message in the handshake: {}",
+                "invalid message in the handshake: {}",
                 String::from_utf8_lossy(&buf[..len.min(200)])
             )
         })?;
@@ -162,7 +157,7 @@ mod tests {
         b.send(&ready, &[b.as_fd(), a.as_fd()]).unwrap();
         assert!(matches!(a.receive().unwrap(), (m, fds) if m == ready && fds.len() == 2));
         drop(b);
-        assert!(a.receive().unwrap_err().to_string().contains("has gone"));
+        assert!(a.receive().unwrap_err().to_string().contains("has exited"));
         assert!(
             ready
                 .unexpected("Start")

@@ -43,7 +43,6 @@ fn default(arg: &Arg) -> String {
 }
 
 /// The whole help text, without a final newline.
-#[must_use]
 pub(crate) fn text() -> String {
     let cmd = command();
     let args: Vec<&Arg> =
@@ -71,13 +70,13 @@ pub(crate) fn text() -> String {
 
 const DESCRIPTION: &str = "\
 DESCRIPTION:
-   RootlessKit runs a program as root of its own user, mount and network namespaces, without root.
+   RootlessKit runs a command as root in its own user and mount namespaces, without root privileges.
 
-   Your user needs entries in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap.
+   Your user needs entries in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap:
    https://rootlesscontaine.rs/getting-started/common/
 
-   With `--net=host`, the default, the target shares the network of the host; containers that reach the
-   network need another network driver.";
+   With `--net=host`, the default, the command uses the host's network. To give it its own network, which
+   containers need, choose another network driver with --net.";
 
 #[cfg(test)]
 mod tests {

@@ -41,7 +41,6 @@ mod unshare;
 
 use std::process::ExitCode;
 
-/// The role that this process was started in.
 enum Role {
     Parent,
     Child,
@@ -58,7 +57,7 @@ fn role() -> Role {
     }
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "unshare") {
         Role::Unshare
-    } else if std::env::var_os(env::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
+    } else if std::env::var_os(hostenv::vars::ROOTLESSKIT_PIPEFD).is_some_and(|v| !v.is_empty()) {
         Role::Child
     } else {
         Role::Parent
@@ -66,7 +65,6 @@ fn role() -> Role {
 }
 
 /// The definition of `rootlesskit`'s command line, as this build has it; man page and completions come from it.
-#[must_use]
 pub fn definition() -> clap::Command {
     cli::shown()
 }

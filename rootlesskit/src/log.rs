@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::time::{Instant, SystemTime};
 
-use env::Env;
+use hostenv::Env;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -67,7 +67,7 @@ where
 
 /// Starts logging for this process. Whoever wants no colours gets no terminal form.
 pub(crate) fn init(role: &'static str, debug: bool) {
-    let terminal = std::io::stderr().is_terminal() && env::colour::is_wanted(&Env::current());
+    let terminal = std::io::stderr().is_terminal() && hostenv::colour::is_wanted(&Env::current());
     let format = Logrus { role, terminal, start: Instant::now() };
     let level = if debug { Level::DEBUG } else { Level::INFO };
     tracing_subscriber::fmt()

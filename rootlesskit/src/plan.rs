@@ -9,11 +9,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
-/// What the child does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "these are independent flags")]
 pub(crate) struct ChildPlan {
-    /// Whether to log for debugging.
     pub(crate) debug: bool,
     /// Whether the child has a network namespace of its own, which it gets with `detach_netns` in any case.
     pub(crate) isolated: bool,
@@ -54,7 +51,6 @@ impl NetworkPlan {
 /// How the namespace gets the interface that leads out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Uplink {
-    /// Not at all.
     None,
     /// The helper makes and configures it.
     ByHelper,
@@ -62,7 +58,7 @@ pub(crate) enum Uplink {
     Tap(Interface),
     /// The child makes a namespace for the gateway, and the interface leads there.
     #[cfg(feature = "gateway")]
-    Gateway(Interface, Box<gateway::Plan>),
+    Gateway(Interface, Box<gateway::NetworkConfig>),
     /// A DHCP server tells its address once the helper serves.
     #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
     Dhcp(Dhcp),
@@ -91,7 +87,6 @@ impl Uplink {
     }
 }
 
-/// An interface and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
     pub(crate) name: String,
@@ -103,7 +98,6 @@ pub(crate) struct Interface {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
-/// An interface that gets its addresses by DHCP.
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dhcp {
@@ -113,7 +107,6 @@ pub(crate) struct Dhcp {
     pub(crate) device: Device,
 }
 
-/// What such an interface is.
 #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Device {
@@ -125,7 +118,6 @@ pub(crate) enum Device {
     Vpnkit { uuid: String },
 }
 
-/// What a DHCP server has given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leased {
     pub(crate) address: IpAddr,
@@ -135,13 +127,10 @@ pub(crate) struct Leased {
 /// How the child keeps the source addresses of TCP clients for the driver `builtin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SourceAddress {
-    /// Not at all.
     Off,
     /// With nftables, or with the iptables program if the kernel has no nftables.
     Auto,
-    /// With nftables only.
     Nft,
-    /// With the iptables program.
     Iptables,
 }
 
@@ -162,9 +151,6 @@ pub(crate) enum PropagationKind {
 
 impl Propagation {
     /// Reads the value of `--propagation`.
-    ///
-    /// # Errors
-    /// Names the value and the choices.
     pub(crate) fn parse(word: &str) -> anyhow::Result<Self> {
         let (kind, recursive) = match word.strip_prefix('r') {
             Some(kind) => (kind, true),
@@ -175,7 +161,7 @@ impl Propagation {
             "shared" => PropagationKind::Shared,
             "slave" => PropagationKind::Slave,
             _ => bail!(
-                "unknown --propagation={word} (must be private, shared or slave, or one of them with an r in front)"
+                "unknown --propagation={word} (must be private, rprivate, shared, rshared, slave or rslave)"
             ),
         };
         Ok(Self { kind, recursive })

@@ -47,13 +47,11 @@ pub(crate) fn suspend() {
 /// pass them to.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// A descriptor that tells of ending signals only.
 pub(crate) fn interrupts() -> nix::Result<SignalFd> {
     let set = ENDING.into_iter().collect();
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// The signal, if it is an ending one.
 pub(crate) fn ends_us(info: &siginfo) -> Option<Signal> {
     ENDING.into_iter().find(|s| *s as u32 == info.ssi_signo)
 }

@@ -14,7 +14,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         bail!("usage: unshare -n COMMAND [ARG...]");
     }
     let Some(program) = args.next() else { bail!("no command specified") };
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace")?;
+    unshare(CloneFlags::CLONE_NEWNET).context("failed to create a network namespace")?;
     let status = Command::new(&program)
         .args(args)
         .status()

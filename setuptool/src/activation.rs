@@ -6,22 +6,20 @@
 use std::fs;
 use std::path::Path;
 
-use crate::managed;
-use crate::place::World;
 use crate::run::Failed;
-use crate::systemd::{SOCKET_UNIT, Systemctl, UNIT};
+use crate::systemd::Systemctl;
 use crate::ui::Ui;
+use crate::write;
+use doctor::managed;
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::World;
 
-/// Makes systemd listen.
-///
-/// # Errors
-/// systemd refuses.
 pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
     if manager.quiet(&["is-active", SOCKET_UNIT]) {
         return Ok(());
     }
     if manager.quiet(&["is-active", UNIT]) {
-        ui.warning("The daemon is stopped, since it listens by itself");
+        ui.warning(&format!("Stopping the daemon, so that {SOCKET_UNIT} can take over its socket"));
         manager.traced(ui, &["stop", UNIT])?;
     }
     if manager.traced(ui, &["start", SOCKET_UNIT])?.success() {
@@ -32,9 +30,6 @@ pub(crate) fn start(ui: &mut Ui, manager: &Systemctl) -> Result<(), Failed> {
 
 /// Removes the unit of the socket, if there is one. The daemon stops with the socket, which its unit requires. With
 /// `spare`, a unit that the user edited or wrote stays as it is.
-///
-/// # Errors
-/// systemctl cannot be run, or the unit cannot be removed.
 pub(crate) fn remove(
     ui: &mut Ui,
     world: &World,
@@ -47,7 +42,7 @@ pub(crate) fn remove(
         let state = managed::state(&file)?;
         if state.is_users() {
             let (shown, words) = (file.display(), state.words());
-            ui.warning(&format!("{shown} {words} and stays as it is; install --socket uses it"));
+            ui.warning(&format!("{shown} {words} and was kept; install --socket uses it"));
             return Ok(());
         }
     }
@@ -62,17 +57,14 @@ pub(crate) fn remove(
 }
 
 /// Removes the files alone, where systemd cannot be reached. A unit of the user's gets another name.
-///
-/// # Errors
-/// One of them cannot be removed.
 pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let wants = file.with_file_name("sockets.target.wants");
     let link = wants.join(SOCKET_UNIT);
     let failed = |path: &Path, error: std::io::Error| {
         Failed::new(format!("cannot remove {}: {error}", path.display()))
     };
-    env::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
-    managed::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
+    hostenv::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
+    write::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())
 }

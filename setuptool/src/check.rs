@@ -7,20 +7,19 @@ use std::path::Path;
 use drivers::PortDriver;
 use serde::Serialize;
 
-use crate::doctor::limits::{self, Limit};
-use crate::doctor::{self, Finding, Severity, Wish};
-use crate::facts::{Facts, Found};
-use crate::managed::State;
-use crate::place::{World, docker_host};
 use crate::report;
 use crate::ui::Ui;
+use doctor::facts::{Facts, Found};
+use doctor::findings::limits::{self, Limit};
+use doctor::findings::script::script;
+use doctor::findings::{self, Finding, Severity, Wish};
+use doctor::managed::State;
+use doctor::place::{World, docker_host};
 
 /// The JSON document. Fields are added, never renamed.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    /// Of this format.
     version: u32,
-    /// Nothing is fatal.
     ok: bool,
     distribution: &'a str,
     user: &'a str,
@@ -31,11 +30,9 @@ struct Document<'a> {
     limits: &'a [Limit],
     /// Files of an earlier installation, and what `install` would do with them.
     files: Vec<File<'a>>,
-    /// The commands for the administrator.
     admin_script: Option<String>,
 }
 
-/// What would be used.
 #[derive(Debug, Serialize)]
 struct Effective<'a> {
     net: Option<&'a str>,
@@ -82,9 +79,8 @@ fn fate(file: &Found, wish: Wish) -> &'static str {
     }
 }
 
-/// Looks, prints, and returns the exit status.
 pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: bool) -> u8 {
-    let findings = doctor::diagnose(facts, wish);
+    let findings = findings::diagnose(facts, wish);
     let limits = limits::predict(facts);
     let ok = findings.iter().all(|finding| finding.severity != Severity::Fatal);
     if json {
@@ -92,7 +88,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: b
         return u8::from(!ok);
     }
     report::findings(ui, &findings);
-    if doctor::can_judge(facts) {
+    if findings::can_judge(facts) {
         effective(ui, facts, &limits);
         files(ui, facts, wish);
     }
@@ -121,7 +117,9 @@ fn files(ui: &mut Ui, facts: &Facts, wish: Wish) {
         match fate(file, wish) {
             "update" => ui.info(&format!("install would update {shown}")),
             "replace" => ui.info(&format!("install would replace {shown} and keep a copy")),
-            "create" => ui.info(&format!("install would write through the link {shown}")),
+            "create" => {
+                ui.info(&format!("install would follow the link {shown} and write to its target"));
+            }
             "remove" => {
                 ui.info(&format!("install would remove {shown}; install --socket keeps it"));
             }
@@ -137,9 +135,11 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
         names.collect::<Vec<_>>().join(", ")
     };
     let line = match (options(true), options(false)) {
-        (all, none) if none.is_empty() => format!("Limits that hold: {all}"),
-        (none, _) if none.is_empty() => "Limits of `docker run` will be ignored".to_owned(),
-        (some, others) => format!("Limits that hold: {some}; that do not: {others}"),
+        (all, none) if none.is_empty() => format!("Resource limits that work: {all}"),
+        (none, _) if none.is_empty() => {
+            "Resource limits of `docker run` will be ignored".to_owned()
+        }
+        (some, others) => format!("Resource limits that work: {some}; that do not work: {others}"),
     };
     let mut reasons: Vec<&str> =
         limits.iter().filter_map(|limit| limit.why_not.as_deref()).collect();
@@ -176,7 +176,7 @@ fn document(
         effective: Effective {
             net: tools.net.name(),
             port_driver: port_driver(facts),
-            systemd: facts.works(crate::probe::Probe::UserManager),
+            systemd: facts.works(doctor::probe::Probe::UserManager),
             runtime_dir,
             docker_host: runtime_dir.map(docker_host),
             data_root: facts.storage.data_root.as_deref(),
@@ -187,13 +187,13 @@ fn document(
             iptables: tools.iptables.as_deref(),
             unit: world.unit().filter(|unit| unit.exists()),
             socket_unit: world.socket_unit().filter(|unit| unit.exists()),
-            supervisor: (!facts.works(crate::probe::Probe::UserManager))
-                .then(|| crate::supervise::best(world).name()),
+            supervisor: (!facts.works(doctor::probe::Probe::UserManager))
+                .then(|| doctor::supervisor::best(world).name()),
         },
         findings,
         limits,
         files: files.collect(),
-        admin_script: report::script(findings),
+        admin_script: script(findings),
     };
     // A path that is no UTF-8 is the one thing that can go wrong.
     serde_json::to_string_pretty(&document).unwrap_or_else(|error| {
@@ -211,16 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn f070_f160_limits_that_do_not_hold_have_a_reason() {
+    fn limits_that_do_not_hold_have_a_reason() {
         for (limits, line, reasons) in [
             (
                 vec![limit("--cpus", None), limit("--memory", None)],
-                "Limits that hold: --cpus, --memory",
+                "Resource limits that work: --cpus, --memory",
                 vec![],
             ),
             (
                 vec![limit("--cpus", Some("v1")), limit("--memory", Some("v1"))],
-                "Limits of `docker run` will be ignored",
+                "Resource limits of `docker run` will be ignored",
                 vec!["v1"],
             ),
             (
@@ -229,7 +229,7 @@ mod tests {
                     limit("--cpuset-cpus", Some("b")),
                     limit("--memory", None),
                 ],
-                "Limits that hold: --memory; that do not: --cpus, --cpuset-cpus",
+                "Resource limits that work: --memory; that do not work: --cpus, --cpuset-cpus",
                 vec!["a", "b"],
             ),
         ] {

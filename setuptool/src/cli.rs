@@ -10,28 +10,26 @@ use clap::ArgMatches;
 use setuptool::command;
 
 use crate::purge;
-use crate::supervise::{Choice, Kind};
+use crate::supervise::Choice;
+use doctor::supervisor::Kind;
 
-/// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Look at the host.
     Check,
-    /// Set the daemon up.
     Install,
-    /// Undo `install`.
     Uninstall,
     /// Run a program, by default the shell, in the daemon's namespaces.
     Nsenter(Vec<OsString>),
     /// Keep the daemon running, in the foreground; or run it once, for another supervisor.
-    Supervise { once: bool },
+    Supervise {
+        once: bool,
+    },
     /// Print the AppArmor profile for rootlesskit, or as root write and load it; for the rootlesskit that is named.
     Apparmor(Option<OsString>),
     /// Delete directories of the daemon, in the user's namespace; `uninstall --purge` calls it.
     Delete(Vec<OsString>),
 }
 
-/// The command line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cli {
     pub(crate) verb: Verb,
@@ -44,21 +42,15 @@ pub(crate) struct Cli {
     pub(crate) print: Option<OsString>,
 }
 
-/// A command line that is not carried out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The help was asked for.
     Help(String),
     /// An option is wrong; the message for standard error and the help for standard output.
     Usage(String, String),
-    /// The command is missing or unknown.
     Command(String),
 }
 
 /// Understands the arguments, without the program's name.
-///
-/// # Errors
-/// See [`Stop`].
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
     let (ours, theirs) = split_at_nsenter(args);
     let matches = command()
@@ -66,7 +58,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         .try_get_matches_from(ours)
         .map_err(|_| Stop::Usage(wrong_options(ours), help()))?;
     if matches.get_flag("help") {
-        return Err(Stop::Help(help()));
+        let first = matches.get_many::<OsString>("words").and_then(|mut words| words.next());
+        let of_command = first.and_then(|word| setuptool::help_of(word.to_str()?));
+        return Err(Stop::Help(of_command.unwrap_or_else(help)));
     }
     let verb = verb(&matches, theirs)?;
     let cli = Cli {
@@ -92,7 +86,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         ),
     ] {
         if given && !right {
-            return Err(Stop::Usage(format!("{name} goes with the command {wanted} only"), help()));
+            return Err(Stop::Usage(format!("{name} is only valid with {wanted}"), help()));
         }
     }
     Ok(cli)
@@ -111,16 +105,16 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
         Some("supervise") => match words.next().map(|word| word.to_string_lossy()).as_deref() {
             None => Ok(Verb::Supervise { once: false }),
             Some("once") => Ok(Verb::Supervise { once: true }),
-            Some(word) => Err(Stop::Command(format!("supervise knows only `once`, not `{word}`"))),
+            Some(word) => Err(Stop::Command(format!("unknown argument `{word}`: supervise accepts only `once`"))),
         },
         Some(purge::VERB) => Ok(Verb::Delete(words.cloned().collect())),
         Some("apparmor") => Ok(Verb::Apparmor(words.next().cloned())),
         Some(other) => Err(Stop::Command(format!(
-            "unknown command `{other}`: it must be check, install, uninstall, nsenter, supervise or apparmor"
+            "unknown command `{other}`; use check, install, uninstall, nsenter, supervise or apparmor"
         ))),
         None => Err(Stop::Command(
-            "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` for the \
-             others"
+            "no command was given. Run `dockerd-rootless-setuptool.sh install` to install, or `--help` to list all \
+             commands"
                 .to_owned(),
         )),
     }
@@ -168,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn f119_options_permute_and_may_be_shortened() {
+    fn options_permute_and_may_be_shortened() {
         for line in ["--force install", "install -f", "install --forc extra words", "-f -- install"]
         {
             let cli = parsed(line).unwrap();
@@ -180,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn f019_supervisors_are_named_or_found() {
+    fn supervisors_are_named_or_found() {
         assert_eq!(parsed("install").unwrap().supervise, None);
         for (line, choice) in [
             ("install --supervise", Choice::Auto),
@@ -207,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn f120_nsenter_takes_everything_behind_it() {
+    fn nsenter_takes_everything_behind_it() {
         let words = |line: &str| match parsed(line).unwrap().verb {
             Verb::Nsenter(words) => words.join(OsStr::new(" ")).into_string().unwrap(),
             other => panic!("{line}: {other:?}"),
@@ -219,9 +213,31 @@ mod tests {
     }
 
     #[test]
-    fn f119_what_is_not_understood_says_so() {
-        assert!(matches!(parsed("install --help"), Err(Stop::Help(_))));
-        assert!(matches!(parsed("nsenter -h"), Err(Stop::Help(_))));
+    fn each_command_has_a_help_of_its_own() {
+        let help = |line: &str| match parsed(line) {
+            Err(Stop::Help(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        };
+        for (line, usage, has, lacks) in [
+            ("--help", " [OPTIONS] COMMAND", "--purge", "--version"),
+            ("check -h", " check [OPTIONS]", "--json", "--purge"),
+            ("--help install", " install [OPTIONS]", "--socket", "--json"),
+            ("uninstall --help", " uninstall [OPTIONS]", "--purge", "--force"),
+            ("nsenter -h", " nsenter [PROGRAM", "--help", "--force"),
+            ("supervise --help", " supervise [once]", "--help", "--force"),
+            ("apparmor --help", " apparmor [OPTIONS] [FILE]", "--print", "--socket"),
+            ("frobnicate --help", " [OPTIONS] COMMAND", "nsenter", "--version"),
+        ] {
+            let text = help(line);
+            for word in [usage, has, "/usr/share/doc/docker*-rootless-extras"] {
+                assert!(text.contains(word), "{line}: no {word} in {text}");
+            }
+            assert!(!text.contains(lacks), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_says_so() {
         for line in ["--frobnicate install", "install --json", "check --purge"] {
             let Err(Stop::Usage(message, help)) = parsed(line) else { panic!("{line}") };
             assert!(message.contains('-') && help.contains("nsenter"), "{message}\n{help}");

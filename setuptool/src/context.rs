@@ -9,22 +9,20 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::Env;
+use hostenv::Env;
 
-use crate::managed::free_name;
-use crate::place::{World, docker_host};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
-use crate::vars;
+use crate::write::free_name;
+use doctor::names::CONTEXT as NAME;
+use doctor::place::{World, docker_host};
+use doctor::vars;
 
-/// The name of the context.
-pub(crate) const NAME: &str = "rootless";
 /// What `install` says of the context, and Docker's own tool too.
 const DESCRIPTION: &str = "Rootless mode";
 /// The CLI only edits files here.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The docker CLI.
 #[derive(Debug)]
 pub(crate) struct Cli {
     docker: PathBuf,
@@ -32,15 +30,11 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// The one at this path.
     pub(crate) fn new(docker: PathBuf, env: Env) -> Self {
         Self { docker, env }
     }
 
     /// Makes sure that the context is there, means this daemon, and is the current one.
-    ///
-    /// # Errors
-    /// The CLI refuses; its message has been shown.
     pub(crate) fn adopt(
         &self,
         ui: &mut Ui,
@@ -65,14 +59,14 @@ impl Cli {
                 self.context(&update)?;
                 let copy = copy.display();
                 ui.warning(&format!(
-                    "Updated CLI context \"{NAME}\" (was {}); the old one is exported to {copy}",
+                    "Updated CLI context \"{NAME}\" (was {}); exported the old one to {copy}",
                     found.host
                 ));
             }
             Some(found) => {
                 ui.warning(&format!(
-                    "CLI context \"{NAME}\" is for another daemon ({}) and stays as it is; DOCKER_HOST={host} is for \
-                     this one; to replace the context: --force",
+                    "CLI context \"{NAME}\" points to another daemon ({}) and was kept; to use this daemon, set \
+                     DOCKER_HOST={host}; to replace the context, use --force",
                     found.host
                 ));
                 return Ok(());
@@ -90,16 +84,13 @@ impl Cli {
     }
 
     /// Removes the context unless it is for another daemon, and makes `default` the current one if this was it.
-    ///
-    /// # Errors
-    /// The CLI refuses; its message has been shown.
     pub(crate) fn abandon(mut self, ui: &mut Ui, world: &World) -> Result<(), Failed> {
         let current = current(world);
         let own = world.runtime_dir().map(|dir| docker_host(&dir));
         if let Some(found) = self.found()? {
             if Some(&found.host) != own.as_ref() && !found.is_made() {
                 ui.info(&format!(
-                    "CLI context \"{NAME}\" is for another daemon ({}) and stays",
+                    "CLI context \"{NAME}\" points to another daemon ({}) and was kept",
                     found.host
                 ));
                 return Ok(());
@@ -117,7 +108,6 @@ impl Cli {
         Ok(())
     }
 
-    /// The context; `None` if there is no such context.
     fn found(&self) -> Result<Option<Found>, Failed> {
         let args = ["context", "inspect", NAME];
         let output = run::captured(&self.docker, &with_default(&args), &self.env, LIMIT)?;
@@ -146,7 +136,6 @@ impl Cli {
     }
 }
 
-/// The context, as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     host: String,
@@ -154,7 +143,6 @@ struct Found {
 }
 
 impl Found {
-    /// The socket of the daemon, if it listens on this host.
     fn socket(&self) -> Option<&Path> {
         self.host.strip_prefix("unix://").map(Path::new)
     }
@@ -175,9 +163,8 @@ fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
     [&["--context=default"], args].concat().into_iter().map(OsStr::new).collect()
 }
 
-/// `currentContext` of the CLI's config.json.
 fn current(world: &World) -> Option<String> {
-    let text = env::file::read(&world.cli_config()?.join("config.json")).ok()?;
+    let text = hostenv::file::read(&world.cli_config()?.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     config.get("currentContext")?.as_str().map(str::to_owned)
 }

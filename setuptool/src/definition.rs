@@ -5,6 +5,11 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
+/// Where the documentation is: packages install it, tarballs do not.
+const DOCUMENTATION: &str = "\
+Documentation: man dockerd-rootless-setuptool, /usr/share/doc/docker*-rootless-extras,
+               https://docs.docker.com/go/rootless/";
+
 /// The definition with which the tool understands its arguments. Commands are words to it, because options may come
 /// before and after them.
 #[must_use]
@@ -15,18 +20,19 @@ pub fn command() -> Command {
     Command::new("dockerd-rootless-setuptool.sh")
         .about("A setup tool for Rootless Docker (`dockerd-rootless.sh`).")
         .override_usage("dockerd-rootless-setuptool.sh [OPTIONS] COMMAND")
-        .after_help(
+        .after_help(format!(
             "Commands:\n  \
-             check        Look at every prerequisite and say what is missing, why, and how to get it\n  \
-             install      Install the systemd unit (if there is systemd), start it, and use its CLI context\n  \
+             check        Check all prerequisites and print what is missing, why it matters, and how to fix it\n  \
+             install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
              uninstall    Undo install\n  \
-             nsenter      Run a program in the namespaces of the running daemon (mostly for debugging)\n  \
-             supervise    Keep the daemon of install --supervise running, in the foreground;\n               \
-             supervise once is for services: it ends with the daemon\n  \
-             apparmor     Print the AppArmor profile that rootlesskit needs; as root: write and load it.\n               \
-             apparmor FILE is for the rootlesskit in that place\n\n\
-             Documentation: https://docs.docker.com/go/rootless/",
-        )
+             nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
+             supervise    Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n               \
+             \"supervise once\" runs it without restarting it, for service managers\n  \
+             apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
+             apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
+             To show the options of one command, run: dockerd-rootless-setuptool.sh COMMAND --help\n\n\
+             {DOCUMENTATION}",
+        ))
         .disable_help_flag(true)
         .disable_version_flag(true)
         .infer_long_args(true)
@@ -35,14 +41,14 @@ pub fn command() -> Command {
         .arg(
             switch(
                 "force",
-                "Ignore a rootful Docker (/var/run/docker.sock) and a failing trial run of RootlessKit; with install, \
-                 also replace files that you edited or wrote (a copy is kept)",
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
+                 fails; with install, also replace files that you edited or wrote (a copy is kept)",
             )
             .short('f'),
         )
         .arg(switch(
             "skip-iptables",
-            "Ignore missing iptables; the daemon then runs with --iptables=false",
+            "Continue even if iptables is missing; the daemon then runs with --iptables=false",
         ))
         .arg(switch("json", "With check: print the findings as JSON"))
         .arg(switch(
@@ -51,15 +57,15 @@ pub fn command() -> Command {
         ))
         .arg(switch(
             "socket",
-            "With install: also a unit docker.socket, with which the first connection starts the daemon",
+            "With install: also create docker.socket, so that the first connection starts the daemon",
         ))
         .arg(
             Arg::new("supervise")
                 .long("supervise")
                 .value_name("BY")
                 .help(
-                    "With install, without systemd: keep the daemon running by openrc, runit, s6 or plain (this \
-                     program); without a value by what runs here",
+                    "With install, on hosts without systemd: keep the daemon running with openrc, runit, s6 or plain \
+                     (this program); without a value, use the first one available",
                 )
                 .num_args(0..=1)
                 .require_equals(true)
@@ -70,7 +76,7 @@ pub fn command() -> Command {
             Arg::new("print")
                 .long("print")
                 .value_name("FILE")
-                .help("With install or apparmor: print what would be written into FILE, and change nothing")
+                .help("With install or apparmor: print the text that the command would write into FILE, and change nothing")
                 .num_args(1)
                 .require_equals(true)
                 .value_hint(ValueHint::FilePath)
@@ -82,6 +88,102 @@ pub fn command() -> Command {
                 .hide(true)
                 .value_parser(clap::value_parser!(OsString)),
         )
+}
+
+/// The help of one command, with the options that it obeys; `None` if there is no such command.
+#[must_use]
+pub fn help_of(name: &str) -> Option<String> {
+    let (arguments, about, options): (&str, &str, &[&str]) = match name {
+        "check" => (
+            "[OPTIONS]",
+            "Check all prerequisites of rootless Docker, and print what is missing, why it matters, and how to fix it.\n\
+             This changes nothing. The exit status is 1 if the daemon cannot start.",
+            &["json", "force", "skip-iptables"],
+        ),
+        "install" => (
+            "[OPTIONS]",
+            "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
+             Without systemd, this only prints the command that starts the daemon, unless you add --supervise.",
+            &["socket", "supervise", "print", "force", "skip-iptables"],
+        ),
+        "uninstall" => (
+            "[OPTIONS]",
+            "Stop the daemon, and remove the unit and the CLI context. Without --purge, this keeps images, containers \
+             and volumes.",
+            &["purge"],
+        ),
+        "nsenter" => (
+            "[PROGRAM [ARGUMENT]...]",
+            "Run a program in the running daemon's namespaces, mostly for debugging. Default: your shell.",
+            &[],
+        ),
+        "supervise" => (
+            "[once]",
+            "Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n\
+             \"supervise once\" runs it without restarting it, for service managers.",
+            &[],
+        ),
+        "apparmor" => (
+            "[OPTIONS] [FILE]",
+            "Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n\
+             FILE is the rootlesskit binary. Default: the one next to this program, or the one in PATH.",
+            &["print", "force"],
+        ),
+        _ => return None,
+    };
+    let all = own_words(name)
+        .iter()
+        .fold(command(), |all, (option, help)| all.mut_arg(*option, |arg| arg.help(*help)));
+    let shown = |id: &str| id == "help" || options.contains(&id);
+    let help = Command::new("dockerd-rootless-setuptool.sh")
+        .about(about)
+        .override_usage(format!("dockerd-rootless-setuptool.sh {name} {arguments}"))
+        .after_help(DOCUMENTATION)
+        .disable_help_flag(true)
+        .args(all.get_arguments().filter(|arg| shown(arg.get_id().as_str())).cloned())
+        .render_help();
+    Some(help.to_string())
+}
+
+/// What options do with that command alone, where the general help says more.
+fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
+    match name {
+        "check" => &[
+            (
+                "force",
+                "Report rootful Docker and a failed RootlessKit trial run as warnings, as install --force treats them",
+            ),
+            (
+                "skip-iptables",
+                "Report missing iptables as a warning, as install --skip-iptables treats it",
+            ),
+            ("json", "Print the findings as JSON"),
+        ],
+        "install" => &[
+            (
+                "force",
+                "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
+                 and replace files that you edited or wrote (a copy is kept)",
+            ),
+            ("socket", "Also create docker.socket, so that the first connection starts the daemon"),
+            (
+                "supervise",
+                "On hosts without systemd: keep the daemon running with openrc, runit, s6 or plain (this program); \
+                 without a value, use the first one available",
+            ),
+            ("print", "Print the text that install would write into FILE, and change nothing"),
+        ],
+        "uninstall" => &[("purge", "Also remove images, containers, volumes and state")],
+        "apparmor" => &[
+            (
+                "force",
+                "Install the profile even if this host does not need it, and replace one that you edited or wrote (a \
+                 copy is kept)",
+            ),
+            ("print", "Print the text that apparmor would write into FILE, and change nothing"),
+        ],
+        _ => &[],
+    }
 }
 
 /// What people type, for completions: each command with the options that go with it.
@@ -103,10 +205,10 @@ pub fn shown() -> Command {
         .disable_version_flag(true)
         .args(always())
         .subcommands([
-            verb("check", "Look at every prerequisite", &["json"]),
-            verb("install", "Set the daemon up and start it", &["socket", "supervise", "print"]),
+            verb("check", "Check all prerequisites", &["json"]),
+            verb("install", "Set up the daemon and start it", &["socket", "supervise", "print"]),
             verb("uninstall", "Undo install", &["purge"]),
-            verb("nsenter", "Run a program in the namespaces of the daemon", &[]).arg(
+            verb("nsenter", "Run a program in the daemon's namespaces", &[]).arg(
                 word("command")
                     .num_args(0..)
                     .trailing_var_arg(true)
@@ -116,7 +218,7 @@ pub fn shown() -> Command {
                 .arg(word("once").value_parser(["once"])),
             verb(
                 "apparmor",
-                "Print the AppArmor profile, or as root write and load it",
+                "Print the AppArmor profile, or as root install and load it",
                 &["print"],
             )
             .arg(word("file").value_hint(ValueHint::FilePath)),

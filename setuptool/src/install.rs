@@ -4,31 +4,30 @@
 //! an earlier `install` wrote are brought up to date; files that the user edited or wrote stay, and are used
 //! ([`crate::managed`]).
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use doctor::facts::{Facts, RuntimeState};
+use doctor::findings::{self, Finding, Severity, Wish};
+use doctor::managed::{self, Managed};
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::{World, dir_of, docker_host, name_of};
+use doctor::probe::Probe;
+use doctor::quote::quoted;
+use doctor::systemd::{property, with_runtime_dir};
+use doctor::{supervisor, units};
+
 use crate::context::Cli;
-use crate::doctor::{self, Finding, Severity, Wish, quoted};
-use crate::facts::{Facts, RuntimeState};
-use crate::managed::{self, Managed, Policy, Put};
-use crate::place::{World, dir_of, docker_host, name_of};
-use crate::probe::{Probe, make_private};
+use crate::plan::{Plan, make_private, version};
 use crate::run::{self, Failed};
 use crate::supervise::{self, Choice};
-use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
+use crate::systemd::{self, Systemctl};
 use crate::ui::Ui;
-use crate::{activation, purge, ready, report, symptoms, unit, vars};
+use crate::write::{Policy, Put};
+use crate::{activation, purge, ready, report};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
-/// `docker version` asks a daemon that answers.
-const VERSION_LIMIT: Duration = Duration::from_secs(60);
-
-/// dockerd says why it ends in its last line; the launcher and rootlesskit add one each.
-const LAST_WORDS: usize = 5;
-
-/// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Options {
     /// `--socket`: systemd listens, and the first connection starts the daemon.
@@ -39,22 +38,6 @@ pub(crate) struct Options {
     pub(crate) print: Option<PathBuf>,
 }
 
-/// What an installation consists of.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) launcher: PathBuf,
-    docker: PathBuf,
-    rootlesskit: PathBuf,
-    pub(crate) runtime_dir: PathBuf,
-    pub(crate) without_iptables: bool,
-    pub(crate) socket: bool,
-    pub(crate) policy: Policy,
-}
-
-/// Installs.
-///
-/// # Errors
-/// A prerequisite is missing, or a step failed.
 pub(crate) fn run(
     ui: &mut Ui,
     world: &World,
@@ -62,7 +45,7 @@ pub(crate) fn run(
     wish: Wish,
     options: &Options,
 ) -> Result<(), Failed> {
-    let findings = doctor::diagnose(facts, wish);
+    let findings = findings::diagnose(facts, wish);
     let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
     if let Some(file) = &options.print {
         suits(manager.as_ref(), options)?;
@@ -86,13 +69,12 @@ pub(crate) fn run(
         (None, None) => by_hand(ui, world, &plan, facts)?,
     }
     let host = docker_host(&plan.runtime_dir);
-    let cli = Cli::new(plan.docker.clone(), systemd::with_runtime_dir(world));
+    let cli = Cli::new(plan.docker.clone(), with_runtime_dir(world));
     cli.adopt(ui, world, &host, wish.force)?;
     trailer(ui, &plan, facts);
     Ok(())
 }
 
-/// What an installation with these options consists of.
 fn plan(
     world: &World,
     facts: &Facts,
@@ -109,10 +91,10 @@ fn plan(
         facts.account.runtime.dir.clone(),
     ) else {
         return Err(Failed::new(
-            "a prerequisite is missing\nhint: dockerd-rootless-setuptool.sh check says which",
+            "a prerequisite is missing\nhint: run dockerd-rootless-setuptool.sh check to see which one",
         ));
     };
-    let without_iptables = doctor::without_iptables(findings, wish);
+    let without_iptables = findings::without_iptables(findings, wish);
     let socket = options.socket;
     let policy = Policy { force: wish.force, printer: printer(world, wish, options) };
     Ok(Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket, policy })
@@ -130,7 +112,6 @@ fn printer(world: &World, wish: Wish, options: &Options) -> String {
     managed::command(world, "install") + &words.collect::<String>()
 }
 
-/// The files that an installation consists of.
 fn wanted(
     world: &World,
     plan: &Plan,
@@ -146,11 +127,10 @@ fn wanted(
 }
 
 fn units(world: &World, plan: &Plan) -> Result<Vec<Managed>, Failed> {
-    unit::wanted(world, &plan.launcher, plan.without_iptables, plan.socket)
+    units::wanted(world, &plan.launcher, plan.without_iptables, plan.socket)
         .ok_or_else(|| Failed::new("HOME is not set"))
 }
 
-/// `--print`.
 fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
     if let Some(file) = files.iter().find(|file| file.path == path) {
         ui.plain(file.text.strip_suffix('\n').unwrap_or(&file.text));
@@ -162,16 +142,15 @@ fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
     Err(Failed::new(format!("install does not write {shown}\nhint: the files it writes: {names}")))
 }
 
-/// Whether what was asked for can be had here.
 fn suits(manager: Option<&Systemctl>, options: &Options) -> Result<(), Failed> {
     let wrong = match (manager, options) {
         (Some(_), Options { supervise: Some(_), .. }) => {
-            "the user's systemd works here and will do better than --supervise\n\
-             hint: leave --supervise out"
+            "the user's systemd is available, so --supervise is not needed\n\
+             hint: omit --supervise"
         }
         (None, Options { socket: true, .. }) => {
             "--socket needs the user's systemd, which cannot be reached\n\
-             hint: dockerd-rootless-setuptool.sh check says why"
+             hint: run dockerd-rootless-setuptool.sh check to see why"
         }
         _ => return Ok(()),
     };
@@ -187,7 +166,7 @@ fn with_systemd(
 ) -> Result<(), Failed> {
     let units = units(world, plan)?;
     refuse(&units, plan)?;
-    if supervise::is_installed(world) {
+    if supervisor::is_installed(world) {
         // From a time when systemd could not be reached; two daemons would be in each other's way.
         let mut problems = Vec::new();
         supervise::uninstall(ui, world, &mut problems);
@@ -212,13 +191,14 @@ fn with_systemd(
     let running = manager.quiet(&["--no-pager", "status", UNIT]);
     let explain_failure = |ui: &mut Ui| {
         if kept {
-            ui.error("It was started with a unit that is not the one of this tool, see above");
+            ui.error("It was started with your own unit, not with this tool's; see above");
         }
         explain_failure(ui, world, plan)
     };
     if replaced && running {
         ui.warning(&format!(
-            "The daemon goes on as it was started until `systemctl --user restart {UNIT}`"
+            "The running daemon does not use the new settings yet; to apply them, run: `systemctl --user restart \
+             {UNIT}`"
         ));
     }
     if !running {
@@ -226,14 +206,17 @@ fn with_systemd(
         // After three failures within a minute systemd would refuse, though the cause may be gone by now.
         manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
-            explain_result(ui, manager);
+            explain_result(ui, world);
             return Err(explain_failure(ui));
         }
     }
     let socket = plan.runtime_dir.join("docker.sock");
     if let Err(error) = ready::wait(&socket, API_LIMIT) {
         let seconds = API_LIMIT.as_secs();
-        ui.error(&format!("no answer on {} within {seconds} s: {error}", socket.display()));
+        ui.error(&format!(
+            "the daemon did not answer on {} within {seconds} s: {error}",
+            socket.display()
+        ));
         return Err(explain_failure(ui));
     }
     if !manager.traced(ui, &["--no-pager", "--full", "status", UNIT])?.success() {
@@ -243,8 +226,9 @@ fn with_systemd(
     let unit = if plan.socket { SOCKET_UNIT } else { UNIT };
     let enabled = manager.traced(ui, &["enable", unit])?;
     if !enabled.success() {
-        let text =
-            format!("the daemon runs, but `systemctl --user enable {unit}` failed with {enabled}");
+        let text = format!(
+            "the daemon is running, but `systemctl --user enable {unit}` failed with {enabled}"
+        );
         return Err(Failed { text, code: run::code_of(enabled) });
     }
     if plan.socket && manager.quiet(&["is-enabled", UNIT]) {
@@ -254,7 +238,7 @@ fn with_systemd(
     ui.info(&format!("To control {UNIT}, run: `systemctl --user (start|stop|restart) {UNIT}`"));
     if plan.socket {
         ui.info(&format!(
-            "{UNIT} starts with the first connection; containers with a restart policy wait for it, too"
+            "{UNIT} starts on the first connection; containers with a restart policy also start only then"
         ));
     }
     ui.info(&format!(
@@ -274,12 +258,13 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
         return Ok(());
     };
     let state = service.state()?;
-    let takes_socket = || env::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
+    let takes_socket =
+        || hostenv::file::text(&service.path).is_ok_and(|text| text.contains("fd://"));
     if state.is_users() && !takes_socket() {
         let shown = service.path.display();
         return Err(Failed::new(format!(
-            "{shown} {} and does not take a socket over\n\
-             hint: add `-H fd://` to its ExecStart=, or let --force replace it",
+            "{shown} {} and does not support socket activation\n\
+             hint: add `-H fd://` to its ExecStart=, or use --force to replace it",
             state.words()
         )));
     }
@@ -291,34 +276,17 @@ fn unseen_variables(ui: &mut Ui, world: &World) {
     let names = world.env.iter().map(|(name, _)| name.to_string_lossy());
     for name in names.filter(|name| name.starts_with("DOCKERD_ROOTLESS_ROOTLESSKIT_")) {
         ui.warning(&format!(
-            "The service does not see {name} of this shell; set it with `systemctl --user edit {UNIT}`"
+            "The service does not inherit {name} from this shell; set it with `systemctl --user edit {UNIT}`"
         ));
     }
 }
 
-/// Shows that the docker command and the daemon understand each other.
-pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
-    let host = docker_host(&plan.runtime_dir);
-    let mut env = systemd::with_runtime_dir(world);
-    env.set(vars::DOCKER_HOST, &host);
-    env.remove(vars::DOCKER_CONTEXT);
-    let args = [OsStr::new("version")];
-    let command = run::command_line(&plan.docker.to_string_lossy(), &args);
-    ui.trace(&format!("{}={} {command}", vars::DOCKER_HOST, quoted(&host)));
-    let status = run::shown(&plan.docker, &args, &env, true, VERSION_LIMIT)?;
-    if status.success() {
-        return Ok(());
-    }
-    let text = format!("the daemon runs, but `docker version` failed with {status}");
-    Err(Failed { text, code: run::code_of(status) })
-}
-
 /// systemd's own word about the failure, where it says more than the journal.
-fn explain_result(ui: &mut Ui, manager: &Systemctl) {
-    match manager.property("Result", UNIT).as_deref() {
-        Some("timeout") => ui.error("The daemon was not ready within TimeoutStartSec of its unit"),
-        Some("oom-kill") => ui.error("The kernel ended the daemon for want of memory"),
-        Some("resources") => ui.error("systemd could not start the unit for want of resources"),
+fn explain_result(ui: &mut Ui, world: &World) {
+    match property(world, "Result", UNIT).as_deref() {
+        Some("timeout") => ui.error("The daemon was not ready within its unit's TimeoutStartSec"),
+        Some("oom-kill") => ui.error("The kernel killed the daemon: out of memory"),
+        Some("resources") => ui.error("systemd could not start the unit: out of resources"),
         _ => {}
     }
 }
@@ -327,14 +295,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     ui.error("Failed to start the daemon. Its log:");
     ui.error(&format!("  journalctl -n 20 --no-pager --user --unit {UNIT}"));
     let journal = systemd::journal(world, name_of(&plan.launcher));
-    let lines: Vec<&str> = journal.lines().collect();
-    for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
-        ui.aside(&format!("    {line}"));
-    }
-    if let Some(symptom) = symptoms::find(&journal) {
-        ui.error(&format!("The log says \"{}\": {}", symptom.token, symptom.cause));
-        ui.error(&format!("  {}", symptom.fix));
-    }
+    report::log(ui, &journal);
     let kit = plan.rootlesskit.to_string_lossy();
     if let Some(command) = purge::advice(world, &kit, false) {
         ui.error("To start over (this deletes all containers and images), run:");
@@ -343,12 +304,9 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     Failed::silent(1)
 }
 
-/// Without a service manager the user starts the launcher.
 fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(), Failed> {
     if facts.account.runtime.state == RuntimeState::Unset {
-        make_private(&plan.runtime_dir).map_err(|error| {
-            Failed::new(format!("cannot make {}: {error}", plan.runtime_dir.display()))
-        })?;
+        make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     }
     let bin = dir_of(&plan.launcher).to_string_lossy().into_owned();
     let flags = if plan.without_iptables { " --iptables=false" } else { "" };
@@ -359,7 +317,7 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
     let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(&bin));
     let name = quoted(&name_of(&plan.launcher).to_string_lossy());
     ui.plain("");
-    let variable = env::vars::XDG_RUNTIME_DIR;
+    let variable = hostenv::vars::XDG_RUNTIME_DIR;
     if world.env.nonempty(variable).is_none() {
         let dir = quoted(&plan.runtime_dir.to_string_lossy());
         ui.plain(&format!("{variable}={dir} PATH={path} {name}{flags}"));
@@ -367,7 +325,9 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
         ui.plain(&format!("PATH={path} {name}{flags}"));
     }
     ui.plain("");
-    ui.info("To have it started and kept running, add --supervise");
+    ui.info(
+        "To start the daemon automatically and keep it running, run install again with --supervise",
+    );
     Ok(())
 }
 
@@ -381,7 +341,7 @@ fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
     ui.info("Make sure the following environment variable(s) are set (or add them to ~/.bashrc):");
     match facts.account.runtime.state {
         RuntimeState::Unset => {
-            ui.plain(&format!("# WARNING: remove {} at every logout", quoted(&dir)));
+            ui.plain(&format!("# WARNING: delete {} at every logout", quoted(&dir)));
             ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir)));
         }
         RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir))),

@@ -2,10 +2,8 @@
 //! who runs it, and says why when it cannot.
 //!
 //! # Theory of operation
-//! The host is looked at once ([`facts`], with [`probe`]s that try the real thing); the [`doctor`] turns that into
-//! findings with remedies, which is pure; the verbs act on them. `check` only prints, `install` goes on if nothing is
-//! fatal, the other verbs do not ask. Roots of the file system, the environment and the probes are injected,
-//! so each situation of a host is a fixture in the tests.
+//! The crate [`doctor`] looks at the host once and turns what it sees into findings with remedies. The verbs act on them:
+//! `check` only prints, `install` goes on if nothing is fatal, and the other verbs do not ask.
 //!
 //! Exit status: 0, 1 for everything that this program finds wrong, the status of `docker` or `systemctl` where one of
 //! them failed, and with `nsenter` that of the program.
@@ -15,35 +13,28 @@ mod apparmor;
 mod check;
 mod cli;
 mod context;
-mod distro;
-mod doctor;
-mod facts;
 mod install;
-mod managed;
 mod nsenter;
-mod place;
-mod probe;
+mod plan;
 mod purge;
 mod ready;
 mod report;
 mod run;
 mod supervise;
-mod symptoms;
 mod systemd;
-#[cfg(test)]
-mod tests;
 mod ui;
 mod uninstall;
-mod unit;
-mod vars;
+mod write;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use doctor::facts::Facts;
+use doctor::findings::Wish;
+use doctor::place::World;
+use doctor::probe;
+
 use crate::cli::{Cli, Stop, Verb};
-use crate::doctor::Wish;
-use crate::facts::Facts;
-use crate::place::World;
 use crate::run::Failed;
 use crate::ui::Ui;
 

@@ -14,32 +14,27 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use env::state_dir;
+use hostenv::state_dir;
 use nix::sched::{CloneFlags, setns};
 
-use crate::place::World;
 use crate::run::Failed;
-use crate::{supervise, vars};
+use doctor::place::World;
+use doctor::{supervisor, vars};
 
-/// Becomes the program.
-///
-/// # Errors
-/// The daemon does not run, a namespace cannot be entered, or the program cannot be executed (126, or 127 if there is
-/// none).
 pub(crate) fn run(world: &World, words: &[OsString]) -> Result<Infallible, Failed> {
     let none = "neither XDG_RUNTIME_DIR nor HOME is set, so the daemon cannot be found\n\
                 hint: export XDG_RUNTIME_DIR=/run/user/UID";
     let runtime_dir = world.runtime_dir().ok_or_else(|| Failed::new(none))?;
     let dir = world.state_dir(&runtime_dir);
-    let start = if supervise::is_installed(world) {
+    let start = if supervisor::is_installed(world) {
         "dockerd-rootless-setuptool.sh install --supervise"
     } else {
         "systemctl --user start docker.service"
     };
     let child = state_dir::child(&dir, &world.at("proc")).ok_or_else(|| {
         Failed::new(format!(
-            "the rootless daemon is not running: no living child of rootlesskit in {}\n\
-             hint: {start}",
+            "the rootless daemon is not running: rootlesskit has no running child in {}\n\
+             hint: start it: {start}",
             dir.display()
         ))
     })?;

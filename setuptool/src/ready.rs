@@ -11,17 +11,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits until `GET /_ping` is answered with 200, at most for `limit`.
-///
-/// # Errors
-/// The last reason why it was not.
 pub(crate) fn wait(socket: &Path, limit: Duration) -> io::Result<()> {
     wait_unless(socket, limit, || false)
 }
 
 /// The same, but only until nothing is to be hoped for.
-///
-/// # Errors
-/// The last reason why there was no answer.
 pub(crate) fn wait_unless(
     socket: &Path,
     limit: Duration,
@@ -70,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn f100_ready_is_an_answer_not_a_socket() {
+    fn ready_is_an_answer_not_a_socket() {
         let (dir, server) = answering(b"HTTP/1.1 200 OK\r\n\r\nOK");
         wait(&dir.path().join("s"), Duration::from_secs(60)).unwrap();
         server.join().unwrap();

@@ -1,34 +1,44 @@
 //! Starting programs whose output is the user's: systemctl and docker.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use env::Env;
-use env::helper::{Helper, Output};
+use hostenv::Env;
+use hostenv::helper::{Helper, Output};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
+
+use crate::ui::Ui;
 
 /// Why a verb ends without success: what to say, and the exit status.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// Empty if everything has been said.
     pub(crate) text: String,
     pub(crate) code: u8,
 }
 
 impl Failed {
-    /// Everything has been said.
     pub(crate) fn silent(code: u8) -> Self {
         Self { text: String::new(), code }
     }
 
-    /// Status 1.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 1 }
     }
+}
+
+/// An error with what was attempted: `cannot create /x: Permission denied`.
+pub(crate) fn cannot<E: Display>(what: &str, path: &Path) -> impl FnOnce(E) -> Failed {
+    move |error| Failed::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// Notes what could not be removed.
+pub(crate) fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Result<()>) {
+    problems.extend(result.err().map(|error| cannot("remove", path)(error).text));
 }
 
 impl From<anyhow::Error> for Failed {
@@ -44,9 +54,6 @@ pub(crate) fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// Runs a program with our standard output (or none) and standard error, and waits at most `limit`.
-///
-/// # Errors
-/// It cannot be started, or its time is up; it is killed then.
 pub(crate) fn shown(
     program: &Path,
     args: &[&OsStr],
@@ -71,15 +78,13 @@ pub(crate) fn shown(
         let _ = child.kill();
         let _ = child.wait();
         let seconds = limit.as_secs();
-        return Err(Failed::new(format!("{name} was killed: it did not end within {seconds} s")));
+        return Err(Failed::new(format!(
+            "{name} did not finish within {seconds} s and was killed"
+        )));
     }
     child.wait().map_err(|error| Failed::new(format!("cannot wait for {name}: {error}")))
 }
 
-/// Runs a program and keeps its output.
-///
-/// # Errors
-/// It cannot be started, or its time is up.
 pub(crate) fn captured(
     program: &Path,
     args: &[&OsStr],
@@ -91,11 +96,26 @@ pub(crate) fn captured(
         .map_err(|error| Failed::new(format!("{:#}", anyhow::Error::from(error))))
 }
 
+/// Shows a command of a service manager and runs it; whether it succeeded.
+pub(crate) fn traced(
+    ui: &mut Ui,
+    program: Option<PathBuf>,
+    (of, name): (&str, &str),
+    args: &[&str],
+    env: &Env,
+    limit: Duration,
+) -> Result<bool, Failed> {
+    let program = program.ok_or_else(|| Failed::new(format!("{of}'s {name} is not in PATH")))?;
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    ui.trace(&command_line(name, &args));
+    Ok(shown(&program, &args, env, true, limit)?.success())
+}
+
 /// A command line as `set -x` shows it.
 pub(crate) fn command_line(program: &str, args: &[&OsStr]) -> String {
     let words = [OsString::from(program)];
     let words = words.iter().map(OsString::as_os_str).chain(args.iter().copied());
     let words: Vec<String> =
-        words.map(|word| crate::doctor::quoted(&word.to_string_lossy())).collect();
+        words.map(|word| doctor::quote::quoted(&word.to_string_lossy())).collect();
     words.join(" ")
 }

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 
-use env::Env;
+use hostenv::Env;
 
 /// Writes to both streams, in the order of the calls even if they end in one file.
 pub(crate) struct Ui {
@@ -21,9 +21,8 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    /// The streams of this process.
     pub(crate) fn new(env: &Env) -> Self {
-        let wanted = env::colour::is_wanted(env);
+        let wanted = hostenv::colour::is_wanted(env);
         Self {
             colour_out: wanted && io::stdout().is_terminal(),
             colour_err: wanted && io::stderr().is_terminal(),
@@ -32,26 +31,22 @@ impl Ui {
         }
     }
 
-    /// No stream at all.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
         let nowhere = || Box::new(io::sink());
         Self { out: nowhere(), err: nowhere(), colour_out: false, colour_err: false }
     }
 
-    /// Tells what happens.
     pub(crate) fn info(&mut self, text: &str) {
         let line = level("INFO", 104, self.colour_out, text);
         self.plain(&line);
     }
 
-    /// Tells what may surprise.
     pub(crate) fn warning(&mut self, text: &str) {
         let line = level("WARNING", 101, self.colour_err, text);
         self.raw(&line);
     }
 
-    /// Tells why it does not work.
     pub(crate) fn error(&mut self, text: &str) {
         let line = level("ERROR", 101, self.colour_err, text);
         self.raw(&line);
@@ -62,14 +57,12 @@ impl Ui {
         self.aside(&format!("+ {command}"));
     }
 
-    /// A line of standard output without a level.
     pub(crate) fn plain(&mut self, line: &str) {
         // A reader that went away is no reason to stop half-way through an installation.
         let _ = self.out.write_all(format!("{line}\n").as_bytes());
         let _ = self.out.flush();
     }
 
-    /// A line of standard error without a level.
     pub(crate) fn aside(&mut self, line: &str) {
         self.raw(&visible(line));
     }
@@ -121,12 +114,12 @@ fn level(word: &str, background: u8, colour: bool, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use env::vars;
+    use hostenv::vars;
 
     use super::*;
 
     #[test]
-    fn f101_levels_with_and_without_colour() {
+    fn levels_with_and_without_colour() {
         assert_eq!(level("INFO", 104, false, "a\\nb"), "[INFO] a\\nb");
         assert_eq!(level("ERROR", 101, true, "x"), "\x1b[101m\x1b[97m[ERROR]\x1b[49m\x1b[39m x");
     }
@@ -144,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn f101_no_colour_without_a_terminal() {
+    fn no_colour_without_a_terminal() {
         // Streams of tests may be terminals, hence the variable.
         let ui = Ui::new(&[(vars::NO_COLOR, "1")].into_iter().collect());
         assert!(!ui.colour_out && !ui.colour_err);

@@ -5,18 +5,18 @@
 //! name. So do daemon.json and the CLI's config.json.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use env::state_dir::Occupant;
+use hostenv::state_dir::Occupant;
 
 use crate::context::Cli;
-use crate::place::World;
 use crate::purge::{self, Purge};
-use crate::run::Failed;
-use crate::systemd::{self, SOCKET_UNIT, Systemctl, UNIT};
+use crate::run::{self, Failed};
+use crate::systemd::Systemctl;
 use crate::ui::Ui;
-use crate::{activation, apparmor, managed, supervise, unit};
+use crate::{activation, apparmor, supervise, write};
+use doctor::names::{SOCKET_UNIT, UNIT};
+use doctor::place::World;
 
 /// Uninstalls, and with `purge` removes the data.
 ///
@@ -27,7 +27,7 @@ use crate::{activation, apparmor, managed, supervise, unit};
 pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed> {
     if world.uid == 0 {
         return Err(Failed::new(
-            "refusing to uninstall as root: run this as the user who installed it",
+            "refusing to uninstall as root: run this as the user who installed the daemon",
         ));
     }
     let unit = world.unit().ok_or_else(|| Failed::new("HOME is not set"))?;
@@ -40,7 +40,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
         // What could not be stopped may start the daemon again at any moment.
         if let Err(failed) = stopped {
             return Err(Failed::new(format!(
-                "{}\nthe data was kept, because its daemon still runs or may start again\n\
+                "{}\nthe data was kept, because the daemon is still running or may start again\n\
                  hint: stop the daemon, then run this again",
                 failed.text
             )));
@@ -70,13 +70,13 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
     }
     match world.find_companion("docker") {
         Some(docker) => {
-            let cli = Cli::new(docker, systemd::with_runtime_dir(world));
+            let cli = Cli::new(docker, doctor::systemd::with_runtime_dir(world));
             if let Err(failed) = cli.abandon(ui, world) {
                 problems.push(failed.text);
             }
         }
         None => ui.warning(
-            "docker is not in PATH, so its context stays; later run: docker context rm -f rootless",
+            "docker is not in PATH, so its context was kept; to remove it later, run: docker context rm -f rootless",
         ),
     }
     settings_stay(ui, world, &unit);
@@ -141,8 +141,8 @@ fn purged(
     }
     let also = if begun { "; the unit is disabled" } else { "" };
     problems.push(format!(
-        "the unit, its settings and the CLI context stay, so that you can run this again{also}\n\
-         hint: to remove them and keep the data, run uninstall without --purge"
+        "the unit, its settings and the CLI context were kept, so that you can run this again{also}\n\
+         hint: to remove them but keep the data, run uninstall without --purge"
     ));
     Err(Failed::new(problems.join("\n")))
 }
@@ -161,7 +161,7 @@ fn remove_empty(world: &World) {
     if let Some(runtime) = world.runtime_dir() {
         dirs.push(runtime.join("runc"));
     }
-    if let Ok(home) = env::dirs::home(&world.env) {
+    if let Ok(home) = hostenv::dirs::home(&world.env) {
         dirs.extend(
             [".config", ".local/share", ".local/state", ".local"].map(|dir| home.join(dir)),
         );
@@ -196,13 +196,13 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
 fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
-    take(problems, &link, env::file::remove_if_present(&link).map(drop));
+    run::note(problems, &link, hostenv::file::remove_if_present(&link).map(drop));
 }
 
 fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
-    match managed::put_away(file) {
+    match write::put_away(file) {
         Ok(away) => away.tell(ui, file),
-        Err(error) => take(problems, file, Err(error)),
+        Err(error) => run::note(problems, file, Err(error)),
     }
 }
 
@@ -211,27 +211,20 @@ fn daemon(world: &World) -> Option<u32> {
     Occupant::of(&world.state_dir(&world.runtime_dir()?), &world.at("proc")).pid()
 }
 
-/// Names the user's settings.
 fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
     for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
         let drop_ins = Some(purge::drop_ins(&unit)).filter(|dir| dir.exists());
-        for place in drop_ins.into_iter().chain(unit::backups(&unit)) {
+        for place in drop_ins.into_iter().chain(write::backups(&unit)) {
             ui.info(&format!("Your own settings stay in {}", place.display()));
         }
     }
 }
 
 fn leftovers(ui: &mut Ui, world: &World) {
-    ui.info("Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.");
+    ui.info("If you set PATH, DOCKER_HOST or DOCKER_CONTEXT for this daemon in ~/.bashrc, remove them there.");
     ui.info("This uninstallation tool does NOT remove Docker binaries and data.");
     let kit = purge::rootlesskit(world).unwrap_or_else(|| "rootlesskit".into());
     if let Some(command) = purge::advice(world, &kit.to_string_lossy(), true) {
         ui.info(&format!("To remove data, run: `{command}`"));
-    }
-}
-
-fn take(problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
-    if let Err(error) = result {
-        problems.push(format!("cannot remove {}: {error}", path.display()));
     }
 }

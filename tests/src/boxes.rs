@@ -1,4 +1,6 @@
 //! Booting, entering and ending a box.
+//!
+//! The file is long because a test host has one owner from its boot to its end.
 
 use std::fs;
 use std::io::Read as _;

@@ -25,7 +25,7 @@
 //! ```no_run
 //! use tests::{Result, Suite, TestBox};
 //!
-//! fn f001_the_target_is_root_in_its_own_user_namespace() -> Result<()> {
+//! fn the_target_is_root_in_its_own_user_namespace() -> Result<()> {
 //!     let b = TestBox::boot(Suite::Sid)?;
 //!     let out = b.user("rootlesskit --net=none id -u").ok()?;
 //!     assert_eq!(out, "0\n");

@@ -101,7 +101,7 @@ fn networks_in_cidr_notation() -> Result<()> {
 }
 
 #[test]
-fn f051_port_specs() -> Result<()> {
+fn port_specs() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let mut failures = Vec::new();
     for spec in [
@@ -184,7 +184,7 @@ fn state_folders() -> Result<()> {
 }
 
 #[test]
-fn f005_f006_f152_missing_and_broken_subordinate_ids() -> Result<()> {
+fn missing_and_broken_subordinate_ids() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for (file, word) in [("/etc/subuid", "subuid"), ("/etc/subgid", "subgid")] {
         let saved = b.read(file)?;
@@ -213,7 +213,7 @@ fn f005_f006_f152_missing_and_broken_subordinate_ids() -> Result<()> {
 }
 
 #[test]
-fn f003_newuidmap_that_is_missing_or_has_no_privilege() -> Result<()> {
+fn newuidmap_that_is_missing_or_has_no_privilege() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("chmod u-s /usr/bin/newuidmap; setcap -r /usr/bin/newuidmap 2>/dev/null || true")
         .ok()?;
@@ -223,7 +223,7 @@ fn f003_newuidmap_that_is_missing_or_has_no_privilege() -> Result<()> {
 }
 
 #[test]
-fn f007_f008_f151_user_namespaces_that_are_not_allowed() -> Result<()> {
+fn user_namespaces_that_are_not_allowed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     // The limit of the namespace the box is in is the machine's; a user namespace in between has one of its own.
     let script = "rootlesskit --subid-source=static sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; exec rootlesskit true'";

@@ -6,7 +6,7 @@ use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 const MODES: [&str; 4] = ["", "--pidns", "--pidns --reaper=true", "--pidns --reaper=false"];
 
 #[test]
-fn f001_f004_the_target_is_root_of_new_user_and_mount_namespaces() -> Result<()> {
+fn the_target_is_root_of_new_user_and_mount_namespaces() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let script = "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user /proc/self/ns/mnt";
     let out = b.argv(As::User, &["rootlesskit", "sh", "-c", script]).ok()?;
@@ -55,7 +55,7 @@ fn a_signal_to_child_pid_reaches_the_target_and_its_death_is_status_255() -> Res
 }
 
 #[test]
-fn f048_without_a_reaper_the_target_keeps_its_terminal() -> Result<()> {
+fn without_a_reaper_the_target_keeps_its_terminal() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let inner = "rootlesskit --reaper=false bash -ic 'tty; echo DONE; exit 42'";
     let out = b.argv(As::User, &["script", "-qefc", inner, "/dev/null"]).run()?;
@@ -66,7 +66,7 @@ fn f048_without_a_reaper_the_target_keeps_its_terminal() -> Result<()> {
 }
 
 #[test]
-fn f048_signals_are_relayed_once_each_and_a_clean_end_follows() -> Result<()> {
+fn signals_are_relayed_once_each_and_a_clean_end_follows() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for mode in ["", "--pidns"] {
         b.user("rm -f /tmp/got").ok()?;
@@ -85,7 +85,7 @@ fn f048_signals_are_relayed_once_each_and_a_clean_end_follows() -> Result<()> {
 }
 
 #[test]
-fn f048_control_c_at_a_terminal_reaches_the_target_once() -> Result<()> {
+fn control_c_at_a_terminal_reaches_the_target_once() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.user("mkfifo /tmp/keys").ok()?;
     let inner = "rootlesskit fixture signals /tmp/got 7";
@@ -102,7 +102,7 @@ fn f048_control_c_at_a_terminal_reaches_the_target_once() -> Result<()> {
 }
 
 #[test]
-fn f145_the_environment_tells_the_target_about_its_parent_and_nothing_else_leaks() -> Result<()> {
+fn the_environment_tells_the_target_about_its_parent_and_nothing_else_leaks() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let out = b.user("cd /tmp && rootlesskit --state-dir=s sh -c 'cat /proc/$(cat s/child_pid)/environ | tr \"\\0\" \"\\n\"; echo; env'").ok()?;
     let (child, target) = out.split_once("\n\n").unwrap_or_default();
@@ -138,7 +138,7 @@ fn f145_the_environment_tells_the_target_about_its_parent_and_nothing_else_leaks
 }
 
 #[test]
-fn f042_the_state_folder_is_complete_before_the_target_starts_and_gone_after_it() -> Result<()> {
+fn the_state_folder_is_complete_before_the_target_starts_and_gone_after_it() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let script = "cd $ROOTLESSKIT_STATE_DIR; stat -c '%n %a %F' *; cat child_pid; echo; rootlessctl info --json";
     let out = b.argv(As::User, &["rootlesskit", "--state-dir=/tmp/s", "sh", "-c", script]).ok()?;
@@ -229,7 +229,7 @@ fn evacuation_moves_the_processes_into_a_group_of_their_own() -> Result<()> {
 }
 
 #[test]
-fn f182_sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> Result<()> {
+fn sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for n in 1..=3_usize {
         let listen =
@@ -261,7 +261,7 @@ fn f182_sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> R
 }
 
 #[test]
-fn f024_files_of_the_real_root_stay_closed_and_f107_files_of_subids_can_be_removed() -> Result<()> {
+fn files_of_the_real_root_stay_closed_and_f107_files_of_subids_can_be_removed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let text = b.user("rootlesskit cat /etc/shadow").fails_with(1)?;
     ensure!(text.contains("Permission denied"), "{text}");
@@ -272,7 +272,7 @@ fn f024_files_of_the_real_root_stay_closed_and_f107_files_of_subids_can_be_remov
 }
 
 #[test]
-fn f176_ranges_by_number_duplicates_and_several_ranges_are_understood() -> Result<()> {
+fn ranges_by_number_duplicates_and_several_ranges_are_understood() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let map = |source: &str| {
         b.user(&format!("rootlesskit --subid-source={source} cat /proc/self/uid_map")).ok()
@@ -308,7 +308,7 @@ fn help_and_versions() -> Result<()> {
 }
 
 #[test]
-fn f002_nothing_but_newuidmap_and_newgidmap_needs_privilege() -> Result<()> {
+fn nothing_but_newuidmap_and_newgidmap_needs_privilege() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("find / -xdev -type f -perm /6000 ! -name newuidmap ! -name newgidmap -exec chmod ug-s {} +").ok()?;
     b.user("rootlesskit --net=slirp4netns --port-driver=builtin -p 0.0.0.0:8080:80/tcp --copy-up=/etc true").ok()?;

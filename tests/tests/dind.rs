@@ -72,7 +72,7 @@ fn up(b: &TestBox, name: &str) -> Result<()> {
 }
 
 #[test]
-fn f026_f141_f184_the_image_runs_containers_as_uid_1000() -> Result<()> {
+fn the_image_runs_containers_as_uid_1000() -> Result<()> {
     let b = TestBox::builder(Suite::Sid).under(Under::Theirs).boot()?;
     let _daemon = rootful(&b)?;
     build(&b)?;

@@ -137,43 +137,42 @@ fn names_and_ways_out(d: &Docker<'_>) -> Result<()> {
 const OWN: &str = "dockerd-rootless.sh";
 
 #[test]
-fn f001_f030_f032_f033_f034_f044_f048_f090_docker_20_10_with_slirp4netns() -> Result<()> {
+fn docker_20_10_with_slirp4netns() -> Result<()> {
     whole_life(Case { suite: Suite::Bookworm, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
-fn f001_f030_f044_f090_docker_26_1_with_slirp4netns() -> Result<()> {
+fn docker_26_1_with_slirp4netns() -> Result<()> {
     whole_life(Case { suite: Suite::Trixie, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
-fn f001_f030_f044_f090_docker_28_5_with_slirp4netns() -> Result<()> {
+fn docker_28_5_with_slirp4netns() -> Result<()> {
     whole_life(Case { suite: Suite::Sid, net: "slirp4netns", launcher: OWN })
 }
 
 #[test]
-fn f052_docker_20_10_with_pasta() -> Result<()> {
+fn docker_20_10_with_pasta() -> Result<()> {
     whole_life(Case { suite: Suite::Bookworm, net: "pasta", launcher: OWN })
 }
 
 #[test]
-fn f052_docker_26_1_with_pasta() -> Result<()> {
+fn docker_26_1_with_pasta() -> Result<()> {
     whole_life(Case { suite: Suite::Trixie, net: "pasta", launcher: OWN })
 }
 
 #[test]
-fn f052_docker_28_5_with_pasta() -> Result<()> {
+fn docker_28_5_with_pasta() -> Result<()> {
     whole_life(Case { suite: Suite::Sid, net: "pasta", launcher: OWN })
 }
 
 #[test]
-fn f030_the_unmodified_launcher_of_upstream_runs_on_this_rootlesskit() -> Result<()> {
+fn the_unmodified_launcher_of_upstream_runs_on_this_rootlesskit() -> Result<()> {
     whole_life(Case { suite: Suite::Sid, net: "slirp4netns", launcher: UPSTREAM_LAUNCHER })
 }
 
 #[test]
-fn f032_f033_f034_f035_f086_f134_f142_f143_f144_paths_and_properties_of_a_rootless_daemon()
--> Result<()> {
+fn paths_and_properties_of_a_rootless_daemon() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.user("mkdir -p ~/.config/docker; echo '{\"labels\": [\"read=yes\"]}' > ~/.config/docker/daemon.json").ok()?;
     let d = Docker::start(&b, &[])?;
@@ -212,7 +211,7 @@ fn f032_f033_f034_f035_f086_f134_f142_f143_f144_paths_and_properties_of_a_rootle
 }
 
 #[test]
-fn f088_f165_without_the_userland_proxy_a_container_sees_the_clients_address() -> Result<()> {
+fn without_the_userland_proxy_a_container_sees_the_clients_address() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.user("mkdir -p ~/.config/docker; echo '{\"userland-proxy\": false}' > ~/.config/docker/daemon.json").ok()?;
     let d = Docker::start(&b, &[])?;
@@ -227,7 +226,7 @@ fn f088_f165_without_the_userland_proxy_a_container_sees_the_clients_address() -
 }
 
 #[test]
-fn f048_a_daemon_that_was_killed_starts_again_on_the_same_folders() -> Result<()> {
+fn a_daemon_that_was_killed_starts_again_on_the_same_folders() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[])?;
     d.import()?;
@@ -250,7 +249,7 @@ fn f048_a_daemon_that_was_killed_starts_again_on_the_same_folders() -> Result<()
 }
 
 #[test]
-fn f050_docker_with_the_ports_of_slirp4netns() -> Result<()> {
+fn docker_with_the_ports_of_slirp4netns() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns")])?;
     d.import()?;
@@ -265,7 +264,7 @@ fn f050_docker_with_the_ports_of_slirp4netns() -> Result<()> {
 }
 
 #[test]
-fn f052_with_pesto_a_published_port_answers_at_once_and_pastas_look_around_is_not_waited_for()
+fn with_pesto_a_published_port_answers_at_once_and_pastas_look_around_is_not_waited_for()
 -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let env = [

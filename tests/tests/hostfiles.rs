@@ -9,7 +9,7 @@ const KINDS: [(&str, &str); 6] = [
     ("ln -s /dev/zero $F", "it is a device, not a regular file"),
     ("mkdir $F", "is a directory"),
     ("ln -s $(basename $F) $F", "Too many levels of symbolic links"),
-    ("truncate -s 1T $F", "larger than 67108864 bytes"),
+    ("truncate -s 1T $F", "larger than the limit of 67108864 bytes"),
 ];
 
 #[test]

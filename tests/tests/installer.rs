@@ -50,7 +50,7 @@ const ENGINE: &str = r#"set -e; mkdir -p /tmp/engine/docker; cd /tmp/engine
     cd /srv/release; sha256sum docker-28.5.2.tgz >>SHA256SUMS"#;
 
 #[test]
-fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result<()> {
+fn from_a_web_server_to_a_service_and_away_again() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid).systemd())?;
     copy_release(&b)?;
     b.root(ENGINE).limit(120).ok()?;
@@ -63,8 +63,8 @@ fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result
     };
     let said = pipe("").ok()?;
     for part in [
-        "# docker-rootless-extras 0.",
-        "# docker 28.5.2 is in /home/tester/bin\n",
+        "# Installing docker-rootless-extras 0.",
+        "# Installed docker 28.5.2 in /home/tester/bin\n",
         "Installed docker.service successfully.",
         "export PATH=/home/tester/bin:$PATH\n",
         "export DOCKER_HOST=unix:///run/user/1001/docker.sock\n",
@@ -84,8 +84,8 @@ fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result
 
     // Once more: nothing to get, and the daemon goes on.
     let said = pipe("").ok()?;
-    ensure!(said.contains("is in /home/tester/bin already"), "{said}");
-    ensure!(!said.contains("# Getting"), "{said}");
+    ensure!(said.contains("is already installed in /home/tester/bin"), "{said}");
+    ensure!(!said.contains("# Fetching"), "{said}");
     assert_eq!(b.process("dockerd")?.pid, daemon.pid);
     answers(&b, "127.0.0.1:8080")?;
 
@@ -99,7 +99,7 @@ fn f130_f132_f133_f183_from_a_web_server_to_a_service_and_away_again() -> Result
 }
 
 #[test]
-fn f130_f183_from_a_folder_without_network() -> Result<()> {
+fn from_a_folder_without_network() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     copy_release(&b)?;
     b.root("ip link set eth0 down; chmod -R a-w /srv/release").ok()?;
@@ -116,7 +116,7 @@ fn f130_f183_from_a_folder_without_network() -> Result<()> {
     let before = home(&b)?;
     let said = install("").ok()?;
     ensure!(
-        said.contains("# Docker itself is here: /usr/sbin/dockerd, /opt/bb/docker\n"),
+        said.contains("# Using the installed Docker: /usr/sbin/dockerd, /opt/bb/docker\n"),
         "{said}"
     );
 
@@ -135,7 +135,7 @@ fn f130_f183_from_a_folder_without_network() -> Result<()> {
 }
 
 #[test]
-fn f130_a_script_that_was_cut_short_does_nothing() -> Result<()> {
+fn a_script_that_was_cut_short_does_nothing() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let before = home(&b)?;
@@ -151,7 +151,7 @@ fn f130_a_script_that_was_cut_short_does_nothing() -> Result<()> {
 }
 
 #[test]
-fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
+fn what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     let stubs = Stubs::new(&b)?;
     stubs.release("1.0", "rootlesskit")?;
@@ -182,24 +182,27 @@ fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
         (vec![("CHANNEL", "nightly")], "CHANNEL is nightly"),
         (vec![("HOME", "/nowhere")], "HOME is /nowhere"),
         (vec![("DOCKER_BIN", "/usr/bin")], "/usr/bin is not writable"),
-        (vec![("DOCKER_BIN", "/usr/mine")], "cannot make /usr/mine"),
+        (vec![("DOCKER_BIN", "/usr/mine")], "cannot create /usr/mine"),
         (vec![(url, "/srv/nothing")], "cannot read /srv/nothing/SHA256SUMS"),
-        (vec![(url, "file:///srv/html")], "is no list of checksums"),
+        (vec![(url, "file:///srv/html")], "is not a checksum list"),
         (vec![(url, "/srv/two")], "more than one version of docker-rootless-extras: 1.0 1.1"),
-        (vec![("VERSION", "3")], "no docker-rootless-extras-3.tgz\nhint: it has: 1.0"),
-        (vec![(url, "/srv/wrong")], "nothing of it is used"),
+        (
+            vec![("VERSION", "3")],
+            "no docker-rootless-extras-3.tgz\nhint: set VERSION to one of these: 1.0",
+        ),
+        (vec![(url, "/srv/wrong")], "discarding it"),
         (vec![(url, "/srv/strange")], "more than programs"),
-        (vec![(url, "/srv/leads")], "a link that leads elsewhere: rootlessctl"),
+        (vec![(url, "/srv/leads")], "a link that points outside its directory: rootlessctl"),
         (vec![(url, "/srv/foreign")], "does not run on this machine"),
         (
             vec![(url, PORT)],
             "cannot download http://peer.test:8000/docker-rootless-extras-1.0.tgz: curl",
         ),
         (vec![(url, "http://peer.test:9")], "cannot download http://peer.test:9/SHA256SUMS"),
-        (vec![engine], "the checksum of docker-29.0.0.tgz is not known"),
+        (vec![engine], "the checksum of docker-29.0.0.tgz is unknown"),
         (
             vec![engine, ("DOCKER_SHA256", "none"), ("DOCKER_DOWNLOAD_URL", "http://peer.test:9")],
-            "needs https",
+            "requires HTTPS",
         ),
         (
             vec![engine, ("DOCKER_SHA256", "00"), ("DOCKER_DOWNLOAD_URL", "http://peer.test:9")],
@@ -223,17 +226,17 @@ fn f131_f183_what_cannot_be_done_is_said_and_leaves_nothing() -> Result<()> {
     ensure!(said.contains("as root"), "{said}");
     // The setup failed, the programs are there: the next run does the rest, and that is its own to remove.
     let done = b.user("sh /srv/release/install.sh --flag 'a b'").ok()?;
-    ensure!(done.contains("is in /home/tester/bin already"), "{done}");
+    ensure!(done.contains("is already installed in /home/tester/bin"), "{done}");
     b.user("sh /srv/release/install.sh uninstall").ok()?;
     b.user("rm .stub").ok()?;
     assert_eq!(home(&b)?, before);
     let said = b.user("sh /srv/release/install.sh uninstall").fails_with(1)?;
-    ensure!(said.contains("holds nothing that this script installed"), "{said}");
+    ensure!(said.contains("contains nothing that this script installed"), "{said}");
     Ok(())
 }
 
 #[test]
-fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<()> {
+fn a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let before = home(&b)?;
@@ -259,7 +262,7 @@ fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<
         .env("SKIP_IPTABLES", "1")
         .env("FORCE_ROOTLESS_INSTALL", "1")
         .ok()?;
-    ensure!(done.contains("# Clearing away what an interrupted run left\n"), "{done}");
+    ensure!(done.contains("# Cleaning up after an interrupted run\n"), "{done}");
     assert_eq!(b.read("/home/tester/.stub")?, "install --force --skip-iptables\n");
     b.user("sh /srv/release/install.sh --flag 'a b'").ok()?;
     assert_eq!(b.read("/home/tester/.stub")?, "install --flag a b\n");
@@ -275,18 +278,18 @@ fn f183_a_killed_run_is_taken_up_and_arguments_reach_the_setup_tool() -> Result<
     tiny(PORT, "").ok()?;
     tiny(PORT, "uninstall").ok()?;
     let said = tiny("http://peer.test:9", "").fails_with(1)?;
-    ensure!(said.contains("/SHA256SUMS: wget ended with exit status"), "{said}");
+    ensure!(said.contains("/SHA256SUMS: wget exited with status"), "{said}");
     drop(server);
     let _server = serve(&b, "cut")?;
     let said = tiny(PORT, "").fails_with(1)?;
-    ensure!(said.contains("wget") || said.contains("nothing of it is used"), "{said}");
+    ensure!(said.contains("wget") || said.contains("discarding it"), "{said}");
     b.user("rm .stub").ok()?;
     assert_eq!(home(&b)?, before);
     Ok(())
 }
 
 #[test]
-fn f132_only_what_was_installed_is_replaced_and_removed() -> Result<()> {
+fn only_what_was_installed_is_replaced_and_removed() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     let stubs = Stubs::new(&b)?;
     stubs.release("1.0", "rootlesskit vpnkit")?;
@@ -296,7 +299,7 @@ fn f132_only_what_was_installed_is_replaced_and_removed() -> Result<()> {
     let install = |script: &str| b.user(script);
     let said = install("sh /srv/release/install.sh").fails_with(1)?;
     ensure!(
-        said.contains("/home/tester/bin/rootlesskit is there, and not from this script"),
+        said.contains("/home/tester/bin/rootlesskit exists and was not installed by this script"),
         "{said}"
     );
     assert_eq!(b.read("/home/tester/bin/rootlesskit")?, "other\n");
@@ -310,7 +313,7 @@ fn f132_only_what_was_installed_is_replaced_and_removed() -> Result<()> {
     let done = install("sh /srv/release/install.sh uninstall").run()?;
     ensure!(done.code == 0, "{done}");
     ensure!(
-        done.stderr.contains("bin/rootlesskit-docker-proxy is not as it was installed, and stays"),
+        done.stderr.contains("bin/rootlesskit-docker-proxy was modified, so it was kept"),
         "{done}"
     );
     assert_eq!(b.user("ls -A bin").ok()?, "mine\nrootlesskit-docker-proxy\n");
@@ -337,7 +340,7 @@ const PAIRS: &str = r#"cd; bin=bin/.docker-rootless-extras
     done"#;
 
 #[test]
-fn f131_of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<()> {
+fn of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<()> {
     let b = host(TestBox::builder(Suite::Sid))?;
     Stubs::new(&b)?.release("1.0", "rootlesskit")?;
     let pairs = |path: &str, left: &str| {
@@ -355,7 +358,7 @@ fn f131_of_two_simultaneous_runs_one_installs_and_the_other_says_so() -> Result<
     let said = interrupted.fails_with(1)?;
     ensure!(said.contains("a run of this script (pid 4194305) was interrupted"), "{said}");
     ensure!(
-        said.contains("hint: rm -rf '/home/tester/bin/.docker-rootless-extras.lock'"),
+        said.contains("hint: run: rm -rf '/home/tester/bin/.docker-rootless-extras.lock'"),
         "{said}"
     );
     b.user("rm -rf bin .stub").ok().map(drop)

@@ -27,8 +27,7 @@ fn running<'b>(b: &'b TestBox, env: &[(&str, &str)]) -> Result<Running<'b>> {
 }
 
 #[test]
-fn f030_f031_f040_f178_the_daemon_finds_its_private_run_and_a_network_that_forwards() -> Result<()>
-{
+fn the_daemon_finds_its_private_run_and_a_network_that_forwards() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("mkdir /run/docker /run/containerd; touch /run/xtables.lock").ok()?;
     stub(
@@ -52,7 +51,7 @@ fn f030_f031_f040_f178_the_daemon_finds_its_private_run_and_a_network_that_forwa
 }
 
 #[test]
-fn f049_f174_mtu_and_host_loopback_follow_the_environment() -> Result<()> {
+fn mtu_and_host_loopback_follow_the_environment() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "cat /sys/class/net/tap0/mtu; fixture get 10.0.2.2:7001 || true")?;
     for (net, mtu) in [("slirp4netns", "65520"), ("gateway", "1500")] {
@@ -69,7 +68,7 @@ fn f049_f174_mtu_and_host_loopback_follow_the_environment() -> Result<()> {
 }
 
 #[test]
-fn f036_f052_the_network_driver_is_chosen_by_what_is_installed() -> Result<()> {
+fn the_network_driver_is_chosen_by_what_is_installed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "rootlessctl info | grep 'Network Driver'")?;
     let run = || b.user(LAUNCH).ok();
@@ -92,8 +91,7 @@ fn f036_f052_the_network_driver_is_chosen_by_what_is_installed() -> Result<()> {
 }
 
 #[test]
-fn f087_f163_f173_a_daemon_that_knows_detached_namespaces_gets_one_and_an_older_one_does_not()
--> Result<()> {
+fn a_daemon_that_knows_detached_namespaces_gets_one_and_an_older_one_does_not() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let body = "ls $ROOTLESSKIT_STATE_DIR/netns 2>/dev/null; ip -o link | grep -c -E 'tap0|eth0'; ip -o link show tap0 >/dev/null 2>&1 && echo attached
         [ ! -e $ROOTLESSKIT_STATE_DIR/netns ] || nsenter -n$ROOTLESSKIT_STATE_DIR/netns -F -- sh -c 'ip -o addr show tap0; cat /proc/sys/net/ipv4/ip_forward'";
@@ -114,7 +112,7 @@ fn f087_f163_f173_a_daemon_that_knows_detached_namespaces_gets_one_and_an_older_
 }
 
 #[test]
-fn f090_f173_ports_that_a_detached_daemon_publishes_answer() -> Result<()> {
+fn ports_that_a_detached_daemon_publishes_answer() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for (net, child) in
         [("slirp4netns", "127.0.0.1"), ("gateway", "127.0.0.1"), ("gateway", "10.0.2.100")]
@@ -141,7 +139,7 @@ fn f090_f173_ports_that_a_detached_daemon_publishes_answer() -> Result<()> {
 }
 
 #[test]
-fn f181_readiness_reload_and_stop_pass_through() -> Result<()> {
+fn readiness_reload_and_stop_pass_through() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(
         &b,
@@ -167,7 +165,7 @@ fn f181_readiness_reload_and_stop_pass_through() -> Result<()> {
 }
 
 #[test]
-fn f171_f172_f045_what_is_refused() -> Result<()> {
+fn what_is_refused() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "echo started")?;
     let text = b.root("dockerd-rootless.sh").fails_with(1)?;
@@ -190,7 +188,7 @@ fn f171_f172_f045_what_is_refused() -> Result<()> {
 }
 
 #[test]
-fn f170_words_of_the_setup_tool_are_not_given_to_dockerd() -> Result<()> {
+fn words_of_the_setup_tool_are_not_given_to_dockerd() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "echo started")?;
     for word in ["check", "install", "uninstall"] {
@@ -204,7 +202,7 @@ fn f170_words_of_the_setup_tool_are_not_given_to_dockerd() -> Result<()> {
 }
 
 #[test]
-fn f080_f161_f081_docker_says_what_to_do_about_a_privileged_port_and_setcap_helps() -> Result<()> {
+fn docker_says_what_to_do_about_a_privileged_port_and_setcap_helps() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[])?;
     d.import()?;
@@ -224,7 +222,7 @@ fn f080_f161_f081_docker_says_what_to_do_about_a_privileged_port_and_setcap_help
 }
 
 #[test]
-fn f139_the_api_over_tls_through_a_published_port() -> Result<()> {
+fn the_api_over_tls_through_a_published_port() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.user(
         r#"mkdir -p ~/.docker; cd ~/.docker
@@ -255,7 +253,7 @@ fn f139_the_api_over_tls_through_a_published_port() -> Result<()> {
 }
 
 #[test]
-fn f048_control_c_stops_the_daemon_cleanly() -> Result<()> {
+fn control_c_stops_the_daemon_cleanly() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[])?;
     d.import()?;
@@ -273,7 +271,7 @@ fn f048_control_c_stops_the_daemon_cleanly() -> Result<()> {
 }
 
 #[test]
-fn f179_certificates_behind_a_link_out_of_etc_stay_readable() -> Result<()> {
+fn certificates_behind_a_link_out_of_etc_stay_readable() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("mkdir -p /opt/ca; mv /etc/ssl /opt/ca/; ln -s ../opt/ca/ssl /etc/ssl; echo cert > /opt/ca/ssl/here").ok()?;
     stub(&b, "28.5.2", "[ ! -L /etc/ssl ] && cat /etc/ssl/here")?;
@@ -283,7 +281,7 @@ fn f179_certificates_behind_a_link_out_of_etc_stay_readable() -> Result<()> {
 }
 
 #[test]
-fn f180_another_daemon_can_be_named_with_arguments_of_its_own() -> Result<()> {
+fn another_daemon_can_be_named_with_arguments_of_its_own() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.script("/usr/local/bin/otherd", "#!/bin/sh\necho other \"$@\"\n")?;
     let out = b
@@ -295,7 +293,7 @@ fn f180_another_daemon_can_be_named_with_arguments_of_its_own() -> Result<()> {
 }
 
 #[test]
-fn f182_dockerd_takes_its_socket_from_a_service_manager() -> Result<()> {
+fn dockerd_takes_its_socket_from_a_service_manager() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     // The first connection starts the daemon, and is answered by it.
     let command = "systemd-socket-activate -l /run/user/1001/docker.sock -E PATH -E HOME -E USER -E XDG_RUNTIME_DIR \

@@ -104,7 +104,7 @@ fn fates(vm: &mut Vm) -> Result<(Vec<Fate>, Value)> {
         let why_not = limit["why_not"].as_str().unwrap_or_default();
         let predicted = match limit["works"].as_bool() {
             Some(true) => Fate::Limited,
-            _ if why_not.ends_with("such a container does not start") => Fate::Refused,
+            _ if why_not.ends_with("a container with this option does not start") => Fate::Refused,
             _ => Fate::Unlimited,
         };
         let Probe { file, args, script, held, .. } = probe;
@@ -130,7 +130,7 @@ fn fates(vm: &mut Vm) -> Result<(Vec<Fate>, Value)> {
 }
 
 #[test]
-fn f070_f071_f110_f160_limits_do_what_the_setup_tool_predicts() -> Result<()> {
+fn limits_do_what_the_setup_tool_predicts() -> Result<()> {
     use Fate::{Limited, Refused, Unlimited};
     let mut vm = Vm::boot(Suite::Sid)?;
     // By itself systemd gives users cpu, memory and pids. A weight for the user's slice gives io to the slice alone.

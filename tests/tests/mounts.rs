@@ -3,7 +3,7 @@
 use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 #[test]
-fn f039_f040_copied_up_folders_are_private_and_the_hosts_stay() -> Result<()> {
+fn copied_up_folders_are_private_and_the_hosts_stay() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("mkdir /run/docker; touch /run/docker/of-the-host; ln -s /usr/lib/ssl /etc/sslink")
         .ok()?;
@@ -26,7 +26,7 @@ fn f039_f040_copied_up_folders_are_private_and_the_hosts_stay() -> Result<()> {
 }
 
 #[test]
-fn f039_a_rewritten_resolv_conf_of_the_host_does_not_disturb_the_targets() -> Result<()> {
+fn a_rewritten_resolv_conf_of_the_host_does_not_disturb_the_targets() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b.user("exec rootlesskit --net=slirp4netns --state-dir=/tmp/s --copy-up=/etc --copy-up=/run sleep infinity").spawn()?;
     wait::until_true("it runs", PATIENCE, || Ok(b.exists("/tmp/s/api.sock")))?;

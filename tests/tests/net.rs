@@ -12,7 +12,7 @@ fn inside(b: &TestBox, flags: &str, script: &str) -> Result<String> {
 const ENTER: &str = "nsenter -n$ROOTLESSKIT_STATE_DIR/netns";
 
 #[test]
-fn f036_f049_slirp4netns_sets_up_the_usual_network() -> Result<()> {
+fn slirp4netns_sets_up_the_usual_network() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let script = "ip -o addr show dev tap0; ip -o link show dev tap0; ip -o link show dev lo; ip route
         cat /etc/resolv.conf; fixture get peer.test:7000; dig +short foo.test; grep -c . /etc/hosts; stat -f -c %T /sys";
@@ -33,7 +33,7 @@ fn f036_f049_slirp4netns_sets_up_the_usual_network() -> Result<()> {
 }
 
 #[test]
-fn f049_mtu_ifname_and_cidr_are_taken() -> Result<()> {
+fn mtu_ifname_and_cidr_are_taken() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for net in ["slirp4netns", "pasta"] {
         let flags = format!(
@@ -58,7 +58,7 @@ fn f049_mtu_ifname_and_cidr_are_taken() -> Result<()> {
 }
 
 #[test]
-fn f052_pasta_sets_up_the_usual_network() -> Result<()> {
+fn pasta_sets_up_the_usual_network() -> Result<()> {
     for suite in Suite::ALL {
         let b = TestBox::boot(suite)?;
         let script =
@@ -120,8 +120,7 @@ fn none_has_a_loopback_and_nothing_else() -> Result<()> {
 }
 
 #[test]
-fn f087_f173_detached_the_target_stays_in_the_hosts_network_and_the_namespace_is_in_a_file()
--> Result<()> {
+fn detached_the_target_stays_in_the_hosts_network_and_the_namespace_is_in_a_file() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     for net in ["slirp4netns", "pasta"] {
         let flags = format!(
@@ -156,7 +155,7 @@ fn f087_f173_detached_the_target_stays_in_the_hosts_network_and_the_namespace_is
 }
 
 #[test]
-fn f173_the_file_netns_is_the_mark_of_the_detached_mode_for_programs_on_the_host() -> Result<()> {
+fn the_file_netns_is_the_mark_of_the_detached_mode_for_programs_on_the_host() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit = b
         .user("exec rootlesskit --state-dir=/tmp/s --net=none --detach-netns sleep infinity")
@@ -171,7 +170,7 @@ fn f173_the_file_netns_is_the_mark_of_the_detached_mode_for_programs_on_the_host
 }
 
 #[test]
-fn f145_debugging_with_nsenter_works_in_both_modes() -> Result<()> {
+fn debugging_with_nsenter_works_in_both_modes() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let kit =
         b.user("exec rootlesskit --state-dir=/tmp/s --net=slirp4netns sleep infinity").spawn()?;

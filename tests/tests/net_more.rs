@@ -48,7 +48,7 @@ fn has(text: &str, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()> {
+fn lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()> {
     let b = bridge()?;
     let _server = dhcp_server(&b, RANGE)?;
     let script =
@@ -82,7 +82,7 @@ fn f037_lxc_user_nic_gets_address_route_and_names_from_the_bridge() -> Result<()
 }
 
 #[test]
-fn f037_ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result<()> {
+fn ports_are_published_by_builtin_and_the_host_forgets_the_link() -> Result<()> {
     let b = bridge()?;
     let _server = dhcp_server(&b, RANGE)?;
     let flags = "--net=lxc-user-nic --port-driver=builtin -p 0.0.0.0:8080:80/tcp";
@@ -124,7 +124,7 @@ fn leases_are_renewed_and_a_changed_address_is_followed() -> Result<()> {
     has(&after.stdout, &["default via 10.0.3.1", "nameserver 10.77.0.2\n"])?;
     ensure!(after.stdout.matches("inet ").count() == 1, "the old one has gone: {after}");
     has(&inside(&b, "fixture get peer.test:7000")?.stdout, &["peer from "])?;
-    has(&kit.printed()?, &["is no longer ours", "the address of the network is now 10.0.3.2"])?;
+    has(&kit.printed()?, &["is no longer valid", "the network's address is now 10.0.3.2"])?;
     stop(kit)?;
     b.assert_clean(LEFT_BY_LXC)
 }
@@ -137,7 +137,7 @@ fn a_server_without_router_and_names_is_a_network_with_a_warning() -> Result<()>
     ensure!(out.code == 0, "{out}");
     has(&out.stdout, &["inet 10.0.3.1", "1 received"])?;
     ensure!(!out.stdout.contains("default") && !out.stdout.contains("nameserver"), "{out}");
-    has(&out.stderr, &["names no router", "names no name server"])?;
+    has(&out.stderr, &["provides no router", "provides no name server"])?;
     b.assert_clean(LEFT_BY_LXC)
 }
 
@@ -147,7 +147,7 @@ fn without_a_server_or_a_permission_the_error_says_so() -> Result<()> {
     let text = b.user("rootlesskit --net=lxc-user-nic true").fails_with(1)?;
     has(
         &text,
-        &["no address from a DHCP server within 30 s (no answer)", "hint: a DHCP server must run"],
+        &["no address from a DHCP server within 30 s (no answer)", "hint: start a DHCP server"],
     )?;
     b.assert_clean(LEFT_BY_LXC)?;
     for (flags, spoil) in [("--lxc-user-nic-bridge=nobr0", "true"), ("", "rm /etc/lxc/lxc-usernet")]
@@ -172,7 +172,7 @@ fn vpnkit() -> Result<TestBox> {
 }
 
 #[test]
-fn f041_vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
+fn vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
     let b = vpnkit()?;
     let _echo = b.peer("exec fixture udp-echo 10.77.0.2:9000").spawn()?;
     let inner =
@@ -204,12 +204,12 @@ fn f041_vpnkit_gives_address_names_and_a_way_out() -> Result<()> {
     ensure!(out.code == 0, "{out}");
     has(&out.stdout, &parts)?;
     has(&out.stdout, &["mtu 1400"])?;
-    has(&out.stderr, &["MTU of 1500, not of 1400"])?;
+    has(&out.stderr, &["MTU of 1500, but the MTU is 1400"])?;
     b.assert_clean(&[])
 }
 
 #[test]
-fn f041_vpnkits_host_address_leads_to_the_loopback_only_if_asked_for() -> Result<()> {
+fn vpnkits_host_address_leads_to_the_loopback_only_if_asked_for() -> Result<()> {
     let b = vpnkit()?;
     let _echo = b.root("exec fixture udp-echo 127.0.0.1:9001").spawn()?;
     let ask = "fixture udp-ask 192.168.65.1:9001 hello";
@@ -232,10 +232,10 @@ fn a_killed_vpnkit_is_replaced_and_the_network_is_the_same() -> Result<()> {
             ensure!(kit.alive()?, "{}", kit.printed()?);
             let text = kit.printed()?;
             Ok(text.matches("vpnkit is running again").count() == round
-                && text.matches("connected with vpnkit again").count() >= round)
+                && text.matches("reconnected to vpnkit").count() >= round)
         })?;
     }
-    has(&kit.printed()?, &["vpnkit died: signal: killed", "the connection to vpnkit broke"])?;
+    has(&kit.printed()?, &["vpnkit died: signal: killed", "lost the connection to vpnkit"])?;
     has(&inside(&b, "fixture udp-ask 10.77.0.2:9000 hello")?.stdout, &[" hello\n"])?;
     stop(kit)?;
     b.assert_clean(&[])
@@ -267,7 +267,7 @@ fn a_vpnkit_that_is_missing_broken_or_something_else_is_named() -> Result<()> {
     for (binary, parts) in [
         ("nope", &["nope was not found in $PATH", "hint: install VPNKit"][..]),
         ("broken", &["vpnkit failed: exit status 3: cannot do that"]),
-        ("other", &["vpnkit cannot be used: what listens does not speak vpnkit's protocol"]),
+        ("other", &["cannot use vpnkit: the server on the socket is not vpnkit"]),
     ] {
         let line = format!("rootlesskit --net=vpnkit --vpnkit-binary={binary} true");
         has(&b.user(&line).fails_with(1)?, parts)?;

@@ -161,17 +161,17 @@ fn debian_package(suite: Suite) -> Result<()> {
 }
 
 #[test]
-fn f105_f109_the_debian_package_on_bookworm() -> Result<()> {
+fn the_debian_package_on_bookworm() -> Result<()> {
     debian_package(Suite::Bookworm)
 }
 
 #[test]
-fn f105_f109_the_debian_package_on_trixie() -> Result<()> {
+fn the_debian_package_on_trixie() -> Result<()> {
     debian_package(Suite::Trixie)
 }
 
 #[test]
-fn f105_f109_the_debian_package_on_sid() -> Result<()> {
+fn the_debian_package_on_sid() -> Result<()> {
     debian_package(Suite::Sid)
 }
 
@@ -200,23 +200,22 @@ fn set_up(b: &TestBox) -> Result<()> {
 }
 
 #[test]
-fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_bookworm() -> Result<()>
-{
+fn the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_bookworm() -> Result<()> {
     service_of_the_debian_package(Suite::Bookworm)
 }
 
 #[test]
-fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_trixie() -> Result<()> {
+fn the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_trixie() -> Result<()> {
     service_of_the_debian_package(Suite::Trixie)
 }
 
 #[test]
-fn f002_f105_the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_sid() -> Result<()> {
+fn the_setup_tool_of_the_debian_package_makes_a_service_of_it_on_sid() -> Result<()> {
     service_of_the_debian_package(Suite::Sid)
 }
 
 #[test]
-fn f132_f184_f186_the_tarball_in_the_home_of_a_user() -> Result<()> {
+fn the_tarball_in_the_home_of_a_user() -> Result<()> {
     let tarball = artifact(".tgz")?;
     let (b, tgz) = bare_box(TestBox::builder(Suite::Sid), &tarball)?;
     b.root("dpkg --remove --force-depends rootlesskit").ok()?;
@@ -239,7 +238,7 @@ fn f132_f184_f186_the_tarball_in_the_home_of_a_user() -> Result<()> {
 }
 
 #[test]
-fn f184_single_members_of_the_tarball_are_whole_programs() -> Result<()> {
+fn single_members_of_the_tarball_are_whole_programs() -> Result<()> {
     let tarball = artifact(".tgz")?;
     let listing = run(Command::new("tar").arg("-tvzf").arg(&tarball))?;
     for line in listing.lines() {
@@ -273,7 +272,7 @@ fn refused(command: &mut Command) -> Result<String> {
 }
 
 #[test]
-fn f105_f109_the_rpm_package_by_dnf() -> Result<()> {
+fn the_rpm_package_by_dnf() -> Result<()> {
     for (program, package) in
         [("dnf", "dnf"), ("createrepo_c", "createrepo-c"), ("rpmbuild", "rpm")]
     {
@@ -321,7 +320,7 @@ fn f105_f109_the_rpm_package_by_dnf() -> Result<()> {
 }
 
 #[test]
-fn f184_packing_twice_gives_the_same_bytes() -> Result<()> {
+fn packing_twice_gives_the_same_bytes() -> Result<()> {
     let dist = dist()?;
     let sums =
         fs::read_to_string(dist.join("SHA256SUMS")).context("hint: run `cargo xtask dist`")?;
@@ -333,11 +332,11 @@ fn f184_packing_twice_gives_the_same_bytes() -> Result<()> {
     run(&mut tar)?;
     let date = fs::metadata(again.path().join("docker-rootless-extras/rootlesskit"))?.modified()?;
     let date = date.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string();
-    let xtask = paths::target()?.join("debug/xtask");
+    let packer = paths::target()?.join("debug/dist");
     // The umask, the time and the folder are others.
     let mut sh = Command::new("sh");
-    sh.args(["-c", r#"umask 077; exec "$0" dist --no-build --out "$1""#]);
-    run(sh.arg(xtask).arg(again.path()).env("SOURCE_DATE_EPOCH", date))?;
+    sh.args(["-c", r#"umask 077; exec "$0" --no-build --out "$1""#]);
+    run(sh.arg(packer).arg(again.path()).env("SOURCE_DATE_EPOCH", date))?;
     assert_eq!(
         fs::read_to_string(again.path().join("SHA256SUMS"))?,
         sums,
@@ -347,7 +346,7 @@ fn f184_packing_twice_gives_the_same_bytes() -> Result<()> {
 }
 
 #[test]
-fn f182_f187_the_units_for_packagers_start_a_daemon_at_the_first_connection() -> Result<()> {
+fn the_units_for_packagers_start_a_daemon_at_the_first_connection() -> Result<()> {
     let b = TestBox::builder(Suite::Sid).under(Under::Ours).systemd().boot()?;
     let units = "/etc/systemd/user";
     b.root(&format!("mkdir -p {units}/docker.service.d")).ok()?;

@@ -18,7 +18,7 @@ fn refused(b: &TestBox, args: &str, reason: &str) -> Result<()> {
 
 /// Each storage driver that a user may have, chosen in daemon.json, with a data directory of its own.
 #[test]
-fn f025_f060_f061_f062_f064_f065_f066_storage_drivers_and_the_data_directory() -> Result<()> {
+fn storage_drivers_and_the_data_directory() -> Result<()> {
     for driver in ["overlay2", "fuse-overlayfs", "vfs"] {
         let b = TestBox::boot(Suite::Sid)?;
         // The box's own home lies on an overlay, which cannot be the upper layer of another one.
@@ -39,7 +39,7 @@ fn f025_f060_f061_f062_f064_f065_f066_storage_drivers_and_the_data_directory() -
 
 /// Containers are root towards the user's own namespaces and nobody towards the host.
 #[test]
-fn f024_f074_f075_f078_f079_rights_and_limits() -> Result<()> {
+fn rights_and_limits() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("echo secret > /root-only; chmod 600 /root-only; mknod -m 600 /dev/disk b 7 0").ok()?;
     let d = Docker::start(&b, &[])?;
@@ -77,7 +77,7 @@ fn f024_f074_f075_f078_f079_rights_and_limits() -> Result<()> {
 
 /// What Docker without root does not have, it refuses with a reason.
 #[test]
-fn f077_f080_f083_f084_what_is_not_supported_is_refused() -> Result<()> {
+fn what_is_not_supported_is_refused() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     configure(&b, "{\"experimental\": true}")?;
     let d = Docker::start(&b, &[])?;
@@ -94,7 +94,7 @@ fn f077_f080_f083_f084_what_is_not_supported_is_refused() -> Result<()> {
 
 /// Clients find the daemon by flag, variable or context, and need no namespace of it.
 #[test]
-fn f092_f135_f136_f137_f138_clients() -> Result<()> {
+fn clients() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[])?;
     let host = "unix:///run/user/1001/docker.sock";
@@ -119,7 +119,7 @@ fn f092_f135_f136_f137_f138_clients() -> Result<()> {
 
 /// Daily things: builds, named volumes, bind mounts.
 #[test]
-fn f146_builds_volumes_and_bind_mounts() -> Result<()> {
+fn builds_volumes_and_bind_mounts() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start(&b, &[])?;
     d.import()?;

@@ -48,7 +48,7 @@ const NOBODY: u32 = 65534;
 const OTHERS: &str = "SC2034,SC2154";
 
 #[test]
-fn f130_f141_scripts_are_what_every_posix_shell_understands() -> Result<()> {
+fn scripts_are_what_every_posix_shell_understands() -> Result<()> {
     need!(Path::new("/usr/bin/shellcheck").exists(), "shellcheck (package shellcheck)");
     let packaging = packaging()?;
     let mut checked = 0;
@@ -71,7 +71,7 @@ fn f130_f141_scripts_are_what_every_posix_shell_understands() -> Result<()> {
 }
 
 #[test]
-fn f186_f187_templates_for_distributions_are_whole() -> Result<()> {
+fn templates_for_distributions_are_whole() -> Result<()> {
     need!(Path::new("/usr/bin/shellcheck").exists(), "shellcheck (package shellcheck)");
     need!(Path::new("/usr/bin/rpmspec").exists(), "rpmspec (package rpm)");
     need!(Path::new("/usr/bin/makepkg").exists(), "makepkg (package makepkg)");

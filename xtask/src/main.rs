@@ -1,61 +1,66 @@
-//! Tasks of this repository, one file a verb: `cargo xtask VERB`.
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo` and `test` are modules. `bench`, `dist` and `install` are in packages
+//! of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that the others start soon.
 
-mod bench;
 mod demo;
-mod dist;
-mod host;
-mod stage;
 mod test;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use xtask_support::cargo;
 
 const HELP: &str = "\
-cargo xtask VERB
+cargo xtask COMMAND
 
   demo                        start rootless Docker as an ordinary user, run a container with a published
-                              port and a way out, show what answered, leave nothing behind
-  bench [OPTIONS]             compare our rootlesskit with an installed RootlessKit in one interleaved run (root)
-      --quick                 about four minutes instead of twenty
-      --only PART             start, tcp, conn, keepalive, udp, memory; net-tcp, net-udp, net-requests, net-conn,
-                              net-published, net-memory or net for all of these; apps (real programs of Debian, only
-                              on request); may be repeated
-      --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and nothing else
+                              port and outbound access, show the answers, leave nothing behind
+  bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)
+      --quick                 about five minutes instead of 22
+      --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
+                              net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
+                              and nginx of Debian, only with --only apps); may be repeated
+      --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and measures nothing else
       --rounds N              samples per figure
-      --pin                   forwarders and load on separate processors
-      --theirs PATH           the RootlessKit to compare with (default: installed, or a test host's)
-      --ours PATH             our binary (default: built)
+      --pin                   run forwarders and load on separate processors
+      --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
+                              (default: the installed RootlessKit, or else the one in a test host)
+      --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
-                              RootlessKit, one for pasta, because what pipes hold is limited per user)
+                              RootlessKit, one for pasta, because Linux limits the pipe buffers of each user)
       --markdown              print the table as Markdown
-      --json FILE             write every sample to FILE
+      --json FILE             write the results, every sample included, to FILE
+                              (default: target/bench/DATE.json)
+      --plot FILE [--out DIR] measure nothing; draw the charts of the results in FILE as SVG into DIR
+                              (default: docs/images)
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
-      --deb --rpm --tarball   only these
+      --deb --rpm --tarball   build only these formats
       --out DIR               where they go (default: target/dist)
       --build-dir DIR         where they are built (default: target/dist-build)
-      --no-build              pack what is there
+      --no-build              pack the programs that are already built
       --target TRIPLE         for other machines, into dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
                               armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
                               powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
-                              one is made of Debian packages (root on Debian)
+                              one is put together from Debian packages (root on Debian)
       --verify                build and pack once more in another folder, and compare every byte
-      --lint                  packages that lintian or rpmlint has not checked are a failure (default: a notice)
-  install [OPTIONS]           build and install programs, man pages and completions (honours RUSTFLAGS)
-      --destdir DIR           in front of the prefix
+      --lint                  fail if lintian or rpmlint is missing (default: print a notice)
+  install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
+      --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
-      --frozen                for vendored sources without network
-  test [FILTER] [--no-boxes]  build everything and run every test, those in test hosts included (root, Debian 12)
+      --frozen                build offline from vendored sources
+  test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
+      --no-boxes              skip the tests that need test hosts
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["bench", "--inner", rest @ ..] => bench::inner(rest),
-        ["bench", rest @ ..] => bench::run(rest),
+        ["bench", rest @ ..] => become_tool("bench", rest),
         ["demo"] => demo::run(),
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
-        ["dist", rest @ ..] => dist::run(rest),
-        ["install", rest @ ..] => dist::install(rest),
+        ["dist", rest @ ..] => become_tool("dist", rest),
+        ["install", ..] => become_tool("dist", &args),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -73,4 +78,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds the package `name` and becomes its program.
+fn become_tool(name: &str, args: &[&str]) -> Result<()> {
+    let program = cargo::build_tool(name)?;
+    let error = Command::new(&program).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::dist;
-use crate::host::{self, Need};
-use crate::stage::Stages;
+use xtask_support::host::{self, Need};
+use xtask_support::stages::Stages;
+use xtask_support::{cargo, command};
 
 /// What the test hosts are made and entered with.
 const NEEDS: &[Need] = &[
@@ -94,18 +94,18 @@ fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts
     let mut total = Counts::default();
     if boxes {
         stages.run("build the harness", || {
-            host::visibly(
-                host::cargo().current_dir(host::workspace()?).args(["build", "-p", "tests"]),
+            command::visibly(
+                cargo::command().current_dir(cargo::workspace()?).args(["build", "-p", "tests"]),
             )
         })?;
         // The root file systems come from the network while the processors are busy with the release build.
-        let mut maker = Command::new(host::target()?.join("debug/testhosts"))
+        let mut maker = Command::new(cargo::target()?.join("debug/testhosts"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .context("starting the maker of test hosts")?;
         // What is tested is what is shipped.
-        let built = stages.run("release build and packages", || dist::run(DIST));
+        let built = stages.run("release build and packages", dist);
         let made = stages.run("test hosts", || Ok(maker.wait()?))?;
         built?;
         ensure!(made.success(), "making the test hosts failed: {made}");
@@ -121,18 +121,28 @@ fn stages_of(stages: &mut Stages, filter: &[&str], boxes: bool) -> Result<Counts
     Ok(total)
 }
 
+/// Builds and packs what is shipped.
+fn dist() -> Result<()> {
+    command::visibly(Command::new(cargo::build_tool("dist")?).args(DIST))
+}
+
+/// Where [`dist`] leaves the programs.
+fn static_programs() -> Result<PathBuf> {
+    Ok(cargo::static_programs(&cargo::dist_build()?, &cargo::host_triple()?))
+}
+
 /// Runs `cargo test`, shows its output as it comes, and counts.
 fn cargo_test(packages: &[&str], filter: &[&str], options: &[&str]) -> Result<Counts> {
     let skips = tempfile::NamedTempFile::new()?;
-    let mut child = host::cargo()
-        .current_dir(host::workspace()?)
+    let mut child = cargo::command()
+        .current_dir(cargo::workspace()?)
         .args(["test", "--no-fail-fast"])
         .args(packages)
         .arg("--")
         .args(options)
         .args(filter)
         .env("SKIP_FILE", skips.path())
-        .env("TEST_BINARIES", dist::built()?)
+        .env("TEST_BINARIES", static_programs()?)
         // A failed scenario says what it waited for; backtraces of the harness bury that.
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::piped())

@@ -68,7 +68,6 @@ impl Proto {
     ];
 
     /// The name on the wire.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -84,7 +83,6 @@ impl Proto {
     }
 
     /// The protocol without its family.
-    #[must_use]
     pub fn transport(self) -> Transport {
         match self {
             Self::Tcp | Self::Tcp4 | Self::Tcp6 => Transport::Tcp,
@@ -94,7 +92,6 @@ impl Proto {
     }
 
     /// The family the name ends in, if it has one.
-    #[must_use]
     pub fn family(self) -> Option<Family> {
         match self {
             Self::Tcp | Self::Udp | Self::Sctp => None,
@@ -104,17 +101,10 @@ impl Proto {
     }
 
     /// The same transport restricted to `family`; a family that is already there stays.
-    #[must_use]
     pub fn or_family(self, family: Family) -> Self {
-        match (self, family) {
-            (Self::Tcp, Family::V4) => Self::Tcp4,
-            (Self::Tcp, Family::V6) => Self::Tcp6,
-            (Self::Udp, Family::V4) => Self::Udp4,
-            (Self::Udp, Family::V6) => Self::Udp6,
-            (Self::Sctp, Family::V4) => Self::Sctp4,
-            (Self::Sctp, Family::V6) => Self::Sctp6,
-            _ => self,
-        }
+        let wanted = (self.transport(), self.family().or(Some(family)));
+        let mut all = Self::ALL.into_iter();
+        all.find(|proto| (proto.transport(), proto.family()) == wanted).unwrap_or(self)
     }
 }
 
@@ -152,7 +142,7 @@ pub enum SpecError {
     #[error("unknown proto: {0:?} (must be tcp, udp or sctp, with 4 or 6 appended for one family)")]
     Proto(String),
     /// `parentIP` is not an IP address.
-    #[error("invalid ParentIP: {0:?} (must be an IP address, or empty for every address)")]
+    #[error("invalid ParentIP: {0:?} (must be an IP address, or empty for all addresses)")]
     ParentIp(String),
     /// `childIP` is not an IP address.
     #[error("invalid ChildIP: {0:?} (must be an IP address, or empty for the default)")]
@@ -208,17 +198,10 @@ impl PortSpec {
         })
     }
 
-    /// Whether the two cannot be published at once as far as their text tells: equal proto, parent address and parent port.
+    /// What must be unique among published ports; for an index over many of them.
     ///
     /// `tcp` and `tcp4`, or an empty address and `0.0.0.0`, do not conflict here; the kernel refuses the second when it is
     /// bound. That is RootlessKit's behaviour, and clients retry on it.
-    #[must_use]
-    pub fn conflicts_with(&self, other: &Self) -> bool {
-        self.conflict_key() == other.conflict_key()
-    }
-
-    /// What must be unique among published ports; for an index over many of them.
-    #[must_use]
     pub fn conflict_key(&self) -> (&str, &str, i64) {
         (&self.proto, &self.parent_ip, self.parent_port)
     }
@@ -232,7 +215,8 @@ impl PortSpec {
         published: impl IntoIterator<Item = &'a PortStatus>,
     ) -> Result<ValidSpec, SpecError> {
         let valid = self.validate()?;
-        match published.into_iter().find(|status| self.conflicts_with(&status.spec)) {
+        let key = self.conflict_key();
+        match published.into_iter().find(|status| status.spec.conflict_key() == key) {
             Some(status) => Err(SpecError::Conflict(status.id)),
             None => Ok(valid),
         }
@@ -247,32 +231,32 @@ impl FromStr for PortSpec {
         let number = |what: &str, digits: &str| {
             digits.parse::<i64>().map_err(|_| syntax(format!("{what} {digits:?} is not a number")))
         };
-        let (addresses, proto) =
-            text.rsplit_once('/').ok_or_else(|| syntax("no /PROTO at the end".to_owned()))?;
+        let (addresses, proto) = text
+            .rsplit_once('/')
+            .ok_or_else(|| syntax("/PROTO is missing at the end".to_owned()))?;
         let proto = proto.parse::<Proto>()?;
-        let (front, child_port) =
-            addresses.rsplit_once(':').ok_or_else(|| syntax("no child port".to_owned()))?;
+        let (front, child_port) = addresses
+            .rsplit_once(':')
+            .ok_or_else(|| syntax("the child port is missing".to_owned()))?;
         let child_port = number("child port", child_port)?;
 
-        let (parent_ip, rest) = token(front).map_err(|reason| syntax(reason.to_owned()))?;
+        let token = |text| token(text).map_err(|reason| syntax(reason.to_owned()));
+        let (parent_ip, rest) = token(front)?;
         let rest = rest.ok_or_else(|| {
-            syntax("too few parts (for every address, begin with a colon)".to_owned())
+            syntax("too few fields (to publish on all addresses, start with a colon)".to_owned())
         })?;
         let (parent_port, rest) = match rest.split_once(':') {
             Some((port, rest)) => (port, Some(rest)),
             None => (rest, None),
         };
         let parent_port = number("parent port", parent_port)?;
-        let child_ip =
-            match rest.map(token).transpose().map_err(|reason| syntax(reason.to_owned()))? {
-                None => "",
-                Some((ip, None)) => ip,
-                Some((_, Some(_))) => {
-                    return Err(syntax(
-                        "too many parts (is an IPv6 address without brackets?)".to_owned(),
-                    ));
-                }
-            };
+        let child_ip = match rest.map(token).transpose()? {
+            None => "",
+            Some((ip, None)) => ip,
+            Some((_, Some(_))) => {
+                return Err(syntax("too many fields (put IPv6 addresses in brackets)".to_owned()));
+            }
+        };
         Ok(Self {
             proto: proto.as_str().to_owned(),
             parent_ip: parent_ip.to_owned(),
@@ -288,7 +272,7 @@ fn token(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (ip, rest) = bracketed.split_once(']').ok_or("a bracket is not closed")?;
         if ip.is_empty() {
-            return Err("there is no address between the brackets");
+            return Err("the address between the brackets is missing");
         }
         return match rest.strip_prefix(':') {
             Some(rest) => Ok((ip, Some(rest))),

@@ -9,6 +9,7 @@
 mod openmetrics;
 
 use std::net::IpAddr;
+use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,20 @@ pub struct Traffic {
     pub bytes_out: u64,
     /// Payload bytes into the namespace.
     pub bytes_in: u64,
+}
+
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            active: self.active.saturating_add(other.active),
+            opened: self.opened.saturating_add(other.opened),
+            failed: self.failed.saturating_add(other.failed),
+            bytes_out: self.bytes_out.saturating_add(other.bytes_out),
+            bytes_in: self.bytes_in.saturating_add(other.bytes_in),
+        }
+    }
 }
 
 /// One published port.

@@ -118,8 +118,8 @@ fields!(Info {
     "version" => version: String,
     "stateDir" => state_dir: String,
     "childPID" => child_pid: i32,
-    "networkDriver" => network_driver: OptionOf<NetworkDriverInfo>,
-    "portDriver" => port_driver: OptionOf<PortDriverInfo>,
+    "networkDriver" => network_driver: NetworkDriverInfo,
+    "portDriver" => port_driver: PortDriverInfo,
 });
 fields!(NetworkDriverInfo {
     "driver" => driver: String,
@@ -148,17 +148,6 @@ fields!(PortStatus {
 fields!(ErrorMessage {
     "message" => message: String,
 });
-
-/// A present object is `Some`.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct OptionOf<T>(T);
-
-impl<T> From<OptionOf<T>> for Option<T> {
-    fn from(value: OptionOf<T>) -> Self {
-        Some(value.0)
-    }
-}
 
 /// An object of strings whose `null` values are empty strings.
 #[derive(Deserialize)]
@@ -197,13 +186,11 @@ pub fn from_json<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, JsonEr
 
 /// Encodes compactly, without a trailing newline, with `<`, `>`, `&`, U+2028 and U+2029 escaped as Go's encoder does
 /// (they can only occur within strings).
-#[must_use]
 pub fn to_json<T: Serialize>(value: &T) -> String {
     escape_html(&serde_json::to_string(value).unwrap_or_default())
 }
 
 /// [`to_json`], but indented by four spaces a level.
-#[must_use]
 pub fn to_json_pretty<T: Serialize>(value: &T) -> String {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

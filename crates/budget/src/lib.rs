@@ -107,13 +107,11 @@ pub struct Shares {
 
 impl Budget {
     /// The budget of a parent with this limit.
-    #[must_use]
     pub fn new(limit: u64, path: DataPath) -> Self {
         Self::beside(limit, path, 0)
     }
 
     /// The budget of a parent with this limit that has `others` open besides what `path` implies.
-    #[must_use]
     pub fn beside(limit: u64, path: DataPath, others: usize) -> Self {
         let files = count(limit);
         let api = (files / 16).clamp(4, 4096);
@@ -132,46 +130,41 @@ impl Budget {
     }
 
     /// Whether there is room for a port and a connection to it, as far as those are ours.
-    #[must_use]
     pub fn works(&self) -> bool {
         self.path == DataPath::Elsewhere || self.ports > 0 && self.connections() > 0
     }
 
     /// TCP connections out of the network, or to published ports, at a time.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.shares.one_way / 2
     }
 
     /// What the limit has room for, in words.
-    #[must_use]
     pub fn words(&self) -> String {
         let (ports, connections) = (self.ports, self.connections());
         let Shares { flows_kept, flows, .. } = self.shares;
         match self.path {
             DataPath::Parent => format!(
-                "room for {ports} published ports, and for {connections} TCP connections and {flows_kept} to {flows} UDP flows to them",
+                "room for {ports} published ports, with {connections} TCP connections and {flows_kept} to {flows} UDP flows to them",
             ),
             DataPath::Gateway | DataPath::Elsewhere => format!(
-                "room for {ports} published ports, for {connections} TCP connections out of containers and as many to published ports, and for {flows_kept} to {flows} UDP flows each way",
+                "room for {ports} published ports, {connections} outbound TCP connections from containers, the same number to published ports, and {flows_kept} to {flows} UDP flows in each direction",
             ),
         }
     }
 
     /// The same of connections out of the network only.
-    #[must_use]
     pub fn words_out(&self) -> String {
         let Shares { flows_kept, flows, .. } = self.shares;
         let connections = self.connections();
         format!(
-            "room for {connections} TCP connections and {flows_kept} to {flows} UDP flows out of containers"
+            "room for {connections} outbound TCP connections and {flows_kept} to {flows} outbound UDP flows from containers"
         )
     }
 }
 
 impl Shares {
     /// Of a gateway process with this limit.
-    #[must_use]
     pub fn gateway(limit: u64) -> Self {
         Self::of(limit, count(limit).saturating_sub(GATEWAY), 1)
     }

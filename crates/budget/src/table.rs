@@ -4,14 +4,12 @@ use std::fmt::Write as _;
 
 use crate::{Budget, DataPath};
 
-/// Limits of which the table tells.
 const LIMITS: [u64; 12] = [48, 64, 128, 180, 256, 512, 1024, 2048, 4096, 20_000, 65_536, 524_288];
 
 /// What each limit allows, in Markdown.
-#[must_use]
 pub fn table() -> String {
     let mut text = String::from(
-        "| Limit | Published ports | TCP connections: each direction / total | UDP flows, each direction | Pings | Name queries | `builtin`: published ports / TCP connections |\n\
+        "| Limit | Published ports | TCP connections: inbound or outbound / in total | UDP flows: inbound or outbound | Pings | DNS queries | `builtin`: published ports / TCP connections |\n\
          |--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for limit in LIMITS {

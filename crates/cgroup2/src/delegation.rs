@@ -33,7 +33,6 @@ impl Delegation {
     /// Commands for the administrator that delegate every controller to all users; `None` if nothing is missing.
     ///
     /// They use `tee`, because in `sudo cat > FILE` it is the unprivileged shell that opens the file.
-    #[must_use]
     pub fn remedy(&self) -> Option<String> {
         if self.missing.is_empty() {
             return None;
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn f071_the_default_is_memory_and_pids() {
+    fn the_default_is_memory_and_pids() {
         let found = of("memory pids\n", "pids\n");
         assert_eq!(found.available, ["memory", "pids"]);
         assert_eq!(found.enabled, ["pids"]);
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn f072_f073_the_remedy_works_without_a_root_shell() {
+    fn the_remedy_works_without_a_root_shell() {
         let remedy = of("cpu io memory pids\n", "").remedy().unwrap();
         assert!(
             remedy.contains("| sudo tee /etc/systemd/") && remedy.contains("systemd 244"),

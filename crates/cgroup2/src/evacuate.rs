@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use crate::delegation::words;
 use crate::{group, mounts};
 
+const ESRCH: i32 = 3;
+
 /// Processes may fork while they are being moved; this many looks find the children.
 const PASSES: usize = 4;
 
@@ -37,41 +39,26 @@ pub struct EvacuationReport {
 pub enum EvacuationError {
     /// The name cannot be one of a sub-group.
     #[error(
-        "cgroup name `{0}`: must be one non-empty path component\nhint: choose a name like `evac`"
+        "invalid cgroup name `{0}`: must be one non-empty path component\nhint: choose a name like `evac`"
     )]
     BadName(String),
     /// The process is in a group that the mount does not show.
     #[error(
-        "cgroup {} is not visible below {}\nhint: mount cgroup2 inside of the cgroup namespace that this runs in",
-        group.display(),
-        mountpoint.display()
+        "cgroup {} is not visible below {}\nhint: mount cgroup2 inside the current cgroup namespace",
+        .0.display(),
+        .1.display()
     )]
-    NotVisible {
-        /// The group.
-        group: PathBuf,
-        /// Where cgroup2 is mounted.
-        mountpoint: PathBuf,
-    },
+    NotVisible(PathBuf, PathBuf),
     /// A file below `/proc` or of the group cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
     /// The sub-group cannot be made.
     #[error(
-        "cannot make cgroup {}\nhint: run in a cgroup that is delegated to you, for instance with \
+        "cannot create cgroup {}\nhint: run in a cgroup that is delegated to you, for example with \
          `systemd-run --user --scope -p Delegate=yes`",
-        path.display()
+        .0.display()
     )]
-    Make {
-        /// Directory of the sub-group.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Make(PathBuf, #[source] io::Error),
 }
 
 /// Moves all processes of the group of process `pid` into its sub-group `name`, which is made if needed (mode 0755), and
@@ -83,7 +70,8 @@ pub enum EvacuationError {
 pub fn evacuate(proc: &Path, pid: u32, name: &str) -> Result<EvacuationReport, EvacuationError> {
     check_name(name)?;
     let Some(from) = directory_of(proc, pid)? else {
-        let warning = "cgroup2 is not mounted or not in use, nothing to evacuate".to_owned();
+        let warning =
+            "cgroup2 is not mounted or not in use, so there is nothing to evacuate".to_owned();
         return Ok(EvacuationReport { warnings: vec![warning], ..EvacuationReport::default() });
     };
     let to = from.join(name);
@@ -109,24 +97,20 @@ pub fn check_name(name: &str) -> Result<(), EvacuationError> {
 fn directory_of(proc: &Path, pid: u32) -> Result<Option<PathBuf>, EvacuationError> {
     let process = proc.join(pid.to_string());
     let mountinfo = process.join("mountinfo");
-    let text =
-        fs::read(&mountinfo).map_err(|source| EvacuationError::Read { path: mountinfo, source })?;
+    let text = fs::read(&mountinfo).map_err(|e| EvacuationError::Read(mountinfo, e))?;
     let Some(mount) = mounts::mountpoint(&text) else { return Ok(None) };
-    let group = group::group_of(proc, pid)
-        .map_err(|source| EvacuationError::Read { path: process.join("cgroup"), source })?;
+    let group =
+        group::group_of(proc, pid).map_err(|e| EvacuationError::Read(process.join("cgroup"), e))?;
     let Some(group) = group else { return Ok(None) };
-    match group::directory(&mount, &group) {
-        Some(directory) => Ok(Some(directory)),
-        None => Err(EvacuationError::NotVisible { group, mountpoint: mount.point }),
-    }
+    let directory = group::directory(&mount, &group);
+    directory.map(Some).ok_or(EvacuationError::NotVisible(group, mount.point))
 }
 
 fn make(path: &Path) -> Result<(), EvacuationError> {
     match DirBuilder::new().mode(0o755).create(path) {
         // Left over from the last run; anything but a directory would fail later.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(source) => Err(EvacuationError::Make { path: path.to_owned(), source }),
-        Ok(()) => Ok(()),
+        made => made.map_err(|e| EvacuationError::Make(path.to_owned(), e)),
     }
 }
 
@@ -136,8 +120,8 @@ impl EvacuationReport {
         let target = to.join("cgroup.procs");
         let mut seen = BTreeSet::new();
         for _ in 0..PASSES {
-            let text = fs::read_to_string(&list)
-                .map_err(|source| EvacuationError::Read { path: list.clone(), source })?;
+            let text =
+                fs::read_to_string(&list).map_err(|e| EvacuationError::Read(list.clone(), e))?;
             // 0 stands for a process of another pid namespace, which nobody here can name.
             let pids = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0);
             let new: Vec<u32> = pids.filter(|pid| seen.insert(*pid)).collect();
@@ -147,7 +131,8 @@ impl EvacuationReport {
             for pid in new {
                 match write(&target, &pid.to_string()) {
                     Ok(()) => self.moved.push(pid),
-                    Err(error) if has_ended(&error) => {}
+                    // It has ended.
+                    Err(error) if error.raw_os_error() == Some(ESRCH) => {}
                     Err(error) => {
                         self.warnings.push(format!(
                             "cannot move process {pid} to {}: {error}",
@@ -161,12 +146,11 @@ impl EvacuationReport {
     }
 
     fn enable_controllers(&mut self, from: &Path) {
-        let controllers = match fs::read_to_string(from.join("cgroup.controllers")) {
+        let path = from.join("cgroup.controllers");
+        let controllers = match fs::read_to_string(&path) {
             Ok(text) => words(&text),
             Err(error) => {
-                let path = from.join("cgroup.controllers");
-                self.warnings.push(format!("cannot read {}: {error}", path.display()));
-                return;
+                return self.warnings.push(format!("cannot read {}: {error}", path.display()));
             }
         };
         // One at a time, since the kernel takes all of a line or nothing.
@@ -185,11 +169,6 @@ impl EvacuationReport {
 /// One write(2) to a file that exists. The kernel ignores `O_APPEND`; in a test it keeps what was written before.
 fn write(path: &Path, line: &str) -> io::Result<()> {
     OpenOptions::new().append(true).open(path)?.write_all(format!("{line}\n").as_bytes())
-}
-
-fn has_ended(error: &io::Error) -> bool {
-    const ESRCH: i32 = 3;
-    error.raw_os_error() == Some(ESRCH)
 }
 
 #[cfg(test)]

@@ -8,16 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::mounts::Mount;
 
-/// The cgroup2 group of this process as `<proc>/self/cgroup` names it, relative to the root of our cgroup namespace.
-/// `None`: the kernel or the namespace has none.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn own_group(proc: &Path) -> io::Result<Option<PathBuf>> {
-    Ok(parse(&fs::read(proc.join("self/cgroup"))?))
-}
-
-/// The group of any process, see [`own_group`].
+/// The cgroup2 group of a process as `<proc>/<pid>/cgroup` names it, relative to the root of our cgroup namespace. `None`:
+/// the kernel or the namespace has none.
 ///
 /// # Errors
 /// The file cannot be read, for instance since the process has ended.
@@ -35,7 +27,6 @@ fn parse(text: &[u8]) -> Option<PathBuf> {
 
 /// The directory of a group. `None`: the mount does not show it, since it is a mount of another part of the tree, or the
 /// group lies outside of our cgroup namespace (`/../…`).
-#[must_use]
 pub fn directory(mount: &Mount, group: &Path) -> Option<PathBuf> {
     let below = group.strip_prefix(&mount.root).ok()?;
     let outside = below.components().any(|part| part == Component::ParentDir);
@@ -43,7 +34,6 @@ pub fn directory(mount: &Mount, group: &Path) -> Option<PathBuf> {
 }
 
 /// The group of a user's service manager, whose sub-groups are the user's own. systemd(1) delegates it.
-#[must_use]
 pub fn user_service(uid: u32) -> PathBuf {
     format!("/user.slice/user-{uid}.slice/user@{uid}.service").into()
 }
@@ -65,11 +55,8 @@ mod tests {
     #[test]
     fn processes_are_found_below_the_given_proc() {
         let proc = tempfile::tempdir().unwrap();
-        for (name, group) in [("self", "0::/mine\n"), ("42", "0::/theirs\n")] {
-            fs::create_dir(proc.path().join(name)).unwrap();
-            fs::write(proc.path().join(name).join("cgroup"), group).unwrap();
-        }
-        assert_eq!(own_group(proc.path()).unwrap(), Some("/mine".into()));
+        fs::create_dir(proc.path().join("42")).unwrap();
+        fs::write(proc.path().join("42/cgroup"), "0::/theirs\n").unwrap();
         assert_eq!(group_of(proc.path(), 42).unwrap(), Some("/theirs".into()));
         assert!(group_of(proc.path(), 43).is_err());
     }

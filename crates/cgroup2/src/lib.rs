@@ -16,5 +16,4 @@ pub mod mounts;
 
 pub use delegation::{Delegation, delegation};
 pub use evacuate::{EvacuationError, EvacuationReport, evacuate};
-pub use group::own_group;
 pub use mounts::{Mode, detect, mountpoint};

@@ -61,13 +61,12 @@ fn mode(mountinfo: &[u8]) -> Mode {
 }
 
 /// The first cgroup2 of a mountinfo text. If there are several, a warning names the one that is taken.
-#[must_use]
 pub fn mountpoint(mountinfo: &[u8]) -> Option<Mount> {
     let mut mounts =
         entries(mountinfo).filter(|(kind, _)| *kind == Kind::V2).map(|(_, mount)| mount);
     let first = mounts.next()?;
     if mounts.next().is_some() {
-        tracing::warn!("cgroup2 is mounted several times, using {}", first.point.display());
+        tracing::warn!("cgroup2 is mounted more than once; using {}", first.point.display());
     }
     Some(first)
 }

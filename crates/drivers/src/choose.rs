@@ -39,7 +39,6 @@ pub trait Machine {
 
 /// Whether to try the gateway: the help of rootlesskit names it, and a port driver that the user named (if any) goes with
 /// it.
-#[must_use]
 pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
     let suits = |name| {
         PortDriver::from_name(name).is_some_and(|ports| NetworkDriver::Gateway.goes_with(ports))
@@ -48,7 +47,6 @@ pub fn may_use_gateway(help: &str, port_driver: Option<&str>) -> bool {
 }
 
 /// Whether this is the help of a rootlesskit with the gateway network.
-#[must_use]
 pub fn has_gateway(help: &str) -> bool {
     help.contains(NetworkDriver::Gateway.name())
 }
@@ -74,10 +72,10 @@ pub enum Remark {
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unusable(program, why) => write!(f, "{} is not used: {why}", program.display()),
+            Self::Unusable(program, why) => write!(f, "not using {}: {why}", program.display()),
             Self::NoVersion(program) => write!(
                 f,
-                "{} does not tell its version; using it as if it were recent",
+                "cannot determine the version of {}; assuming that it is recent",
                 program.display()
             ),
         }
@@ -85,7 +83,6 @@ impl fmt::Display for Remark {
 }
 
 /// Chooses among the drivers other than the gateway. `help` is what `rootlesskit --help` prints.
-#[must_use]
 pub fn by_programs(machine: &dyn Machine, help: &str) -> Choice {
     let mut remarks = Vec::new();
     let driver = if slirp4netns(machine, &mut remarks) {
@@ -107,7 +104,7 @@ fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
     let why = match machine.ask(&program, "--help") {
         Ok(help) if help.contains("--netns-type") => return true,
         Ok(_) => "it is older than 0.4.0".to_owned(),
-        Err(e) => format!("asking for its help failed: {e}"),
+        Err(e) => format!("running it with --help failed: {e}"),
     };
     remarks.push(Remark::Unusable(program, why));
     false
@@ -115,26 +112,20 @@ fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
 
 fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
     let Some(program) = machine.find("pasta") else { return false };
-    match machine.ask(&program, "--version").map(|text| date_in(&text)) {
-        Ok(Some(date)) if date >= PASTA_SINCE => true,
-        Ok(Some((year, month, day))) => {
-            let why = format!(
-                "it is of {year:04}_{month:02}_{day:02}, and RootlessKit needs 2023_06_25 or later"
-            );
-            remarks.push(Remark::Unusable(program, why));
-            false
-        }
+    let why = match machine.ask(&program, "--version").map(|text| date_in(&text)) {
+        Ok(Some(date)) if date >= PASTA_SINCE => return true,
+        Ok(Some((year, month, day))) => format!(
+            "it is version {year:04}_{month:02}_{day:02}, but RootlessKit needs 2023_06_25 or later"
+        ),
         // Built from a source archive without version: better than no network at all.
         Ok(None) => {
             remarks.push(Remark::NoVersion(program));
-            true
+            return true;
         }
-        Err(e) => {
-            let why = format!("asking for its version failed: {e}");
-            remarks.push(Remark::Unusable(program, why));
-            false
-        }
-    }
+        Err(e) => format!("running it with --version failed: {e}"),
+    };
+    remarks.push(Remark::Unusable(program, why));
+    false
 }
 
 /// The first date in the first line: passt has no other version. Upstream writes `2023_06_25.32660ce`, Debian
@@ -177,7 +168,7 @@ mod tests {
             let name = program.file_name().unwrap().to_str().unwrap();
             self.asked.borrow_mut().push(format!("{name} {arg}"));
             let (_, answer) = self.programs.iter().find(|(n, _)| *n == name).unwrap();
-            answer.map(str::to_owned).ok_or_else(|| "time is up".to_owned())
+            answer.map(str::to_owned).ok_or_else(|| "timed out".to_owned())
         }
     }
 
@@ -193,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn f036_slirp4netns_comes_first() {
+    fn slirp4netns_comes_first() {
         let all =
             [("vpnkit", Some("")), ("pasta", Some(NEW_PASTA)), ("slirp4netns", Some(NEW_SLIRP))];
         let (driver, remarks, asked) = chosen(HELP, &all);
@@ -202,30 +193,30 @@ mod tests {
     }
 
     #[test]
-    fn f036_f091_an_old_or_broken_slirp4netns_is_passed_over() {
+    fn an_old_or_broken_slirp4netns_is_passed_over() {
         let pasta = ("pasta", Some(NEW_PASTA));
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", Some(OLD_SLIRP)), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert_eq!(remarks, "/bin/slirp4netns is not used: it is older than 0.4.0\n");
+        assert_eq!(remarks, "not using /bin/slirp4netns: it is older than 0.4.0\n");
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", None), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert!(remarks.contains("asking for its help failed: time is up"), "{remarks}");
+        assert!(remarks.contains("running it with --help failed: timed out"), "{remarks}");
     }
 
     #[test]
-    fn f052_f036_pasta_must_be_recent() {
+    fn pasta_must_be_recent() {
         let programs = [("pasta", Some(BOOKWORM_PASTA)), ("vpnkit", Some(""))];
         let (driver, remarks, _) = chosen(HELP, &programs);
         assert_eq!(driver, Some(NetworkDriver::Vpnkit));
-        assert!(remarks.contains("it is of 2023_03_09"), "{remarks}");
+        assert!(remarks.contains("it is version 2023_03_09"), "{remarks}");
         let (driver, remarks, _) = chosen(HELP, &[("pasta", Some("pasta unknown version"))]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
-        assert!(remarks.contains("/bin/pasta does not tell its version"), "{remarks}");
+        assert!(remarks.contains("cannot determine the version of /bin/pasta"), "{remarks}");
         assert_eq!(chosen(HELP, &[("pasta", None)]).0, None);
     }
 
     #[test]
-    fn f036_f054_vpnkit_then_the_stack_inside_rootlesskit() {
+    fn vpnkit_then_the_stack_inside_rootlesskit() {
         assert_eq!(chosen(HELP, &[("vpnkit", Some(""))]).0, Some(NetworkDriver::Vpnkit));
         assert_eq!(chosen(HELP, &[("docker-vpnkit", Some(""))]).0, None);
         let help = "--net value  [host, none, vpnkit, gvisor-tap-vsock]";

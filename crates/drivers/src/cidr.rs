@@ -14,25 +14,18 @@ pub struct Cidr(Ipv4Net);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// It is no IPv4 network.
-    #[error("invalid CIDR address: {0} (the form is A.B.C.D/LEN, such as 10.0.2.0/24)")]
+    #[error("invalid CIDR address: {0} (must have the form A.B.C.D/LEN, such as 10.0.2.0/24)")]
     Syntax(String),
     /// It is the address of a host in a network.
-    #[error(
-        "cidr must be like {network}, not like {given}: the bits behind the prefix must be zero"
-    )]
-    HostBits {
-        /// As it was given.
-        given: Ipv4Net,
-        /// What was probably meant.
-        network: Ipv4Net,
-    },
+    #[error("cidr must be {network} instead of {0}: the bits after the prefix must be zero", network = .0.trunc())]
+    HostBits(Ipv4Net),
     /// It has fewer than 128 addresses.
     #[error(
-        "cidr {0} is too small: the child gets the address number 100 in it, so /25 is the longest prefix"
+        "cidr {0} is too small: the child uses host address 100, so the prefix must be /25 or shorter"
     )]
     Small(Ipv4Net),
     /// Its addresses are not those of hosts.
-    #[error("cidr {0} is not usable: it must leave room for unicast host addresses")]
+    #[error("cidr {0} is not usable: it must contain unicast host addresses")]
     Unusable(Ipv4Net),
 }
 
@@ -46,38 +39,32 @@ impl Cidr {
     }
 
     /// The address of the child.
-    #[must_use]
     pub fn child(self) -> Ipv4Addr {
         self.host(100)
     }
 
     /// The first address: gvisor-tap-vsock's gateway and name server.
-    #[must_use]
     pub fn first(self) -> Ipv4Addr {
         self.host(1)
     }
 
     /// The gateway. With host loopback allowed it is the host.
-    #[must_use]
     pub fn gateway(self) -> Ipv4Addr {
         self.host(2)
     }
 
     /// The name server of the helper.
-    #[must_use]
     pub fn dns(self) -> Ipv4Addr {
         self.host(3)
     }
 
     /// The one of these networks that shares addresses with this one; of several that with the longest prefix.
-    #[must_use]
     pub fn overlapping(self, networks: &[Ipv4Net]) -> Option<Ipv4Net> {
         let overlaps = |net: &Ipv4Net| net.contains(&self.0) || self.0.contains(net);
         networks.iter().copied().filter(overlaps).max_by_key(Ipv4Net::prefix_len)
     }
 
     /// A value for `--cidr` that shares no address with any of these networks.
-    #[must_use]
     pub fn beside(networks: &[Ipv4Net]) -> Option<Self> {
         let of = |a, b, c| Self(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24));
         let tens = (41..=60).map(|second| of(10, second, 0));
@@ -86,7 +73,6 @@ impl Cidr {
     }
 
     /// Bits of the network part.
-    #[must_use]
     pub fn prefix(self) -> u8 {
         self.0.prefix_len()
     }
@@ -99,7 +85,7 @@ impl FromStr for Cidr {
         let net: Ipv4Net = text.parse().map_err(|_| CidrError::Syntax(text.to_owned()))?;
         let (ip, prefix) = (net.addr(), net.prefix_len());
         if ip != net.network() {
-            return Err(CidrError::HostBits { given: net, network: net.trunc() });
+            return Err(CidrError::HostBits(net));
         }
         if prefix > 25 {
             return Err(CidrError::Small(net));
@@ -144,7 +130,7 @@ mod tests {
         ] {
             assert!(refuse(bad).contains("invalid CIDR address"), "{bad}");
         }
-        assert!(refuse("10.0.2.5/24").contains("must be like 10.0.2.0/24, not like 10.0.2.5/24"));
+        assert!(refuse("10.0.2.5/24").contains("cidr must be 10.0.2.0/24 instead of 10.0.2.5/24"));
         assert!(refuse("10.0.2.0/26").contains("too small"));
         assert!(refuse("127.0.0.0/8").contains("not usable"));
     }

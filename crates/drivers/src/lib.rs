@@ -6,6 +6,7 @@
 
 pub mod choose;
 mod cidr;
+mod names;
 mod network;
 mod port;
 mod reason;

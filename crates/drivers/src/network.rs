@@ -1,28 +1,28 @@
 //! Network drivers.
 
-use std::fmt;
-
 use crate::PortDriver;
+use crate::names::named;
 
-/// What connects the child's network namespace with the outside: a value of `--net`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NetworkDriver {
-    /// The child shares the host's network namespace.
-    Host,
-    /// A network namespace with a loopback interface only.
-    None,
-    /// This project's own network, which needs no helper program.
-    Gateway,
-    /// passt's pasta(1).
-    Pasta,
-    /// slirp4netns(1).
-    Slirp4netns,
-    /// VPNKit (github.com/moby/vpnkit).
-    Vpnkit,
-    /// A veth pair to an administrator's bridge, made by lxc-user-nic(1).
-    LxcUserNic,
-    /// The gateway network with the addresses of RootlessKit's gvisor-tap-vsock driver.
-    GvisorTapVsock,
+named! {
+    /// What connects the child's network namespace with the outside: a value of `--net`.
+    NetworkDriver {
+        /// The child shares the host's network namespace.
+        Host = "host",
+        /// A network namespace with a loopback interface only.
+        None = "none",
+        /// This project's own network, which needs no helper program.
+        Gateway = "gateway",
+        /// passt's pasta(1).
+        Pasta = "pasta",
+        /// slirp4netns(1).
+        Slirp4netns = "slirp4netns",
+        /// VPNKit (github.com/moby/vpnkit).
+        Vpnkit = "vpnkit",
+        /// A veth pair to an administrator's bridge, made by lxc-user-nic(1).
+        LxcUserNic = "lxc-user-nic",
+        /// The gateway network with the addresses of RootlessKit's gvisor-tap-vsock driver.
+        GvisorTapVsock = "gvisor-tap-vsock",
+    }
 }
 
 /// MTU of user-mode TCP/IP stacks, in bytes. They copy every packet, so large segments make up for the cost of each.
@@ -31,41 +31,7 @@ const USER_MODE_MTU: u32 = 65520;
 const ETHERNET_MTU: u32 = 1500;
 
 impl NetworkDriver {
-    /// All of them, in the order of the help text.
-    pub const ALL: [Self; 8] = [
-        Self::Host,
-        Self::None,
-        Self::Gateway,
-        Self::Pasta,
-        Self::Slirp4netns,
-        Self::Vpnkit,
-        Self::LxcUserNic,
-        Self::GvisorTapVsock,
-    ];
-
-    /// The value of `--net` and of the API's `networkDriver.driver`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::None => "none",
-            Self::Gateway => "gateway",
-            Self::Pasta => "pasta",
-            Self::Slirp4netns => "slirp4netns",
-            Self::Vpnkit => "vpnkit",
-            Self::LxcUserNic => "lxc-user-nic",
-            Self::GvisorTapVsock => "gvisor-tap-vsock",
-        }
-    }
-
-    /// The driver of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|driver| driver.name() == name)
-    }
-
     /// The MTU if the user chooses none, in bytes.
-    #[must_use]
     pub fn default_mtu(self) -> u32 {
         match self {
             Self::Pasta | Self::Slirp4netns | Self::GvisorTapVsock => USER_MODE_MTU,
@@ -76,7 +42,6 @@ impl NetworkDriver {
     }
 
     /// The name of the interface in the namespace if the user chooses none.
-    #[must_use]
     pub fn default_ifname(self) -> &'static str {
         match self {
             Self::LxcUserNic => "eth0",
@@ -85,22 +50,11 @@ impl NetworkDriver {
     }
 
     /// The port driver that the launcher uses with it.
-    #[must_use]
     pub fn default_port_driver(self) -> PortDriver {
-        match self {
-            Self::Host => PortDriver::None,
-            Self::Gateway => PortDriver::Gateway,
-            Self::Pasta => PortDriver::Implicit,
-            Self::None
-            | Self::Slirp4netns
-            | Self::Vpnkit
-            | Self::LxcUserNic
-            | Self::GvisorTapVsock => PortDriver::Builtin,
-        }
+        self.port_drivers()[0]
     }
 
     /// The port drivers that go with it, the default one first.
-    #[must_use]
     pub fn port_drivers(self) -> &'static [PortDriver] {
         use PortDriver::{Builtin, Gateway, GvisorTapVsock, Implicit, None, Pesto, Slirp4netns};
         match self {
@@ -114,55 +68,46 @@ impl NetworkDriver {
     }
 
     /// Whether the port driver goes with it.
-    #[must_use]
     pub fn goes_with(self, ports: PortDriver) -> bool {
         self.port_drivers().contains(&ports)
     }
 
     /// Whether the child gets a network namespace of its own.
-    #[must_use]
     pub fn isolates(self) -> bool {
         self != Self::Host
     }
 
     /// Whether it connects the namespace with anything.
-    #[must_use]
     pub fn connects(self) -> bool {
         !matches!(self, Self::Host | Self::None)
     }
 
     /// Whether it takes its addresses from `--cidr`, 10.0.2.0/24 by default. Others get theirs from a DHCP server.
-    #[must_use]
     pub fn has_cidr(self) -> bool {
         matches!(self, Self::Gateway | Self::Pasta | Self::Slirp4netns | Self::GvisorTapVsock)
     }
 
     /// Whether it supports `--ipv6`.
-    #[must_use]
     pub fn has_ipv6(self) -> bool {
         matches!(self, Self::Gateway | Self::Pasta | Self::Slirp4netns)
     }
 
     /// Whether the namespace reaches the host's loopback addresses through it, unless `--disable-host-loopback` is set.
-    #[must_use]
     pub fn reaches_host_loopback(self) -> bool {
         self.has_cidr() || self == Self::Vpnkit
     }
 
     /// Whether its interface is made with `/dev/net/tun`.
-    #[must_use]
     pub fn needs_tun(self) -> bool {
         self.connects() && self != Self::LxcUserNic
     }
 
     /// Whether RootlessKit's help calls it experimental.
-    #[must_use]
     pub fn is_experimental(self) -> bool {
         matches!(self, Self::Pasta | Self::LxcUserNic)
     }
 
     /// What to install to get the program that rootlesskit runs for it; `None` if it runs none.
-    #[must_use]
     pub fn helper_package(self) -> Option<&'static str> {
         match self {
             Self::Pasta => Some("the package passt"),
@@ -174,15 +119,8 @@ impl NetworkDriver {
     }
 
     /// The socket in the state directory over which the network itself is served.
-    #[must_use]
     pub fn socket(self) -> Option<&'static str> {
         (self == Self::Vpnkit).then_some("vpnkit-ethernet.sock")
-    }
-}
-
-impl fmt::Display for NetworkDriver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

@@ -13,7 +13,6 @@ impl Reason {
     /// Looks for the reason in what rootlesskit wrote. Each of its roles reports an error of its own
     /// (`[rootlesskit:child ] error: …`, then its `hint: …` lines): the first one is the cause, the parent's that follows
     /// says only that the child failed. A text of another form is represented by its last line.
-    #[must_use]
     pub fn find(text: &str) -> Self {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let error = |line: &str| {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Plan, Resolvers};
+use crate::network_config::{NetworkConfig, Resolvers};
 
 mod channel;
 mod fit;
 
 pub use channel::Channel;
+pub(crate) use channel::poll_timeout;
 pub use fit::fit;
 
 /// The longest message in bytes: statistics of more published ports than one host has. It bounds what a broken or
@@ -27,10 +28,11 @@ pub const WAIT: Duration = Duration::from_secs(5);
 /// What the supervisor wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Start. With it come the descriptors of [`crate::Descriptors::into_fds`]; the IPv6 listener only if the plan has IPv6.
+    /// Start. With it come the descriptors of [`crate::Descriptors::into_fds`]; the IPv6 listener only if the plan has
+    /// IPv6.
     Configure {
         /// The network.
-        plan: Plan,
+        plan: NetworkConfig,
         /// The name servers of the host.
         resolvers: Resolvers,
         /// The soft limit of open files.
@@ -42,7 +44,7 @@ pub enum Request {
         id: u64,
         /// Whether it is a datagram socket.
         udp: bool,
-        /// Where in A the port leads.
+        /// Where in the target namespace the port leads.
         target: SocketAddr,
         /// What the statistics call it: `0.0.0.0:8080->10.0.2.100:8080/tcp`.
         name: String,
@@ -73,10 +75,9 @@ impl Request {
         }
     }
 
-    /// How many descriptors belong to it.
     pub(crate) fn descriptors(&self) -> usize {
         match self {
-            Self::Configure { plan: Plan { v6: Some(_), .. }, .. } => 5,
+            Self::Configure { plan: NetworkConfig { v6: Some(_), .. }, .. } => 5,
             Self::Configure { .. } => 4,
             Self::Publish { .. } => 1,
             Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats | Self::Ping => 0,

@@ -1,4 +1,5 @@
-//! The descriptors of the gateway's namespace, on their way from the child that made them over the parent to the gateway process.
+//! The descriptors of the gateway's namespace, on their way from the child that made them over the parent to the
+//! gateway process.
 
 use std::os::fd::OwnedFd;
 
@@ -20,7 +21,6 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// For a message that carries them, with our end of the namespace's socket factory.
-    #[must_use]
     pub fn into_fds(self, factory: OwnedFd) -> Vec<OwnedFd> {
         let Self { dial, data, listener4, listener6 } = self;
         [factory, dial, data, listener4].into_iter().chain(listener6).collect()

@@ -8,8 +8,8 @@
 //!   answers arrive, at a port that nobody can guess), send the query and remember the socket under its [`Key`]. If any
 //!   of that fails, or later an error is received on the socket (`ECONNREFUSED`, `EHOSTUNREACH` …), call
 //!   [`Forwarder::failed`]. What arrives goes to [`Forwarder::answer`].
-//! * [`Action::Close`]: close that socket. Every [`Action::Send`] is followed by exactly one such action, also if opening
-//!   the socket has failed; then there is nothing to do.
+//! * [`Action::Close`]: close that socket. Every [`Action::Send`] is followed by exactly one such action, also if
+//!   opening the socket has failed; then there is nothing to do.
 //! * [`Action::Reply`]: send a datagram to the client, from the DNS address of its family, port 53.
 //!
 //! At [`Forwarder::deadline`] it calls [`Forwarder::tick`]. Queries over TCP are streams like any other; ask
@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// How long a server that failed is asked last.
 const REST: Duration = Duration::from_secs(30);
 /// How long a query is kept, from its last repetition by the client on.
-const PATIENCE: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest query, in bytes. RFC 6891 takes 4096 as the most that makes sense in a datagram.
 const LARGEST_QUERY: usize = 4096;
 /// Sockets that are open at one time, and so the most queries that wait.
@@ -107,7 +107,6 @@ struct Resolver {
 
 impl Forwarder {
     /// Passes queries on to `resolvers`, the first first.
-    #[must_use]
     pub fn new(resolvers: &[SocketAddr]) -> Self {
         let mut forwarder = Self::default();
         forwarder.set_resolvers(resolvers);
@@ -134,7 +133,6 @@ impl Forwarder {
     }
 
     /// The name server to ask next, if those in `tried` have been asked already.
-    #[must_use]
     pub fn resolver(&self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
         let left = || self.resolvers.iter().filter(|known| !tried.contains(&known.address));
         let awake = left().find(|known| known.rests_until.is_none_or(|until| until <= now));
@@ -152,13 +150,11 @@ impl Forwarder {
     }
 
     /// What has happened so far.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
     /// When [`Self::tick`] is due; `None` while nothing waits.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.pending.deadline()
     }
@@ -174,7 +170,7 @@ impl Forwarder {
             self.repeat(now, serial);
             return;
         }
-        let serial = self.pending.insert(Query::new(client, payload, now + PATIENCE));
+        let serial = self.pending.insert(Query::new(client, payload, now + QUERY_TIMEOUT));
         if !self.ask_next(now, serial) {
             self.settle(serial);
         }
@@ -182,14 +178,13 @@ impl Forwarder {
 
     /// Takes in a datagram that arrived on the socket of `key`.
     pub fn answer(&mut self, now: Instant, key: Key, payload: &[u8]) {
-        let Some((serial, query, attempt)) = self.pending.get(key) else {
+        let known = self.pending.get(key);
+        let Some((serial, _, attempt)) =
+            known.filter(|(_, query, _)| message::answers(&query.bytes, payload))
+        else {
             self.counters.mismatched += 1;
             return;
         };
-        if !message::answers(&query.bytes, payload) {
-            self.counters.mismatched += 1;
-            return;
-        }
         let server = attempt.server;
         self.set_rest(server, None);
         if !message::is_refusal(payload) {
@@ -244,7 +239,7 @@ impl Forwarder {
     fn repeat(&mut self, now: Instant, serial: u64) {
         // One that has used up its attempts ends at its time, and the client may begin anew.
         if let Some(query) = self.pending.query(serial).filter(|query| query.may_send()) {
-            query.expires = now + PATIENCE;
+            query.expires = now + QUERY_TIMEOUT;
         }
         if !self.ask_next(now, serial) {
             if let Some(query) = self.pending.query(serial) {

@@ -1,6 +1,7 @@
 //! IP packets as a TUN device hands them over: taken apart, put together again, and made.
 //!
-//! Pure: no sockets, no clock. [`parse`] and [`Builder`] allocate nothing per packet, [`Reassembly`] per datagram.
+//! Pure: no sockets, no clock. [`parse`] allocates nothing, [`Builder`] only for errors about packets that are gone,
+//! [`Reassembly`] for each datagram.
 //!
 //! # Checksums of what comes in
 //! They are not verified. The kernel of the namespace has checked the header of IPv4 on the way in, and UDP and TCP
@@ -14,7 +15,6 @@ mod reassembly;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice, TcpSlice, UdpSlice};
@@ -24,9 +24,15 @@ pub use error::{Original, Unreachable};
 pub use reassembly::{Fragment, Reassembly};
 
 /// Type of an ICMP echo request (RFC 792).
-const ECHO_REQUEST: u8 = 8;
+pub(crate) const ECHO_REQUEST: u8 = 8;
 /// Type of an ICMPv6 echo request (RFC 4443, section 4.1).
-const ECHO_REQUEST_V6: u8 = 128;
+pub(crate) const ECHO_REQUEST_V6: u8 = 128;
+/// Type of an ICMP message that a destination is unreachable (RFC 792).
+pub(crate) const UNREACHABLE: u8 = 3;
+/// The same of ICMPv6 (RFC 4443, section 3.1).
+pub(crate) const UNREACHABLE_V6: u8 = 1;
+/// Type of an ICMPv6 message that a packet is too big (RFC 4443, section 3.2).
+pub(crate) const TOO_BIG_V6: u8 = 2;
 /// Longest chain of extension headers that is followed. RFC 8200 has four kinds that end at a host, each once but one.
 const EXTENSION_HEADERS: usize = 8;
 
@@ -119,20 +125,6 @@ impl Packet<'_> {
     }
 }
 
-impl fmt::Display for Bad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Version => "neither IPv4 nor IPv6",
-            Self::Length => "a length field does not fit the packet",
-            Self::Source => "the source is not the address of a host",
-            Self::Fragment => "a fragment of impossible size or place",
-            Self::Extensions => "too many IPv6 extension headers",
-        })
-    }
-}
-
-impl std::error::Error for Bad {}
-
 /// Takes apart a packet that was read from a TUN device (no link-layer header, `IFF_NO_PI`).
 ///
 /// Bytes behind the packet's own length are ignored. IPv4 options and IPv6 extension headers are skipped. A packet with
@@ -210,7 +202,6 @@ fn icmp<'a>(packet: &Located<'a>) -> Result<Packet<'a>, Bad> {
     }))
 }
 
-/// The place of a fragment in its packet.
 #[derive(Clone, Copy)]
 struct Piece {
     id: u32,

@@ -7,7 +7,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::plan::{Net, Plan};
+use ipnet::IpNet;
+
+use crate::network_config::NetworkConfig;
 
 /// Port of DNS over UDP and TCP.
 pub const DNS: u16 = 53;
@@ -24,11 +26,10 @@ pub enum Verdict {
 }
 
 /// Where something sent to `dst` in the child namespace goes.
-#[must_use]
-pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
+pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {
-        return Verdict::Deny("port 0 is no port");
+        return Verdict::Deny("port 0 is not a valid port");
     }
     if let Some(reason) = means_nothing_outside(ip) {
         return Verdict::Deny(reason);
@@ -40,13 +41,17 @@ pub fn outbound(plan: &Plan, dst: SocketAddr) -> Verdict {
         return Verdict::Dns;
     }
     if ip == net.gateway {
-        return if plan.host_loopback {
-            Verdict::Dial(SocketAddr::new(loopback(ip), port))
-        } else {
-            Verdict::Deny("the gateway's address leads to the host's loopback, which is disabled")
-        };
+        if !plan.host_loopback {
+            return Verdict::Deny(
+                "the gateway's address stands for the host's loopback, which is disabled",
+            );
+        }
+        let loopback: IpAddr =
+            if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        return Verdict::Dial(SocketAddr::new(loopback, port));
     }
-    if is_inside(net, ip) {
+    let inside = IpNet::new(net.gateway, net.prefix).is_ok_and(|network| network.contains(&ip));
+    if inside || ip == net.child || ip == net.dns {
         return Verdict::Deny("an address of the gateway network itself");
     }
     // Made anew, so that no flow label or scope id of the packet's goes along.
@@ -58,7 +63,7 @@ fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(v4) => match v4.octets()[0] {
             // Linux takes 0.0.0.0 as a destination for 127.0.0.1.
-            0 | 127 => Some("an address of the host's loopback"),
+            0 | 127 => Some("a loopback address of the host"),
             224..=239 => Some("multicast stays in the child's network"),
             // Broadcast is one of them.
             240..=255 => Some("a reserved address"),
@@ -66,39 +71,13 @@ fn means_nothing_outside(ip: IpAddr) -> Option<&'static str> {
         },
         IpAddr::V6(v6) => match v6.segments() {
             [0, 0, 0, 0, 0, 0, _, _] => {
-                Some("an address of the host's loopback, or IPv4 in disguise")
+                Some("a loopback address of the host, or an IPv4-compatible IPv6 address")
             }
-            [0, 0, 0, 0, 0, 0xffff, _, _] => Some("IPv4 in disguise"),
+            [0, 0, 0, 0, 0, 0xffff, _, _] => Some("an IPv4-mapped IPv6 address"),
             [0xfe80..=0xfebf, ..] => Some("a link-local address"),
             [0xff00..=0xffff, ..] => Some("multicast stays in the child's network"),
             _ => None,
         },
-    }
-}
-
-/// Whether an address belongs to a network of the plan.
-fn is_inside(net: &Net, ip: IpAddr) -> bool {
-    if [net.child, net.gateway, net.dns].contains(&ip) {
-        return true;
-    }
-    let prefix = u32::from(net.prefix);
-    match (net.gateway, ip) {
-        (IpAddr::V4(gateway), IpAddr::V4(ip)) => {
-            let different = gateway.to_bits() ^ ip.to_bits();
-            different.leading_zeros() >= prefix
-        }
-        (IpAddr::V6(gateway), IpAddr::V6(ip)) => {
-            let different = gateway.to_bits() ^ ip.to_bits();
-            different.leading_zeros() >= prefix
-        }
-        _ => false,
-    }
-}
-
-fn loopback(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }
 
@@ -107,15 +86,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::network_config::Net;
 
-    fn plan() -> Plan {
+    fn plan() -> NetworkConfig {
         let net = |child: &str, gateway: &str, dns: &str, prefix| Net {
             child: child.parse().unwrap(),
             gateway: gateway.parse().unwrap(),
             dns: dns.parse().unwrap(),
             prefix,
         };
-        Plan {
+        NetworkConfig {
             ifname: "tap0".into(),
             mtu: 1500,
             v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
@@ -183,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_gateway_is_the_host_only_if_that_is_allowed() {
-        let open = Plan { host_loopback: true, ..plan() };
+        let open = NetworkConfig { host_loopback: true, ..plan() };
         assert_eq!(outbound(&open, at("10.0.2.2:22")), Verdict::Dial(at("127.0.0.1:22")));
         assert_eq!(outbound(&open, at("[fd00::2]:22")), Verdict::Dial(at("[::1]:22")));
         for dst in ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22"] {
@@ -194,7 +174,7 @@ mod tests {
     #[test]
     fn names_are_asked_for_at_one_port_also_if_the_gateway_has_that_address() {
         for host_loopback in [false, true] {
-            let mut plan = Plan { host_loopback, ..plan() };
+            let mut plan = NetworkConfig { host_loopback, ..plan() };
             assert_eq!(outbound(&plan, at("10.0.2.3:53")), Verdict::Dns);
             assert_eq!(outbound(&plan, at("[fd00::3]:53")), Verdict::Dns);
             plan.v4.dns = plan.v4.gateway;
@@ -204,7 +184,7 @@ mod tests {
 
     #[test]
     fn without_ipv6_there_is_none() {
-        let plan = Plan { v6: None, ..plan() };
+        let plan = NetworkConfig { v6: None, ..plan() };
         assert!(matches!(outbound(&plan, at("[2001:db8::1]:80")), Verdict::Deny(_)));
     }
 

@@ -1,4 +1,5 @@
-//! The gateway process: configured by its supervisor, locked up, and then an event loop beside a thread that obeys.
+//! The gateway process: configured by its supervisor, locked up, and then an event loop beside a thread that handles
+//! requests.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -11,16 +12,15 @@ use relay::{Listener, Options, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::engine::{Book, Engine, SharedResolvers, inward};
-use crate::plan::{Plan, Resolvers};
+use crate::engine::{Engine, SharedResolvers, Statistics, inward};
+use crate::network_config::NetworkConfig;
 use crate::sandbox;
 
-/// What a running gateway answers requests with.
 #[derive(Debug)]
-struct Gateway {
+struct RunningGateway {
     relay: relay::Engine,
     resolvers: SharedResolvers,
-    book: Arc<Book>,
+    statistics: Arc<Statistics>,
     ports: BTreeMap<u64, (String, Arc<Traffic>)>,
 }
 
@@ -40,33 +40,33 @@ pub fn run(control: OwnedFd) -> anyhow::Result<()> {
     channel.reply(&reply)?;
     let mut gateway = started?;
     while let Some((request, fds)) = channel.request()? {
-        let reply = gateway.obey(request, fds);
+        let reply = gateway.handle_request(request, fds);
         channel.reply(&reply.unwrap_or_else(|e| Reply::Failed(format!("{e:#}"))))?;
     }
     Ok(())
 }
 
-fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Gateway> {
+fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> {
     let Request::Configure { plan, resolvers, nofile } = request else {
-        bail!("the gateway was not configured first");
+        bail!("the first request was not to configure the gateway");
     };
     let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
     // Everything after this line happens without privileges; threads inherit it.
-    let report = sandbox::enter().context("failed to lock the gateway up")?;
+    let report = sandbox::enter().context("failed to sandbox the gateway process")?;
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
-    let book = Arc::new(Book::default());
+    let statistics = Arc::new(Statistics::default());
     let options = options(&plan, nofile);
-    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&book));
+    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&statistics));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;
-    Ok(Gateway { relay, resolvers, book, ports: BTreeMap::new() })
+    Ok(RunningGateway { relay, resolvers, statistics, ports: BTreeMap::new() })
 }
 
 /// How published ports are served: servers see their clients.
-fn options(plan: &Plan, nofile: u64) -> Options {
+fn options(plan: &NetworkConfig, nofile: u64) -> Options {
     Options {
-        // No mark: the packet rules of G find the sockets by their addresses.
+        // No mark: the packet rules of the gateway namespace find the sockets by their addresses.
         transparent: Transparent::Mark(0),
         tproxy: true,
         occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
@@ -75,13 +75,13 @@ fn options(plan: &Plan, nofile: u64) -> Options {
     }
 }
 
-impl Gateway {
-    fn obey(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
+impl RunningGateway {
+    fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
         match request {
-            Request::Configure { .. } => bail!("the gateway is configured already"),
+            Request::Configure { .. } => bail!("the gateway is already configured"),
             Request::Publish { id, udp, target, name } => {
                 let Ok([listener]) = <[OwnedFd; 1]>::try_from(fds) else {
-                    bail!("a port comes with one listener");
+                    bail!("a port must come with one listener");
                 };
                 let listener = if udp { Listener::Udp(listener) } else { Listener::Tcp(listener) };
                 let traffic = Arc::new(Traffic::default());
@@ -95,15 +95,13 @@ impl Gateway {
                 let _ = self.relay.remove(id);
                 self.ports.remove(&id);
             }
-            Request::Resolvers(resolvers) => self.set_resolvers(resolvers),
-            Request::Ping => self.relay.ping().context("the gateway does not work any more")?,
+            Request::Resolvers(resolvers) => {
+                *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
+            }
+            Request::Ping => self.relay.ping().context("the gateway no longer works")?,
             Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
         }
         Ok(Reply::Done)
-    }
-
-    fn set_resolvers(&self, resolvers: Resolvers) {
-        *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
     }
 
     fn stats(&self) -> api::Stats {
@@ -112,6 +110,6 @@ impl Gateway {
             port: name.clone(),
             traffic: inward(traffic),
         });
-        api::Stats { ports: ports.collect(), ..self.book.stats() }
+        api::Stats { ports: ports.collect(), ..self.statistics.stats() }
     }
 }

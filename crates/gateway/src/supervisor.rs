@@ -1,14 +1,16 @@
 //! The supervisor's handle on a gateway process.
 //!
-//! It holds whatever a gateway needs and that must outlive one: the descriptors of G, the listeners of published ports,
-//! the name servers. It starts no process itself. Whoever does so gives [`Gateway::renew`]'s descriptor to the process as
-//! standard input and calls [`Gateway::configure`]; when the process has ended, the same again.
+//! It holds whatever a gateway needs and that must outlive one: the descriptors of the gateway namespace, the listeners
+//! of published ports, the name servers. It starts no process itself. Whoever does so gives [`Supervisor::renew`]'s
+//! descriptor to the process as standard input and calls [`Supervisor::configure`]; when the process has ended, the
+//! same again.
 //!
-//! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it fails
-//! to answer in time, answers nonsense or cannot start, kills it ([`Gateway::ending`]). An answer that matters can be
-//! waited for, a little while ([`Answer::wait`]).
+//! No call waits for the gateway. A thread for each process (`line`) talks to it, checks its health and, whenever it
+//! fails to answer in time, answers nonsense or cannot start, kills it ([`Supervisor::ending`]). An answer that matters
+//! can be waited for, a little while ([`Answer::wait`]).
 
 mod answer;
+mod job;
 mod line;
 mod offer;
 
@@ -27,47 +29,19 @@ pub use line::{PERIOD, SILENCE};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::plan::{Plan, Resolvers};
-use line::{End, Job, Line, Shared};
-use offer::Offer;
+use crate::network_config::{NetworkConfig, Resolvers};
+use job::Job;
+use line::{End, Line, Shared};
+use offer::{Offer, Port};
 
+/// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that
+/// meanwhile.
 #[derive(Debug)]
-struct Port {
-    udp: bool,
-    target: SocketAddr,
-    name: String,
-    listener: Arc<OwnedFd>,
-}
-
-impl Port {
-    /// Asks a gateway to serve it; `refused` as for [`Offer::job`].
-    fn offer_to(
-        &self,
-        line: &Line,
-        id: u64,
-        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
-    ) {
-        let (name, listener) = (self.name.clone(), Arc::downgrade(&self.listener));
-        let offer = Offer { id, udp: self.udp, target: self.target, name, listener };
-        if let Some(job) = offer.job(&line.shared(), refused) {
-            line.post(job);
-        }
-    }
-}
-
-/// Why a gateway process has ended, as far as we know. It is no part of the handle, so that others can use that meanwhile.
 pub struct Ending(Arc<Shared>);
 
-impl std::fmt::Debug for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ending").finish_non_exhaustive()
-    }
-}
-
 impl Ending {
-    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits for a
-    /// moment, at most a second, for the thread that talks to the process to notice.
-    #[must_use]
+    /// Why we have ended the gateway process, for somebody who sees that it has ended. `None` if it was not us. Waits
+    /// for a moment, at most a second, for the thread that talks to the process to notice.
     pub fn why(&self) -> Option<String> {
         match self.0.end() {
             Some(End::GivenUp(why)) => Some(why),
@@ -86,28 +60,36 @@ enum State {
     Up(Line),
 }
 
+impl State {
+    fn line(&self) -> Option<&Line> {
+        match self {
+            Self::Up(line) if line.is_open() => Some(line),
+            _ => None,
+        }
+    }
+}
+
 /// Everything about a gateway but its process.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Supervisor {
     driver: String,
-    plan: Plan,
+    plan: NetworkConfig,
     /// Those of [`Request::Configure`].
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
     nofile: u64,
-    ports: BTreeMap<u64, Port>,
+    ports: BTreeMap<u64, Arc<Port>>,
     state: State,
     /// Processes so far.
     started: u64,
 }
 
-impl Gateway {
+impl Supervisor {
     /// `factory` is our end of the namespace's socket factory; `nofile` is the soft limit of open files of the gateway
     /// processes. IPv6 is used if both the plan and the
     /// descriptors have it.
-    #[must_use]
     pub fn new(
-        mut plan: Plan,
+        mut plan: NetworkConfig,
         mut descriptors: Descriptors,
         factory: OwnedFd,
         resolvers: Resolvers,
@@ -139,15 +121,13 @@ impl Gateway {
     }
 
     /// The network that gateways are told.
-    #[must_use]
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &NetworkConfig {
         &self.plan
     }
 
     /// Whether a gateway has been told what it has to know and nothing has gone wrong since.
-    #[must_use]
     pub fn is_up(&self) -> bool {
-        self.line().is_some()
+        self.state.line().is_some()
     }
 
     /// The end of a control channel for a new gateway process, its standard input. Forgets the old process.
@@ -162,9 +142,9 @@ impl Gateway {
         Ok(theirs)
     }
 
-    /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is called
-    /// once it serves; if it never does it is killed, `ready` is dropped, and [`Gateway::ending`] says why. A port that
-    /// it refuses is logged; it stays known and is offered again every [`PERIOD`].
+    /// Tells the new gateway process what it has to know, and publishes again every port that is known. `ready` is
+    /// called once it serves; if it never does it is killed, `ready` is dropped, and [`Supervisor::ending`] says why. A
+    /// port that it refuses is logged; it stays known and is offered again every [`PERIOD`].
     ///
     /// # Errors
     /// There is no new process, or the thread that talks to it cannot be started.
@@ -174,7 +154,7 @@ impl Gateway {
         ready: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<()> {
         let State::New(channel) = std::mem::replace(&mut self.state, State::Down) else {
-            bail!("there is no new gateway process to configure");
+            bail!("no new gateway process to configure");
         };
         let line = Line::start(channel, process)
             .context("failed to start the thread that talks to the gateway process")?;
@@ -190,43 +170,33 @@ impl Gateway {
                 let Some(Reply::Failed(why)) = reply else { return false };
                 warn!(
                     port = name,
-                    "a published port is not served: the new gateway refused it: {why}; retrying every {} s",
+                    "the new gateway refused to serve a published port: {why}; retrying every {} s",
                     PERIOD.as_secs()
                 );
                 true
             };
-            port.offer_to(&line, id, refused);
+            line.offer(Offer { id, port: Arc::downgrade(port) }, refused);
         }
         // Answered after everything before it.
-        let ready = |reply: Option<Reply>| {
+        line.post(Job::new(Request::Ping, |reply| {
             if reply.is_some() {
                 ready();
             }
-        };
-        line.post(Job { request: Request::Ping, fds: Vec::new(), done: Box::new(ready) });
+        }));
         self.state = State::Up(line);
         Ok(())
     }
 
     /// Why the gateway process has ended, for somebody who sees that it has; `None` if it was told nothing.
-    #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         let State::Up(line) = &self.state else { return None };
         Some(Ending(line.shared()))
     }
 
-    /// Whom to ask.
-    fn line(&self) -> Option<&Line> {
-        match &self.state {
-            State::Up(line) if line.is_open() => Some(line),
-            _ => None,
-        }
-    }
-
-    /// Serves `listener` as the port `id`, which leads to `target` in A. The port is known from now on: while there is no
-    /// gateway, connections wait in the listener, and the next gateway serves it. If the answer is that the gateway refuses,
-    /// call [`Gateway::forget`]. A refusal that comes when nobody waits for it any more is logged, and the port is offered
-    /// again every [`PERIOD`].
+    /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. The port is known from now
+    /// on: while there is no gateway, connections wait in the listener, and the next gateway serves it. If the answer
+    /// is that the gateway refuses, call [`Supervisor::forget`]. A refusal that comes when nobody waits for it any more
+    /// is logged, and the port is offered again every [`PERIOD`].
     ///
     /// # Errors
     /// When `id` is taken.
@@ -238,27 +208,23 @@ impl Gateway {
         name: String,
         listener: OwnedFd,
     ) -> anyhow::Result<Answer> {
-        ensure!(!self.ports.contains_key(&id), "port {id} is published already");
-        let port = Port { udp, target, name, listener: Arc::new(listener) };
+        ensure!(!self.ports.contains_key(&id), "port {id} is already published");
+        let port = Arc::new(Port { udp, target, name, listener: Arc::new(listener) });
         let what = format!("publishing {}", port.name);
         let (answer, deliver) = Answer::to(what.clone());
         let refused = move |reply| {
             let Some(Reply::Failed(why)) = deliver.to(reply) else { return false };
             let period = PERIOD.as_secs();
             warn!(
-                "{what}: the gateway refused: {why}; connections wait until it accepts; retrying every {period} s"
+                "{what}: the gateway refused: {why}; retrying every {period} s, and connections wait until it accepts"
             );
             true
         };
-        let answer = match self.line() {
-            Some(line) => {
-                port.offer_to(line, id, refused);
-                answer.from(line)
-            }
-            None => answer,
-        };
+        let offer = Offer { id, port: Arc::downgrade(&port) };
         self.ports.insert(id, port);
-        Ok(answer)
+        let Some(line) = self.state.line() else { return Ok(answer) };
+        line.offer(offer, refused);
+        Ok(answer.from(line))
     }
 
     /// Forgets a port that the gateway has refused, and closes its listener.
@@ -282,32 +248,25 @@ impl Gateway {
         };
         // Before it is asked: see `Shared::offer_again`.
         drop(port);
-        Ok(match self.line() {
-            Some(line) => {
-                let done = Box::new(log);
-                line.post(Job { request: Request::Withdraw { id }, fds: Vec::new(), done });
-                answer.from(line)
-            }
-            None => answer,
-        })
+        let Some(line) = self.state.line() else { return Ok(answer) };
+        line.post(Job::new(Request::Withdraw { id }, log));
+        Ok(answer.from(line))
     }
 
     /// The host's name servers are others now. A gateway that starts later knows them from the start.
     pub fn set_resolvers(&mut self, resolvers: Resolvers) {
         self.resolvers.clone_from(&resolvers);
-        let Some(line) = self.line() else { return };
-        let log = |reply| {
+        let Some(line) = self.state.line() else { return };
+        line.post(Job::new(Request::Resolvers(resolvers), |reply| {
             if let Some(Reply::Failed(why)) = reply {
-                warn!("the gateway does not know the new name servers: {why}");
+                warn!("the gateway did not accept the new name servers: {why}");
             }
-        };
-        let request = Request::Resolvers(resolvers);
-        line.post(Job { request, fds: Vec::new(), done: Box::new(log) });
+        }));
     }
 
-    /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the reason
-    /// why there is nothing: no gateway at the moment, or one that ends or is given up before it answers. It may be called
-    /// at once, or on another thread, which it must not block.
+    /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the
+    /// reason why there is nothing: no gateway at the moment, or one that ends or is given up before it answers. It may
+    /// be called at once, or on another thread, which it must not block.
     pub fn stats(&self, done: impl FnOnce(anyhow::Result<api::Stats>) + Send + 'static) {
         let driver = self.driver.clone();
         let restarts = self.started.saturating_sub(1);
@@ -318,15 +277,12 @@ impl Gateway {
                     Err(anyhow::anyhow!("the gateway has no statistics: {why}"))
                 }
                 Some(Reply::Done) | None => Err(anyhow::anyhow!(
-                    "the gateway process is not running at the moment\nhint: it is started again; ask again in a moment"
+                    "the gateway process is not running\nhint: try again in a moment; the gateway is being restarted"
                 )),
             });
         };
-        match self.line() {
-            Some(line) => {
-                let done = Box::new(done);
-                line.post(Job { request: Request::Stats, fds: Vec::new(), done });
-            }
+        match self.state.line() {
+            Some(line) => line.post(Job::new(Request::Stats, done)),
             None => done(None),
         }
     }

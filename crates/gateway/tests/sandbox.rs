@@ -1,5 +1,5 @@
-//! The sandbox as a process feels it. There is no way out of it, so each test body runs in a process of its own: the test
-//! runs this binary again, and names the ignored test that is to be run there.
+//! The sandbox as a process feels it. There is no way out of it, so each test body runs in a process of its own: the
+//! test runs this binary again, and names the ignored test that is to be run there.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -336,7 +336,7 @@ fn relay_alone() {
     server.send_to(b"answer", from).unwrap();
     let (n, from) = client.recv_from(&mut buf).unwrap();
     assert_eq!((&buf[..n], from), (&b"answer"[..], ports[1]));
-    engine.stop();
+    drop(engine);
 }
 
 #[test]

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `ArgAction::SetTrue`, `SetFalse`, `Count`, `Help*`, `Version` | boolean |
 //! | `ArgAction::Set` with a `bool` value parser | boolean, passed on as `--name=true` or `--name=false` |
-//! | `ArgAction::Set` with an integer value parser | integer, passed on in decimal |
+//! | `ArgAction::Set` with an `i64` value parser | integer, passed on in decimal |
 //! | `ArgAction::Append` | slice: every occurrence is passed on; see [`split_slice`] |
 //! | any other `ArgAction::Set` | string |
 //!
@@ -30,4 +30,4 @@ mod value;
 
 pub use error::FlagError;
 pub use parse::{Normalized, normalize};
-pub use value::{parse_bool, parse_int, split_slice};
+pub use value::split_slice;

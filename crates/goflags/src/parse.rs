@@ -47,21 +47,9 @@ impl Kind {
 
     fn of_value(arg: &Arg) -> Kind {
         let value = arg.get_value_parser().type_id();
-        let ints = [
-            TypeId::of::<i64>(),
-            TypeId::of::<isize>(),
-            TypeId::of::<usize>(),
-            TypeId::of::<i32>(),
-            TypeId::of::<i16>(),
-            TypeId::of::<i8>(),
-            TypeId::of::<u64>(),
-            TypeId::of::<u32>(),
-            TypeId::of::<u16>(),
-            TypeId::of::<u8>(),
-        ];
         if value == TypeId::of::<bool>() {
             Kind::Bool
-        } else if ints.iter().any(|int| value == *int) {
+        } else if value == TypeId::of::<i64>() {
             Kind::Int
         } else {
             Kind::Text
@@ -132,7 +120,6 @@ impl Normalized {
     ///
     /// Of a repeated scalar or boolean only the last occurrence stays; slices keep all of theirs. A boolean that has
     /// its resting value is left out.
-    #[must_use]
     pub fn to_clap_args(&self, bin: &str) -> Vec<OsString> {
         let mut argv = vec![OsString::from(bin)];
         for (index, (name, value)) in self.flags.iter().enumerate() {

@@ -21,13 +21,7 @@ impl IntError {
 }
 
 /// Reads a boolean in one of the spellings of Go's `strconv.ParseBool`; anything else is `None`.
-///
-/// ```
-/// assert_eq!(goflags::parse_bool("T"), Some(true));
-/// assert_eq!(goflags::parse_bool("yes"), None);
-/// ```
-#[must_use]
-pub fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -35,21 +29,8 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads an integer like Go's `strconv.ParseInt(text, 0, 64)`.
-///
-/// The prefix chooses the base (`0x`, `0o`, `0b`, or a leading `0` for octal), a sign may come first, and single
-/// underscores may separate digits. `None` stands for bad syntax and for values outside of 64 bits alike.
-///
-/// ```
-/// assert_eq!(goflags::parse_int("0x5dc"), Some(1500));
-/// assert_eq!(goflags::parse_int("-0b1_0"), Some(-2));
-/// assert_eq!(goflags::parse_int("1500 "), None);
-/// ```
-#[must_use]
-pub fn parse_int(text: &str) -> Option<i64> {
-    read_int(text).ok()
-}
-
+/// Reads an integer like Go's `strconv.ParseInt(text, 0, 64)`: the prefix chooses the base (`0x`, `0o`, `0b`, or a leading
+/// `0` for octal), a sign may come first, and single underscores may separate digits.
 pub(crate) fn read_int(text: &str) -> Result<i64, IntError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -214,16 +195,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_integer_survives_decimal_and_hexadecimal(value: i64) {
-            prop_assert_eq!(parse_int(&value.to_string()), Some(value));
+            prop_assert_eq!(read_int(&value.to_string()), Ok(value));
             let sign = if value < 0 { "-" } else { "" };
             let magnitude = value.unsigned_abs();
-            prop_assert_eq!(parse_int(&format!("{sign}{magnitude:#x}")), Some(value));
-            prop_assert_eq!(parse_int(&format!("{sign}0o{magnitude:o}")), Some(value));
+            prop_assert_eq!(read_int(&format!("{sign}{magnitude:#x}")), Ok(value));
+            prop_assert_eq!(read_int(&format!("{sign}0o{magnitude:o}")), Ok(value));
         }
 
         #[test]
         fn value_readers_never_panic(text: String, bytes: Vec<u8>) {
-            let _ = (parse_int(&text), parse_bool(&text), split_slice([&text]));
+            let _ = (read_int(&text), parse_bool(&text), split_slice([&text]));
             let quoted = quote(OsStr::from_bytes(&bytes));
             prop_assert!(!quoted.contains('\n'));
         }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use env::Env;
-use env::helper::{Helper, HelperError};
+use hostenv::Env;
+use hostenv::helper::{Helper, HelperError};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -20,44 +20,24 @@ use crate::outer::Outer;
 use crate::{Kind, Range, subid};
 
 /// They take milliseconds, unless an NSS module asks a server.
-const LIMIT: Duration = Duration::from_secs(10);
+const NEWIDMAP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A map that was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// The program is not there.
-    #[error("{tool} is not an executable program in PATH\nhint: {hint}")]
-    Missing {
-        /// `newuidmap` or `newgidmap`.
-        tool: &'static str,
-        /// How to install it here.
-        hint: &'static str,
-    },
-    /// The kernel did not start the program, for want of the capabilities that its file says it needs (execve(2)).
-    #[error("cannot run `{command_line}`: {source}\nhint: {hint}")]
-    Barred {
-        /// Program and arguments.
-        command_line: String,
-        /// Why.
-        source: io::Error,
-        /// The most likely remedy.
-        hint: String,
-    },
+    /// The program is not there; with how to install it here.
+    #[error("{0} is not an executable program in PATH\nhint: {1}")]
+    Missing(&'static str, &'static str),
+    /// The kernel did not start this command line, because it lacks the capabilities that the program's file says it needs
+    /// (execve(2)); with the most likely remedy.
+    #[error("cannot run `{0}`: {1}\nhint: {2}")]
+    Barred(String, io::Error, String),
     /// The program could not be run, or took too long.
     #[error(transparent)]
     Run(#[from] HelperError),
-    /// The program refused.
-    #[error("`{command_line}` failed ({status}): {output}\nhint: {hint}")]
-    Refused {
-        /// Program and arguments.
-        command_line: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        output: String,
-        /// The most likely remedy.
-        hint: String,
-    },
+    /// The program refused: the command line, how it ended, what it printed, and the most likely remedy.
+    #[error("`{0}` failed ({1}): {2}\nhint: {3}")]
+    Refused(String, ExitStatus, String, String),
 }
 
 /// Writes both maps of the user namespace that process `pid` is in. `root` is `/` outside of tests; only messages depend
@@ -88,10 +68,7 @@ struct Run {
 impl Run {
     fn start(kind: Kind, pid: Pid, maps: &Maps, env: &Env, root: &Path) -> Result<Run, MapError> {
         let Some(tool) = env.find_program(kind.tool()) else {
-            return Err(MapError::Missing {
-                tool: kind.tool(),
-                hint: diagnose::install_hint(&os_release(root)),
-            });
+            return Err(MapError::Missing(kind.tool(), diagnose::install_hint(&os_release(root))));
         };
         let mut args = vec![pid.to_string()];
         for line in maps.of(kind) {
@@ -99,13 +76,13 @@ impl Run {
                 [line.container_id(), line.host_id(), line.size()].map(|number| number.to_string()),
             );
         }
-        match Helper::start(&tool, &args, env, LIMIT) {
+        match Helper::start(&tool, &args, env, NEWIDMAP_TIMEOUT) {
             Ok(helper) => Ok(Run { kind, tool, helper }),
-            Err(HelperError::Start { command_line, source })
-                if source.raw_os_error() == Some(Errno::EPERM as i32) =>
+            Err(HelperError::Start(command_line, e))
+                if e.raw_os_error() == Some(Errno::EPERM as i32) =>
             {
                 let hint = diagnose::hint(kind, &tool, "", Facts::gather(root, &tool));
-                Err(MapError::Barred { command_line, source, hint })
+                Err(MapError::Barred(command_line, e, hint))
             }
             Err(error) => Err(error.into()),
         }
@@ -126,7 +103,7 @@ impl Run {
         let hint = outside(self.kind, maps, root).unwrap_or_else(|| {
             diagnose::hint(self.kind, &self.tool, &text, Facts::gather(root, &self.tool))
         });
-        Err(MapError::Refused { command_line, status: output.status, output: text, hint })
+        Err(MapError::Refused(command_line, output.status, text, hint))
     }
 }
 
@@ -136,15 +113,13 @@ fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
     let mut ranges =
         maps.of(kind).iter().filter_map(|line| Range::new(line.host_id(), line.size()));
     let range = ranges.find(|range| !outer.holds(*range))?;
-    let texts = [Kind::Uid, Kind::Gid]
-        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
-    let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
-    let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
-    let inside = free.map(|free| {
-        format!("in /etc/subuid and /etc/subgid, use ids that are there, such as {free}; or ")
+    let inside = subid::free_range_below(root).map(|free| {
+        format!(
+            "in /etc/subuid and /etc/subgid, use IDs that this container has, such as {free}; or "
+        )
     });
     Some(format!(
-        "the ids {range} are not in this container, which has {} only ({}): {}{}",
+        "this container does not have the IDs {range}; it has only {} ({}): {}{}",
         outer.describe(),
         Path::new("/proc/self").join(kind.map_file()).display(),
         inside.unwrap_or_default(),
@@ -155,7 +130,7 @@ fn outside(kind: Kind, maps: &Maps, root: &Path) -> Option<String> {
 /// The text of os-release(5), or nothing.
 fn os_release(root: &Path) -> String {
     let texts =
-        ["etc/os-release", "usr/lib/os-release"].map(|file| env::file::text(&root.join(file)));
+        ["etc/os-release", "usr/lib/os-release"].map(|file| hostenv::file::text(&root.join(file)));
     texts.into_iter().find_map(Result::ok).unwrap_or_default()
 }
 
@@ -163,7 +138,7 @@ fn os_release(root: &Path) -> String {
 mod tests {
     use super::*;
     use crate::{map, testing};
-    use env::vars;
+    use hostenv::vars;
     use std::fs;
 
     fn maps() -> Maps {
@@ -212,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn f003_a_missing_tool_names_the_package_of_the_distribution() {
+    fn a_missing_tool_names_the_package_of_the_distribution() {
         let (dir, mut env) = root(&[]);
         env.set(vars::PATH, dir.path());
         let error = run(&dir, &env).unwrap_err().to_string();
@@ -256,7 +231,7 @@ mod tests {
         }
         let error = run(&dir, &env).unwrap_err().to_string();
         for part in [
-            "hint: the ids 100000-165535 are not in this container, which has 0-65535 only (/proc/self/uid_map)",
+            "hint: this container does not have the IDs 100000-165535; it has only 0-65535 (/proc/self/uid_map)",
             "such as 10000-65533; or ",
             "`lxc.idmap = u 0 1000000 165536`",
         ] {

@@ -50,7 +50,6 @@ pub struct Facts {
 
 impl Facts {
     /// Looks at the tool and at `<root>/proc/self/status`. What cannot be seen counts as being in order.
-    #[must_use]
     pub fn gather(root: &Path, tool: &Path) -> Facts {
         let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
         Facts {
@@ -70,7 +69,6 @@ impl Facts {
     }
 
     /// Whether root may give a file capabilities here: where it may not, that belongs into the image.
-    #[must_use]
     pub fn can_setcap(self) -> bool {
         self.can_have(SETFCAP)
     }
@@ -99,12 +97,8 @@ pub enum Obstacle {
 }
 
 /// What is in the way of a tool, as far as one can see.
-#[must_use]
 pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
-    let own = match kind {
-        Kind::Uid => SETUID,
-        Kind::Gid => SETGID,
-    };
+    let own = kind.either(SETUID, SETGID);
     if !facts.root {
         if facts.no_new_privs {
             return Some(Obstacle::NoNewPrivs);
@@ -131,32 +125,27 @@ pub fn obstacle(kind: Kind, facts: Facts) -> Option<Obstacle> {
 }
 
 /// The commands that let a tool do its work without the set-user-ID bit, for root; `path` is quoted if it needs that.
-#[must_use]
 pub fn capable(kind: Kind, path: &str) -> [String; 2] {
-    let cap = match kind {
-        Kind::Uid => "cap_setuid",
-        Kind::Gid => "cap_setgid",
-    };
+    let cap = kind.either("cap_setuid", "cap_setgid");
     [format!("chmod u-s {path}"), format!("setcap {cap}=ep {path}")]
 }
 
 /// The most likely remedy for a refusal. `output` is what the tool said.
-#[must_use]
 pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
     let path = tool.display();
     if output.contains("not allowed") {
         return format!(
-            "a range is not granted to this user: compare it with /etc/{} and `getsubids`, both for the user who runs this",
+            "a range is not granted to this user: compare it with this user's entries in /etc/{} and with the output of `getsubids`",
             kind.subid()
         );
     }
     if output.contains("Invalid argument") {
-        return "the kernel refused the map: before Linux 4.15 it takes 5 lines; use fewer ranges"
+        return "the kernel refused the map: use fewer ranges; Linux before 4.15 accepts only 5 lines"
             .to_owned();
     }
     let Some(obstacle) = obstacle(kind, facts) else {
         return format!(
-            "something forbids {path} what it does, such as a security module or the seccomp filter of a container: if this is a \
+            "something blocks {path}, such as a security module or a container's seccomp filter: if this is a \
              container, run it privileged"
         );
     };
@@ -165,7 +154,6 @@ pub fn hint(kind: Kind, tool: &Path, output: &str, facts: Facts) -> String {
 
 impl Obstacle {
     /// What is in the way of this tool, in words.
-    #[must_use]
     pub fn what(&self, tool: &Path) -> String {
         let path = tool.display();
         match self {
@@ -175,10 +163,10 @@ impl Obstacle {
                 format!("{path} is neither setuid root nor has file capabilities")
             }
             Obstacle::Both => format!(
-                "{path} is setuid root and has file capabilities, and the kernel gives it only those, which are too few for root"
+                "{path} is setuid root and has file capabilities, so the kernel grants it only these capabilities, which are not enough for root"
             ),
             Obstacle::Setuid(lacking) => format!(
-                "{path} is setuid root, and needs {} for that, which this container lacks",
+                "{path} is setuid root and therefore needs {}, which this container lacks",
                 lacking.join(" and ")
             ),
             Obstacle::Container(cap) => format!("this container lacks {cap}"),
@@ -189,12 +177,15 @@ impl Obstacle {
         let [chmod, setcap] = capable(kind, &tool.display().to_string());
         match self {
             Obstacle::NoNewPrivs => {
-                "remove NoNewPrivileges= from the unit or the sandbox (in Docker --security-opt \
-                 no-new-privileges, in Kubernetes allowPrivilegeEscalation: false)"
+                "remove NoNewPrivileges= from the unit or the sandbox (Docker: --security-opt \
+                 no-new-privileges, Kubernetes: allowPrivilegeEscalation: false)"
                     .to_owned()
             }
             Obstacle::Nosuid => {
-                format!("remount it without nosuid or put a {} elsewhere into PATH", kind.tool())
+                format!(
+                    "remount the file system without nosuid, or put a {} on another file system into PATH",
+                    kind.tool()
+                )
             }
             Obstacle::Powerless => format!("run `sudo {setcap}` or reinstall its package"),
             Obstacle::Both => format!("run `sudo {chmod}`"),
@@ -203,17 +194,18 @@ impl Obstacle {
                 format!("run `sudo {chmod}` and `sudo {setcap}`")
             }
             Obstacle::Setuid(_) => {
-                format!("add `RUN {chmod} && {setcap}` to the Dockerfile of the image")
+                format!("add `RUN {chmod} && {setcap}` to the image's Dockerfile")
             }
-            Obstacle::Container(_) => "give it SETUID and SETGID (Docker: --cap-add, Kubernetes: \
+            Obstacle::Container(_) => {
+                "add the capabilities SETUID and SETGID (Docker: --cap-add, Kubernetes: \
                  securityContext.capabilities.add)"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }
 
 /// How to install newuidmap and newgidmap, by the text of os-release(5).
-#[must_use]
 pub fn install_hint(os_release: &str) -> &'static str {
     let field = |name: &str| {
         let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -236,7 +228,7 @@ pub fn install_hint(os_release: &str) -> &'static str {
             _ => continue,
         };
     }
-    "install the package with newuidmap and newgidmap (uidmap, shadow-utils or shadow)"
+    "install the package that contains newuidmap and newgidmap (uidmap, shadow-utils or shadow)"
 }
 
 #[cfg(test)]
@@ -277,7 +269,7 @@ mod tests {
             (
                 EPERM,
                 Facts { bounding: Some(0), ..FINE },
-                "lacks CAP_SETUID: give it SETUID and SETGID",
+                "lacks CAP_SETUID: add the capabilities SETUID and SETGID",
             ),
             (EPERM, Facts { bounding: Some(0x40), ..caps }, "lacks CAP_SETUID"),
         ] {
@@ -290,12 +282,12 @@ mod tests {
     fn a_setuid_tool_in_a_container_needs_more_than_a_capable_one() {
         let denied = "newuidmap: open of uid_map failed: Permission denied";
         let pod = hint_for(denied, Facts { bounding: POD, ..FINE });
-        assert!(pod.contains("needs CAP_SYS_ADMIN and CAP_DAC_OVERRIDE for that"), "{pod}");
+        assert!(pod.contains("therefore needs CAP_SYS_ADMIN and CAP_DAC_OVERRIDE"), "{pod}");
         // No CAP_SETFCAP: nobody can run setcap there.
         let image = "RUN chmod u-s /usr/bin/newuidmap && setcap cap_setuid=ep /usr/bin/newuidmap`";
         assert!(pod.contains(image), "{pod}");
         let docker = hint_for(EPERM, Facts { bounding: DOCKER, ..FINE });
-        assert!(docker.contains("needs CAP_SYS_ADMIN for that"), "{docker}");
+        assert!(docker.contains("therefore needs CAP_SYS_ADMIN,"), "{docker}");
         assert!(
             docker.contains("run `sudo chmod u-s /usr/bin/newuidmap` and `sudo setcap"),
             "{docker}"
@@ -333,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn f003_f009_f021_the_package_depends_on_the_distribution() {
+    fn the_package_depends_on_the_distribution() {
         for (text, part) in [
             ("ID=debian\nVERSION_ID=\"12\"", "apt-get install -y uidmap"),
             (

@@ -7,14 +7,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use env::helper::{Helper, HelperError, excerpt};
-use env::user::User;
-use env::{Env, vars};
+use hostenv::helper::{Helper, HelperError, excerpt};
+use hostenv::user::User;
+use hostenv::{Env, vars};
 
 use crate::{Kind, Range};
 
 /// Modules ask servers; a dead one must not block the start for long.
-const LIMIT: Duration = Duration::from_secs(5);
+const GETSUBIDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More of a line than this, in characters, is not quoted in a message.
 const MAX_QUOTED: usize = 200;
@@ -23,34 +23,17 @@ const MAX_QUOTED: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum GetsubidsError {
     /// There is no such program.
-    #[error("{program} is not an executable program in PATH")]
-    Missing {
-        /// `getsubids`, or what `$GETSUBIDS` names.
-        program: String,
-    },
+    #[error("{0} is not an executable program in PATH")]
+    Missing(String),
     /// It could not be run.
     #[error(transparent)]
     Run(#[from] HelperError),
-    /// It failed.
-    #[error("`{command_line}` failed ({status}): {output}")]
-    Failed {
-        /// Program and arguments.
-        command_line: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// What it said.
-        output: String,
-    },
-    /// It printed something else than ranges.
-    #[error("`{command_line}` printed `{line}`: {reason}")]
-    Malformed {
-        /// Program and arguments.
-        command_line: String,
-        /// The line.
-        line: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// It failed: the command line, how it ended, and what it printed.
+    #[error("`{0}` failed ({1}): {2}")]
+    Failed(String, std::process::ExitStatus, String),
+    /// It printed something else than ranges: the command line, the line, and what is wrong with it.
+    #[error("`{0}` printed `{1}`: {2}")]
+    Malformed(String, String, &'static str),
 }
 
 /// The user's ranges as `getsubids` (or the program that `$GETSUBIDS` names) knows them: first those of the name, then
@@ -69,8 +52,8 @@ pub fn lookup(user: &User, env: &Env) -> Result<(Vec<Range>, Vec<Range>), Getsub
 
 fn find(env: &Env) -> Result<PathBuf, GetsubidsError> {
     let name = env.nonempty(vars::GETSUBIDS).unwrap_or("getsubids".as_ref());
-    let missing = || GetsubidsError::Missing { program: name.to_string_lossy().into_owned() };
-    env.find_program(name).ok_or_else(missing)
+    env.find_program(name)
+        .ok_or_else(|| GetsubidsError::Missing(name.to_string_lossy().into_owned()))
 }
 
 /// One running `getsubids`.
@@ -86,28 +69,18 @@ impl<'a> Lookup<'a> {
         owner: &'a str,
         env: &Env,
     ) -> Result<Self, GetsubidsError> {
-        let args: &[&str] = match kind {
-            Kind::Uid => &[owner],
-            Kind::Gid => &["-g", owner],
-        };
-        Ok(Lookup { owner, helper: Helper::start(program, args, env, LIMIT)? })
+        let args = kind.either(vec![owner], vec!["-g", owner]);
+        Ok(Lookup { owner, helper: Helper::start(program, &args, env, GETSUBIDS_TIMEOUT)? })
     }
 
     fn finish(self) -> Result<Vec<Range>, GetsubidsError> {
         let command_line = self.helper.command_line().to_owned();
         let output = self.helper.finish()?;
         if !output.status.success() {
-            return Err(GetsubidsError::Failed {
-                command_line,
-                status: output.status,
-                output: output.text(),
-            });
+            return Err(GetsubidsError::Failed(command_line, output.status, output.text()));
         }
-        parse(&output.stdout, self.owner).map_err(|(line, reason)| GetsubidsError::Malformed {
-            command_line,
-            line,
-            reason,
-        })
+        parse(&output.stdout, self.owner)
+            .map_err(|(line, reason)| GetsubidsError::Malformed(command_line, line, reason))
     }
 }
 
@@ -147,17 +120,17 @@ fn parse(text: &[u8], owner: &str) -> Result<Vec<Range>, (String, &'static str)>
             return Err(bad("expected `N: OWNER START COUNT`"));
         };
         if fields.next().is_some() {
-            tracing::warn!("getsubids printed `{}`: what follows the count is ignored", quoted());
+            tracing::warn!("getsubids printed `{}`: ignoring the text after the count", quoted());
         }
         let (Ok(start), Ok(count)) = (start.parse(), count.parse()) else {
-            return Err(bad("START and COUNT have to be numbers between 0 and 4294967295"));
+            return Err(bad("START and COUNT must be numbers from 0 to 4294967295"));
         };
         match Range::new(start, count) {
             Some(range) => ranges.push(range),
             None if count == 0 => {
-                tracing::warn!("getsubids printed `{}`: a range of 0 ids is ignored", quoted());
+                tracing::warn!("getsubids printed `{}`: ignoring a range of 0 IDs", quoted());
             }
-            None => return Err(bad("the range reaches beyond 4294967294, the largest id")),
+            None => return Err(bad("the range extends beyond 4294967294, the largest ID")),
         }
     }
     Ok(ranges)
@@ -186,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn f176_ranges_of_name_and_uid_without_duplicates() {
+    fn ranges_of_name_and_uid_without_duplicates() {
         let _lock = testing::lock();
         let (_dir, env) = stub(
             r#"case "$*" in

@@ -5,7 +5,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use crate::{Kind, Range};
 
 /// The kernel takes this many lines for one map since Linux 4.15 (user_namespaces(7)); before it was 5.
-pub const MAX_EXTENTS: usize = 340;
+const MAX_EXTENTS: usize = 340;
 
 /// The kernel takes less than a page of text for one map, in one write (user_namespaces(7)); newuidmap writes once. Pages
 /// have 4096 bytes at least.
@@ -22,12 +22,8 @@ pub struct Maps {
 
 impl Maps {
     /// The map of one kind.
-    #[must_use]
     pub fn of(&self, kind: Kind) -> &[LinuxIdMapping] {
-        match kind {
-            Kind::Uid => &self.uid,
-            Kind::Gid => &self.gid,
-        }
+        kind.either(&self.uid, &self.gid)
     }
 }
 
@@ -37,7 +33,6 @@ impl Maps {
 /// user's own and not in an earlier range; a range may fall apart by that. If that is more than the kernel takes for one map,
 /// the smallest ranges are left out, with a warning. Ranges that lie side by side stay apart, since
 /// not every NSS module grants what spans two of its ranges.
-#[must_use]
 pub fn build(uid: u32, gid: u32, uids: &[Range], gids: &[Range]) -> Maps {
     Maps { uid: map(Kind::Uid, uid, uids), gid: map(Kind::Gid, gid, gids) }
 }
@@ -53,8 +48,8 @@ fn map(kind: Kind, own: u32, ranges: &[Range]) -> Vec<LinuxIdMapping> {
     if extents.len() < complete || all.len() < ranges.len() {
         let (kind, count) = (kind.subid(), extents.len() - 1);
         tracing::warn!(
-            "only the {count} largest of {} {kind} ranges are used: the kernel takes at most {MAX_EXTENTS} lines and \
-             {MAX_TEXT} bytes for a map. hint: have fewer and larger ranges in /etc/{kind}",
+            "using only the {count} largest of {} {kind} ranges: the kernel accepts at most {MAX_EXTENTS} lines and \
+             {MAX_TEXT} bytes for a map. hint: use fewer and larger ranges in /etc/{kind}",
             ranges.len()
         );
     }
@@ -149,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn f004_ranges_are_packed_from_1_in_their_order() {
+    fn ranges_are_packed_from_1_in_their_order() {
         assert_eq!(line(1000, &[(100_000, 65536)]), "0 1000 1 1 100000 65536");
         assert_eq!(
             line(1000, &[(100_000, 65536), (200_000, 65536)]),

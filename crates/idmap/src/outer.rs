@@ -24,20 +24,17 @@ pub struct Outer {
 
 impl Outer {
     /// All ids, as on a host.
-    #[must_use]
     pub fn whole() -> Self {
         Self { extents: vec![Extent { inside: Range::ALL, outside: 0 }] }
     }
 
     /// Reads `<root>/proc/self/uid_map`, or `gid_map`. What cannot be read counts as a host.
-    #[must_use]
     pub fn read(root: &Path, kind: Kind) -> Self {
         let text = fs::read_to_string(root.join("proc/self").join(kind.map_file()));
         text.map_or_else(|_| Self::whole(), |text| Self::parse(&text))
     }
 
     /// Lines of `<first id inside> <first id outside> <count>`. A text without any is taken for that of a host.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let extent = |line: &str| {
             let mut numbers = line.split_whitespace().map(str::parse::<u32>);
@@ -51,13 +48,11 @@ impl Outer {
     }
 
     /// Whether all ids are there.
-    #[must_use]
     pub fn is_whole(&self) -> bool {
         self.holds(Range::ALL)
     }
 
     /// Whether the kernel would map all of `range` from here.
-    #[must_use]
     pub fn holds(&self, range: Range) -> bool {
         let mut next = range.start();
         for extent in &self.extents {
@@ -74,7 +69,6 @@ impl Outer {
     }
 
     /// The ids that there are both here and in `other`.
-    #[must_use]
     pub fn common(&self, other: &Self) -> Vec<Range> {
         let pairs = self.ranges().flat_map(|ours| other.ranges().map(move |theirs| (ours, theirs)));
         pairs
@@ -84,27 +78,25 @@ impl Outer {
 
     /// How to give the container so many ids that `count` more fit behind those of the usual users, for whoever
     /// administers its host. `kind` is that of this map.
-    #[must_use]
     pub fn widening(&self, wanted: Range) -> String {
-        let others = "Incus and LXD: security.idmap.size; Docker's userns-remap: a longer range for dockremap; Podman: --uidmap \
-                      and --gidmap";
+        let others = "Incus and LXD: set security.idmap.size; Docker with userns-remap: give dockremap a longer range; Podman: \
+                      use --uidmap and --gidmap";
         let &[Extent { inside, outside }] = self.extents.as_slice() else {
             return format!(
-                "on the host, give the container the ids up to {} (LXC: lxc.idmap; {others})",
+                "on the container's host, give the container the IDs up to {}. LXC and Proxmox: set lxc.idmap; {others}",
                 wanted.end() - 1
             );
         };
         let count = wanted.end().saturating_sub(inside.start());
         let first = inside.start();
         format!(
-            "on the host, give the container more ids, for instance `lxc.idmap = u {first} {outside} {count}` and `lxc.idmap = g \
-             {first} {outside} {count}` in its configuration of LXC (of Proxmox: with colons in place of =) and \
-             `root:{outside}:{count}` in the host's /etc/subuid and /etc/subgid ({others})"
+            "on the container's host, give the container more IDs. LXC: put `lxc.idmap = u {first} {outside} {count}` and \
+             `lxc.idmap = g {first} {outside} {count}` into the container's configuration, and `root:{outside}:{count}` \
+             into /etc/subuid and /etc/subgid; Proxmox: the same, with `lxc.idmap:` instead of `lxc.idmap =`; {others}"
         )
     }
 
     /// The ids in words: `0-65535`.
-    #[must_use]
     pub fn describe(&self) -> String {
         self.ranges().map(|range| range.to_string()).collect::<Vec<_>>().join(", ")
     }
@@ -152,7 +144,7 @@ mod tests {
         assert!(text.contains("lxc.idmap = g 0 1000000 165536"), "{text}");
         assert!(text.contains("root:1000000:165536"), "{text}");
         let text = Outer::parse(PODMAN).widening(range(100_000, 65536));
-        assert!(text.contains("the ids up to 165535 (LXC: lxc.idmap;"), "{text}");
+        assert!(text.contains("the IDs up to 165535. LXC and Proxmox: set lxc.idmap;"), "{text}");
     }
 
     proptest! {

@@ -13,29 +13,24 @@ pub enum Kind {
 
 impl Kind {
     /// `subuid` or `subgid`: the file below `/etc`, and the word of messages.
-    #[must_use]
     pub fn subid(self) -> &'static str {
-        match self {
-            Kind::Uid => "subuid",
-            Kind::Gid => "subgid",
-        }
+        self.either("subuid", "subgid")
     }
 
     /// `uid_map` or `gid_map`: the file of a process in `/proc`.
-    #[must_use]
     pub fn map_file(self) -> &'static str {
-        match self {
-            Kind::Uid => "uid_map",
-            Kind::Gid => "gid_map",
-        }
+        self.either("uid_map", "gid_map")
     }
 
     /// The program that writes such a map.
-    #[must_use]
     pub fn tool(self) -> &'static str {
+        self.either("newuidmap", "newgidmap")
+    }
+
+    pub(crate) fn either<T>(self, uid: T, gid: T) -> T {
         match self {
-            Kind::Uid => "newuidmap",
-            Kind::Gid => "newgidmap",
+            Kind::Uid => uid,
+            Kind::Gid => gid,
         }
     }
 }
@@ -52,7 +47,6 @@ impl Range {
     pub const ALL: Range = Range { start: 0, count: u32::MAX };
 
     /// `None` if `count` is 0 or the range reaches beyond id 4294967294.
-    #[must_use]
     pub const fn new(start: u32, count: u32) -> Option<Range> {
         if count > 0 && start.checked_add(count).is_some() {
             Some(Range { start, count })
@@ -62,19 +56,16 @@ impl Range {
     }
 
     /// The first id.
-    #[must_use]
     pub fn start(self) -> u32 {
         self.start
     }
 
     /// The number of ids.
-    #[must_use]
     pub fn count(self) -> u32 {
         self.count
     }
 
     /// The id behind the last one.
-    #[must_use]
     pub fn end(self) -> u32 {
         self.start + self.count
     }
@@ -92,7 +83,6 @@ impl fmt::Display for Range {
 }
 
 /// How many ids the ranges have together; ids that are in several count several times.
-#[must_use]
 pub fn total(ranges: &[Range]) -> u64 {
     ranges.iter().map(|range| u64::from(range.count)).sum()
 }

@@ -8,11 +8,10 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use env::user::User;
-use env::{Env, vars};
+use hostenv::user::User;
+use hostenv::{Env, vars};
 
 use crate::getsubids::{self, GetsubidsError};
-use crate::outer::Outer;
 use crate::subid::{self, SubidFileError};
 use crate::{Kind, Range};
 
@@ -43,20 +42,9 @@ pub enum SourceError {
     /// The word after `--subid-source` is none of the three.
     #[error("unknown subid source `{0}`\nhint: choose auto, dynamic or static")]
     Unknown(String),
-    /// There are no ranges for the user. Clients match the first words.
-    #[error("No {} ranges found for user {uid} ({name:?}){detail}{hint}", kind.subid())]
-    NoRanges {
-        /// Which kind is missing.
-        kind: Kind,
-        /// User id.
-        uid: u32,
-        /// User name.
-        name: String,
-        /// Where it was looked for, as text that continues the sentence.
-        detail: String,
-        /// A line on how to add some, or nothing.
-        hint: String,
-    },
+    /// There are no ranges for the user, in words of which clients match the first.
+    #[error("{0}")]
+    NoRanges(String),
     /// A file cannot be used.
     #[error(transparent)]
     File(#[from] SubidFileError),
@@ -103,7 +91,7 @@ fn auto(root: &Path, user: &User, env: &Env) -> Result<Subids, SourceError> {
     match getsubids::lookup(user, env) {
         Ok((uid, gid)) if !uid.is_empty() && !gid.is_empty() => return Ok(Subids { uid, gid }),
         Ok(_) => tracing::debug!(
-            "getsubids knows no ranges for {:?}, falling back to the files",
+            "getsubids has no ranges for {:?}; falling back to the files",
             user.name
         ),
         Err(error) => tracing::debug!("{error}; falling back to the files"),
@@ -117,7 +105,7 @@ fn only_files(root: &Path, env: &Env) -> bool {
         return false;
     }
     // No file is a file without the line; a file that cannot be read may say anything.
-    match env::file::read(&root.join("etc/nsswitch.conf")) {
+    match hostenv::file::read(&root.join("etc/nsswitch.conf")) {
         Ok(text) => nsswitch_names_only_files(&String::from_utf8_lossy(&text)),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
@@ -153,12 +141,7 @@ fn require(
         (true, _) => Kind::Uid,
         (false, true) => Kind::Gid,
     };
-    // Unreadable files have been reported already or are about somebody else.
-    let texts = [Kind::Uid, Kind::Gid]
-        .map(|kind| env::file::read(&subid::file(root, kind)).unwrap_or_default());
-    let there = Outer::read(root, Kind::Uid).common(&Outer::read(root, Kind::Gid));
-    let free = subid::free_range_within(&texts.each_ref().map(Vec::as_slice), &there);
-    let hint = free.map(|range| {
+    let hint = subid::free_range_below(root).map(|range| {
         let options = match (uid.is_empty(), gid.is_empty()) {
             (true, true) => format!("--add-subuids {range} --add-subgids {range}"),
             (true, false) => format!("--add-subuids {range}"),
@@ -166,13 +149,11 @@ fn require(
         };
         format!("\nhint: run `sudo usermod {options} {}`", shell_word(&user.name))
     });
-    Err(SourceError::NoRanges {
-        kind,
-        uid: user.uid,
-        name: user.name.clone(),
-        detail: detail.to_owned(),
-        hint: hint.unwrap_or_default(),
-    })
+    let User { uid, name, .. } = user;
+    let (kind, hint) = (kind.subid(), hint.unwrap_or_default());
+    Err(SourceError::NoRanges(format!(
+        "No {kind} ranges found for user {uid} ({name:?}){detail}{hint}"
+    )))
 }
 
 /// The name as one word of a command that a person pastes into a shell.

@@ -65,7 +65,7 @@ fn auto_asks_getsubids_only_when_it_may_know_more_than_the_files() {
 }
 
 #[test]
-fn f176_auto_asks_getsubids_for_users_the_files_do_not_know() {
+fn auto_asks_getsubids_for_users_the_files_do_not_know() {
     let _lock = testing::lock();
     let (dir, env) = root(&[("subuid", "you:1:1\n")], DYNAMIC);
     assert_eq!(lookup(Source::Auto, dir.path(), &me(), &env).unwrap(), subids(300_000, 400_000));
@@ -91,7 +91,7 @@ fn auto_falls_back_to_the_files() {
 }
 
 #[test]
-fn f005_f152_no_ranges_names_uid_and_user() {
+fn no_ranges_names_uid_and_user() {
     let _lock = testing::lock();
     let (dir, env) = root(&[], "exit 1");
     for source in [Source::Auto, Source::Static] {
@@ -109,7 +109,7 @@ fn f005_f152_no_ranges_names_uid_and_user() {
 }
 
 #[test]
-fn f006_the_remedy_is_a_command_with_a_free_range() {
+fn the_remedy_is_a_command_with_a_free_range() {
     let _lock = testing::lock();
     let (dir, env) =
         root(&[("subuid", "you:100000:65536\n"), ("subgid", "me:165536:65536\n")], "exit 1");

@@ -10,8 +10,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use env::user::User;
+use hostenv::user::User;
 
+use crate::outer::Outer;
 use crate::{Kind, Range};
 
 /// Ids that a rootless Docker is expected to have, so that every id a usual image uses is there.
@@ -31,7 +32,7 @@ const NOBODY: Option<Range> = Range::new(65534, 2);
 pub enum SubidFileError {
     /// The user's own line makes no sense.
     #[error(
-        "{}:{line}: `{text}`: {reason}\nhint: as root, correct the line to USER:START:COUNT, for instance `{owner}:100000:65536`",
+        "{}:{line}: `{text}`: {reason}\nhint: as root, change the line to the form USER:START:COUNT, for example `{owner}:100000:65536`",
         path.display()
     )]
     Malformed {
@@ -62,7 +63,7 @@ pub enum SubidFileError {
 /// The file cannot be read, or a line of this user is malformed.
 pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFileError> {
     let path = file(root, kind);
-    match env::file::read(&path) {
+    match hostenv::file::read(&path) {
         Ok(text) => parse(&path, &text, &user.name, user.uid),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(SubidFileError::Read { path, source }),
@@ -70,7 +71,6 @@ pub fn read(root: &Path, kind: Kind, user: &User) -> Result<Vec<Range>, SubidFil
 }
 
 /// `<root>/etc/subuid` or `<root>/etc/subgid`.
-#[must_use]
 pub fn file(root: &Path, kind: Kind) -> PathBuf {
     root.join("etc").join(kind.subid())
 }
@@ -89,7 +89,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
         match parse_line(line) {
             Ok(Some(range)) if ours => ranges.push(range),
             Ok(None) if ours => {
-                tracing::warn!("{}:{number}: a range of 0 ids is ignored", path.display());
+                tracing::warn!("{}:{number}: ignoring a range of 0 IDs", path.display());
             }
             Ok(_) => {}
             Err(reason) if ours => {
@@ -104,7 +104,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
             Err(reason) => {
                 let text = OsStr::from_bytes(line.trim_ascii()).to_string_lossy();
                 tracing::warn!(
-                    "{}:{number}: `{text}`: {reason}; the line is ignored",
+                    "{}:{number}: `{text}`: {reason}; ignoring the line",
                     path.display()
                 );
             }
@@ -115,14 +115,12 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
 
 /// A range of [`USUAL_COUNT`] ids that no line of `texts` touches, for a suggestion to the administrator. Pass both
 /// files, as one range is suggested for both.
-#[must_use]
 pub fn free_range(texts: &[&[u8]]) -> Option<Range> {
     free_range_within(texts, &[Range::ALL])
 }
 
 /// The same of the ids that a container has ([`crate::outer`]). Where [`USUAL_COUNT`] of them are not free, it is the
 /// longest free range that leaves room for the ids of ordinary users.
-#[must_use]
 pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
     let all = texts.iter().flat_map(|text| lines(text));
     let mut taken: Vec<Range> =
@@ -140,6 +138,14 @@ pub fn free_range_within(texts: &[&[u8]], there: &[Range]) -> Option<Range> {
     let longest = gaps(there, FIRST_IN_CONTAINER, &taken)
         .reduce(|a, b| if b.count() > a.count() { b } else { a })?;
     Range::new(longest.start(), longest.count().min(USUAL_COUNT))
+}
+
+/// The same for the files and the ids below `root`, in both kinds of ids. A file that cannot be read counts as empty.
+pub fn free_range_below(root: &Path) -> Option<Range> {
+    let kinds = [Kind::Uid, Kind::Gid];
+    let texts = kinds.map(|kind| hostenv::file::read(&file(root, kind)).unwrap_or_default());
+    let [uids, gids] = kinds.map(|kind| Outer::read(root, kind));
+    free_range_within(&texts.each_ref().map(Vec::as_slice), &uids.common(&gids))
 }
 
 /// What is left of `there` from `first` on without `taken`, which is sorted.
@@ -173,36 +179,34 @@ fn parse_line(line: &[u8]) -> Result<Option<Range>, String> {
     let line = str::from_utf8(line).map_err(|_| "the line is not valid UTF-8".to_owned())?;
     if line.ends_with('\r') {
         return Err("the line ends with a carriage return, which newuidmap does not accept: \
-                    the file has line ends of Windows (`sed -i 's/\\r$//'` removes them)"
+                    convert the Windows line endings with `sed -i 's/\\r$//'`"
             .to_owned());
     }
     if line.trim_ascii() != line {
         return Err(
-            "there are blanks before or after it, which newuidmap does not accept".to_owned()
+            "remove the blanks before or after it, which newuidmap does not accept".to_owned()
         );
     }
     let fields: Vec<&str> = line.split(':').collect();
     let &[_owner, start, count] = fields.as_slice() else {
         return Err(format!(
-            "a line has 3 fields separated by colons, this one has {}",
+            "a line must have 3 fields separated by colons, but this one has {}",
             fields.len()
         ));
     };
-    let start = number("first id", start)?;
-    let count = number("number of ids", count)?;
+    let start = number("first ID", start)?;
+    let count = number("number of IDs", count)?;
     if count == 0 {
         return Ok(None);
     }
     match Range::new(start, count) {
         Some(range) => Ok(Some(range)),
-        None => Err("the range reaches beyond 4294967294, the largest id".to_owned()),
+        None => Err("the range extends beyond 4294967294, the largest ID".to_owned()),
     }
 }
 
 fn number(what: &str, text: &str) -> Result<u32, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("{what} `{text}` is no number between 0 and 4294967295"))
+    text.trim().parse().map_err(|_| format!("{what} `{text}` is not a number from 0 to 4294967295"))
 }
 
 #[cfg(test)]
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn f004_lines_by_name_and_by_uid_in_the_order_of_the_file() {
+    fn lines_by_name_and_by_uid_in_the_order_of_the_file() {
         let text = "# subids\n\nroot:1:2\nme:300000:65536\n1000:100000:65536\nyou:5:5\nme:100:1\n10000:7:7";
         assert_eq!(
             parse_for_me(text).unwrap(),
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn f176_names_with_backslashes_and_spaces() {
+    fn names_with_backslashes_and_spaces() {
         let text = b"CORP\\Jo Doe:100000:65536\nCORP\\Jo:1:1\n";
         let found = parse(Path::new("/etc/subuid"), text, "CORP\\Jo Doe", 70000).unwrap();
         assert_eq!(found, ranges(&[(100_000, 65536)]));
@@ -249,12 +253,12 @@ mod tests {
         for (line, part) in [
             ("me:100000", "this one has 2"),
             ("me:100000:65536:1", "this one has 4"),
-            ("me:abc:65536", "first id `abc`"),
-            ("me:100000:-1", "number of ids `-1`"),
-            ("1000:100000:", "number of ids ``"),
+            ("me:abc:65536", "first ID `abc`"),
+            ("me:100000:-1", "number of IDs `-1`"),
+            ("1000:100000:", "number of IDs ``"),
             ("me:4294967295:1", "beyond 4294967294"),
             ("me:100000:4294967295", "beyond 4294967294"),
-            ("me:99999999999:1", "first id `99999999999`"),
+            ("me:99999999999:1", "first ID `99999999999`"),
             ("me", "this one has 1"),
             ("  me:100000:65536", "blanks before or after"),
             ("me:100000:65536\t", "blanks before or after"),
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn f006_the_suggested_range_is_free_in_both_files() {
+    fn the_suggested_range_is_free_in_both_files() {
         assert_eq!(free_range(&[]), Range::new(100_000, 65536));
         let uid = b"a:165536:65536\nb:100000:65536\nbroken\n";
         let gid = b"a:231072:10\n";

@@ -18,7 +18,7 @@ const ERROR: u16 = 2;
 /// `NLMSG_DONE`, netlink(7): the end of a dump, with its verdict.
 const DONE: u16 = 3;
 
-/// A socket to one netlink family of the kernel.
+#[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
 }
@@ -54,7 +54,6 @@ impl Connection {
     }
 }
 
-/// One message of a datagram.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
@@ -77,7 +76,6 @@ impl Message<'_> {
     }
 }
 
-/// Splits a datagram into its messages.
 pub(crate) fn split(datagram: &[u8]) -> io::Result<Vec<Message<'_>>> {
     let mut messages = Vec::new();
     let mut rest = datagram;

@@ -1,6 +1,6 @@
 //! One error type: what was attempted, on what, and what the kernel said.
 
-use std::{fmt, io};
+use std::io;
 
 /// The result of an operation on the network configuration.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -8,7 +8,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A failed operation; displays as `set mtu 70000 on link 2: Invalid argument (os error 22)`.
 ///
 /// The cause is part of the text and therefore not offered again as [`std::error::Error::source`].
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {cause}")]
 pub struct Error {
     operation: String,
     cause: io::Error,
@@ -20,25 +21,15 @@ impl Error {
     }
 
     /// The `errno` of the kernel, if the kernel was the one who refused.
-    #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         self.cause.raw_os_error()
     }
 
     /// The kind of the cause, e.g. [`io::ErrorKind::NotFound`] for a link that does not exist.
-    #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         self.cause.kind()
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.cause)
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

@@ -21,4 +21,4 @@ pub mod sysctl;
 pub mod transparent;
 
 pub use error::{Error, Result};
-pub use rt::{Address, Family, Rt};
+pub use rt::{Family, Rt};

@@ -1,32 +1,30 @@
 //! rtnetlink(7): links, addresses, routes and rules of the current network namespace.
+//!
+//! The file is long because it has one short function for each kind of request.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    os::fd::{AsRawFd, BorrowedFd},
-};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    Parseable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
-    link::{
-        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
-    },
-    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::{
-    Result,
-    connection::{Connection, Message, split},
-    error::During,
-};
+use crate::Result;
+use crate::connection::{Connection, Message, split};
+use crate::error::During;
 
 /// `INFINITY_LIFE_TIME` of the kernel.
 const FOR_EVER: u32 = u32::MAX;
@@ -42,7 +40,6 @@ pub enum Family {
 
 impl Family {
     /// The family of `address`.
-    #[must_use]
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -62,44 +59,32 @@ impl Family {
     }
 }
 
-/// An address of the namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Index of the link that has it.
-    pub index: u32,
-    /// Name of that link; `None` if it went away meanwhile.
-    pub link: Option<String>,
-    /// The local address.
-    pub address: IpAddr,
-    /// Length of the prefix in bits.
-    pub prefix: u8,
-}
-
 /// The metric of our default route of IPv6. The kernel refuses a second route of the same metric, whatever its gateway, if it
 /// is to be made anew (`NLM_F_EXCL`, as ip-route(8) does). So ours is not the usual 1024: somebody else's route is accepted,
 /// and goes before ours.
 const IPV6_METRIC: u32 = 2048;
 
 /// A connection to rtnetlink in the namespace in which it was opened.
+#[derive(Debug)]
 pub struct Rt {
     connection: Connection,
     sequence: u32,
 }
 
-impl std::fmt::Debug for Rt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rt").field("sequence", &self.sequence).finish_non_exhaustive()
-    }
-}
-
 impl Rt {
     /// Connects to rtnetlink in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Those of socket(2) and bind(2): the kernel refuses the socket.
     pub fn open() -> Result<Self> {
         let connection = Connection::open(NETLINK_ROUTE).during(|| "open an rtnetlink socket")?;
         Ok(Self { connection, sequence: 0 })
     }
 
-    /// The index of the link called `name`; the error is of kind `NotFound` or `ENODEV` if there is none.
+    /// The index of the link called `name`.
+    ///
+    /// # Errors
+    /// `NotFound` or `ENODEV` if no such link exists, or the kernel's errno.
     pub fn link_index(&mut self, name: &str) -> Result<u32> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -114,8 +99,12 @@ impl Rt {
     }
 
     /// Sets the link up; nothing happens if it is up.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn link_up(&mut self, index: u32) -> Result<()> {
-        let mut message = link(index);
+        let mut message = LinkMessage::default();
+        message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         self.change(RouteNetlinkMessage::SetLink(message), 0)
@@ -123,23 +112,28 @@ impl Rt {
     }
 
     /// Sets the MTU in bytes.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::Mtu(mtu))
             .during(|| format!("set mtu {mtu} on link {index}"))
     }
 
-    /// Gives the link an Ethernet address; a TAP device may be up. The error is `EADDRNOTAVAIL` for a group address.
+    /// Gives the link an Ethernet address; a TAP device may be up.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` for a group address, or the kernel's errno.
     pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::Address(mac.to_vec()))
             .during(|| format!("set the Ethernet address of link {index}"))
     }
 
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
-    /// `peer_name` in the network namespace `peer_netns`. The error is `EOPNOTSUPP` where the kernel has no veth.
+    /// `peer_name` in the network namespace `peer_netns`.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the kernel has no veth, or the kernel's errno.
     pub fn add_veth(
         &mut self,
         name: &str,
@@ -166,26 +160,27 @@ impl Rt {
     }
 
     /// Sets how many packets wait for the device at most (`txqueuelen` of ip-link(8)).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_queue_length(&mut self, index: u32, packets: u32) -> Result<()> {
-        let mut message = link(index);
-        message.attributes.push(LinkAttribute::TxQueueLen(packets));
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+        self.set_link(index, LinkAttribute::TxQueueLen(packets))
             .during(|| format!("set txqueuelen {packets} on link {index}"))
-    }
-
-    /// Deletes a virtual link.
-    pub fn delete_link(&mut self, index: u32) -> Result<()> {
-        self.change(RouteNetlinkMessage::DelLink(link(index)), 0)
-            .during(|| format!("delete link {index}"))
     }
 
     /// Gives the link an address, usable at once (no duplicate address detection for IPv6); an existing equal one is
     /// success.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         self.new_address(index, address, prefix, None)
     }
 
     /// As [`Rt::add_address`], for an address that the kernel does not choose as a source by itself (deprecated, RFC 4862).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_deprecated_address(
         &mut self,
         index: u32,
@@ -197,7 +192,10 @@ impl Rt {
         self.new_address(index, address, prefix, Some(lifetimes))
     }
 
-    /// Takes an address from the link, and its routes with it; the error is `EADDRNOTAVAIL` if the link does not have it.
+    /// Takes an address from the link, and its routes with it.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` if the link does not have the address, or the kernel's errno.
     pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         let message = address_message(index, address, prefix);
         self.change(RouteNetlinkMessage::DelAddress(message), 0)
@@ -224,19 +222,23 @@ impl Rt {
 
     /// Makes `gateway` on the link the default route of the main table, in place of one that exists with the same
     /// metric, which is 2048 with IPv6.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
-        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = RouteScope::Universe;
+        let mut message = unicast(Family::of(gateway), RT_TABLE_MAIN, index, RouteScope::Universe);
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         if gateway.is_ipv6() {
             message.attributes.push(RouteAttribute::Priority(IPV6_METRIC));
         }
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add default route via {gateway} on link {index}"))
     }
 
     /// `ip route replace DESTINATION/PREFIX via GATEWAY dev INDEX`, in the main table.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_route(
         &mut self,
         destination: IpAddr,
@@ -244,50 +246,51 @@ impl Rt {
         gateway: IpAddr,
         index: u32,
     ) -> Result<()> {
-        let mut message = default_route(Family::of(gateway), u32::from(RT_TABLE_MAIN), index);
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = RouteScope::Universe;
+        let mut message = unicast(Family::of(gateway), RT_TABLE_MAIN, index, RouteScope::Universe);
         message.header.destination_prefix_length = prefix;
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add route to {destination}/{prefix} via {gateway} on link {index}"))
     }
 
     /// `ip route replace local ADDRESS dev INDEX table local`: what comes in by the link for that address is delivered here.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_route(&mut self, address: IpAddr, index: u32) -> Result<()> {
-        let family = Family::of(address);
-        let mut message = default_route(family, u32::from(RT_TABLE_LOCAL), index);
-        message.header.kind = RouteType::Local;
-        message.header.scope = RouteScope::Host;
-        message.header.destination_prefix_length = if family == Family::V4 { 32 } else { 128 };
+        let mut message = local(Family::of(address), RT_TABLE_LOCAL, index);
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RouteAttribute::Destination(address.into()));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(message)
             .during(|| format!("add local route to {address} on link {index}"))
     }
 
     /// `ip route replace local default dev lo table TABLE`: whoever consults the table finds each address local.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_local_default(&mut self, family: Family, table: u32) -> Result<()> {
         let loopback = self.link_index("lo")?;
-        let mut message = default_route(family, table, loopback);
-        message.header.kind = RouteType::Local;
-        message.header.scope = RouteScope::Host;
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.replace_route(local(family, table, loopback))
             .during(|| format!("{} route add local default dev lo table {table}", family.flag()))
     }
 
     /// `ip route replace default dev INDEX table TABLE`: without a gateway, as links without neighbours want it.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_default_link_route(&mut self, family: Family, index: u32, table: u32) -> Result<()> {
-        let mut message = default_route(family, table, index);
-        message.header.kind = RouteType::Unicast;
         // The kernel takes a gateway-less IPv4 route with this scope only; IPv6 has no scopes of routes.
-        message.header.scope = RouteScope::Link;
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).during(
-            || format!("{} route add default dev link {index} table {table}", family.flag()),
-        )
+        self.replace_route(unicast(family, table, index, RouteScope::Link)).during(|| {
+            format!("{} route add default dev link {index} table {table}", family.flag())
+        })
     }
 
     /// `ip rule add fwmark MARK lookup TABLE priority PRIORITY`; an existing equal rule is success (Linux ≥ 4.8).
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn add_fwmark_rule(
         &mut self,
         family: Family,
@@ -307,8 +310,11 @@ impl Rt {
 
     /// `ip rule add lookup local priority PRIORITY` and `ip rule del lookup local priority 0`: rules of a priority below
     /// this one are then asked before the addresses of the namespace itself. Done once only, a second time is `ENOENT`.
+    ///
+    /// # Errors
+    /// `ENOENT` the second time, or the kernel's errno.
     pub fn move_local_rule(&mut self, family: Family, priority: u32) -> Result<()> {
-        let table = u32::from(RT_TABLE_LOCAL);
+        let table = RT_TABLE_LOCAL;
         // In this order, for without either rule nothing can be received.
         let new = lookup_rule(family, table, priority);
         self.change(RouteNetlinkMessage::NewRule(new), NLM_F_CREATE | NLM_F_EXCL)
@@ -319,37 +325,15 @@ impl Rt {
             .during(|| format!("{} rule del lookup local priority 0", family.flag()))
     }
 
-    /// All addresses of the namespace, in the order of the kernel: IPv4, then IPv6, each by link.
-    pub fn addresses(&mut self) -> Result<Vec<Address>> {
-        let names = self.link_names()?;
-        let mut found = Vec::new();
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.exchange(request, NLM_F_DUMP, |reply| {
-            let message = AddressMessage::parse(reply.payload).map_err(undecodable)?;
-            let index = message.header.index;
-            if let Some(address) = local_address(&message) {
-                let link = names.get(&index).cloned();
-                found.push(Address { index, link, address, prefix: message.header.prefix_len });
-            }
-            Ok(())
-        })
-        .during(|| "list addresses")?;
-        Ok(found)
+    fn set_link(&mut self, index: u32, attribute: LinkAttribute) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(attribute);
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    fn link_names(&mut self) -> Result<HashMap<u32, String>> {
-        let mut names = HashMap::new();
-        self.exchange(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |reply| {
-            let message = LinkMessage::parse(reply.payload).map_err(undecodable)?;
-            for attribute in message.attributes {
-                if let LinkAttribute::IfName(name) = attribute {
-                    names.insert(message.header.index, name);
-                }
-            }
-            Ok(())
-        })
-        .during(|| "list links")?;
-        Ok(names)
+    fn replace_route(&mut self, message: RouteMessage) -> io::Result<()> {
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// A request that changes something and is answered by a verdict only.
@@ -357,7 +341,6 @@ impl Rt {
         self.exchange(message, NLM_F_ACK | flags, |_| Ok(()))
     }
 
-    /// Sends a request, gives each reply to `each`, and returns the verdict of the kernel.
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,
@@ -386,15 +369,9 @@ impl Rt {
 }
 
 /// `RT_TABLE_MAIN`, rtnetlink(7).
-const RT_TABLE_MAIN: u8 = 254;
+const RT_TABLE_MAIN: u32 = 254;
 /// `RT_TABLE_LOCAL`, rtnetlink(7): the addresses of the namespace, kept by the kernel.
-const RT_TABLE_LOCAL: u8 = 255;
-
-fn link(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-}
+const RT_TABLE_LOCAL: u32 = 255;
 
 fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
@@ -405,8 +382,16 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     message
 }
 
-fn default_route(family: Family, table: u32, index: u32) -> RouteMessage {
+fn local(family: Family, table: u32, index: u32) -> RouteMessage {
+    let mut message = unicast(family, table, index, RouteScope::Host);
+    message.header.kind = RouteType::Local;
+    message
+}
+
+fn unicast(family: Family, table: u32, index: u32, scope: RouteScope) -> RouteMessage {
     let mut message = RouteMessage::default();
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = scope;
     message.header.address_family = family.wire();
     message.header.protocol = RouteProtocol::Boot;
     message.attributes.push(RouteAttribute::Table(table));
@@ -420,19 +405,6 @@ fn lookup_rule(family: Family, table: u32, priority: u32) -> RuleMessage {
     message.header.action = RuleAction::ToTable;
     message.attributes.extend([RuleAttribute::Priority(priority), RuleAttribute::Table(table)]);
     message
-}
-
-/// On a point-to-point link `IFA_ADDRESS` is the peer, so `IFA_LOCAL` has precedence; IPv6 has it there only.
-fn local_address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut address = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => return Some(*local),
-            AddressAttribute::Address(other) => address = Some(*other),
-            _ => {}
-        }
-    }
-    address
 }
 
 fn already_exists_is_success(error: io::Error) -> io::Result<()> {

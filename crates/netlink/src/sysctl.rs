@@ -1,8 +1,10 @@
 //! Kernel parameters as files below `/proc/sys`, with the names of sysctl(8).
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use crate::{Error, Result, error::During};
+use crate::error::During;
+use crate::{Error, Result};
 
 /// Reads `key` (e.g. `net.ipv4.ip_forward`) below `root` (`/proc/sys`), without the final newline.
 ///

@@ -21,7 +21,6 @@ pub(crate) fn is_replaceable(sock: &Socket) -> bool {
 
 /// Whether connections within the machine do better without this algorithm. `name` is as `TCP_CONGESTION` gives it, with or
 /// without zeros at its end.
-#[must_use]
 pub fn is_replaceable_name(name: &[u8]) -> bool {
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
     !FINE.iter().any(|fine| fine.as_bytes() == &name[..end])

@@ -34,13 +34,17 @@ pub fn send_all<'a>(
     while !rest.is_empty() {
         let run = if *segmented { equal_run(rest) } else { 1 };
         let sent = if run > 1 {
-            send_run(sock, &rest[..run], route, segmented)
+            let size = u16::try_from(rest[0].len()).unwrap_or(u16::MAX);
+            send(route, |route| send_segmented(sock, &rest[..run], size, route).map(|()| run))
         } else {
             // Up to the next run, or everything.
             let single = if *segmented { unequal_prefix(rest) } else { rest.len() };
-            send_singly(sock, &rest[..single], route)
+            send(route, |route| send_each(sock, &rest[..single], route))
         };
         match sent {
+            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) if run > 1 => {
+                *segmented = false;
+            }
             Ok(n) => {
                 let (sent, left) = rest.split_at(n.min(rest.len()));
                 bytes += sent.iter().map(|d| d.len() as u64).sum::<u64>();
@@ -49,7 +53,7 @@ pub fn send_all<'a>(
             // Full queues: the rest would not fit either.
             Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
             Err(e) => {
-                debug!("a datagram was not sent: {}", e.desc());
+                debug!("cannot send a datagram: {}", e.desc());
                 rest = &rest[1..];
             }
         }
@@ -72,53 +76,20 @@ fn unequal_prefix(datagrams: &[IoSlice<'_>]) -> usize {
     (1..datagrams.len()).find(|at| equal_run(&datagrams[*at..]) > 1).unwrap_or(datagrams.len())
 }
 
-fn send_run(
-    sock: BorrowedFd<'_>,
-    run: &[IoSlice<'_>],
-    mut route: Route,
-    segmented: &mut bool,
-) -> nix::Result<usize> {
-    let size = u16::try_from(run[0].len()).unwrap_or(u16::MAX);
-    for _ in 0..2 {
-        match send_segmented(sock, run, size, route) {
-            Ok(()) => return Ok(run.len()),
-            // About an earlier datagram, and cleared by having been reported.
-            Err(Errno::ECONNREFUSED) => {}
-            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) => {
-                *segmented = false;
-                return Ok(0);
-            }
-            Err(e) if no_source(e, route) => {
-                route.from = None;
-                continue;
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(run.len())
-}
-
-fn send_singly(
-    sock: BorrowedFd<'_>,
-    datagrams: &[IoSlice<'_>],
-    route: Route,
-) -> nix::Result<usize> {
-    match send_each(sock, datagrams, route) {
+/// Sends, and once more if the error is about something else than these datagrams.
+fn send(route: Route, mut send: impl FnMut(Route) -> nix::Result<usize>) -> nix::Result<usize> {
+    match send(route) {
         // About an earlier datagram, and cleared by having been reported.
-        Err(Errno::ECONNREFUSED) => send_each(sock, datagrams, route),
-        Err(Errno::EINVAL) if route.from.is_some() => {
-            send_each(sock, datagrams, Route { from: None, ..route })
+        Err(Errno::ECONNREFUSED) => send(route),
+        // The address that was asked is none to answer from: it has gone meanwhile, or its interface has. `ENETUNREACH` is
+        // what IPv4 says then.
+        Err(Errno::EINVAL | Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::ENODEV)
+            if route.from.is_some() =>
+        {
+            send(Route { from: None, ..route })
         }
-        Err(e) if no_source(e, route) => send_each(sock, datagrams, Route { from: None, ..route }),
         other => other,
     }
-}
-
-/// Whether the address that was asked is none to answer from: it has gone meanwhile, or its interface has.
-/// `ENETUNREACH` is what IPv4 says then.
-fn no_source(error: Errno, route: Route) -> bool {
-    route.from.is_some()
-        && matches!(error, Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::ENODEV)
 }
 
 #[cfg(test)]

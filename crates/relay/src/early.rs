@@ -4,32 +4,29 @@
 use crate::kept::{Kept, Total};
 
 /// Datagrams and bytes kept for one flow …
-const DATAGRAMS: usize = 32;
-const BYTES: usize = 128 << 10;
+const MAX_DATAGRAMS_PER_FLOW: usize = 32;
+const MAX_BYTES_PER_FLOW: usize = 128 << 10;
 /// … and bytes for all of them. What does not fit is lost, as on any network.
-const ALL: usize = 8 << 20;
+const MAX_BYTES_OF_ALL_FLOWS: usize = 8 << 20;
 
 /// What came before there was a socket.
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     bytes: Kept,
-    /// The length of each datagram.
     lengths: Vec<usize>,
 }
 
 impl Early {
-    /// Keeps a datagram, if there is room for it.
     pub(crate) fn push(&mut self, datagram: &[u8], total: &Total) {
-        let fits = self.lengths.len() < DATAGRAMS
-            && self.bytes.rest().len() + datagram.len() <= BYTES
-            && total.bytes() + datagram.len() <= ALL;
+        let fits = self.lengths.len() < MAX_DATAGRAMS_PER_FLOW
+            && self.bytes.rest().len() + datagram.len() <= MAX_BYTES_PER_FLOW
+            && total.bytes() + datagram.len() <= MAX_BYTES_OF_ALL_FLOWS;
         if fits {
             self.bytes.push(datagram, total);
             self.lengths.push(datagram.len());
         }
     }
 
-    /// The datagrams, the first first.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.bytes.rest();
         self.lengths.iter().map(move |length| {
@@ -65,13 +62,16 @@ mod tests {
             for _ in 0..100 {
                 early.push(&datagram, &total);
             }
-            assert!(early.datagrams().map(<[u8]>::len).sum::<usize>() <= BYTES);
+            assert!(early.datagrams().map(<[u8]>::len).sum::<usize>() <= MAX_BYTES_PER_FLOW);
             flows.push(early);
         }
-        assert!(total.bytes() <= ALL && total.bytes() > ALL - datagram.len());
+        assert!(
+            total.bytes() <= MAX_BYTES_OF_ALL_FLOWS
+                && total.bytes() > MAX_BYTES_OF_ALL_FLOWS - datagram.len()
+        );
         let mut small = Early::default();
         drop(flows);
         (0..100).for_each(|_| small.push(b"x", &total));
-        assert_eq!(small.datagrams().count(), DATAGRAMS);
+        assert_eq!(small.datagrams().count(), MAX_DATAGRAMS_PER_FLOW);
     }
 }

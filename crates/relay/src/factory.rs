@@ -1,6 +1,6 @@
 //! Makes sockets inside the namespace for the engine outside (see the crate's theory of operation).
 //!
-//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`Kind`) and a count;
+//! The wire is a `SOCK_SEQPACKET` pair, so messages have boundaries. A request is a kind (`SocketKind`) and a count;
 //! each reply has a kind, how many sockets failed to be made and with which errno, and the sockets as
 //! `SCM_RIGHTS`. A request may be answered by several replies, together accounting for the whole count.
 //! One request is of another kind: to arm the namespace for connections that keep their client's address. It is answered
@@ -32,18 +32,25 @@ pub(crate) const ARM: u8 = 0xff;
 pub(crate) const ARMED: u8 = 0xfe;
 pub(crate) const NOT_ARMED: u8 = 0xfd;
 
-/// What kind of socket to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Tcp4,
     Tcp6,
     Udp4,
     Udp6,
 }
 
-impl Kind {
+impl SocketKind {
     pub(crate) const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
+
+    pub(crate) fn tcp(ipv4: bool) -> Self {
+        if ipv4 { Self::Tcp4 } else { Self::Tcp6 }
+    }
+
+    pub(crate) fn udp(ipv4: bool) -> Self {
+        if ipv4 { Self::Udp4 } else { Self::Udp6 }
+    }
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -87,8 +94,7 @@ pub fn tune_udp(sock: &Socket) {
     let _ = nix::sys::socket::setsockopt(sock, nix::sys::socket::sockopt::UdpGroSegment, &true);
 }
 
-/// A request as it goes over the wire.
-pub(crate) fn request(kind: Kind, count: u16) -> [u8; 3] {
+pub(crate) fn request(kind: SocketKind, count: u16) -> [u8; 3] {
     let [lo, hi] = count.to_le_bytes();
     [kind as u8, lo, hi]
 }
@@ -96,7 +102,7 @@ pub(crate) fn request(kind: Kind, count: u16) -> [u8; 3] {
 /// The fixed part of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SocketKind,
     /// Sockets that could not be made, and why.
     pub(crate) failed: u16,
     pub(crate) errno: i32,
@@ -114,7 +120,7 @@ impl Reply {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let &[kind, f0, f1, e0, e1, e2, e3] = bytes else { return None };
         Some(Self {
-            kind: Kind::from_byte(kind)?,
+            kind: SocketKind::from_byte(kind)?,
             failed: u16::from_le_bytes([f0, f1]),
             errno: i32::from_le_bytes([e0, e1, e2, e3]),
         })
@@ -138,48 +144,46 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// to the engine instead.
 pub fn serve(sock: OwnedFd, mut arm: impl FnMut() -> bool) -> io::Result<()> {
     let sock = Socket::from(sock);
-    let sock = sock.as_fd();
-    let mut buf = [0; 16];
     loop {
-        let n = match sys::fdpass::recv(sock, &mut buf) {
-            Ok((n, _)) => n,
-            // The engine may have died with replies unread.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
-            Err(e) => return Err(e),
-        };
-        let (kind, mut left) = match buf[..n] {
-            [] => return Ok(()),
-            [ARM] => {
-                let answer = if arm() { ARMED } else { NOT_ARMED };
-                match sys::fdpass::send(sock, &[answer], &[]) {
-                    Ok(_) => continue,
-                    Err(e) if gone(&e) => return Ok(()),
-                    Err(e) => return Err(e),
-                }
+        match answer(sock.as_fd(), &mut arm) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // The engine has closed its end, perhaps with replies unread.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(());
             }
-            [kind, lo, hi] => (Kind::from_byte(kind), u16::from_le_bytes([lo, hi])),
-            _ => (None, 0),
-        };
-        let kind = kind.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("no socket request: {:?}", &buf[..n]),
-            )
-        })?;
-        while left > 0 {
-            let accounted = match batch(sock, kind, left) {
-                Ok(accounted) => accounted,
-                Err(e) if gone(&e) => return Ok(()),
-                Err(e) => return Err(e),
-            };
-            left -= accounted.min(left);
+            Err(e) => return Err(e),
         }
     }
 }
 
-/// Whether the engine has closed its end.
-fn gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+/// Answers one request; false if there will be no more.
+fn answer(sock: BorrowedFd<'_>, arm: &mut impl FnMut() -> bool) -> io::Result<bool> {
+    let mut buf = [0; 16];
+    let (n, _) = sys::fdpass::recv(sock, &mut buf)?;
+    let (kind, mut left) = match buf[..n] {
+        [] => return Ok(false),
+        [ARM] => {
+            let answer = if arm() { ARMED } else { NOT_ARMED };
+            sys::fdpass::send(sock, &[answer], &[])?;
+            return Ok(true);
+        }
+        [kind, lo, hi] => (SocketKind::from_byte(kind), u16::from_le_bytes([lo, hi])),
+        _ => (None, 0),
+    };
+    let kind = kind.ok_or_else(|| {
+        let text = format!("not a socket request: {:?}", &buf[..n]);
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })?;
+    while left > 0 {
+        left -= batch(sock, kind, left)?.min(left);
+    }
+    Ok(true)
 }
 
 /// Whether sending may work later: too many descriptors are in flight, or memory is short.
@@ -189,7 +193,7 @@ fn passing(error: &io::Error) -> bool {
 }
 
 /// Makes and sends one reply; returns how much of the request it settles.
-fn batch(sock: BorrowedFd<'_>, kind: Kind, left: u16) -> io::Result<u16> {
+fn batch(sock: BorrowedFd<'_>, kind: SocketKind, left: u16) -> io::Result<u16> {
     let want = usize::from(left).min(PER_REPLY);
     let mut made = Vec::with_capacity(want);
     let mut reply = Reply { kind, failed: 0, errno: 0 };
@@ -240,10 +244,10 @@ mod tests {
     fn a_request_is_answered_in_full_and_eof_ends_it() {
         let (sock, thread) = pair();
         for (kind, domain, ty) in [
-            (Kind::Tcp4, Domain::IPV4, Type::STREAM),
-            (Kind::Tcp6, Domain::IPV6, Type::STREAM),
-            (Kind::Udp4, Domain::IPV4, Type::DGRAM),
-            (Kind::Udp6, Domain::IPV6, Type::DGRAM),
+            (SocketKind::Tcp4, Domain::IPV4, Type::STREAM),
+            (SocketKind::Tcp6, Domain::IPV6, Type::STREAM),
+            (SocketKind::Udp4, Domain::IPV4, Type::DGRAM),
+            (SocketKind::Udp6, Domain::IPV6, Type::DGRAM),
         ] {
             sys::fdpass::send(sock.as_fd(), &request(kind, 100), &[]).unwrap();
             let mut got = 0;

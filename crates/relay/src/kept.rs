@@ -24,7 +24,6 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Adds bytes at the end.
     pub(crate) fn push(&mut self, bytes: &[u8], total: &Total) {
         self.bytes.extend_from_slice(bytes);
         self.counted
@@ -33,7 +32,6 @@ impl Kept {
             .fetch_add(bytes.len(), Ordering::Relaxed);
     }
 
-    /// What is left.
     pub(crate) fn rest(&self) -> &[u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }

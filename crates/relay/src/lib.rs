@@ -19,41 +19,46 @@
 //!   a new connection costs no round trip. The parent owns the child's user namespace and thereby has
 //!   every capability over the sockets of its network namespace: it sets options, binds, connects.
 //! * One event loop serves every port. Nothing in it blocks; a port costs a listener and a table entry.
-//! * `tcp` accepts, connects (with retries) and drives two `half`s per
-//!   connection. A half copies through one shared buffer until it proves to be bulk, then it splices
+//! * `tcp` accepts, connects (with retries) and drives two `direction`s per
+//!   connection. A direction copies through one shared buffer until it proves to be bulk, then it splices
 //!   through a pipe that it borrows from `pipe` and gives back whenever it is empty.
 //! * Streams that have moved a lot while others do too are dealt out to further threads, each with an event
 //!   loop of the same kind but without ports: one thread alone would wake every receiver on another processor.
 //! * `udp` keeps a flow per client address, moves datagrams in batches and answers from the
 //!   address that was asked.
 //! * Epoll is edge-triggered for connections (registered once, never modified; readiness is remembered
-//!   in each half) and level-triggered for everything else.
+//!   in each direction) and level-triggered for everything else.
 //!
 //! Every resource has a bound: descriptors ([`room`] shares them out, [`budget`] says how many), bytes kept for slow
 //! readers, datagrams and connections that wait for a socket, pipes, flows, time to connect.
 
+mod client_address;
 pub mod congestion;
+mod ctx;
 pub mod datagrams;
+mod direction;
 mod early;
 mod engine;
+pub mod event_handler;
 pub mod factory;
-pub mod guest;
-mod half;
 mod kept;
 pub mod listen;
+mod mailbox;
+mod options;
 pub mod order;
 mod pipe;
 mod pool;
 mod reactor;
 pub mod room;
 pub mod slab;
-mod source;
 mod tcp;
 mod timers;
 mod traffic;
 mod udp;
 
-pub use engine::{Engine, Options, Transparent};
-pub use guest::{Guest, Loop};
+pub use client_address::make_transparent;
+pub use engine::Engine;
+pub use event_handler::{EventHandler, EventLoop};
 pub use listen::{Listener, Proto};
+pub use options::{Options, Transparent, UDP_FLOW_IDLE_TIMEOUT};
 pub use traffic::{Counted, Traffic};

@@ -41,7 +41,6 @@ impl Proto {
         [Self::Tcp, Self::Tcp4, Self::Tcp6, Self::Udp, Self::Udp4, Self::Udp6];
 
     /// The spelling used in port specs.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -54,7 +53,6 @@ impl Proto {
     }
 
     /// Whether this is one of the three UDP protocols.
-    #[must_use]
     pub fn is_udp(self) -> bool {
         matches!(self, Self::Udp | Self::Udp4 | Self::Udp6)
     }
@@ -98,7 +96,7 @@ pub enum Listener {
 /// Those of socket(2), bind(2) and listen(2) with their errno; `InvalidInput` without an errno and the
 /// text `address X: no suitable address found` when the suffix of `proto` contradicts `ip`.
 pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener> {
-    let plan = plan(proto, ip)?;
+    let plan = plan_socket(proto, ip)?;
     let open = |plan| match open(proto, plan, port, false) {
         Err(e) if in_use(&e) && proto.is_udp() && holders::are_flows_of_ours(port) => {
             open(proto, plan, port, true)
@@ -107,8 +105,10 @@ pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener>
     };
     let sock = match open(plan) {
         // A kernel without IPv6 still has to serve the wildcard (Go's `favoriteAddrFamily`).
-        Err(e) if plan == Plan::Dual && e.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
-            open(Plan::V4(Ipv4Addr::UNSPECIFIED))?
+        Err(e)
+            if plan == SocketPlan::Dual && e.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) =>
+        {
+            open(SocketPlan::V4(Ipv4Addr::UNSPECIFIED))?
         }
         other => other?,
     };
@@ -116,9 +116,8 @@ pub fn bind(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<Listener>
     Ok(if proto.is_udp() { Listener::Udp(fd) } else { Listener::Tcp(fd) })
 }
 
-/// What kind of socket a protocol and an address ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
+enum SocketPlan {
     /// The IPv6 wildcard with `IPV6_V6ONLY` off.
     Dual,
     V4(Ipv4Addr),
@@ -126,21 +125,21 @@ enum Plan {
     V6(Ipv6Addr, bool),
 }
 
-fn plan(proto: Proto, ip: Option<IpAddr>) -> io::Result<Plan> {
+fn plan_socket(proto: Proto, ip: Option<IpAddr>) -> io::Result<SocketPlan> {
     let ip = ip.map(|ip| ip.to_canonical());
     let mismatch = |ip: IpAddr| {
         let text = format!("address {ip}: no suitable address found");
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     };
     match (proto, ip) {
-        (Proto::Tcp | Proto::Udp, None) => Ok(Plan::Dual),
-        (Proto::Tcp | Proto::Udp, Some(ip)) if ip.is_unspecified() => Ok(Plan::Dual),
-        (Proto::Tcp | Proto::Udp, Some(IpAddr::V4(v4))) => Ok(Plan::V4(v4)),
-        (Proto::Tcp | Proto::Udp, Some(IpAddr::V6(v6))) => Ok(Plan::V6(v6, false)),
-        (Proto::Tcp4 | Proto::Udp4, None) => Ok(Plan::V4(Ipv4Addr::UNSPECIFIED)),
-        (Proto::Tcp4 | Proto::Udp4, Some(IpAddr::V4(v4))) => Ok(Plan::V4(v4)),
-        (Proto::Tcp6 | Proto::Udp6, None) => Ok(Plan::V6(Ipv6Addr::UNSPECIFIED, true)),
-        (Proto::Tcp6 | Proto::Udp6, Some(IpAddr::V6(v6))) => Ok(Plan::V6(v6, true)),
+        (Proto::Tcp | Proto::Udp, None) => Ok(SocketPlan::Dual),
+        (Proto::Tcp | Proto::Udp, Some(ip)) if ip.is_unspecified() => Ok(SocketPlan::Dual),
+        (Proto::Tcp | Proto::Udp, Some(IpAddr::V4(v4))) => Ok(SocketPlan::V4(v4)),
+        (Proto::Tcp | Proto::Udp, Some(IpAddr::V6(v6))) => Ok(SocketPlan::V6(v6, false)),
+        (Proto::Tcp4 | Proto::Udp4, None) => Ok(SocketPlan::V4(Ipv4Addr::UNSPECIFIED)),
+        (Proto::Tcp4 | Proto::Udp4, Some(IpAddr::V4(v4))) => Ok(SocketPlan::V4(v4)),
+        (Proto::Tcp6 | Proto::Udp6, None) => Ok(SocketPlan::V6(Ipv6Addr::UNSPECIFIED, true)),
+        (Proto::Tcp6 | Proto::Udp6, Some(IpAddr::V6(v6))) => Ok(SocketPlan::V6(v6, true)),
         (_, Some(ip)) => mismatch(ip),
     }
 }
@@ -151,13 +150,15 @@ fn in_use(error: &io::Error) -> bool {
 
 /// With `beside_flows` a UDP port may be one that connected sockets of the same user have, if these are willing
 /// (`SO_REUSEPORT`, socket(7)): what their peers send goes to them, everything else to the new socket.
-fn open(proto: Proto, plan: Plan, port: u16, beside_flows: bool) -> io::Result<Socket> {
+fn open(proto: Proto, plan: SocketPlan, port: u16, beside_flows: bool) -> io::Result<Socket> {
     let (ty, protocol) =
         if proto.is_udp() { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let (domain, addr, only_v6) = match plan {
-        Plan::Dual => (Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), Some(false)),
-        Plan::V4(ip) => (Domain::IPV4, SocketAddr::from((ip, port)), None),
-        Plan::V6(ip, only) => (Domain::IPV6, SocketAddr::from((ip, port)), Some(only)),
+        SocketPlan::Dual => {
+            (Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), Some(false))
+        }
+        SocketPlan::V4(ip) => (Domain::IPV4, SocketAddr::from((ip, port)), None),
+        SocketPlan::V6(ip, only) => (Domain::IPV6, SocketAddr::from((ip, port)), Some(only)),
     };
     let sock = Socket::new(domain, ty.nonblocking(), Some(protocol))?;
     if let Some(only) = only_v6 {
@@ -188,13 +189,13 @@ mod tests {
 
     #[test]
     fn families_follow_go() {
-        let v4 = |s: &str| Plan::V4(s.parse().unwrap());
-        let v6 = |s: &str, only| Plan::V6(s.parse().unwrap(), only);
+        let v4 = |s: &str| SocketPlan::V4(s.parse().unwrap());
+        let v6 = |s: &str, only| SocketPlan::V6(s.parse().unwrap(), only);
         for (proto, addr, want) in [
-            ("tcp", "", Plan::Dual),
-            ("tcp", "0.0.0.0", Plan::Dual),
-            ("udp", "::", Plan::Dual),
-            ("udp", "::ffff:0.0.0.0", Plan::Dual),
+            ("tcp", "", SocketPlan::Dual),
+            ("tcp", "0.0.0.0", SocketPlan::Dual),
+            ("udp", "::", SocketPlan::Dual),
+            ("udp", "::ffff:0.0.0.0", SocketPlan::Dual),
             ("tcp", "127.0.0.2", v4("127.0.0.2")),
             ("tcp", "::ffff:127.0.0.2", v4("127.0.0.2")),
             ("udp", "::1", v6("::1", false)),
@@ -204,7 +205,11 @@ mod tests {
             ("udp6", "::", v6("::", true)),
             ("tcp6", "::1", v6("::1", true)),
         ] {
-            assert_eq!(plan(proto.parse().unwrap(), ip(addr)).unwrap(), want, "{proto} {addr:?}");
+            assert_eq!(
+                plan_socket(proto.parse().unwrap(), ip(addr)).unwrap(),
+                want,
+                "{proto} {addr:?}"
+            );
         }
         for (proto, addr) in [
             ("tcp4", "::"),
@@ -213,7 +218,7 @@ mod tests {
             ("udp6", "10.0.0.1"),
             ("tcp6", "::ffff:1.2.3.4"),
         ] {
-            let e = plan(proto.parse().unwrap(), ip(addr)).unwrap_err();
+            let e = plan_socket(proto.parse().unwrap(), ip(addr)).unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::InvalidInput, "{proto} {addr}");
             assert!(e.to_string().ends_with(": no suitable address found"), "{e}");
         }

@@ -9,14 +9,15 @@
 //! * *Lasting*: traffic in both directions that went on for two seconds; connection tracking of Linux calls such flows
 //!   "assured". They keep half of the table whatever the others do.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::slab::Key;
 
 /// A flow that still speaks this long after its beginning lasts (nf_conntrack(4): a UDP stream).
-const LASTING: Duration = Duration::from_secs(2);
+const LASTING_FLOW_AGE: Duration = Duration::from_secs(2);
 /// A client that was answered less than this ago may be about to go on, as in a handshake.
-const GRACE: Duration = Duration::from_millis(50);
+const ANSWERED_FLOW_GRACE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who sent the latest datagrams of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,9 @@ enum Stage {
     Lasting,
 }
 
-/// The place of each flow, by the index of its key. Several orders may share them.
-#[derive(Debug, Default)]
-pub struct Links(Vec<Option<Node>>);
-
+/// A flow, and its neighbours in the list of its stage.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    key: Key,
     stage: Stage,
     born: Instant,
     used: Instant,
@@ -59,136 +56,105 @@ struct List {
 /// The flows of one table.
 #[derive(Debug, Default)]
 pub struct Order {
+    nodes: HashMap<Key, Node>,
     lists: [List; 3],
-}
-
-impl Links {
-    /// When a flow was used last.
-    #[must_use]
-    pub fn used(&self, key: Key) -> Option<Instant> {
-        self.get(key).map(|node| node.used)
-    }
-
-    fn get(&self, key: Key) -> Option<&Node> {
-        self.0.get(key.index as usize)?.as_ref().filter(|node| node.key == key)
-    }
-
-    fn get_mut(&mut self, key: Key) -> Option<&mut Node> {
-        self.0.get_mut(key.index as usize)?.as_mut().filter(|node| node.key == key)
-    }
-
-    fn put(&mut self, node: Node) {
-        let place = node.key.index as usize;
-        if self.0.len() <= place {
-            self.0.resize(place + 1, None);
-        }
-        self.0[place] = Some(node);
-    }
-
-    fn take(&mut self, key: Key) -> Option<Node> {
-        self.get(key)?;
-        self.0.get_mut(key.index as usize)?.take()
-    }
 }
 
 impl Order {
     /// A new flow, begun by its client just now.
-    pub fn insert(&mut self, links: &mut Links, key: Key, now: Instant) {
+    pub fn insert(&mut self, key: Key, now: Instant) {
         let stage = Stage::Waiting;
-        self.link(links, Node { key, stage, born: now, used: now, older: None, newer: None });
+        self.link(key, Node { stage, born: now, used: now, older: None, newer: None });
     }
 
     /// Notes that a flow was used.
-    pub fn spoke(&mut self, links: &mut Links, key: Key, by: Speaker, now: Instant) {
-        let Some(node) = links.get(key) else { return };
-        let lasts = now.saturating_duration_since(node.born) >= LASTING;
+    pub fn spoke(&mut self, key: Key, by: Speaker, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&key) else { return };
+        let lasts = now.saturating_duration_since(node.born) >= LASTING_FLOW_AGE;
         let stage = match (node.stage, by) {
             (Stage::Lasting, _) => Stage::Lasting,
             (Stage::Answered, _) if lasts => Stage::Lasting,
             (_, Speaker::Client) => Stage::Waiting,
             (_, Speaker::Server) => Stage::Answered,
         };
-        if node.newer.is_none()
-            && node.stage == stage
-            && let Some(node) = links.get_mut(key)
-        {
+        if node.newer.is_none() && node.stage == stage {
             node.used = now;
-        } else if let Some(node) = self.unlink(links, key) {
-            self.link(links, Node { stage, used: now, older: None, newer: None, ..node });
+        } else if let Some(node) = self.unlink(key) {
+            self.link(key, Node { stage, used: now, ..node });
         }
     }
 
-    /// The flow is gone.
-    pub fn remove(&mut self, links: &mut Links, key: Key) {
-        self.unlink(links, key);
+    /// When a flow was used last.
+    pub fn used(&self, key: Key) -> Option<Instant> {
+        self.nodes.get(&key).map(|node| node.used)
     }
 
     /// How many flows there are.
-    #[must_use]
     pub fn len(&self) -> usize {
-        self.lists.iter().map(|list| list.length).sum()
+        self.nodes.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.nodes.is_empty()
     }
 
     /// Whether some flow was answered and has been silent since.
-    #[must_use]
     pub fn has_answered(&self) -> bool {
         self.list(Stage::Answered).oldest.is_some()
     }
 
     /// The flow that is least likely to be missed.
-    #[must_use]
-    pub fn first_to_go(&self, links: &Links, now: Instant) -> Option<Key> {
-        let [answered, waiting, lasting] = [Stage::Answered, Stage::Waiting, Stage::Lasting]
-            .map(|stage| self.list(stage).oldest.and_then(|key| links.get(key)));
-        if let Some(answered) = answered {
-            let idle = now.saturating_duration_since(answered.used) >= GRACE;
+    pub fn first_to_go(&self, now: Instant) -> Option<Key> {
+        let [answered, waiting, lasting] = self.lists.map(|list| list.oldest);
+        if let Some(key) = answered
+            && let Some(answered) = self.used(key)
+        {
+            let idle = now.saturating_duration_since(answered) >= ANSWERED_FLOW_GRACE_INTERVAL;
             // In a table that turns over faster than that, whoever was silent longest.
-            if idle || waiting.is_none_or(|waiting| answered.used <= waiting.used) {
-                return Some(answered.key);
+            if idle || waiting.is_none_or(|waiting| Some(answered) <= self.used(waiting)) {
+                return Some(key);
             }
         }
         let crowded = 2 * self.list(Stage::Lasting).length > self.len();
-        let node = if crowded { lasting.or(waiting) } else { waiting.or(lasting) };
-        node.map(|node| node.key)
+        if crowded { lasting.or(waiting) } else { waiting.or(lasting) }
     }
 
     /// The flow that was silent longest.
-    #[must_use]
-    pub fn longest_silent(&self, links: &Links) -> Option<Key> {
+    pub fn longest_silent(&self) -> Option<Key> {
         let oldest = self.lists.iter().filter_map(|list| list.oldest);
-        oldest.min_by_key(|key| links.used(*key))
+        oldest.min_by_key(|key| self.used(*key))
     }
 
     fn list(&self, stage: Stage) -> &List {
         &self.lists[stage as usize]
     }
 
-    fn link(&mut self, links: &mut Links, node: Node) {
+    fn link(&mut self, key: Key, node: Node) {
         let list = &mut self.lists[node.stage as usize];
-        let older = list.newest.replace(node.key);
+        let older = list.newest.replace(key);
         list.length += 1;
-        links.put(Node { older, ..node });
-        match older.and_then(|older| links.get_mut(older)) {
-            Some(older) => older.newer = Some(node.key),
-            None => list.oldest = Some(node.key),
+        self.nodes.insert(key, Node { older, newer: None, ..node });
+        match older.and_then(|older| self.nodes.get_mut(&older)) {
+            Some(older) => older.newer = Some(key),
+            None => list.oldest = Some(key),
         }
     }
 
-    fn unlink(&mut self, links: &mut Links, key: Key) -> Option<Node> {
-        let node = links.take(key)?;
+    /// The flow is gone.
+    pub fn remove(&mut self, key: Key) {
+        self.unlink(key);
+    }
+
+    fn unlink(&mut self, key: Key) -> Option<Node> {
+        let node = self.nodes.remove(&key)?;
         let list = &mut self.lists[node.stage as usize];
         list.length -= 1;
-        match node.older.and_then(|older| links.get_mut(older)) {
+        match node.older.and_then(|older| self.nodes.get_mut(&older)) {
             Some(older) => older.newer = node.newer,
             None => list.oldest = node.newer,
         }
-        match node.newer.and_then(|newer| links.get_mut(newer)) {
+        match node.newer.and_then(|newer| self.nodes.get_mut(&newer)) {
             Some(newer) => newer.older = node.older,
             None => list.newest = node.older,
         }
@@ -203,15 +169,13 @@ mod tests {
 
     struct Table {
         slab: Slab<()>,
-        links: Links,
         order: Order,
         start: Instant,
     }
 
     impl Table {
         fn new() -> Self {
-            let (links, order) = (Links::default(), Order::default());
-            Self { slab: Slab::new(), links, order, start: Instant::now() }
+            Self { slab: Slab::new(), order: Order::default(), start: Instant::now() }
         }
 
         fn at(&self, ms: u64) -> Instant {
@@ -221,20 +185,20 @@ mod tests {
         fn begin(&mut self, ms: u64) -> Key {
             let key = self.slab.insert(());
             let now = self.at(ms);
-            self.order.insert(&mut self.links, key, now);
+            self.order.insert(key, now);
             key
         }
 
         fn spoke(&mut self, key: Key, by: Speaker, ms: u64) {
             let now = self.at(ms);
-            self.order.spoke(&mut self.links, key, by, now);
+            self.order.spoke(key, by, now);
         }
 
         /// As many flows go as are there, in this order.
         fn all_go(&mut self, ms: u64) -> Vec<Key> {
             let mut gone = Vec::new();
-            while let Some(key) = self.order.first_to_go(&self.links, self.at(ms)) {
-                self.order.remove(&mut self.links, key);
+            while let Some(key) = self.order.first_to_go(self.at(ms)) {
+                self.order.remove(key);
                 gone.push(key);
             }
             assert!(self.order.is_empty());
@@ -279,7 +243,7 @@ mod tests {
         let mut table = Table::new();
         let (flood, handshake) = (table.begin(0), table.begin(70));
         table.spoke(handshake, Server, 80);
-        let first = |table: &Table, ms| table.order.first_to_go(&table.links, table.at(ms));
+        let first = |table: &Table, ms| table.order.first_to_go(table.at(ms));
         assert_eq!(first(&table, 81), Some(flood));
         assert_eq!(first(&table, 130), Some(handshake), "it has not gone on");
         table.spoke(handshake, Client, 131);
@@ -292,7 +256,7 @@ mod tests {
         let answered = table.begin(0);
         table.spoke(answered, Server, 1);
         table.begin(2);
-        assert_eq!(table.order.first_to_go(&table.links, table.at(3)), Some(answered));
+        assert_eq!(table.order.first_to_go(table.at(3)), Some(answered));
     }
 
     #[test]
@@ -300,12 +264,12 @@ mod tests {
         let mut table = Table::new();
         let keys: Vec<Key> = (0..5).map(|n| table.begin(n)).collect();
         for at in [2, 0, 4] {
-            table.order.remove(&mut table.links, keys[at]);
-            table.order.remove(&mut table.links, keys[at]);
+            table.order.remove(keys[at]);
+            table.order.remove(keys[at]);
         }
         table.spoke(keys[1], Client, 9);
         table.spoke(keys[2], Client, 9);
-        assert_eq!(table.order.longest_silent(&table.links), Some(keys[3]));
+        assert_eq!(table.order.longest_silent(), Some(keys[3]));
         assert_eq!(table.all_go(10), [keys[3], keys[1]]);
     }
 }

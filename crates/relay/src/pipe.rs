@@ -1,8 +1,8 @@
 //! Pipes for splice(2), shared by all connections.
 //!
-//! A half borrows one while it has bytes in flight and gives it back the moment it is empty, so streams
-//! whose sinks keep up share a single pipe, which stays warm in the cache. Only halves with a slow sink
-//! hold on to theirs. Without a pipe a half copies, so every limit here is soft.
+//! A direction borrows one while it has bytes in flight and gives it back the moment it is empty, so streams
+//! whose sinks keep up share a single pipe, which stays warm in the cache. Only directions with a slow sink
+//! hold on to theirs. Without a pipe a direction copies, so every limit here is soft.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::kept::Total;
 
 /// The most pipes of all threads at a time. With the sizes below they hold 22 MiB, well under the default of
 /// `fs.pipe-user-pages-soft` (64 MiB for all pipes of a user, of whom we are one process of many).
-const LIMIT: usize = 64;
+const MAX_PIPES: usize = 64;
 /// Pipes made while fewer than this many exist are large ones.
 const LARGE_ONES: usize = 8;
 const LARGE: i32 = 1 << 20;
@@ -33,7 +33,6 @@ const IDLE: usize = 2;
 pub(crate) struct Pipe {
     pub(crate) read: OwnedFd,
     pub(crate) write: OwnedFd,
-    /// Capacity in bytes.
     pub(crate) size: usize,
     _counted: Counted,
 }
@@ -50,11 +49,10 @@ pub(crate) struct Stock {
 impl Stock {
     /// At most `limit` pipes; a connection without one copies.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let limit = limit.min(LIMIT);
+        let limit = limit.min(MAX_PIPES);
         Arc::new(Self { limit, made: AtomicUsize::new(0), kept: Total::default() })
     }
 
-    /// Descriptors of all pipes.
     pub(crate) fn descriptors(&self) -> usize {
         2 * self.made.load(Ordering::Relaxed)
     }
@@ -67,7 +65,6 @@ impl Stock {
     }
 }
 
-/// One pipe's place in the stock.
 #[derive(Debug)]
 struct Counted(Arc<Stock>);
 
@@ -77,7 +74,6 @@ impl Drop for Counted {
     }
 }
 
-/// The pipes of one thread.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     stock: Arc<Stock>,
@@ -94,7 +90,6 @@ impl Pipes {
         this
     }
 
-    /// An empty pipe, if there is one to be had.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         self.idle.pop().or_else(|| self.make())
     }
@@ -105,23 +100,18 @@ impl Pipes {
         }
         let (before, counted) = self.stock.enter()?;
         let made = try_make(if before < LARGE_ONES { LARGE } else { SMALL }, counted);
-        if made.is_none() {
-            self.refused = Some(Instant::now());
-        }
+        self.refused = made.is_none().then(Instant::now);
         made
     }
 
-    /// Takes back an empty pipe.
     pub(crate) fn put(&mut self, pipe: Pipe) {
         self.idle.push(pipe);
     }
 
-    /// Closes what a burst has left behind.
     pub(crate) fn trim(&mut self) {
         self.idle.truncate(IDLE);
     }
 
-    /// Whether more pipes are idle than are kept.
     pub(crate) fn has_slack(&self) -> bool {
         self.idle.len() > IDLE
     }
@@ -155,7 +145,7 @@ mod tests {
             }
             lent.extend(round);
         }
-        assert_eq!((lent.len(), stock.descriptors()), (LIMIT, 2 * LIMIT));
+        assert_eq!((lent.len(), stock.descriptors()), (MAX_PIPES, 2 * MAX_PIPES));
         assert!(lent.iter().all(|p| p.size >= 64 << 10));
         let bytes: usize = lent.iter().map(|p| p.size).sum();
         assert!(bytes <= 22 << 20, "{bytes} bytes of pipes, of 64 MiB that a user may have");
@@ -165,7 +155,7 @@ mod tests {
         }
         assert!(threads[1].take().is_none() && threads[0].has_slack());
         drop(threads[0].take());
-        assert_eq!(stock.descriptors(), 2 * (LIMIT - 1));
+        assert_eq!(stock.descriptors(), 2 * (MAX_PIPES - 1));
         threads[0].trim();
         assert!(!threads[0].has_slack());
         assert_eq!(stock.descriptors(), 2 * IDLE);

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::Socket;
 use tracing::{debug, warn};
 
-use crate::factory::{ARM, ARMED, Kind, NOT_ARMED, Reply, request};
+use crate::factory::{ARM, ARMED, NOT_ARMED, Reply, SocketKind, request};
 use crate::slab::Key;
 
 /// What an idle shelf of each kind holds, at most: TCP sockets live for one connection, UDP sockets for a flow.
@@ -23,23 +23,21 @@ const BUSY: usize = 512;
 /// Connections and flows that may wait for a socket of one kind.
 const WAITING: usize = 8192;
 
-/// Who gets the next socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
     Conn(Key),
     Flow(Key),
-    Guest(Key),
+    EventHandler(Key),
 }
 
 pub(crate) enum Taken {
     Ready(Socket),
-    /// The waiter is queued.
     Later,
     /// The factory is gone, or too many wait already.
     Never,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shelf {
     ready: Vec<Socket>,
     asked: usize,
@@ -54,14 +52,12 @@ pub(crate) struct Pool {
     factory: Option<OwnedFd>,
     /// Sockets of all shelves, and those that are on their way.
     most: usize,
-    /// What a shelf may grow to.
     busy: usize,
-    /// What an idle one holds.
     idle: [usize; 4],
     shelves: [Shelf; 4],
     complained: bool,
     /// The factory's answer to [`Pool::arm`], until it is taken.
-    armed: Option<bool>,
+    pub(crate) armed: Option<bool>,
 }
 
 impl Pool {
@@ -71,31 +67,24 @@ impl Pool {
             fcntl(factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         let idle = IDLE.map(|idle| idle.min(most / 8).max(1));
-        let shelves = idle.map(|want| Shelf {
-            ready: Vec::new(),
-            asked: 0,
-            want,
-            used: 0,
-            waiting: VecDeque::new(),
-        });
+        let shelves = idle.map(|want| Shelf { want, ..Shelf::default() });
         let busy = most.saturating_sub(idle.iter().sum::<usize>()).clamp(idle[0].min(most), BUSY);
         Ok(Self { factory, most, busy, idle, shelves, complained: false, armed: None })
     }
 
-    /// What epoll has to watch.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.factory.as_ref().map(AsFd::as_fd)
     }
 
     /// Stocks a shelf that nobody has used yet.
-    pub(crate) fn prepare(&mut self, kind: Kind) {
+    pub(crate) fn prepare(&mut self, kind: SocketKind) {
         let shelf = &self.shelves[kind as usize];
         if shelf.ready.is_empty() && shelf.asked == 0 {
             self.ask(kind, shelf.want);
         }
     }
 
-    pub(crate) fn take(&mut self, kind: Kind, waiter: Waiter) -> Taken {
+    pub(crate) fn take(&mut self, kind: SocketKind, waiter: Waiter) -> Taken {
         let shelf = &mut self.shelves[kind as usize];
         shelf.used += 1;
         if let Some(sock) = shelf.ready.pop() {
@@ -111,15 +100,14 @@ impl Pool {
         Taken::Later
     }
 
-    /// Puts back what a waiter no longer needed.
-    pub(crate) fn give_back(&mut self, kind: Kind, sock: Socket) {
+    pub(crate) fn give_back(&mut self, kind: SocketKind, sock: Socket) {
         self.shelves[kind as usize].ready.push(sock);
     }
 
     /// The next waiter whose socket has arrived. What it leaves room for is asked for at once: those behind it need not wait
     /// for [`Pool::retry`].
-    pub(crate) fn next_served(&mut self) -> Option<(Kind, Waiter, Socket)> {
-        for kind in Kind::ALL {
+    pub(crate) fn next_served(&mut self) -> Option<(SocketKind, Waiter, Socket)> {
+        for kind in SocketKind::ALL {
             let shelf = &mut self.shelves[kind as usize];
             if !shelf.waiting.is_empty()
                 && let Some(sock) = shelf.ready.pop()
@@ -137,15 +125,11 @@ impl Pool {
         self.shelves.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.waiting)).collect()
     }
 
-    /// Asks for the namespace to be armed; the answer is for [`Pool::take_armed`]. False if there is none to
+    /// Asks for the namespace to be armed; the answer comes to `armed`. False if there is none to
     /// be expected.
     pub(crate) fn arm(&mut self) -> bool {
         let factory = self.factory.as_ref();
         factory.is_some_and(|fd| sys::fdpass::send(fd.as_fd(), &[ARM], &[]).is_ok())
-    }
-
-    pub(crate) fn take_armed(&mut self) -> Option<bool> {
-        self.armed.take()
     }
 
     /// Takes in what the factory has sent. False when it is gone; the caller gives up the waiters.
@@ -155,7 +139,7 @@ impl Pool {
             match sys::fdpass::recv(factory.as_fd(), &mut buf) {
                 Ok((0, _)) => {
                     // The ordinary end: the child ends before us.
-                    debug!("the socket factory has ended");
+                    debug!("the socket factory has exited");
                     self.factory = None;
                     return false;
                 }
@@ -163,15 +147,15 @@ impl Pool {
                 Ok((1, _)) if buf[0] == NOT_ARMED => self.armed = Some(false),
                 Ok((n, fds)) => match Reply::decode(&buf[..n]) {
                     Some(reply) => self.stock(reply, fds),
-                    None => return self.lost("it sent something that is no reply"),
+                    None => return self.lost("it sent an invalid reply"),
                 },
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
                     // No room for the descriptors here; those that did not fit are gone.
-                    if let Some(kind) = Kind::from_byte(buf[0]) {
+                    if let Some(kind) = SocketKind::from_byte(buf[0]) {
                         self.shelves[kind as usize].asked = 0;
                     }
-                    self.complain("too many open files in the parent");
+                    self.complain("the parent has too many open files");
                 }
                 Err(e) => return self.lost(&e.to_string()),
             }
@@ -192,12 +176,16 @@ impl Pool {
 
     fn complain(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.complained, true) {
-            warn!("cannot make sockets in the network namespace, published ports wait: {reason}");
+            warn!(
+                "cannot create sockets in the network namespace, so new connections to published ports wait: {reason}"
+            );
         }
     }
 
     fn lost(&mut self, reason: &str) -> bool {
-        warn!("published ports refuse new connections, the socket factory has ended: {reason}");
+        warn!(
+            "published ports refuse new connections, because the socket factory has exited: {reason}"
+        );
         self.factory = None;
         false
     }
@@ -205,7 +193,7 @@ impl Pool {
     /// Asks again for what earlier requests failed to get. True if anyone waits.
     pub(crate) fn retry(&mut self) -> bool {
         let mut needed = false;
-        for kind in Kind::ALL {
+        for kind in SocketKind::ALL {
             let shelf = &self.shelves[kind as usize];
             if !shelf.waiting.is_empty() {
                 needed = true;
@@ -243,7 +231,7 @@ impl Pool {
         self.shelves.iter().map(|shelf| shelf.ready.len() + shelf.asked).sum()
     }
 
-    fn refill(&mut self, kind: Kind) {
+    fn refill(&mut self, kind: SocketKind) {
         let shelf = &self.shelves[kind as usize];
         let coming = shelf.ready.len() + shelf.asked;
         let need = shelf.waiting.len().min(self.busy);
@@ -252,7 +240,7 @@ impl Pool {
         }
     }
 
-    fn ask(&mut self, kind: Kind, count: usize) {
+    fn ask(&mut self, kind: SocketKind, count: usize) {
         let Some(factory) = &self.factory else { return };
         // One can always be asked for: somebody may wait for it.
         let left = self
@@ -284,7 +272,7 @@ mod tests {
         let waiters: Vec<Waiter> =
             (0..20).map(|index| Waiter::Conn(Key { index, generation: 0 })).collect();
         for waiter in &waiters {
-            assert!(matches!(pool.take(Kind::Tcp4, *waiter), Taken::Later));
+            assert!(matches!(pool.take(SocketKind::Tcp4, *waiter), Taken::Later));
         }
         let mut served = Vec::new();
         while served.len() < waiters.len() {

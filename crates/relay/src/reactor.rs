@@ -15,97 +15,37 @@ use nix::sys::signal::SigSet;
 use socket2::Socket;
 use tracing::error;
 
-use crate::engine::{Command, Mailbox, Options};
-use crate::guest::{Guest, Loop, OUTBOUND, Tag, tag};
+use crate::ctx::{Ctx, Source, Timer};
+use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
 use crate::listen::Listener;
+use crate::mailbox::{Command, Mailbox};
+use crate::options::Options;
 use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
-use crate::room::{Room, Use};
+use crate::room::{Held, Room, Use};
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
-use crate::timers::{Timer, Timers};
+use crate::timers::Timers;
 use crate::traffic::Traffic;
 use crate::udp::Udp;
 
-/// Events taken from epoll at a time.
-const EVENTS: usize = 256;
+const MAX_EVENTS: usize = 256;
 /// How soon to ask the factory again after it failed to make sockets.
-const REFILL: Duration = Duration::from_millis(50);
+const REFILL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often what a burst has left behind is given back.
-const TRIM: Duration = Duration::from_secs(5);
-
-/// What a watched descriptor is; with a [`Key`] it makes epoll's 64 bits of user data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Source {
-    Mailbox,
-    Factory,
-    TcpListener,
-    Client,
-    Backend,
-    UdpListener,
-    Flow,
-}
-
-impl Source {
-    const ALL: [Self; 7] = [
-        Self::Mailbox,
-        Self::Factory,
-        Self::TcpListener,
-        Self::Client,
-        Self::Backend,
-        Self::UdpListener,
-        Self::Flow,
-    ];
-
-    /// Kind in the top byte, generation (24 bits) below, index in the lower half.
-    pub(crate) fn token(self, key: Key) -> u64 {
-        u64::from(self as u8) << 56 | u64::from(key.generation) << 32 | u64::from(key.index)
-    }
-
-    fn from_token(token: u64) -> Option<(Self, Key)> {
-        let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
-        let key = Key {
-            index: u32::from_be_bytes([i3, i2, i1, i0]),
-            generation: u32::from_be_bytes([0, g2, g1, g0]),
-        };
-        Some((*Self::ALL.get(usize::from(kind))?, key))
-    }
-}
-
-/// What TCP and UDP share.
-#[derive(Debug)]
-pub(crate) struct Ctx {
-    pub(crate) epoll: Epoll,
-    pub(crate) pool: Pool,
-    pub(crate) timers: Timers,
-    pub(crate) opts: Options,
-    /// The time when the current batch of events came.
-    pub(crate) now: Instant,
-    /// How many batches of events there were.
-    pub(crate) wakes: u64,
-    /// Descriptors that may still be opened.
-    pub(crate) room: Room,
-}
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) struct Reactor {
     mailbox: Arc<Mailbox>,
-    ctx: Ctx,
-    tcp: Tcp,
+    event_loop: EventLoop,
     udp: Udp,
     ports: HashMap<u64, Port>,
-    /// Threads that take over bulk streams.
     helpers: Vec<Arc<Mailbox>>,
     /// Whether this is the thread that serves the ports, which counts for all.
     serves: bool,
-    /// The pipes of all threads.
     pipes: Arc<Stock>,
-    guest: Option<Box<dyn Guest>>,
-    /// The port of the guest's connections.
-    outbound: Option<Key>,
-    /// How many streams turned out to be bulk so far.
+    handler: Option<Box<dyn EventHandler>>,
     bulk_streams: usize,
-    /// A refill or trim timer is running.
     refilling: bool,
     trimming: bool,
 }
@@ -135,7 +75,7 @@ impl Reactor {
         opts: Options,
         helpers: Vec<Arc<Mailbox>>,
         pipes: Arc<Stock>,
-        guest: Option<Box<dyn Guest>>,
+        handler: Option<Box<dyn EventHandler>>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let serves = factory.is_some();
@@ -151,59 +91,65 @@ impl Reactor {
         let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room };
         Ok(Self {
             mailbox,
-            ctx,
-            tcp: Tcp::new(Arc::clone(&pipes)),
-            udp: Udp::new(),
+            event_loop: EventLoop { ctx, tcp: Tcp::new(Arc::clone(&pipes)), outbound: None },
+            udp: Udp::default(),
             ports: HashMap::new(),
             helpers,
             serves,
             pipes,
-            guest,
-            outbound: None,
+            handler,
             bulk_streams: 0,
             refilling: false,
             trimming: false,
         })
     }
 
-    /// The thread's body: runs until told to stop. A process that has a guest in it is of no use without, and ends.
+    /// The thread's body: runs until told to stop. A process that has an event handler in it is of no use without, and ends.
     pub(crate) fn run(self) {
-        let only_for_guest = self.guest.is_some();
-        let mut end = Aborting(only_for_guest);
+        let only_for_handler = self.handler.is_some();
+        let mut end = Aborting(only_for_handler);
         end.0 &= !self.serve();
     }
 
-    /// True if it was told to stop.
+    /// The event loop. True if it was told to stop.
+    ///
+    /// Each round is fair: one look at epoll takes at most [`MAX_EVENTS`] events, and every direction with something to
+    /// move gets an equal share of the round (`Tools::share`). A direction that could go on joins the queue of the
+    /// ready ones, which get their turn after the new events. While that queue is not empty, epoll does not sleep, so
+    /// new events never wait for a busy stream to run dry. Commands come last: a removal must not meet events of its
+    /// own batch.
     fn serve(mut self) -> bool {
         // Signals are the main thread's business, and splice(2) has no MSG_NOSIGNAL.
         if let Err(e) = SigSet::all().thread_block() {
             error!("the port forwarding thread cannot block signals: {e}");
         }
         self.count();
-        if let Err(e) = self.with_guest(Ok(()), |guest, host| guest.start(host)) {
-            error!("the thread cannot start: {e}");
+        if let Err(e) = self.with_handler(Ok(()), |handler, event_loop| handler.start(event_loop)) {
+            error!("the port forwarding thread cannot start: {e}");
             return false;
         }
-        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut events = [EpollEvent::empty(); MAX_EVENTS];
         loop {
             self.report();
-            let sleep = if self.tcp.has_ready() { EpollTimeout::ZERO } else { self.sleep() };
-            let n = match self.ctx.epoll.wait(&mut events, sleep) {
+            let sleep =
+                if self.event_loop.tcp.has_ready() { EpollTimeout::ZERO } else { self.sleep() };
+            let n = match self.event_loop.ctx.epoll.wait(&mut events, sleep) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(e) => {
-                    error!("published ports have stopped, epoll failed: {e}");
+                    error!("published ports have stopped working, because epoll failed: {e}");
                     return false;
                 }
             };
-            self.ctx.now = Instant::now();
-            self.ctx.wakes += 1;
+            self.event_loop.ctx.now = Instant::now();
+            self.event_loop.ctx.wakes += 1;
             self.count();
-            self.tcp.begin_round(n);
+            self.event_loop.tcp.begin_round(n);
             let mut commands = false;
             for event in &events[..n] {
                 if let Some(tag) = tag(event.data()) {
-                    self.guest_event(tag, event.events());
+                    let flags = event.events();
+                    self.with_handler((), |handler, host| handler.event(host, tag, flags));
                     continue;
                 }
                 match Source::from_token(event.data()) {
@@ -213,12 +159,12 @@ impl Reactor {
                     None => {}
                 }
             }
-            self.tcp.run_ready(&mut self.ctx);
-            while let Some(timer) = self.ctx.timers.pop_due(self.ctx.now) {
+            self.event_loop.tcp.run_ready(&mut self.event_loop.ctx);
+            while let Some(timer) = self.event_loop.ctx.timers.pop_due(self.event_loop.ctx.now) {
                 self.fire(timer);
             }
-            self.with_guest((), |guest, host| guest.turn(host));
-            if commands && !self.obey() {
+            self.with_handler((), |handler, event_loop| handler.turn(event_loop));
+            if commands && !self.handle_commands() {
                 return true;
             }
             self.hand_over();
@@ -226,128 +172,123 @@ impl Reactor {
         }
     }
 
-    /// How long epoll may sleep.
     fn sleep(&self) -> EpollTimeout {
-        let guest = self.guest.as_ref().and_then(|guest| guest.wake_at());
-        self.ctx.timers.sleep(guest)
+        let handler = self.handler.as_ref().and_then(|handler| handler.wake_at());
+        self.event_loop.ctx.timers.sleep(handler)
     }
 
-    /// Lets the guest do something; `otherwise` if there is none.
-    fn with_guest<T>(
+    /// Lets the event handler do something; `otherwise` if there is none.
+    fn with_handler<T>(
         &mut self,
         otherwise: T,
-        act: impl FnOnce(&mut dyn Guest, &mut Loop<'_>) -> T,
+        act: impl FnOnce(&mut dyn EventHandler, &mut EventLoop) -> T,
     ) -> T {
-        let Some(mut guest) = self.guest.take() else { return otherwise };
-        let mut host = Loop { ctx: &mut self.ctx, tcp: &mut self.tcp, port: &mut self.outbound };
-        let result = act(guest.as_mut(), &mut host);
-        self.guest = Some(guest);
-        result
+        match &mut self.handler {
+            Some(handler) => act(handler.as_mut(), &mut self.event_loop),
+            None => otherwise,
+        }
     }
 
-    fn guest_event(&mut self, tag: Tag, flags: EpollFlags) {
-        self.with_guest((), |guest, host| guest.event(host, tag, flags));
-    }
-
-    fn guest_socket(&mut self, key: Key, socket: Option<Socket>) {
-        self.with_guest((), |guest, host| guest.socket(host, key, socket));
+    fn handler_socket(&mut self, key: Key, socket: Option<Socket>) {
+        self.with_handler((), |handler, event_loop| handler.socket(event_loop, key, socket));
     }
 
     /// Deals bulk streams out to all threads in turn. One thread alone wakes every receiver on another
     /// processor; with several, most of a stream stays on one.
     fn hand_over(&mut self) {
         let threads = self.helpers.len() + 1;
-        for key in self.tcp.take_bulk() {
+        for key in self.event_loop.tcp.take_bulk() {
             let turn = self.bulk_streams % threads;
             self.bulk_streams += 1;
             if let Some(helper) = turn.checked_sub(1).and_then(|n| self.helpers.get(n))
-                && let Some((id, conn)) = self.tcp.detach(&self.ctx, key)
+                && let Some((id, conn)) = self.event_loop.tcp.detach(&self.event_loop.ctx, key)
                 && let Err(e) = helper.post(Command::Adopt { id, conn: Box::new(conn) })
             {
-                error!("a bulk stream is lost, its thread cannot be woken: {e}");
+                error!("lost a bulk stream, because its thread cannot be woken: {e}");
             }
         }
     }
 
     fn dispatch(&mut self, source: Source, key: Key, flags: EpollFlags) {
-        let ctx = &mut self.ctx;
+        let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         match source {
             Source::Mailbox => {}
             Source::Factory => self.stock(),
-            Source::TcpListener => self.tcp.accept(ctx, key),
-            Source::Client => self.tcp.event(ctx, key, Side::Client, flags),
-            Source::Backend => self.tcp.event(ctx, key, Side::Backend, flags),
+            Source::TcpListener => tcp.accept(ctx, key),
+            Source::Client => tcp.event(ctx, key, Side::Client, flags),
+            Source::Backend => tcp.event(ctx, key, Side::Backend, flags),
             Source::UdpListener => self.udp.requests(ctx, key),
             Source::Flow => self.udp.replies(ctx, key),
         }
     }
 
     fn fire(&mut self, timer: Timer) {
-        let ctx = &mut self.ctx;
+        let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         match timer {
-            Timer::Retry(key) => self.tcp.retry(ctx, key),
-            Timer::Linger(key) => self.tcp.linger(ctx, key),
-            Timer::Rearm => self.tcp.rearm(ctx),
-            Timer::Sweep => self.tcp.sweep(ctx),
-            Timer::Expire => self.udp.expire(ctx),
+            Timer::Retry(key) => tcp.retry(ctx, key),
+            Timer::Linger(key) => tcp.linger(ctx, key),
+            Timer::Rearm => tcp.rearm(ctx),
+            Timer::Sweep => tcp.sweep(ctx),
+            Timer::Expire => self.udp.table.expire(ctx),
             Timer::Refill => self.refilling = false,
             Timer::Trim => {
-                self.tcp.trim();
+                tcp.trim();
                 let more = ctx.pool.trim();
                 self.trimming = more;
                 if more {
-                    ctx.timers.at(ctx.now + TRIM, Timer::Trim);
+                    ctx.timers.at(ctx.now + TRIM_INTERVAL, Timer::Trim);
                 }
             }
         }
     }
 
-    /// Sockets have come, or the factory has ended.
     fn stock(&mut self) {
-        let factory = self.ctx.pool.receive();
-        if let Some(armed) = self.ctx.pool.take_armed() {
-            self.tcp.armed(&mut self.ctx, armed);
+        let factory = self.event_loop.ctx.pool.receive();
+        if let Some(armed) = self.event_loop.ctx.pool.armed.take() {
+            self.event_loop.tcp.armed(&mut self.event_loop.ctx, armed);
         }
         if !factory {
-            self.tcp.armed(&mut self.ctx, false);
-            for waiter in self.ctx.pool.give_up() {
+            self.event_loop.tcp.armed(&mut self.event_loop.ctx, false);
+            for waiter in self.event_loop.ctx.pool.give_up() {
                 match waiter {
-                    Waiter::Conn(key) => self.tcp.close(key, true),
-                    Waiter::Flow(key) => self.udp.close(key),
-                    Waiter::Guest(key) => self.guest_socket(key, None),
+                    Waiter::Conn(key) => self.event_loop.tcp.close(key, true),
+                    Waiter::Flow(key) => self.udp.table.close(key),
+                    Waiter::EventHandler(key) => self.handler_socket(key, None),
                 }
             }
         }
-        while let Some((kind, waiter, sock)) = self.ctx.pool.next_served() {
+        while let Some((kind, waiter, sock)) = self.event_loop.ctx.pool.next_served() {
             match waiter {
-                Waiter::Conn(key) if self.tcp.wants_socket(key) => {
-                    self.tcp.connect_with(&mut self.ctx, key, sock);
+                Waiter::Conn(key) if self.event_loop.tcp.wants_socket(key) => {
+                    self.event_loop.tcp.connect_with(&mut self.event_loop.ctx, key, sock);
                 }
-                Waiter::Flow(key) if self.udp.wants_socket(key) => {
-                    self.udp.connect_with(&mut self.ctx, key, sock);
+                Waiter::Flow(key) if self.udp.table.wants_socket(key) => {
+                    self.udp.table.connect_with(&mut self.event_loop.ctx, key, sock);
                 }
-                Waiter::Guest(key) => self.guest_socket(key, Some(sock)),
-                Waiter::Conn(_) | Waiter::Flow(_) => self.ctx.pool.give_back(kind, sock),
+                Waiter::EventHandler(key) => self.handler_socket(key, Some(sock)),
+                Waiter::Conn(_) | Waiter::Flow(_) => self.event_loop.ctx.pool.give_back(kind, sock),
             }
         }
     }
 
     fn keep_stocked(&mut self) {
-        if self.ctx.pool.anyone_waits() && !self.refilling {
+        if self.event_loop.ctx.pool.anyone_waits() && !self.refilling {
             // Covers requests that the factory could not meet; what is under way is not asked twice.
-            self.refilling = self.ctx.pool.retry();
-            self.ctx.timers.at(self.ctx.now + REFILL, Timer::Refill);
+            self.refilling = self.event_loop.ctx.pool.retry();
+            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + REFILL_INTERVAL, Timer::Refill);
         }
-        if !self.trimming && (self.tcp.has_slack() || self.ctx.pool.has_slack()) {
+        if !self.trimming
+            && (self.event_loop.tcp.has_slack() || self.event_loop.ctx.pool.has_slack())
+        {
             self.trimming = true;
-            self.ctx.timers.at(self.ctx.now + TRIM, Timer::Trim);
+            self.event_loop.ctx.timers.at(self.event_loop.ctx.now + TRIM_INTERVAL, Timer::Trim);
         }
     }
 
     /// Tells the thread that counts for all what this one holds. Before it waits: it may wait for long.
     fn report(&self) {
         if !self.serves {
-            self.mailbox.report(self.tcp.held(self.outbound));
+            self.mailbox.report(self.event_loop.tcp.held(self.event_loop.outbound));
         }
     }
 
@@ -356,27 +297,25 @@ impl Reactor {
         if !self.serves {
             return;
         }
-        let (incoming, outgoing) = self.tcp.held(self.outbound);
-        let mut held = self.helpers.iter().fold(self.udp.held(), |sum, h| sum.and(h.held()));
-        held = held.with(Use::Port, self.ports.len());
-        held = held.with(Use::In, incoming).with(Use::Out, outgoing);
-        if let Some(guest) = &self.guest {
-            held = held.and(guest.held());
-        }
-        let other = self.ctx.pool.held() + self.pipes.descriptors();
-        self.ctx.room.count(held, other);
-        let (flows_in, flows_out) = self.ctx.room.excess();
+        let own = self.event_loop.tcp.held(self.event_loop.outbound).and(self.udp.table.held());
+        let own = own.with(Use::Port, self.ports.len());
+        let helpers = self.helpers.iter().map(|helper| helper.held());
+        let others = helpers.chain(self.handler.as_ref().map(|handler| handler.held()));
+        let held = others.fold(own, Held::and);
+        let other = self.event_loop.ctx.pool.held() + self.pipes.descriptors();
+        self.event_loop.ctx.room.count(held, other);
+        let (flows_in, flows_out) = self.event_loop.ctx.room.excess();
         if flows_in > 0 {
-            self.udp.give_way(&mut self.ctx, flows_in);
+            self.udp.table.give_way(&mut self.event_loop.ctx, flows_in);
         }
         if flows_out > 0 {
-            self.with_guest((), |guest, host| guest.give_way(host, flows_out));
-            self.ctx.room.give(Use::FlowOut, flows_out);
+            self.with_handler((), |handler, event_loop| handler.give_way(event_loop, flows_out));
+            self.event_loop.ctx.room.give(Use::FlowOut, flows_out);
         }
     }
 
     /// Carries out what the handle asks. False when the thread has to end.
-    fn obey(&mut self) -> bool {
+    fn handle_commands(&mut self) -> bool {
         for command in self.mailbox.take() {
             match command {
                 Command::Add { id, listener, target, traffic, done } => {
@@ -404,30 +343,29 @@ impl Reactor {
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
         self.remove(id);
-        let ctx = &mut self.ctx;
+        let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(self.tcp.add(ctx, id, fd, target, traffic)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.add(ctx, fd, target, traffic)?),
+            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, target, traffic)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, target, traffic)?),
         };
         self.ports.insert(id, port);
         Ok(())
     }
 
-    /// A connection from the thread that serves the ports.
     fn adopt(&mut self, id: u64, conn: Moved) {
         let port = match self.ports.get(&id) {
             Some(Port::Tcp(key)) => *key,
             _ => {
-                let key = self.tcp.add_unserved(id);
+                let key = self.event_loop.tcp.add_unserved(id);
                 self.ports.insert(id, Port::Tcp(key));
                 key
             }
         };
         if id == OUTBOUND {
             // For the count of descriptors: a connection that was handed over is still one out.
-            self.outbound = Some(port);
+            self.event_loop.outbound = Some(port);
         }
-        self.tcp.adopt(&mut self.ctx, port, conn);
+        self.event_loop.tcp.adopt(&mut self.event_loop.ctx, port, conn);
     }
 
     fn remove(&mut self, id: u64) -> bool {
@@ -435,8 +373,8 @@ impl Reactor {
             self.remove_elsewhere(id);
         }
         match self.ports.remove(&id) {
-            Some(Port::Tcp(key)) => self.tcp.remove(key),
-            Some(Port::Udp(key)) => self.udp.remove(key),
+            Some(Port::Tcp(key)) => self.event_loop.tcp.remove(key),
+            Some(Port::Udp(key)) => self.udp.table.remove(key),
             None => return false,
         }
         true

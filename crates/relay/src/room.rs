@@ -45,7 +45,6 @@ impl Held {
         self
     }
 
-    /// The sum of both.
     pub(crate) fn and(mut self, other: Self) -> Self {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
@@ -57,9 +56,8 @@ impl Held {
 /// What is held, what is kept for whom, and so what is left.
 #[derive(Debug)]
 pub(crate) struct Room {
-    shares: Shares,
+    pub(crate) shares: Shares,
     held: [usize; USES],
-    /// Ready sockets and pipes.
     other: usize,
     warned: [Option<Instant>; USES],
 }
@@ -67,10 +65,6 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(shares: Shares) -> Self {
         Self { shares, held: [0; USES], other: 0, warned: [None; USES] }
-    }
-
-    pub(crate) fn shares(&self) -> &Shares {
-        &self.shares
     }
 
     /// Takes note of what is open now; `other` is ready sockets and pipes.
@@ -107,7 +101,6 @@ impl Room {
         held <= cap && self.free() >= count + leave
     }
 
-    /// Gives back what [`Room::take`] took.
     pub(crate) fn give(&mut self, what: Use, count: usize) {
         let held = &mut self.held[what as usize];
         *held = held.saturating_sub(count);

@@ -21,6 +21,18 @@ pub struct Slab<T> {
 impl Key {
     /// A key for what is in no table.
     pub const NONE: Self = Self { index: 0, generation: 0 };
+
+    /// Epoll's user data for an entry of this kind: the kind in the top byte, the generation (24 bits) below, the index
+    /// in the lower half.
+    pub(crate) fn token(self, kind: u8) -> u64 {
+        u64::from(kind) << 56 | u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(crate) fn from_token(token: u64) -> (u8, Self) {
+        let [kind, g2, g1, g0, i3, i2, i1, i0] = token.to_be_bytes();
+        let index = u32::from_be_bytes([i3, i2, i1, i0]);
+        (kind, Self { index, generation: u32::from_be_bytes([0, g2, g1, g0]) })
+    }
 }
 
 impl<T> Default for Slab<T> {
@@ -31,7 +43,6 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// A table without entries.
-    #[must_use]
     pub const fn new() -> Self {
         Self { entries: Vec::new(), free: Vec::new() }
     }
@@ -51,7 +62,6 @@ impl<T> Slab<T> {
     }
 
     /// The entry, unless it is gone.
-    #[must_use]
     pub fn get(&self, key: Key) -> Option<&T> {
         let (generation, value) = self.entries.get(key.index as usize)?;
         if *generation == key.generation { value.as_ref() } else { None }
@@ -76,21 +86,19 @@ impl<T> Slab<T> {
     }
 
     /// How many entries there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The keys of all entries.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+    /// All entries with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> + '_ {
         self.entries.iter().zip(0u32..).filter_map(|((generation, value), index)| {
-            value.is_some().then_some(Key { index, generation: *generation })
+            Some((Key { index, generation: *generation }, value.as_ref()?))
         })
     }
 }
@@ -110,6 +118,6 @@ mod tests {
         assert_eq!((c.index, c == a), (a.index, false));
         assert_eq!(slab.get(c), Some(&'c'));
         assert_eq!(slab.get_mut(a), None);
-        assert_eq!(slab.keys().collect::<Vec<_>>(), [c, b]);
+        assert_eq!(slab.iter().collect::<Vec<_>>(), [(c, &'c'), (b, &'b')]);
     }
 }

@@ -13,10 +13,12 @@
 //!
 //! `accept` and `connect` bring a connection up to `Open`; this file moves
 //! its bytes and ends it; `moved` hands it to another thread.
+//!
+//! The file is long because the states of a connection and the transitions between them belong together.
 
 mod accept;
 mod connect;
-mod moved;
+mod handover;
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,31 +28,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::EpollFlags;
 use socket2::Socket;
 use tracing::debug;
 
 use crate::congestion;
-use crate::factory::{Kind, tune_tcp};
-use crate::half::{Half, Outcome, Tools};
+use crate::ctx::{Ctx, Source, Timer};
+use crate::direction::{Direction, Outcome, Tools};
+use crate::factory::{SocketKind, tune_tcp};
 use crate::pipe::Stock;
-use crate::reactor::{Ctx, Source};
+use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
-use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
-pub(crate) use moved::Moved;
+pub(crate) use handover::Moved;
 
 /// A reset waits while the other side still takes bytes, looking this often …
-const LINGER_STEP: Duration = Duration::from_millis(20);
+const LINGER_INTERVAL: Duration = Duration::from_millis(20);
 /// … and gives up after so many looks without progress (5 s).
-const LINGER_LOOKS: u32 = 250;
+const MAX_LINGER_LOOKS: u32 = 250;
 
 /// Once a side was reset, what is still to be delivered to the other may stand still for this long.
-const STALL: Duration = Duration::from_secs(5);
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stream that has moved this much by splice(2) may go to another thread.
-const HAND_OVER: u64 = 8 << 20;
+const HAND_OVER_BYTES: u64 = 8 << 20;
 
 #[derive(Debug)]
 struct Port {
@@ -114,8 +116,8 @@ struct Conn {
     looked: Option<u64>,
     counted: Counted,
     /// Client to backend, and back.
-    up: Half,
-    down: Half,
+    up: Direction,
+    down: Direction,
 }
 
 #[derive(Debug)]
@@ -125,10 +127,8 @@ pub(crate) struct Tcp {
     tools: Tools,
     /// Connections that had their turn and could go on.
     ready: VecDeque<Key>,
-    /// Connections with a deadline.
     opening: Vec<Key>,
     resting: Vec<Key>,
-    /// Streams that have turned out to be bulk.
     bulk: Vec<Key>,
     /// Connections in [`Phase::Arming`]; `None` before anybody has asked.
     arming: Option<Vec<Key>>,
@@ -149,10 +149,11 @@ impl Tcp {
     }
 
     /// Descriptors of connections to published ports, and of those of the port `outbound`.
-    pub(crate) fn held(&self, outbound: Option<Key>) -> (usize, usize) {
+    pub(crate) fn held(&self, outbound: Option<Key>) -> Held {
         let outbound = outbound.and_then(|key| self.ports.get(key));
         let outgoing = outbound.map_or(0, |port| port.conns.len());
-        (2 * (self.conns.len() - outgoing), 2 * outgoing)
+        let incoming = self.conns.len() - outgoing;
+        Held::default().with(Use::In, 2 * incoming).with(Use::Out, 2 * outgoing)
     }
 
     /// Says how many events have come, for connections to take fair turns.
@@ -184,7 +185,7 @@ impl Tcp {
         listener.set_nonblocking(true)?;
         // Inherited by every accepted socket.
         tune_tcp(&listener)?;
-        ctx.pool.prepare(kind_for(target));
+        ctx.pool.prepare(SocketKind::tcp(target.is_ipv4()));
         let key = self.ports.insert(Port::new(id, target, traffic));
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
@@ -202,7 +203,7 @@ impl Tcp {
         let Some(port) = self.ports.remove(key) else { return };
         for key in port.conns {
             if let Some(conn) = self.conns.remove(key) {
-                discard(conn, &mut self.tools);
+                release_buffers(conn, &mut self.tools);
             }
         }
         self.resting.retain(|k| *k != key);
@@ -241,7 +242,7 @@ impl Tcp {
         from.readable |= failed || flags.intersects(EpollFlags::EPOLLIN | ending);
         from.drain |= failed || flags.intersects(ending);
         from.urgent |= flags.contains(EpollFlags::EPOLLPRI);
-        to.writable |= failed || flags.contains(EpollFlags::EPOLLOUT);
+        to.full &= !failed && !flags.contains(EpollFlags::EPOLLOUT);
         // Both directions have ended. If one of them did not by us, it was a reset, perhaps behind the orderly end of the
         // other, which is all that read(2) would tell.
         to.gone |= flags.contains(EpollFlags::EPOLLHUP);
@@ -272,21 +273,21 @@ impl Tcp {
         settle(down, Side::Backend, &mut conn.reset, &conn.client, &mut conn.up, &mut self.tools);
         conn.counted.up(conn.up.take_moved());
         conn.counted.down(conn.down.take_moved());
-        if conn.up.is_done() && conn.down.is_done() {
+        if conn.up.done && conn.down.done {
             return self.finish(ctx, key);
         }
         let mut more = false;
         if conn.reset.is_some() {
             // A side that waits for us to read what nobody wants any more would not read the rest of the other's bytes.
-            more = conn.up.is_done() && conn.up.swallow(&conn.client, &mut self.tools)
-                || conn.down.is_done() && conn.down.swallow(backend, &mut self.tools);
+            more = conn.up.done && conn.up.discard(&conn.client, &mut self.tools)
+                || conn.down.done && conn.down.discard(backend, &mut self.tools);
         }
         if conn.reset.is_some() && conn.looked.is_none() {
-            conn.looked = Some(conn.up.delivered() + conn.down.delivered());
-            ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
+            conn.looked = Some(conn.up.delivered + conn.down.delivered);
+            ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
         }
-        let spliced = conn.up.spliced().max(conn.down.spliced());
-        if spliced > HAND_OVER && !std::mem::replace(&mut conn.bulk, true) {
+        let spliced = conn.up.spliced.max(conn.down.spliced);
+        if spliced > HAND_OVER_BYTES && !std::mem::replace(&mut conn.bulk, true) {
             self.bulk.push(key);
         }
         let again =
@@ -299,6 +300,10 @@ impl Tcp {
     // ---- closing --------------------------------------------------------------------------------
 
     /// Both directions have ended.
+    ///
+    /// If one side was reset, the other side must be reset as well: an orderly end would tell it that it has received
+    /// everything. But a reset makes the kernel drop what it has not delivered yet, so it waits until the living side
+    /// has acknowledged all bytes, or acknowledges nothing for [`MAX_LINGER_LOOKS`] looks.
     fn finish(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let alive = match conn.reset {
@@ -306,32 +311,32 @@ impl Tcp {
             Some(Side::Client) => conn.backend.as_ref(),
             Some(Side::Backend) => Some(&conn.client),
         };
-        // A reset overtakes what the kernel has not delivered yet, so it has to wait.
         let held = alive.and_then(|s| sys::mmsg::unacknowledged(s.as_fd()).ok()).unwrap_or(0);
         let looks = match conn.phase {
             Phase::Lingering { held: before, looks } if before == held => looks + 1,
             _ => 0,
         };
-        if held == 0 || looks > LINGER_LOOKS {
+        if held == 0 || looks > MAX_LINGER_LOOKS {
             return self.close(key, true);
         }
         conn.phase = Phase::Lingering { held, looks };
-        ctx.timers.at(ctx.now + LINGER_STEP, Timer::Linger(key));
+        ctx.timers.at(ctx.now + LINGER_INTERVAL, Timer::Linger(key));
     }
 
+    /// Looks again at a connection of which one side was reset. While its bytes still move it may live on; if
+    /// nothing was delivered for [`STALL_TIMEOUT`], it is closed.
     pub(crate) fn linger(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.phase != Phase::Open {
             return self.finish(ctx, key);
         }
-        let delivered = conn.up.delivered() + conn.down.delivered();
+        let delivered = conn.up.delivered + conn.down.delivered;
         if conn.looked.replace(delivered) == Some(delivered) {
             return self.close(key, true);
         }
-        ctx.timers.at(ctx.now + STALL, Timer::Linger(key));
+        ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
     }
 
-    /// Closes one connection, with resets if `abort`.
     pub(crate) fn close(&mut self, key: Key, abort: bool) {
         let Some(conn) = self.conns.remove(key) else { return };
         if abort {
@@ -341,7 +346,16 @@ impl Tcp {
             }
         }
         self.unlist(&conn);
-        discard(conn, &mut self.tools);
+        release_buffers(conn, &mut self.tools);
+    }
+
+    /// Adds a connection to the table and to its port's list.
+    fn insert(&mut self, mut conn: Conn) -> Option<Key> {
+        let port = self.ports.get_mut(conn.port)?;
+        conn.place = port.conns.len();
+        let key = self.conns.insert(conn);
+        port.conns.push(key);
+        Some(key)
     }
 
     /// Takes a connection out of its port's list.
@@ -353,6 +367,31 @@ impl Tcp {
             {
                 moved.place = conn.place;
             }
+        }
+    }
+}
+
+impl Conn {
+    /// A connection that has no backend yet. [`Tcp::insert`] gives it its place.
+    fn new(port: Key, client: Socket, counted: Counted, now: Instant) -> Self {
+        Self {
+            port,
+            place: 0,
+            client,
+            peer: None,
+            backend: None,
+            phase: Phase::Waiting,
+            failures: 0,
+            keep_source: true,
+            deadline: now,
+            opening: false,
+            queued: false,
+            bulk: false,
+            reset: None,
+            looked: None,
+            counted,
+            up: Direction::default(),
+            down: Direction::default(),
         }
     }
 }
@@ -388,14 +427,14 @@ fn settle(
     source: Side,
     reset: &mut Option<Side>,
     sink: &Socket,
-    other: &mut Half,
+    other: &mut Direction,
     tools: &mut Tools,
 ) {
     match outcome {
         Outcome::Wait | Outcome::Again => {}
         Outcome::Ended => {
             // When the other direction is done too, closing says the same.
-            if !other.is_done() {
+            if !other.done {
                 // ENOTCONN: it was reset meanwhile, which its own direction will notice.
                 let _ = sink.shutdown(Shutdown::Write);
             }
@@ -413,7 +452,7 @@ fn settle(
     }
 }
 
-fn discard(mut conn: Conn, tools: &mut Tools) {
+fn release_buffers(mut conn: Conn, tools: &mut Tools) {
     conn.up.abandon(tools);
     conn.down.abandon(tools);
 }
@@ -421,21 +460,4 @@ fn discard(mut conn: Conn, tools: &mut Tools) {
 fn pending_error(sock: &Socket) -> Option<Errno> {
     let error = sock.take_error().ok().flatten()?;
     error.raw_os_error().map(Errno::from_raw)
-}
-
-fn kind_for(target: SocketAddr) -> Kind {
-    if target.is_ipv4() { Kind::Tcp4 } else { Kind::Tcp6 }
-}
-
-impl Ctx {
-    /// Registers a socket with epoll.
-    pub(crate) fn watch(
-        &self,
-        sock: &Socket,
-        source: Source,
-        key: Key,
-        flags: EpollFlags,
-    ) -> io::Result<()> {
-        Ok(self.epoll.add(sock, EpollEvent::new(flags, source.token(key)))?)
-    }
 }

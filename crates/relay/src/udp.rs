@@ -13,8 +13,13 @@
 //! A datagram that a full socket does not take is dropped, as a router would; nothing waits, except the
 //! first few datagrams of a flow whose socket is still on its way.
 //!
+//! A flow that is silent in both directions for the idle timeout ([`crate::UDP_FLOW_IDLE_TIMEOUT`], unless
+//! `Options::udp_flow_idle_timeout` says otherwise) is closed.
+//!
 //! A full table makes room in the order of [`crate::order`]. A flow that has to go is read to its end first: an
 //! answer that has come in the meantime still reaches the client.
+//!
+//! The file is long because both directions of a flow and its end work on one table.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -30,24 +35,23 @@ use socket2::{Domain, Socket};
 use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
+use crate::client_address::{keep_source, make_transparent};
+use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{pieces, send_all};
 use crate::early::Early;
-use crate::engine::{Options, Transparent};
-use crate::factory::{Kind, tune_udp};
+use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
-use crate::order::{Links, Order, Speaker};
+use crate::options::{Options, Transparent};
+use crate::order::{Order, Speaker};
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source};
 use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
-use crate::source::{keep_source, make_transparent};
-use crate::timers::Timer;
 use crate::traffic::{Counted, Traffic};
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
 /// Batches of answers that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
-const LAST_BATCHES: usize = 4;
+const MAX_LAST_BATCHES: usize = 4;
 
 /// Who talks to which of our addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,46 +76,96 @@ struct Flow {
     port: Key,
     ends: Ends,
     backend: Option<Socket>,
-    /// What came before there was a backend.
     early: Early,
     counted: Counted,
     segmented: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct Udp {
+#[derive(Debug, Default)]
+pub(crate) struct FlowTable {
     ports: Slab<Port>,
     flows: Slab<Flow>,
-    /// Places of all flows in the orders of their ports.
-    links: Links,
     /// The order of the flows of all ports together, for when descriptors are short.
     all: Order,
-    all_links: Links,
-    /// Made with the first port; the process may well have none.
-    receiver: Option<Receiver>,
-    /// For the last answers of flows that have to go, while the other one is in use.
+    /// For the last answers of flows that have to go, made with the first of them.
     last_answers: Option<Receiver>,
     /// Bytes that wait for backends, of all flows.
     early: Total,
     expiring: bool,
 }
 
+/// The flow table, and the buffers for batches of datagrams.
+#[derive(Debug, Default)]
+pub(crate) struct Udp {
+    pub(crate) table: FlowTable,
+    /// Made with the first datagram; the process may well have none.
+    receiver: Option<Receiver>,
+}
+
 impl Udp {
-    pub(crate) fn new() -> Self {
-        Self {
-            ports: Slab::new(),
-            flows: Slab::new(),
-            links: Links::default(),
-            all: Order::default(),
-            all_links: Links::default(),
-            receiver: None,
-            last_answers: None,
-            early: Total::default(),
-            expiring: false,
+    pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
+        let Some(port) = self.table.ports.get(key) else { return };
+        let receiver = self.receiver.get_or_insert_with(Receiver::new);
+        // Errors are about earlier answers (ICMP) and are cleared by being read.
+        let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
+        let mut order = [(NOBODY, 0usize); BATCH];
+        let mut last: Option<(Ends, Key)> = None;
+        let mut count = 0;
+        for (i, datagram) in receiver.iter().enumerate().take(n) {
+            let Some(client) = datagram.from else { continue };
+            let ends = Ends { client, local: datagram.local.map(answer_from) };
+            let flow = match last {
+                Some((same, flow)) if same == ends => Some(flow),
+                _ => {
+                    let victim = self.table.in_the_way(ctx, key, ends);
+                    if let Some(victim) = victim {
+                        if order[..count].iter().any(|(flow, _)| *flow == victim) {
+                            self.table.forward_all(receiver, &mut order[..count]);
+                            count = 0;
+                        }
+                        self.table.retire(ctx, victim);
+                    }
+                    self.table.flow(ctx, key, ends, victim.is_some())
+                }
+            };
+            if let Some(flow) = flow {
+                last = Some((ends, flow));
+                order[count] = (flow, i);
+                count += 1;
+            }
         }
+        self.table.forward_all(receiver, &mut order[..count]);
     }
 
-    /// Descriptors of flows.
+    pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
+        let receiver = self.receiver.get_or_insert_with(Receiver::new);
+        if answer(&mut self.table.flows, &mut self.table.ports, key, receiver) {
+            self.table.spoke(ctx, key, Speaker::Server);
+        }
+    }
+}
+
+/// Passes a batch of answers on. False if there was none.
+fn answer(
+    flows: &mut Slab<Flow>,
+    ports: &mut Slab<Port>,
+    key: Key,
+    receiver: &mut Receiver,
+) -> bool {
+    let Some(flow) = flows.get_mut(key) else { return false };
+    let Some(port) = ports.get_mut(flow.port) else { return false };
+    let Some(backend) = &flow.backend else { return false };
+    // ECONNREFUSED and the like are about earlier requests; the backend may come back.
+    if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
+        return false;
+    }
+    let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
+    let listener = port.listener.as_fd();
+    flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
+    true
+}
+
+impl FlowTable {
     pub(crate) fn held(&self) -> Held {
         Held::default().with(Use::FlowIn, self.flows.len())
     }
@@ -119,7 +173,7 @@ impl Udp {
     /// Ends `count` flows, in the order in which they make room for each other.
     pub(crate) fn give_way(&mut self, ctx: &mut Ctx, count: usize) {
         for _ in 0..count {
-            let Some(flow) = self.all.first_to_go(&self.all_links, ctx.now) else { break };
+            let Some(flow) = self.all.first_to_go(ctx.now) else { break };
             self.retire(ctx, flow);
         }
     }
@@ -136,18 +190,16 @@ impl Udp {
         tune_udp(&listener);
         // A socket bound to one address cannot answer from another.
         if listener.local_addr()?.as_socket().is_none_or(|a| a.ip().is_unspecified()) {
-            if listener.domain()? == Domain::IPV4 {
-                setsockopt(&listener, Ipv4PacketInfo, &true)?;
-            } else {
+            let ipv6 = listener.domain()? == Domain::IPV6;
+            if ipv6 {
                 setsockopt(&listener, Ipv6RecvPacketInfo, &true)?;
-                // Of IPv4 that IPv6 knows only where it was sent to, and nobody can answer from a broadcast address.
-                if !listener.only_v6()? {
-                    setsockopt(&listener, Ipv4PacketInfo, &true)?;
-                }
+            }
+            // Of IPv4 that IPv6 knows only where it was sent to, and nobody can answer from a broadcast address.
+            if !ipv6 || !listener.only_v6()? {
+                setsockopt(&listener, Ipv4PacketInfo, &true)?;
             }
         }
-        ctx.pool.prepare(kind_for(target));
-        self.receiver.get_or_insert_with(Receiver::new);
+        ctx.pool.prepare(SocketKind::udp(target.is_ipv4()));
         let key = self.ports.insert(Port {
             listener,
             target,
@@ -166,52 +218,12 @@ impl Udp {
     }
 
     pub(crate) fn remove(&mut self, key: Key) {
-        if let Some(mut port) = self.ports.remove(key) {
+        if let Some(port) = self.ports.remove(key) {
             for flow in port.flows.into_values() {
-                port.order.remove(&mut self.links, flow);
-                self.all.remove(&mut self.all_links, flow);
+                self.all.remove(flow);
                 self.flows.remove(flow);
             }
         }
-    }
-
-    // ---- datagrams ------------------------------------------------------------------------------
-
-    /// A batch from the clients of one port.
-    pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
-        let Some(port) = self.ports.get(key) else { return };
-        // Out of its place while the flow table is used with it.
-        let Some(mut receiver) = self.receiver.take() else { return };
-        // Errors are about earlier answers (ICMP) and are cleared by being read.
-        let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
-        let mut order = [(NOBODY, 0usize); BATCH];
-        let mut last: Option<(Ends, Key)> = None;
-        let mut count = 0;
-        for (i, datagram) in receiver.iter().enumerate().take(n) {
-            let Some(client) = datagram.from else { continue };
-            let ends = Ends { client, local: datagram.local.map(answer_from) };
-            let flow = match last {
-                Some((same, flow)) if same == ends => Some(flow),
-                _ => {
-                    let victim = self.in_the_way(ctx, key, ends);
-                    if let Some(victim) = victim {
-                        if order[..count].iter().any(|(flow, _)| *flow == victim) {
-                            self.forward_all(&receiver, &mut order[..count]);
-                            count = 0;
-                        }
-                        self.retire(ctx, victim);
-                    }
-                    self.flow(ctx, key, ends, victim.is_some())
-                }
-            };
-            if let Some(flow) = flow {
-                last = Some((ends, flow));
-                order[count] = (flow, i);
-                count += 1;
-            }
-        }
-        self.forward_all(&receiver, &mut order[..count]);
-        self.receiver = Some(receiver);
     }
 
     /// Passes on what `order` names: flows, and their datagrams in the receiver.
@@ -238,30 +250,6 @@ impl Udp {
         }
     }
 
-    /// A batch from the backend of one flow.
-    pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
-        let Some(mut receiver) = self.receiver.take() else { return };
-        if self.answer(key, &mut receiver) {
-            self.spoke(ctx, key, Speaker::Server);
-        }
-        self.receiver = Some(receiver);
-    }
-
-    /// Passes a batch of answers on. False if there was none.
-    fn answer(&mut self, key: Key, receiver: &mut Receiver) -> bool {
-        let Some(flow) = self.flows.get_mut(key) else { return false };
-        let Some(port) = self.ports.get_mut(flow.port) else { return false };
-        let Some(backend) = &flow.backend else { return false };
-        // ECONNREFUSED and the like are about earlier requests; the backend may come back.
-        if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return false;
-        }
-        let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
-        let listener = port.listener.as_fd();
-        flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
-        true
-    }
-
     // ---- flows ----------------------------------------------------------------------------------
 
     /// The flow that has to make room if a flow between `ends` is to begin.
@@ -270,9 +258,9 @@ impl Udp {
         if port.flows.contains_key(&ends) {
             return None;
         }
-        let first = port.order.first_to_go(&self.links, ctx.now);
+        let first = port.order.first_to_go(ctx.now);
         if !ctx.room.fits(Use::FlowIn, 1) {
-            return first.or_else(|| self.all.first_to_go(&self.all_links, ctx.now));
+            return first.or_else(|| self.all.first_to_go(ctx.now));
         }
         let limit = ctx.opts.flows_per_port;
         // Whoever waits for a slow server is worth more descriptors than whoever was answered.
@@ -284,8 +272,8 @@ impl Udp {
     fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends, replaces: bool) -> Option<Key> {
         let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
-            port.order.spoke(&mut self.links, *flow, Speaker::Client, ctx.now);
-            self.all.spoke(&mut self.all_links, *flow, Speaker::Client, ctx.now);
+            port.order.spoke(*flow, Speaker::Client, ctx.now);
+            self.all.spoke(*flow, Speaker::Client, ctx.now);
             return Some(*flow);
         }
         // Beside one that made room for it a flow takes that one's place, however short descriptors are.
@@ -302,13 +290,13 @@ impl Udp {
             segmented: true,
         });
         port.flows.insert(ends, key);
-        port.order.insert(&mut self.links, key, ctx.now);
-        self.all.insert(&mut self.all_links, key, ctx.now);
+        port.order.insert(key, ctx.now);
+        self.all.insert(key, ctx.now);
         let target = port.target;
         if !std::mem::replace(&mut self.expiring, true) {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
-        match ctx.pool.take(kind_for(target), Waiter::Flow(key)) {
+        match ctx.pool.take(SocketKind::udp(target.is_ipv4()), Waiter::Flow(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => {}
             Taken::Never => self.close(key),
@@ -350,28 +338,29 @@ impl Udp {
             && let Some(port) = self.ports.get_mut(flow.port)
         {
             port.flows.remove(&flow.ends);
-            port.order.remove(&mut self.links, key);
+            port.order.remove(key);
         }
-        self.all.remove(&mut self.all_links, key);
+        self.all.remove(key);
     }
 
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
     fn retire(&mut self, ctx: &mut Ctx, key: Key) {
-        let mut receiver = self.last_answers.take().unwrap_or_default();
-        for _ in 0..LAST_BATCHES {
-            if !self.answer(key, &mut receiver) {
+        let receiver = self.last_answers.get_or_insert_default();
+        for _ in 0..MAX_LAST_BATCHES {
+            if !answer(&mut self.flows, &mut self.ports, key, receiver) {
                 break;
             }
         }
-        self.last_answers = Some(receiver);
         self.close(key);
         ctx.room.give(Use::FlowIn, 1);
     }
 
-    /// Closes flows that were silent for too long.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
-        while let Some(silent) = self.all.longest_silent(&self.all_links)
-            && self.all_links.used(silent).is_none_or(|used| ctx.now - used >= ctx.opts.udp_idle)
+        while let Some(silent) = self.all.longest_silent()
+            && self
+                .all
+                .used(silent)
+                .is_none_or(|used| ctx.now - used >= ctx.opts.udp_flow_idle_timeout)
         {
             self.retire(ctx, silent);
         }
@@ -381,13 +370,12 @@ impl Udp {
         }
     }
 
-    /// Notes that a flow was used just now.
     fn spoke(&mut self, ctx: &Ctx, key: Key, by: Speaker) {
         if let Some(flow) = self.flows.get(key)
             && let Some(port) = self.ports.get_mut(flow.port)
         {
-            port.order.spoke(&mut self.links, key, by, ctx.now);
-            self.all.spoke(&mut self.all_links, key, by, ctx.now);
+            port.order.spoke(key, by, ctx.now);
+            self.all.spoke(key, by, ctx.now);
         }
     }
 }
@@ -408,13 +396,8 @@ fn take_place(
 
 const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
 
-/// How often silent flows are looked for.
 fn tick(ctx: &Ctx) -> Duration {
-    (ctx.opts.udp_idle / 8).max(Duration::from_millis(10))
-}
-
-fn kind_for(target: SocketAddr) -> Kind {
-    if target.is_ipv4() { Kind::Udp4 } else { Kind::Udp6 }
+    (ctx.opts.udp_flow_idle_timeout / 8).max(Duration::from_millis(10))
 }
 
 /// The source of the answers. The interface is left to routing, which need not be symmetric, unless the

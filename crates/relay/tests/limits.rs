@@ -284,7 +284,7 @@ fn stopping_closes_everything_and_ends_the_factory() {
     let mut client = connect(addr);
     ping(&client).unwrap();
     let common::Rig { engine, factory } = rig;
-    engine.stop();
+    drop(engine);
     factory.join().unwrap().unwrap();
     assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
     assert!(TcpStream::connect(addr).is_err());

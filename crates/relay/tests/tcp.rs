@@ -1,4 +1,6 @@
 //! Connections through the engine: bytes, ends, resets, refusals.
+//!
+//! The file is long because it has a short test for each way in which a connection begins, goes on and ends.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

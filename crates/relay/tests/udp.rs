@@ -131,7 +131,7 @@ fn a_flow_lives_while_either_side_talks_and_not_longer() {
     // Short against IDLE, so that a busy machine makes no silence; all of them are longer than it.
     const STEP: Duration = Duration::from_millis(100);
     const STEPS: u32 = 25;
-    let rig = rig_with(Options { udp_idle: IDLE, ..Options::default() });
+    let rig = rig_with(Options { udp_flow_idle_timeout: IDLE, ..Options::default() });
     let server = udp("127.0.0.1:0");
     let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
     let client = udp("127.0.0.1:0");

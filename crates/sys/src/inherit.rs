@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// The number that was adopted last. The handshake passes exactly one descriptor, so one slot is enough
@@ -39,12 +40,10 @@ pub fn claim_listen_fds(count: u16) -> io::Result<Vec<RawFd>> {
     let mut open = Vec::new();
     for fd in (3..).take(usize::from(count)) {
         // SAFETY: fcntl(2) on a number that is no descriptor answers EBADF; only a flag of it changes.
-        match unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } {
-            -1 => match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::EBADF) => {}
-                e => return Err(e),
-            },
-            _ => open.push(fd),
+        match Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }) {
+            Err(Errno::EBADF) => {}
+            Err(e) => return Err(e.into()),
+            Ok(_) => open.push(fd),
         }
     }
     Ok(open)
@@ -62,13 +61,9 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
     }
     // SAFETY: neither std nor our own code owns a descriptor at the beginning of main, so nobody uses these numbers.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, RawFd::MAX, 0) };
-    if closed == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOSYS | libc::EPERM) => close_one_by_one(first),
-        _ => Err(error),
+    match Errno::result(closed) {
+        Err(Errno::ENOSYS | Errno::EPERM) => close_one_by_one(first),
+        other => Ok(other.map(drop)?),
     }
 }
 

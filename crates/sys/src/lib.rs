@@ -17,10 +17,3 @@ pub mod tap;
 pub mod wait;
 pub mod whole;
 pub mod xattr;
-
-use std::io;
-
-/// Turns the `-1` of a raw system call into the error that `errno` names.
-fn cvt(ret: libc::c_long) -> io::Result<libc::c_long> {
-    if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret) }
-}

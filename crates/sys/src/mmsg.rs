@@ -15,8 +15,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use libc::{c_int, mmsghdr};
+use libc::{c_int, mmsghdr, socklen_t};
 use nix::errno::Errno;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 /// The most datagrams that one call moves.
 pub const BATCH: usize = 64;
@@ -26,6 +27,7 @@ const SLOT: usize = 65_536;
 
 /// A socket address as the kernel lays it out (ip(7), ipv6(7)); the longer, IPv6's, is 28 bytes.
 type Name = [u8; 28];
+const NAME_LEN: socklen_t = 28;
 
 /// Room for the control messages of one datagram: packet info of either family and a segment size.
 #[derive(Clone, Copy)]
@@ -65,11 +67,13 @@ pub struct Datagram<'a> {
 }
 
 /// What the kernel filled in for one slot besides the payload.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Meta {
     len: usize,
     from: Option<SocketAddr>,
-    control: Parsed,
+    local: Option<Local>,
+    segment: Option<usize>,
+    cut: bool,
 }
 
 /// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used.
@@ -94,7 +98,6 @@ impl Default for Receiver {
 
 impl Receiver {
     /// Reserves the room: 4 MiB of address space, of which memory is used only as datagrams fill it.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             payload: vec![0; BATCH * SLOT],
@@ -120,7 +123,7 @@ impl Receiver {
             slots.zip(iovecs.iter_mut().zip(&mut headers)).take(count)
         {
             let iov = iov.write(libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT });
-            header.write(build(iov, 1, name, &mut control.0));
+            header.write(build(iov, 1, name.as_mut_ptr().cast(), NAME_LEN, &mut control.0));
         }
         // SAFETY: the first `count` headers are initialised and point to memory that this frame or
         // `self` keeps alive and exclusively borrowed during the call.
@@ -129,7 +132,8 @@ impl Receiver {
                 sock.as_raw_fd(),
                 headers.as_mut_ptr().cast(),
                 vlen(count),
-                flags(libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC),
+                // musl declares the flags unsigned, glibc signed.
+                (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as _,
                 ptr::null_mut(),
             )
         };
@@ -139,23 +143,21 @@ impl Receiver {
             let header = unsafe { header.assume_init_ref() };
             #[allow(clippy::unnecessary_cast, reason = "musl declares this length as 32 bits")]
             let filled = (header.msg_hdr.msg_controllen as usize).min(size_of::<Control>());
-            let control = parse_control(&self.control[i].0[..filled]);
             self.meta.push(Meta {
                 len: (header.msg_len as usize).min(SLOT),
                 from: parse_name(&self.names[i]),
-                control,
+                ..parse_control(&self.control[i].0[..filled])
             });
         }
         Ok(n)
     }
 
     /// The `index`th datagram of the last [`Self::recv`].
-    #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let meta = self.meta.get(index)?;
         let data = self.payload.get(index * SLOT..index * SLOT + meta.len)?;
-        let Parsed { local, segment, cut } = meta.control;
-        Some(Datagram { data, from: meta.from, local, segment, cut })
+        let Meta { from, local, segment, cut, .. } = *meta;
+        Some(Datagram { data, from, local, segment, cut })
     }
 
     /// The datagrams of the last [`Self::recv`], in order.
@@ -196,7 +198,7 @@ pub fn send_each(
             sock.as_raw_fd(),
             headers.as_mut_ptr().cast(),
             vlen(count),
-            flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
         )
     };
     Ok(usize::try_from(Errno::result(n)?).unwrap_or(0))
@@ -244,29 +246,20 @@ fn vlen(count: usize) -> libc::c_uint {
     libc::c_uint::try_from(count).unwrap_or(0)
 }
 
-/// musl declares the flags of both calls unsigned, glibc signed.
-#[cfg(target_env = "musl")]
-fn flags(bits: c_int) -> libc::c_uint {
-    bits.cast_unsigned()
-}
-
-/// musl declares the flags of both calls unsigned, glibc signed.
-#[cfg(not(target_env = "musl"))]
-fn flags(bits: c_int) -> c_int {
-    bits
-}
-
 /// One header; valid for as long as what it points to.
-fn build(iov: *mut libc::iovec, iovlen: usize, name: &mut [u8], control: &mut [u8]) -> mmsghdr {
+fn build(
+    iov: *mut libc::iovec,
+    iovlen: usize,
+    name: *mut libc::c_void,
+    namelen: socklen_t,
+    control: &mut [u8],
+) -> mmsghdr {
     // SAFETY: both structures are integers and pointers, for which all zeroes is a value; zeroing also
     // covers the private padding fields that musl has.
     let mut out: mmsghdr = unsafe { std::mem::zeroed() };
     out.msg_hdr.msg_iov = iov;
     out.msg_hdr.msg_iovlen = iovlen as _;
-    if !name.is_empty() {
-        out.msg_hdr.msg_name = name.as_mut_ptr().cast();
-        out.msg_hdr.msg_namelen = libc::socklen_t::try_from(name.len()).unwrap_or(0);
-    }
+    (out.msg_hdr.msg_name, out.msg_hdr.msg_namelen) = (name, namelen);
     if !control.is_empty() {
         out.msg_hdr.msg_control = control.as_mut_ptr().cast();
         out.msg_hdr.msg_controllen = control.len() as _;
@@ -276,23 +269,15 @@ fn build(iov: *mut libc::iovec, iovlen: usize, name: &mut [u8], control: &mut [u
 
 /// Name and control data shared by every datagram of one call.
 struct Envelope {
-    name: Name,
-    namelen: usize,
+    name: Option<SockaddrStorage>,
     control: Control,
     controllen: usize,
 }
 
 impl Envelope {
     fn new(route: Route, segment: Option<u16>) -> Self {
-        let mut out = Self {
-            name: [0; size_of::<Name>()],
-            namelen: 0,
-            control: Control([0; 128]),
-            controllen: 0,
-        };
-        if let Some(to) = route.to {
-            out.namelen = write_name(&mut out.name, to);
-        }
+        let name = route.to.map(SockaddrStorage::from);
+        let mut out = Self { name, control: Control([0; 128]), controllen: 0 };
         if let Some(segment) = segment {
             out.push(libc::SOL_UDP, libc::UDP_SEGMENT, &[&segment.to_ne_bytes()]);
         }
@@ -329,22 +314,15 @@ impl Envelope {
     fn header(&mut self, parts: &[IoSlice<'_>]) -> mmsghdr {
         // IoSlice is guaranteed to have the layout of iovec, and sending only reads through it.
         let iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
-        let (name, control) =
-            (&mut self.name[..self.namelen], &mut self.control.0[..self.controllen]);
-        build(iov, parts.len(), name, control)
+        let name = self.name.as_ref().map_or(ptr::null(), SockaddrLike::as_ptr);
+        let namelen = self.name.as_ref().map_or(0, SockaddrLike::len);
+        let control = &mut self.control.0[..self.controllen];
+        build(iov, parts.len(), name.cast_mut().cast(), namelen, control)
     }
 }
 
-/// What control messages say.
-#[derive(Clone, Copy, Default)]
-struct Parsed {
-    local: Option<Local>,
-    segment: Option<usize>,
-    cut: bool,
-}
-
 /// Walks control messages as cmsg(3) describes them.
-fn parse_control(mut rest: &[u8]) -> Parsed {
+fn parse_control(mut rest: &[u8]) -> Meta {
     let (mut local, mut own, mut segment, mut cut) = (None, None, None, false);
     while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
         let (len, kind) = header.split_at(WORD);
@@ -378,10 +356,9 @@ fn parse_control(mut rest: &[u8]) -> Parsed {
         let addr = if seen_by_v6 { v4.to_ipv6_mapped().into() } else { v4.into() };
         local = Some(Local { addr, ifindex });
     }
-    Parsed { local, segment, cut }
+    Meta { local, segment, cut, ..Meta::default() }
 }
 
-/// The first four bytes as a C int.
 fn int(bytes: &[u8]) -> c_int {
     c_int::from_ne_bytes(array(bytes))
 }
@@ -402,24 +379,6 @@ fn parse_name(name: &Name) -> Option<SocketAddr> {
             Some(SocketAddrV6::new(ip, port, 0, scope).into())
         }
         _ => None,
-    }
-}
-
-/// Returns the length of the address.
-fn write_name(name: &mut Name, addr: SocketAddr) -> usize {
-    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    name[..2].copy_from_slice(&u16::try_from(family).unwrap_or(0).to_ne_bytes());
-    name[2..4].copy_from_slice(&addr.port().to_be_bytes());
-    match addr {
-        SocketAddr::V4(v4) => {
-            name[4..8].copy_from_slice(&v4.ip().octets());
-            16
-        }
-        SocketAddr::V6(v6) => {
-            name[8..24].copy_from_slice(&v6.ip().octets());
-            name[24..].copy_from_slice(&v6.scope_id().to_ne_bytes());
-            28
-        }
     }
 }
 

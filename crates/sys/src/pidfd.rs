@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -25,7 +26,7 @@ impl PidFd {
     pub fn open(pid: Pid) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-        let fd = RawFd::try_from(crate::cvt(ret)?).map_err(io::Error::other)?;
+        let fd = RawFd::try_from(Errno::result(ret)?).map_err(io::Error::other)?;
         // SAFETY: the kernel has just returned this descriptor (close-on-exec), nobody else owns it.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, pid })
     }
@@ -36,7 +37,6 @@ impl PidFd {
     }
 
     /// The number of the process in our pid namespace.
-    #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
     }
@@ -56,7 +56,8 @@ impl PidFd {
                 0,
             )
         };
-        crate::cvt(ret).map(|_| ())
+        Errno::result(ret)?;
+        Ok(())
     }
 
     /// Kills the process; one that has already ended is no error.
@@ -80,7 +81,7 @@ impl PidFd {
             let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, millis) {
                 Ok(n) => return Ok(n > 0),
-                Err(nix::errno::Errno::EINTR) => {}
+                Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }

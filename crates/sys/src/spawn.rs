@@ -19,6 +19,8 @@ use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 use crate::pidfd::PidFd;
@@ -26,7 +28,7 @@ use crate::rlimit::Nofile;
 
 /// What is needed to start a program. Everything is NUL-terminated and allocated beforehand.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct SpawnConfig {
     /// The file to execute, an absolute path.
     pub program: CString,
     /// The argument vector, `argv[0]` included.
@@ -73,7 +75,7 @@ impl Gated {
 /// # Errors
 /// Those of clone3(2): `EPERM`, `EACCES`, `ENOSPC` and `EUSERS` mean that the system does not allow user
 /// namespaces, or no more of them. `EBUSY` when this process has more than one thread.
-pub fn namespaced(plan: &Plan, namespaces: nix::sched::CloneFlags) -> io::Result<Gated> {
+pub fn namespaced(plan: &SpawnConfig, namespaces: nix::sched::CloneFlags) -> io::Result<Gated> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -90,7 +92,7 @@ pub fn namespaced(plan: &Plan, namespaces: nix::sched::CloneFlags) -> io::Result
 ///
 /// # Errors
 /// Those of clone3(2) and execve(2).
-pub fn program(plan: &Plan) -> io::Result<PidFd> {
+pub fn program(plan: &SpawnConfig) -> io::Result<PidFd> {
     let (status, status_w) = io::pipe()?;
     let mut raw = Raw::new(plan)?;
     let process = start(0, &mut raw, None, status_w.as_raw_fd())?;
@@ -116,9 +118,8 @@ fn exec_result(mut status: io::PipeReader) -> io::Result<()> {
 /// Room for the digits of a pid (at most 2^22, proc_sys_kernel(5)) and NUL.
 const PID: usize = 12;
 
-/// The plan as the kernel wants it.
 struct Raw<'a> {
-    plan: &'a Plan,
+    plan: &'a SpawnConfig,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
     /// `NAME=` and room for a pid, each.
@@ -128,7 +129,7 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn new(plan: &'a Plan) -> io::Result<Self> {
+    fn new(plan: &'a SpawnConfig) -> io::Result<Self> {
         if plan.argv.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -151,41 +152,24 @@ fn start(
     status: RawFd,
 ) -> io::Result<PidFd> {
     // Signals must not run a handler of ours in the copy.
-    let old = block_all()?;
+    let old = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let cloned = clone_process(namespaces);
     if let Ok((0, _)) = cloned {
         // SAFETY: this is the new process; everything that `raw` points to was copied with it.
-        unsafe { in_child(raw, gate, status, &old) }
+        unsafe { in_child(raw, gate, status, old.as_ref()) }
     }
-    restore(&old)?;
+    old.thread_set_mask()?;
     let (pid, fd) = cloned?;
     if fd < 0 {
         // Linux before 5.2 takes no notice of CLONE_PIDFD. The child is ours and was not waited for: its pid is no one else's.
         let pid = Pid::from_raw(pid);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(pid, None);
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     // SAFETY: CLONE_PIDFD has just installed it (close-on-exec); nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(PidFd::from_clone(fd, Pid::from_raw(pid)))
-}
-
-fn block_all() -> io::Result<libc::sigset_t> {
-    // SAFETY: a sigset is plain data; sigfillset below initialises it.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    let mut old = all;
-    // SAFETY: the pointer is to a live sigset.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: both pointers are to live sigsets.
-    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
-    if err == 0 { Ok(old) } else { Err(io::Error::from_raw_os_error(err)) }
-}
-
-fn restore(old: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the pointer is to a live sigset; the old set is not asked for.
-    let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, std::ptr::null_mut()) };
-    if err == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(err)) }
 }
 
 /// `struct clone_args` of clone3(2), as long as Linux 5.3 knew it; libc has none for 32-bit ARM.
@@ -218,11 +202,11 @@ fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
     // SAFETY: without CLONE_VM this is fork(2): the child runs on a copy of our memory. The caller makes
     // it go on with raw system calls only. The kernel writes to `pidfd`, which is live.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
-    let pid = match crate::cvt(ret) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+    let pid = match Errno::result(ret) {
+        Err(Errno::ENOSYS) => {
             // One register, also where that has 32 bits.
             let flags = libc::c_ulong::try_from(flags | exit_signal).map_err(io::Error::other)?;
-            crate::cvt(legacy_clone(flags, &raw mut pidfd))?
+            Errno::result(legacy_clone(flags, &raw mut pidfd))?
         }
         other => other?,
     };
@@ -327,21 +311,10 @@ unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc
     }
 }
 
-/// Decimal digits and NUL, without the allocator.
-fn write_pid(to: &mut [u8], pid: libc::c_long) {
-    let mut digits = [0u8; 12];
-    let (mut rest, mut n) = (pid.unsigned_abs(), 0);
-    loop {
-        digits[n] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        n += 1;
-        if rest == 0 || n == digits.len() {
-            break;
-        }
-    }
-    for (i, slot) in to.iter_mut().take(n).enumerate() {
-        *slot = digits[n - 1 - i];
-    }
+/// Decimal digits in front of NULs. Formatting a number takes no memory from the allocator.
+fn write_pid(mut to: &mut [u8], pid: libc::c_long) {
+    // There is room for every number.
+    let _ = write!(to, "{pid}");
 }
 
 #[cfg(test)]
@@ -353,29 +326,29 @@ mod tests {
         CString::new(s).unwrap()
     }
 
-    fn shell(script: &str) -> Plan {
-        Plan {
+    fn shell(script: &str) -> SpawnConfig {
+        SpawnConfig {
             program: c("/bin/sh"),
             argv: vec![c("sh"), c("-c"), c(script)],
             env: vec![c("PATH=/usr/bin:/bin")],
             reset_signals: true,
-            ..Plan::default()
+            ..SpawnConfig::default()
         }
     }
 
     #[test]
     fn a_program_runs_with_its_own_pid_in_variables() {
         let script = "test \"$LISTEN_PID $OTHER\" = \"$$ $$\" && exit 42";
-        let plan = Plan { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
+        let plan = SpawnConfig { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 42)));
     }
 
     #[test]
     fn an_exec_that_fails_says_why() {
-        let plan = Plan { program: c("/nonexistent/x"), ..shell("") };
+        let plan = SpawnConfig { program: c("/nonexistent/x"), ..shell("") };
         assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        let plan = Plan { program: c("/etc/passwd"), ..shell("") };
+        let plan = SpawnConfig { program: c("/etc/passwd"), ..shell("") };
         assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::EACCES));
     }
 
@@ -384,7 +357,7 @@ mod tests {
         let nofile = Nofile { soft: 77, hard: 80 };
         let script =
             "test $(ulimit -n) = 77 && grep -q '^SigBlk:.0000000000000000' /proc/self/status";
-        let plan = Plan { nofile: Some(nofile), ..shell(script) };
+        let plan = SpawnConfig { nofile: Some(nofile), ..shell(script) };
         let p = program(&plan).unwrap();
         assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 0)));
     }

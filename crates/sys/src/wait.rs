@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 /// Collects a child process that has ended, whichever it is. `None` while there is none.
@@ -48,12 +49,9 @@ fn wait(pid: libc::pid_t, flags: libc::c_int) -> io::Result<(libc::pid_t, ExitSt
     loop {
         // SAFETY: the status pointer is to a live integer.
         let ret = unsafe { libc::waitpid(pid, &raw mut status, flags) };
-        match ret {
-            -1 => match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            },
-            pid => return Ok((pid, ExitStatus::from_raw(status))),
+        match Errno::result(ret) {
+            Err(Errno::EINTR) => {}
+            other => return Ok((other?, ExitStatus::from_raw(status))),
         }
     }
 }
@@ -84,7 +82,7 @@ mod tests {
     fn every_way_to_end_is_a_status() {
         for (script, code, signal) in [("exit 42", Some(42), None), ("kill -40 $$", None, Some(40))]
         {
-            let plan = crate::spawn::Plan {
+            let plan = crate::spawn::SpawnConfig {
                 program: c"/bin/sh".to_owned(),
                 argv: ["sh", "-c", script].map(|w| std::ffi::CString::new(w).unwrap()).to_vec(),
                 reset_signals: true,

@@ -1,6 +1,5 @@
 //! Whether datagrams may be cut on their way ("don't fragment"), and whether they were: ip(7), ipv6(7).
 
-use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, socklen_t};
@@ -36,21 +35,11 @@ pub fn report_cuts(sock: BorrowedFd<'_>, ipv4: bool) -> nix::Result<()> {
 }
 
 fn set(sock: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> nix::Result<()> {
+    let length = socklen_t::try_from(size_of_val(&value)).unwrap_or(0);
+    let value = (&raw const value).cast();
     // SAFETY: the option is an int, which outlives the call and is only read by it.
-    let ret = unsafe {
-        libc::setsockopt(
-            sock.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            length_of(&value),
-        )
-    };
+    let ret = unsafe { libc::setsockopt(sock.as_raw_fd(), level, name, value, length) };
     Errno::result(ret).map(drop)
-}
-
-fn length_of(value: &c_int) -> socklen_t {
-    socklen_t::try_from(size_of_val(value)).unwrap_or(0)
 }
 
 #[cfg(test)]

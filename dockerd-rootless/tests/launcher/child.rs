@@ -61,7 +61,7 @@ const ATTACHED: &str = "-Urmn";
 const DETACHED: &str = "-Urm";
 
 #[test]
-fn f030_f178_the_options_and_forwarding() {
+fn the_options_and_forwarding() {
     let place = place();
     let off =
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding";
@@ -73,14 +73,14 @@ fn f030_f178_the_options_and_forwarding() {
 }
 
 #[test]
-fn f178_ipv4_forwarding_is_a_must() {
+fn ipv4_forwarding_is_a_must() {
     let place = place();
     let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
     let off = format!("echo 0 > /proc/sys/net/ipv4/ip_forward; {read_only}");
     inside(&place, ATTACHED, &off, &["x"])
         .exits(1)
         .says("ERROR: IPv4 forwarding is off")
-        .says("read-only");
+        .says("/proc/sys writable");
     assert!(place.argv().is_empty());
     let on = format!(
         "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; {read_only}"
@@ -90,16 +90,16 @@ fn f178_ipv4_forwarding_is_a_must() {
 }
 
 #[test]
-fn f178_ipv6_forwarding_is_not() {
+fn ipv6_forwarding_is_not() {
     let place = place();
     inside(&place, ATTACHED, "mount -t tmpfs tmpfs /proc/sys/net/ipv6", &["x"])
         .exits(0)
-        .says("INFO: IPv6 forwarding stays off");
+        .says("INFO: IPv6 forwarding remains off");
     assert_eq!(place.recorded("forward").trim(), "1");
 }
 
 #[test]
-fn f173_f178_forwarding_goes_to_the_detached_namespace() {
+fn forwarding_goes_to_the_detached_namespace() {
     let place = place();
     let before = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
     let detach = "f=$ROOTLESSKIT_STATE_DIR/netns; touch $f; unshare -n sh -c \
@@ -112,7 +112,7 @@ fn f173_f178_forwarding_goes_to_the_detached_namespace() {
 }
 
 #[test]
-fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
+fn containers_of_a_detached_gateway_ask_its_name_server() {
     let mut place = place();
     fs::write(place.at("home/resolv.conf"), "search x\nnameserver 10.0.2.3\n").unwrap();
     let detach = |server: &str| {
@@ -140,7 +140,7 @@ fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
     fs::remove_file(place.at("home/resolv.conf")).unwrap();
     inside(&place, DETACHED, detach, &["x"])
         .exits(0)
-        .says("WARN: containers may not resolve names");
+        .says("WARN: containers may be unable to resolve names");
     assert_eq!(place.argv(), ["x"]);
     fs::write(place.at("home/resolv.conf"), "nameserver 10.0.2.3\n").unwrap();
     // Attached, /etc/resolv.conf is what rootlesskit wrote.
@@ -151,7 +151,7 @@ fn f173_containers_of_a_detached_gateway_ask_its_name_server() {
 }
 
 #[test]
-fn f173_dockerd_finds_the_gateways_name_server_in_place_of_systemd_resolveds() {
+fn dockerd_finds_the_gateways_name_server_in_place_of_systemd_resolveds() {
     let mut place = place();
     fs::write(place.at("home/resolv.conf"), "search x\nnameserver 10.0.2.3\n").unwrap();
     // As the host has it: both files are replaced now and then, and /run is copied up.
@@ -171,7 +171,7 @@ fn f173_dockerd_finds_the_gateways_name_server_in_place_of_systemd_resolveds() {
 }
 
 #[test]
-fn f173_a_netns_file_that_is_none_is_named() {
+fn a_netns_file_that_is_none_is_named() {
     let place = place();
     inside(&place, ATTACHED, "echo x > $ROOTLESSKIT_STATE_DIR/netns", &[])
         .exits(1)
@@ -180,18 +180,18 @@ fn f173_a_netns_file_that_is_none_is_named() {
 }
 
 #[test]
-fn f040_links_of_a_rootful_docker_are_gone() {
+fn links_of_a_rootful_docker_are_gone() {
     let place = place();
     let links = "mkdir /run/.ro /run/.ro/docker; ln -s .ro/docker /run/docker; ln -s .ro/x /run/xtables.lock; \
                  ln -s .ro/other /run/other; mkdir /run/containerd";
-    inside(&place, ATTACHED, links, &[]).exits(0).says("WARN: /run/containerd is no symlink");
+    inside(&place, ATTACHED, links, &[]).exits(0).says("WARN: /run/containerd is not a symlink");
     let run = place.recorded("run");
     assert!(run.contains("other") && run.contains("containerd"), "{run}");
     assert!(!run.contains("docker") && !run.contains("xtables"), "{run}");
 }
 
 #[test]
-fn f179_certificates_outside_of_etc() {
+fn certificates_outside_of_etc() {
     let place = place();
     let ssl = place.text("home/ssl");
     fs::create_dir_all(place.at("home/ssl/certs")).unwrap();
@@ -200,18 +200,18 @@ fn f179_certificates_outside_of_etc() {
     assert_eq!((place.recorded("ca").trim(), place.recorded("mounted").trim()), ("PEM", "1"));
     inside(&place, ATTACHED, "ln -s /nowhere /etc/ssl", &[])
         .exits(0)
-        .says("WARN: /etc/ssl is left as it is");
+        .says("WARN: /etc/ssl is kept unchanged");
 }
 
 #[test]
-fn f179_a_real_etc_is_left_alone() {
+fn a_real_etc_is_left_alone() {
     let place = place();
     inside(&place, ATTACHED, "umount /etc", &[]).exits(0);
     assert_eq!(place.recorded("mounted").trim(), "0");
 }
 
 #[test]
-fn f179_a_label_that_cannot_be_set_is_fatal() {
+fn a_label_that_cannot_be_set_is_fatal() {
     let mut place = place();
     place.set("_DOCKERD_ROOTLESS_SELINUX", "1");
     inside(&place, ATTACHED, "mount -t tmpfs -o ro tmpfs /run", &["x"])
@@ -222,7 +222,7 @@ fn f179_a_label_that_cannot_be_set_is_fatal() {
 }
 
 #[test]
-fn f180_a_missing_dockerd_is_status_127_here_too() {
+fn a_missing_dockerd_is_status_127_here_too() {
     let mut place = place();
     place.set("DOCKERD", "no-such-dockerd");
     inside(&place, ATTACHED, "", &[])
@@ -232,7 +232,7 @@ fn f180_a_missing_dockerd_is_status_127_here_too() {
 }
 
 #[test]
-fn f180_a_dockerd_that_cannot_be_executed_has_the_status_of_a_shell() {
+fn a_dockerd_that_cannot_be_executed_has_the_status_of_a_shell() {
     let place = place();
     place.program("dockerd", "#!/nonexistent/interpreter\n");
     inside(&place, ATTACHED, "", &[]).exits(127).says("interpreter or loader").says("hint:");
@@ -241,10 +241,10 @@ fn f180_a_dockerd_that_cannot_be_executed_has_the_status_of_a_shell() {
 }
 
 #[test]
-fn f171_root_in_a_namespace_is_not_enough() {
+fn root_in_a_namespace_is_not_enough() {
     let mut place = place();
     place.unset("ROOTLESSKIT_STATE_DIR");
-    inside(&place, ATTACHED, "", &[]).exits(1).says("was not started by rootlesskit");
+    inside(&place, ATTACHED, "", &[]).exits(1).says("rootlesskit did not start this process");
     place.unset("_DOCKERD_ROOTLESS_CHILD");
     inside(&place, ATTACHED, "", &[]).exits(1).says("refuses to run as root");
 }

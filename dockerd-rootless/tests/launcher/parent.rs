@@ -11,7 +11,7 @@ use crate::place::{Place, RECORD, finish};
 use nix::fcntl::{Flock, FlockArg};
 
 #[test]
-fn f030_f031_the_whole_vector_and_untouched_options() {
+fn the_whole_vector_and_untouched_options() {
     let place = Place::new();
     let done =
         place.launch(&["--experimental", "--storage-driver", "vfs", "", "a b", "--label=x=*"]);
@@ -44,7 +44,7 @@ fn f030_f031_the_whole_vector_and_untouched_options() {
 }
 
 #[test]
-fn f181_f182_rootlesskit_takes_the_place_of_the_launcher() {
+fn rootlesskit_takes_the_place_of_the_launcher() {
     let mut place = Place::new();
     place.set("NOTIFY_SOCKET", "/run/notify");
     place.set("LISTEN_FDS", "1");
@@ -57,7 +57,7 @@ fn f181_f182_rootlesskit_takes_the_place_of_the_launcher() {
 }
 
 #[test]
-fn f030_a_relative_link_with_a_foreign_name_is_resolved() {
+fn a_relative_link_with_a_foreign_name_is_resolved() {
     let place = Place::new();
     symlink("dockerd-rootless", place.at("app/dockerd-rootless.sh")).unwrap();
     finish(place.command(Path::new("../app/dockerd-rootless.sh"))).exits(0);
@@ -65,16 +65,20 @@ fn f030_a_relative_link_with_a_foreign_name_is_resolved() {
 }
 
 #[test]
-fn f030_help_comes_from_dockerd_without_namespaces() {
+fn help_comes_from_dockerd_without_namespaces() {
     let place = Place::new();
     place.stub("dockerd", "echo dockerd got $1");
     let done = place.launch(&["--help"]);
     done.exits(0);
-    assert_eq!((done.stdout.as_str(), place.argv().len()), ("dockerd got --help\n", 0));
+    assert!(done.stdout.starts_with("Usage: dockerd-rootless.sh [DOCKERD OPTIONS]\n"));
+    assert!(done.stdout.ends_with("\ndockerd got --help\n"), "{}", done.stdout);
+    let done = place.launch(&["--version"]);
+    done.exits(0);
+    assert_eq!((done.stdout.as_str(), place.argv().len()), ("dockerd got --version\n", 0));
 }
 
 #[test]
-fn f036_the_driver_follows_what_is_installed() {
+fn the_driver_follows_what_is_installed() {
     let place = Place::new();
     let net = || place.argv().get(1).cloned().unwrap_or_default();
     place.stub("pasta", "echo pasta 2024_12_11.09478d5");
@@ -83,7 +87,7 @@ fn f036_the_driver_follows_what_is_installed() {
     assert_eq!(net(), "--net=pasta");
     place.stub("pasta", "echo 'pasta 0.0~git20230309.7c7625d-1+deb12u1'");
     place.stub("vpnkit", "");
-    place.launch(&[]).exits(0).says("it is of 2023_03_09");
+    place.launch(&[]).exits(0).says("version 2023_03_09");
     assert_eq!(net(), "--net=vpnkit");
     for name in ["vpnkit", "slirp4netns", "pasta"] {
         place.remove_stub(name);
@@ -95,14 +99,14 @@ fn f036_the_driver_follows_what_is_installed() {
 const TRIAL: &str = "--net=gateway --disable-host-loopback --copy-up=/etc --copy-up=/run true\n";
 
 #[test]
-fn f036_the_gateway_comes_first_where_it_works() {
+fn the_gateway_comes_first_where_it_works() {
     let mut place = Place::new();
     place.with_gateway();
     place.set("NOTIFY_SOCKET", "/run/notify");
     let done = place.launch(&["--debug"]);
     done.exits(0).says("net=gateway mtu=1500 port-driver=gateway");
     // What is said of the routes depends on the host.
-    let lines = done.stderr.lines().filter(|line| !line.contains("of this host"));
+    let lines = done.stderr.lines().filter(|line| !line.contains("this host's network"));
     assert_eq!(lines.count(), 1, "{}", done.stderr);
     assert_eq!(place.recorded("trials"), TRIAL);
     let state_dir = format!("--state-dir={}/dockerd-rootless", place.text("run"));
@@ -126,14 +130,14 @@ fn f036_the_gateway_comes_first_where_it_works() {
 }
 
 #[test]
-fn f036_a_gateway_that_does_not_work_is_told_once_and_replaced() {
+fn a_gateway_that_does_not_work_is_told_once_and_replaced() {
     let mut place = Place::new();
     place.with_gateway();
     let refusal = "[rootlesskit:child ] error: no tproxy: not supported\nhint: load nft_tproxy\n\
                    [rootlesskit:parent] error: child exited: exit status 1\n";
     fs::write(place.at("refusal"), refusal).unwrap();
-    let warning = "WARN: gateway network not used: no tproxy: not supported; using slirp4netns. \
-                   hint: load nft_tproxy\n";
+    let warning = "WARN: not using the gateway network driver: no tproxy: not supported; using slirp4netns \
+                   instead. hint: load nft_tproxy\n";
     let done = place.launch(&[]);
     done.exits(0).says(warning);
     assert_eq!(done.stderr.matches("gateway").count(), 1, "{}", done.stderr);
@@ -147,7 +151,7 @@ fn f036_a_gateway_that_does_not_work_is_told_once_and_replaced() {
 }
 
 #[test]
-fn f036_what_is_named_is_not_tried() {
+fn what_is_named_is_not_tried() {
     let mut place = Place::new();
     place.with_gateway();
     fs::write(place.at("refusal"), "no\n").unwrap();
@@ -163,37 +167,37 @@ fn f036_what_is_named_is_not_tried() {
         place.set(&name, value);
         let done = place.launch(&[]);
         done.exits(0);
-        assert!(!done.stderr.contains("not used"), "{}", done.stderr);
+        assert!(!done.stderr.contains("not using"), "{}", done.stderr);
         place.unset(&name);
     }
     assert_eq!(place.recorded("trials"), "");
 }
 
 #[test]
-fn f036_a_trial_that_hangs_is_given_up() {
+fn a_trial_that_hangs_is_given_up() {
     let place = Place::new();
     place.with_gateway();
     let script = format!("case \"$*\" in *' true') exec /bin/sleep 60;; esac\n{RECORD}");
     place.stub("rootlesskit", &script);
     let start = Instant::now();
-    place.launch(&[]).exits(0).says("gateway network not used: ").says("was killed");
+    place.launch(&[]).exits(0).says("not using the gateway network driver: ").says("was killed");
     assert!(start.elapsed() < Duration::from_secs(40));
     assert_eq!(place.argv()[1], "--net=slirp4netns");
 }
 
 #[test]
-fn f036_a_helper_that_hangs_is_given_up() {
+fn a_helper_that_hangs_is_given_up() {
     let place = Place::new();
     place.stub("slirp4netns", "exec /bin/sleep 60");
     place.stub("pasta", "echo pasta 2024_12_11.09478d5");
     let start = Instant::now();
-    place.launch(&[]).exits(0).says("slirp4netns is not used").says("was killed");
+    place.launch(&[]).exits(0).says("not using ").says("was killed");
     assert!(start.elapsed() < Duration::from_secs(40));
     assert_eq!(place.argv()[1], "--net=pasta");
 }
 
 #[test]
-fn f037_f041_f049_f050_f051_f052_f174_overrides_reach_rootlesskit() {
+fn overrides_reach_rootlesskit() {
     let mut place = Place::new();
     for (name, value, expected) in [
         ("NET", "lxc-user-nic", "--net=lxc-user-nic"),
@@ -217,7 +221,7 @@ fn f037_f041_f049_f050_f051_f052_f174_overrides_reach_rootlesskit() {
 }
 
 #[test]
-fn f038_docker_rootlesskit_comes_first_and_the_neighbour_last() {
+fn docker_rootlesskit_comes_first_and_the_neighbour_last() {
     let place = Place::new();
     place.stub("docker-rootlesskit", "echo docker-rootlesskit");
     assert_eq!(place.launch(&[]).stdout, "docker-rootlesskit\n");
@@ -230,7 +234,7 @@ fn f038_docker_rootlesskit_comes_first_and_the_neighbour_last() {
 }
 
 #[test]
-fn f045_directories_that_cannot_be_used() {
+fn directories_that_cannot_be_used() {
     let mut place = Place::new();
     let (run, home) = (place.text("run"), place.text("home"));
     for (name, value) in
@@ -253,7 +257,7 @@ fn f045_directories_that_cannot_be_used() {
 }
 
 #[test]
-fn f054_vpnkit_under_its_docker_name_is_no_crash() {
+fn vpnkit_under_its_docker_name_is_no_crash() {
     let place = Place::new();
     place.stub("docker-vpnkit", "");
     place.launch(&[]).exits(0);
@@ -261,7 +265,7 @@ fn f054_vpnkit_under_its_docker_name_is_no_crash() {
 }
 
 #[test]
-fn f170_words_for_the_set_up_tool() {
+fn words_for_the_set_up_tool() {
     let place = Place::new();
     for word in ["check", "install", "uninstall", "nsenter"] {
         let done = place.launch(&[word, "-f"]);
@@ -271,7 +275,7 @@ fn f170_words_for_the_set_up_tool() {
 }
 
 #[test]
-fn f171_root_is_refused_first() {
+fn root_is_refused_first() {
     let place = Place::new();
     let mut command = Command::new(place.binary());
     command.env_clear();
@@ -279,7 +283,7 @@ fn f171_root_is_refused_first() {
 }
 
 #[test]
-fn f171_refusals_are_status_1_and_start_nothing() {
+fn refusals_are_status_1_and_start_nothing() {
     let mut place = Place::new();
     for (name, value) in [
         ("NET", "host"),
@@ -297,7 +301,7 @@ fn f171_refusals_are_status_1_and_start_nothing() {
 }
 
 #[test]
-fn f172_containerd_rootless_is_a_conflict_only_while_it_runs() {
+fn containerd_rootless_is_a_conflict_only_while_it_runs() {
     let place = Place::new();
     let dir = place.at("run/containerd-rootless");
     fs::create_dir(&dir).unwrap();
@@ -312,11 +316,11 @@ fn f172_containerd_rootless_is_a_conflict_only_while_it_runs() {
         .says(dir.to_str().unwrap());
     assert!(place.argv().is_empty());
     drop(held);
-    place.launch(&[]).exits(0).says("WARN: ").says("was left behind");
+    place.launch(&[]).exits(0).says("WARN: ").says("is stale");
 }
 
 #[test]
-fn f172_a_second_daemon_is_told_who_is_first() {
+fn a_second_daemon_is_told_who_is_first() {
     let place = Place::new();
     let dir = place.at("run/dockerd-rootless");
     fs::create_dir(&dir).unwrap();
@@ -335,7 +339,7 @@ fn f172_a_second_daemon_is_told_who_is_first() {
 }
 
 #[test]
-fn f173_detaching_follows_the_daemon() {
+fn detaching_follows_the_daemon() {
     let place = Place::new();
     let detached = || place.argv().iter().any(|a| a == "--detach-netns");
     for (version, expected) in
@@ -348,7 +352,7 @@ fn f173_detaching_follows_the_daemon() {
 }
 
 #[test]
-fn f180_dockerd_with_arguments_and_without() {
+fn dockerd_with_arguments_and_without() {
     let mut place = Place::new();
     place.stub("moby", "[ \"$*\" = '--log x --version' ] && echo 'Docker version 29.6.1, build x'");
     place.set("DOCKERD", "moby --log 'x'");
@@ -367,7 +371,7 @@ fn a_marker_in_the_environment_is_no_way_in() {
         place
             .launch(&[])
             .exits(1)
-            .says("was not started by rootlesskit")
+            .says("rootlesskit did not start this process")
             .says("hint: unset _DOCKERD_ROOTLESS_CHILD");
     }
 }

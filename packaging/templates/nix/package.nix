@@ -1,4 +1,4 @@
-# For pkgs.callPackage, with the sources' Cargo.lock beside it. In a configuration of NixOS:
+# For pkgs.callPackage; copy the sources' Cargo.lock into the same directory. In the NixOS configuration:
 #   virtualisation.docker.rootless.enable = true;
 #   nixpkgs.overlays = [ (final: prev: { rootlesskit = final.callPackage ./package.nix { }; }) ];
 {
@@ -24,14 +24,14 @@ rustPlatform.buildRustPackage rec {
 
   nativeBuildInputs = [ makeWrapper ];
 
-  # The packages' own verb builds the programs, makes man pages and completions, and puts each file in its place.
+  # `cargo xtask install` builds the programs, generates man pages and completions, and installs every file.
   buildPhase = ''
     runHook preBuild
     cargo xtask install --frozen --destdir "$PWD/root" --prefix /
     runHook postBuild
   '';
 
-  # Builders have no user namespaces.
+  # Nix builders have no user namespaces.
   doCheck = false;
 
   installPhase = ''
@@ -44,7 +44,7 @@ rustPlatform.buildRustPackage rec {
       --replace-fail /bin/kill ${procps}/bin/kill \
       --replace-fail PATH= PATH=/run/wrappers/bin:/run/current-system/sw/bin:
     cp packaging/examples/docker.socket $out/lib/systemd/user/
-    # newuidmap is one of the system's wrappers, since nothing in the store is setuid.
+    # newuidmap is in the system's wrapper directory, because nothing in the store is setuid.
     wrapProgram $out/bin/dockerd-rootless \
       --prefix PATH : /run/wrappers/bin:$out/bin:${lib.makeBinPath [ iproute2 iptables ]}
     runHook postInstall

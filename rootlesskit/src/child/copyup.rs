@@ -49,7 +49,8 @@ pub(crate) fn copy_up<'a>(dirs: impl Iterator<Item = &'a Path>) -> anyhow::Resul
 
 fn copy_up_one(dir: &Path) -> anyhow::Result<()> {
     let mode = fs::metadata(dir)?.mode() & 0o1777;
-    let old = Tree::copy(dir).context("failed to hold the old content (needs Linux 5.2)")?;
+    let old =
+        Tree::copy(dir).context("failed to keep the old content available (requires Linux 5.2)")?;
     let name = free_name(dir)?;
     let options = format!("mode={mode:o}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -91,7 +92,7 @@ fn free_name(dir: &Path) -> anyhow::Result<String> {
     (0..1000)
         .map(|n| format!(".ro{:09}", seed.wrapping_add(n) % 1_000_000_000))
         .find(|name| fs::symlink_metadata(dir.join(name)).is_err())
-        .with_context(|| format!("no free name for the old content of {}", dir.display()))
+        .with_context(|| format!("found no unused name for the old content of {}", dir.display()))
 }
 
 #[cfg(test)]

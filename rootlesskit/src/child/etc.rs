@@ -6,37 +6,27 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
 
-/// The written files.
-#[derive(Debug)]
-pub(crate) struct Files {
-    hosts: PathBuf,
-    resolv_conf: PathBuf,
-}
-
 /// Writes `hosts` and `resolv.conf` to the state directory, from those below `root`.
-pub(crate) fn write(root: &Path, state_dir: &Path, dns: &[IpAddr]) -> anyhow::Result<Files> {
+pub(crate) fn write(root: &Path, state_dir: &Path, dns: &[IpAddr]) -> anyhow::Result<()> {
     let name = nix::unistd::gethostname()?;
     let old_hosts = read(&root.join("etc/hosts"))?;
     let old_resolv = read(&root.join("etc/resolv.conf"))?;
-    let files =
-        Files { hosts: state_dir.join("hosts"), resolv_conf: state_dir.join("resolv.conf") };
-    store(&files.hosts, &hosts(&old_hosts, &name.to_string_lossy()))?;
-    store(&files.resolv_conf, &resolv_conf(&old_resolv, dns))?;
-    Ok(files)
+    store(&state_dir.join("hosts"), &hosts(&old_hosts, &name.to_string_lossy()))?;
+    store(&state_dir.join("resolv.conf"), &resolv_conf(&old_resolv, dns))
 }
 
 /// A missing file is an empty one.
 fn read(path: &Path) -> anyhow::Result<String> {
-    match env::file::text(path) {
+    match hostenv::file::text(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         read => read.with_context(|| {
             let path = path.display();
-            format!("failed to read {path}\nhint: replace {path} by a text file")
+            format!("failed to read {path}\nhint: replace {path} with a text file")
         }),
     }
 }
@@ -44,10 +34,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 /// A new file: an old one of that name in the state directory is ours, and a symlink is not followed.
 fn store(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        hostenv::file::remove_if_present(path)?;
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
         // Whatever the umask: every user of the namespace resolves names.
@@ -94,19 +81,21 @@ fn resolv_conf(old: &str, dns: &[IpAddr]) -> String {
 
 /// Puts the files in place. With `/etc` copied up the entries there are symlinks to the host's files and
 /// give way to empty files; otherwise the host may at any time replace its file and take our mount away.
-pub(crate) fn bind(files: &Files, etc_copied: bool) -> anyhow::Result<()> {
+pub(crate) fn bind(state_dir: &Path, etc_copied: bool) -> anyhow::Result<()> {
     if !etc_copied {
         tracing::warn!(
             "mounting /etc/resolv.conf without copying-up /etc. Note that /etc/resolv.conf in the namespace will be unmounted when it is recreated on the host. Unless /etc/resolv.conf is statically configured, copying-up /etc is highly recommended. Please refer to RootlessKit documentation for further information."
         );
     }
-    for (source, target) in [(&files.resolv_conf, "/etc/resolv.conf"), (&files.hosts, "/etc/hosts")]
-    {
-        let target = Path::new(target);
+    for name in ["resolv.conf", "hosts"] {
+        let (source, target) = (&state_dir.join(name), &Path::new("/etc").join(name));
         if etc_copied {
             store(target, "")?;
         } else if !target.exists() {
-            tracing::warn!("{} does not exist, nothing can be mounted over it", target.display());
+            tracing::warn!(
+                "{} does not exist, so nothing can be mounted over it",
+                target.display()
+            );
             continue;
         }
         mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(

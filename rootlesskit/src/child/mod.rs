@@ -20,7 +20,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use env::Env;
+use hostenv::Env;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SigSet, SignalFd};
 
@@ -30,20 +30,20 @@ use crate::handshake::{Channel, Message};
 use crate::log;
 use crate::plan::ChildPlan;
 
-/// Runs the role "child".
 pub(crate) fn main() -> anyhow::Result<()> {
     // The wish to die with the parent does not survive a change of credentials, so it is made again.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut env = Env::current();
     let (fd, _) =
-        env::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
+        hostenv::rootlesskit::pipe_fds(&env)?.context("the handshake descriptor is not set")?;
     let activation = target::Activation::claim(&env, fd)?;
     let channel = Channel::from_fd(
-        sys::inherit::adopt(fd).with_context(|| format!("bad handshake descriptor {fd}"))?,
+        sys::inherit::adopt(fd).with_context(|| format!("invalid handshake descriptor {fd}"))?,
     );
-    let state_dir =
-        env::rootlesskit::state_dir(&env).context("ROOTLESSKIT_STATE_DIR is not set")?.to_owned();
-    env::rootlesskit::remove_internal(&mut env);
+    let state_dir = hostenv::rootlesskit::state_dir(&env)
+        .context("ROOTLESSKIT_STATE_DIR is not set")?
+        .to_owned();
+    hostenv::rootlesskit::remove_internal(&mut env);
     // For the sockets that we make; the target gets what the user had.
     let nofile = sys::rlimit::raise_nofile()?;
     SigSet::all().thread_block()?;
@@ -56,7 +56,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
     log::init("child ", plan.debug);
     let command = command(plan.command_words)?;
 
-    mounts::own_proc(plan.pidns);
+    if plan.pidns {
+        mounts::own_proc();
+    }
     let job = netns::Job { plan: plan.clone(), state_dir: state_dir.clone() };
     let net = netns::build(job)?;
     let fds: Vec<_> = net.fds.iter().map(|fd| fd.as_fd()).collect();
@@ -79,12 +81,13 @@ pub(crate) fn main() -> anyhow::Result<()> {
     mounts::own_sys(changes_view && !plan.detach_netns, plan.evacuated)?;
     if changes_view {
         let dns = leased.as_ref().map_or(&plan.network.dns, |leased| &leased.dns);
-        let files = etc::write(Path::new("/"), &state_dir, dns)?;
+        etc::write(Path::new("/"), &state_dir, dns)?;
         if !plan.detach_netns {
-            etc::bind(&files, copied.iter().any(|dir| dir == Path::new("/etc")))?;
+            etc::bind(&state_dir, copied.iter().any(|dir| dir == Path::new("/etc")))?;
         }
     }
-    let source_address_backend = net.source_address_backend;
+    let backend = net.source_address;
+    let source_address_backend = backend.map_or("none".to_owned(), |backend| backend.to_string());
     let ready = Message::Ready { source_address_backend, leased };
     let factory: Vec<_> = net.factory.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&ready, &factory)?;

@@ -13,7 +13,6 @@ use crate::plan::{Propagation, PropagationKind};
 /// No source, no type, no data: the arguments of mount(2) that do not matter.
 const NONE: Option<&str> = Option::None;
 
-/// Sets the propagation of `/`.
 pub(crate) fn propagate(propagation: Propagation) -> anyhow::Result<()> {
     let kind = match propagation.kind {
         PropagationKind::Private => MsFlags::MS_PRIVATE,
@@ -36,40 +35,36 @@ fn mount_or_warn(kind: &str, target: &Path) {
     match mount_new(kind, target, MsFlags::MS_RDONLY) {
         Ok(()) => tracing::warn!("mounted {kind} on {} read-only: {first}", target.display()),
         Err(_) => tracing::warn!(
-            "failed to mount {kind} on {}: {first}; the target sees the host's\nhint: in a container, allow it with --security-opt systempaths=unconfined",
+            "failed to mount {kind} on {}: {first}; the target sees the host's {kind}\nhint: in a container, allow the mount with --security-opt systempaths=unconfined",
             target.display()
         ),
     }
 }
 
-/// A `/proc` of our pid namespace.
-pub(crate) fn own_proc(pidns: bool) {
-    if pidns {
-        mount_or_warn("proc", Path::new("/proc"));
-    }
+pub(crate) fn own_proc() {
+    mount_or_warn("proc", Path::new("/proc"));
 }
 
 /// A `/sys` of our network namespace (`own_view`), with the cgroup tree of the old one still in it; or, when
 /// processes were evacuated, with a cgroup2 tree that begins at our cgroup namespace's root.
 pub(crate) fn own_sys(own_view: bool, evacuated: bool) -> anyhow::Result<()> {
-    let (sys, cgroup) = (Path::new("/sys"), Path::new("/sys/fs/cgroup"));
-    if !own_view {
-        if evacuated {
-            // The host's sysfs stays, and without owning it we cannot mount inside; a tmpfs can be.
-            mount_new("tmpfs", cgroup, MsFlags::empty())
-                .context("failed to mount a tmpfs on /sys/fs/cgroup")?;
-            mount_new("cgroup2", cgroup, MsFlags::empty())
-                .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
-        }
-        return Ok(());
-    }
+    let cgroup = Path::new("/sys/fs/cgroup");
+    let mount_cgroup = |kind| {
+        mount_new(kind, cgroup, MsFlags::empty())
+            .with_context(|| format!("failed to mount {kind} on {}", cgroup.display()))
+    };
     // A descriptor keeps the old tree in reach; no scratch directory that would have to be removed.
-    let old = is_mount_point(cgroup).then(|| File::open(cgroup)).transpose()?;
-    mount_or_warn("sysfs", sys);
+    let old = (own_view && is_mount_point(cgroup)).then(|| File::open(cgroup)).transpose()?;
+    if own_view {
+        mount_or_warn("sysfs", Path::new("/sys"));
+    } else if evacuated {
+        // The host's sysfs stays, and without owning it we cannot mount inside; a tmpfs can be.
+        mount_cgroup("tmpfs")?;
+    }
     if evacuated {
-        mount_new("cgroup2", cgroup, MsFlags::empty())
-            .context("failed to mount cgroup2 on /sys/fs/cgroup")?;
-    } else if let Some(old) = old {
+        return mount_cgroup("cgroup2");
+    }
+    if let Some(old) = old {
         let source = format!("/proc/self/fd/{}", old.as_raw_fd());
         if let Err(e) =
             mount(Some(source.as_str()), cgroup, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)

@@ -19,7 +19,6 @@ use nix::sched::{CloneFlags, unshare};
 use crate::drivers::inside;
 use crate::plan::{ChildPlan, Leased, SourceAddress};
 
-/// What to build, and where.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) plan: ChildPlan,
@@ -27,22 +26,13 @@ pub(crate) struct Job {
     pub(crate) state_dir: PathBuf,
 }
 
-impl Job {
-    /// The file of a detached namespace.
-    fn pin(&self) -> Option<PathBuf> {
-        self.plan.detach_netns.then(|| self.state_dir.join("netns"))
-    }
-}
-
-/// What was built.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Built {
     /// Descriptors for the network driver's half in the parent.
     pub(crate) fds: Vec<OwnedFd>,
-    /// The parent's end of the socket factory.
     pub(crate) factory: Option<OwnedFd>,
-    /// `nft`, `iptables` or `none`.
-    pub(crate) source_address_backend: String,
+    /// What keeps the source addresses of clients.
+    pub(crate) source_address: Option<Backend>,
     /// What is still to be done once the helper serves.
     pub(crate) later: Option<Later>,
 }
@@ -57,7 +47,7 @@ pub(crate) struct Later {
 impl Later {
     /// Has the thread configure the interface, which is there now; takes as long as the DHCP server does.
     pub(crate) fn connect(&self) -> anyhow::Result<Option<Leased>> {
-        let died = "the network thread died";
+        let died = "the network thread exited unexpectedly";
         self.go.send(()).context(died)?;
         self.result.recv().context(died)?
     }
@@ -72,14 +62,14 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
     };
     let waits = job.plan.network.uplink.waits_for_helper();
     if !job.plan.detach_netns && ours.is_none() && !waits {
-        return Ok(configure(&job)?.built(None));
+        return configure(&job);
     }
     let (report, result) = mpsc::sync_channel(1);
     let (later, mut waiting) = waits.then(later).unzip();
     std::thread::Builder::new().name("netns".to_owned()).stack_size(256 << 10).spawn(
         move || {
             let built = enter(&job).and_then(|()| configure(&job));
-            let backend = built.as_ref().ok().map(|made| made.source_address);
+            let backend = built.as_ref().ok().map(|built| built.source_address);
             if report.send(built).is_ok()
                 && let Some(backend) = backend
                 && waiting.take().is_none_or(|waiting: Waiting| waiting.serve(&job))
@@ -87,13 +77,13 @@ pub(crate) fn build(job: Job) -> anyhow::Result<Built> {
                 && let Err(e) = relay::factory::serve(socket, || arm(backend))
             {
                 tracing::error!(
-                    "the socket factory failed, no further connections are forwarded: {e}"
+                    "the socket factory failed, so no more connections are forwarded: {e}"
                 );
             }
         },
     )?;
-    let made = result.recv().context("the network thread died")??;
-    Ok(Built { later, ..made.built(factory) })
+    let built = result.recv().context("the network thread exited unexpectedly")??;
+    Ok(Built { later, factory, ..built })
 }
 
 /// The thread's side of [`Later`].
@@ -121,37 +111,21 @@ impl Waiting {
     }
 }
 
-/// What [`configure`] has made.
-#[derive(Debug, Default)]
-struct Made {
-    source_address: Option<Backend>,
-    fds: Vec<OwnedFd>,
-}
-
-impl Made {
-    fn built(self, factory: Option<OwnedFd>) -> Built {
-        let source_address_backend = backend_name(self.source_address);
-        Built { factory, source_address_backend, fds: self.fds, later: None }
-    }
-}
-
-/// The word of the API for what keeps source addresses.
-fn backend_name(backend: Option<Backend>) -> String {
-    backend.map_or_else(|| "none".to_owned(), |backend| backend.to_string())
-}
-
 /// Installs the rules that keep source addresses, now that there is a client who has one.
 fn arm(backend: Option<Backend>) -> bool {
     let Some(backend) = backend else { return false };
     transparent::arm(backend)
-        .inspect_err(|e| tracing::warn!("source addresses of clients are not preserved: {e}"))
+        .inspect_err(|e| tracing::warn!("client source addresses are not preserved: {e}"))
         .is_ok()
 }
 
 /// Moves the calling thread into a new namespace and pins it, if the namespace is to be detached.
 fn enter(job: &Job) -> anyhow::Result<()> {
-    let Some(path) = &job.pin() else { return Ok(()) };
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a detached network namespace")?;
+    if !job.plan.detach_netns {
+        return Ok(());
+    }
+    let path = &job.state_dir.join("netns");
+    unshare(CloneFlags::CLONE_NEWNET).context("failed to create a detached network namespace")?;
     let flags = nix::libc::O_NOFOLLOW;
     OpenOptions::new()
         .write(true)
@@ -159,17 +133,17 @@ fn enter(job: &Job) -> anyhow::Result<()> {
         .mode(0o400)
         .custom_flags(flags)
         .open(path)
-        .with_context(|| format!("failed to make {}", path.display()))?;
+        .with_context(|| format!("failed to create {}", path.display()))?;
     let source = Path::new("/proc/thread-self/ns/net");
     mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .with_context(|| format!("failed to pin the network namespace at {}", path.display()))
 }
 
 /// Interfaces, addresses, routes and what keeps source addresses, in the thread's namespace.
-fn configure(job: &Job) -> anyhow::Result<Made> {
+fn configure(job: &Job) -> anyhow::Result<Built> {
     let ChildPlan { isolated, network, detach_netns, source_address, .. } = &job.plan;
     if !isolated && !detach_netns {
-        return Ok(Made::default());
+        return Ok(Built::default());
     }
     let mut rt = Rt::open()?;
     let lo = rt.link_index("lo")?;
@@ -178,7 +152,7 @@ fn configure(job: &Job) -> anyhow::Result<Made> {
         use_local_congestion_control();
     }
     let fds = inside::build(&network.uplink, &mut rt)?;
-    Ok(Made { source_address: source_addresses(*source_address), fds })
+    Ok(Built { source_address: source_addresses(*source_address), fds, ..Built::default() })
 }
 
 /// For sockets that programs make in the namespace itself, such as those of containers with `--net=host`; see
@@ -209,7 +183,7 @@ fn source_addresses(wish: SourceAddress) -> Option<Backend> {
             Some(prepared.backend)
         }
         Err(e) => {
-            tracing::warn!("source addresses of clients are not preserved: {e}");
+            tracing::warn!("client source addresses are not preserved: {e}");
             None
         }
     }

@@ -5,13 +5,13 @@ use std::os::fd::RawFd;
 use std::process::ExitStatus;
 
 use anyhow::Context as _;
-use env::{Env, vars};
+use hostenv::{Env, vars};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use sys::rlimit::Nofile;
-use sys::spawn::Plan;
+use sys::spawn::SpawnConfig;
 
 use crate::execve::{c_string, environ};
 use crate::exit::Exited;
@@ -29,10 +29,12 @@ impl Activation {
     /// Takes note of the sockets before anything else opens descriptors. `LISTEN_FDS` may promise more than
     /// was passed; then the handshake's descriptor has one of these numbers, and is not for the target.
     pub(crate) fn claim(env: &Env, handshake: RawFd) -> anyhow::Result<Self> {
-        let Some(listen) = env::rootlesskit::listen_fds(env) else { return Ok(Self::default()) };
+        let Some(listen) = hostenv::rootlesskit::listen_fds(env) else {
+            return Ok(Self::default());
+        };
         let mut fds = sys::inherit::claim_listen_fds(listen.count)?;
         fds.retain(|fd| *fd != handshake);
-        Ok(Self { fds, meant_for_us: env::rootlesskit::activation_child_use(env)? })
+        Ok(Self { fds, meant_for_us: hostenv::rootlesskit::activation_child_use(env)? })
     }
 }
 
@@ -58,7 +60,7 @@ pub(crate) fn run(
         )
     })?;
     let own_pid = take_over(&mut env, activation)?;
-    let plan = Plan {
+    let plan = SpawnConfig {
         program: c_string(program.as_os_str())?,
         argv: command.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?,
         env: environ(&env)?,

@@ -5,21 +5,15 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The command line as clap knows it; help, man page and completions come from it.
-#[must_use]
 pub fn definition() -> Command {
     Command::new(super::NAME)
-        .about("Talks to a running RootlessKit")
+        .about("Control a running RootlessKit")
         .version(api::ROOTLESSKIT_VERSION)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(false)
-        .arg(
-            Arg::new("debug")
-                .long("debug")
-                .action(ArgAction::SetTrue)
-                .help("Accepted for compatibility; errors always tell their causes"),
-        )
+        .arg(switch("debug", "No effect; accepted for compatibility"))
         .arg(
             Arg::new("socket")
                 .long("socket")
@@ -28,38 +22,27 @@ pub fn definition() -> Command {
                 .help("The API socket [default: $ROOTLESSKIT_STATE_DIR/api.sock]"),
         )
         .arg(help())
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .short('v')
-                .action(ArgAction::SetTrue)
-                .help("Print the version"),
-        )
+        .arg(switch("version", "Print the version").short('v'))
         .subcommand(
-            command("list-ports", "Lists the published ports")
+            command("list-ports", "List the published ports")
                 .arg(json("Print a JSON object per port")),
         )
         .subcommand(
-            command("add-ports", "Publishes ports and prints their IDs")
+            command("add-ports", "Publish ports and print their IDs")
                 .arg(json("Print a JSON object per port instead of its ID"))
                 .arg(arguments("SPEC").help(
                     "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO, such as 0.0.0.0:8080:80/tcp",
                 )),
         )
         .subcommand(
-            command("remove-ports", "Withdraws ports and prints their IDs")
+            command("remove-ports", "Remove published ports and print their IDs")
                 .arg(arguments("ID").help("IDs as printed by add-ports and list-ports")),
         )
-        .subcommand(command("info", "Shows what is running, and how").arg(json("Print JSON")))
+        .subcommand(command("info", "Show the version, state directory and drivers of the running RootlessKit").arg(json("Print JSON")))
         .subcommand(
-            command("stats", "Shows what the network has carried; only --net=gateway counts")
+            command("stats", "Show traffic statistics (requires --net=gateway)")
                 .arg(json("Print a JSON object"))
-                .arg(
-                    Arg::new("openmetrics")
-                        .long("openmetrics")
-                        .action(ArgAction::SetTrue)
-                        .help("Print OpenMetrics text, for monitoring systems"),
-                )
+                .arg(switch("openmetrics", "Print OpenMetrics text, for monitoring systems"))
                 .arg(
                     Arg::new("watch")
                         .long("watch")
@@ -68,8 +51,8 @@ pub fn definition() -> Command {
                         .require_equals(true)
                         .default_missing_value(super::stats::EVERY)
                         .help(
-                            "Look again and again, and show bytes per second; INTERVAL is in \
-                             seconds or such as 500ms or 1m30s [default: 2s]",
+                            "Refresh every INTERVAL and show bytes per second; INTERVAL is a number of \
+                             seconds, or a duration such as 500ms or 1m30s [default: 2s]",
                         ),
                 ),
         )
@@ -80,11 +63,15 @@ fn command(name: &'static str, about: &'static str) -> Command {
 }
 
 fn help() -> Arg {
-    Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print this help")
+    switch("help", "Print this help").short('h')
 }
 
 fn json(text: &'static str) -> Arg {
-    Arg::new("json").long("json").action(ArgAction::SetTrue).help(text)
+    switch("json", text)
+}
+
+fn switch(name: &'static str, text: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(text)
 }
 
 /// Only for the help: `goflags` leaves the arguments to the caller, who says what is missing in RootlessKit's words.

@@ -16,11 +16,10 @@ use anyhow::{Context as _, bail};
 use api::client::Client;
 use api::{PortId, PortSpec};
 use clap::ArgMatches;
-use env::{Env, vars};
+use hostenv::{Env, vars};
 
 pub use command::definition;
 
-/// Name of the program.
 const NAME: &str = "rootlessctl";
 
 /// Entry point of the binary `rootlessctl`: 0, or 1 after an `error: ` line on standard error; 3 if help is asked for a
@@ -57,8 +56,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
         return Ok(0);
     }
     if global.get_flag("help") || rest.is_empty() {
-        write!(out, "{}", definition.clone().render_help())?;
-        return Ok(0);
+        return help(&definition, None, out);
     }
     let name = rest.remove(0).to_string_lossy().into_owned();
     if matches!(name.as_str(), "help" | "h") {
@@ -74,8 +72,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
     }
     let (matches, arguments) = read(command.clone(), rest, out)?;
     if matches.get_flag("help") {
-        write!(out, "{}", command.clone().render_help())?;
-        return Ok(0);
+        return help(&definition, Some(&name), out);
     }
     let json = matches.try_get_one("json").ok().flatten().copied().unwrap_or(false);
     let client = || socket(&global, env).map(Client::new);
@@ -118,21 +115,16 @@ fn help(
     topic: Option<&str>,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let Some(topic) = topic else {
-        write!(out, "{}", definition.clone().render_help())?;
-        return Ok(0);
-    };
-    match definition.find_subcommand(topic) {
-        Some(command) => {
-            let command = command.clone().bin_name(format!("{NAME} {topic}"));
-            write!(out, "{}", command.clone().render_help())?;
-            Ok(0)
-        }
-        None => {
+    let mut command = match topic.map(|topic| (topic, definition.find_subcommand(topic))) {
+        None => definition.clone(),
+        Some((topic, Some(command))) => command.clone().bin_name(format!("{NAME} {topic}")),
+        Some((topic, None)) => {
             writeln!(io::stderr(), "No help topic for '{topic}'")?;
-            Ok(3)
+            return Ok(3);
         }
-    }
+    };
+    write!(out, "{}", command.render_help())?;
+    Ok(0)
 }
 
 fn socket(global: &ArgMatches, env: &Env) -> anyhow::Result<PathBuf> {
@@ -140,8 +132,8 @@ fn socket(global: &ArgMatches, env: &Env) -> anyhow::Result<PathBuf> {
         (Some(socket), _) if !socket.is_empty() => Ok(socket.into()),
         (_, Some(dir)) => Ok(Path::new(dir).join(api::SOCKET_NAME)),
         _ => bail!(
-            "it is not known which RootlessKit to talk to\n\
-             hint: give --socket STATE_DIR/{}, or set {} to its state directory",
+            "no RootlessKit instance specified\n\
+             hint: use --socket STATE_DIR/{}, or set {} to its state directory",
             api::SOCKET_NAME,
             vars::ROOTLESSKIT_STATE_DIR
         ),
@@ -196,13 +188,13 @@ fn remove_ports(
     let parse = |id: &OsString| -> anyhow::Result<PortId> {
         let id = id.to_string_lossy();
         id.parse().map_err(|_| {
-            anyhow::anyhow!("invalid port ID {id:?}: not a number (list-ports shows the IDs)")
+            anyhow::anyhow!("invalid port ID {id:?}: not a number\nhint: use one of the IDs that list-ports shows")
         })
     };
     let ids = ids.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
     let client = client()?;
     for id in ids {
-        client.remove_port(id).with_context(|| format!("cannot withdraw port {id}"))?;
+        client.remove_port(id).with_context(|| format!("cannot remove port {id}"))?;
         writeln!(out, "{id}")?;
     }
     Ok(())

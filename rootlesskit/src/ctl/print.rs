@@ -7,7 +7,6 @@ use api::{Info, PortStatus};
 /// Space behind the widest cell of a column. The last column has it too, as in Go's RootlessKit.
 const PADDING: usize = 4;
 
-/// The ports as a table with a header line.
 pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()> {
     let header = ["ID", "PROTO", "PARENTIP", "PARENTPORT", "CHILDIP", "CHILDPORT"];
     let mut rows = vec![header.map(str::to_owned)];
@@ -36,7 +35,6 @@ pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-/// The facts as text or as JSON indented by four spaces.
 pub(super) fn info(info: &Info, json: bool, out: &mut dyn Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{}", api::types::to_json_pretty(info));

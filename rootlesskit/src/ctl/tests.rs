@@ -161,7 +161,7 @@ fn stops_at_the_first_failure() {
     assert_eq!(output, "1\n");
     assert_eq!(server.ok(&["list-ports", "--json"]).lines().count(), 1);
     let (outcome, output) = server.run(&["remove-ports", "1", "9"]);
-    assert_eq!(outcome, Err("cannot withdraw port 9: unknown port ID: 9".into()));
+    assert_eq!(outcome, Err("cannot remove port 9: unknown port ID: 9".into()));
     assert_eq!(output, "1\n");
     // Nothing is published unless every spec can be parsed.
     for args in [

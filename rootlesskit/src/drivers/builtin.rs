@@ -17,7 +17,6 @@ use crate::port::Driver;
 use crate::port::bind::bind;
 use crate::port::table::Table;
 
-/// The driver, running.
 #[derive(Debug)]
 pub(crate) struct Builtin {
     engine: Engine,
@@ -26,10 +25,6 @@ pub(crate) struct Builtin {
 }
 
 impl Builtin {
-    /// Starts the data path.
-    ///
-    /// # Errors
-    /// Its thread or descriptors cannot be made.
     pub(crate) fn start(
         factory: OwnedFd,
         budget: &Budget,
@@ -73,7 +68,7 @@ impl Driver for Builtin {
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         self.table.remove(id)?;
         if !self.engine.remove(id.unsigned_abs()) {
-            tracing::debug!("port {id} was not known to the engine");
+            tracing::debug!("the engine did not know port {id}");
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
-use env::Env;
+use hostenv::Env;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
@@ -21,9 +21,7 @@ const MAX_PRINTED: usize = 4096;
 /// A helper, and what it has printed so far.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    /// For messages: `slirp4netns`.
     pub(crate) name: &'static str,
-    /// The process, our child.
     pub(crate) process: PidFd,
     /// Its standard output and error, non-blocking.
     pub(crate) output: PipeReader,
@@ -98,7 +96,6 @@ impl Starting {
         self.helper.name
     }
 
-    /// What a user can do if it does not get ready.
     pub(crate) fn hint(&self) -> &'static str {
         self.hint
     }
@@ -121,9 +118,6 @@ impl Starting {
 }
 
 /// The program `name`, which `flag` needs; `remedy` is what a user can do if it is not there.
-///
-/// # Errors
-/// It is not in `$PATH`.
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn find_program(
     env: &Env,
@@ -140,9 +134,7 @@ pub(super) fn find_program(
 /// replace it.
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn fresh_socket(path: &Path) -> &Path {
-    if let Err(e) = std::fs::remove_file(path)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
+    if let Err(e) = hostenv::file::remove_if_present(path) {
         tracing::debug!("failed to remove {}: {e}", path.display());
     }
     path

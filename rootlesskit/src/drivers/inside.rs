@@ -14,9 +14,6 @@ use crate::plan::{Interface, Leased, Uplink};
 
 /// Makes and configures the interface, as far as that is the child's business and does not need the helper. Returns the
 /// descriptors that the parent's half wants.
-///
-/// # Errors
-/// The kernel refuses something; with what to do about it.
 pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Vec<OwnedFd>> {
     match uplink {
         Uplink::None | Uplink::ByHelper => Ok(Vec::new()),
@@ -39,9 +36,6 @@ pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Vec<OwnedFd>
 
 /// Configures the interface that is there now that the helper serves; `None` if [`build`] has done everything. Waits for
 /// the DHCP server.
-///
-/// # Errors
-/// There is no such interface, or no lease for it.
 pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Option<Leased>> {
     #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
     if let Uplink::Dhcp(dhcp) = uplink {
@@ -59,7 +53,6 @@ pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Optio
     Ok(None)
 }
 
-/// Configures an interface that exists.
 fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
     let Interface { name, mtu, addresses, gateways } = interface;
     let index = rt.link_index(name)?;
@@ -70,7 +63,7 @@ fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
     }
     rt.link_up(index)?;
     if !ipv6 && addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
-        tracing::warn!("the kernel has no IPv6, --ipv6 has no effect");
+        tracing::warn!("the kernel does not support IPv6, so --ipv6 has no effect");
     }
     for &(ip, prefix) in addresses.iter().filter(|(ip, _)| ip.is_ipv4() || ipv6) {
         rt.add_address(index, ip, prefix)?;
@@ -86,6 +79,6 @@ fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {
 fn ignore_advertisements(name: &str) {
     let key = format!("net/ipv6/conf/{name}/accept_ra");
     if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), &key, "0") {
-        tracing::debug!("router advertisements are not ignored: {e}");
+        tracing::debug!("failed to disable router advertisements: {e}");
     }
 }

@@ -11,17 +11,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drivers::NetworkDriver;
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 use super::{Flags, Namespace, Network, Program, Service, Starting, no_cidr};
 use crate::exit::Words;
 use crate::plan::{Device, Dhcp, NetworkPlan, Uplink};
 
-/// How long the program may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const LXC_USER_NIC_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The program.
 #[derive(Debug)]
 struct LxcUserNic {
     binary: PathBuf,
@@ -30,7 +28,6 @@ struct LxcUserNic {
     env: Env,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, env, .. } = flags;
     let driver = NetworkDriver::LxcUserNic;
@@ -76,11 +73,11 @@ fn find(flag: &str, usual: &[PathBuf], env: &Env) -> anyhow::Result<PathBuf> {
     if flag.is_empty() {
         return usual.iter().find(|path| path.exists()).cloned().with_context(|| {
             let list: Vec<_> = usual.iter().map(|p| p.display().to_string()).collect();
-            format!("lxc-user-nic was not found ({}), but --net=lxc-user-nic needs it\nhint: install the package lxc, or name the program with --lxc-user-nic-binary", list.join(", "))
+            format!("lxc-user-nic was not found ({}), but --net=lxc-user-nic needs it\nhint: install the package lxc, or specify the program with --lxc-user-nic-binary", list.join(", "))
         });
     }
     env.find_program(flag).with_context(|| {
-        format!("{flag} cannot be executed, but --net=lxc-user-nic needs it\nhint: install the package lxc, or name the program with --lxc-user-nic-binary")
+        format!("{flag} cannot be executed, but --net=lxc-user-nic needs it\nhint: install the package lxc, or specify the program with --lxc-user-nic-binary")
     })
 }
 
@@ -102,7 +99,7 @@ impl LxcUserNic {
     fn hint(&self) -> String {
         let bridge = &self.bridge;
         format!(
-            "the administrator must allow it and the bridge must exist: echo \"$(id -un) veth {bridge} 10\" | sudo tee -a /etc/lxc/lxc-usernet; sudo systemctl enable --now lxc-net"
+            "ask an administrator to allow the connection and to create the bridge: echo \"$(id -un) veth {bridge} 10\" | sudo tee -a /etc/lxc/lxc-usernet; sudo systemctl enable --now lxc-net"
         )
     }
 }
@@ -112,7 +109,7 @@ impl LxcUserNic {
 fn task_in(ns: &Namespace, proc: &Path) -> anyhow::Result<i32> {
     let child = ns.child.as_raw();
     let Some(path) = &ns.netns else { return Ok(child) };
-    let failed = || format!("failed to look at {}", path.display());
+    let failed = || format!("failed to inspect {}", path.display());
     let wanted = std::fs::metadata(path).with_context(failed)?;
     let tasks = proc.join(child.to_string()).join("task");
     for entry in std::fs::read_dir(&tasks).with_context(failed)?.flatten() {
@@ -128,7 +125,8 @@ fn task_in(ns: &Namespace, proc: &Path) -> anyhow::Result<i32> {
 impl Program for LxcUserNic {
     fn start(&self, ns: &Namespace) -> anyhow::Result<Option<Starting>> {
         let args = self.args(task_in(ns, Path::new("/proc"))?);
-        let output = Helper::start(&self.binary, &args, &self.env, TIMEOUT)?.finish()?;
+        let output =
+            Helper::start(&self.binary, &args, &self.env, LXC_USER_NIC_TIMEOUT)?.finish()?;
         if !output.status.success() {
             bail!(
                 "{} {} failed: {}: {}\nhint: {}",
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn f037_the_command_line_is_the_documented_one() {
+    fn the_command_line_is_the_documented_one() {
         let args = driver("/x").args(42).join(" ");
         assert_eq!(args, "create /dev/null dummy 42 veth lxcbr0 eth0");
         let info = info();

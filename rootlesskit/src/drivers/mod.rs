@@ -41,7 +41,7 @@ use std::pin::Pin;
 use anyhow::bail;
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
@@ -51,7 +51,6 @@ use crate::available;
 use crate::cli::Cli;
 use crate::plan::{Leased, NetworkPlan, Uplink};
 
-/// The flags that a network driver reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flags<'a> {
     pub(crate) cli: &'a Cli,
@@ -73,19 +72,16 @@ const SLIRP6: [Ipv6Addr; 3] = [
 
 /// What a user can do if a helper does not get ready that opens a TAP or TUN device.
 #[cfg(any(feature = "gateway", feature = "slirp4netns"))]
-const TUN_HINT: &str = "/dev/net/tun must exist and be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
+const TUN_HINT: &str = "make sure that /dev/net/tun exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
-/// A network, chosen and validated.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// What `GET /v1/info` says of it before a DHCP server has been asked.
     info: NetworkDriverInfo,
-    /// What the child builds.
     pub(crate) plan: NetworkPlan,
     service: Service,
 }
 
-/// What serves a network.
 #[derive(Debug)]
 enum Service {
     Nothing,
@@ -94,12 +90,8 @@ enum Service {
     Gateway(gateway::Settings),
 }
 
-/// A helper program.
 pub(crate) trait Program: Debug {
     /// Starts it. It does not wait until the helper serves. `None` if the program has done its work and is gone.
-    ///
-    /// # Errors
-    /// It cannot be started, or it failed.
     fn start(&self, namespace: &Namespace) -> anyhow::Result<Option<Starting>>;
 }
 
@@ -119,9 +111,6 @@ pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result
 
 impl Network {
     /// The network of this driver as the flags have it.
-    ///
-    /// # Errors
-    /// A flag that the driver does not take, a program that is missing or too old, or a driver that is not in this build.
     #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
     pub(crate) fn from_flags(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         match driver {
@@ -139,7 +128,7 @@ impl Network {
             #[cfg(feature = "lxc-user-nic")]
             NetworkDriver::LxcUserNic => lxc_user_nic::network(flags),
             left_out => bail!(
-                "network mode {left_out} is not in this build\nhint: use one of {}",
+                "network mode {left_out} is not included in this build\nhint: use one of {}",
                 drivers::list(available::networks())
             ),
         }
@@ -163,7 +152,7 @@ impl Network {
         }
         if driver == NetworkDriver::Host && cli.detach_netns {
             tracing::warn!(
-                "--detach-netns makes a network namespace that nothing is connected to, because of --net=host"
+                "with --net=host, --detach-netns creates a network namespace that is not connected to anything"
             );
         }
         // `docker version` dereferences the network driver, so there always is one.
@@ -192,9 +181,6 @@ impl Network {
     }
 
     /// The parent's half, now that the child has built `namespace`; with the descriptors that it sent.
-    ///
-    /// # Errors
-    /// The descriptors are not those that were expected.
     pub(crate) fn connect(
         &self,
         namespace: Namespace,
@@ -212,7 +198,6 @@ impl Network {
     }
 }
 
-/// The parent's half of a network.
 #[derive(Debug)]
 pub(crate) enum Connection<'a> {
     Unserved,
@@ -223,9 +208,6 @@ pub(crate) enum Connection<'a> {
 
 impl Connection<'_> {
     /// Starts the helper, if the network has one. It does not wait until the helper serves.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub(crate) fn start(&mut self) -> anyhow::Result<Option<Starting>> {
         match self {
             Self::Unserved => Ok(None),
@@ -235,16 +217,16 @@ impl Connection<'_> {
         }
     }
 
-    /// Why we have ended the helper that has ended, if it was us.
-    pub(crate) fn why_ended(&self) -> Option<String> {
+    /// Why we have ended the helper that has ended; `None` if it was not us. The answer may take a second.
+    pub(crate) fn why_ended(&self) -> oneshot::Receiver<Option<String>> {
         match self {
-            Self::Unserved | Self::Program(..) => None,
+            // Nobody answers.
+            Self::Unserved | Self::Program(..) => oneshot::channel().1,
             #[cfg(feature = "gateway")]
             Self::Gateway(gateway) => gateway.why_ended(),
         }
     }
 
-    /// Where the API's statistics come from, if the network counts.
     pub(crate) fn statistics(&self) -> Option<Statistics> {
         match self {
             Self::Unserved | Self::Program(..) => None,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use api::PortSpec;
 use budget::{Budget, DataPath};
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 
 use super::builtin::Builtin;
 #[cfg(feature = "pasta")]
@@ -21,16 +21,13 @@ use crate::available;
 use crate::plan::SourceAddress;
 use crate::port::Driver;
 
-/// The port driver, chosen and validated.
 #[derive(Debug)]
 pub(crate) struct Ports {
     driver: PortDriver,
     settings: Settings,
-    /// What is published at start.
     publish: Vec<PortSpec>,
 }
 
-/// What the flags say about one driver.
 #[derive(Debug)]
 enum Settings {
     /// The API has nothing to manage.
@@ -54,11 +51,9 @@ enum Settings {
     },
 }
 
-/// What a port driver works with.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) connection: &'a Connection<'a>,
-    /// Makes sockets in the network namespace.
     pub(crate) factory: Option<OwnedFd>,
     /// What the child says of [`Ports::source_address`]: `nft`, `iptables` or `none`.
     pub(crate) source_address_backend: String,
@@ -69,9 +64,6 @@ pub(crate) struct Parts<'a> {
 
 impl Ports {
     /// As the flags have it, for this network.
-    ///
-    /// # Errors
-    /// A bad value, a driver that does not exist, is not in this build, or does not go with the network, or a missing program.
     pub(crate) fn from_flags(network: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         let cli = flags.cli;
         let publish = cli.publish.iter().map(|text| parse_publish(text));
@@ -79,11 +71,11 @@ impl Ports {
         let driver = match (flags.ports, cli.port_driver.as_str()) {
             (Some(driver), _) if available::has_ports(driver) => driver,
             (Some(left_out), _) => bail!(
-                "port driver {left_out} is not in this build\nhint: use one of {}",
+                "port driver {left_out} is not included in this build\nhint: use one of {}",
                 available::port_drivers()
             ),
             (None, "pasta") => {
-                bail!("unknown port driver: pasta (did you mean implicit or pesto?)")
+                bail!("unknown port driver: pasta\nhint: use implicit or pesto")
             }
             (None, name) => {
                 bail!("unknown port driver: {name} (must be one of {})", available::port_drivers())
@@ -95,7 +87,7 @@ impl Ports {
             let given = cli.publish.join(",");
             match driver {
                 PortDriver::Implicit => tracing::warn!(
-                    "--publish={given} has no effect with --port-driver=implicit: every port that listens is published"
+                    "--publish={given} has no effect with --port-driver=implicit: every listening port is published"
                 ),
                 _ => bail!(
                     "port driver \"none\" does not support publishing ports (--publish={given})\nhint: add --port-driver=builtin"
@@ -105,12 +97,6 @@ impl Ports {
         Ok(Self { driver, settings, publish })
     }
 
-    /// Whether sockets are made in the network namespace.
-    pub(crate) fn wants_factory(&self) -> bool {
-        self.data_path() != DataPath::Elsewhere
-    }
-
-    /// How the child keeps the addresses of clients.
     pub(crate) fn source_address(&self) -> SourceAddress {
         match self.settings {
             Settings::Builtin(source_address) => source_address,
@@ -118,7 +104,6 @@ impl Ports {
         }
     }
 
-    /// Which process moves the data of published ports.
     pub(crate) fn data_path(&self) -> DataPath {
         match self.settings {
             Settings::Builtin(_) => DataPath::Parent,
@@ -129,9 +114,6 @@ impl Ports {
     }
 
     /// Starts the driver, with everything published that the command line asks for. `None` if the API has nothing to manage.
-    ///
-    /// # Errors
-    /// A port cannot be published, or what the driver needs cannot be made.
     pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
         let Parts { connection, factory, source_address_backend, state_dir, env, budget } = parts;
         let socket = || state_dir.join(self.driver.socket().unwrap_or_default());
@@ -189,7 +171,7 @@ impl Settings {
                 let binary = find_program(env, &cli.pesto_binary, "--port-driver=pesto", remedy)?;
                 Self::Pesto { binary, child, ipv6: cli.ipv6 }
             }
-            left_out => bail!("port driver {left_out} is not in this build"),
+            left_out => bail!("port driver {left_out} is not included in this build"),
         })
     }
 }
@@ -210,7 +192,7 @@ fn check_pair(network: NetworkDriver, driver: PortDriver) -> anyhow::Result<()> 
             bail!("port driver \"{driver}\" requires --net={other}, got --net={network}")
         }
         None => bail!(
-            "port driver \"{driver}\" requires a network of its own, but --net={network} shares the host's"
+            "port driver \"{driver}\" requires its own network, but --net={network} uses the host's"
         ),
     }
 }

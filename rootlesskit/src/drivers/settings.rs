@@ -6,21 +6,15 @@ use std::time::Duration;
 
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver};
-use env::Env;
+use hostenv::Env;
 use nix::unistd::Pid;
 
 use super::Flags;
 use super::helper::find_program;
 
-/// What the flags say about such a network.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "flags of a command line are independent booleans"
-)]
 pub(super) struct Settings {
     pub(super) cidr: Cidr,
-    /// Whether the user gave the CIDR.
     pub(super) cidr_given: bool,
     pub(super) ifname: String,
     /// In bytes.
@@ -36,9 +30,6 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads them. `binary` is the program that the flags name.
-    ///
-    /// # Errors
-    /// It is not in `$PATH`.
     pub(super) fn read(
         driver: NetworkDriver,
         flags: Flags<'_>,
@@ -80,7 +71,8 @@ pub(super) struct Answer {
 
 /// Runs `binary` with an option that makes it answer and end at once.
 pub(super) fn ask(binary: &Path, args: &[&str], env: &Env) -> anyhow::Result<Answer> {
-    let output = env::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
+    let output =
+        hostenv::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
     let text = [output.stdout, output.stderr].concat();
     Ok(Answer {
         success: output.status.success(),

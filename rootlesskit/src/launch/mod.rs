@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, bail};
+use budget::DataPath;
 use drivers::{Cidr, NetworkDriver, PortDriver};
-use env::Env;
+use hostenv::Env;
 use nix::sched::CloneFlags;
 
 use crate::available;
@@ -18,7 +19,6 @@ use crate::plan::{ChildPlan, Propagation, PropagationKind};
 /// The largest MTU that slirp4netns and pasta take, in bytes.
 const MAX_MTU: i64 = 65521;
 
-/// Everything the parent needs to know.
 #[derive(Debug)]
 pub(crate) struct Launch {
     /// Absolute; a temporary one if absent.
@@ -28,19 +28,14 @@ pub(crate) struct Launch {
     pub(crate) namespaces: CloneFlags,
     pub(crate) evacuate_cgroup2: Option<String>,
     pub(crate) subid_source: idmap::source::Source,
-    /// What the child does.
     pub(crate) child: ChildPlan,
 }
 
 impl Launch {
-    /// Checks a command line.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, with its flag and value.
     pub(crate) fn validate(cli: &Cli, env: &Env) -> anyhow::Result<Self> {
         if cli.command.is_empty() {
             bail!(
-                "no command specified\nhint: rootlesskit [flags] COMMAND [ARG...]; see rootlesskit --help"
+                "no command specified\nhint: use: rootlesskit [flags] COMMAND [ARG...]; see rootlesskit --help"
             );
         }
         let evacuate_cgroup2 = evacuation(cli)?;
@@ -66,13 +61,14 @@ impl Launch {
         for (_, flag) in optional.iter().filter(|(on, _)| *on) {
             namespaces |= *flag;
         }
-        let subid_source = subid_source(&cli.subid_source)?;
+        let subid_source = idmap::source::Source::from_str(&cli.subid_source)
+            .with_context(|| format!("invalid --subid-source={}", cli.subid_source))?;
         let child = ChildPlan {
             debug: cli.debug,
             isolated: driver.isolates(),
             network: network.plan.clone(),
             detach_netns: cli.detach_netns,
-            socket_factory: ports.wants_factory(),
+            socket_factory: ports.data_path() != DataPath::Elsewhere,
             source_address: ports.source_address(),
             pidns: cli.pidns,
             evacuated: evacuate_cgroup2.is_some(),
@@ -83,11 +79,6 @@ impl Launch {
         };
         Ok(Self { state_dir, network, ports, namespaces, evacuate_cgroup2, subid_source, child })
     }
-}
-
-fn subid_source(value: &str) -> anyhow::Result<idmap::source::Source> {
-    idmap::source::Source::from_str(value)
-        .with_context(|| format!("invalid --subid-source={value}"))
 }
 
 fn evacuation(cli: &Cli) -> anyhow::Result<Option<String>> {
@@ -102,7 +93,7 @@ fn evacuation(cli: &Cli) -> anyhow::Result<Option<String>> {
         bail!("--evacuate-cgroup2={name} requires --pidns");
     }
     if name.contains('/') || name == "." || name == ".." {
-        bail!("invalid --evacuate-cgroup2={name}: must be the name of one group, without a slash");
+        bail!("invalid --evacuate-cgroup2={name}: must be a single name without a slash");
     }
     Ok(Some(name.clone()))
 }
@@ -129,10 +120,10 @@ fn copy_up(cli: &Cli, propagation: Propagation) -> anyhow::Result<Vec<PathBuf>> 
             bail!("invalid --copy-up={dir}: must be an absolute path");
         }
         if crate::child::clean(path) == Path::new("/tmp") {
-            bail!("/tmp cannot be copied up: programs on both sides meet there");
+            bail!("/tmp cannot be copied up, because programs inside and outside share it");
         }
         if crate::child::clean(path) == Path::new("/") {
-            bail!("/ cannot be copied up: name the directories below it");
+            bail!("/ cannot be copied up; specify directories below it instead");
         }
         let meta = std::fs::metadata(path).with_context(|| format!("cannot copy up {dir}"))?;
         if !meta.is_dir() {
@@ -141,7 +132,7 @@ fn copy_up(cli: &Cli, propagation: Propagation) -> anyhow::Result<Vec<PathBuf>> 
     }
     if !cli.copy_up.is_empty() && propagation.kind == PropagationKind::Shared {
         bail!(
-            "--copy-up cannot be used with --propagation={}: mounts would reach the host",
+            "--copy-up cannot be used with --propagation={}, because its mounts would propagate to the host",
             cli.propagation
         );
     }
@@ -167,7 +158,7 @@ fn state_dir(
     let (length, room) = (path.as_os_str().len(), MAX_SOCKET_PATH - 1 - socket.len());
     if length > room {
         bail!(
-            "--state-dir={} is too long: {length} bytes, but the socket {socket} in it allows {room}\nhint: use a shorter path, for instance below /run/user",
+            "--state-dir={} is too long: it has {length} bytes, but the path of the socket {socket} in it allows only {room}\nhint: use a shorter path, for example below /run/user",
             path.display()
         );
     }
@@ -186,7 +177,7 @@ fn addresses(cli: &Cli) -> anyhow::Result<Option<Cidr>> {
     if cli.ifname.contains('/') || cli.ifname.len() > 15 || cli.ifname.contains(char::is_whitespace)
     {
         bail!(
-            "invalid --ifname={}: must be at most 15 bytes without slash or white space",
+            "invalid --ifname={}: must be at most 15 bytes long, without slashes or white space",
             cli.ifname
         );
     }
@@ -258,7 +249,7 @@ mod tests {
             (&["--evacuate-cgroup2=a/b", "--cgroupns", "--pidns", "x"], "without a slash"),
             (&["--mtu=70000", "x"], "--mtu=70000"),
             (&["--mtu=-1", "x"], "--mtu=-1"),
-            (&["--net=slirp4netns", "--cidr=10.0.2.5/24", "x"], "must be like 10.0.2.0/24"),
+            (&["--net=slirp4netns", "--cidr=10.0.2.5/24", "x"], "cidr must be 10.0.2.0/24"),
             (&["--ifname=a/b", "--net=pasta", "x"], "--ifname=a/b"),
             (&["--cidr=10.0.2.0/24", "x"], "not supported for --net=host"),
             (&["--ifname=e0", "--net=none", "x"], "--ifname=e0"),
@@ -269,7 +260,7 @@ mod tests {
             (&["--net=lxc-user-nic", "--lxc-user-nic-binary=/nope", "x"], "/nope cannot be"),
             (&["--net=lxc-user-nic", "--cidr=10.0.2.0/24", "x"], "for --net=lxc-user-nic"),
             (&["--port-driver=bogus", "x"], "unknown port driver: bogus"),
-            (&["--port-driver=pasta", "x"], "did you mean implicit"),
+            (&["--port-driver=pasta", "x"], "use implicit or pesto"),
             (&["--port-driver=builtin", "x"], "--net=host"),
             (&["--port-driver=implicit", "x"], "requires --net=pasta"),
             (&["--net=none", "--port-driver=implicit", "x"], "cannot be used with --net=none"),
@@ -287,7 +278,7 @@ mod tests {
             (&["--copy-up-mode=overlay", "x"], "overlay"),
             (&["--subid-source=ldap", "x"], "ldap"),
             (&[&long, "x"], "too long"),
-            (&[&nearly, "--net=slirp4netns", "--port-driver=slirp4netns", "x"], "allows 96"),
+            (&[&nearly, "--net=slirp4netns", "--port-driver=slirp4netns", "x"], "allows only 96"),
             (&[&nearly, "--net=bogus", "x"], "bogus"),
             (
                 &[
@@ -307,7 +298,7 @@ mod tests {
         };
         for (words, expected) in cases {
             let text = refuse(words);
-            if words.iter().any(left_out) && text.contains("is not in this build") {
+            if words.iter().any(left_out) && text.contains("is not included in this build") {
                 continue;
             }
             assert!(text.contains(expected), "{words:?}: {text}");

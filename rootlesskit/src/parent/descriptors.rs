@@ -6,13 +6,10 @@ use sys::rlimit::Nofile;
 
 use crate::launch::Launch;
 
-const HINT: &str = "hint: raise the hard limit: LimitNOFILE= of the service, ulimit -Hn, or /etc/security/limits.d";
+const HINT: &str = "hint: raise the hard limit with LimitNOFILE= in the service, ulimit -Hn, or /etc/security/limits.d";
 
 /// Raises our limit as far as it goes. Returns what it was before, for programs that we start. `taken` descriptors are
 /// somebody else's (socket activation).
-///
-/// # Errors
-/// It is too low for anything to work.
 pub(super) fn raise(taken: usize) -> anyhow::Result<Nofile> {
     let nofile = sys::rlimit::raise_nofile().context("failed to raise the limit of open files")?;
     if nofile.hard.saturating_sub(taken as u64) < MINIMUM {
@@ -29,9 +26,6 @@ pub(super) fn raise(taken: usize) -> anyhow::Result<Nofile> {
 }
 
 /// What the parent may do.
-///
-/// # Errors
-/// There is no room for what the port driver is for.
 pub(super) fn budget(launch: &Launch, nofile: Nofile, taken: usize) -> anyhow::Result<Budget> {
     let path = launch.ports.data_path();
     let in_parent = path == DataPath::Parent && launch.network.takes_descriptors();
@@ -106,12 +100,12 @@ mod tests {
         let said = |path, gateway| words(&Budget::new(256, path), gateway).unwrap_or_default();
         assert_eq!(said(DataPath::Elsewhere, false), "");
         let all = said(DataPath::Gateway, true);
-        assert!(all.contains("published ports") && all.contains("out of containers"), "{all}");
+        assert!(all.contains("published ports") && all.contains("outbound"), "{all}");
         let own = said(DataPath::Parent, false);
-        assert!(own.contains("published ports") && !own.contains("out of"), "{own}");
+        assert!(own.contains("published ports") && !own.contains("outbound"), "{own}");
         let both = said(DataPath::Parent, true);
-        assert!(both.starts_with(&own) && both.contains("out of containers"), "{both}");
+        assert!(both.starts_with(&own) && both.contains("outbound"), "{both}");
         let out = said(DataPath::Elsewhere, true);
-        assert!(out.contains("out of containers") && !out.contains("published"), "{out}");
+        assert!(out.contains("outbound") && !out.contains("published"), "{out}");
     }
 }

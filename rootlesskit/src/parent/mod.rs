@@ -25,14 +25,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use budget::Budget;
-use env::rootlesskit::ParentIds;
-use env::{Env, vars};
+use hostenv::rootlesskit::ParentIds;
+use hostenv::{Env, vars};
 use idmap::map::Maps;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Uid, getegid, geteuid, getpid};
 use sys::pidfd::PidFd;
 use sys::rlimit::Nofile;
-use sys::spawn::Plan;
+use sys::spawn::SpawnConfig;
 
 use crate::api_backend::Backend;
 use crate::cli::Cli;
@@ -48,15 +48,14 @@ use watch::{Interrupted, Watch};
 /// How long a step of the start-up may take. Slow disks and DHCP servers are within it; a hang is not.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs the role "parent".
 pub(crate) fn main() -> anyhow::Result<()> {
     let env = Env::current();
     // Before anything opens a descriptor of its own.
-    let listen = env::rootlesskit::listen_fds(&env);
+    let listen = hostenv::rootlesskit::listen_fds(&env);
     let count = listen.map_or(0, |l| l.count);
     let listen_fds = sys::inherit::claim_listen_fds(count)?;
     sys::inherit::close_from(3 + i32::from(count))
-        .context("failed to close what the starter left open")?;
+        .context("failed to close inherited descriptors")?;
     let cli = Cli::parse(std::env::args_os().skip(1)).inspect_err(|usage| {
         // Help goes to standard output, as urfave/cli does.
         let text = format!("Incorrect Usage: {usage}\n\n{}\n", help::text());
@@ -76,13 +75,17 @@ pub(crate) fn main() -> anyhow::Result<()> {
     preflight::warnings(Path::new("/"), &cli);
 
     let state = StateDir::open(launch.state_dir.as_deref(), &env)?;
-    let parent =
-        Parent { launch: &launch, env: &env, state: &state, signals: &signals, nofile, budget };
-    let activation = Activation {
-        fds: listen_fds,
-        meant_for_us: listen.is_some_and(|l| l.pid == getpid().as_raw()),
+    let parent = Parent {
+        launch: &launch,
+        env: &env,
+        state: &state,
+        signals: &signals,
+        nofile,
+        budget,
+        listen_fds,
+        listen_fds_are_ours: listen.is_some_and(|l| l.pid == getpid().as_raw()),
     };
-    let result = parent.run(&maps, &activation);
+    let result = parent.run(&maps);
     state.remove();
     if let Err(error) = &result
         && let Some(Interrupted(signal)) = error.downcast_ref()
@@ -92,10 +95,9 @@ pub(crate) fn main() -> anyhow::Result<()> {
     result
 }
 
-/// The id maps of the user who runs us.
 fn id_maps(launch: &Launch, env: &Env) -> anyhow::Result<Maps> {
     let root = Path::new("/");
-    let user = env::user::lookup_uid(root, Uid::current().as_raw(), env)?;
+    let user = hostenv::user::lookup_uid(root, Uid::current().as_raw(), env)?;
     let subids = idmap::source::lookup(launch.subid_source, root, &user, env)?;
     Ok(idmap::map::build(user.uid, user.gid, &subids.uid, &subids.gid))
 }
@@ -131,14 +133,6 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Sockets of systemd for the target.
-#[derive(Debug)]
-struct Activation {
-    fds: Vec<i32>,
-    meant_for_us: bool,
-}
-
-/// What all steps of the parent look at.
 #[derive(Debug)]
 struct Parent<'a> {
     launch: &'a Launch,
@@ -147,11 +141,13 @@ struct Parent<'a> {
     signals: &'a SignalFd,
     nofile: Nofile,
     budget: Budget,
+    /// Sockets of a service manager for the target.
+    listen_fds: Vec<i32>,
+    listen_fds_are_ours: bool,
 }
 
 /// Everything that runs once the target may start. Dropping it stops what is ours; the child has ended by
 /// then or is killed by whoever drops it.
-#[derive(Debug)]
 struct Running<'a> {
     child: PidFd,
     helper: Option<Helper>,
@@ -161,17 +157,18 @@ struct Running<'a> {
 }
 
 impl<'a> Parent<'a> {
-    fn run(&self, maps: &Maps, activation: &Activation) -> anyhow::Result<()> {
+    fn run(&self, maps: &Maps) -> anyhow::Result<()> {
         let (channel, theirs) = Channel::pair()?;
-        let child = self.make_child(maps, activation, theirs)?;
+        let child = self.make_child(maps, theirs)?;
         let mut helper = None;
-        match self.start_up(child, &channel, &mut helper) {
-            Ok(running) => {
+        match self.start_up(&child, &channel, &mut helper) {
+            Ok((connection, api, backend)) => {
                 drop(channel);
+                let running = Running { child, helper, connection, api, backend };
                 let how = serve::serve(running, self.budget.api, self.signals)?;
                 exit::Exited::check("child", how)
             }
-            Err((child, error)) => {
+            Err(error) => {
                 // Before the channel closes, or the child would complain about that as well.
                 watch::kill_and_reap(&child);
                 if let Some(helper) = helper {
@@ -183,13 +180,8 @@ impl<'a> Parent<'a> {
     }
 
     /// The child in its namespaces, with its ids, executing; `channel` is its end of the handshake.
-    fn make_child(
-        &self,
-        maps: &Maps,
-        activation: &Activation,
-        channel: OwnedFd,
-    ) -> anyhow::Result<PidFd> {
-        let plan = self.child_plan(activation, channel.as_raw_fd())?;
+    fn make_child(&self, maps: &Maps, channel: OwnedFd) -> anyhow::Result<PidFd> {
+        let plan = self.child_plan(channel.as_raw_fd())?;
         let gated = sys::spawn::namespaced(&plan, self.launch.namespaces)
             .map_err(|e| preflight::explain_spawn(Path::new("/"), &e))?;
         drop(channel);
@@ -208,52 +200,38 @@ impl<'a> Parent<'a> {
     }
 
     /// The child is this same program with the same arguments, for ps(1); what differs is its environment.
-    fn child_plan(&self, activation: &Activation, channel: i32) -> anyhow::Result<Plan> {
+    fn child_plan(&self, channel: i32) -> anyhow::Result<SpawnConfig> {
         let mut env = self.env.clone();
-        env::rootlesskit::set_pipe_fds(&mut env, channel, channel);
-        env::rootlesskit::set_activation_child_use(&mut env, activation.meant_for_us);
-        env::rootlesskit::set_state_dir(&mut env, self.state.path());
+        hostenv::rootlesskit::set_pipe_fds(&mut env, channel, channel);
+        hostenv::rootlesskit::set_activation_child_use(&mut env, self.listen_fds_are_ours);
+        hostenv::rootlesskit::set_state_dir(&mut env, self.state.path());
         let ids = ParentIds { euid: geteuid().as_raw(), egid: getegid().as_raw() };
-        env::rootlesskit::set_parent_ids(&mut env, ids);
+        hostenv::rootlesskit::set_parent_ids(&mut env, ids);
         // The target takes over what was meant for us.
         if env.get(vars::WATCHDOG_PID).is_some_and(|pid| pid == getpid().to_string().as_str()) {
             env.remove(vars::WATCHDOG_PID);
         }
-        if activation.fds.is_empty() && env.get(vars::LISTEN_FDS).is_some() {
+        if self.listen_fds.is_empty() && env.get(vars::LISTEN_FDS).is_some() {
             tracing::debug!("LISTEN_FDS is set, but no descriptor was passed");
         }
         let mut argv = vec![c"/proc/self/exe".to_owned()];
         for arg in std::env::args_os().skip(1) {
             argv.push(c_string(&arg)?);
         }
-        let mut keep = activation.fds.clone();
+        let mut keep = self.listen_fds.clone();
         keep.push(channel);
-        Ok(Plan {
+        Ok(SpawnConfig {
             program: c"/proc/self/exe".to_owned(),
             argv,
             env: environ(&env)?,
             keep,
             nofile: Some(self.nofile),
-            ..Plan::default()
+            ..SpawnConfig::default()
         })
     }
 
     /// From the child's first breath to "everything but the target is there".
     fn start_up(
-        &self,
-        child: PidFd,
-        channel: &Channel,
-        helper: &mut Option<Helper>,
-    ) -> Result<Running<'a>, (PidFd, anyhow::Error)> {
-        match self.try_start_up(&child, channel, helper) {
-            Ok((connection, api, backend)) => {
-                Ok(Running { child, helper: helper.take(), connection, api, backend })
-            }
-            Err(e) => Err((child, e)),
-        }
-    }
-
-    fn try_start_up(
         &self,
         child: &PidFd,
         channel: &Channel,
@@ -262,7 +240,10 @@ impl<'a> Parent<'a> {
         let watch = Watch { child, signals: self.signals };
         let Launch { network, ports, child: plan, .. } = self.launch;
         if let Some(name) = &self.launch.evacuate_cgroup2 {
-            self.evacuate(name)?;
+            let own = getpid().as_raw().unsigned_abs();
+            for warning in cgroup2::evacuate(Path::new("/proc"), own, name)?.warnings {
+                tracing::warn!("{warning}");
+            }
         }
         channel.send(&Message::Setup(Box::new(plan.clone())), &[])?;
         let mut connection = match watch.message(channel, STEP_TIMEOUT)? {
@@ -271,9 +252,11 @@ impl<'a> Parent<'a> {
         };
         if let Some(starting) = connection.start()? {
             let name = starting.name();
-            *helper = Some(watch.helper(starting).map_err(|e| match connection.why_ended() {
-                Some(why) => anyhow::anyhow!("{name} failed: {why}"),
-                None => e,
+            *helper = Some(watch.helper(starting).map_err(|e| {
+                match connection.why_ended().blocking_recv() {
+                    Ok(Some(why)) => anyhow::anyhow!("{name} failed: {why}"),
+                    Ok(None) | Err(_) => e,
+                }
             })?);
         }
         if plan.network.uplink.waits_for_helper() || plan.detach_netns {
@@ -314,14 +297,6 @@ impl<'a> Parent<'a> {
             netns: self.launch.child.detach_netns.then(|| root.join(inside).join("netns")),
             state_dir: dir.to_owned(),
         }
-    }
-
-    fn evacuate(&self, name: &str) -> anyhow::Result<()> {
-        let report = cgroup2::evacuate(Path::new("/proc"), getpid().as_raw().unsigned_abs(), name)?;
-        for warning in report.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(())
     }
 
     fn info(&self, child: &PidFd, network: api::NetworkDriverInfo) -> api::Info {

@@ -9,6 +9,7 @@ use nix::libc;
 use nix::unistd::geteuid;
 
 use crate::cli::Cli;
+use crate::exit::go_words;
 
 /// Fewer user namespaces than this and a container-heavy host may run out.
 const FEW_NAMESPACES: u64 = 1024;
@@ -18,7 +19,6 @@ fn sysctl(root: &Path, key: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Prints warnings; none of them stops us.
 pub(super) fn warnings(root: &Path, cli: &Cli) {
     if geteuid().is_root() {
         tracing::warn!("running RootlessKit as the root user is unsupported");
@@ -65,26 +65,26 @@ fn sysctl_hints(root: &Path) -> Vec<String> {
 /// The error of making the child, with everything known about its cause.
 pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
     let mut text =
-        format!("failed to start the child: fork/exec /proc/self/exe: {}", go_errno(error));
+        format!("failed to start the child: fork/exec /proc/self/exe: {}", go_words(error));
     for hint in sysctl_hints(root) {
         write!(text, "\n{hint}").unwrap_or_default();
     }
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EUSERS) => {
-            text.push_str("\nhint: the limit of user namespaces is reached: sudo sysctl -w user.max_user_namespaces=28633");
+            text.push_str("\nhint: raise the limit of user namespaces: sudo sysctl -w user.max_user_namespaces=28633");
         }
         Some(libc::EINVAL) => {
-            text.push_str("\nhint: the kernel was built without user namespaces (CONFIG_USER_NS)");
+            text.push_str("\nhint: use a kernel with user namespaces (CONFIG_USER_NS)");
         }
         Some(libc::ENOSYS) => {
-            text.push_str("\nhint: the kernel is older than Linux 5.3, or the seccomp filter of a container hides clone(2)");
+            text.push_str("\nhint: use Linux 5.3 or later; in a container, check that its seccomp filter does not hide clone(2)");
         }
         Some(libc::EPERM | libc::EACCES) => {
             if sysctl(root, "kernel.apparmor_restrict_unprivileged_userns") == Some(1) {
                 let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
                 text.push_str(&apparmor_hint(&exe));
             } else {
-                text.push_str("\nhint: something forbids user namespaces: a sysctl, a security module, or the seccomp filter of a container");
+                text.push_str("\nhint: check what blocks user namespaces: a sysctl, a security module, or a container's seccomp filter");
             }
         }
         _ => {}
@@ -92,20 +92,12 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!(text)
 }
 
-/// Go's word for an errno, which documentation and tools match.
-fn go_errno(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_lowercase().collect::<String>() + chars.as_str()).unwrap_or_default()
-}
-
 /// A profile that allows user namespaces to the binary where it lies, ready to paste.
 fn apparmor_hint(exe: &Path) -> String {
     let path = exe.to_string_lossy();
     let file = path.trim_start_matches('/').replace('/', ".");
     format!(
-        "\nhint: AppArmor keeps unprivileged user namespaces from programs without a profile. To allow this one, run:
+        "\nhint: AppArmor blocks unprivileged user namespaces for programs without a profile. To allow rootlesskit, run:
 
 cat <<EOT | sudo tee \"/etc/apparmor.d/{file}\"
 abi <abi/4.0>,
@@ -136,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn f007_f008_sysctls_that_forbid_user_namespaces() {
+    fn sysctls_that_forbid_user_namespaces() {
         let none = root(&[]);
         assert!(sysctl_hints(none.path()).is_empty());
         let fine = root(&[
@@ -159,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn f150_f151_refusals_are_explained() {
+    fn refusals_are_explained() {
         let explain = |root: &Path, errno| {
             explain_spawn(root, &io::Error::from_raw_os_error(errno)).to_string()
         };

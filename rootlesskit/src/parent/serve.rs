@@ -20,7 +20,7 @@ use sys::pidfd::PidFd;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::Running;
 use super::watch::kill_and_reap;
@@ -39,8 +39,7 @@ const BACKOFF: [Duration; 6] = [
     Duration::from_secs(5),
 ];
 /// A helper that served this long starts with a clean record.
-const STABLE: Duration = Duration::from_secs(5);
-/// How long a helper may take to get ready again.
+const STABLE_INTERVAL: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
@@ -148,7 +147,6 @@ struct Supervised<'a> {
     state: State,
     /// Deaths in a row.
     deaths: usize,
-    /// Since when it serves.
     serving_since: Option<Instant>,
     last_words: String,
 }
@@ -165,6 +163,10 @@ enum State {
         ready: AsyncFd<OwnedFd>,
         deadline: Instant,
     },
+    /// Killed by us, for this reason; its death comes as a signal.
+    Killed(PidFd, String),
+    /// Dead; whether we have killed it, and why, takes a moment to find out.
+    Dead { how: ExitStatus, why: oneshot::Receiver<Option<String>> },
     /// Dead; to be started at this time.
     Waiting(Instant),
 }
@@ -191,16 +193,22 @@ impl<'a> Supervised<'a> {
             Ok(output) => self.state = State::Serving(helper.process, output),
             Err(e) => {
                 tracing::error!("failed to watch the output of {}: {e}", helper.name);
-                kill_and_reap(&helper.process);
-                self.died("was killed");
+                self.kill(helper.process, "was killed".to_owned());
             }
         }
+    }
+
+    fn kill(&mut self, process: PidFd, why: String) {
+        if let Err(e) = process.kill() {
+            tracing::debug!("failed to kill {}: {e}", self.name);
+        }
+        self.state = State::Killed(process, why);
     }
 
     /// Whatever the state lets happen next. Cancelling it loses nothing.
     async fn step(&mut self) {
         let is_ready = match &mut self.state {
-            State::None => std::future::pending().await,
+            State::None | State::Killed(..) => std::future::pending().await,
             State::Serving(_, output) => {
                 let Some(words) = read_output(output).await else {
                     // It closed its output; its death, if that is what it was, comes as a signal.
@@ -221,7 +229,7 @@ impl<'a> Supervised<'a> {
                     starting.is_ready()
                 }
                 () = tokio::time::sleep_until((*deadline).into()) => {
-                    tracing::warn!("{} does not get ready, killing it", starting.name());
+                    tracing::warn!("{} did not become ready in time; killing it", starting.name());
                     if let Err(e) = starting.process().kill() {
                         tracing::debug!("{e}");
                     }
@@ -229,6 +237,14 @@ impl<'a> Supervised<'a> {
                     false
                 }
             },
+            State::Dead { how, why } => {
+                let died = match why.await {
+                    Ok(Some(why)) => format!("was killed: {why}"),
+                    Ok(None) | Err(_) => format!("died: {}", Words(*how)),
+                };
+                self.died(&died);
+                false
+            }
             State::Waiting(when) => {
                 tokio::time::sleep_until((*when).into()).await;
                 self.start();
@@ -259,37 +275,36 @@ impl<'a> Supervised<'a> {
                         self.state = State::Starting { starting, ready, deadline };
                     }
                     Err(e) => {
-                        kill_and_reap(starting.process());
-                        self.died(&format!("could not be watched: {e}"));
+                        let process = starting.into_helper().process;
+                        self.kill(process, format!("could not be watched: {e}"));
                     }
                 }
             }
             Ok(None) => self.state = State::None,
-            Err(e) => self.died(&format!("could not be started again: {e:#}")),
+            Err(e) => self.died(&format!("could not be restarted: {e:#}")),
         }
     }
 
     /// Looks for our process among those that have ended.
     fn ended(&mut self, ended: &mut HashMap<Pid, ExitStatus>) {
         let pid = match &self.state {
-            State::Serving(process, _) => process.pid(),
+            State::Serving(process, _) | State::Killed(process, _) => process.pid(),
             State::Starting { starting, .. } => starting.process().pid(),
-            State::None | State::Waiting(_) => return,
+            State::None | State::Dead { .. } | State::Waiting(_) => return,
         };
-        if let Some(how) = ended.remove(&pid) {
-            if how.signal().is_some() {
-                // Somebody killed it; what it said before is no explanation.
-                self.last_words.clear();
-            }
-            match self.connection.why_ended() {
-                Some(why) => self.died(&format!("was killed: {why}")),
-                None => self.died(&format!("died: {}", Words(how))),
-            }
+        let Some(how) = ended.remove(&pid) else { return };
+        if let State::Killed(_, why) = std::mem::replace(&mut self.state, State::None) {
+            return self.died(&why);
         }
+        if how.signal().is_some() {
+            // Somebody killed it; what it said before is no explanation.
+            self.last_words.clear();
+        }
+        self.state = State::Dead { how, why: self.connection.why_ended() };
     }
 
     fn died(&mut self, how: &str) {
-        if self.serving_since.take().is_some_and(|since| since.elapsed() > STABLE) {
+        if self.serving_since.take().is_some_and(|since| since.elapsed() > STABLE_INTERVAL) {
             self.deaths = 0;
         }
         let wait = BACKOFF[self.deaths.min(BACKOFF.len() - 1)];
@@ -302,9 +317,13 @@ impl<'a> Supervised<'a> {
 
     fn stop(&mut self) {
         match std::mem::replace(&mut self.state, State::None) {
-            State::Serving(process, _) => drop(kill_and_reap(&process)),
-            State::Starting { starting, .. } => drop(kill_and_reap(starting.process())),
-            State::None | State::Waiting(_) => {}
+            State::Serving(process, _) | State::Killed(process, _) => {
+                kill_and_reap(&process);
+            }
+            State::Starting { starting, .. } => {
+                kill_and_reap(starting.process());
+            }
+            State::None | State::Dead { .. } | State::Waiting(_) => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use env::{Env, vars};
+use hostenv::{Env, vars};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::mkdtemp;
@@ -26,7 +26,6 @@ fn ours() -> impl Iterator<Item = &'static str> {
     OURS.into_iter().chain(drivers::STATE_FILES)
 }
 
-/// The directory, locked.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
@@ -37,26 +36,20 @@ pub(super) struct StateDir {
 
 impl StateDir {
     /// Makes the directory, or takes over what a killed instance left.
-    ///
-    /// # Errors
-    /// Another instance runs with it, or it holds files that are not ours.
     pub(super) fn open(path: Option<&Path>, env: &Env) -> anyhow::Result<Self> {
-        let path =
-            match path {
-                Some(path) => {
-                    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).with_context(
-                        || format!("failed to create --state-dir={}", path.display()),
-                    )?;
-                    path.to_owned()
-                }
-                None => temporary(env)?,
-            };
+        let path = match path {
+            Some(path) => {
+                let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+                made.with_context(|| format!("failed to create --state-dir={}", path.display()))?;
+                path.to_owned()
+            }
+            None => temporary(env)?,
+        };
         let state = Self { _directory: lock_directory(&path), lock: lock(&path)?, path };
         state.remove_files();
         Ok(state)
     }
 
-    /// Where it is; absolute.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -67,7 +60,7 @@ impl StateDir {
         let lock = self.path.join(LOCK);
         let ours = self.lock.metadata().map(|m| (m.dev(), m.ino())).ok();
         if fs::symlink_metadata(&lock).map(|m| (m.dev(), m.ino())).ok() != ours {
-            tracing::debug!("{} is no longer ours", self.path.display());
+            tracing::debug!("{} now belongs to another instance", self.path.display());
             return;
         }
         self.remove_files();
@@ -102,12 +95,12 @@ fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
     let length = template.join(api::SOCKET_NAME).as_os_str().len();
     if length > crate::launch::MAX_SOCKET_PATH {
         bail!(
-            "TMPDIR={} is too long for a socket in a state directory there\nhint: use a shorter one, or --state-dir",
+            "TMPDIR={} is too long for a socket in a state directory below it\nhint: use a shorter TMPDIR, or --state-dir",
             base.display()
         );
     }
     mkdtemp(&template)
-        .with_context(|| format!("failed to make a state directory in {}", base.display()))
+        .with_context(|| format!("failed to create a state directory in {}", base.display()))
 }
 
 fn lock_directory(path: &Path) -> Option<Flock<OwnedFd>> {
@@ -169,7 +162,7 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
         // Somebody may be between making the directory and making the lock in it.
         if entry.file_name() != LOCK {
             bail!(
-                "--state-dir={} is not empty (it has {}) and was not left by RootlessKit\nhint: use an empty or a new directory",
+                "--state-dir={} is not empty (it contains {}) and was not created by RootlessKit\nhint: use an empty or a new directory",
                 dir.display(),
                 entry.file_name().display()
             );
@@ -180,8 +173,10 @@ fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
 
 /// Whom to look for, as far as the files tell.
 fn holder(dir: &Path) -> String {
-    match env::file::text(&dir.join("child_pid")) {
-        Ok(pid) => format!("\nhint: its child has pid {}; stop it first", pid.trim()),
+    match hostenv::file::text(&dir.join("child_pid")) {
+        Ok(pid) => {
+            format!("\nhint: stop the other RootlessKit first; its child has pid {}", pid.trim())
+        }
         Err(_) => String::new(),
     }
 }

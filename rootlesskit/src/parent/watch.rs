@@ -17,7 +17,6 @@ use crate::exit::{Exited, Words};
 use crate::handshake::{Channel, Message};
 use crate::signals::ends_us;
 
-/// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process that has closed its end may take to be gone, on a busy machine: then it can be said how it ended.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +35,6 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// What every wait looks at.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     pub(super) child: &'a PidFd,
@@ -44,7 +42,6 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// The child's next message.
     pub(super) fn message(
         &self,
         channel: &Channel,
@@ -55,7 +52,6 @@ impl Watch<'_> {
         channel.receive().map_err(|e| self.child_ended().unwrap_or(e))
     }
 
-    /// A helper that has said that it is ready.
     pub(super) fn helper(&self, starting: Starting) -> anyhow::Result<Helper> {
         let (name, hint) = (starting.name(), starting.hint());
         let waited = self.readable(starting.as_fd(), Some(starting.process()), name, READY_TIMEOUT);
@@ -103,7 +99,7 @@ impl Watch<'_> {
             if is(2) {
                 return Err(self
                     .child_ended()
-                    .unwrap_or_else(|| anyhow::anyhow!("the child has ended")));
+                    .unwrap_or_else(|| anyhow::anyhow!("the child has exited")));
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
                 if let Some(signal) = ends_us(&info) {
@@ -118,11 +114,7 @@ impl Watch<'_> {
         self.child.wait_ended(END_TIMEOUT).ok().filter(|ended| *ended)?;
         let how = sys::wait::one(self.child.pid()).ok()?;
         let error = Exited::check("child", how).err();
-        Some(
-            error.unwrap_or_else(|| {
-                anyhow::anyhow!("the child ended before the command was started")
-            }),
-        )
+        error.or_else(|| Some(anyhow::anyhow!("the child exited before the command was started")))
     }
 }
 
@@ -134,7 +126,7 @@ pub(super) fn kill_and_reap(process: &PidFd) -> Option<ExitStatus> {
     match process.wait_ended(KILL_TIMEOUT) {
         Ok(true) => sys::wait::one(process.pid()).ok(),
         _ => {
-            tracing::warn!("process {} does not end although it was killed", process.pid());
+            tracing::warn!("process {} was killed but has not exited", process.pid());
             None
         }
     }

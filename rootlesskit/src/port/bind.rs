@@ -7,6 +7,8 @@ use api::ValidSpec;
 use nix::libc;
 use relay::{Listener, Proto};
 
+use crate::exit::go_words;
+
 /// Listens in the host's namespace where a spec says.
 ///
 /// # Errors
@@ -25,18 +27,10 @@ fn explain_bind(spec: &ValidSpec, error: &io::Error) -> anyhow::Error {
     };
     let proto = spec.proto.as_str();
     let step = if error.raw_os_error().is_some() { "bind: " } else { "" };
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    let lower: String =
-        chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect();
-    let go = format!("listen {proto} {address}: {step}{lower}");
-    if error.raw_os_error() != Some(libc::EACCES) {
-        return anyhow::anyhow!(go);
-    }
+    let go = format!("listen {proto} {address}: {step}{}", go_words(error));
     let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     let start = std::fs::read_to_string(path).ok().and_then(|s| s.trim().parse().ok());
-    match start {
+    match start.filter(|_| error.raw_os_error() == Some(libc::EACCES)) {
         Some(start) if u32::from(port) < start => anyhow::anyhow!(privileged(port, start, &go)),
         _ => anyhow::anyhow!(go),
     }
@@ -58,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn f161_errors_are_gos_with_a_remedy() {
+    fn errors_are_gos_with_a_remedy() {
         let in_use = io::Error::from_raw_os_error(libc::EADDRINUSE);
         let text = explain_bind(&valid("0.0.0.0:8080:80/tcp4"), &in_use).to_string();
         assert_eq!(text, "listen tcp4 0.0.0.0:8080: bind: address already in use");

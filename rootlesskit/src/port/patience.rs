@@ -1,5 +1,5 @@
-//! Exchanges with a helper that may hang. They happen on the thread that also passes signals on and sees the
-//! end of the child, so a helper that hangs must not cost its full time limit for every request.
+//! Exchanges with a helper that may hang. One that does costs its full time limit once, not for each port that waits to be
+//! changed.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use api::PortId;
 use super::table::Table;
 
 /// How long a helper is left alone after it has not answered.
-const PAUSE: Duration = Duration::from_secs(4);
+const RETRY_INTERVAL: Duration = Duration::from_secs(4);
 
 /// The helper answered, and refused: it knows nothing of the port. After any other error it may.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,6 @@ pub(crate) fn settle<T>(
     withdrawn
 }
 
-/// What is known of one helper.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     hangs_until: Cell<Option<Instant>>,
@@ -52,11 +51,11 @@ impl Patience {
     ) -> anyhow::Result<T> {
         let begin = Instant::now();
         if self.hangs_until.get().is_some_and(|until| begin < until) {
-            bail!("{name} does not answer");
+            bail!("{name} is not responding");
         }
         let answer = exchange();
         let hangs = answer.is_err() && begin.elapsed() >= limit;
-        self.hangs_until.set(hangs.then(|| Instant::now() + PAUSE));
+        self.hangs_until.set(hangs.then(|| Instant::now() + RETRY_INTERVAL));
         if hangs {
             bail!("{name} did not answer within {} s", limit.as_secs());
         }
@@ -82,6 +81,6 @@ mod tests {
         };
         let error = patience.ask::<()>("h", short, hang).unwrap_err().to_string();
         assert_eq!(error, "h did not answer within 1 s");
-        assert_eq!(refuse().unwrap_err().to_string(), "h does not answer");
+        assert_eq!(refuse().unwrap_err().to_string(), "h is not responding");
     }
 }

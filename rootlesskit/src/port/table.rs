@@ -43,7 +43,7 @@ impl<T> Table<T> {
             && self.ports.len() >= most
         {
             bail!(
-                "no room for another published port: the limit of open files, {limit}, allows {most}\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn), or withdraw a port"
+                "no room for another published port: the limit of open files, {limit}, allows {most}\nhint: raise the limit with LimitNOFILE= in the service or ulimit -Hn, or remove a port"
             );
         }
         Ok(self.last + 1)
@@ -67,8 +67,6 @@ impl<T> Table<T> {
         PortStatus { id, spec }
     }
 
-    /// # Errors
-    /// There is no port of that number.
     pub(crate) fn get(&self, id: PortId) -> anyhow::Result<&(PortSpec, T)> {
         self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }

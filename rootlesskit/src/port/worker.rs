@@ -17,7 +17,7 @@ use super::Driver;
 
 /// How long the end waits for the driver to close its ports. One that talks to a helper that hangs is left alone: its
 /// ports end with the process.
-const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Answer<T> = oneshot::Receiver<anyhow::Result<T>>;
 type Reply<T> = oneshot::Sender<anyhow::Result<T>>;
@@ -29,7 +29,6 @@ enum Job {
     HelperRestarted,
 }
 
-/// The published ports, by number.
 #[derive(Debug, Default)]
 struct Known(Mutex<BTreeMap<PortId, PortSpec>>);
 
@@ -52,9 +51,6 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Gives the driver, with what it has published already, to a new thread.
-    ///
-    /// # Errors
-    /// The thread cannot be made.
     pub(crate) fn start(driver: Box<dyn Driver + Send>) -> anyhow::Result<Self> {
         let info = driver.info();
         let ports = driver.list().into_iter().map(|port| (port.id, port.spec)).collect();
@@ -72,7 +68,6 @@ impl Worker {
         Ok(Self { info, jobs: Some(jobs), known, closed })
     }
 
-    /// What the driver says of itself.
     pub(crate) fn info(&self) -> PortDriverInfo {
         self.info.clone()
     }
@@ -83,17 +78,14 @@ impl Worker {
         known.iter().map(|(id, spec)| PortStatus { id: *id, spec: spec.clone() }).collect()
     }
 
-    /// See [`Driver::add`].
     pub(crate) fn add(&self, spec: PortSpec) -> Answer<PortStatus> {
         self.post(|reply| Job::Add(spec, reply))
     }
 
-    /// See [`Driver::remove`].
     pub(crate) fn remove(&self, id: PortId) -> Answer<()> {
         self.post(|reply| Job::Remove(id, reply))
     }
 
-    /// See [`Driver::helper_restarted`].
     pub(crate) fn helper_restarted(&self) {
         if let Some(jobs) = &self.jobs {
             // Without the thread there are no ports.
@@ -114,7 +106,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
-        if self.closed.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout) {
+        if self.closed.recv_timeout(CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::debug!("the port driver is still busy");
         }
     }
@@ -201,7 +193,7 @@ mod tests {
         assert_eq!(worker.list().len(), 1);
         assert_eq!(worker.info().driver, "slow");
         assert!(hangs.try_recv().is_err());
-        assert!(begin.elapsed() < CLOSE);
+        assert!(begin.elapsed() < CLOSE_TIMEOUT);
         word.send(()).unwrap();
         assert_eq!(hangs.blocking_recv().unwrap().unwrap().id, 2);
         assert_eq!(worker.list().len(), 2);
@@ -215,6 +207,6 @@ mod tests {
         let _hangs = worker.add(spec(1));
         let begin = Instant::now();
         drop(worker);
-        assert!(begin.elapsed() < CLOSE * 10);
+        assert!(begin.elapsed() < CLOSE_TIMEOUT * 10);
     }
 }

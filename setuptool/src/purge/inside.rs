@@ -17,7 +17,6 @@ use super::walk::{Failures, Root};
 use crate::run::Failed;
 use crate::ui::Ui;
 
-/// The name of the verb.
 pub(crate) const VERB: &str = "delete";
 
 /// The exit status if something in the directory could not be deleted, which is no reason to keep the other directories.
@@ -27,17 +26,12 @@ pub(super) const INCOMPLETE: u8 = 2;
 /// A directory, by its canonical path, and what it is.
 pub(super) type Target = (Kind, PathBuf);
 
-/// The words that say what is to be deleted.
 pub(super) fn words(targets: &[Target]) -> Vec<OsString> {
     let words = targets.iter().flat_map(|(kind, path)| [kind.name().into(), path.into()]);
     [OsString::from(VERB)].into_iter().chain(words).collect()
 }
 
 /// Does what [`words`] say.
-///
-/// # Errors
-/// The words are none of ours, something is mounted below, a directory is not what it is said to be, or not everything
-/// could be deleted.
 pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     if !is_in_users_namespace() {
         return Err(Failed::new(
@@ -49,7 +43,7 @@ pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
     for pair in words.chunks(2) {
         let (Some(kind), [_, path]) = (pair[0].to_str().and_then(Kind::from_name), pair) else {
             return Err(Failed::new(
-                "delete is for uninstall --purge, which calls it\n\
+                "delete is an internal command of uninstall --purge\n\
                  hint: run: dockerd-rootless-setuptool.sh uninstall --purge",
             ));
         };
@@ -63,16 +57,13 @@ pub(crate) fn run(ui: &mut Ui, words: &[OsString]) -> Result<(), Failed> {
 fn is_in_users_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let env = env::Env::current();
+    let env = hostenv::Env::current();
     !initial
         && nix::unistd::geteuid().is_root()
-        && env.nonempty(env::vars::ROOTLESSKIT_STATE_DIR).is_some()
+        && env.nonempty(hostenv::vars::ROOTLESSKIT_STATE_DIR).is_some()
 }
 
 /// Looks at all directories, then deletes what is theirs in the first one.
-///
-/// # Errors
-/// As for [`run`].
 pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
     let mounts = mounts::of(Path::new("/proc/self"))
         .map_err(|error| Failed::new(format!("cannot read /proc/self/mountinfo: {error}")))?;
@@ -89,7 +80,7 @@ pub(super) fn delete(ui: &mut Ui, targets: &[Target]) -> Result<(), Failed> {
         let found = Inventory::of(&root.held(), *kind).map_err(|error| failed(&error))?;
         if !found.proven {
             let maker = kind.maker();
-            return Err(failed(&format!("nothing in it shows that {maker} made it")));
+            return Err(failed(&format!("nothing in it shows that {maker} created it")));
         }
         work.push((path, kind, root, found));
     }
@@ -121,21 +112,21 @@ fn finish(ui: &mut Ui, path: &Path, kind: Kind, root: &Root) -> Option<String> {
                 ui.info(&format!("Emptied {shown}, which is a mount point"));
             }
             // Such as the mount point's lost+found, or a directory in one of root's.
-            Err(error) => ui.info(&format!("Emptied {shown} (the directory stays: {error})")),
+            Err(error) => ui.info(&format!("Emptied {shown} (the directory was kept: {error})")),
         },
         Ok(left) => {
             let maker = kind.maker();
             if !left.foreign.is_empty() {
                 ui.warning(&format!(
-                    "{shown} stays, because it holds files that {maker} did not make: {}",
+                    "{shown} was kept, because it contains files that {maker} did not create: {}",
                     list(&left.foreign)
                 ));
             }
             if !left.links.is_empty() {
                 return Some(format!(
-                    "{shown} stays: these entries are links to somewhere else: {}\n\
-                     hint: if the data there is Docker's, delete it: rootlesskit rm -rf TARGET; then delete the links with rm \
-                     and run this again",
+                    "{shown} was kept, because these entries are links to other places: {}\n\
+                     hint: if the data at the links' targets is Docker's, delete it (rootlesskit rm -rf TARGET); \
+                     then delete the links with rm, and run this again",
                     list(&left.links)
                 ));
             }

@@ -2,31 +2,22 @@
 //! by hand has another state directory, one in another pid namespace no process that could be seen, one that is just
 //! starting no socket.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use env::socket::connect;
-use env::state_dir::Occupant;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use hostenv::socket::connect;
+use hostenv::state_dir::Occupant;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
-use crate::doctor::quoted;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
 
 /// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
-const DATABASES: [&str; 7] = [
-    "volumes/metadata.db",
-    "network/files/local-kv.db",
-    "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db",
-    "buildkit/containerdmeta.db",
-    "buildkit/cache.db",
-    "buildkit/history.db",
-    "buildkit/snapshots.db",
-];
+const DATABASES: &str = "volumes/metadata.db network/files/local-kv.db \
+    containerd/daemon/io.containerd.metadata.v1.bolt/meta.db buildkit/containerdmeta.db buildkit/cache.db \
+    buildkit/history.db buildkit/snapshots.db";
 
 /// So many processes are named.
 const NAMED: usize = 8;
@@ -45,7 +36,7 @@ pub(super) const KEPT: &str = "the daemon's data is in use, so it was kept:";
 
 /// How it begins after some of it has been.
 pub(super) const CAME_UP: &str =
-    "the data came into use while it was being deleted, so the rest was kept:";
+    "a program started to use the data while it was being deleted, so the rest was kept:";
 
 /// Why the data in these directories (canonical paths) must not be deleted now, with this beginning; `None` if nobody
 /// uses it.
@@ -67,7 +58,7 @@ pub(super) fn refusal(
         Err(error) => signs.push(Sign {
             pid: None,
             text: format!(
-                "/proc/self/mountinfo cannot be read ({error}), so nobody knows who uses it"
+                "/proc/self/mountinfo cannot be read ({error}), so this tool cannot tell which programs use the data"
             ),
             apart: false,
         }),
@@ -76,7 +67,7 @@ pub(super) fn refusal(
     if signs.is_empty() {
         signs.extend(
             dirs.iter()
-                .flat_map(|dir| DATABASES.map(|name| dir.join(name)))
+                .flat_map(|dir| DATABASES.split(' ').map(|name| dir.join(name)))
                 .filter(|file| is_locked(file))
                 .map(|file| Sign {
                     pid: None,
@@ -116,7 +107,7 @@ fn is_daemon(proc: &Path, pid: u32) -> bool {
 fn state_directories(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
     let occupants = settings.state_dirs.iter().map(|dir| (dir, Occupant::of(dir, proc)));
     for (dir, occupant) in occupants.filter(|(_, occupant)| occupant.is_running()) {
-        let text = format!("rootlesskit{} runs in {}", occupant.pid_text(), dir.display());
+        let text = format!("rootlesskit{} is running in {}", occupant.pid_text(), dir.display());
         signs.push(Sign { pid: occupant.pid(), text, apart: false });
     }
 }
@@ -136,7 +127,7 @@ fn socket(proc: &Path, path: &Path) -> Option<Sign> {
         }
     };
     let who = pid.map(|pid| format!("{} (pid {pid})", processes::command(proc, pid)));
-    let text = format!("{} listens on {}", who.as_deref().unwrap_or("somebody"), path.display());
+    let text = format!("{} listens on {}", who.as_deref().unwrap_or("a program"), path.display());
     Some(Sign { pid, text, apart: false })
 }
 
@@ -155,17 +146,9 @@ fn listener(proc: &Path, path: &Path) -> Option<String> {
     })
 }
 
-/// Whether somebody holds an flock(2) on a database. Opened so that nothing but a regular file can be.
+/// Whether somebody holds an flock(2) on a database. A link is nobody's.
 fn is_locked(path: &Path) -> bool {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    let Ok(file) = file.and_then(|file: File| Ok((file.metadata()?.mode(), file))) else {
-        return false;
-    };
-    let (mode, file) = file;
-    let regular = mode & nix::libc::S_IFMT == nix::libc::S_IFREG;
-    regular
-        && matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    !path.is_symlink() && hostenv::state_dir::is_locked(path)
 }
 
 fn message(proc: &Path, signs: &[Sign], head: &str) -> String {
@@ -188,9 +171,9 @@ fn message(proc: &Path, signs: &[Sign], head: &str) -> String {
     }
     let stop = remedies(proc, signs);
     if stop.is_empty() {
-        lines.push("hint: stop it, then run this again".to_owned());
+        lines.push("hint: stop the programs above, then run this again".to_owned());
     } else {
-        lines.push("hint: stop it, then run this again:".to_owned());
+        lines.push("hint: stop the programs above, then run this again:".to_owned());
         lines.extend(stop.iter().map(|command| format!("  {command}")));
     }
     lines.join("\n")
@@ -240,6 +223,10 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
     use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
     use std::os::fd::AsRawFd as _;

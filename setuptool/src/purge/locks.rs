@@ -1,7 +1,7 @@
 //! The locks that a starting rootlesskit needs: as long as they are held, it ends with an error instead of starting a
 //! daemon on data that is being deleted.
 //!
-//! They are shared, as everybody's who only looks ([`env::state_dir::is_locked`]), and exclude rootlesskit's exclusive one.
+//! They are shared, as everybody's who only looks ([`hostenv::state_dir::is_locked`]), and exclude rootlesskit's exclusive one.
 //! A state directory that is not there is made for the time, since rootlesskit would make it. One without a lock that has
 //! other entries is no state directory, and rootlesskit refuses it. dockerd's own `docker.pid` needs no lock: dockerd is
 //! started by rootlesskit.

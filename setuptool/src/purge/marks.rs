@@ -26,87 +26,25 @@ const OF_THE_FILE_SYSTEM: &str = "lost+found";
 
 /// Directories of a data root. The storage drivers are those that Docker has had; `containerd` has the images of the
 /// containerd image store and its mounts are in `rootfs`.
-const DATA_DIRECTORIES: [&str; 25] = [
-    "aufs",
-    "btrfs",
-    "builder",
-    "buildkit",
-    "containerd",
-    "containers",
-    "content",
-    "devicemapper",
-    "fuse-overlayfs",
-    "image",
-    "network",
-    "overlay",
-    "overlay2",
-    "plugins",
-    "policy",
-    "rootfs",
-    "runc",
-    "runtimes",
-    "swarm",
-    "tmp",
-    "tmp-old",
-    "trust",
-    "vfs",
-    "volumes",
-    "zfs",
-];
+const DATA_DIRECTORIES: &str = "aufs btrfs builder buildkit containerd containers content devicemapper fuse-overlayfs image network \
+    overlay overlay2 plugins policy rootfs runc runtimes swarm tmp tmp-old trust vfs volumes zfs";
 
-const EXEC_DIRECTORIES: [&str; 5] = ["containerd", "libnetwork", "netns", "plugins", "swarm"];
-const EXEC_FILES: [&str; 2] = ["metrics.sock", "unmount-on-shutdown"];
+const EXEC_DIRECTORIES: &str = "containerd libnetwork netns plugins swarm";
+const EXEC_FILES: &str = "metrics.sock unmount-on-shutdown";
 
 /// What RootlessKit, and ours, has ever made there.
-const STATE_FILES: [&str; 12] = [
-    "lock",
-    "child_pid",
-    "api.sock",
-    "netns",
-    "resolv.conf",
-    "hosts",
-    ".pasta-ready.pipe",
-    ".pasta.sock",
-    ".bp.sock",
-    ".bp-ready.pipe",
-    ".s4nn.sock",
-    "vpnkit-ethernet.sock",
-];
+const STATE_FILES: &str = "lock child_pid api.sock netns resolv.conf hosts .pasta-ready.pipe .pasta.sock .bp.sock .bp-ready.pipe \
+    .s4nn.sock vpnkit-ethernet.sock";
 
 /// What only dockerd makes, a star standing for one name.
-const DATA_PROOFS: [&str; 19] = [
-    "engine-id",
-    "volumes/metadata.db",
-    "network/files/local-kv.db",
-    "containerd/daemon/io.containerd.metadata.v1.bolt",
-    "image/*/layerdb",
-    "image/*/imagedb",
-    "image/*/repositories.json",
-    "image/identity-cache.db",
-    "buildkit/containerdmeta.db",
-    "buildkit/cache.db",
-    "buildkit/snapshots.db",
-    "buildkit/history.db",
-    "buildkit/history_c8d.db",
-    "plugins/storage/blobs",
-    "swarm/docker-state.json",
-    "overlay2/l",
-    "fuse-overlayfs/l",
-    "vfs/dir",
-    "btrfs/subvolumes",
-];
+const DATA_PROOFS: &str = "engine-id volumes/metadata.db network/files/local-kv.db containerd/daemon/io.containerd.metadata.v1.bolt \
+    image/*/layerdb image/*/imagedb image/*/repositories.json image/identity-cache.db \
+    buildkit/containerdmeta.db buildkit/cache.db buildkit/snapshots.db buildkit/history.db \
+    buildkit/history_c8d.db plugins/storage/blobs swarm/docker-state.json overlay2/l fuse-overlayfs/l vfs/dir \
+    btrfs/subvolumes";
 
-const EXEC_PROOFS: [&str; 7] = [
-    "containerd/daemon",
-    "containerd/containerd.toml",
-    "containerd/containerd.pid",
-    "containerd/containerd.sock",
-    "runtime-runc/moby",
-    "runtime-crun/moby",
-    "metrics.sock",
-];
-
-const STATE_PROOFS: [&str; 1] = ["lock"];
+const EXEC_PROOFS: &str = "containerd/daemon containerd/containerd.toml containerd/containerd.pid containerd/containerd.sock \
+    runtime-runc/moby runtime-crun/moby metrics.sock";
 
 impl Kind {
     const ALL: [(Kind, &str); 3] =
@@ -125,11 +63,11 @@ impl Kind {
         if self == Self::State { "rootlesskit" } else { "dockerd" }
     }
 
-    fn proofs(self) -> &'static [&'static str] {
+    fn proofs(self) -> &'static str {
         match self {
-            Self::Data => &DATA_PROOFS,
-            Self::Exec => &EXEC_PROOFS,
-            Self::State => &STATE_PROOFS,
+            Self::Data => DATA_PROOFS,
+            Self::Exec => EXEC_PROOFS,
+            Self::State => "lock",
         }
     }
 
@@ -141,18 +79,17 @@ impl Kind {
                 && name.ends_with(".log")
         };
         match (self, directory) {
-            (Self::Data, true) => DATA_DIRECTORIES.contains(&name),
+            (Self::Data, true) => is_in(DATA_DIRECTORIES, name),
             (Self::Data, false) => {
                 name == "engine-id" || name.starts_with(".tmp-engine-id") || dump(name)
             }
-            (Self::Exec, true) => EXEC_DIRECTORIES.contains(&name) || name.starts_with("runtime-"),
-            (Self::Exec, false) => EXEC_FILES.contains(&name) || dump(name),
-            (Self::State, directory) => !directory && STATE_FILES.contains(&name),
+            (Self::Exec, true) => is_in(EXEC_DIRECTORIES, name) || name.starts_with("runtime-"),
+            (Self::Exec, false) => is_in(EXEC_FILES, name) || dump(name),
+            (Self::State, directory) => !directory && is_in(STATE_FILES, name),
         }
     }
 }
 
-/// What is in a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Inventory {
     /// Something in it proves whose it is.
@@ -168,9 +105,6 @@ pub(super) struct Inventory {
 
 impl Inventory {
     /// Looks into a directory. An empty one is anybody's who asks.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub(super) fn of(dir: &Path, kind: Kind) -> io::Result<Self> {
         let mut found = Self::default();
         for entry in fs::read_dir(dir)? {
@@ -189,11 +123,10 @@ impl Inventory {
         found.ours.sort_by_key(|name| (rank(name), name.clone()));
         found.foreign.sort();
         found.links.sort();
-        found.proven = found.is_bare() || kind.proofs().iter().any(|proof| exists(dir, proof));
+        found.proven = found.is_bare() || kind.proofs().split(' ').any(|proof| exists(dir, proof));
         Ok(found)
     }
 
-    /// Nothing is in it.
     pub(super) fn is_bare(&self) -> bool {
         self.ours.is_empty() && !self.is_shared()
     }
@@ -202,6 +135,10 @@ impl Inventory {
     pub(super) fn is_shared(&self) -> bool {
         !(self.foreign.is_empty() && self.links.is_empty())
     }
+}
+
+fn is_in(words: &str, name: &str) -> bool {
+    words.split(' ').any(|word| word == name)
 }
 
 fn rank(name: &OsString) -> u8 {
@@ -225,7 +162,6 @@ fn exists(dir: &Path, proof: &str) -> bool {
     }
 }
 
-/// The names, for a message.
 pub(super) fn list(names: &[OsString]) -> String {
     const TOLD: usize = 8;
     let mut words: Vec<String> = names.iter().take(TOLD).map(crate::ui::name).collect();

@@ -31,11 +31,10 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::doctor::quoted;
-use crate::place::World;
 use crate::run::{self, Failed};
-use crate::systemd;
 use crate::ui::Ui;
+use doctor::place::World;
+use doctor::quote::quoted;
 use marks::{Inventory, Kind, list};
 use settings::Settings;
 
@@ -44,7 +43,6 @@ pub(crate) use inside::{VERB, run as delete};
 /// Deleting a million files takes its time.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// A directory that exists.
 #[derive(Debug)]
 struct Place {
     kind: Kind,
@@ -52,7 +50,6 @@ struct Place {
     given: PathBuf,
     /// What it really is.
     real: PathBuf,
-    /// It is a symbolic link.
     link: bool,
     /// It is where the user wants it, not where the daemon puts it by itself.
     elsewhere: bool,
@@ -66,19 +63,20 @@ impl Place {
         let link = match fs::symlink_metadata(given) {
             Ok(meta) => meta.is_symlink(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot look at {shown}: {error}")),
+            Err(error) => return Err(format!("cannot examine {shown}: {error}")),
         };
         let real = fs::canonicalize(given).map_err(|error| match fs::read_link(given) {
             Ok(to) => format!(
                 "{shown} is a link to {}, which cannot be reached ({error}), so it was kept\n\
-                 hint: if it is on another disk, mount that and run this again; otherwise: rm {}",
+                 hint: if its target is on another disk, mount the disk and run this again; otherwise, delete the \
+                 link: rm {}",
                 to.display(),
                 quoted(&given.to_string_lossy())
             ),
-            Err(_) => format!("cannot look at {shown}: {error}"),
+            Err(_) => format!("cannot examine {shown}: {error}"),
         })?;
         let found = Inventory::of(&real, kind)
-            .map_err(|error| format!("cannot look into {}: {error}", real.display()))?;
+            .map_err(|error| format!("cannot read {}: {error}", real.display()))?;
         Ok(Some(Self {
             kind,
             given: given.to_owned(),
@@ -105,51 +103,46 @@ impl Place {
     fn refusal(&self) -> String {
         let others: Vec<_> = self.found.foreign.iter().chain(&self.found.links).cloned().collect();
         format!(
-            "{} was kept, because not everything in it is Docker's: {}\nDocker's are: {}\n\
+            "{} was kept, because it also contains files that are not Docker's: {}\nDocker's files are: {}\n\
              hint: move your own files elsewhere; if an entry is a link to Docker's data, delete that data (rootlesskit rm -rf \
-             TARGET) and the link; then run this again. To keep everything: uninstall without --purge",
+             TARGET) and the link; then run this again. To keep everything, run uninstall without --purge",
             self.real.display(),
             list(&others),
             list(&self.found.ours)
         )
     }
 
-    /// Why it stays.
     fn tell(&self, ui: &mut Ui) {
         let (shown, maker) = (self.real.display(), self.kind.maker());
         let Inventory { ours, foreign, links, .. } = &self.found;
         let others: Vec<_> = foreign.iter().chain(links).cloned().collect();
         if self.found.is_bare() {
-            ui.warning(&format!("{shown} is empty, and was kept"));
+            ui.warning(&format!("{shown} is empty and was kept"));
         } else {
             let all: Vec<_> = ours.iter().cloned().chain(others).collect();
             ui.warning(&format!(
-                "{shown} was kept, because nothing in it shows that {maker} made it: {}",
+                "{shown} was kept, because nothing in it shows that {maker} created it: {}",
                 list(&all)
             ));
         }
     }
 }
 
-/// A purge that may be carried out.
 #[derive(Debug)]
 pub(crate) struct Purge {
     settings: Settings,
     places: Vec<Place>,
-    /// What could not be looked at.
     problems: Vec<String>,
 }
 
 impl Purge {
     /// Looks at everything that is to be deleted; changes nothing. To be called as long as the unit is there, since it
     /// may say where things are.
-    ///
-    /// # Errors
-    /// daemon.json cannot be read, or something is mounted below a directory that would be deleted.
     pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
         if let Some(problem) = world.daemon_json_problem() {
             return Err(Failed::new(format!(
-                "{problem}; it may say where the data is, so nothing was changed\nhint: correct the file, or move it away"
+                "{problem}; the file may name the data directory, so nothing was changed\nhint: correct the file, or \
+                 move it away"
             )));
         }
         let settings = Settings::gather(world);
@@ -259,7 +252,11 @@ impl Purge {
         for link in links {
             let left = fs::read_dir(&link.real).map(|mut entries| entries.next().is_some());
             if !left.unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound) {
-                tell(ui, problems, &link.given, fs::remove_file(&link.given));
+                let gone = fs::remove_file(&link.given);
+                if gone.is_ok() {
+                    ui.info(&format!("Removed {}", link.given.display()));
+                }
+                run::note(problems, &link.given, gone);
             }
         }
     }
@@ -279,14 +276,15 @@ fn delete_first(
     let args: Vec<&OsStr> =
         [own.as_os_str()].into_iter().chain(words.iter().map(|word| word.as_os_str())).collect();
     ui.trace(&run::command_line(&kit.to_string_lossy(), &args));
-    let status = run::shown(&kit, &args, &systemd::with_runtime_dir(world), true, LIMIT)?;
+    let status = run::shown(&kit, &args, &doctor::systemd::with_runtime_dir(world), true, LIMIT)?;
     if status.success() {
         return Ok(());
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Err(Failed {
         text: format!(
-            "cannot delete all of {} (rootlesskit ended with {status})\nhint: fix what the lines above name, then run this again",
+            "cannot delete all of {} (rootlesskit failed with {status})\nhint: fix the errors above, then run this \
+             again",
             first.display()
         ),
         code,
@@ -294,9 +292,6 @@ fn delete_first(
 }
 
 /// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.
-///
-/// # Errors
-/// There is none, or something in it cannot be deleted.
 pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     fs::symlink_metadata(dir)?;
     let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
@@ -312,14 +307,9 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
 
 /// Files: the daemon's key, its socket and its pid.
 fn small_things(world: &World, problems: &mut Vec<String>) {
-    let mut note = |path: &Path, result: io::Result<()>| {
-        if let Err(error) = result {
-            problems.push(format!("cannot remove {}: {error}", path.display()));
-        }
-    };
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
-        note(&key, env::file::remove_if_present(&key).map(drop));
+        run::note(problems, &key, hostenv::file::remove_if_present(&key).map(drop));
     }
     let Some(runtime) = runtime_dir(world) else { return };
     // A link may lead to the socket of another engine.
@@ -332,16 +322,8 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     ] {
         let path = runtime.join(name);
         if is(&path, right) {
-            note(&path, env::file::remove_if_present(&path).map(drop));
+            run::note(problems, &path, hostenv::file::remove_if_present(&path).map(drop));
         }
-    }
-}
-
-/// Says that a file is gone, or notes why not.
-fn tell(ui: &mut Ui, problems: &mut Vec<String>, path: &Path, result: io::Result<()>) {
-    match result {
-        Ok(()) => ui.info(&format!("Removed {}", path.display())),
-        Err(error) => problems.push(format!("cannot remove {}: {error}", path.display())),
     }
 }
 
@@ -363,11 +345,10 @@ fn settings_of(unit: &Path) -> Vec<PathBuf> {
 
 /// The runtime directory, unless that is the home: what is called `docker` there is the user's.
 fn runtime_dir(world: &World) -> Option<PathBuf> {
-    let home = env::dirs::home(&world.env).ok();
+    let home = hostenv::dirs::home(&world.env).ok();
     world.runtime_dir().filter(|dir| home.as_ref() != Some(dir))
 }
 
-/// The rootlesskit that the launcher would take.
 pub(crate) fn rootlesskit(world: &World) -> Option<PathBuf> {
     world.find_companion("docker-rootlesskit").or_else(|| world.find_companion("rootlesskit"))
 }

@@ -6,18 +6,15 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::doctor::quoted;
+use doctor::quote::quoted;
 
-/// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     /// `major:minor` of the file system.
     pub(super) device: Vec<u8>,
     /// What of the file system is mounted.
     pub(super) root: PathBuf,
-    /// Where it is mounted.
     pub(super) point: PathBuf,
-    /// The type of the file system.
     pub(super) kind: String,
     /// The options of the file system; those of overlays name directories.
     pub(super) options: Vec<u8>,
@@ -41,9 +38,6 @@ impl Mount {
 }
 
 /// The mounts of the process's mount namespace: `/proc/self/mountinfo`, or that of another process.
-///
-/// # Errors
-/// The file cannot be read.
 pub(super) fn of(process: &Path) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(process.join("mountinfo"))?))
 }
@@ -110,7 +104,7 @@ pub(super) fn in_file_system(mounts: &[Mount], dir: &Path) -> Option<(Vec<u8>, P
 /// Why the directory cannot be deleted: the list of mounts, and the commands that unmount them.
 pub(super) fn refusal(dir: &Path, mounts: &[Mount]) -> String {
     let mut lines = vec![format!(
-        "{} has mounts below it, and deleting it would delete what is mounted:",
+        "file systems are mounted below {}, and deleting it would delete their contents:",
         dir.display()
     )];
     lines.extend(

@@ -27,9 +27,7 @@ pub(super) struct Process {
     pub(super) apart: bool,
 }
 
-/// What is looked for.
 pub(super) struct Search<'a> {
-    /// `/proc`.
     proc: &'a Path,
     own_mounts: Vec<Mount>,
     /// Canonical.
@@ -39,9 +37,6 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     /// Prepares to look for users of these directories, the paths of which are canonical.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read: then nobody knows who uses what.
     pub(super) fn new(proc: &'a Path, dirs: &'a [PathBuf]) -> std::io::Result<Self> {
         let own_mounts = mounts::of(&proc.join("self"))?;
         Ok(Self { proc, own_mounts, dirs, own_pid: std::process::id() })
@@ -80,7 +75,11 @@ impl<'a> Search<'a> {
 
     fn links(&self, dir: &Path) -> Option<String> {
         let target = |link: PathBuf| fs::read_link(link).ok().filter(|path| self.is_inside(path));
-        for (name, what) in [("cwd", "works in"), ("root", "has as its root"), ("exe", "runs")] {
+        for (name, what) in [
+            ("cwd", "has its working directory at"),
+            ("root", "has its root directory at"),
+            ("exe", "runs"),
+        ] {
             if let Some(path) = target(dir.join(name)) {
                 return Some(format!("{what} {}", crate::ui::name(path)));
             }
@@ -108,7 +107,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// All pids, in order.
 fn pids(proc: &Path) -> Vec<u32> {
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let mut pids: Vec<u32> =
@@ -136,7 +134,7 @@ pub(super) fn rootlesskit_of(proc: &Path, pid: u32) -> Option<u32> {
         if name == "rootlesskit" || name == "docker-rootless" {
             found = Some(pid);
         }
-        next = env::state_dir::parent_of(pid, proc);
+        next = hostenv::state_dir::parent_of(pid, proc);
     }
     found
 }
@@ -222,8 +220,8 @@ mod tests {
         assert_eq!(
             f.found(),
             [
-                (10, "p works in /home/u/docker".to_owned()),
-                (11, "p has as its root /home/u/docker/vfs/dir/x".to_owned()),
+                (10, "p has its working directory at /home/u/docker".to_owned()),
+                (11, "p has its root directory at /home/u/docker/vfs/dir/x".to_owned()),
                 (12, "p runs /home/u/docker/x".to_owned()),
                 (13, "p has /home/u/docker/volumes/metadata.db open".to_owned()),
             ]

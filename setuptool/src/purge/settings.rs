@@ -7,10 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
-use env::vars;
+use hostenv::vars;
 
-use crate::place::World;
-use crate::supervise::Files;
+use doctor::place::World;
+use doctor::supervisor::Files;
 
 /// The places, each once, the usual ones first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,6 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Collects them.
     pub(super) fn gather(world: &World) -> Self {
         let mut found = Self::default();
         if let Some(dir) = world.runtime_dir() {
@@ -99,7 +98,7 @@ fn texts(world: &World) -> Vec<String> {
     if let Some(own) = Files::of(world) {
         files.extend([own.script(), own.settings()]);
     }
-    texts.extend(files.into_iter().filter_map(|file| env::file::text(&file).ok()));
+    texts.extend(files.into_iter().filter_map(|file| hostenv::file::text(&file).ok()));
     texts
 }
 
@@ -146,7 +145,7 @@ fn value(line: &str, at: usize, name: &str) -> Option<String> {
 /// The path that a unit or a shell script means, with the few things in it that stand for directories.
 fn expanded(world: &World, value: &str) -> Option<PathBuf> {
     let text = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
-    let home = text(env::dirs::home(&world.env).ok());
+    let home = text(hostenv::dirs::home(&world.env).ok());
     let runtime = text(world.runtime_dir());
     let mut value = value.to_owned();
     for (name, dir) in [
@@ -172,7 +171,7 @@ mod tests {
 
     fn place() -> (tempfile::TempDir, World) {
         let dir = tempfile::tempdir().unwrap();
-        let mut env = env::Env::default();
+        let mut env = hostenv::Env::default();
         env.set(vars::HOME, dir.path().join("home"));
         env.set(vars::XDG_RUNTIME_DIR, "/run/user/7");
         let world = World { root: dir.path().to_owned(), env, uid: 7, own_dir: None };

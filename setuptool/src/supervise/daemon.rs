@@ -28,9 +28,9 @@ use sys::pidfd::PidFd;
 use super::log::{self, Log};
 use super::pidfile::{self, PidFile};
 use super::{Files, orphans};
-use crate::place::World;
-use crate::run::Failed;
+use crate::run::{self, Failed};
 use crate::ui::Ui;
+use doctor::place::World;
 
 /// How long the daemon may take to stop its containers; then it is killed.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(120);
@@ -41,28 +41,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const STAYED: Duration = Duration::from_secs(60);
 
 /// Runs until it is told to stop, or with `once` until the daemon ends.
-///
-/// # Errors
-/// Nothing was installed, another supervisor runs, or the system refuses what a supervisor needs; with `once` the
-/// daemon's own status if it failed.
 pub(crate) fn run(ui: &mut Ui, world: &World, once: bool) -> Result<(), Failed> {
     if world.uid == 0 {
         return Err(Failed::new(
-            "refusing to supervise as root: run this as the user of the daemon",
+            "refusing to supervise as root: run this as the user who runs the daemon",
         ));
     }
     let files = Files::of(world).ok_or_else(|| Failed::new("HOME is not set"))?;
     let script = files.script();
     if !script.is_file() {
         return Err(Failed::new(format!(
-            "{} is not there\nhint: dockerd-rootless-setuptool.sh install --supervise=plain",
+            "{} does not exist\nhint: run dockerd-rootless-setuptool.sh install --supervise=plain",
             script.display()
         )));
     }
     let made = std::fs::create_dir_all(&files.state).and_then(|()| PidFile::take(&files.pid()));
     let mut pid_file = made.map_err(|error| match pidfile::holder(&files.pid()) {
-        Some(holder) => Failed::new(format!("a supervisor runs already (pid {})", holder.pid)),
-        None => Failed::new(format!("cannot take {}: {error}", files.pid().display())),
+        Some(holder) => {
+            Failed::new(format!("a supervisor is already running (pid {})", holder.pid))
+        }
+        None => Failed::new(format!("cannot lock {}: {error}", files.pid().display())),
     })?;
     let log = if once {
         None
@@ -72,9 +70,8 @@ pub(crate) fn run(ui: &mut Ui, world: &World, once: bool) -> Result<(), Failed> 
             let _ = nix::unistd::setsid();
         }
         let path = files.log();
-        let log = Log::open(&path, log::MAX)
-            .map_err(|error| Failed::new(format!("cannot write {}: {error}", path.display())))?;
-        ui.info(&format!("Supervising the daemon; its log is {}", path.display()));
+        let log = Log::open(&path, log::MAX).map_err(run::cannot("write", &path))?;
+        ui.info(&format!("Supervising the daemon; log: {}", path.display()));
         Some(log)
     };
     let mut supervisor = Supervisor::new(log).map_err(|error| system(&error))?;
@@ -95,9 +92,7 @@ fn system(error: &io::Error) -> Failed {
     Failed::new(format!("cannot supervise: {error}"))
 }
 
-/// Why the daemon ended.
 enum End {
-    /// We were told to stop.
     Asked,
     /// By itself, in these words and with this status.
     Alone(String, u8),
@@ -134,7 +129,7 @@ impl Supervisor {
                 (pause, starts) = (FIRST_PAUSE, 0);
             }
             let (ran, rest) = (ran.as_secs(), pause.as_secs());
-            self.say(&format!("the daemon {how} after {ran} s; it is started again in {rest} s"));
+            self.say(&format!("the daemon {how} after {ran} s; restarting it in {rest} s"));
             if self.rest(pause)? {
                 return Ok(());
             }
@@ -173,7 +168,7 @@ impl Supervisor {
         }
         let left = orphans::end()?;
         if left > 0 {
-            self.say(&format!("ended {left} processes that the daemon left"));
+            self.say(&format!("killed {left} processes that the daemon left behind"));
         }
         watched
     }
@@ -212,7 +207,7 @@ impl Supervisor {
                 return Ok(if stopping.is_some() { End::Asked } else { End::Alone(how, code) });
             }
             if stopping.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.say("the daemon does not stop and is killed");
+                self.say("the daemon did not stop in time; killing it");
                 process.kill()?;
                 stopping = Some(Instant::now() + STOP_LIMIT);
             }
@@ -236,7 +231,6 @@ impl Supervisor {
         }
     }
 
-    /// Waits; true if we were told to stop.
     fn rest(&mut self, pause: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + pause;
         loop {
@@ -283,8 +277,8 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 
 fn words(status: ExitStatus) -> (String, u8) {
     let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with status {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended".to_owned(),
     };
     (how, crate::run::code_of(status))

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 /// Size of the log, and of the old one, in bytes.
 pub(super) const MAX: u64 = 1 << 20;
 
-/// The log.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
@@ -18,9 +17,6 @@ pub(super) struct Log {
 
 impl Log {
     /// Goes on with the file.
-    ///
-    /// # Errors
-    /// Those of open(2).
     pub(super) fn open(path: &Path, max: u64) -> io::Result<Self> {
         let file = File::options().append(true).create(true).open(path)?;
         let size = file.metadata()?.len();
@@ -58,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_the_log_has_a_bound() {
+    fn the_log_has_a_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.log");
         let mut log = Log::open(&path, 100).unwrap();

@@ -4,20 +4,23 @@
 //! first session of the user, and stops it.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Begun, Files, Job, service};
-use crate::doctor::quoted;
-use crate::managed::{self, Managed, Put};
-use crate::place::World;
+use doctor::managed;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::Files;
+use doctor::supervisor::openrc::{is_of_system, system_name, wanted};
+use doctor::systemd::with_runtime_dir;
+
+use super::{Begun, Job};
+use crate::report;
 use crate::run::{self, Failed};
-use crate::systemd::with_runtime_dir;
 use crate::ui::Ui;
-use crate::{report, unit};
+use crate::write::{self, Put, backups};
 
 /// The name of the user's service.
 const NAME: &str = "docker";
@@ -29,32 +32,16 @@ const USERS_SINCE: (u32, u32) = (0, 60);
 const LIMIT: Duration = Duration::from_secs(200);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
-/// Whether OpenRC manages this host.
-pub(super) fn is_here(world: &World) -> bool {
-    world.at("run/openrc").is_dir() && world.find_with_sbin("rc-service").is_some()
-}
-
 /// The user's service script, or that of the system where users have none.
-///
-/// # Errors
-/// There is no OpenRC, or no home.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     if world.find_with_sbin("rc-service").is_none() {
-        return Err(Failed::new("OpenRC is not here: there is no rc-service"));
+        return Err(Failed::new("OpenRC is not installed: rc-service was not found"));
     }
     if !has_user_services(world) {
         return Ok(world.at("etc/init.d").join(system_name(world)));
     }
     let config = world.config_home().ok_or_else(|| Failed::new("HOME is not set"))?;
     Ok(config.join("rc/init.d").join(NAME))
-}
-
-fn system_name(world: &World) -> String {
-    format!("docker-rootless.{}", world.uid)
-}
-
-fn is_of_system(world: &World, place: &Path) -> bool {
-    place.starts_with(world.at("etc/init.d"))
 }
 
 /// `rc-service (OpenRC) 0.62.6`.
@@ -70,80 +57,27 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The script. openrc-run(8) is in `/sbin` on Gentoo and Alpine, and in `/usr/bin` or `/usr/sbin` elsewhere.
-fn render(world: &World, files: &Files, user: Option<&str>) -> String {
-    let interpreter = world.find_with_sbin("openrc-run");
-    let interpreter = interpreter.unwrap_or_else(|| "/sbin/openrc-run".into());
-    let word = |path: &Path| quoted(&path.to_string_lossy());
-    let mut text = format!(
-        "#!{}\n# Written by dockerd-rootless-setuptool.sh.\n\
-         description=\"Docker Application Container Engine (Rootless)\"\n\
-         command={}\n\
-         command_args=supervise\n\
-         command_background=true\n\
-         retry=TERM/150/KILL/5\n",
-        interpreter.display(),
-        word(&program(world)),
-    );
-    match user {
-        // A service of the system starts with its own environment.
-        Some(user) => {
-            let pid = format!("/run/{}.pid", system_name(world));
-            write!(text, "pidfile={pid}\ncommand_user={}\n", quoted(user)).unwrap_or_default();
-            text.push_str(&service::exports(world));
-            text.push_str("\ndepend() {\n\tafter net firewall cgroups\n}\n");
-            let dir = quoted(&world.runtime_dir().unwrap_or_default().to_string_lossy());
-            let owner = quoted(user);
-            write!(
-                text,
-                "\nstart_pre() {{\n\tcheckpath --directory --mode 0700 --owner {owner} {dir}\n}}\n"
-            )
-            .unwrap_or_default();
-        }
-        None => {
-            // start-stop-daemon's own; that of the supervisor says more and is locked.
-            let pid = files.state.join("openrc.pid");
-            writeln!(text, "pidfile={}", word(&pid)).unwrap_or_default();
-        }
-    }
-    text
-}
-
-fn program(world: &World) -> PathBuf {
-    world.own_program()
-}
-
-/// The script, as a file.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path, user: &str) -> Managed {
-    let user = is_of_system(world, place).then_some(user);
-    Managed::new(place.to_owned(), &render(world, files, user)).program()
-}
-
 /// Copies of the script are not services: OpenRC takes every program in the directory for one.
 fn disarm_backups(place: &Path) -> Result<(), Failed> {
-    for copy in unit::backups(place) {
+    for copy in backups(place) {
         fs::set_permissions(&copy, Permissions::from_mode(0o644))
-            .map_err(|error| Failed::new(format!("cannot change {}: {error}", copy.display())))?;
+            .map_err(run::cannot("change", &copy))?;
     }
     Ok(())
 }
 
 /// Writes the script and starts the service, or tells the administrator to.
-///
-/// # Errors
-/// The script cannot be written, or OpenRC refuses.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let world = job.world;
     if is_of_system(world, place) {
         tell(ui, job, place)?;
         return Ok(Begun::Left);
     }
-    let kept = wanted(world, job.files, place, job.user).put(ui, job.policy)? == Put::Kept;
+    let kept = write::put(&wanted(world, job.files, place, job.user), ui, job.policy)? == Put::Kept;
     disarm_backups(place)?;
     // Nobody has made it for a user without any service.
     let runlevel = runlevel(place);
-    fs::create_dir_all(&runlevel)
-        .map_err(|error| Failed::new(format!("cannot make {}: {error}", runlevel.display())))?;
+    fs::create_dir_all(&runlevel).map_err(run::cannot("create", &runlevel))?;
     for (program, args) in [
         ("rc-update", ["--user", "add", NAME, RUNLEVEL].as_slice()),
         ("rc-service", &["--user", NAME, "start"]),
@@ -155,35 +89,34 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     let user = quoted(job.user);
     let words = vec![
         format!("To control it, run: `rc-service --user {NAME} (start|stop|restart|status)`"),
-        format!("Its log is {}", job.files.log().display()),
+        format!("Log: {}", job.files.log().display()),
         format!(
-            "To start it with the system, run as root: \
+            "To start it at boot, run as root: \
              `ln -s user /etc/init.d/user.{user} && rc-update add user.{user} default`"
         ),
     ];
     Ok(Begun::Started { words, kept })
 }
 
-/// The block for the administrator.
 fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
     let file = wanted(job.world, job.files, place, job.user);
     let state = file.state()?;
     let text = &file.text;
     let name = system_name(job.world);
     let shown = quoted(&place.to_string_lossy());
-    ui.info("This OpenRC has no services of users (0.60 has). Have the administrator run these");
-    ui.info("commands; the daemon then starts now and with the system:");
+    ui.info("User services require OpenRC 0.60 or later. Have the administrator run these");
+    ui.info("commands; they start the daemon now and at every boot:");
     let mut commands = Vec::new();
     if state.is_users() && !job.policy.force {
         ui.warning(&format!(
-            "{} {} and stays as it is; to compare: {}; to replace it: --force",
+            "{} {} and was kept; to compare it, run: {}; to replace it, use --force",
             place.display(),
             state.words(),
             managed::compare(&job.policy.printer, place)
         ));
     } else {
         if state.is_users() {
-            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
             commands.push(format!("cp {shown} {copy}\nchmod 644 {copy}"));
         }
         commands.push(format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"));
@@ -196,9 +129,6 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
 }
 
 /// Stops the service and removes the script.
-///
-/// # Errors
-/// OpenRC refuses to stop it, the script cannot be removed, or it is the administrator's to remove.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     if is_of_system(world, place) {
         if !place.exists() {
@@ -207,13 +137,13 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         let name = system_name(world);
         let shown = quoted(&place.to_string_lossy());
         let away = if managed::state(place).is_ok_and(managed::State::is_users) {
-            let copy = quoted(&managed::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
             format!("sudo chmod 644 {shown}; sudo mv {shown} {copy}")
         } else {
             format!("sudo rm -f {shown}")
         };
         return Err(Failed::new(format!(
-            "the service {name} is the administrator's; run this again after:\n\
+            "only root can remove the system service {name}; run the commands below, then run this again\n\
              hint: sudo rc-service {name} stop; sudo rc-update del {name} default; {away}"
         )));
     }
@@ -223,9 +153,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     if let Some(files) = Files::of(world) {
         super::plain::stop(ui, &files)?;
     }
-    managed::put_away(place)
-        .map_err(|error| Failed::new(format!("cannot remove {}: {error}", place.display())))?
-        .tell(ui, place);
+    write::put_away(place).map_err(run::cannot("remove", place))?.tell(ui, place);
     disarm_backups(place)?;
     // rmdir(2) refuses what has other services.
     let runlevel = runlevel(place);
@@ -242,11 +170,8 @@ fn runlevel(place: &Path) -> PathBuf {
 }
 
 fn openrc(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("{name} of OpenRC is not in PATH"));
-    let program = world.find_with_sbin(name).ok_or_else(missing)?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line(name, &args));
-    Ok(run::shown(&program, &args, &with_runtime_dir(world), true, LIMIT)?.success())
+    let (program, env) = (world.find_with_sbin(name), with_runtime_dir(world));
+    run::traced(ui, program, ("OpenRC", name), args, &env, LIMIT)
 }
 
 #[cfg(test)]
@@ -254,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_releases_of_openrc() {
+    fn releases_of_openrc() {
         assert_eq!(version("rc-service (OpenRC) 0.62.6\n"), Some((0, 62)));
         assert_eq!(version("rc-service (OpenRC) 0.54 (Alpine Linux)"), Some((0, 54)));
         assert!(version("rc-service (OpenRC) 1.0") > Some(USERS_SINCE));

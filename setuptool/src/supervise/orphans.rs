@@ -14,9 +14,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Kills and collects all children; returns how many there were. Children of a killed one become ours in turn.
-///
-/// # Errors
-/// Those of waitpid(2).
 pub(super) fn end() -> io::Result<usize> {
     let deadline = Instant::now() + LIMIT;
     let mut count = 0;
@@ -45,9 +42,8 @@ fn children(proc: &Path, parent: u32) -> Vec<i32> {
     pids.filter(|pid: &i32| {
         let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
         // The name may hold anything, so what follows the last parenthesis counts: state, parent.
-        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest);
-        let ppid = fields.and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        ppid == Some(parent)
+        let parent_of = || stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
+        parent_of() == Some(parent)
     })
     .collect()
 }
@@ -57,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_children_are_found_whatever_their_name() {
+    fn children_are_found_whatever_their_name() {
         let proc = tempfile::tempdir().unwrap();
         for (pid, stat) in [
             ("7", "7 (sh) S 3 7 7 0"),

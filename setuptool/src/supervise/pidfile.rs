@@ -6,13 +6,11 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use env::state_dir::is_locked;
+use hostenv::state_dir::is_locked;
 use nix::fcntl::{Flock, FlockArg};
 
-/// Who holds the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
-    /// The supervisor.
     pub(super) pid: i32,
     /// How often it has started the daemon since that last stayed.
     pub(super) starts: u32,
@@ -23,13 +21,12 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     if !is_locked(path) {
         return None;
     }
-    let text = env::file::text(path).ok()?;
+    let text = hostenv::file::text(path).ok()?;
     let mut lines = text.lines();
     let pid = lines.next()?.parse().ok()?;
     Some(Holder { pid, starts: lines.next()?.parse().ok()? })
 }
 
-/// The file, held. It is removed with the value.
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
@@ -38,9 +35,6 @@ pub(super) struct PidFile {
 
 impl PidFile {
     /// Takes the file.
-    ///
-    /// # Errors
-    /// `WouldBlock` if a supervisor runs; otherwise those of open(2) and flock(2).
     pub(super) fn take(path: &Path) -> io::Result<Self> {
         loop {
             let file = File::options()
@@ -62,9 +56,6 @@ impl PidFile {
     }
 
     /// Writes down how often the daemon has been started.
-    ///
-    /// # Errors
-    /// Those of write(2).
     pub(super) fn note(&mut self, starts: u32) -> io::Result<()> {
         self.file.rewind()?;
         let text = format!("{}\n{starts}\n", std::process::id());
@@ -90,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f019_only_one_supervisor_at_a_time() {
+    fn only_one_supervisor_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         fs::write(&path, "1\n7\nleft by a crash, and longer\n").unwrap();

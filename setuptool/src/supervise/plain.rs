@@ -9,9 +9,9 @@ use sys::pidfd::PidFd;
 
 use super::daemon::STOP_LIMIT;
 use super::{Begun, Files, Job, pidfile};
-use crate::doctor::quoted;
 use crate::run::Failed;
 use crate::ui::Ui;
+use doctor::quote::quoted;
 
 /// It only takes a lock.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -19,16 +19,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// It kills the daemon at the end of its own limit.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Starts the supervisor unless it runs.
-///
-/// # Errors
-/// It does not come up.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>) -> Result<Begun, Failed> {
     let pid_file = job.files.pid();
     let program = job.world.own_program();
     let shown = quoted(&program.to_string_lossy());
     if let Some(holder) = pidfile::holder(&pid_file) {
-        ui.info(&format!("The supervisor runs already (pid {})", holder.pid));
+        ui.info(&format!("The supervisor is already running (pid {})", holder.pid));
     } else {
         let pid = spawn(job, &program, &pid_file)?;
         ui.info(&format!("Started the supervisor (pid {pid})"));
@@ -38,15 +34,15 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>) -> Result<Begun, Failed> {
         format!(
             "To stop it, run: `kill $(head -n 1 {pid})`; to start it, run: `setsid {shown} supervise`"
         ),
-        format!("Its log is {}", job.files.log().display()),
-        format!("To start it with the system, add to `crontab -e`: @reboot {shown} supervise"),
+        format!("Log: {}", job.files.log().display()),
+        format!("To start it at boot, add this line with `crontab -e`: @reboot {shown} supervise"),
     ];
     Ok(Begun::Started { words, kept: false })
 }
 
 fn spawn(job: &Job<'_>, program: &Path, pid_file: &Path) -> Result<i32, Failed> {
     let failed = |why: &dyn std::fmt::Display| {
-        Failed::new(format!("the supervisor {} does not start: {why}", program.display()))
+        Failed::new(format!("the supervisor {} did not start: {why}", program.display()))
     };
     let mut command = Command::new(program);
     command.arg("supervise").env_clear().envs(job.world.env.iter()).current_dir("/");
@@ -64,16 +60,13 @@ fn spawn(job: &Job<'_>, program: &Path, pid_file: &Path) -> Result<i32, Failed> 
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(failed(&format!("not up within {} s", START_LIMIT.as_secs())));
+            return Err(failed(&format!("it was not ready within {} s", START_LIMIT.as_secs())));
         }
         std::thread::sleep(PAUSE);
     }
 }
 
 /// Stops the supervisor, and with it the daemon; that there is none is fine.
-///
-/// # Errors
-/// It does not end.
 pub(super) fn stop(ui: &mut Ui, files: &Files) -> Result<(), Failed> {
     let path = files.pid();
     let Some(holder) = pidfile::holder(&path) else { return Ok(()) };
@@ -90,7 +83,7 @@ pub(super) fn stop(ui: &mut Ui, files: &Files) -> Result<(), Failed> {
     let limit = STOP_LIMIT + MARGIN;
     match process.wait_ended(limit) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(failed(&format!("it still runs after {} s", limit.as_secs()))),
+        Ok(false) => Err(failed(&format!("it is still running after {} s", limit.as_secs()))),
         Err(error) => Err(failed(&error)),
     }
 }

@@ -1,14 +1,14 @@
 //! A service directory for the user's runsvdir(8).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Files, Job, detect, service};
-use crate::doctor::quoted;
-use crate::managed::Managed;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::runit_scans;
+
+use super::{Begun, Job, service};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 
@@ -20,52 +20,27 @@ const STOP: &str = "120";
 /// sv gives up first.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// The directory that the user's runsvdir looks at.
-pub(super) fn scanned(world: &World) -> Option<PathBuf> {
-    let process = detect::process(world, "runsvdir")?;
-    let dir = process.words.iter().skip(1).find(|word| !word.starts_with('-'))?;
-    let cwd = process.cwd.unwrap_or_else(|| "/".into());
-    let joined = cwd.join(dir);
-    // It works within the directory for most of the time.
-    Some(if !joined.is_dir() && cwd.ends_with(dir) { cwd } else { joined })
-}
-
-/// The service directory.
-///
-/// # Errors
-/// No runsvdir of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
-    let dir = scanned(world).ok_or_else(|| {
+    let dir = runit_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("service");
         let dir = quoted(&dir.to_string_lossy());
         Failed::new(format!(
             "no runsvdir of this user is running\n\
              hint: mkdir -p {dir}; setsid runsvdir -P {dir} &\n\
-             hint: or let the administrator make a service of the system that runs it as this user"
+             hint: or have the administrator create a system service that runs it as this user"
         ))
     })?;
     Ok(dir.join("docker"))
 }
 
-/// The files of the service directory.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
-    // svlogd keeps ten files of 1 MB each.
-    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
-    service::wanted(world, place, &logger)
-}
-
 /// Writes the directory, waits until it is seen, and starts the daemon.
-///
-/// # Errors
-/// A file cannot be written, runsvdir does not see it, or sv fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
-    let done = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
+    let done = service::put(ui, place, &job.wanted(place), job.policy)?;
     let deadline = Instant::now() + SEEN_LIMIT;
     while !service::is_supervised(place) {
         if Instant::now() > deadline {
             return Err(Failed::new(format!(
-                "runsvdir has not taken {} up within {} s",
+                "runsvdir did not pick up {} within {} s",
                 place.display(),
                 SEEN_LIMIT.as_secs()
             )));
@@ -78,15 +53,11 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     let shown = quoted(&place.to_string_lossy());
     let words = vec![
         format!("To control it, run: `sv (up|down|restart|status) {shown}`"),
-        format!("Its log is {}", job.files.log_dir().join("current").display()),
+        format!("Log: {}", job.files.log_dir().join("current").display()),
     ];
     Ok(Begun::Started { words, kept: done.kept })
 }
 
-/// Stops the daemon and removes the directory.
-///
-/// # Errors
-/// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
     if !service::exists(place) {
@@ -95,21 +66,17 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     // Without a runsv there is nothing to stop, and the pipe of a dead one has no reader.
     let supervised = service::is_supervised(place);
     if supervised && !sv(ui, world, &["-w", STOP, "down", &place.to_string_lossy()])? {
-        return Err(Failed::new(format!("{} does not stop", place.display())));
+        return Err(Failed::new(format!("{} did not stop", place.display())));
     }
     service::dismantle(ui, place)?;
-    fs::rename(place, &hidden)
-        .map_err(|error| Failed::new(format!("cannot move {}: {error}", place.display())))?;
+    fs::rename(place, &hidden).map_err(run::cannot("move", place))?;
     // Out of sight, nobody starts it again.
     if supervised && !sv(ui, world, &["-w", STOP, "exit", &hidden.to_string_lossy()])? {
-        return Err(Failed::new(format!("runsv of {} does not end", hidden.display())));
+        return Err(Failed::new(format!("runsv for {} did not exit", hidden.display())));
     }
     service::dismantle(ui, place)
 }
 
 fn sv(ui: &mut Ui, world: &World, args: &[&str]) -> Result<bool, Failed> {
-    let program = world.find("sv").ok_or_else(|| Failed::new("sv of runit is not in PATH"))?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line("sv", &args));
-    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+    run::traced(ui, world.find("sv"), ("runit", "sv"), args, &world.env, LIMIT)
 }

@@ -1,14 +1,14 @@
 //! A service directory for the user's s6-svscan(8).
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Begun, Files, Job, detect, service};
-use crate::doctor::quoted;
-use crate::managed::Managed;
-use crate::place::World;
+use doctor::place::World;
+use doctor::quote::quoted;
+use doctor::supervisor::s6_scans;
+
+use super::{Begun, Job, service};
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 
@@ -20,63 +20,38 @@ const LIMIT: Duration = Duration::from_secs(150);
 const END_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The scan directory: s6-svscan works in it.
-pub(super) fn scanned(world: &World) -> Option<PathBuf> {
-    detect::process(world, "s6-svscan")?.cwd
-}
-
-/// The service directory.
-///
-/// # Errors
-/// No s6-svscan of the user runs: what is written would not be looked at.
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
-    let dir = scanned(world).ok_or_else(|| {
+    let dir = s6_scans(world).ok_or_else(|| {
         let dir = world.config_home().unwrap_or_default().join("s6/scan");
         let dir = quoted(&dir.to_string_lossy());
         Failed::new(format!(
             "no s6-svscan of this user is running\n\
              hint: mkdir -p {dir}; setsid s6-svscan {dir} &\n\
-             hint: or let the administrator make a service of the system that runs it as this user"
+             hint: or have the administrator create a system service that runs it as this user"
         ))
     })?;
     Ok(dir.join("docker"))
 }
 
-/// The files of the service directory.
-pub(super) fn wanted(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
-    // Ten files of 1 MB each, with the time of each line.
-    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
-    service::wanted(world, place, &logger)
-}
-
-/// Writes the directory and starts the daemon.
-///
-/// # Errors
-/// A file cannot be written, or a program of s6 fails.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let shown = place.to_string_lossy().into_owned();
-    let put = service::put(ui, place, &wanted(job.world, job.files, place), job.policy)?;
+    let put = service::put(ui, place, &job.wanted(place), job.policy)?;
     let done = if put.new {
         s6(ui, job.world, "s6-svscanctl", &["-a", &scan_dir(place)])?
     } else {
         s6(ui, job.world, "s6-svc", &["-u", &shown])?
     };
     if !done {
-        return Err(Failed::new(format!("s6-svscan does not take {shown} up")));
+        return Err(Failed::new(format!("s6-svscan did not pick up {shown}")));
     }
     let shown = quoted(&shown);
     let words = vec![
         format!("To control it, run: `s6-svc (-u|-d|-r) {shown}` and `s6-svstat {shown}`"),
-        format!("Its log is {}", job.files.log_dir().join("current").display()),
+        format!("Log: {}", job.files.log_dir().join("current").display()),
     ];
     Ok(Begun::Started { words, kept: put.kept })
 }
 
-/// Stops the daemon and removes the directory.
-///
-/// # Errors
-/// The daemon does not end, or the directory cannot be removed.
 pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Failed> {
     let hidden = service::hidden(place);
     if !service::exists(place) {
@@ -85,7 +60,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
     let supervised = service::is_supervised(place);
     let shown = place.to_string_lossy();
     if supervised && !s6(ui, world, "s6-svc", &["-wD", "-T", STOP, "-d", &shown])? {
-        return Err(Failed::new(format!("{shown} does not stop")));
+        return Err(Failed::new(format!("{shown} did not stop")));
     }
     service::dismantle(ui, place)?;
     fs::rename(place, &hidden)
@@ -97,7 +72,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         let deadline = Instant::now() + END_LIMIT;
         while both.iter().any(|service| service::is_supervised(service)) {
             if Instant::now() > deadline {
-                return Err(Failed::new(format!("s6-supervise of {shown} does not end")));
+                return Err(Failed::new(format!("s6-supervise for {shown} did not exit")));
             }
             std::thread::sleep(PAUSE);
         }
@@ -110,9 +85,5 @@ fn scan_dir(place: &Path) -> String {
 }
 
 fn s6(ui: &mut Ui, world: &World, name: &str, args: &[&str]) -> Result<bool, Failed> {
-    let missing = || Failed::new(format!("{name} of s6 is not in PATH"));
-    let program = world.find(name).ok_or_else(missing)?;
-    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-    ui.trace(&run::command_line(name, &args));
-    Ok(run::shown(&program, &args, &world.env, true, LIMIT)?.success())
+    run::traced(ui, world.find(name), ("s6", name), args, &world.env, LIMIT)
 }

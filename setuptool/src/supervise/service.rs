@@ -5,27 +5,17 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use env::vars;
+use doctor::managed::{self, Managed, State};
+use doctor::supervisor::service::PROGRAMS;
 use nix::fcntl::OFlag;
 
-use crate::doctor::quoted;
-use crate::managed::{self, HEADER, Managed, Policy, Put, State};
-use crate::place::World;
-use crate::run::Failed;
+use crate::purge;
+use crate::run::{self, Failed};
 use crate::ui::Ui;
+use crate::write::{self, Policy, Put};
 
-/// What `install` writes.
-const PROGRAMS: [&str; 2] = ["run", "log/run"];
 /// What runsv(8) and s6-supervise(8) make.
 const MADE: [&str; 4] = ["supervise", "log/supervise", "event", "log/event"];
-
-/// The variables that tell our supervisor where its files are, as lines of a shell.
-pub(super) fn exports(world: &World) -> String {
-    let names = [vars::HOME, vars::XDG_CONFIG_HOME, crate::vars::XDG_STATE_HOME];
-    let set = names.iter().filter_map(|name| Some((name, world.env.nonempty(name)?)));
-    set.map(|(name, value)| format!("export {name}={}\n", quoted(&value.to_string_lossy())))
-        .collect()
-}
 
 /// The name under which a directory is out of the supervisor's sight.
 pub(super) fn hidden(service: &Path) -> PathBuf {
@@ -33,20 +23,7 @@ pub(super) fn hidden(service: &Path) -> PathBuf {
     service.with_file_name(format!(".{name}.rootless"))
 }
 
-/// The files of a service directory: the one that runs the daemon, and the one that runs its logger.
-pub(super) fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
-    let program = quoted(&world.own_program().to_string_lossy());
-    let head = format!("#!/bin/sh\n{HEADER}");
-    let run = format!("{head}{}exec 2>&1\nexec {program} supervise once\n", exports(world));
-    let log = format!("{head}{logger}\n");
-    let file = |name: &str, text: &str| Managed::new(service.join(name), text).program();
-    vec![file(PROGRAMS[0], &run), file(PROGRAMS[1], &log)]
-}
-
 /// Makes the directory, complete before the supervisor sees it, or brings it up to date.
-///
-/// # Errors
-/// It cannot be written.
 pub(super) fn put(
     ui: &mut Ui,
     service: &Path,
@@ -56,7 +33,7 @@ pub(super) fn put(
     if fs::symlink_metadata(service).is_ok() {
         let mut kept = false;
         for file in files {
-            kept |= file.put(ui, policy)? == Put::Kept;
+            kept |= write::put(file, ui, policy)? == Put::Kept;
         }
         return Ok(Done { new: false, kept });
     }
@@ -64,23 +41,18 @@ pub(super) fn put(
     dismantle(ui, service)?;
     for file in files {
         let name = file.path.strip_prefix(service).unwrap_or(&file.path);
-        file.clone().moved_to(new.join(name)).write()?;
+        write::write(&file.clone().moved_to(new.join(name)))?;
     }
-    fs::rename(&new, service)
-        .map_err(|error| Failed::new(format!("cannot make {}: {error}", service.display())))?;
+    fs::rename(&new, service).map_err(run::cannot("create", service))?;
     ui.info(&format!("Creating {}", service.display()));
     Ok(Done { new: true, kept: false })
 }
 
-/// What [`put`] did.
 pub(super) struct Done {
-    /// There was no such directory.
     pub(super) new: bool,
-    /// A file of the user's stays.
     pub(super) kept: bool,
 }
 
-/// Whether there is something at all.
 pub(super) fn exists(service: &Path) -> bool {
     fs::symlink_metadata(service).is_ok()
 }
@@ -95,9 +67,6 @@ pub(super) fn is_supervised(service: &Path) -> bool {
 
 /// Removes what `install` and the supervisor made in the [`hidden`] directory of a service. If that is not all, because
 /// there are files of the user's or the directory is a link, the rest is kept under another name.
-///
-/// # Errors
-/// Something in there can be neither removed nor renamed.
 pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
     let hidden = hidden(service);
     let shown = hidden.display();
@@ -112,7 +81,7 @@ pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
                 }
             }
             for dir in MADE.map(|name| hidden.join(name)) {
-                match crate::purge::remove_tree(&dir) {
+                match purge::remove_tree(&dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(failed(error));
                     }
@@ -132,7 +101,7 @@ pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
     }
     // A name without a dot in front would be a service.
     let name = service.file_name().unwrap_or_default().to_string_lossy();
-    let kept = managed::free_name(&service.with_file_name(format!(".{name}")), "bak");
+    let kept = write::free_name(&service.with_file_name(format!(".{name}")), "bak");
     fs::rename(&hidden, &kept).map_err(failed)?;
     ui.info(&format!("Your own part of {} is kept in {}", service.display(), kept.display()));
     Ok(())
@@ -144,14 +113,14 @@ mod tests {
 
     /// A service directory as it is after some time under runsv(8).
     fn used(dir: &Path) -> PathBuf {
-        let world = World {
+        let world = doctor::place::World {
             root: "/".into(),
             env: [("HOME", "/h")].into_iter().collect(),
             uid: 1000,
             own_dir: None,
         };
         let service = dir.join("docker");
-        let files = wanted(&world, &service, "exec svlogd -tt /x");
+        let files = doctor::supervisor::service::wanted(&world, &service, "exec svlogd -tt /x");
         let policy = Policy { force: false, printer: String::new() };
         assert!(put(&mut Ui::silent(), &service, &files, &policy).unwrap().new);
         for name in MADE {
@@ -162,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn f107_a_service_directory_goes_but_for_what_the_user_put_there() {
+    fn a_service_directory_goes_but_for_what_the_user_put_there() {
         let mut ui = Ui::silent();
         let dir = tempfile::tempdir().unwrap();
         let service = used(dir.path());
@@ -192,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn f019_a_supervisor_is_who_reads_the_fifo() {
+    fn a_supervisor_is_who_reads_the_fifo() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!is_supervised(dir.path()));
         fs::create_dir(dir.path().join("supervise")).unwrap();

@@ -25,13 +25,13 @@ fn traced(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn f100_the_socket_is_listened_on_and_enabled() {
+fn the_socket_is_listened_on_and_enabled() {
     let place = place();
     let done = place.run(&["install", "--socket"]);
     done.exits(0)
         .prints(&format!("[INFO] Creating @/{UNIT}\n[INFO] Creating @/{SOCKET}\n"))
         .prints("[INFO] Installed docker.service successfully.\n")
-        .prints("docker.service starts with the first connection");
+        .prints("docker.service starts on the first connection");
     assert_eq!(
         traced(&done.stderr),
         [
@@ -58,13 +58,14 @@ fn f100_the_socket_is_listened_on_and_enabled() {
 }
 
 #[test]
-fn f100_from_one_way_to_the_other_and_back() {
+fn from_one_way_to_the_other_and_back() {
     let place = place();
     place.run(&["install"]).exits(0);
     // The daemon of the other way runs and starts at login.
     place.stub("systemctl", "case \" $* \" in *' is-active docker.socket '*) exit 3 ;; esac");
     let done = place.run(&["install", "--socket"]);
-    done.exits(0).says("[WARNING] The daemon is stopped, since it listens by itself\n");
+    done.exits(0)
+        .says("[WARNING] Stopping the daemon, so that docker.socket can take over its socket\n");
     let commands = traced(&done.stderr);
     assert_eq!(commands[..2], ["stop docker.service", "start docker.socket"]);
     assert_eq!(commands[commands.len() - 2..], ["enable docker.socket", "disable docker.service"]);
@@ -77,7 +78,7 @@ fn f100_from_one_way_to_the_other_and_back() {
 }
 
 #[test]
-fn f106_uninstall_takes_the_socket_first() {
+fn uninstall_takes_the_socket_first() {
     let place = place();
     place.run(&["install", "--socket"]).exits(0);
     place.write("home/.config/systemd/user/docker.socket.d/mine.conf", "[Socket]\n");
@@ -106,7 +107,7 @@ fn f106_uninstall_takes_the_socket_first() {
 }
 
 #[test]
-fn f100_what_systemd_refuses_is_an_error() {
+fn what_systemd_refuses_is_an_error() {
     let place = place();
     place.stub(
         "systemctl",
@@ -121,5 +122,5 @@ fn f100_what_systemd_refuses_is_an_error() {
         "case \" $* \" in *' --property=Result '*) echo timeout ;; *' show-env'*|*' daemon-reload '*) ;; *) exit 3 ;; esac",
     );
     let done = place.run(&["install"]);
-    done.exits(1).says("[ERROR] The daemon was not ready within TimeoutStartSec of its unit\n");
+    done.exits(1).says("[ERROR] The daemon was not ready within its unit's TimeoutStartSec\n");
 }

@@ -3,7 +3,7 @@
 use crate::place::Place;
 
 #[test]
-fn f119_check_ends_with_one_line_and_changes_nothing() {
+fn check_ends_with_one_line_and_changes_nothing() {
     let place = Place::new();
     let done = place.run(&["check", "ignored", "words"]);
     done.exits(0).prints("[INFO] Network driver: none, port driver: builtin\n");
@@ -13,7 +13,7 @@ fn f119_check_ends_with_one_line_and_changes_nothing() {
 }
 
 #[test]
-fn f119_json_is_all_there_is_on_standard_output() {
+fn json_is_all_there_is_on_standard_output() {
     let mut place = Place::new();
     let done = place.run(&["check", "--json"]);
     done.exits(0);
@@ -42,7 +42,7 @@ const WITH_GATEWAY: &str = "case \"$*\" in\n\
     esac\n";
 
 #[test]
-fn f036_the_gateway_is_what_would_be_used() {
+fn the_gateway_is_what_would_be_used() {
     let mut place = Place::new();
     place.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_NET");
     place.stub("rootlesskit", WITH_GATEWAY);
@@ -57,7 +57,7 @@ fn f036_the_gateway_is_what_would_be_used() {
 }
 
 #[test]
-fn f148_a_gateway_that_does_not_work_is_advice_while_another_network_does() {
+fn a_gateway_that_does_not_work_is_advice_while_another_network_does() {
     let mut place = Place::new();
     place.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_NET");
     place.stub("rootlesskit", WITH_GATEWAY);
@@ -67,8 +67,10 @@ fn f148_a_gateway_that_does_not_work_is_advice_while_another_network_does() {
     place
         .run(&["check"])
         .exits(0)
-        .prints("[INFO] gateway-fails: the gateway network does not work: no tunnel of words\n")
-        .prints("    to do: dig one\n")
+        .prints(
+            "[INFO] gateway-fails: the gateway network driver does not work: no tunnel of words\n",
+        )
+        .prints("    fix: dig one\n")
         .prints("[INFO] Network driver: slirp4netns, port driver: builtin\n");
     place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
     let done = place.run(&["check", "--json"]);
@@ -78,7 +80,7 @@ fn f148_a_gateway_that_does_not_work_is_advice_while_another_network_does() {
 }
 
 #[test]
-fn f045_f153_a_wrong_runtime_directory_is_named() {
+fn a_wrong_runtime_directory_is_named() {
     let mut place = Place::new();
     place.set("XDG_RUNTIME_DIR", "/nonexistent/run");
     let done = place.run(&["check"]);
@@ -86,7 +88,7 @@ fn f045_f153_a_wrong_runtime_directory_is_named() {
 }
 
 #[test]
-fn f045_nothing_works_without_a_home() {
+fn nothing_works_without_a_home() {
     let mut place = Place::new();
     place.unset("HOME");
     place.run(&["check"]).exits(1).says("[ERROR] home-unset: HOME is not set");
@@ -97,10 +99,13 @@ fn f045_nothing_works_without_a_home() {
 }
 
 #[test]
-fn f119_the_command_line() {
+fn the_command_line() {
     let place = Place::new();
-    let done = place.run(&["install", "--help"]);
+    let done = place.run(&["--help"]);
     done.exits(0).prints("uninstall").prints("--skip-iptables").prints("--purge");
+    assert_eq!(done.stderr, "");
+    let done = place.run(&["install", "--help"]);
+    done.exits(0).prints("setuptool.sh install [OPTIONS]").prints("--skip-iptables");
     assert_eq!(done.stderr, "");
     place.run(&["--frob", "check"]).exits(1).says("`--frob`").prints("Usage: ");
     place.run(&[]).exits(1).says("[ERROR] ").says("install").says("--help");
@@ -109,7 +114,7 @@ fn f119_the_command_line() {
 }
 
 #[test]
-fn f101_colour_on_a_terminal_unless_it_is_unwanted() {
+fn colour_on_a_terminal_unless_it_is_unwanted() {
     let mut place = Place::new();
     place.set("TERM", "xterm");
     let seen = place.run_on_terminal(&["check"]);

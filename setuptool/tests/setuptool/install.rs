@@ -14,7 +14,7 @@ export DOCKER_HOST=unix://@/run/docker.sock
 ";
 
 #[test]
-fn f100_f101_f102_f118_the_transcript_of_the_documentation() {
+fn the_transcript_of_the_documentation() {
     let place = Place::new();
     place.daemon();
     let done = place.run(&["install"]);
@@ -51,7 +51,7 @@ said by docker
 
 /// From a folder that is not in PATH, with docker elsewhere.
 #[test]
-fn f102_the_printed_path_finds_launcher_and_docker() {
+fn the_printed_path_finds_launcher_and_docker() {
     let place = Place::new();
     place.daemon();
     for name in ["dockerd-rootless.sh", "dockerd-rootless.sh.do"] {
@@ -62,7 +62,7 @@ fn f102_the_printed_path_finds_launcher_and_docker() {
 }
 
 #[test]
-fn f100_f177_the_order_of_calls() {
+fn the_order_of_calls() {
     let place = Place::new();
     place.daemon();
     place.run(&["install"]).exits(0);
@@ -97,7 +97,7 @@ fn f100_f177_the_order_of_calls() {
 }
 
 #[test]
-fn f100_again_changes_nothing() {
+fn again_changes_nothing() {
     let place = Place::new();
     place.daemon();
     place.run(&["install"]).exits(0);
@@ -117,7 +117,7 @@ fn f100_again_changes_nothing() {
 }
 
 #[test]
-fn f156_f101_a_failed_start_is_explained() {
+fn a_failed_start_is_explained() {
     let place = Place::new();
     place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
     place.stub(
@@ -133,7 +133,7 @@ fn f156_f101_a_failed_start_is_explained() {
 }
 
 #[test]
-fn f100_f148_the_last_words_of_the_daemon_are_shown() {
+fn the_last_words_of_the_daemon_are_shown() {
     let place = Place::new();
     place.stub("systemctl", "case \"$*\" in *' start '*|*status*) exit 3 ;; esac");
     place.stub(
@@ -149,11 +149,14 @@ fn f100_f148_the_last_words_of_the_daemon_are_shown() {
 }
 
 #[test]
-fn f100_the_status_of_docker_is_passed_on() {
+fn the_status_of_docker_is_passed_on() {
     let place = Place::new();
     place.daemon();
     place.stub("docker", "exit 42");
-    place.run(&["install"]).exits(42).says("[ERROR] the daemon runs, but `docker version` failed");
+    place
+        .run(&["install"])
+        .exits(42)
+        .says("[ERROR] the daemon is running, but `docker version` failed");
     let place = Place::new();
     place.daemon();
     place.stub("docker", "case \"$*\" in *inspect*) exit 1 ;; *create*) exit 7 ;; esac");
@@ -161,7 +164,7 @@ fn f100_the_status_of_docker_is_passed_on() {
 }
 
 #[test]
-fn f100_every_step_that_fails_ends_with_a_word() {
+fn every_step_that_fails_ends_with_a_word() {
     for (program, script, code, words) in [
         ("systemctl", "*daemon-reload*) exit 4", 1, "`systemctl --user daemon-reload` failed"),
         (
@@ -186,7 +189,7 @@ fn f100_every_step_that_fails_ends_with_a_word() {
 }
 
 #[test]
-fn f100_nothing_is_touched_when_docker_is_missing() {
+fn nothing_is_touched_when_docker_is_missing() {
     let mut place = Place::new();
     place.remove_stub("docker");
     place.run(&["install"]).exits(1).says("[ERROR] docker-cli-missing: ");
@@ -195,7 +198,7 @@ fn f100_nothing_is_touched_when_docker_is_missing() {
 }
 
 #[test]
-fn f177_a_failing_trial_run_stops_unless_forced() {
+fn a_failing_trial_run_stops_unless_forced() {
     let place = Place::new();
     place.daemon();
     place.stub("rootlesskit", "echo 'something odd' >&2; exit 1");
@@ -209,7 +212,7 @@ fn f177_a_failing_trial_run_stops_unless_forced() {
 }
 
 #[test]
-fn f175_without_iptables_only_where_there_is_none() {
+fn without_iptables_only_where_there_is_none() {
     let place = Place::new();
     place.daemon();
     place.run(&["install", "--skip-iptables"]).exits(0);
@@ -223,7 +226,7 @@ fn f175_without_iptables_only_where_there_is_none() {
 }
 
 #[test]
-fn f019_f115_without_systemd_the_command_is_printed() {
+fn without_systemd_the_command_is_printed() {
     let mut place = Place::new();
     place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
     let done = place.run(&["install"]);
@@ -233,7 +236,7 @@ fn f019_f115_without_systemd_the_command_is_printed() {
 
 PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
 
-[INFO] To have it started and kept running, add --supervise
+[INFO] To start the daemon automatically and keep it running, run install again with --supervise
 [INFO] Creating CLI context \"rootless\"
 [INFO] Using CLI context \"rootless\"
 {TRAILER}"
@@ -248,28 +251,28 @@ PATH=@/bin:/sbin:/usr/sbin:$PATH dockerd-rootless.sh
     assert!(!made());
     let done = place.run(&["install"]);
     done.exits(0).prints("export XDG_RUNTIME_DIR=@/home/.docker/run\n");
-    done.prints("# WARNING: remove @/home/.docker/run at every logout\n");
+    done.prints("# WARNING: delete @/home/.docker/run at every logout\n");
     done.prints("XDG_RUNTIME_DIR=@/home/.docker/run PATH=@/bin:");
     assert!(made());
 }
 
 #[test]
-fn f003_f006_the_block_for_the_administrator() {
+fn the_block_for_the_administrator() {
     let mut place = Place::new();
     place.stub("getsubids", "exit 1");
     place.remove_stub("newuidmap");
     let done = place.run(&["install"]);
     done.exits(1)
-        .says("[ERROR] newuidmap-missing: newuidmap not in PATH")
+        .says("[ERROR] newuidmap-missing: not found in PATH: newuidmap")
         .says("[ERROR] subid-missing: ");
     let (_, block) = done.stdout.split_once("########## BEGIN ##########\n").expect("a block");
     let (block, _) = block.split_once("########## END ##########\n").expect("its end");
     assert!(block.starts_with("sudo sh -eux <<'EOF'\n# ") && block.ends_with("\nEOF\n"), "{block}");
-    assert!(block.contains("# give nobody subordinate ids that nobody has\n"), "{block}");
+    assert!(block.contains("# give nobody subordinate IDs that no other user has\n"), "{block}");
 }
 
 #[test]
-fn f171_root_is_refused() {
+fn root_is_refused() {
     let place = Place::new();
     for verb in ["check", "install", "uninstall"] {
         place.run_as_root(&["-f", verb]).exits(1).says("[ERROR] ").says("root");

@@ -44,7 +44,7 @@ fn child(place: &Place, flags: &[&str]) -> Fake {
 }
 
 #[test]
-fn f120_f145_f173_the_attached_network_namespace_is_entered() {
+fn the_attached_network_namespace_is_entered() {
     let place = Place::new();
     let fake = child(&place, &["-n"]);
     let script = "readlink /proc/self/ns/user /proc/self/ns/mnt /proc/self/ns/net; id -u; pwd; \
@@ -64,7 +64,7 @@ fn f120_f145_f173_the_attached_network_namespace_is_entered() {
 }
 
 #[test]
-fn f173_a_detached_network_namespace_is_left_alone() {
+fn a_detached_network_namespace_is_left_alone() {
     let place = Place::new();
     let _fake = child(&place, &[]);
     place.write("run/dockerd-rootless/netns", "");
@@ -75,7 +75,7 @@ fn f173_a_detached_network_namespace_is_left_alone() {
 }
 
 #[test]
-fn f120_the_state_directory_may_be_elsewhere_and_the_shell_is_the_default() {
+fn the_state_directory_may_be_elsewhere_and_the_shell_is_the_default() {
     let mut place = Place::new();
     let _fake = child(&place, &["-n"]);
     place.set("SHELL", "/bin/pwd");
@@ -85,7 +85,7 @@ fn f120_the_state_directory_may_be_elsewhere_and_the_shell_is_the_default() {
 }
 
 #[test]
-fn f120_a_daemon_that_does_not_run_is_said_not_to() {
+fn a_daemon_that_does_not_run_is_said_not_to() {
     let place = Place::new();
     place.run(&["nsenter", "true"]).exits(1).says("the rootless daemon is not running");
     // A pid that was given to somebody else.

@@ -1,5 +1,5 @@
 //! `uninstall --purge` loses nothing that is not the daemon's. Each of these tests has something precious in a place that
-//! a careless deletion reaches.
+//! a careless deletion reaches. The file is long because its tests share one fixture.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -59,7 +59,7 @@ fn mounts_below_the_data_are_listed_and_nothing_is_changed() {
     mount(None::<&str>, &tmpfs, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
     fs::write(tmpfs.join("precious"), "1").expect("a file");
     let refused = purge(&place);
-    refused.exits(1).says("[ERROR] @/home/.local/share/docker has mounts below it");
+    refused.exits(1).says("[ERROR] file systems are mounted below @/home/.local/share/docker");
     refused.says("[ERROR]   sudo umount '@/home/.local/share/docker/volumes/a b/_data'\n");
     refused.says("[ERROR]   sudo umount @/home/.local/share/docker/volumes/nas/_data\n");
     refused.says("nothing was changed");
@@ -93,7 +93,7 @@ fn mounts_of_the_namespace_in_which_the_deletion_happens_count_too() {
     let refused = purge(&place);
     refused
         .exits(1)
-        .says("has mounts below it")
+        .says("file systems are mounted below")
         .says("umount @/home/.local/share/docker/volumes/db");
     assert!(place.read("home/nas/precious").is_some());
     for file in ["engine-id", "overlay2/l/x", "volumes/db/_data/x"] {
@@ -121,7 +121,8 @@ fn what_dockerd_did_not_make_is_listed_and_stays() {
     place.write(&format!("{DATA}/compose/precious"), "1");
     place.write(&format!("{DATA}/notes.txt"), "1");
     purge(&place).exits(0).says(
-        "[WARNING] @/home/.local/share/docker stays, because it holds files that dockerd did not make: compose, notes.txt\n",
+        "[WARNING] @/home/.local/share/docker was kept, because it contains files that dockerd did not create: \
+         compose, notes.txt\n",
     );
     assert!(place.read(&format!("{DATA}/compose/precious")).is_some());
     assert!(place.read(&format!("{DATA}/notes.txt")).is_some());
@@ -144,9 +145,9 @@ fn directories_of_the_right_name_alone_stay() {
     let done = purge(&place);
     done.exits(0);
     for words in [
-        "@/home/.local/share/docker was kept, because nothing in it shows that dockerd made it: volumes\n",
-        "@/run/docker was kept, because nothing in it shows that dockerd made it: plugins\n",
-        "@/run/dockerd-rootless was kept, because nothing in it shows that rootlesskit made it: hosts\n",
+        "@/home/.local/share/docker was kept, because nothing in it shows that dockerd created it: volumes\n",
+        "@/run/docker was kept, because nothing in it shows that dockerd created it: plugins\n",
+        "@/run/dockerd-rootless was kept, because nothing in it shows that rootlesskit created it: hosts\n",
     ] {
         done.says(words);
     }
@@ -181,7 +182,7 @@ fn a_link_stays_with_what_it_leads_to() {
     for (present, words) in [
         // Not mounted today.
         (false, "is a link to @/big, which cannot be reached"),
-        (true, "@/big was kept, because not everything in it is Docker's: precious\n"),
+        (true, "@/big was kept, because it also contains files that are not Docker's: precious\n"),
     ] {
         let place = Place::new();
         place.stub("rootlesskit", NAMESPACE);
@@ -208,8 +209,8 @@ fn an_entry_that_is_a_link_stays_with_what_it_leads_to() {
     // The volumes are left, so this is no success.
     purge(&place)
         .exits(1)
-        .says("links to somewhere else: volumes\n")
-        .says("hint: if the data there is Docker's");
+        .says("links to other places: volumes\n")
+        .says("hint: if the data at the links' targets is Docker's");
     assert!(place.read("big/precious").is_some());
     assert!(place.at(&format!("{DATA}/volumes")).is_symlink());
     assert!(!place.at(&format!("{DATA}/overlay2")).exists());
@@ -232,9 +233,9 @@ fn a_data_root_of_the_users_choice_goes_only_if_nothing_else_is_in_it() {
         done.exits(i32::from(shared));
         if shared {
             done.says(
-                "@/big/docker was kept, because not everything in it is Docker's: precious\n",
+                "@/big/docker was kept, because it also contains files that are not Docker's: precious\n",
             );
-            done.says("Docker's are: overlay2, volumes, engine-id\n");
+            done.says("Docker's files are: overlay2, volumes, engine-id\n");
             done.says("hint: move your own files elsewhere");
             done.says("nothing was changed\n");
         }
@@ -257,7 +258,7 @@ fn programs_that_run_in_a_shared_data_root_do_not_matter() {
     let user = place.process(&place.at("home"), &["sleep", "1000"]);
     purge(&place)
         .exits(1)
-        .says("@/home was kept, because not everything in it is Docker's: .config");
+        .says("@/home was kept, because it also contains files that are not Docker's: .config");
     drop(user);
     assert!(place.read("home/volumes/db/_data/x").is_some());
 }
@@ -283,7 +284,7 @@ fn data_in_use_stays_and_the_user_is_named() {
     refused
         .exits(1)
         .says("[ERROR] the daemon's data is in use, so it was kept:\n")
-        .says(&format!("[ERROR]   sleep (pid {pid}) works in @/home/.local/share/docker/volumes\n"))
+        .says(&format!("[ERROR]   sleep (pid {pid}) has its working directory at @/home/.local/share/docker/volumes\n"))
         .says(&format!("[ERROR]   kill {pid}\n"));
     assert!(place.read(&format!("{DATA}/volumes/db/_data/x")).is_some());
     drop(user);
@@ -315,7 +316,7 @@ fn a_daemon_that_answers_or_holds_its_state_directory_keeps_its_data() {
     );
     let file = File::open(place.at("home/state/lock")).expect("a file");
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("a lock");
-    purge(&place).exits(1).says("rootlesskit runs in @/home/state\n");
+    purge(&place).exits(1).says("rootlesskit is running in @/home/state\n");
     assert!(place.read(&format!("{DATA}/engine-id")).is_some());
     drop(lock);
     purge(&place).exits(0);
@@ -335,7 +336,7 @@ fn without_rootlesskit_the_same_rules_hold() {
         fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).expect("root");
     }
     place.remove_stub("rootlesskit");
-    purge(&place).exits(0).says("did not make: precious\n");
+    purge(&place).exits(0).says("did not create: precious\n");
     assert!(place.read(&format!("{DATA}/precious")).is_some());
     assert!(!place.at(&format!("{DATA}/overlay2")).exists());
 }
@@ -454,8 +455,10 @@ fn a_daemon_that_comes_up_while_its_data_is_deleted_keeps_the_rest_and_is_told()
     assert!(killed.success());
     done.exits(1)
         .prints("Removed @/home/.local/share/docker\n")
-        .says("the data came into use while it was being deleted, so the rest was kept:\n")
-        .says(&format!("sleep (pid {pid}) works in @/run/docker\n"))
+        .says(
+            "a program started to use the data while it was being deleted, so the rest was kept:\n",
+        )
+        .says(&format!("sleep (pid {pid}) has its working directory at @/run/docker\n"))
         .says("systemctl --user disable docker.service");
     assert!(place.read("run/docker/netns/x").is_some() && place.read("run/docker.pid").is_some());
     assert!(place.read(unit).is_some());
@@ -500,7 +503,10 @@ fn a_refusal_keeps_the_unit_so_that_the_next_purge_finds_its_data_root() {
     place.write(path, &unit);
     let user = place.process(&place.at("big/docker/volumes"), &["sleep", "1000"]);
     let refused = purge(&place);
-    refused.exits(1).says("data is in use").says("the unit, its settings and the CLI context stay");
+    refused
+        .exits(1)
+        .says("data is in use")
+        .says("the unit, its settings and the CLI context were kept");
     assert!(!refused.stderr.contains("disable"), "{}", refused.stderr);
     drop(user);
     assert_eq!(place.read(path).as_ref(), Some(&unit));
@@ -531,5 +537,5 @@ fn names_of_files_do_not_reach_the_terminal_raw() {
     place.write(&format!("{DATA}/a\u{1b}[2J\n[INFO] b"), "1");
     let bytes = std::os::unix::ffi::OsStrExt::from_bytes(&b"c\xff"[..]);
     fs::write(place.at(DATA).join::<&std::ffi::OsStr>(bytes), "1").expect("a file");
-    purge(&place).exits(0).says("did not make: a\\u{1b}[2J\\n[INFO] b, c\\xff\n");
+    purge(&place).exits(0).says("did not create: a\\u{1b}[2J\\n[INFO] b, c\\xff\n");
 }

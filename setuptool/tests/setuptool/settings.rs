@@ -32,7 +32,7 @@ fn edited(place: &Place) -> String {
 
 /// Runs the command that a line of the tool shows for comparing, and returns what it prints.
 fn compared(place: &Place, said: &str) -> String {
-    let (_, command) = said.split_once("to compare: ").expect("a command");
+    let (_, command) = said.split_once("to compare it, run: ").expect("a command");
     let command = command.split_once("; to replace it").expect("its end").0;
     let output = place.shell(command);
     assert_eq!(output.code, Some(1), "diff finds differences: {output:?}");
@@ -40,12 +40,12 @@ fn compared(place: &Place, said: &str) -> String {
 }
 
 #[test]
-fn f100_a_unit_that_was_edited_stays_and_is_used() {
+fn a_unit_that_was_edited_stays_and_is_used() {
     let place = place();
     let text = edited(&place);
     let done = place.run(&["install"]);
     done.exits(0)
-        .says(&format!("[WARNING] @/{UNIT} was edited after this tool wrote it and stays as it is; to compare: "))
+        .says(&format!("[WARNING] @/{UNIT} was edited after this tool wrote it and was kept; to compare it, run: "))
         .says("+ systemctl --user start docker.service\n")
         .says("+ systemctl --user enable docker.service\n")
         .prints("[INFO] Installed docker.service successfully.\n");
@@ -64,20 +64,20 @@ fn f100_a_unit_that_was_edited_stays_and_is_used() {
     place
         .run(&["install", "--force"])
         .exits(0)
-        .says(&format!("[WARNING] Replaced @/{UNIT}; the old file is @/{UNIT}.bak\n"));
+        .says(&format!("[WARNING] Replaced @/{UNIT}; the old version is @/{UNIT}.bak\n"));
     assert_eq!(place.read(&format!("{UNIT}.bak")), Some(text));
     assert!(!place.read(UNIT).expect("a unit").contains("PROXY"));
     place.run(&["install"]).exits(0).prints(&format!("[INFO] @/{UNIT} is up to date\n"));
 }
 
 #[test]
-fn f100_a_unit_of_somebody_else_stays_and_is_used() {
+fn a_unit_of_somebody_else_stays_and_is_used() {
     let place = place();
     place.write(UNIT, FOREIGN);
     for _ in 0..2 {
         let done = place.run(&["install"]);
         done.exits(0)
-            .says(&format!("[WARNING] @/{UNIT} was not written by this tool and stays as it is; "))
+            .says(&format!("[WARNING] @/{UNIT} was not written by this tool and was kept; "))
             .says("+ systemctl --user start docker.service\n");
         assert!(compared(&place, &done.stderr).contains("+# Written by "));
         assert_eq!(place.read(UNIT).as_deref(), Some(FOREIGN));
@@ -100,7 +100,7 @@ fn f100_a_unit_of_somebody_else_stays_and_is_used() {
 }
 
 #[test]
-fn f100_what_an_earlier_install_wrote_is_updated() {
+fn what_an_earlier_install_wrote_is_updated() {
     let mut place = place();
     place.run(&["install"]).exits(0);
     let path = format!("{}:/opt/bin:/usr/bin:/bin", place.text("bin"));
@@ -130,16 +130,16 @@ fn f100_what_an_earlier_install_wrote_is_updated() {
     place
         .run(&["install"])
         .exits(0)
-        .says(&format!("Replaced @/{UNIT}; the old file is @/{UNIT}.bak\n"));
+        .says(&format!("Replaced @/{UNIT}; the old version is @/{UNIT}.bak\n"));
     assert_eq!(place.read(UNIT), Some(text));
     let old = old.replace("Restart=always", "Restart=no");
     place.write(UNIT, &old);
-    place.run(&["install"]).exits(0).says("was edited after this tool wrote it and stays as it is");
+    place.run(&["install"]).exits(0).says("was edited after this tool wrote it and was kept");
     assert_eq!(place.read(UNIT), Some(old));
 }
 
 #[test]
-fn f100_a_unit_that_is_a_link_is_written_through() {
+fn a_unit_that_is_a_link_is_written_through() {
     let place = place();
     let dotfiles = "home/dotfiles/docker.service";
     place.write("home/dotfiles/README", "");
@@ -167,7 +167,7 @@ fn f100_a_unit_that_is_a_link_is_written_through() {
 }
 
 #[test]
-fn f100_links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
+fn links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
     let place = place();
     place.write("home/.config/systemd/user/other.service", "");
     symlink("/nonexistent/dotfiles/docker.service", place.at(UNIT)).expect("a link");
@@ -175,7 +175,7 @@ fn f100_links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
         .run(&["install"])
         .exits(1)
         .says("[ERROR] file-blocked: ")
-        .says("whose directory is not there\n");
+        .says("whose directory does not exist\n");
     fs::remove_file(place.at(UNIT)).expect("a link");
     symlink("/dev/null", place.at(UNIT)).expect("a link");
     place.run(&["install"]).exits(1).says("systemctl --user unmask docker.service");
@@ -186,7 +186,7 @@ fn f100_links_to_nowhere_and_masked_units_stop_install_before_anything_else() {
 }
 
 #[test]
-fn f100_a_socket_unit_of_the_users_stays() {
+fn a_socket_unit_of_the_users_stays() {
     let place = place();
     place.stub(
         "systemctl",
@@ -195,12 +195,11 @@ fn f100_a_socket_unit_of_the_users_stays() {
     place.run(&["install", "--socket"]).exits(0);
     let text = edit(&place, SOCKET, "SocketMode=0660", "SocketMode=0600");
     let done = place.run(&["install", "--socket"]);
-    done.exits(0).says(&format!(
-        "[WARNING] @/{SOCKET} was edited after this tool wrote it and stays as it is"
-    ));
+    done.exits(0)
+        .says(&format!("[WARNING] @/{SOCKET} was edited after this tool wrote it and was kept"));
     assert!(compared(&place, &done.stderr).contains("-SocketMode=0600\n+SocketMode=0660\n"));
     assert_eq!(place.read(SOCKET).as_ref(), Some(&text));
-    place.run(&["install"]).exits(0).says("stays as it is; install --socket uses it");
+    place.run(&["install"]).exits(0).says("was kept; install --socket uses it");
     assert_eq!(place.read(SOCKET).as_ref(), Some(&text));
     // A service that does not take the socket over would listen in its place.
     place.write(UNIT, FOREIGN);
@@ -212,7 +211,7 @@ fn f100_a_socket_unit_of_the_users_stays() {
 }
 
 #[test]
-fn f100_check_says_beforehand_what_install_would_do() {
+fn check_says_beforehand_what_install_would_do() {
     let mut place = place();
     edited(&place);
     place.write(SOCKET, "[Socket]\n");
@@ -239,7 +238,7 @@ fn f100_check_says_beforehand_what_install_would_do() {
     }
     let before = place.read(UNIT);
     let done = place.run(&["check"]);
-    done.exits(0).prints("[INFO] file-edited: ").prints("    to do: to compare: ");
+    done.exits(0).prints("[INFO] file-edited: ").prints("    fix: compare the versions: ");
     let forced = place.run(&["check", "--force"]);
     forced.exits(0).prints(&format!("[INFO] install would replace @/{UNIT} and keep a copy\n"));
     assert_eq!(place.read(UNIT), before);
@@ -250,7 +249,7 @@ fn f100_check_says_beforehand_what_install_would_do() {
 }
 
 #[test]
-fn f100_what_would_be_written_can_be_printed() {
+fn what_would_be_written_can_be_printed() {
     let place = place();
     let done = place.run(&["install", &format!("--print={}", place.text(UNIT))]);
     done.exits(0);
@@ -262,14 +261,11 @@ fn f100_what_would_be_written_can_be_printed() {
         .run(&["install", &other])
         .exits(1)
         .says(&format!("hint: the files it writes: @/{UNIT}\n"));
-    place
-        .run(&["check", &other])
-        .exits(1)
-        .says("--print goes with the command install or apparmor only");
+    place.run(&["check", &other]).exits(1).says("--print is only valid with install or apparmor");
 }
 
 #[test]
-fn f100_f106_a_context_for_another_daemon_stays() {
+fn a_context_for_another_daemon_stays() {
     let place = place();
     for (host, description) in [
         ("ssh://build", "Rootless mode"),
@@ -279,13 +275,13 @@ fn f100_f106_a_context_for_another_daemon_stays() {
         place.stub("docker", &context(host, description));
         let before = place.calls().len();
         place.run(&["install"]).exits(0).says(&format!(
-            "[WARNING] CLI context \"rootless\" is for another daemon ({host}) and stays as it is; \
-             DOCKER_HOST=unix://@/run/docker.sock is for this one"
+            "[WARNING] CLI context \"rootless\" points to another daemon ({host}) and was kept; \
+             to use this daemon, set DOCKER_HOST=unix://@/run/docker.sock"
         ));
         place
             .run(&["uninstall"])
             .exits(0)
-            .prints(&format!("is for another daemon ({host}) and stays\n"));
+            .prints(&format!("points to another daemon ({host}) and was kept\n"));
         let calls = place.calls().split_off(before).join("\n");
         for verb in ["context update", "context rm", "context use", "context create"] {
             assert!(!calls.contains(verb), "{verb} in\n{calls}");
@@ -295,7 +291,7 @@ fn f100_f106_a_context_for_another_daemon_stays() {
     place
         .run(&["install", "--force"])
         .exits(0)
-        .says("the old one is exported to @/home/.docker/rootless.dockercontext.bak\n");
+        .says("exported the old one to @/home/.docker/rootless.dockercontext.bak\n");
     let calls = place.calls().split_off(before).join("\n");
     let export = calls.find("context export rootless @/home/.docker/rootless.dockercontext.bak");
     let update = calls.find("context update rootless --docker host=unix://@/run/docker.sock");
@@ -303,7 +299,7 @@ fn f100_f106_a_context_for_another_daemon_stays() {
 }
 
 #[test]
-fn f100_f106_a_context_of_an_earlier_installation_is_updated_and_removed() {
+fn a_context_of_an_earlier_installation_is_updated_and_removed() {
     let place = place();
     place.stub("docker", &context("unix:///run/user/1/docker.sock", "Rootless mode"));
     let done = place.run(&["install"]);
@@ -321,7 +317,7 @@ const SCRIPT: &str = "home/.config/docker-rootless/run";
 const RC: &str = "home/.config/rc/init.d/docker";
 
 #[test]
-fn f019_scripts_of_supervisors_that_were_edited_stay() {
+fn scripts_of_supervisors_that_were_edited_stay() {
     let place = place();
     place.stub("systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
     place.stub("rc-service", "case \"$*\" in --version) echo 'rc-service (OpenRC) 0.62.6' ;; esac");

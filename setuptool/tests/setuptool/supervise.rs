@@ -59,7 +59,7 @@ fn send(pid: i32, signal: nix::sys::signal::Signal) {
 }
 
 #[test]
-fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
+fn a_daemon_is_kept_running_and_leaves_nothing() {
     let place = place();
     place.daemon();
     place.write("home/.config/docker-rootless/env", "COLOUR='light blue'\n");
@@ -80,9 +80,9 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
     place
         .run(&["supervise"])
         .exits(1)
-        .says(&format!("a supervisor runs already (pid {})", pid(&place)));
+        .says(&format!("a supervisor is already running (pid {})", pid(&place)));
     place.run(&["install", "--supervise=plain"]).exits(0).prints(&format!(
-        "[INFO] @/{SCRIPT} is up to date\n[INFO] The supervisor runs already (pid {})\n",
+        "[INFO] @/{SCRIPT} is up to date\n[INFO] The supervisor is already running (pid {})\n",
         pid(&place)
     ));
     assert_eq!(daemon(&place), first);
@@ -96,8 +96,8 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
     assert!(!alive(shim.expect("a pid")), "what a crashed daemon leaves is ended");
     let log = place.read(LOG).expect("a log");
     let (_, rest) =
-        log.split_once("[supervise] the daemon was ended by signal 9 after ").expect(&log);
-    assert!(rest.contains(" s; it is started again in 1 s\n"), "{log}");
+        log.split_once("[supervise] the daemon was killed by signal 9 after ").expect(&log);
+    assert!(rest.contains(" s; restarting it in 1 s\n"), "{log}");
 
     let supervisor = pid(&place);
     let done = place.run(&["uninstall"]);
@@ -119,7 +119,7 @@ fn f019_f115_a_daemon_is_kept_running_and_leaves_nothing() {
 }
 
 #[test]
-fn f019_f148_a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() {
+fn a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() {
     let place = place();
     place.stub(
         "dockerd-rootless.sh",
@@ -127,14 +127,14 @@ fn f019_f148_a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() 
     );
     let done = place.run(&["install", "--supervise=plain"]);
     done.exits(1)
-        .says("[ERROR] no answer on @/run/docker.sock")
+        .says("[ERROR] the daemon did not answer on @/run/docker.sock")
         .says("    newuidmap: write to uid_map failed: Operation not permitted\n")
-        .says("[ERROR] The log says \"write to uid_map failed\": ")
+        .says("[ERROR] The log contains \"write to uid_map failed\": ")
         .prints("[INFO] Stopping the supervisor (pid ");
     let log = place.read(LOG).expect("a log");
     // Each pause is twice as long as the one before.
     for seconds in [1, 2, 4] {
-        assert!(log.contains(&format!("started again in {seconds} s\n")), "{log}");
+        assert!(log.contains(&format!("restarting it in {seconds} s\n")), "{log}");
     }
     assert!(!place.at(PID).exists());
     place.run(&["uninstall"]).exits(0);
@@ -142,13 +142,16 @@ fn f019_f148_a_daemon_that_does_not_start_is_explained_and_not_tried_for_ever() 
 }
 
 #[test]
-fn f019_what_cannot_be_had_is_refused_before_anything_is_touched() {
+fn what_cannot_be_had_is_refused_before_anything_is_touched() {
     let place = place();
     for kind in ["runit", "s6", "openrc"] {
         let done = place.run(&["install", &format!("--supervise={kind}")]);
         done.exits(1).says("[ERROR] ");
-        let hint =
-            if kind == "openrc" { "no rc-service" } else { "hint: mkdir -p @/home/.config/" };
+        let hint = if kind == "openrc" {
+            "rc-service was not found"
+        } else {
+            "hint: mkdir -p @/home/.config/"
+        };
         done.says(hint);
     }
     place.run(&["supervise"]).exits(1).says("install --supervise=plain");
@@ -157,12 +160,12 @@ fn f019_what_cannot_be_had_is_refused_before_anything_is_touched() {
     place.run_as_root(&["supervise"]).exits(1).says("refusing to supervise as root");
 
     let systemd = Place::new();
-    systemd.run(&["install", "--supervise"]).exits(1).says("leave --supervise out");
+    systemd.run(&["install", "--supervise"]).exits(1).says("omit --supervise");
     assert!(!systemd.at("home/.config").exists());
 }
 
 #[test]
-fn f019_a_daemon_that_was_started_by_hand_is_not_disturbed() {
+fn a_daemon_that_was_started_by_hand_is_not_disturbed() {
     let place = place();
     place.write("run/dockerd-rootless/lock", "");
     let file = std::fs::File::open(place.at("run/dockerd-rootless/lock")).expect("a lock");
@@ -170,7 +173,7 @@ fn f019_a_daemon_that_was_started_by_hand_is_not_disturbed() {
     place
         .run(&["install", "--supervise=plain"])
         .exits(1)
-        .says("[ERROR] a daemon runs already in @/run/dockerd-rootless");
+        .says("[ERROR] a daemon is already running in @/run/dockerd-rootless");
     assert!(!place.at(SCRIPT).exists());
     drop(lock);
 }
@@ -182,7 +185,7 @@ const RC_SERVICE: &str = "case \"$*\" in\n\
     esac\n";
 
 #[test]
-fn f019_openrc_gets_a_service_of_the_user() {
+fn openrc_gets_a_service_of_the_user() {
     let place = place();
     place.daemon();
     place.stub("rc-service", RC_SERVICE);
@@ -214,7 +217,7 @@ fn f019_openrc_gets_a_service_of_the_user() {
 }
 
 #[test]
-fn f019_an_older_openrc_gets_a_block_for_the_administrator() {
+fn an_older_openrc_gets_a_block_for_the_administrator() {
     let place = place();
     place.stub("rc-service", "[ \"$1\" = --version ] && echo 'rc-service (OpenRC) 0.54'");
     let done = place.run(&["install", "--supervise=openrc"]);
@@ -236,7 +239,7 @@ fn f019_an_older_openrc_gets_a_block_for_the_administrator() {
 }
 
 #[test]
-fn f100_f115_systemd_takes_the_daemon_over() {
+fn systemd_takes_the_daemon_over() {
     let place = place();
     place.daemon();
     place.run(&["install", "--supervise=plain"]).exits(0);

@@ -20,7 +20,7 @@ fn installed() -> Place {
 }
 
 #[test]
-fn f106_f108_the_transcript_of_the_documentation() {
+fn the_transcript_of_the_documentation() {
     let place = installed();
     place.stub("systemctl", "case \" $* \" in *' disable '*) echo 'Removed @.' >&2 ;; esac");
     let done = place.run(&["uninstall"]);
@@ -37,7 +37,7 @@ Removed @.
         "[INFO] Uninstalled docker.service
 [INFO] Deleted CLI context \"rootless\"
 [INFO] Configured CLI to use the \"default\" context.
-[INFO] Remove PATH, DOCKER_HOST and DOCKER_CONTEXT of this daemon from ~/.bashrc if you set them there.
+[INFO] If you set PATH, DOCKER_HOST or DOCKER_CONTEXT for this daemon in ~/.bashrc, remove them there.
 [INFO] This uninstallation tool does NOT remove Docker binaries and data.
 [INFO] To remove data, run: `@/bin/rootlesskit rm -rf @/home/.local/share/docker`
 "
@@ -54,7 +54,7 @@ Removed @.
 }
 
 #[test]
-fn f106_a_third_context_stays_and_docker_host_does_not_disturb() {
+fn a_third_context_stays_and_docker_host_does_not_disturb() {
     let mut place = installed();
     place.write("home/.docker/config.json", "{\"currentContext\":\"elsewhere\"}");
     place.run(&["uninstall"]).exits(0);
@@ -67,7 +67,7 @@ fn f106_a_third_context_stays_and_docker_host_does_not_disturb() {
 }
 
 #[test]
-fn f106_no_prerequisite_is_needed() {
+fn no_prerequisite_is_needed() {
     let mut place = installed();
     place.stub("systemctl", "exit 1");
     place.unset("XDG_RUNTIME_DIR");
@@ -125,7 +125,7 @@ fn files(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn f107_purge_leaves_what_is_not_ours() {
+fn purge_leaves_what_is_not_ours() {
     let place = used();
     place.run(&["uninstall"]).exits(0);
     assert!(place.read("home/.local/share/docker/overlay2/x/f").is_some());
@@ -147,7 +147,7 @@ fn f107_purge_leaves_what_is_not_ours() {
 }
 
 #[test]
-fn f107_purge_leaves_no_empty_directories() {
+fn purge_leaves_no_empty_directories() {
     let place = used();
     for file in ["home/.config/docker/daemon.json", "home/.config/systemd/user/other.service"] {
         fs::remove_file(place.at(file)).expect("a file");
@@ -171,17 +171,17 @@ fn f107_purge_leaves_no_empty_directories() {
 }
 
 #[test]
-fn f107_what_cannot_be_removed_is_an_error() {
+fn what_cannot_be_removed_is_an_error() {
     let place = used();
     place.stub("rootlesskit", "exit 5");
     place
         .run(&["uninstall", "--purge"])
         .exits(1)
-        .says("[ERROR] cannot delete all of @/home/.local/share/docker (rootlesskit ended with exit status: 5)\n");
+        .says("[ERROR] cannot delete all of @/home/.local/share/docker (rootlesskit failed with exit status: 5)\n");
 }
 
 #[test]
-fn f107_purge_spares_directories_that_variables_name() {
+fn purge_spares_directories_that_variables_name() {
     let mut place = used();
     place.write("home/docker/mine", "1");
     place.write("home/state/mine", "1");

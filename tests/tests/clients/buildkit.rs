@@ -14,7 +14,7 @@ CMD [\"cat\", \"/count\", \"/proof\"]
 ";
 
 #[test]
-fn f146_a_build_with_buildx_reaches_the_network_and_keeps_its_caches() -> Result<()> {
+fn a_build_with_buildx_reaches_the_network_and_keeps_its_caches() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let d = Docker::start_with(&b, UPSTREAM_LAUNCHER, &[])?;
     d.import()?;

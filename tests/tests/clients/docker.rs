@@ -122,17 +122,17 @@ const BEFORE_28: [(&str, &str, &str); 8] = [
 ];
 
 #[test]
-fn f030_f044_f090_f185_docker_20_10_with_the_other_pairs() -> Result<()> {
+fn docker_20_10_with_the_other_pairs() -> Result<()> {
     lives(&host(Suite::Bookworm)?, &BEFORE_28)
 }
 
 #[test]
-fn f030_f044_f090_f185_docker_26_1_with_the_other_pairs() -> Result<()> {
+fn docker_26_1_with_the_other_pairs() -> Result<()> {
     lives(&host(Suite::Trixie)?, &BEFORE_28)
 }
 
 #[test]
-fn f030_f044_f090_docker_28_5_with_the_other_pairs() -> Result<()> {
+fn docker_28_5_with_the_other_pairs() -> Result<()> {
     lives(
         &host(Suite::Sid)?,
         &[
@@ -147,7 +147,7 @@ fn f030_f044_f090_docker_28_5_with_the_other_pairs() -> Result<()> {
 }
 
 #[test]
-fn f037_f044_f090_docker_28_5_with_lxc_user_nic() -> Result<()> {
+fn docker_28_5_with_lxc_user_nic() -> Result<()> {
     let b = host(Suite::Sid)?;
     lxc_bridge(&b)?;
     let _server = dhcp_server(&b, RANGE)?;

@@ -149,7 +149,7 @@ fn run(c: &Containerd<'_>, dns: &str) -> Result<()> {
 }
 
 #[test]
-fn f173_nerdctl_with_a_detached_namespace() -> Result<()> {
+fn nerdctl_with_a_detached_namespace() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let c = Containerd::start(&b, &[("CONTAINERD_ROOTLESS_ROOTLESSKIT_IPV6", "1")])?;
     comes_in(&c)?;

@@ -10,7 +10,7 @@ const STATE: &str = "/run/user/1001/s";
 
 /// With each word for `--source-ip-transparent-backend`: what the API says, and whose address a server sees.
 #[test]
-fn f088_the_backend_of_source_addresses_is_chosen_and_told() -> Result<()> {
+fn the_backend_of_source_addresses_is_chosen_and_told() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let api = Api { b: &b, dir: STATE };
     for (flags, backend) in [

@@ -1,6 +1,6 @@
 //! F036, F043, F049 to F052, F088 to F090: every network driver with every port driver, attached and detached.
 //!
-//! `docs/drivers.md` is what this suite found. It has to say the same; `UPDATE=1` writes it anew. What the page does not
+//! `docs/reference/drivers.md` is what this suite found. It has to say the same; `UPDATE=1` writes it anew. What the page does not
 //! show is asserted on the way: a port answers, and is closed, when the request for that returns; the API describes what
 //! is there; nothing is left behind.
 
@@ -89,7 +89,7 @@ fn pair(host: &Host, port: &'static str) -> Result<(Facts, Facts)> {
 }
 
 #[test]
-fn f036_f043_f049_f050_f051_f052_f087_f088_f090_every_pair_does_what_the_page_says() -> Result<()> {
+fn every_pair_does_what_the_page_says() -> Result<()> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     // A box ends with the thread that booted it.
     std::thread::scope(|scope| -> Result<()> {
@@ -105,5 +105,5 @@ fn f036_f043_f049_f050_f051_f052_f087_f088_f090_every_pair_does_what_the_page_sa
         ends.into_iter().collect()
     })?;
     let text = page::render(&found.into_inner().map_err(|_| Error::msg("a thread panicked"))?)?;
-    tests::page::compare("drivers.md", &text)
+    tests::page::compare("reference/drivers.md", &text)
 }

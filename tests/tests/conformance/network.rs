@@ -73,7 +73,7 @@ fn yes(really: bool) -> &'static str {
 fn reached(seen: &Seen) -> String {
     match seen {
         Seen::Nothing => "no".to_owned(),
-        Seen::Own => "yes, as itself".to_owned(),
+        Seen::Own => "yes, directly".to_owned(),
         // Its own address is the host's as well (pasta).
         Seen::OwnAddress => "yes, as the host".to_owned(),
         Seen::Other(ip) if ip == "10.77.0.1" || ip == "fd77::1" => "yes, as the host".to_owned(),
@@ -135,7 +135,11 @@ fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
     facts.add("TCP to another host", seen.get(3).map_or(NO_TCP.to_owned(), reached))?;
     facts.add("UDP to another host", reached(&seen[0]))?;
     ensure!(seen[1].answered() == seen[2].answered(), "one protocol only: {seen:?}");
-    let name = if kit.full { "to an IPv6 host with `--ipv6`" } else { "to an IPv6 host" };
+    let name = if kit.full {
+        "TCP and UDP to an IPv6 host with `--ipv6`"
+    } else {
+        "TCP and UDP to an IPv6 host"
+    };
     let refused = kit.full && kit.host.refuses_ipv6();
     facts.add(name, if refused { REFUSED.to_owned() } else { reached(&seen[1]) })?;
     let answers = Answers::get(kit, shape)?;
@@ -144,7 +148,7 @@ fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
         let router = shape.router.as_deref().map(|_| yes(answers.router));
         facts.add("ping of the router", or_none(router))?;
     }
-    facts.add("names", yes(answers.names))
+    facts.add("name resolution", yes(answers.names))
 }
 
 /// What one look by ping and by name gave.

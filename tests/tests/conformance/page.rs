@@ -25,15 +25,20 @@ const ORDER: [&str; 8] = [
 const HEAD: &str = "\
 # Network and port drivers: what each pair does
 
-This page is made and checked by a suite that runs every `--net` with every `--port-driver`, attached and with
-`--detach-netns`, on a Debian sid host without Docker: `cargo test -p tests --test conformance` compares, with `UPDATE=1` it
-writes the page anew. Where a cell says \"detached\", what follows is what `--detach-netns` changes; everything else is the same
-with and without it. Numbers in brackets are the [texts of refusals](#refusals).
+The tables show what each network driver (`--net`) does with each port driver (`--port-driver`). Text after \"detached:\"
+applies with `--detach-netns`; everything else is the same with and without it. A number in brackets refers to the
+[error message](#refusals).
 
-The suite also asserts, for every pair that is not refused: a port answers when the request that publishes it returns, and is
-closed when the request that withdraws it returns (`implicit` has no requests: pasta looks once a second for what listens); a
-killed helper is replaced, with the same addresses, and published ports are served again; the API describes what is
-there; no process, file or mount is left behind.
+All supported pairs also have these properties:
+
+- A published port answers as soon as the request to publish it returns, and is closed as soon as the request to remove it
+  returns. `implicit` has no such requests: pasta looks for listening sockets once a second.
+- If a helper process is killed, it is replaced. The addresses stay the same, and published ports work again.
+- The API reports the drivers, addresses and ports that are in use.
+- No process, file or mount is left behind.
+
+A test suite runs every pair, attached and detached, on a Debian sid host without Docker, and generates this page. Run
+`cargo test -p tests --test conformance` to verify the page, or add `UPDATE=1` to regenerate it.
 ";
 
 /// Refusals, by number.
@@ -69,7 +74,7 @@ pub(crate) fn render(found: &[Column]) -> Result<String> {
     ensure!(columns.len() == ORDER.len(), "not every network was looked at");
     let mut refusals = Refusals::default();
     let mut text = HEAD.to_owned();
-    text.push_str("\n## Which go together\n\n");
+    text.push_str("\n## Supported combinations\n\n");
     pairs(&mut text, &columns, &mut refusals)?;
     text.push_str(NETWORKS);
     networks(&mut text, &columns, &mut refusals)?;
@@ -81,11 +86,13 @@ pub(crate) fn render(found: &[Column]) -> Result<String> {
         let names = SEEN.iter().chain(&SEEN_FULL[2..]).map(|names| names[client]);
         ports(&mut text, &columns, &names.collect::<Vec<_>>(), &mut refusals)?;
     }
-    text.push_str("\n## Why\n\n");
+    text.push_str("\n## Notes\n\n");
     for reason in REASONS {
         writeln!(text, "- {}", reason.text(&columns)?)?;
     }
-    text.push_str("\n## Refusals\n\nNETWORK and DRIVER stand for what was given.\n\n");
+    text.push_str(
+        "\n## Refusals\n\nNETWORK and DRIVER stand for the values given on the command line.\n\n",
+    );
     for (index, refusal) in refusals.0.iter().enumerate() {
         writeln!(text, "{}. `{refusal}`", index + 1)?;
     }
@@ -162,7 +169,9 @@ fn ports(
 const NETWORKS: &str = "
 ## Networks
 
-The same with every port driver. \"As the host\" is whom a server elsewhere sees.
+These results do not depend on the port driver. 10.77.0.1 and fd77::1 are addresses of the test host. The router is the address
+of the default route. \"As the host\" means that a network driver is in between, and that remote servers see the host's
+address. \"Directly\" means that none is in between.
 
 ";
 
@@ -172,13 +181,15 @@ const PUBLISHING: &str = "
 ";
 
 const OTHER_HOST: &str = "
-Whom the server in the namespace sees, or that it is not served, when the client is on **another host** and asks the port on
-all addresses (`0.0.0.0`, `::`) of the host. \"Own\" is the client's own address and port.
+The next table shows the source address that the server in the namespace sees when the client is on **another host** and the
+port is published on all of the host's addresses (`0.0.0.0`, `::`). \"Own\" is the client's own address and port. \"Not served\" means that the client
+cannot connect.
 
 ";
 
 const LOOPBACK: &str = "
-When the client is on the **host itself** and asks 127.0.0.1 or ::1:
+The next table shows the source address that the server sees when the client is on the **host itself** and connects to
+127.0.0.1 or ::1:
 
 ";
 
@@ -209,93 +220,97 @@ const REASONS: [Reason; 12] = [
         network: "host",
         port: "",
         name: "TCP to another host",
-        cell: "yes, as itself; detached: no",
-        text: "`host`, detached: the namespace that `--detach-netns` makes is connected with nothing.",
+        cell: "yes, directly; detached: no",
+        text: "`host`, detached: the namespace that `--detach-netns` creates is not connected to any network.",
     },
     Reason {
         network: "vpnkit",
         port: "",
         name: "TCP to another host",
         cell: "not in the stand-in",
-        text: "`vpnkit`: no distribution has it, so what runs here is a stand-in that speaks its protocol. It carries UDP and \
-               answers pings of the router; TCP and other pings are VPNKit's own business.",
+        text: "`vpnkit`: VPNKit is not packaged by any distribution, so the suite uses a stand-in that implements its \
+               protocol. The stand-in carries UDP and answers pings of the router; it implements neither TCP nor other \
+               pings.",
     },
     Reason {
         network: "lxc-user-nic",
         port: "",
         name: "host's loopback at the router's address",
         cell: "closed",
-        text: "`lxc-user-nic`: the router is a bridge of the host. What listens on all addresses of the host is reachable \
-               there, what listens on its loopback is not.",
+        text: "`lxc-user-nic`: the router is a bridge on the host. Services that listen on all of the host's \
+               addresses are reachable at the router's address; services that listen on the host's loopback are not.",
     },
     Reason {
         network: "pasta",
         port: "",
         name: "host's loopback at 127.0.0.1",
         cell: "open",
-        text: "`pasta`: without `--disable-host-loopback` it makes what listens on the host's loopback appear on that of the \
-               namespace, too.",
+        text: "`pasta`: without `--disable-host-loopback`, services on the host's loopback also appear on the \
+               namespace's loopback.",
     },
     Reason {
         network: "pasta",
         port: "",
         name: IPV6,
         cell: "fd77::1/64",
-        text: "`pasta`, IPv6: the namespace has the host's own address.",
+        text: "`pasta`, IPv6: the namespace has the same address as the host.",
     },
     Reason {
         network: "pasta",
         port: "implicit",
         name: SEEN[2][0],
         cell: "not served",
-        text: "`implicit`: without `--ipv6` pasta is told to leave IPv6 alone. Ports open and close up to about a second after \
-               servers do, because that is how often pasta looks, and it has no option for that. `pesto` is for \
-               those who cannot wait.",
+        text: "`implicit`: without `--ipv6`, pasta ignores IPv6. pasta looks for listening sockets once a second, and has \
+               no option to change that. A port therefore opens and closes up to about a second after its server starts \
+               and stops listening. If you need ports immediately, use `pesto`.",
     },
     Reason {
         network: "gateway",
         port: "gateway",
         name: SEEN[2][0],
         cell: "10.0.2.2",
-        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has IPv4 only, so IPv6 clients appear as the \
-               gateway; so do clients on the host's loopback, because 127.0.0.1 means the namespace itself.",
+        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see the \
+               gateway's address instead of an IPv6 client's. They also see it if the client is on the host's loopback, \
+               because in the namespace, 127.0.0.1 means the namespace itself.",
     },
     Reason {
         network: "none",
         port: "builtin",
         name: SEEN[1][0],
         cell: "127.0.0.1",
-        text: "`builtin`: TCP servers see their clients, UDP servers see a loopback address.",
+        text: "`builtin`: TCP servers see their clients' addresses; UDP servers see a loopback address.",
     },
     Reason {
         network: "pasta",
         port: "pesto",
         name: LIVE,
-        cell: "go on",
-        text: "`pesto` has pasta stop listening; connections that are open are left alone.",
+        cell: "stay open",
+        text: "`pesto`: to remove a port, pasta only stops listening, so open connections stay open.",
     },
     Reason {
         network: "pasta",
         port: "pesto",
         name: SEEN[0][1],
         cell: "10.0.2.100",
-        text: "`pesto`, clients on the host's loopback: a port leads to the namespace's address, where dockerd listens, and a \
-               loopback address cannot come from there.",
+        text: "`pesto`, clients on the host's loopback: pasta forwards a port to the namespace's own address, where \
+               dockerd listens. Connections to that address cannot have a loopback source address.",
     },
     Reason {
         network: "slirp4netns",
         port: "slirp4netns",
         name: LIVE,
-        cell: "go on",
-        text: "`slirp4netns` as port driver stops listening as well, and no more.",
+        cell: "stay open",
+        text: "`slirp4netns` as port driver: to remove a port, slirp4netns also only stops listening, so open \
+               connections stay open.",
     },
     Reason {
         network: "slirp4netns",
         port: "slirp4netns",
         name: SEEN[1][1],
         cell: "not served",
-        text: "`slirp4netns` as port driver, UDP: with `--disable-host-loopback` it drops answers to clients on the host's \
-               loopback; without, they get answers only until a client of another host has used the port. Of several UDP ports \
-               that lead to the same port of the namespace only the one that was published last is served.",
+        text: "`slirp4netns` as port driver, UDP: clients on the host's loopback get answers only without \
+               `--disable-host-loopback`, and only until a client on another host has used the port. In this test, \
+               such a client has used it before, so the table says \"not served\". If several UDP ports forward to the \
+               same port in the namespace, only the last one published works.",
     },
 ];

@@ -1,4 +1,4 @@
-//! Ports: published by flag, by the API and by rootlessctl; whom the server sees; withdrawn.
+//! Ports: published by flag, by the API and by rootlessctl; whom the server sees; removed.
 
 use serde_json::{Value, json};
 use tests::{As, Context as _, PATIENCE, Result, ensure, wait};
@@ -156,7 +156,7 @@ fn unmanaged(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
     for name in ["API, `rootlessctl`", "child address 127.0.0.1"] {
         facts.add(name, format!("refused: {NO_DRIVER}"))?;
     }
-    facts.add(LIVE, "nothing to withdraw")?;
+    facts.add(LIVE, "nothing to remove")?;
     let all: Vec<_> = (0..SPECS.len())
         .map(|index| Published { index, port: SERVER, id: String::new() })
         .collect();
@@ -169,7 +169,7 @@ fn unmanaged(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
     served(kit, &all, facts)
 }
 
-/// Ports that are published and withdrawn.
+/// Ports that are published and removed.
 fn managed(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
     let names = names(kit);
     let loopback = format!("ctl add-ports {LOOPBACK_CHILD}");
@@ -220,7 +220,7 @@ fn managed(kit: &Kit<'_>, facts: &mut Facts) -> Result<()> {
         _ => None,
     };
     let live = Live::open(kit.host, all.iter().filter_map(tcp))?;
-    withdraw(kit, &all)?;
+    remove(kit, &all)?;
     facts.add(LIVE, live.ended()?)
 }
 
@@ -265,7 +265,7 @@ fn served(kit: &Kit<'_>, all: &[Published], facts: &mut Facts) -> Result<()> {
         for (port, seen) in all.iter().zip(ask(kit, who, all)?) {
             let cell = match seen {
                 Seen::Own => "own".to_owned(),
-                Seen::OwnAddress => "own, another port".to_owned(),
+                Seen::OwnAddress => "own address, another port".to_owned(),
                 Seen::Other(ip) => ip,
                 Seen::Nothing => "not served".to_owned(),
             };
@@ -276,7 +276,7 @@ fn served(kit: &Kit<'_>, all: &[Published], facts: &mut Facts) -> Result<()> {
 }
 
 /// Each port goes by another way than it came, and is closed when the answer is there.
-fn withdraw(kit: &Kit<'_>, all: &[Published]) -> Result<()> {
+fn remove(kit: &Kit<'_>, all: &[Published]) -> Result<()> {
     let line = |port: &Published| match port.port {
         BY_CTL.. => format!("api DELETE ports/{}", port.id),
         _ => format!("ctl remove-ports {}", port.id),
@@ -285,7 +285,7 @@ fn withdraw(kit: &Kit<'_>, all: &[Published]) -> Result<()> {
     ensure!(answers.iter().all(|(status, _)| matches!(status, 0 | 200)), "{answers:?}");
     for who in [As::Peer, As::User] {
         let seen = ask(kit, who, all)?;
-        ensure!(!seen.iter().any(Seen::answered), "withdrawn, but served: {seen:?}");
+        ensure!(!seen.iter().any(Seen::answered), "removed, but served: {seen:?}");
     }
     let left = script(kit, &["api GET ports".to_owned()])?.remove(0).1;
     ensure!(matches!(left.trim(), "[]" | "null"), "still listed: {left}");

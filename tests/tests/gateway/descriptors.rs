@@ -116,7 +116,10 @@ fn descriptors_as_many_connections_as_the_table_says_at_each_limit() -> Result<(
         // One too many waits for another to end, and the log says why.
         let held = net.inside("exec fixture hang 10.77.0.2:86 2000").spawn()?;
         wait::until_true("the log says what is short", PATIENCE, || {
-            Ok(net.kit.printed()?.contains("connections out of containers wait for others to end"))
+            Ok(net
+                .kit
+                .printed()?
+                .contains("outbound connections from containers wait for others to end"))
         })
         .with_context(|| format!("at {nofile}: {:?}", net.kit.printed()))?;
         assert_eq!(number(&net.stats()?, &["restarts"]), 0);
@@ -248,7 +251,7 @@ fn descriptors_udp_flows_pings_and_names_leave_tcp_its_share() -> Result<()> {
         ensure!(flood.alive()?, "{nofile}: it ended: {}", flood.printed()?);
         drop(flood);
         let said = net.kit.printed()?;
-        ensure!(said.contains("UDP flows of containers are forgotten early"), "{said}");
+        ensure!(said.contains("UDP flows from containers expire early"), "{said}");
         assert_eq!(number(&net.stats()?, &["restarts"]), 0);
         b.root("rm /tmp/go; nft delete table ip t").ok()?;
         net.stop()?;

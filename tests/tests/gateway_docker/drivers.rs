@@ -67,18 +67,18 @@ fn command_line(b: &TestBox, d: &Docker<'_>) -> Result<String> {
 }
 
 #[test]
-fn f030_gvisor_tap_vsock_with_builtin_ports() -> Result<()> {
+fn gvisor_tap_vsock_with_builtin_ports() -> Result<()> {
     under_upstreams_launcher("builtin")
 }
 
 #[test]
-fn f030_gvisor_tap_vsock_with_ports_of_its_own() -> Result<()> {
+fn gvisor_tap_vsock_with_ports_of_its_own() -> Result<()> {
     under_upstreams_launcher("gvisor-tap-vsock")
 }
 
 /// The way out for those who need ports on IPv6 addresses, which the port driver `gateway` cannot offer to dockerd.
 #[test]
-fn f044_f090_builtin_ports_on_the_gateway_network_take_ipv6_addresses() -> Result<()> {
+fn builtin_ports_on_the_gateway_network_take_ipv6_addresses() -> Result<()> {
     let b = bare(Suite::Sid)?;
     let d = Docker::start(&b, &[("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "builtin")])?;
     drivers(&b, "gateway", "builtin")?;

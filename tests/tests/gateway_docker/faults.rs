@@ -25,7 +25,7 @@ impl Way<'_> {
 }
 
 #[test]
-fn f090_a_gateway_that_was_killed_is_replaced_under_a_running_container() -> Result<()> {
+fn a_gateway_that_was_killed_is_replaced_under_a_running_container() -> Result<()> {
     let b = bare(Suite::Sid)?;
     peer_serves(&b, "udp-echo 0.0.0.0:9000")?;
     let d = start(&b)?;

@@ -34,7 +34,7 @@ fn ended_and_started_again(suite: Suite) -> Result<()> {
     let before = left(&b);
     assert_eq!(before.len(), 4, "{before:#?}");
     let d = Docker::start(&b, &[])?;
-    let told = "WARN: a killed dockerd left containers without a network (containerd-shim ";
+    let told = "WARN: a killed dockerd left containers behind (containerd-shim ";
     ensure!(d.log()?.contains(told), "{}", d.log()?);
     let still: Vec<_> = left(&b).into_iter().filter(|line| before.contains(line)).collect();
     ensure!(still.is_empty(), "still there: {still:#?}");

@@ -132,16 +132,16 @@ fn restarted(b: &TestBox, d: &Docker<'_>) -> Result<()> {
 }
 
 #[test]
-fn f001_f044_f085_f090_docker_20_10() -> Result<()> {
+fn docker_20_10() -> Result<()> {
     whole_life(Suite::Bookworm)
 }
 
 #[test]
-fn f001_f044_f085_f090_docker_26_1() -> Result<()> {
+fn docker_26_1() -> Result<()> {
     whole_life(Suite::Trixie)
 }
 
 #[test]
-fn f001_f044_f085_f090_docker_28_5() -> Result<()> {
+fn docker_28_5() -> Result<()> {
     whole_life(Suite::Sid)
 }

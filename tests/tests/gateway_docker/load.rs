@@ -14,7 +14,7 @@ fn all_answered(b: &TestBox, who: As, host: &str, total: u32, clients: u32) -> R
 }
 
 #[test]
-fn f090_no_request_of_2000_one_after_the_other_and_of_256_clients_at_once_fails() -> Result<()> {
+fn no_request_of_2000_one_after_the_other_and_of_256_clients_at_once_fails() -> Result<()> {
     let b = bare(Suite::Sid)?;
     let d = start(&b)?;
     serve(&d, "web", "-p 8080:80", "http 0.0.0.0:80 page")?;

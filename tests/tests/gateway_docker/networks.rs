@@ -119,7 +119,7 @@ fn internal_network(b: &TestBox, d: &Docker<'_>) -> Result<()> {
 }
 
 #[test]
-fn f087_f089_networks_of_the_host_of_the_user_and_closed_ones() -> Result<()> {
+fn networks_of_the_host_of_the_user_and_closed_ones() -> Result<()> {
     let b = bare(Suite::Sid)?;
     peer_serves(&b, "udp-echo 0.0.0.0:9000")?;
     let d = start(&b)?;

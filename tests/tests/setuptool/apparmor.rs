@@ -49,18 +49,18 @@ fn compiles(suite: Suite, parser: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn f014_apparmor_4_compiles_the_profiles() -> Result<()> {
+fn apparmor_4_compiles_the_profiles() -> Result<()> {
     compiles(Suite::Trixie, &["apparmor"])
 }
 
 #[test]
-fn f014_apparmor_5_compiles_the_profiles() -> Result<()> {
+fn apparmor_5_compiles_the_profiles() -> Result<()> {
     compiles(Suite::Sid, &["apparmor", "libapparmor*"])
 }
 
 /// As root on a host that restricts user namespaces, as far as that can be without the kernel's part.
 #[test]
-fn f014_root_writes_a_profile_that_the_real_parser_takes() -> Result<()> {
+fn root_writes_a_profile_that_the_real_parser_takes() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     packages::unpack(&b, &["apparmor", "libapparmor*"])?;
     // The name that root runs; the real one behind it gets the options that leave the kernel out.
@@ -82,5 +82,5 @@ fn f014_root_writes_a_profile_that_the_real_parser_takes() -> Result<()> {
     b.write("/etc/apparmor.d/local/home.tester.bin.rootlesskit", "no rule of AppArmor\n")?;
     let failed = b.root(&format!("{TOOL} apparmor --force /home/tester/bin/rootlesskit")).run()?;
     ensure!(failed.code != 0, "{failed}");
-    in_order(&failed.stderr, &["local/home.tester.bin.rootlesskit", "apparmor_parser ended with"])
+    in_order(&failed.stderr, &["local/home.tester.bin.rootlesskit", "apparmor_parser failed with"])
 }

@@ -43,7 +43,7 @@ fn ids_that_a_container_lacks_are_named_and_exchanged() -> Result<()> {
     in_order(
         &[said.stderr, said.stdout.clone()].concat(),
         &[
-            "gives tester the ids 100000-165535, and this container has 0-65535 only",
+            "gives tester the IDs 100000-165535, but this container has only 0-65535",
             "`lxc.idmap = u 0 0 165536`",
             "usermod --del-subuids 100000-165535 --add-subuids 10000-65533 --del-subgids 100000-165535 \
              --add-subgids 10000-65533 tester",
@@ -56,7 +56,7 @@ fn ids_that_a_container_lacks_are_named_and_exchanged() -> Result<()> {
         &failed.stderr,
         &[
             "write to uid_map failed: Operation not permitted",
-            "hint: the ids 100000-165535 are not in this container",
+            "hint: this container does not have the IDs 100000-165535",
             "such as 10000-65533",
         ],
     )?;
@@ -99,7 +99,7 @@ fn a_setuid_newuidmap_with_few_capabilities_gets_them_from_its_file() -> Result<
             "{caps}: {before:?}"
         );
         let said = check(caps, "").run()?;
-        let seen = format!("/usr/bin/newuidmap is setuid root, and needs {lacking} for that");
+        let seen = format!("/usr/bin/newuidmap is setuid root and therefore needs {lacking}");
         in_order(&said.stderr, &[&seen])?;
         let failed = bounded(&b, caps, "rootlesskit true").run()?;
         in_order(
@@ -110,7 +110,7 @@ fn a_setuid_newuidmap_with_few_capabilities_gets_them_from_its_file() -> Result<
             paste(&b, &said.stdout)?;
         } else {
             // No CAP_SETFCAP: the image has to have it.
-            let lines = said.stderr.split("Dockerfile of the image: RUN ").skip(1);
+            let lines = said.stderr.split("image's Dockerfile: RUN ").skip(1);
             let commands: Vec<&str> = lines.filter_map(|rest| rest.lines().next()).collect();
             assert_eq!(commands.len(), 2, "{said}");
             b.root(&commands.join("\n")).ok()?;

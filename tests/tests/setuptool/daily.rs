@@ -209,27 +209,24 @@ fn uninstalls(b: &TestBox) -> Result<()> {
 }
 
 #[test]
-fn f100_f101_f102_f106_f107_f110_f113_f114_f118_f120_f145_daily_life_with_systemd_252() -> Result<()>
-{
+fn daily_life_with_systemd_252() -> Result<()> {
     daily_life(Suite::Bookworm)
 }
 
 #[test]
-fn f100_f101_f102_f106_f107_f110_f113_f114_f118_f120_f145_daily_life_with_systemd_257() -> Result<()>
-{
+fn daily_life_with_systemd_257() -> Result<()> {
     daily_life(Suite::Trixie)
 }
 
 #[test]
-fn f100_f101_f102_f106_f107_f110_f113_f114_f118_f120_f145_daily_life_with_systemd_262() -> Result<()>
-{
+fn daily_life_with_systemd_262() -> Result<()> {
     daily_life(Suite::Sid)
 }
 
 /// The shell tool's unit stays and is used, as that tool leaves a unit that is there; --force replaces it. Everything goes
 /// in the end but the copy.
 #[test]
-fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
+fn taking_over_from_the_shell_tool() -> Result<()> {
     let b = host(Suite::Sid)?;
     let before = Snapshot::of(&b)?;
     login(&b, &format!("{UPSTREAM_SETUPTOOL} install")).ok()?;
@@ -241,7 +238,7 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     in_order(
         &done.stderr,
         &[&format!(
-            "[WARNING] {unit} was not written by this tool and stays as it is; to compare: "
+            "[WARNING] {unit} was not written by this tool and was kept; to compare it, run: "
         )],
     )?;
     in_order(&done.stdout, &["context \"rootless\" already exists\n"])?;
@@ -250,8 +247,9 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
     in_order(
         &done.stderr,
         &[
-            &format!("[WARNING] Replaced {unit}; the old file is {unit}.bak\n"),
-            "The daemon goes on as it was started until `systemctl --user restart docker.service`\n",
+            &format!("[WARNING] Replaced {unit}; the old version is {unit}.bak\n"),
+            "The running daemon does not use the new settings yet; to apply them, run: `systemctl --user restart \
+             docker.service`\n",
         ],
     )?;
     assert_eq!((main_pid(&b)?, b.read(&format!("{unit}.bak"))?), (pid, text));
@@ -266,7 +264,7 @@ fn f100_f107_f110_taking_over_from_the_shell_tool() -> Result<()> {
 
 /// A daemon that ends at once: the reason is pointed at, nothing is enabled, and it can be undone.
 #[test]
-fn f100_f113_f148_a_daemon_that_does_not_start_is_explained() -> Result<()> {
+fn a_daemon_that_does_not_start_is_explained() -> Result<()> {
     let b = host(Suite::Sid)?;
     login(&b, "mkdir -p .config/docker && echo '{\"data-root\": 7}' > .config/docker/daemon.json")
         .ok()?;
@@ -299,7 +297,7 @@ fn f100_f113_f148_a_daemon_that_does_not_start_is_explained() -> Result<()> {
 
 /// As the installer without root puts it: everything of ours below HOME, where only a login's PATH leads.
 #[test]
-fn f100_f102_f107_f110_from_the_home_directory() -> Result<()> {
+fn from_the_home_directory() -> Result<()> {
     let b = host(Suite::Trixie)?;
     b.root(
         "cd /usr/bin && mkdir /home/tester/bin && mv rootless* dockerd-rootless* /home/tester/bin && \

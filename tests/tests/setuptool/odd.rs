@@ -57,7 +57,7 @@ const STATES: [(&str, &str, &str, &str); 13] = [
 ];
 
 #[test]
-fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
+fn one_finding_for_each_odd_state() -> Result<()> {
     for (breaking, prefix, code, part) in STATES {
         let b = TestBox::boot(Suite::Sid)?;
         let line = breaking.replace("$SMALL", SMALL).replace("$DATA", DATA);
@@ -65,7 +65,7 @@ fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
         let seen = Check::of(b.user(&format!("{prefix}{TOOL} check --json")))?;
         assert_eq!((seen.status, seen.fatal()), (1, vec![code.to_owned()]), "{breaking}: {seen:?}");
         let said = b.user(&format!("{prefix}{TOOL} check")).fails_with(1)?;
-        in_order(&said.replace("    to do: ", ""), &[part]).map_err(|e| e.context(line.clone()))?;
+        in_order(&said.replace("    fix: ", ""), &[part]).map_err(|e| e.context(line.clone()))?;
         // Nothing is touched before all is well.
         let refused = b.user(&format!("{prefix}{TOOL} install")).run()?;
         ensure!(refused.code == 1 && !b.exists("/home/tester/.docker"), "{breaking}: {refused}");
@@ -75,7 +75,7 @@ fn f045_f046_f148_one_finding_for_each_odd_state() -> Result<()> {
 
 /// Directories that a docker under sudo left, and files that were locked away.
 #[test]
-fn f004_f148_what_root_took_is_given_back() -> Result<()> {
+fn what_root_took_is_given_back() -> Result<()> {
     for (breaking, verb, code) in [
         ("chmod 600 /etc/subuid", "check", "subid-unreadable"),
         ("mkdir -p /home/tester/.docker/buildx", "install", "config-closed"),
@@ -94,7 +94,7 @@ fn f004_f148_what_root_took_is_given_back() -> Result<()> {
 
 /// Advice: the daemon would work.
 #[test]
-fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
+fn contexts_and_overlapping_ids_are_named() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root("echo other:120000:65536 >> /etc/subuid").ok()?;
     b.user("docker context create rootless --docker host=unix:///nowhere").ok()?;
@@ -104,8 +104,8 @@ fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
     in_order(
         &said.stdout,
         &[
-            "context-elsewhere: the context \"rootless\" of the docker command is for unix:///nowhere\n",
-            "subid-overlap: /etc/subuid: the range 100000-165535 of this user shares ids with 120000-185535 of other\n",
+            "context-elsewhere: the docker CLI context \"rootless\" points to unix:///nowhere\n",
+            "subid-overlap: /etc/subuid: this user's range 100000-165535 overlaps 120000-185535 of other\n",
             "sudo usermod --del-subuids 100000-165535 --add-subuids 185536-251071 tester",
         ],
     )?;
@@ -128,7 +128,7 @@ fn f118_contexts_and_overlapping_ids_are_named() -> Result<()> {
 
 /// Containers run from an overlay, which has options of its own.
 #[test]
-fn f066_data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
+fn data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     b.root(&format!("mount -o remount,bind,noexec,nosuid,nodev {DATA}")).ok()?;
     b.user(&format!("{TOOL} check")).ok()?;
@@ -140,7 +140,7 @@ fn f066_data_on_a_mount_with_noexec_is_no_obstacle() -> Result<()> {
 
 /// A unit that somebody edited is kept as a backup; one whose programs have moved is named, and so is why a daemon ended.
 #[test]
-fn f110_f113_f148_a_unit_that_was_edited_or_is_stale() -> Result<()> {
+fn a_unit_that_was_edited_or_is_stale() -> Result<()> {
     let b = host(Suite::Sid)?;
     let unit = "/home/tester/.config/systemd/user/docker.service";
     login(&b, &format!("{TOOL} install")).ok()?;

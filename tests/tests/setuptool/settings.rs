@@ -20,7 +20,7 @@ fn environ(b: &TestBox) -> Result<String> {
 
 /// Runs the command that `said` shows for comparing; what it prints.
 fn compared(b: &TestBox, said: &str) -> Result<String> {
-    let (_, command) = said.split_once("to compare: ").unwrap_or_default();
+    let (_, command) = said.split_once("to compare it, run: ").unwrap_or_default();
     let command = command.split_once("; to replace it").unwrap_or_default().0;
     let done = login(b, command).run()?;
     ensure!(done.code == 1, "`{command}`: {done}");
@@ -28,7 +28,7 @@ fn compared(b: &TestBox, said: &str) -> Result<String> {
 }
 
 #[test]
-fn f100_f107_a_unit_edited_in_place_survives() -> Result<()> {
+fn a_unit_edited_in_place_survives() -> Result<()> {
     let b = host(Suite::Trixie)?;
     tool(&b, "install")?;
     let unit = format!("{UNITS}/docker.service");
@@ -38,14 +38,12 @@ fn f100_f107_a_unit_edited_in_place_survives() -> Result<()> {
     let text = b.read(&unit)?;
     ensure!(text.contains(proxy), "{text}");
 
-    in_order(&tool(&b, "check")?.stdout, &["[INFO] file-edited: ", "to do: to compare: "])?;
+    in_order(&tool(&b, "check")?.stdout, &["[INFO] file-edited: ", "fix: compare the versions: "])?;
     for _ in 0..2 {
         let done = tool(&b, "install")?;
         in_order(
             &done.stderr,
-            &[&format!(
-                "[WARNING] {unit} was edited after this tool wrote it and stays as it is; "
-            )],
+            &[&format!("[WARNING] {unit} was edited after this tool wrote it and was kept; ")],
         )?;
         let differences = compared(&b, &done.stderr)?;
         ensure!(differences.contains(&format!("\n-{proxy}\n")), "{differences}");
@@ -75,7 +73,7 @@ const FOREIGN: &str = "[Unit]\nDescription=Rootless Docker of the role\n[Service
     [Install]\nWantedBy=default.target\n";
 
 #[test]
-fn f100_f107_a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Result<()> {
+fn a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Result<()> {
     let b = host(Suite::Bookworm)?;
     let unit = format!("{UNITS}/docker.service");
     b.user(&format!("mkdir -p {UNITS} && cat > {unit} <<'EOF'\n{FOREIGN}EOF")).ok()?;
@@ -84,7 +82,7 @@ fn f100_f107_a_unit_without_our_header_is_started_and_enabled_as_it_is() -> Resu
         in_order(
             &done.stderr,
             &[
-                &format!("[WARNING] {unit} was not written by this tool and stays as it is; "),
+                &format!("[WARNING] {unit} was not written by this tool and was kept; "),
                 "+ systemctl --user enable docker.service\n",
             ],
         )?;
@@ -146,17 +144,17 @@ fn dotfiles(suite: Suite) -> Result<()> {
 }
 
 #[test]
-fn f100_f107_a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_252() -> Result<()> {
+fn a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_252() -> Result<()> {
     dotfiles(Suite::Bookworm)
 }
 
 #[test]
-fn f100_f107_a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_262() -> Result<()> {
+fn a_unit_that_is_a_link_into_a_folder_of_dotfiles_with_systemd_262() -> Result<()> {
     dotfiles(Suite::Sid)
 }
 
 #[test]
-fn f100_f107_an_edited_socket_survives() -> Result<()> {
+fn an_edited_socket_survives() -> Result<()> {
     let b = host(Suite::Sid)?;
     tool(&b, "install --socket")?;
     let unit = format!("{UNITS}/docker.socket");
@@ -183,7 +181,7 @@ fn f100_f107_an_edited_socket_survives() -> Result<()> {
 }
 
 #[test]
-fn f100_f106_a_context_for_another_daemon_survives() -> Result<()> {
+fn a_context_for_another_daemon_survives() -> Result<()> {
     let b = host(Suite::Bookworm)?;
     let create = "docker context create rootless --docker host=ssh://build.test --description 'the build farm'";
     login(&b, create).ok()?;
@@ -193,7 +191,7 @@ fn f100_f106_a_context_for_another_daemon_survives() -> Result<()> {
         let done = tool(&b, words)?;
         in_order(
             &format!("{done}"),
-            &["\"rootless\" is for another daemon (ssh://build.test) and stays"],
+            &["\"rootless\" points to another daemon (ssh://build.test) and was kept"],
         )?;
         assert_eq!(login(&b, inspect).ok()?, before, "{words}");
     }
@@ -210,7 +208,7 @@ fn user(b: &TestBox, line: &str) -> Result<Output> {
 }
 
 #[test]
-fn f019_f107_a_service_directory_that_was_edited_survives() -> Result<()> {
+fn a_service_directory_that_was_edited_survives() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;

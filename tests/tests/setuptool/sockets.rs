@@ -30,7 +30,7 @@ fn on_demand(suite: Suite) -> Result<()> {
             "[INFO] Creating /home/tester/.config/systemd/user/docker.socket\n",
             "Server:",
             "[INFO] Installed docker.service successfully.\n",
-            "[INFO] docker.service starts with the first connection",
+            "[INFO] docker.service starts on the first connection",
         ],
     )?;
     in_order(
@@ -100,11 +100,11 @@ fn on_demand(suite: Suite) -> Result<()> {
 }
 
 #[test]
-fn f100_f107_f110_on_demand_with_systemd_252() -> Result<()> {
+fn on_demand_with_systemd_252() -> Result<()> {
     on_demand(Suite::Bookworm)
 }
 
 #[test]
-fn f100_f107_f110_on_demand_with_systemd_262() -> Result<()> {
+fn on_demand_with_systemd_262() -> Result<()> {
     on_demand(Suite::Sid)
 }

@@ -66,7 +66,7 @@ fn leaves_nothing(b: &TestBox, but: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
+fn our_own_supervisor() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let done = installs(&b, "plain")?;
     in_order(
@@ -100,8 +100,8 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
     let log = b.read("/home/tester/.local/state/docker-rootless/docker.log")?;
     let words = [
         "API listen on",
-        "[supervise] ended ",
-        " processes that the daemon left\n[supervise] the daemon ended with status",
+        "[supervise] killed ",
+        " processes that the daemon left behind\n[supervise] the daemon exited with status",
         "API listen on",
     ];
     in_order(&log, &words)?;
@@ -110,7 +110,7 @@ fn f019_f100_f107_f115_f120_our_own_supervisor() -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_runit() -> Result<()> {
+fn runit() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["runit"])?;
     b.user("mkdir service").ok()?;
@@ -137,7 +137,7 @@ fn f019_f100_f107_f115_runit() -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_s6() -> Result<()> {
+fn s6() -> Result<()> {
     let b = TestBox::boot(packages::suite()?)?;
     packages::unpack(&b, &["s6", "lib*", "s6", "execline"])?;
     b.user("mkdir scan").ok()?;
@@ -172,7 +172,7 @@ fn openrc(b: &TestBox) -> Result<()> {
 }
 
 #[test]
-fn f019_f100_f107_f115_openrc() -> Result<()> {
+fn a_daemon_is_kept_running_by_openrc() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     openrc(&b)?;
     let done = installs(&b, "openrc")?;
@@ -218,7 +218,7 @@ fn f019_f100_f107_f115_openrc() -> Result<()> {
 
 /// A release without services of users: the administrator pastes what is printed.
 #[test]
-fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
+fn openrc_of_the_system() -> Result<()> {
     let b = TestBox::boot(Suite::Trixie)?;
     openrc(&b)?;
     let printed = user(&b, &format!("{TOOL} install --supervise")).ok()?;
@@ -244,7 +244,7 @@ fn f019_f100_f107_f115_openrc_of_the_system() -> Result<()> {
     let refused = user(&b, &format!("{TOOL} uninstall --purge")).fails_with(1)?;
     let hint = "sudo rc-service docker-rootless.1001 stop; sudo rc-update del docker-rootless.1001 default; \
                 sudo rm -f /etc/init.d/docker-rootless.1001";
-    in_order(&refused, &["the administrator's", hint])?;
+    in_order(&refused, &["only root can remove the system service", hint])?;
     b.root(hint).ok()?;
     ensure!(dockerd(&b).is_none(), "dockerd runs on");
     let left = b.user_processes();

@@ -21,7 +21,7 @@ fn service<'b>(b: &'b TestBox, line: &str) -> Cmd<'b> {
 }
 
 #[test]
-fn f045_f116_f153_f154_every_way_in_reaches_the_users_manager() -> Result<()> {
+fn every_way_in_reaches_the_users_manager() -> Result<()> {
     for suite in Suite::ALL {
         let b = host(suite)?;
         let check = format!("{TOOL} check --json");
@@ -56,7 +56,7 @@ fn f045_f116_f153_f154_every_way_in_reaches_the_users_manager() -> Result<()> {
 }
 
 #[test]
-fn f045_f100_f107_a_cron_job_installs_and_purges() -> Result<()> {
+fn a_cron_job_installs_and_purges() -> Result<()> {
     let b = host(Suite::Sid)?;
     let done = cron(&b, &format!("{TOOL} install")).ok()?;
     in_order(
@@ -71,7 +71,7 @@ fn f045_f100_f107_a_cron_job_installs_and_purges() -> Result<()> {
 }
 
 #[test]
-fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()> {
+fn without_a_session_there_is_one_remedy() -> Result<()> {
     let b = host(Suite::Trixie)?;
     let check = format!("{TOOL} check");
     // A directory of one's own works, and hides the manager.
@@ -91,11 +91,7 @@ fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()
         let seen = cron(&b, &format!("export XDG_RUNTIME_DIR={dir}; {check}")).fails_with(1)?;
         in_order(
             &seen,
-            &[
-                "runtime-dir: XDG_RUNTIME_DIR=",
-                dir,
-                "to do: export XDG_RUNTIME_DIR=/run/user/1001\n",
-            ],
+            &["runtime-dir: XDG_RUNTIME_DIR=", dir, "fix: export XDG_RUNTIME_DIR=/run/user/1001\n"],
         )?;
     }
 
@@ -119,7 +115,7 @@ fn f045_f111_f116_f153_f154_without_a_session_there_is_one_remedy() -> Result<()
 }
 
 #[test]
-fn f111_f155_with_lingering_the_daemon_starts_with_the_system() -> Result<()> {
+fn with_lingering_the_daemon_starts_with_the_system() -> Result<()> {
     let b = host(Suite::Trixie)?;
     service(&b, &format!("{TOOL} install")).ok()?;
     serve(&b)?;
@@ -133,7 +129,7 @@ fn f111_f155_with_lingering_the_daemon_starts_with_the_system() -> Result<()> {
 }
 
 #[test]
-fn f019_f115_without_systemd_the_printed_line_starts_it() -> Result<()> {
+fn without_systemd_the_printed_line_starts_it() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let user = |line: &str| b.user(line).env("DOCKER_HOST", "");
     for logind in [true, false] {
@@ -172,7 +168,7 @@ fn f019_f115_without_systemd_the_printed_line_starts_it() -> Result<()> {
 
 /// With a detached network namespace the daemon lives in the host's; the containers' is reached from within.
 #[test]
-fn f120_f145_nsenter_with_a_detached_network_namespace() -> Result<()> {
+fn nsenter_with_a_detached_network_namespace() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let daemon = b
         .user("exec dockerd-rootless.sh")
@@ -193,7 +189,7 @@ fn f120_f145_nsenter_with_a_detached_network_namespace() -> Result<()> {
 /// What `machinectl shell tester@` and run0(1) start: a unit of the system with PAM, on a pseudo terminal. The colour of
 /// the levels and the wish of docker's messages for a terminal are no hindrance.
 #[test]
-fn f045_f101_f116_on_a_terminal_of_its_own() -> Result<()> {
+fn on_a_terminal_of_its_own() -> Result<()> {
     let b = host(Suite::Trixie)?;
     let line =
         format!("{TOOL} check --json > /tmp/seen.json; {TOOL} install; echo $? > /tmp/status");
@@ -222,7 +218,7 @@ fn f045_f101_f116_on_a_terminal_of_its_own() -> Result<()> {
 
 /// A command over ssh, which no profile of a login shell prepares.
 #[test]
-fn f045_f100_f140_f154_through_ssh() -> Result<()> {
+fn through_ssh() -> Result<()> {
     let b = host(packages::suite()?)?;
     packages::unpack(&b, &["openssh-server", "openssh-client"])?;
     b.root(

@@ -7,10 +7,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use xtask_support::{command, host};
 
 use super::go_on;
 use super::user::User;
-use crate::host;
 
 /// A running rootless dockerd; [`stop`](Self::stop) ends it, dropping kills it.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl<'u> Daemon<'u> {
     /// Runs `docker ARGS` (no argument holds a space).
     pub(super) fn docker(&self, args: &str) -> Result<String> {
         go_on()?;
-        host::quietly(self.user.command("docker").args(args.split(' ')))
+        command::quietly(self.user.command("docker").args(args.split(' ')))
     }
 
     pub(super) fn docker_with_input(&self, args: &str, input: &str) -> Result<String> {
@@ -80,7 +80,7 @@ impl<'u> Daemon<'u> {
     /// What rootlesskit says about itself.
     pub(super) fn rootlesskit(&self) -> Result<String> {
         let socket = self.user.path("run/dockerd-rootless/api.sock");
-        let text = host::quietly(
+        let text = command::quietly(
             self.user.command("rootlessctl").arg("--socket").arg(socket).arg("info"),
         )?;
         let value = |key: &str| {
@@ -110,9 +110,9 @@ impl<'u> Daemon<'u> {
             .arg("-cf")
             .arg(&archive)
             .arg(".");
-        host::quietly(&mut tar)?;
+        command::quietly(&mut tar)?;
         let mut import = self.user.command("docker");
-        host::quietly(import.args(["import", "-", "demo"]).stdin(fs::File::open(&archive)?))?;
+        command::quietly(import.args(["import", "-", "demo"]).stdin(fs::File::open(&archive)?))?;
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl<'u> Daemon<'u> {
     }
 
     fn end(&mut self, limit: Duration) -> Result<ExitStatus> {
-        host::quietly(Command::new("kill").args(["-TERM", &self.launcher.id().to_string()]))?;
+        command::quietly(Command::new("kill").args(["-TERM", &self.launcher.id().to_string()]))?;
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.launcher.try_wait()? {

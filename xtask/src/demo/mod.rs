@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use xtask_support::host::{self, Need};
+use xtask_support::stages::Stages;
+use xtask_support::{cargo, command};
 
-use crate::host::{self, Need};
-use crate::stage::Stages;
 use daemon::Daemon;
 use user::User;
 
@@ -32,6 +33,20 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 fn go_on() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     Ok(())
+}
+
+/// The binaries that users get.
+const BINARIES: [&str; 5] = [
+    "rootlesskit",
+    "rootlessctl",
+    "rootlesskit-docker-proxy",
+    "dockerd-rootless",
+    "dockerd-rootless-setuptool",
+];
+
+/// Builds them: the default members of the workspace.
+fn build_release() -> Result<()> {
+    command::visibly(cargo::command().current_dir(cargo::workspace()?).args(["build", "--release"]))
 }
 
 /// Programs the demo uses beside our own. Since Debian 13 the client is a package of its own.
@@ -70,7 +85,7 @@ pub(crate) fn run() -> Result<()> {
         );
         Ok(())
     })?;
-    stages.run("release build", host::build_release)?;
+    stages.run("release build", build_release)?;
     stages.run("rootless Docker", || {
         let own = std::env::current_exe()?;
         let mut command = if host::euid()? == 0 {

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::host;
+use xtask_support::account::{self, Entry};
+use xtask_support::{cargo, command, host};
 
 /// An ordinary user and the one folder in which the demo happens.
 #[derive(Debug)]
@@ -30,22 +30,24 @@ impl User {
             std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && name != "root");
         let (name, throw_away) = match (own, sudo) {
             (0, Some(name)) => (name, false),
-            (0, None) => (add_account()?, true),
-            (uid, _) => (passwd_line(|fields| fields[2] == uid.to_string())?[0].clone(), false),
+            (0, None) => {
+                let name = format!("rk-demo-{}", std::process::id());
+                account::add(&name)?;
+                (name, true)
+            }
+            (uid, _) => (Entry::of_uid(uid)?.name, false),
         };
         let made = Self::prepare(&name, throw_away, own == 0);
         if made.is_err() && throw_away {
-            let _ = host::quietly(Command::new("userdel").arg(&name));
+            let _ = account::delete(&name);
         }
         made
     }
 
     fn prepare(name: &str, throw_away: bool, switch: bool) -> Result<Self> {
-        let fields = passwd_line(|fields| fields[0] == *name)?;
-        let (uid, gid) = (fields[2].parse()?, fields[3].parse()?);
-        for file in ["/etc/subuid", "/etc/subgid"] {
-            ensure_subids(file, name, uid)?;
-        }
+        let entry = Entry::of_name(name)?;
+        entry.ensure_subids()?;
+        let (uid, gid) = (entry.uid, entry.gid);
         // A short path: sockets below it have to fit into 108 bytes.
         let folder = tempfile::Builder::new().prefix("rk-demo-").tempdir_in("/var/tmp")?;
         let this = Self { name: name.to_owned(), uid, gid, throw_away, switch, folder };
@@ -56,8 +58,8 @@ impl User {
             chown(root.join(dir), Some(uid), Some(gid))?;
         }
         let bin = root.join("bin");
-        for binary in host::BINARIES {
-            fs::copy(host::target()?.join("release").join(binary), bin.join(binary))
+        for binary in super::BINARIES {
+            fs::copy(cargo::target()?.join("release").join(binary), bin.join(binary))
                 .with_context(|| format!("copying {binary}"))?;
         }
         symlink("dockerd-rootless", bin.join("dockerd-rootless.sh"))?;
@@ -113,10 +115,17 @@ impl User {
             self.name
         );
         // This process has a mount namespace of its own.
-        host::quietly(
+        command::quietly(
             Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/dev/net"]),
         )?;
-        host::quietly(Command::new("mknod").args(["-m", "666", "/dev/net/tun", "c", "10", "200"]))?;
+        command::quietly(Command::new("mknod").args([
+            "-m",
+            "666",
+            "/dev/net/tun",
+            "c",
+            "10",
+            "200",
+        ]))?;
         ensure!(
             opens()?,
             "/dev/net/tun cannot be opened\nhint: does the kernel have the tun driver (modprobe tun)?"
@@ -140,12 +149,12 @@ impl User {
         let data = self.path("home/.local");
         if data.exists() && !self.switch {
             // Files of containers belong to subordinate ids, which only a user namespace can remove.
-            host::quietly(self.command("rootlesskit").args(["rm", "-rf"]).arg(&data))?;
+            command::quietly(self.command("rootlesskit").args(["rm", "-rf"]).arg(&data))?;
         }
         let path = self.folder.path().to_owned();
         self.folder.close().with_context(|| format!("removing {}", path.display()))?;
         if self.throw_away {
-            host::quietly(Command::new("userdel").arg(&self.name))?;
+            account::delete(&self.name)?;
             for file in ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid"] {
                 let text = fs::read_to_string(file)?;
                 let start = format!("{}:", self.name);
@@ -171,7 +180,7 @@ impl User {
         }
         let list: Vec<String> = left.iter().map(|(pid, what)| format!("{pid} {what}")).collect();
         for (pid, _) in left {
-            let _ = host::quietly(Command::new("kill").args(["-KILL", &pid.to_string()]));
+            let _ = command::quietly(Command::new("kill").args(["-KILL", &pid.to_string()]));
         }
         bail!("processes were left behind and had to be killed: {}", list.join("; "));
     }
@@ -198,40 +207,4 @@ impl User {
             })
             .collect()
     }
-}
-
-/// The fields of the first line of `/etc/passwd` that `wanted` accepts.
-fn passwd_line(wanted: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
-    let text = fs::read_to_string("/etc/passwd")?;
-    text.lines()
-        .map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>())
-        .find(|fields| fields.len() >= 7 && wanted(fields))
-        .context("the user of the demo is not in /etc/passwd")
-}
-
-/// Adds an account that nobody can log in to. `useradd` gives it subordinate ids.
-fn add_account() -> Result<String> {
-    let name = format!("rk-demo-{}", std::process::id());
-    let mut command = Command::new("useradd");
-    command.args([
-        "--no-create-home",
-        "--home-dir",
-        "/nonexistent",
-        "--shell",
-        "/usr/sbin/nologin",
-        &name,
-    ]);
-    host::quietly(&mut command)?;
-    Ok(name)
-}
-
-fn ensure_subids(file: &str, name: &str, uid: u32) -> Result<()> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let owners = [format!("{name}:"), format!("{uid}:")];
-    ensure!(
-        text.lines().any(|line| owners.iter().any(|owner| line.starts_with(owner))),
-        "{name} has no subordinate ids in {file}\n\
-         hint: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name} (choose a free range)"
-    );
-    Ok(())
 }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 /// What both directions ask with.
 pub(super) const REQUEST: &str = "GET / HTTP/1.0\r\n\r\n";
 
-const LIMIT: Duration = Duration::from_secs(5);
+/// Of the client and the server of the demo.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A TCP port that nobody listens on.
 pub(super) fn free_port() -> Result<u16> {
@@ -38,8 +39,8 @@ pub(super) fn host_addresses(port: u16) -> Vec<SocketAddr> {
 
 /// Fetches `/`.
 pub(super) fn fetch(address: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    let mut stream = TcpStream::connect_timeout(&address, REQUEST_TIMEOUT)?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     stream.write_all(REQUEST.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -80,7 +81,7 @@ impl Outside {
 }
 
 fn answer(mut stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let mut request = [0; 512];
     let _ = stream.read(&mut request)?;
     let text = format!("hello, {}, this is the host\n", stream.peer_addr()?.ip());

@@ -1,7 +1,7 @@
 //! What `cargo xtask` runs: builds the package xtask, says that it does so if that takes a while, and becomes it.
 //!
-//! `cargo run --quiet` alone is silent for more than a minute on a new machine, and without `--quiet` it has two lines of its
-//! own before every run. This program needs nothing, so it is there within a second or two.
+//! `cargo run --quiet` alone is silent while it builds, and without `--quiet` it prints two lines of its own
+//! before every run. This program has no dependencies, so it is built within a second or two.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -11,9 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A build without changes ends before that.
-const SILENCE: Duration = Duration::from_secs(2);
+const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 /// How often there is a sign of life after that.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const BUILD_INTERVAL: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
     match run() {
@@ -47,14 +47,14 @@ fn heart() -> (Sender<()>, JoinHandle<()>) {
     let (done, waits) = channel();
     let begun = Instant::now();
     let thread = std::thread::spawn(move || {
-        let mut pause = SILENCE;
+        let mut pause = QUIET_INTERVAL;
         while waits.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            if pause == SILENCE {
-                eprintln!("building xtask, which takes a minute or two the first time ...");
+            if pause == QUIET_INTERVAL {
+                eprintln!("building xtask, which takes up to a minute the first time ...");
             } else {
                 eprintln!("... building xtask: {} s", begun.elapsed().as_secs());
             }
-            pause = HEARTBEAT;
+            pause = BUILD_INTERVAL;
         }
     });
     (done, thread)

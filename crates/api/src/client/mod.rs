@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::stats::Stats;
-use crate::types::{
-    ErrorMessage, Info, JsonError, PortId, PortSpec, PortStatus, from_json, to_json,
-};
+use crate::types::{ErrorMessage, Info, PortId, PortSpec, PortStatus, from_json, to_json};
 use response::Response;
 
 /// How long a request may take unless [`Client::with_timeout`] says otherwise.
@@ -33,7 +31,7 @@ pub enum ClientError {
     /// There is no such socket.
     #[error(
         "no RootlessKit API socket at {}: {reason}\n\
-         hint: RootlessKit makes it in its state directory when it starts; is it running, with that --state-dir?",
+         hint: check that RootlessKit is running with that --state-dir; it creates the socket there when it starts",
         path.display()
     )]
     NoSocket {
@@ -51,7 +49,7 @@ pub enum ClientError {
         reason: io::Error,
     },
     /// The answer did not come in time.
-    #[error("no answer from the RootlessKit API at {} within {timeout:?}", path.display())]
+    #[error("no response from the RootlessKit API at {} within {timeout:?}", path.display())]
     Timeout {
         /// The socket.
         path: PathBuf,
@@ -59,7 +57,7 @@ pub enum ClientError {
         timeout: Duration,
     },
     /// The connection broke, or what came is not an answer of this API.
-    #[error("bad answer from the RootlessKit API at {}: {reason}", path.display())]
+    #[error("invalid response from the RootlessKit API at {}: {reason}", path.display())]
     Answer {
         /// The socket.
         path: PathBuf,
@@ -79,13 +77,11 @@ pub enum ClientError {
 fn hint(reason: &io::Error) -> &'static str {
     match reason.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "\nhint: nobody listens on it: RootlessKit was killed, or it is still starting"
+            "\nhint: start RootlessKit or wait until it has started; no process is listening on this socket"
         }
-        io::ErrorKind::PermissionDenied => {
-            "\nhint: only the user who started RootlessKit may connect"
-        }
+        io::ErrorKind::PermissionDenied => "\nhint: connect as the user who started RootlessKit",
         io::ErrorKind::InvalidInput => {
-            "\nhint: the path of a unix socket must be shorter than 108 bytes; use a shorter --state-dir"
+            "\nhint: use a shorter --state-dir; the path of a unix socket must be shorter than 108 bytes"
         }
         _ => "",
     }
@@ -93,7 +89,6 @@ fn hint(reason: &io::Error) -> &'static str {
 
 impl Client {
     /// A client of the API at `socket`. Nothing is connected yet.
-    #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT }
     }
@@ -105,7 +100,6 @@ impl Client {
     }
 
     /// The socket this client connects to.
-    #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -157,10 +151,7 @@ impl Client {
     /// As [`Client::stats`]; [`ClientError::Answer`] if it is not UTF-8.
     pub fn stats_openmetrics(&self) -> Result<String, ClientError> {
         let response = self.request("GET", "/v1/stats?format=openmetrics", None)?;
-        String::from_utf8(response.body).map_err(|error| ClientError::Answer {
-            path: self.socket.clone(),
-            reason: error.to_string(),
-        })
+        String::from_utf8(response.body).map_err(|error| self.invalid(&error))
     }
 
     fn request(
@@ -189,9 +180,8 @@ impl Client {
     }
 
     fn connect(&self) -> Result<UnixStream, ClientError> {
-        let path = || self.socket.clone();
         if let Err(reason) = std::fs::metadata(&self.socket) {
-            return Err(ClientError::NoSocket { path: path(), reason });
+            return Err(ClientError::NoSocket { path: self.socket.clone(), reason });
         }
         let connect = || -> io::Result<UnixStream> {
             let address = SockAddr::unix(&self.socket)?;
@@ -207,30 +197,31 @@ impl Client {
             Ok(socket.into())
         };
         connect().map_err(|reason| match reason.kind() {
-            io::ErrorKind::WouldBlock => {
-                ClientError::Timeout { path: path(), timeout: self.timeout }
-            }
-            _ => ClientError::Connect { path: path(), reason },
+            io::ErrorKind::WouldBlock => self.timed_out(),
+            _ => ClientError::Connect { path: self.socket.clone(), reason },
         })
     }
 
     fn broken(&self, error: &io::Error) -> ClientError {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout }
-            }
-            _ => ClientError::Answer { path: self.socket.clone(), reason: error.to_string() },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.timed_out(),
+            _ => self.invalid(error),
         }
+    }
+
+    fn timed_out(&self) -> ClientError {
+        ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout }
+    }
+
+    fn invalid(&self, reason: &dyn std::error::Error) -> ClientError {
+        ClientError::Answer { path: self.socket.clone(), reason: reason.to_string() }
     }
 
     fn decode<T: serde::de::DeserializeOwned + Default>(
         &self,
         response: &Response,
     ) -> Result<T, ClientError> {
-        from_json(&response.body).map_err(|error: JsonError| ClientError::Answer {
-            path: self.socket.clone(),
-            reason: error.to_string(),
-        })
+        from_json(&response.body).map_err(|error| self.invalid(&error))
     }
 }
 
@@ -242,7 +233,7 @@ fn refusal(response: &Response) -> ClientError {
             // The API's own refusals are JSON: this server does not know the path.
             let hint = match response.status {
                 404 => {
-                    "\nhint: this RootlessKit is too old for that request, or another implementation"
+                    "\nhint: use a newer RootlessKit; this one is too old for the request, or is a different implementation"
                 }
                 _ => "",
             };
@@ -256,7 +247,6 @@ fn refusal(response: &Response) -> ClientError {
     ClientError::Refused { status: response.status, message }
 }
 
-/// A stream whose reads and writes end at a deadline.
 struct Bounded {
     stream: UnixStream,
     deadline: Instant,

@@ -8,10 +8,8 @@ const HEAD_MAX: usize = 64 << 10;
 const BODY_MAX: usize = 64 << 20;
 /// Longest body of an error looked at, in bytes; the rest is cut off.
 const ERROR_BODY_MAX: usize = 64 << 10;
-/// Headers accepted.
 const HEADERS_MAX: usize = 64;
 
-/// A final response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
@@ -26,10 +24,8 @@ enum Framing {
     UntilEof,
 }
 
-/// Reads a response, interim (1xx) ones left aside.
-///
-/// # Errors
-/// Those of `source`, `UnexpectedEof` if the response is cut short, and `InvalidData` if it is not HTTP or too large.
+/// Reads a response, interim (1xx) ones left aside. It is `UnexpectedEof` if the response is cut short, `InvalidData` if it
+/// is not HTTP or too large.
 pub(super) fn read(source: impl Read) -> io::Result<Response> {
     let mut input = Input { source, buffer: Vec::new() };
     loop {
@@ -38,19 +34,15 @@ pub(super) fn read(source: impl Read) -> io::Result<Response> {
             continue;
         }
         let success = (200..300).contains(&status);
+        let max = if success { BODY_MAX } else { ERROR_BODY_MAX };
         let body = match framing {
             _ if matches!(status, 204 | 304) => Vec::new(),
-            Framing::Length(length) if !success => input.take(length.min(ERROR_BODY_MAX))?,
-            Framing::Length(length) if length > BODY_MAX => {
+            Framing::Length(length) if success && length > max => {
                 return Err(invalid(&format!("a body of {length} bytes is too large")));
             }
-            Framing::Length(length) => input.take(length)?,
-            Framing::Chunked => {
-                chunks(&mut input, if success { BODY_MAX } else { ERROR_BODY_MAX }, success)?
-            }
-            Framing::UntilEof => {
-                rest(&mut input, if success { BODY_MAX } else { ERROR_BODY_MAX }, success)?
-            }
+            Framing::Length(length) => input.take(length.min(max))?,
+            Framing::Chunked => chunks(&mut input, max, success)?,
+            Framing::UntilEof => rest(&mut input, max, success)?,
         };
         return Ok(Response { status, body });
     }
@@ -63,7 +55,7 @@ fn head(input: &mut Input<impl Read>) -> io::Result<(u16, Framing)> {
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response.parse(&input.buffer).map_err(|error| invalid(&error.to_string()))?;
         if let httparse::Status::Complete(length) = parsed {
-            let status = response.code.ok_or_else(|| invalid("there is no status code"))?;
+            let status = response.code.ok_or_else(|| invalid("the status code is missing"))?;
             let framing = framing(response.headers)?;
             input.buffer.drain(..length);
             return Ok((status, framing));
@@ -81,7 +73,7 @@ fn framing(headers: &[httparse::Header<'_>]) -> io::Result<Framing> {
         return if coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
             Ok(Framing::Chunked)
         } else {
-            Err(invalid("the transfer coding is unknown"))
+            Err(invalid("unknown transfer coding"))
         };
     }
     let Some(length) = find("content-length") else { return Ok(Framing::UntilEof) };
@@ -146,13 +138,12 @@ struct Input<R> {
 }
 
 impl<R: Read> Input<R> {
-    /// Reads some more.
     fn fill(&mut self) -> io::Result<()> {
         let mut block = [0; 8192];
         loop {
             match self.source.read(&mut block) {
                 Ok(0) => {
-                    let reason = "the connection was closed before the end of the answer";
+                    let reason = "the connection was closed before the end of the response";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
                 }
                 Ok(n) => {

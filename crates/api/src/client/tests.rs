@@ -76,7 +76,7 @@ fn statistics_come_as_numbers_or_as_text() {
     let error = client.stats().unwrap_err();
     assert!(matches!(error, ClientError::Refused { status: 404, .. }));
     let error = error.to_string();
-    assert!(error.contains("404 page not found\nhint: this RootlessKit is too old"), "{error}");
+    assert!(error.contains("404 page not found\nhint: use a newer RootlessKit"), "{error}");
 }
 
 /// The first answer of a server that is not to be trusted, without the socket.
@@ -138,7 +138,7 @@ fn a_refusal_is_the_servers_own_text() {
 fn failures_name_the_socket() {
     let (dir, client, server) = scripted("");
     let error = client.info().unwrap_err().to_string();
-    assert!(error.starts_with("bad answer from the RootlessKit API at "), "{error}");
+    assert!(error.starts_with("invalid response from the RootlessKit API at "), "{error}");
     server.join().unwrap();
 
     // The listener is gone but its file is not: what a killed rootlesskit leaves.
@@ -147,7 +147,7 @@ fn failures_name_the_socket() {
     assert!(
         error.starts_with(&format!("cannot connect to the RootlessKit API at {}", path.display()))
     );
-    assert!(error.contains("\nhint: nobody listens on it"), "{error}");
+    assert!(error.contains("\nhint: start RootlessKit or wait"), "{error}");
 
     let error = Client::new("/nonexistent/api.sock").info().unwrap_err().to_string();
     assert!(error.starts_with("no RootlessKit API socket at /nonexistent/api.sock: "), "{error}");

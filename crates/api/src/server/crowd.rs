@@ -27,11 +27,9 @@ pub(super) struct Crowd {
     wanted: Cell<bool>,
 }
 
-/// One of them.
 #[derive(Debug)]
 pub(super) struct Member {
     crowd: Rc<Crowd>,
-    /// Its place among the idle.
     place: Cell<Option<u64>>,
     /// Its place among those that have not asked for anything yet.
     mute: Cell<Option<u64>>,
@@ -95,7 +93,6 @@ impl Member {
         }
     }
 
-    /// Whether it has not asked for anything yet.
     pub(super) fn is_mute(&self) -> bool {
         self.mute.get().is_some()
     }
@@ -110,7 +107,6 @@ impl Member {
         self.crowd.idle.borrow_mut().insert(place, Rc::clone(&self.leave));
     }
 
-    /// Completes when it is to leave.
     pub(super) async fn asked_to_leave(&self) {
         self.leave.notified().await;
     }

@@ -84,7 +84,7 @@ pub enum BackendError {
     NoPortDriver,
     /// The network driver of this name counts nothing.
     #[error(
-        "network driver {0:?} has no statistics\nhint: --net=gateway counts connections and bytes"
+        "network driver {0:?} has no statistics\nhint: use --net=gateway, which counts connections and bytes"
     )]
     NoStatistics(String),
     /// Anything else.
@@ -206,7 +206,7 @@ async fn accept(
         }
         Err(error) => {
             if !std::mem::replace(failing, true) {
-                tracing::warn!("cannot accept connections to the API for the moment: {error}");
+                tracing::warn!("temporarily cannot accept connections to the API: {error}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
             None

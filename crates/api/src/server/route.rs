@@ -1,6 +1,7 @@
 //! From a request to an answer: five routes, matched by hand.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -8,7 +9,7 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode, Uri};
 
-use super::answer::{Answer, empty, failure, json, not_found};
+use super::answer::{Answer, empty, failure, json, not_found, refused};
 use super::{Backend, BackendError, Limits};
 use crate::types::{PortSpec, from_json};
 
@@ -30,75 +31,59 @@ where
         answer.headers_mut().insert(LOCATION, location);
         return Ok(answer);
     }
-    Ok(match head.uri.path().strip_prefix("/v1/") {
-        Some("info") => match head.method {
-            Method::GET => match backend.info() {
-                Ok(info) => json(StatusCode::OK, &info),
-                Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            },
-            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+    let path = head.uri.path().strip_prefix("/v1/").unwrap_or_default();
+    let id = path.strip_prefix("ports/").filter(|id| !id.is_empty() && !id.contains('/'));
+    Ok(match (&head.method, path, id) {
+        (&Method::GET, "info", _) => match backend.info() {
+            Ok(info) => json(StatusCode::OK, &info),
+            Err(error) => refused(&error),
         },
-        Some("ports") => match head.method {
-            Method::GET => list(&*backend),
-            Method::POST => match read(body, &limits).await {
-                Ok(body) => add(&body, backend).await,
-                Err(answer) => answer,
-            },
-            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        (&Method::GET, "ports", _) => match backend.ports() {
+            Ok(ports) if ports.is_empty() => json(StatusCode::OK, &()),
+            Ok(ports) => json(StatusCode::OK, &ports),
+            Err(error) => refused(&error),
         },
-        Some("stats") => match head.method {
-            Method::GET => super::stats::answer(&head.uri, &head.headers, &*backend).await,
-            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        (&Method::POST, "ports", _) => match read(body, &limits).await {
+            Ok(body) => add(&body, backend).await,
+            Err(answer) => answer,
         },
-        Some(path) => match path.strip_prefix("ports/") {
-            Some(id) if !id.is_empty() && !id.contains('/') => match head.method {
-                Method::DELETE => remove(id, backend).await,
-                _ => empty(StatusCode::METHOD_NOT_ALLOWED),
-            },
-            _ => not_found(),
-        },
-        None => not_found(),
-    })
-}
-
-fn list(backend: &impl Backend) -> Answer {
-    match backend.ports() {
-        Ok(ports) if ports.is_empty() => json(StatusCode::OK, &()),
-        Ok(ports) => json(StatusCode::OK, &ports),
-        Err(error @ BackendError::NoPortDriver) => {
-            failure(StatusCode::BAD_REQUEST, &error.to_string())
+        (&Method::DELETE, _, Some(id)) => remove(id, backend).await,
+        (&Method::GET, "stats", _) => {
+            super::stats::answer(&head.uri, &head.headers, &*backend).await
         }
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
+        (_, "info" | "ports" | "stats", _) | (_, _, Some(_)) => {
+            empty(StatusCode::METHOD_NOT_ALLOWED)
+        }
+        _ => not_found(),
+    })
 }
 
 async fn add<B: Backend>(body: &[u8], backend: Rc<B>) -> Answer {
     let spec = match from_json::<PortSpec>(body) {
         Ok(spec) => spec,
-        Err(error) => return malformed(&*backend, &error.to_string()),
+        Err(error) => return malformed(&*backend, error),
     };
     match detached(async move { backend.add(spec).await }).await {
         Ok(status) => json(StatusCode::CREATED, &status),
-        Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => failure(StatusCode::BAD_REQUEST, error),
     }
 }
 
 async fn remove<B: Backend>(id: &str, backend: Rc<B>) -> Answer {
     let Ok(id) = id.parse() else {
-        return malformed(&*backend, &format!("invalid port ID: {id:?} (must be a number)"));
+        let message = format_args!("invalid port ID: {id:?} (must be a number)");
+        return malformed(&*backend, message);
     };
     match detached(async move { backend.remove(id).await }).await {
         Ok(()) => empty(StatusCode::OK),
-        Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => failure(StatusCode::BAD_REQUEST, error),
     }
 }
 
 /// A request about ports that makes no sense. Without a port driver that is said first, as upstream does.
-fn malformed(backend: &impl Backend, message: &str) -> Answer {
+fn malformed(backend: &impl Backend, message: impl Display) -> Answer {
     match backend.ports() {
-        Err(error @ BackendError::NoPortDriver) => {
-            failure(StatusCode::BAD_REQUEST, &error.to_string())
-        }
+        Err(error @ BackendError::NoPortDriver) => refused(&error),
         _ => failure(StatusCode::BAD_REQUEST, message),
     }
 }
@@ -123,14 +108,15 @@ where
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(failure(
             StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("the request body is larger than {} bytes", limits.body_bytes),
+            format_args!("the request body is larger than {} bytes", limits.body_bytes),
         )),
         Ok(Err(error)) => {
-            Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the request body: {error}")))
+            let message = format_args!("cannot read the request body: {error}");
+            Err(failure(StatusCode::BAD_REQUEST, message))
         }
         Err(_) => Err(failure(
             StatusCode::REQUEST_TIMEOUT,
-            &format!("the request body did not arrive within {:?}", limits.body),
+            format_args!("the request body did not arrive within {:?}", limits.body),
         )),
     }
 }

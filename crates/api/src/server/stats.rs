@@ -3,11 +3,10 @@
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, StatusCode, Uri};
 
-use super::answer::{Answer, failure, json, with_type};
-use super::{Backend, BackendError};
+use super::Backend;
+use super::answer::{Answer, failure, json, refused, with_type};
 use crate::stats::{CONTENT_TYPE, openmetrics};
 
-/// The form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Json,
@@ -23,8 +22,8 @@ pub(super) async fn answer(uri: &Uri, headers: &HeaderMap, backend: &impl Backen
         Some("openmetrics") => Format::OpenMetrics,
         Some("json") => Format::Json,
         Some(other) => {
-            let message = format!("unknown format: {other:?} (must be json or openmetrics)");
-            return failure(StatusCode::BAD_REQUEST, &message);
+            let message = format_args!("unknown format: {other:?} (must be json or openmetrics)");
+            return failure(StatusCode::BAD_REQUEST, message);
         }
         None => accepted(headers),
     };
@@ -33,10 +32,7 @@ pub(super) async fn answer(uri: &Uri, headers: &HeaderMap, backend: &impl Backen
         (Ok(stats), Format::OpenMetrics) => {
             with_type(StatusCode::OK, CONTENT_TYPE, openmetrics(&stats))
         }
-        (Err(error @ BackendError::NoStatistics(_)), _) => {
-            failure(StatusCode::NOT_FOUND, &error.to_string())
-        }
-        (Err(error), _) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        (Err(error), _) => refused(&error),
     }
 }
 

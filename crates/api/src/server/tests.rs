@@ -1,4 +1,6 @@
 //! Requests as bytes against a server in a thread of its own.
+//!
+//! The file is long because all of its tests share one server and its backend.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -325,7 +327,7 @@ fn without_a_port_driver() {
 #[test]
 fn without_a_network_driver_that_counts() {
     let server = Server::start(true, Limits::default());
-    let message = r#"network driver \"none\" has no statistics\nhint: --net=gateway counts connections and bytes"#;
+    let message = r#"network driver \"none\" has no statistics\nhint: use --net=gateway, which counts connections and bytes"#;
     let expected = error("404 Not Found", message);
     assert_eq!(get(&server.path(), "GET", "/v1/stats"), expected);
     assert_eq!(get(&server.path(), "GET", "/v1/stats?format=openmetrics"), expected);

@@ -30,12 +30,12 @@ fn parses_every_form() {
 #[test]
 fn bad_text_is_one_line_that_names_value_reason_and_form() {
     for (text, reason) in [
-        ("", "no /PROTO at the end"),
-        ("bad", "no /PROTO at the end"),
-        ("8080", "no /PROTO at the end"),
-        ("8080/tcp", "no child port"),
-        ("8080:80/tcp", "too few parts"),
-        ("127.0.0.1:8080:80/tcp,127.0.0.1:4040:40/tcp", "too many parts"),
+        ("", "/PROTO is missing at the end"),
+        ("bad", "/PROTO is missing at the end"),
+        ("8080", "/PROTO is missing at the end"),
+        ("8080/tcp", "the child port is missing"),
+        ("8080:80/tcp", "too few fields"),
+        ("127.0.0.1:8080:80/tcp,127.0.0.1:4040:40/tcp", "too many fields"),
         ("::1:8080:80/tcp", "is not a number"),
         ("127.0.0.1:http:80/tcp", "parent port \"http\" is not a number"),
         ("127.0.0.1:80:http/tcp", "child port \"http\" is not a number"),
@@ -43,8 +43,8 @@ fn bad_text_is_one_line_that_names_value_reason_and_form() {
         ("127.0.0.1:80:/tcp", "child port \"\" is not a number"),
         ("[::1:80:80/tcp", "a bracket is not closed"),
         ("[::1]80:80/tcp", "a bracket is not followed by a colon"),
-        ("[]:80:80/tcp", "no address between the brackets"),
-        ("1.2.3.4:80:::1:80/tcp", "too many parts"),
+        ("[]:80:80/tcp", "the address between the brackets is missing"),
+        ("1.2.3.4:80:::1:80/tcp", "too many fields"),
         ("1.2.3.4:99999999999999999999:1/tcp", "is not a number"),
     ] {
         let error = text.parse::<PortSpec>().unwrap_err().to_string();

@@ -10,19 +10,18 @@ use super::{DestinationTraffic, PortTraffic, Stats, Traffic};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`.
-#[must_use]
 pub fn openmetrics(stats: &Stats) -> String {
     let mut text = Text(String::new());
     network(stats, &mut text);
     let outbound =
         [(labels(&[("proto", "tcp")]), stats.tcp), (labels(&[("proto", "udp")]), stats.udp)];
-    traffic("outbound", "to the outside", &outbound, &mut text);
+    traffic("outbound", "Outbound traffic", &outbound, &mut text);
     let ports: Vec<_> = stats.ports.iter().map(of_port).collect();
-    traffic("port", "of a published port", &ports, &mut text);
+    traffic("port", "Published port", &ports, &mut text);
     let destinations: Vec<_> = stats.destinations.iter().map(of_destination).collect();
-    traffic("destination", "to a busy destination", &destinations, &mut text);
+    traffic("destination", "Busy destination", &destinations, &mut text);
     let others = [(String::new(), stats.other_destinations)];
-    traffic("other_destinations", "to all other destinations", &others, &mut text);
+    traffic("other_destinations", "All other destinations", &others, &mut text);
     events(stats, &mut text);
     text.0.push_str("# EOF\n");
     text.0
@@ -30,10 +29,16 @@ pub fn openmetrics(stats: &Stats) -> String {
 
 fn network(stats: &Stats, text: &mut Text) {
     let driver = labels(&[("driver", &stats.driver)]);
-    text.family("network", Kind::Info, "", "The network driver that counted.", &[(driver, 1)]);
+    text.family(
+        "network",
+        Kind::Info,
+        "",
+        "The network driver that keeps the counters.",
+        &[(driver, 1)],
+    );
     let uptime = "Time since the counters started.";
     text.family("uptime_seconds", Kind::Gauge, "seconds", uptime, &one(stats.uptime_seconds));
-    let restarts = "How often the gateway process was replaced.";
+    let restarts = "Number of times the gateway process was replaced.";
     text.family("restarts", Kind::Counter, "", restarts, &one(stats.restarts));
 }
 
@@ -41,15 +46,15 @@ fn network(stats: &Stats, text: &mut Text) {
 fn traffic(prefix: &str, of: &str, rows: &[(String, Traffic)], text: &mut Text) {
     type Get = fn(&Traffic) -> u64;
     let families: [(&str, Kind, &str, &str, Get); 5] = [
-        ("active", Kind::Gauge, "", "Connections or flows open now", |t| t.active),
-        ("opened", Kind::Counter, "", "Connections or flows so far", |t| t.opened),
-        ("failed", Kind::Counter, "", "Failed attempts", |t| t.failed),
-        ("out_bytes", Kind::Counter, "bytes", "Payload out of the namespace", |t| t.bytes_out),
-        ("in_bytes", Kind::Counter, "bytes", "Payload into the namespace", |t| t.bytes_in),
+        ("active", Kind::Gauge, "", "connections or flows that are open", |t| t.active),
+        ("opened", Kind::Counter, "", "connections or flows opened so far", |t| t.opened),
+        ("failed", Kind::Counter, "", "failed attempts", |t| t.failed),
+        ("out_bytes", Kind::Counter, "bytes", "payload sent from the namespace", |t| t.bytes_out),
+        ("in_bytes", Kind::Counter, "bytes", "payload sent to the namespace", |t| t.bytes_in),
     ];
     for (name, kind, unit, help, get) in families {
         let samples: Vec<_> = rows.iter().map(|(labels, row)| (labels.clone(), get(row))).collect();
-        text.family(&format!("{prefix}_{name}"), kind, unit, &format!("{help}, {of}."), &samples);
+        text.family(&format!("{prefix}_{name}"), kind, unit, &format!("{of}: {help}."), &samples);
     }
 }
 
@@ -65,15 +70,23 @@ fn of_destination(destination: &DestinationTraffic) -> (String, Traffic) {
 
 fn events(stats: &Stats, text: &mut Text) {
     let events = &stats.events;
-    let dialing = "Connections out that are waiting for their destination.";
+    let dialing = "Outbound connections that are waiting for their destination.";
     text.family("dialing", Kind::Gauge, "", dialing, &one(events.dialing));
     for (name, help, value) in [
-        ("dns_queries", "DNS queries over UDP that were passed on.", events.dns_queries),
+        ("dns_queries", "Forwarded DNS queries over UDP.", events.dns_queries),
         ("dns_failed", "DNS queries that no name server answered.", events.dns_failed),
-        ("echo_requests", "Echo requests that were passed on.", events.echo_requests),
-        ("denied_attempts", "Attempts that were refused by rule.", events.denied),
-        ("evicted_flows", "Flows and pending connections given up at a limit.", events.evicted),
-        ("dropped_packets", "Packets malformed or of no supported kind.", events.dropped),
+        ("echo_requests", "Forwarded echo requests.", events.echo_requests),
+        ("denied_attempts", "Attempts that a rule denied.", events.denied),
+        (
+            "evicted_flows",
+            "Flows and pending connections that were dropped because a limit was reached.",
+            events.evicted,
+        ),
+        (
+            "dropped_packets",
+            "Dropped packets that were malformed or of an unsupported kind.",
+            events.dropped,
+        ),
     ] {
         text.family(name, Kind::Counter, "", help, &one(value));
     }
@@ -110,7 +123,6 @@ impl Kind {
     }
 }
 
-/// What has been written.
 struct Text(String);
 
 impl Text {

@@ -1,8 +1,8 @@
 //! The socket between supervisor and gateway process.
 //!
-//! A message is sent as packets of at most [`PACKET`] bytes, the first of which says whether another one follows. (A
-//! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely, and
-//! long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
+//! A message is sent as packets of at most [`MAX_PACKET_BYTES`] bytes, the first of which says whether another one follows. (A
+//! packet of the kernel's cannot be longer than the send buffer, which an unprivileged process may not choose freely,
+//! and long ones need memory in one piece.) Both ends are this crate in the same executable, so there is no version to
 //! negotiate.
 
 use std::io::{self, ErrorKind};
@@ -19,19 +19,19 @@ use socket2::{Socket, Type};
 use super::{MAX, Reply, Request, WAIT, fit};
 
 /// Bytes of one packet.
-const PACKET: usize = 32 << 10;
+const MAX_PACKET_BYTES: usize = 32 << 10;
 /// First byte of a packet that ends a message …
 const LAST: u8 = 0;
 /// … and of one that does not.
 const MORE: u8 = 1;
 /// What the send buffer should hold, in bytes. Only a wish: `net.core.wmem_max` bounds it (socket(7)).
-const BUFFER: usize = 8 * PACKET;
+const BUFFER: usize = 8 * MAX_PACKET_BYTES;
 /// The most descriptors that a request has.
-const FDS: usize = 5;
+const MAX_FDS: usize = 5;
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
-const IN_FLIGHT: Duration = Duration::from_millis(1);
+const IN_FLIGHT_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.
-const NO_ROOM: &str = "the gateway process has no descriptor left for it\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
+const NO_ROOM: &str = "the gateway process has no file descriptors left\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
 /// Characters that are left of a reason which is too long.
 const REASON: usize = 4 << 10;
 
@@ -103,13 +103,10 @@ impl Channel {
         let Some((body, fds)) = message else { return Ok(None) };
         let fds = fds.context("the gateway process sent descriptors in a reply")?;
         ensure!(fds.is_empty(), "the gateway process sent {} descriptors in a reply", fds.len());
-        serde_json::from_slice(&body)
-            .map(Some)
-            .context("the gateway process sent something that is no reply")
+        serde_json::from_slice(&body).map(Some).context("the gateway process sent an invalid reply")
     }
 
     /// Whether the other side has closed its end.
-    #[must_use]
     pub fn ended(&self) -> bool {
         let mut fds = [PollFd::new(self.sock.as_fd(), PollFlags::empty())];
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
@@ -117,8 +114,8 @@ impl Channel {
             && fds[0].revents().is_some_and(|revents| revents.intersects(gone))
     }
 
-    /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has closed
-    /// its end. A request for whose descriptors this process has no room is answered here: it has failed.
+    /// The gateway's side: waits for the next request, for ever if need be. `None` is the end: the supervisor has
+    /// closed its end. A request for whose descriptors this process has no room is answered here: it has failed.
     ///
     /// # Errors
     /// For anything that is no request or has another number of descriptors, and when the rest of a request does not
@@ -127,8 +124,8 @@ impl Channel {
         loop {
             let message = self.read(None).map_err(|e| explain(e, "the supervisor"))?;
             let Some((body, fds)) = message else { return Ok(None) };
-            let request: Request = serde_json::from_slice(&body)
-                .context("the supervisor sent something that is no request")?;
+            let request: Request =
+                serde_json::from_slice(&body).context("the supervisor sent an invalid request")?;
             if let Some(fds) = fds {
                 check(&request, fds.len())?;
                 return Ok(Some((request, fds)));
@@ -137,7 +134,8 @@ impl Channel {
         }
     }
 
-    /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is cut.
+    /// The gateway's side: answers the oldest request, within [`WAIT`]. Statistics are made to fit, a long reason is
+    /// cut.
     ///
     /// # Errors
     /// When the supervisor has ended or does not read.
@@ -159,8 +157,8 @@ impl Channel {
 
     fn write(&self, body: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
         let mut fds = fds;
-        let mut packet = Vec::with_capacity(body.len().min(PACKET) + 1);
-        let mut parts = body.chunks(PACKET - 1).peekable();
+        let mut packet = Vec::with_capacity(body.len().min(MAX_PACKET_BYTES) + 1);
+        let mut parts = body.chunks(MAX_PACKET_BYTES - 1).peekable();
         while let Some(part) = parts.next() {
             packet.clear();
             packet.push(if parts.peek().is_some() { MORE } else { LAST });
@@ -186,17 +184,17 @@ impl Channel {
                     if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
                         && Instant::now() < deadline =>
                 {
-                    sleep(IN_FLIGHT);
+                    sleep(IN_FLIGHT_RETRY_INTERVAL);
                 }
                 other => return other.map(drop),
             }
         }
     }
 
-    /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message for
-    /// ever, and for the rest within [`WAIT`].
+    /// The next message; `None` is the end of the stream. Without a deadline it waits for the beginning of a message
+    /// for ever, and for the rest within [`WAIT`].
     fn read(&self, mut deadline: Option<Instant>) -> io::Result<Option<Message>> {
-        let mut packet = vec![0; PACKET];
+        let mut packet = vec![0; MAX_PACKET_BYTES];
         let (mut body, mut fds) = (Vec::new(), Some(Vec::<OwnedFd>::new()));
         let mut reset = false;
         loop {
@@ -221,9 +219,9 @@ impl Channel {
             let Some((&kind, part)) = packet[..n].split_first() else { return Ok(None) };
             body.extend_from_slice(part);
             // Only whole packets may precede the last, so that nobody can keep us here with small ones.
-            let many = fds.as_ref().is_some_and(|fds| fds.len() > FDS);
-            if kind != LAST && n < PACKET || body.len() > MAX || many {
-                return Err(io::Error::new(ErrorKind::InvalidData, "that is no message"));
+            let many = fds.as_ref().is_some_and(|fds| fds.len() > MAX_FDS);
+            if kind != LAST && n < MAX_PACKET_BYTES || body.len() > MAX || many {
+                return Err(io::Error::new(ErrorKind::InvalidData, "invalid message"));
             }
             if kind == LAST {
                 return Ok(Some((body, fds)));
@@ -232,14 +230,10 @@ impl Channel {
         }
     }
 
-    /// Waits until a call would not block, or would fail.
     fn wait(&self, what: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
         loop {
             let left = deadline.map(|when| when.saturating_duration_since(Instant::now()));
-            // Rounded up: zero would end the wait too early, again and again.
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
-            });
+            let timeout = left.map_or(PollTimeout::NONE, poll_timeout);
             let mut fds = [PollFd::new(self.sock.as_fd(), what)];
             match poll(&mut fds, timeout) {
                 Ok(0) if left.is_some_and(|left| left.is_zero()) => {
@@ -252,18 +246,26 @@ impl Channel {
     }
 }
 
-/// Whether a request has the descriptors that belong to it.
+/// A time as poll(2) takes it, rounded up: zero would end the wait too early, again and again.
+pub(crate) fn poll_timeout(left: Duration) -> PollTimeout {
+    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
 fn check(request: &Request, count: usize) -> anyhow::Result<()> {
     let expected = request.descriptors();
-    ensure!(count == expected, "{} with {count} descriptors instead of {expected}", request.name());
+    ensure!(
+        count == expected,
+        "{} came with {count} descriptors instead of {expected}",
+        request.name()
+    );
     Ok(())
 }
 
 /// The usual errors of the socket in terms of who is at its other end.
 fn explain(error: io::Error, peer: &str) -> anyhow::Error {
     match error.kind() {
-        ErrorKind::TimedOut => anyhow::anyhow!("{peer} is silent, or does not read; it hangs"),
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow::anyhow!("{peer} has ended"),
+        ErrorKind::TimedOut => anyhow::anyhow!("{peer} is not responding"),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow::anyhow!("{peer} has exited"),
         _ => anyhow::Error::new(error).context(format!("talking to {peer}")),
     }
 }

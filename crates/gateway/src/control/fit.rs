@@ -1,8 +1,6 @@
 //! Making statistics short enough for one message.
 
-use std::io;
-
-use api::stats::{Stats, Traffic};
+use api::stats::Stats;
 use serde::Serialize;
 
 use super::MAX;
@@ -10,9 +8,9 @@ use super::MAX;
 /// Room for what surrounds the statistics in a reply, and for sums that become longer numbers.
 const MARGIN: usize = 1 << 10;
 
-/// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the least
-/// traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long (tens of
-/// thousands of published ports), the ports with the highest numbers are left out.
+/// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the
+/// least traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long
+/// (tens of thousands of published ports), the ports with the highest numbers are left out.
 pub fn fit(stats: &mut Stats) {
     shorten(stats, MAX - MARGIN);
 }
@@ -22,7 +20,7 @@ fn shorten(stats: &mut Stats, most: usize) {
     while over > 0
         && let Some(last) = stats.destinations.pop()
     {
-        add(&mut stats.other_destinations, &last.traffic);
+        stats.other_destinations = stats.other_destinations + last.traffic;
         over = over.saturating_sub(length(&last) + 1);
     }
     while over > 0
@@ -32,39 +30,16 @@ fn shorten(stats: &mut Stats, most: usize) {
     }
 }
 
-fn add(sum: &mut Traffic, one: &Traffic) {
-    sum.active = sum.active.saturating_add(one.active);
-    sum.opened = sum.opened.saturating_add(one.opened);
-    sum.failed = sum.failed.saturating_add(one.failed);
-    sum.bytes_out = sum.bytes_out.saturating_add(one.bytes_out);
-    sum.bytes_in = sum.bytes_in.saturating_add(one.bytes_in);
-}
-
 /// Length of the JSON text in bytes.
 fn length(value: &impl Serialize) -> usize {
-    let mut count = Count(0);
-    // Plain data has no way to fail, and neither has counting.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
-}
-
-struct Count(usize);
-
-impl io::Write for Count {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0 += buf.len();
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    // Plain data has no way to fail.
+    serde_json::to_vec(value).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::stats::{DestinationTraffic, PortTraffic};
+    use api::stats::{DestinationTraffic, PortTraffic, Traffic};
     use std::net::Ipv4Addr;
 
     fn traffic(n: u64) -> Traffic {

@@ -2,22 +2,17 @@
 
 use std::ops::Range;
 
-/// Bytes of the header.
-const HEADER: usize = 12;
+const HEADER_LEN: usize = 12;
 /// Longest name, with its length bytes (RFC 1035, section 2.3.4).
 const LONGEST_NAME: usize = 255;
-/// Longest label of a name.
 const LONGEST_LABEL: u8 = 63;
 /// Bit of the third byte: a response.
 const RESPONSE: u8 = 0x80;
 /// Bits of the third byte that a response repeats: the kind of query and "recursion desired".
 const REPEATED: u8 = 0x79;
 
-/// "Server failure".
 const SERVFAIL: u8 = 2;
-/// "Not implemented".
 const NOTIMP: u8 = 4;
-/// "Refused".
 const REFUSED: u8 = 5;
 
 /// Whether `message` is a query with one question, the only kind that anybody sends.
@@ -31,7 +26,7 @@ pub(super) fn is_query(message: &[u8]) -> bool {
 /// there are servers that change that (the client, who gets the answer as it is, may be stricter). An error may come
 /// without the question: servers that do not understand a query send it so.
 pub(super) fn answers(query: &[u8], answer: &[u8]) -> bool {
-    if answer.len() < HEADER || answer.get(..2) != query.get(..2) || answer[2] & RESPONSE == 0 {
+    if answer.len() < HEADER_LEN || answer.get(..2) != query.get(..2) || answer[2] & RESPONSE == 0 {
         return false;
     }
     match question(answer).and_then(|found| answer.get(found)) {
@@ -47,13 +42,12 @@ pub(super) fn is_refusal(answer: &[u8]) -> bool {
     matches!(rcode(answer), SERVFAIL | NOTIMP | REFUSED)
 }
 
-/// "Server failure", in answer to `query`.
 pub(super) fn server_failure(query: &[u8]) -> Vec<u8> {
     let mut answer = query
         .get(..question(query).map_or(0, |question| question.end))
         .unwrap_or_default()
         .to_vec();
-    if let Some(header) = answer.get_mut(2..HEADER) {
+    if let Some(header) = answer.get_mut(2..HEADER_LEN) {
         header[0] = RESPONSE | (header[0] & REPEATED);
         header[1] = SERVFAIL;
         // One question is left; no answers, authorities or additional records.
@@ -71,7 +65,7 @@ fn question(message: &[u8]) -> Option<Range<usize>> {
     if message.get(4..6)? != [0, 1] {
         return None;
     }
-    let mut at = HEADER;
+    let mut at = HEADER_LEN;
     loop {
         let label = *message.get(at)?;
         // Longer "labels" are pointers, which have nothing to point to before the first name.
@@ -79,7 +73,7 @@ fn question(message: &[u8]) -> Option<Range<usize>> {
             return None;
         }
         at += 1 + usize::from(label);
-        if at - HEADER > LONGEST_NAME {
+        if at - HEADER_LEN > LONGEST_NAME {
             return None;
         }
         if label == 0 {
@@ -88,7 +82,7 @@ fn question(message: &[u8]) -> Option<Range<usize>> {
     }
     // Type and class.
     let end = at + 4;
-    (end <= message.len()).then_some(HEADER..end)
+    (end <= message.len()).then_some(HEADER_LEN..end)
 }
 
 /// Whether two questions ask the same. Length bytes are no letters, so the name can be compared in one go.

@@ -16,11 +16,9 @@ pub(super) struct Pending {
     next: u64,
 }
 
-/// One query.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) client: SocketAddr,
-    /// As it came.
     pub(super) bytes: Vec<u8>,
     pub(super) attempts: Vec<Attempt>,
     /// The attempt that this round started with.
@@ -32,7 +30,6 @@ pub(super) struct Query {
     pub(super) expires: Instant,
 }
 
-/// One server that was asked.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) server: SocketAddr,
@@ -53,7 +50,6 @@ impl Query {
         }
     }
 
-    /// The attempts of this round.
     pub(super) fn round(&self) -> &[Attempt] {
         self.attempts.get(self.round..).unwrap_or_default()
     }
@@ -77,7 +73,6 @@ impl Query {
 }
 
 impl Pending {
-    /// Adds a query and gives its number.
     pub(super) fn insert(&mut self, query: Query) -> u64 {
         let serial = self.next;
         self.next += 1;
@@ -116,7 +111,6 @@ impl Pending {
         Some((serial, query, attempt))
     }
 
-    /// Marks an attempt's socket as closed.
     pub(super) fn close(&mut self, key: Key) -> Option<(u64, &Query)> {
         let (serial, index) = split(key);
         let query = self.queries.get_mut(&serial)?;
@@ -128,14 +122,12 @@ impl Pending {
         self.queries.values().map(Query::deadline).min()
     }
 
-    /// The queries that something is due for.
     pub(super) fn due(&self, now: Instant) -> Vec<u64> {
         let due = self.queries.iter().filter(|(_, query)| query.deadline() <= now);
         due.map(|(serial, _)| *serial).collect()
     }
 }
 
-/// Serial number and attempt of a key.
 fn split(key: Key) -> (u64, usize) {
     (key.0 >> 3, usize::try_from(key.0 & 7).unwrap_or_default())
 }

@@ -272,7 +272,7 @@ fn after_10_seconds_a_query_is_forgotten() {
     let mut test = Test::new(1);
     test.ask(1, &query(1, "a"));
     assert_eq!(test.at(1500).tick(), Outcome::default());
-    assert_eq!(test.forwarder.deadline(), Some(test.start + PATIENCE));
+    assert_eq!(test.forwarder.deadline(), Some(test.start + QUERY_TIMEOUT));
     assert_eq!(test.at(10_000).tick(), Outcome::default());
     assert!(test.open.is_empty());
     assert_eq!(test.forwarder.counters().failed, 1);

@@ -1,4 +1,4 @@
-//! What A gets to hear: packets made here, and what an error of a host socket means in packets.
+//! What the target namespace gets to hear: packets made here, and what an error of a host socket means in packets.
 
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
@@ -7,33 +7,27 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use nix::sys::socket::{
+    self, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use socket2::Socket;
 
 use super::tun::Tun;
+use crate::network_config::NetworkConfig;
 use crate::packet::{Builder, Original, Syn, Unbuildable, Unreachable};
-use crate::plan::Plan;
 
-/// The way back into G.
+/// The way back into the gateway namespace.
 #[derive(Debug)]
 pub(super) struct Answers {
-    tun: Tun,
+    pub(super) tun: Tun,
     builder: RefCell<Builder>,
 }
 
 impl Answers {
-    pub(super) fn new(tun: Tun, plan: &Plan) -> Self {
+    pub(super) fn new(tun: Tun, plan: &NetworkConfig) -> Self {
         // Identifications of packets only have to differ from those of a predecessor.
         let seed = std::process::id().wrapping_mul(0x9e37_79b9);
         Self { tun, builder: RefCell::new(Builder::new(plan.mtu, seed)) }
-    }
-
-    pub(super) fn tun(&self) -> &Tun {
-        &self.tun
-    }
-
-    pub(super) fn tun_mut(&mut self) -> &mut Tun {
-        &mut self.tun
     }
 
     /// A datagram of somebody outside.
@@ -42,7 +36,6 @@ impl Answers {
         note(builder.udp(src, dst, payload, |packet| self.tun.write(packet)));
     }
 
-    /// The answer to an echo request.
     pub(super) fn echo(&self, src: IpAddr, dst: IpAddr, number: (u16, u16), payload: &[u8]) {
         let mut builder = self.builder.borrow_mut();
         note(builder.echo_reply(src, dst, number, payload, |packet| self.tun.write(packet)));
@@ -62,8 +55,12 @@ impl Answers {
 
 fn note(built: Result<(), Unbuildable>) {
     if let Err(e) = built {
-        tracing::debug!("an answer cannot be made: {e}");
+        tracing::debug!("cannot build an answer: {e}");
     }
+}
+
+pub(super) fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 /// What to tell the sender when the host says this; `None` if there is no packet for it.
@@ -148,17 +145,39 @@ pub(super) fn keep_whole(socket: &Socket, to: IpAddr, is: &mut bool, keep: bool)
     }
     match sys::whole::keep_whole(socket.as_fd(), to.is_ipv4(), keep) {
         Ok(()) => *is = keep,
-        Err(e) => tracing::debug!("cannot decide who cuts packets to {to}: {}", e.desc()),
+        Err(e) => {
+            tracing::debug!("cannot set whether packets to {to} may be fragmented: {}", e.desc());
+        }
     }
 }
 
-/// Has errors of the network reported for a datagram socket.
-pub(super) fn report_errors(socket: &Socket, ipv4: bool) -> io::Result<()> {
-    use nix::sys::socket::{setsockopt, sockopt};
-    if ipv4 {
-        setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
-    } else {
-        setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
+/// Sets the time to live or hop limit of what a socket sends; `is` is what it has at present.
+pub(super) fn set_ttl(socket: &Socket, ipv4: bool, is: &mut u8, ttl: u8) {
+    if std::mem::replace(is, ttl) == ttl {
+        return;
     }
-    Ok(())
+    let set = if ipv4 {
+        socket.set_ttl_v4(u32::from(ttl))
+    } else {
+        socket.set_unicast_hops_v6(u32::from(ttl))
+    };
+    if let Err(e) = set {
+        tracing::debug!("cannot send with a TTL of {ttl}: {e}");
+    }
+}
+
+/// Sends one datagram. The first error may be about an earlier one, of which the error queue tells.
+pub(super) fn send(socket: &Socket, message: &[u8]) -> nix::Result<usize> {
+    let fd = socket.as_raw_fd();
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    socket::send(fd, message, flags).or_else(|_| socket::send(fd, message, flags))
+}
+
+/// Has errors of the network reported for a datagram socket.
+pub(super) fn report_errors(socket: &Socket, ipv4: bool) -> nix::Result<()> {
+    if ipv4 {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true)
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvErr, &true)
+    }
 }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   SYN ─▶ Calling ──connected──▶ Given (the SYN went back) ──accepted──▶ relay
-//!             └──failed──▶ the same answer for A: reset, unreachable, or silence
+//!             └──failed──▶ the same answer for the target namespace: reset, unreachable, or silence
 //! ```
 //!
-//! A says "connected" only after the destination did. A repeats its SYN meanwhile, which finds the entry and only says
-//! that somebody still waits; one that nobody repeats any more is given up.
+//! The target namespace says "connected" only after the destination did. The target namespace repeats its SYN
+//! meanwhile, which finds the entry and only says that somebody still waits; one that nobody repeats any more is given
+//! up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,50 +18,50 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
-use relay::guest::Tag;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Loop, Traffic};
+use relay::{EventLoop, Traffic};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::answers::meaning;
+use super::answers::errno;
 use super::names::Names;
 use super::{Shared, kind};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Verdict};
 
-/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room: a
-/// flood is older on average than a connection that will succeed. To one destination only after a second, because to
+/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room:
+/// a flood is older on average than a connection that will succeed. To one destination only after a second, because to
 /// ignore a SYN costs little beside starting anew, and the others are waiting behind a flood.
-const CALLING: usize = 4096;
-const TO_ONE: usize = 1024;
+const MAX_DIALS: usize = 4096;
+const MAX_DIALS_TO_ONE: usize = 1024;
 const CHANCE: Duration = Duration::from_secs(1);
 /// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
 const SHORT_CHANCE: Duration = Duration::from_millis(100);
 /// The longest SYN that is kept, in bytes. Ordinary ones have 60 to 80; TCP Fast Open adds a segment of data.
-const SYN: usize = 4096;
+const MAX_SYN_BYTES: usize = 4096;
 /// How long listeners rest when descriptors or memory have run out.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long nobody repeats a SYN before it is given up: Linux repeats it after 1, 3, 7, 15, 31 and 63 s (tcp(7),
 /// `tcp_syn_retries`).
-const PATIENCE: Duration = Duration::from_secs(70);
-/// How long A may take to finish a connection that the destination has accepted.
-const GIVEN: Duration = Duration::from_secs(10);
-/// Connections taken from a listener before others get their turn.
-const ACCEPTS: usize = 64;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long the target namespace may take to finish a connection that the destination has accepted.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_ACCEPTS_PER_TURN: usize = 64;
 
-/// Both ends as A sees them.
+/// Both ends as the target namespace sees them.
 type Ends = (SocketAddr, SocketAddr);
 
 #[derive(Debug)]
 struct Dial {
-    ends: Ends,
     /// The packet, for the way back.
-    syn: Box<[u8]>,
-    parsed: Syn,
+    packet: Box<[u8]>,
+    syn: Syn,
     outside: Socket,
     /// Whether the SYN went back.
     given: bool,
+    /// Place in the order of first SYNs.
+    number: u64,
     born: Instant,
     /// When somebody last wanted this.
     seen: Instant,
@@ -69,32 +70,22 @@ struct Dial {
     traffic: Arc<Traffic>,
 }
 
-/// The connections to one destination.
-#[derive(Debug, Default)]
-struct ToOne {
-    count: usize,
-    /// As [`Dials::order`].
-    order: VecDeque<Key>,
-}
+/// Connections in the order of their first SYN.
+type Order = BTreeMap<u64, Key>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Dials {
     table: Slab<Dial>,
     index: HashMap<Ends, Key>,
-    /// In the order of their first SYN; keys of those that are gone are left in until they are met.
-    order: VecDeque<Key>,
-    to_one: HashMap<SocketAddr, ToOne>,
-    /// When to try to accept again.
-    accept_at: Option<Instant>,
+    order: Order,
+    /// The same of each destination.
+    to_one: HashMap<SocketAddr, Order>,
+    started: u64,
+    /// When listeners are to be tried again.
+    pub(super) accept_at: Option<Instant>,
 }
 
 impl Dials {
-    pub(super) fn new() -> Self {
-        let (table, index) = (Slab::new(), HashMap::new());
-        let (order, to_one) = (VecDeque::new(), HashMap::new());
-        Self { table, index, order, to_one, accept_at: None }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -104,32 +95,26 @@ impl Dials {
         2 * self.table.len()
     }
 
-    /// When listeners are to be tried again.
-    pub(super) fn accept_at(&self) -> Option<Instant> {
-        self.accept_at
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// A wants to connect.
     pub(super) fn syn(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
         packet: &[u8],
         syn: &Syn,
     ) {
-        if packet.len() > SYN {
-            return shared.book.dropped();
+        if packet.len() > MAX_SYN_BYTES {
+            return shared.drop_packet();
         }
-        let ends = (syn.src, syn.dst);
-        if let Some(dial) = self.index.get(&ends).and_then(|key| self.table.get_mut(*key)) {
+        let known = self.index.get(&ends(syn)).copied();
+        if let Some(dial) = known.and_then(|key| self.table.get_mut(key)) {
             // Perhaps a new attempt from the same port, with another sequence number.
-            if dial.parsed.seq != syn.seq {
-                (dial.syn, dial.parsed) = (packet.into(), *syn);
+            if dial.syn.seq != syn.seq {
+                (dial.packet, dial.syn) = (packet.into(), *syn);
             }
             dial.seen = host.now();
             if dial.given {
@@ -144,36 +129,32 @@ impl Dials {
                 None => return shared.answers.reset(syn),
             },
             Verdict::Deny(reason) => {
-                tracing::debug!("a connection to {} was denied: {reason}", syn.dst);
+                tracing::debug!("denied a connection to {}: {reason}", syn.dst);
                 return shared.prohibit(packet, syn.src.ip());
             }
         };
-        if self.to_one.get(&syn.dst).is_some_and(|to_one| to_one.count >= TO_ONE) {
-            shared.book.evicted(1);
-            if !self.make_room_to(syn.dst, host.now()) {
+        let many = self.table.len() >= MAX_DIALS;
+        let to_one = self.to_one.get(&syn.dst).filter(|to_one| to_one.len() >= MAX_DIALS_TO_ONE);
+        if let Some(oldest) = to_one.and_then(first) {
+            shared.statistics.events().evicted += 1;
+            if !self.make_room(Some(oldest), host.now(), CHANCE) {
                 return;
             }
-        } else if self.table.len() >= CALLING || !host.take(Use::Out, 2) {
-            shared.book.evicted(1);
-            let chance = if self.table.len() >= CALLING { Duration::ZERO } else { SHORT_CHANCE };
-            if !self.make_room(host.now(), chance) {
+        } else if many || !host.take(Use::Out, 2) {
+            shared.statistics.events().evicted += 1;
+            let chance = if many { Duration::ZERO } else { SHORT_CHANCE };
+            if !self.make_room(first(&self.order), host.now(), chance) {
                 return full(host);
             }
         }
-        let traffic = shared.book.tcp(syn.dst);
+        let traffic = shared.statistics.tcp(syn.dst);
         match call(to) {
             Ok(outside) => {
-                let dial = Dial {
-                    ends,
-                    syn: packet.into(),
-                    parsed: *syn,
-                    outside,
-                    given: false,
-                    born: host.now(),
-                    seen: host.now(),
-                    tried,
-                    traffic,
-                };
+                self.started += 1;
+                let (number, now) = (self.started, host.now());
+                let (packet, syn, given) = (packet.into(), *syn, false);
+                let (born, seen) = (now, now);
+                let dial = Dial { packet, syn, outside, given, number, born, seen, tried, traffic };
                 self.insert(host, dial);
             }
             Err(e) => {
@@ -183,14 +164,12 @@ impl Dials {
         }
     }
 
-    fn insert(&mut self, host: &Loop<'_>, dial: Dial) {
-        let ends = dial.ends;
+    fn insert(&mut self, host: &EventLoop, dial: Dial) {
+        let (ends, number) = (ends(&dial.syn), dial.number);
         let key = self.table.insert(dial);
         self.index.insert(ends, key);
-        let to_one = self.to_one.entry(ends.1).or_default();
-        to_one.count += 1;
-        to_one.order.push_back(key);
-        self.order.push_back(key);
+        self.order.insert(number, key);
+        self.to_one.entry(ends.1).or_default().insert(number, key);
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
             tracing::debug!("cannot watch a connection: {e}");
@@ -201,7 +180,7 @@ impl Dials {
     /// The host's side has something to say: connected, or not.
     pub(super) fn connected(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
         key: Key,
@@ -210,7 +189,7 @@ impl Dials {
         match dial.outside.take_error() {
             Ok(None) => {
                 (dial.given, dial.seen) = (true, host.now());
-                shared.dial.write(&dial.syn);
+                shared.dial.write(&dial.packet);
             }
             Ok(Some(error)) | Err(error) => {
                 if self.try_next_resolver(host, names, key) {
@@ -218,17 +197,17 @@ impl Dials {
                 }
                 let Some(dial) = self.remove(key) else { return };
                 dial.traffic.fail();
-                refuse(shared, &dial.syn, &dial.parsed, &error);
+                refuse(shared, &dial.packet, &dial.syn, &error);
             }
         }
     }
 
     /// A connection to our name server that one of the host's refused goes to the next.
-    fn try_next_resolver(&mut self, host: &Loop<'_>, names: &mut Names, key: Key) -> bool {
+    fn try_next_resolver(&mut self, host: &EventLoop, names: &mut Names, key: Key) -> bool {
         let Some(dial) = self.table.get_mut(key) else { return false };
         let Some(tried) = &mut dial.tried else { return false };
         if let Some(last) = tried.last() {
-            names.unreachable(host.now(), *last);
+            names.forwarder.resolver_failed(host.now(), *last);
         }
         let Some(to) = names.resolver(host.now(), tried) else { return false };
         tried.push(to);
@@ -238,17 +217,23 @@ impl Dials {
         watch(host, &dial.outside, key).is_ok()
     }
 
-    /// Connections that tproxy has led to a listener of G. Listeners are edge-triggered: what is left is taken at
-    /// [`Dials::accept_at`].
-    pub(super) fn accept(&mut self, host: &mut Loop<'_>, listener: &Socket) {
-        for _ in 0..ACCEPTS {
+    /// Connections that tproxy has led to a listener of the gateway namespace. Listeners are edge-triggered: what is
+    /// left is taken at [`Dials::accept_at`].
+    pub(super) fn accept(&mut self, host: &mut EventLoop, listeners: &[Socket]) {
+        for listener in listeners {
+            self.accept_from(host, listener);
+        }
+    }
+
+    fn accept_from(&mut self, host: &mut EventLoop, listener: &Socket) {
+        for _ in 0..MAX_ACCEPTS_PER_TURN {
             let (inside, peer) = match listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(e) => {
-                    tracing::debug!("cannot accept a connection of G: {e}");
-                    self.accept_at = Some(host.now() + REST);
+                    tracing::debug!("cannot accept a connection in the gateway namespace: {e}");
+                    self.accept_at = Some(host.now() + ACCEPT_RETRY_INTERVAL);
                     return;
                 }
             };
@@ -260,7 +245,7 @@ impl Dials {
                 Some(dial) if dial.given => {
                     let Dial { outside, traffic, .. } = dial;
                     if let Err(e) = host.relay(inside, outside, traffic) {
-                        tracing::debug!("a connection is lost: {e}");
+                        tracing::debug!("lost a connection: {e}");
                     }
                 }
                 // Of a predecessor's time, or given up meanwhile: a reset says so.
@@ -270,56 +255,27 @@ impl Dials {
         self.accept_at = Some(host.now());
     }
 
-    /// Whether listeners are to be tried again now.
     pub(super) fn accepts_again(&mut self, now: Instant) -> bool {
         self.accept_at.take_if(|at| *at <= now).is_some()
     }
 
     /// Gives up what nobody waits for any more.
     pub(super) fn expire(&mut self, now: Instant) {
-        let table = &self.table;
-        let old: Vec<Key> = table
-            .keys()
-            .filter(|key| {
-                table.get(*key).is_some_and(|dial| {
-                    let limit = if dial.given { GIVEN } else { PATIENCE };
-                    now.saturating_duration_since(dial.seen) > limit
-                })
-            })
-            .collect();
-        for key in old {
+        let expired = |dial: &Dial| {
+            let limit = if dial.given { ACCEPT_TIMEOUT } else { HANDSHAKE_TIMEOUT };
+            now.saturating_duration_since(dial.seen) > limit
+        };
+        let old = self.table.iter().filter(|(_, dial)| expired(dial)).map(|(key, _)| key);
+        for key in old.collect::<Vec<_>>() {
             self.give_up(key);
         }
     }
 
-    /// Gives up the oldest connection, if it has had its chance. False if there is none.
-    fn make_room(&mut self, now: Instant, chance: Duration) -> bool {
-        while let Some(key) = self.order.front().copied() {
-            match self.table.get(key) {
-                Some(dial) if now.saturating_duration_since(dial.born) < chance => return false,
-                _ => drop(self.order.pop_front()),
-            }
-            if self.give_up(key) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Gives up the oldest connection to one destination, if it has had its chance.
-    fn make_room_to(&mut self, destination: SocketAddr, now: Instant) -> bool {
-        while let Some(to_one) = self.to_one.get_mut(&destination)
-            && let Some(key) = to_one.order.front().copied()
-        {
-            match self.table.get(key) {
-                Some(dial) if now.saturating_duration_since(dial.born) < CHANCE => return false,
-                _ => drop(to_one.order.pop_front()),
-            }
-            if self.give_up(key) {
-                return true;
-            }
-        }
-        false
+    /// Gives up the oldest of some connections, if it has had its chance.
+    fn make_room(&mut self, oldest: Option<Key>, now: Instant, chance: Duration) -> bool {
+        let Some(key) = oldest else { return false };
+        let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
+        self.table.get(key).is_some_and(waited) && self.give_up(key)
     }
 
     fn give_up(&mut self, key: Key) -> bool {
@@ -329,41 +285,37 @@ impl Dials {
 
     fn remove(&mut self, key: Key) -> Option<Dial> {
         let dial = self.table.remove(key)?;
-        self.index.remove(&dial.ends);
-        let table = &self.table;
-        if let Some(to_one) = self.to_one.get_mut(&dial.ends.1) {
-            to_one.count -= 1;
-            shorten(&mut to_one.order, table, to_one.count, TO_ONE);
-            if to_one.count == 0 {
-                self.to_one.remove(&dial.ends.1);
+        self.index.remove(&ends(&dial.syn));
+        self.order.remove(&dial.number);
+        if let Some(to_one) = self.to_one.get_mut(&dial.syn.dst) {
+            to_one.remove(&dial.number);
+            if to_one.is_empty() {
+                self.to_one.remove(&dial.syn.dst);
             }
         }
-        shorten(&mut self.order, table, table.len(), CALLING);
         Some(dial)
     }
 }
 
-/// Takes stale keys out of a queue that has become long, or has nothing else.
-fn shorten(order: &mut VecDeque<Key>, table: &Slab<Dial>, left: usize, limit: usize) {
-    if left == 0 {
-        order.clear();
-    } else if order.len() > 2 * limit {
-        order.retain(|key| table.get(*key).is_some());
-    }
+fn ends(syn: &Syn) -> Ends {
+    (syn.src, syn.dst)
+}
+
+fn first(order: &Order) -> Option<Key> {
+    order.first_key_value().map(|(_, key)| *key)
 }
 
 /// Nothing can make room for a connection: all there may be are made. This one's SYN will be repeated.
-fn full(host: &mut Loop<'_>) {
+fn full(host: &mut EventLoop) {
     if host.worth_saying(Use::Out) {
         let limit = host.shares().limit;
         tracing::warn!(
-            "connections out of containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            "outbound connections from containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
             host.shares().one_way / 2
         );
     }
 }
 
-/// Starts to connect.
 fn call(to: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
@@ -383,21 +335,18 @@ fn call(to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn watch(host: &Loop<'_>, socket: &Socket, key: Key) -> io::Result<()> {
+fn watch(host: &EventLoop, socket: &Socket, key: Key) -> io::Result<()> {
     let tag = Tag { kind: kind::DIAL, key };
     host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
 }
 
-/// Tells A what the network told us.
+/// Tells the target namespace what the network told us.
 fn refuse(shared: &Shared, packet: &[u8], syn: &Syn, error: &io::Error) {
-    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+    let errno = errno(error);
     tracing::debug!("connect to {}: {}", syn.dst, errno.desc());
     if errno == Errno::ECONNREFUSED || errno == Errno::ECONNRESET {
         return shared.answers.reset(syn);
     }
     // Others have no answer in the protocol: the SYN stays unanswered, as it did for us, and is repeated.
-    if let Some(why) = meaning(errno) {
-        let own = shared.own_address(syn.src.ip());
-        shared.answers.unreachable(why, own, &Original::Packet(packet));
-    }
+    shared.explain(errno, syn.src.ip(), &Original::Packet(packet));
 }

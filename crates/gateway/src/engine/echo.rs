@@ -1,7 +1,7 @@
 //! Ping: echo requests leave by a ping socket of the host (icmp(7)), and only real answers come back.
 //!
-//! The kernel replaces the identifier of a request by one of its own, so each pair of addresses with an identifier has a
-//! socket, for as long as it is used.
+//! The kernel replaces the identifier of a request by one of its own, so each pair of addresses with an identifier has
+//! a socket, for as long as it is used.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,29 +10,25 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, recv, send};
-use relay::Loop;
-use relay::guest::Tag;
+use nix::sys::socket::{MsgFlags, recv};
+use relay::EventLoop;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
-use super::answers::{keep_whole, meaning, next_error, report_errors};
+use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::{Shared, kind};
-use crate::packet::{Echo, Original};
+use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, Echo, Original};
 
 /// Sockets at a time; beyond that the one that was silent longest makes room.
-const SOCKETS: usize = 256;
+const MAX_PING_SOCKETS: usize = 256;
 /// How long one is kept that is not used.
-const IDLE: Duration = Duration::from_secs(30);
-/// Answers read before others get their turn.
-const TURN: usize = 32;
-/// Types of an echo request (RFC 792; RFC 4443, section 4.1).
-const REQUEST: u8 = 8;
-const REQUEST_V6: u8 = 128;
+const ECHO_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_ANSWERS_PER_TURN: usize = 32;
 /// Type, code, checksum, identifier, sequence number.
-const HEADER: usize = 8;
+const HEADER_LEN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ends {
@@ -52,7 +48,7 @@ struct Asking {
     whole: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Echoes {
     table: Slab<Asking>,
     index: HashMap<Ends, Key>,
@@ -61,10 +57,6 @@ pub(super) struct Echoes {
 }
 
 impl Echoes {
-    pub(super) fn new() -> Self {
-        Self { table: Slab::new(), index: HashMap::new(), forbidden: false }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -73,9 +65,8 @@ impl Echoes {
         self.table.is_empty()
     }
 
-    /// A asks.
-    pub(super) fn request(&mut self, host: &mut Loop<'_>, shared: &Shared, echo: &Echo<'_>) {
-        shared.book.echo_request();
+    pub(super) fn request(&mut self, host: &mut EventLoop, shared: &Shared, echo: &Echo<'_>) {
+        shared.statistics.events().echo_requests += 1;
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
@@ -86,29 +77,25 @@ impl Echoes {
         };
         let Some(asking) = self.table.get_mut(key) else { return };
         (asking.used, asking.seq) = (host.now(), echo.seq);
-        asking.set_life(echo.ttl);
+        set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
         keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);
-        let mut message = Vec::with_capacity(HEADER + echo.payload.len());
-        let kind = if echo.dst.is_ipv4() { REQUEST } else { REQUEST_V6 };
+        let mut message = Vec::with_capacity(HEADER_LEN + echo.payload.len());
+        let kind = if echo.dst.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
         // Checksum and identifier are the kernel's.
         message.extend([kind, 0, 0, 0, 0, 0]);
         message.extend(echo.seq.to_be_bytes());
         message.extend(echo.payload);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let fd = asking.socket.as_raw_fd();
-        // The first error may be about an earlier request, of which the error queue tells.
-        let sent = send(fd, &message, flags).or_else(|_| send(fd, &message, flags));
-        if let Err(e) = sent {
+        if let Err(e) = send(&asking.socket, &message) {
             self.refused(shared, &e.into(), echo);
         }
     }
 
-    fn begin(&mut self, host: &mut Loop<'_>, shared: &Shared, ends: Ends) -> io::Result<Key> {
-        if self.table.len() >= SOCKETS || !host.take(Use::Ping, 1) {
+    fn begin(&mut self, host: &mut EventLoop, shared: &Shared, ends: Ends) -> io::Result<Key> {
+        if self.table.len() >= MAX_PING_SOCKETS || !host.take(Use::Ping, 1) {
             // The new one takes its place.
-            let oldest = self.table.keys().min_by_key(|k| self.table.get(*k).map(|a| a.used));
-            self.end(oldest.ok_or(Errno::EMFILE)?);
-            shared.book.evicted(1);
+            let oldest = self.table.iter().min_by_key(|(_, asking)| asking.used);
+            self.end(oldest.ok_or(Errno::EMFILE)?.0);
+            shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
         let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64, whole: false };
@@ -125,27 +112,24 @@ impl Echoes {
     }
 
     fn refused(&mut self, shared: &Shared, error: &io::Error, echo: &Echo<'_>) {
-        let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+        let errno = errno(error);
         tracing::debug!("echo request to {}: {}", echo.dst, errno.desc());
         if errno == Errno::EACCES && !std::mem::replace(&mut self.forbidden, true) {
             tracing::warn!(
-                "containers cannot ping: this user's group may not open ping sockets\nhint: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\""
+                "containers cannot ping: this user's group is not allowed to open ping sockets\nhint: run: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\""
             );
         }
-        if let Some(why) = meaning(errno) {
-            let Echo { src, dst, id, seq, .. } = *echo;
-            let original = Original::Echo { src, dst, id, seq };
-            shared.answers.unreachable(why, shared.own_address(src), &original);
-        }
+        let Echo { src, dst, id, seq, .. } = *echo;
+        shared.explain(errno, src, &Original::Echo { src, dst, id, seq });
     }
 
     /// Answers, or errors.
-    pub(super) fn reply(&mut self, host: &Loop<'_>, shared: &Shared, key: Key, flags: EpollFlags) {
+    pub(super) fn reply(&mut self, host: &EventLoop, shared: &Shared, key: Key, flags: EpollFlags) {
         let Some(asking) = self.table.get_mut(key) else { return };
         let Ends { src, dst, id } = asking.ends;
         asking.used = host.now();
         if flags.contains(EpollFlags::EPOLLERR) {
-            for _ in 0..TURN {
+            for _ in 0..MAX_ANSWERS_PER_TURN {
                 let Some(error) = next_error(&asking.socket) else { break };
                 let source = error.source.unwrap_or_else(|| shared.own_address(src));
                 let original = Original::Echo { src, dst, id, seq: asking.seq };
@@ -153,10 +137,11 @@ impl Echoes {
             }
         }
         let mut message = vec![0; 65_536];
-        for _ in 0..TURN {
+        for _ in 0..MAX_ANSWERS_PER_TURN {
             let fd = asking.socket.as_raw_fd();
             let Ok(length) = recv(fd, &mut message, MsgFlags::MSG_DONTWAIT) else { break };
-            let Some((header, payload)) = message[..length].split_first_chunk::<HEADER>() else {
+            let Some((header, payload)) = message[..length].split_first_chunk::<HEADER_LEN>()
+            else {
                 continue;
             };
             let seq = u16::from_be_bytes([header[6], header[7]]);
@@ -165,10 +150,9 @@ impl Echoes {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > IDLE;
-        let table = &self.table;
-        let old: Vec<Key> = table.keys().filter(|key| table.get(*key).is_some_and(idle)).collect();
-        for key in old {
+        let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > ECHO_IDLE_TIMEOUT;
+        let old = self.table.iter().filter(|(_, asking)| idle(asking)).map(|(key, _)| key);
+        for key in old.collect::<Vec<_>>() {
             self.end(key);
         }
     }
@@ -180,25 +164,8 @@ impl Echoes {
     }
 }
 
-impl Asking {
-    fn set_life(&mut self, ttl: u8) {
-        if ttl == self.ttl {
-            return;
-        }
-        self.ttl = ttl;
-        let set = if self.ends.dst.is_ipv4() {
-            self.socket.set_ttl_v4(u32::from(ttl))
-        } else {
-            self.socket.set_unicast_hops_v6(u32::from(ttl))
-        };
-        if let Err(e) = set {
-            tracing::debug!("cannot ask with a time to live of {ttl}: {e}");
-        }
-    }
-}
-
-/// A socket that may send echo requests to `dst` and receives what answers them. `EACCES` if the group of the process is
-/// not in `net.ipv4.ping_group_range`.
+/// A socket that may send echo requests to `dst` and receives what answers them. `EACCES` if the group of the process
+/// is not in `net.ipv4.ping_group_range`.
 fn ping_socket(dst: IpAddr) -> io::Result<Socket> {
     let to = SocketAddr::new(dst, 0);
     let protocol = if dst.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };

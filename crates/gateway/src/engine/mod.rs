@@ -1,26 +1,27 @@
-//! What the gateway process does all day: a guest of [`relay`]'s event loop.
+//! What the gateway process does all day: the event handler of [`relay`]'s event loop.
 //!
 //! # Theory of operation
-//! Packets of A that need a decision come out of two tun devices, so that a flood of datagrams (`data`) cannot drown
-//! new connections and name queries (`dial`).
+//! Packets of the target namespace that need a decision come out of two tun devices, so that a flood of datagrams
+//! (`data`) cannot drown new connections and name queries (`dial`).
 //!
-//! * [`dial`]: a SYN is kept until the host's connect(2) to the real destination has ended. On success the same SYN goes
-//!   back into `dial`, where tproxy hands it to the listener of G; the accepted socket and the host's become a pair that
-//!   relay moves bytes between. On failure A gets the answer that the network gave us.
-//! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in G as well, which the
-//!   packet rules find before the tun device, and then its datagrams travel in batches.
+//! * [`dial`]: a SYN is kept until the host's connect(2) to the real destination has ended. On success the same SYN
+//!   goes back into `dial`, where tproxy hands it to the listener of the gateway namespace; the accepted socket and the
+//!   host's become a pair that relay moves bytes between. On failure the target namespace gets the answer that the
+//!   network gave us.
+//! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in the gateway
+//!   namespace as well, which the packet rules find before the tun device, and then its datagrams travel in batches.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
-//! * [`book`]: who talked to whom. [`answers`]: what A gets to hear.
+//! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
 //! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
 //! that nobody answered before those that somebody did. Each kind has its share of the descriptors ([`relay::room`]).
 
 mod answers;
-mod book;
 mod dial;
 mod echo;
 mod names;
+mod statistics;
 mod tun;
 mod udp;
 
@@ -29,29 +30,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use relay::guest::Tag;
+use relay::event_handler::Tag;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{Guest, Loop};
+use relay::{EventHandler, EventLoop};
 use socket2::Socket;
 
 use crate::Descriptors;
+use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
-use crate::plan::{Plan, Resolvers};
 use crate::policy::{self, Verdict};
 use answers::Answers;
-pub use book::{Book, inward};
 use dial::Dials;
 use echo::Echoes;
 use names::Names;
-use tun::Tun;
+pub use statistics::{Statistics, inward};
+use tun::{MAX_PACKET, Tun};
 use udp::Flows;
 
-/// Packets read from one tun device before others get their turn.
-const TURN: usize = 64;
+const MAX_PACKETS_PER_TURN: usize = 64;
 /// How often what has become old is looked for, while there is anything.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A port for rules about addresses: that of the echo service.
 const ANY_PORT: u16 = 7;
@@ -60,15 +61,15 @@ const ANY_PORT: u16 = 7;
 mod kind {
     pub(super) const DIAL_TUN: u8 = 0;
     pub(super) const DATA_TUN: u8 = 1;
-    pub(super) const LISTENER4: u8 = 2;
-    pub(super) const LISTENER6: u8 = 3;
+    /// Of the gateway namespace, of either family.
+    pub(super) const LISTENER: u8 = 2;
     /// A connection to the outside that is being made.
-    pub(super) const DIAL: u8 = 4;
-    /// The host's side of a UDP flow, and G's.
-    pub(super) const HOST: u8 = 5;
-    pub(super) const INSIDE: u8 = 6;
-    pub(super) const ECHO: u8 = 7;
-    pub(super) const NAME: u8 = 8;
+    pub(super) const DIAL: u8 = 3;
+    /// The host's side of a UDP flow, and the gateway namespace's.
+    pub(super) const HOST: u8 = 4;
+    pub(super) const INSIDE: u8 = 5;
+    pub(super) const ECHO: u8 = 6;
+    pub(super) const NAME: u8 = 7;
 }
 
 /// Name servers of the host that the engine has not taken over yet.
@@ -78,23 +79,24 @@ pub type SharedResolvers = Arc<Mutex<Option<Resolvers>>>;
 #[derive(Debug)]
 pub struct Engine {
     shared: Shared,
-    listeners: Vec<(u8, Socket)>,
+    listeners: Vec<Socket>,
     dials: Dials,
     flows: Flows,
     echoes: Echoes,
     names: Names,
     reassembly: Reassembly,
+    /// For packets of both tun devices.
+    buffer: Vec<u8>,
     swept: Instant,
 }
 
-/// What all parts look at.
 #[derive(Debug)]
 struct Shared {
-    plan: Plan,
+    plan: NetworkConfig,
     dial: Tun,
     /// The way out of the tun device "data"; its way in is used by all.
     answers: Answers,
-    book: Arc<Book>,
+    statistics: Arc<Statistics>,
 }
 
 impl Shared {
@@ -103,66 +105,69 @@ impl Shared {
         self.plan.net_of(to).map_or(self.plan.v4.gateway, |net| net.gateway)
     }
 
-    /// The address of somebody outside as A may see it: loopback of the host is the gateway.
+    /// The address of somebody outside as the target namespace may see it: loopback of the host is the gateway.
     fn visible(&self, address: IpAddr) -> IpAddr {
         let own = address.is_loopback() || address.is_unspecified();
         if own { self.own_address(address) } else { address }
     }
 
-    /// Refuses a packet by rule.
     fn prohibit(&self, packet: &[u8], from: IpAddr) {
-        self.book.denied();
+        self.statistics.events().denied += 1;
         let own = self.own_address(from);
         self.answers.unreachable(Unreachable::Prohibited, own, &Original::Packet(packet));
     }
 
-    fn tun(&self, kind: u8) -> &Tun {
-        if kind == kind::DIAL_TUN { &self.dial } else { self.answers.tun() }
+    /// Tells the sender of a packet what the host said to it, if there is an answer for that.
+    fn explain(&self, errno: Errno, from: IpAddr, original: &Original<'_>) {
+        if let Some(why) = answers::meaning(errno) {
+            self.answers.unreachable(why, self.own_address(from), original);
+        }
     }
 
-    fn tun_mut(&mut self, kind: u8) -> &mut Tun {
-        if kind == kind::DIAL_TUN { &mut self.dial } else { self.answers.tun_mut() }
+    fn drop_packet(&self) {
+        self.statistics.events().dropped += 1;
     }
 }
 
 impl Engine {
     /// An engine that has not started.
-    #[must_use]
     pub fn new(
-        plan: Plan,
+        plan: NetworkConfig,
         descriptors: Descriptors,
         resolvers: SharedResolvers,
-        book: Arc<Book>,
+        statistics: Arc<Statistics>,
     ) -> Self {
         let Descriptors { dial, data, listener4, listener6 } = descriptors;
-        let mut listeners = vec![(kind::LISTENER4, Socket::from(listener4))];
-        listeners.extend(listener6.map(|fd| (kind::LISTENER6, Socket::from(fd))));
+        let listeners = [listener4].into_iter().chain(listener6).map(Socket::from).collect();
         let names = Names::new(resolvers);
-        let answers = Answers::new(Tun::new(data), &plan);
-        let shared = Shared { plan, dial: Tun::new(dial), answers, book };
+        let answers = Answers::new(Tun(data), &plan);
+        let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
             shared,
             listeners,
-            dials: Dials::new(),
-            flows: Flows::new(),
-            echoes: Echoes::new(),
+            dials: Dials::default(),
+            flows: Flows::default(),
+            echoes: Echoes::default(),
             names,
-            reassembly: Reassembly::new(),
+            reassembly: Reassembly::default(),
+            buffer: vec![0; MAX_PACKET],
             swept: Instant::now(),
         }
     }
 
-    /// Takes packets out of one tun device.
-    fn drain(&mut self, host: &mut Loop<'_>, from: u8) {
-        let mut buffer = self.shared.tun_mut(from).take_buffer();
-        for _ in 0..TURN {
-            let Some(length) = self.shared.tun(from).read(&mut buffer) else { break };
+    fn drain(&mut self, host: &mut EventLoop, from: u8) {
+        // Out of its place while the rest is used with what it holds.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..MAX_PACKETS_PER_TURN {
+            let shared = &self.shared;
+            let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
+            let Some(length) = tun.read(&mut buffer) else { break };
             self.packet(host, &buffer[..length]);
         }
-        self.shared.tun_mut(from).give_buffer(buffer);
+        self.buffer = buffer;
     }
 
-    fn packet(&mut self, host: &mut Loop<'_>, bytes: &[u8]) {
+    fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
         match packet::parse(bytes) {
             Ok(Packet::Fragment(fragment)) => {
                 // Out of its place while the rest is used with what it gives.
@@ -175,11 +180,11 @@ impl Engine {
                 self.reassembly = reassembly;
             }
             Ok(parsed) => self.whole(host, bytes, &parsed),
-            Err(_) => self.shared.book.dropped(),
+            Err(_) => self.shared.drop_packet(),
         }
     }
 
-    fn whole(&mut self, host: &mut Loop<'_>, bytes: &[u8], parsed: &Packet<'_>) {
+    fn whole(&mut self, host: &mut EventLoop, bytes: &[u8], parsed: &Packet<'_>) {
         let shared = &self.shared;
         match parsed {
             Packet::Syn(syn) => self.dials.syn(host, shared, &mut self.names, bytes, syn),
@@ -187,7 +192,7 @@ impl Engine {
                 Verdict::Dns => self.names.query(host, shared, udp),
                 Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
                 Verdict::Deny(reason) => {
-                    tracing::debug!("a datagram to {} was denied: {reason}", udp.dst);
+                    tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
                     shared.prohibit(bytes, udp.src.ip());
                 }
             },
@@ -201,7 +206,7 @@ impl Engine {
             }
             // The packet rules have found no connection for it; with a second look they may.
             Packet::Segment => shared.dial.write(bytes),
-            Packet::Fragment(_) | Packet::Other => shared.book.dropped(),
+            Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
         }
     }
 
@@ -210,28 +215,23 @@ impl Engine {
     }
 }
 
-impl Guest for Engine {
-    fn start(&mut self, host: &mut Loop<'_>) -> io::Result<()> {
-        self.names.limit(host.shares().names);
+impl EventHandler for Engine {
+    fn start(&mut self, host: &mut EventLoop) -> io::Result<()> {
+        self.names.forwarder.limit(host.shares().names);
         let tag = |kind| Tag { kind, key: Key::NONE };
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
-        host.watch(self.shared.answers.tun(), tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
-        for (kind, listener) in &self.listeners {
-            host.watch(listener, tag(*kind), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
+        host.watch(&self.shared.answers.tun, tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
+        for listener in &self.listeners {
+            host.watch(listener, tag(kind::LISTENER), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
         }
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Loop<'_>, tag: Tag, flags: EpollFlags) {
+    fn event(&mut self, host: &mut EventLoop, tag: Tag, flags: EpollFlags) {
         let shared = &self.shared;
         match tag.kind {
             kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
-            kind::LISTENER4 | kind::LISTENER6 => {
-                let listener = self.listeners.iter().find(|(kind, _)| *kind == tag.kind);
-                if let Some((_, listener)) = listener {
-                    self.dials.accept(host, listener);
-                }
-            }
+            kind::LISTENER => self.dials.accept(host, &self.listeners),
             kind::DIAL => self.dials.connected(host, shared, &mut self.names, tag.key),
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
             kind::INSIDE => self.flows.inside_speaks(host, tag.key),
@@ -241,20 +241,18 @@ impl Guest for Engine {
         }
     }
 
-    fn socket(&mut self, host: &mut Loop<'_>, key: Key, socket: Option<Socket>) {
+    fn socket(&mut self, host: &mut EventLoop, key: Key, socket: Option<Socket>) {
         self.flows.promote(host, key, socket);
     }
 
-    fn turn(&mut self, host: &mut Loop<'_>) {
+    fn turn(&mut self, host: &mut EventLoop) {
         self.names.tick(host, &self.shared);
         if self.dials.accepts_again(host.now()) {
-            for (_, listener) in &self.listeners {
-                self.dials.accept(host, listener);
-            }
+            self.dials.accept(host, &self.listeners);
         }
-        self.shared.book.dialing(self.dials.len());
+        self.shared.statistics.events().dialing = self.dials.len() as u64;
         let now = host.now();
-        if now.saturating_duration_since(self.swept) < SWEEP {
+        if now.saturating_duration_since(self.swept) < SWEEP_INTERVAL {
             return;
         }
         self.swept = now;
@@ -264,8 +262,8 @@ impl Guest for Engine {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let sweep = self.busy().then(|| self.swept + SWEEP);
-        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at()).min()
+        let sweep = self.busy().then(|| self.swept + SWEEP_INTERVAL);
+        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at).min()
     }
 
     fn held(&self) -> Held {
@@ -276,7 +274,7 @@ impl Guest for Engine {
             .with(Use::Name, self.names.descriptors())
     }
 
-    fn give_way(&mut self, host: &mut Loop<'_>, count: usize) {
-        self.shared.book.evicted(self.flows.give_way(count, host.now(), &self.shared));
+    fn give_way(&mut self, host: &mut EventLoop, count: usize) {
+        self.flows.give_way(count, host.now(), &self.shared);
     }
 }

@@ -10,8 +10,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
-use relay::Loop;
-use relay::guest::Tag;
+use relay::EventLoop;
+use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,12 +21,11 @@ use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
 use crate::policy;
 
-/// Largest answer in bytes.
-const ANSWER: usize = 65_535;
+const MAX_ANSWER_BYTES: usize = 65_535;
 
 #[derive(Debug)]
 pub(super) struct Names {
-    forwarder: Forwarder,
+    pub(super) forwarder: Forwarder,
     changed: SharedResolvers,
     sockets: Slab<(dns::Key, Socket)>,
     places: HashMap<dns::Key, Key>,
@@ -48,11 +47,6 @@ impl Names {
         self.sockets.len()
     }
 
-    /// How many queries may wait at a time.
-    pub(super) fn limit(&mut self, queries: usize) {
-        self.forwarder.limit(queries);
-    }
-
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.forwarder.deadline()
     }
@@ -63,22 +57,16 @@ impl Names {
         self.forwarder.resolver(now, tried)
     }
 
-    /// A name server cannot be reached over TCP.
-    pub(super) fn unreachable(&mut self, now: Instant, resolver: SocketAddr) {
-        self.forwarder.resolver_failed(now, resolver);
-    }
-
-    /// A asks.
-    pub(super) fn query(&mut self, host: &mut Loop<'_>, shared: &Shared, udp: &Udp<'_>) {
+    pub(super) fn query(&mut self, host: &mut EventLoop, shared: &Shared, udp: &Udp<'_>) {
         self.follow();
         self.forwarder.query(host.now(), udp.src, udp.payload);
         self.act(host, shared);
     }
 
     /// A name server answers, or cannot.
-    pub(super) fn answer(&mut self, host: &mut Loop<'_>, shared: &Shared, key: Key) {
+    pub(super) fn answer(&mut self, host: &mut EventLoop, shared: &Shared, key: Key) {
         let Some((name, socket)) = self.sockets.get(key) else { return };
-        self.buffer.resize(ANSWER, 0);
+        self.buffer.resize(MAX_ANSWER_BYTES, 0);
         match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => self.forwarder.answer(host.now(), *name, &self.buffer[..length]),
             Err(Errno::EAGAIN) => {}
@@ -87,15 +75,13 @@ impl Names {
         self.act(host, shared);
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+    pub(super) fn tick(&mut self, host: &mut EventLoop, shared: &Shared) {
         if self.forwarder.deadline().is_some_and(|due| due <= host.now()) {
             self.forwarder.tick(host.now());
             self.act(host, shared);
         }
     }
 
-    /// Takes over name servers that are new.
     fn follow(&mut self) {
         let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(resolvers) = changed {
@@ -103,12 +89,12 @@ impl Names {
         }
     }
 
-    fn act(&mut self, host: &mut Loop<'_>, shared: &Shared) {
+    fn act(&mut self, host: &mut EventLoop, shared: &Shared) {
         while let Some(action) = self.forwarder.next_action() {
             match action {
                 Action::Send { key, to, query } => {
                     if let Err(e) = self.ask(host, key, to, &query) {
-                        tracing::debug!("cannot ask the name server {to}: {e}");
+                        tracing::debug!("cannot query the name server {to}: {e}");
                         let errno = e.raw_os_error().map(Errno::from_raw);
                         if matches!(
                             errno,
@@ -133,12 +119,14 @@ impl Names {
                 }
             }
         }
-        shared.book.dns(self.forwarder.counters());
+        let dns::Counters { queries, failed, .. } = self.forwarder.counters();
+        let mut events = shared.statistics.events();
+        (events.dns_queries, events.dns_failed) = (queries, failed);
     }
 
     fn ask(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         name: dns::Key,
         to: SocketAddr,
         query: &[u8],

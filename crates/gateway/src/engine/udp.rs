@@ -1,16 +1,20 @@
 //! UDP flows to the outside.
 //!
-//! A flow is a pair of addresses as A sees them. On the host's side it has a connected socket, so that the kernel keeps
-//! strangers out and tells of errors. All flows of one address of A share one local port there as far as that is
-//! possible (`SO_REUSEPORT`): somebody outside who is told "I am at this port" finds it the same for everybody
-//! (RFC 4787, endpoint-independent mapping), which WebRTC and WireGuard behind the gateway rely on.
+//! A flow is a pair of addresses as the target namespace sees them. On the host's side it has a connected socket, so
+//! that the kernel keeps strangers out and tells of errors. All flows of one address of the target namespace share one
+//! local port there as far as that is possible (`SO_REUSEPORT`): somebody outside who is told "I am at this port" finds
+//! it the same for everybody (RFC 4787, endpoint-independent mapping), which WebRTC and WireGuard behind the gateway
+//! rely on.
 //!
-//! The first datagrams come out of the tun device. A flow that goes on gets a socket in G, bound to the destination's
-//! address and connected to A's; the packet rules of G find it before the tun device, and from then on datagrams travel
-//! in batches both ways, cut and put together by the kernel.
+//! The first datagrams come out of the tun device. A flow that goes on gets a socket in the gateway namespace, bound to
+//! the destination's address and connected to the target namespace's; the packet rules of the gateway namespace find it
+//! before the tun device, and from then on datagrams travel in batches both ways, cut and put together by the kernel.
 //!
-//! What A forbids to cut ("don't fragment") is not cut on the host's side either. If it does not fit, the host's kernel
-//! says so to our socket, as a router would, and A hears what the path allows (RFC 1191, RFC 8201).
+//! What the target namespace forbids to cut ("don't fragment") is not cut on the host's side either. If it does not
+//! fit, the host's kernel says so to our socket, as a router would, and the target namespace hears what the path allows
+//! (RFC 1191, RFC 8201).
+//!
+//! The file is long because both directions of a flow and its end work on one table.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,29 +25,28 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
-use relay::guest::Tag;
-use relay::order::{Links, Order, Speaker};
+use relay::event_handler::Tag;
+use relay::order::{Order, Speaker};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, Loop};
+use relay::{Counted, EventLoop, make_transparent};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{keep_whole, meaning, next_error, report_errors};
+use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
 
-/// Flows at a time.
-const FLOWS: usize = 8192;
-/// Flows of one address of A that share a port outside; more would make the kernel's look-ups long.
-const SHARING: usize = 64;
-/// Datagrams of A after which a flow gets a socket in G.
+const MAX_FLOWS: usize = 8192;
+/// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
+const MAX_FLOWS_PER_PORT: usize = 64;
+/// Datagrams of the target namespace after which a flow gets a socket in the gateway namespace.
 const BUSY: u32 = 8;
 /// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
-const LAST_BATCHES: usize = 4;
+const MAX_LAST_BATCHES: usize = 4;
 /// How long a flow may be silent that nobody has answered, and one that somebody has.
-const UNANSWERED: Duration = Duration::from_secs(30);
-const ANSWERED: Duration = Duration::from_secs(120);
+const UNANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A time to live up to this asks for the routers on the way (traceroute(8)), so it is kept.
 const SHORT_LIFE: u8 = 30;
 /// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
@@ -52,17 +55,17 @@ const ORDINARY_LIFE: u8 = 64;
 #[derive(Debug)]
 struct Flow {
     src: SocketAddr,
-    /// As A sees it.
+    /// As the target namespace sees it.
     dst: SocketAddr,
     /// The destination as the host sees it.
     to: SocketAddr,
     outside: Socket,
     inside: Inside,
-    /// Datagrams of A that came out of the tun device.
+    /// Datagrams of the target namespace that came out of the tun device.
     count: u32,
     answered: bool,
     ttl: u8,
-    /// What A wants: the latest datagram that did not come in fragments. And what `outside` does.
+    /// What the target namespace wants: the latest datagram that did not come in fragments. And what `outside` does.
     keep_whole: bool,
     whole: bool,
     cut_outside: bool,
@@ -70,7 +73,7 @@ struct Flow {
     counted: Counted,
 }
 
-/// The socket in G.
+/// The socket in the gateway namespace.
 #[derive(Debug)]
 enum Inside {
     None,
@@ -78,33 +81,18 @@ enum Inside {
     Is(Socket),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Flows {
     table: Slab<Flow>,
     index: HashMap<(SocketAddr, SocketAddr), Key>,
-    /// The flows of each address of A that share a port outside.
+    /// The flows of each address of the target namespace that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
-    /// Who makes room.
     order: Order,
-    links: Links,
     insides: usize,
-    /// Made with the first flow.
     receiver: Option<Receiver>,
 }
 
 impl Flows {
-    pub(super) fn new() -> Self {
-        Self {
-            table: Slab::new(),
-            index: HashMap::new(),
-            sharing: HashMap::new(),
-            order: Order::default(),
-            links: Links::default(),
-            insides: 0,
-            receiver: None,
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -113,36 +101,44 @@ impl Flows {
         self.table.len() + self.insides
     }
 
-    // ---- A speaks -------------------------------------------------------------------------------
+    // ---- from the target namespace --------------------------------------------------------------
 
     /// A datagram out of the tun device, for `to`.
     pub(super) fn outbound(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         udp: &Udp<'_>,
         to: SocketAddr,
     ) {
         let ends = (udp.src, udp.dst);
+        let explain = |errno| {
+            let original = Original::Udp { src: udp.src, dst: udp.dst };
+            shared.explain(errno, udp.src.ip(), &original);
+        };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
             None => match self.begin(host, shared, udp, to) {
                 Ok(key) => key,
                 Err(e) => {
-                    tracing::debug!("no flow to {}: {e}", udp.dst);
-                    shared.book.udp(udp.dst).fail();
-                    return explain(shared, &e, udp);
+                    tracing::debug!("cannot create a flow to {}: {e}", udp.dst);
+                    shared.statistics.udp(udp.dst).fail();
+                    return explain(errno(&e));
                 }
             },
         };
-        self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
+        self.order.spoke(key, Speaker::Client, host.now());
         let Some(flow) = self.table.get_mut(key) else { return };
-        flow.set_life(udp.ttl);
+        let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
+        set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
         flow.keep_whole = udp.keep_whole;
         flow.set_whole(udp.keep_whole);
-        match flow.send(udp.payload) {
-            Ok(()) => flow.counted.up(udp.payload.len() as u64),
-            Err(e) => explain(shared, &e.into(), udp),
+        match send(&flow.outside, udp.payload) {
+            // A full queue: lost, as on any network.
+            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => {
+                flow.counted.up(udp.payload.len() as u64);
+            }
+            Err(e) => explain(e),
         }
         flow.count = flow.count.saturating_add(1);
         if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.take(Use::FlowOut, 1) {
@@ -150,26 +146,25 @@ impl Flows {
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),
                 Ok(None) => {}
-                Err(e) => tracing::debug!("no socket in G: {e}"),
+                Err(e) => tracing::debug!("cannot create a socket in the gateway namespace: {e}"),
             }
         }
     }
 
     fn begin(
         &mut self,
-        host: &mut Loop<'_>,
+        host: &mut EventLoop,
         shared: &Shared,
         udp: &Udp<'_>,
         to: SocketAddr,
     ) -> io::Result<Key> {
-        let many = self.table.len() >= FLOWS;
+        let many = self.table.len() >= MAX_FLOWS;
         if many || !host.take(Use::FlowOut, 1) {
-            let ended = self.make_room(host.now(), shared);
-            shared.book.evicted(ended);
+            let made_room = self.make_room(host.now(), shared);
             if !many {
                 few(host);
             }
-            if ended == 0 {
+            if !made_room {
                 return Err(Errno::EMFILE.into());
             }
         }
@@ -187,7 +182,7 @@ impl Flows {
             whole: false,
             cut_outside: true,
             cut_inside: true,
-            counted: Counted::open(shared.book.udp(udp.dst)),
+            counted: Counted::open(shared.statistics.udp(udp.dst)),
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -199,7 +194,7 @@ impl Flows {
         }
         self.index.insert((udp.src, udp.dst), key);
         self.sharing.entry(udp.src).or_default().push(key);
-        self.order.insert(&mut self.links, key, host.now());
+        self.order.insert(key, host.now());
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -207,7 +202,7 @@ impl Flows {
     /// A socket on the host's side, at the port that the other flows of `src` have if that is possible.
     fn connect(&self, src: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
         let sharing = self.sharing.get(&src);
-        let port = sharing.filter(|flows| flows.len() < SHARING).and_then(|flows| {
+        let port = sharing.filter(|flows| flows.len() < MAX_FLOWS_PER_PORT).and_then(|flows| {
             let flow = self.table.get(*flows.first()?)?;
             // One to the host's loopback is bound to another address, which makes no difference.
             Some(flow.outside.local_addr().ok()?.as_socket()?.port())
@@ -216,10 +211,10 @@ impl Flows {
         connected.map_or_else(|| connect(to, None), Ok)
     }
 
-    /// Datagrams of A that have arrived at a flow's socket in G.
-    pub(super) fn inside_speaks(&mut self, host: &Loop<'_>, key: Key) {
+    /// Datagrams of the target namespace that have arrived at a flow's socket in the gateway namespace.
+    pub(super) fn inside_speaks(&mut self, host: &EventLoop, key: Key) {
         if self.carry_out(key) {
-            self.order.spoke(&mut self.links, key, Speaker::Client, host.now());
+            self.order.spoke(key, Speaker::Client, host.now());
         }
     }
 
@@ -244,8 +239,7 @@ impl Flows {
         true
     }
 
-    /// The socket in G has come, or will not.
-    pub(super) fn promote(&mut self, host: &Loop<'_>, key: Key, socket: Option<Socket>) {
+    pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {
         let Some(flow) = self.table.get_mut(key) else { return };
         if let (Inside::Asked, Some(socket)) = (&flow.inside, socket) {
             let ready = take_place(&socket, flow.dst, flow.src).and_then(|()| {
@@ -256,17 +250,17 @@ impl Flows {
                     flow.inside = Inside::Is(socket);
                     self.insides += 1;
                 }
-                Err(e) => tracing::debug!("the flow to {} stays with the tun: {e}", flow.dst),
+                Err(e) => tracing::debug!("the flow to {} stays on the tun device: {e}", flow.dst),
             }
         }
     }
 
     // ---- the outside answers --------------------------------------------------------------------
 
-    /// Datagrams or errors for A.
+    /// Datagrams or errors for the target namespace.
     pub(super) fn outside_speaks(
         &mut self,
-        host: &Loop<'_>,
+        host: &EventLoop,
         shared: &Shared,
         key: Key,
         flags: EpollFlags,
@@ -276,11 +270,11 @@ impl Flows {
             flow.pass_errors_on(shared);
         }
         if self.bring_in(shared, key) {
-            self.order.spoke(&mut self.links, key, Speaker::Server, host.now());
+            self.order.spoke(key, Speaker::Server, host.now());
         }
     }
 
-    /// Passes a batch on to A. False if there was none.
+    /// Passes a batch on to the target namespace. False if there was none.
     fn bring_in(&mut self, shared: &Shared, key: Key) -> bool {
         let Some(flow) = self.table.get_mut(key) else { return false };
         let Some(receiver) = &mut self.receiver else { return false };
@@ -308,47 +302,41 @@ impl Flows {
     // ---- the end --------------------------------------------------------------------------------
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let (table, links) = (&self.table, &self.links);
-        let silent = |key: &Key| {
-            let answered = table.get(*key).is_some_and(|flow| flow.answered);
-            let limit = if answered { ANSWERED } else { UNANSWERED };
-            links.used(*key).is_none_or(|used| now.saturating_duration_since(used) > limit)
+        let silent = |key: Key, flow: &Flow| {
+            let limit = if flow.answered { ANSWERED_IDLE_TIMEOUT } else { UNANSWERED_IDLE_TIMEOUT };
+            let used = self.order.used(key);
+            used.is_none_or(|used| now.saturating_duration_since(used) > limit)
         };
-        let old: Vec<Key> = table.keys().filter(silent).collect();
-        for key in old {
+        let old = self.table.iter().filter(|(key, flow)| silent(*key, flow)).map(|(key, _)| key);
+        for key in old.collect::<Vec<_>>() {
             self.end(key);
         }
     }
 
-    /// Ends a flow in favour of a new one, behind everything that has come for it. Returns how many it were.
-    fn make_room(&mut self, now: Instant, shared: &Shared) -> usize {
-        let Some(key) = self.order.first_to_go(&self.links, now) else { return 0 };
-        for _ in 0..LAST_BATCHES {
+    /// Ends a flow in favour of a new one, behind everything that has come for it. False if there is none.
+    fn make_room(&mut self, now: Instant, shared: &Shared) -> bool {
+        let Some(key) = self.order.first_to_go(now) else { return false };
+        for _ in 0..MAX_LAST_BATCHES {
             let (out, back) = (self.carry_out(key), self.bring_in(shared, key));
             if !(out || back) {
                 break;
             }
         }
         self.end(key);
-        1
+        shared.statistics.events().evicted += 1;
+        true
     }
 
-    /// Ends flows until `count` descriptors are free, or none is left. Returns how many flows.
-    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) -> usize {
-        let (before, mut ended) = (self.descriptors(), 0);
-        while before - self.descriptors() < count {
-            match self.make_room(now, shared) {
-                0 => break,
-                more => ended += more,
-            }
-        }
-        ended
+    /// Ends flows until `count` descriptors are free, or none is left.
+    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) {
+        let before = self.descriptors();
+        while before - self.descriptors() < count && self.make_room(now, shared) {}
     }
 
     fn end(&mut self, key: Key) {
         let Some(flow) = self.table.remove(key) else { return };
         self.index.remove(&(flow.src, flow.dst));
-        self.order.remove(&mut self.links, key);
+        self.order.remove(key);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;
         }
@@ -362,35 +350,6 @@ impl Flows {
 }
 
 impl Flow {
-    /// Sends one datagram. The first error may be about an earlier one, of which the error queue tells.
-    fn send(&self, payload: &[u8]) -> nix::Result<()> {
-        use nix::sys::socket::{MsgFlags, send};
-        use std::os::fd::AsRawFd;
-        let fd = self.outside.as_raw_fd();
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        match send(fd, payload, flags).or_else(|_| send(fd, payload, flags)) {
-            // A full queue: lost, as on any network.
-            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn set_life(&mut self, ttl: u8) {
-        let ttl = if ttl <= SHORT_LIFE { ttl } else { ORDINARY_LIFE };
-        if ttl == self.ttl {
-            return;
-        }
-        self.ttl = ttl;
-        let set = if self.dst.is_ipv4() {
-            self.outside.set_ttl_v4(u32::from(ttl))
-        } else {
-            self.outside.set_unicast_hops_v6(u32::from(ttl))
-        };
-        if let Err(e) = set {
-            tracing::debug!("cannot send with a time to live of {ttl}: {e}");
-        }
-    }
-
     fn set_whole(&mut self, keep: bool) {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
     }
@@ -414,18 +373,17 @@ impl Flow {
 }
 
 /// Flows make room for others although there are not many.
-fn few(host: &mut Loop<'_>) {
+fn few(host: &mut EventLoop) {
     if host.worth_saying(Use::FlowOut) {
         let limit = host.shares().limit;
         tracing::warn!(
-            "UDP flows of containers are forgotten early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            "UDP flows from containers expire early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
             host.shares().flows_kept,
             host.shares().flows
         );
     }
 }
 
-/// A connected socket of the host's namespace.
 fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
@@ -438,10 +396,8 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     // Only sockets of the same user can share a port this way (socket(7)).
     if let Some(port) = port {
         socket.set_reuse_port(true)?;
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         socket.bind(&SocketAddr::new(any, port).into())?;
         socket.connect(&to.into())?;
     } else {
@@ -453,28 +409,15 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Makes a socket of G speak for `dst` to `src`.
+/// Makes a socket of the gateway namespace speak for `dst` to `src`.
 fn take_place(socket: &Socket, dst: SocketAddr, src: SocketAddr) -> io::Result<()> {
-    if dst.is_ipv4() {
-        socket.set_ip_transparent_v4(true)?;
-    } else {
-        socket.set_ip_transparent_v6(true)?;
-    }
-    // Without it (before Linux 4.10) what A allowed to be cut may be refused for its size.
+    make_transparent(socket, dst.is_ipv4())?;
+    // Without it (before Linux 4.10) what the target namespace allowed to be cut may be refused for its size.
     if let Err(e) = sys::whole::report_cuts(socket.as_fd(), dst.is_ipv4()) {
-        tracing::debug!("fragments will not be told apart: {}", e.desc());
+        tracing::debug!("cannot detect fragments: {}", e.desc());
     }
-    // Other addresses of A may talk to the same destination.
+    // Other addresses of the target namespace may talk to the same destination.
     socket.set_reuse_address(true)?;
     socket.bind(&dst.into())?;
     socket.connect(&src.into())
-}
-
-/// Tells A why its datagram did not leave.
-fn explain(shared: &Shared, error: &io::Error, udp: &Udp<'_>) {
-    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
-    if let Some(why) = meaning(errno) {
-        let original = Original::Udp { src: udp.src, dst: udp.dst };
-        shared.answers.unreachable(why, shared.own_address(udp.src.ip()), &original);
-    }
 }

@@ -1,25 +1,19 @@
-//! The links of G and its tables of routes.
+//! The links of the gateway namespace and its tables of routes.
 
-use std::{
-    os::fd::{BorrowedFd, OwnedFd},
-    path::Path,
-};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use netlink::{Family, Result, Rt};
 
-use super::{
-    loopback, parameters,
-    reason::{cannot, no_tun, no_veth},
-};
-use crate::plan::Plan;
+use super::reason::{cannot, no_tun, no_veth};
+use super::{loopback, parameters};
+use crate::network_config::NetworkConfig;
 
-/// G's end of the veth pair.
+/// The gateway namespace's end of the veth pair.
 pub(super) const VETH: &str = "gw0";
-/// Mark of packets for tun "dial".
+/// Marks of packets for the tun devices "dial" and "data", and for a socket of the gateway namespace.
 pub(super) const DIAL: u32 = 1;
-/// Mark of packets for tun "data".
 pub(super) const DATA: u32 = 2;
-/// Mark of packets for a socket of G.
 pub(super) const SOCKET: u32 = 3;
 
 /// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
@@ -34,7 +28,6 @@ const PRIORITIES: [(u32, u32, u32); 3] =
     [(DIAL, DIAL_TABLE, 10), (DATA, DATA_TABLE, 11), (SOCKET, SOCKET_TABLE, 12)];
 const LOCAL_PRIORITY: u32 = 1000;
 
-/// Indices of the links.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     pub(super) veth: u32,
@@ -48,10 +41,10 @@ pub(super) fn open_tun(device: &Path, name: &str) -> anyhow::Result<OwnedFd> {
         .map_err(|error| no_tun(&device.display().to_string(), name, &error))
 }
 
-/// Makes the veth pair and sets all links of G up, the tun devices "dial" and "data" among them.
+/// Makes the veth pair and sets all links of the gateway namespace up, the tun devices "dial" and "data" among them.
 pub(super) fn set_up(
     rt: &mut Rt,
-    plan: &Plan,
+    plan: &NetworkConfig,
     child: BorrowedFd<'_>,
     proc_sys: &Path,
 ) -> anyhow::Result<Links> {
@@ -59,14 +52,14 @@ pub(super) fn set_up(
     configure(rt, plan, proc_sys).map_err(|error| cannot("set up links in", &error, ""))
 }
 
-fn configure(rt: &mut Rt, plan: &Plan, proc_sys: &Path) -> Result<Links> {
+fn configure(rt: &mut Rt, plan: &NetworkConfig, proc_sys: &Path) -> Result<Links> {
     let index = rt.link_index("lo")?;
     rt.link_up(index)?;
     let veth = rt.link_index(VETH)?;
     for net in plan.nets() {
         rt.add_address(veth, net.gateway, net.prefix)?;
         if net.dns != net.gateway {
-            // The kernel of G speaks as the gateway.
+            // The kernel of the gateway namespace speaks as the gateway.
             rt.add_deprecated_address(veth, net.dns, net.prefix)?;
         }
     }
@@ -114,7 +107,7 @@ mod tests {
         let error = open_tun(Path::new("/nonexistent/tun"), "dial").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "failed to make the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
+            "failed to create the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
              hint: load the kernel module tun: sudo modprobe tun, or use --net=pasta or --net=slirp4netns"
         );
     }

@@ -1,48 +1,47 @@
-//! How G reaches servers on the loopback addresses of A, as their clients.
+//! How the gateway namespace reaches servers on the loopback addresses of the target namespace, as their clients.
 //!
-//! dockerd may be told one address of the namespace for all published ports, or none, and then takes loopback addresses:
-//! another one for each family and, since release 29.6, for each loopback address of the host. Only the second way lets
-//! one port be published on several addresses, so published ports lead to loopback addresses of A.
+//! dockerd may be told one address of the namespace for all published ports, or none, and then takes loopback
+//! addresses: another one for each family and, since release 29.6, for each loopback address of the host. Only the
+//! second way lets one port be published on several addresses, so published ports lead to loopback addresses of the
+//! target namespace.
 //!
-//! Packets to these cannot come over a link: A's kernel drops them, as do dockerd's own rules in the raw table. So they
-//! travel under addresses that nobody has, and A's end of the link translates, bit by bit and without memory:
+//! Packets to these cannot come over a link: the target namespace's kernel drops them, as do dockerd's own rules in the
+//! raw table. So they travel under addresses that nobody has, and the target namespace's end of the link translates,
+//! bit by bit and without memory:
 //!
-//! | in G and on the link | in A |
+//! | in the gateway namespace and on the link | in the target namespace |
 //! |---|---|
 //! | 247.x.y.z | 127.x.y.z |
 //! | `fd00:0:0:7f::1` | `::1` |
 //!
 //! Inward this happens behind the raw table and before connection tracking: Docker's destination NAT finds the address
 //! that it expects, and the container its client's. Outward it happens after everything else. An ICMP error quotes the
-//! packet that it is about, and the quotation is translated, too: the sockets of G recognize it by that.
+//! packet that it is about, and the quotation is translated, too: the sockets of the gateway namespace recognize it by
+//! that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use netlink::{
-    Result, Rt,
-    nft::{
-        Address::{Destination, Quoted, Source},
-        Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST,
-        Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, Move},
-    },
-    sysctl,
-};
+use netlink::nft::Address::{Destination, Quoted, Source};
+use netlink::nft::Statement::{MatchIcmpType, MatchIn, MatchInput, MatchOutput, Move};
+use netlink::nft::{Batch, Hook, PRIORITY_BEFORE_TRACKING, PRIORITY_LAST};
+use netlink::{Result, Rt, sysctl};
 
-use super::rules::{UNREACHABLE, V6_TOO_BIG, V6_UNREACHABLE};
-use crate::plan::Plan;
+use crate::network_config::NetworkConfig;
+use crate::packet::{TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
-/// The table in A.
+/// The table in the target namespace.
 const TABLE: &str = "rootlesskit-gateway";
 
-/// The loopback network of A, and the one that stands for it: reserved (RFC 1112, class E), so nobody publishes a port
-/// there, but routable on Linux.
+/// The loopback network of the target namespace, and the one that stands for it: reserved (RFC 1112, class E), so
+/// nobody publishes a port there, but routable on Linux.
 const V4: (Ipv4Addr, Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(247, 0, 0, 0), 8);
 /// The same of IPv6, a single address; the other one is of the network of which libslirp's addresses are.
 const V6: (Ipv6Addr, Ipv6Addr, u8) =
     (Ipv6Addr::LOCALHOST, Ipv6Addr::new(0xfd00, 0, 0, 0x7f, 0, 0, 0, 1), 128);
 
-/// The network of the family of `address` that stands for A's loopback, with the length of its prefix in bits.
+/// The network of the family of `address` that stands for the target namespace's loopback, with the length of its
+/// prefix in bits.
 pub(super) fn seen_from_gateway(address: IpAddr) -> (IpAddr, u8) {
     match address {
         IpAddr::V4(_) => (V4.1.into(), V4.2),
@@ -50,8 +49,8 @@ pub(super) fn seen_from_gateway(address: IpAddr) -> (IpAddr, u8) {
     }
 }
 
-/// The address under which G reaches a loopback address of A; any other address is itself.
-#[must_use]
+/// The address under which the gateway namespace reaches a loopback address of the target namespace; any other address
+/// is itself.
 pub fn reached_at(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) if v4.is_loopback() => (V4.1 | (v4 & !Ipv4Addr::new(255, 0, 0, 0))).into(),
@@ -60,12 +59,12 @@ pub fn reached_at(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Lets G reach the loopback addresses of A, which is the network namespace of the calling thread. A's end of the veth
-/// pair has to be up; `proc_sys` is `/proc/sys`, writable.
+/// Lets the gateway namespace reach the loopback addresses of the target namespace, which is the network namespace of
+/// the calling thread. The target namespace's end of the veth pair has to be up; `proc_sys` is `/proc/sys`, writable.
 ///
 /// # Errors
 /// The kernel refuses the rules or the parameter.
-pub fn admit(plan: &Plan, proc_sys: &Path) -> Result<()> {
+pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<()> {
     let mut rt = Rt::open()?;
     let link = rt.link_index(&plan.ifname)?;
     // Servers that listen on such an address themselves answer from it.
@@ -93,7 +92,7 @@ pub fn admit(plan: &Plan, proc_sys: &Path) -> Result<()> {
         batch.add_rule(TABLE, "postrouting", &outward);
         let family = netlink::Family::of(inside);
         let kinds: &[u8] =
-            if inside.is_ipv4() { &[UNREACHABLE] } else { &[V6_UNREACHABLE, V6_TOO_BIG] };
+            if inside.is_ipv4() { &[UNREACHABLE] } else { &[UNREACHABLE_V6, TOO_BIG_V6] };
         for &kind in kinds {
             let quoted = [
                 to,

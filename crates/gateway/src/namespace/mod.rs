@@ -1,28 +1,30 @@
-//! Builds G, the namespace in which TCP ends and from which packets are read.
+//! Builds the gateway namespace, the namespace in which TCP ends and from which packets are read.
 //!
 //! # Theory of operation
 //!
-//! G knows three kinds of packets by a mark that `rules` gives them as they arrive, and a table of routes for each:
+//! The gateway namespace knows three kinds of packets by a mark that `rules` gives them as they arrive, and a table of
+//! routes for each:
 //!
 //! | mark | what | table | leads to |
 //! |---|---|---|---|
 //! | 1 | the SYN of a new connection, segments of no connection, DNS | 101 | tun "dial" |
 //! | 2 | other datagrams, echo requests | 102 | tun "data" |
-//! | 3 | what belongs to a socket of G, and ICMP errors about it | 100 | that socket, as if each address were local |
-//! | none | answers that were written to a tun, and what is meant for G itself | main, local | A, or the kernel of G |
+//! | 3 | what belongs to a socket of the gateway namespace, and ICMP errors about it | 100 | that socket, as if each address were local |
+//! | none | answers that were written to a tun, and what is meant for the gateway namespace itself | main, local | the target namespace, or the kernel of the gateway namespace |
 //!
 //! A SYN is read from "dial", and written there again once its real destination has accepted; only then it reaches the
 //! listener, which takes it for any address and port. It is held back in a tun because the kernel has no other place
 //! that is free of modules that are often missing (a queue of netfilter would be one).
 //!
-//! The rules for marks are asked before the one for local addresses, which is why it is moved: the gateway's own address
-//! is a destination like others. Packets to a socket of G find it by `tproxy`, which looks at established connections
-//! and connected datagram sockets first; so an answer to a socket that is bound to a client's address needs no rule of
-//! its own. There is no connection tracking and no address translation in G.
+//! The rules for marks are asked before the one for local addresses, which is why it is moved: the gateway's own
+//! address is a destination like others. Packets to a socket of the gateway namespace find it by `tproxy`, which looks
+//! at established connections and connected datagram sockets first; so an answer to a socket that is bound to a
+//! client's address needs no rule of its own. There is no connection tracking and no address translation in the gateway
+//! namespace.
 //!
-//! A gets its end of the veth pair, which is left down and without addresses, and two rules with which G reaches servers
-//! on A's loopback addresses ([`loopback`]).
-//! The descriptors of [`Descriptors`] keep G alive; with the last of them it goes away.
+//! The target namespace gets its end of the veth pair, which is left down and without addresses, and two rules with
+//! which the gateway namespace reaches servers on the target namespace's loopback addresses ([`loopback`]). The
+//! descriptors of [`Descriptors`] keep the gateway namespace alive; with the last of them it goes away.
 
 mod links;
 pub mod loopback;
@@ -31,36 +33,41 @@ mod reason;
 mod rules;
 mod sockets;
 
-use std::{os::fd::BorrowedFd, path::Path};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use netlink::{Family, Rt};
 use nix::sched::{CloneFlags, unshare};
 
 use self::reason::cannot;
-use crate::{Descriptors, Plan};
+use crate::{Descriptors, NetworkConfig};
 
-/// Port of the two listeners in G. No client connects to it; it only has to be one that no client connects *from*, for
-/// a socket bound to such a client's address would be in the listener's way.
+/// Port of the two listeners in the gateway namespace. No client connects to it; it only has to be one that no client
+/// connects *from*, for a socket bound to such a client's address would be in the listener's way.
 pub const PORT: u16 = 1;
 
 /// A port at which there is never a listener, for packets that belong to connections only.
 const NOBODY: u16 = 2;
 
-/// The device node that tun devices are made with.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
-/// Moves the calling thread into a new network namespace, makes it G, and connects it with A, which is `child`. A's end
-/// of the veth pair is called [`Plan::ifname`] and has the MTU of the plan; A's owner gives it addresses and sets it up.
-/// `proc_sys` is `/proc/sys`, writable. IPv6 is left out with a warning if the kernel has none.
+/// Moves the calling thread into a new network namespace, makes it the gateway namespace, and connects it with the
+/// target namespace, which is `child`. The target namespace's end of the veth pair is called [`NetworkConfig::ifname`]
+/// and has the MTU of the plan; the target namespace's owner gives it addresses and sets it up. `proc_sys` is
+/// `/proc/sys`, writable. IPv6 is left out with a warning if the kernel has none.
 ///
 /// Wants `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE` in the user namespace of the thread, which has to
-/// be the one that A belongs to.
+/// be the one that the target namespace belongs to.
 ///
 /// # Errors
 /// What the kernel or the host does not offer, and how that is changed. The thread is then in a namespace of no use.
-pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Result<Descriptors> {
+pub fn build(
+    plan: &NetworkConfig,
+    child: BorrowedFd<'_>,
+    proc_sys: &Path,
+) -> anyhow::Result<Descriptors> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(reason::no_namespace)?;
-    let plan = Plan { v6: plan.v6.filter(|_| kernel_has_ipv6(proc_sys)), ..plan.clone() };
+    let plan = NetworkConfig { v6: plan.v6.filter(|_| kernel_has_ipv6(proc_sys)), ..plan.clone() };
     let families: &[Family] =
         if plan.v6.is_some() { &[Family::V4, Family::V6] } else { &[Family::V4] };
 
@@ -83,7 +90,7 @@ pub fn build(plan: &Plan, child: BorrowedFd<'_>, proc_sys: &Path) -> anyhow::Res
 fn kernel_has_ipv6(proc_sys: &Path) -> bool {
     let found = proc_sys.join("net/ipv6/conf").exists();
     if !found {
-        tracing::warn!("the kernel has no IPv6, the gateway network is made without");
+        tracing::warn!("the kernel does not support IPv6, so the gateway network has only IPv4");
     }
     found
 }

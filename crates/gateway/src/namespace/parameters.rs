@@ -1,21 +1,25 @@
-//! Kernel parameters of G.
+//! Kernel parameters of the gateway namespace.
 
-use std::{io::ErrorKind, path::Path};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use netlink::{Result, sysctl};
 
-/// For all links and for those still to be made: the links of G are made after this and begin with these values.
+/// For all links and for those still to be made: the links of the gateway namespace are made after this and begin with
+/// these values.
 const IPV4: [(&str, &str); 9] = [
     ("net.ipv4.ip_forward", "1"),
-    // A source may be any address of the world, also one of G's own: answers of the gateway and of DNS.
+    // A source may be any address of the world, also one of the gateway namespace's own: answers of the gateway and of
+    // DNS.
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
     ("net.ipv4.conf.all.accept_local", "1"),
     ("net.ipv4.conf.default.accept_local", "1"),
-    // What comes from A often leaves towards A again, which must not be told as a shorter way.
+    // What comes from the target namespace often leaves towards the target namespace again, which must not be told as a
+    // shorter way.
     ("net.ipv4.conf.all.send_redirects", "0"),
     ("net.ipv4.conf.default.send_redirects", "0"),
-    // Nobody in A changes the routes of G.
+    // Nobody in the target namespace changes the routes of the gateway namespace.
     ("net.ipv4.conf.all.accept_redirects", "0"),
     ("net.ipv4.conf.default.accept_redirects", "0"),
 ];
@@ -27,20 +31,22 @@ const IPV6: [(&str, &str); 7] = [
     ("net.ipv6.conf.default.accept_ra", "0"),
     // A neighbour is asked for from a link-local address, which would otherwise be unusable for the first two seconds.
     ("net.ipv6.conf.default.dad_transmits", "0"),
-    // Whether packets are forwarded is decided for all. Of a single link it says whether G reports itself there as a
-    // router (MLD), and by a tun it has nothing to report.
+    // Whether packets are forwarded is decided for all. Of a single link it says whether the gateway namespace reports
+    // itself there as a router (MLD), and by a tun it has nothing to report.
     ("net.ipv6.conf.all.forwarding", "1"),
     ("net.ipv6.conf.default.forwarding", "0"),
 ];
 
 /// Good to have, and not offered to user namespaces by each kernel.
 const OPTIONAL: [(&str, &str); 7] = [
-    // Who knows a smaller size for the way into A is not listened to (`rules`). Packets of IPv4 may be cut in A instead (no
-    // "don't fragment"), and TCP finds out by itself what arrives (RFC 4821), which is what is left for IPv6.
+    // Who knows a smaller size for the way into the target namespace is not listened to (`rules`). Packets of IPv4 may
+    // be cut in the target namespace instead (no "don't fragment"), and TCP finds out by itself what arrives (RFC
+    // 4821), which is what is left for IPv6.
     ("net.ipv4.ip_no_pmtu_disc", "2"),
     ("net.ipv4.tcp_mtu_probing", "1"),
-    // `tproxy` has datagrams put together before the rules. What A left incomplete on purpose would fill the memory for
-    // that, and keep everybody else's fragments out for half a minute. Fragments that belong together come together.
+    // `tproxy` has datagrams put together before the rules. What the target namespace left incomplete on purpose would
+    // fill the memory for that, and keep everybody else's fragments out for half a minute. Fragments that belong
+    // together come together.
     ("net.ipv4.ipfrag_time", "2"),
     ("net.ipv6.ip6frag_time", "2"),
     ("net.netfilter.nf_conntrack_frag6_timeout", "2"),
@@ -54,13 +60,14 @@ const OPTIONAL: [(&str, &str); 7] = [
 /// The sizes of TCP buffers in bytes, "min default max" (tcp(7)); each network namespace has its own since Linux 4.15.
 const BUFFERS: [&str; 2] = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
 
-/// The most that a TCP buffer of G holds, in bytes. The other end is in A: at 50 Gbit/s this lasts for 170 µs, several round
-/// trips. The host's limits (6 to 32 MiB) are for long distances. Here they cost memory, and a sender in A with that much in
-/// flight is limited by its congestion window: it sends packets of 9 KiB instead of 52 as acknowledgements come in, at
-/// half the speed.
+/// The most that a TCP buffer of the gateway namespace holds, in bytes. The other end is in the target namespace: at 50
+/// Gbit/s this lasts for 170 µs, several round trips. The host's limits (6 to 32 MiB) are for long distances. Here they
+/// cost memory, and a sender in the target namespace with that much in flight is limited by its congestion window: it
+/// sends packets of 9 KiB instead of 52 as acknowledgements come in, at half the speed.
 const LARGEST_BUFFER: u64 = 1 << 20;
 
-/// Sets what holds for G as a whole. Without `ipv6` it has none at all, also where the kernel has it.
+/// Sets what holds for the gateway namespace as a whole. Without `ipv6` it has none at all, also where the kernel has
+/// it.
 pub(super) fn set_for_namespace(proc_sys: &Path, ipv6: bool) -> Result<()> {
     for (key, value) in IPV4 {
         sysctl::write(proc_sys, key, value)?;
@@ -85,7 +92,6 @@ pub(super) fn set_for_namespace(proc_sys: &Path, ipv6: bool) -> Result<()> {
     Ok(())
 }
 
-/// Only makes buffers smaller.
 fn bound_buffer(proc_sys: &Path, key: &str) -> Result<()> {
     let sizes = sysctl::read(proc_sys, key)?;
     let bounded: Vec<String> = sizes
@@ -102,7 +108,7 @@ pub(super) fn set_for_tun(proc_sys: &Path, name: &str) -> Result<()> {
     sysctl::write(proc_sys, &format!("net.ipv6.conf.{name}.addr_gen_mode"), "1")
 }
 
-/// For the veth: towards A, G calls itself a router.
+/// For the veth: towards the target namespace, the gateway namespace calls itself a router.
 pub(super) fn set_for_veth(proc_sys: &Path, name: &str) -> Result<()> {
     sysctl::write(proc_sys, &format!("net.ipv6.conf.{name}.forwarding"), "1")
 }

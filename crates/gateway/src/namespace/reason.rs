@@ -1,4 +1,4 @@
-//! Why G cannot be built, in words for who has to change it.
+//! Why the gateway namespace cannot be built, in words for who has to change it.
 
 use std::fmt::Display;
 
@@ -18,82 +18,74 @@ pub(super) fn failed(what: &str, error: &dyn Display, remedy: &str) -> anyhow::E
     anyhow::anyhow!("{what}: {error}\nhint: {remedy}{separator}{OTHERWISE}")
 }
 
-/// unshare(2)
 pub(super) fn no_namespace(error: Errno) -> anyhow::Error {
     let (why, remedy) = match error {
         // EUSERS came from the limit of nesting before Linux 4.9.
         Errno::ENOSPC | Errno::EUSERS => (
-            "the limit of network namespaces is reached",
-            "raise it: sudo sysctl -w user.max_net_namespaces=65536",
+            "the maximum number of network namespaces is reached",
+            "raise the limit: sudo sysctl -w user.max_net_namespaces=65536",
         ),
-        Errno::EINVAL => ("the kernel is built without network namespaces (CONFIG_NET_NS)", ""),
+        Errno::EINVAL => ("the kernel was built without network namespaces (CONFIG_NET_NS)", ""),
         Errno::EPERM => (
             "CAP_SYS_ADMIN is missing in the user namespace",
-            "check that no profile of AppArmor or seccomp takes it away",
+            "check that no AppArmor profile or seccomp filter removes it",
         ),
         _ => ("unshare(CLONE_NEWNET) failed", ""),
     };
-    cannot("make", &format!("{why}: {}", std::io::Error::from(error)), remedy)
+    cannot("create", &format!("{why}: {}", std::io::Error::from(error)), remedy)
 }
 
-/// A link that the kernel refuses.
 pub(super) fn no_veth(error: &netlink::Error) -> anyhow::Error {
-    let remedy = if is(error, &[Errno::EOPNOTSUPP]) {
-        "load the kernel module veth: sudo modprobe veth"
-    } else if is(error, &[Errno::EEXIST]) {
-        "remove the network interface of that name from the child"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        Errno::EOPNOTSUPP => "load the kernel module veth: sudo modprobe veth",
+        Errno::EEXIST => "remove the network interface of that name from the child",
+        _ => "",
     };
-    failed("failed to connect the gateway's network namespace with the child's", error, remedy)
+    failed("failed to connect the gateway's network namespace to the child's", error, remedy)
 }
 
-/// The device node of tun devices.
 pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow::Error {
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             "load the kernel module tun: sudo modprobe tun".to_owned()
         }
         Some(Errno::EACCES) => {
-            format!("make the device writable for you: sudo chmod 0666 {device}")
+            format!("make the device writable for your user: sudo chmod 0666 {device}")
         }
         // The device cgroup of a container says this.
-        Some(Errno::EPERM) => format!("allow the use of {device} where this container was started"),
+        Some(Errno::EPERM) => format!("start this container with access to {device}"),
         _ => String::new(),
     };
-    failed(&format!("failed to make the tun device {name} with {device}"), error, &remedy)
+    failed(&format!("failed to create the tun device {name} with {device}"), error, &remedy)
 }
 
-/// Routes and rules by mark.
 pub(super) fn no_routing(error: &netlink::Error) -> anyhow::Error {
-    let remedy = if is(error, &[Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT]) {
-        "use a kernel with policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => {
+            "use a kernel with policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
+        }
+        _ => "",
     };
-    cannot("route in", error, remedy)
+    cannot("set up routing in", error, remedy)
 }
 
-/// The packet rules.
 pub(super) fn no_rules(error: &netlink::Error) -> anyhow::Error {
-    // The kernel says ENOENT for an expression that is not there, and the others for all of nftables.
-    let missing = [
-        Errno::ENOENT,
-        Errno::EOPNOTSUPP,
-        Errno::EPROTONOSUPPORT,
-        Errno::EAFNOSUPPORT,
-        Errno::EINVAL,
-    ];
-    let remedy = if is(error, &missing) {
-        "load the kernel modules nf_tables and nft_tproxy: sudo modprobe -a nf_tables nft_tproxy"
-    } else {
-        ""
+    let remedy = match errno(error) {
+        // The kernel says ENOENT for an expression that is not there, and the others for all of nftables.
+        Errno::ENOENT
+        | Errno::EOPNOTSUPP
+        | Errno::EPROTONOSUPPORT
+        | Errno::EAFNOSUPPORT
+        | Errno::EINVAL => {
+            "load the kernel modules nf_tables and nft_tproxy: sudo modprobe -a nf_tables nft_tproxy"
+        }
+        _ => "",
     };
-    cannot("set packet rules in", error, remedy)
+    cannot("set up packet rules in", error, remedy)
 }
 
-fn is(error: &netlink::Error, numbers: &[Errno]) -> bool {
-    error.raw_os_error().is_some_and(|raw| numbers.contains(&Errno::from_raw(raw)))
+fn errno(error: &netlink::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 #[cfg(test)]
@@ -104,9 +96,9 @@ mod tests {
     fn the_limit_of_namespaces_is_told_with_its_remedy() {
         assert_eq!(
             no_namespace(Errno::ENOSPC).to_string(),
-            "failed to make the gateway's network namespace: the limit of network namespaces is reached: \
+            "failed to create the gateway's network namespace: the maximum number of network namespaces is reached: \
              No space left on device (os error 28)\n\
-             hint: raise it: sudo sysctl -w user.max_net_namespaces=65536, or use --net=pasta or --net=slirp4netns"
+             hint: raise the limit: sudo sysctl -w user.max_net_namespaces=65536, or use --net=pasta or --net=slirp4netns"
         );
     }
 
@@ -124,7 +116,7 @@ mod tests {
                 .contains("hint: load the kernel module tun: sudo modprobe tun, or use")
         );
         assert!(text(Errno::EACCES).contains("sudo chmod 0666 /dev/net/tun, or use"));
-        assert!(text(Errno::EPERM).contains("allow the use of /dev/net/tun"));
+        assert!(text(Errno::EPERM).contains("start this container with access to /dev/net/tun"));
         assert!(text(Errno::EBUSY).contains("\nhint: use --net=pasta"));
     }
 }

@@ -1,25 +1,19 @@
-//! The packet rules of G: which mark a packet gets as it arrives.
+//! The packet rules of the gateway namespace: which mark a packet gets as it arrives.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use netlink::{
-    Family, Result,
-    nft::{
-        Address, Batch, Hook, PRIORITY_MANGLE,
-        Statement::{
-            self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
-            MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags,
-            SetMark, Tproxy,
-        },
-    },
+use netlink::nft::Statement::{
+    self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
+    MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark,
+    Tproxy,
 };
+use netlink::nft::{Address, Batch, Hook, PRIORITY_MANGLE};
+use netlink::{Family, Result};
 
-use super::{
-    NOBODY, PORT,
-    links::{DATA, DIAL, Links, SOCKET},
-    loopback,
-};
-use crate::plan::{Net, Plan};
+use super::links::{DATA, DIAL, Links, SOCKET};
+use super::{NOBODY, PORT, loopback};
+use crate::network_config::{Net, NetworkConfig};
+use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
 const TABLE: &str = "gateway";
 const CHAIN: &str = "prerouting";
@@ -30,21 +24,20 @@ const UDP: Statement = MatchL4Proto(17);
 /// Of FIN, SYN, RST and ACK only SYN: someone wants to connect.
 const NEW: Statement = MatchTcpFlags { mask: 0x17, set: 0x02 };
 
-/// ICMP (RFC 792) and ICMPv6 (RFC 4443).
-pub(super) const UNREACHABLE: u8 = 3;
+/// The code of [`UNREACHABLE`] about sizes (RFC 792).
 const FRAGMENTATION_NEEDED: u8 = 4;
-const ECHO_REQUEST: u8 = 8;
-pub(super) const V6_UNREACHABLE: u8 = 1;
-pub(super) const V6_TOO_BIG: u8 = 2;
-const V6_ECHO_REQUEST: u8 = 128;
+
+const ECHO_V4: Statement = MatchIcmpType(Family::V4, ECHO_REQUEST);
+const ECHO_V6: Statement = MatchIcmpType(Family::V6, ECHO_REQUEST_V6);
+const UNREACHABLE_V4: Statement = MatchIcmpType(Family::V4, UNREACHABLE);
 
 /// `fe80::/10`, neighbours.
 const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
 /// `ff00::/8`, which would not be forwarded.
 const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
 
-/// Installs the rules of G, all or none.
-pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
+/// Installs the rules of the gateway namespace, all or none.
+pub(super) fn install(plan: &NetworkConfig, links: Links) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(TABLE);
     batch.add_chain(TABLE, CHAIN, Hook::Prerouting, PRIORITY_MANGLE);
@@ -54,10 +47,11 @@ pub(super) fn install(plan: &Plan, links: Links) -> Result<()> {
     batch.commit()
 }
 
-fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
+fn rules(plan: &NetworkConfig, links: Links) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
-    // Nor does anything that begins in A come back to A's loopback by way of G, of whatever protocol.
+    // Nor does anything that begins in the target namespace come back to the target namespace's loopback by way of the
+    // gateway namespace, of whatever protocol.
     let to_loopback = plan.nets().map(|net| {
         let (network, prefix) = loopback::seen_from_gateway(net.child);
         vec![from_a, MatchIn(Address::Destination, network, prefix), Drop]
@@ -66,13 +60,13 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     rules.extend(from_loopback(plan, &[from_a, TCP, NEW]));
     rules.extend([
         [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
-        // Each other segment belongs to a connection of G. Nobody listens at this port.
+        // Each other segment belongs to a connection of the gateway namespace. Nobody listens at this port.
         [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
         // Or to none, or the kernel did not see it: for a moment it stands in no table, while it becomes established
-        // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and then,
-        // and the listener would answer with a reset. So it takes the way round, by then the connection is found.
+        // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and
+        // then, and the listener would answer with a reset. So it takes the way round, by then the connection is found.
         [&[from_a, TCP][..], &to(DIAL)].concat(),
-        // No datagram socket has this port, so this goes on only if a connected one of G fits.
+        // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
         [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
     ]);
     rules.extend(from_loopback(plan, &[from_a, UDP]));
@@ -82,10 +76,8 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
         [&dns[..], &to(DIAL)].concat()
     }));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
-    for kind in
-        [MatchIcmpType(Family::V4, ECHO_REQUEST), MatchIcmpType(Family::V6, V6_ECHO_REQUEST)]
-    {
-        rules.extend(from_loopback(plan, &[from_a, kind]));
+    for echo in [ECHO_V4, ECHO_V6] {
+        rules.extend(from_loopback(plan, &[from_a, echo]));
     }
     for net in plan.nets() {
         rules.extend(icmp(from_a, net.gateway));
@@ -96,9 +88,10 @@ fn rules(plan: &Plan, links: Links) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// Servers on loopback addresses of A answer; nobody there begins. The kernel would drop such packets on their way out of A
-/// as martians, but under their other addresses ([`loopback`]) it does not know them.
-fn from_loopback(plan: &Plan, begins: &[Statement]) -> Vec<Vec<Statement>> {
+/// Servers on loopback addresses of the target namespace answer; nobody there begins. The kernel would drop such
+/// packets on their way out of the target namespace as martians, but under their other addresses ([`loopback`]) it does
+/// not know them.
+fn from_loopback(plan: &NetworkConfig, begins: &[Statement]) -> Vec<Vec<Statement>> {
     let drop = |net: &Net| {
         let (network, prefix) = loopback::seen_from_gateway(net.child);
         [begins, &[MatchIn(Address::Source, network, prefix), Drop]].concat()
@@ -106,28 +99,18 @@ fn from_loopback(plan: &Plan, begins: &[Statement]) -> Vec<Vec<Statement>> {
     plan.nets().map(drop).collect()
 }
 
-/// Echo requests are answered by who is asked: the kernel of G for the gateway, else someone beyond. Errors are for the
-/// sockets of G that they tell about; they end waiting for a closed port. Those about sizes are not among them: the kernel
-/// would keep the size for the address of A, which is that of everybody in A, and any container can make one. G fits a
-/// narrow link in A without them, see `parameters`.
+/// Echo requests are answered by who is asked: the kernel of the gateway namespace for the gateway, else someone
+/// beyond. Errors are for the sockets of the gateway namespace that they tell about; they end waiting for a closed
+/// port. Those about sizes are not among them: the kernel would keep the size for the address of the target namespace,
+/// which is that of everybody in the target namespace, and any container can make one. The gateway namespace fits a
+/// narrow link in the target namespace without them, see `parameters`.
 fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
-    let error = |family, kind| vec![from_a, MatchIcmpType(family, kind), SetMark(SOCKET), Accept];
+    let error = |kind| vec![from_a, kind, SetMark(SOCKET), Accept];
     match gateway {
         IpAddr::V4(_) => vec![
-            vec![
-                from_a,
-                MatchDestinationNotIn(gateway, 32),
-                MatchIcmpType(Family::V4, ECHO_REQUEST),
-                SetMark(DATA),
-                Accept,
-            ],
-            vec![
-                from_a,
-                MatchIcmpType(Family::V4, UNREACHABLE),
-                MatchIcmpCode(FRAGMENTATION_NEEDED),
-                Drop,
-            ],
-            error(Family::V4, UNREACHABLE),
+            vec![from_a, MatchDestinationNotIn(gateway, 32), ECHO_V4, SetMark(DATA), Accept],
+            vec![from_a, UNREACHABLE_V4, MatchIcmpCode(FRAGMENTATION_NEEDED), Drop],
+            error(UNREACHABLE_V4),
         ],
         IpAddr::V6(_) => vec![
             vec![
@@ -135,12 +118,12 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
                 MatchDestinationNotIn(gateway, 128),
                 MatchDestinationNotIn(LINK_LOCAL, 10),
                 MatchDestinationNotIn(MULTICAST, 8),
-                MatchIcmpType(Family::V6, V6_ECHO_REQUEST),
+                ECHO_V6,
                 SetMark(DATA),
                 Accept,
             ],
-            error(Family::V6, V6_UNREACHABLE),
-            vec![from_a, MatchIcmpType(Family::V6, V6_TOO_BIG), Drop],
+            error(MatchIcmpType(Family::V6, UNREACHABLE_V6)),
+            vec![from_a, MatchIcmpType(Family::V6, TOO_BIG_V6), Drop],
         ],
     }
 }

@@ -1,10 +1,8 @@
-//! The listeners of G.
+//! The listeners of the gateway namespace.
 
-use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
-};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use netlink::Family;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,12 +20,9 @@ pub(super) fn listen(family: Family) -> io::Result<OwnedFd> {
         Family::V6 => (Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))),
     };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    match family {
-        Family::V4 => socket.set_ip_transparent_v4(true)?,
-        Family::V6 => {
-            socket.set_only_v6(true)?;
-            socket.set_ip_transparent_v6(true)?;
-        }
+    relay::make_transparent(&socket, family == Family::V4)?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
     }
     relay::factory::tune_tcp(&socket)?;
     relay::congestion::use_local(&socket);

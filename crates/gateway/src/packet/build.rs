@@ -1,6 +1,5 @@
 //! Packets for the namespace: datagrams, echo replies and resets.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::checksum::Sum16BitWords;
@@ -9,38 +8,29 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Hea
 use super::Syn;
 
 /// Room in front of a message for the headers of IPv6 and its fragments. IPv4's are written into its end.
-pub(super) const HEADROOM: usize = Ipv6Header::LEN + Ipv6FragmentHeader::LEN;
+const HEADROOM: usize = Ipv6Header::LEN + Ipv6FragmentHeader::LEN;
 /// MTU that every IPv6 link has at least (RFC 8200, section 5).
 const MIN_MTU_V6: usize = 1280;
 /// Time to live and hop limit of what is made here (RFC 1700's default, as Linux').
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 /// Type of an ICMP echo reply (RFC 792).
 const ECHO_REPLY: u8 = 0;
 /// Type of an ICMPv6 echo reply (RFC 4443, section 4.2).
 const ECHO_REPLY_V6: u8 = 129;
 
 /// Why a packet cannot be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unbuildable {
     /// One address is IPv4, another is IPv6.
+    #[error("addresses of different families in one packet")]
     Family,
     /// The payload does not fit one datagram.
+    #[error("the payload is too large for a datagram")]
     TooLong,
     /// No error may be sent about such a packet (RFC 1122, section 3.2.2; RFC 4443, section 2.4 e).
+    #[error("no ICMP error may answer this packet")]
     Silent,
 }
-
-impl fmt::Display for Unbuildable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Family => "addresses of two families in one packet",
-            Self::TooLong => "more payload than a datagram holds",
-            Self::Silent => "no ICMP error may answer this packet",
-        })
-    }
-}
-
-impl std::error::Error for Unbuildable {}
 
 /// Source and destination, of one family.
 #[derive(Clone, Copy)]
@@ -58,7 +48,6 @@ impl Ends {
         }
     }
 
-    /// ICMP's protocol number in this family.
     pub(super) fn icmp(self) -> IpNumber {
         match self {
             Self::V4(..) => IpNumber::ICMP,
@@ -67,12 +56,69 @@ impl Ends {
     }
 
     /// Most bytes behind the IP header. In IPv6 they count without it.
-    fn room(self) -> usize {
+    pub(super) fn room(self) -> usize {
         match self {
             Self::V4(..) => usize::from(u16::MAX) - Ipv4Header::MIN_LEN,
             Self::V6(..) => usize::from(u16::MAX),
         }
     }
+
+    pub(super) fn header_len(self) -> usize {
+        match self {
+            Self::V4(..) => Ipv4Header::MIN_LEN,
+            Self::V6(..) => Ipv6Header::LEN,
+        }
+    }
+
+    /// Writes an IP header with `length` bytes behind it to `to`, which is [`Ends::header_len`] bytes long. IPv6 has no
+    /// place for `id`.
+    pub(super) fn write_header(
+        self,
+        to: &mut [u8],
+        protocol: IpNumber,
+        ttl: u8,
+        id: u32,
+        length: usize,
+    ) {
+        let length = u16::try_from(length).unwrap_or(u16::MAX);
+        match self {
+            Self::V4(src, dst) => {
+                let [_, _, high, low] = id.to_be_bytes();
+                let mut header = Ipv4Header {
+                    total_len: length.saturating_add(Ipv4Header::MIN_LEN_U16),
+                    identification: u16::from_be_bytes([high, low]),
+                    dont_fragment: false,
+                    time_to_live: ttl,
+                    protocol,
+                    source: src.octets(),
+                    destination: dst.octets(),
+                    ..Default::default()
+                };
+                header.header_checksum = header.calc_header_checksum();
+                to.copy_from_slice(&header.to_bytes());
+            }
+            Self::V6(src, dst) => {
+                let header = Ipv6Header {
+                    payload_length: length,
+                    next_header: protocol,
+                    hop_limit: ttl,
+                    source: src.octets(),
+                    destination: dst.octets(),
+                    ..Default::default()
+                };
+                to.copy_from_slice(&header.to_bytes());
+            }
+        }
+    }
+}
+
+/// Four fields of 16 bits, as they are sent.
+pub(super) fn words(fields: [u16; 4]) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    for (pair, field) in bytes.chunks_exact_mut(2).zip(fields) {
+        pair.copy_from_slice(&field.to_be_bytes());
+    }
+    bytes
 }
 
 /// Makes packets, one after the other in one buffer.
@@ -82,7 +128,7 @@ impl Ends {
 #[derive(Debug)]
 pub struct Builder {
     /// [`HEADROOM`], then a message of the layer above IP.
-    pub(super) buffer: Vec<u8>,
+    buffer: Vec<u8>,
     mtu: usize,
     id: u32,
 }
@@ -90,7 +136,6 @@ pub struct Builder {
 impl Builder {
     /// `mtu` is the one of the link that the packets will cross, in bytes (less than 1280 counts as 1280).
     /// `seed` is where identifications of packets start: any number that differs between runs.
-    #[must_use]
     pub fn new(mtu: u32, seed: u32) -> Self {
         let mtu = usize::try_from(mtu).unwrap_or(usize::MAX).max(MIN_MTU_V6);
         Self { buffer: Vec::new(), mtu, id: seed }
@@ -110,12 +155,8 @@ impl Builder {
     ) -> Result<(), Unbuildable> {
         let ends = Ends::new(src.ip(), dst.ip())?;
         let length = u16::try_from(8 + payload.len()).map_err(|_| Unbuildable::TooLong)?;
-        let mut header = [0; 8];
-        header[..2].copy_from_slice(&src.port().to_be_bytes());
-        header[2..4].copy_from_slice(&dst.port().to_be_bytes());
-        header[4..6].copy_from_slice(&length.to_be_bytes());
-        self.message(ends, &header, payload)?;
-        self.seal(ends, IpNumber::UDP, 6);
+        let header = words([src.port(), dst.port(), length, 0]);
+        self.message(ends, IpNumber::UDP, &header, 6, payload)?;
         self.emit(ends, IpNumber::UDP, emit);
         Ok(())
     }
@@ -133,12 +174,9 @@ impl Builder {
         emit: impl FnMut(&[u8]),
     ) -> Result<(), Unbuildable> {
         let ends = Ends::new(src, dst)?;
-        let mut header = [0; 8];
-        header[0] = if src.is_ipv4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
-        header[4..6].copy_from_slice(&id.to_be_bytes());
-        header[6..].copy_from_slice(&seq.to_be_bytes());
-        self.message(ends, &header, payload)?;
-        self.seal(ends, ends.icmp(), 2);
+        let kind = if src.is_ipv4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
+        let header = words([u16::from_be_bytes([kind, 0]), 0, id, seq]);
+        self.message(ends, ends.icmp(), &header, 2, payload)?;
         self.emit(ends, ends.icmp(), emit);
         Ok(())
     }
@@ -153,16 +191,17 @@ impl Builder {
         header.rst = true;
         header.ack = true;
         header.acknowledgment_number = syn.seq.wrapping_add(1);
-        self.message(ends, &header.to_bytes(), &[])?;
-        self.seal(ends, IpNumber::TCP, 16);
+        self.message(ends, IpNumber::TCP, &header.to_bytes(), 16, &[])?;
         Ok(self.whole(ends, IpNumber::TCP))
     }
 
-    /// Puts a message into the buffer, behind the headroom.
+    /// Puts a message into the buffer, behind the headroom. Its checksum, zero in `header`, is at `checksum_at`.
     pub(super) fn message(
         &mut self,
         ends: Ends,
+        protocol: IpNumber,
         header: &[u8],
+        checksum_at: usize,
         body: &[u8],
     ) -> Result<(), Unbuildable> {
         if header.len() + body.len() > ends.room() {
@@ -172,29 +211,18 @@ impl Builder {
         self.buffer.resize(HEADROOM, 0);
         self.buffer.extend_from_slice(header);
         self.buffer.extend_from_slice(body);
-        Ok(())
-    }
-
-    /// Writes the message's checksum to its place in the message, which holds zeros.
-    pub(super) fn seal(&mut self, ends: Ends, protocol: IpNumber, at: usize) {
-        let message = &self.buffer[HEADROOM..];
+        let message = &mut self.buffer[HEADROOM..];
         // No message is longer than `Ends::room`.
         let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
-        let message = Sum16BitWords::new().add_slice(message);
-        // The pseudo header, in no particular order: a sum does not depend on it.
-        let (source, destination) = match &ends {
-            Ends::V4(src, dst) => (&src.octets()[..], &dst.octets()[..]),
-            Ends::V6(src, dst) => (&src.octets()[..], &dst.octets()[..]),
-        };
-        let sum = if protocol == IpNumber::ICMP {
-            message
-        } else {
-            message
-                .add_slice(source)
-                .add_slice(destination)
-                .add_2bytes([0, protocol.0])
-                .add_2bytes(length.to_be_bytes())
-        };
+        let mut sum = Sum16BitWords::new().add_slice(message);
+        if protocol != IpNumber::ICMP {
+            // The pseudo header, in no particular order: a sum does not depend on it.
+            sum = match ends {
+                Ends::V4(src, dst) => sum.add_4bytes(src.octets()).add_4bytes(dst.octets()),
+                Ends::V6(src, dst) => sum.add_16bytes(src.octets()).add_16bytes(dst.octets()),
+            };
+            sum = sum.add_2bytes([0, protocol.0]).add_2bytes(length.to_be_bytes());
+        }
         // Zero means "none" for UDP, and for UDP only.
         let checksum = if protocol == IpNumber::UDP {
             sum.to_ones_complement_with_no_zero()
@@ -202,50 +230,33 @@ impl Builder {
             sum.ones_complement()
         };
         // The sum is kept in the order of the bytes in memory.
-        self.buffer[HEADROOM + at..HEADROOM + at + 2].copy_from_slice(&checksum.to_ne_bytes());
+        message[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_ne_bytes());
+        Ok(())
     }
 
     /// The message as one packet, whatever its size.
     pub(super) fn whole(&mut self, ends: Ends, protocol: IpNumber) -> &[u8] {
-        let start = match ends {
-            Ends::V4(src, dst) => {
-                let id = self.next_id();
-                let length = self.buffer.len() - HEADROOM;
-                let header = header_v4(src, dst, protocol, length, id);
-                let start = HEADROOM - header.len();
-                self.buffer[start..HEADROOM].copy_from_slice(&header);
-                start
-            }
-            Ends::V6(src, dst) => {
-                let start = HEADROOM - Ipv6Header::LEN;
-                let header = header_v6(src, dst, protocol, self.buffer.len() - HEADROOM);
-                self.buffer[start..HEADROOM].copy_from_slice(&header);
-                start
-            }
-        };
+        let id = self.next_id();
+        let length = self.buffer.len() - HEADROOM;
+        let start = HEADROOM - ends.header_len();
+        ends.write_header(&mut self.buffer[start..HEADROOM], protocol, TTL, id, length);
         &self.buffer[start..]
     }
 
     fn emit(&mut self, ends: Ends, protocol: IpNumber, mut emit: impl FnMut(&[u8])) {
         let length = self.buffer.len() - HEADROOM;
         match ends {
-            Ends::V6(src, dst) if Ipv6Header::LEN + length > self.mtu => {
-                let id = self.next_id();
-                self.fragments(src, dst, protocol, id, emit);
+            Ends::V6(..) if Ipv6Header::LEN + length > self.mtu => {
+                self.fragments(ends, protocol, emit);
             }
             _ => emit(self.whole(ends, protocol)),
         }
     }
 
-    /// Cuts the message. The headers of each fragment are written over the end of the one before, which is gone by then.
-    fn fragments(
-        &mut self,
-        src: Ipv6Addr,
-        dst: Ipv6Addr,
-        protocol: IpNumber,
-        id: u32,
-        mut emit: impl FnMut(&[u8]),
-    ) {
+    /// Cuts a message of IPv6. The headers of each fragment are written over the end of the one before, which is gone by
+    /// then.
+    fn fragments(&mut self, ends: Ends, protocol: IpNumber, mut emit: impl FnMut(&[u8])) {
+        let id = self.next_id();
         let step = (self.mtu - HEADROOM) & !7;
         let length = self.buffer.len() - HEADROOM;
         for offset in (0..length).step_by(step) {
@@ -255,15 +266,11 @@ impl Builder {
             let place = IpFragOffset::try_new(place).unwrap_or(IpFragOffset::ZERO);
             let last = offset + size == length;
             let fragment = Ipv6FragmentHeader::new(protocol, place, !last, id);
-            let outer = header_v6(
-                src,
-                dst,
-                IpNumber::IPV6_FRAGMENTATION_HEADER,
-                Ipv6FragmentHeader::LEN + size,
-            );
             let packet = &mut self.buffer[offset..offset + HEADROOM + size];
-            packet[..outer.len()].copy_from_slice(&outer);
-            packet[outer.len()..HEADROOM].copy_from_slice(&fragment.to_bytes());
+            let (header, rest) = packet.split_at_mut(Ipv6Header::LEN);
+            let behind = Ipv6FragmentHeader::LEN + size;
+            ends.write_header(header, IpNumber::IPV6_FRAGMENTATION_HEADER, TTL, 0, behind);
+            rest[..Ipv6FragmentHeader::LEN].copy_from_slice(&fragment.to_bytes());
             emit(packet);
         }
     }
@@ -272,50 +279,4 @@ impl Builder {
         self.id = self.id.wrapping_add(1);
         self.id
     }
-}
-
-/// The header of an IPv4 packet with `length` bytes behind it.
-pub(super) fn header_v4(
-    src: Ipv4Addr,
-    dst: Ipv4Addr,
-    protocol: IpNumber,
-    length: usize,
-    id: u32,
-) -> [u8; Ipv4Header::MIN_LEN] {
-    let [_, _, i0, i1] = id.to_be_bytes();
-    let mut header = Ipv4Header {
-        total_len: u16::try_from(Ipv4Header::MIN_LEN + length).unwrap_or(u16::MAX),
-        identification: u16::from_be_bytes([i0, i1]),
-        dont_fragment: false,
-        time_to_live: TTL,
-        protocol,
-        source: src.octets(),
-        destination: dst.octets(),
-        ..Default::default()
-    };
-    header.header_checksum = header.calc_header_checksum();
-    let mut bytes = [0; Ipv4Header::MIN_LEN];
-    // There are no options, so it is that long.
-    for (byte, made) in bytes.iter_mut().zip(header.to_bytes()) {
-        *byte = made;
-    }
-    bytes
-}
-
-/// The header of an IPv6 packet with `length` bytes behind it.
-pub(super) fn header_v6(
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-    protocol: IpNumber,
-    length: usize,
-) -> [u8; Ipv6Header::LEN] {
-    let header = Ipv6Header {
-        payload_length: u16::try_from(length).unwrap_or(u16::MAX),
-        next_header: protocol,
-        hop_limit: TTL,
-        source: src.octets(),
-        destination: dst.octets(),
-        ..Default::default()
-    };
-    header.to_bytes()
 }

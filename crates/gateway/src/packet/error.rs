@@ -3,11 +3,12 @@
 //! A receiver finds the socket, and connection tracking the connection, by the packet that the error quotes. An error
 //! of a host socket comes without it, so what those two look at is made again from the addresses.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::IpNumber;
 
-use super::build::{Builder, Ends, Unbuildable, header_v4, header_v6};
+use super::build::{Builder, Ends, TTL, Unbuildable, words};
 use super::{ECHO_REQUEST, ECHO_REQUEST_V6, Located, is_host, locate};
 
 /// Largest ICMP error, IP header included (RFC 1812, section 4.3.2.3).
@@ -48,15 +49,6 @@ pub enum Original<'a> {
         /// Its destination.
         dst: SocketAddr,
     },
-    /// A TCP segment that is not at hand any more.
-    Tcp {
-        /// Its sender, who gets the error.
-        src: SocketAddr,
-        /// Its destination.
-        dst: SocketAddr,
-        /// Its sequence number; receivers ignore errors about others than those in flight (RFC 5927).
-        seq: u32,
-    },
     /// An echo request that is not at hand any more.
     Echo {
         /// Its sender, who gets the error.
@@ -70,123 +62,57 @@ pub enum Original<'a> {
     },
 }
 
-/// The headers of the original as far as they are quoted, made from what is known.
-struct Quote {
-    src: IpAddr,
-    dst: IpAddr,
-    protocol: IpNumber,
-    /// What the packet had behind its IP header at least, in bytes.
-    length: usize,
-    /// The first eight of them.
-    start: [u8; 8],
+impl<'a> Original<'a> {
+    /// The packet, or what is known of it: its IP header and the eight bytes behind it.
+    fn bytes(&self) -> Result<Cow<'a, [u8]>, Unbuildable> {
+        let (src, dst, protocol, fields) = match *self {
+            Self::Packet(packet) => return Ok(packet.into()),
+            Self::Udp { src, dst } => {
+                (src.ip(), dst.ip(), IpNumber::UDP, [src.port(), dst.port(), 8, 0])
+            }
+            Self::Echo { src, dst, id, seq } => {
+                let (request, protocol) = match src {
+                    IpAddr::V4(_) => (ECHO_REQUEST, IpNumber::ICMP),
+                    IpAddr::V6(_) => (ECHO_REQUEST_V6, IpNumber::IPV6_ICMP),
+                };
+                (src, dst, protocol, [u16::from_be_bytes([request, 0]), 0, id, seq])
+            }
+        };
+        let ends = Ends::new(src, dst)?;
+        let mut packet = vec![0; ends.header_len()];
+        ends.write_header(&mut packet, protocol, TTL, 0, 8);
+        packet.extend(words(fields));
+        Ok(packet.into())
+    }
 }
 
 impl Builder {
-    /// The error that `source` (the gateway, or for [`Unreachable::Port`] the destination itself) sends to the sender of
-    /// `original`.
+    /// The error that `source` (the gateway, or for [`Unreachable::Port`] the destination itself) sends to the sender
+    /// of `original`.
     ///
     /// # Errors
     /// [`Unbuildable::Silent`] if no error may be sent: about ICMP other than echo requests, fragments other than the
-    /// first, destinations or sources that are no single host, and packets that do not parse.
-    /// [`Unbuildable::Family`] if `source` is of the other family.
+    /// first, destinations or sources that are no single host, and packets that do not parse. [`Unbuildable::Family`]
+    /// if `source` is of the other family.
     pub fn unreachable(
         &mut self,
         kind: Unreachable,
         source: IpAddr,
         original: &Original<'_>,
     ) -> Result<&[u8], Unbuildable> {
-        let quote = match *original {
-            Original::Packet(packet) => return self.quote_packet(kind, source, packet),
-            Original::Udp { src, dst } => Quote::udp(src, dst),
-            Original::Tcp { src, dst, seq } => Quote::tcp(src, dst, seq),
-            Original::Echo { src, dst, id, seq } => Quote::echo(src, dst, id, seq),
-        };
-        self.quote_known(kind, source, &quote)
-    }
-
-    fn quote_packet(
-        &mut self,
-        kind: Unreachable,
-        source: IpAddr,
-        packet: &[u8],
-    ) -> Result<&[u8], Unbuildable> {
-        let located = locate(packet).map_err(|_| Unbuildable::Silent)?;
-        if !may_answer(&located) {
+        let original = original.bytes()?;
+        let original = locate(&original).map_err(|_| Unbuildable::Silent)?;
+        if !may_answer(&original) {
             return Err(Unbuildable::Silent);
         }
-        let ends = Ends::new(source, located.src)?;
-        let room = match ends {
-            Ends::V4(..) => LARGEST_V4 - 20 - 8,
-            Ends::V6(..) => LARGEST_V6 - 40 - 8,
-        };
-        let quoted = located.whole.get(..room).unwrap_or(located.whole);
-        self.message(ends, &header(kind, ends, located.protocol_at), quoted)?;
-        self.seal(ends, ends.icmp(), 2);
+        let ends = Ends::new(source, original.src)?;
+        let header = header(kind, ends, original.protocol_at);
+        let largest = if source.is_ipv4() { LARGEST_V4 } else { LARGEST_V6 };
+        let room = largest - ends.header_len() - header.len();
+        let quoted = original.whole.get(..room).unwrap_or(original.whole);
+        self.message(ends, ends.icmp(), &header, 2, quoted)?;
         Ok(self.whole(ends, ends.icmp()))
     }
-
-    fn quote_known(
-        &mut self,
-        kind: Unreachable,
-        source: IpAddr,
-        quote: &Quote,
-    ) -> Result<&[u8], Unbuildable> {
-        let ends = Ends::new(source, quote.src)?;
-        let inner = Ends::new(quote.src, quote.dst)?;
-        if !is_host(quote.src) || !is_host(quote.dst) {
-            return Err(Unbuildable::Silent);
-        }
-        let pointer = if quote.src.is_ipv4() { 9 } else { 6 };
-        self.message(ends, &header(kind, ends, pointer), &[])?;
-        match inner {
-            Ends::V4(src, dst) => {
-                self.buffer.extend_from_slice(&header_v4(
-                    src,
-                    dst,
-                    quote.protocol,
-                    quote.length,
-                    0,
-                ));
-            }
-            Ends::V6(src, dst) => {
-                self.buffer.extend_from_slice(&header_v6(src, dst, quote.protocol, quote.length));
-            }
-        }
-        self.buffer.extend_from_slice(&quote.start);
-        self.seal(ends, ends.icmp(), 2);
-        Ok(self.whole(ends, ends.icmp()))
-    }
-}
-
-impl Quote {
-    fn udp(src: SocketAddr, dst: SocketAddr) -> Self {
-        let start = words([src.port(), dst.port(), 8, 0]);
-        Self { src: src.ip(), dst: dst.ip(), protocol: IpNumber::UDP, length: 8, start }
-    }
-
-    fn tcp(src: SocketAddr, dst: SocketAddr, seq: u32) -> Self {
-        let mut start = words([src.port(), dst.port(), 0, 0]);
-        start[4..].copy_from_slice(&seq.to_be_bytes());
-        Self { src: src.ip(), dst: dst.ip(), protocol: IpNumber::TCP, length: 20, start }
-    }
-
-    fn echo(src: IpAddr, dst: IpAddr, id: u16, seq: u16) -> Self {
-        let (request, protocol) = match src {
-            IpAddr::V4(_) => (ECHO_REQUEST, IpNumber::ICMP),
-            IpAddr::V6(_) => (ECHO_REQUEST_V6, IpNumber::IPV6_ICMP),
-        };
-        let start = words([u16::from_be_bytes([request, 0]), 0, id, seq]);
-        Self { src, dst, protocol, length: 8, start }
-    }
-}
-
-/// Four fields of 16 bits, as they are sent.
-fn words(fields: [u16; 4]) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    for (pair, field) in bytes.chunks_exact_mut(2).zip(fields) {
-        pair.copy_from_slice(&field.to_be_bytes());
-    }
-    bytes
 }
 
 /// Whether an error may be sent about a packet.

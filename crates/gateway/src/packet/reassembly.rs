@@ -8,18 +8,17 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6Header};
+use etherparse::{IpNumber, Ipv6Header};
 
 use super::Bad;
+use super::build::Ends;
 
-/// Datagrams that are incomplete at one time.
-const DATAGRAMS: usize = 64;
-/// Bytes kept for all of them.
-const BYTES: usize = 1024 * 1024;
+const MAX_DATAGRAMS: usize = 64;
+const MAX_BYTES: usize = 1024 * 1024;
 /// Separate stretches of one datagram; fragments in any ordinary order need two or three.
-const STRETCHES: usize = 64;
+const MAX_STRETCHES: usize = 64;
 /// How long a datagram may take, from its first fragment on (Linux: `ipfrag_time`, 30 s).
-const PATIENCE: Duration = Duration::from_secs(30);
+const REASSEMBLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for the header of IPv6, or of IPv4 in its second half.
 const HEADROOM: usize = Ipv6Header::LEN;
 
@@ -44,21 +43,21 @@ pub struct Fragment<'a> {
     pub data: &'a [u8],
 }
 
+/// What all fragments of a datagram have in common: source, destination, identification, protocol.
+type Id = (IpAddr, IpAddr, u32, u8);
+
 impl Fragment<'_> {
+    fn datagram(&self) -> Id {
+        (self.src, self.dst, self.id, self.protocol)
+    }
+
     /// Refuses what cannot be a part of any packet.
     pub(super) fn check(self) -> Result<Self, Bad> {
-        let largest = match self.src {
-            IpAddr::V4(_) => usize::from(u16::MAX) - Ipv4Header::MIN_LEN,
-            IpAddr::V6(_) => usize::from(u16::MAX),
-        };
+        let room = Ends::new(self.src, self.dst).map_err(|_| Bad::Fragment)?.room();
         let aligned =
             self.offset.is_multiple_of(8) && (!self.more || self.data.len().is_multiple_of(8));
-        let fits = self.offset.checked_add(self.data.len()).is_some_and(|end| end <= largest);
-        if aligned && fits && !self.data.is_empty() && self.src.is_ipv4() == self.dst.is_ipv4() {
-            Ok(self)
-        } else {
-            Err(Bad::Fragment)
-        }
+        let fits = self.offset.checked_add(self.data.len()).is_some_and(|end| end <= room);
+        if aligned && fits && !self.data.is_empty() { Ok(self) } else { Err(Bad::Fragment) }
     }
 }
 
@@ -69,17 +68,13 @@ pub struct Reassembly {
     incomplete: Vec<Datagram>,
     /// Sum of what `incomplete` keeps.
     bytes: usize,
-    /// The datagram that was completed last.
     whole: Vec<u8>,
     given_up: u64,
 }
 
 #[derive(Debug)]
 struct Datagram {
-    src: IpAddr,
-    dst: IpAddr,
-    id: u32,
-    protocol: u8,
+    id: Id,
     ttl: u8,
     since: Instant,
     /// Overlapped; what else comes of it is swallowed.
@@ -94,13 +89,11 @@ struct Datagram {
 
 impl Reassembly {
     /// Nothing is there yet, and no memory either.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Datagrams that were never completed: too late, overlapping, or pushed out by newer ones.
-    #[must_use]
     pub fn given_up(&self) -> u64 {
         self.given_up
     }
@@ -111,10 +104,11 @@ impl Reassembly {
     pub fn add(&mut self, now: Instant, fragment: &Fragment<'_>) -> Option<&[u8]> {
         self.expire(now);
         let fragment = fragment.check().ok()?;
-        let index = match self.incomplete.iter().position(|datagram| datagram.owns(&fragment)) {
-            Some(index) => index,
-            None => self.start(now, &fragment),
-        };
+        let index =
+            match self.incomplete.iter().position(|datagram| datagram.id == fragment.datagram()) {
+                Some(index) => index,
+                None => self.start(now, &fragment),
+            };
         let datagram = self.incomplete.get_mut(index)?;
         let before = datagram.bytes.len();
         if !datagram.put(&fragment) {
@@ -127,7 +121,7 @@ impl Reassembly {
             self.whole = complete.bytes;
             return finish(&mut self.whole, &fragment, complete.ttl);
         }
-        self.make_room(BYTES, DATAGRAMS);
+        self.make_room(MAX_BYTES, MAX_DATAGRAMS);
         None
     }
 
@@ -136,20 +130,17 @@ impl Reassembly {
         while self
             .incomplete
             .first()
-            .is_some_and(|first| now.saturating_duration_since(first.since) >= PATIENCE)
+            .is_some_and(|first| now.saturating_duration_since(first.since) >= REASSEMBLY_TIMEOUT)
         {
             self.drop_oldest();
         }
     }
 
     fn start(&mut self, now: Instant, fragment: &Fragment<'_>) -> usize {
-        self.make_room(BYTES, DATAGRAMS - 1);
+        self.make_room(MAX_BYTES, MAX_DATAGRAMS - 1);
         self.bytes += HEADROOM;
         self.incomplete.push(Datagram {
-            src: fragment.src,
-            dst: fragment.dst,
-            id: fragment.id,
-            protocol: fragment.protocol,
+            id: fragment.datagram(),
             ttl: fragment.ttl,
             since: now,
             spoilt: false,
@@ -175,13 +166,6 @@ impl Reassembly {
 }
 
 impl Datagram {
-    fn owns(&self, fragment: &Fragment<'_>) -> bool {
-        self.id == fragment.id
-            && self.protocol == fragment.protocol
-            && self.src == fragment.src
-            && self.dst == fragment.dst
-    }
-
     fn is_complete(&self) -> bool {
         self.length.is_some_and(|length| self.stretches == [(0, length)])
     }
@@ -191,17 +175,14 @@ impl Datagram {
         if self.spoilt || self.repeats(fragment) {
             return true;
         }
-        if self.fits(fragment)
-            && self.insert(fragment.offset, fragment.offset + fragment.data.len())
-        {
-            let (start, end) =
-                (HEADROOM + fragment.offset, HEADROOM + fragment.offset + fragment.data.len());
-            if self.bytes.len() < end {
-                self.bytes.resize(end, 0);
+        let end = fragment.offset + fragment.data.len();
+        if self.fits(fragment) && self.insert(fragment.offset, end) {
+            if self.bytes.len() < HEADROOM + end {
+                self.bytes.resize(HEADROOM + end, 0);
             }
-            self.bytes[start..end].copy_from_slice(fragment.data);
+            self.bytes[HEADROOM + fragment.offset..HEADROOM + end].copy_from_slice(fragment.data);
             if !fragment.more {
-                self.length = Some(end - HEADROOM);
+                self.length = Some(end);
             }
             if fragment.offset == 0 {
                 self.ttl = fragment.ttl;
@@ -209,9 +190,7 @@ impl Datagram {
             return true;
         }
         self.spoilt = true;
-        self.stretches = Vec::new();
-        self.length = None;
-        self.bytes = Vec::new();
+        (self.length, self.stretches, self.bytes) = (None, Vec::new(), Vec::new());
         false
     }
 
@@ -256,44 +235,15 @@ impl Datagram {
             (false, true) => self.stretches[at].0 = start,
             (false, false) => self.stretches.insert(at, (start, end)),
         }
-        self.stretches.len() <= STRETCHES
+        self.stretches.len() <= MAX_STRETCHES
     }
 }
 
-/// Writes the header in front of a complete datagram.
 fn finish<'a>(whole: &'a mut [u8], fragment: &Fragment<'_>, ttl: u8) -> Option<&'a [u8]> {
+    let ends = Ends::new(fragment.src, fragment.dst).ok()?;
     let length = whole.len().checked_sub(HEADROOM)?;
-    match (fragment.src, fragment.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let mut header = Ipv4Header {
-                total_len: u16::try_from(Ipv4Header::MIN_LEN + length).ok()?,
-                identification: u16::try_from(fragment.id).ok()?,
-                dont_fragment: false,
-                more_fragments: false,
-                fragment_offset: IpFragOffset::ZERO,
-                time_to_live: ttl,
-                protocol: IpNumber(fragment.protocol),
-                source: src.octets(),
-                destination: dst.octets(),
-                ..Default::default()
-            };
-            header.header_checksum = header.calc_header_checksum();
-            let start = HEADROOM - Ipv4Header::MIN_LEN;
-            whole[start..HEADROOM].copy_from_slice(&header.to_bytes());
-            whole.get(start..)
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            let header = Ipv6Header {
-                payload_length: u16::try_from(length).ok()?,
-                next_header: IpNumber(fragment.protocol),
-                hop_limit: ttl,
-                source: src.octets(),
-                destination: dst.octets(),
-                ..Default::default()
-            };
-            whole[..HEADROOM].copy_from_slice(&header.to_bytes());
-            Some(whole)
-        }
-        _ => None,
-    }
+    let start = HEADROOM - ends.header_len();
+    let protocol = IpNumber(fragment.protocol);
+    ends.write_header(&mut whole[start..HEADROOM], protocol, ttl, fragment.id, length);
+    whole.get(start..)
 }

@@ -1,10 +1,11 @@
 //! The system calls that are left (seccomp(2)).
 //!
-//! Whatever is not listed fails with `EPERM`; it does not kill the process. The list serves several C libraries and their
-//! future versions, which try optional calls and cope with a refusal. To an attacker a refusal is no gain, while a call
-//! forgotten here would cost all connections of all containers, again and again. There are two filters, because one has one
-//! answer for what it refuses: clone3(2), whose flags no filter can see, says `ENOSYS`, so that the C library falls back to
-//! clone(2). Of the answers of several filters the kernel takes the strictest, and `ENOSYS` is stricter than "allowed".
+//! Whatever is not listed fails with `EPERM`; it does not kill the process. The list serves several C libraries and
+//! their future versions, which try optional calls and cope with a refusal. To an attacker a refusal is no gain, while
+//! a call forgotten here would cost all connections of all containers, again and again. There are two filters, because
+//! one has one answer for what it refuses: clone3(2), whose flags no filter can see, says `ENOSYS`, so that the C
+//! library falls back to clone(2). Of the answers of several filters the kernel takes the strictest, and `ENOSYS` is
+//! stricter than "allowed".
 //!
 //! A system call of another ABI (32-bit) kills the process.
 
@@ -18,7 +19,6 @@ use seccompiler::{
     TargetArch,
 };
 
-/// Calls that are allowed whatever their arguments are.
 const CALLS: &[libc::c_long] = &[
     // Bytes and datagrams.
     libc::SYS_read,
@@ -92,8 +92,9 @@ const SOCKETS: &[(i32, i32, &[i32])] = &[
     (libc::AF_INET6, libc::SOCK_DGRAM, &[0, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6]),
 ];
 
-/// Socket options that may be set, by level. Over sockets of G we have the rights of an administrator, so the options that
-/// load packet filters or IPsec policies, attach programs and turn sockets into other things are out of reach this way.
+/// Socket options that may be set, by level. Over sockets of the gateway namespace we have the rights of an
+/// administrator, so the options that load packet filters or IPsec policies, attach programs and turn sockets into
+/// other things are out of reach this way.
 const OPTIONS: &[(i32, &[i32])] = &[
     (
         libc::SOL_SOCKET,
@@ -176,7 +177,6 @@ const FCNTL: &[i32] = &[
     libc::F_SETPIPE_SZ,
 ];
 
-/// Flags that a new thread must have.
 const THREAD: i32 =
     libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
 /// Flags that it may have; `CLONE_DETACHED` means nothing, but musl sets it.
@@ -189,7 +189,6 @@ const THREAD_OPTIONAL: i32 = libc::CLONE_SYSVSEM
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Puts the filters in force for every thread of the process.
 pub(super) fn install() -> Result<(), seccompiler::Error> {
     for program in programs(std::process::id())? {
         seccompiler::apply_filter_all_threads(&program)?;
@@ -272,7 +271,6 @@ fn ioctls() -> Result<Vec<SeccompRule>, BackendError> {
         .collect()
 }
 
-/// A rule for each value of an argument.
 fn each(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
     values
         .iter()

@@ -2,8 +2,9 @@
 //!
 //! # Theory of operation
 //! The gateway parses what containers send, so it is the part of us that is attacked first. It needs no file, no other
-//! process and no privilege: all descriptors came from the supervisor. (What it may do with sockets of G it may because
-//! its user owns G's user namespace, capabilities(7); that takes no capability of its own.) So, in this order:
+//! process and no privilege: all descriptors came from the supervisor. (What it may do with sockets of the gateway
+//! namespace it may because its user owns the gateway namespace's user namespace, capabilities(7); that takes no
+//! capability of its own.) So, in this order:
 //!
 //! * not dumpable: no core file with the users' traffic, no ptrace(2) by other processes of the user;
 //! * no capability, in no set, and none to be had from an exec (`no_new_privs`);
@@ -32,8 +33,8 @@ const LANDLOCK: ABI = ABI::V6;
 /// Which parts hold. What cannot be missing is not listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether the bounding set of capabilities is empty too; only a process with `CAP_SETPCAP` can do that, and without
-    /// an exec it changes nothing.
+    /// Whether the bounding set of capabilities is empty too; only a process with `CAP_SETPCAP` can do that, and
+    /// without an exec it changes nothing.
     pub bounding: bool,
     /// The ABI level of Landlock that is enforced (landlock(7)), at most 6, or why none is. Level 5 and lower leave
     /// signals and abstract sockets to seccomp.
@@ -57,8 +58,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Gives everything up. To be called on the only thread of the process, with all descriptors open that are needed; later
-/// threads inherit it. There is no way back.
+/// Gives everything up. To be called on the only thread of the process, with all descriptors open that are needed;
+/// later threads inherit it. There is no way back.
 ///
 /// # Errors
 /// When the kernel refuses to take capabilities away or to set `no_new_privs`, which it does to nobody.
@@ -95,7 +96,9 @@ fn restrict_files() -> Result<i32, String> {
         {
             Ok((effective_abi as i32).min(LANDLOCK as i32))
         }
-        LandlockStatus::NotImplemented => Err("not in this kernel, or hidden".to_owned()),
+        LandlockStatus::NotImplemented => {
+            Err("not supported by this kernel, or blocked".to_owned())
+        }
         LandlockStatus::NotEnabled => {
             Err("not enabled: see lsm= in kernel-command-line(7)".to_owned())
         }
@@ -110,7 +113,7 @@ fn restrict_calls() -> Result<(), String> {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 fn restrict_calls() -> Result<(), String> {
-    Err(format!("there is none for {}", std::env::consts::ARCH))
+    Err(format!("not available for {}", std::env::consts::ARCH))
 }
 
 #[cfg(test)]
@@ -147,11 +150,11 @@ mod tests {
         report = Report {
             bounding: false,
             landlock: Err("off".into()),
-            seccomp: Err("there is none for s390x".into()),
+            seccomp: Err("not available for s390x".into()),
         };
         assert_eq!(
             report.to_string(),
-            "no Landlock (off), no seccomp filter (there is none for s390x), no capabilities"
+            "no Landlock (off), no seccomp filter (not available for s390x), no capabilities"
         );
     }
 }

@@ -11,9 +11,10 @@ use crate::control::Reply;
 
 /// How long to wait for the answer to a change. A gateway that takes longer learns of it all the same, or its successor
 /// does.
-const LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The answer to a change of the published ports, to come.
+#[derive(Debug)]
 #[must_use = "a refusal is in it"]
 pub struct Answer {
     what: String,
@@ -22,17 +23,16 @@ pub struct Answer {
 }
 
 /// Where the answer is left.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Place {
     state: Mutex<State>,
     came: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum State {
     #[default]
     Awaited,
-    /// Nobody waits any more.
     GivenUp,
     Came(Option<Reply>),
 }
@@ -59,12 +59,6 @@ impl Deliver {
     }
 }
 
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("what", &self.what).finish_non_exhaustive()
-    }
-}
-
 impl Drop for Answer {
     fn drop(&mut self) {
         *self.place.lock() = State::GivenUp;
@@ -84,14 +78,15 @@ impl Answer {
         self
     }
 
-    /// Waits until the gateway has done what it was asked, at most a second, and not at all while it is known to be slow. No
-    /// answer is no error: a gateway that hangs, or ends meanwhile, has a successor, which knows the ports that there are.
+    /// Waits until the gateway has done what it was asked, at most a second, and not at all while it is known to be
+    /// slow. No answer is no error: a gateway that hangs, or ends meanwhile, has a successor, which knows the ports
+    /// that there are.
     ///
     /// # Errors
     /// The gateway refused.
     pub fn wait(self) -> anyhow::Result<()> {
         let Some(line) = &self.line else { return Ok(()) };
-        let limit = if line.is_late() { Duration::ZERO } else { LIMIT };
+        let limit = if line.is_late() { Duration::ZERO } else { ANSWER_TIMEOUT };
         let awaited = |state: &mut State| matches!(state, State::Awaited);
         let waited = self.place.came.wait_timeout_while(self.place.lock(), limit, awaited);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -102,14 +97,14 @@ impl Answer {
             }
             State::Came(Some(_)) => {}
             State::Came(None) => {
-                debug!("{}: the gateway has ended; the next one is told", self.what);
+                debug!("{}: the gateway has exited; the next one will be told", self.what);
             }
             State::Awaited | State::GivenUp => {
                 // Who did not wait has learned nothing.
                 if !limit.is_zero() {
                     line.set_late();
                 }
-                debug!("{}: the gateway does not answer yet", self.what);
+                debug!("{}: the gateway has not answered yet", self.what);
             }
         }
         Ok(())

@@ -1,58 +1,49 @@
 //! The conversation with one gateway process: a thread that waits for its answers, so that nobody else has to.
 //!
 //! Requests go out in order, [`AHEAD`] of them before their replies. The thread also checks the gateway's health: every
-//! [`PERIOD`] it sends [`Request::Ping`], which passes through every thread of the gateway. A gateway that answers nothing
-//! for [`SILENCE`] although it was asked hangs; it is killed, and whoever watches the process starts another one.
+//! [`PERIOD`] it sends [`Request::Ping`], which passes through every thread of the gateway. A gateway that answers
+//! nothing for [`SILENCE`] although it was asked hangs; it is killed, and whoever watches the process starts another
+//! one.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::pidfd::PidFd;
-use tracing::debug;
+use tracing::{debug, info};
 
+use super::job::Job;
 use super::offer::Offer;
-use crate::control::{Channel, Reply, Request};
+use crate::control::{Channel, Reply, Request, poll_timeout};
 
 /// How often the gateway's health is checked, and ports that it refused are offered to it again.
 pub const PERIOD: Duration = Duration::from_secs(5);
-/// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every connection
-/// with it, and one on a busy machine is only slow. It is counted in steps of [`STEP`] in which *we* ran: after a pause of
-/// both processes (a frozen control group, a suspended machine) the gateway has its time again.
+/// How long a gateway may be silent that was asked something. Long, because a gateway that is killed takes every
+/// connection with it, and one on a busy machine is only slow. It is counted in steps of [`SILENCE_STEP_INTERVAL`] in
+/// which the supervisor ran:
+/// after a pause of both processes (a frozen control group, a suspended machine) the gateway has its time again.
 pub const SILENCE: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_secs(1);
-/// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a user
-/// may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
+const SILENCE_STEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests that are sent ahead of their replies. Small enough for both send buffers, and for the descriptors that a
+/// user may have in flight (twice as many; as many as `RLIMIT_NOFILE`, unix(7)).
 const AHEAD: usize = 32;
 /// How long [`Shared::end`] waits for the thread to notice that the process has ended.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Stack of the thread, in bytes; its buffers are on the heap.
 const STACK: usize = 256 << 10;
 
-/// Takes the reply; `None` if the gateway ended, or was given up, before it came. Runs on the thread: it must not block.
-pub(super) type Done = Box<dyn FnOnce(Option<Reply>) + Send>;
-
-/// A request on its way.
-pub(super) struct Job {
-    pub(super) request: Request,
-    pub(super) fds: Vec<Arc<OwnedFd>>,
-    pub(super) done: Done,
-}
-
-/// Why there is no conversation any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The process has ended, or nobody wants to talk to it any more.
     Over,
-    /// It was given up, and why.
     GivenUp(String),
 }
 
@@ -65,7 +56,6 @@ struct State {
     end: Option<End>,
 }
 
-/// What the handle and the thread share.
 pub(super) struct Shared {
     state: Mutex<State>,
     ended: Condvar,
@@ -79,19 +69,45 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers a port again at the next check.
-    pub(super) fn refused(&self, offer: Offer) {
-        self.lock().refused.push_back(offer);
-    }
-
-    /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is offered
-    /// before it is withdrawn.
+    /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is
+    /// offered before it is withdrawn.
     fn offer_again(self: &Arc<Self>) {
         let mut state = self.lock();
         let few = state.refused.len().min(AHEAD);
         let offers: Vec<Offer> = state.refused.drain(..few).collect();
-        let jobs = offers.into_iter().filter_map(|offer| offer.again(self));
+        let jobs = offers.into_iter().filter_map(|offer| {
+            let name = offer.name()?;
+            self.job(offer, move |reply| match reply {
+                Some(Reply::Failed(why)) => {
+                    debug!("the gateway still does not serve {name}: {why}");
+                    true
+                }
+                Some(_) => {
+                    info!("the gateway serves {name} now");
+                    false
+                }
+                // Its successor is told.
+                None => false,
+            })
+        });
         state.jobs.extend(jobs);
+    }
+
+    /// The job to serve the port of `offer`; `None` if it is not published any more. `refused` takes the reply and says
+    /// whether it is a refusal that nobody else hears of.
+    fn job(
+        self: &Arc<Self>,
+        offer: Offer,
+        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
+    ) -> Option<Job> {
+        let shared = Arc::downgrade(self);
+        offer.job(move |offer, reply| {
+            if refused(reply)
+                && let Some(shared) = shared.upgrade()
+            {
+                shared.lock().refused.push_back(offer);
+            }
+        })
     }
 
     /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed in time.
@@ -111,11 +127,12 @@ impl Shared {
 }
 
 /// A conversation. Dropping it ends it, and so the gateway process.
+#[derive(Debug)]
 pub(super) struct Line(Arc<Shared>);
 
-impl fmt::Debug for Line {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("end", &self.0.lock().end).finish_non_exhaustive()
+        f.debug_struct("Shared").field("end", &self.lock().end).finish_non_exhaustive()
     }
 }
 
@@ -128,9 +145,6 @@ impl Drop for Line {
 
 impl Line {
     /// Starts the thread. It kills `process` if it does not do as it should.
-    ///
-    /// # Errors
-    /// The eventfd or the thread cannot be made.
     pub(super) fn start(channel: Channel, process: Option<PidFd>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new(Shared {
@@ -154,7 +168,17 @@ impl Line {
         Arc::clone(&self.0)
     }
 
-    /// Sends a request as soon as that is possible.
+    /// Asks the gateway to serve a port; `refused` as for [`Shared::job`].
+    pub(super) fn offer(
+        &self,
+        offer: Offer,
+        refused: impl FnOnce(Option<Reply>) -> bool + Send + 'static,
+    ) {
+        if let Some(job) = self.0.job(offer, refused) {
+            self.post(job);
+        }
+    }
+
     pub(super) fn post(&self, job: Job) {
         let mut state = self.0.lock();
         if state.end.is_some() {
@@ -174,7 +198,6 @@ fn wake(shared: &Shared) {
     }
 }
 
-/// The thread's body.
 fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     let mut asked = VecDeque::with_capacity(AHEAD);
     let end = match talk(shared, channel, &mut asked) {
@@ -197,10 +220,7 @@ fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     }
 }
 
-/// Talks until the gateway has ended or the handle is gone.
-///
-/// # Errors
-/// The gateway is of no use any more.
+/// Talks until the gateway has ended or the handle is gone. An error says why the gateway is of no use any more.
 fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     let mut check = Instant::now() + PERIOD;
     let mut step = check;
@@ -213,7 +233,11 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
             }
             let now = Instant::now();
             // First, or somebody who always asks for something would put it off for ever.
-            let next = if now >= check { Some(ping()) } else { state.jobs.pop_front() };
+            let next = if now >= check {
+                Some(Job::new(Request::Ping, drop))
+            } else {
+                state.jobs.pop_front()
+            };
             drop(state);
             let Some(job) = next else { break };
             if now >= check {
@@ -223,7 +247,7 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
                 check = now + PERIOD;
             }
             if asked.is_empty() {
-                (step, silent) = (now + STEP, Duration::ZERO);
+                (step, silent) = (now + SILENCE_STEP_INTERVAL, Duration::ZERO);
             }
             asked.push_back(job);
             send(channel, asked)?;
@@ -236,22 +260,19 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
         if wait(shared, channel, until)? {
             let Some(reply) = channel.answer(Instant::now() + SILENCE)? else { return Ok(()) };
             shared.late.store(false, Ordering::Relaxed);
-            (step, silent) = (Instant::now() + STEP, Duration::ZERO);
+            (step, silent) = (Instant::now() + SILENCE_STEP_INTERVAL, Duration::ZERO);
             take(asked.pop_front(), reply)?;
         } else if let Some(oldest) = asked.front()
             && Instant::now() >= step
         {
-            (step, silent) = (Instant::now() + STEP, silent + STEP);
+            (step, silent) =
+                (Instant::now() + SILENCE_STEP_INTERVAL, silent + SILENCE_STEP_INTERVAL);
             if silent >= SILENCE {
                 let name = oldest.request.name();
-                bail!("it hangs: no answer to {name} within {} s", SILENCE.as_secs());
+                bail!("it did not answer {name} within {} s", SILENCE.as_secs());
             }
         }
     }
-}
-
-fn ping() -> Job {
-    Job { request: Request::Ping, fds: Vec::new(), done: Box::new(drop) }
 }
 
 /// Sends the newest request. Its descriptors are closed here when they are on their way.
@@ -266,10 +287,9 @@ fn send(channel: &Channel, asked: &mut VecDeque<Job>) -> anyhow::Result<()> {
     }
 }
 
-/// Gives a reply to whoever asked.
 fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
     let Some(Job { request, done, .. }) = job else {
-        bail!("it sent {} without being asked", reply.name());
+        bail!("it sent an unexpected {}", reply.name());
     };
     let fits = match &reply {
         Reply::Done => request != Request::Stats,
@@ -277,7 +297,7 @@ fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
         Reply::Failed(_) => true,
     };
     let complaint = match (&request, &reply) {
-        (Request::Configure { .. }, Reply::Failed(why)) => format!("it cannot start: {why}"),
+        (Request::Configure { .. }, Reply::Failed(why)) => format!("it could not start: {why}"),
         (Request::Ping, Reply::Failed(why)) => why.clone(),
         _ if !fits => format!("it sent {} out of turn, to {}", reply.name(), request.name()),
         _ => {
@@ -291,10 +311,7 @@ fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
 
 /// Waits until the gateway says something (true), there is something to send, or `until` (false).
 fn wait(shared: &Shared, channel: &Channel, until: Instant) -> io::Result<bool> {
-    let left = until.saturating_duration_since(Instant::now());
-    // Rounded up, or the last millisecond would be spent spinning.
-    let timeout =
-        PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    let timeout = poll_timeout(until.saturating_duration_since(Instant::now()));
     let mut fds = [
         PollFd::new(channel.as_fd(), PollFlags::POLLIN),
         PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN),

@@ -1,4 +1,5 @@
-//! What sockets of G send to A: published ports with the addresses of their clients.
+//! What sockets of the gateway namespace send to the target namespace: published ports with the addresses of their
+//! clients.
 
 use std::os::fd::AsFd;
 
@@ -70,7 +71,7 @@ fn a_closed_port_in_a_is_told_to_the_socket() {
     world.assert_silent();
 }
 
-/// "Too big" as a router of A would say it: about a packet from `from` to `to`.
+/// "Too big" as a router of the target namespace would say it: about a packet from `from` to `to`.
 fn too_big(from: &str, to: &str, mtu: u16) {
     let (from, to) = (address(from), address(to));
     let quoted = packets::udp(from, to, &[0; 8]);
@@ -92,14 +93,14 @@ fn too_big(from: &str, to: &str, mtu: u16) {
     socket.send_to(&message, &router.into()).unwrap();
 }
 
-/// A size belongs to an address, and everybody in A has the same.
+/// A size belongs to an address, and everybody in the target namespace has the same.
 #[test]
 fn a_size_that_one_in_a_claims_changes_no_route_for_others() {
     let world = dual_stack();
     for (client, server, ipv4) in [
         (CLIENT, "10.0.2.100:8080", true),
         (CLIENT_V6, "[fd00::100]:8080", false),
-        // The client of the host itself has an address that is one of G's.
+        // The client of the host itself has an address that is one of the gateway namespace's.
         ("10.0.2.2:40002", "10.0.2.100:8081", true),
         ("[fd00::2]:40002", "[fd00::100]:8081", false),
     ] {

@@ -1,4 +1,4 @@
-//! Servers on the loopback addresses of A, as published ports of Docker lead there.
+//! Servers on the loopback addresses of the target namespace, as published ports of Docker lead there.
 
 use std::io::{Error, Write as _};
 use std::net::SocketAddr;
@@ -117,7 +117,8 @@ fn nft(rules: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-/// Nothing that the rules for TCP, UDP and echo requests know; from an address that A does not have, as a container's may be.
+/// Nothing that the rules for TCP, UDP and echo requests know; from an address that the target namespace does not have,
+/// as a container's may be.
 #[test]
 fn no_protocol_comes_back_to_the_loopback_by_way_of_the_gateway() {
     let _world = dual_stack();

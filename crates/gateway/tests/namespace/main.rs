@@ -1,4 +1,5 @@
-//! G, built beside a namespace A, with real sockets in both and this test in the place of the gateway process.
+//! The gateway namespace, built beside a target namespace, with real sockets in both and this test in the place of the
+//! gateway process.
 //!
 //! Needs root and /dev/net/tun; a test that misses something fails and says what.
 

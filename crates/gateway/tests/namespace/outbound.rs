@@ -1,4 +1,4 @@
-//! What A sends: connections, datagrams, echo requests.
+//! What the target namespace sends: connections, datagrams, echo requests.
 
 use std::io::Read;
 
@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Connects from A as the gateway process lets it: the SYN is held, seen, and given back. Returns both ends.
+/// Connects from the target namespace as the gateway process lets it: the SYN is held, seen, and given back. Returns
+/// both ends.
 fn connect_through(world: &World, from: &str, to: &str) -> (Socket, Socket) {
     let to = address(to);
     let client = bound(Type::STREAM, from);
@@ -69,7 +70,8 @@ fn a_connection_is_refused_with_a_reset_from_the_tun() {
     world.assert_silent();
 }
 
-/// The socket of G that closed first stays behind for a minute, and the client may use its port again at once.
+/// The socket of the gateway namespace that closed first stays behind for a minute, and the client may use its port
+/// again at once.
 #[test]
 fn a_port_is_used_again_after_the_far_end_has_closed() {
     let world = dual_stack();
@@ -85,7 +87,7 @@ fn a_port_is_used_again_after_the_far_end_has_closed() {
     }
 }
 
-/// The kernel of G has to refuse it, and not to bother the gateway process.
+/// The kernel of the gateway namespace has to refuse it, and not to bother the gateway process.
 #[test]
 fn a_segment_of_no_connection_is_refused_at_the_second_look() {
     let world = dual_stack();
@@ -95,7 +97,8 @@ fn a_segment_of_no_connection_is_refused_at_the_second_look() {
         let syn = read_tun(&world.inside.dial);
         // The client now believes that it is connected, and acknowledges to nobody.
         write_tun(&world.inside.data, &packets::syn_ack(&syn));
-        // The kernel of G knows no such connection, and leaves it to the gateway process to ask again.
+        // The kernel of the gateway namespace knows no such connection, and leaves it to the gateway process to ask
+        // again.
         let ack = read_tun(&world.inside.dial);
         write_tun(&world.inside.dial, &ack);
         wait(&client, PollFlags::POLLHUP);
@@ -144,7 +147,7 @@ fn answers_written_to_a_tun_reach_the_socket_that_asked() {
     world.assert_silent();
 }
 
-/// Sends an echo request from A; the socket that gets the answer.
+/// Sends an echo request from the target namespace; the socket that gets the answer.
 fn ping(to: &str) -> Socket {
     let to = address(to);
     sysctl::write(proc_sys(), "net.ipv4.ping_group_range", "0 0").unwrap();
@@ -173,9 +176,9 @@ fn the_gateway_answers_pings_itself_and_leaves_others_to_the_tun() {
     world.assert_silent();
 }
 
-/// `tproxy` has the kernel put fragments together before a rule sees them, so each of them has the ports' mark. On the way
-/// to the tun the kernel cuts the datagram again as it was cut before, although it would fit: what arrives is a row of
-/// fragments, complete and in order.
+/// `tproxy` has the kernel put fragments together before a rule sees them, so each of them has the ports' mark. On the
+/// way to the tun the kernel cuts the datagram again as it was cut before, although it would fit: what arrives is a row
+/// of fragments, complete and in order.
 #[test]
 fn a_datagram_over_the_mtu_arrives_in_fragments_in_order() {
     let world = dual_stack();

@@ -2,19 +2,21 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use gateway::{Plan, namespace::PORT};
+use gateway::{NetworkConfig, namespace::PORT};
 use netlink::{Rt, sysctl};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::SockRef;
 
-use crate::world::{IPV4, IPV6, build_beside, dual_stack, enter_a, plan, proc_sys, world};
+use crate::world::{
+    IPV4, IPV6, addresses, build_beside, dual_stack, enter_a, plan, proc_sys, world,
+};
 
 #[test]
 fn the_gateway_may_be_the_name_server_too() {
     let world = world(&plan("192.168.127.2 192.168.127.1 192.168.127.1", None));
     assert!(world.inside.listener6.is_none());
-    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
-    let texts: Vec<_> = addresses.iter().map(|found| found.address.to_string()).collect();
+    let addresses = world.in_g(addresses);
+    let texts: Vec<_> = addresses.iter().map(|found| found.ip.to_string()).collect();
     assert_eq!(texts, ["127.0.0.1", "192.168.127.1"], "no IPv6 either");
 }
 
@@ -48,17 +50,16 @@ fn what_the_listeners_accept_does_not_pace_itself_within_the_machine() {
 #[test]
 fn links_are_as_planned() {
     let a = enter_a();
-    let plan = Plan { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
+    let plan = NetworkConfig { mtu: 1400, ifname: "eth7".to_owned(), ..plan(IPV4, Some(IPV6)) };
     let world = build_beside(&a, &plan, proc_sys()).unwrap();
-    // A's end is there, and nothing else has been done to it.
-    let mut rt = Rt::open().unwrap();
-    let end = rt.link_index("eth7").unwrap();
-    let addresses = rt.addresses().unwrap();
-    assert!(addresses.iter().all(|found| found.index != end), "{addresses:?}");
-    let addresses = world.in_g(|| Rt::open().unwrap().addresses().unwrap());
+    // The target namespace's end is there, and nothing else has been done to it.
+    Rt::open().unwrap().link_index("eth7").unwrap();
+    let ours = addresses();
+    assert!(ours.iter().all(|found| found.link != "eth7"), "{ours:?}");
+    let addresses = world.in_g(addresses);
     let on = |name: &str| -> Vec<String> {
-        let on_link = addresses.iter().filter(|found| found.link.as_deref() == Some(name));
-        on_link.map(|found| format!("{}/{}", found.address, found.prefix)).collect()
+        let on_link = addresses.iter().filter(|found| found.link == name);
+        on_link.map(|found| format!("{}/{}", found.ip, found.prefix)).collect()
     };
     let veth = on("gw0");
     assert_eq!(veth[..2], ["10.0.2.2/24", "10.0.2.3/24"], "{veth:?}");
@@ -104,11 +105,11 @@ fn a_kernel_without_ipv6_gets_a_network_without() {
 #[test]
 fn a_name_taken_in_a_is_told_with_its_remedy() {
     let a = enter_a();
-    let plan = Plan { ifname: "lo".to_owned(), ..plan(IPV4, None) };
+    let plan = NetworkConfig { ifname: "lo".to_owned(), ..plan(IPV4, None) };
     let error = build_beside(&a, &plan, proc_sys()).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "failed to connect the gateway's network namespace with the child's: \
+        "failed to connect the gateway's network namespace to the child's: \
          add veth gw0 with peer lo and mtu 1500: File exists (os error 17)\n\
          hint: remove the network interface of that name from the child, or use --net=pasta or --net=slirp4netns"
     );

@@ -1,4 +1,4 @@
-//! Namespaces A and G, and waiting for what happens in them.
+//! The target and gateway namespaces, and waiting for what happens in them.
 
 use std::{
     fs::File,
@@ -9,14 +9,15 @@ use std::{
 };
 
 use gateway::{
-    Plan,
+    NetworkConfig,
     namespace::{build, loopback},
-    plan::Net,
+    network_config::Net,
 };
 use netlink::{Rt, sysctl};
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sched::{CloneFlags, setns, unshare},
+    sys::socket::SockaddrStorage,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -32,8 +33,8 @@ fn net(addresses: &str, prefix: u8) -> Net {
     Net { child: all[0], gateway: all[1], dns: all[2], prefix }
 }
 
-pub(crate) fn plan(v4: &str, v6: Option<&str>) -> Plan {
-    Plan {
+pub(crate) fn plan(v4: &str, v6: Option<&str>) -> NetworkConfig {
+    NetworkConfig {
         ifname: "tap0".to_owned(),
         mtu: 1500,
         v4: net(v4, 24),
@@ -68,8 +69,12 @@ fn own_netns() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
 }
 
-/// A thread that becomes G and ends; its descriptors keep G.
-pub(crate) fn build_beside(a: &File, plan: &Plan, proc_sys: &Path) -> anyhow::Result<World> {
+/// A thread that becomes the gateway namespace and ends; its descriptors keep the gateway namespace.
+pub(crate) fn build_beside(
+    a: &File,
+    plan: &NetworkConfig,
+    proc_sys: &Path,
+) -> anyhow::Result<World> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let inside = build(plan, a.as_fd(), proc_sys)?;
@@ -79,8 +84,8 @@ pub(crate) fn build_beside(a: &File, plan: &Plan, proc_sys: &Path) -> anyhow::Re
     })
 }
 
-/// Both namespaces, A set up as its owner does; the calling thread is in A.
-pub(crate) fn world(plan: &Plan) -> World {
+/// Both namespaces, the target namespace set up as its owner does; the calling thread is in the target namespace.
+pub(crate) fn world(plan: &NetworkConfig) -> World {
     let a = enter_a();
     let world = build_beside(&a, plan, proc_sys()).unwrap();
     let mut rt = Rt::open().unwrap();
@@ -99,7 +104,7 @@ pub(crate) fn dual_stack() -> World {
 }
 
 impl World {
-    /// Runs something in G.
+    /// Runs something in the gateway namespace.
     pub(crate) fn in_g<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -110,7 +115,7 @@ impl World {
         })
     }
 
-    /// A socket of G bound to an address of a client in the world.
+    /// A socket of the gateway namespace bound to an address of a client in the world.
     pub(crate) fn foreign(&self, kind: Type, client: &str) -> Socket {
         let client = address(client);
         let socket = self.in_g(|| socket(kind, client));
@@ -128,7 +133,8 @@ impl World {
         listener.accept().unwrap().0
     }
 
-    /// Neither tun has a packet. What is sent has crossed the veth when the sender's call returns, or when its answer is there.
+    /// Neither tun has a packet. What is sent has crossed the veth when the sender's call returns, or when its answer
+    /// is there.
     pub(crate) fn assert_silent(&self) {
         for (name, tun) in [("dial", &self.inside.dial), ("data", &self.inside.data)] {
             if let Some(packet) = try_read(tun) {
@@ -150,7 +156,7 @@ fn socket(kind: Type, family_of: SocketAddr) -> Socket {
     socket
 }
 
-/// A socket in A, bound to `local`.
+/// A socket in the target namespace, bound to `local`.
 pub(crate) fn bound(kind: Type, local: &str) -> Socket {
     let local = address(local);
     let socket = socket(kind, local);
@@ -159,7 +165,7 @@ pub(crate) fn bound(kind: Type, local: &str) -> Socket {
     socket
 }
 
-/// A listener in A.
+/// A listener in the target namespace.
 pub(crate) fn listen(local: &str) -> Socket {
     let socket = bound(Type::STREAM, local);
     socket.listen(16).unwrap();
@@ -233,4 +239,28 @@ pub(crate) fn assert_bytes_pass(one: &Socket, other: &Socket) {
         let length = to.read(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
+}
+
+/// An address of a network namespace.
+#[derive(Debug)]
+pub(crate) struct Address {
+    pub(crate) link: String,
+    pub(crate) ip: IpAddr,
+    pub(crate) prefix: u32,
+}
+
+/// The addresses of the namespace of the calling thread: IPv4, then IPv6, each by link.
+pub(crate) fn addresses() -> Vec<Address> {
+    let ip = |address: SockaddrStorage| match address.as_sockaddr_in() {
+        Some(v4) => Some(IpAddr::from(v4.ip())),
+        None => address.as_sockaddr_in6().map(|v6| v6.ip().into()),
+    };
+    let found = nix::ifaddrs::getifaddrs().unwrap().filter_map(|found| {
+        let prefix = match ip(found.netmask?)? {
+            IpAddr::V4(mask) => mask.to_bits().count_ones(),
+            IpAddr::V6(mask) => mask.to_bits().count_ones(),
+        };
+        Some(Address { link: found.interface_name, ip: ip(found.address?)?, prefix })
+    });
+    found.collect()
 }

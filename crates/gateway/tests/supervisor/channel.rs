@@ -26,10 +26,10 @@ fn answered_by(packet: &'static [u8], with_fd: bool) -> String {
 #[test]
 fn nonsense_is_no_reply() {
     for packet in [&b"\0nonsense"[..], b"\0", b"\0\xff"] {
-        assert!(answered_by(packet, false).contains("no reply"));
+        assert!(answered_by(packet, false).contains("an invalid reply"));
     }
     // A packet that announces others must be full, or somebody could keep us busy with small ones.
-    assert!(answered_by(b"\x01 ", false).contains("no message"));
+    assert!(answered_by(b"\x01 ", false).contains("invalid message"));
     assert!(answered_by(b"\0\"Done\"", true).contains("1 descriptors in a reply"));
 }
 
@@ -52,7 +52,7 @@ fn a_message_longer_than_allowed_is_given_up() {
             sent += packet.len();
         }
     });
-    assert!(error(configure(&mut gateway)).contains("no message"));
+    assert!(error(configure(&mut gateway)).contains("invalid message"));
     let sent = thread.join().unwrap();
     assert!((MAX..MAX + (1 << 20)).contains(&sent), "{sent}");
 }
@@ -64,13 +64,13 @@ fn requests_have_their_number_of_descriptors() {
     let fd = marked().0;
     let soon = Instant::now() + PATIENCE;
     let said = error(ours.send(&Request::Stats, &[fd.as_fd()], soon));
-    assert!(said.contains("Stats with 1 descriptors"), "{said}");
+    assert!(said.contains("Stats came with 1 descriptors"), "{said}");
     // By somebody who does not check.
     let body = [&[0], &*serde_json::to_vec(&Request::Withdraw { id: 1 }).unwrap()].concat();
     sys::fdpass::send(ours.as_fd(), &body, &[fd.as_fd()]).unwrap();
-    assert!(error(gateway.request()).contains("Withdraw with 1 descriptors"));
+    assert!(error(gateway.request()).contains("Withdraw came with 1 descriptors"));
     sys::fdpass::send(ours.as_fd(), b"\0{}", &[]).unwrap();
-    assert!(error(gateway.request()).contains("no request"));
+    assert!(error(gateway.request()).contains("an invalid request"));
     drop(ours);
     assert!(gateway.ended());
     assert!(gateway.request().unwrap().is_none());
@@ -109,7 +109,7 @@ fn no_room_alone() {
     let Some(Reply::Failed(why)) = ours.answer(deadline).unwrap() else {
         panic!("it did not fail")
     };
-    assert!(why.contains("no descriptor left") && why.contains("hint: "), "{why}");
+    assert!(why.contains("no file descriptors left") && why.contains("hint: "), "{why}");
     // With room again, ports are served again.
     let (request, fds) = gateway.request().unwrap().unwrap();
     assert_eq!((request, fds.len()), (publish(2), 1));

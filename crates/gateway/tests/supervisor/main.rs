@@ -1,4 +1,7 @@
-//! The supervisor's handle against gateways that obey, refuse, hang, die and lie. The "gateway process" is a thread here.
+//! The supervisor's handle against gateways that obey, refuse, hang, die and lie. The "gateway process" is a
+//! thread here.
+//!
+//! The file is long because its tests share that thread and its ways to misbehave.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use gateway::Descriptors;
 use gateway::control::{Channel, Reply, Request};
-use gateway::plan::{Net, Plan};
-use gateway::supervisor::{Gateway, PERIOD, SILENCE};
+use gateway::network_config::{Net, NetworkConfig};
+use gateway::supervisor::{PERIOD, SILENCE, Supervisor};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,8 +27,8 @@ fn net(child: &str, gateway: &str, prefix: u8) -> Net {
     Net { child: ip(child), gateway: ip(gateway), dns: ip(gateway), prefix }
 }
 
-fn plan(v6: bool) -> Plan {
-    Plan {
+fn plan(v6: bool) -> NetworkConfig {
+    NetworkConfig {
         ifname: "tap0".into(),
         mtu: 1500,
         v4: net("10.0.2.100", "10.0.2.2", 24),
@@ -46,7 +49,7 @@ fn same_file(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
 }
 
 /// A handle, and the other ends of its five descriptors.
-fn handle(plan: Plan) -> (Gateway, Vec<OwnedFd>) {
+fn handle(plan: NetworkConfig) -> (Supervisor, Vec<OwnedFd>) {
     let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..5).map(|_| marked()).unzip();
     let mut next = || ends.remove(0);
     let factory = next();
@@ -58,7 +61,7 @@ fn handle(plan: Plan) -> (Gateway, Vec<OwnedFd>) {
     };
     others.truncate(if plan.v6.is_some() { 5 } else { 4 });
     let resolvers = vec!["192.0.2.53:53".parse().unwrap()];
-    (Gateway::new(plan, descriptors, factory, resolvers, 4096), others)
+    (Supervisor::new(plan, descriptors, factory, resolvers, 4096), others)
 }
 
 /// What a gateway saw.
@@ -86,7 +89,7 @@ fn serve(
 }
 
 /// Waits until the gateway serves, or has been given up, and why.
-fn configure(gateway: &mut Gateway) -> anyhow::Result<()> {
+fn configure(gateway: &mut Supervisor) -> anyhow::Result<()> {
     let (ready, serves) = channel();
     gateway.configure(None, move || ready.send(()).unwrap())?;
     match serves.recv_timeout(PATIENCE) {
@@ -95,23 +98,23 @@ fn configure(gateway: &mut Gateway) -> anyhow::Result<()> {
     }
 }
 
-fn stats(gateway: &Gateway) -> anyhow::Result<api::Stats> {
+fn stats(gateway: &Supervisor) -> anyhow::Result<api::Stats> {
     let (done, answer) = channel();
     gateway.stats(move |stats| done.send(stats).unwrap());
     answer.recv_timeout(PATIENCE).unwrap()
 }
 
-fn withdraw(gateway: &mut Gateway, id: u64) -> anyhow::Result<()> {
+fn withdraw(gateway: &mut Supervisor, id: u64) -> anyhow::Result<()> {
     gateway.withdraw(id)?.wait()
 }
 
 /// Why we have ended it.
-fn why_ended(gateway: &Gateway) -> Option<String> {
+fn why_ended(gateway: &Supervisor) -> Option<String> {
     gateway.ending()?.why()
 }
 
 /// Why it was given up.
-fn given_up(gateway: &Gateway) -> String {
+fn given_up(gateway: &Supervisor) -> String {
     let begin = Instant::now();
     loop {
         if let Some(why) = why_ended(gateway) {
@@ -122,7 +125,7 @@ fn given_up(gateway: &Gateway) -> String {
     }
 }
 
-fn obey(request: &Request) -> Reply {
+fn handle_request(request: &Request) -> Reply {
     match request {
         Request::Stats => Reply::Stats(Box::default()),
         _ => Reply::Done,
@@ -132,7 +135,7 @@ fn obey(request: &Request) -> Reply {
 /// A handle with a gateway that answers Configure and leaves the rest to `answer`.
 fn up(
     mut answer: impl FnMut(&Request) -> Option<Reply> + Send + 'static,
-) -> (Gateway, Seen, JoinHandle<()>) {
+) -> (Supervisor, Seen, JoinHandle<()>) {
     let (mut gateway, _) = handle(plan(false));
     let (seen, thread) = serve(gateway.renew().unwrap(), move |request| match request {
         Request::Configure { .. } | Request::Ping => Some(Reply::Done),
@@ -146,7 +149,7 @@ fn target() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, 2, 100), 80))
 }
 
-fn publish(gateway: &mut Gateway, id: u64, listener: OwnedFd) -> anyhow::Result<()> {
+fn publish(gateway: &mut Supervisor, id: u64, listener: OwnedFd) -> anyhow::Result<()> {
     let answer = gateway.publish(id, false, target(), format!("port {id}"), listener)?;
     answer.wait().inspect_err(|_| gateway.forget(id))
 }
@@ -170,7 +173,7 @@ fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
     for v6 in [false, true] {
         let (mut gateway, others) = handle(plan(v6));
         assert!(error(configure(&mut gateway)).contains("no new gateway process"));
-        let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+        let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
         assert!(!gateway.is_up());
         configure(&mut gateway).unwrap();
         assert!(gateway.is_up());
@@ -191,9 +194,9 @@ fn ipv6_needs_a_listener_as_well() {
     let more = || fd.try_clone().unwrap();
     let descriptors =
         Descriptors { dial: more(), data: more(), listener4: more(), listener6: None };
-    let mut gateway = Gateway::new(plan(true), descriptors, more(), Vec::new(), 1024);
+    let mut gateway = Supervisor::new(plan(true), descriptors, more(), Vec::new(), 1024);
     assert_eq!(gateway.plan(), &plan(false));
-    let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
     configure(&mut gateway).unwrap();
 }
 
@@ -224,7 +227,7 @@ fn ports_outlive_gateways() {
     publish(&mut gateway, 2, two.into()).unwrap();
     gateway.set_resolvers(vec!["192.0.2.54:53".parse().unwrap()]);
 
-    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
     configure(&mut gateway).unwrap();
     let (request, _) = next(&seen);
     let Request::Configure { resolvers, .. } = request else { panic!("{request:?}") };
@@ -247,7 +250,7 @@ fn ports_outlive_gateways() {
 
 #[test]
 fn new_resolvers_are_told() {
-    let (mut gateway, seen, _thread) = up(|r| Some(obey(r)));
+    let (mut gateway, seen, _thread) = up(|r| Some(handle_request(r)));
     let resolvers = vec!["[fe80::1%3]:53".parse().unwrap(), "127.0.0.53:53".parse().unwrap()];
     gateway.set_resolvers(resolvers.clone());
     next(&seen);
@@ -277,7 +280,7 @@ fn a_gateway_that_refuses_a_port_after_a_restart_still_serves() {
     assert!(error(publish(&mut gateway, 2, marked().0)).contains("already"));
     let answer = |request: &Request| match request {
         Request::Publish { id: 1, .. } => Some(Reply::Failed("not this one".into())),
-        other => Some(obey(other)),
+        other => Some(handle_request(other)),
     };
     let (seen, _thread) = serve(gateway.renew().unwrap(), answer);
     configure(&mut gateway).unwrap();
@@ -291,7 +294,7 @@ fn a_gateway_that_cannot_start_says_why() {
     let (_seen, _thread) =
         serve(gateway.renew().unwrap(), |_| Some(Reply::Failed("no epoll".into())));
     let said = error(configure(&mut gateway));
-    assert!(said.contains("cannot start: no epoll"), "{said}");
+    assert!(said.contains("could not start: no epoll"), "{said}");
     assert!(!gateway.is_up());
 }
 
@@ -303,11 +306,11 @@ fn a_gateway_that_hangs_from_the_start_is_given_up_and_the_next_one_heals() {
     let _hangs = gateway.renew().unwrap();
     let begin = Instant::now();
     let said = error(configure(&mut gateway));
-    assert!(said.contains("hangs") && said.contains("Configure"), "{said}");
+    assert!(said.contains("did not answer Configure"), "{said}");
     assert!(begin.elapsed() >= SILENCE);
     assert!(!gateway.is_up());
     assert!(error(stats(&gateway)).contains("not running"));
-    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
     configure(&mut gateway).unwrap();
     assert_eq!(stats(&gateway).unwrap().restarts, 1);
     assert_eq!(seen.try_iter().count(), 3);
@@ -332,7 +335,7 @@ fn a_gateway_that_hangs_is_noticed_although_nobody_asks_it_anything() {
         if pings > 2 {
             std::thread::sleep(PATIENCE);
         }
-        Some(obey(request))
+        Some(handle_request(request))
     });
     let (ready, serves) = channel();
     gateway.configure(Some(fd), move || ready.send(()).unwrap()).unwrap();
@@ -340,7 +343,7 @@ fn a_gateway_that_hangs_is_noticed_although_nobody_asks_it_anything() {
     let begin = Instant::now();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert!(begin.elapsed() >= PERIOD + SILENCE);
-    assert!(given_up(&gateway).contains("hangs: no answer to Ping"));
+    assert!(given_up(&gateway).contains("it did not answer Ping"));
 }
 
 #[test]
@@ -350,7 +353,7 @@ fn nothing_waits_for_a_gateway_that_hangs() {
         if matches!(request, Request::Publish { id: 1, .. }) {
             let _ = wait.recv_timeout(PATIENCE);
         }
-        Some(obey(request))
+        Some(handle_request(request))
     });
     next(&seen);
     let begin = Instant::now();
@@ -400,7 +403,7 @@ fn a_gateway_that_dies_delays_a_port_only() {
     publish(&mut gateway, 2, marked().0).unwrap();
     gateway.set_resolvers(Vec::new());
     assert!(error(stats(&gateway)).contains("not running"));
-    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(obey(r)));
+    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
     configure(&mut gateway).unwrap();
     assert_eq!(seen.try_iter().count(), 3);
     assert!(error(withdraw(&mut gateway, 3)).contains("no published port 3"));
@@ -431,7 +434,7 @@ fn what_is_out_of_turn_is_named_and_ends_the_gateway() {
         assert!(channel.request().unwrap().is_none());
     });
     configure(&mut gateway).unwrap();
-    assert!(given_up(&gateway).contains("Done without being asked"));
+    assert!(given_up(&gateway).contains("an unexpected Done"));
     thread.join().unwrap();
 }
 

@@ -21,7 +21,7 @@ fn a_port_that_is_refused_too_late_is_offered_again_until_it_is_served() {
     let mut times = 0;
     let (mut gateway, seen, thread) = up(move |request| {
         if !matches!(request, Request::Publish { .. }) {
-            return Some(obey(request));
+            return Some(handle_request(request));
         }
         times += 1;
         if times == 1 {
@@ -54,7 +54,7 @@ fn a_port_that_a_new_gateway_refuses_is_offered_again_unless_it_is_withdrawn() {
     publish(&mut gateway, 2, listener.into()).unwrap();
     let refused = |request: &Request| match request {
         Request::Publish { .. } => Some(Reply::Failed("no descriptor left".into())),
-        other => Some(obey(other)),
+        other => Some(handle_request(other)),
     };
     let (seen, _thread) = serve(gateway.renew().unwrap(), refused);
     configure(&mut gateway).unwrap();
@@ -85,7 +85,7 @@ fn the_health_is_checked_although_somebody_always_asks_for_something() {
                 replies.push(request);
             }
             for request in replies {
-                let _ = channel.reply(&obey(&request));
+                let _ = channel.reply(&handle_request(&request));
             }
         }
     });

@@ -3,7 +3,6 @@
 /// `NLA_F_NESTED`, linux/netlink.h: the value is a list of attributes.
 const NESTED: u16 = 0x8000;
 
-/// A list of attributes under construction.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     bytes: Vec<u8>,
@@ -36,7 +35,6 @@ impl Attributes {
         self.raw(kind, &bytes);
     }
 
-    /// A list inside the list.
     pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         fill(&mut inner);

@@ -8,6 +8,7 @@
 //! `linux/netfilter/nfnetlink.h` (Linux ≥ 3.13; family `inet` ≥ 3.14).
 
 mod attribute;
+mod constants;
 mod statement;
 
 use std::io;
@@ -17,10 +18,12 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use self::attribute::Attributes;
 pub use self::statement::{Address, Statement};
-use crate::{
-    Result,
-    connection::{Connection, split},
-    error::{During, Error},
+use crate::Result;
+use crate::connection::{Connection, split};
+use crate::error::{During, Error};
+use constants::{
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM,
+    NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
 };
 
 /// Priority at which mangling takes place, before destination NAT (-100) and after connection tracking (-200).
@@ -40,8 +43,10 @@ const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 
-/// `NFPROTO_INET`: rules for IPv4 and IPv6 at once.
-const FAMILY_INET: u8 = 1;
+/// `struct nfgenmsg`: family, version 0, and in network byte order, for a batch, the subsystem that it is meant for.
+const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
+/// The same for a change: `NFPROTO_INET`, rules for IPv4 and IPv6 at once.
+const CHANGE_HEADER: [u8; 4] = [1, 0, 0, 0];
 
 /// Where in the path of a packet a chain is called (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,67 +80,57 @@ pub struct Batch {
 
 impl Batch {
     /// A batch without changes.
-    #[must_use]
     pub fn new() -> Self {
         let mut batch = Self::default();
-        let header = generic_header(0, SUBSYSTEM);
-        batch.message(BATCH_BEGIN, NLM_F_REQUEST, 0, &header, &Attributes::default());
+        batch.message(BATCH_BEGIN, NLM_F_REQUEST, 0, BATCH_HEADER, &Attributes::default());
         batch
     }
 
     /// Makes the table exist and be empty.
     pub fn replace_table(&mut self, table: &str) {
         let mut name = Attributes::default();
-        name.string(1, table);
+        name.string(NFTA_TABLE_NAME, table);
         // Deleting a table that is missing would fail the transaction, hence the first of the three.
         self.change(NEW_TABLE, NLM_F_CREATE, &name, format!("add table inet {table}"));
-        self.change(DELETE_TABLE, 0, &name, format!("delete table inet {table}"));
+        self.delete_table(table);
         self.change(NEW_TABLE, NLM_F_CREATE, &name, format!("add table inet {table}"));
     }
 
     /// Deletes a table that exists, or that this batch has added.
     pub fn delete_table(&mut self, table: &str) {
         let mut name = Attributes::default();
-        name.string(1, table);
+        name.string(NFTA_TABLE_NAME, table);
         self.change(DELETE_TABLE, 0, &name, format!("delete table inet {table}"));
     }
 
     /// Adds a chain of type `filter` that accepts by default.
     pub fn add_chain(&mut self, table: &str, chain: &str, hook: Hook, priority: i32) {
         let mut attributes = Attributes::default();
-        attributes.string(1, table);
-        attributes.string(3, chain);
-        attributes.nested(4, |place| {
-            place.number(1, hook as u32);
-            place.number(2, priority.cast_unsigned());
+        attributes.string(NFTA_CHAIN_TABLE, table);
+        attributes.string(NFTA_CHAIN_NAME, chain);
+        attributes.nested(NFTA_CHAIN_HOOK, |place| {
+            place.number(NFTA_HOOK_HOOKNUM, hook as u32);
+            place.number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
         });
-        attributes.string(7, "filter");
+        attributes.string(NFTA_CHAIN_TYPE, "filter");
         let hook = hook.name();
-        self.change(
-            NEW_CHAIN,
-            NLM_F_CREATE,
-            &attributes,
-            format!("add chain inet {table} {chain} hook {hook} priority {priority}"),
-        );
+        let text = format!("add chain inet {table} {chain} hook {hook} priority {priority}");
+        self.change(NEW_CHAIN, NLM_F_CREATE, &attributes, text);
     }
 
     /// Appends a rule to a chain; the statements apply from left to right until one does not match.
     pub fn add_rule(&mut self, table: &str, chain: &str, statements: &[Statement]) {
         let mut attributes = Attributes::default();
-        attributes.string(1, table);
-        attributes.string(2, chain);
-        attributes.nested(4, |list| {
+        attributes.string(NFTA_RULE_TABLE, table);
+        attributes.string(NFTA_RULE_CHAIN, chain);
+        attributes.nested(NFTA_RULE_EXPRESSIONS, |list| {
             for statement in statements {
                 statement.encode(list);
             }
         });
         let text: Vec<_> = statements.iter().map(ToString::to_string).collect();
-        self.change(
-            NEW_RULE,
-            NLM_F_CREATE | NLM_F_APPEND,
-            &attributes,
-            format!("add rule inet {table} {chain} {}", text.join(" ")),
-        );
+        let text = format!("add rule inet {table} {chain} {}", text.join(" "));
+        self.change(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &attributes, text);
     }
 
     /// Applies the batch in the network namespace of the calling thread.
@@ -145,24 +140,15 @@ impl Batch {
     /// is neither built in nor loadable, `EPERM` without `CAP_NET_ADMIN`, `EPROTONOSUPPORT` without netfilter netlink.
     pub fn commit(mut self) -> Result<()> {
         let last = self.sequence();
-        self.message(
-            BATCH_END,
-            NLM_F_REQUEST,
-            last,
-            &generic_header(0, SUBSYSTEM),
-            &Attributes::default(),
-        );
+        self.message(BATCH_END, NLM_F_REQUEST, last, BATCH_HEADER, &Attributes::default());
         let connection = Connection::open(NETLINK_NETFILTER)
             .during(|| "open a netfilter netlink socket for nftables")?;
         connection.send(&self.datagram).during(|| "send an nftables transaction")?;
 
+        let reading = || "read the verdict on an nftables transaction";
         let mut accepted = vec![false; self.changes.len()];
-        while let Some(datagram) =
-            connection.receive().during(|| "read the verdict on an nftables transaction")?
-        {
-            for reply in
-                split(&datagram).during(|| "read the verdict on an nftables transaction")?
-            {
+        while let Some(datagram) = connection.receive().during(reading)? {
+            for reply in split(&datagram).during(reading)? {
                 let Some(verdict) = reply.verdict() else { continue };
                 let position = usize::try_from(reply.sequence).unwrap_or(usize::MAX).checked_sub(1);
                 let change = position.and_then(|at| self.changes.get(at));
@@ -187,7 +173,7 @@ impl Batch {
     fn change(&mut self, kind: u16, flags: u16, attributes: &Attributes, text: String) {
         let sequence = self.sequence();
         let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        self.message(kind, flags, sequence, &generic_header(FAMILY_INET, 0), attributes);
+        self.message(kind, flags, sequence, CHANGE_HEADER, attributes);
         self.changes.push(text);
     }
 
@@ -202,7 +188,7 @@ impl Batch {
         kind: u16,
         flags: u16,
         sequence: u32,
-        generic: &[u8; 4],
+        generic: [u8; 4],
         attributes: &Attributes,
     ) {
         let length = u32::try_from(16 + generic.len() + attributes.as_bytes().len());
@@ -213,34 +199,5 @@ impl Batch {
         self.datagram.extend(0u32.to_ne_bytes());
         self.datagram.extend(generic);
         self.datagram.extend(attributes.as_bytes());
-    }
-}
-
-/// `struct nfgenmsg`: family, version 0, resource (big-endian; for a batch the subsystem it is meant for).
-fn generic_header(family: u8, resource: u16) -> [u8; 4] {
-    let [high, low] = resource.to_be_bytes();
-    [family, 0, high, low]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_framed_numbered_and_described() {
-        let mut batch = Batch::new();
-        batch.replace_table("t");
-        batch.add_chain("t", "c", Hook::Output, PRIORITY_MANGLE);
-        batch.add_rule("t", "c", &[Statement::MatchL4Proto(6), Statement::SetMark(7)]);
-        let messages = split(&batch.datagram).unwrap();
-        let kinds: Vec<_> = messages.iter().map(|message| message.kind).collect();
-        assert_eq!(kinds, [16, 0xa00, 0xa02, 0xa00, 0xa03, 0xa06]);
-        let sequences: Vec<_> = messages.iter().map(|message| message.sequence).collect();
-        assert_eq!(sequences, [0, 1, 2, 3, 4, 5]);
-        // The begin names the subsystem in network order, the others the family.
-        assert_eq!(messages[0].payload, [0, 0, 0, 10]);
-        assert_eq!(messages[1].payload[..4], [1, 0, 0, 0]);
-        assert_eq!(batch.changes[3], "add chain inet t c hook output priority -150");
-        assert_eq!(batch.changes[4], "add rule inet t c meta l4proto 6 meta mark set 0x7");
     }
 }

@@ -3,32 +3,15 @@
 //! A match loads a value into register 1, may mask it there, and compares it; a set loads a constant into register 1 and
 //! stores it. Packet and connection marks and numbers of links are numbers of the host, so they are in native byte order,
 //! other than the attributes; fields of packets are in network byte order.
+//!
+//! The file is long because each kind of statement stands beside its encoding.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
+use std::net::IpAddr;
 
 use super::attribute::Attributes;
+use super::constants::*;
 use crate::Family;
-
-const REGISTER_VERDICT: u32 = 0;
-const REGISTER_1: u32 = 1;
-const META_MARK: u32 = 3;
-const META_INPUT: u32 = 4;
-const META_OUTPUT: u32 = 5;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const CT_MARK: u32 = 3;
-
-/// `NFPROTO_UNSPEC`, linux/netfilter.h: for an expression of family `inet`, both families.
-const NFPROTO_UNSPEC: u32 = 0;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-/// `NF_ACCEPT`, linux/netfilter.h.
-const ACCEPT: u32 = 1;
-/// `NF_DROP`.
-const DROP: u32 = 0;
-/// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`.
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// How a loaded value is compared (`enum nft_cmp_ops`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +43,6 @@ pub enum Address {
 }
 
 impl Address {
-    /// Where the field is, in bytes.
     fn place(self, family: Family) -> (Base, u32) {
         match (self, family) {
             (Self::Source, Family::V4) => (Base::Network, 12),
@@ -154,40 +136,37 @@ impl Statement {
             Self::MatchIn(field, network, prefix) => within(list, field, network, prefix, Equal),
             Self::Move(field, network, prefix) => move_to(list, field, network, prefix),
             Self::MatchDestinationPort(port) => {
-                field(list, Base::Transport, 2, 2);
+                field(list, Base::Transport, DESTINATION_PORT_OFFSET, 2);
                 compare(list, Equal, &port.to_be_bytes());
             }
             Self::MatchTcpFlags { mask: bits, set } => {
-                field(list, Base::Transport, 13, 1);
+                field(list, Base::Transport, TCP_FLAGS_OFFSET, 1);
                 mask(list, &[bits]);
                 compare(list, Equal, &[set]);
             }
             Self::MatchIcmpType(family, kind) => {
                 let protocol = if family == Family::V4 { ICMP } else { ICMPV6 };
                 meta(list, META_L4PROTO, &[protocol]);
-                field(list, Base::Transport, 0, 1);
+                field(list, Base::Transport, ICMP_TYPE_OFFSET, 1);
                 compare(list, Equal, &[kind]);
             }
             Self::MatchIcmpCode(code) => {
-                field(list, Base::Transport, 1, 1);
+                field(list, Base::Transport, ICMP_CODE_OFFSET, 1);
                 compare(list, Equal, &[code]);
             }
             Self::SetMark(mark) => {
                 constant(list, &mark.to_ne_bytes());
-                // NFTA_META_SREG
-                store(list, "meta", META_MARK, 3);
+                store(list, "meta", META_MARK, NFTA_META_SREG);
             }
             Self::SetCtMark(mark) => {
                 constant(list, &mark.to_ne_bytes());
-                // NFTA_CT_SREG
-                store(list, "ct", CT_MARK, 4);
+                store(list, "ct", CT_MARK, NFTA_CT_SREG);
             }
             Self::Tproxy(port) => {
                 constant(list, &port.to_be_bytes());
-                // NFTA_TPROXY_FAMILY, NFTA_TPROXY_REG_PORT
                 expression(list, "tproxy", |data| {
-                    data.number(1, NFPROTO_UNSPEC);
-                    data.number(3, REGISTER_1);
+                    data.number(NFTA_TPROXY_FAMILY, NFPROTO_UNSPEC);
+                    data.number(NFTA_TPROXY_REG_PORT, REGISTER_1);
                 });
             }
             Self::Accept => verdict(list, ACCEPT),
@@ -263,8 +242,7 @@ fn within(
     compare(list, comparison, &octets);
 }
 
-/// Loads an address, replaces its first bits, and writes it back: `NFTA_PAYLOAD_SREG`, `_BASE`, `_OFFSET`, `_LEN`,
-/// `_CSUM_TYPE`, `_CSUM_OFFSET`, `_CSUM_FLAGS`.
+/// Loads an address, replaces its first bits, and writes it back.
 fn move_to(list: &mut Attributes, address: Address, network: IpAddr, prefix: u8) {
     /// `NFT_PAYLOAD_CSUM_INET`; `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: TCP and UDP sum up the addresses as well.
     const CSUM_INET: u32 = 1;
@@ -278,22 +256,21 @@ fn move_to(list: &mut Attributes, address: Address, network: IpAddr, prefix: u8)
     field(list, base, offset, length);
     bitwise(list, &kept, &set);
     expression(list, "payload", |data| {
-        data.number(5, REGISTER_1);
-        data.number(2, base as u32);
-        data.number(3, offset);
-        data.number(4, length);
+        data.number(NFTA_PAYLOAD_SREG, REGISTER_1);
+        data.number(NFTA_PAYLOAD_BASE, base as u32);
+        data.number(NFTA_PAYLOAD_OFFSET, offset);
+        data.number(NFTA_PAYLOAD_LEN, length);
         match (base, family) {
-            // The checksum of the IPv4 header, in bytes from its beginning.
             (Base::Network, Family::V4) => {
-                data.number(6, CSUM_INET);
-                data.number(7, 10);
-                data.number(8, PSEUDO_HEADER);
+                data.number(NFTA_PAYLOAD_CSUM_TYPE, CSUM_INET);
+                data.number(NFTA_PAYLOAD_CSUM_OFFSET, IPV4_CHECKSUM_OFFSET);
+                data.number(NFTA_PAYLOAD_CSUM_FLAGS, PSEUDO_HEADER);
             }
-            (Base::Network, Family::V6) => data.number(8, PSEUDO_HEADER),
+            (Base::Network, Family::V6) => data.number(NFTA_PAYLOAD_CSUM_FLAGS, PSEUDO_HEADER),
             // The checksum of the ICMP message; nobody checks that of the header that it quotes.
             (Base::Transport, _) => {
-                data.number(6, CSUM_INET);
-                data.number(7, 2);
+                data.number(NFTA_PAYLOAD_CSUM_TYPE, CSUM_INET);
+                data.number(NFTA_PAYLOAD_CSUM_OFFSET, ICMP_CHECKSUM_OFFSET);
             }
         }
     });
@@ -311,11 +288,11 @@ fn netmask(prefix: u8, length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// `NFTA_LIST_ELEM` { `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA` }
+/// Appends one expression of the nftables virtual machine to the list of a rule.
 fn expression(list: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
-    list.nested(1, |element| {
-        element.string(1, name);
-        element.nested(2, fill);
+    list.nested(NFTA_LIST_ELEM, |element| {
+        element.string(NFTA_EXPR_NAME, name);
+        element.nested(NFTA_EXPR_DATA, fill);
     });
 }
 
@@ -325,29 +302,29 @@ fn meta(list: &mut Attributes, key: u32, value: &[u8]) {
     compare(list, Comparison::Equal, value);
 }
 
-/// `meta` and `ct` agree in the numbers of key (2) and destination register (1).
+/// Loads a value into register 1. `meta` and `ct` have the same attributes here (`NFTA_META_*`, `NFTA_CT_*`).
 fn load(list: &mut Attributes, name: &str, key: u32) {
     expression(list, name, |data| {
-        data.number(2, key);
-        data.number(1, REGISTER_1);
+        data.number(NFTA_META_KEY, key);
+        data.number(NFTA_META_DREG, REGISTER_1);
     });
 }
 
-/// They do not agree in the number of the source register.
+/// Stores register 1. `meta` and `ct` have different attributes for the source register.
 fn store(list: &mut Attributes, name: &str, key: u32, source_register: u16) {
     expression(list, name, |data| {
-        data.number(2, key);
+        data.number(NFTA_META_KEY, key);
         data.number(source_register, REGISTER_1);
     });
 }
 
-/// A field of the packet, loaded: `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN` (the last two in bytes).
+/// Loads a field of the packet; `offset` and `length` are in bytes.
 fn field(list: &mut Attributes, base: Base, offset: u32, length: u32) {
     expression(list, "payload", |data| {
-        data.number(1, REGISTER_1);
-        data.number(2, base as u32);
-        data.number(3, offset);
-        data.number(4, length);
+        data.number(NFTA_PAYLOAD_DREG, REGISTER_1);
+        data.number(NFTA_PAYLOAD_BASE, base as u32);
+        data.number(NFTA_PAYLOAD_OFFSET, offset);
+        data.number(NFTA_PAYLOAD_LEN, length);
     });
 }
 
@@ -355,43 +332,40 @@ fn mask(list: &mut Attributes, bits: &[u8]) {
     bitwise(list, bits, &vec![0; bits.len()]);
 }
 
-/// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK` and `_XOR` { `NFTA_DATA_VALUE` }
+/// Replaces register 1 by `(register & mask) ^ xor`.
 fn bitwise(list: &mut Attributes, mask: &[u8], xor: &[u8]) {
     expression(list, "bitwise", |data| {
-        data.number(1, REGISTER_1);
-        data.number(2, REGISTER_1);
-        data.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
-        data.nested(4, |inner| inner.raw(1, mask));
-        data.nested(5, |inner| inner.raw(1, xor));
+        data.number(NFTA_BITWISE_SREG, REGISTER_1);
+        data.number(NFTA_BITWISE_DREG, REGISTER_1);
+        data.number(NFTA_BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+        data.nested(NFTA_BITWISE_MASK, |inner| inner.raw(NFTA_DATA_VALUE, mask));
+        data.nested(NFTA_BITWISE_XOR, |inner| inner.raw(NFTA_DATA_VALUE, xor));
     });
 }
 
-/// `NFTA_CMP_SREG`, `NFTA_CMP_OP`, `NFTA_CMP_DATA` { `NFTA_DATA_VALUE` }
+/// Ends the rule for packets for which the comparison of register 1 with `value` fails.
 fn compare(list: &mut Attributes, comparison: Comparison, value: &[u8]) {
     expression(list, "cmp", |data| {
-        data.number(1, REGISTER_1);
-        data.number(2, comparison as u32);
-        data.nested(3, |inner| inner.raw(1, value));
+        data.number(NFTA_CMP_SREG, REGISTER_1);
+        data.number(NFTA_CMP_OP, comparison as u32);
+        data.nested(NFTA_CMP_DATA, |inner| inner.raw(NFTA_DATA_VALUE, value));
     });
 }
 
-/// `NFTA_DATA_VALUE` in register 1.
 fn constant(list: &mut Attributes, value: &[u8]) {
-    immediate(list, REGISTER_1, |data| data.raw(1, value));
+    immediate(list, REGISTER_1, |data| data.raw(NFTA_DATA_VALUE, value));
 }
 
-/// `NFTA_DATA_VERDICT` { `NFTA_VERDICT_CODE` }
 fn verdict(list: &mut Attributes, code: u32) {
     immediate(list, REGISTER_VERDICT, |value| {
-        value.nested(2, |verdict| verdict.number(1, code));
+        value.nested(NFTA_DATA_VERDICT, |verdict| verdict.number(NFTA_VERDICT_CODE, code));
     });
 }
 
-/// `NFTA_IMMEDIATE_DREG`, `NFTA_IMMEDIATE_DATA`
 fn immediate(list: &mut Attributes, register: u32, fill: impl FnOnce(&mut Attributes)) {
     expression(list, "immediate", |data| {
-        data.number(1, register);
-        data.nested(2, fill);
+        data.number(NFTA_IMMEDIATE_DREG, register);
+        data.nested(NFTA_IMMEDIATE_DATA, fill);
     });
 }
 

@@ -2,42 +2,19 @@
 //!
 //! The caller must not reap children with `wait4(-1)` meanwhile, or the exit status of the program is lost.
 
-use std::{
-    io,
-    process::{Command, Output, Stdio},
-};
+use std::io;
+use std::process::{Command, Output, Stdio};
 
-use crate::{Error, Result, error::During};
+use crate::error::During;
+use crate::{Error, Result};
 
 /// Adds the rules of [`super`] with `program` (`iptables` or `ip6tables`), those that exist excepted.
 pub(super) fn install(program: &str, dial_mark: u32, reply_mark: u32) -> Result<()> {
-    let (dial, reply) = (dial_mark.to_string(), reply_mark.to_string());
-    let output = [
-        "OUTPUT",
-        "-p",
-        "tcp",
-        "-m",
-        "mark",
-        "--mark",
-        &dial,
-        "-j",
-        "CONNMARK",
-        "--set-mark",
-        &reply,
-    ];
-    let prerouting = [
-        "PREROUTING",
-        "-p",
-        "tcp",
-        "-m",
-        "connmark",
-        "--mark",
-        &reply,
-        "-j",
-        "MARK",
-        "--set-mark",
-        &reply,
-    ];
+    let output =
+        format!("OUTPUT -p tcp -m mark --mark {dial_mark} -j CONNMARK --set-mark {reply_mark}");
+    let prerouting = format!(
+        "PREROUTING -p tcp -m connmark --mark {reply_mark} -j MARK --set-mark {reply_mark}"
+    );
     for rule in [output, prerouting] {
         if !run(program, "-C", &rule)?.status.success() {
             let done = run(program, "-A", &rule)?;
@@ -53,17 +30,17 @@ pub(super) fn install(program: &str, dial_mark: u32, reply_mark: u32) -> Result<
 }
 
 /// Waits at most 5 seconds for the lock of iptables.
-fn run(program: &str, action: &str, rule: &[&str]) -> Result<Output> {
+fn run(program: &str, action: &str, rule: &str) -> Result<Output> {
     Command::new(program)
         .args(["-w", "5", "-t", "mangle", action])
-        .args(rule)
+        .args(rule.split(' '))
         .stdin(Stdio::null())
         .output()
         .during(|| line(program, action, rule))
 }
 
-fn line(program: &str, action: &str, rule: &[&str]) -> String {
-    format!("run {program} -t mangle {action} {}", rule.join(" "))
+fn line(program: &str, action: &str, rule: &str) -> String {
+    format!("run {program} -t mangle {action} {rule}")
 }
 
 #[cfg(test)]

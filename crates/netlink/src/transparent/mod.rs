@@ -24,13 +24,12 @@
 
 mod iptables;
 
-use std::{fmt, io, path::Path, str::FromStr};
+use std::path::Path;
+use std::str::FromStr;
+use std::{fmt, io};
 
-use crate::{
-    Error, Family, Result, Rt,
-    nft::{Batch, Hook, PRIORITY_MANGLE, Statement},
-    sysctl,
-};
+use crate::nft::{Batch, Hook, PRIORITY_MANGLE, Statement};
+use crate::{Error, Family, Result, Rt, sysctl};
 
 /// Mark (`SO_MARK`) of a socket that dials with the address of a client.
 pub const DIAL_MARK: u32 = 101;
@@ -167,26 +166,13 @@ enum Keep {
 fn packet_rules(keep: Keep) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(NFT_TABLE);
+    let tcp = Statement::MatchL4Proto(IPPROTO_TCP);
+    let output = [tcp, Statement::MatchMark(DIAL_MARK), Statement::SetCtMark(REPLY_MARK)];
     batch.add_chain(NFT_TABLE, "output", Hook::Output, PRIORITY_MANGLE);
-    batch.add_rule(
-        NFT_TABLE,
-        "output",
-        &[
-            Statement::MatchL4Proto(IPPROTO_TCP),
-            Statement::MatchMark(DIAL_MARK),
-            Statement::SetCtMark(REPLY_MARK),
-        ],
-    );
+    batch.add_rule(NFT_TABLE, "output", &output);
+    let prerouting = [tcp, Statement::MatchCtMark(REPLY_MARK), Statement::SetMark(REPLY_MARK)];
     batch.add_chain(NFT_TABLE, "prerouting", Hook::Prerouting, PRIORITY_MANGLE);
-    batch.add_rule(
-        NFT_TABLE,
-        "prerouting",
-        &[
-            Statement::MatchL4Proto(IPPROTO_TCP),
-            Statement::MatchCtMark(REPLY_MARK),
-            Statement::SetMark(REPLY_MARK),
-        ],
-    );
+    batch.add_rule(NFT_TABLE, "prerouting", &prerouting);
     if keep == Keep::No {
         batch.delete_table(NFT_TABLE);
     }

@@ -1,21 +1,10 @@
-//! Tokens, and what a thread that moves bytes only says of itself.
+//! What a thread that only moves bytes reports.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::room::Held;
-
-#[test]
-fn tokens_come_back_as_they_went() {
-    for source in Source::ALL {
-        for key in [Key::NONE, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
-            assert_eq!(Source::from_token(source.token(key)), Some((source, key)));
-        }
-    }
-    assert_eq!(Source::from_token(u64::MAX), None);
-}
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,19 +10,17 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use socket2::{SockAddr, Socket};
 use tracing::warn;
 
-use super::{BOTH_WAYS, Conn, Phase, Tcp};
+use super::{BOTH_WAYS, Conn, Tcp};
 use crate::congestion;
-use crate::half::Half;
-use crate::reactor::{Ctx, Source};
+use crate::ctx::{Ctx, Source, Timer};
 use crate::room::Use;
 use crate::slab::Key;
-use crate::timers::Timer;
 use crate::traffic::Counted;
 
 /// The most connections accepted from one listener before others get their turn.
-const ACCEPTS: u32 = 32;
+const MAX_ACCEPTS_PER_WAKE: u32 = 32;
 /// How long a listener rests when descriptors or memory have run out.
-const REST: Duration = Duration::from_millis(100);
+const LISTENER_REST_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Tcp {
     pub(crate) fn accept(&mut self, ctx: &mut Ctx, key: Key) {
@@ -31,13 +29,16 @@ impl Tcp {
             return;
         }
         // Most wakes bring one connection: a second accept(2) would only say EAGAIN.
-        port.budget =
-            if port.last_wake + 1 >= ctx.wakes { (port.budget * 2).min(ACCEPTS) } else { 1 };
+        port.budget = if port.last_wake + 1 >= ctx.wakes {
+            (port.budget * 2).min(MAX_ACCEPTS_PER_WAKE)
+        } else {
+            1
+        };
         port.last_wake = ctx.wakes;
         for _ in 0..port.budget {
             let Some(port) = self.ports.get_mut(key) else { return };
             if !ctx.room.fits(Use::In, 2) {
-                return self.rest(ctx, key, "the limit of open files is near");
+                return self.rest(ctx, key, "the limit of open files is nearly reached");
             }
             let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
             let Some(listener) = &port.listener else { return };
@@ -80,14 +81,14 @@ impl Tcp {
         }
         port.resting = true;
         if self.resting.is_empty() {
-            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
         self.resting.push(key);
         if ctx.room.worth_saying(Use::In, ctx.now) {
             warn!(
                 connections = self.conns.len(),
-                limit = ctx.room.shares().limit,
-                "published port {} accepts no connections for the moment: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+                limit = ctx.room.shares.limit,
+                "published port {} temporarily accepts no connections: {reason}\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
                 listener.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port()),
             );
         }
@@ -95,7 +96,7 @@ impl Tcp {
 
     pub(crate) fn rearm(&mut self, ctx: &mut Ctx) {
         if !ctx.room.fits(Use::In, 2) {
-            return ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            return ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
         let mut failed = Vec::new();
         for key in std::mem::take(&mut self.resting) {
@@ -109,32 +110,17 @@ impl Tcp {
         }
         if !failed.is_empty() {
             self.resting = failed;
-            ctx.timers.at(ctx.now + REST, Timer::Rearm);
+            ctx.timers.at(ctx.now + LISTENER_REST_INTERVAL, Timer::Rearm);
         }
     }
 
     fn open(&mut self, ctx: &mut Ctx, port_key: Key, client: Socket, peer: &SockAddr) {
-        let Some(port) = self.ports.get_mut(port_key) else { return };
-        let key = self.conns.insert(Conn {
-            port: port_key,
-            place: port.conns.len(),
-            client,
-            peer: peer.as_socket(),
-            backend: None,
-            phase: Phase::Waiting,
-            failures: 0,
-            keep_source: true,
-            deadline: ctx.now,
-            opening: false,
-            queued: false,
-            bulk: false,
-            reset: None,
-            looked: None,
-            counted: Counted::open(Arc::clone(&port.traffic)),
-            up: Half::new(),
-            down: Half::new(),
-        });
-        port.conns.push(key);
+        let Some(port) = self.ports.get(port_key) else { return };
+        let counted = Counted::open(Arc::clone(&port.traffic));
+        let mut conn = Conn::new(port_key, client, counted, ctx.now);
+        conn.peer = peer.as_socket();
+        let Some(key) = self.insert(conn) else { return };
+        let Some(port) = self.ports.get(port_key) else { return };
         let Some(conn) = self.conns.get(key) else { return };
         if port.replaceable_congestion
             && let Some(peer) = conn.peer
@@ -148,7 +134,6 @@ impl Tcp {
     }
 }
 
-/// Changes what a listener is watched for.
 fn rearm(ctx: &Ctx, sock: &Socket, source: Source, key: Key, flags: EpollFlags) -> io::Result<()> {
     Ok(ctx.epoll.modify(sock, &mut EpollEvent::new(flags, source.token(key)))?)
 }

@@ -12,27 +12,25 @@ use nix::errno::Errno;
 use socket2::Socket;
 use tracing::debug;
 
-use super::{BOTH_WAYS, Phase, Tcp, kind_for};
-use crate::engine::Transparent;
-use crate::half::Half;
+use super::{BOTH_WAYS, Phase, Tcp};
+use crate::client_address::{keep_source, make_transparent};
+use crate::ctx::{Ctx, Source, Timer};
+use crate::factory::SocketKind;
+use crate::options::Transparent;
 use crate::pool::{Taken, Waiter};
-use crate::reactor::{Ctx, Source};
 use crate::slab::Key;
-use crate::source::{keep_source, make_transparent};
-use crate::timers::Timer;
 
 /// Connects tried per client, and the pause after the nth failure: n × this, counted from zero.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(5);
+const MAX_CONNECT_ATTEMPTS: u32 = 10;
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// How often connects are checked against their deadline.
-const SWEEP: Duration = Duration::from_millis(100);
+const DEADLINE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a connection may wait for the namespace to be armed.
-const ARM_WAIT: Duration = Duration::from_secs(1);
+const ARM_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection may wait for a socket of the pool.
-const POOL_WAIT: Duration = Duration::from_secs(5);
+const POOL_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Tcp {
-    /// Takes a socket and connects it, or queues for one.
     pub(crate) fn connect(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(port) = self.ports.get(conn.port) else { return };
@@ -42,9 +40,9 @@ impl Tcp {
         {
             return self.wait_armed(ctx, key);
         }
-        match ctx.pool.take(kind_for(port.target), Waiter::Conn(key)) {
+        match ctx.pool.take(SocketKind::tcp(port.target.is_ipv4()), Waiter::Conn(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
-            Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_WAIT),
+            Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_SOCKET_TIMEOUT),
             Taken::Never => self.close(key, true),
         }
     }
@@ -53,13 +51,12 @@ impl Tcp {
     fn wait_armed(&mut self, ctx: &mut Ctx, key: Key) {
         let first = self.arming.is_none();
         self.arming.get_or_insert_default().push(key);
-        self.expect(ctx, key, Phase::Arming, ARM_WAIT);
+        self.expect(ctx, key, Phase::Arming, ARM_TIMEOUT);
         if first && !ctx.pool.arm() {
             self.armed(ctx, false);
         }
     }
 
-    /// The factory has answered.
     pub(crate) fn armed(&mut self, ctx: &mut Ctx, armed: bool) {
         let Transparent::OnDemand(mark) = ctx.opts.transparent else { return };
         if self.arming.is_none() {
@@ -104,7 +101,7 @@ impl Tcp {
             && !transparent
             && let Err(e) = make_transparent(&sock, port.target.is_ipv4())
         {
-            debug!("answers may not find their way: {e}");
+            debug!("replies may be misrouted: {e}");
         }
         match sock.connect(&port.target.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
@@ -128,7 +125,7 @@ impl Tcp {
         (conn.phase, conn.deadline) = (phase, ctx.now + limit);
         if !std::mem::replace(&mut conn.opening, true) {
             if self.opening.is_empty() {
-                ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+                ctx.timers.at(ctx.now + DEADLINE_CHECK_INTERVAL, Timer::Sweep);
             }
             self.opening.push(key);
         }
@@ -137,15 +134,15 @@ impl Tcp {
     pub(super) fn connect_failed(&mut self, ctx: &mut Ctx, key: Key, transparent: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.backend = None;
-        (conn.up, conn.down.readable, conn.down.drain) = (renewed(&conn.up), false, false);
+        (conn.up, conn.down.readable, conn.down.drain) = (conn.up.renewed(), false, false);
         conn.phase = Phase::Waiting;
         if transparent {
             conn.keep_source = false;
             return self.connect(ctx, key);
         }
-        let pause = PAUSE * conn.failures;
+        let pause = CONNECT_RETRY_INTERVAL * conn.failures;
         conn.failures += 1;
-        if conn.failures >= ATTEMPTS {
+        if conn.failures >= MAX_CONNECT_ATTEMPTS {
             conn.counted.fail();
             return self.close(key, true);
         }
@@ -160,7 +157,6 @@ impl Tcp {
         }
     }
 
-    /// Ends waits that took too long.
     pub(crate) fn sweep(&mut self, ctx: &mut Ctx) {
         for key in std::mem::take(&mut self.opening) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
@@ -187,14 +183,7 @@ impl Tcp {
             }
         }
         if !self.opening.is_empty() {
-            ctx.timers.at(ctx.now + SWEEP, Timer::Sweep);
+            ctx.timers.at(ctx.now + DEADLINE_CHECK_INTERVAL, Timer::Sweep);
         }
     }
-}
-
-/// The direction to a new backend: nothing has moved yet, but the client may have sent something.
-fn renewed(up: &Half) -> Half {
-    let mut half = Half::new();
-    (half.readable, half.drain, half.urgent) = (up.readable, up.drain, up.urgent);
-    half
 }

@@ -51,8 +51,8 @@ impl Rig {
         let (server, listener) = (patient(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let at = listener.local_addr().unwrap();
         let target = server.local_addr().unwrap();
-        let mut udp = Udp::new();
-        let port = udp.add(&mut ctx, listener.into(), target, Arc::default()).unwrap();
+        let mut udp = Udp::default();
+        let port = udp.table.add(&mut ctx, listener.into(), target, Arc::default()).unwrap();
         arrived(ctx.pool.fd().unwrap());
         ctx.pool.receive();
         Self { udp, ctx, port, at, server }
@@ -75,12 +75,12 @@ impl Rig {
     }
 
     fn flows(&self) -> Vec<Key> {
-        self.udp.flows.keys().collect()
+        self.udp.table.flows.iter().map(|(key, _)| key).collect()
     }
 
     /// Passes on what the backend of a flow has.
     fn replies(&mut self, key: Key) {
-        arrived(self.udp.flows.get(key).unwrap().backend.as_ref().unwrap());
+        arrived(self.udp.table.flows.get(key).unwrap().backend.as_ref().unwrap());
         self.ctx.now = Instant::now();
         self.udp.replies(&mut self.ctx, key);
     }
@@ -96,21 +96,22 @@ fn an_answer_that_has_come_is_delivered_before_its_flow_goes() {
     let clients: Vec<UdpSocket> = (0..5).map(|_| patient()).collect();
     for client in &clients[..4] {
         rig.ask(client);
-        arrived(&rig.udp.ports.get(rig.port).unwrap().listener);
+        arrived(&rig.udp.table.ports.get(rig.port).unwrap().listener);
         rig.requests();
     }
     assert_eq!(rig.flows().len(), 4, "those that wait may be more than those that were answered");
     rig.answer();
     let first = rig.flows()[0];
-    arrived(rig.udp.flows.get(first).unwrap().backend.as_ref().unwrap());
+    arrived(rig.udp.table.flows.get(first).unwrap().backend.as_ref().unwrap());
     rig.ask(&clients[4]);
     rig.requests();
-    assert!(rig.udp.flows.get(first).is_none(), "the first flow has gone");
+    assert!(rig.udp.table.flows.get(first).is_none(), "the first flow has gone");
     assert!(Rig::heard(&clients[0]));
     for client in &clients[1..] {
         rig.answer();
         let key = *rig
             .udp
+            .table
             .ports
             .get(rig.port)
             .unwrap()
@@ -177,7 +178,7 @@ fn a_lack_of_descriptors_ends_answered_flows_of_any_port_before_waiting_ones() {
     rig.at = listener.local_addr().unwrap();
     let server = patient();
     let target = server.local_addr().unwrap();
-    rig.port = rig.udp.add(&mut rig.ctx, listener.into(), target, Arc::default()).unwrap();
+    rig.port = rig.udp.table.add(&mut rig.ctx, listener.into(), target, Arc::default()).unwrap();
     rig.ask(&quick);
     rig.requests();
     let answered = *rig.flows().iter().find(|key| **key != waiting).unwrap();
@@ -186,12 +187,12 @@ fn a_lack_of_descriptors_ends_answered_flows_of_any_port_before_waiting_ones() {
     rig.replies(answered);
     // Longer than it may still go on.
     rig.ctx.now += Duration::from_secs(1);
-    rig.udp.give_way(&mut rig.ctx, 1);
+    rig.udp.table.give_way(&mut rig.ctx, 1);
     assert_eq!(rig.flows(), [waiting]);
     // A port that goes takes its flows out of the order of all.
-    rig.udp.remove(port);
-    rig.udp.give_way(&mut rig.ctx, 1);
-    assert!(rig.udp.all.is_empty() && rig.flows().is_empty());
+    rig.udp.table.remove(port);
+    rig.udp.table.give_way(&mut rig.ctx, 1);
+    assert!(rig.udp.table.all.is_empty() && rig.flows().is_empty());
 }
 
 #[test]

@@ -17,13 +17,11 @@ use view::Look;
 
 /// Time between two looks if `--watch` has no value.
 pub(super) const EVERY: &str = "2s";
-/// The shortest and the longest time between two looks.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Moves the cursor home and clears the screen (console_codes(4)).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
     form: Form,
@@ -50,21 +48,21 @@ pub(super) fn complete_watch(args: &mut [OsString]) {
 }
 
 impl Options {
-    /// Reads the flags.
-    ///
-    /// # Errors
-    /// An argument, flags that contradict each other, or an interval that is none.
     pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
         let every = matches.get_one::<String>("watch").map(|text| interval(text)).transpose()?;
         if let Some(argument) = arguments.first() {
-            let hint = if every.is_some() { "\nhint: an interval needs =, --watch=5s" } else { "" };
-            bail!("unexpected argument {argument:?}: stats takes none{hint}");
+            let hint = if every.is_some() {
+                "\nhint: write the interval with an equals sign: --watch=5s"
+            } else {
+                ""
+            };
+            bail!("unexpected argument {argument:?}: stats takes no arguments{hint}");
         }
         let form = match (matches.get_flag("json"), matches.get_flag("openmetrics")) {
-            (true, true) => bail!("--json and --openmetrics exclude each other"),
-            (false, true) if every.is_some() => bail!(
-                "--openmetrics and --watch exclude each other: such a text ends with its first look"
-            ),
+            (true, true) => bail!("--json and --openmetrics cannot be combined"),
+            (false, true) if every.is_some() => {
+                bail!("--openmetrics and --watch cannot be combined")
+            }
             (false, true) => Form::OpenMetrics,
             (true, false) => Form::Json,
             (false, false) => Form::Table,
@@ -76,7 +74,7 @@ impl Options {
 /// Reads an interval: seconds, or numbers with the units ms, s, m, h in the style of Go.
 fn interval(text: &str) -> anyhow::Result<Duration> {
     duration(text).filter(|interval| INTERVALS.contains(interval)).with_context(|| {
-        format!("invalid value {text:?} for --watch: must be 0.1 to 86400 seconds, or such as 500ms or 1m30s")
+        format!("invalid value {text:?} for --watch: must be 0.1 to 86400 seconds, or a duration such as 500ms or 1m30s")
     })
 }
 
@@ -103,9 +101,6 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Looks once, or until the user, or whoever reads the output, has seen enough.
-///
-/// # Errors
-/// Those of the request and of writing.
 pub(super) fn run(client: &Client, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let Some(every) = options.every else { return once(client, options.form, out) };
     let pause = Pause::new().context("cannot wait for signals")?;
@@ -122,7 +117,6 @@ fn once(client: &Client, form: Form, out: &mut dyn Write) -> anyhow::Result<()> 
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// How looks are shown one after the other.
 struct Watch {
     json: bool,
     /// Whether a look takes the place of the one before.

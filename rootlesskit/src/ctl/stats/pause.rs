@@ -14,17 +14,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// at all under nohup(1).
 const ENDING: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
-/// Waits for time or signals.
 pub(super) struct Pause {
     set: SigSet,
     signals: SignalFd,
 }
 
 impl Pause {
-    /// Makes the descriptor that tells of signals.
-    ///
-    /// # Errors
-    /// Those of signalfd(2).
     pub(super) fn new() -> nix::Result<Self> {
         let set: SigSet = ENDING.into_iter().collect();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -33,9 +28,6 @@ impl Pause {
 
     /// Waits for `time`. False: an ending signal came, or the other end of `output` is gone. The signals are blocked
     /// meanwhile, and stay blocked if the answer is false: the one that came is still pending.
-    ///
-    /// # Errors
-    /// Those of poll(2) and sigprocmask(2).
     pub(super) fn wait(&self, time: Duration, output: impl AsFd) -> io::Result<bool> {
         self.set.thread_block()?;
         let go_on = self.wait_blocked(time, output.as_fd())?;

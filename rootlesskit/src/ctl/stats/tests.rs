@@ -39,7 +39,7 @@ fn sample() -> Stats {
 fn a_table_for_people() {
     let server = Server::with(Some(sample()));
     let expected = concat!(
-        "Network gateway, counting for 1h 2m 5s, restarted 2 times\n",
+        "Network gateway: counters started 1h 2m 5s ago, restarted 2 times\n",
         "\n",
         "OUTBOUND  ACTIVE  OPENED  FAILED       IN      OUT\n",
         "tcp            3      13       4  5.0 MiB  2.0 KiB\n",
@@ -59,7 +59,10 @@ fn a_table_for_people() {
 
     let server = Server::with(Some(Stats { driver: "gateway".into(), ..Stats::default() }));
     let idle = server.ok(&["stats"]);
-    assert!(idle.starts_with("Network gateway, counting for 0s\n\nOUTBOUND  ACTIVE"), "{idle}");
+    assert!(
+        idle.starts_with("Network gateway: counters started 0s ago\n\nOUTBOUND  ACTIVE"),
+        "{idle}"
+    );
     assert_eq!(idle.lines().count(), 5, "{idle}");
 }
 
@@ -138,11 +141,11 @@ fn bad_command_lines_are_explained() {
         assert!(error.contains("1m30s"), "{error}");
     }
     for (args, token) in [
-        (&["--watch", "5"][..], "unexpected argument \"5\": stats takes none\nhint: "),
+        (&["--watch", "5"][..], "unexpected argument \"5\": stats takes no arguments\nhint: "),
         (&["x"], "unexpected argument \"x\""),
         (&["--", "--watch"], "unexpected argument \"--watch\""),
-        (&["--json", "--openmetrics"], "exclude each other"),
-        (&["--openmetrics", "--watch"], "exclude each other"),
+        (&["--json", "--openmetrics"], "cannot be combined"),
+        (&["--openmetrics", "--watch"], "cannot be combined"),
     ] {
         let error = options(args).unwrap_err();
         assert!(error.contains(token), "{args:?}: {error}");
@@ -174,7 +177,7 @@ fn rates_are_reckoned_from_the_look_before() {
     assert!(line("13 ").ends_with("  10 B/s     5 B/s"), "{text}");
     assert!(line("tcp    [2001:db8::1]:443").ends_with("  0 B/s  1.0 MiB/s"), "{text}");
     assert!(!text.contains("198.51.100.7"), "{text}");
-    assert!(text.ends_with("\n1 more without --watch\n"), "{text}");
+    assert!(text.ends_with("\n1 more; run without --watch to see all\n"), "{text}");
 
     // One that was not there: unknown, and not a burst.
     let all = view::table(&Look { stats: later(2), before: before() }, Some(9));
@@ -214,12 +217,12 @@ fn a_watch_shows_look_after_look() {
     outcome.unwrap();
     let frames: Vec<_> = text.split("---\n").collect();
     assert_eq!(frames.len(), 3, "{text}");
-    assert!(frames.iter().all(|frame| frame.starts_with("Network gateway,")), "{text}");
+    assert!(frames.iter().all(|frame| frame.starts_with("Network gateway:")), "{text}");
     assert!(!frames[0].contains("0 B/s") && frames[1].contains("  0 B/s"), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
 
     let (_, text) = watch(false, true, vec![Ok(sample()), Ok(sample())]);
-    assert_eq!(text.matches("\x1b[H\x1b[2JNetwork gateway,").count(), 2, "{text}");
+    assert_eq!(text.matches("\x1b[H\x1b[2JNetwork gateway:").count(), 2, "{text}");
     assert!(!text.contains("---"), "{text}");
 
     let (_, text) = watch(true, true, vec![Ok(sample()), Ok(Stats::default())]);

@@ -8,7 +8,6 @@ use api::stats::{DestinationTraffic, Events, Traffic};
 /// Destinations shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
 
-/// Space between two columns.
 const GAP: &str = "  ";
 
 /// Statistics, and what they were at the look before and how long ago that was.
@@ -47,7 +46,7 @@ fn heading(stats: &Stats) -> String {
         1 => ", restarted once".to_owned(),
         times => format!(", restarted {times} times"),
     };
-    format!("Network {}, counting for {uptime}{restarts}\n\n", stats.driver)
+    format!("Network {}: counters started {uptime} ago{restarts}\n\n", stats.driver)
 }
 
 fn totals(stats: &Stats, rates: &Rates<'_>) -> String {
@@ -111,14 +110,13 @@ fn destinations(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
     }
     let mut out = table.print();
     if let hidden @ 1.. = all.len().saturating_sub(limit) {
-        out.push_str(&format!("{hidden} more without --watch\n"));
+        out.push_str(&format!("{hidden} more; run without --watch to see all\n"));
     }
     out
 }
 
 const NOTHING: Traffic = Traffic { active: 0, opened: 0, failed: 0, bytes_out: 0, bytes_in: 0 };
 
-/// What bytes per second are reckoned from.
 struct Rates<'a> {
     /// Whether there are columns for them.
     shown: bool,

@@ -11,25 +11,23 @@ use super::lease::{Lease, Times};
 use super::wire::{self, Ask, Kind, Reply, Talk};
 
 /// Waits for an answer before asking again. A new bridge port may drop the first packets.
-const PATIENCE: [Duration; 4] = [
+const ANSWER_TIMEOUTS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
 /// How often a server that made an offer is asked for it.
-const REQUESTS: usize = 3;
+const MAX_REQUESTS: usize = 3;
 /// After a refusal or an error, so that a server that always refuses is not flooded.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest wait between two requests for more time.
-const AGAIN: Duration = Duration::from_secs(10);
+const MIN_EXTEND_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How a message leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// To everyone, from an interface without address.
     Unconfigured,
-    /// To this server.
     Server(Ipv4Addr),
     /// To everyone, from an interface that has its address.
     Everyone,
@@ -56,7 +54,6 @@ pub(super) trait Port {
     fn close(&mut self);
 }
 
-/// Why there is no lease.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     limit: Duration,
@@ -68,7 +65,7 @@ impl std::error::Error for Unanswered {}
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no address from a DHCP server within {} s", self.limit.as_secs())?;
+        write!(f, "received no address from a DHCP server within {} s", self.limit.as_secs())?;
         match &self.last {
             Some(last) => write!(f, " ({last})"),
             None => f.write_str(" (no answer)"),
@@ -76,16 +73,12 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// Why a lease was not extended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// Nobody answered until its end.
     Expired,
-    /// A server said that the address is not ours.
     Refused(String),
 }
 
-/// Gets a lease within `limit`.
 pub(super) fn acquire(
     port: &mut impl Port,
     mac: [u8; 6],
@@ -105,7 +98,6 @@ pub(super) fn acquire(
     lease
 }
 
-/// The way to a lease.
 struct Attempt {
     mac: [u8; 6],
     begin: Duration,
@@ -119,7 +111,7 @@ impl Attempt {
         let talk = Talk { mac: self.mac, xid: port.random() };
         let offer = self.discover(port, talk)?;
         let (address, server) = (offer.address, offer.server);
-        for patience in PATIENCE.iter().take(REQUESTS) {
+        for patience in ANSWER_TIMEOUTS.iter().take(MAX_REQUESTS) {
             let asked = port.now();
             let reply = self.ask(port, talk, Ask::Request { address, server }, *patience, |r| {
                 r.kind != Kind::Offer && r.server.is_none_or(|from| from == server)
@@ -132,12 +124,15 @@ impl Attempt {
                     }
                     self.last = Some(match granted {
                         None => refusal(&reply),
-                        Some(_) => format!("{server} granted something that is no lease"),
+                        Some(_) => format!("{server} granted an invalid lease"),
                     });
-                    port.wait(self.deadline.min(port.now() + PAUSE));
+                    port.wait(self.deadline.min(port.now() + RETRY_INTERVAL));
                     return None;
                 }
-                None => self.last = Some(format!("{server} offers {address} and then is silent")),
+                None => {
+                    self.last =
+                        Some(format!("{server} offered {address} and then stopped answering"));
+                }
             }
             if port.now() >= self.deadline {
                 break;
@@ -148,8 +143,8 @@ impl Attempt {
 
     /// Asks for servers until one offers something that is of use.
     fn discover(&mut self, port: &mut impl Port, talk: Talk) -> Option<Lease> {
-        let mut patience = PATIENCE.iter();
-        let mut wait = PATIENCE[0];
+        let mut patience = ANSWER_TIMEOUTS.iter();
+        let mut wait = ANSWER_TIMEOUTS[0];
         while port.now() < self.deadline {
             wait = *patience.next().unwrap_or(&wait);
             let asked = port.now();
@@ -176,7 +171,7 @@ impl Attempt {
             u16::try_from(port.now().saturating_sub(self.begin).as_secs()).unwrap_or(u16::MAX);
         let message = wire::encode(talk, ask, seconds);
         if let Err(e) = port.send(Way::Unconfigured, &message) {
-            self.last = Some(format!("the request could not be sent: {e}"));
+            self.last = Some(format!("cannot send the request: {e}"));
         }
         answer(port, talk, until, wanted)
     }
@@ -206,7 +201,7 @@ fn answer(
             Err(e) => {
                 // An interface that is down, for instance, may be up again soon.
                 tracing::debug!("failed to receive from DHCP servers: {e}");
-                port.wait(until.min(port.now() + PAUSE));
+                port.wait(until.min(port.now() + RETRY_INTERVAL));
             }
         }
     }
@@ -232,7 +227,7 @@ pub(super) fn extend(
                 tracing::debug!("failed to ask for an extension of the lease: {e}");
             }
             // Half of what is left, as the standard has it.
-            let until = end.min(asked + AGAIN.max(end.saturating_sub(asked) / 2));
+            let until = end.min(asked + MIN_EXTEND_INTERVAL.max(end.saturating_sub(asked) / 2));
             let Some(reply) = answer(port, talk, until, |r| r.kind != Kind::Offer) else {
                 continue;
             };
@@ -244,7 +239,7 @@ pub(super) fn extend(
                 result = Ok(next);
                 break 'ends;
             }
-            port.wait(end.min(port.now() + PAUSE));
+            port.wait(end.min(port.now() + RETRY_INTERVAL));
         }
     }
     port.close();

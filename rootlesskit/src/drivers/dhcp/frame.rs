@@ -10,7 +10,6 @@ pub(super) const CLIENT_PORT: u16 = 68;
 /// The standard's default for IP (RFC 1700).
 const TTL: u8 = 64;
 
-/// A frame to everyone with the message in it.
 pub(super) fn broadcast(mac: [u8; 6], message: &[u8]) -> Option<Vec<u8>> {
     let builder = PacketBuilder::ethernet2(mac, [0xff; 6])
         .ipv4(Ipv4Addr::UNSPECIFIED.octets(), Ipv4Addr::BROADCAST.octets(), TTL)

@@ -23,7 +23,7 @@ use super::client::{Port, Way};
 use super::frame::{self, CLIENT_PORT, SERVER_PORT};
 
 /// More than any DHCP message over Ethernet, in bytes.
-const LARGEST: usize = 2048;
+const MAX_MESSAGE: usize = 2048;
 
 /// The interface, in the network namespace of the calling thread.
 #[derive(Debug)]
@@ -31,7 +31,9 @@ pub(super) struct Interface {
     name: String,
     /// What packet(7) calls its address, the index.
     address: LinkAddr,
-    mac: [u8; 6],
+    pub(super) mac: [u8; 6],
+    /// Goes on while the machine sleeps.
+    timer: TimerFd,
     open: Option<Open>,
 }
 
@@ -53,20 +55,15 @@ impl Open {
 }
 
 impl Interface {
-    /// Looks the interface up.
     pub(super) fn named(name: &str) -> anyhow::Result<Self> {
         let addresses = getifaddrs().context("failed to list network interfaces")?;
         let address = addresses
             .filter(|found| found.interface_name == name)
             .find_map(|found| found.address.and_then(|a| a.as_link_addr().copied()))
-            .with_context(|| format!("there is no network interface {name}"))?;
+            .with_context(|| format!("the network interface {name} does not exist"))?;
         let mac = address.addr().with_context(|| format!("{name} has no Ethernet address"))?;
-        Ok(Self { name: name.to_owned(), address, mac, open: None })
-    }
-
-    /// Its Ethernet address.
-    pub(super) fn mac(&self) -> [u8; 6] {
-        self.mac
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
+        Ok(Self { name: name.to_owned(), address, mac, timer, open: None })
     }
 
     fn packets(&self) -> io::Result<Open> {
@@ -110,17 +107,11 @@ impl Port for Interface {
     }
 
     fn wait(&mut self, until: Duration) {
-        let left = until.saturating_sub(self.now());
-        // A sleep would stand still with the machine; this timer goes on.
-        let slept = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC).and_then(|t| {
-            let at =
-                Expiration::OneShot(TimeSpec::from_duration(left.max(Duration::from_nanos(1))));
-            t.set(at, TimerSetTimeFlags::empty())?;
-            t.wait()
-        });
-        if let Err(e) = slept {
-            tracing::debug!("no timer, sleeping instead: {e}");
-            std::thread::sleep(left);
+        // Zero would disarm the timer.
+        let at = Expiration::OneShot(TimeSpec::from_duration(until.max(Duration::from_nanos(1))));
+        let set = self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        if let Err(e) = set.and_then(|()| self.timer.wait()) {
+            tracing::debug!("failed to wait for a timer: {e}");
         }
     }
 
@@ -160,7 +151,7 @@ impl Port for Interface {
             Ok(_) => {}
             Err(e) => return Err(e.into()),
         }
-        let mut buf = vec![0; LARGEST];
+        let mut buf = vec![0; MAX_MESSAGE];
         let length = match recv(open.fd().as_raw_fd(), &mut buf, MsgFlags::empty()) {
             Ok(length) => length,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),

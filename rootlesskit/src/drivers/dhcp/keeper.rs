@@ -6,23 +6,20 @@ use super::client::{Lost, Port, acquire, extend};
 use super::lease::Lease;
 
 /// A round of looking for a server, when there was one before.
-const ROUND: Duration = Duration::from_secs(30);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two such rounds.
-const PAUSE: Duration = Duration::from_secs(30);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interface as the kernel has it, and the file with the name servers.
 pub(super) trait Network {
-    /// Gives the interface what the lease says.
     fn install(&mut self, lease: &Lease) -> anyhow::Result<()>;
 
-    /// Takes the address away.
     fn withdraw(&mut self, lease: &Lease) -> anyhow::Result<()>;
 
     /// Follows another router and other name servers of the same address.
     fn adjust(&mut self, old: &Lease, new: &Lease) -> anyhow::Result<()>;
 }
 
-/// Goes from one lease to the next.
 pub(super) fn turn(
     port: &mut impl Port,
     mac: [u8; 6],
@@ -38,48 +35,47 @@ pub(super) fn turn(
         Err(lost) => {
             match lost {
                 Lost::Expired => tracing::warn!(
-                    "the lease of {} has ended, no DHCP server answered; the network is down until one does",
+                    "the lease of {} has expired, because no DHCP server answered; the network is down until one answers",
                     lease.address
                 ),
                 Lost::Refused(why) => {
                     tracing::warn!(
-                        "{} is no longer ours: {why}; asking for another",
+                        "the address {} is no longer valid: {why}; requesting another one",
                         lease.address
                     );
                 }
             }
-            say(network.withdraw(lease), "take the address away");
+            say(network.withdraw(lease), "remove the address");
             let next = search(port, mac);
-            tracing::warn!("the address of the network is now {}", next.address);
+            tracing::warn!("the network's address is now {}", next.address);
             say(network.install(&next), "configure the network");
             Some(next)
         }
     }
 }
 
-/// Asks until there is a lease.
 fn search(port: &mut impl Port, mac: [u8; 6]) -> Lease {
     loop {
-        match acquire(port, mac, ROUND) {
+        match acquire(port, mac, SEARCH_TIMEOUT) {
             Ok(lease) => return lease,
             Err(e) => tracing::debug!("{e}"),
         }
-        port.wait(port.now() + PAUSE);
+        port.wait(port.now() + SEARCH_INTERVAL);
     }
 }
 
 fn follow(old: &Lease, new: &Lease, network: &mut impl Network) {
     if (old.address, old.prefix) == (new.address, new.prefix) {
         tracing::debug!("the lease of {} was extended", new.address);
-        say(network.adjust(old, new), "follow the new lease");
+        say(network.adjust(old, new), "apply the new lease");
         return;
     }
     tracing::warn!(
-        "the DHCP server has changed our address from {} to {}",
+        "the DHCP server has changed the address from {} to {}",
         old.address,
         new.address
     );
-    say(network.withdraw(old), "take the old address away");
+    say(network.withdraw(old), "remove the old address");
     say(network.install(new), "configure the new address");
 }
 

@@ -14,14 +14,12 @@ const INFINITE: u32 = u32::MAX;
 /// Of a server that names no mask.
 const PREFIX: u8 = 24;
 
-/// An address, lent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) address: Ipv4Addr,
     pub(super) prefix: u8,
     pub(super) router: Option<Ipv4Addr>,
     pub(super) dns: Vec<Ipv4Addr>,
-    /// Who lent it.
     pub(super) server: Ipv4Addr,
     /// Absent for a lease without an end.
     pub(super) times: Option<Times>,

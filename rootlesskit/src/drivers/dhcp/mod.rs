@@ -25,20 +25,16 @@ use keeper::Network as _;
 use lease::Lease;
 use network::Kernel;
 
-/// How long servers have for the first lease.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Configures the interface, in the network namespace of the calling thread, and keeps its lease from then on.
-///
-/// # Errors
-/// There is no such interface, or no lease for it.
 pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     let mut rt = Rt::open()?;
     let index = rt.link_index(&dhcp.name)?;
     rt.set_mtu(index, dhcp.mtu)?;
     rt.link_up(index)?;
     let mut interface = Interface::named(&dhcp.name)?;
-    let mac = interface.mac();
+    let mac = interface.mac;
     let lease =
         client::acquire(&mut interface, mac, ACQUIRE_TIMEOUT).with_context(|| explanation(dhcp))?;
     let mut kernel = Kernel::new(&dhcp.name, &state_dir.join("resolv.conf"));
@@ -52,27 +48,25 @@ pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
     Ok(leased)
 }
 
-/// What failed, and what a person can do.
 fn explanation(dhcp: &Dhcp) -> String {
     let name = &dhcp.name;
     match dhcp.device {
         #[cfg(feature = "lxc-user-nic")]
         Device::Veth => format!(
-            "the network interface {name} cannot be configured\nhint: a DHCP server must run on the bridge, for lxcbr0 usually by: sudo systemctl enable --now lxc-net; a rootful Docker may have closed the host's firewall for it"
+            "cannot configure the network interface {name}\nhint: start a DHCP server on the bridge, for lxcbr0 usually with: sudo systemctl enable --now lxc-net; also check that a rootful Docker's firewall rules do not block DHCP"
         ),
         #[cfg(feature = "vpnkit")]
         Device::Vpnkit { .. } => {
-            format!("the network interface {name} cannot be configured: vpnkit should do it")
+            format!("cannot configure the network interface {name} with DHCP from vpnkit")
         }
     }
 }
 
-/// Starts the thread that keeps the lease.
 fn keep(mut interface: Interface, lease: Lease, mut kernel: Kernel) -> anyhow::Result<()> {
     let keeper = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(256 << 10);
     keeper.spawn(move || {
         let mut lease = lease;
-        let mac = interface.mac();
+        let mac = interface.mac;
         while let Some(next) = keeper::turn(&mut interface, mac, &lease, &mut kernel) {
             lease = next;
         }

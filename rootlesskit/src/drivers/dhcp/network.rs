@@ -27,13 +27,13 @@ impl Kernel {
     fn route(&self, rt: &mut Rt, index: u32, lease: &Lease) {
         let Some(router) = lease.router else {
             tracing::warn!(
-                "the DHCP server names no router: nothing beyond the network of {} can be reached",
+                "the DHCP server provides no router, so nothing outside the network of {} can be reached",
                 self.name
             );
             return;
         };
         if let Err(e) = rt.add_default_route(router.into(), index) {
-            tracing::warn!("the router that the DHCP server names cannot be used: {e}");
+            tracing::warn!("cannot use the router that the DHCP server provides: {e}");
         }
     }
 
@@ -45,9 +45,9 @@ impl Kernel {
     /// Changes the file where it lies: it is bound over the target's. None is there before the target's view is.
     fn resolve(&self, dns: &[Ipv4Addr]) -> anyhow::Result<()> {
         if dns.is_empty() {
-            tracing::warn!("the DHCP server names no name server: names will not be resolved");
+            tracing::warn!("the DHCP server provides no name server, so names cannot be resolved");
         }
-        let Ok(old) = env::file::text(&self.resolv_conf) else { return Ok(()) };
+        let Ok(old) = hostenv::file::text(&self.resolv_conf) else { return Ok(()) };
         let new = with_servers(&old, dns);
         if new == old {
             return Ok(());

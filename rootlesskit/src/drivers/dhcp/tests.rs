@@ -116,7 +116,7 @@ fn a_lease_takes_two_questions() {
 fn silence_ends_in_time_with_an_error() {
     let mut wire = Wire::new(|_| None);
     let error = acquire(&mut wire, MAC, LIMIT).unwrap_err().to_string();
-    assert_eq!(error, "no address from a DHCP server within 30 s (no answer)");
+    assert_eq!(error, "received no address from a DHCP server within 30 s (no answer)");
     assert_eq!(wire.now.as_secs(), 1030);
     let times: Vec<u64> = wire.sent.iter().map(|(at, ..)| *at).collect();
     assert_eq!(times, [0, 1, 3, 7, 15, 23], "asked again, less and less often");
@@ -138,12 +138,12 @@ fn what_servers_refuse_or_forget_is_said() {
     assert!(text.contains("the server 10.0.3.1 refused: full"), "{text}");
     assert_eq!(sent, 60, "a pause after each refusal");
     let (text, _) = reason(|asked| if asked.kind == 1 { good(asked) } else { None });
-    assert!(text.contains("10.0.3.1 offers 10.0.3.9 and then is silent"), "{text}");
+    assert!(text.contains("10.0.3.1 offered 10.0.3.9 and then stopped answering"), "{text}");
     let (text, _) = reason(|asked| match asked.kind {
         1 => good(asked),
         _ => Some(asked.answer(5, [0; 4], &[])),
     });
-    assert!(text.contains("something that is no lease"), "{text}");
+    assert!(text.contains("an invalid lease"), "{text}");
     let (text, _) = reason(|asked| Some(asked.answer(2, [127, 0, 0, 1], &[])));
     assert!(text.contains("no answer"), "an unusable offer is none: {text}");
 }

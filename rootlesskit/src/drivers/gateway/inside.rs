@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 /// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
 /// sockets. Returns the descriptors for the parent's half.
-pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
+pub(crate) fn connect(plan: &gateway::NetworkConfig) -> anyhow::Result<Vec<OwnedFd>> {
     if plan.v6.is_some() {
         // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
         let key = "net.ipv6.conf.default.dad_transmits";
@@ -17,7 +17,8 @@ pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
             tracing::debug!("{e}");
         }
     }
-    let here = File::open("/proc/thread-self/ns/net").context("failed to open our namespace")?;
+    let here =
+        File::open("/proc/thread-self/ns/net").context("failed to open the network namespace")?;
     let (factory, ours) = relay::factory::pair()?;
     let (report, result) = mpsc::sync_channel(1);
     let plan = plan.clone();
@@ -33,15 +34,15 @@ pub(crate) fn connect(plan: &gateway::Plan) -> anyhow::Result<Vec<OwnedFd>> {
             }
         },
     )?;
-    let inside = result.recv().context("the gateway's network thread died")??;
+    let inside = result.recv().context("the gateway's network thread exited unexpectedly")??;
     Ok(inside.into_fds(factory))
 }
 
 /// Lets the gateway reach servers on loopback addresses here, once the interface is up.
-pub(crate) fn admit(plan: &gateway::Plan) -> anyhow::Result<()> {
+pub(crate) fn admit(plan: &gateway::NetworkConfig) -> anyhow::Result<()> {
     // As the gateway's namespace is made: without IPv6 where the kernel has none.
     let v6 = plan.v6.filter(|_| Path::new("/proc/sys/net/ipv6/conf").exists());
-    let plan = gateway::Plan { v6, ..plan.clone() };
+    let plan = gateway::NetworkConfig { v6, ..plan.clone() };
     gateway::namespace::loopback::admit(&plan, Path::new("/proc/sys"))
         .context("failed to let the gateway reach servers on loopback addresses")
 }

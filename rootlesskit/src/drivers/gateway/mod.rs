@@ -17,11 +17,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drivers::{Cidr, NetworkDriver};
-use gateway::plan::Net;
+use gateway::network_config::Net;
 use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
 use tokio::sync::oneshot;
@@ -39,20 +38,16 @@ const IPV6_MTU: u32 = 1280;
 /// `argv[0]` of the gateway process.
 pub(crate) const PROCESS: &str = "rootlesskit-gateway";
 
-/// How long a process that is of no use may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The handle that network driver and port driver share. Nothing is waited for while it is locked.
 #[derive(Debug, Clone)]
-pub(super) struct Handle(Arc<Mutex<supervisor::Gateway>>);
+pub(super) struct Handle(Arc<Mutex<supervisor::Supervisor>>);
 
 impl Handle {
-    pub(super) fn lock(&self) -> MutexGuard<'_, supervisor::Gateway> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, supervisor::Supervisor> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The flags that shape the network.
 #[derive(Debug)]
 struct Wishes {
     cidr: Cidr,
@@ -63,13 +58,12 @@ struct Wishes {
     disable_host_loopback: bool,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, cidr, .. } = flags;
     let mtu = cli.mtu_or(driver.default_mtu());
     let (version, least) = if cli.ipv6 { ("IPv6", IPV6_MTU) } else { ("IPv4", IPV4_MTU) };
     if mtu < least {
-        bail!("invalid --mtu={mtu}: {version} needs {least} at least");
+        bail!("invalid --mtu={mtu}: {version} requires at least {least}");
     }
     let wishes = Wishes {
         cidr: cidr.unwrap_or(Cidr::DEFAULT),
@@ -81,7 +75,7 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
     Ok(Settings { driver, plan: plan(driver, wishes) }.network())
 }
 
-fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::Plan {
+fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
     let Wishes { cidr, ifname, mtu, ipv6, disable_host_loopback } = wishes;
     let (gateway, dns) = match driver {
         // Its gateway is its name server.
@@ -96,14 +90,13 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::Plan {
     };
     let [child, gateway, dns] = SLIRP6.map(Ipv6Addr::into);
     let v6 = ipv6.then_some(Net { child, gateway, dns, prefix: 64 });
-    gateway::Plan { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
+    gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
 }
 
-/// The network by its addresses.
 #[derive(Debug)]
 pub(super) struct Settings {
     driver: NetworkDriver,
-    plan: gateway::Plan,
+    plan: gateway::NetworkConfig,
 }
 
 impl Settings {
@@ -128,11 +121,10 @@ impl Settings {
         Network { info, plan, service: Service::Gateway(self) }
     }
 
-    /// The parent's half, with the descriptors that the child has sent.
     pub(super) fn connect(&self, fds: Vec<OwnedFd>) -> anyhow::Result<Connection> {
         let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
         let watch = Watch::new(Path::new("/")).inspect_err(|e| {
-            tracing::warn!("changes of the host's name servers will not be noticed: {e:#}");
+            tracing::warn!("changes to the host's name servers will not be detected: {e:#}");
         });
         let servers = match &watch {
             Ok(watch) => watch.servers().to_vec(),
@@ -140,7 +132,7 @@ impl Settings {
         };
         let nofile = sys::rlimit::nofile()?.soft;
         let plan = self.plan.clone();
-        let handle = supervisor::Gateway::new(plan, descriptors, factory, servers, nofile)
+        let handle = supervisor::Supervisor::new(plan, descriptors, factory, servers, nofile)
             .named(self.driver.name());
         Ok(Connection {
             driver: self.driver,
@@ -150,7 +142,6 @@ impl Settings {
     }
 }
 
-/// The parent's half of the network.
 #[derive(Debug)]
 pub(crate) struct Connection {
     driver: NetworkDriver,
@@ -159,14 +150,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// What the port driver talks to.
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
     pub(super) fn start(&self) -> anyhow::Result<Starting> {
         let control =
-            self.handle.lock().renew().context("failed to make the gateway's control channel")?;
+            self.handle.lock().renew().context("failed to create the gateway's control channel")?;
         let mut cmd = Command::new("/proc/self/exe");
         cmd.arg0(PROCESS).env_clear().stdin(Stdio::from(control));
         if tracing::enabled!(tracing::Level::DEBUG) {
@@ -175,7 +165,7 @@ impl Connection {
         let (starting, mut ready) = spawn(self.driver.name(), cmd)?;
         let ready = move || {
             if let Err(e) = ready.write_all(b"1") {
-                tracing::debug!("nobody waits for the gateway any more: {e}");
+                tracing::debug!("nothing is waiting for the gateway anymore: {e}");
             }
         };
         let configured = PidFd::open(starting.process().pid())
@@ -184,16 +174,27 @@ impl Connection {
         match configured {
             Ok(()) => Ok(starting),
             Err(e) => {
-                abandon(&starting);
+                // Once we serve, whoever collects all processes collects it; before, we are about to exit.
+                if let Err(e) = starting.process().kill() {
+                    tracing::debug!("failed to kill {}: {e}", starting.name());
+                }
                 Err(e)
             }
         }
     }
 
-    pub(super) fn why_ended(&self) -> Option<String> {
-        // The answer may take a moment, in which others use the handle.
+    /// The thread that talks to the process may notice its end a moment later, so another one waits for that.
+    pub(super) fn why_ended(&self) -> oneshot::Receiver<Option<String>> {
+        let (reply, answer) = oneshot::channel();
         let ending = self.handle.lock().ending();
-        ending?.why()
+        let waiting = std::thread::Builder::new().name("ending".to_owned()).spawn(move || {
+            // The parent may be about to exit.
+            let _ = reply.send(ending.and_then(|ending| ending.why()));
+        });
+        if let Err(e) = waiting {
+            tracing::debug!("cannot find out why the gateway ended: {e}");
+        }
+        answer
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -241,18 +242,6 @@ fn spawn(name: &'static str, mut cmd: Command) -> anyhow::Result<(Starting, Pipe
     Ok((Starting::run(name, TUN_HINT, cmd, ready.into(), output)?, say))
 }
 
-/// Kills a process that is of no use. Once we serve, whoever collects all processes collects it as well.
-fn abandon(starting: &Starting) {
-    if let Err(e) = starting.process().kill() {
-        tracing::debug!("failed to kill {}: {e}", starting.name());
-    }
-    if starting.process().wait_ended(KILL_TIMEOUT).unwrap_or(false) {
-        // Somebody may have been faster.
-        let _ = sys::wait::one(starting.process().pid());
-    }
-}
-
-/// The role "gateway": what the process does.
 pub(crate) fn process() -> anyhow::Result<()> {
     use std::os::fd::AsFd as _;
     crate::log::init("gateway", std::env::args_os().nth(1).is_some_and(|arg| arg == "--debug"));

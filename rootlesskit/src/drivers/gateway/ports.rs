@@ -33,12 +33,10 @@ use crate::port::table::Table;
 /// Added to the number of a port, the number under which it listens on IPv6, too.
 const ALSO_IPV6: u64 = 1 << 62;
 
-/// The driver.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     name: &'static str,
     handle: Handle,
-    /// The child's addresses.
     v4: IpAddr,
     v6: Option<IpAddr>,
     dual_stack: bool,
@@ -50,10 +48,8 @@ pub(crate) struct Gateway {
     also: usize,
 }
 
-/// How a port is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
-    /// By the gateway.
     Gateway {
         /// Whether the IPv4 port listens on all IPv6 addresses, too, for as long as nothing else wants that.
         also_ipv6: bool,
@@ -62,7 +58,6 @@ enum Served {
     Inside(PortId),
 }
 
-/// Where a port leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     /// An address that the gateway reaches.
@@ -110,7 +105,6 @@ impl Gateway {
         Self { name, handle, v4, v6, dual_stack, table, inside, by_number: HashMap::new(), also: 0 }
     }
 
-    /// Where in the namespace a port leads.
     fn target(&self, spec: &ValidSpec) -> anyhow::Result<Target> {
         let own = match spec.proto.family() {
             Some(Family::V6) => self.v6.unwrap_or(self.v4),
@@ -133,14 +127,15 @@ impl Gateway {
                 if ip.is_loopback() {
                     return Ok(Target::Inside);
                 }
-                bail!("invalid ChildIP: {ip} (the namespace has no IPv6)\nhint: add --ipv6")
+                bail!(
+                    "invalid ChildIP: {ip} (IPv6 is not enabled in the namespace)\nhint: add --ipv6"
+                )
             }
             Some(ip) => loopback::reached_at(ip),
         };
         Ok(Target::Gateway(SocketAddr::new(ip, spec.child_port)))
     }
 
-    /// Serves a port by the gateway process.
     fn publish(
         &self,
         id: u64,
@@ -183,7 +178,7 @@ impl Gateway {
         // One descriptor for this, and one for the port itself if it is new.
         if !self.table.has_room_for(self.also + 2) {
             tracing::warn!(
-                "port {} is not published on IPv6, too: the limit of open files leaves no room\nhint: raise the limit (LimitNOFILE= of the service, ulimit -Hn)",
+                "port {} is not also published on IPv6: the limit of open files leaves no room\nhint: raise the limit with LimitNOFILE= in the service or ulimit -Hn",
                 valid.parent_port
             );
             return false;
@@ -201,14 +196,17 @@ impl Gateway {
         match published {
             Ok(()) => self.also += 1,
             Err(ref e) => {
-                tracing::debug!("port {} is not published on IPv6, too: {e:#}", valid.parent_port);
+                tracing::debug!("port {} is not also published on IPv6: {e:#}", valid.parent_port);
             }
         }
         published.is_ok()
     }
 
-    /// The ports of the same number and transport protocol.
+    /// The ports of the same number and transport protocol, if this one listens on an IPv6 address, or may.
     fn neighbours(&self, valid: &ValidSpec) -> Vec<(PortId, PortSpec, ValidSpec)> {
+        if !wants_ipv6(valid) {
+            return Vec::new();
+        }
         let of = |id: &PortId| {
             let (spec, _) = self.table.get(*id).ok()?;
             Some((*id, spec.clone(), spec.validate().ok()?))
@@ -218,9 +216,6 @@ impl Gateway {
 
     /// Makes room for a port that is to listen on IPv6 itself.
     fn yield_ipv6(&mut self, valid: &ValidSpec) {
-        if !wants_ipv6(valid) {
-            return;
-        }
         for (id, ..) in self.neighbours(valid) {
             self.leave_ipv6(id);
         }
@@ -240,15 +235,12 @@ impl Gateway {
         self.also -= 1;
         let number = id.unsigned_abs() | ALSO_IPV6;
         if let Err(e) = self.end(number) {
-            tracing::debug!("port {number} is not withdrawn: {e:#}");
+            tracing::debug!("cannot remove port {number}: {e:#}");
         }
     }
 
     /// Gives the room back.
     fn take_ipv6(&mut self, valid: &ValidSpec) {
-        if !wants_ipv6(valid) {
-            return;
-        }
         for (id, spec, other) in self.neighbours(valid) {
             let idle = self
                 .table
@@ -293,7 +285,6 @@ fn number(valid: &ValidSpec) -> (bool, u16) {
     (valid.proto.transport() == Transport::Udp, valid.parent_port)
 }
 
-/// Whether a port listens on an IPv6 address, or may.
 fn wants_ipv6(valid: &ValidSpec) -> bool {
     valid.proto.family() != Some(Family::V4)
         && valid.parent_ip.is_none_or(|ip| ip.is_ipv6() || ip.is_unspecified())
@@ -304,8 +295,7 @@ impl Driver for Gateway {
         PortDriverInfo {
             driver: self.name.to_owned(),
             protos: Proto::ALL.map(|proto| proto.as_str().to_owned()).to_vec(),
-            disallow_loopback_child_ip: false,
-            extra: std::collections::BTreeMap::new(),
+            ..PortDriverInfo::default()
         }
     }
 

@@ -26,15 +26,12 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-/// Where name servers answer, UDP and TCP.
 const PORT: u16 = 53;
 /// More servers than these are not asked (`MAXNS`, resolv.conf(5)).
 const MAX_SERVERS: usize = 3;
-/// More bytes of the file than these are not read.
 const MAX_BYTES: usize = 64 << 10;
 /// More symlinks than these are a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// More files and directories than these are not watched.
 const MAX_WATCHES: usize = 64;
 /// How often the walk is repeated before a file system that does not keep still is left to the next event.
 const MAX_WALKS: usize = 4;
@@ -77,7 +74,7 @@ fn servers_in(file: Option<&Path>) -> Vec<SocketAddr> {
 /// The beginning of a file, to the last full line if that is not all of it: half an address may look like another one.
 fn text_of(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    env::file::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    hostenv::file::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         let end = bytes.iter().rposition(|b| *b == b'\n').unwrap_or_default();
         bytes.truncate(end);
@@ -108,9 +105,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 /// What following the path came across. All paths are free of symlinks.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Trail {
-    /// What to watch, for what.
     watch: BTreeMap<PathBuf, AddWatchFlags>,
-    /// The file, if the path leads to something.
     file: Option<PathBuf>,
 }
 
@@ -182,18 +177,14 @@ pub(crate) struct Watch {
     root: PathBuf,
     inotify: Inotify,
     armed: BTreeSet<WatchDescriptor>,
-    /// What was last told.
     servers: Vec<SocketAddr>,
 }
 
 impl Watch {
     /// Begins to watch `etc/resolv.conf` below `root`; [`Watch::servers`] has what is there now.
-    ///
-    /// # Errors
-    /// The user has too many inotify instances (`fs.inotify.max_user_instances`), or we are out of descriptors.
     pub(crate) fn new(root: &Path) -> anyhow::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(
-            "cannot watch /etc/resolv.conf\nhint: raise fs.inotify.max_user_instances (sysctl) or the \
+            "cannot watch /etc/resolv.conf\nhint: raise the sysctl fs.inotify.max_user_instances or the \
              limit of open files",
         )?;
         let (root, armed) = (root.to_owned(), BTreeSet::new());
@@ -202,7 +193,6 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The servers that were last told.
     pub(crate) fn servers(&self) -> &[SocketAddr] {
         &self.servers
     }
@@ -230,7 +220,7 @@ impl Watch {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Err(e) => {
-                    tracing::debug!("failed to read what changed about /etc/resolv.conf: {e}");
+                    tracing::debug!("failed to read inotify events for /etc/resolv.conf: {e}");
                     return;
                 }
             }

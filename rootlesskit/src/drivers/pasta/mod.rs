@@ -22,8 +22,7 @@ use super::settings::{Settings, ask, ns_file};
 use super::{Flags, Namespace, Network, Program, Service, Starting};
 use crate::plan::{NetworkPlan, Uplink};
 
-/// What a user can do if it does not get ready.
-const HINT: &str = "pasta 2023_06_25 or later is needed (2023_12_04 or later is recommended), and /dev/net/tun must be writable for you: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
+const HINT: &str = "use pasta 2023_06_25 or later (2023_12_04 or later is recommended), and make sure that /dev/net/tun is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
 /// The network, as the flags have it. Probes the program.
 pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
@@ -51,7 +50,6 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     Ok(Network { info, plan, service: Service::Program(Box::new(pasta)) })
 }
 
-/// The program.
 #[derive(Debug)]
 struct Pasta {
     settings: Settings,
@@ -103,14 +101,10 @@ impl Pasta {
 
 /// Makes the FIFO anew and opens it for reading, which does not wait for a writer.
 fn ready_fifo(path: &Path) -> anyhow::Result<OwnedFd> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("failed to remove {}", path.display()));
-        }
-        _ => {}
-    }
+    hostenv::file::remove_if_present(path)
+        .with_context(|| format!("failed to remove {}", path.display()))?;
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
-        .with_context(|| format!("failed to make the FIFO {}", path.display()))?;
+        .with_context(|| format!("failed to create the FIFO {}", path.display()))?;
     let flags = nix::libc::O_NONBLOCK;
     Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
 }

@@ -8,22 +8,19 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use api::spec::{Family, Transport};
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
-use env::Env;
-use env::helper::Helper;
+use hostenv::Env;
+use hostenv::helper::Helper;
 
 use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
-/// How long pesto may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const PESTO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The driver.
 #[derive(Debug)]
 pub(crate) struct Pesto {
     binary: PathBuf,
     env: Env,
-    /// pasta's configuration socket.
     socket: PathBuf,
     /// The only address in the namespace that ports can lead to.
     child: Ipv4Addr,
@@ -32,7 +29,6 @@ pub(crate) struct Pesto {
     patience: Patience,
 }
 
-/// What to do with a port.
 #[derive(Clone, Copy)]
 enum Change {
     Add,
@@ -60,8 +56,8 @@ impl Pesto {
 
     fn run(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<()> {
         let words = self.words(change, spec)?;
-        let (command, output) = self.patience.ask("pasta", LIMIT, || {
-            let helper = Helper::start(&self.binary, &words, &self.env, LIMIT)?;
+        let (command, output) = self.patience.ask("pasta", PESTO_TIMEOUT, || {
+            let helper = Helper::start(&self.binary, &words, &self.env, PESTO_TIMEOUT)?;
             Ok((helper.command_line().to_owned(), helper.finish()?))
         })?;
         if !output.status.success() {
@@ -80,7 +76,10 @@ impl Pesto {
         if let Some(ip) = spec.child_ip.map(|ip| ip.to_canonical())
             && ip != self.child
         {
-            bail!("invalid ChildIP: {ip} (the pesto port driver reaches {} only)", self.child);
+            bail!(
+                "invalid ChildIP: {ip} (the pesto port driver can only forward to {})",
+                self.child
+            );
         }
         let mut words = vec![match change {
             Change::Add => "--add".to_owned(),
@@ -93,30 +92,21 @@ impl Pesto {
         Ok(words)
     }
 
-    /// The addresses to listen on.
     fn parents(&self, spec: &ValidSpec) -> anyhow::Result<Vec<IpAddr>> {
-        let no_ipv6 = || {
-            anyhow::anyhow!(
-                "unsupported protocol: {} (IPv6 is off)\nhint: add --ipv6",
-                spec.proto.as_str()
-            )
-        };
+        let proto = spec.proto.as_str();
         let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let parents = match (spec.proto.family(), spec.parent_ip) {
             (Some(Family::V6), None) => vec![v6],
             (Some(Family::V4), None) => vec![v4],
             (None, None) if self.ipv6 => vec![v4, v6],
             (None, None) => vec![v4],
-            (Some(Family::V6), Some(ip)) if ip.is_ipv4() => {
-                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
-            }
-            (Some(Family::V4), Some(ip)) if ip.is_ipv6() => {
-                bail!("invalid ParentIP: {ip} (not an address of {})", spec.proto.as_str())
+            (Some(family), Some(ip)) if ip.is_ipv6() != (family == Family::V6) => {
+                bail!("invalid ParentIP: {ip} (not a valid address for {proto})")
             }
             (_, Some(ip)) => vec![ip],
         };
         if !self.ipv6 && parents.iter().any(IpAddr::is_ipv6) {
-            return Err(no_ipv6());
+            bail!("unsupported protocol: {proto} (IPv6 is not enabled)\nhint: add --ipv6");
         }
         Ok(parents)
     }
@@ -150,7 +140,7 @@ impl Driver for Pesto {
         let (spec, ()) = self.table.get(id)?;
         let valid = spec.validate()?;
         let withdrawn =
-            self.run(Change::Delete, &valid).with_context(|| format!("failed to withdraw {spec}"));
+            self.run(Change::Delete, &valid).with_context(|| format!("failed to remove {spec}"));
         settle(&mut self.table, id, withdrawn)
     }
 
@@ -205,9 +195,9 @@ mod tests {
     fn what_pasta_cannot_do_is_refused() {
         for (ipv6, spec, wanted) in [
             (false, ":8080:80/tcp6", "hint: add --ipv6"),
-            (false, "[::1]:8080:80/tcp", "IPv6 is off"),
-            (true, "127.0.0.1:8080:80/tcp6", "not an address of tcp6"),
-            (true, ":8080:172.17.0.2:80/tcp", "reaches 10.0.2.100 only"),
+            (false, "[::1]:8080:80/tcp", "IPv6 is not enabled"),
+            (true, "127.0.0.1:8080:80/tcp6", "not a valid address for tcp6"),
+            (true, ":8080:172.17.0.2:80/tcp", "only forward to 10.0.2.100"),
             (true, ":8080:80/sctp", "unsupported protocol"),
         ] {
             let error = format!("{:#}", words(ipv6, spec).unwrap_err());

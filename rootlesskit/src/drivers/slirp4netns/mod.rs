@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::bail;
 use drivers::NetworkDriver;
-use env::Env;
+use hostenv::Env;
 
 pub(super) use ports::Slirp4netns as Ports;
 
@@ -48,7 +48,6 @@ fn plan(s: &Settings) -> NetworkPlan {
 
 /// Features that `slirp4netns --help` tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "a feature is there or not")]
 struct Features {
     netns_type: bool,
     disable_host_loopback: bool,
@@ -87,8 +86,6 @@ enum Switch {
 }
 
 impl Switch {
-    /// # Errors
-    /// Names the flag, the value and the choices.
     fn parse(flag: &str, value: &str) -> anyhow::Result<Self> {
         match value {
             "auto" => Ok(Self::Auto),
@@ -99,7 +96,6 @@ impl Switch {
     }
 }
 
-/// The program.
 #[derive(Debug)]
 struct Slirp4netns {
     settings: Settings,
@@ -108,7 +104,6 @@ struct Slirp4netns {
 }
 
 impl Slirp4netns {
-    /// Decides which of its features will be used.
     fn with_features(
         settings: Settings,
         sandbox: Switch,

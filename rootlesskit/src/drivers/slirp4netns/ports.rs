@@ -21,8 +21,7 @@ use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
 use crate::port::table::Table;
 
-/// How long slirp4netns may take to answer.
-const LIMIT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer in bytes that is read.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -43,9 +42,7 @@ enum Request {
 
 #[derive(Debug, Deserialize)]
 struct Answer {
-    #[serde(default)]
     r#return: Option<Returned>,
-    #[serde(default)]
     error: Option<Problem>,
 }
 
@@ -82,13 +79,13 @@ impl Slirp4netns {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Returned> {
-        self.patience.ask("slirp4netns", LIMIT, || ask(&self.socket, request))
+        self.patience.ask("slirp4netns", ANSWER_TIMEOUT, || ask(&self.socket, request))
     }
 
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
         if spec.proto.family() == Some(Family::V6) {
             bail!(
-                "unsupported protocol: {} (the slirp4netns port driver has IPv4 only)",
+                "unsupported protocol: {} (the slirp4netns port driver supports only IPv4)",
                 spec.proto.as_str()
             );
         }
@@ -101,13 +98,13 @@ impl Slirp4netns {
             None => Ok(default),
             Some(IpAddr::V4(ip)) => Ok(ip),
             Some(IpAddr::V6(ip)) => {
-                bail!("invalid {what}: {ip} (the slirp4netns port driver has IPv4 only)")
+                bail!("invalid {what}: {ip} (the slirp4netns port driver supports only IPv4)")
             }
         };
         let guest_addr = v4("ChildIP", spec.child_ip, self.child)?;
         if guest_addr.is_loopback() {
             bail!(
-                "invalid ChildIP: {guest_addr} (the slirp4netns port driver cannot reach the namespace's loopback)\nhint: leave ChildIP out, or use {}",
+                "invalid ChildIP: {guest_addr} (the slirp4netns port driver cannot reach the namespace's loopback)\nhint: omit ChildIP, or use {}",
                 self.child
             );
         }
@@ -124,7 +121,7 @@ impl Slirp4netns {
 /// connect(2) to a helper that hangs waits for room in its queue, unless the socket has a time limit first.
 fn connect(path: &Path) -> nix::Result<UnixStream> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let limit = TimeVal::seconds(LIMIT.as_secs().cast_signed());
+    let limit = TimeVal::seconds(ANSWER_TIMEOUT.as_secs().cast_signed());
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
     nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -144,7 +141,7 @@ fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
         .with_context(|| format!("failed to talk to slirp4netns at {}", socket.display()))?;
     let text = || String::from_utf8_lossy(&answer).into_owned();
     let parsed: Answer = serde_json::from_slice(&answer)
-        .with_context(|| format!("bad answer of slirp4netns: {}", text()))?;
+        .with_context(|| format!("invalid answer from slirp4netns: {}", text()))?;
     match parsed {
         Answer { error: Some(problem), .. } if problem.desc.is_empty() => {
             Err(Refused(format!("slirp4netns refused: {}", text())).into())
@@ -182,7 +179,7 @@ impl Driver for Slirp4netns {
         let withdrawn = self
             .ask(&Request::RemoveHostfwd { id: *theirs })
             .map(|_| ())
-            .with_context(|| format!("failed to withdraw {spec}"));
+            .with_context(|| format!("failed to remove {spec}"));
         settle(&mut self.table, id, withdrawn)
     }
 
@@ -227,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn f050_ports_are_published_withdrawn_and_published_again() {
+    fn ports_are_published_withdrawn_and_published_again() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let answers = vec![
@@ -279,7 +276,7 @@ mod tests {
         {
             let error = format!("{:#}", driver.add(text.parse().unwrap()).unwrap_err());
             assert!(
-                error.contains("IPv4 only") || error.contains("unsupported protocol"),
+                error.contains("supports only IPv4") || error.contains("unsupported protocol"),
                 "{error}"
             );
         }
@@ -311,7 +308,7 @@ mod tests {
         }
         let took = begin.elapsed();
         // Each of the twenty would take as long.
-        assert!(took >= LIMIT && took < LIMIT * 10, "{took:?}");
+        assert!(took >= ANSWER_TIMEOUT && took < ANSWER_TIMEOUT * 10, "{took:?}");
         assert!(driver.list().is_empty());
     }
 }

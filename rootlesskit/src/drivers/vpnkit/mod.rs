@@ -25,10 +25,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(9);
 /// Between two looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a user can do if it does not get ready.
-const HINT: &str = "check that the program works (vpnkit --version), or choose another with --net";
+const HINT: &str =
+    "check that the program works (vpnkit --version), or choose another network driver with --net";
 
-/// The program.
 #[derive(Debug)]
 struct Vpnkit {
     binary: PathBuf,
@@ -37,7 +36,6 @@ struct Vpnkit {
     uuid: String,
 }
 
-/// The network, as the flags have it.
 pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, env, .. } = flags;
     let driver = NetworkDriver::Vpnkit;
@@ -47,7 +45,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let binary = find_program(env, &cli.vpnkit_binary, &format!("--net={driver}"), &remedy)?;
     let (usual, mtu) = (driver.default_mtu(), cli.mtu_or(driver.default_mtu()));
     if mtu != usual {
-        tracing::warn!("vpnkit works best with an MTU of {usual}, not of {mtu}");
+        tracing::warn!("vpnkit works best with an MTU of {usual}, but the MTU is {mtu}");
     }
     let uuid = random_uuid();
     let device = Device::Vpnkit { uuid: uuid.clone() };
@@ -60,7 +58,6 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     })
 }
 
-/// vpnkit's socket.
 pub(super) fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join(NetworkDriver::Vpnkit.socket().unwrap_or_default())
 }
@@ -109,13 +106,13 @@ fn await_service(process: &PidFd, socket: &Path, uuid: &str, mut ready: PipeWrit
         match protocol::connect(socket, uuid, deadline) {
             Ok(_) => {
                 if let Err(e) = ready.write_all(b"1") {
-                    tracing::debug!("nobody waits for vpnkit any more: {e}");
+                    tracing::debug!("nothing is waiting for vpnkit anymore: {e}");
                 }
                 return;
             }
-            Err(protocol::Error::Connect(e)) => tracing::trace!("vpnkit does not listen yet: {e}"),
+            Err(protocol::Error::Connect(e)) => tracing::trace!("vpnkit is not listening yet: {e}"),
             Err(e) => {
-                tracing::error!("vpnkit cannot be used: {e}");
+                tracing::error!("cannot use vpnkit: {e}");
                 return;
             }
         }
@@ -139,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn f041_the_command_line_is_the_documented_one() {
+    fn the_command_line_is_the_documented_one() {
         let words = |driver: &Vpnkit| {
             let cmd = driver.command(Path::new("/s/vpnkit-ethernet.sock")).unwrap();
             cmd.get_args().map(|a| a.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")

@@ -19,7 +19,6 @@ const MAGIC: &[u8; 5] = b"VMN3T";
 const VERSION: u32 = 22;
 /// Instead of a source revision, which nobody looks at.
 const REVISION: [u8; 40] = [b'0'; 40];
-/// Bytes of the first message.
 const HELLO: usize = 5 + 4 + 40;
 /// "A port for this UUID", and "here it is".
 const ETHERNET: u8 = 1;
@@ -36,20 +35,19 @@ pub(crate) struct Port {
     pub(crate) mac: [u8; 6],
 }
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("no connection to vpnkit: {0}")]
+    #[error("cannot connect to vpnkit: {0}")]
     Connect(io::Error),
-    #[error("the connection to vpnkit broke: {0}")]
+    #[error("lost the connection to vpnkit: {0}")]
     Broken(#[from] io::Error),
-    #[error("what listens does not speak vpnkit's protocol")]
+    #[error("the server on the socket is not vpnkit")]
     Stranger,
-    #[error("it speaks version {0} of the protocol, {VERSION} is needed")]
+    #[error("it uses protocol version {0}, but version {VERSION} is required")]
     Version(u32),
     #[error("it refused the connection: {0}")]
     Refused(String),
-    #[error("it assigned the unusable Ethernet address {0:02x?}")]
+    #[error("it assigned the invalid Ethernet address {0:02x?}")]
     Address([u8; 6]),
 }
 
@@ -196,13 +194,13 @@ mod tests {
     #[test]
     fn everything_else_is_an_error_with_a_reason() {
         let refuse = |answer: &[u8]| against(answer).0.unwrap_err().to_string();
-        assert!(refuse(&hello(2)).contains("version 2 of the protocol, 22 is needed"));
-        assert!(refuse(&[b'x'; 49]).contains("does not speak"));
+        assert!(refuse(&hello(2)).contains("protocol version 2, but version 22 is required"));
+        assert!(refuse(&[b'x'; 49]).contains("is not vpnkit"));
         let refusal = [hello(22), b"\x02\x04full".to_vec()].concat();
         assert!(refuse(&refusal).contains("refused the connection: full"));
         assert!(refuse(&[hello(22), port([1; 6])].concat()).contains("Ethernet address"));
         assert!(refuse(&[hello(22), port([0; 6])].concat()).contains("Ethernet address"));
-        assert!(refuse(&hello(22)[..20]).contains("broke"));
+        assert!(refuse(&hello(22)[..20]).contains("lost the connection"));
         let nobody = connect(Path::new("/nonexistent"), "u", Instant::now());
         assert!(matches!(nobody, Err(Error::Connect(_))));
     }

@@ -18,7 +18,7 @@ pub(super) struct Kept {
 /// # Errors
 /// The page is not there.
 pub(super) fn read() -> Result<Kept> {
-    let path = paths::docs().join("address-matrix.md");
+    let path = paths::docs().join("reference/source-addresses.md");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(Kept { cells: cells_in(&text), seen_with: seen_with(&text) })
 }
@@ -46,15 +46,15 @@ fn cells_in(text: &str) -> Vec<String> {
 
 #[test]
 fn the_last_column_is_read_where_it_is_that_of_the_newest() {
-    let page = "| a | Docker 28.5 | Docker 29 |\n|---|---|---|\n| TCP | own | gateway |\n| UDP | own | *wrong:* x |\n\n\
+    let page = "| a | Docker 28.5 | Docker 29 |\n|---|---|---|\n| TCP | own | gateway |\n| UDP | own | *bridge* |\n\n\
                 | a | Docker 28.5 |\n|---|---|\n| TCP | own |\n";
-    assert_eq!(cells_in(page), ["gateway", "*wrong:* x"]);
+    assert_eq!(cells_in(page), ["gateway", "*bridge*"]);
 }
 
 #[test]
 fn the_version_of_the_last_column_is_read() {
     assert_eq!(
-        seen_with("as it is. Last made with: dockerd 29.7.2.\nx"),
+        seen_with("as it is. Last generated with: dockerd 29.7.2.\nx"),
         Some("29.7.2".to_owned())
     );
     assert_eq!(seen_with("# a page\n"), None);

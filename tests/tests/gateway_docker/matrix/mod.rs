@@ -1,4 +1,4 @@
-//! F088, F165: whose address a server in a container sees; `docs/address-matrix.md` is what these scenarios found.
+//! F088, F165: whose address a server in a container sees; `docs/reference/source-addresses.md` is what these scenarios found.
 //!
 //! Every combination of protocol, network, userland proxy, client and Docker is asked. The page has to say the same;
 //! `UPDATE=1` writes it anew. A cell that is not as it should be needs a reason in [`page`], or the test fails whatever
@@ -263,7 +263,7 @@ fn servers(d: &Docker<'_>, network: &str, published: &[String]) -> Result<()> {
 }
 
 #[test]
-fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
+fn the_address_matrix_is_as_the_page_says() -> Result<()> {
     let given = version(Suite::Sid)?;
     let is_newest = given.split('.').next() == Some(NEWEST);
     let newest = is_newest.then_some((Suite::Sid, NEWEST));
@@ -277,7 +277,7 @@ fn f088_f165_the_address_matrix_is_as_the_page_says() -> Result<()> {
     })?;
     // Another release of the same generation has to give the same cells, and nothing else on the page changes.
     let text = page::render(&columns, Some(given.as_str()).filter(|_| is_newest && updates()))?;
-    compare("address-matrix.md", &text)
+    compare("reference/source-addresses.md", &text)
 }
 
 /// A box ends with the thread that booted it, so each Docker has one.

@@ -18,10 +18,13 @@ const FAULTS: [Fault; 2] = [
         holds: |docker, case, seen| {
             super::needs_proxy(docker) && !case.proxy && *seen == Seen::Refused
         },
-        cells: "Docker 20.10 and 26.1, userland proxy off: the launcher refuses to start",
-        reason: "Before release 28 dockerd does not ask for ports by itself. `rootlesskit-docker-proxy`, started in place of the \
-             userland proxy, does; without a userland proxy nobody would publish a port, with any port driver. Leave \
-             `userland-proxy` on: most IPv4 clients do not pass through it.",
+        cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
+        reason: "Before release 28, dockerd does not publish ports through RootlessKit itself: it starts \
+                 `rootlesskit-docker-proxy` as its userland proxy, and that program publishes the port and starts Docker's \
+                 own proxy. Without a userland proxy, no port would be published. There are two exceptions: with the port \
+                 driver `implicit`, pasta publishes every port that a program listens on, and with `none`, no ports are \
+                 published. Keep `\"userland-proxy\": true`: most IPv4 traffic \
+                 does not pass through it.",
     },
     Fault {
         holds: |docker, case, seen| {
@@ -30,34 +33,38 @@ const FAULTS: [Fault; 2] = [
                 && !case.client.is_v6()
                 && *seen == Seen::Bridge
         },
-        cells: "Docker 20.10 and 26.1, port published on one address that is no loopback address: bridge",
-        reason: "Before release 28 Docker's own rule leads packets to the container only if they are for that address of the \
-             host, which the namespace does not have, so the userland proxy takes the connection. Publish the port on all \
-             addresses if the server has to know its clients, or use Docker 28 or later.",
+        cells: "Docker 20.10 and 26.1, port published on one address that is not a loopback address: bridge",
+        reason: "Before release 28, Docker's own NAT rule forwards packets to the container only if they are \
+                 addressed to that host address. The namespace does not have this address, so the userland proxy \
+                 takes the connection. If the server needs its clients' addresses, publish the port on all \
+                 addresses, or use Docker 28 or later.",
     },
 ];
 
 /// What precedes the version of the dockerd that the last column was made with.
-pub(super) const SEEN_WITH: &str = "Last made with: dockerd ";
+pub(super) const SEEN_WITH: &str = "Last generated with: dockerd ";
 
 const HEAD: &str = "\
-# Whose address a server in a container sees
+# Source addresses that containers see
 
-With `--net=gateway --port-driver=gateway` (what the launcher chooses by itself where it works) a client of a published port
-is seen by the server in the container with
+This page shows which source address a server in a container sees when a client connects to a published port. It applies to
+`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. A cell of the
+tables is one of these:
 
-- **own**: its own address and its own port,
-- **gateway**: 10.0.2.2, the address of the gateway. Clients on the host's loopback are shown so, because 127.0.0.1 would mean
-  the container itself, and IPv6 clients where Docker's userland proxy is off,
-- **bridge**: 172.17.0.1, the address of Docker's bridge. IPv6 clients of a container that has an IPv4 address only come
-  through Docker's userland proxy, which shows them so, as it does in a Docker with root.
+- **own**: the client's own address and port.
+- **gateway**: 10.0.2.2, the gateway's address. Clients on the host's loopback appear this way, because in the container,
+  127.0.0.1 means the container itself. IPv6 clients also appear this way if Docker's userland proxy is off.
+- **bridge**: 172.17.0.1, the address of Docker's bridge. If a container has only an IPv4 address and the userland proxy is on,
+  IPv6 clients reach the container through the proxy, as with rootful Docker.
+- *Italics*: a limitation, explained under [Known limitations](#known-limitations). Where dockerd-rootless.sh does not start,
+  no address can be seen.
 
-IPv4 clients do not pass through the userland proxy, whether it is on (Docker's default) or off. The one exception is
-[at the end](#cells-that-are-not-as-they-should-be). With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6 (`docker network create --ipv6`), a container sees
-IPv6 clients' own addresses, too.
+IPv4 traffic does not pass through the userland proxy, whether it is on (Docker's default) or off. There is one exception, under
+[Known limitations](#known-limitations). With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6
+(`docker network create --ipv6`), a container also sees IPv6 clients' own addresses.
 
-A test with real daemons makes and checks this page, each daemon on a host without any network helper.
-`cargo test -p tests --test gateway_docker matrix` compares; `UPDATE=1` in front of it writes the page anew.
+A test with real daemons, each on a host without any network helper, generates this page. Run
+`cargo test -p tests --test gateway_docker matrix` to verify the page, or add `UPDATE=1` to regenerate it.
 
 ";
 
@@ -71,23 +78,24 @@ pub(super) fn render(columns: &[Column], newest: Option<&str>) -> Result<String>
     let seen = newest.or(kept.seen_with.as_deref()).unwrap_or("none so far");
     writeln!(
         text,
-        "Debian has no Docker {NEWEST}. Its column is checked only when `DOCKERD_UNDER_TEST=PATH` names a dockerd {NEWEST} \
-         with its\ndocker-proxy beside it; every other run keeps the column as it is. {SEEN_WITH}{seen}."
+        "Debian does not package Docker {NEWEST}. The test verifies its column only if `DOCKERD_UNDER_TEST=PATH` \
+         names a dockerd {NEWEST}\nwith its docker-proxy in the same directory; every other run keeps the column \
+         unchanged. {SEEN_WITH}{seen}."
     )?;
     let mut kept = kept.cells.into_iter();
     let kept = &mut kept;
-    text.push_str("\n## Clients that come over IPv4\n\n");
+    text.push_str("\n## IPv4 clients\n\n");
     table(&mut text, columns, kept, |case| !case.one() && !case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address: `-p 127.0.0.1:8080:80` for clients on loopback, `-p ADDRESS_OF_THE_HOST:8080:80` for other hosts.\n\n");
+    text.push_str("\nIn the next table, the port is published on one address only: `-p 127.0.0.1:8080:80` for clients on loopback, `-p ADDRESS_OF_THE_HOST:8080:80` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && !case.client.is_v6())?;
     text.push_str(
-        "\n## Clients that come over IPv6\n\nWithout the userland proxy they are served because the launcher passes \
-         `--gateway-dual-stack`: a port of 0.0.0.0 is one of `::`, too.\n\n",
+        "\n## IPv6 clients\n\nWithout the userland proxy, IPv6 clients can connect because dockerd-rootless.sh \
+         passes `--gateway-dual-stack`: a port published on 0.0.0.0 is also published on `::`.\n\n",
     );
     table(&mut text, columns, kept, |case| !case.one() && case.client.is_v6())?;
-    text.push_str("\nThe port is published on one address: `-p '[::1]:8080:80'` for clients on loopback, `-p '[ADDRESS_OF_THE_HOST]:8080:80'` for other hosts.\n\n");
+    text.push_str("\nIn the next table, the port is published on one address only: `-p '[::1]:8080:80'` for clients on loopback, `-p '[ADDRESS_OF_THE_HOST]:8080:80'` for other hosts.\n\n");
     table(&mut text, columns, kept, |case| case.one() && case.client.is_v6())?;
-    text.push_str("\n## Cells that are not as they should be\n\n");
+    text.push_str("\n## Known limitations\n\n");
     let found = faults(columns)?;
     if found.is_empty() {
         text.push_str("None.\n");
@@ -146,11 +154,11 @@ fn cell(case: Case, seen: &Seen) -> String {
         Seen::OwnAddress => "own address, another port",
         Seen::Gateway => "gateway",
         Seen::Bridge => "bridge",
-        Seen::Refused => return "*refused*".to_owned(),
+        Seen::Refused => return "*does not start*".to_owned(),
         Seen::Other(ip) => ip,
         Seen::Nothing => "not served",
     };
-    if case.right(seen) { text.to_owned() } else { format!("*wrong:* {text}") }
+    if case.right(seen) { text.to_owned() } else { format!("*{text}*") }
 }
 
 /// The faults that wrong cells show.

@@ -1,6 +1,7 @@
 use http_body_util::BodyExt as _;
 use hyper::header::{CONTENT_TYPE as TYPE, HeaderValue};
 
+use super::super::BackendError;
 use super::*;
 use crate::stats::Stats;
 use crate::types::{Info, NetworkDriverInfo, PortId, PortSpec, PortStatus};
@@ -112,7 +113,7 @@ fn the_header_or_the_query_choose_the_form() {
 
 #[test]
 fn failures_are_json_whatever_was_asked_for() {
-    let refused = r#"{"message":"network driver \"slirp4netns\" has no statistics\nhint: --net=gateway counts connections and bytes"}"#;
+    let refused = r#"{"message":"network driver \"slirp4netns\" has no statistics\nhint: use --net=gateway, which counts connections and bytes"}"#;
     for query in ["", "?format=openmetrics"] {
         let expected = (404, "application/json".to_owned(), format!("{refused}\n"));
         assert_eq!(ask(query, &[], &Silent), expected);

@@ -4,7 +4,6 @@ use std::io;
 
 /// Bytes that wait for a slow reader before no further frame is taken.
 const ROOM: usize = 256 << 10;
-/// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
 
 /// Frames on their way into the stream.
@@ -59,7 +58,6 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Reads once.
     pub(super) fn fill(
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
@@ -85,7 +83,7 @@ impl Incoming {
         let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes(*length));
         if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame without content"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an empty frame"));
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         self.taken += 2 + length;

@@ -21,17 +21,14 @@ use super::protocol::{self, Port};
 use crate::drivers::tap;
 use frames::{Incoming, Outgoing};
 
-/// How long vpnkit may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between two attempts to reach the successor of a vpnkit that died: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const RECONNECT_INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(20), Duration::from_secs(1));
 /// A frame with the largest MTU, in bytes.
 const FRAME: usize = 64 << 10;
 
 /// Makes the interface `name`, connects it with vpnkit's socket and keeps it connected.
-///
-/// # Errors
-/// The device cannot be made, or vpnkit does not give it a port.
 pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()> {
     let tap = tap::create(name)?;
     fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -44,7 +41,7 @@ pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()>
         loop {
             match pump.forward(&stream) {
                 Broken::Stream(e) => tracing::warn!(
-                    "the connection to vpnkit broke ({e}); the network is down until it runs again"
+                    "lost the connection to vpnkit ({e}); the network is down until vpnkit runs again"
                 ),
                 Broken::Tap(e) => {
                     tracing::error!("the network interface {} is gone: {e}", pump.name);
@@ -52,13 +49,12 @@ pub(crate) fn start(name: &str, socket: &Path, uuid: &str) -> anyhow::Result<()>
                 }
             }
             stream = pump.connect_again();
-            tracing::info!("connected with vpnkit again");
+            tracing::info!("reconnected to vpnkit");
         }
     })?;
     Ok(())
 }
 
-/// Which end ended.
 enum Broken {
     Stream(io::Error),
     Tap(io::Error),
@@ -75,7 +71,8 @@ struct Pump {
 impl Pump {
     /// A connection in our name, with our interface as vpnkit wants it.
     fn connect(&self) -> anyhow::Result<UnixStream> {
-        let (stream, port) = protocol::connect(&self.socket, &self.uuid, Instant::now() + ANSWER)?;
+        let (stream, port) =
+            protocol::connect(&self.socket, &self.uuid, Instant::now() + ANSWER_TIMEOUT)?;
         tracing::debug!("vpnkit's port: {port:02x?}");
         let Port { mac, .. } = port;
         let mut rt = Rt::open()?;
@@ -87,18 +84,18 @@ impl Pump {
 
     /// Tries for as long as it takes: when vpnkit gives up for good, so does the parent, and we with it.
     fn connect_again(&self) -> UnixStream {
-        let (mut pause, longest) = PAUSES;
+        let (mut pause, longest) = RECONNECT_INTERVALS;
         loop {
             match self.connect() {
                 Ok(stream) => return stream,
-                Err(e) => tracing::debug!("vpnkit does not answer yet: {e:#}"),
+                Err(e) => tracing::debug!("vpnkit is not answering yet: {e:#}"),
             }
+            // vpnkit tells nobody when it listens, and inotify(7) only of the name of its socket, which comes first.
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
         }
     }
 
-    /// Moves frames until one end ends.
     fn forward(&mut self, stream: &UnixStream) -> Broken {
         let (mut out, mut inc) = (Outgoing::default(), Incoming::default());
         loop {
@@ -138,7 +135,7 @@ impl Pump {
     fn give_frames(&mut self, inc: &mut Incoming) -> io::Result<()> {
         while let Some(frame) = inc.next()? {
             if let Err(e) = self.tap.write(frame) {
-                tracing::trace!("a frame of {} bytes was dropped: {e}", frame.len());
+                tracing::trace!("dropped a frame of {} bytes: {e}", frame.len());
             }
         }
         Ok(())

@@ -1,0 +1,120 @@
+//! What is the case on this host, as plain data: the doctor judges [`Facts`] and looks at nothing else.
+
+mod account;
+mod container;
+mod daemon;
+mod files;
+mod host;
+mod ids;
+mod storage;
+mod tools;
+mod ways;
+
+pub use account::{Account, Closed, Home, RuntimeState, WhyClosed};
+pub use container::Container;
+pub use daemon::Daemon;
+pub use files::Found;
+pub use host::{Cgroup, Device, Host};
+pub use ids::Ids;
+pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
+pub use tools::{Net, Tools, Unusable};
+pub use ways::{Proxy, Ways};
+
+use std::collections::BTreeMap;
+
+use drivers::NetworkDriver;
+
+use crate::distro::Distro;
+use crate::place::World;
+use crate::probe::{Outcome, Probe, Prober, Setting};
+
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub distro: Distro,
+    pub account: Account,
+    pub ids: Ids,
+    pub tools: Tools,
+    pub host: Host,
+    pub cgroup: Cgroup,
+    pub storage: Storage,
+    pub daemon: Daemon,
+    pub files: Vec<Found>,
+    pub ways: Ways,
+    outcomes: BTreeMap<Probe, Outcome>,
+}
+
+impl Facts {
+    pub fn gather(world: &World, prober: &dyn Prober) -> Self {
+        let os_release = world.text("etc/os-release").or_else(|| world.text("usr/lib/os-release"));
+        let tools = Tools::gather(world, prober);
+        let mut facts = Self {
+            ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
+            distro: Distro::parse(&os_release.unwrap_or_default()),
+            account: Account::gather(world),
+            ids: Ids::gather(world),
+            tools,
+            host: Host::gather(world),
+            cgroup: Cgroup::gather(world),
+            storage: Storage::gather(world),
+            daemon: Daemon::gather(world),
+            files: Vec::new(),
+            outcomes: BTreeMap::new(),
+        };
+        facts.files = files::gather(world, &facts.account, &facts.tools);
+        // Root is refused anyway, and rootlesskit as root proves nothing.
+        if world.uid != 0 {
+            facts.try_out(prober);
+        }
+        facts
+    }
+
+    pub fn outcome(&self, probe: Probe) -> &Outcome {
+        self.outcomes.get(&probe).unwrap_or(&Outcome::Unknown)
+    }
+
+    pub fn works(&self, probe: Probe) -> bool {
+        *self.outcome(probe) == Outcome::Works
+    }
+
+    fn try_out(&mut self, prober: &dyn Prober) {
+        let mut setting = Setting {
+            rootlesskit: self.tools.rootlesskit.clone(),
+            net: None,
+            iptables: self.tools.iptables.clone(),
+            data_parent: self.storage.existing.clone(),
+            runtime_dir: self.account.runtime.usable().map(Into::into),
+        };
+        if self.account.runtime.usable().is_some() {
+            self.take(prober, Probe::UserManager, &setting);
+        }
+        // Everything else happens in namespaces.
+        let namespaces = self.take(prober, Probe::Namespaces, &setting);
+        if self.tools.tries_gateway {
+            let gateway =
+                if namespaces { self.take(prober, Probe::Gateway, &setting) } else { true };
+            // Without namespaces nobody knows, and it is what the launcher will try first.
+            if gateway {
+                self.tools.net = Net::Chosen(NetworkDriver::Gateway);
+            }
+        }
+        if !namespaces {
+            return;
+        }
+        setting.net = self.tools.net.name().map(str::to_owned);
+        if self.works(Probe::Gateway) {
+            self.outcomes.insert(Probe::Network, Outcome::Works);
+        } else {
+            self.take(prober, Probe::Network, &setting);
+        }
+        for probe in [Probe::Nat, Probe::Overlay, Probe::Proc] {
+            self.take(prober, probe, &setting);
+        }
+    }
+
+    fn take(&mut self, prober: &dyn Prober, probe: Probe, setting: &Setting) -> bool {
+        let outcome = prober.probe(probe, setting);
+        let works = outcome == Outcome::Works;
+        self.outcomes.insert(probe, outcome);
+        works
+    }
+}

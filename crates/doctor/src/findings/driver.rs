@@ -1,0 +1,189 @@
+//! What connects the network namespace of the containers with the outside: there must be a driver that works.
+
+use drivers::{NetworkDriver, Reason};
+use hostenv::vars;
+
+use super::{Finding, Wish};
+use crate::distro::Package;
+use crate::facts::{Device, Facts, Net};
+use crate::probe::{Outcome, Probe};
+use crate::remedy::Remedy;
+use crate::symptoms;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let tun = tun(facts);
+    let tun_is_fine = tun.is_none();
+    missing(facts, tun_is_fine, findings);
+    lxc_usernet(facts, findings);
+    findings.extend(tun);
+    // Every network that is tried needs that device.
+    if tun_is_fine {
+        if !iproute(facts, findings) {
+            fails(facts, findings);
+        }
+        gateway(facts, findings);
+    }
+}
+
+/// There is no program. A gateway that lacks nothing but a device needs none.
+fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
+    let Net::None(why_not) = &facts.tools.net else { return };
+    if facts.tools.tries_gateway && !tun_is_fine {
+        return;
+    }
+    let finding = Finding::fatal(
+        "network-helper-missing",
+        format!("no network driver is available: {why_not}"),
+        "containers need a network driver to reach the network",
+    );
+    findings.push(if facts.tools.useless_slirp4netns {
+        // The distribution's package is the one that is there.
+        finding.fix(
+            "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into a \
+             directory that comes first in PATH, or upgrade the distribution",
+        )
+    } else {
+        finding.remedy(facts.distro.install(Package::Network, "install a network helper"))
+    });
+}
+
+fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.tools.net.driver() != Some(NetworkDriver::LxcUserNic) || facts.tools.lxc_usernet {
+        return;
+    }
+    let name = &facts.account.name;
+    let line = crate::quote::quoted(&format!("{name} veth lxcbr0 1"));
+    findings.push(
+        Finding::fatal(
+            "lxc-usernet",
+            format!("/etc/lxc/lxc-usernet has no entry for {name}"),
+            "lxc-user-nic creates network interfaces only for users listed in that file",
+        )
+        .admin(
+            "allow an interface on lxcbr0",
+            [
+                "mkdir -p /etc/lxc".to_owned(),
+                format!("printf '%s\\n' {line} >> /etc/lxc/lxc-usernet"),
+            ],
+        ),
+    );
+}
+
+/// The device, unless it is not needed or something that needs it works.
+fn tun(facts: &Facts) -> Option<Finding> {
+    let needed = match facts.tools.net.driver() {
+        Some(net) => net.needs_tun() && !facts.works(Probe::Network),
+        None => facts.tools.tries_gateway,
+    };
+    let why = "the network driver creates the containers' interface through /dev/net/tun";
+    match facts.host.tun {
+        Device::Missing if needed => Some(
+            Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
+                .remedy(facts.distro.modules(&["tun"], "create /dev/net/tun"))
+                .fix("if this host is a container, start it with --device /dev/net/tun"),
+        ),
+        Device::Closed if needed => Some(
+            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).admin(
+                "make /dev/net/tun accessible to all users (the usual default)",
+                ["chmod 0666 /dev/net/tun"],
+            ),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether the network fails for want of a program that a rootlesskit other than ours runs.
+fn iproute(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
+    let (Outcome::Fails(text), Some(seen)) =
+        (facts.outcome(Probe::Network), &facts.tools.no_iproute)
+    else {
+        return false;
+    };
+    // One of ours without the gateway looks like another by its help, and fails for other reasons.
+    if !["ip tuntap", "'tuntap'", "exec: \"ip\""].iter().any(|part| text.contains(part)) {
+        return false;
+    }
+    findings.push(
+        Finding::fatal("iproute2", seen, "this rootlesskit creates interfaces with `ip tuntap`")
+            .remedy(facts.distro.install(Package::Iproute, "install iproute2"))
+            .forcible(),
+    );
+    true
+}
+
+fn fails(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Outcome::Fails(text) = facts.outcome(Probe::Network) else { return };
+    if facts.tools.net.driver() == Some(NetworkDriver::Gateway) {
+        return;
+    }
+    let net = facts.tools.net.name().unwrap_or_default();
+    let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let remedy = match symptoms::find(text) {
+        Some(symptom) => format!("{}: {}", symptom.cause, symptom.fix),
+        None => format!(
+            "run this to see the whole error: rootlesskit --net={net} --copy-up=/etc --copy-up=/run true"
+        ),
+    };
+    findings.push(
+        Finding::fatal(
+            "network-fails",
+            format!("rootlesskit works, but not with --net={net}: {said}"),
+            "the daemon would not start",
+        )
+        .fix(remedy)
+        .forcible(),
+    );
+}
+
+/// What rootlesskit itself says about a gateway network that does not work.
+fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
+    let named = facts.tools.net.driver() == Some(NetworkDriver::Gateway);
+    let probe = if named { Probe::Network } else { Probe::Gateway };
+    let Outcome::Fails(text) = facts.outcome(probe) else { return };
+    let reason = Reason::find(text);
+    let seen = format!("the gateway network driver does not work: {}", reason.what);
+    let other = facts.tools.net.driver().filter(|_| !named && facts.works(Probe::Network));
+    let mut finding = match other {
+        Some(_) => Finding::advisory(
+            "gateway-fails",
+            seen,
+            "the launcher falls back to another network driver, which is slower",
+        ),
+        None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
+    };
+    for hint in reason.hints.iter().filter_map(|hint| for_launcher(facts, named, hint)) {
+        finding = finding.fix(hint);
+    }
+    if text.contains("tproxy") || text.contains("nf_tables") {
+        // nf_tables comes with it.
+        let comment = "load the module for the gateway network driver";
+        finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
+    }
+    if finding.remedy == Remedy::default() {
+        finding = finding.fix(
+            "run this to see the whole error: rootlesskit --net=gateway --copy-up=/etc --copy-up=/run true",
+        );
+    }
+    findings.push(finding);
+}
+
+/// A hint of rootlesskit for whoever runs the launcher, which sets `--net` itself. Another driver is proposed only if the
+/// launcher does not use one anyway and one is there.
+fn for_launcher(facts: &Facts, named: bool, hint: &str) -> Option<String> {
+    let Some((remedy, others)) = hint.split_once("use --net=") else {
+        return Some(hint.to_owned());
+    };
+    let driver = facts.tools.net.driver();
+    if named || driver.is_some() && !facts.works(Probe::Network) {
+        let others = others.replace("--net=", "");
+        let also = if named {
+            format!(" and unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER)
+        } else {
+            String::new()
+        };
+        let net = vars::DOCKERD_ROOTLESS_NET;
+        return Some(format!("{remedy}set {net} to {others} (whichever is installed){also}"));
+    }
+    let remedy = remedy.trim_end_matches("or ").trim_end_matches([',', ' ']);
+    (!remedy.is_empty()).then(|| remedy.to_owned())
+}

@@ -1,0 +1,303 @@
+//! Subordinate ids and the programs that map them.
+
+use std::path::Path;
+
+use idmap::diagnose::{self, Obstacle};
+use idmap::outer::Outer;
+use idmap::subid::USUAL_COUNT;
+use idmap::{Kind, Range};
+
+use super::{Finding, Wish};
+use crate::distro::{Family, Package};
+use crate::facts::Facts;
+use crate::quote::quoted;
+use crate::remedy::Remedy;
+
+/// Where useradd(8) starts to give out subordinate ids.
+const USUAL_FIRST: u32 = 100_000;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    programs(facts, findings);
+    if let Some(path) = &facts.ids.unreadable {
+        let shown = path.display();
+        findings.push(
+            Finding::fatal(
+                "subid-unreadable",
+                format!("{} cannot read {shown}", facts.account.name),
+                "rootlesskit reads the user's subordinate IDs from this file",
+            )
+            .admin(
+                &format!("make {shown} readable for everyone (the usual default)"),
+                [format!("chmod 0644 {}", quoted(&path.to_string_lossy()))],
+            ),
+        );
+        return;
+    }
+    if let Some(message) = &facts.ids.malformed {
+        let (seen, hint) = message.split_once("\nhint: ").unwrap_or((message, "correct the line"));
+        findings.push(
+            Finding::fatal(
+                "subid-malformed",
+                seen,
+                "rootlesskit stops at a line that it cannot parse",
+            )
+            .fix(hint),
+        );
+        return;
+    }
+    ranges(facts, findings);
+    for overlap in &facts.ids.overlaps {
+        let file = overlap.kind.subid();
+        findings.push(
+            Finding::advisory(
+                "subid-overlap",
+                format!(
+                    "/etc/{file}: this user's range {} overlaps {} of {}",
+                    overlap.ours, overlap.theirs, overlap.owner
+                ),
+                "the two users' containers can read and write each other's files",
+            )
+            .fix(format!("give one of the two users another range in /etc/{file}"))
+            .remedy(another(facts, overlap.kind, &overlap.ours)),
+        );
+    }
+}
+
+/// The command that exchanges a range for one that nobody has.
+fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
+    let Some(free) = facts.ids.free.filter(|_| facts.ids.usermod && facts.account.local) else {
+        return Remedy::default();
+    };
+    let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
+    // What containers wrote keeps its ids, which no namespace of the user has any more.
+    let delete = facts.storage.data_root.as_ref().map(|_| {
+        "first delete the daemon's data, because after the change only root can delete it: \
+         dockerd-rootless-setuptool.sh uninstall --purge; then: "
+    });
+    Remedy::said(format!(
+        "or change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
+        delete.unwrap_or_default()
+    ))
+}
+
+fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
+    let mut missing = Vec::new();
+    for tool in &facts.ids.tools {
+        let name = tool.kind.tool();
+        let Some((path, power)) = &tool.found else {
+            missing.push(name);
+            continue;
+        };
+        let Some(obstacle) = diagnose::obstacle(tool.kind, *power) else { continue };
+        // rootlesskit tried it: nothing that could be seen here counts against that.
+        if !facts.works(crate::probe::Probe::Namespaces) {
+            findings.push(obstructed(tool.kind, path, *power, &obstacle));
+        }
+    }
+    if !missing.is_empty() {
+        findings.push(
+            Finding::fatal(
+                "newuidmap-missing",
+                format!("not found in PATH: {}", missing.join(" and ")),
+                "newuidmap and newgidmap map the user's subordinate IDs into the containers' user namespace",
+            )
+            .remedy(facts.distro.install(Package::Uidmap, "install newuidmap and newgidmap")),
+        );
+    }
+}
+
+fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstacle) -> Finding {
+    let (name, shown) = (kind.tool(), path.display());
+    let word = quoted(&path.to_string_lossy());
+    let [chmod, setcap] = diagnose::capable(kind, &word);
+    let powers = format!("give {name} the privileges that it needs");
+    let (code, remedy) = match obstacle {
+        Obstacle::NoNewPrivs => (
+            "no-new-privs",
+            Remedy::said("remove NoNewPrivileges= from the unit or the sandbox that this session runs in").and(Remedy::said(
+                "if this host is a container, start it without --security-opt no-new-privileges; in Kubernetes, set \
+                 allowPrivilegeEscalation: true",
+            )),
+        ),
+        Obstacle::Nosuid => (
+            "newuidmap-nosuid",
+            Remedy::said(format!(
+                "remount the file system of {shown} without nosuid, or put another {name} elsewhere in PATH"
+            )),
+        ),
+        Obstacle::Powerless if power.can_setcap() => {
+            ("newuidmap-powerless", Remedy::admin(&powers, [setcap]))
+        }
+        // Without CAP_SETFCAP not even root can do it here.
+        Obstacle::Powerless => (
+            "newuidmap-powerless",
+            Remedy::said(format!("add this to the image's Dockerfile: RUN {setcap}")),
+        ),
+        Obstacle::Both => ("newuidmap-both", Remedy::admin(&powers, [chmod])),
+        Obstacle::Setuid(_) if power.can_setcap() => {
+            ("newuidmap-setuid", Remedy::admin(&powers, [chmod, setcap]))
+        }
+        Obstacle::Setuid(_) => (
+            "newuidmap-setuid",
+            Remedy::said(format!("add this to the image's Dockerfile: RUN {chmod} && {setcap}")),
+        ),
+        Obstacle::Container(_) => (
+            "container-caps",
+            Remedy::said("in Docker and Podman, start this container with --cap-add SETUID --cap-add SETGID").and(
+                Remedy::said(
+                    "in Kubernetes, set securityContext: {capabilities: {add: [SETUID, SETGID]}, \
+                     allowPrivilegeEscalation: true}",
+                ),
+            ),
+        ),
+    };
+    let seen = obstacle.what(path);
+    Finding::fatal(
+        code,
+        seen,
+        "the kernel allows only a privileged program to map more than one ID",
+    )
+    .remedy(remedy)
+}
+
+/// Ranges that this container does not have, whatever the files say. True if there are any.
+fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
+    let outside = &facts.ids.outside;
+    let Some((kind, range)) =
+        outside.first().filter(|_| !facts.works(crate::probe::Probe::Namespaces))
+    else {
+        return false;
+    };
+    let (name, file) = (&facts.account.name, kind.subid());
+    let outer = outer(facts, *kind);
+    let seen = format!(
+        "/etc/{file} gives {name} the IDs {range}, but this container has only {} (/proc/self/{})",
+        outer.describe(),
+        kind.map_file()
+    );
+    let mut remedy = Remedy::default();
+    if let Some(free) = facts.ids.free {
+        let word = quoted(name);
+        let comment = format!("give {name} IDs that this container has");
+        remedy = if facts.ids.usermod && facts.account.local {
+            let change = |kind: Kind, ids: &str| {
+                let gone = outside.iter().filter(|(of, _)| *of == kind);
+                let gone: String = gone.map(|(_, range)| format!(" --del-{ids} {range}")).collect();
+                if gone.is_empty() { gone } else { format!("{gone} --add-{ids} {free}") }
+            };
+            let options = change(Kind::Uid, "subuids") + &change(Kind::Gid, "subgids");
+            Remedy::admin(&comment, [format!("usermod{options} {word}")])
+        } else {
+            Remedy::said(format!(
+                "in /etc/subuid and /etc/subgid, replace the entries of {name} with {}:{}:{}",
+                name,
+                free.start(),
+                free.count()
+            ))
+        };
+    }
+    findings.push(
+        Finding::fatal(
+            "subid-outside",
+            seen,
+            "regardless of capabilities, the kernel maps only IDs that the container itself has (\"write to uid_map \
+             failed: Operation not permitted\")",
+        )
+        .remedy(remedy)
+        .fix(format!(
+            "or, if images need higher IDs: {}",
+            outer.widening(*range)
+        )),
+    );
+    true
+}
+
+fn outer(facts: &Facts, kind: Kind) -> &Outer {
+    let [uids, gids] = &facts.ids.outer;
+    if kind == Kind::Uid { uids } else { gids }
+}
+
+/// Lines for the host where a container has too few ids for the usual number.
+fn widened(facts: &Facts) -> Remedy {
+    let outer = outer(facts, Kind::Uid);
+    let short = facts.ids.free.is_none_or(|free| free.count() < USUAL_COUNT);
+    match Range::new(USUAL_FIRST, USUAL_COUNT) {
+        Some(usual) if short && !outer.is_whole() => Remedy::said(outer.widening(usual)),
+        _ => Remedy::default(),
+    }
+}
+
+fn ranges(facts: &Facts, findings: &mut Vec<Finding>) {
+    if outside(facts, findings) {
+        return;
+    }
+    let few = |count: u64| count < u64::from(USUAL_COUNT);
+    let (uids, gids) = (facts.ids.uids, facts.ids.gids);
+    if !few(uids) && !few(gids) {
+        return;
+    }
+    let name = &facts.account.name;
+    let seen = format!(
+        "{name} (UID {}) has {uids} subordinate UIDs and {gids} subordinate GIDs",
+        facts.account.uid
+    );
+    let remedy = remedy(facts, few(uids), few(gids));
+    findings.push(if uids == 0 || gids == 0 {
+        Finding::fatal(
+            "subid-missing",
+            seen,
+            "containers need subordinate IDs (\"No subuid ranges found for user\")",
+        )
+        .remedy(remedy)
+    } else {
+        Finding::class(
+            "subid-few",
+            seen,
+            "images that use more IDs cannot be unpacked (\"lchown …: invalid argument\"); the usual count is 65536",
+        )
+        .remedy(remedy)
+    });
+}
+
+fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
+    let name = &facts.account.name;
+    // Where a container has few, and the user has some of them, one more range is too short to help.
+    let free = facts
+        .ids
+        .free
+        .filter(|free| free.count() >= USUAL_COUNT || facts.ids.uids.min(facts.ids.gids) == 0);
+    let Some(range) = free else {
+        let widened = widened(facts);
+        return if widened == Remedy::default() {
+            Remedy::said("no free range is left: remove or shorten the range of another user")
+        } else {
+            widened
+        };
+    };
+    let comment = format!("give {name} subordinate IDs that no other user has");
+    if facts.distro.family == Family::Nix {
+        let (start, count) = (range.start(), range.count());
+        let line = |kind: &str, first: &str| {
+            Remedy::said(format!(
+                "in configuration.nix, set users.users.{name}.{kind} = [ {{ {first} = {start}; count = {count}; }} ];"
+            ))
+        };
+        return line("subUidRanges", "startUid").and(line("subGidRanges", "startGid"));
+    }
+    if facts.ids.usermod && facts.account.local {
+        let mut command = "usermod".to_owned();
+        if uids {
+            command.push_str(&format!(" --add-subuids {range}"));
+        }
+        if gids {
+            command.push_str(&format!(" --add-subgids {range}"));
+        }
+        return Remedy::admin(&comment, [format!("{command} {}", quoted(name))])
+            .and(widened(facts));
+    }
+    // usermod knows local users only, and busybox's has no such options.
+    let line = quoted(&format!("{name}:{}:{}", range.start(), range.count()));
+    let files = [(uids, "subuid"), (gids, "subgid")].into_iter().filter(|(wanted, _)| *wanted);
+    Remedy::admin(&comment, files.map(|(_, file)| format!("printf '%s\\n' {line} >> /etc/{file}")))
+        .and(widened(facts))
+}

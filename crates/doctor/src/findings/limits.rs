@@ -1,0 +1,185 @@
+//! Which limits of `docker run` will hold.
+//!
+//! dockerd sets limits through systemd on cgroup2, within what the user's service manager was given (delegation). On
+//! anything else it has no cgroup driver, warns, and ignores the options. What it believes to have been given are the
+//! controllers of the user's slice: one that the slice has, but not the service manager, makes a container fail.
+
+use cgroup2::Mode;
+use serde::Serialize;
+
+use super::{Finding, Wish, session};
+use crate::distro::Family;
+use crate::facts::Facts;
+use crate::probe::Probe;
+use crate::remedy::Remedy;
+
+/// An option, and whether it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    pub option: &'static str,
+    pub controller: &'static str,
+    pub works: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+}
+
+/// The first systemd that delegates cpuset.
+const CPUSET_SINCE: u32 = 244;
+
+/// What becomes of an option whose controller is there for the user's slice alone.
+const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
+
+/// What is left where limits do not hold.
+const INSTEAD: &str = "instead of --cpus, run the program in the container with `cpulimit --limit=50 --include-children`; \
+                       instead of --memory, with `ulimit -v KIB`; instead of --pids-limit, use `docker run --user 2000 \
+                       --ulimit nproc=100`";
+
+const OPTIONS: [(&str, &str); 5] = [
+    ("--cpus", "cpu"),
+    ("--cpuset-cpus", "cpuset"),
+    ("--device-read-bps, --device-write-bps", "io"),
+    ("--memory", "memory"),
+    ("--pids-limit", "pids"),
+];
+
+pub fn predict(facts: &Facts) -> Vec<Limit> {
+    let obstacle = obstacle(facts);
+    let missing = |controller: &str| {
+        let is_in = |list: &[String]| list.iter().any(|name| name == controller);
+        if !is_in(&facts.cgroup.offered) {
+            return Some(format!("this system has no {controller} controller on cgroup v2"));
+        }
+        let delegation = facts.cgroup.delegation.as_ref();
+        if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
+            return None;
+        }
+        let fails = if is_in(&facts.cgroup.slice) { format!("; {FAILS}") } else { String::new() };
+        Some(format!("the {controller} controller is not delegated to the user{fails}"))
+    };
+    let limits = OPTIONS.into_iter().map(|(option, controller)| {
+        let why_not = obstacle.clone().or_else(|| missing(controller));
+        Limit { option, controller, works: why_not.is_none(), why_not }
+    });
+    limits.collect()
+}
+
+fn obstacle(facts: &Facts) -> Option<String> {
+    if facts.cgroup.mode != Mode::Unified {
+        return Some("the host does not use pure cgroup v2".to_owned());
+    }
+    if !facts.works(Probe::UserManager) {
+        return Some("the user has no systemd user manager".to_owned());
+    }
+    if !facts.account.bus && !facts.account.bus_unit {
+        return Some(
+            "the user has no D-Bus session, which dockerd uses to talk to systemd".to_owned(),
+        );
+    }
+    None
+}
+
+fn lost(facts: &Facts) -> String {
+    let limits = predict(facts).into_iter().filter(|limit| !limit.works);
+    let (fail, ignored): (Vec<_>, Vec<_>) =
+        limits.partition(|limit| facts.cgroup.slice.iter().any(|name| name == limit.controller));
+    let parts = [("ignored", ignored), ("containers do not start with", fail)];
+    let parts = parts.iter().filter(|(_, limits)| !limits.is_empty()).map(|(what, limits)| {
+        let options: Vec<&str> = limits.iter().map(|limit| limit.option).collect();
+        format!("{what}: {}", options.join(", "))
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let lost = lost(facts);
+    if lost.is_empty() {
+        return;
+    }
+    if facts.cgroup.mode != Mode::Unified {
+        let finding = Finding::class(
+            "cgroup-v1",
+            format!("this host does not use pure cgroup v2; {lost}"),
+            "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
+        )
+        .fix(INSTEAD);
+        let remedy = if facts.account.systemd {
+            Remedy::said(
+                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line (GRUB_CMDLINE_LINUX)",
+            )
+        } else {
+            Remedy::said(
+                "mount only cgroup2 at /sys/fs/cgroup (OpenRC: rc_cgroup_mode=\"unified\" in /etc/rc.conf)",
+            )
+        };
+        findings.push(finding.remedy(remedy));
+        return;
+    }
+    if !facts.account.systemd {
+        findings.push(Finding::advisory(
+            "no-systemd",
+            format!("systemd is not running; {lost}"),
+            "dockerd sets limits through systemd only (Cgroup Driver: none)",
+        )
+        .fix(
+            "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise",
+        )
+        .fix(INSTEAD));
+        return;
+    }
+    // The session has findings of its own.
+    if obstacle(facts).is_some() {
+        return;
+    }
+    let Some(delegation) = &facts.cgroup.delegation else { return };
+    let (there, absent): (Vec<&String>, Vec<&String>) =
+        delegation.missing.iter().partition(|name| facts.cgroup.offered.contains(*name));
+    let names =
+        |list: &[&String]| list.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    if !absent.is_empty() {
+        findings.push(
+            Finding::class(
+                "cgroup-controllers",
+                format!("cgroup v2 lacks these controllers on this host: {}; {lost}", names(&absent)),
+                "a controller that cgroup v1 uses, or that the kernel lacks, cannot be delegated",
+            )
+            .fix(
+                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line; if this is a container or \
+                 a virtual machine, boot its host that way",
+            ),
+        );
+    }
+    if !there.is_empty() {
+        findings.push(undelegated(facts, &names(&there), &lost));
+    }
+}
+
+fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
+    let finding = Finding::class(
+        "cgroup-delegation",
+        format!("not delegated to the user: {missing}; {lost}"),
+        "by default, systemd delegates only memory and pids to users; cpuset needs systemd 244 or later",
+    );
+    let finding = match facts.tools.systemd {
+        Some(version) if version < CPUSET_SINCE => finding.fix(format!(
+            "for cpuset, upgrade systemd to {CPUSET_SINCE} or later (this is {version})"
+        )),
+        _ => finding,
+    };
+    let wanted = cgroup2::delegation::WANTED.join(" ");
+    if facts.distro.family == Family::Nix {
+        return finding.fix(format!(
+            "in configuration.nix, set systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
+        ));
+    }
+    let file = "/etc/systemd/system/user@.service.d/delegate.conf";
+    finding
+        .admin(
+            "delegate all controllers to users",
+            [
+                "mkdir -p /etc/systemd/system/user@.service.d".to_owned(),
+                format!("printf '[Service]\\nDelegate={wanted}\\n' > {file}"),
+                "systemctl daemon-reload".to_owned(),
+            ],
+        )
+        .fix(session::again(facts))
+}

@@ -1,0 +1,87 @@
+//! The doctor: every condition that rootless Docker depends on, a file a group.
+//!
+//! # Theory of operation
+//! [`diagnose`] is a pure function of [`Facts`] and of what the user wants to do. Each group appends [`Finding`]s in a
+//! fixed order; a finding has a stable code, how bad it is, what was seen, why that matters, and the remedy on this
+//! distribution. What a probe has shown to work is never doubted because of a file: modules that the list of modules
+//! does not name, or a security module without a profile, are no problem if the real thing works.
+//!
+//! `--force` and `--skip-iptables` make warnings of the errors they are about, and of nothing else.
+
+mod account;
+mod conflicts;
+mod container;
+mod driver;
+mod files;
+mod finding;
+mod ids;
+mod kernel;
+pub mod limits;
+mod namespaces;
+mod network;
+pub mod script;
+mod session;
+mod storage;
+mod ways;
+
+pub use finding::{Finding, Severity};
+
+use crate::facts::Facts;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// To install now, not only to know.
+    pub install: bool,
+    pub force: bool,
+    pub skip_iptables: bool,
+}
+
+/// Something because of which nothing else can be said.
+fn alone(facts: &Facts) -> Option<Finding> {
+    account::root(facts).or_else(|| account::platform(facts))
+}
+
+/// Whether the host is one that can be judged.
+pub fn can_judge(facts: &Facts) -> bool {
+    alone(facts).is_none()
+}
+
+/// Everything that is not as it should be, the worst first.
+pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
+    if let Some(alone) = alone(facts) {
+        return vec![alone];
+    }
+    let mut findings = Vec::new();
+    for group in [
+        account::examine,
+        session::examine,
+        conflicts::examine,
+        files::examine,
+        kernel::oldest,
+        ids::examine,
+        namespaces::examine,
+        driver::examine,
+        network::examine,
+        ways::examine,
+        storage::examine,
+        limits::examine,
+        kernel::examine,
+        container::examine,
+    ] {
+        group(facts, wish, &mut findings);
+    }
+    for finding in &mut findings {
+        let waived =
+            (finding.forcible && wish.force) || (finding.about_iptables && wish.skip_iptables);
+        if waived && finding.severity == Severity::Fatal {
+            finding.severity = Severity::Class;
+        }
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// Whether the daemon has to do without iptables, which the user allowed.
+pub fn without_iptables(findings: &[Finding], wish: Wish) -> bool {
+    wish.skip_iptables && findings.iter().any(|finding| finding.about_iptables)
+}

@@ -1,0 +1,107 @@
+//! Ways out that lead nowhere from the namespace: IPv4 on a host without, a network with the same addresses, a proxy on
+//! loopback.
+
+use drivers::{Cidr, NetworkDriver};
+
+use super::{Finding, Wish};
+use crate::facts::{Facts, Proxy};
+
+/// Networks with shorter prefixes (bits) are hardly networks.
+const SHORTEST: u8 = 8;
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    only_ipv6(facts, findings);
+    overlap(facts, findings);
+    let ways = &facts.ways;
+    findings.extend(ways.of_daemon.iter().map(|proxy| {
+        of_loopback(
+            facts,
+            proxy,
+            "the daemon uses the loopback of its own network namespace, where no proxy listens (\"proxyconnect tcp: \
+             … connection refused\")",
+        )
+    }));
+    findings.extend(ways.of_containers.iter().map(|proxy| {
+        of_loopback(
+            facts,
+            proxy,
+            "docker passes the proxy setting to containers; each container has its own loopback, where no proxy \
+             listens",
+        )
+    }));
+}
+
+fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
+    let ways = &facts.ways;
+    if !ways.routes.only_v6() {
+        return;
+    }
+    let able = facts.tools.net.driver().is_none_or(NetworkDriver::has_ipv6);
+    if able && ways.bridges_have_ipv6 {
+        return;
+    }
+    let mut finding = Finding::class(
+        "ipv6-only",
+        "this host reaches other networks only over IPv6",
+        "by default, bridge networks have only IPv4, so containers on them cannot reach other networks (\"network is \
+         unreachable\")",
+    );
+    if !able {
+        finding = finding.fix(
+            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: the selected driver does not support IPv6; gateway, slirp4netns \
+             and pasta do",
+        );
+    }
+    if !ways.bridges_have_ipv6 {
+        finding = finding.fix(
+            "put {\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"} into ~/.config/docker/daemon.json (before \
+             Docker 27, also \"experimental\": true, \"ip6tables\": true)",
+        );
+    }
+    findings.push(finding.fix(
+        "if you use Docker's own dockerd-rootless.sh, also set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 (this \
+         project's launcher adds it by itself)",
+    ));
+}
+
+fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
+    let ways = &facts.ways;
+    let theirs =
+        ways.cidr.overlapping(&ways.routes.v4).filter(|theirs| theirs.prefix_len() >= SHORTEST);
+    let Some(theirs) =
+        theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
+    else {
+        return;
+    };
+    let finding = Finding::advisory(
+        "cidr-overlap",
+        format!("this host's network {theirs} overlaps the namespace's network {}", ways.cidr),
+        "containers cannot reach the host network's addresses in that range",
+    );
+    findings.push(match Cidr::beside(&ways.routes.v4) {
+        Some(free) => finding.fix(format!(
+            "if containers need to reach that network, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
+             reach the host at {} instead of {}",
+            free.gateway(),
+            ways.cidr.gateway()
+        )),
+        None => finding,
+    });
+}
+
+fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
+    let host = facts.ways.cidr.gateway();
+    Finding::class(
+        "proxy-loopback",
+        format!("{} in {}", proxy.setting, proxy.file.display()),
+        why,
+    )
+    .fix(
+        "make the proxy listen on an address of the host's network, and use that address",
+    )
+    .fix(format!(
+        "or set the proxy to {host}{}, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
+         every service on the host's loopback",
+        proxy.port
+    ))
+}

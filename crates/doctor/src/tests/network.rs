@@ -1,0 +1,684 @@
+//! Situations of the network. The file is long because its tables, in this order, become sections of one page.
+
+use drivers::{NetworkDriver, PortDriver};
+
+use super::Severity::{Advisory, Class, Fatal};
+use super::host::Host;
+use super::{Case, INSTALL, all, case};
+use crate::facts::{Device, Facts};
+use crate::findings::{Wish, diagnose};
+use crate::probe::{Outcome, Probe};
+
+#[test]
+fn situations_of_a_network_stack() {
+    all(&a_network_stack());
+}
+
+pub(super) fn a_network_stack() -> Vec<Case> {
+    vec![
+        case(
+            "no network helper is installed, and rootlesskit has no gateway driver",
+            Fatal,
+            "network-helper-missing",
+            "apt-get install -y slirp4netns",
+            |h| {
+                h.remove("bin/slirp4netns");
+            },
+        ),
+        case(
+            "no network helper is installed on RHEL 10",
+            Fatal,
+            "network-helper-missing",
+            "dnf install -y passt",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+                h.remove("bin/slirp4netns");
+            },
+        ),
+        case(
+            "Debian 10's slirp4netns is too old",
+            Fatal,
+            "network-helper-missing",
+            "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into",
+            |h| {
+                h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
+            },
+        ),
+        case("Debian 12's pasta is too old", Fatal, "network-helper-missing", "slirp4netns", |h| {
+            h.remove("bin/slirp4netns");
+            h.program("bin/pasta");
+            h.says("pasta", "pasta 0.0~git20230309.7c7625d-1+deb12u1");
+        }),
+        case("pasta is installed", Fatal, "", "", |h| {
+            h.remove("bin/slirp4netns");
+            h.program("bin/pasta");
+            h.says("pasta", "pasta 2024_12_11.09478d5");
+        }),
+        case("rootlesskit has gvisor-tap-vsock, which needs no helper", Fatal, "", "", |h| {
+            h.remove("bin/slirp4netns");
+            h.says("rootlesskit", "--net [host, none, gvisor-tap-vsock]");
+        }),
+        case(
+            "Alpine has BusyBox's `ip`, and rootlesskit is not this project's",
+            Fatal,
+            "iproute2",
+            "apk add iproute2",
+            |h| {
+                h.os("ID=alpine\n");
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.program("bin/ip");
+                h.says("ip", "BusyBox v1.36.1 multi-call binary.");
+                h.fails(Probe::Network, "ip: invalid argument 'tuntap' to 'ip'");
+            },
+        ),
+        case(
+            "`ip` is missing, and rootlesskit is not this project's",
+            Fatal,
+            "iproute2",
+            "install -y iproute2",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
+            },
+        ),
+        case(
+            "the trial run fails for another reason, with iproute2",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.program("bin/ip");
+                h.says("ip", "ip utility, iproute2-6.15.0");
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case("`ip` is missing, with --force", Class, "iproute2", "install -y iproute2", |h| {
+            h.says("rootlesskit", "--net [host, none, slirp4netns]");
+            h.fails(Probe::Network, "exec: \"ip\": executable file not found in $PATH");
+        })
+        .wish(Wish { force: true, ..INSTALL }),
+        case(
+            "the trial run fails for another reason, without `ip`",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "Ubuntu's AppArmor profile blocks pasta",
+            Fatal,
+            "network-fails",
+            "NET=slirp4netns",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+                h.fails(
+                    Probe::Network,
+                    "Couldn't open network namespace /proc/7/ns/net: Permission denied",
+                );
+            },
+        ),
+        case(
+            "slirp4netns does not start",
+            Fatal,
+            "network-fails",
+            "rootlesskit --net=slirp4netns",
+            |h| {
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "lxc-user-nic is selected but not allowed",
+            Fatal,
+            "lxc-usernet",
+            "printf '%s\\n' 'jo veth lxcbr0 1' >> /etc/lxc/lxc-usernet",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            },
+        ),
+        case("lxc-user-nic is selected and allowed", Fatal, "", "", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+        }),
+        case("/dev/net/tun does not exist", Fatal, "tun-missing", "modprobe tun", |h| {
+            h.remove("dev/net/tun");
+            h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
+        }),
+        case(
+            "only root can open /dev/net/tun",
+            Fatal,
+            "tun-closed",
+            "chmod 0666 /dev/net/tun",
+            |h| {
+                h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+            },
+        )
+        .facts(|facts| facts.host.tun = Device::Closed),
+    ]
+}
+
+const GATEWAY: &str = "--net value  [host, none, gateway, slirp4netns]";
+const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use --net=pasta or --net=slirp4netns\n\
+                       [rootlesskit:parent] error: child exited: exit status 1";
+const SEE_THE_ERROR: &str = "run this to see the whole error: rootlesskit --net=gateway";
+const OTHERS: &str =
+    "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to pasta or slirp4netns (whichever is installed)";
+const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file or directory";
+
+#[test]
+fn situations_of_the_gateway_needs_no_package() {
+    all(&the_gateway_needs_no_package());
+}
+
+pub(super) fn the_gateway_needs_no_package() -> Vec<Case> {
+    vec![
+        case("the gateway driver works", Fatal, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.remove("bin/slirp4netns");
+            h.fails(Probe::Network, "not to be tried");
+        }),
+        case("the gateway driver is selected explicitly", Fatal, "", "", |h| {
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+            h.remove("bin/slirp4netns");
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("the selected port driver does not support the gateway driver", Fatal, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns");
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("rootlesskit has no gateway driver", Fatal, "", "", |h| {
+            h.fails(Probe::Gateway, "not to be tried");
+        }),
+        case("slirp4netns's sandbox is not used", Advisory, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+        }),
+    ]
+}
+
+#[test]
+fn situations_of_why_the_gateway_does_not_work() {
+    all(&why_the_gateway_does_not_work());
+}
+
+pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
+    vec![
+        case("another network driver works", Advisory, "gateway-fails", SEE_THE_ERROR, |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, REFUSAL);
+        }),
+        case(
+            "no other network driver is installed",
+            Fatal,
+            "gateway-fails network-helper-missing",
+            SEE_THE_ERROR,
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Gateway, REFUSAL);
+            },
+        ),
+        case(
+            "gvisor-tap-vsock is selected, which is the gateway driver",
+            Fatal,
+            "gateway-fails network-helper-missing",
+            SEE_THE_ERROR,
+            |h| {
+                h.says("rootlesskit", &format!("{GATEWAY} gvisor-tap-vsock"));
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Gateway, REFUSAL);
+            },
+        ),
+        case(
+            "neither the gateway driver nor slirp4netns works",
+            Fatal,
+            "gateway-fails network-fails",
+            OTHERS,
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, REFUSAL);
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        ),
+        case(
+            "the gateway driver does not work, with --force",
+            Class,
+            "gateway-fails",
+            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+                h.fails(Probe::Network, REFUSAL);
+            },
+        )
+        .wish(Wish { force: true, ..INSTALL }),
+        case(
+            "the gateway port driver is selected",
+            Fatal,
+            "gateway-fails",
+            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
+                h.fails(Probe::Network, REFUSAL);
+            },
+        ),
+        case("a kernel module is missing", Advisory, "gateway-fails", "modprobe nft_tproxy", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.fails(Probe::Gateway, NO_TPROXY);
+        }),
+        case(
+            "a kernel module is missing on NixOS",
+            Advisory,
+            "gateway-fails",
+            "\"nft_tproxy\"",
+            |h| {
+                h.os("ID=nixos\n");
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, NO_TPROXY);
+            },
+        ),
+        case(
+            "the trial run fails without a message",
+            Advisory,
+            "gateway-fails",
+            "rootlesskit --net=gateway",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, "killed");
+            },
+        ),
+        case("/dev/net/tun does not exist", Fatal, "tun-missing", "modprobe tun", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.remove("bin/slirp4netns");
+            h.remove("dev/net/tun");
+            h.fails(Probe::Gateway, "open /dev/net/tun: no such file or directory");
+        }),
+        case(
+            "only root can open /dev/net/tun",
+            Fatal,
+            "tun-closed",
+            "chmod 0666 /dev/net/tun",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.fails(Probe::Gateway, "open /dev/net/tun: permission denied");
+                h.fails(Probe::Network, "open /dev/net/tun: permission denied");
+            },
+        )
+        .facts(|facts| facts.host.tun = Device::Closed),
+        case(
+            "namespaces do not work, so the gateway driver was not tested",
+            Fatal,
+            "rootlesskit-fails",
+            "",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.remove("bin/slirp4netns");
+                h.fails(Probe::Namespaces, "something odd");
+                h.fails(Probe::Gateway, "not to be tried");
+            },
+        ),
+    ]
+}
+
+#[test]
+fn the_reason_is_the_first_error_of_rootlesskit() {
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    host.fails(Probe::Gateway, REFUSAL);
+    let facts = Facts::gather(&host.world, &host.prober);
+    assert_eq!(facts.tools.net.driver(), Some(NetworkDriver::Slirp4netns));
+    let findings = diagnose(&facts, Wish::default());
+    assert_eq!(findings[0].seen, "the gateway network driver does not work: no such chain type");
+    assert_eq!(
+        findings[0].remedy.said,
+        [format!("{SEE_THE_ERROR} --copy-up=/etc --copy-up=/run true")]
+    );
+}
+
+/// Another driver is no remedy where the launcher uses it anyway.
+#[test]
+fn a_hint_of_rootlesskit_is_one_for_the_launcher() {
+    let hint = "hint: load the kernel module veth: sudo modprobe veth, or use --net=pasta or --net=slirp4netns";
+    let text = format!("[rootlesskit:child ] error: no veth\n{hint}\n");
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    host.fails(Probe::Gateway, &text);
+    let said = |host: &Host| {
+        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let finding = findings.into_iter().find(|finding| finding.code == "gateway-fails");
+        finding.expect("it fails").remedy.said
+    };
+    let remedy = "load the kernel module veth: sudo modprobe veth";
+    assert_eq!(said(&host), [remedy]);
+    host.fails(Probe::Network, "slirp4netns: exit status 1");
+    assert_eq!(said(&host), [format!("{remedy}, or {OTHERS}")]);
+}
+
+#[test]
+fn the_drivers_that_go_with_the_gateway() {
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    let tools = Facts::gather(&host.world, &host.prober).tools;
+    assert_eq!(
+        (tools.net.driver(), tools.net.port_driver()),
+        (Some(NetworkDriver::Gateway), Some(PortDriver::Gateway))
+    );
+    host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
+    let tools = Facts::gather(&host.world, &host.prober).tools;
+    assert_eq!(
+        (tools.net.driver(), tools.net.port_driver()),
+        (Some(NetworkDriver::GvisorTapVsock), Some(PortDriver::Builtin))
+    );
+}
+
+#[test]
+fn situations_of_nat() {
+    all(&nat());
+}
+
+pub(super) fn nat() -> Vec<Case> {
+    let skip = Wish { skip_iptables: true, ..INSTALL };
+    let fails =
+        "iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist";
+    assert!(fails.contains("legacy"));
+    vec![
+        case(
+            "iptables is missing",
+            Fatal,
+            "iptables-missing",
+            "apt-get install -y iptables",
+            |h| {
+                h.remove("bin/iptables");
+            },
+        ),
+        case(
+            "iptables is missing on RHEL 9",
+            Fatal,
+            "iptables-missing",
+            "dnf install -y iptables-nft",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"9.4\"\n");
+                h.remove("bin/iptables");
+            },
+        ),
+        case("iptables is in /usr/sbin, but not in PATH", Fatal, "", "", |h| {
+            h.remove("bin/iptables");
+            h.program("usr/sbin/iptables");
+        }),
+        case(
+            "iptables is missing, with --skip-iptables",
+            Class,
+            "iptables-missing",
+            "iptables",
+            |h| {
+                h.remove("bin/iptables");
+            },
+        )
+        .wish(skip),
+        case(
+            "daemon.json selects nftables, but nft is missing",
+            Fatal,
+            "nft-missing",
+            "apt-get install -y nftables",
+            |h| h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}"),
+        ),
+        case("daemon.json selects nftables", Fatal, "", "", |h| {
+            h.program("usr/sbin/nft");
+            h.remove("bin/iptables");
+            h.write("home/.config/docker/daemon.json", "{\"firewall-backend\":\"nftables\"}");
+        }),
+        case("the module nf_tables is missing", Fatal, "nat-fails", "modprobe nf_tables", |h| {
+            h.fails(Probe::Nat, "no nat");
+        }),
+        case("the module ip_tables is missing", Fatal, "nat-fails", "modprobe ip_tables", |h| {
+            h.says("iptables", "iptables v1.8.9 (legacy)");
+            h.fails(Probe::Nat, "no nat");
+        }),
+        case(
+            "modules for NAT are missing on openSUSE",
+            Fatal,
+            "nat-fails",
+            "modprobe iptable_mangle",
+            |h| {
+                h.os("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n");
+                h.fails(Probe::Nat, "no nat");
+            },
+        ),
+        case("NAT does not work on Crostini", Class, "nat-fails", "", |h| {
+            h.fails(Probe::Nat, "no nat");
+        })
+        .wish(skip),
+        case("NAT was not tested", Fatal, "", "", |h| {
+            h.prober.outcomes.insert(Probe::Nat, Outcome::Unknown);
+        }),
+    ]
+}
+
+#[test]
+fn situations_of_ports_ping_and_more() {
+    all(&ports_ping_and_more());
+}
+
+pub(super) fn ports_ping_and_more() -> Vec<Case> {
+    vec![
+        case("ping is disabled", Class, "ping", "net.ipv4.ping_group_range = 0 2147483647", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "1\t0\n");
+        }),
+        case("ping is allowed only for other groups", Class, "ping", "0 2147483647", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "100\t200\n");
+        }),
+        case("ping is allowed for a supplementary group", Class, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ping_group_range", "27\t27\n");
+        }),
+        case(
+            "low ports are restricted, with pasta",
+            Advisory,
+            "low-ports",
+            "for all users: echo",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        )
+        .facts(|facts| facts.tools.low_port_caps = true),
+        case("ps is missing", Class, "ps-missing", "apt-get install -y procps", |h| {
+            h.remove("bin/ps");
+        }),
+        case("ps is missing on Fedora", Class, "ps-missing", "dnf install -y procps-ng", |h| {
+            h.os("ID=fedora\n");
+            h.remove("bin/ps");
+        }),
+        case(
+            "low ports are restricted",
+            Advisory,
+            "low-ports",
+            "setcap cap_net_bind_service=ep",
+            |h| {
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        ),
+        case("ports from 80 upwards are allowed", Advisory, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n");
+        }),
+        case("rootlesskit has a capability for low ports", Advisory, "", "", |h| {
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+        })
+        .facts(|facts| facts.tools.low_port_caps = true),
+        case(
+            "the module br_netfilter is not loaded",
+            Advisory,
+            "br-netfilter",
+            "modprobe br_netfilter",
+            |h| {
+                h.remove("proc/sys/net/bridge");
+            },
+        ),
+        case("the kernel does not support IPv6", Advisory, "ipv6-off", "", |h| {
+            h.remove("proc/sys/net/ipv6");
+        }),
+        case("nsenter is missing on Alpine", Class, "nsenter-missing", "apk add util-linux", |h| {
+            h.os("ID=alpine\n");
+            h.remove("bin/nsenter");
+        }),
+        case(
+            "/etc/resolv.conf is a link to a path outside /etc and /run",
+            Advisory,
+            "resolv-conf-link",
+            "SANDBOX=false",
+            |h| {
+                h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+            },
+        ),
+        case("/etc/resolv.conf is a link to systemd-resolved's file", Advisory, "", "", |h| {
+            h.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+        }),
+    ]
+}
+
+/// Lines of `/proc/net/route`, in the order of bytes of the machine: the default route, and 10.0.2.0/24.
+fn v4_routes(h: &Host, networks: &[([u8; 4], [u8; 4])]) {
+    let number = |bytes: [u8; 4]| u32::from_ne_bytes(bytes);
+    let lines = networks.iter().map(|(address, mask)| {
+        let (address, mask) = (number(*address), number(*mask));
+        format!("eth0\t{address:08X}\t00000000\t0001\t0\t0\t0\t{mask:08X}\t0\t0\t0\n")
+    });
+    h.write("proc/net/route", &lines.collect::<String>());
+}
+
+fn v6_default(h: &Host) {
+    let zero = "0".repeat(32);
+    let line = format!(
+        "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000002 00000000 00000003 eth0\n"
+    );
+    h.write("proc/net/ipv6_route", &line);
+}
+
+const DEFAULT: ([u8; 4], [u8; 4]) = ([0; 4], [0; 4]);
+const OURS: ([u8; 4], [u8; 4]) = ([10, 0, 2, 0], [255, 255, 255, 0]);
+const FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";
+
+#[test]
+fn ways_out() {
+    all(&the_ways_out());
+}
+
+pub(super) fn the_ways_out() -> Vec<Case> {
+    vec![
+        case("the host has only IPv6 connectivity", Class, "ipv6-only", "\"fixed-cidr-v6\"", |h| {
+            v6_default(h);
+        }),
+        case(
+            "the host has only IPv6 connectivity, with lxc-user-nic",
+            Class,
+            "ipv6-only",
+            "unset DOCKERD",
+            |h| {
+                v6_default(h);
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+                h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+            },
+        ),
+        case(
+            "the host has only IPv6 connectivity, and bridge networks have IPv6",
+            Class,
+            "",
+            "",
+            |h| {
+                v6_default(h);
+                h.write("home/.config/docker/daemon.json", "{\"ipv6\": true}");
+            },
+        ),
+        case("the host has IPv4 and IPv6 connectivity", Class, "", "", |h| {
+            v6_default(h);
+            v4_routes(h, &[DEFAULT]);
+        }),
+        case(
+            "a VirtualBox network overlaps the namespace's network",
+            Advisory,
+            "cidr-overlap",
+            "FLAGS=--cidr=10.41.0.0/24; containers then reach the host at 10.41.0.2",
+            |h| v4_routes(h, &[DEFAULT, OURS]),
+        ),
+        case("another --cidr is set", Advisory, "", "", |h| {
+            v4_routes(h, &[DEFAULT, OURS]);
+            h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
+        }),
+        case(
+            "another --cidr is set and also overlaps",
+            Advisory,
+            "cidr-overlap",
+            "=10.41.0.0/24",
+            |h| {
+                v4_routes(h, &[DEFAULT, ([10, 99, 0, 0], [255, 255, 0, 0])]);
+                h.set(FLAGS, "--cidr=10.99.1.0/24");
+            },
+        ),
+        case("lxc-user-nic uses other addresses", Advisory, "", "", |h| {
+            v4_routes(h, &[DEFAULT, OURS]);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+            h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+        }),
+        case(
+            "a drop-in sets a proxy on loopback",
+            Class,
+            "proxy-loopback",
+            "or set the proxy to 10.0.2.2:3128, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
+            |h| {
+                h.write(
+                    "home/.config/systemd/user/docker.service.d/proxy.conf",
+                    "[Service]\nEnvironment=\"HTTP_PROXY=http://jo:secret@127.0.0.1:3128\" NO_PROXY=localhost\n",
+                );
+            },
+        ),
+        case(
+            "daemon.json sets a proxy on loopback",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:8080",
+            |h| {
+                h.write(
+                    "home/.config/docker/daemon.json",
+                    "{\"proxies\": {\"http-proxy\": \"http://localhost:8080\"}}",
+                );
+            },
+        ),
+        case(
+            "environment.d sets a proxy on loopback",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.write("home/.config/environment.d/p.conf", "https_proxy=http://[::1]:3128\n");
+            },
+        ),
+        case(
+            "a proxy is on loopback, and the daemon is on the host's network",
+            Class,
+            "",
+            "",
+            |h| {
+                h.write("home/.config/environment.d/p.conf", "HTTPS_PROXY=http://127.0.0.1:3128\n");
+                h.says("dockerd", "Docker version 29.8.0, build 1\n");
+            },
+        ),
+        case(
+            "config.json sets a proxy on loopback for containers",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.says("dockerd", "Docker version 29.8.0, build 1\n");
+                h.write(
+                    "home/.docker/config.json",
+                    "{\"proxies\": {\"default\": {\"httpProxy\": \"http://127.0.0.1:3128\"}}}",
+                );
+            },
+        ),
+        case("a proxy is on the network", Class, "", "", |h| {
+            h.write("home/.config/environment.d/p.conf", "HTTP_PROXY=http://192.0.2.1:3128\n");
+        }),
+    ]
+}

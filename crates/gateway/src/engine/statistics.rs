@@ -1,0 +1,185 @@
+//! Who talked to whom: counters for the statistics.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use api::stats::{DestinationTraffic, Events, Traffic as Sum};
+use relay::Traffic;
+
+/// Destinations of each transport protocol that are kept by name.
+const MAX_NAMED_DESTINATIONS: usize = 256;
+/// How many of them make room at a time, the least busy ones.
+const EVICTED_DESTINATIONS: usize = 32;
+
+/// The counters, shared between the event loop and whoever reports them.
+#[derive(Debug)]
+pub struct Statistics {
+    since: Instant,
+    tcp: Mutex<ProtocolStatistics>,
+    udp: Mutex<ProtocolStatistics>,
+    events: Mutex<Events>,
+}
+
+#[derive(Debug, Default)]
+struct ProtocolStatistics {
+    kept: HashMap<SocketAddr, Arc<Traffic>>,
+    /// Those that made room.
+    past: Sum,
+    /// Newcomers while nobody can make room, because all are active.
+    crowd: Arc<Traffic>,
+}
+
+impl ProtocolStatistics {
+    fn destination(&mut self, to: SocketAddr) -> Arc<Traffic> {
+        if let Some(known) = self.kept.get(&to) {
+            return Arc::clone(known);
+        }
+        if self.kept.len() >= MAX_NAMED_DESTINATIONS && !self.make_room() {
+            return Arc::clone(&self.crowd);
+        }
+        Arc::clone(self.kept.entry(to).or_default())
+    }
+
+    /// Gives up names of destinations that nobody talks to any more. False if there are none.
+    fn make_room(&mut self) -> bool {
+        let idle = self.kept.iter().filter(|(_, traffic)| Arc::strong_count(traffic) == 1);
+        let mut idle: Vec<_> = idle
+            .map(|(to, t)| (bytes(&outward(t)), t.opened.load(Ordering::Relaxed), *to))
+            .collect();
+        idle.sort_unstable();
+        idle.truncate(EVICTED_DESTINATIONS);
+        for (_, _, to) in &idle {
+            if let Some(traffic) = self.kept.remove(to) {
+                self.past = self.past + outward(&traffic);
+            }
+        }
+        !idle.is_empty()
+    }
+
+    /// Adds the named destinations to a list; returns the sum of the others.
+    fn report(&self, proto: &str, list: &mut Vec<DestinationTraffic>) -> Sum {
+        for (to, traffic) in &self.kept {
+            let traffic = outward(traffic);
+            let proto = proto.to_owned();
+            list.push(DestinationTraffic { proto, ip: to.ip(), port: to.port(), traffic });
+        }
+        self.past + outward(&self.crowd)
+    }
+}
+
+/// Counters of connections that the target namespace has opened, as the API shows them.
+fn outward(traffic: &Traffic) -> Sum {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Sum {
+        active: read(&traffic.active),
+        opened: read(&traffic.opened),
+        failed: read(&traffic.failed),
+        bytes_out: read(&traffic.up),
+        bytes_in: read(&traffic.down),
+    }
+}
+
+fn bytes(sum: &Sum) -> u64 {
+    sum.bytes_in + sum.bytes_out
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            tcp: Mutex::default(),
+            udp: Mutex::default(),
+            events: Mutex::default(),
+        }
+    }
+}
+
+impl Statistics {
+    pub(super) fn tcp(&self, to: SocketAddr) -> Arc<Traffic> {
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
+    }
+
+    pub(super) fn udp(&self, to: SocketAddr) -> Arc<Traffic> {
+        self.udp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
+    }
+
+    pub(super) fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything but the published ports, as the API shows it.
+    pub fn stats(&self) -> api::Stats {
+        let mut destinations = Vec::new();
+        let mut chapter = |chapter: &Mutex<ProtocolStatistics>, proto| {
+            let first = destinations.len();
+            let chapter = chapter.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = chapter.report(proto, &mut destinations);
+            let total = destinations[first..].iter().fold(others, |sum, d| sum + d.traffic);
+            (total, others)
+        };
+        let (tcp, other_tcp) = chapter(&self.tcp, "tcp");
+        let (udp, other_udp) = chapter(&self.udp, "udp");
+        destinations.sort_by_key(|d| (std::cmp::Reverse(bytes(&d.traffic)), d.ip, d.port));
+        api::Stats {
+            uptime_seconds: self.since.elapsed().as_secs(),
+            tcp,
+            udp,
+            events: *self.events(),
+            destinations,
+            other_destinations: other_tcp + other_udp,
+            ..api::Stats::default()
+        }
+    }
+}
+
+/// Counters of a published port, whose connections come from outside, as the API shows them.
+pub fn inward(traffic: &Traffic) -> Sum {
+    let sum = outward(traffic);
+    Sum { bytes_out: sum.bytes_in, bytes_in: sum.bytes_out, ..sum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay::Counted;
+
+    fn destination(n: u32) -> SocketAddr {
+        (std::net::Ipv4Addr::from_bits(0xc000_0200 + n), 80).into()
+    }
+
+    #[test]
+    fn names_are_bounded_and_totals_are_not() {
+        let statistics = Statistics::default();
+        for n in 0..1000 {
+            let counted = Counted::open(statistics.tcp(destination(n)));
+            counted.up(10);
+            counted.down(u64::from(n));
+        }
+        let stats = statistics.stats();
+        assert!(
+            stats.destinations.len() <= MAX_NAMED_DESTINATIONS
+                && stats.destinations.len() >= MAX_NAMED_DESTINATIONS - EVICTED_DESTINATIONS
+        );
+        assert_eq!((stats.tcp.opened, stats.tcp.active, stats.tcp.bytes_out), (1000, 0, 10_000));
+        assert_eq!(stats.tcp.bytes_in, 999 * 500);
+        assert_eq!(stats.destinations[0].traffic.bytes_in, 999, "the busiest first");
+        let named: u64 = stats.destinations.iter().map(|d| d.traffic.opened).sum();
+        assert_eq!(named + stats.other_destinations.opened, 1000);
+    }
+
+    #[test]
+    fn a_crowd_of_active_ones_keeps_the_names_it_has() {
+        let statistics = Statistics::default();
+        let open = |n| Counted::open(statistics.udp(destination(n)));
+        let all: Vec<_> = (0..2 * 256).map(open).collect();
+        let stats = statistics.stats();
+        assert_eq!((stats.destinations.len(), stats.udp.active), (MAX_NAMED_DESTINATIONS, 512));
+        assert_eq!(stats.other_destinations.active, 256);
+        drop(all);
+        let _one = open(9999);
+        assert!(statistics.stats().destinations.iter().any(|d| d.ip == destination(9999).ip()));
+    }
+}

@@ -1,0 +1,49 @@
+//! Addresses and limits: everything the gateway is told, as plain data.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The addresses of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// The child's address, in the target namespace.
+    pub child: IpAddr,
+    /// The default gateway, in the gateway namespace. With [`NetworkConfig::host_loopback`] it stands for the host's
+    /// loopback.
+    pub gateway: IpAddr,
+    /// The name server, in the gateway namespace; may be the same as `gateway`.
+    pub dns: IpAddr,
+    /// Length of the prefix that they share, in bits.
+    pub prefix: u8,
+}
+
+/// One gateway network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// Name of the target namespace's end of the veth pair, at most 15 bytes.
+    pub ifname: String,
+    /// MTU of the veth pair in bytes. Segments of 64 KiB cross it whole whatever this is.
+    pub mtu: u32,
+    /// IPv4, always there.
+    pub v4: Net,
+    /// IPv6, if wanted.
+    pub v6: Option<Net>,
+    /// Whether the gateway's address leads to the host's loopback.
+    pub host_loopback: bool,
+}
+
+impl NetworkConfig {
+    /// The networks of both families.
+    pub fn nets(&self) -> impl Iterator<Item = &Net> {
+        std::iter::once(&self.v4).chain(&self.v6)
+    }
+
+    /// The network of the family of `address`.
+    pub fn net_of(&self, address: IpAddr) -> Option<&Net> {
+        if address.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
+    }
+}
+
+/// The name servers of the host, in the order in which they are asked.
+pub type Resolvers = Vec<SocketAddr>;

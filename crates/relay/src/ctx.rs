@@ -1,0 +1,101 @@
+//! What every part of the event loop shares: epoll and the names of what it watches, timers, sockets in
+//! stock, limits.
+
+use std::io;
+use std::time::Instant;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use socket2::Socket;
+
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::room::Room;
+use crate::slab::Key;
+use crate::timers::Timers;
+
+/// What a watched descriptor is; with a [`Key`] it makes epoll's 64 bits of user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Source {
+    Mailbox,
+    Factory,
+    TcpListener,
+    Client,
+    Backend,
+    UdpListener,
+    Flow,
+}
+
+impl Source {
+    const ALL: [Self; 7] = [
+        Self::Mailbox,
+        Self::Factory,
+        Self::TcpListener,
+        Self::Client,
+        Self::Backend,
+        Self::UdpListener,
+        Self::Flow,
+    ];
+
+    pub(crate) fn token(self, key: Key) -> u64 {
+        key.token(self as u8)
+    }
+
+    pub(crate) fn from_token(token: u64) -> Option<(Self, Key)> {
+        let (kind, key) = Key::from_token(token);
+        Some((*Self::ALL.get(usize::from(kind))?, key))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    Retry(Key),
+    /// See whether a reset can or must go out.
+    Linger(Key),
+    Rearm,
+    Sweep,
+    Expire,
+    Refill,
+    /// Give back what a burst has left behind.
+    Trim,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ctx {
+    pub(crate) epoll: Epoll,
+    pub(crate) pool: Pool,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) opts: Options,
+    /// The time when the current batch of events came.
+    pub(crate) now: Instant,
+    /// How many batches of events there were.
+    pub(crate) wakes: u64,
+    pub(crate) room: Room,
+}
+
+impl Ctx {
+    pub(crate) fn watch(
+        &self,
+        sock: &Socket,
+        source: Source,
+        key: Key,
+        flags: EpollFlags,
+    ) -> io::Result<()> {
+        Ok(self.epoll.add(sock, EpollEvent::new(flags, source.token(key)))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        for source in Source::ALL {
+            for key in [Key::NONE, Key { index: u32::MAX, generation: (1 << 24) - 1 }] {
+                assert_eq!(Source::from_token(source.token(key)), Some((source, key)));
+            }
+        }
+        assert_eq!(Source::from_token(u64::MAX), None);
+    }
+}

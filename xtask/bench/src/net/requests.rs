@@ -1,0 +1,62 @@
+//! New connections, and requests over connections that are kept.
+
+use anyhow::{Result, ensure};
+
+use super::way::Way;
+use super::{Machine, Place, client, interleave, sides};
+use crate::procs::cpu_seconds;
+use crate::rounds::{Bench, Values, cost, number};
+
+/// Rows, as mode of the load generator and requests under way.
+pub(super) const ROWS: [(&str, &str, &str); 5] = [
+    ("keep1", "keep", "1"),
+    ("keep8", "keep", "8"),
+    ("keep32", "keep", "32"),
+    ("keep256", "keep", "256"),
+    ("conn32", "close", "32"),
+];
+
+pub(crate) fn keepalive(bench: &mut Bench<'_>) -> Result<()> {
+    run(bench, "keep", 600)
+}
+
+pub(crate) fn connections(bench: &mut Bench<'_>) -> Result<()> {
+    run(bench, "close", 1000)
+}
+
+fn run(bench: &mut Bench<'_>, mode: &str, full_ms: u32) -> Result<()> {
+    let machine = bench.machine;
+    let ms = bench.options.sample_ms(full_ms).to_string();
+    let rows: Vec<&str> =
+        ROWS.iter().filter(|(_, of, _)| *of == mode).map(|(name, ..)| *name).collect();
+    interleave(bench, &sides(machine), Way::start, &rows, |way, place, row| {
+        request(machine, way, place, row, &ms)
+    })
+}
+
+pub(super) fn request(
+    machine: &Machine,
+    way: &Way,
+    place: Place,
+    row: &str,
+    ms: &str,
+) -> Result<Values> {
+    let (_, mode, flight) = *ROWS.iter().find(|(name, ..)| *name == row).unwrap_or(&ROWS[0]);
+    let before = cpu_seconds(&way.pids)?;
+    let report = client(machine, way, place, mode, &["--flight", flight, "--ms", ms])?;
+    let used = cpu_seconds(&way.pids)? - before;
+    let (done, failed) = (number(&report, "done")?, number(&report, "failed")?);
+    ensure!(done > 0.0, "no request was answered in time: {}", report["error"]);
+    if failed > 0.0 {
+        let (side, prefix) = (way.side.name(), place.prefix());
+        machine.note(format!("{side}, {prefix}.{row}: requests failed: {}", report["error"]));
+    }
+    let mut values: Values = vec![
+        ("", number(&report, "rate")?),
+        (".p50", number(&report, "p50_us")?),
+        (".p99", number(&report, "p99_us")?),
+        (".failed", failed),
+    ];
+    values.extend(cost(&way.pids, used * 1e6 / done, used)?);
+    Ok(values)
+}

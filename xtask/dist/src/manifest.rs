@@ -1,0 +1,267 @@
+//! The one table of what is installed: file, mode, source. Packages, `cargo xtask install` and the tests follow it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use xtask_support::cargo;
+
+use crate::programs::Programs;
+
+/// Where a file comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A program.
+    Program(&'static str),
+    /// A symbolic link with this text.
+    Link(&'static str),
+    /// A file of the repository.
+    File(&'static str),
+    /// A file that [`super::docs`] or [`super::licences`] makes.
+    Made(&'static str),
+}
+
+/// A row: where it goes below the prefix, where it comes from. A name that ends in `.gz` is compressed.
+pub(crate) type Row<'a> = (&'a str, Source);
+
+use self::Source::{File, Link, Made, Program};
+
+/// Everything below the prefix. Programs have mode 0755, all else 0644.
+pub(crate) const ROWS: &[Row<'static>] = &[
+    ("bin/rootlesskit", Program("rootlesskit")),
+    ("bin/rootlessctl", Program("rootlessctl")),
+    ("bin/rootlesskit-docker-proxy", Program("rootlesskit-docker-proxy")),
+    ("bin/dockerd-rootless", Program("dockerd-rootless")),
+    ("bin/dockerd-rootless.sh", Link("dockerd-rootless")),
+    ("bin/dockerd-rootless-setuptool", Program("dockerd-rootless-setuptool")),
+    ("bin/dockerd-rootless-setuptool.sh", Link("dockerd-rootless-setuptool")),
+    ("share/man/man1/rootlesskit.1.gz", Made("rootlesskit.1")),
+    ("share/man/man1/rootlessctl.1.gz", Made("rootlessctl.1")),
+    ("share/man/man1/rootlessctl-list-ports.1.gz", Made("rootlessctl-list-ports.1")),
+    ("share/man/man1/rootlessctl-add-ports.1.gz", Made("rootlessctl-add-ports.1")),
+    ("share/man/man1/rootlessctl-remove-ports.1.gz", Made("rootlessctl-remove-ports.1")),
+    ("share/man/man1/rootlessctl-info.1.gz", Made("rootlessctl-info.1")),
+    ("share/man/man1/rootlessctl-stats.1.gz", Made("rootlessctl-stats.1")),
+    (
+        "share/man/man1/rootlesskit-docker-proxy.1.gz",
+        File("packaging/man/rootlesskit-docker-proxy.1"),
+    ),
+    ("share/man/man1/dockerd-rootless.1.gz", File("packaging/man/dockerd-rootless.1")),
+    ("share/man/man1/dockerd-rootless.sh.1.gz", Link("dockerd-rootless.1.gz")),
+    (
+        "share/man/man1/dockerd-rootless-setuptool.1.gz",
+        File("packaging/man/dockerd-rootless-setuptool.1"),
+    ),
+    ("share/man/man1/dockerd-rootless-setuptool.sh.1.gz", Link("dockerd-rootless-setuptool.1.gz")),
+    ("share/bash-completion/completions/rootlesskit", Made("rootlesskit.bash")),
+    ("share/bash-completion/completions/rootlessctl", Made("rootlessctl.bash")),
+    (
+        "share/bash-completion/completions/dockerd-rootless-setuptool",
+        Made("dockerd-rootless-setuptool.bash"),
+    ),
+    (
+        "share/bash-completion/completions/dockerd-rootless-setuptool.sh",
+        Made("dockerd-rootless-setuptool.sh.bash"),
+    ),
+    ("share/zsh/site-functions/_rootlesskit", Made("_rootlesskit")),
+    ("share/zsh/site-functions/_rootlessctl", Made("_rootlessctl")),
+    ("share/zsh/site-functions/_dockerd-rootless-setuptool", Made("_dockerd-rootless-setuptool")),
+    (
+        "share/zsh/site-functions/_dockerd-rootless-setuptool.sh",
+        Made("_dockerd-rootless-setuptool.sh"),
+    ),
+    ("share/fish/vendor_completions.d/rootlesskit.fish", Made("rootlesskit.fish")),
+    ("share/fish/vendor_completions.d/rootlessctl.fish", Made("rootlessctl.fish")),
+    (
+        "share/fish/vendor_completions.d/dockerd-rootless-setuptool.fish",
+        Made("dockerd-rootless-setuptool.fish"),
+    ),
+    (
+        "share/fish/vendor_completions.d/dockerd-rootless-setuptool.sh.fish",
+        Made("dockerd-rootless-setuptool.sh.fish"),
+    ),
+    ("share/doc/docker-ce-rootless-extras/README.md", File("README.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/README.md", File("docs/README.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/benchmarks.md", File("docs/benchmarks.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/compatibility.md", File("docs/compatibility.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/install.md", File("docs/install.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/limitations.md", File("docs/limitations.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/network.md", File("docs/network.md")),
+    ("share/doc/docker-ce-rootless-extras/docs/security.md", File("docs/security.md")),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/troubleshooting.md",
+        File("docs/troubleshooting.md"),
+    ),
+    ("share/doc/docker-ce-rootless-extras/docs/uninstall.md", File("docs/uninstall.md")),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/check-codes.md",
+        File("docs/reference/check-codes.md"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/drivers.md",
+        File("docs/reference/drivers.md"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/docs/reference/source-addresses.md",
+        File("docs/reference/source-addresses.md"),
+    ),
+    ("share/doc/docker-ce-rootless-extras/THIRD-PARTY.gz", Made("THIRD-PARTY")),
+    (
+        "share/doc/docker-ce-rootless-extras/examples/apparmor-home-bin",
+        File("packaging/examples/apparmor-home-bin"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/examples/docker.service",
+        File("packaging/examples/docker.service"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/examples/docker.socket",
+        File("packaging/examples/docker.socket"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/examples/modules-load.conf",
+        File("packaging/examples/modules-load.conf"),
+    ),
+    (
+        "share/doc/docker-ce-rootless-extras/examples/sysctl.conf",
+        File("packaging/examples/sysctl.conf"),
+    ),
+];
+
+/// Where the rows' files are found.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) programs: Programs,
+    /// Folder of the [`Source::Made`] files.
+    pub(crate) made: PathBuf,
+}
+
+/// Puts `rows` below `root`, an existing folder, replacing files that are there.
+///
+/// # Errors
+/// A source is missing, or the tree cannot be written.
+pub(crate) fn stage(rows: &[Row<'_>], sources: &Sources, root: &Path) -> Result<()> {
+    for &(name, from) in rows {
+        let to = root.join(name);
+        make_folders(root, &to)?;
+        if fs::symlink_metadata(&to).is_ok() {
+            fs::remove_file(&to).with_context(|| format!("replacing {}", to.display()))?;
+        }
+        let (source, mode) = match from {
+            Link(text) => {
+                symlink(text, &to).with_context(|| format!("linking {}", to.display()))?;
+                continue;
+            }
+            Program(program) => (sources.programs.get(program).context(program)?.to_owned(), 0o755),
+            File(file) => (cargo::workspace()?.join(file), 0o644),
+            Made(file) => (sources.made.join(file), 0o644),
+        };
+        if to.extension().is_some_and(|extension| extension == "gz") {
+            compress(&source, &to)?;
+        } else {
+            fs::copy(&source, &to)
+                .with_context(|| format!("copying {} to {}", source.display(), to.display()))?;
+        }
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Makes the folders between `root` and `file` with mode 0755, whatever the umask.
+fn make_folders(root: &Path, file: &Path) -> Result<()> {
+    let parent = file.parent().context("a row without a folder")?;
+    let missing: Vec<&Path> =
+        parent.ancestors().take_while(|dir| *dir != root && !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        fs::create_dir(dir).with_context(|| format!("making {}", dir.display()))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Compresses without name and date, so that the result depends on the contents only.
+pub(crate) fn compress(source: &Path, to: &Path) -> Result<()> {
+    let output =
+        Command::new("gzip").args(["-9nc", "--"]).arg(source).output().context("running gzip")?;
+    ensure!(
+        output.status.success(),
+        "gzip {}: {}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::write(to, output.stdout).with_context(|| format!("writing {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_link_leads_to_a_row_beside_it() {
+        let names: BTreeSet<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), ROWS.len(), "a name is there twice");
+        for (name, from) in ROWS {
+            if let Link(text) = from {
+                let (dir, _) = name.rsplit_once('/').unwrap();
+                assert!(names.contains(format!("{dir}/{text}").as_str()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_program_has_a_man_page() {
+        let names: BTreeSet<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        for program in names.iter().filter_map(|name| name.strip_prefix("bin/")) {
+            assert!(names.contains(format!("share/man/man1/{program}.1.gz").as_str()), "{program}");
+        }
+    }
+
+    #[test]
+    fn every_page_for_users_is_installed() {
+        let docs = cargo::workspace().unwrap().join("docs");
+        for folder in ["", "reference"] {
+            for entry in fs::read_dir(docs.join(folder)).unwrap() {
+                let name = Path::new("docs").join(folder).join(entry.unwrap().file_name());
+                let name = name.to_str().unwrap();
+                if name.ends_with(".md") && name != "docs/ARCHITECTURE.md" {
+                    let mut rows = ROWS.iter().filter_map(|(to, _)| to.split_once("-extras/"));
+                    assert!(rows.any(|(_, to)| to == name), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn files_get_their_modes_and_compression() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        fs::create_dir(&made).unwrap();
+        fs::write(made.join("page"), "text").unwrap();
+        let sources =
+            Sources { programs: [("rootlesskit", made.join("page"))].into(), made: made.clone() };
+        let rows = [
+            ("bin/p", Program("rootlesskit")),
+            ("bin/q", Link("p")),
+            ("share/a.gz", Made("page")),
+            ("share/a", Made("page")),
+        ];
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        // The second time everything is replaced.
+        for _ in 0..2 {
+            stage(&rows, &sources, &root).unwrap();
+        }
+        let mode =
+            |name: &str| fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("bin"), mode("bin/p"), mode("share/a.gz")), (0o755, 0o755, 0o644));
+        assert_eq!(fs::read_link(root.join("bin/q")).unwrap(), Path::new("p"));
+        assert_eq!(fs::read(root.join("share/a.gz")).unwrap()[..2], [0x1f, 0x8b]);
+        assert_eq!(fs::read(root.join("share/a")).unwrap(), b"text");
+        let error = stage(&[("x", Made("none"))], &sources, &root).unwrap_err().to_string();
+        assert!(error.contains("none"), "{error}");
+    }
+}
