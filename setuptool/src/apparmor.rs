@@ -37,7 +37,6 @@ pub(crate) fn run(
         )
     })?;
     let file = profile.file(world);
-    let command = managed::command(world, "apparmor");
     let program = quoted(&program.to_string_lossy());
     let restricted = world.sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1);
     if print {
@@ -47,8 +46,9 @@ pub(crate) fn run(
     if world.uid != 0 {
         ui.plain(file.text.trim_end());
         let shown = file.path.display();
+        let command = managed::command_with_sudo(world, "apparmor");
         ui.aside(&format!(
-            "To install this profile as {shown} and to load it, run: sudo {command} {program}"
+            "To install this profile as {shown} and to load it, run: {command} {program}"
         ));
         if !restricted {
             ui.aside("You do not need it on this host: AppArmor does not restrict user namespaces");
@@ -66,7 +66,8 @@ pub(crate) fn run(
         let hint = "is AppArmor installed (package apparmor)?";
         return Err(Failed::new(format!("{dir} is not a directory\nhint: {hint}")));
     }
-    write::put(&file, ui, &Policy { force, printer: format!("{command} {program}") })?;
+    let printer = format!("{} {program}", managed::command(world, "apparmor"));
+    write::put(&file, ui, &Policy { force, printer })?;
     // A profile of the administrator's is loaded as well.
     load(ui, world, &file.path)
 }

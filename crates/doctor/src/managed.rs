@@ -135,11 +135,20 @@ impl Managed {
 
 /// This program with a command, for a shell whose PATH may not lead to it.
 pub fn command(world: &World, verb: &str) -> String {
-    let program = match world.own_dir {
-        Some(_) => world.own_program(),
-        None => "dockerd-rootless-setuptool.sh".into(),
-    };
-    format!("{} {verb}", quoted(&program.to_string_lossy()))
+    format!("{} {verb}", program(world, "dockerd-rootless-setuptool.sh"))
+}
+
+/// The same with sudo(8), whose PATH is another one.
+pub fn command_with_sudo(world: &World, verb: &str) -> String {
+    format!("sudo {} {verb}", program(world, "\"$(command -v dockerd-rootless-setuptool.sh)\""))
+}
+
+/// This program as a word of a shell, `unknown` if nobody knows where it is.
+fn program(world: &World, unknown: &str) -> String {
+    match world.own_dir {
+        Some(_) => quoted(&world.own_program().to_string_lossy()),
+        None => unknown.to_owned(),
+    }
 }
 
 /// The command that shows how a file differs from what would be written.

@@ -11,9 +11,9 @@ use hostenv::state_dir::Occupant;
 use hostenv::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use crate::managed;
 use crate::place::World;
 use crate::probe::Prober;
-use crate::quote::quoted;
 use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
 
 /// The network driver that the launcher will use.
@@ -25,15 +25,19 @@ pub enum Net {
     Named(NetworkDriver),
     /// The user named this, which is no driver.
     Unknown(String),
-    /// There is none; why not.
-    None(String),
+    /// There is none.
+    None {
+        why: String,
+        /// A slirp4netns is installed, and is too old or does not run.
+        useless_slirp4netns: bool,
+    },
 }
 
 impl Net {
     pub fn driver(&self) -> Option<NetworkDriver> {
         match self {
             Self::Chosen(driver) | Self::Named(driver) => Some(*driver),
-            Self::Unknown(_) | Self::None(_) => None,
+            Self::Unknown(_) | Self::None { .. } => None,
         }
     }
 
@@ -42,7 +46,7 @@ impl Net {
         match self {
             Self::Chosen(driver) | Self::Named(driver) => Some(driver.name()),
             Self::Unknown(name) => Some(name),
-            Self::None(_) => None,
+            Self::None { .. } => None,
         }
     }
 
@@ -68,8 +72,8 @@ const LAUNCHER: [&str; 2] = ["dockerd-rootless.sh", "dockerd-rootless"];
 
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// This program as a word of a shell. A shell of root may have another PATH.
-    pub own: String,
+    /// The command with which root installs an AppArmor profile.
+    pub apparmor: String,
     pub launcher: Option<PathBuf>,
     pub rootlesskit: Option<PathBuf>,
     /// Programs of ours that are there and cannot be run.
@@ -93,8 +97,6 @@ pub struct Tools {
     pub net: Net,
     /// The launcher would try the gateway network first.
     pub tries_gateway: bool,
-    /// A slirp4netns is installed, and is too old or does not run.
-    pub useless_slirp4netns: bool,
     /// rootlesskit may bind privileged ports (`cap_net_bind_service`).
     pub low_port_caps: bool,
     /// The socket of a rootful Docker, and whether the user may use it.
@@ -114,7 +116,7 @@ impl Tools {
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
-        let (net, tries_gateway, useless_slirp4netns) = net(world, prober, rootlesskit.as_deref());
+        let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
         // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
@@ -123,11 +125,10 @@ impl Tools {
             world.find_companion(name).or_else(|| world.find_with_sbin(name))
         });
         Self {
-            own: own(world),
+            apparmor: managed::command_with_sudo(world, "apparmor"),
             launcher: companion(LAUNCHER),
             net,
             tries_gateway,
-            useless_slirp4netns,
             dockerd: dockerd.ok().map(|command| command.program),
             docker: world.find_companion("docker"),
             iptables_legacy: iptables.as_ref().is_some_and(|program| {
@@ -188,33 +189,27 @@ impl Machine for Programs<'_> {
     }
 }
 
-fn own(world: &World) -> String {
-    match world.own_dir {
-        Some(_) => quoted(&world.own_program().to_string_lossy()),
-        None => "\"$(command -v dockerd-rootless-setuptool.sh)\"".to_owned(),
-    }
+fn is_useless_slirp4netns(remark: &Remark) -> bool {
+    matches!(remark, Remark::Unusable(program, _) if program.ends_with("slirp4netns"))
 }
 
-/// The launcher's own choice, whether it would try the gateway before, and whether there is a slirp4netns that it cannot
-/// use.
-fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool, bool) {
+/// The launcher's own choice, and whether it would try the gateway before.
+fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool) {
     if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
         let unknown = || Net::Unknown(name.to_owned());
-        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false, false);
+        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false);
     }
     let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
     if port_driver == Some(PortDriver::Gateway.name()) {
-        return (Net::Named(NetworkDriver::Gateway), false, false);
+        return (Net::Named(NetworkDriver::Gateway), false);
     }
     let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
     let choice = choose::by_programs(&Programs(world, prober), &help);
-    let net = choice.driver.map_or_else(|| Net::None(why_none(&choice.remarks)), Net::Chosen);
-    let is_slirp4netns = |program: &Path| program.ends_with("slirp4netns");
-    let useless = choice
-        .remarks
-        .iter()
-        .any(|remark| matches!(remark, Remark::Unusable(program, _) if is_slirp4netns(program)));
-    (net, choose::may_use_gateway(&help, port_driver), useless)
+    let none = || Net::None {
+        why: why_none(&choice.remarks),
+        useless_slirp4netns: choice.remarks.iter().any(is_useless_slirp4netns),
+    };
+    (choice.driver.map_or_else(none, Net::Chosen), choose::may_use_gateway(&help, port_driver))
 }
 
 /// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.

@@ -27,7 +27,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 
 /// There is no program. A gateway that lacks nothing but a device needs none.
 fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
-    let Net::None(why_not) = &facts.tools.net else { return };
+    let Net::None { why: why_not, useless_slirp4netns } = &facts.tools.net else { return };
     if facts.tools.tries_gateway && !tun_is_fine {
         return;
     }
@@ -36,7 +36,7 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
         format!("no network driver is available: {why_not}"),
         "containers need a network driver to reach the network",
     );
-    findings.push(if facts.tools.useless_slirp4netns {
+    findings.push(if *useless_slirp4netns {
         // The distribution's package is the one that is there.
         finding.fix(
             "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into a \
@@ -167,8 +167,8 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(finding);
 }
 
-/// A hint of rootlesskit for whoever runs the launcher, which sets `--net` itself. Another driver is proposed only if the
-/// launcher does not use one anyway and one is there.
+/// A hint of rootlesskit for whoever runs the launcher, which sets `--net` itself. Another driver is proposed
+/// only if the user chose the gateway, or if the driver that the launcher falls back to fails as well.
 fn for_launcher(facts: &Facts, named: bool, hint: &str) -> Option<String> {
     let Some((remedy, others)) = hint.split_once("use --net=") else {
         return Some(hint.to_owned());

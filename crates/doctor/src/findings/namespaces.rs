@@ -102,11 +102,11 @@ fn apparmor(facts: &Facts, findings: &mut Vec<Finding>) {
         "AppArmor allows user namespaces only for programs with a profile that grants \"userns\"",
     )
     .forcible();
-    findings.push(finding.remedy(profile(Path::new(&path), &facts.tools.own)));
+    findings.push(finding.remedy(profile(Path::new(&path), &facts.tools.apparmor)));
 }
 
 /// The commands that make the profile, or what is in their way.
-fn profile(path: &Path, tool: &str) -> Remedy {
+fn profile(path: &Path, apparmor: &str) -> Remedy {
     let Some(profile) = Profile::of(path) else {
         return Remedy::said(
             "move rootlesskit to a path without special characters (an AppArmor profile cannot express this path)",
@@ -121,7 +121,7 @@ fn profile(path: &Path, tool: &str) -> Remedy {
         ],
     )
     .and(Remedy::said(format!(
-        "or, instead of these commands: sudo {tool} apparmor {}",
+        "or, instead of these commands: {apparmor} {}",
         quoted(&path.to_string_lossy())
     )))
 }
