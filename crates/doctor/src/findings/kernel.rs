@@ -93,11 +93,25 @@ fn few_files(facts: &Facts, files: u64) -> Finding {
         let why = "each published port, connection and container uses some of them";
         Finding::advisory("nofile-low", format!("{seen}: {room}"), why)
     };
-    finding.remedy(more_files(facts)).fix(session::again(facts))
+    finding.remedy(more_files(facts))
 }
 
-/// Raises the hard limit for sessions that begin later (limits.conf(5)).
+/// Raises the hard limit for sessions that begin later (limits.conf(5)). In a container, root may not raise it, and
+/// pam_limits(8) would refuse every session.
 fn more_files(facts: &Facts) -> Remedy {
+    if facts.host.container.is_some() {
+        return Remedy::said(format!(
+            "start this container with a higher limit: --ulimit nofile={FEW_FILES}:{FEW_FILES} (Docker, Podman) or \
+             lxc.prlimit.nofile = {FEW_FILES} (LXC)"
+        ));
+    }
+    let again = Remedy::said(session::again(facts));
+    if facts.distro.family == Family::Alpine {
+        return Remedy::said(format!(
+            "as root, set rc_ulimit=\"-n {FEW_FILES}\" in /etc/rc.conf, and restart the service that you log in with (sshd)"
+        ))
+        .and(again);
+    }
     let (name, uid) = (&facts.account.name, facts.account.uid);
     // A range of one ID stands for a name with signs that mean something there.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -106,7 +120,8 @@ fn more_files(facts: &Facts) -> Remedy {
         return Remedy::said(format!(
             "in configuration.nix, set security.pam.loginLimits = [ {{ domain = \"{domain}\"; type = \"hard\"; item = \
              \"nofile\"; value = \"{FEW_FILES}\"; }} ];"
-        ));
+        ))
+        .and(again);
     }
     Remedy::admin(
         &format!("raise the limit of open files for {name}"),
@@ -117,4 +132,5 @@ fn more_files(facts: &Facts) -> Remedy {
             ),
         ],
     )
+    .and(again)
 }

@@ -90,7 +90,7 @@ symptoms! {
         "stop containerd-rootless, and remove the directory that the message names";
     "log-second-daemon", "another RootlessKit is running with the same state directory":
         "this user already has a running daemon";
-        "stop the other daemon: run `systemctl --user stop docker.service`, or, if systemd did not start it, `pkill -x dockerd`";
+        "stop the other daemon: run `systemctl --user stop docker.service`, or stop the service that `install --supervise` created; if you started the daemon by hand, run `pkill -x dockerd`";
     "log-no-rootlesskit", "dockerd needs to be started with root privileges":
         "dockerd was started without rootlesskit";
         "start dockerd-rootless.sh instead";
@@ -173,7 +173,7 @@ symptoms! {
         "the port is published only on an IPv6 address, and the port driver offers dockerd no IPv6 address (slirp4netns, pesto, RootlessKit's own gvisor-tap-vsock)";
         "publish the port on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
     "log-port-allocated", "port is already allocated":
-        "another container publishes that port; or the port is published on several addresses that dockerd cannot tell apart inside the namespace: two IPv6 addresses, or, with Docker 28 and later, two IPv4 addresses (since Docker 29.6, only if neither is a loopback address other than 127.0.0.1)";
+        "another container publishes that port; or the port is published on several addresses that dockerd cannot tell apart inside the namespace: two IPv6 addresses, or, with Docker 28 and later, two IPv4 addresses (since Docker 29.6, loopback addresses other than 127.0.0.1 no longer cause this)";
         "use a port that `docker ps` does not list, or publish the port once on all addresses (-p 8080:80)";
     "log-address-taken", "address already in use":
         "another program uses that address";

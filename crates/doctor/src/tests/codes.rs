@@ -91,7 +91,7 @@ pub(super) const CODES: &[Code] = &[
     code("tun-closed", "`/dev/net/tun` exists, but the user cannot open it"),
     code(
         "network-helper-missing",
-        "`gateway` does not work or cannot be used, and no network helper is installed that works",
+        "`gateway` does not work or cannot be used, and no working network helper is installed",
     ),
     code("network-fails", "rootlesskit works, but not with the network driver that it would use"),
     code("gateway-fails", "the gateway network driver does not work"),
@@ -114,7 +114,7 @@ pub(super) const CODES: &[Code] = &[
     code("cgroup-v1", "the host uses cgroup v1"),
     code(
         "cgroup-controllers",
-        "cgroup v2 has not all controllers, because cgroup v1 uses them or the kernel lacks them",
+        "cgroup v2 does not have all controllers, because cgroup v1 uses them or the kernel lacks them",
     ),
     code("cgroup-delegation", "not all controllers are delegated to the user"),
     code("ping", "`net.ipv4.ping_group_range` does not include the user"),

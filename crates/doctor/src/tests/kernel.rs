@@ -316,6 +316,26 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             },
         ),
         case(
+            "the open-file limit is low on Alpine",
+            Advisory,
+            "nofile-low",
+            "rc_ulimit=\"-n 65536\"",
+            |h| {
+                h.os("ID=alpine\n");
+                h.write("proc/self/limits", "Max open files 1024 4096 files\n");
+            },
+        ),
+        case(
+            "the open-file limit is low in a container",
+            Advisory,
+            "nofile-low in-container",
+            "--ulimit nofile=65536:65536",
+            |h| {
+                h.write(".dockerenv", "");
+                h.write("proc/self/limits", "Max open files 1024 4096 files\n");
+            },
+        ),
+        case(
             "the open-file limit is too low for rootlesskit",
             Fatal,
             "nofile-low",
