@@ -20,14 +20,15 @@ cargo xtask COMMAND
       --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
                               net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
                               and nginx of Debian, only with --only apps); may be repeated
-      --congestion NAME       the host's congestion control (default: cubic); NAME,NAME compares two, and measures nothing else
+      --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
+                              two, and measures nothing else
       --rounds N              samples per figure
       --pin                   run forwarders and load on separate processors
       --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
                               (default: the installed RootlessKit, or else the one in a test host)
       --ours PATH             the rootlesskit to measure (default: build it)
-      --user NAME             an existing account for everything (default: throw-away ones: one for ours, one for
-                              RootlessKit, one for pasta, because Linux limits the pipe buffers of each user)
+      --user NAME             run everything as this existing account (default: three temporary ones, because Linux
+                              limits the pipe buffers of each user)
       --markdown              print the table as Markdown
       --json FILE             write the results, every sample included, to FILE
                               (default: target/bench/DATE.json)

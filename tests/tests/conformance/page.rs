@@ -310,7 +310,7 @@ const REASONS: [Reason; 12] = [
         cell: "not served",
         text: "`slirp4netns` as port driver, UDP: clients on the host's loopback get answers only without \
                `--disable-host-loopback`, and only until a client on another host has used the port. In this test, \
-               such a client has used it before, so the table says \"not served\". If several UDP ports forward to the \
+               a client on another host uses the port first, so the table says \"not served\". If several UDP ports forward to the \
                same port in the namespace, only the last one published works.",
     },
 ];
