@@ -24,6 +24,8 @@ use super::frame::{self, CLIENT_PORT, SERVER_PORT};
 
 /// More than any DHCP message over Ethernet, in bytes.
 const MAX_MESSAGE: usize = 2048;
+/// Without the timer, how long the time in which the machine sleeps can go unnoticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
 /// The interface, in the network namespace of the calling thread.
 #[derive(Debug)]
@@ -56,13 +58,14 @@ impl Open {
 
 impl Interface {
     pub(super) fn named(name: &str) -> anyhow::Result<Self> {
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)
+            .with_context(|| format!("failed to create a timer for the DHCP lease of {name}"))?;
         let addresses = getifaddrs().context("failed to list network interfaces")?;
         let address = addresses
             .filter(|found| found.interface_name == name)
             .find_map(|found| found.address.and_then(|a| a.as_link_addr().copied()))
             .with_context(|| format!("the network interface {name} does not exist"))?;
         let mac = address.addr().with_context(|| format!("{name} has no Ethernet address"))?;
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
         Ok(Self { name: name.to_owned(), address, mac, timer, open: None })
     }
 
@@ -111,7 +114,11 @@ impl Port for Interface {
         let at = Expiration::OneShot(TimeSpec::from_duration(until.max(Duration::from_nanos(1))));
         let set = self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
         if let Err(e) = set.and_then(|()| self.timer.wait()) {
-            tracing::debug!("failed to wait for a timer: {e}");
+            tracing::debug!("failed to wait for the timer of {}: {e}", self.name);
+            // The client relies on the pause: without it, it would ask the server again and again.
+            while let Some(left) = until.checked_sub(self.now()).filter(|left| !left.is_zero()) {
+                std::thread::sleep(left.min(LONGEST_SLEEP));
+            }
         }
     }
 
@@ -166,5 +173,45 @@ impl Port for Interface {
 
     fn close(&mut self) {
         self.open = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    const ALONE: &str = "TEST_INTERFACE_ALONE";
+
+    #[test]
+    fn a_timer_that_fails_shortens_no_wait() {
+        let mut interface = Interface::named("lo").unwrap();
+        // Reading it fails as long as it has not expired.
+        interface.timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK).unwrap();
+        let until = interface.now() + Duration::from_millis(50);
+        interface.wait(until);
+        assert!(interface.now() >= until);
+    }
+
+    /// Runs itself in a process of its own, where no other test needs descriptors.
+    #[test]
+    fn a_timer_that_cannot_be_created_is_named() {
+        if std::env::var_os(ALONE).is_none() {
+            let name = "drivers::dhcp::interface::tests::a_timer_that_cannot_be_created_is_named";
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            let output = command.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        let result = Interface::named("lo");
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let text = format!("{:#}", result.unwrap_err());
+        let expected = "failed to create a timer for the DHCP lease of lo: EMFILE";
+        assert!(text.starts_with(expected), "{text}");
     }
 }

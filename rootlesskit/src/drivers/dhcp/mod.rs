@@ -64,12 +64,13 @@ fn explanation(dhcp: &Dhcp) -> String {
 
 fn keep(mut interface: Interface, lease: Lease, mut kernel: Kernel) -> anyhow::Result<()> {
     let keeper = std::thread::Builder::new().name("dhcp".to_owned()).stack_size(256 << 10);
-    keeper.spawn(move || {
+    let started = keeper.spawn(move || {
         let mut lease = lease;
         let mac = interface.mac;
         while let Some(next) = keeper::turn(&mut interface, mac, &lease, &mut kernel) {
             lease = next;
         }
-    })?;
+    });
+    started.context("failed to start the thread that keeps the DHCP lease")?;
     Ok(())
 }
