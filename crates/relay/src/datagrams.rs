@@ -27,20 +27,50 @@ pub fn send_all<'a>(
     route: Route,
     segmented: &mut bool,
 ) -> u64 {
-    let mut bytes = 0;
     let mut pending = Vec::with_capacity(BATCH);
     pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
-    let mut rest = pending.as_slice();
+    send_pending(&sock, &pending, route, segmented)
+}
+
+/// The calls that send, so that tests can count them and make them fail.
+trait Calls {
+    /// See [`send_each`].
+    fn each(&self, datagrams: &[IoSlice<'_>], route: Route) -> nix::Result<usize>;
+
+    /// See [`send_segmented`].
+    fn run(&self, parts: &[IoSlice<'_>], segment: u16, route: Route) -> nix::Result<()>;
+}
+
+impl Calls for BorrowedFd<'_> {
+    fn each(&self, datagrams: &[IoSlice<'_>], route: Route) -> nix::Result<usize> {
+        send_each(*self, datagrams, route)
+    }
+
+    fn run(&self, parts: &[IoSlice<'_>], segment: u16, route: Route) -> nix::Result<()> {
+        send_segmented(*self, parts, segment, route)
+    }
+}
+
+fn send_pending(
+    calls: &impl Calls,
+    mut rest: &[IoSlice<'_>],
+    route: Route,
+    segmented: &mut bool,
+) -> u64 {
+    let mut bytes = 0;
+    // The run at the start of `rest` has failed before.
+    let mut failed = false;
     while !rest.is_empty() {
         let run = if *segmented { equal_run(rest) } else { 1 };
         let sent = if run > 1 {
             let size = u16::try_from(rest[0].len()).unwrap_or(u16::MAX);
-            send(route, |route| send_segmented(sock, &rest[..run], size, route).map(|()| run))
+            send(route, |route| calls.run(&rest[..run], size, route).map(|()| run))
         } else {
             // Up to the next run, or everything.
             let single = if *segmented { unequal_prefix(rest) } else { rest.len() };
-            send(route, |route| send_each(sock, &rest[..single], route))
+            send(route, |route| calls.each(&rest[..single], route))
         };
+        let again = std::mem::take(&mut failed);
         match sent {
             Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) if run > 1 => {
                 *segmented = false;
@@ -52,9 +82,14 @@ pub fn send_all<'a>(
             }
             // Full queues: the rest would not fit either.
             Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
+            // As with ECONNREFUSED in `send`, the error can be about an earlier datagram (an ICMP message of a firewall, for
+            // instance), and is cleared by having been reported. Nothing of the run has been sent.
+            Err(_) if run > 1 && !again => failed = true,
+            // Routing and packet rules treat a run as one packet, so the error is about all of it: its datagrams would fail
+            // one by one. Datagrams of their own may differ, and the error is about the first.
             Err(e) => {
-                debug!("cannot send a datagram: {}", e.desc());
-                rest = &rest[1..];
+                debug!("cannot send {run} datagrams of {} bytes: {}", rest[0].len(), e.desc());
+                rest = &rest[run..];
             }
         }
     }
@@ -95,6 +130,71 @@ fn send(route: Route, mut send: impl FnMut(Route) -> nix::Result<usize>) -> nix:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    /// Takes what follows the errors, and remembers how many datagrams each call had.
+    struct Fake {
+        /// Of the calls, in this order.
+        errors: RefCell<Vec<Errno>>,
+        /// Of every call.
+        always: Option<Errno>,
+        made: RefCell<Vec<usize>>,
+    }
+
+    impl Fake {
+        fn call(&self, datagrams: usize) -> nix::Result<usize> {
+            self.made.borrow_mut().push(datagrams);
+            let mut errors = self.errors.borrow_mut();
+            let next = if errors.is_empty() { self.always } else { Some(errors.remove(0)) };
+            next.map_or(Ok(datagrams), Err)
+        }
+    }
+
+    impl Calls for Fake {
+        fn each(&self, datagrams: &[IoSlice<'_>], _: Route) -> nix::Result<usize> {
+            self.call(datagrams.len())
+        }
+
+        fn run(&self, parts: &[IoSlice<'_>], _: u16, _: Route) -> nix::Result<()> {
+            self.call(parts.len()).map(drop)
+        }
+    }
+
+    /// The bytes that went out, and the calls.
+    fn sent(errors: &[Errno], always: Option<Errno>, sizes: &[usize]) -> (u64, Vec<usize>) {
+        let fake = Fake { errors: RefCell::new(errors.into()), always, made: RefCell::default() };
+        let mut segmented = true;
+        let bytes = send_pending(&fake, &slices(sizes), Route::default(), &mut segmented);
+        assert!(segmented);
+        (bytes, fake.made.into_inner())
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_sent_is_given_up_as_a_whole() {
+        let sizes = [&[9; 50][..], &[7; 3], &[5]].concat();
+        let (bytes, calls) = sent(&[], Some(Errno::EPERM), &sizes);
+        // 50 nines and a seven, twice; two sevens and a five, twice.
+        assert_eq!((bytes, calls), (0, vec![51, 51, 3, 3]));
+        let (bytes, calls) = sent(&[Errno::EPERM, Errno::EPERM], None, &sizes);
+        assert_eq!((bytes, calls), (19, vec![51, 51, 3]), "the next run is tried");
+    }
+
+    #[test]
+    fn errors_about_earlier_datagrams_cost_none_of_a_run() {
+        let refused = Errno::ECONNREFUSED;
+        for errors in [&[refused][..], &[refused, refused], &[refused; 3], &[Errno::EHOSTUNREACH]] {
+            let (bytes, calls) = sent(errors, None, &[9; 50]);
+            assert_eq!((bytes, calls), (450, vec![50; errors.len() + 1]), "{errors:?}");
+        }
+        let (bytes, calls) = sent(&[], Some(refused), &[9; 50]);
+        assert_eq!((bytes, calls), (0, vec![50; 4]));
+    }
+
+    #[test]
+    fn single_datagrams_fail_one_by_one() {
+        let (bytes, calls) = sent(&[Errno::EPERM], None, &[1, 2, 3]);
+        assert_eq!((bytes, calls), (5, vec![3, 2]));
+    }
 
     fn slices(sizes: &[usize]) -> Vec<IoSlice<'static>> {
         static ZEROES: [u8; 65_507] = [0; 65_507];
