@@ -4,13 +4,13 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use drivers::choose::{self, Choice, GATEWAY_PROBE, Machine};
+use drivers::choose::{self, Choice, GATEWAY_PROBE, Helper, Machine};
 use drivers::{NetworkDriver, Reason};
 
 use crate::host::Host;
 use crate::report::{Failure, Note};
 
-/// What the user is told who has no network driver.
+/// What the user is told who has none of the helpers.
 const HINT: &str = "install slirp4netns (package slirp4netns on Debian, Ubuntu, Fedora, RHEL, openSUSE, Arch and \
      Alpine) or pasta (package passt, recent enough since Debian 13 and Ubuntu 24.04)";
 
@@ -47,31 +47,33 @@ pub(crate) fn choose(
     } else {
         None
     };
-    let Choice { driver, remarks } = choose::by_programs(&Programs(host), &help);
-    if let (Some(reason), Some(net)) = (&refused, driver) {
+    let choice = choose::by_programs(&Programs(host), &help);
+    if let (Some(reason), Some(net)) = (&refused, choice.driver) {
+        let hints: String = reason.remedies().map(|remedy| format!(". hint: {remedy}")).collect();
         notes.push(Note::warn(format!(
-            "not using the gateway network driver: {}; using {net} instead{}",
-            reason.what,
-            hints(reason, ". hint: ")
+            "not using the gateway network driver: {}; using {net} instead{hints}",
+            reason.what
         )));
     }
-    notes.extend(remarks.iter().map(|remark| Note::warn(remark.to_string())));
-    driver.ok_or_else(|| none(refused.as_ref()))
+    notes.extend(choice.remarks().map(Note::warn));
+    choice.driver.ok_or_else(|| none(refused.as_ref(), &choice))
 }
 
-fn hints(reason: &Reason, before: &str) -> String {
-    reason.hints.iter().map(|hint| format!("{before}{hint}")).collect()
-}
-
-fn none(refused: Option<&Reason>) -> Failure {
-    let mut text =
-        "no network driver found: neither slirp4netns (0.4.0 or later) nor pasta (2023_06_25 or \
-                    later) is on PATH"
-            .to_owned();
-    let mut hint = HINT.to_owned();
+fn none(refused: Option<&Reason>, choice: &Choice) -> Failure {
+    let mut text = "no network driver found: neither a working slirp4netns (0.4.0 or later) nor a \
+                    working pasta (2023_06_25 or later) is in PATH"
+        .to_owned();
+    let mut hint = if choice.helpers.iter().all(|(_, helper)| *helper == Helper::Absent) {
+        HINT.to_owned()
+    } else {
+        let remedies = choice.helpers.iter().filter_map(|(driver, helper)| helper.remedy(*driver));
+        remedies.collect::<Vec<_>>().join("; or ")
+    };
     if let Some(reason) = refused {
         text.push_str(&format!(", and the gateway network driver does not work: {}", reason.what));
-        hint.push_str(&hints(reason, "; or, to use the gateway network driver: "));
+        for remedy in reason.remedies() {
+            hint.push_str(&format!("; or, to use the gateway network driver: {remedy}"));
+        }
     }
     Failure::new(text).hint(hint)
 }
@@ -85,7 +87,8 @@ mod tests {
     const SLIRP: &str = "Usage: slirp4netns [OPTION]...\n--netns-type=TYPE specify the type";
     const OLD: &str = "--net value  [host, none, pasta, slirp4netns]";
     const NEW: &str = "--net value  [host, none, gateway, pasta, slirp4netns]";
-    const REFUSAL: &str = "[rootlesskit:child ] error: no tproxy in this kernel\nhint: load nft_tproxy\n\
+    const REFUSAL: &str = "[rootlesskit:child ] error: no tproxy in this kernel\n\
+                           hint: load nft_tproxy, or use --net=pasta or --net=slirp4netns\n\
                            [rootlesskit:parent] error: child exited: exit status 1";
     const PROBE: &str = "/bin/rootlesskit --net=gateway --disable-host-loopback --copy-up=/etc \
                          --copy-up=/run true";
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn the_others_follow_and_what_is_odd_is_told() {
         let pasta = "pasta 0.0~git20230309.7c7625d-1+deb12u1";
-        let h = host(OLD).with("slirp4netns", "-c").with("pasta", pasta).with("vpnkit", "");
+        let h = host(OLD).with("slirp4netns", "Usage: -c").with("pasta", pasta).with("vpnkit", "");
         let (net, notes) = chosen(&h, None);
         assert_eq!(net, Ok(NetworkDriver::Vpnkit));
         assert!(notes.iter().all(|n| n.level == Level::Warn), "{notes:?}");
@@ -176,5 +179,24 @@ mod tests {
         let e = chosen(&host(OLD), None).0.unwrap_err().to_string();
         assert!(e.contains("package slirp4netns") && e.contains("package passt"), "{e}");
         assert!(!e.contains("gateway"), "{e}");
+    }
+
+    #[test]
+    fn a_helper_that_is_there_and_of_no_use_is_not_to_be_installed() {
+        let library = "slirp4netns: error while loading shared libraries: libslirp.so.0";
+        let h = host(OLD).with("slirp4netns", library);
+        let (net, notes) = chosen(&h, None);
+        let hint = "hint: install slirp4netns again (package slirp4netns), because /bin/slirp4netns does not run; or \
+                    install pasta 2023_06_25 or later (package passt)";
+        let e = net.unwrap_err().to_string();
+        assert!(e.ends_with(hint), "{e}");
+        let note = "not using /bin/slirp4netns: running it with --help failed: ";
+        assert_eq!(notes, [Note::warn(format!("{note}{library}"))]);
+        let h = host(OLD).with("slirp4netns", "Usage: -c");
+        let e = chosen(&h, None).0.unwrap_err().to_string();
+        assert!(
+            e.contains("hint: upgrade /bin/slirp4netns to 0.4.0 or later; or install pasta"),
+            "{e}"
+        );
     }
 }

@@ -117,7 +117,7 @@ impl Distro {
         Remedy::admin(comment, [command])
     }
 
-    fn package(&self, package: Package) -> Option<&'static str> {
+    pub(crate) fn package(&self, package: Package) -> Option<&'static str> {
         use Family::{Alpine, Arch, Debian, Fedora, Nix, Suse, Unknown, Yum};
         Some(match (package, self.family) {
             (Package::Uidmap, Debian) => "uidmap",

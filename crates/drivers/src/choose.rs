@@ -8,7 +8,6 @@
 //! be recent enough to work under RootlessKit (bookworm's 2023_03 is not), and the last link is used only with a
 //! rootlesskit that has such a stack.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::{NetworkDriver, PortDriver};
@@ -51,87 +50,164 @@ pub fn has_gateway(help: &str) -> bool {
     help.contains(NetworkDriver::Gateway.name())
 }
 
-/// A driver, and why others were passed over.
+/// A driver, and what was found out about the helpers of those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// `None` if this machine can serve none.
     pub driver: Option<NetworkDriver>,
     /// In the order in which the programs were asked.
-    pub remarks: Vec<Remark>,
+    pub helpers: Vec<(NetworkDriver, Helper)>,
 }
 
-/// What is odd about a program.
+impl Choice {
+    /// What is odd about the helpers, a line each.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.helpers.iter().filter_map(|(_, helper)| helper.remark())
+    }
+}
+
+/// The helper of a driver, and whether it is of any use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remark {
-    /// It cannot be used.
-    Unusable(PathBuf, String),
+pub enum Helper {
+    /// There is no such program.
+    Absent,
+    /// It can be used.
+    Fit,
     /// It is used without knowing its age.
     NoVersion(PathBuf),
+    /// It runs, but is too old: in which way.
+    TooOld(PathBuf, String),
+    /// It does not even tell its version: what it does instead.
+    Broken(PathBuf, String),
 }
 
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unusable(program, why) => write!(f, "not using {}: {why}", program.display()),
-            Self::NoVersion(program) => write!(
-                f,
+impl Helper {
+    /// Whether the launcher uses it.
+    pub fn is_used(&self) -> bool {
+        matches!(self, Self::Fit | Self::NoVersion(_))
+    }
+
+    /// What is odd about it, if anything.
+    pub fn remark(&self) -> Option<String> {
+        Some(match self {
+            Self::Absent | Self::Fit => return None,
+            Self::NoVersion(program) => format!(
                 "cannot determine the version of {}; assuming that it is recent",
                 program.display()
             ),
+            Self::TooOld(program, why) | Self::Broken(program, why) => {
+                format!("not using {}: {why}", program.display())
+            }
+        })
+    }
+
+    /// What makes this driver usable; `None` if its helper can be used.
+    pub fn remedy(&self, driver: NetworkDriver) -> Option<String> {
+        let (package, since) = match driver {
+            NetworkDriver::Pasta => ("passt", "2023_06_25"),
+            NetworkDriver::Slirp4netns => ("slirp4netns", "0.4.0"),
+            _ => return None,
+        };
+        match self {
+            Self::Fit | Self::NoVersion(_) => None,
+            Self::Absent => Some(format!("install {driver} {since} or later (package {package})")),
+            Self::TooOld(program, _) => {
+                Some(format!("upgrade {} to {since} or later", program.display()))
+            }
+            Self::Broken(program, _) => Some(format!(
+                "install {driver} again (package {package}), because {} does not run",
+                program.display()
+            )),
         }
     }
 }
 
 /// Chooses among the drivers other than the gateway. `help` is what `rootlesskit --help` prints.
 pub fn by_programs(machine: &dyn Machine, help: &str) -> Choice {
-    let mut remarks = Vec::new();
-    let driver = if slirp4netns(machine, &mut remarks) {
-        Some(NetworkDriver::Slirp4netns)
-    } else if pasta(machine, &mut remarks) {
-        Some(NetworkDriver::Pasta)
-    } else if machine.find("vpnkit").is_some() {
-        Some(NetworkDriver::Vpnkit)
-    } else {
+    let mut helpers = Vec::new();
+    let used = [NetworkDriver::Slirp4netns, NetworkDriver::Pasta].into_iter().find(|driver| {
+        let helper = self::helper(machine, *driver);
+        let used = helper.is_used();
+        helpers.push((*driver, helper));
+        used
+    });
+    let driver = used.or_else(|| {
+        if machine.find("vpnkit").is_some() {
+            return Some(NetworkDriver::Vpnkit);
+        }
         let gvisor = NetworkDriver::GvisorTapVsock;
         // A rootlesskit with the gateway serves that name by it, and would have used it if it worked.
         (help.contains(gvisor.name()) && !has_gateway(help)).then_some(gvisor)
-    };
-    Choice { driver, remarks }
+    });
+    Choice { driver, helpers }
 }
 
-fn slirp4netns(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
-    let Some(program) = machine.find("slirp4netns") else { return false };
-    let why = match machine.ask(&program, "--help") {
-        Ok(help) if help.contains("--netns-type") => return true,
-        Ok(_) => "it is older than 0.4.0".to_owned(),
-        Err(e) => format!("running it with --help failed: {e}"),
-    };
-    remarks.push(Remark::Unusable(program, why));
-    false
+/// What can be said of the helper of slirp4netns or pasta; others are not asked, and count as absent.
+pub fn helper(machine: &dyn Machine, driver: NetworkDriver) -> Helper {
+    match driver {
+        NetworkDriver::Slirp4netns => slirp4netns(machine),
+        NetworkDriver::Pasta => pasta(machine),
+        _ => Helper::Absent,
+    }
 }
 
-fn pasta(machine: &dyn Machine, remarks: &mut Vec<Remark>) -> bool {
-    let Some(program) = machine.find("pasta") else { return false };
-    let why = match machine.ask(&program, "--version").map(|text| date_in(&text)) {
-        Ok(Some(date)) if date >= PASTA_SINCE => return true,
-        Ok(Some((year, month, day))) => format!(
-            "it is version {year:04}_{month:02}_{day:02}, but RootlessKit needs 2023_06_25 or later"
-        ),
-        // Built from a source archive without version: better than no network at all.
-        Ok(None) => {
-            remarks.push(Remark::NoVersion(program));
-            return true;
-        }
-        Err(e) => format!("running it with --version failed: {e}"),
-    };
-    remarks.push(Remark::Unusable(program, why));
-    false
+fn slirp4netns(machine: &dyn Machine) -> Helper {
+    let Some(program) = machine.find("slirp4netns") else { return Helper::Absent };
+    match machine.ask(&program, "--help") {
+        Ok(help) if help.contains("--netns-type") => Helper::Fit,
+        Ok(help) if is_usage(&help) => Helper::TooOld(program, "it is older than 0.4.0".to_owned()),
+        answer => broken(program, "--help", answer),
+    }
 }
 
-/// The first date in the first line: passt has no other version. Upstream writes `2023_06_25.32660ce`, Debian
+fn pasta(machine: &dyn Machine) -> Helper {
+    let Some(program) = machine.find("pasta") else { return Helper::Absent };
+    let needed = "but RootlessKit needs 2023_06_25 or later";
+    match machine.ask(&program, "--version") {
+        Ok(text) => match version_line(&text).map(date_in) {
+            Some(Some(date)) if date >= PASTA_SINCE => Helper::Fit,
+            Some(Some((year, month, day))) => {
+                let why = format!("it is version {year:04}_{month:02}_{day:02}, {needed}");
+                Helper::TooOld(program, why)
+            }
+            // Built from a source archive without version: better than no network at all.
+            Some(None) => Helper::NoVersion(program),
+            // The first releases had no such option.
+            None if is_usage(&text) => {
+                Helper::TooOld(program, format!("it does not know --version, {needed}"))
+            }
+            None => broken(program, "--version", Ok(text)),
+        },
+        Err(e) => broken(program, "--version", Err(e)),
+    }
+}
+
+/// Whether a program told how it is used, in vain or not: then it runs. One whose libraries are missing, for instance,
+/// prints something else.
+fn is_usage(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("usage:")
+}
+
+fn broken(program: PathBuf, arg: &str, answer: Result<String, String>) -> Helper {
+    let what = answer.map_or_else(
+        |error| error,
+        |text| {
+            let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+            last.unwrap_or("it printed nothing").to_owned()
+        },
+    );
+    Helper::Broken(program, format!("running it with {arg} failed: {what}"))
+}
+
+/// The line in which passt's programs tell their version.
+fn version_line(output: &str) -> Option<&str> {
+    output.lines().find(|line| line.starts_with("pasta ") || line.starts_with("passt "))
+}
+
+/// The first date in a line: passt has no other version. Upstream writes `2023_06_25.32660ce`, Debian
 /// `0.0~git20230309.7c7625d-1+deb12u1`, Fedora `0^20240426.gd03c4e2-1.fc40`.
-fn date_in(output: &str) -> Option<Date> {
-    let line = output.lines().next()?.replace('_', "");
+fn date_in(line: &str) -> Option<Date> {
+    let line = line.replace('_', "");
     let runs = line.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() == 8);
     let mut dates = runs.filter_map(|run| {
         Some((run[..4].parse().ok()?, run[4..6].parse().ok()?, run[6..].parse().ok()?))
@@ -178,9 +254,9 @@ mod tests {
         programs: &[(&str, Option<&str>)],
     ) -> (Option<NetworkDriver>, String, Vec<String>) {
         let fake = Fake { programs, asked: RefCell::default() };
-        let Choice { driver, remarks } = by_programs(&fake, help);
-        let remarks = remarks.iter().map(|r| format!("{r}\n")).collect();
-        (driver, remarks, fake.asked.into_inner())
+        let choice = by_programs(&fake, help);
+        let remarks = choice.remarks().map(|remark| format!("{remark}\n")).collect();
+        (choice.driver, remarks, fake.asked.into_inner())
     }
 
     #[test]
@@ -201,6 +277,40 @@ mod tests {
         let (driver, remarks, _) = chosen(HELP, &[("slirp4netns", None), pasta]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
         assert!(remarks.contains("running it with --help failed: timed out"), "{remarks}");
+    }
+
+    #[test]
+    fn a_helper_that_does_not_run_is_not_called_old_or_used() {
+        let library =
+            "error while loading shared libraries: libslirp.so.0: cannot open shared object file";
+        fn state(driver: NetworkDriver, answer: Option<&str>) -> Helper {
+            let programs = [(driver.name(), answer)];
+            helper(&Fake { programs: &programs, asked: RefCell::default() }, driver)
+        }
+        for (driver, arg) in
+            [(NetworkDriver::Slirp4netns, "--help"), (NetworkDriver::Pasta, "--version")]
+        {
+            let program = Path::new("/bin").join(driver.name());
+            let said = format!("\n{}: {library}\n", program.display());
+            for (answer, what) in [
+                (Some(said.as_str()), said.trim()),
+                (Some("\n"), "it printed nothing"),
+                (None, "timed out"),
+            ] {
+                let why = format!("running it with {arg} failed: {what}");
+                let state = state(driver, answer);
+                assert_eq!(state, Helper::Broken(program.clone(), why));
+                assert!(!state.is_used());
+                let remedy = state.remedy(driver).unwrap();
+                assert!(remedy.starts_with(&format!("install {driver} again (")), "{remedy}");
+            }
+            let state = state(driver, Some("unrecognized option\nUsage: x [OPTION]...\n"));
+            assert!(matches!(state, Helper::TooOld(..)), "{state:?}");
+            let remedy = state.remedy(driver).unwrap();
+            assert!(remedy.starts_with(&format!("upgrade /bin/{driver} to ")), "{remedy}");
+        }
+        let warned = format!("cannot set something\n{NEW_PASTA}");
+        assert_eq!(state(NetworkDriver::Pasta, Some(&warned)), Helper::Fit);
     }
 
     #[test]
@@ -250,7 +360,7 @@ mod tests {
         assert_eq!(date_in(BOOKWORM_PASTA), Some((2023, 3, 9)));
         assert_eq!(date_in("pasta 0^20240426.gd03c4e2-1.fc40.x86_64"), Some((2024, 4, 26)));
         assert_eq!(date_in("pasta 2023_06_25.20209999"), Some((2023, 6, 25)));
-        assert_eq!(date_in("pasta unknown version\n2024_01_01"), None);
+        assert_eq!(date_in("pasta unknown version"), None);
         assert_eq!(date_in("pasta 20991399"), None);
         assert_eq!(date_in(""), None);
     }

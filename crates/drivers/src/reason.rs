@@ -29,6 +29,26 @@ impl Reason {
     }
 }
 
+/// How rootlesskit proposes other drivers, at the end of a hint.
+const OTHERS: &str = "use --net=";
+
+impl Reason {
+    /// The hints without the drivers that rootlesskit proposes instead: its caller chooses the driver, and may just have
+    /// tried one of these in vain.
+    pub fn remedies(&self) -> impl Iterator<Item = &str> {
+        let remedies = self.hints.iter().map(|hint| {
+            let Some((remedy, _)) = hint.split_once(OTHERS) else { return hint.as_str() };
+            remedy.trim_end().trim_end_matches("or").trim_end_matches([',', ';', ' '])
+        });
+        remedies.filter(|remedy| !remedy.is_empty())
+    }
+
+    /// Whether it proposes other drivers.
+    pub fn proposes_others(&self) -> bool {
+        self.hints.iter().any(|hint| hint.contains(OTHERS))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +63,20 @@ mod tests {
         let reason = Reason::find(text);
         assert_eq!(reason.what, "no tproxy: No such file or directory (os error 2)");
         assert_eq!(reason.hints, ["load nft_tproxy", "or use --net=pasta"]);
+    }
+
+    #[test]
+    fn remedies_are_hints_without_other_drivers() {
+        for (hint, remedies, others) in [
+            ("load nft_tproxy", &["load nft_tproxy"][..], false),
+            ("load veth, or use --net=pasta or --net=slirp4netns", &["load veth"], true),
+            ("use --net=pasta or --net=slirp4netns", &[], true),
+            ("or use --net=pasta", &[], true),
+        ] {
+            let reason = Reason { what: String::new(), hints: vec![hint.to_owned()] };
+            assert!(reason.remedies().eq(remedies.iter().copied()), "{hint}");
+            assert_eq!(reason.proposes_others(), others, "{hint}");
+        }
     }
 
     #[test]

@@ -82,8 +82,12 @@ fn the_driver_follows_what_is_installed() {
     let place = Place::new();
     let net = || place.argv().get(1).cloned().unwrap_or_default();
     place.stub("pasta", "echo pasta 2024_12_11.09478d5");
-    place.stub("slirp4netns", "echo old");
+    place.stub("slirp4netns", "echo 'Usage: slirp4netns [OPTION]... PID TAPNAME'");
     place.launch(&[]).exits(0).says("WARN: ").says("older than 0.4.0");
+    assert_eq!(net(), "--net=pasta");
+    place.stub("slirp4netns", "echo libslirp.so.0: cannot open >&2; exit 127");
+    let says = "slirp4netns: running it with --help failed: libslirp.so.0: cannot open";
+    place.launch(&[]).exits(0).says("WARN: ").says(says);
     assert_eq!(net(), "--net=pasta");
     place.stub("pasta", "echo 'pasta 0.0~git20230309.7c7625d-1+deb12u1'");
     place.stub("vpnkit", "");

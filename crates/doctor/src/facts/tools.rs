@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use drivers::choose::{self, Machine, Remark};
+use drivers::choose::{self, Choice, Helper, Machine};
 use drivers::{NetworkDriver, PortDriver};
 use hostenv::state_dir::Occupant;
 use hostenv::{shellwords, vars};
@@ -26,11 +26,7 @@ pub enum Net {
     /// The user named this, which is no driver.
     Unknown(String),
     /// There is none.
-    None {
-        why: String,
-        /// A slirp4netns is installed, and is too old or does not run.
-        useless_slirp4netns: bool,
-    },
+    None { why: String },
 }
 
 impl Net {
@@ -97,6 +93,8 @@ pub struct Tools {
     pub net: Net,
     /// The launcher would try the gateway network first.
     pub tries_gateway: bool,
+    pub slirp4netns: Helper,
+    pub pasta: Helper,
     /// rootlesskit may bind privileged ports (`cap_net_bind_service`).
     pub low_port_caps: bool,
     /// The socket of a rootful Docker, and whether the user may use it.
@@ -113,10 +111,24 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// The helper of a driver; of those that have none, or that is not asked, it counts as absent.
+    pub fn helper(&self, driver: NetworkDriver) -> &Helper {
+        match driver {
+            NetworkDriver::Slirp4netns => &self.slirp4netns,
+            NetworkDriver::Pasta => &self.pasta,
+            _ => &Helper::Absent,
+        }
+    }
+
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
-        let (net, tries_gateway) = net(world, prober, rootlesskit.as_deref());
+        let Network { net, tries_gateway, helpers } =
+            network(world, prober, rootlesskit.as_deref());
+        let helper = |driver| {
+            let asked = helpers.iter().find(|(of, _)| *of == driver).map(|(_, helper)| helper);
+            asked.cloned().unwrap_or_else(|| choose::helper(&Programs(world, prober), driver))
+        };
         let iptables = world.find_with_sbin("iptables");
         let config = world.daemon_json().unwrap_or_default();
         // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
@@ -129,6 +141,8 @@ impl Tools {
             launcher: companion(LAUNCHER),
             net,
             tries_gateway,
+            slirp4netns: helper(NetworkDriver::Slirp4netns),
+            pasta: helper(NetworkDriver::Pasta),
             dockerd: dockerd.ok().map(|command| command.program),
             docker: world.find_companion("docker"),
             iptables_legacy: iptables.as_ref().is_some_and(|program| {
@@ -189,27 +203,37 @@ impl Machine for Programs<'_> {
     }
 }
 
-fn is_useless_slirp4netns(remark: &Remark) -> bool {
-    matches!(remark, Remark::Unusable(program, _) if program.ends_with("slirp4netns"))
+/// The launcher's own choice.
+struct Network {
+    net: Net,
+    /// It would try the gateway before.
+    tries_gateway: bool,
+    /// Those that were asked for it.
+    helpers: Vec<(NetworkDriver, Helper)>,
 }
 
-/// The launcher's own choice, and whether it would try the gateway before.
-fn net(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> (Net, bool) {
+impl Network {
+    fn named(net: Net) -> Self {
+        Self { net, tries_gateway: false, helpers: Vec::new() }
+    }
+}
+
+fn network(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> Network {
     if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
         let unknown = || Net::Unknown(name.to_owned());
-        return (NetworkDriver::from_name(name).map_or_else(unknown, Net::Named), false);
+        return Network::named(NetworkDriver::from_name(name).map_or_else(unknown, Net::Named));
     }
     let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
     if port_driver == Some(PortDriver::Gateway.name()) {
-        return (Net::Named(NetworkDriver::Gateway), false);
+        return Network::named(Net::Named(NetworkDriver::Gateway));
     }
     let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
     let choice = choose::by_programs(&Programs(world, prober), &help);
-    let none = || Net::None {
-        why: why_none(&choice.remarks),
-        useless_slirp4netns: choice.remarks.iter().any(is_useless_slirp4netns),
-    };
-    (choice.driver.map_or_else(none, Net::Chosen), choose::may_use_gateway(&help, port_driver))
+    Network {
+        net: choice.driver.map_or_else(|| Net::None { why: why_none(&choice) }, Net::Chosen),
+        tries_gateway: choose::may_use_gateway(&help, port_driver),
+        helpers: choice.helpers,
+    }
 }
 
 /// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.
@@ -225,11 +249,12 @@ fn no_iproute(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) ->
     (!version.contains("iproute2")).then(|| format!("{} is not iproute2's `ip`", ip.display()))
 }
 
-fn why_none(remarks: &[Remark]) -> String {
+fn why_none(choice: &Choice) -> String {
+    let remarks: Vec<String> = choice.remarks().collect();
     if remarks.is_empty() {
         return "neither slirp4netns nor pasta is in PATH".to_owned();
     }
-    remarks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    remarks.join("; ")
 }
 
 fn rootful(world: &World) -> Option<(PathBuf, bool)> {

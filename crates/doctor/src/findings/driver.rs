@@ -1,6 +1,7 @@
 //! What connects the network namespace of the containers with the outside: there must be a driver that works.
 
-use drivers::{NetworkDriver, Reason};
+use drivers::choose::Helper;
+use drivers::{NetworkDriver, PortDriver, Reason};
 use hostenv::vars;
 
 use super::{Finding, Wish};
@@ -27,7 +28,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 
 /// There is no program. A gateway that lacks nothing but a device needs none.
 fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
-    let Net::None { why: why_not, useless_slirp4netns } = &facts.tools.net else { return };
+    let Net::None { why: why_not } = &facts.tools.net else { return };
     if facts.tools.tries_gateway && !tun_is_fine {
         return;
     }
@@ -36,15 +37,42 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
         format!("no network driver is available: {why_not}"),
         "containers need a network driver to reach the network",
     );
-    findings.push(if *useless_slirp4netns {
+    let packaged = packaged(facts);
+    let helper = facts.tools.helper(packaged);
+    findings.push(match (helper, helper.remedy(packaged)) {
         // The distribution's package is the one that is there.
-        finding.fix(
+        (Helper::TooOld(..), _) if packaged == NetworkDriver::Slirp4netns => finding.fix(
             "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into a \
              directory that comes first in PATH, or upgrade the distribution",
-        )
-    } else {
-        finding.remedy(facts.distro.install(Package::Network, "install a network helper"))
+        ),
+        (Helper::TooOld(..), Some(remedy)) => finding.fix(remedy),
+        (Helper::Broken(..), Some(remedy)) => {
+            let finding = finding.fix(remedy);
+            // A distribution whose package is passt has no slirp4netns.
+            let pasta = facts.tools.pasta.remedy(NetworkDriver::Pasta);
+            match pasta.filter(|_| packaged != NetworkDriver::Pasta) {
+                Some(remedy) => finding.fix(format!("or {remedy}")),
+                None => finding,
+            }
+        }
+        _ => finding.remedy(facts.distro.install(Package::Network, "install a network helper")),
     });
+}
+
+/// The driver whose helper is what the distribution's package contains.
+fn packaged(facts: &Facts) -> NetworkDriver {
+    match facts.distro.package(Package::Network) {
+        Some("passt") => NetworkDriver::Pasta,
+        _ => NetworkDriver::Slirp4netns,
+    }
+}
+
+/// The other one of the two drivers that distributions have packages for.
+fn beside(driver: NetworkDriver) -> NetworkDriver {
+    match driver {
+        NetworkDriver::Slirp4netns => NetworkDriver::Pasta,
+        _ => NetworkDriver::Slirp4netns,
+    }
 }
 
 fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -151,13 +179,20 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         ),
         None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
     };
-    for hint in reason.hints.iter().filter_map(|hint| for_launcher(facts, named, hint)) {
-        finding = finding.fix(hint);
+    for remedy in reason.remedies() {
+        finding = finding.fix(remedy);
     }
     if text.contains("tproxy") || text.contains("nf_tables") {
         // nf_tables comes with it.
         let comment = "load the module for the gateway network driver";
         finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
+    }
+    if other.is_none()
+        && reason.proposes_others()
+        && let Some(text) = another_driver(facts)
+    {
+        let or = if finding.remedy == Remedy::default() { "" } else { "or " };
+        finding = finding.fix(format!("{or}{text}"));
     }
     if finding.remedy == Remedy::default() {
         finding = finding.fix(
@@ -167,23 +202,32 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(finding);
 }
 
-/// A hint of rootlesskit for whoever runs the launcher, which sets `--net` itself. Another driver is proposed
-/// only if the user chose the gateway, or if the driver that the launcher falls back to fails as well.
-fn for_launcher(facts: &Facts, named: bool, hint: &str) -> Option<String> {
-    let Some((remedy, others)) = hint.split_once("use --net=") else {
-        return Some(hint.to_owned());
+/// The drivers to use instead of the one that does not work. The launcher sets `--net` itself. It has nothing to choose if
+/// there is no helper at all, which is a finding of its own.
+fn another_driver(facts: &Facts) -> Option<String> {
+    let failed = facts.tools.net.driver()?;
+    let others = [NetworkDriver::Pasta, NetworkDriver::Slirp4netns];
+    let others = others.into_iter().filter(|driver| *driver != failed);
+    let usable: Vec<_> =
+        others.clone().filter(|driver| facts.tools.helper(*driver).is_used()).collect();
+    let (first, drivers) = if usable.is_empty() {
+        let packaged = packaged(facts);
+        let driver = if packaged == failed { beside(packaged) } else { packaged };
+        let first = facts.tools.helper(driver).remedy(driver)?;
+        (format!("{first} and "), vec![driver])
+    } else {
+        (String::new(), usable)
     };
-    let driver = facts.tools.net.driver();
-    if named || driver.is_some() && !facts.works(Probe::Network) {
-        let others = others.replace("--net=", "");
-        let also = if named {
+    let names = drivers.iter().map(|driver| driver.name()).collect::<Vec<_>>().join(" or ");
+    let suits = |name: &str| {
+        let ports = PortDriver::from_name(name);
+        ports.is_some_and(|ports| drivers.iter().all(|driver| driver.goes_with(ports)))
+    };
+    let also = match &facts.storage.port_driver {
+        Some(name) if !suits(name) => {
             format!(" and unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER)
-        } else {
-            String::new()
-        };
-        let net = vars::DOCKERD_ROOTLESS_NET;
-        return Some(format!("{remedy}set {net} to {others} (whichever is installed){also}"));
-    }
-    let remedy = remedy.trim_end_matches("or ").trim_end_matches([',', ' ']);
-    (!remedy.is_empty()).then(|| remedy.to_owned())
+        }
+        _ => String::new(),
+    };
+    Some(format!("{first}set {} to {names}{also}", vars::DOCKERD_ROOTLESS_NET))
 }

@@ -9,6 +9,8 @@ use crate::facts::{Device, Facts};
 use crate::findings::{Wish, diagnose};
 use crate::probe::{Outcome, Probe};
 
+const NO_LIBRARY: &str = "slirp4netns: error while loading shared libraries: libslirp.so.0";
+
 #[test]
 fn situations_of_a_network_stack() {
     all(&a_network_stack());
@@ -42,6 +44,45 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into",
             |h| {
                 h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
+            },
+        ),
+        case(
+            "slirp4netns does not run",
+            Fatal,
+            "network-helper-missing",
+            "install slirp4netns again (package slirp4netns), because ",
+            |h| h.says("slirp4netns", NO_LIBRARY),
+        ),
+        case(
+            "slirp4netns does not run on RHEL 10",
+            Fatal,
+            "network-helper-missing",
+            "dnf install -y passt",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+                h.says("slirp4netns", NO_LIBRARY);
+            },
+        ),
+        case(
+            "slirp4netns is too old on RHEL 10",
+            Fatal,
+            "network-helper-missing",
+            "dnf install -y passt",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+                h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
+            },
+        ),
+        case(
+            "pasta does not run on RHEL 10",
+            Fatal,
+            "network-helper-missing",
+            "install pasta again (package passt), because ",
+            |h| {
+                h.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+                h.remove("bin/slirp4netns");
+                h.program("bin/pasta");
+                h.says("pasta", "pasta: error while loading shared libraries: libc.so.6");
             },
         ),
         case("Debian 12's pasta is too old", Fatal, "network-helper-missing", "slirp4netns", |h| {
@@ -164,8 +205,8 @@ const GATEWAY: &str = "--net value  [host, none, gateway, slirp4netns]";
 const REFUSAL: &str = "[rootlesskit:child ] error: no such chain type\nhint: use --net=pasta or --net=slirp4netns\n\
                        [rootlesskit:parent] error: child exited: exit status 1";
 const SEE_THE_ERROR: &str = "run this to see the whole error: rootlesskit --net=gateway";
-const OTHERS: &str =
-    "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to pasta or slirp4netns (whichever is installed)";
+const INSTALL_PASTA: &str = "install pasta 2023_06_25 or later (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to pasta";
+const NEW_PASTA: &str = "pasta 2024_12_11.09478d5";
 const NO_TPROXY: &str = "[rootlesskit:child ] error: nft: tproxy: No such file or directory";
 
 #[test]
@@ -237,7 +278,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "neither the gateway driver nor slirp4netns works",
             Fatal,
             "gateway-fails network-fails",
-            OTHERS,
+            INSTALL_PASTA,
             |h| {
                 h.says("rootlesskit", GATEWAY);
                 h.fails(Probe::Gateway, REFUSAL);
@@ -245,10 +286,24 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             },
         ),
         case(
+            "neither the gateway driver nor pasta works, and slirp4netns is too old",
+            Fatal,
+            "gateway-fails network-fails",
+            "/bin/slirp4netns to 0.4.0 or later and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to slirp4netns",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.says("slirp4netns", "Usage: slirp4netns [OPTION]... PID TAPNAME");
+                h.program("bin/pasta");
+                h.says("pasta", NEW_PASTA);
+                h.fails(Probe::Gateway, REFUSAL);
+                h.fails(Probe::Network, "pasta: exit status 1");
+            },
+        ),
+        case(
             "the gateway driver does not work, with --force",
             Class,
             "gateway-fails",
-            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to slirp4netns",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
                 h.fails(Probe::Network, REFUSAL);
@@ -259,7 +314,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "the gateway port driver is selected",
             Fatal,
             "gateway-fails",
-            "(whichever is installed) and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            "NET to slirp4netns and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
                 h.fails(Probe::Network, REFUSAL);
@@ -338,6 +393,12 @@ fn the_reason_is_the_first_error_of_rootlesskit() {
     );
 }
 
+fn gateway_fails(host: &Host) -> Vec<String> {
+    let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+    let finding = findings.into_iter().find(|finding| finding.code == "gateway-fails");
+    finding.expect("it fails").remedy.said
+}
+
 /// Another driver is no remedy where the launcher uses it anyway.
 #[test]
 fn a_hint_of_rootlesskit_is_one_for_the_launcher() {
@@ -346,15 +407,46 @@ fn a_hint_of_rootlesskit_is_one_for_the_launcher() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     host.fails(Probe::Gateway, &text);
-    let said = |host: &Host| {
-        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
-        let finding = findings.into_iter().find(|finding| finding.code == "gateway-fails");
-        finding.expect("it fails").remedy.said
-    };
     let remedy = "load the kernel module veth: sudo modprobe veth";
-    assert_eq!(said(&host), [remedy]);
+    assert_eq!(gateway_fails(&host), [remedy]);
     host.fails(Probe::Network, "slirp4netns: exit status 1");
-    assert_eq!(said(&host), [format!("{remedy}, or {OTHERS}")]);
+    assert_eq!(gateway_fails(&host), [remedy.to_owned(), format!("or {INSTALL_PASTA}")]);
+}
+
+#[test]
+fn a_driver_that_was_tried_in_vain_is_not_proposed() {
+    let others = "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to";
+    let unset = "and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
+    let mut host = Host::healthy();
+    host.says("rootlesskit", GATEWAY);
+    host.fails(Probe::Gateway, REFUSAL);
+    host.fails(Probe::Network, "exit status 1");
+    host.program("bin/pasta");
+    host.says("pasta", NEW_PASTA);
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta")], "slirp4netns was tried");
+    host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "builtin");
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta {unset}")]);
+    host.remove("bin/slirp4netns");
+    assert_eq!(
+        gateway_fails(&host),
+        [format!(
+            "install slirp4netns 0.4.0 or later (package slirp4netns) and {others} slirp4netns"
+        )],
+        "pasta was tried"
+    );
+    host.remove("bin/pasta");
+    host.program("bin/vpnkit");
+    host.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
+    assert_eq!(gateway_fails(&host), [format!("{INSTALL_PASTA} {unset}")], "vpnkit was tried");
+    host.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER");
+    host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+    host.fails(Probe::Network, REFUSAL);
+    assert_eq!(gateway_fails(&host), [INSTALL_PASTA], "none is there");
+    host.program("bin/slirp4netns");
+    host.program("bin/pasta");
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta or slirp4netns")]);
+    host.says("slirp4netns", NO_LIBRARY);
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta")]);
 }
 
 #[test]
