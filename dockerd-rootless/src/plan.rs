@@ -75,8 +75,8 @@ impl Plan {
 
     /// The same on a host with these routes.
     pub(crate) fn on(mut self, routes: &Routes) -> Self {
-        let flags = &self.settings.flags;
-        self.ipv6 = ways::wants_ipv6(routes, self.net, self.mtu, flags, &mut self.notes);
+        let (flags, named) = (&self.settings.flags, self.settings.net.is_some());
+        self.ipv6 = ways::wants_ipv6(routes, self.net, named, self.mtu, flags, &mut self.notes);
         ways::note_overlap(routes, self.net, flags, &mut self.notes);
         self
     }

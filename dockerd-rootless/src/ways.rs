@@ -20,13 +20,12 @@ use crate::report::Note;
 /// The least MTU of a link with IPv6 in bytes (RFC 8200).
 const IPV6_MTU: u32 = 1280;
 
-/// A network with a shorter prefix (bits) is a summary, most of which is elsewhere.
-const SHORTEST: u8 = 16;
-
-/// Whether to add `--ipv6`; `flags` are the user's, which win. `mtu` is in bytes, 0 is the default of rootlesskit.
+/// Whether to add `--ipv6`; `flags` are the user's, which win. `named` says that the user named `net` in a variable. `mtu`
+/// is in bytes, 0 is the default of rootlesskit.
 pub(crate) fn wants_ipv6(
     routes: &Routes,
     net: NetworkDriver,
+    named: bool,
     mtu: u32,
     flags: &[OsString],
     notes: &mut Vec<Note>,
@@ -34,11 +33,23 @@ pub(crate) fn wants_ipv6(
     if !routes.only_v6() || extra::last_bool(flags, "ipv6").is_some() {
         return false;
     }
-    let net_in_force = extra::last(flags, "net");
-    if !net.has_ipv6() || net_in_force.is_some_and(|name| name != net.to_string()) {
+    let in_flags = extra::last(flags, "net");
+    let able = match &in_flags {
+        Some(name) => NetworkDriver::from_name(name).is_some_and(NetworkDriver::has_ipv6),
+        None => net.has_ipv6(),
+    };
+    if !able {
+        let hint = if in_flags.is_some() {
+            format!("remove --net from {}", vars::DOCKERD_ROOTLESS_FLAGS)
+        } else if named {
+            format!("unset {}", vars::DOCKERD_ROOTLESS_NET)
+        } else {
+            "install slirp4netns (0.4.0 or later) or pasta (2023_06_25 or later), which support it"
+                .to_owned()
+        };
+        let shown = in_flags.unwrap_or_else(|| net.to_string());
         notes.push(Note::warn(format!(
-            "this host has only IPv6 outbound connectivity, which the network driver {net} does not support. hint: unset {}",
-            vars::DOCKERD_ROOTLESS_NET
+            "this host has only IPv6 outbound connectivity, which the network driver {shown} does not support. hint: {hint}"
         )));
         return false;
     }
@@ -65,8 +76,9 @@ pub(crate) fn note_overlap(
     }
     let chosen = extra::last(flags, "cidr").and_then(|text| text.parse::<Cidr>().ok());
     let ours = chosen.unwrap_or(Cidr::DEFAULT);
+    let shortest = Cidr::SHORTEST_WARNED;
     let Some(theirs) =
-        ours.overlapping(&routes.v4).filter(|theirs| theirs.prefix_len() >= SHORTEST)
+        ours.overlapping(&routes.v4).filter(|theirs| theirs.prefix_len() >= shortest)
     else {
         return;
     };
@@ -98,7 +110,7 @@ mod tests {
 
     fn wants(routes: &Routes, net: NetworkDriver, mtu: u32, flags: &str) -> (bool, Vec<Note>) {
         let mut notes = Vec::new();
-        (wants_ipv6(routes, net, mtu, &words(flags), &mut notes), notes)
+        (wants_ipv6(routes, net, true, mtu, &words(flags), &mut notes), notes)
     }
 
     #[test]
@@ -131,7 +143,13 @@ mod tests {
         for (net, mtu, flags, part) in [
             (NetworkDriver::Vpnkit, 1500, "", "network driver vpnkit does not support"),
             (NetworkDriver::LxcUserNic, 1500, "", "lxc-user-nic"),
-            (NetworkDriver::Gateway, 1500, "--net=none", "unset"),
+            (NetworkDriver::Vpnkit, 1500, "", "hint: unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET"),
+            (
+                NetworkDriver::Gateway,
+                1500,
+                "--net=none",
+                "driver none does not support. hint: remove --net from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",
+            ),
             (NetworkDriver::Gateway, 1200, "", "MTU of at least 1280, but the MTU is 1200"),
             (NetworkDriver::Gateway, 1500, "--mtu=576", "the MTU is 576"),
         ] {
@@ -139,6 +157,10 @@ mod tests {
             assert!(!wanted && notes.len() == 1 && notes[0].text.contains(part), "{notes:?}");
         }
         assert!(wants(&only, NetworkDriver::Slirp4netns, 0, "").0, "0 is the default");
+        assert!(wants(&only, NetworkDriver::Vpnkit, 1500, "--net=pasta").0, "flags win");
+        let mut notes = Vec::new();
+        assert!(!wants_ipv6(&only, NetworkDriver::Vpnkit, false, 1500, &[], &mut notes));
+        assert!(notes[0].text.contains("hint: install slirp4netns"), "nothing is set: {notes:?}");
     }
 
     #[test]
@@ -163,5 +185,7 @@ mod tests {
         );
         assert_eq!(told(NetworkDriver::Gateway, &["10.0.0.0/8", "10.0.3.0/24"], ""), "");
         assert_eq!(told(NetworkDriver::LxcUserNic, &["10.0.2.0/24"], ""), "");
+        assert_eq!(told(NetworkDriver::Gateway, &["10.0.0.0/15"], ""), "", "left to `check`");
+        assert_ne!(told(NetworkDriver::Gateway, &["10.0.0.0/16"], ""), "");
     }
 }

@@ -33,6 +33,15 @@ impl Cidr {
     /// 10.0.2.0/24, what every driver uses unless told otherwise.
     pub const DEFAULT: Self = Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 2, 0), 24));
 
+    /// The shortest prefix (bits) of a network of the host for which a start of the daemon warns of an overlap. A shorter
+    /// one, such as the 10.0.0.0/8 of a company's VPN, is a summary most of which is elsewhere: the warning would come with
+    /// each start, and mostly for nothing. `check`, which somebody asks, tells more ([`Self::SHORTEST_CHECKED`]).
+    pub const SHORTEST_WARNED: u8 = 16;
+
+    /// The same for `check`, where it is advice. What is left out are halves of the Internet, such as the 0.0.0.0/1 that VPNs
+    /// use as a default route.
+    pub const SHORTEST_CHECKED: u8 = 8;
+
     /// Address number `n` in the network; the constructor has made sure that it exists.
     fn host(self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.0.network().to_bits().saturating_add(n))

@@ -37,26 +37,29 @@ fn missing(facts: &Facts, tun_is_fine: bool, findings: &mut Vec<Finding>) {
         format!("no network driver is available: {why_not}"),
         "containers need a network driver to reach the network",
     );
+    findings.push(finding.remedy(helper(facts)));
+}
+
+/// How to get a helper that works, given those that do not.
+pub(super) fn helper(facts: &Facts) -> Remedy {
     let packaged = packaged(facts);
     let helper = facts.tools.helper(packaged);
-    findings.push(match (helper, helper.remedy(packaged)) {
+    match (helper, helper.remedy(packaged)) {
         // The distribution's package is the one that is there.
-        (Helper::TooOld(..), _) if packaged == NetworkDriver::Slirp4netns => finding.fix(
+        (Helper::TooOld(..), _) if packaged == NetworkDriver::Slirp4netns => Remedy::said(
             "put slirp4netns 0.4.0 or later (https://github.com/rootless-containers/slirp4netns/releases) into a \
              directory that comes first in PATH, or upgrade the distribution",
         ),
-        (Helper::TooOld(..), Some(remedy)) => finding.fix(remedy),
+        (Helper::TooOld(..), Some(remedy)) => Remedy::said(remedy),
         (Helper::Broken(..), Some(remedy)) => {
-            let finding = finding.fix(remedy);
             // A distribution whose package is passt has no slirp4netns.
             let pasta = facts.tools.pasta.remedy(NetworkDriver::Pasta);
-            match pasta.filter(|_| packaged != NetworkDriver::Pasta) {
-                Some(remedy) => finding.fix(format!("or {remedy}")),
-                None => finding,
-            }
+            let pasta = pasta.filter(|_| packaged != NetworkDriver::Pasta);
+            let or = pasta.map(|remedy| Remedy::said(format!("or {remedy}")));
+            Remedy::said(remedy).and(or.unwrap_or_default())
         }
-        _ => finding.remedy(facts.distro.install(Package::Network, "install a network helper")),
-    });
+        _ => facts.distro.install(Package::Network, "install a network helper"),
+    }
 }
 
 /// The driver whose helper is what the distribution's package contains.

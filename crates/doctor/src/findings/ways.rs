@@ -4,10 +4,7 @@
 use drivers::{Cidr, NetworkDriver};
 
 use super::{Finding, Wish};
-use crate::facts::{Facts, Proxy};
-
-/// Networks with shorter prefixes (bits) are hardly networks.
-const SHORTEST: u8 = 8;
+use crate::facts::{Facts, Net, Proxy};
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     only_ipv6(facts, findings);
@@ -46,11 +43,14 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
         "by default, bridge networks have only IPv4, so containers on them cannot reach other networks (\"network is \
          unreachable\")",
     );
-    if !able {
+    if !able && matches!(facts.tools.net, Net::Named(_)) {
         finding = finding.fix(
             "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: the selected driver does not support IPv6; gateway, slirp4netns \
              and pasta do",
         );
+    } else if !able {
+        // The launcher found nothing better.
+        finding = finding.remedy(super::driver::helper(facts));
     }
     if !ways.bridges_have_ipv6 {
         finding = finding.fix(
@@ -66,8 +66,9 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     let ways = &facts.ways;
+    let shortest = Cidr::SHORTEST_CHECKED;
     let theirs =
-        ways.cidr.overlapping(&ways.routes.v4).filter(|theirs| theirs.prefix_len() >= SHORTEST);
+        ways.cidr.overlapping(&ways.routes.v4).filter(|theirs| theirs.prefix_len() >= shortest);
     let Some(theirs) =
         theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
     else {

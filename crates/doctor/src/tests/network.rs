@@ -674,6 +674,17 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             },
         ),
         case(
+            "the host has only IPv6 connectivity, and only VPNKit is installed",
+            Class,
+            "ipv6-only",
+            "apt-get install -y slirp4netns",
+            |h| {
+                v6_default(h);
+                h.remove("bin/slirp4netns");
+                h.program("bin/vpnkit");
+            },
+        ),
+        case(
             "the host has only IPv6 connectivity, and bridge networks have IPv6",
             Class,
             "",
@@ -694,6 +705,16 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             "FLAGS=--cidr=10.41.0.0/24; containers then reach the host at 10.41.0.2",
             |h| v4_routes(h, &[DEFAULT, OURS]),
         ),
+        case(
+            "the network of a VPN contains the namespace's network",
+            Advisory,
+            "cidr-overlap",
+            "=192.168.240.0/24",
+            |h| v4_routes(h, &[DEFAULT, ([10, 0, 0, 0], [255, 0, 0, 0])]),
+        ),
+        case("a VPN's default route is in two halves", Advisory, "", "", |h| {
+            v4_routes(h, &[DEFAULT, ([0; 4], [128, 0, 0, 0]), ([128, 0, 0, 0], [128, 0, 0, 0])]);
+        }),
         case("another --cidr is set", Advisory, "", "", |h| {
             v4_routes(h, &[DEFAULT, OURS]);
             h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
