@@ -46,20 +46,23 @@ pub(crate) fn summary(ui: &mut Ui, findings: &[Finding]) {
 }
 
 pub(crate) fn block(ui: &mut Ui, findings: &[Finding]) {
-    let Some(script) = script(findings) else { return };
+    let script = script(findings);
     let required = |f: &Finding| f.severity == Severity::Fatal && !f.remedy.admin.is_empty();
     if findings.iter().any(required) {
         ui.error("System requirements are missing. Have the administrator run these commands,");
         ui.error("then run this tool again.");
-        if findings.iter().any(|f| f.about_iptables && f.severity == Severity::Fatal) {
-            ui.error(
-                "To continue without iptables (and without bridge networks), use --skip-iptables.",
-            );
-        }
-    } else {
+    } else if script.is_some() {
         ui.info("These commands are optional; they fix the warnings above:");
     }
-    frame(ui, script.trim_end());
+    // Also where nothing but words helps: in a container, or on NixOS.
+    if findings.iter().any(|f| f.about_iptables && f.severity == Severity::Fatal) {
+        ui.error(
+            "To continue without iptables (and without bridge networks), use --skip-iptables.",
+        );
+    }
+    if let Some(script) = script {
+        frame(ui, script.trim_end());
+    }
 }
 
 /// Prints the end of a daemon's log, and what its messages mean.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cgroup2::{Delegation, Mode};
+use hostenv::vars;
 
 use super::Container;
 use crate::place::World;
@@ -39,7 +40,8 @@ pub struct Host {
     pub inotify_instances: Option<u64>,
     pub inotify_watches: Option<u64>,
     pub selinux: bool,
-    /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`.
+    /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`, which a sandboxed slirp4netns sees; `None` if
+    /// the user has turned the sandbox off.
     pub resolv_conf: Option<PathBuf>,
     pub container: Option<Container>,
     /// Hard limit of open files; `None` is none.
@@ -113,6 +115,9 @@ fn device(path: &Path) -> Device {
 }
 
 fn resolv_conf(world: &World) -> Option<PathBuf> {
+    if world.env.text(vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX).ok().flatten() == Some("false") {
+        return None;
+    }
     let target = fs::read_link(world.at("etc/resolv.conf")).ok()?;
     let target = Path::new("/etc").join(target);
     // `..` is the usual way out of /etc: ../run/systemd/resolve/stub-resolv.conf.

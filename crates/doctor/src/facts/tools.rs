@@ -79,8 +79,12 @@ pub struct Tools {
     pub dockerd: Option<PathBuf>,
     pub docker: Option<PathBuf>,
     pub iptables: Option<PathBuf>,
-    /// iptables works with the old kernel interface (`ip_tables`).
+    /// iptables tells its version.
+    pub iptables_runs: bool,
+    /// It works with the old kernel interface (`ip_tables`).
     pub iptables_legacy: bool,
+    /// `machinectl` is there.
+    pub machinectl: bool,
     /// daemon.json chooses nftables, for which dockerd needs `nft` instead of iptables.
     pub nftables_backend: bool,
     pub nsenter: Option<PathBuf>,
@@ -130,6 +134,8 @@ impl Tools {
             asked.cloned().unwrap_or_else(|| choose::helper(&Programs(world, prober), driver))
         };
         let iptables = world.find_with_sbin("iptables");
+        let iptables_version = iptables.as_ref().map(|program| prober.ask(program, "--version"));
+        let iptables_version = iptables_version.and_then(Result::ok).unwrap_or_default();
         let config = world.daemon_json().unwrap_or_default();
         // Debian has it in /usr/sbin, which the unit's PATH names and that of a login does not.
         let dockerd = shellwords::command(world.env.get(vars::DOCKERD), "dockerd", |name| {
@@ -145,9 +151,10 @@ impl Tools {
             pasta: helper(NetworkDriver::Pasta),
             dockerd: dockerd.ok().map(|command| command.program),
             docker: world.find_companion("docker"),
-            iptables_legacy: iptables.as_ref().is_some_and(|program| {
-                prober.ask(program, "--version").is_ok_and(|text| text.contains("legacy"))
-            }),
+            // iptables v1.8.11 (nf_tables)
+            iptables_runs: iptables_version.contains("iptables v"),
+            iptables_legacy: iptables_version.contains("legacy"),
+            machinectl: world.find("machinectl").is_some(),
             iptables,
             nftables_backend: config.get("firewall-backend").is_some_and(|v| v == "nftables"),
             nsenter: world.find("nsenter"),

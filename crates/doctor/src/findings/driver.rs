@@ -4,7 +4,7 @@ use drivers::choose::Helper;
 use drivers::{NetworkDriver, PortDriver, Reason};
 use hostenv::vars;
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, modules};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Net};
 use crate::probe::{Outcome, Probe};
@@ -110,7 +110,7 @@ fn tun(facts: &Facts) -> Option<Finding> {
     match facts.host.tun {
         Device::Missing if needed => Some(
             Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
-                .remedy(facts.distro.modules(&["tun"], "create /dev/net/tun"))
+                .remedy(modules(facts, &["tun"], "create /dev/net/tun"))
                 .fix("if this host is a container, start it with --device /dev/net/tun"),
         ),
         Device::Closed if needed => Some(
@@ -188,7 +188,7 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
     if text.contains("tproxy") || text.contains("nf_tables") {
         // nf_tables comes with it.
         let comment = "load the module for the gateway network driver";
-        finding = finding.remedy(facts.distro.modules(&["nft_tproxy"], comment));
+        finding = finding.remedy(modules(facts, &["nft_tproxy"], comment));
     }
     if other.is_none()
         && reason.proposes_others()

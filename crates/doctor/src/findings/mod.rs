@@ -27,6 +27,7 @@ mod ways;
 pub use finding::{Finding, Severity};
 
 use crate::facts::Facts;
+use crate::remedy::Remedy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
@@ -79,6 +80,15 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
     }
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// Loads kernel modules. A container has those of its host, and cannot load more.
+fn modules(facts: &Facts, names: &[&str], comment: &str) -> Remedy {
+    if facts.host.container.is_none() {
+        return facts.distro.modules(names, comment);
+    }
+    let commands: Vec<String> = names.iter().map(|name| format!("modprobe {name}")).collect();
+    Remedy::said(format!("as root, on the host of this container: {}", commands.join(" && ")))
 }
 
 /// Whether the daemon has to do without iptables, which the user allowed.

@@ -2,10 +2,11 @@
 
 use drivers::NetworkDriver;
 
-use super::{Finding, Wish};
-use crate::distro::Package;
+use super::{Finding, Wish, modules};
+use crate::distro::{Family, Package};
 use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
+use crate::quote::quoted;
 
 /// The first port that every user may bind on a Linux that nobody changed.
 const USUAL_PORT_START: u64 = 1024;
@@ -42,7 +43,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "without it, containers see the gateway as the source address if the userland proxy is off, and \
                  rules that isolate containers are not enforced",
             )
-            .remedy(facts.distro.modules(&["br_netfilter"], "load br_netfilter")),
+            .remedy(modules(facts, &["br_netfilter"], "load br_netfilter")),
         );
     }
     if !facts.host.ipv6 {
@@ -53,7 +54,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         ));
     }
     if let Some(target) = &facts.host.resolv_conf
-        && facts.tools.net.driver() != Some(NetworkDriver::Gateway)
+        && facts.tools.net.driver() == Some(NetworkDriver::Slirp4netns)
     {
         findings.push(
             Finding::advisory(
@@ -91,17 +92,25 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
         return;
     }
     if let Outcome::Fails(text) = facts.outcome(Probe::Nat) {
-        let modules = facts.distro.nat_modules(tools.iptables_legacy);
         let said = text.lines().next().unwrap_or_default();
-        findings.push(
-            Finding::fatal(
-                "nat-fails",
-                format!("iptables cannot create a NAT chain in a namespace: {said}"),
-                why,
-            )
-            .remedy(facts.distro.modules(modules, "load the modules for NAT"))
-            .about_iptables(),
-        );
+        let finding = Finding::fatal(
+            "nat-fails",
+            format!("iptables cannot create a NAT chain in a namespace: {said}"),
+            why,
+        )
+        .about_iptables();
+        findings.push(match (&tools.iptables, tools.iptables_runs) {
+            // No module helps a program whose libraries are missing.
+            (Some(iptables), false) => finding.fix(format!(
+                "install iptables again, because {} does not run (for details: {} --version)",
+                iptables.display(),
+                quoted(&iptables.to_string_lossy())
+            )),
+            _ => {
+                let names = facts.distro.nat_modules(tools.iptables_legacy);
+                finding.remedy(modules(facts, names, "load the modules for NAT"))
+            }
+        });
     }
 }
 
@@ -149,11 +158,20 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(kit) = kit {
         finding = finding.fix(format!(
             "allow them for rootlesskit only: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
-            crate::quote::quoted(&kit)
+            quoted(&kit)
         ));
     }
-    findings.push(finding.fix(format!(
-        "allow them for all users: echo '{key} = 0' | sudo tee /etc/sysctl.d/53-rootless-ports.conf; sudo sysctl \
-         --system"
-    )));
+    let file = "/etc/sysctl.d/53-rootless-ports.conf";
+    findings.push(finding.fix(match facts.distro.family {
+        Family::Nix => format!(
+            "allow them for all users: in configuration.nix, set boot.kernel.sysctl.\"{key}\" = 0;"
+        ),
+        // busybox's sysctl has no --system.
+        Family::Alpine => format!(
+            "allow them for all users: as root, echo '{key} = 0' > {file}; sysctl -p {file}"
+        ),
+        _ => format!(
+            "allow them for all users: echo '{key} = 0' | sudo tee {file}; sudo sysctl --system"
+        ),
+    }));
 }

@@ -160,10 +160,16 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "use the directory of the user manager: export XDG_RUNTIME_DIR={}",
                 quoted(&dir.to_string_lossy())
             )),
-            None => finding
-                .remedy(facts.distro.install(Package::Machinectl, "install machinectl"))
-                .remedy(linger(facts))
-                .fix(format!("then log in directly: machinectl shell {name}@")),
+            None => {
+                let finding = if facts.tools.machinectl {
+                    finding
+                } else {
+                    finding.remedy(facts.distro.install(Package::Machinectl, "install machinectl"))
+                };
+                finding
+                    .remedy(linger(facts))
+                    .fix(format!("then log in directly: machinectl shell {name}@"))
+            }
         });
         return;
     }

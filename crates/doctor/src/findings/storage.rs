@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, modules};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
@@ -123,11 +123,23 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
         format!("overlayfs cannot be mounted in a user namespace: {reason}"),
         "without overlayfs and without fuse-overlayfs, every layer is a full copy",
     );
+    // fuse-overlayfs is no replacement without it.
+    let device = match facts.host.fuse {
+        Device::Fine => Remedy::default(),
+        Device::Missing => modules(facts, &["fuse"], "create /dev/fuse")
+            .and(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
+        Device::Closed => Remedy::admin(
+            "make /dev/fuse accessible to all users (the usual default)",
+            ["chmod 0666 /dev/fuse"],
+        )
+        .and(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
+    };
     if facts.tools.fuse_overlayfs.is_none() {
-        findings.push(finding.remedy(facts.distro.install(
+        let install = facts.distro.install(
             Package::FuseOverlayfs,
             "install fuse-overlayfs as a replacement for overlayfs",
-        )));
+        );
+        findings.push(finding.remedy(install).remedy(device));
     } else if facts.host.fuse != Device::Fine {
         findings.push(
             Finding::class(
@@ -135,8 +147,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
                 "neither overlayfs nor /dev/fuse is usable",
                 "fuse-overlayfs replaces overlayfs and needs /dev/fuse",
             )
-            .remedy(facts.distro.modules(&["fuse"], "create /dev/fuse"))
-            .fix("if this host is a container, start it with --device /dev/fuse"),
+            .remedy(device),
         );
     }
 }

@@ -114,7 +114,7 @@ symptoms! {
         "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
-        "upgrade Docker, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
+        "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
     "log-port-loopback", "127.0.0. … cannot assign requested address":
         "Docker 29.5 cannot publish on loopback addresses other than 127.0.0.1 (https://github.com/moby/moby/issues/52783)";
         "upgrade Docker to 29.6 or later, or publish on 127.0.0.1";
@@ -150,7 +150,7 @@ symptoms! {
         UNSANDBOXED;
     "log-pasta", "Couldn't open … namespace … Permission denied":
         "pasta's AppArmor profile denies it access to rootlesskit's namespaces (Ubuntu 23.10 and 24.04, https://bugs.launchpad.net/bugs/2077158)";
-        "upgrade the passt package, or set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns";
+        "upgrade the passt package, or install slirp4netns and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns";
     "log-proc", "error mounting \"proc\"":
         "mounts hide parts of /proc, as is usual in a container";
         "start this container with --privileged or --security-opt systempaths=unconfined";

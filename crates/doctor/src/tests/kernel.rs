@@ -69,7 +69,29 @@ pub(super) fn storage() -> Vec<Case> {
             h.remove("dev/fuse");
             h.fails(Probe::Overlay, EPERM);
         }),
-        case("/dev/fuse is not accessible", Class, "fuse-closed", "--device /dev/fuse", |h| {
+        case(
+            "neither fuse-overlayfs nor /dev/fuse exists",
+            Class,
+            "overlay",
+            "modprobe fuse",
+            |h| {
+                h.remove("dev/fuse");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case(
+            "/dev/fuse does not exist in a container",
+            Class,
+            "fuse-closed in-container",
+            "as root, on the host of this container: modprobe fuse",
+            |h| {
+                h.write(".dockerenv", "");
+                h.program("bin/fuse-overlayfs");
+                h.remove("dev/fuse");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
+        case("/dev/fuse is not accessible", Class, "fuse-closed", "chmod 0666 /dev/fuse", |h| {
             h.program("bin/fuse-overlayfs");
             h.fails(Probe::Overlay, EPERM);
         })

@@ -153,7 +153,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             "Ubuntu's AppArmor profile blocks pasta",
             Fatal,
             "network-fails",
-            "NET=slirp4netns",
+            "install slirp4netns and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
                 h.fails(
@@ -539,6 +539,20 @@ pub(super) fn nat() -> Vec<Case> {
                 h.fails(Probe::Nat, "no nat");
             },
         ),
+        case("iptables does not run", Fatal, "nat-fails", "install iptables again", |h| {
+            h.says("iptables", "iptables: error while loading shared libraries: libxtables.so.12");
+            h.fails(Probe::Nat, "iptables: error while loading shared libraries: libxtables.so.12");
+        }),
+        case(
+            "modules for NAT are missing in a container",
+            Fatal,
+            "nat-fails in-container",
+            "as root, on the host of this container: modprobe nf_tables",
+            |h| {
+                h.write(".dockerenv", "");
+                h.fails(Probe::Nat, "no nat");
+            },
+        ),
         case("NAT does not work on Crostini", Class, "nat-fails", "", |h| {
             h.fails(Probe::Nat, "no nat");
         })
@@ -592,6 +606,20 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
                 h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
             },
         ),
+        case("low ports are restricted on Alpine", Advisory, "low-ports", "sysctl -p /etc/", |h| {
+            h.os("ID=alpine\n");
+            h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+        }),
+        case(
+            "low ports are restricted on NixOS",
+            Advisory,
+            "low-ports",
+            "configuration.nix",
+            |h| {
+                h.os("ID=nixos\n");
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        ),
         case("ports from 80 upwards are allowed", Advisory, "", "", |h| {
             h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n");
         }),
@@ -624,6 +652,14 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
                 h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
             },
         ),
+        case("slirp4netns's sandbox is off", Advisory, "", "", |h| {
+            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX", "false");
+        }),
+        case("pasta has no sandbox that hides /etc/resolv.conf", Advisory, "", "", |h| {
+            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+        }),
         case("/etc/resolv.conf is a link to systemd-resolved's file", Advisory, "", "", |h| {
             h.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
         }),

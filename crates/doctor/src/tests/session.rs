@@ -678,3 +678,18 @@ fn context(host: &Host, endpoint: &str) {
     );
     host.write("home/.docker/contexts/meta/0/meta.json", &meta);
 }
+
+#[test]
+fn machinectl_is_to_be_installed_only_where_it_is_missing() {
+    let mut host = Host::healthy();
+    host.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
+    let remedy = |host: &Host| {
+        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let finding = findings.iter().find(|finding| finding.code == "user-manager").unwrap();
+        super::remedy(finding).join("\n")
+    };
+    assert!(remedy(&host).contains("install -y systemd-container"), "{}", remedy(&host));
+    host.program("bin/machinectl");
+    let with = remedy(&host);
+    assert!(!with.contains("install") && with.contains("machinectl shell jo@"), "{with}");
+}
