@@ -19,7 +19,7 @@ const FAULTS: [Fault; 2] = [
             super::needs_proxy(docker) && !case.proxy && *seen == Seen::Refused
         },
         cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
-        reason: "Before release 28, dockerd does not publish ports through RootlessKit itself: it starts \
+        reason: "Before release 28, dockerd itself does not ask RootlessKit to publish ports. Instead, it starts \
                  `rootlesskit-docker-proxy` as its userland proxy, and that program publishes the port and starts Docker's \
                  own proxy. Without a userland proxy, no port would be published. There are two exceptions: with the port \
                  driver `implicit`, pasta publishes every port that a program listens on, and with `none`, no ports are \
@@ -48,8 +48,8 @@ const HEAD: &str = "\
 # Source addresses that containers see
 
 This page shows which source address a server in a container sees when a client connects to a published port. It applies to
-`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. A cell of the
-tables is one of these:
+`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. Each
+cell of the tables contains one of these values:
 
 - **own**: the client's own address and port.
 - **gateway**: 10.0.2.2, the gateway's address. Clients on the host's loopback appear this way, because in the container,
