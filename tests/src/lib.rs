@@ -33,7 +33,7 @@
 //! }
 //! ```
 //!
-//! Names of tests start with the rows of the feature list they cover (`f001_f040_…`). Nothing sleeps for a fixed time:
+//! Tests are named for the behaviour that they show. Nothing sleeps for a fixed time:
 //! [`wait::until`] waits for a condition and says what it waited for, [`PATIENCE`] at most. What a test needs for passing on
 //! a busy machine is in `tests/README.md`. The variable `UNDER=theirs` runs the same suite
 //! against Debian's own rootlesskit ([`Under`]), which tells a broken test from a broken product. `DOCKERD_UNDER_TEST=PATH`
