@@ -7,14 +7,17 @@
 //! namespace joins it first and opens the socket there.
 //!
 //! * [`Rt`] speaks rtnetlink: links, addresses, routes, rules.
+//! * [`ethtool`] switches what a link does by itself on and off.
 //! * [`sysctl`] reads and writes `/proc/sys`.
 //! * [`nft`] encodes one atomic nftables transaction.
-//! * [`transparent`] combines the three so that a server sees the real address of a client.
+//! * [`transparent`] combines some of them so that a server sees the real address of a client.
 //!
 //! All of it is synchronous and never blocks: the kernel answers a netlink request before `sendmsg(2)` returns.
 
+mod attribute;
 mod connection;
 mod error;
+pub mod ethtool;
 pub mod nft;
 mod rt;
 pub mod sysctl;

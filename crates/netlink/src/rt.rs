@@ -129,8 +129,22 @@ impl Rt {
             .during(|| format!("set the Ethernet address of link {index}"))
     }
 
+    /// Has the link carry packets without asking for the neighbour's address (`ip link set arp off`): they are sent to the
+    /// link's own.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
+    pub fn set_no_arp(&mut self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+            .during(|| format!("set arp off on link {index}"))
+    }
+
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
-    /// `peer_name` in the network namespace `peer_netns`.
+    /// `peer_name` in the network namespace `peer_netns`, or here as well without one.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where the kernel has no veth, or the kernel's errno.
@@ -138,7 +152,7 @@ impl Rt {
         &mut self,
         name: &str,
         peer_name: &str,
-        peer_netns: BorrowedFd<'_>,
+        peer_netns: Option<BorrowedFd<'_>>,
         mtu: u32,
     ) -> Result<()> {
         let end = |name: &str| {
@@ -149,7 +163,7 @@ impl Rt {
             message
         };
         let mut peer = end(peer_name);
-        peer.attributes.push(LinkAttribute::NetNsFd(peer_netns.as_raw_fd()));
+        peer.attributes.extend(peer_netns.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
         let mut message = end(name);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),

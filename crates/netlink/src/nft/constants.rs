@@ -69,6 +69,7 @@ pub(super) const NFTA_CMP_DATA: u16 = 3;
 
 // Offsets in headers, in bytes.
 pub(super) const DESTINATION_PORT_OFFSET: u32 = 2;
+pub(super) const UDP_HEADER_LENGTH: u32 = 8;
 pub(super) const TCP_FLAGS_OFFSET: u32 = 13;
 pub(super) const ICMP_TYPE_OFFSET: u32 = 0;
 pub(super) const ICMP_CODE_OFFSET: u32 = 1;

@@ -7,7 +7,6 @@
 //! refusal with the change it belongs to. Numbers are those of `linux/netfilter/nf_tables.h` and
 //! `linux/netfilter/nfnetlink.h` (Linux ≥ 3.13; family `inet` ≥ 3.14).
 
-mod attribute;
 mod constants;
 mod statement;
 
@@ -16,9 +15,9 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use self::attribute::Attributes;
 pub use self::statement::{Address, Statement};
 use crate::Result;
+use crate::attribute::Attributes;
 use crate::connection::{Connection, split};
 use crate::error::{During, Error};
 use constants::{

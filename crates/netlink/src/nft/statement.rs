@@ -9,9 +9,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::attribute::Attributes;
 use super::constants::*;
 use crate::Family;
+use crate::attribute::Attributes;
 
 /// How a loaded value is compared (`enum nft_cmp_ops`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,16 @@ pub enum Statement {
     MatchDestinationNotIn(IpAddr, u8),
     /// Go on if the packet is sent to this port; to be had after a match of TCP or UDP.
     MatchDestinationPort(u16),
+    /// Go on if the eight bytes of the datagram from this one on, of the bits of the mask, have these values; to be had
+    /// after a match of UDP.
+    MatchDatagram {
+        /// Where the bytes begin, from the beginning of the content.
+        offset: u32,
+        /// The bits looked at.
+        mask: [u8; 8],
+        /// Their values.
+        value: [u8; 8],
+    },
     /// Go on if, of the flags of the mask, exactly these are set; to be had after a match of TCP.
     MatchTcpFlags {
         /// The flags looked at (RFC 9293: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32).
@@ -139,6 +149,11 @@ impl Statement {
                 field(list, Base::Transport, DESTINATION_PORT_OFFSET, 2);
                 compare(list, Equal, &port.to_be_bytes());
             }
+            Self::MatchDatagram { offset, mask: bits, value } => {
+                field(list, Base::Transport, UDP_HEADER_LENGTH + offset, 8);
+                mask(list, &bits);
+                compare(list, Equal, &value);
+            }
             Self::MatchTcpFlags { mask: bits, set } => {
                 field(list, Base::Transport, TCP_FLAGS_OFFSET, 1);
                 mask(list, &[bits]);
@@ -194,6 +209,11 @@ impl fmt::Display for Statement {
                 write!(f, "{} {} set prefix {network}/{prefix}", ip(*network), field.name())
             }
             Self::MatchDestinationPort(port) => write!(f, "th dport {port}"),
+            Self::MatchDatagram { offset, mask, value } => {
+                let bit = 8 * (UDP_HEADER_LENGTH + offset);
+                let (mask, value) = (u64::from_be_bytes(*mask), u64::from_be_bytes(*value));
+                write!(f, "@th,{bit},64 & {mask:#x} == {value:#x}")
+            }
             Self::MatchTcpFlags { mask, set } => write!(f, "tcp flags & {mask:#x} == {set:#x}"),
             Self::MatchIcmpType(Family::V4, kind) => write!(f, "icmp type {kind}"),
             Self::MatchIcmpType(Family::V6, kind) => write!(f, "icmpv6 type {kind}"),
@@ -408,6 +428,11 @@ mod tests {
             Statement::MatchIcmpType(Family::V4, 8),
             Statement::MatchIcmpType(Family::V6, 128),
             Statement::MatchIcmpCode(4),
+            Statement::MatchDatagram {
+                offset: 0,
+                mask: [0x7f, 0, 0, 0, 0, 0, 0, 0xff],
+                value: [8, 0, 0, 0, 0, 0, 0, 0],
+            },
             Statement::Tproxy(1),
             Statement::MatchOutput(3),
             Statement::MatchIn(Address::Source, [127, 0, 0, 0].into(), 8),
@@ -418,7 +443,7 @@ mod tests {
         assert_eq!(
             all.map(|statement| statement.to_string()).join(" "),
             "iif 2 ip daddr 10.0.2.3 ip6 daddr != fe80::/10 th dport 53 tcp flags & 0x17 == 0x2 \
-             icmp type 8 icmpv6 type 128 icmp code 4 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 \
+             icmp type 8 icmpv6 type 128 icmp code 4 @th,64,64 & 0x7f000000000000ff == 0x800000000000000 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 \
              ip quoted daddr set prefix 247.0.0.0/8 accept drop"
         );
     }

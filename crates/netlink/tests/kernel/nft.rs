@@ -78,6 +78,17 @@ fn fields_of_packets_and_verdicts_are_understood() {
         ),
         (
             &[
+                Statement::MatchL4Proto(17),
+                Statement::MatchDatagram {
+                    offset: 0,
+                    mask: [0xff, 0xff, 0, 0, 0, 0, 0, 0xff],
+                    value: [0x08, 0, 0, 0, 0, 0, 0, 0],
+                },
+            ],
+            "meta l4proto 17 @th,64,64 & 0xffff0000000000ff == 0x800000000000000",
+        ),
+        (
+            &[
                 Statement::MatchDestinationNotIn("10.0.2.2".parse().unwrap(), 32),
                 Statement::MatchIcmpType(Family::V4, 8),
             ],

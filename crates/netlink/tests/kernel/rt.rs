@@ -88,7 +88,7 @@ fn a_veth_pair_across_two_namespaces() {
     let (far, mut far_rt) = fresh();
     let file = File::open(far.path()).unwrap();
     let (near, mut rt) = fresh();
-    rt.add_veth("gw0", "tap0", file.as_fd(), 1400).unwrap();
+    rt.add_veth("gw0", "tap0", Some(file.as_fd()), 1400).unwrap();
     let shown = run("ip -d -o link show gw0", "");
     assert!(shown.contains("mtu 1400 ") && shown.contains("state DOWN"), "{shown}");
     assert!(shown.contains(" veth "), "{shown}");
@@ -102,7 +102,11 @@ fn a_veth_pair_across_two_namespaces() {
     rt.link_up(gw).unwrap();
     assert!(run("ip -o link show tap0", "").contains("UP,LOWER_UP"));
     near.enter();
-    let error = rt.add_veth("gw0", "tap1", file.as_fd(), 1500).unwrap_err();
+    rt.add_veth("here", "too", None, 1500).unwrap();
+    let here = rt.link_index("here").unwrap();
+    rt.set_no_arp(here).unwrap();
+    assert!(run("ip -o link show here", "").contains("NOARP") && rt.link_index("too").is_ok());
+    let error = rt.add_veth("gw0", "tap1", Some(file.as_fd()), 1500).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     assert!(error.to_string().starts_with("add veth gw0 with peer tap1 and mtu 1500: "), "{error}");
 }

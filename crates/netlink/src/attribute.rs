@@ -4,17 +4,17 @@
 const NESTED: u16 = 0x8000;
 
 #[derive(Debug, Default)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     bytes: Vec<u8>,
 }
 
 impl Attributes {
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// A value as it is, e.g. in the byte order of the register that it is compared with.
-    pub(super) fn raw(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn raw(&mut self, kind: u16, value: &[u8]) {
         // Nothing here comes near 64 KiB; a saturated length is refused by the kernel.
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend(length.to_ne_bytes());
@@ -24,18 +24,18 @@ impl Attributes {
     }
 
     /// A number, which nftables wants in network byte order.
-    pub(super) fn number(&mut self, kind: u16, value: u32) {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
         self.raw(kind, &value.to_be_bytes());
     }
 
     /// A string with its final NUL.
-    pub(super) fn string(&mut self, kind: u16, value: &str) {
+    pub(crate) fn string(&mut self, kind: u16, value: &str) {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.raw(kind, &bytes);
     }
 
-    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         fill(&mut inner);
         self.raw(NESTED | kind, &inner.bytes);

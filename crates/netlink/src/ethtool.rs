@@ -1,0 +1,104 @@
+//! Features of links (ethtool(8), option `-K`), over the generic netlink family "ethtool" (Linux ≥ 5.6,
+//! `CONFIG_ETHTOOL_NETLINK`; Documentation/networking/ethtool-netlink.rst).
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NlasIterator};
+use netlink_sys::protocols::NETLINK_GENERIC;
+
+use crate::Result;
+use crate::attribute::Attributes;
+use crate::connection::{Connection, split};
+use crate::error::During;
+
+/// `GENL_ID_CTRL`, linux/genetlink.h: the family that knows the numbers of the others.
+const CONTROLLER: u16 = 16;
+/// `struct genlmsghdr`: command, version, reserved.
+const GET_FAMILY: [u8; 4] = [3, 1, 0, 0];
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+
+// linux/ethtool_netlink.h
+const FEATURES_SET: [u8; 4] = [12, 1, 0, 0];
+const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
+const ETHTOOL_A_FEATURES_WANTED: u16 = 3;
+const ETHTOOL_A_HEADER_DEV_NAME: u16 = 2;
+const ETHTOOL_A_BITSET_BITS: u16 = 3;
+const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
+const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
+const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
+
+/// Switches features of the link called `link` on (true) or off, by the names that `ethtool -k` shows, all in one step.
+///
+/// # Errors
+/// `NotFound` if the kernel has no such interface, `EOPNOTSUPP` or `EINVAL` for a feature that it does not know, or the
+/// kernel's errno. A known feature that the link cannot change stays as it is, without an error.
+pub fn set_features(link: &str, features: &[(&str, bool)]) -> Result<()> {
+    let text: Vec<_> = features
+        .iter()
+        .map(|(name, on)| format!("{name} {}", if *on { "on" } else { "off" }))
+        .collect();
+    let attempt = || {
+        let connection = Connection::open(NETLINK_GENERIC)?;
+        let family = family(&connection)?;
+        let mut attributes = Attributes::default();
+        attributes.nested(ETHTOOL_A_FEATURES_HEADER, |header| {
+            header.string(ETHTOOL_A_HEADER_DEV_NAME, link);
+        });
+        attributes.nested(ETHTOOL_A_FEATURES_WANTED, |bitset| {
+            bitset.nested(ETHTOOL_A_BITSET_BITS, |bits| {
+                for (name, on) in features {
+                    bits.nested(ETHTOOL_A_BITSET_BITS_BIT, |bit| {
+                        bit.string(ETHTOOL_A_BITSET_BIT_NAME, name);
+                        if *on {
+                            bit.raw(ETHTOOL_A_BITSET_BIT_VALUE, &[]);
+                        }
+                    });
+                }
+            });
+        });
+        exchange(&connection, family, FEATURES_SET, &attributes, |_| ())
+    };
+    attempt().during(|| format!("ethtool -K {link} {}", text.join(" ")))
+}
+
+/// The number of the family "ethtool".
+fn family(connection: &Connection) -> io::Result<u16> {
+    let mut name = Attributes::default();
+    name.string(CTRL_ATTR_FAMILY_NAME, "ethtool");
+    let mut number = None;
+    exchange(connection, CONTROLLER, GET_FAMILY, &name, |attributes| {
+        let all = NlasIterator::new(attributes).flatten();
+        let mut id = all.filter(|attribute| attribute.kind() == CTRL_ATTR_FAMILY_ID);
+        number = id.find_map(|id| Some(u16::from_ne_bytes(*id.value().first_chunk()?)));
+    })?;
+    number.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Sends one request; `each` sees the attributes of what is answered before the verdict.
+fn exchange(
+    connection: &Connection,
+    kind: u16,
+    header: [u8; 4],
+    attributes: &Attributes,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let length = u32::try_from(16 + header.len() + attributes.as_bytes().len());
+    let mut request = length.unwrap_or(u32::MAX).to_ne_bytes().to_vec();
+    request.extend(kind.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    // Sequence number and port.
+    request.extend([0; 8]);
+    request.extend(header);
+    request.extend(attributes.as_bytes());
+    connection.send(&request)?;
+    while let Some(datagram) = connection.receive()? {
+        for reply in split(&datagram)? {
+            match reply.verdict() {
+                Some(verdict) => return verdict,
+                None => each(reply.payload.get(header.len()..).unwrap_or_default()),
+            }
+        }
+    }
+    Err(io::Error::other("the kernel gave no verdict"))
+}
