@@ -46,6 +46,7 @@ pub mod listen;
 mod mailbox;
 mod options;
 pub mod order;
+pub mod overlay;
 mod pipe;
 mod pool;
 mod reactor;

@@ -6,6 +6,8 @@
 //! one segmented send (`UDP_SEGMENT`), the rest with sendmmsg(2). Whatever the kernel coalesced on the
 //! way in (`UDP_GRO`) is cut apart at the same boundaries.
 //!
+//! Datagrams of an overlay network share a flow, whatever port they come from ([`crate::overlay`]).
+//!
 //! On a wildcard listener answers leave from the address that was asked (`IP_PKTINFO`): clients drop
 //! answers from another one. The client's address is *not* kept towards the backend: answers to
 //! foreign addresses would leave through the namespace's tap device (RootlessKit issue 592).
@@ -43,6 +45,7 @@ use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
+use crate::overlay::flow_source;
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::slab::{Key, Slab};
@@ -53,7 +56,7 @@ const WAITING_TIMES: usize = 4;
 /// Batches of answers that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
 const MAX_LAST_BATCHES: usize = 4;
 
-/// Who talks to which of our addresses.
+/// Who talks to which of our addresses; the port is 0 for an overlay network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ends {
     client: SocketAddr,
@@ -75,6 +78,8 @@ struct Port {
 struct Flow {
     port: Key,
     ends: Ends,
+    /// Whom the answers are for: the sender of the first datagram.
+    client: SocketAddr,
     backend: Option<Socket>,
     early: Early,
     counted: Counted,
@@ -113,7 +118,8 @@ impl Udp {
         let mut count = 0;
         for (i, datagram) in receiver.iter().enumerate().take(n) {
             let Some(client) = datagram.from else { continue };
-            let ends = Ends { client, local: datagram.local.map(answer_from) };
+            let source = flow_source(client, datagram.data);
+            let ends = Ends { client: source, local: datagram.local.map(answer_from) };
             let flow = match last {
                 Some((same, flow)) if same == ends => Some(flow),
                 _ => {
@@ -125,7 +131,7 @@ impl Udp {
                         }
                         self.table.retire(ctx, victim);
                     }
-                    self.table.flow(ctx, key, ends, victim.is_some())
+                    self.table.flow(ctx, key, ends, client, victim.is_some())
                 }
             };
             if let Some(flow) = flow {
@@ -159,7 +165,7 @@ fn answer(
     if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
         return false;
     }
-    let route = Route { to: Some(flow.ends.client), from: flow.ends.local };
+    let route = Route { to: Some(flow.client), from: flow.ends.local };
     let listener = port.listener.as_fd();
     flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
     true
@@ -269,7 +275,14 @@ impl FlowTable {
     }
 
     /// The flow of a client, made if need be. `replaces` says that another one has made room for it.
-    fn flow(&mut self, ctx: &mut Ctx, port_key: Key, ends: Ends, replaces: bool) -> Option<Key> {
+    fn flow(
+        &mut self,
+        ctx: &mut Ctx,
+        port_key: Key,
+        ends: Ends,
+        client: SocketAddr,
+        replaces: bool,
+    ) -> Option<Key> {
         let port = self.ports.get_mut(port_key)?;
         if let Some(flow) = port.flows.get(&ends) {
             port.order.spoke(*flow, Speaker::Client, ctx.now);
@@ -284,6 +297,7 @@ impl FlowTable {
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
+            client,
             backend: None,
             early: Early::default(),
             counted,
@@ -313,9 +327,9 @@ impl FlowTable {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(port) = self.ports.get(flow.port) else { return };
         if ctx.opts.tproxy
-            && let Err(e) = take_place(&sock, flow.ends.client, port.target, &ctx.opts)
+            && let Err(e) = take_place(&sock, flow.client, port.target, &ctx.opts)
         {
-            debug!("cannot keep the source address {} (udp): {e}", flow.ends.client);
+            debug!("cannot keep the source address {} (udp): {e}", flow.client);
         }
         // Connecting a datagram socket only looks up a route.
         let connected = sock.connect(&port.target.into());

@@ -98,6 +98,35 @@ fn many_clients_get_their_own_answers() {
     }
 }
 
+/// A VXLAN header and a frame, of which the last byte is `content`.
+fn overlay(content: u8) -> Vec<u8> {
+    let header = [8, 0, 0, 0, 0, 0, 42, 0];
+    [&header[..], &[0; 12], &[0x08, 0x00], &[content]].concat()
+}
+
+#[test]
+fn an_overlay_network_has_one_flow_whatever_ports_it_sends_from() {
+    let rig = rig();
+    let server = udp("127.0.0.1:0");
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", server.local_addr().unwrap());
+    let clients: Vec<UdpSocket> = (0..100).map(|_| udp("127.0.0.1:0")).collect();
+    let mut buf = [0; 64];
+    let mut backend = None;
+    for (number, client) in (0..).zip(&clients) {
+        client.send_to(&overlay(number), addr).unwrap();
+        let (length, from) = server.recv_from(&mut buf).unwrap();
+        assert_eq!(buf[..length], overlay(number));
+        assert_eq!(*backend.get_or_insert(from), from, "client {number}");
+    }
+    // What is nobody's frame has a flow of its own, also beside one.
+    clients[1].send_to(b"hello", addr).unwrap();
+    assert_ne!(backend.unwrap(), server.recv_from(&mut buf).unwrap().1);
+    // Answers are for the first.
+    server.send_to(b"answer", backend.unwrap()).unwrap();
+    let (length, from) = clients[0].recv_from(&mut buf).unwrap();
+    assert_eq!((&buf[..length], from), (&b"answer"[..], addr));
+}
+
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
     let rig = rig();
