@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::descriptors;
 use crate::network_config::{NetworkConfig, Resolvers};
 
 mod channel;
@@ -77,8 +78,7 @@ impl Request {
 
     pub(crate) fn descriptors(&self) -> usize {
         match self {
-            Self::Configure { plan: NetworkConfig { v6: Some(_), .. }, .. } => 5,
-            Self::Configure { .. } => 4,
+            Self::Configure { plan, .. } => descriptors::count(plan.v6.is_some()),
             Self::Publish { .. } => 1,
             Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats | Self::Ping => 0,
         }

@@ -13,17 +13,32 @@ pub struct Descriptors {
     pub dial: OwnedFd,
     /// Tun of all other packets: UDP and echo requests.
     pub data: OwnedFd,
-    /// Stream listener of IPv4; what it accepts has the addresses of the SYN.
-    pub listener4: OwnedFd,
-    /// The same of IPv6; `None` if the plan has no IPv6 or the kernel has none.
-    pub listener6: Option<OwnedFd>,
+    /// The sockets of IPv4.
+    pub v4: Sockets,
+    /// Those of IPv6; `None` if the plan has no IPv6 or the kernel has none.
+    pub v6: Option<Sockets>,
+}
+
+/// The sockets of one family, for whatever address and port packets are sent to.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Stream listener; what it accepts has the addresses of the SYN.
+    pub listener: OwnedFd,
+    /// Datagram socket for overlay networks ([`relay::overlay`]); it reports where each datagram was sent to.
+    pub overlay: OwnedFd,
+}
+
+/// How many a message carries: the end of the socket factory, two devices, and the sockets of one or both families.
+pub(crate) const fn count(ipv6: bool) -> usize {
+    if ipv6 { 7 } else { 5 }
 }
 
 impl Descriptors {
     /// For a message that carries them, with our end of the namespace's socket factory.
     pub fn into_fds(self, factory: OwnedFd) -> Vec<OwnedFd> {
-        let Self { dial, data, listener4, listener6 } = self;
-        [factory, dial, data, listener4].into_iter().chain(listener6).collect()
+        let Self { dial, data, v4, v6 } = self;
+        let sockets = [v4].into_iter().chain(v6).flat_map(|of| [of.listener, of.overlay]);
+        [factory, dial, data].into_iter().chain(sockets).collect()
     }
 
     /// Those of such a message, and the end of the socket factory.
@@ -33,16 +48,19 @@ impl Descriptors {
     pub fn try_from_fds(fds: Vec<OwnedFd>) -> anyhow::Result<(Self, OwnedFd)> {
         let count = fds.len();
         let mut fds = fds.into_iter();
-        let (Some(factory), Some(dial), Some(data), Some(listener4)) =
-            (fds.next(), fds.next(), fds.next(), fds.next())
+        let sockets = |fds: &mut std::vec::IntoIter<OwnedFd>| {
+            Some(Sockets { listener: fds.next()?, overlay: fds.next()? })
+        };
+        let (Some(factory), Some(dial), Some(data), Some(v4)) =
+            (fds.next(), fds.next(), fds.next(), sockets(&mut fds))
         else {
             bail!("{count} descriptors of the gateway network arrived, too few");
         };
-        let listener6 = fds.next();
-        if fds.next().is_some() {
-            bail!("{count} descriptors of the gateway network arrived, too many");
+        let v6 = if fds.len() == 0 { None } else { sockets(&mut fds) };
+        if count != self::count(v6.is_some()) {
+            bail!("{count} descriptors of the gateway network arrived, not 5 or 7");
         }
-        Ok((Self { dial, data, listener4, listener6 }, factory))
+        Ok((Self { dial, data, v4, v6 }, factory))
     }
 }
 
@@ -57,11 +75,11 @@ mod tests {
 
     #[test]
     fn they_arrive_as_they_were_sent() {
-        for count in [4, 5] {
+        for count in [5, 7] {
             let sent = fds(count);
             let numbers: Vec<_> = sent.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
             let (descriptors, factory) = Descriptors::try_from_fds(sent).unwrap();
-            assert_eq!(descriptors.listener6.is_some(), count == 5);
+            assert_eq!(descriptors.v6.is_some(), count == 7);
             let again = descriptors.into_fds(factory);
             assert_eq!(again.iter().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>(), numbers);
         }
@@ -69,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_wrong_number_is_refused() {
-        for count in [0, 3, 6] {
+        for count in [0, 4, 6, 8] {
             let error = Descriptors::try_from_fds(fds(count)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{count} descriptors")), "{error}");
         }

@@ -95,10 +95,10 @@ impl Supervisor {
         resolvers: Resolvers,
         nofile: u64,
     ) -> Self {
-        if descriptors.listener6.is_none() {
+        if descriptors.v6.is_none() {
             plan.v6 = None;
         } else if plan.v6.is_none() {
-            descriptors.listener6 = None;
+            descriptors.v6 = None;
         }
         let descriptors = descriptors.into_fds(factory).into_iter().map(Arc::new).collect();
         Self {

@@ -17,6 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use socket2::{Socket, Type};
 
 use super::{MAX, Reply, Request, WAIT, fit};
+use crate::descriptors;
 
 /// Bytes of one packet.
 const MAX_PACKET_BYTES: usize = 32 << 10;
@@ -27,7 +28,7 @@ const MORE: u8 = 1;
 /// What the send buffer should hold, in bytes. Only a wish: `net.core.wmem_max` bounds it (socket(7)).
 const BUFFER: usize = 8 * MAX_PACKET_BYTES;
 /// The most descriptors that a request has.
-const MAX_FDS: usize = 5;
+const MAX_FDS: usize = descriptors::count(true);
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
 const IN_FLIGHT_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.

@@ -130,7 +130,7 @@ impl Dials {
             },
             Verdict::Deny(reason) => {
                 tracing::debug!("denied a connection to {}: {reason}", syn.dst);
-                return shared.prohibit(packet, syn.src.ip());
+                return shared.prohibit(&Original::Packet(packet), syn.src.ip());
             }
         };
         let many = self.table.len() >= MAX_DIALS;

@@ -10,6 +10,7 @@
 //!   network gave us.
 //! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in the gateway
 //!   namespace as well, which the packet rules find before the tun device, and then its datagrams travel in batches.
+//!   Datagrams of overlay networks have sockets of their own there, one for each family.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
@@ -70,6 +71,8 @@ mod kind {
     pub(super) const INSIDE: u8 = 5;
     pub(super) const ECHO: u8 = 6;
     pub(super) const NAME: u8 = 7;
+    /// The sockets of the gateway namespace for overlay networks.
+    pub(super) const OVERLAY: u8 = 8;
 }
 
 /// Name servers of the host that the engine has not taken over yet.
@@ -80,6 +83,7 @@ pub type SharedResolvers = Arc<Mutex<Option<Resolvers>>>;
 pub struct Engine {
     shared: Shared,
     listeners: Vec<Socket>,
+    overlays: Vec<Socket>,
     dials: Dials,
     flows: Flows,
     echoes: Echoes,
@@ -111,10 +115,9 @@ impl Shared {
         if own { self.own_address(address) } else { address }
     }
 
-    fn prohibit(&self, packet: &[u8], from: IpAddr) {
+    fn prohibit(&self, original: &Original<'_>, from: IpAddr) {
         self.statistics.events().denied += 1;
-        let own = self.own_address(from);
-        self.answers.unreachable(Unreachable::Prohibited, own, &Original::Packet(packet));
+        self.answers.unreachable(Unreachable::Prohibited, self.own_address(from), original);
     }
 
     /// Tells the sender of a packet what the host said to it, if there is an answer for that.
@@ -137,14 +140,17 @@ impl Engine {
         resolvers: SharedResolvers,
         statistics: Arc<Statistics>,
     ) -> Self {
-        let Descriptors { dial, data, listener4, listener6 } = descriptors;
-        let listeners = [listener4].into_iter().chain(listener6).map(Socket::from).collect();
+        let Descriptors { dial, data, v4, v6 } = descriptors;
+        let sockets = [v4].into_iter().chain(v6);
+        let (listeners, overlays) =
+            sockets.map(|of| (of.listener.into(), of.overlay.into())).unzip();
         let names = Names::new(resolvers);
         let answers = Answers::new(Tun(data), &plan);
         let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
             shared,
             listeners,
+            overlays,
             dials: Dials::default(),
             flows: Flows::default(),
             echoes: Echoes::default(),
@@ -193,7 +199,7 @@ impl Engine {
                 Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
                 Verdict::Deny(reason) => {
                     tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
-                    shared.prohibit(bytes, udp.src.ip());
+                    shared.prohibit(&Original::Packet(bytes), udp.src.ip());
                 }
             },
             Packet::Echo(echo) => {
@@ -201,7 +207,7 @@ impl Engine {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
                         self.echoes.request(host, shared, echo);
                     }
-                    _ => shared.prohibit(bytes, echo.src),
+                    _ => shared.prohibit(&Original::Packet(bytes), echo.src),
                 }
             }
             // The packet rules have found no connection for it; with a second look they may.
@@ -224,6 +230,9 @@ impl EventHandler for Engine {
         for listener in &self.listeners {
             host.watch(listener, tag(kind::LISTENER), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
         }
+        for socket in &self.overlays {
+            host.watch(socket, tag(kind::OVERLAY), EpollFlags::EPOLLIN)?;
+        }
         Ok(())
     }
 
@@ -232,6 +241,11 @@ impl EventHandler for Engine {
         match tag.kind {
             kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
             kind::LISTENER => self.dials.accept(host, &self.listeners),
+            kind::OVERLAY => {
+                for socket in &self.overlays {
+                    self.flows.overlay_speaks(host, shared, socket);
+                }
+            }
             kind::DIAL => self.dials.connected(host, shared, &mut self.names, tag.key),
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
             kind::INSIDE => self.flows.inside_speaks(host, tag.key),

@@ -10,6 +10,9 @@
 //! the destination's address and connected to the target namespace's; the packet rules of the gateway namespace find it
 //! before the tun device, and from then on datagrams travel in batches both ways, cut and put together by the kernel.
 //!
+//! Datagrams of an overlay network ([`relay::overlay`]) come out of a socket of the gateway namespace for all of them,
+//! finished by the kernel and in batches, from the first one on.
+//!
 //! What the target namespace forbids to cut ("don't fragment") is not cut on the host's side either. If it does not
 //! fit, the host's kernel says so to our socket, as a router would, and the target namespace hears what the path allows
 //! (RFC 1191, RFC 8201).
@@ -27,15 +30,17 @@ use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
 use relay::event_handler::Tag;
 use relay::order::{Order, Speaker};
+use relay::overlay::{flow_source, is_overlay};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, EventLoop, make_transparent};
 use socket2::{Domain, Protocol, Socket, Type};
-use sys::mmsg::{BATCH, Receiver, Route};
+use sys::mmsg::{BATCH, Datagram, Receiver, Route};
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
+use crate::policy::{self, Verdict};
 
 const MAX_FLOWS: usize = 8192;
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
@@ -52,8 +57,27 @@ const SHORT_LIFE: u8 = 30;
 /// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
 const ORDINARY_LIFE: u8 = 64;
 
+/// Who sends what where: as the target namespace sees it, and the destination as the host sees it.
+#[derive(Clone, Copy)]
+struct Ends {
+    src: SocketAddr,
+    dst: SocketAddr,
+    to: SocketAddr,
+}
+
+impl Ends {
+    /// Tells the sender why its datagram does not arrive.
+    fn explain(self, shared: &Shared, errno: Errno) {
+        let original = Original::Udp { src: self.src, dst: self.dst };
+        shared.explain(errno, self.src.ip(), &original);
+    }
+}
+
 #[derive(Debug)]
 struct Flow {
+    /// Its place in the index.
+    between: (SocketAddr, SocketAddr),
+    /// Who gets the answers: the sender of the first datagram.
     src: SocketAddr,
     /// As the target namespace sees it.
     dst: SocketAddr,
@@ -84,12 +108,15 @@ enum Inside {
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     table: Slab<Flow>,
+    /// Flows by sender and destination. The sender's port is 0 for an overlay network ([`relay::overlay`]).
     index: HashMap<(SocketAddr, SocketAddr), Key>,
     /// The flows of each address of the target namespace that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
     order: Order,
     insides: usize,
     receiver: Option<Receiver>,
+    /// For overlay networks: to begin a flow while the batch is looked at, others may have to be read to their end.
+    overlay_receiver: Option<Receiver>,
 }
 
 impl Flows {
@@ -111,23 +138,8 @@ impl Flows {
         udp: &Udp<'_>,
         to: SocketAddr,
     ) {
-        let ends = (udp.src, udp.dst);
-        let explain = |errno| {
-            let original = Original::Udp { src: udp.src, dst: udp.dst };
-            shared.explain(errno, udp.src.ip(), &original);
-        };
-        let key = match self.index.get(&ends) {
-            Some(key) => *key,
-            None => match self.begin(host, shared, udp, to) {
-                Ok(key) => key,
-                Err(e) => {
-                    tracing::debug!("cannot create a flow to {}: {e}", udp.dst);
-                    shared.statistics.udp(udp.dst).fail();
-                    return explain(errno(&e));
-                }
-            },
-        };
-        self.order.spoke(key, Speaker::Client, host.now());
+        let ends = Ends { src: udp.src, dst: udp.dst, to };
+        let Some(key) = self.flow(host, shared, ends, udp.payload) else { return };
         let Some(flow) = self.table.get_mut(key) else { return };
         let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
         set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
@@ -138,10 +150,12 @@ impl Flows {
             Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => {
                 flow.counted.up(udp.payload.len() as u64);
             }
-            Err(e) => explain(e),
+            Err(e) => ends.explain(shared, e),
         }
         flow.count = flow.count.saturating_add(1);
-        if flow.count == BUSY && matches!(flow.inside, Inside::None) && host.take(Use::FlowOut, 1) {
+        let busy = flow.count == BUSY && matches!(flow.inside, Inside::None);
+        // The packet rules give no overlay datagram to the socket of a flow.
+        if busy && !is_overlay(udp.payload) && host.take(Use::FlowOut, 1) {
             flow.inside = Inside::Asked;
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
                 Ok(Some(socket)) => self.promote(host, key, Some(socket)),
@@ -151,12 +165,96 @@ impl Flows {
         }
     }
 
+    /// Datagrams that have arrived at a socket for overlay networks, in the order of their coming.
+    pub(super) fn overlay_speaks(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        socket: &Socket,
+    ) {
+        // Out of its place while the rest is used with what it holds.
+        let mut receiver = self.overlay_receiver.take().unwrap_or_default();
+        if receiver.recv(socket.as_fd(), BATCH).is_ok() {
+            let mut batch = receiver.iter().peekable();
+            while let Some(first) = batch.peek().copied() {
+                let alike = |other: &Datagram<'_>| {
+                    (other.from, other.sent_to) == (first.from, first.sent_to)
+                };
+                let alike = std::iter::from_fn(|| batch.next_if(alike));
+                if let (Some(src), Some(dst)) = (first.from, first.sent_to) {
+                    self.carry_overlay(host, shared, (src, dst), first.data, alike);
+                } else {
+                    alike.for_each(|_| shared.drop_packet());
+                }
+            }
+        }
+        self.overlay_receiver = Some(receiver);
+    }
+
+    /// Passes datagrams with these ends on to the outside; `first` is the content of the first one.
+    fn carry_overlay<'a>(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        (src, dst): (SocketAddr, SocketAddr),
+        first: &[u8],
+        alike: impl Iterator<Item = Datagram<'a>>,
+    ) {
+        match policy::outbound(&shared.plan, dst) {
+            Verdict::Dial(to) => {
+                let ends = Ends { src, dst, to };
+                let key = self.flow(host, shared, ends, first);
+                let Some(flow) = key.and_then(|key| self.table.get_mut(key)) else {
+                    return alike.for_each(drop);
+                };
+                // Links that encapsulate allow what they make to be cut, unless they are told not to.
+                flow.set_whole(false);
+                let outside = flow.outside.as_fd();
+                let bytes = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
+                flow.counted.up(bytes);
+            }
+            Verdict::Deny(reason) => {
+                tracing::debug!("denied a datagram to {dst}: {reason}");
+                alike.for_each(drop);
+                shared.prohibit(&Original::Udp { src, dst }, src.ip());
+            }
+            // No name server is asked with a frame.
+            Verdict::Dns => alike.for_each(|_| shared.drop_packet()),
+        }
+    }
+
+    /// The flow between these ends, made if need be; it is used now. `None` if there can be none, which the sender is
+    /// told.
+    fn flow(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        ends: Ends,
+        datagram: &[u8],
+    ) -> Option<Key> {
+        let between = (flow_source(ends.src, datagram), ends.dst);
+        let key = match self.index.get(&between) {
+            Some(key) => *key,
+            None => match self.begin(host, shared, ends, between) {
+                Ok(key) => key,
+                Err(e) => {
+                    tracing::debug!("cannot create a flow to {}: {e}", ends.dst);
+                    shared.statistics.udp(ends.dst).fail();
+                    ends.explain(shared, errno(&e));
+                    return None;
+                }
+            },
+        };
+        self.order.spoke(key, Speaker::Client, host.now());
+        Some(key)
+    }
+
     fn begin(
         &mut self,
         host: &mut EventLoop,
         shared: &Shared,
-        udp: &Udp<'_>,
-        to: SocketAddr,
+        ends: Ends,
+        between: (SocketAddr, SocketAddr),
     ) -> io::Result<Key> {
         let many = self.table.len() >= MAX_FLOWS;
         if many || !host.take(Use::FlowOut, 1) {
@@ -168,10 +266,12 @@ impl Flows {
                 return Err(Errno::EMFILE.into());
             }
         }
-        let outside = self.connect(udp.src, to)?;
+        let Ends { src, dst, to } = ends;
+        let outside = self.connect(src, to)?;
         let flow = Flow {
-            src: udp.src,
-            dst: udp.dst,
+            between,
+            src,
+            dst,
             to,
             outside,
             inside: Inside::None,
@@ -182,7 +282,7 @@ impl Flows {
             whole: false,
             cut_outside: true,
             cut_inside: true,
-            counted: Counted::open(shared.statistics.udp(udp.dst)),
+            counted: Counted::open(shared.statistics.udp(dst)),
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -192,8 +292,8 @@ impl Flows {
                 return Err(e);
             }
         }
-        self.index.insert((udp.src, udp.dst), key);
-        self.sharing.entry(udp.src).or_default().push(key);
+        self.index.insert(between, key);
+        self.sharing.entry(src).or_default().push(key);
         self.order.insert(key, host.now());
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
@@ -335,7 +435,7 @@ impl Flows {
 
     fn end(&mut self, key: Key) {
         let Some(flow) = self.table.remove(key) else { return };
-        self.index.remove(&(flow.src, flow.dst));
+        self.index.remove(&flow.between);
         self.order.remove(key);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;

@@ -16,8 +16,8 @@ pub(super) const DIAL: u32 = 1;
 pub(super) const DATA: u32 = 2;
 pub(super) const SOCKET: u32 = 3;
 
-/// The largest that IPv4 packets can be, in bytes: a tun must not be what cuts a datagram.
-const TUN_MTU: u32 = 65_535;
+/// The largest that IPv4 packets can be, in bytes: a link of the gateway namespace must not be what cuts a datagram.
+pub(super) const LARGEST_MTU: u32 = 65_535;
 /// Packets that a tun holds for the gateway process: some milliseconds of a flood.
 const TUN_QUEUE: u32 = 4096;
 const DIAL_TABLE: u32 = 101;
@@ -48,7 +48,7 @@ pub(super) fn set_up(
     child: BorrowedFd<'_>,
     proc_sys: &Path,
 ) -> anyhow::Result<Links> {
-    rt.add_veth(VETH, &plan.ifname, child, plan.mtu).map_err(|error| no_veth(&error))?;
+    rt.add_veth(VETH, &plan.ifname, Some(child), plan.mtu).map_err(|error| no_veth(&error))?;
     configure(rt, plan, proc_sys).map_err(|error| cannot("set up links in", &error, ""))
 }
 
@@ -76,7 +76,7 @@ fn configure(rt: &mut Rt, plan: &NetworkConfig, proc_sys: &Path) -> Result<Links
             parameters::set_for_tun(proc_sys, name)?;
         }
         let index = rt.link_index(name)?;
-        rt.set_mtu(index, TUN_MTU)?;
+        rt.set_mtu(index, LARGEST_MTU)?;
         rt.set_queue_length(index, TUN_QUEUE)?;
         rt.link_up(index)?;
         Ok(index)

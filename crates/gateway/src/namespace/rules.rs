@@ -3,15 +3,17 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use netlink::nft::Statement::{
-    self, Accept, Drop, MatchDestination, MatchDestinationNotIn, MatchDestinationPort,
-    MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto, MatchTcpFlags, SetMark,
-    Tproxy,
+    self, Accept, Drop, MatchDatagram, MatchDestination, MatchDestinationNotIn,
+    MatchDestinationPort, MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto,
+    MatchTcpFlags, SetMark, Tproxy,
 };
 use netlink::nft::{Address, Batch, Hook, PRIORITY_MANGLE};
 use netlink::{Family, Result};
+use relay::overlay::{HEADERS, Header};
 
 use super::links::{DATA, DIAL, Links, SOCKET};
-use super::{NOBODY, PORT, loopback};
+use super::overlay::OVERLAY;
+use super::{NOBODY, OVERLAY_PORT, PORT, loopback};
 use crate::network_config::{Net, NetworkConfig};
 use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
@@ -36,18 +38,19 @@ const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
 /// `ff00::/8`, which would not be forwarded.
 const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
 
-/// Installs the rules of the gateway namespace, all or none.
-pub(super) fn install(plan: &NetworkConfig, links: Links) -> Result<()> {
+/// Installs the rules of the gateway namespace, all or none. `loop_exit` is the link by which finished datagrams of
+/// overlay networks arrive, if there is one.
+pub(super) fn install(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(TABLE);
     batch.add_chain(TABLE, CHAIN, Hook::Prerouting, PRIORITY_MANGLE);
-    for rule in rules(plan, links) {
+    for rule in rules(plan, links, loop_exit) {
         batch.add_rule(TABLE, CHAIN, &rule);
     }
     batch.commit()
 }
 
-fn rules(plan: &NetworkConfig, links: Links) -> Vec<Vec<Statement>> {
+fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
     // Nor does anything that begins in the target namespace come back to the target namespace's loopback by way of the
@@ -66,16 +69,29 @@ fn rules(plan: &NetworkConfig, links: Links) -> Vec<Vec<Statement>> {
         // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and
         // then, and the listener would answer with a reset. So it takes the way round, by then the connection is found.
         [&[from_a, TCP][..], &to(DIAL)].concat(),
-        // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
-        [&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat(),
     ]);
-    rules.extend(from_loopback(plan, &[from_a, UDP]));
     // DNS goes by the tun that a flood of datagrams does not fill.
     rules.extend(plan.nets().map(|net| {
         let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
         [&dns[..], &to(DIAL)].concat()
     }));
+    // A socket would get overlay datagrams unfinished, so they are never given to one as they come.
+    let overlay_mark = if loop_exit.is_some() { OVERLAY } else { DATA };
+    rules.extend(HEADERS.iter().map(|Header { mask, value }| {
+        let overlay = MatchDatagram { offset: 0, mask: *mask, value: *value };
+        [&[from_a, UDP, overlay][..], &to(overlay_mark)].concat()
+    }));
+    // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
+    rules.push([&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
+    rules.extend(from_loopback(plan, &[from_a, UDP]));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
+    if let Some(exit) = loop_exit {
+        let finished = MatchInput(exit);
+        rules.push([&[finished, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
+        rules.extend(from_loopback(plan, &[finished]));
+        rules.push([&[finished, UDP, Tproxy(OVERLAY_PORT)][..], &to(SOCKET)].concat());
+        rules.push(vec![finished, Drop]);
+    }
     for echo in [ECHO_V4, ECHO_V6] {
         rules.extend(from_loopback(plan, &[from_a, echo]));
     }

@@ -18,7 +18,7 @@ const CLIENT: &str = "203.0.113.77:40001";
 const CLIENT_V6: &str = "[2001:db8::77]:40001";
 
 /// As the port driver hands an address over.
-fn reached(server: &str) -> SocketAddr {
+pub(crate) fn reached(server: &str) -> SocketAddr {
     let server = address(server);
     SocketAddr::new(reached_at(server.ip()), server.port())
 }

@@ -8,6 +8,7 @@
 mod inbound;
 mod inbound_loopback;
 mod outbound;
+mod overlay;
 mod packets;
 mod setup;
 mod world;

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use gateway::{NetworkConfig, namespace::PORT};
+use gateway::{
+    NetworkConfig,
+    namespace::{OVERLAY_PORT, PORT},
+};
 use netlink::{Rt, sysctl};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::SockRef;
@@ -14,7 +17,7 @@ use crate::world::{
 #[test]
 fn the_gateway_may_be_the_name_server_too() {
     let world = world(&plan("192.168.127.2 192.168.127.1 192.168.127.1", None));
-    assert!(world.inside.listener6.is_none());
+    assert!(world.inside.v6.is_none());
     let addresses = world.in_g(addresses);
     let texts: Vec<_> = addresses.iter().map(|found| found.ip.to_string()).collect();
     assert_eq!(texts, ["127.0.0.1", "192.168.127.1"], "no IPv6 either");
@@ -24,25 +27,27 @@ fn the_gateway_may_be_the_name_server_too() {
 fn descriptors_are_ready_for_an_event_loop() {
     let world = dual_stack();
     let inside = &world.inside;
-    for fd in [&inside.dial, &inside.data, &inside.listener4, inside.listener6.as_ref().unwrap()] {
+    let (v4, v6) = (&inside.v4, inside.v6.as_ref().unwrap());
+    let sockets = [&v4.listener, &v4.overlay, &v6.listener, &v6.overlay];
+    for fd in [&inside.dial, &inside.data].into_iter().chain(sockets) {
         let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());
         assert!(status.contains(OFlag::O_NONBLOCK));
         let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
         assert!(flags.contains(FdFlag::FD_CLOEXEC));
     }
-    for (fd, bound) in
-        [(&inside.listener4, "0.0.0.0"), (inside.listener6.as_ref().unwrap(), "[::]")]
-    {
-        let address = SockRef::from(fd).local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(address.to_string(), format!("{bound}:{PORT}"));
+    for (of, bound) in [(v4, "0.0.0.0"), (v6, "[::]")] {
+        let address = |fd| SockRef::from(fd).local_addr().unwrap().as_socket().unwrap().to_string();
+        assert_eq!(address(&of.listener), format!("{bound}:{PORT}"));
+        assert_eq!(address(&of.overlay), format!("{bound}:{OVERLAY_PORT}"));
     }
 }
 
 #[test]
 fn what_the_listeners_accept_does_not_pace_itself_within_the_machine() {
     let world = dual_stack();
-    for fd in [&world.inside.listener4, world.inside.listener6.as_ref().unwrap()] {
-        let name = SockRef::from(fd).tcp_congestion().unwrap();
+    let inside = &world.inside;
+    for of in [&inside.v4, inside.v6.as_ref().unwrap()] {
+        let name = SockRef::from(&of.listener).tcp_congestion().unwrap();
         assert!(!relay::congestion::is_replaceable_name(&name), "{}", name.escape_ascii());
     }
 }
@@ -99,7 +104,7 @@ fn a_kernel_without_ipv6_gets_a_network_without() {
         symlink(proc_sys().join(part), parameters.path().join(part)).unwrap();
     }
     let world = build_beside(&a, &plan(IPV4, Some(IPV6)), parameters.path()).unwrap();
-    assert!(world.inside.listener6.is_none());
+    assert!(world.inside.v6.is_none());
 }
 
 #[test]
