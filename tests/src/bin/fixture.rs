@@ -58,6 +58,8 @@ fn main() -> Result<()> {
         ["flood", seconds, kind, from, to] => flood::flood(seconds, kind, from, to),
         ["smuggle", from, to, via] => flood::smuggle(from, to, via),
         ["soak", seconds, tcp, udp, dns] => soak::soak(seconds, tcp, udp, dns),
+        // Has a veth finish checksums and cut packets, as network cards do for packets in packets.
+        ["card", link] => card(link),
         ["who", proto, address] => who::who(proto, address),
         ["sizes", address, before] => datagrams::sizes(address, before),
         ["churn", address, total, in_flight] => datagrams::churn(address, total, in_flight),
@@ -72,6 +74,12 @@ fn ready() -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     Ok(out.flush()?)
+}
+
+fn card(link: &str) -> Result<()> {
+    let features =
+        ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-checksum-ip-generic"];
+    Ok(netlink::ethtool::set_features(link, &features.map(|name| (name, false)))?)
 }
 
 fn ip_of(address: SocketAddr) -> String {

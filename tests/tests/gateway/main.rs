@@ -13,6 +13,7 @@ mod flags;
 mod hung;
 mod isolation;
 mod kit;
+mod overlay;
 mod ping;
 mod ports;
 mod process;

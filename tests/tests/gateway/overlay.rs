@@ -1,0 +1,124 @@
+//! Overlay networks: a VXLAN link in the target namespace, and one of the root of another host.
+
+use tests::{As, PATIENCE, Result, TestBox, ensure, wait};
+
+use crate::kit::{self, FLAGS, Net, number};
+
+/// Enough for thousands of packets of each size in each direction.
+const BYTES: u64 = 100_000_000;
+
+/// Packets whose checksum was found wrong, by the counters of a namespace (`/proc/net/snmp`).
+fn wrong_checksums(text: &str) -> u64 {
+    let mut lines =
+        text.lines().filter(|line| line.starts_with("Tcp:") || line.starts_with("Udp:"));
+    let mut sum = 0;
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let both = names.split_whitespace().zip(values.split_whitespace());
+        sum += both
+            .filter(|(name, _)| *name == "InCsumErrors")
+            .fold(0, |sum, (_, value)| sum + value.parse::<u64>().unwrap_or(u64::MAX / 4));
+    }
+    sum
+}
+
+/// A VXLAN link to `remote` with the addresses of overlay host `number`.
+fn link(name: &str, options: &str, remote: &str, number: u8) -> String {
+    // The hosts find each other's frames by VXLAN's own flooding: one remote, no learning needed.
+    format!(
+        "ip link add {name} type vxlan remote {remote} {options} && ip link set {name} mtu 1430 up &&
+         ip addr add 192.168.77.{number}/24 dev {name}"
+    )
+}
+
+/// A box whose other machine is at the end of something that behaves like a network card.
+fn boot() -> Result<TestBox> {
+    let b = kit::boot()?;
+    b.peer("fixture card eth1").ok()?;
+    Ok(b)
+}
+
+/// Streams both ways, begun on both sides, and no checksum that is wrong.
+fn carries(b: &TestBox, net: &Net<'_>, bytes: u64) -> Result<()> {
+    let ours = kit::ready(net.inside("exec fixture streams 192.168.77.1:80"))?;
+    let theirs = kit::serve(b, As::Peer, "streams 192.168.77.2:80")?;
+    let echo = kit::serve(b, As::Peer, "udp-echo 192.168.77.2:81")?;
+    for kind in ["sink", "source"] {
+        let out = net.inside(&format!("fixture stream 192.168.77.2:80 {kind} {bytes}"));
+        ensure!(out.limit(120).ok()?.starts_with(&format!("{bytes} ok")), "begun inside, {kind}");
+        let out = b.peer(&format!("fixture stream 192.168.77.1:80 {kind} {bytes}"));
+        ensure!(out.limit(120).ok()?.starts_with(&format!("{bytes} ok")), "begun outside, {kind}");
+    }
+    let answer = net.inside("fixture udp-ask 192.168.77.2:81 hello").ok()?;
+    ensure!(answer.starts_with("192.168.77.1:") && answer.ends_with(" hello\n"), "{answer}");
+    for text in [net.inside("cat /proc/net/snmp").ok()?, b.peer("cat /proc/net/snmp").ok()?] {
+        assert_eq!(wrong_checksums(&text), 0, "{text}");
+    }
+    drop((ours, theirs, echo));
+    Ok(())
+}
+
+#[test]
+fn vxlan_carries_streams_to_another_host_whatever_its_port() -> Result<()> {
+    let b = boot()?;
+    for (port, options) in [(4789, ""), (8472, "udpcsum"), (8472, "noudpcsum"), (14_789, "gbp")] {
+        let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:{port}:{port}/udp"))?;
+        let options = format!("id 42 dstport {port} {options}");
+        net.inside(&link("vx0", &options, "10.77.0.2", 1)).ok()?;
+        b.peer(&link("vx0", &options, "10.77.0.1", 2)).ok()?;
+        carries(&b, &net, if port == 4789 { BYTES } else { BYTES / 10 })?;
+        b.peer("ip link del vx0").ok()?;
+        net.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn vxlan_carries_streams_between_hosts_with_ipv6() -> Result<()> {
+    let b = boot()?;
+    let net = Net::with(&b, &format!("{FLAGS} -p [::]:4789:4789/udp6"))?;
+    net.inside(&link("vx0", "id 42 dstport 4789", "fd77::2", 1)).ok()?;
+    b.peer(&link("vx0", "id 42 dstport 4789", "fd77::1", 2)).ok()?;
+    carries(&b, &net, BYTES / 10)?;
+    b.peer("ip link del vx0").ok()?;
+    net.stop()
+}
+
+#[test]
+fn connections_in_an_overlay_share_one_flow_each_way() -> Result<()> {
+    let b = boot()?;
+    let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:4789:4789/udp"))?;
+    net.inside(&link("vx0", "id 42 dstport 4789", "10.77.0.2", 1)).ok()?;
+    b.peer(&link("vx0", "id 42 dstport 4789", "10.77.0.1", 2)).ok()?;
+    let page = kit::serve(&b, As::Peer, "http 192.168.77.2:80 page")?;
+    let before = net.gateway()?.descriptors()?;
+    // VXLAN has a source port for each of them, and so does the other host for its answers.
+    let out = net.inside("fixture load 192.168.77.2:80 2000 8").limit(120).ok()?;
+    assert_eq!(out, "2000\n");
+    let stats = net.stats()?;
+    ensure!(number(&stats, &["udp", "opened"]) <= 2, "out: {stats}");
+    let port = &stats["ports"][0];
+    ensure!(number(port, &["opened"]) <= 2 && number(port, &["bytesIn"]) > 0, "in: {stats}");
+    assert_eq!(number(&stats, &["events", "evicted"]), 0, "{stats}");
+    ensure!(net.gateway()?.descriptors()? <= before + 72, "{} before", before);
+    drop(page);
+    b.peer("ip link del vx0").ok()?;
+    net.stop()
+}
+
+#[test]
+fn a_stream_in_an_overlay_outlives_the_gateway_process() -> Result<()> {
+    let b = boot()?;
+    let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:4789:4789/udp"))?;
+    net.inside(&link("vx0", "id 42 dstport 4789", "10.77.0.2", 1)).ok()?;
+    b.peer(&link("vx0", "id 42 dstport 4789", "10.77.0.1", 2)).ok()?;
+    let server = kit::serve(&b, As::Peer, "streams 192.168.77.2:80")?;
+    let stream = net.inside("fixture stream 192.168.77.2:80 echo 1000000000").limit(120).spawn()?;
+    let running = || -> Result<u64> { Ok(number(&net.stats()?, &["udp", "bytesOut"])) };
+    wait::until_true("the stream is under way", PATIENCE, || Ok(running()? > 1_000_000))?;
+    b.signal(net.gateway()?.0.pid, "KILL")?;
+    let out = stream.wait(4 * PATIENCE)?.ok()?;
+    ensure!(out.starts_with("1000000000 ok"), "{out}");
+    drop(server);
+    b.peer("ip link del vx0").ok()?;
+    net.stop()
+}
