@@ -172,7 +172,8 @@ fn host_loopback(env: &Env, notes: &mut Vec<Note>) -> bool {
         ["0", "f", "n", "no", "off", "false"].iter().any(|no| value.eq_ignore_ascii_case(no));
     if meant && value != "false" {
         notes.push(Note::warn(format!(
-            "{name} is {value:?}, so containers cannot reach the host's loopback: only the exact value \"false\" allows this"
+            "{name} is {value:?}, so containers cannot reach the host's loopback, except with --net=host in a detached network \
+             namespace; only the exact value \"false\" lets all containers reach it"
         )));
     }
     value == "false"
