@@ -11,7 +11,6 @@ use super::{Finding, Wish, session};
 use crate::distro::Family;
 use crate::facts::Facts;
 use crate::probe::Probe;
-use crate::remedy::Remedy;
 
 /// An option, and whether it works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,9 +29,20 @@ const CPUSET_SINCE: u32 = 244;
 const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
 
 /// What is left where limits do not hold.
-const INSTEAD: &str = "instead of --cpus, run the program in the container with `cpulimit --limit=50 --include-children`; \
-                       instead of --memory, with `ulimit -v KIB`; instead of --pids-limit, use `docker run --user 2000 \
-                       --ulimit nproc=100`";
+const INSTEAD: [&str; 3] = [
+    "instead of --cpus, start the program with cpulimit, which the image must contain: docker run IMAGE cpulimit \
+     --limit=50 --include-children COMMAND",
+    "instead of --memory, run ulimit -v (in KiB) before the program: docker run IMAGE sh -c 'ulimit -v 1048576; COMMAND'",
+    "instead of --pids-limit, limit the processes of a user: docker run --user 2000 --ulimit nproc=100 IMAGE COMMAND",
+];
+
+fn instead(finding: Finding) -> Finding {
+    INSTEAD.into_iter().fold(finding, Finding::fix)
+}
+
+/// Where systemd sets cgroups up at boot. A container has those of its host.
+const BOOT_UNIFIED: &str = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line \
+                            (GRUB_CMDLINE_LINUX); if this host is a container, boot the container's host that way";
 
 const OPTIONS: [(&str, &str); 5] = [
     ("--cpus", "cpu"),
@@ -100,30 +110,25 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             "cgroup-v1",
             format!("this host does not use pure cgroup v2; {lost}"),
             "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
-        )
-        .fix(INSTEAD);
-        let remedy = if facts.account.systemd {
-            Remedy::said(
-                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line (GRUB_CMDLINE_LINUX)",
-            )
+        );
+        findings.push(instead(finding.fix(if facts.account.systemd {
+            BOOT_UNIFIED
         } else {
-            Remedy::said(
-                "mount only cgroup2 at /sys/fs/cgroup (OpenRC: rc_cgroup_mode=\"unified\" in /etc/rc.conf)",
-            )
-        };
-        findings.push(finding.remedy(remedy));
+            "mount only cgroup2 at /sys/fs/cgroup (OpenRC: as root, set rc_cgroup_mode=\"unified\" in /etc/rc.conf, and \
+             reboot)"
+        })));
         return;
     }
     if !facts.account.systemd {
-        findings.push(Finding::advisory(
+        let finding = Finding::advisory(
             "no-systemd",
             format!("systemd is not running; {lost}"),
             "dockerd sets limits through systemd only (Cgroup Driver: none)",
         )
         .fix(
             "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise",
-        )
-        .fix(INSTEAD));
+        );
+        findings.push(instead(finding));
         return;
     }
     // The session has findings of its own.
@@ -139,13 +144,13 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::class(
                 "cgroup-controllers",
-                format!("cgroup v2 lacks these controllers on this host: {}; {lost}", names(&absent)),
+                format!(
+                    "cgroup v2 lacks these controllers on this host: {}; {lost}",
+                    names(&absent)
+                ),
                 "a controller that cgroup v1 uses, or that the kernel lacks, cannot be delegated",
             )
-            .fix(
-                "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line; if this is a container or \
-                 a virtual machine, boot its host that way",
-            ),
+            .fix(BOOT_UNIFIED),
         );
     }
     if !there.is_empty() {
@@ -159,21 +164,14 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
         format!("not delegated to the user: {missing}; {lost}"),
         "by default, systemd delegates only memory and pids to users; cpuset needs systemd 244 or later",
     );
-    let finding = match facts.tools.systemd {
-        Some(version) if version < CPUSET_SINCE => finding.fix(format!(
-            "for cpuset, upgrade systemd to {CPUSET_SINCE} or later (this is {version})"
-        )),
-        _ => finding,
-    };
     let wanted = cgroup2::delegation::WANTED.join(" ");
-    if facts.distro.family == Family::Nix {
-        return finding.fix(format!(
-            "in configuration.nix, set systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
-        ));
-    }
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";
-    finding
-        .admin(
+    let finding = if facts.distro.family == Family::Nix {
+        finding.fix(format!(
+            "in configuration.nix, set systemd.services.\"user@\".serviceConfig.Delegate = \"{wanted}\";"
+        ))
+    } else {
+        finding.admin(
             "delegate all controllers to users",
             [
                 "mkdir -p /etc/systemd/system/user@.service.d".to_owned(),
@@ -181,5 +179,12 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
                 "systemctl daemon-reload".to_owned(),
             ],
         )
-        .fix(session::again(facts))
+    };
+    let finding = finding.fix(session::again(facts));
+    match facts.tools.systemd {
+        Some(version) if version < CPUSET_SINCE => finding.fix(format!(
+            "if you also need cpuset, upgrade systemd to {CPUSET_SINCE} or later (this is {version})"
+        )),
+        _ => finding,
+    }
 }

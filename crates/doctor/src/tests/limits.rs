@@ -29,16 +29,7 @@ fn situations_of_control_groups() {
 pub(super) fn control_groups() -> Vec<Case> {
     vec![
         case(
-            "only memory and pids are delegated",
-            Class,
-            "cgroup-delegation",
-            "Delegate=cpu cpuset io memory pids",
-            |h| {
-                delegate(h, "memory pids\n");
-            },
-        ),
-        case(
-            "only memory and pids are delegated, and a restart ends what runs because lingering is on",
+            "only memory and pids are delegated, and lingering is on",
             Class,
             "cgroup-delegation",
             ".service, which ends all services and containers of jo",
@@ -68,7 +59,7 @@ pub(super) fn control_groups() -> Vec<Case> {
             "Debian 10's systemd cannot delegate cpuset",
             Class,
             "cgroup-delegation",
-            "for cpuset, upgrade systemd to 244 or later",
+            "cpuset, upgrade systemd to 244 or later",
             |h| {
                 h.says("systemctl", "systemd 241 (241)\n+PAM +AUDIT");
                 delegate(h, "memory pids\n");
