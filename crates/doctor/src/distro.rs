@@ -105,11 +105,11 @@ impl Distro {
             Family::Suse => format!("zypper --non-interactive install {name}"),
             Family::Arch => format!("pacman -S --noconfirm --needed {name}"),
             Family::Alpine => format!("apk add {name}"),
-            Family::Nix => {
-                return Remedy::said(format!(
-                    "in configuration.nix, set environment.systemPackages = [ pkgs.{name} ];"
-                ));
+            // Its packages bring no units into the user's systemd.
+            Family::Nix if package == Package::UserBus => {
+                return Remedy::said("in configuration.nix, set services.dbus.enable = true;");
             }
+            Family::Nix => return Remedy::said(nix_package(name)),
             Family::Unknown => {
                 return Remedy::said(format!("install {name} with this system's package manager"));
             }
@@ -164,17 +164,13 @@ impl Distro {
             Family::Suse => "sudo zypper install",
             Family::Arch => "sudo pacman -S --needed",
             Family::Alpine => "sudo apk add",
-            Family::Nix => {
-                return Some(
-                    "in configuration.nix, set environment.systemPackages = [ pkgs.docker ];"
-                        .to_owned(),
-                );
-            }
+            Family::Nix => return Some(nix_package(name)),
             Family::Unknown => "install the package",
         };
         let from_docker =
             matches!(self.family, Family::Debian | Family::Fedora | Family::Yum | Family::Unknown);
-        let repositories = " (repositories: https://docs.docker.com/engine/install/)";
+        let repositories =
+            " (add Docker's repository first: https://docs.docker.com/engine/install/)";
         Some(format!("{command} {name}{}", if from_docker { repositories } else { "" }))
     }
 
@@ -241,8 +237,8 @@ impl Distro {
         if self.family == Family::Nix {
             let list: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
             return Remedy::said(format!(
-                "in configuration.nix, set boot.kernelModules = [ {} ];",
-                list.join(" ")
+                "in configuration.nix, add {} to boot.kernelModules",
+                list.join(" and ")
             ));
         }
         let mut commands: Vec<String> =
@@ -265,6 +261,11 @@ impl Distro {
             (_, false) => &["nf_tables"],
         }
     }
+}
+
+/// Lists are added to: whoever sets them loses what is in them.
+fn nix_package(name: &str) -> String {
+    format!("in configuration.nix, add pkgs.{name} to environment.systemPackages")
 }
 
 fn family(word: &str, major: Option<u32>) -> Option<Family> {
@@ -325,7 +326,8 @@ mod tests {
             ),
             ("ID=alpine", Uidmap, "apk add shadow-subids"),
             ("ID=nixos", Uidmap, "/run/wrappers/bin"),
-            ("ID=nixos", Network, "environment.systemPackages = [ pkgs.slirp4netns ];"),
+            ("ID=nixos", Network, "add pkgs.slirp4netns to environment.systemPackages"),
+            ("ID=nixos", UserBus, "set services.dbus.enable = true;"),
             ("ID=plan10", Uidmap, "install shadow with"),
             ("", Uidmap, "install shadow with"),
         ] {
@@ -339,7 +341,7 @@ mod tests {
         let said = |id: &str, package| commands(&format!("ID={id}"), package);
         for id in ["debian", "fedora", "centos\nVERSION_ID=7", "plan10"] {
             let text = said(id, Package::Engine);
-            assert!(text.contains(" docker-ce (repositories: "), "{text}");
+            assert!(text.contains(" docker-ce (add Docker's repository first: "), "{text}");
         }
         for (id, expected) in [
             (
@@ -361,7 +363,7 @@ mod tests {
             let text = said(id, Package::Extras);
             assert!(text.contains(expected), "{id}: {text}");
             // Docker's repository has another program under that name.
-            assert!(!text.contains("repositories:"), "{text}");
+            assert!(!text.contains("repository first:"), "{text}");
         }
         assert_eq!(said("arch", Package::Engine), "sudo pacman -S --needed docker");
     }

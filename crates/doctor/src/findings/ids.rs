@@ -57,7 +57,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 ),
                 "the two users' containers can read and write each other's files",
             )
-            .fix(format!("give one of the two users another range in /etc/{file}"))
+            .fix(format!("as root, give one of the two users another range in /etc/{file}"))
             .remedy(another(facts, overlap.kind, &overlap.ours)),
         );
     }
@@ -189,7 +189,7 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
             Remedy::admin(&comment, [format!("usermod{options} {word}")])
         } else {
             Remedy::said(format!(
-                "in /etc/subuid and /etc/subgid, replace the entries of {name} with {}:{}:{}",
+                "as root, in /etc/subuid and /etc/subgid, replace the entries of {name} with {}:{}:{}",
                 name,
                 free.start(),
                 free.count()
@@ -204,10 +204,7 @@ fn outside(facts: &Facts, findings: &mut Vec<Finding>) -> bool {
              failed: Operation not permitted\")",
         )
         .remedy(remedy)
-        .fix(format!(
-            "or, if images need higher IDs: {}",
-            outer.widening(*range)
-        )),
+        .fix(higher(&outer.widening(*range))),
     );
     true
 }
@@ -217,13 +214,18 @@ fn outer(facts: &Facts, kind: Kind) -> &Outer {
     if kind == Kind::Uid { uids } else { gids }
 }
 
+/// What is needed only by images with more users than a short range has.
+fn higher(widening: &str) -> String {
+    format!("or, if images need higher IDs: {widening}")
+}
+
 /// Lines for the host where a container has too few ids for the usual number.
-fn widened(facts: &Facts) -> Remedy {
+fn widened(facts: &Facts) -> Option<String> {
     let outer = outer(facts, Kind::Uid);
     let short = facts.ids.free.is_none_or(|free| free.count() < USUAL_COUNT);
     match Range::new(USUAL_FIRST, USUAL_COUNT) {
-        Some(usual) if short && !outer.is_whole() => Remedy::said(outer.widening(usual)),
-        _ => Remedy::default(),
+        Some(usual) if short && !outer.is_whole() => Some(outer.widening(usual)),
+        _ => None,
     }
 }
 
@@ -267,19 +269,16 @@ fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
         .free
         .filter(|free| free.count() >= USUAL_COUNT || facts.ids.uids.min(facts.ids.gids) == 0);
     let Some(range) = free else {
-        let widened = widened(facts);
-        return if widened == Remedy::default() {
-            Remedy::said("no free range is left: remove or shorten the range of another user")
-        } else {
-            widened
-        };
+        let full = "no free range is left: remove or shorten the range of another user";
+        return Remedy::said(widened(facts).unwrap_or_else(|| full.to_owned()));
     };
+    let widened = widened(facts).map(|text| Remedy::said(higher(&text))).unwrap_or_default();
     let comment = format!("give {name} subordinate IDs that no other user has");
     if facts.distro.family == Family::Nix {
         let (start, count) = (range.start(), range.count());
         let line = |kind: &str, first: &str| {
             Remedy::said(format!(
-                "in configuration.nix, set users.users.{name}.{kind} = [ {{ {first} = {start}; count = {count}; }} ];"
+                "in configuration.nix, add {{ {first} = {start}; count = {count}; }} to users.users.{name}.{kind}"
             ))
         };
         return line("subUidRanges", "startUid").and(line("subGidRanges", "startGid"));
@@ -292,12 +291,11 @@ fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
         if gids {
             command.push_str(&format!(" --add-subgids {range}"));
         }
-        return Remedy::admin(&comment, [format!("{command} {}", quoted(name))])
-            .and(widened(facts));
+        return Remedy::admin(&comment, [format!("{command} {}", quoted(name))]).and(widened);
     }
     // usermod knows local users only, and busybox's has no such options.
     let line = quoted(&format!("{name}:{}:{}", range.start(), range.count()));
     let files = [(uids, "subuid"), (gids, "subgid")].into_iter().filter(|(wanted, _)| *wanted);
     Remedy::admin(&comment, files.map(|(_, file)| format!("printf '%s\\n' {line} >> /etc/{file}")))
-        .and(widened(facts))
+        .and(widened)
 }

@@ -229,7 +229,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "the user has no subordinate IDs on NixOS",
             Fatal,
             "subid-missing",
-            "users.users.jo.subUidRanges = [ { startUid = 100000; count = 65536; } ];",
+            "add { startUid = 100000; count = 65536; } to users.users.jo.subUidRanges",
             |h| {
                 h.os("ID=nixos\n");
                 h.write("etc/subuid", "");
@@ -375,7 +375,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "UIDs and GIDs in use are not offered",
+            "accounts and groups use IDs in the ranges that would come next",
             Fatal,
             "subid-missing",
             "--add-subuids 200001-265536 --add-subgids 200001-265536 jo",
