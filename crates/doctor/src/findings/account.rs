@@ -11,14 +11,16 @@ use crate::remedy::Remedy;
 /// Root has no use for any of this.
 pub(super) fn root(facts: &Facts) -> Option<Finding> {
     (facts.account.uid == 0).then(|| {
+        let machinectl =
+            if facts.account.systemd { " or machinectl shell USER@" } else { "" };
         Finding::fatal(
             "root",
             "this tool runs as root",
             "rootless Docker runs as an ordinary user; as root, you would set it up for root itself",
         )
-        .fix(
-            "log in as the user who will run Docker (ssh USER@localhost or machinectl shell USER@) and run this again",
-        )
+        .fix(format!(
+            "log in as the user who will run Docker (ssh USER@localhost{machinectl}), and run this again"
+        ))
     })
 }
 
@@ -93,7 +95,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             "home-read-only",
             home(path, &format!("cannot be written by {account}")),
             Remedy::said(format!("chmod u+rwx {}", word(path))).and(Remedy::said(
-                "if its file system is mounted read-only, remount it read-write",
+                "or, if its file system is mounted read-only, remount it read-write",
             )),
         ),
     };

@@ -4,7 +4,7 @@ use drivers::choose::Helper;
 use drivers::{NetworkDriver, PortDriver, Reason};
 use hostenv::vars;
 
-use super::{Finding, Wish, modules};
+use super::{Finding, Wish, modules, passed_in};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Net};
 use crate::probe::{Outcome, Probe};
@@ -111,7 +111,7 @@ fn tun(facts: &Facts) -> Option<Finding> {
         Device::Missing if needed => Some(
             Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
                 .remedy(modules(facts, &["tun"], "create /dev/net/tun"))
-                .fix("if this host is a container, start it with --device /dev/net/tun"),
+                .remedy(passed_in(facts, "/dev/net/tun")),
         ),
         Device::Closed if needed => Some(
             Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).admin(

@@ -106,7 +106,7 @@ fn more_files(facts: &Facts) -> Remedy {
         ));
     }
     let again = Remedy::said(session::again(facts));
-    if facts.distro.family == Family::Alpine {
+    if facts.distro.family == Family::Alpine && !facts.account.systemd {
         return Remedy::said(format!(
             "as root, set rc_ulimit=\"-n {FEW_FILES}\" in /etc/rc.conf, and restart the service that you log in with (sshd)"
         ))
@@ -118,8 +118,8 @@ fn more_files(facts: &Facts) -> Remedy {
     let domain = if name.chars().all(plain) { name.clone() } else { format!("{uid}:{uid}") };
     if facts.distro.family == Family::Nix {
         return Remedy::said(format!(
-            "in configuration.nix, set security.pam.loginLimits = [ {{ domain = \"{domain}\"; type = \"hard\"; item = \
-             \"nofile\"; value = \"{FEW_FILES}\"; }} ];"
+            "in configuration.nix, add {{ domain = \"{domain}\"; type = \"hard\"; item = \"nofile\"; value = \
+             \"{FEW_FILES}\"; }} to security.pam.loginLimits"
         ))
         .and(again);
     }

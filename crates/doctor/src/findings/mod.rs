@@ -91,6 +91,14 @@ fn modules(facts: &Facts, names: &[&str], comment: &str) -> Remedy {
     Remedy::said(format!("as root, on the host of this container: {}", commands.join(" && ")))
 }
 
+/// Gives a device of the host to the container that this is, or may be.
+fn passed_in(facts: &Facts, device: &str) -> Remedy {
+    Remedy::said(match &facts.host.container {
+        Some(container) => container.with_device(device),
+        None => format!("if this host is a container, start it with --device {device}"),
+    })
+}
+
 /// Whether the daemon has to do without iptables, which the user allowed.
 pub fn without_iptables(findings: &[Finding], wish: Wish) -> bool {
     wish.skip_iptables && findings.iter().any(|finding| finding.about_iptables)

@@ -155,7 +155,9 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
         format!("{key} is {start}"),
         "ports below this number cannot be published (\"cannot expose privileged port\")",
     );
+    let mut or = "";
     if let Some(kit) = kit {
+        or = "or ";
         finding = finding.fix(format!(
             "allow them for rootlesskit only: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
             quoted(&kit)
@@ -164,14 +166,14 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     let file = "/etc/sysctl.d/53-rootless-ports.conf";
     findings.push(finding.fix(match facts.distro.family {
         Family::Nix => format!(
-            "allow them for all users: in configuration.nix, set boot.kernel.sysctl.\"{key}\" = 0;"
+            "{or}allow them for all users: in configuration.nix, set boot.kernel.sysctl.\"{key}\" = 0;"
         ),
         // busybox's sysctl has no --system.
         Family::Alpine => format!(
-            "allow them for all users: as root, echo '{key} = 0' > {file}; sysctl -p {file}"
+            "{or}allow them for all users: as root, echo '{key} = 0' > {file}; sysctl -p {file}"
         ),
         _ => format!(
-            "allow them for all users: echo '{key} = 0' | sudo tee {file}; sudo sysctl --system"
+            "{or}allow them for all users: echo '{key} = 0' | sudo tee {file}; sudo sysctl --system"
         ),
     }));
 }

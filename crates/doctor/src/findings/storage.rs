@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Finding, Wish, modules};
+use super::{Finding, Wish, modules, passed_in};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
@@ -14,12 +14,12 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     data_root(facts, findings);
 }
 
-fn elsewhere() -> Remedy {
-    Remedy::said(
-        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a directory on a local \
-         file system",
-    )
-}
+const ELSEWHERE: &str = "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a \
+                         directory on a local file system";
+/// The same for a directory that works, and only lacks room.
+const MORE_ROOM: &str = "or put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a \
+                         directory on another local file system (existing images, containers and volumes stay in the \
+                         old directory)";
 
 fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
     let storage = &facts.storage;
@@ -38,7 +38,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                      operation not permitted\")"
                 },
             )
-            .remedy(elsewhere()),
+            .fix(ELSEWHERE),
         );
     }
     let why = "images and containers are stored there";
@@ -55,19 +55,19 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
             } else {
                 "delete files (df -h and df -i show what has run out)"
             })
-            .remedy(elsewhere()),
+            .fix(MORE_ROOM),
         ),
         // The home has a finding of its own.
         Room::Closed(_) if !matches!(facts.account.home, Home::Fine(_)) => {}
-        Room::Closed(errno) => findings.push(
-            Finding::fatal(
-                "data-root-closed",
-                format!("{} cannot write below {existing}: {}", facts.account.name, errno.desc()),
-                why,
-            )
-            .remedy(opened(facts, errno, &shown.to_string()))
-            .remedy(elsewhere()),
-        ),
+        Room::Closed(errno) => {
+            let seen =
+                format!("{} cannot write below {existing}: {}", facts.account.name, errno.desc());
+            let finding = Finding::fatal("data-root-closed", seen, why);
+            findings.push(match opened(facts, errno, &shown.to_string()) {
+                Some(open) => finding.fix(open).fix(format!("or {ELSEWHERE}")),
+                None => finding.fix(ELSEWHERE),
+            });
+        }
         Room::Quota => findings.push(
             Finding::advisory(
                 "quota-low",
@@ -77,33 +77,34 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 ),
                 why,
             )
-            .fix("ask the administrator for a larger quota (quota -s shows yours)")
-            .remedy(elsewhere()),
+            .fix("delete files, or ask the administrator for a larger quota (quota -s shows yours)")
+            .fix(MORE_ROOM),
         ),
     }
     let full = matches!(storage.room, Room::Full(_));
     if let Some(free) = storage.free.filter(|free| *free < LITTLE_SPACE && !full) {
         findings.push(
             Finding::advisory("space-low", format!("{} MiB are free for {shown}", free >> 20), why)
-                .remedy(elsewhere()),
+                .fix("delete files (docker system df shows what docker system prune can delete)")
+                .fix(MORE_ROOM),
         );
     }
 }
 
 /// How the directory could be made writable. A directory that is there may be needed by whoever has it, and where root may
 /// not write either there is nothing to do.
-fn opened(facts: &Facts, errno: Errno, dir: &str) -> Remedy {
+fn opened(facts: &Facts, errno: Errno, dir: &str) -> Option<String> {
     let (name, dir) = (quoted(&facts.account.name), quoted(dir));
     if errno != Errno::EACCES {
-        return Remedy::default();
+        return None;
     }
     match facts.storage.owner {
-        Owner::Nobody => Remedy::said(format!("sudo install -d -m 0710 -o {name} {dir}")),
-        Owner::User => Remedy::said(format!("chmod u+rwx {dir}")),
-        Owner::Intruder => Remedy::said(format!(
+        Owner::Nobody => Some(format!("sudo install -d -m 0710 -o {name} {dir}")),
+        Owner::User => Some(format!("chmod u+rwx {dir}")),
+        Owner::Intruder => Some(format!(
             "if no one needs the data that rootful Docker left there: sudo chown {name}: {dir}"
         )),
-        Owner::Other => Remedy::default(),
+        Owner::Other => None,
     }
 }
 
@@ -126,13 +127,14 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
     // fuse-overlayfs is no replacement without it.
     let device = match facts.host.fuse {
         Device::Fine => Remedy::default(),
-        Device::Missing => modules(facts, &["fuse"], "create /dev/fuse")
-            .and(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
+        Device::Missing => {
+            modules(facts, &["fuse"], "create /dev/fuse").and(passed_in(facts, "/dev/fuse"))
+        }
         Device::Closed => Remedy::admin(
             "make /dev/fuse accessible to all users (the usual default)",
             ["chmod 0666 /dev/fuse"],
         )
-        .and(Remedy::said("if this host is a container, start it with --device /dev/fuse")),
+        .and(passed_in(facts, "/dev/fuse")),
     };
     if facts.tools.fuse_overlayfs.is_none() {
         let install = facts.distro.install(

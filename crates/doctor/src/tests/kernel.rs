@@ -91,6 +91,18 @@ pub(super) fn storage() -> Vec<Case> {
                 h.fails(Probe::Overlay, EPERM);
             },
         ),
+        case(
+            "/dev/fuse does not exist in an LXC container",
+            Class,
+            "fuse-closed in-container",
+            "lxc.mount.entry = /dev/fuse dev/fuse none",
+            |h| {
+                h.write("run/systemd/container", "lxc\n");
+                h.program("bin/fuse-overlayfs");
+                h.remove("dev/fuse");
+                h.fails(Probe::Overlay, EPERM);
+            },
+        ),
         case("/dev/fuse is not accessible", Class, "fuse-closed", "chmod 0666 /dev/fuse", |h| {
             h.program("bin/fuse-overlayfs");
             h.fails(Probe::Overlay, EPERM);
@@ -340,10 +352,11 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
         case(
             "the open-file limit is low on Alpine",
             Advisory,
-            "nofile-low",
+            "nofile-low no-systemd",
             "rc_ulimit=\"-n 65536\"",
             |h| {
                 h.os("ID=alpine\n");
+                h.without_systemd();
                 h.write("proc/self/limits", "Max open files 1024 4096 files\n");
             },
         ),

@@ -189,6 +189,17 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
         }),
         case(
+            "/dev/net/tun does not exist in a container",
+            Fatal,
+            "tun-missing in-container",
+            "then start this container with --device /dev/net/tun",
+            |h| {
+                h.write(".dockerenv", "");
+                h.remove("dev/net/tun");
+                h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
+            },
+        ),
+        case(
             "only root can open /dev/net/tun",
             Fatal,
             "tun-closed",
@@ -216,28 +227,46 @@ fn situations_of_the_gateway_needs_no_package() {
 
 pub(super) fn the_gateway_needs_no_package() -> Vec<Case> {
     vec![
-        case("the gateway driver works", Fatal, "", "", |h| {
+        case("the gateway driver works, and no helper is installed", Fatal, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.remove("bin/slirp4netns");
             h.fails(Probe::Network, "not to be tried");
         }),
-        case("the gateway driver is selected explicitly", Fatal, "", "", |h| {
+        case("the gateway driver is selected, and no helper is installed", Fatal, "", "", |h| {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
             h.remove("bin/slirp4netns");
             h.fails(Probe::Gateway, "not to be tried");
         }),
-        case("the selected port driver does not support the gateway driver", Fatal, "", "", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns");
-            h.fails(Probe::Gateway, "not to be tried");
-        }),
-        case("rootlesskit has no gateway driver", Fatal, "", "", |h| {
-            h.fails(Probe::Gateway, "not to be tried");
-        }),
-        case("slirp4netns's sandbox is not used", Advisory, "", "", |h| {
-            h.says("rootlesskit", GATEWAY);
-            h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
-        }),
+        case(
+            "the selected port driver does not support the gateway driver, but slirp4netns is installed",
+            Fatal,
+            "",
+            "",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "slirp4netns");
+                h.fails(Probe::Gateway, "not to be tried");
+            },
+        ),
+        case(
+            "rootlesskit has no gateway driver, but slirp4netns is installed",
+            Fatal,
+            "",
+            "",
+            |h| {
+                h.fails(Probe::Gateway, "not to be tried");
+            },
+        ),
+        case(
+            "/etc/resolv.conf is a link to a path outside /etc and /run, and the gateway driver works",
+            Advisory,
+            "",
+            "",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
+            },
+        ),
     ]
 }
 
@@ -248,12 +277,12 @@ fn situations_of_why_the_gateway_does_not_work() {
 
 pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
     vec![
-        case("another network driver works", Advisory, "gateway-fails", SEE_THE_ERROR, |h| {
+        case("slirp4netns works", Advisory, "gateway-fails", SEE_THE_ERROR, |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, REFUSAL);
         }),
         case(
-            "no other network driver is installed",
+            "no helper is installed",
             Fatal,
             "gateway-fails network-helper-missing",
             SEE_THE_ERROR,
@@ -264,7 +293,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             },
         ),
         case(
-            "gvisor-tap-vsock is selected, which is the gateway driver",
+            "no helper is installed, and rootlesskit's gvisor-tap-vsock is the gateway driver",
             Fatal,
             "gateway-fails network-helper-missing",
             SEE_THE_ERROR,
@@ -553,7 +582,7 @@ pub(super) fn nat() -> Vec<Case> {
                 h.fails(Probe::Nat, "no nat");
             },
         ),
-        case("NAT does not work on Crostini", Class, "nat-fails", "", |h| {
+        case("NAT does not work, with --skip-iptables", Class, "nat-fails", "", |h| {
             h.fails(Probe::Nat, "no nat");
         })
         .wish(skip),
@@ -748,9 +777,18 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             "=192.168.240.0/24",
             |h| v4_routes(h, &[DEFAULT, ([10, 0, 0, 0], [255, 0, 0, 0])]),
         ),
-        case("a VPN's default route is in two halves", Advisory, "", "", |h| {
-            v4_routes(h, &[DEFAULT, ([0; 4], [128, 0, 0, 0]), ([128, 0, 0, 0], [128, 0, 0, 0])]);
-        }),
+        case(
+            "a VPN has two routes instead of a default route (0.0.0.0/1 and 128.0.0.0/1)",
+            Advisory,
+            "",
+            "",
+            |h| {
+                v4_routes(
+                    h,
+                    &[DEFAULT, ([0; 4], [128, 0, 0, 0]), ([128, 0, 0, 0], [128, 0, 0, 0])],
+                );
+            },
+        ),
         case("another --cidr is set", Advisory, "", "", |h| {
             v4_routes(h, &[DEFAULT, OURS]);
             h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
