@@ -21,6 +21,13 @@ pub struct Found {
     pub settings: Option<PathBuf>,
 }
 
+impl Found {
+    /// Whether it is the unit of the daemon.
+    pub fn is_service(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == "docker.service")
+    }
+}
+
 /// Looks at the units, and at the scripts of an installation under a supervisor.
 pub(super) fn gather(world: &World, account: &Account, tools: &Tools) -> Vec<Found> {
     let mut found = Vec::new();

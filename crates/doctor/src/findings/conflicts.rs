@@ -59,7 +59,8 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 seen,
                 "both would use the same directories below /run (https://github.com/moby/moby/issues/52171)",
             )
-            .fix("containerd-rootless-setuptool.sh uninstall"),
+            .fix("stop it: systemctl --user disable --now containerd.service")
+            .fix("or remove it: containerd-rootless-setuptool.sh uninstall"),
         );
     }
 }

@@ -38,7 +38,12 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                         format!("{shown} masks the unit"),
                         "systemd does not start a masked unit",
                     )
-                    .fix(format!("systemctl --user unmask {name}")),
+                    .fix(format!("systemctl --user unmask {name}"))
+                    // Unmasking deletes what is in the unit's place.
+                    .fix(format!(
+                        "then: dockerd-rootless-setuptool.sh install{}",
+                        if socket { " --socket" } else { "" }
+                    )),
                 );
             }
             Err(text) => {

@@ -3,6 +3,7 @@
 use super::{Finding, Wish};
 use crate::distro::Package;
 use crate::facts::{Facts, RuntimeState};
+use crate::managed::State;
 use crate::place::docker_host;
 use crate::probe::{Outcome, Probe};
 use crate::quote::quoted;
@@ -35,7 +36,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 "this process runs in a system unit's cgroup (/system.slice)",
                 "a system unit with User= is not supported: the daemon could not manage cgroups",
             )
-            .fix("install and use the user's own unit: dockerd-rootless-setuptool.sh install"),
+            .fix("instead of this unit, use the one that install creates: dockerd-rootless-setuptool.sh install"),
         );
     }
 }
@@ -211,6 +212,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         && !dir.join("docker.sock").exists()
         && facts.daemon.installed
         && facts.daemon.lost_program.is_none()
+        && !facts.files.iter().any(|file| file.is_service() && file.state == Ok(State::Masked))
     {
         findings.push(
             Finding::advisory(

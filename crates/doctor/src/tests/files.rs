@@ -60,7 +60,7 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
         case(
             "the unit is masked",
             Class,
-            "unit-masked daemon-stopped",
+            "unit-masked",
             "systemctl --user unmask docker.service",
             |h| {
                 h.write(UNIT, "");
