@@ -56,7 +56,7 @@ struct Effective<'a> {
 #[derive(Debug, Serialize)]
 struct File<'a> {
     path: &'a Path,
-    /// `current`, `outdated`, `unsealed` (by a release without checksums), `edited`, `foreign`, `masked`, `absent` (a
+    /// `current`, `outdated`, `unsealed` (by an early version, without checksums), `edited`, `foreign`, `masked`, `absent` (a
     /// link to nothing), or none of these if it cannot be read.
     state: Option<State>,
     /// `nothing`, `update`, `keep`, `replace`, `create`, `remove` or `fail`.

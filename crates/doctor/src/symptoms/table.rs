@@ -36,7 +36,7 @@ symptoms! {
         "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
         "user.max_user_namespaces is too small";
-        "run `sudo sysctl -w user.max_user_namespaces=28633`, and put the setting into a file in /etc/sysctl.d";
+        "run `sudo sysctl -w user.max_user_namespaces=28633`, and put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d";
     "log-userns-einval", "fork/exec /proc/self/exe: invalid argument":
         "the kernel was built without user namespaces (CONFIG_USER_NS) or without another namespace type that rootlesskit needs";
         "use the distribution's kernel, or one with CONFIG_USER_NS=y";
@@ -81,7 +81,7 @@ symptoms! {
         BUS;
     "log-bus-reset", "systemd/private: read: connection reset by peer":
         "the user's D-Bus session is not running";
-        "run `systemctl --user enable --now dbus.socket`, after installing dbus-user-session (Debian) or dbus-daemon (Fedora)";
+        "install dbus-user-session (Debian) or dbus-daemon (Fedora) if it is missing, then run `systemctl --user enable --now dbus.socket`";
     "log-bus-auth", "Interactive authentication required":
         "dockerd connected to the system bus instead of the user's bus";
         "run `systemctl --user enable --now dbus.socket` and log in again";
@@ -201,7 +201,7 @@ symptoms! {
         "run `dockerd-rootless-setuptool.sh install` again to update the unit";
     "log-context", "is not found on the file system":
         "the docker CLI's current context was deleted";
-        "run `docker context use default`";
+        "run `docker --context=default context use default`";
     "log-tun", "/dev/net/tun":
         "the device /dev/net/tun is missing or not accessible";
         "run `sudo modprobe tun` and `sudo chmod 0666 /dev/net/tun`; if this host is a container, start it with --device /dev/net/tun";

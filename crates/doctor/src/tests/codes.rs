@@ -85,7 +85,7 @@ pub(super) const CODES: &[Code] = &[
     code("apparmor-not-loaded", "an AppArmor profile for rootlesskit exists but has no effect"),
     code(
         "apparmor-unconfined",
-        "starting rootlesskit with aa-exec does not lift the restriction of user namespaces; only a profile does",
+        "AppArmor also restricts unconfined programs, so only a profile lets rootlesskit create user namespaces; aa-exec does not",
     ),
     code("tun-missing", "`/dev/net/tun` does not exist"),
     code("tun-closed", "`/dev/net/tun` exists, but the user cannot open it"),
@@ -118,11 +118,14 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("cgroup-delegation", "not all controllers are delegated to the user"),
     code("ping", "`net.ipv4.ping_group_range` does not include the user"),
-    code("low-ports", "ports below 1024 cannot be published"),
+    code(
+        "low-ports",
+        "`net.ipv4.ip_unprivileged_port_start` is above 80, so ports below it cannot be published",
+    ),
     code("data-root-nfs", "the data directory is on NFS"),
     code(
         "data-root-fs",
-        "the data directory is on another file system that does not store file ownership",
+        "the data directory is on a file system that does not store file ownership",
     ),
     code("daemon-json", "daemon.json is not a JSON object"),
     code("rootful-docker", "rootful Docker is installed, and the user can access it"),

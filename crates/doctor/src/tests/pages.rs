@@ -62,7 +62,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("AppArmor", namespaces::apparmor()),
         ("Other obstacles to namespaces", namespaces::whatever_else_forbids_them()),
         ("Network driver", network::a_network_stack()),
-        ("No network package is needed", network::the_gateway_needs_no_package()),
+        ("No network package has to be installed", network::the_gateway_needs_no_package()),
         ("The gateway driver does not work", network::why_the_gateway_does_not_work()),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
@@ -126,10 +126,12 @@ distributions say which one. [check-codes.md](../reference/check-codes.md) expla
 
 - An empty cell in the column \"situation\" means the same situation as in the row above.
 - A dash in the column \"code\" means that `check` finds nothing to fix.
-- In the column \"fix\", an administrator runs the commands that are in monospace from beginning to end, as root. `check`
-  prints them as one block that you can paste. ⏎ stands for a line break in a command.
-- Everything else in that column is advice, which `check` prints after `fix:`. A command in it that needs root begins with
+- In the column \"fix\", a line that is entirely in monospace is a command that an administrator runs as root. `check`
+  prints these commands as one block that you can paste. For advisory findings, it prints them after `fix:` instead.
+  ⏎ stands for a line break in a command.
+- Every other line in that column is advice, which `check` prints after `fix:`. A command in it that needs root begins with
   `sudo`, or the advice says so.
+- After you change configuration.nix, run `sudo nixos-rebuild switch`.
 - To set a variable that begins with `DOCKERD_ROOTLESS_`, see [check-codes.md](../reference/check-codes.md#variables).
 
 The tests that create these situations also generate and verify this page. Run `cargo test -p doctor pages` to verify it,
