@@ -85,18 +85,16 @@ impl Container {
     /// How to give it a device that its host has.
     pub fn with_device(&self, device: &str) -> String {
         match self.engine {
-            Engine::Docker => format!("then start this container with --device {device}"),
+            Engine::Docker => format!("start this container with --device {device}"),
             Engine::Lxc => format!(
-                "then, on the container's host, add the device. LXC: put `lxc.mount.entry = {device} {} none \
+                "on the container's host, add the device. LXC: put `lxc.mount.entry = {device} {} none \
                  bind,optional,create=file` into the container's configuration; Proxmox: the same, with \
                  `lxc.mount.entry:`; Incus and LXD: add a unix-char device with path={device}",
                 device.trim_start_matches('/')
             ),
-            Engine::Kubernetes => {
-                "then, in the pod's securityContext, set privileged: true".to_owned()
-            }
+            Engine::Kubernetes => "in the pod's securityContext, set privileged: true".to_owned(),
             Engine::Other => format!(
-                "then start this container with the device {device} (with Docker and Podman: --device {device})"
+                "start this container with the device {device} (with Docker and Podman: --device {device})"
             ),
         }
     }

@@ -94,7 +94,7 @@ fn modules(facts: &Facts, names: &[&str], comment: &str) -> Remedy {
 /// Gives a device of the host to the container that this is, or may be.
 fn passed_in(facts: &Facts, device: &str) -> Remedy {
     Remedy::said(match &facts.host.container {
-        Some(container) => container.with_device(device),
+        Some(container) => format!("then {}", container.with_device(device)),
         None => format!("if this host is a container, start it with --device {device}"),
     })
 }

@@ -134,7 +134,14 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
             "make /dev/fuse accessible to all users (the usual default)",
             ["chmod 0666 /dev/fuse"],
         )
-        .and(passed_in(facts, "/dev/fuse")),
+        .and(match &facts.host.container {
+            // The device is in the container, but may be closed to all of it.
+            Some(container) => {
+                let text = container.with_device("/dev/fuse");
+                Remedy::said(format!("if that does not help, {text}"))
+            }
+            None => passed_in(facts, "/dev/fuse"),
+        }),
     };
     if facts.tools.fuse_overlayfs.is_none() {
         let install = facts.distro.install(

@@ -608,17 +608,6 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
         case("ping is allowed for a supplementary group", Class, "", "", |h| {
             h.write("proc/sys/net/ipv4/ping_group_range", "27\t27\n");
         }),
-        case(
-            "low ports are restricted, with pasta",
-            Advisory,
-            "low-ports",
-            "for all users: echo",
-            |h| {
-                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
-                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
-            },
-        )
-        .facts(|facts| facts.tools.low_port_caps = true),
         case("ps is missing", Class, "ps-missing", "apt-get install -y procps", |h| {
             h.remove("bin/ps");
         }),
@@ -649,7 +638,18 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
                 h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
             },
         ),
-        case("ports from 80 upwards are allowed", Advisory, "", "", |h| {
+        case(
+            "low ports are restricted, with pasta",
+            Advisory,
+            "low-ports",
+            "for all users: echo",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
+                h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+            },
+        )
+        .facts(|facts| facts.tools.low_port_caps = true),
+        case("all users may publish ports from 80 upwards", Advisory, "", "", |h| {
             h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n");
         }),
         case("rootlesskit has a capability for low ports", Advisory, "", "", |h| {
