@@ -99,7 +99,7 @@ fn connections_in_an_overlay_share_one_flow_each_way() -> Result<()> {
     let port = &stats["ports"][0];
     ensure!(number(port, &["opened"]) <= 2 && number(port, &["bytesIn"]) > 0, "in: {stats}");
     assert_eq!(number(&stats, &["events", "evicted"]), 0, "{stats}");
-    ensure!(net.gateway()?.descriptors()? <= before + 72, "{} before", before);
+    ensure!(net.gateway()?.descriptors()? <= before + 72, "{before} before");
     drop(page);
     b.peer("ip link del vx0").ok()?;
     net.stop()
