@@ -47,6 +47,7 @@ pub(crate) fn plan(args: &Args, info: &Info) -> anyhow::Result<Plan> {
         )));
     }
     let spec = PortSpec {
+        allow_from: Vec::new(),
         proto,
         parent_ip: args.host_ip.clone(),
         parent_port: args.host_port,

@@ -261,7 +261,7 @@ fn sockets_of_a_service_manager_reach_the_target_at_the_same_numbers() -> Result
 }
 
 #[test]
-fn files_of_the_real_root_stay_closed_and_f107_files_of_subids_can_be_removed() -> Result<()> {
+fn files_of_the_real_root_stay_closed_and_files_of_subids_can_be_removed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     let text = b.user("rootlesskit cat /etc/shadow").fails_with(1)?;
     ensure!(text.contains("Permission denied"), "{text}");

@@ -1,12 +1,16 @@
 //! The textual form of a port and its validation.
 //!
-//! A port is written `PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO`, an IPv6 address in brackets, an empty `PARENTIP` for
-//! every address: `0.0.0.0:8080:80/tcp`, `:53:53/udp`, `[::1]:8080:10.0.2.100:80/tcp`. Parsing only splits; addresses and ranges are
-//! checked by [`PortSpec::validate`], which the API shares.
+//! A port is written `PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO[@CLIENTS]`, an IPv6 address in brackets, an empty
+//! `PARENTIP` for every address: `0.0.0.0:8080:80/tcp`, `:53:53/udp`, `[::1]:8080:10.0.2.100:80/tcp`. `CLIENTS` are the
+//! addresses and networks of clients that are served, with `+` between them, since a comma separates ports in lists:
+//! `0.0.0.0:5432:5432/tcp@10.9.0.0/24+192.0.2.7`. Parsing only splits; addresses and ranges are checked by
+//! [`PortSpec::validate`], which the API shares.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+
+use ipnet::IpNet;
 
 use crate::types::{PortId, PortSpec, PortStatus};
 
@@ -153,15 +157,20 @@ pub enum SpecError {
     /// `childPort` is out of range.
     #[error("invalid ChildPort: {0} (must be between 1 and 65535)")]
     ChildPort(i64),
+    /// An entry of `allowFrom` is neither an IP address nor a network.
+    #[error(
+        "invalid allowFrom: {0:?} (must be an IP address or a network, such as 192.0.2.7 or 10.9.0.0/24)"
+    )]
+    AllowFrom(String),
     /// Another published port has the same protocol, address and port.
     #[error("conflict with ID {0}")]
     Conflict(PortId),
 }
 
-const FORM: &str = "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO";
+const FORM: &str = "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO[@CLIENTS]";
 
 /// A spec whose every part has been checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ValidSpec {
     /// Protocol.
     pub proto: Proto,
@@ -173,13 +182,15 @@ pub struct ValidSpec {
     pub child_ip: Option<IpAddr>,
     /// Port inside the namespace, not 0.
     pub child_port: u16,
+    /// Networks of the clients that are served; without any, all are.
+    pub allow_from: Vec<IpNet>,
 }
 
 impl PortSpec {
     /// Checks every field and gives the typed form.
     ///
     /// # Errors
-    /// The first bad field, in the order proto, parent IP, child IP, parent port, child port.
+    /// The first bad field, in the order proto, parent IP, child IP, parent port, child port, clients.
     pub fn validate(&self) -> Result<ValidSpec, SpecError> {
         let ip = |text: &str, error: fn(String) -> SpecError| match text {
             "" => Ok(None),
@@ -195,6 +206,11 @@ impl PortSpec {
             child_ip: ip(&self.child_ip, SpecError::ChildIp)?,
             parent_port: port(self.parent_port, SpecError::ParentPort)?,
             child_port: port(self.child_port, SpecError::ChildPort)?,
+            allow_from: self
+                .allow_from
+                .iter()
+                .map(|text| network(text))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -227,9 +243,14 @@ impl FromStr for PortSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        let syntax = |reason: String| SpecError::Syntax { spec: text.to_owned(), reason };
+        let whole = text;
+        let syntax = |reason: String| SpecError::Syntax { spec: whole.to_owned(), reason };
         let number = |what: &str, digits: &str| {
             digits.parse::<i64>().map_err(|_| syntax(format!("{what} {digits:?} is not a number")))
+        };
+        let (text, clients) = match text.split_once('@') {
+            Some((text, clients)) => (text, clients.split('+').map(str::to_owned).collect()),
+            None => (text, Vec::new()),
         };
         let (addresses, proto) = text
             .rsplit_once('/')
@@ -263,8 +284,15 @@ impl FromStr for PortSpec {
             parent_port,
             child_port,
             child_ip: child_ip.to_owned(),
+            allow_from: clients,
         })
     }
+}
+
+/// A network, or an address as a network of one. An IPv4 address in IPv6 form means the IPv4 address.
+fn network(text: &str) -> Result<IpNet, SpecError> {
+    let address = text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
+    address.or_else(|_| text.parse()).map_err(|_| SpecError::AllowFrom(text.to_owned()))
 }
 
 /// Splits an address off the front: what is in brackets or before the colon, and what follows the colon, if there is one.
@@ -293,7 +321,11 @@ impl fmt::Display for PortSpec {
         if !self.child_ip.is_empty() {
             write!(f, "{}:", bracketed(&self.child_ip))?;
         }
-        write!(f, "{}/{}", self.child_port, self.proto)
+        write!(f, "{}/{}", self.child_port, self.proto)?;
+        if !self.allow_from.is_empty() {
+            write!(f, "@{}", self.allow_from.join("+"))?;
+        }
+        Ok(())
     }
 }
 

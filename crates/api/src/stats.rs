@@ -53,6 +53,9 @@ pub struct PortTraffic {
     pub id: i64,
     /// The port in the form of `--publish`.
     pub port: String,
+    /// Connections and datagrams of clients that `allowFrom` does not name.
+    #[serde(default)]
+    pub refused: u64,
     /// Its traffic; here the connections come from outside.
     #[serde(flatten)]
     pub traffic: Traffic,

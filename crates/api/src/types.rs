@@ -95,6 +95,9 @@ pub struct PortSpec {
     /// Address inside the namespace; empty lets the driver choose.
     #[serde(rename = "childIP", skip_serializing_if = "String::is_empty")]
     pub child_ip: String,
+    /// Addresses and networks of the clients that are served; without any, all are. An extension to RootlessKit's API.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<String>,
 }
 
 /// A published port.
@@ -140,6 +143,7 @@ fields!(PortSpec {
     "parentPort" => parent_port: i64,
     "childPort" => child_port: i64,
     "childIP" => child_ip: String,
+    "allowFrom" => allow_from: Strings,
 });
 fields!(PortStatus {
     "id" => id: PortId,

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptors;
@@ -47,6 +48,9 @@ pub enum Request {
         udp: bool,
         /// Where in the target namespace the port leads.
         target: SocketAddr,
+        /// Networks of the clients that it serves; without any, all.
+        #[serde(default)]
+        allow_from: Vec<IpNet>,
         /// What the statistics call it: `0.0.0.0:8080->10.0.2.100:8080/tcp`.
         name: String,
     },

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -79,14 +80,14 @@ impl RunningGateway {
     fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<Reply> {
         match request {
             Request::Configure { .. } => bail!("the gateway is already configured"),
-            Request::Publish { id, udp, target, name } => {
+            Request::Publish { id, udp, target, allow_from, name } => {
                 let Ok([listener]) = <[OwnedFd; 1]>::try_from(fds) else {
                     bail!("a port must come with one listener");
                 };
                 let listener = if udp { Listener::Udp(listener) } else { Listener::Tcp(listener) };
                 let traffic = Arc::new(Traffic::default());
                 self.relay
-                    .add(id, listener, target, Arc::clone(&traffic))
+                    .add(id, listener, target, allow_from.into(), Arc::clone(&traffic))
                     .with_context(|| format!("failed to publish {name}"))?;
                 self.ports.insert(id, (name, traffic));
             }
@@ -108,6 +109,7 @@ impl RunningGateway {
         let ports = self.ports.iter().map(|(id, (name, traffic))| PortTraffic {
             id: id.cast_signed(),
             port: name.clone(),
+            refused: traffic.refused.load(Ordering::Relaxed),
             traffic: inward(traffic),
         });
         api::Stats { ports: ports.collect(), ..self.statistics.stats() }

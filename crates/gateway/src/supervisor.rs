@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use ipnet::IpNet;
 use sys::pidfd::PidFd;
 use tracing::warn;
 
@@ -193,7 +194,8 @@ impl Supervisor {
         Some(Ending(line.shared()))
     }
 
-    /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. The port is known from now
+    /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. Without networks in
+    /// `allow_from`, it serves all clients. The port is known from now
     /// on: while there is no gateway, connections wait in the listener, and the next gateway serves it. If the answer
     /// is that the gateway refuses, call [`Supervisor::forget`]. A refusal that comes when nobody waits for it any more
     /// is logged, and the port is offered again every [`PERIOD`].
@@ -205,11 +207,12 @@ impl Supervisor {
         id: u64,
         udp: bool,
         target: SocketAddr,
+        allow_from: Vec<IpNet>,
         name: String,
         listener: OwnedFd,
     ) -> anyhow::Result<Answer> {
         ensure!(!self.ports.contains_key(&id), "port {id} is already published");
-        let port = Arc::new(Port { udp, target, name, listener: Arc::new(listener) });
+        let port = Arc::new(Port { udp, target, allow_from, name, listener: Arc::new(listener) });
         let what = format!("publishing {}", port.name);
         let (answer, deliver) = Answer::to(what.clone());
         let refused = move |reply| {

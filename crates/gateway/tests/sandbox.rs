@@ -303,7 +303,7 @@ fn relay_alone() {
 
     let engine = relay::Engine::start(ours, relay::Options::default()).unwrap();
     for (id, (listener, target)) in (1..).zip(listeners.into_iter().zip([backend, udp])) {
-        engine.add(id, listener, target, Arc::default()).unwrap();
+        engine.add(id, listener, target, relay::AllowList::default(), Arc::default()).unwrap();
     }
     // Enough for several streams to become bulk ones and to be dealt out to other threads.
     let streams: Vec<_> = (0..3)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use crate::allow_list::AllowList;
 use crate::event_handler::EventHandler;
 use crate::listen::Listener;
 use crate::mailbox::{Command, Mailbox, ended};
@@ -89,8 +90,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Serves `listener`: what arrives there goes to `target` inside the namespace and is counted in `traffic`. Returns
-    /// once the port answers. A port of this `id` that exists already is replaced; `u64::MAX` is not free.
+    /// Serves `listener`: what arrives there from a client that is `allowed` goes to `target` inside the namespace and is
+    /// counted in `traffic`. Other connections are reset and other datagrams dropped. Returns once the port answers. A port of this `id` that exists already is replaced; `u64::MAX` is not free.
     ///
     /// # Errors
     /// When the listener cannot be watched, or the thread is gone.
@@ -99,10 +100,11 @@ impl Engine {
         id: u64,
         listener: Listener,
         target: SocketAddr,
+        allowed: AllowList,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
         let (done, result) = sync_channel(1);
-        self.mailbox.post(Command::Add { id, listener, target, traffic, done })?;
+        self.mailbox.post(Command::Add { id, listener, target, allowed, traffic, done })?;
         result.recv().map_err(|_| ended())?
     }
 

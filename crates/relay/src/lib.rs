@@ -32,6 +32,7 @@
 //! Every resource has a bound: descriptors ([`room`] shares them out, [`budget`] says how many), bytes kept for slow
 //! readers, datagrams and connections that wait for a socket, pipes, flows, time to connect.
 
+mod allow_list;
 mod client_address;
 pub mod congestion;
 mod ctx;
@@ -57,6 +58,7 @@ mod timers;
 mod traffic;
 mod udp;
 
+pub use allow_list::AllowList;
 pub use client_address::make_transparent;
 pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};

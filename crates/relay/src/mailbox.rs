@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::allow_list::AllowList;
 use crate::listen::Listener;
 use crate::room::Held;
 use crate::tcp::Moved;
@@ -18,6 +19,7 @@ pub(crate) enum Command {
         id: u64,
         listener: Listener,
         target: SocketAddr,
+        allowed: AllowList,
         traffic: Arc<Traffic>,
         done: SyncSender<io::Result<()>>,
     },

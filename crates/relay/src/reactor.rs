@@ -15,6 +15,7 @@ use nix::sys::signal::SigSet;
 use socket2::Socket;
 use tracing::error;
 
+use crate::allow_list::AllowList;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
 use crate::listen::Listener;
@@ -318,9 +319,9 @@ impl Reactor {
     fn handle_commands(&mut self) -> bool {
         for command in self.mailbox.take() {
             match command {
-                Command::Add { id, listener, target, traffic, done } => {
+                Command::Add { id, listener, target, allowed, traffic, done } => {
                     // The caller may have given up waiting; the port is there all the same.
-                    let _ = done.send(self.add(id, listener, target, traffic));
+                    let _ = done.send(self.add(id, listener, target, allowed, traffic));
                 }
                 Command::Remove { id, done } => {
                     let _ = done.send(self.remove(id));
@@ -340,13 +341,14 @@ impl Reactor {
         id: u64,
         listener: Listener,
         target: SocketAddr,
+        allowed: AllowList,
         traffic: Arc<Traffic>,
     ) -> io::Result<()> {
         self.remove(id);
         let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, target, traffic)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, target, traffic)?),
+            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, target, allowed, traffic)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, target, allowed, traffic)?),
         };
         self.ports.insert(id, port);
         Ok(())

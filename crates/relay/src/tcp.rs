@@ -32,6 +32,7 @@ use nix::sys::epoll::EpollFlags;
 use socket2::Socket;
 use tracing::debug;
 
+use crate::allow_list::AllowList;
 use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
@@ -62,6 +63,7 @@ struct Port {
     /// See [`congestion::is_replaceable`]; what the listener accepts inherits its algorithm.
     replaceable_congestion: bool,
     target: SocketAddr,
+    allowed: AllowList,
     traffic: Arc<Traffic>,
     conns: Vec<Key>,
     /// How many to accept per wake; grows while wakes follow one another.
@@ -179,6 +181,7 @@ impl Tcp {
         id: u64,
         listener: OwnedFd,
         target: SocketAddr,
+        allowed: AllowList,
         traffic: Arc<Traffic>,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
@@ -190,7 +193,7 @@ impl Tcp {
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
             port.replaceable_congestion = congestion::is_replaceable(&listener);
-            port.listener = Some(listener);
+            (port.listener, port.allowed) = (Some(listener), allowed);
         }
         if let Err(e) = armed {
             self.ports.remove(key);
@@ -404,6 +407,7 @@ impl Port {
             listener: None,
             replaceable_congestion: false,
             target,
+            allowed: AllowList::default(),
             traffic,
             conns,
             budget: 1,

@@ -13,6 +13,8 @@ pub struct Traffic {
     pub opened: AtomicU64,
     /// Attempts that came to nothing.
     pub failed: AtomicU64,
+    /// Connections and datagrams of clients that are not allowed.
+    pub refused: AtomicU64,
     /// Payload bytes from the side that opened.
     pub up: AtomicU64,
     /// Payload bytes to it.
@@ -20,6 +22,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Notes a connection or datagram of a client that is not allowed.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes an attempt that came to nothing.
     pub fn fail(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);

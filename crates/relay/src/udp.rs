@@ -37,6 +37,7 @@ use socket2::{Domain, Socket};
 use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
+use crate::allow_list::AllowList;
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{pieces, send_all};
@@ -67,6 +68,7 @@ struct Ends {
 struct Port {
     listener: Socket,
     target: SocketAddr,
+    allowed: AllowList,
     traffic: Arc<Traffic>,
     flows: HashMap<Ends, Key>,
     order: Order,
@@ -118,6 +120,9 @@ impl Udp {
         let mut count = 0;
         for (i, datagram) in receiver.iter().enumerate().take(n) {
             let Some(client) = datagram.from else { continue };
+            if !self.table.admits(key, client.ip(), &datagram) {
+                continue;
+            }
             let source = flow_source(client, datagram.data);
             let ends = Ends { client: source, local: datagram.local.map(answer_from) };
             let flow = match last {
@@ -189,6 +194,7 @@ impl FlowTable {
         ctx: &mut Ctx,
         listener: OwnedFd,
         target: SocketAddr,
+        allowed: AllowList,
         traffic: Arc<Traffic>,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
@@ -209,6 +215,7 @@ impl FlowTable {
         let key = self.ports.insert(Port {
             listener,
             target,
+            allowed,
             traffic,
             flows: HashMap::new(),
             order: Order::default(),
@@ -257,6 +264,16 @@ impl FlowTable {
     }
 
     // ---- flows ----------------------------------------------------------------------------------
+
+    /// Whether the port serves this client; its datagrams are counted if not.
+    fn admits(&self, port: Key, client: IpAddr, datagram: &Datagram<'_>) -> bool {
+        let Some(port) = self.ports.get(port) else { return false };
+        let allowed = port.allowed.allows(client);
+        if !allowed {
+            pieces(*datagram).for_each(|_| port.traffic.refuse());
+        }
+        allowed
+    }
 
     /// The flow that has to make room if a flow between `ends` is to begin.
     fn in_the_way(&self, ctx: &Ctx, port: Key, ends: Ends) -> Option<Key> {

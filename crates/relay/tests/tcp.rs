@@ -8,13 +8,15 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, backend, connect, echo, eventually, expect_noise, patient, pour, rig, rig_with,
+    PATIENCE, backend, connect, echo, eventually, expect_noise, patient, port_of, pour, rig,
+    rig_with,
 };
-use relay::{Options, Proto};
+use relay::{AllowList, Options, Proto, Traffic};
 use socket2::{Domain, SockRef, Socket, Type};
 
 fn reset(stream: TcpStream) {
@@ -433,7 +435,9 @@ fn a_reset_behind_an_orderly_end_is_passed_on() {
     let listener = relay::listen::bind(Proto::Tcp4, None, 0).unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], common::port_of(&listener)));
     let target = server.local_addr().unwrap();
-    rig.engine.add(1, listener, target, std::sync::Arc::clone(&traffic)).unwrap();
+    rig.engine
+        .add(1, listener, target, AllowList::default(), std::sync::Arc::clone(&traffic))
+        .unwrap();
     for client_first in [true, false] {
         let client = connect(addr);
         let backend = patient(server.accept().unwrap().0);
@@ -474,4 +478,32 @@ fn a_reset_is_passed_on_to_a_side_that_takes_no_bytes() {
     }
     reset(client);
     hung_up(&backend);
+}
+
+#[test]
+fn clients_that_are_not_allowed_are_reset_before_the_server_hears_of_them() {
+    let rig = rig();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traffic = Arc::new(Traffic::default());
+    let listener = relay::listen::bind(Proto::Tcp, Some("127.0.0.1".parse().unwrap()), 0).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
+    let allowed = vec!["127.0.0.2/32".parse().unwrap()].into();
+    let target = server.local_addr().unwrap();
+    rig.engine.add(1, listener, target, allowed, Arc::clone(&traffic)).unwrap();
+    let from = |client: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&format!("{client}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        patient(socket.into())
+    };
+    for _ in 0..3 {
+        let error = from("127.0.0.1").read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    from("127.0.0.2").write_all(b"hello").unwrap();
+    let mut said = String::new();
+    server.accept().unwrap().0.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "hello");
+    assert_eq!(traffic.refused.load(Ordering::Relaxed), 3);
+    assert_eq!(traffic.opened.load(Ordering::Relaxed), 1);
 }

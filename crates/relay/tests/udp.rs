@@ -6,10 +6,12 @@ mod common;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{rig, rig_with, udp, udp_echo};
-use relay::{Options, Proto};
+use common::{port_of, rig, rig_with, udp, udp_echo};
+use relay::{Options, Proto, Traffic};
 
 fn ask(client: &UdpSocket, to: SocketAddr, data: &[u8]) -> SocketAddr {
     client.send_to(data, to).unwrap();
@@ -96,6 +98,28 @@ fn many_clients_get_their_own_answers() {
             assert_eq!(buf[..4], (round * 1000 + i).to_le_bytes());
         }
     }
+}
+
+#[test]
+fn a_port_serves_only_the_clients_that_are_allowed() {
+    let rig = rig();
+    let server = udp("127.0.0.1:0");
+    let traffic = Arc::new(Traffic::default());
+    let listener = relay::listen::bind(Proto::Udp, Some("127.0.0.1".parse().unwrap()), 0).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
+    let allowed = vec!["127.0.0.2/31".parse().unwrap()].into();
+    let target = server.local_addr().unwrap();
+    rig.engine.add(1, listener, target, allowed, Arc::clone(&traffic)).unwrap();
+    for (client, data) in [("127.0.0.1:0", b"no"), ("127.0.0.3:0", b"ok"), ("127.0.0.4:0", b"no")] {
+        udp(client).send_to(data, addr).unwrap();
+    }
+    let mut buf = [0; 8];
+    udp("127.0.0.2:0").send_to(b"end", addr).unwrap();
+    assert_eq!(server.recv_from(&mut buf).unwrap().0, 2);
+    assert_eq!(&buf[..2], b"ok");
+    assert_eq!(server.recv_from(&mut buf).unwrap().0, 3);
+    assert_eq!(traffic.refused.load(Ordering::Relaxed), 2);
+    assert_eq!(traffic.opened.load(Ordering::Relaxed), 2);
 }
 
 /// A VXLAN header and a frame, of which the last byte is `content`.

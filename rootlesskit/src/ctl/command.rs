@@ -31,7 +31,7 @@ pub fn definition() -> Command {
             command("add-ports", "Publish ports and print their IDs")
                 .arg(json("Print a JSON object per port instead of its ID"))
                 .arg(arguments("SPEC").help(
-                    "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO, such as 0.0.0.0:8080:80/tcp",
+                    "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO[@CLIENTS], such as 0.0.0.0:8080:80/tcp. CLIENTS restricts the port to clients with these addresses, such as 10.9.0.0/24+192.0.2.7",
                 )),
         )
         .subcommand(

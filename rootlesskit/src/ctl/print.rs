@@ -8,19 +8,24 @@ use api::{Info, PortStatus};
 const PADDING: usize = 4;
 
 pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()> {
-    let header = ["ID", "PROTO", "PARENTIP", "PARENTPORT", "CHILDIP", "CHILDPORT"];
-    let mut rows = vec![header.map(str::to_owned)];
+    let header = ["ID", "PROTO", "PARENTIP", "PARENTPORT", "CHILDIP", "CHILDPORT", "ALLOWFROM"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(ports.iter().map(|PortStatus { id, spec }| {
-        [
+        vec![
             id.to_string(),
             spec.proto.clone(),
             spec.parent_ip.clone(),
             spec.parent_port.to_string(),
             spec.child_ip.clone(),
             spec.child_port.to_string(),
+            spec.allow_from.join("+"),
         ]
     }));
-    let mut widths = [0; 6];
+    // RootlessKit does not have the last column, and scripts read this.
+    if ports.iter().all(|port| port.spec.allow_from.is_empty()) {
+        rows.iter_mut().for_each(|row| row.truncate(6));
+    }
+    let mut widths = [0; 7];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (cell.chars().count() + PADDING).max(*width);

@@ -154,6 +154,20 @@ fn ports_come_and_go() {
 }
 
 #[test]
+fn clients_of_a_port_are_shown_if_it_has_a_list_of_them() {
+    let server = Server::start();
+    server.ok(&["add-ports", ":53:53/udp", ":80:80/tcp@10.9.0.0/24+::1"]);
+    assert_eq!(
+        server.ok(&["list-ports"]),
+        "ID    PROTO    PARENTIP    PARENTPORT    CHILDIP    CHILDPORT    ALLOWFROM          \n\
+         1     udp                  53                       53                              \n\
+         2     tcp                  80                       80           10.9.0.0/24+::1    \n"
+    );
+    let json = server.ok(&["list-ports", "--json"]);
+    assert!(json.contains("\"childPort\":80,\"allowFrom\":[\"10.9.0.0/24\",\"::1\"]"), "{json}");
+}
+
+#[test]
 fn stops_at_the_first_failure() {
     let server = Server::start();
     let (outcome, output) = server.run(&["add-ports", ":1:1/tcp", ":1:1/tcp", ":2:2/tcp"]);

@@ -60,7 +60,13 @@ impl Driver for Builtin {
         let id = self.table.reserve(&spec)?;
         let listener = bind(&valid)?;
         self.engine
-            .add(id.unsigned_abs(), listener, target(&valid), Arc::default())
+            .add(
+                id.unsigned_abs(),
+                listener,
+                target(&valid),
+                valid.allow_from.into(),
+                Arc::default(),
+            )
             .with_context(|| format!("failed to publish {spec}"))?;
         Ok(self.table.insert(id, spec, ()))
     }

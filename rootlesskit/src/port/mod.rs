@@ -13,6 +13,20 @@ use api::{PortDriverInfo, PortId, PortSpec, PortStatus};
 
 pub(crate) use worker::Worker;
 
+/// Refuses a list of clients, for a driver whose helper serves all of them.
+///
+/// # Errors
+/// The spec has one.
+#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
+pub(crate) fn serves_everybody(spec: &api::ValidSpec, driver: &str) -> anyhow::Result<()> {
+    if let Some(first) = spec.allow_from.first() {
+        anyhow::bail!(
+            "invalid allowFrom: {first} (the {driver} port driver cannot restrict clients)\nhint: use --port-driver=builtin or --port-driver=gateway"
+        );
+    }
+    Ok(())
+}
+
 /// A port driver that the API manages. Methods may take as long as one exchange with a local helper, which is why a
 /// [`Worker`] calls them once the API serves.
 pub(crate) trait Driver: Debug {

@@ -26,7 +26,7 @@ fn peer(b: &TestBox) -> Result<Vec<tests::Running<'_>>> {
 }
 
 #[test]
-fn flags_f049_mtu_cidr_ifname_and_ipv6_shape_the_network() -> Result<()> {
+fn flags_mtu_cidr_ifname_and_ipv6_shape_the_network() -> Result<()> {
     let b = kit::boot()?;
     let _peer = peer(&b)?;
     for (flags, parts) in [
@@ -79,7 +79,7 @@ fn flags_f049_mtu_cidr_ifname_and_ipv6_shape_the_network() -> Result<()> {
 }
 
 #[test]
-fn flags_f173_detached_the_target_stays_on_the_host_and_the_network_is_in_a_file() -> Result<()> {
+fn flags_detached_the_target_stays_on_the_host_and_the_network_is_in_a_file() -> Result<()> {
     let b = kit::boot()?;
     let _peer = peer(&b)?;
     let net = Net::with(

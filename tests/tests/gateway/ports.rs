@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tests::{PATIENCE, Result, ensure, wait};
 
-use crate::kit::{self, Net};
+use crate::kit::{self, Net, number};
 
 #[test]
-fn ports_f088_servers_see_the_clients_address_and_port() -> Result<()> {
+fn ports_servers_see_the_clients_address_and_port() -> Result<()> {
     let b = kit::boot()?;
     b.peer("ip addr add 10.77.0.7/24 dev eth1; ip addr add fd77::7/64 dev eth1 nodad").ok()?;
     let net = Net::with(
@@ -130,4 +130,46 @@ fn ports_ten_thousand_are_published_served_by_a_successor_and_removed() -> Resul
     b.root("rm /tmp/ports /tmp/ids").ok()?;
     drop(http);
     net.stop()
+}
+
+#[test]
+fn a_port_serves_only_the_clients_that_are_allowed_also_after_a_restart() -> Result<()> {
+    let b = kit::boot()?;
+    for driver in ["gateway", "builtin"] {
+        let flags = kit::FLAGS.replace("--port-driver=gateway", &format!("--port-driver={driver}"));
+        let all = "-p 0.0.0.0:8080:80/tcp4 -p [::]:8080:80/tcp6";
+        let others =
+            "-p 0.0.0.0:8081:80/tcp@192.0.2.0/24+fd00::/16 -p 0.0.0.0:8082:81/udp@192.0.2.1";
+        let some = "-p 0.0.0.0:8083:80/tcp@10.77.0.0/30+127.0.0.1 -p 0.0.0.0:8084:81/udp@10.77.0.2";
+        let net = Net::with(&b, &format!("{flags} {all} {others} {some}"))?;
+        let page = kit::ready(net.inside("exec fixture http [::]:80 page"))?;
+        let echo = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
+        for round in 0..2 {
+            for open in ["10.77.0.1:8080", "[fd77::1]:8080", "10.77.0.1:8083"] {
+                let text = b.peer(&format!("fixture get '{open}'")).ok()?;
+                ensure!(text.starts_with("page from "), "{driver}, {round}, {open}: {text}");
+            }
+            b.user("fixture get 127.0.0.1:8083").ok()?;
+            let refused = b.peer("fixture get 10.77.0.1:8081").run()?;
+            ensure!(refused.stderr.contains("reset"), "{driver}, {round}: {refused}");
+            let out = b.peer("fixture udp-ask 10.77.0.1:8084 hello").ok()?;
+            ensure!(out.ends_with(" hello\n"), "{driver}, {round}: {out}");
+            b.peer("fixture udp-ask 10.77.0.1:8082 hello").fails_with(1)?;
+            if driver == "gateway" {
+                let stats = net.stats()?;
+                let refused = |at: usize| number(&stats["ports"][at], &["refused"]);
+                ensure!((refused(2), refused(4)) == (1, 0), "{stats}");
+                ensure!(refused(3) > 0 && refused(5) == 0, "{stats}");
+                if round == 0 {
+                    b.signal(net.gateway()?.0.pid, "KILL")?;
+                    wait::until_true("another gateway serves", PATIENCE, || {
+                        Ok(b.peer("fixture get 10.77.0.1:8080").run()?.code == 0)
+                    })?;
+                }
+            }
+        }
+        drop((page, echo));
+        net.stop()?;
+    }
+    Ok(())
 }

@@ -113,7 +113,7 @@ fn full_stats() -> Stats {
     let traffic = Traffic { active: 1, opened: 2, ..Traffic::default() };
     let ip = "2001:db8::1".parse().unwrap();
     Stats {
-        ports: vec![PortTraffic { id: 1, port: "x".into(), traffic }],
+        ports: vec![PortTraffic { id: 1, port: "x".into(), refused: 2, traffic }],
         destinations: vec![DestinationTraffic { proto: "tcp".into(), ip, port: 5, traffic }],
         ..Stats::default()
     }

@@ -8,6 +8,7 @@ fn spec(proto: &str, parent: (&str, i64), child: (&str, i64)) -> PortSpec {
         parent_ip: parent.0.into(),
         parent_port: parent.1,
         child_port: child.1,
+        allow_from: Vec::new(),
         child_ip: child.0.into(),
     }
 }
@@ -124,9 +125,40 @@ fn any_ip() -> impl Strategy<Value = String> {
     ]
 }
 
+fn any_network() -> impl Strategy<Value = String> {
+    let v4 = (any::<std::net::Ipv4Addr>(), 0..=32u8).prop_map(|(ip, bits)| format!("{ip}/{bits}"));
+    let v6 = (any::<std::net::Ipv6Addr>(), 0..=128u8).prop_map(|(ip, bits)| format!("{ip}/{bits}"));
+    prop_oneof![v4, v6, any::<std::net::IpAddr>().prop_map(|ip| ip.to_string())]
+}
+
+#[test]
+fn clients_are_addresses_and_networks() {
+    let clients = |text: &str| -> Result<Vec<String>, SpecError> {
+        let valid = format!(":80:80/tcp{text}").parse::<PortSpec>()?.validate()?;
+        Ok(valid.allow_from.iter().map(ToString::to_string).collect())
+    };
+    assert_eq!(clients(""), Ok(vec![]));
+    assert_eq!(
+        clients("@10.9.0.0/24+192.0.2.7+::ffff:192.0.2.8+fd00::/8+::1"),
+        Ok(["10.9.0.0/24", "192.0.2.7/32", "192.0.2.8/32", "fd00::/8", "::1/128"]
+            .map(str::to_owned)
+            .to_vec())
+    );
+    for (text, bad) in [
+        ("@", ""),
+        ("@10.9.0.0/33", "10.9.0.0/33"),
+        ("@10.9.0.1+", ""),
+        ("@10.9.0.1,10.9.0.2", "10.9.0.1,10.9.0.2"),
+        ("@example.org", "example.org"),
+        ("@a@b", "a@b"),
+    ] {
+        assert_eq!(clients(text), Err(SpecError::AllowFrom(bad.to_owned())), "{text}");
+    }
+}
+
 proptest! {
     #[test]
-    fn parsing_never_panics(text in "\\PC{0,60}", close in "[\\[\\]:/0-9a-f.tcp]{0,40}") {
+    fn parsing_never_panics(text in "\\PC{0,60}", close in "[\\[\\]:/0-9a-f.tcp@+]{0,40}") {
         for text in [text, close] {
             if let Ok(spec) = text.parse::<PortSpec>() {
                 let _ = spec.validate();
@@ -139,8 +171,10 @@ proptest! {
         proto in prop::sample::select(Proto::ALL.to_vec()),
         parent_ip in any_ip(), child_ip in any_ip(),
         parent_port in 1..=65535i64, child_port in 1..=65535i64,
+        allow_from in proptest::collection::vec(any_network(), 0..3),
     ) {
-        let spec = PortSpec { proto: proto.to_string(), parent_ip, parent_port, child_port, child_ip };
+        let proto = proto.to_string();
+        let spec = PortSpec { proto, parent_ip, parent_port, child_port, child_ip, allow_from };
         prop_assert!(spec.validate().is_ok());
         prop_assert_eq!(spec.to_string().parse::<PortSpec>(), Ok(spec));
     }

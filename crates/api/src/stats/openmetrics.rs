@@ -18,6 +18,9 @@ pub fn openmetrics(stats: &Stats) -> String {
     traffic("outbound", "Outbound traffic", &outbound, &mut text);
     let ports: Vec<_> = stats.ports.iter().map(of_port).collect();
     traffic("port", "Published port", &ports, &mut text);
+    let refused = "Published port: connections and datagrams of clients that are not allowed.";
+    let samples: Vec<_> = stats.ports.iter().map(|port| (of_port(port).0, port.refused)).collect();
+    text.family("port_refused", Kind::Counter, "", refused, &samples);
     let destinations: Vec<_> = stats.destinations.iter().map(of_destination).collect();
     traffic("destination", "Busy destination", &destinations, &mut text);
     let others = [(String::new(), stats.other_destinations)];

@@ -35,6 +35,7 @@ fn sample() -> Stats {
         ports: vec![PortTraffic {
             id: 1,
             port: "0.0.0.0:8080:80/tcp".into(),
+            refused: 29,
             traffic: traffic(30),
         }],
         destinations: vec![DestinationTraffic {
@@ -57,7 +58,7 @@ fn json_has_every_number_even_zero() {
         concat!(
             r#"{{"driver":"gateway","uptimeSeconds":61,"restarts":2,"tcp":{{{}}},"udp":{{{}}},"#,
             r#""events":{{"dialing":3,"dnsQueries":4,"dnsFailed":5,"echoRequests":6,"denied":7,"evicted":8,"dropped":9}},"#,
-            r#""ports":[{{"id":1,"port":"0.0.0.0:8080:80/tcp",{}}}],"#,
+            r#""ports":[{{"id":1,"port":"0.0.0.0:8080:80/tcp","refused":29,{}}}],"#,
             r#""destinations":[{{"proto":"udp","ip":"2001:db8::1","port":443,{}}}],"otherDestinations":{{{}}}}}"#,
         ),
         traffic(10),
@@ -268,7 +269,7 @@ fn every_number_is_a_sample() {
     ] {
         assert_eq!(find(&format!("rootlesskit_{name}"), &[]), value);
     }
-    assert_eq!(samples.len(), 3 + 5 * 5 + 7);
+    assert_eq!(samples.len(), 3 + 5 * 5 + 1 + 7);
     assert!(text.contains("# UNIT rootlesskit_port_in_bytes bytes\n"), "{text}");
 }
 
@@ -286,10 +287,12 @@ proptest! {
     #[test]
     fn any_statistics_survive_json_and_are_sound_openmetrics(
         driver in any::<String>(), tcp in any_traffic(), other_destinations in any_traffic(),
-        ports in prop::collection::btree_map(any::<i64>(), (any::<String>(), any_traffic()), 0..4),
+        ports in prop::collection::btree_map(any::<i64>(), (any::<String>(), any::<u64>(), any_traffic()), 0..4),
         destinations in prop::collection::btree_map((any::<String>(), any::<IpAddr>(), any::<u16>()), any_traffic(), 0..4),
     ) {
-        let ports = ports.into_iter().map(|(id, (port, traffic))| PortTraffic { id, port, traffic });
+        let ports = ports.into_iter().map(|(id, (port, refused, traffic))| {
+            PortTraffic { id, port, refused, traffic }
+        });
         let destinations = destinations.into_iter().map(|((proto, ip, port), traffic)| {
             DestinationTraffic { proto, ip, port, traffic }
         });

@@ -35,6 +35,7 @@ fn status() -> PortStatus {
             parent_port: 8080,
             child_port: 80,
             child_ip: "127.0.0.1".into(),
+            allow_from: vec!["10.9.0.0/24".into(), "fd00::1".into()],
         },
     }
 }
@@ -51,7 +52,7 @@ fn encodes_every_key_in_order() {
     assert_eq!(to_json(&info()), expected);
     assert_eq!(
         to_json(&status()),
-        r#"{"id":7,"spec":{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":80,"childIP":"127.0.0.1"}}"#
+        r#"{"id":7,"spec":{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":80,"childIP":"127.0.0.1","allowFrom":["10.9.0.0/24","fd00::1"]}}"#
     );
 }
 
@@ -85,10 +86,12 @@ fn encodes_as_go_does() {
 fn decodes_as_go_does() {
     let expected = status().spec;
     for body in [
-        r#"{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":80,"childIP":"127.0.0.1"}"#,
-        r#" {"PROTO":"tcp4","parentip":"0.0.0.0","ParentPort":8080,"CHILDPORT":80,"ChildIP":"127.0.0.1"} "#,
+        r#"{"proto":"tcp4","parentIP":"0.0.0.0","parentPort":8080,"childPort":80,"childIP":"127.0.0.1",
+            "allowFrom":["10.9.0.0/24","fd00::1"]}"#,
+        r#" {"PROTO":"tcp4","parentip":"0.0.0.0","ParentPort":8080,"CHILDPORT":80,"ChildIP":"127.0.0.1",
+            "AllowFrom":["10.9.0.0/24","fd00::1"]} "#,
         r#"{"proto":"udp","Proto":"tcp4","proto":null,"parentIP":"0.0.0.0","parentPort":8080,"childPort":80,
-            "childIP":"127.0.0.1","unknown":{"deep":[1,{"a":null}]}} trailing"#,
+            "childIP":"127.0.0.1","allowFrom":["10.9.0.0/24","fd00::1"],"unknown":{"deep":[1,{"a":null}]}} trailing"#,
     ] {
         assert_eq!(from_json::<PortSpec>(body.as_bytes()).unwrap(), expected, "{body}");
     }
@@ -147,9 +150,9 @@ proptest! {
     #[test]
     fn a_spec_is_echoed_unchanged(
         proto in any::<String>(), parent_ip in any::<String>(), child_ip in any::<String>(),
-        parent_port in any::<i64>(), child_port in any::<i64>(),
+        parent_port in any::<i64>(), child_port in any::<i64>(), allow_from in any::<Vec<String>>(),
     ) {
-        let spec = PortSpec { proto, parent_ip, parent_port, child_port, child_ip };
+        let spec = PortSpec { proto, parent_ip, parent_port, child_port, child_ip, allow_from };
         let decoded = from_json::<PortSpec>(to_json(&spec).as_bytes());
         prop_assert_eq!(decoded.unwrap(), spec);
     }
@@ -191,7 +194,7 @@ fn openapi_describes_the_types() {
     check("Events", &to_json(&stats.events), &to_json(&stats.events));
     check("Stats", &to_json(&stats), &to_json(&stats));
     // These have no zero value; nothing of them is ever left out.
-    let port = PortTraffic { id: 0, port: String::new(), traffic: stats.tcp };
+    let port = PortTraffic { id: 0, port: String::new(), refused: 0, traffic: stats.tcp };
     check("PortTraffic", &to_json(&port), &to_json(&port));
     let ip = "192.0.2.1".parse().unwrap();
     let destination = DestinationTraffic { proto: "tcp".into(), ip, port: 1, traffic: stats.tcp };

@@ -50,6 +50,7 @@ mod tests {
         let port = |id| PortTraffic {
             id: i64::try_from(id).unwrap(),
             port: format!("0.0.0.0:{id}->10.0.2.100:{id}/tcp"),
+            refused: 0,
             traffic: traffic(id),
         };
         let destination = |n| DestinationTraffic {

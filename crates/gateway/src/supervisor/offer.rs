@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
+use ipnet::IpNet;
+
 use super::job::Job;
 use crate::control::{Reply, Request};
 
@@ -16,6 +18,7 @@ use crate::control::{Reply, Request};
 pub(super) struct Port {
     pub(super) udp: bool,
     pub(super) target: SocketAddr,
+    pub(super) allow_from: Vec<IpNet>,
     pub(super) name: String,
     pub(super) listener: Arc<OwnedFd>,
 }
@@ -42,6 +45,7 @@ impl Offer {
             id: self.id,
             udp: port.udp,
             target: port.target,
+            allow_from: port.allow_from.clone(),
             name: port.name.clone(),
         };
         let fds = vec![Arc::clone(&port.listener)];

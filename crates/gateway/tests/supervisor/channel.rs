@@ -95,7 +95,13 @@ fn no_room_alone() {
     let gateway = Channel::new(theirs).unwrap();
     let fd = marked().0;
     let target = "10.0.2.100:80".parse().unwrap();
-    let publish = |id| Request::Publish { id, udp: false, target, name: "a port".into() };
+    let publish = |id| Request::Publish {
+        id,
+        udp: false,
+        target,
+        allow_from: Vec::new(),
+        name: "a port".into(),
+    };
     let deadline = Instant::now() + PATIENCE;
     ours.send(&publish(1), &[fd.as_fd()], deadline).unwrap();
     ours.send(&Request::Withdraw { id: 1 }, &[], deadline).unwrap();
@@ -132,6 +138,7 @@ fn traffic() -> Traffic {
 fn long_stats(ports: i64, destinations: usize) -> api::Stats {
     let port = |id| PortTraffic {
         id,
+        refused: 0,
         port: format!("0.0.0.0:{id}->10.0.2.100:{id}/tcp"),
         traffic: traffic(),
     };

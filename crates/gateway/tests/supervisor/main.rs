@@ -147,7 +147,8 @@ fn target() -> SocketAddr {
 }
 
 fn publish(gateway: &mut Supervisor, id: u64, listener: OwnedFd) -> anyhow::Result<()> {
-    let answer = gateway.publish(id, false, target(), format!("port {id}"), listener)?;
+    let (allow_from, name) = (vec!["10.9.0.0/24".parse()?], format!("port {id}"));
+    let answer = gateway.publish(id, false, target(), allow_from, name, listener)?;
     answer.wait().inspect_err(|_| gateway.forget(id))
 }
 
@@ -213,7 +214,13 @@ fn ports_outlive_gateways() {
     let (request, fds) = next(&seen);
     assert_eq!(
         request,
-        Request::Publish { id: 1, udp: false, target: target(), name: "port 1".into() }
+        Request::Publish {
+            id: 1,
+            udp: false,
+            target: target(),
+            allow_from: vec!["10.9.0.0/24".parse().unwrap()],
+            name: "port 1".into(),
+        }
     );
     assert_eq!(fds.len(), 1);
     publish(&mut gateway, 9, marked().0).unwrap();

@@ -44,6 +44,13 @@ impl Tcp {
             let Some(listener) = &port.listener else { return };
             match listener.accept4(flags) {
                 Ok((client, peer)) => {
+                    let peer_ip = peer.as_socket().map(|peer| peer.ip());
+                    if peer_ip.is_some_and(|ip| !port.allowed.allows(ip)) {
+                        port.traffic.refuse();
+                        // A reset, as from a port that is closed.
+                        let _ = client.set_linger(Some(Duration::ZERO));
+                        continue;
+                    }
                     let _ = ctx.room.take(Use::In, 2);
                     self.open(ctx, key, client, &peer);
                 }

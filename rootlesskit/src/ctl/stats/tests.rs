@@ -25,6 +25,7 @@ fn sample() -> Stats {
         ports: vec![PortTraffic {
             id: 12,
             port: "0.0.0.0:8080:80/tcp".into(),
+            refused: 3,
             traffic: traffic(1, 1 << 30, 0),
         }],
         destinations: vec![
@@ -45,7 +46,7 @@ fn a_table_for_people() {
         "tcp            3      13       4  5.0 MiB  2.0 KiB\n",
         "udp            0      10       1    100 B     99 B\n",
         "\n",
-        "Events: connecting 1, DNS queries 42, dropped 7\n",
+        "Events: connecting 1, DNS queries 42, refused clients 3, dropped 7\n",
         "\n",
         "ID  PUBLISHED            ACTIVE  OPENED  FAILED       IN  OUT\n",
         "12  0.0.0.0:8080:80/tcp       1      11       2  1.0 GiB  0 B\n",
@@ -161,7 +162,8 @@ fn rates_are_reckoned_from_the_look_before() {
         stats.destinations[1].traffic.bytes_out += 2 << 20;
         let new = destination("198.51.100.7", 22, traffic(0, 0, 0));
         stats.destinations.push(new);
-        let port = PortTraffic { id: 13, port: "new".into(), traffic: traffic(0, 20, 10) };
+        let port =
+            PortTraffic { id: 13, port: "new".into(), refused: 0, traffic: traffic(0, 20, 10) };
         stats.ports.push(port);
         stats
     };

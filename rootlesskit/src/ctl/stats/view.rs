@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::Stats;
-use api::stats::{DestinationTraffic, Events, Traffic};
+use api::stats::{DestinationTraffic, Traffic};
 
 /// Destinations shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
@@ -27,7 +27,7 @@ pub(super) fn table(look: &Look, limit: Option<usize>) -> String {
     let rates = Rates { shown: limit.is_some(), before };
     let mut out = heading(stats);
     out.push_str(&totals(stats, &rates));
-    out.push_str(&events(&stats.events));
+    out.push_str(&events(stats));
     if !stats.ports.is_empty() {
         out.push('\n');
         out.push_str(&ports(stats, &rates));
@@ -57,13 +57,16 @@ fn totals(stats: &Stats, rates: &Rates<'_>) -> String {
 }
 
 /// One line with what is not zero; none if all is.
-fn events(events: &Events) -> String {
+fn events(stats: &Stats) -> String {
+    let events = &stats.events;
+    let refused = stats.ports.iter().fold(0_u64, |sum, port| sum.saturating_add(port.refused));
     let all = [
         ("connecting", events.dialing),
         ("DNS queries", events.dns_queries),
         ("DNS unanswered", events.dns_failed),
         ("echo requests", events.echo_requests),
         ("denied", events.denied),
+        ("refused clients", refused),
         ("evicted", events.evicted),
         ("dropped", events.dropped),
     ];

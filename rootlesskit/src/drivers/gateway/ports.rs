@@ -149,7 +149,8 @@ impl Gateway {
         let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
         let child_ip = child.unwrap_or_default();
         let name = PortSpec { child_ip, ..spec.clone() }.to_string();
-        let answer = self.handle.lock().publish(id, udp, target, name, listener)?;
+        let allow_from = spec.validate()?.allow_from;
+        let answer = self.handle.lock().publish(id, udp, target, allow_from, name, listener)?;
         if let Err(e) = answer.wait() {
             self.handle.lock().forget(id);
             return Err(e);

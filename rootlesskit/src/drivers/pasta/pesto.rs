@@ -13,6 +13,7 @@ use hostenv::helper::Helper;
 
 use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
+use crate::port::serves_everybody;
 use crate::port::table::Table;
 
 const PESTO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,6 +69,7 @@ impl Pesto {
     }
 
     fn words(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<Vec<String>> {
+        serves_everybody(spec, "pesto")?;
         let flag = match spec.proto.transport() {
             Transport::Tcp => "--tcp-ports",
             Transport::Udp => "--udp-ports",

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::port::Driver;
 use crate::port::patience::{Patience, Refused, settle};
+use crate::port::serves_everybody;
 use crate::port::table::Table;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,6 +84,7 @@ impl Slirp4netns {
     }
 
     fn add_request(&self, spec: &ValidSpec) -> anyhow::Result<Request> {
+        serves_everybody(spec, "slirp4netns")?;
         if spec.proto.family() == Some(Family::V6) {
             bail!(
                 "unsupported protocol: {} (the slirp4netns port driver supports only IPv4)",
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_ipv6_are_refused() {
+    fn loopback_ipv6_and_lists_of_clients_are_refused() {
         let mut driver = Slirp4netns::new("/nonexistent".into(), Ipv4Addr::new(10, 0, 2, 100));
         for text in [":80:80/tcp6", "[::1]:80:80/tcp", "0.0.0.0:80:[fd00::1]:80/tcp", ":80:80/sctp"]
         {
@@ -280,6 +282,12 @@ mod tests {
                 "{error}"
             );
         }
+        let clients = driver.add(":80:80/tcp@10.9.0.0/24".parse().unwrap()).unwrap_err();
+        let text = format!("{clients:#}");
+        assert!(
+            text.contains("invalid allowFrom: 10.9.0.0/24 (the slirp4netns port driver cannot"),
+            "{text}"
+        );
         let loopback = driver.add(":80:127.0.0.2:80/tcp".parse().unwrap()).unwrap_err();
         assert!(format!("{loopback:#}").contains("invalid ChildIP: 127.0.0.2"), "{loopback:#}");
         let error = format!("{:#}", driver.add(":80:80/tcp".parse().unwrap()).unwrap_err());
