@@ -119,7 +119,7 @@ impl Machine {
             slirp4netns,
             net,
             pasta: tools::pasta(&bin)?,
-            loadgen: cargo::target()?.join("release/loadgen"),
+            loadgen: cargo::programs("release")?.join("loadgen"),
             accounts,
             pin: options.pin,
             congestion: RefCell::new(congestion),

@@ -138,8 +138,8 @@ fn run(args: &[&str]) -> Result<()> {
 
 /// Builds what is measured and what measures, as released.
 fn build(options: &Options) -> Result<()> {
-    let mut command = cargo::command();
-    command.current_dir(cargo::workspace()?).args(["build", "--release", "-p", "loadgen"]);
+    let mut command = cargo::build("release")?;
+    command.args(["-p", "loadgen"]);
     if options.ours.is_none() {
         command.args(["-p", "rootlesskit", "--bin", "rootlesskit"]);
     }

@@ -88,7 +88,7 @@ fn place(from: &Path, to: &Path) -> Result<()> {
 
 /// Our own program, copied to `to`.
 pub(crate) fn ours(given: Option<&Path>, to: &Path) -> Result<Tool> {
-    let built = cargo::target()?.join("release/rootlesskit");
+    let built = cargo::programs("release")?.join("rootlesskit");
     let from = given.map_or(built, Path::to_owned);
     place(&from, to)?;
     let version = version(to).with_context(|| format!("{} does not run", from.display()))?;

@@ -67,17 +67,17 @@ impl Options {
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
     let release = Release::of(None)?;
-    let mut cargo = cargo::command();
-    cargo.args(["build", "--release", if options.frozen { "--frozen" } else { "--locked" }]);
+    let mut cargo = cargo::build("release")?;
+    cargo.arg(if options.frozen { "--frozen" } else { "--locked" });
     cargo.args(programs::features());
     for package in programs::packages() {
         cargo.args(["-p", package]);
     }
-    command::visibly(cargo.current_dir(cargo::workspace()?))?;
+    command::visibly(&mut cargo)?;
     let made = tempfile::tempdir()?;
     docs::make(made.path())?;
     licences::make(&crates::linked(&release)?, made.path())?;
-    let programs = programs::in_folder(&cargo::target()?.join("release"));
+    let programs = programs::in_folder(&cargo::programs("release")?);
     let sources = Sources { programs, made: made.path().to_owned() };
     let root = options.root();
     fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;

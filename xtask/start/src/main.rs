@@ -10,6 +10,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use xtask_start::Build;
+
 /// A build without changes ends before that.
 const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 /// How often there is a sign of life after that.
@@ -29,7 +31,11 @@ fn main() -> ExitCode {
 fn run() -> io::Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let (done, heart) = heart();
-    let built = Command::new(cargo).args(["build", "--quiet", "--package", "xtask"]).status();
+    let build = Build::own()?;
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "xtask"])
+        .args(build.arguments())
+        .status();
     drop(done);
     // It only prints; that it ended badly is no reason not to go on.
     let _ = heart.join();
@@ -37,9 +43,7 @@ fn run() -> io::Result<ExitCode> {
         // cargo has said why.
         return Ok(ExitCode::FAILURE);
     }
-    // In the same folder: cargo has built both.
-    let xtask = std::env::current_exe()?.with_file_name("xtask");
-    Err(Command::new(xtask).args(std::env::args_os().skip(1)).exec())
+    Err(Command::new(build.folder().join("xtask")).args(std::env::args_os().skip(1)).exec())
 }
 
 /// Says every now and then that the build goes on, until the sender is dropped.
