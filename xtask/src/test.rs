@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask_support::host::{self, Need};
-use xtask_support::stages::Stages;
+use xtask_support::stages::{self, Stages};
 use xtask_support::{cargo, command};
 
 /// What the test hosts are made and entered with.
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         filter.len() <= 1 && !filter.iter().any(|arg| arg.starts_with('-')),
         "unknown arguments {args:?}\nhint: cargo xtask test [FILTER] [--no-boxes]"
     );
-    let mut stages = Stages::default();
+    let mut stages = Stages::new(stages::LOGGED);
     if boxes {
         ensure_machine()?;
         stages.run("prerequisites", || host::ensure_programs(NEEDS))?;
@@ -153,6 +153,7 @@ fn cargo_test(packages: &[&str], filter: &[&str], options: &[&str]) -> Result<Co
     for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
         let line = line?;
         println!("{line}");
+        stages::printed();
         elsewhere.note(&line);
         if let Some(found) = Counts::parse(&line) {
             counts.add(found);

@@ -54,7 +54,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use xtask_support::host::{self, Need};
-use xtask_support::stages::Stages;
+use xtask_support::stages::{self, Stages};
 use xtask_support::{cargo, command};
 
 use machine::Machine;
@@ -188,7 +188,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
         ("net-memory", net::memory),
         (options::APPS, apps::run),
     ];
-    let mut stages = Stages::default();
+    let mut stages = Stages::new(stages::LOGGED);
     for (name, part) in parts {
         if options.wants(name) {
             sheet.begin(name);

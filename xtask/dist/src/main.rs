@@ -37,7 +37,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask_support::host::{self, Need};
-use xtask_support::stages::Stages;
+use xtask_support::stages::{self, Stages};
 use xtask_support::{cargo, command};
 
 use release::Release;
@@ -174,7 +174,7 @@ fn run(args: &[&str]) -> Result<()> {
     let mut needs = options.needs();
     needs.extend(binaries::emulator(&release));
     host::ensure_programs(&needs)?;
-    let mut stages = Stages::default();
+    let mut stages = Stages::new(stages::WATCHED);
     if !options.no_build {
         stages.run("static build", || binaries::build(&release, &build_dir))?;
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use xtask_support::host::{self, Need};
-use xtask_support::stages::Stages;
+use xtask_support::stages::{self, Stages};
 use xtask_support::{cargo, command};
 
 use daemon::Daemon;
@@ -44,10 +44,8 @@ const BINARIES: [&str; 5] = [
     "dockerd-rootless-setuptool",
 ];
 
-/// Builds them: the default members of the workspace.
-fn build_release() -> Result<()> {
-    command::visibly(cargo::command().current_dir(cargo::workspace()?).args(["build", "--release"]))
-}
+/// The profile that they are built with here: the demo shows what the programs do, not how fast they are.
+const PROFILE: &str = "demo";
 
 /// Programs the demo uses beside our own. Since Debian 13 the client is a package of its own.
 fn needs() -> Vec<Need> {
@@ -68,7 +66,7 @@ fn needs() -> Vec<Need> {
 }
 
 pub(crate) fn run() -> Result<()> {
-    let mut stages = Stages::default();
+    let mut stages = Stages::new(stages::WATCHED);
     stages.run("prerequisites", || {
         let had_docker = host::find("dockerd").is_some();
         host::ensure_programs(&needs())?;
@@ -85,7 +83,8 @@ pub(crate) fn run() -> Result<()> {
         );
         Ok(())
     })?;
-    stages.run("release build", build_release)?;
+    // The default members of the workspace.
+    stages.run("build", || command::visibly(&mut cargo::build(PROFILE)?))?;
     stages.run("rootless Docker", || {
         let own = std::env::current_exe()?;
         let mut command = if host::euid()? == 0 {

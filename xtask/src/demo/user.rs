@@ -57,9 +57,9 @@ impl User {
             fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o700))?;
             chown(root.join(dir), Some(uid), Some(gid))?;
         }
-        let bin = root.join("bin");
+        let (built, bin) = (cargo::programs(super::PROFILE)?, root.join("bin"));
         for binary in super::BINARIES {
-            fs::copy(cargo::target()?.join("release").join(binary), bin.join(binary))
+            fs::copy(built.join(binary), bin.join(binary))
                 .with_context(|| format!("copying {binary}"))?;
         }
         symlink("dockerd-rootless", bin.join("dockerd-rootless.sh"))?;
