@@ -28,6 +28,14 @@ pub(crate) type Row<'a> = (&'a str, Source);
 
 use self::Source::{File, Link, Made, Program};
 
+/// A file of the repository's documentation: in the same place as there, seen from the others, so that links between
+/// pages work.
+macro_rules! page {
+    ($file:literal) => {
+        (concat!("share/doc/docker-ce-rootless-extras/", $file), File($file))
+    };
+}
+
 /// Everything below the prefix. Programs have mode 0755, all else 0644.
 pub(crate) const ROWS: &[Row<'static>] = &[
     ("bin/rootlesskit", Program("rootlesskit")),
@@ -82,31 +90,40 @@ pub(crate) const ROWS: &[Row<'static>] = &[
         "share/fish/vendor_completions.d/dockerd-rootless-setuptool.sh.fish",
         Made("dockerd-rootless-setuptool.sh.fish"),
     ),
-    ("share/doc/docker-ce-rootless-extras/README.md", File("README.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/README.md", File("docs/README.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/benchmarks.md", File("docs/benchmarks.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/compatibility.md", File("docs/compatibility.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/install.md", File("docs/install.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/limitations.md", File("docs/limitations.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/network.md", File("docs/network.md")),
-    ("share/doc/docker-ce-rootless-extras/docs/security.md", File("docs/security.md")),
-    (
-        "share/doc/docker-ce-rootless-extras/docs/troubleshooting.md",
-        File("docs/troubleshooting.md"),
-    ),
-    ("share/doc/docker-ce-rootless-extras/docs/uninstall.md", File("docs/uninstall.md")),
-    (
-        "share/doc/docker-ce-rootless-extras/docs/reference/check-codes.md",
-        File("docs/reference/check-codes.md"),
-    ),
-    (
-        "share/doc/docker-ce-rootless-extras/docs/reference/drivers.md",
-        File("docs/reference/drivers.md"),
-    ),
-    (
-        "share/doc/docker-ce-rootless-extras/docs/reference/source-addresses.md",
-        File("docs/reference/source-addresses.md"),
-    ),
+    page!("README.md"),
+    page!("LICENSE"),
+    page!("CHANGELOG.md"),
+    page!("CONTRIBUTING.md"),
+    page!("SECURITY.md"),
+    page!("crates/api/openapi.yaml"),
+    page!("docs/ARCHITECTURE.md"),
+    page!("docs/README.md"),
+    page!("docs/benchmarks.md"),
+    page!("docs/compatibility.md"),
+    page!("docs/dev/situations.md"),
+    page!("docs/images/connections.svg"),
+    page!("docs/images/cpu.svg"),
+    page!("docs/images/gateway.svg"),
+    page!("docs/images/memory.svg"),
+    page!("docs/images/publish.svg"),
+    page!("docs/images/requests.svg"),
+    page!("docs/images/speed.svg"),
+    page!("docs/images/throughput-outbound.svg"),
+    page!("docs/images/throughput-published.svg"),
+    page!("docs/install.md"),
+    page!("docs/limitations.md"),
+    page!("docs/network.md"),
+    page!("docs/reference/check-codes.md"),
+    page!("docs/reference/drivers.md"),
+    page!("docs/reference/source-addresses.md"),
+    page!("docs/security.md"),
+    page!("docs/troubleshooting.md"),
+    page!("docs/uninstall.md"),
+    page!("packaging/README.md"),
+    page!("tests/README.md"),
+    page!("xtask/bench/README.md"),
+    // Where the pages look for them.
+    ("share/doc/docker-ce-rootless-extras/packaging/examples", Link("../examples")),
     ("share/doc/docker-ce-rootless-extras/THIRD-PARTY.gz", Made("THIRD-PARTY")),
     (
         "share/doc/docker-ce-rootless-extras/examples/apparmor-home-bin",
@@ -200,16 +217,131 @@ mod tests {
 
     use super::*;
 
+    /// `path` without `..`.
+    fn resolved(path: &Path) -> String {
+        let mut parts = Vec::new();
+        for part in path.to_str().unwrap().split('/') {
+            match part {
+                ".." => assert!(parts.pop().is_some(), "{}", path.display()),
+                "." | "" => {}
+                other => parts.push(other),
+            }
+        }
+        parts.join("/")
+    }
+
+    /// What `target` means in the folder of the row `name`.
+    fn beside(name: &str, target: &str) -> String {
+        resolved(&Path::new(name).parent().unwrap().join(target))
+    }
+
+    /// Whether a file or folder of this name is installed. `rows` are all names and what the links among them say.
+    fn is_installed(rows: &[Row<'_>], name: &str) -> bool {
+        rows.iter().any(|(row, from)| match from {
+            Link(to) if *row == name => is_installed(rows, &beside(row, to)),
+            _ => {
+                row.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        })
+    }
+
     #[test]
-    fn every_link_leads_to_a_row_beside_it() {
+    fn every_link_leads_to_a_row() {
         let names: BTreeSet<_> = ROWS.iter().map(|(name, _)| *name).collect();
         assert_eq!(names.len(), ROWS.len(), "a name is there twice");
         for (name, from) in ROWS {
-            if let Link(text) = from {
-                let (dir, _) = name.rsplit_once('/').unwrap();
-                assert!(names.contains(format!("{dir}/{text}").as_str()), "{name}");
+            assert!(!matches!(from, Link(_)) || is_installed(ROWS, name), "{name}");
+        }
+    }
+
+    /// The targets of links and images in Markdown, and of those in HTML. Code blocks and code spans have none.
+    fn targets(text: &str) -> Vec<&str> {
+        let mut targets = Vec::new();
+        let mut fenced = false;
+        for line in text.lines() {
+            fenced ^= line.trim_start().starts_with("```");
+            let prose = line.split('`').step_by(2).filter(|_| !fenced);
+            // The text of a link may hold a code span, so its target may be in the next part.
+            for part in prose {
+                for begin in ["](", "src=\"", "href=\""] {
+                    let found = part.split(begin).skip(1);
+                    targets.extend(found.filter_map(|rest| rest.split([')', '"', ' ']).next()));
+                }
+            }
+            if !fenced && line.starts_with('[') {
+                let definition = line.split_once("]: ");
+                targets.extend(definition.and_then(|(_, rest)| rest.split(' ').next()));
             }
         }
+        targets
+    }
+
+    /// The relative links of the pages among `rows`, as (page, target), that lead to nothing installed.
+    fn dead_links<'a>(
+        rows: &[Row<'a>],
+        read: impl Fn(&str) -> String,
+    ) -> (usize, Vec<(&'a str, String)>) {
+        let mut dead = Vec::new();
+        let mut count = 0;
+        for (name, from) in rows {
+            let File(file) = from else { continue };
+            if !file.ends_with(".md") {
+                continue;
+            }
+            let text = read(file);
+            for target in targets(&text) {
+                let (path, _) = target.split_once('#').unwrap_or((target, ""));
+                if path.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                    continue;
+                }
+                count += 1;
+                if !is_installed(rows, &beside(name, path)) {
+                    dead.push((*name, target.to_owned()));
+                }
+            }
+        }
+        (count, dead)
+    }
+
+    #[test]
+    fn every_relative_link_of_an_installed_page_leads_to_an_installed_file() {
+        let root = cargo::workspace().unwrap();
+        let (count, dead) = dead_links(ROWS, |file| fs::read_to_string(root.join(file)).unwrap());
+        assert!(dead.is_empty(), "install these, too: {dead:#?}");
+        assert!(count > 50, "only {count} links were found");
+    }
+
+    #[test]
+    fn debhelper_leaves_the_names_of_linked_files_alone() {
+        let rules = cargo::workspace().unwrap().join("packaging/templates/debian/rules");
+        let rules = fs::read_to_string(rules).unwrap();
+        let line = rules.lines().find(|line| line.starts_with("\tdh_compress ")).unwrap();
+        let kept: Vec<_> = line.split(' ').filter_map(|word| word.strip_prefix("-X")).collect();
+        let is_example = |name: &str| name.contains("/examples/");
+        let mut pages = ROWS.iter().filter_map(|(name, from)| match from {
+            File(_) if name.starts_with("share/doc/") && !is_example(name) => Some(name),
+            _ => None,
+        });
+        assert!(pages.all(|name| kept.iter().any(|kept| name.ends_with(kept))), "{line}");
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_installed_is_found() {
+        let rows = [
+            ("doc/README.md", File("README.md")),
+            ("doc/docs/a.md", File("docs/a.md")),
+            ("doc/examples/x", File("examples/x")),
+            ("doc/docs/more", Link("../examples")),
+        ];
+        let page = "[a](docs/a.md#x) [`code` b](docs/b.md) ![c](c.svg \"title\") `[no](no.md)`\n\
+                    ```\n[no](no.md)\n```\n<img src=\"d.svg\">\n[e]: e.md\n[u](https://x/y.md) [s](#here)";
+        let (count, dead) = dead_links(&rows, |file| match file {
+            "README.md" => page.to_owned(),
+            _ => "[up](../README.md) [folder](../examples) [link](more) [away](../gone)".to_owned(),
+        });
+        let dead: Vec<_> = dead.iter().map(|(_, target)| target.as_str()).collect();
+        assert_eq!(dead, ["docs/b.md", "c.svg", "d.svg", "e.md", "../gone"]);
+        assert_eq!(count, 9);
     }
 
     #[test]
@@ -221,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn every_page_for_users_is_installed() {
+    fn every_page_of_the_documentation_is_installed() {
         let docs = cargo::workspace().unwrap().join("docs");
         for folder in ["", "reference"] {
             for entry in fs::read_dir(docs.join(folder)).unwrap() {
                 let name = Path::new("docs").join(folder).join(entry.unwrap().file_name());
                 let name = name.to_str().unwrap();
-                if name.ends_with(".md") && name != "docs/ARCHITECTURE.md" {
+                if name.ends_with(".md") {
                     let mut rows = ROWS.iter().filter_map(|(to, _)| to.split_once("-extras/"));
                     assert!(rows.any(|(_, to)| to == name), "{name}");
                 }
