@@ -35,14 +35,12 @@ fn go_on() -> Result<()> {
     Ok(())
 }
 
-/// The binaries that users get.
-const BINARIES: [&str; 5] = [
-    "rootlesskit",
-    "rootlessctl",
-    "rootlesskit-docker-proxy",
-    "dockerd-rootless",
-    "dockerd-rootless-setuptool",
-];
+/// The programs that the demo runs.
+const BINARIES: [&str; 4] =
+    ["rootlesskit", "rootlessctl", "rootlesskit-docker-proxy", "dockerd-rootless"];
+
+/// The packages of the workspace that they are in.
+const PACKAGES: [&str; 3] = ["rootlesskit", "rootlesskit-docker-proxy", "dockerd-rootless"];
 
 /// The profile that they are built with here: the demo shows what the programs do, not how fast they are.
 const PROFILE: &str = "demo";
@@ -83,8 +81,10 @@ pub(crate) fn run() -> Result<()> {
         );
         Ok(())
     })?;
-    // The default members of the workspace.
-    stages.run("build", || command::visibly(&mut cargo::build(PROFILE)?))?;
+    stages.run("build", || {
+        let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+        command::visibly(cargo::build(PROFILE)?.args(packages))
+    })?;
     stages.run("rootless Docker", || {
         let own = std::env::current_exe()?;
         let mut command = if host::euid()? == 0 {
