@@ -58,7 +58,7 @@ fn try_add_loop(rt: &mut Rt, families: &[Family], proc_sys: &Path) -> Result<u32
     if let Err(error) = ethtool::set_features(EXIT, &COALESCE) {
         tracing::debug!("{error}");
     }
-    for name in [ENTRY, EXIT] {
+    let mut set_up = |name| {
         if families.contains(&Family::V6) {
             parameters::set_for_tun(proc_sys, name)?;
         }
@@ -67,8 +67,9 @@ fn try_add_loop(rt: &mut Rt, families: &[Family], proc_sys: &Path) -> Result<u32
         rt.set_mac(index, MAC)?;
         rt.set_no_arp(index)?;
         rt.link_up(index)?;
-    }
-    let (entry, exit) = (rt.link_index(ENTRY)?, rt.link_index(EXIT)?);
+        Ok(index)
+    };
+    let (entry, exit) = (set_up(ENTRY)?, set_up(EXIT)?);
     for &family in families {
         rt.add_default_link_route(family, entry, OVERLAY_TABLE)?;
         rt.add_fwmark_rule(family, OVERLAY, OVERLAY_TABLE, OVERLAY_PRIORITY)?;

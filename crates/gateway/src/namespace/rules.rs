@@ -143,3 +143,44 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
         ],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_pair_overlay_datagrams_stay_on_the_tun_device() {
+        let net = |child: &str, gateway: &str, dns: &str, prefix| Net {
+            child: child.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            dns: dns.parse().unwrap(),
+            prefix,
+        };
+        let plan = NetworkConfig {
+            ifname: "tap0".into(),
+            mtu: 1500,
+            v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
+            v6: Some(net("fd00::100", "fd00::2", "fd00::3", 64)),
+            host_loopback: false,
+        };
+        let links = Links { veth: 2, dial: 3, data: 4 };
+        let text = |loop_exit| {
+            let rules = rules(&plan, links, loop_exit).into_iter();
+            rules.map(|rule| rule.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let of_overlays = |rule: &String| rule.contains("@th,");
+        let (with, without): (Vec<_>, Vec<_>) = (text(Some(7)).collect(), text(None).collect());
+        for (rules, mark) in [(&with, OVERLAY), (&without, DATA)] {
+            let found: Vec<_> = rules.iter().filter(|rule| of_overlays(rule)).collect();
+            assert_eq!(found.len(), HEADERS.len());
+            assert!(found.iter().all(|rule| rule.ends_with(&format!("mark set {mark:#x} accept"))));
+            // Before any socket could get one.
+            let place = |of: &dyn Fn(&String) -> bool| rules.iter().position(of).unwrap();
+            assert!(place(&of_overlays) < place(&|rule| rule.contains("17 tproxy")));
+        }
+        assert!(with.iter().any(|rule| rule.starts_with("iif 7 ")));
+        assert!(
+            !without.iter().any(|rule| rule.contains("iif 7") || rule.contains("tproxy to :3"))
+        );
+    }
+}
