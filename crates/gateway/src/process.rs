@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use api::stats::PortTraffic;
 use budget::Shares;
-use relay::{Listener, Options, Traffic, Transparent};
+use relay::{Listener, Options, Service, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
@@ -86,8 +86,10 @@ impl RunningGateway {
                 };
                 let listener = if udp { Listener::Udp(listener) } else { Listener::Tcp(listener) };
                 let traffic = Arc::new(Traffic::default());
+                let service =
+                    Service { target, allowed: allow_from.into(), traffic: Arc::clone(&traffic) };
                 self.relay
-                    .add(id, listener, target, allow_from.into(), Arc::clone(&traffic))
+                    .add(id, listener, service)
                     .with_context(|| format!("failed to publish {name}"))?;
                 self.ports.insert(id, (name, traffic));
             }

@@ -12,7 +12,6 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caps::CapSet;
@@ -303,7 +302,7 @@ fn relay_alone() {
 
     let engine = relay::Engine::start(ours, relay::Options::default()).unwrap();
     for (id, (listener, target)) in (1..).zip(listeners.into_iter().zip([backend, udp])) {
-        engine.add(id, listener, target, relay::AllowList::default(), Arc::default()).unwrap();
+        engine.add(id, listener, relay::Service::to(target)).unwrap();
     }
     // Enough for several streams to become bulk ones and to be dealt out to other threads.
     let streams: Vec<_> = (0..3)

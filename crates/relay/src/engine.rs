@@ -4,21 +4,19 @@
 //! returns carry a channel for their result.
 
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use crate::allow_list::AllowList;
 use crate::event_handler::EventHandler;
 use crate::listen::Listener;
 use crate::mailbox::{Command, Mailbox, ended};
 use crate::options::Options;
 use crate::pipe::Stock;
 use crate::reactor::Reactor;
-use crate::traffic::Traffic;
+use crate::service::Service;
 
 /// Stack of a thread, in bytes; its buffers are on the heap.
 const STACK_SIZE: usize = 256 << 10;
@@ -90,21 +88,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Serves `listener`: what arrives there from a client that is `allowed` goes to `target` inside the namespace and is
-    /// counted in `traffic`. Other connections are reset and other datagrams dropped. Returns once the port answers. A port of this `id` that exists already is replaced; `u64::MAX` is not free.
+    /// Serves `listener`. Returns once the port answers. A port of this `id` that exists already is replaced; `u64::MAX` is
+    /// not free.
     ///
     /// # Errors
     /// When the listener cannot be watched, or the thread is gone.
-    pub fn add(
-        &self,
-        id: u64,
-        listener: Listener,
-        target: SocketAddr,
-        allowed: AllowList,
-        traffic: Arc<Traffic>,
-    ) -> io::Result<()> {
+    pub fn add(&self, id: u64, listener: Listener, service: Service) -> io::Result<()> {
         let (done, result) = sync_channel(1);
-        self.mailbox.post(Command::Add { id, listener, target, allowed, traffic, done })?;
+        self.mailbox.post(Command::Add { id, listener, service, done })?;
         result.recv().map_err(|_| ended())?
     }
 

@@ -32,7 +32,6 @@
 //! Every resource has a bound: descriptors ([`room`] shares them out, [`budget`] says how many), bytes kept for slow
 //! readers, datagrams and connections that wait for a socket, pipes, flows, time to connect.
 
-mod allow_list;
 mod client_address;
 pub mod congestion;
 mod ctx;
@@ -52,16 +51,17 @@ mod pipe;
 mod pool;
 mod reactor;
 pub mod room;
+mod service;
 pub mod slab;
 mod tcp;
 mod timers;
 mod traffic;
 mod udp;
 
-pub use allow_list::AllowList;
 pub use client_address::make_transparent;
 pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};
 pub use listen::{Listener, Proto};
 pub use options::{Options, Transparent, UDP_FLOW_IDLE_TIMEOUT};
+pub use service::{AllowList, Service};
 pub use traffic::{Counted, Traffic};

@@ -1,26 +1,22 @@
 //! The commands that the handle [`crate::Engine`] sends to a thread: a locked queue and an eventfd.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::allow_list::AllowList;
 use crate::listen::Listener;
 use crate::room::Held;
+use crate::service::Service;
 use crate::tcp::Moved;
-use crate::traffic::Traffic;
 
 #[derive(Debug)]
 pub(crate) enum Command {
     Add {
         id: u64,
         listener: Listener,
-        target: SocketAddr,
-        allowed: AllowList,
-        traffic: Arc<Traffic>,
+        service: Service,
         done: SyncSender<io::Result<()>>,
     },
     Remove {

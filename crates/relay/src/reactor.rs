@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -15,7 +14,6 @@ use nix::sys::signal::SigSet;
 use socket2::Socket;
 use tracing::error;
 
-use crate::allow_list::AllowList;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
 use crate::listen::Listener;
@@ -24,10 +22,10 @@ use crate::options::Options;
 use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
 use crate::room::{Held, Room, Use};
+use crate::service::Service;
 use crate::slab::Key;
 use crate::tcp::{Moved, Side, Tcp};
 use crate::timers::Timers;
-use crate::traffic::Traffic;
 use crate::udp::Udp;
 
 const MAX_EVENTS: usize = 256;
@@ -319,9 +317,9 @@ impl Reactor {
     fn handle_commands(&mut self) -> bool {
         for command in self.mailbox.take() {
             match command {
-                Command::Add { id, listener, target, allowed, traffic, done } => {
+                Command::Add { id, listener, service, done } => {
                     // The caller may have given up waiting; the port is there all the same.
-                    let _ = done.send(self.add(id, listener, target, allowed, traffic));
+                    let _ = done.send(self.add(id, listener, service));
                 }
                 Command::Remove { id, done } => {
                     let _ = done.send(self.remove(id));
@@ -336,19 +334,12 @@ impl Reactor {
         true
     }
 
-    fn add(
-        &mut self,
-        id: u64,
-        listener: Listener,
-        target: SocketAddr,
-        allowed: AllowList,
-        traffic: Arc<Traffic>,
-    ) -> io::Result<()> {
+    fn add(&mut self, id: u64, listener: Listener, service: Service) -> io::Result<()> {
         self.remove(id);
         let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
         let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, target, allowed, traffic)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, target, allowed, traffic)?),
+            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, service)?),
+            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, service)?),
         };
         self.ports.insert(id, port);
         Ok(())

@@ -32,15 +32,15 @@ use nix::sys::epoll::EpollFlags;
 use socket2::Socket;
 use tracing::debug;
 
-use crate::allow_list::AllowList;
 use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
 use crate::pipe::Stock;
 use crate::room::{Held, Use};
+use crate::service::Service;
 use crate::slab::{Key, Slab};
-use crate::traffic::{Counted, Traffic};
+use crate::traffic::Counted;
 
 pub(crate) use handover::Moved;
 
@@ -62,9 +62,7 @@ struct Port {
     listener: Option<Socket>,
     /// See [`congestion::is_replaceable`]; what the listener accepts inherits its algorithm.
     replaceable_congestion: bool,
-    target: SocketAddr,
-    allowed: AllowList,
-    traffic: Arc<Traffic>,
+    service: Service,
     conns: Vec<Key>,
     /// How many to accept per wake; grows while wakes follow one another.
     budget: u32,
@@ -180,20 +178,18 @@ impl Tcp {
         ctx: &mut Ctx,
         id: u64,
         listener: OwnedFd,
-        target: SocketAddr,
-        allowed: AllowList,
-        traffic: Arc<Traffic>,
+        service: Service,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
         listener.set_nonblocking(true)?;
         // Inherited by every accepted socket.
         tune_tcp(&listener)?;
-        ctx.pool.prepare(SocketKind::tcp(target.is_ipv4()));
-        let key = self.ports.insert(Port::new(id, target, traffic));
+        ctx.pool.prepare(SocketKind::tcp(service.target.is_ipv4()));
+        let key = self.ports.insert(Port::new(id, service));
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
             port.replaceable_congestion = congestion::is_replaceable(&listener);
-            (port.listener, port.allowed) = (Some(listener), allowed);
+            port.listener = Some(listener);
         }
         if let Err(e) = armed {
             self.ports.remove(key);
@@ -400,15 +396,13 @@ impl Conn {
 }
 
 impl Port {
-    fn new(id: u64, target: SocketAddr, traffic: Arc<Traffic>) -> Self {
+    fn new(id: u64, service: Service) -> Self {
         let conns = Vec::new();
         Self {
             id,
             listener: None,
             replaceable_congestion: false,
-            target,
-            allowed: AllowList::default(),
-            traffic,
+            service,
             conns,
             budget: 1,
             last_wake: 0,

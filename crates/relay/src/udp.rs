@@ -37,7 +37,6 @@ use socket2::{Domain, Socket};
 use sys::mmsg::{BATCH, Datagram, Local, Receiver, Route, send_each};
 use tracing::debug;
 
-use crate::allow_list::AllowList;
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{pieces, send_all};
@@ -49,8 +48,9 @@ use crate::order::{Order, Speaker};
 use crate::overlay::flow_source;
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
+use crate::service::Service;
 use crate::slab::{Key, Slab};
-use crate::traffic::{Counted, Traffic};
+use crate::traffic::Counted;
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.
 const WAITING_TIMES: usize = 4;
@@ -67,9 +67,7 @@ struct Ends {
 #[derive(Debug)]
 struct Port {
     listener: Socket,
-    target: SocketAddr,
-    allowed: AllowList,
-    traffic: Arc<Traffic>,
+    service: Service,
     flows: HashMap<Ends, Key>,
     order: Order,
     /// The kernel takes segmented sends from this listener.
@@ -193,9 +191,7 @@ impl FlowTable {
         &mut self,
         ctx: &mut Ctx,
         listener: OwnedFd,
-        target: SocketAddr,
-        allowed: AllowList,
-        traffic: Arc<Traffic>,
+        service: Service,
     ) -> io::Result<Key> {
         let listener = Socket::from(listener);
         listener.set_nonblocking(true)?;
@@ -211,12 +207,10 @@ impl FlowTable {
                 setsockopt(&listener, Ipv4PacketInfo, &true)?;
             }
         }
-        ctx.pool.prepare(SocketKind::udp(target.is_ipv4()));
+        ctx.pool.prepare(SocketKind::udp(service.target.is_ipv4()));
         let key = self.ports.insert(Port {
             listener,
-            target,
-            allowed,
-            traffic,
+            service,
             flows: HashMap::new(),
             order: Order::default(),
             segmented: true,
@@ -268,9 +262,9 @@ impl FlowTable {
     /// Whether the port serves this client; its datagrams are counted if not.
     fn admits(&self, port: Key, client: IpAddr, datagram: &Datagram<'_>) -> bool {
         let Some(port) = self.ports.get(port) else { return false };
-        let allowed = port.allowed.allows(client);
+        let allowed = port.service.allowed.allows(client);
         if !allowed {
-            pieces(*datagram).for_each(|_| port.traffic.refuse());
+            pieces(*datagram).for_each(|_| port.service.traffic.refuse());
         }
         allowed
     }
@@ -310,7 +304,7 @@ impl FlowTable {
         if !ctx.room.take(Use::FlowIn, 1) && !replaces {
             return None;
         }
-        let counted = Counted::open(Arc::clone(&port.traffic));
+        let counted = Counted::open(Arc::clone(&port.service.traffic));
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
@@ -323,7 +317,7 @@ impl FlowTable {
         port.flows.insert(ends, key);
         port.order.insert(key, ctx.now);
         self.all.insert(key, ctx.now);
-        let target = port.target;
+        let target = port.service.target;
         if !std::mem::replace(&mut self.expiring, true) {
             ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
         }
@@ -344,16 +338,16 @@ impl FlowTable {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(port) = self.ports.get(flow.port) else { return };
         if ctx.opts.tproxy
-            && let Err(e) = take_place(&sock, flow.client, port.target, &ctx.opts)
+            && let Err(e) = take_place(&sock, flow.client, port.service.target, &ctx.opts)
         {
             debug!("cannot keep the source address {} (udp): {e}", flow.client);
         }
         // Connecting a datagram socket only looks up a route.
-        let connected = sock.connect(&port.target.into());
+        let connected = sock.connect(&port.service.target.into());
         let ready =
             connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
         if let Err(e) = ready {
-            debug!("connect to {} (udp): {e}", port.target);
+            debug!("connect to {} (udp): {e}", port.service.target);
             return self.close(key);
         }
         for datagram in std::mem::take(&mut flow.early).datagrams() {

@@ -15,7 +15,7 @@ use common::{
     udp_echo,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use relay::{AllowList, Engine, Options, Proto, Transparent};
+use relay::{Engine, Options, Proto, Service, Transparent};
 use socket2::{Domain, Socket, Type};
 
 fn ping(mut client: &TcpStream) -> std::io::Result<()> {
@@ -119,7 +119,7 @@ fn ten_thousand_alone() {
     for id in 0..10_000u16 {
         let (proto, target) = if id % 10 == 9 { (Proto::Udp, udp) } else { (Proto::Tcp, tcp) };
         let listener = relay::listen::bind(proto, Some(ip), 10_000 + id).unwrap();
-        rig.engine.add(id.into(), listener, target, AllowList::default(), Arc::default()).unwrap();
+        rig.engine.add(id.into(), listener, Service::to(target)).unwrap();
     }
     let added = start.elapsed();
     for port in (10_000..20_000).step_by(1000) {
@@ -218,7 +218,11 @@ fn stalled_alone() {
     let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
     let traffic = Arc::<relay::Traffic>::default();
     engine
-        .add(1, listener, udp_echo("127.0.0.1:0"), AllowList::default(), Arc::clone(&traffic))
+        .add(
+            1,
+            listener,
+            Service { traffic: Arc::clone(&traffic), ..Service::to(udp_echo("127.0.0.1:0")) },
+        )
         .unwrap();
     let before = memory();
     let flows = || traffic.opened.load(std::sync::atomic::Ordering::Relaxed);
@@ -263,7 +267,7 @@ fn dead_factory_alone() {
     let engine = Engine::start(ours, Options::default()).unwrap();
     let listener = relay::listen::bind(Proto::Tcp4, Some([127, 0, 0, 1].into()), 0).unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
-    engine.add(1, listener, backend(echo), AllowList::default(), Arc::default()).unwrap();
+    engine.add(1, listener, Service::to(backend(echo))).unwrap();
     // Waits for a factory that is slow, and is let go when it dies.
     let mut client = connect(addr);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

@@ -16,7 +16,7 @@ use common::{
     PATIENCE, backend, connect, echo, eventually, expect_noise, patient, port_of, pour, rig,
     rig_with,
 };
-use relay::{AllowList, Options, Proto, Traffic};
+use relay::{Options, Proto, Service, Traffic};
 use socket2::{Domain, SockRef, Socket, Type};
 
 fn reset(stream: TcpStream) {
@@ -436,7 +436,7 @@ fn a_reset_behind_an_orderly_end_is_passed_on() {
     let addr = SocketAddr::from(([127, 0, 0, 1], common::port_of(&listener)));
     let target = server.local_addr().unwrap();
     rig.engine
-        .add(1, listener, target, AllowList::default(), std::sync::Arc::clone(&traffic))
+        .add(1, listener, Service { traffic: Arc::clone(&traffic), ..Service::to(target) })
         .unwrap();
     for client_first in [true, false] {
         let client = connect(addr);
@@ -489,7 +489,8 @@ fn clients_that_are_not_allowed_are_reset_before_the_server_hears_of_them() {
     let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
     let allowed = vec!["127.0.0.2/32".parse().unwrap()].into();
     let target = server.local_addr().unwrap();
-    rig.engine.add(1, listener, target, allowed, Arc::clone(&traffic)).unwrap();
+    let service = Service { target, allowed, traffic: Arc::clone(&traffic) };
+    rig.engine.add(1, listener, service).unwrap();
     let from = |client: &str| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&format!("{client}:0").parse::<SocketAddr>().unwrap().into()).unwrap();

@@ -5,13 +5,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use api::{PortDriverInfo, PortId, PortSpec, PortStatus, ValidSpec};
 use budget::Budget;
 use netlink::transparent::DIAL_MARK;
-use relay::{Engine, Options, Transparent};
+use relay::{Engine, Options, Service, Transparent};
 
 use crate::port::Driver;
 use crate::port::bind::bind;
@@ -59,14 +58,10 @@ impl Driver for Builtin {
         let valid = spec.validate()?;
         let id = self.table.reserve(&spec)?;
         let listener = bind(&valid)?;
+        let target = target(&valid);
+        let service = Service { allowed: valid.allow_from.into(), ..Service::to(target) };
         self.engine
-            .add(
-                id.unsigned_abs(),
-                listener,
-                target(&valid),
-                valid.allow_from.into(),
-                Arc::default(),
-            )
+            .add(id.unsigned_abs(), listener, service)
             .with_context(|| format!("failed to publish {spec}"))?;
         Ok(self.table.insert(id, spec, ()))
     }

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::traffic::Traffic;
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

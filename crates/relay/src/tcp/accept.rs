@@ -45,8 +45,8 @@ impl Tcp {
             match listener.accept4(flags) {
                 Ok((client, peer)) => {
                     let peer_ip = peer.as_socket().map(|peer| peer.ip());
-                    if peer_ip.is_some_and(|ip| !port.allowed.allows(ip)) {
-                        port.traffic.refuse();
+                    if peer_ip.is_some_and(|ip| !port.service.allowed.allows(ip)) {
+                        port.service.traffic.refuse();
                         // A reset, as from a port that is closed.
                         let _ = client.set_linger(Some(Duration::ZERO));
                         continue;
@@ -123,7 +123,7 @@ impl Tcp {
 
     fn open(&mut self, ctx: &mut Ctx, port_key: Key, client: Socket, peer: &SockAddr) {
         let Some(port) = self.ports.get(port_key) else { return };
-        let counted = Counted::open(Arc::clone(&port.traffic));
+        let counted = Counted::open(Arc::clone(&port.service.traffic));
         let mut conn = Conn::new(port_key, client, counted, ctx.now);
         conn.peer = peer.as_socket();
         let Some(key) = self.insert(conn) else { return };

@@ -36,11 +36,13 @@ impl Tcp {
         let Some(port) = self.ports.get(conn.port) else { return };
         if matches!(ctx.opts.transparent, Transparent::OnDemand(_))
             && conn.keep_source
-            && conn.peer.is_some_and(|peer| ctx.opts.kept_source(peer, port.target).is_some())
+            && conn
+                .peer
+                .is_some_and(|peer| ctx.opts.kept_source(peer, port.service.target).is_some())
         {
             return self.wait_armed(ctx, key);
         }
-        match ctx.pool.take(SocketKind::tcp(port.target.is_ipv4()), Waiter::Conn(key)) {
+        match ctx.pool.take(SocketKind::tcp(port.service.target.is_ipv4()), Waiter::Conn(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => self.expect(ctx, key, Phase::Waiting, POOL_SOCKET_TIMEOUT),
             Taken::Never => self.close(key, true),
@@ -83,7 +85,7 @@ impl Tcp {
         let source = match ctx.opts.transparent {
             Transparent::Mark(mark) if conn.keep_source => conn
                 .peer
-                .and_then(|peer| ctx.opts.kept_source(peer, port.target))
+                .and_then(|peer| ctx.opts.kept_source(peer, port.service.target))
                 .map(|source| (source, mark)),
             _ => None,
         };
@@ -99,13 +101,13 @@ impl Tcp {
         }
         if ctx.opts.tproxy
             && !transparent
-            && let Err(e) = make_transparent(&sock, port.target.is_ipv4())
+            && let Err(e) = make_transparent(&sock, port.service.target.is_ipv4())
         {
             debug!("replies may be misrouted: {e}");
         }
-        match sock.connect(&port.target.into()) {
+        match sock.connect(&port.service.target.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
-                debug!("connect to {}: {e}", port.target);
+                debug!("connect to {}: {e}", port.service.target);
                 drop(sock);
                 return self.connect_failed(ctx, key, transparent);
             }

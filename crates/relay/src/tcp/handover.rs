@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::{BOTH_WAYS, Conn, Phase, Port, Tcp};
 use crate::ctx::{Ctx, Source};
+use crate::service::Service;
 use crate::slab::Key;
 use crate::traffic::{Counted, Traffic};
 
@@ -50,7 +51,7 @@ impl Tcp {
     /// A port that this thread does not serve, for the connections that it adopts.
     pub(crate) fn add_unserved(&mut self, id: u64) -> Key {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        self.ports.insert(Port::new(id, nowhere, Arc::default()))
+        self.ports.insert(Port::new(id, Service::to(nowhere)))
     }
 
     pub(crate) fn adopt(&mut self, ctx: &mut Ctx, port: Key, moved: Moved) {

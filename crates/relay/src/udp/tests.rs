@@ -52,10 +52,7 @@ impl Rig {
         let at = listener.local_addr().unwrap();
         let target = server.local_addr().unwrap();
         let mut udp = Udp::default();
-        let port = udp
-            .table
-            .add(&mut ctx, listener.into(), target, AllowList::default(), Arc::default())
-            .unwrap();
+        let port = udp.table.add(&mut ctx, listener.into(), Service::to(target)).unwrap();
         arrived(ctx.pool.fd().unwrap());
         ctx.pool.receive();
         Self { udp, ctx, port, at, server }
@@ -181,11 +178,7 @@ fn a_lack_of_descriptors_ends_answered_flows_of_any_port_before_waiting_ones() {
     rig.at = listener.local_addr().unwrap();
     let server = patient();
     let target = server.local_addr().unwrap();
-    rig.port = rig
-        .udp
-        .table
-        .add(&mut rig.ctx, listener.into(), target, AllowList::default(), Arc::default())
-        .unwrap();
+    rig.port = rig.udp.table.add(&mut rig.ctx, listener.into(), Service::to(target)).unwrap();
     rig.ask(&quick);
     rig.requests();
     let answered = *rig.flows().iter().find(|key| **key != waiting).unwrap();

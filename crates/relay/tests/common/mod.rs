@@ -5,13 +5,12 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use budget::{Budget, DataPath, Shares};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use relay::{AllowList, Engine, Listener, Options, Proto};
+use relay::{Engine, Listener, Options, Proto, Service};
 use socket2::{Domain, Socket, Type};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
@@ -62,7 +61,7 @@ impl Rig {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = relay::listen::bind(proto, Some(ip), 0).unwrap();
         let port = port_of(&listener);
-        self.engine.add(id, listener, target, AllowList::default(), Arc::default()).unwrap();
+        self.engine.add(id, listener, Service::to(target)).unwrap();
         SocketAddr::new(ip, port)
     }
 

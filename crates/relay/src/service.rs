@@ -1,8 +1,29 @@
-//! Which clients a published port serves.
+//! What a published port does with its clients.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use crate::traffic::Traffic;
+
+/// Where a published port leads, for whom, and what counts it.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The server in the namespace.
+    pub target: SocketAddr,
+    /// The clients that are served. Connections of others are reset, and their datagrams dropped.
+    pub allowed: AllowList,
+    /// The counters.
+    pub traffic: Arc<Traffic>,
+}
+
+impl Service {
+    /// A service for everybody.
+    pub fn to(target: SocketAddr) -> Self {
+        Self { target, allowed: AllowList::default(), traffic: Arc::default() }
+    }
+}
 
 /// Networks of clients; an empty list allows everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
