@@ -13,7 +13,7 @@ use xtask_support::cargo;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  demo                        start rootless Docker for an ordinary user (if you are root: for the user of sudo, or
+  demo                        start rootless Docker for an ordinary user (if you are root: for the user who ran sudo, or
                               else for a temporary account), run a container with a published port and outbound
                               access, show the answers, leave nothing behind
   bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)

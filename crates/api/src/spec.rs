@@ -162,10 +162,16 @@ pub enum SpecError {
         "invalid allowFrom: {0:?} (must be an IP address or a network, such as 192.0.2.7 or 10.9.0.0/24)"
     )]
     AllowFrom(String),
+    /// `allowFrom` is too long.
+    #[error("invalid allowFrom: {0} entries (at most {MAX_ALLOW_FROM})")]
+    AllowFromLength(usize),
     /// Another published port has the same protocol, address and port.
     #[error("conflict with ID {0}")]
     Conflict(PortId),
 }
+
+/// Entries of `allowFrom`: each datagram is compared with all of them.
+pub const MAX_ALLOW_FROM: usize = 256;
 
 const FORM: &str = "PARENTIP:PARENTPORT[:CHILDIP]:CHILDPORT/PROTO[@CLIENTS]";
 
@@ -200,6 +206,9 @@ impl PortSpec {
             Ok(0) | Err(_) => Err(error(number)),
             Ok(port) => Ok(port),
         };
+        if self.allow_from.len() > MAX_ALLOW_FROM {
+            return Err(SpecError::AllowFromLength(self.allow_from.len()));
+        }
         Ok(ValidSpec {
             proto: self.proto.parse()?,
             parent_ip: ip(&self.parent_ip, SpecError::ParentIp)?,
@@ -289,10 +298,15 @@ impl FromStr for PortSpec {
     }
 }
 
-/// A network, or an address as a network of one. An IPv4 address in IPv6 form means the IPv4 address.
+/// A network, or an address as a network of one. IPv4 in IPv6 form (`::ffff:0:0/96`) means IPv4.
 fn network(text: &str) -> Result<IpNet, SpecError> {
-    let address = text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
-    address.or_else(|_| text.parse()).map_err(|_| SpecError::AllowFrom(text.to_owned()))
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| SpecError::AllowFrom(text.to_owned()))?;
+    let mapped = network.prefix_len().checked_sub(96).filter(|_| network.addr().is_ipv6());
+    Ok(match (network.addr().to_canonical(), mapped) {
+        (ip @ IpAddr::V4(_), Some(prefix)) => IpNet::new(ip, prefix).unwrap_or(network),
+        _ => network,
+    })
 }
 
 /// Splits an address off the front: what is in brackets or before the colon, and what follows the colon, if there is one.

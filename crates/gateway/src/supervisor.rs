@@ -195,10 +195,10 @@ impl Supervisor {
     }
 
     /// Serves `listener` as the port `id`, which leads to `target` in the target namespace. Without networks in
-    /// `allow_from`, it serves all clients. The port is known from now
-    /// on: while there is no gateway, connections wait in the listener, and the next gateway serves it. If the answer
-    /// is that the gateway refuses, call [`Supervisor::forget`]. A refusal that comes when nobody waits for it any more
-    /// is logged, and the port is offered again every [`PERIOD`].
+    /// `allow_from`, it serves all clients. The port is known from now on: while there is no gateway, connections wait in
+    /// the listener, and the next gateway serves it. If the answer is that the gateway refuses, call
+    /// [`Supervisor::forget`]. A refusal that comes when nobody waits for it any more is logged, and the port is offered
+    /// again every [`PERIOD`].
     ///
     /// # Errors
     /// When `id` is taken.

@@ -32,7 +32,7 @@ const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
 ///
 /// # Errors
 /// `NotFound` if the kernel has no such interface, `EOPNOTSUPP` or `EINVAL` for a feature that it does not know, or the
-/// kernel's errno. A known feature that the link cannot change stays as it is, without an error.
+/// kernel's errno. The text names features that the link cannot change; the others are changed.
 pub fn set_features(link: &str, features: &[(&str, bool)]) -> Result<()> {
     let text: Vec<_> = features
         .iter()
@@ -57,9 +57,35 @@ pub fn set_features(link: &str, features: &[(&str, bool)]) -> Result<()> {
                 }
             });
         });
-        exchange(&connection, family, FEATURES_SET, &attributes, |_| ())
+        let mut refused = Vec::new();
+        exchange(&connection, family, FEATURES_SET, &attributes, |attributes| {
+            refused.extend(unchanged(attributes));
+        })?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the link does not allow to change {}", refused.join(", "))))
     };
     attempt().during(|| format!("ethtool -K {link} {}", text.join(" ")))
+}
+
+/// The features that are not as they were wanted, by the kernel's answer.
+fn unchanged(attributes: &[u8]) -> Vec<String> {
+    let of = |attributes: &[u8], kind: u16| -> Vec<Vec<u8>> {
+        let all = NlasIterator::new(attributes).flatten();
+        all.filter(|attribute| attribute.kind() == kind).map(|a| a.value().to_vec()).collect()
+    };
+    let path = [ETHTOOL_A_FEATURES_WANTED, ETHTOOL_A_BITSET_BITS, ETHTOOL_A_BITSET_BITS_BIT];
+    let bits = path.iter().fold(vec![attributes.to_vec()], |level, kind| {
+        level.iter().flat_map(|attributes| of(attributes, *kind)).collect()
+    });
+    let names = bits.iter().flat_map(|bit| of(bit, ETHTOOL_A_BITSET_BIT_NAME));
+    names
+        .map(|name| {
+            String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name.as_slice()))
+                .into_owned()
+        })
+        .collect()
 }
 
 /// The number of the family "ethtool".

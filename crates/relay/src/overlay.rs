@@ -7,10 +7,12 @@
 //!   the overlay. So all datagrams from one address to one port share a flow, which has the source port of the first.
 //! * **They can be unfinished.** Between network namespaces, the kernel leaves the checksum of the inner packet, and
 //!   the cutting of a long one, to whoever receives the frame. A socket gets the bytes as they are. The gateway has
-//!   them finished before it reads them (`gateway::namespace`).
+//!   them finished before it reads them (`gateway::namespace`). What comes from another host was finished by its network
+//!   card; what comes from another namespace of this machine was not, and is passed on as it is.
 //!
 //! An overlay may use any port, so the content decides: eight bytes whose reserved bits are zero and an Ethernet header.
-//! If it is wrong about a client, nothing is lost: its answers come as for any other flow.
+//! Something else may look like it by chance, or speak VXLAN and answer to the port it was asked from. An answer shows
+//! that: from then on other ports have flows of their own ([`joins`]).
 
 use std::net::SocketAddr;
 
@@ -51,12 +53,29 @@ impl Header {
     }
 }
 
-/// What tells the flow of a datagram from others: its sender, for an overlay without the port.
-pub fn flow_source(sender: SocketAddr, datagram: &[u8]) -> SocketAddr {
-    let port = if is_overlay(datagram) { 0 } else { sender.port() };
-    let mut source = sender;
-    source.set_port(port);
-    source
+/// The flow that the datagrams of an overlay network share.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedFlow {
+    /// Who began it and gets the answers.
+    pub first: SocketAddr,
+    /// Somebody has answered, so it is no overlay's.
+    pub answered: bool,
+}
+
+/// The key of a shared flow in a table of flows by sender.
+pub fn any_port(mut sender: SocketAddr) -> SocketAddr {
+    sender.set_port(0);
+    sender
+}
+
+/// Whether a datagram of a sender that has no flow of its own belongs to the shared one, or begins it if there is none.
+pub fn joins(sender: SocketAddr, datagram: &[u8], shared: Option<SharedFlow>) -> bool {
+    match shared {
+        // What began it may go on with something else.
+        Some(flow) if flow.first == sender => true,
+        Some(flow) => !flow.answered && is_overlay(datagram),
+        None => is_overlay(datagram),
+    }
 }
 
 /// Whether a datagram carries an Ethernet frame of an overlay network. Looks at the first one of a coalesced run.
@@ -100,6 +119,17 @@ mod tests {
             }
             assert!(!is_overlay(&frame(header, options, 0x05ff)), "a length in place of a type");
         }
+    }
+
+    #[test]
+    fn a_shared_flow_is_for_overlays_until_it_is_answered() {
+        let [first, other] = ["10.0.2.100:1", "10.0.2.100:2"].map(|text| text.parse().unwrap());
+        let overlay = frame([0x08, 0, 0, 0, 0, 0, 42, 0], 0, 0x0800);
+        let flow = |answered| Some(SharedFlow { first, answered });
+        assert!(joins(other, &overlay, None) && !joins(other, b"hello", None));
+        assert!(joins(other, &overlay, flow(false)) && !joins(other, b"hello", flow(false)));
+        assert!(!joins(other, &overlay, flow(true)));
+        assert!(joins(first, b"hello", flow(false)) && joins(first, &overlay, flow(true)));
     }
 
     #[test]

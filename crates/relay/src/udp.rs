@@ -45,7 +45,7 @@ use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
-use crate::overlay::flow_source;
+use crate::overlay::{SharedFlow, any_port, joins};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::service::Service;
@@ -80,6 +80,7 @@ struct Flow {
     ends: Ends,
     /// Whom the answers are for: the sender of the first datagram.
     client: SocketAddr,
+    answered: bool,
     backend: Option<Socket>,
     early: Early,
     counted: Counted,
@@ -115,14 +116,17 @@ impl Udp {
         let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
         let mut order = [(NOBODY, 0usize); BATCH];
         let mut last: Option<(Ends, Key)> = None;
+        let mut admitted = None;
         let mut count = 0;
         for (i, datagram) in receiver.iter().enumerate().take(n) {
             let Some(client) = datagram.from else { continue };
-            if !self.table.admits(key, client.ip(), &datagram) {
-                continue;
+            if admitted != Some(client.ip()) {
+                if !self.table.admits(key, client.ip(), &datagram) {
+                    continue;
+                }
+                admitted = Some(client.ip());
             }
-            let source = flow_source(client, datagram.data);
-            let ends = Ends { client: source, local: datagram.local.map(answer_from) };
+            let ends = self.table.ends(key, client, &datagram);
             let flow = match last {
                 Some((same, flow)) if same == ends => Some(flow),
                 _ => {
@@ -168,6 +172,7 @@ fn answer(
     if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
         return false;
     }
+    flow.answered = true;
     let route = Route { to: Some(flow.client), from: flow.ends.local };
     let listener = port.listener.as_fd();
     flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
@@ -259,6 +264,21 @@ impl FlowTable {
 
     // ---- flows ----------------------------------------------------------------------------------
 
+    /// Which flow a datagram belongs to, or begins.
+    fn ends(&self, port: Key, client: SocketAddr, datagram: &Datagram<'_>) -> Ends {
+        let local = datagram.local.map(answer_from);
+        let own = Ends { client, local };
+        let shared = Ends { client: any_port(client), local };
+        let Some(port) = self.ports.get(port) else { return own };
+        let flow = port.flows.get(&shared).and_then(|key| self.flows.get(*key));
+        let flow = flow.map(|flow| SharedFlow { first: flow.client, answered: flow.answered });
+        if joins(client, datagram.data, flow) && !port.flows.contains_key(&own) {
+            shared
+        } else {
+            own
+        }
+    }
+
     /// Whether the port serves this client; its datagrams are counted if not.
     fn admits(&self, port: Key, client: IpAddr, datagram: &Datagram<'_>) -> bool {
         let Some(port) = self.ports.get(port) else { return false };
@@ -309,6 +329,7 @@ impl FlowTable {
             port: port_key,
             ends,
             client,
+            answered: false,
             backend: None,
             early: Early::default(),
             counted,

@@ -153,6 +153,17 @@ fn an_overlay_network_has_one_flow_whatever_ports_it_sends_from() {
 }
 
 #[test]
+fn what_only_looks_like_an_overlay_network_gets_its_answers_at_each_port() {
+    let rig = rig();
+    let addr = rig.publish(1, Proto::Udp, "127.0.0.1", udp_echo("127.0.0.1:0"));
+    for number in 0..5 {
+        let client = udp("127.0.0.1:0");
+        assert_eq!(ask(&client, addr, &overlay(number)), addr, "client {number}");
+        assert_eq!(ask(&client, addr, b"and something else"), addr, "client {number}");
+    }
+}
+
+#[test]
 fn answers_come_from_the_address_that_was_asked() {
     let rig = rig();
     let target = udp_echo("127.0.0.1:0");

@@ -60,12 +60,14 @@ fn carries(b: &TestBox, net: &Net<'_>, bytes: u64) -> Result<()> {
 #[test]
 fn vxlan_carries_streams_to_another_host_whatever_its_port() -> Result<()> {
     let b = boot()?;
-    for (port, options) in [(4789, ""), (8472, "udpcsum"), (8472, "noudpcsum"), (14_789, "gbp")] {
+    let variants =
+        [(4789, ""), (4789, "df set"), (8472, "udpcsum"), (8472, "noudpcsum"), (14_789, "gbp")];
+    for (port, options) in variants {
         let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:{port}:{port}/udp"))?;
         let options = format!("id 42 dstport {port} {options}");
         net.inside(&link("vx0", &options, "10.77.0.2", 1)).ok()?;
         b.peer(&link("vx0", &options, "10.77.0.1", 2)).ok()?;
-        carries(&b, &net, if port == 4789 { BYTES } else { BYTES / 10 })?;
+        carries(&b, &net, if options.ends_with("4789 ") { BYTES } else { BYTES / 10 })?;
         b.peer("ip link del vx0").ok()?;
         net.stop()?;
     }
@@ -120,5 +122,26 @@ fn a_stream_in_an_overlay_outlives_the_gateway_process() -> Result<()> {
     ensure!(out.starts_with("1000000000 ok"), "{out}");
     drop(server);
     b.peer("ip link del vx0").ok()?;
+    net.stop()
+}
+
+#[test]
+fn what_only_looks_like_an_overlay_gets_its_answers_at_each_port() -> Result<()> {
+    let b = kit::boot()?;
+    let outside = kit::serve(&b, As::Peer, "udp-echo 10.77.0.2:9000")?;
+    let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:8081:81/udp"))?;
+    let inside = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
+    // A header of VXLAN, two Ethernet addresses, the EtherType of IPv4. Each socat has a port of its own.
+    let ask = |to: &str| {
+        let frame = r"\010\0\0\0\0\0*\0address1addr\010\0hello";
+        format!("printf '{frame}' | socat -t 2 - UDP:{to} | tr '\\0' .")
+    };
+    for round in 0..3 {
+        let out = net.inside(&ask("10.77.0.2:9000")).ok()?;
+        ensure!(out.ends_with("hello"), "out, {round}: {out}");
+        let out = b.peer(&ask("10.77.0.1:8081")).ok()?;
+        ensure!(out.ends_with("hello"), "in, {round}: {out}");
+    }
+    drop((outside, inside));
     net.stop()
 }

@@ -64,6 +64,12 @@ pub enum ClientError {
         /// What is wrong.
         reason: String,
     },
+    /// The server is of a version that does not know [`PortSpec::allow_from`].
+    #[error(
+        "the running RootlessKit cannot restrict the clients of a port, so the port was removed again\n\
+         hint: restart the daemon, so that it runs with the RootlessKit that is installed now"
+    )]
+    ServesEverybody,
     /// The server refused. The text is the server's own, for the user.
     #[error("{message}")]
     Refused {
@@ -120,12 +126,19 @@ impl Client {
         self.decode(&self.request("GET", "/v1/ports", None)?)
     }
 
-    /// `POST /v1/ports`.
+    /// `POST /v1/ports`. A server that does not know [`PortSpec::allow_from`] would serve all clients; the port is removed
+    /// again then.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn add_port(&self, spec: &PortSpec) -> Result<PortStatus, ClientError> {
-        self.decode(&self.request("POST", "/v1/ports", Some(&to_json(spec)))?)
+        let status: PortStatus =
+            self.decode(&self.request("POST", "/v1/ports", Some(&to_json(spec)))?)?;
+        if status.spec.allow_from != spec.allow_from {
+            self.remove_port(status.id)?;
+            return Err(ClientError::ServesEverybody);
+        }
+        Ok(status)
     }
 
     /// `DELETE /v1/ports/{id}`.

@@ -61,6 +61,35 @@ fn asks_as_the_contract_says() {
 }
 
 #[test]
+fn a_server_that_would_serve_everybody_keeps_no_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(crate::SOCKET_NAME);
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let answers = [
+            "HTTP/1.1 201 Created\r\n\r\n{\"id\":3,\"spec\":{\"proto\":\"tcp\"}}",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        ];
+        answers.map(|answer| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            request.truncate(length);
+            String::from_utf8(request).unwrap()
+        })
+    });
+    let spec = PortSpec {
+        proto: "tcp".into(),
+        allow_from: vec!["10.9.0.1".into()],
+        ..PortSpec::default()
+    };
+    let error = Client::new(&path).add_port(&spec).unwrap_err().to_string();
+    assert!(error.starts_with("the running RootlessKit cannot restrict the clients"), "{error}");
+    assert!(server.join().unwrap()[1].starts_with("DELETE /v1/ports/3 "));
+}
+
+#[test]
 fn statistics_come_as_numbers_or_as_text() {
     let json = "HTTP/1.1 200 OK\r\n\r\n{\"driver\":\"gateway\",\"tcp\":{\"bytesIn\":5}}";
     let (_dir, client, server) = scripted(json);

@@ -139,8 +139,8 @@ fn clients_are_addresses_and_networks() {
     };
     assert_eq!(clients(""), Ok(vec![]));
     assert_eq!(
-        clients("@10.9.0.0/24+192.0.2.7+::ffff:192.0.2.8+fd00::/8+::1"),
-        Ok(["10.9.0.0/24", "192.0.2.7/32", "192.0.2.8/32", "fd00::/8", "::1/128"]
+        clients("@10.9.0.0/24+192.0.2.7+::ffff:192.0.2.8+::ffff:10.0.0.0/104+fd00::/8+::1"),
+        Ok(["10.9.0.0/24", "192.0.2.7/32", "192.0.2.8/32", "10.0.0.0/8", "fd00::/8", "::1/128"]
             .map(str::to_owned)
             .to_vec())
     );
@@ -154,6 +154,10 @@ fn clients_are_addresses_and_networks() {
     ] {
         assert_eq!(clients(text), Err(SpecError::AllowFrom(bad.to_owned())), "{text}");
     }
+    let many = |count| format!("@{}", vec!["192.0.2.7"; count].join("+"));
+    assert_eq!(clients(&many(256)).unwrap().len(), 256);
+    let error = clients(&many(257)).unwrap_err();
+    assert_eq!(error.to_string(), "invalid allowFrom: 257 entries (at most 256)");
 }
 
 proptest! {

@@ -5,21 +5,25 @@ use crate::facts::Facts;
 use crate::place::docker_host;
 use crate::remedy::Remedy;
 
-pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
     if let Some((socket, writable)) = &facts.tools.rootful {
         let remedy =
             Remedy::said(stop(facts)).and(Remedy::said("then: sudo rm -f /var/run/docker.sock"));
         let seen = socket.display();
         let why = "tools that use the default socket reach the rootful daemon and get its root privileges";
         findings.push(if *writable {
-            Finding::fatal(
+            let finding = Finding::fatal(
                 "rootful-docker",
                 format!("rootful Docker is installed, and this user can access it: {seen}"),
                 why,
             )
             .remedy(remedy)
-            .fix("or, to keep both, run this again with --force")
-            .forcible()
+            .forcible();
+            if wish.force {
+                finding
+            } else {
+                finding.fix("or, to keep both, run this again with --force")
+            }
         } else {
             Finding::advisory(
                 "rootful-docker-beside",

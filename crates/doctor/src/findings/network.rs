@@ -159,21 +159,21 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(kit) = kit {
         or = "or ";
         finding = finding.fix(format!(
-            "allow them for rootlesskit only: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
+            "allow them for rootlesskit only, whoever runs it: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
             quoted(&kit)
         ));
     }
     let file = "/etc/sysctl.d/53-rootless-ports.conf";
     findings.push(finding.fix(match facts.distro.family {
         Family::Nix => format!(
-            "{or}allow them for all users: in configuration.nix, set boot.kernel.sysctl.\"{key}\" = 0;"
+            "{or}allow them for all programs: in configuration.nix, set boot.kernel.sysctl.\"{key}\" = 0;"
         ),
         // busybox's sysctl has no --system.
         Family::Alpine => format!(
-            "{or}allow them for all users: as root, echo '{key} = 0' > {file}; sysctl -p {file}"
+            "{or}allow them for all programs: as root, echo '{key} = 0' > {file}; sysctl -p {file}"
         ),
         _ => format!(
-            "{or}allow them for all users: echo '{key} = 0' | sudo tee {file}; sudo sysctl --system"
+            "{or}allow them for all programs: echo '{key} = 0' | sudo tee {file}; sudo sysctl --system"
         ),
     }));
 }

@@ -642,7 +642,7 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
             "low ports are restricted, with pasta",
             Advisory,
             "low-ports",
-            "for all users: echo",
+            "for all programs: echo",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "pasta");
                 h.write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");

@@ -30,7 +30,7 @@ use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{pieces, send_all};
 use relay::event_handler::Tag;
 use relay::order::{Order, Speaker};
-use relay::overlay::{flow_source, is_overlay};
+use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, EventLoop, make_transparent};
@@ -154,7 +154,7 @@ impl Flows {
         }
         flow.count = flow.count.saturating_add(1);
         let busy = flow.count == BUSY && matches!(flow.inside, Inside::None);
-        // The packet rules give no overlay datagram to the socket of a flow.
+        // The packet rules give no overlay datagram from the target namespace to the socket of a flow.
         if busy && !is_overlay(udp.payload) && host.take(Use::FlowOut, 1) {
             flow.inside = Inside::Asked;
             match host.datagram_socket(flow.dst.is_ipv4(), key) {
@@ -207,7 +207,7 @@ impl Flows {
                 let Some(flow) = key.and_then(|key| self.table.get_mut(key)) else {
                     return alike.for_each(drop);
                 };
-                // Links that encapsulate allow what they make to be cut, unless they are told not to.
+                // The rules leave what must not be cut on the tun device.
                 flow.set_whole(false);
                 let outside = flow.outside.as_fd();
                 let bytes = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
@@ -232,7 +232,7 @@ impl Flows {
         ends: Ends,
         datagram: &[u8],
     ) -> Option<Key> {
-        let between = (flow_source(ends.src, datagram), ends.dst);
+        let between = self.between(ends, datagram);
         let key = match self.index.get(&between) {
             Some(key) => *key,
             None => match self.begin(host, shared, ends, between) {
@@ -247,6 +247,15 @@ impl Flows {
         };
         self.order.spoke(key, Speaker::Client, host.now());
         Some(key)
+    }
+
+    /// The place in the index of the flow that a datagram belongs to, or begins.
+    fn between(&self, ends: Ends, datagram: &[u8]) -> (SocketAddr, SocketAddr) {
+        let (own, shared) = ((ends.src, ends.dst), (any_port(ends.src), ends.dst));
+        let flow = self.index.get(&shared).and_then(|key| self.table.get(*key));
+        let flow = flow.map(|flow| SharedFlow { first: flow.src, answered: flow.answered });
+        let joins = joins(ends.src, datagram, flow) && !self.index.contains_key(&own);
+        if joins { shared } else { own }
     }
 
     fn begin(

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use netlink::nft::Statement::{
     self, Accept, Drop, MatchDatagram, MatchDestination, MatchDestinationNotIn,
-    MatchDestinationPort, MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput, MatchL4Proto,
-    MatchTcpFlags, SetMark, Tproxy,
+    MatchDestinationPort, MatchDontFragment, MatchIcmpCode, MatchIcmpType, MatchIn, MatchInput,
+    MatchL4Proto, MatchTcpFlags, SetMark, Tproxy,
 };
 use netlink::nft::{Address, Batch, Hook, PRIORITY_MANGLE};
 use netlink::{Family, Result};
@@ -75,18 +75,21 @@ fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<
         let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
         [&dns[..], &to(DIAL)].concat()
     }));
-    // A socket would get overlay datagrams unfinished, so they are never given to one as they come.
+    // A socket would get overlay datagrams unfinished, so they are never given to one as they come. It would not learn
+    // either which must not be cut, and the tun device shows that.
     let overlay_mark = if loop_exit.is_some() { OVERLAY } else { DATA };
-    rules.extend(HEADERS.iter().map(|Header { mask, value }| {
-        let overlay = MatchDatagram { offset: 0, mask: *mask, value: *value };
-        [&[from_a, UDP, overlay][..], &to(overlay_mark)].concat()
-    }));
+    for Header { mask, value } in &HEADERS {
+        let overlay = [from_a, UDP, MatchDatagram { offset: 0, mask: *mask, value: *value }];
+        rules.push([&overlay[..], &[MatchDontFragment], &to(DATA)].concat());
+        rules.push([&overlay[..], &to(overlay_mark)].concat());
+    }
     // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
     rules.push([&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
     rules.extend(from_loopback(plan, &[from_a, UDP]));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
     if let Some(exit) = loop_exit {
         let finished = MatchInput(exit);
+        // Now they may be given to one: answers of a published server go to the socket of its client.
         rules.push([&[finished, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
         rules.extend(from_loopback(plan, &[finished]));
         rules.push([&[finished, UDP, Tproxy(OVERLAY_PORT)][..], &to(SOCKET)].concat());
@@ -172,8 +175,11 @@ mod tests {
         let (with, without): (Vec<_>, Vec<_>) = (text(Some(7)).collect(), text(None).collect());
         for (rules, mark) in [(&with, OVERLAY), (&without, DATA)] {
             let found: Vec<_> = rules.iter().filter(|rule| of_overlays(rule)).collect();
-            assert_eq!(found.len(), HEADERS.len());
-            assert!(found.iter().all(|rule| rule.ends_with(&format!("mark set {mark:#x} accept"))));
+            assert_eq!(found.len(), 2 * HEADERS.len());
+            for pair in found.chunks(2) {
+                assert!(pair[0].ends_with(&format!("!= 0 meta mark set {DATA:#x} accept")));
+                assert!(pair[1].ends_with(&format!("meta mark set {mark:#x} accept")));
+            }
             // Before any socket could get one.
             let place = |of: &dyn Fn(&String) -> bool| rules.iter().position(of).unwrap();
             assert!(place(&of_overlays) < place(&|rule| rule.contains("17 tproxy")));

@@ -7,11 +7,18 @@ use socket2::Type;
 use sys::mmsg::{BATCH, Receiver};
 
 use crate::inbound_loopback::reached;
-use crate::world::{World, address, bound, dual_stack, local, read_tun, receive, wait};
+use crate::world::{World, address, bound, dual_stack, local, proc_sys, read_tun, receive, wait};
 
 /// A VXLAN header and a frame of IPv4 with this content.
 fn vxlan(content: &[u8]) -> Vec<u8> {
     [&[8, 0, 0, 0, 0, 0, 42, 0][..], &[0; 12], &[0x08, 0x00], content].concat()
+}
+
+/// Sockets of the target namespace let what they send be cut, as links that encapsulate do.
+fn world() -> World {
+    let world = dual_stack();
+    netlink::sysctl::write(proc_sys(), "net.ipv4.ip_no_pmtu_disc", "1").unwrap();
+    world
 }
 
 /// What has come to the socket for overlay networks: sender, destination, content.
@@ -31,7 +38,7 @@ fn taken(world: &World, ipv6: bool) -> Vec<(String, String, Vec<u8>)> {
 
 #[test]
 fn they_come_to_one_socket_from_whatever_port_to_whatever_port() {
-    let world = dual_stack();
+    let world = world();
     for (from, others) in [
         ("10.0.2.100:0", ["192.0.2.1:4789", "192.0.2.2:8472"]),
         ("[fd00::100]:0", ["[2001:db8::1]:4789", "[2001:db8::2]:9999"]),
@@ -53,7 +60,7 @@ fn they_come_to_one_socket_from_whatever_port_to_whatever_port() {
 
 #[test]
 fn long_ones_arrive_whole_although_the_link_is_narrow() {
-    let world = dual_stack();
+    let world = world();
     let client = bound(Type::DGRAM, "10.0.2.100:0");
     let long = vxlan(&[9; 9000]);
     client.send_to(&long, &address("192.0.2.1:4789").into()).unwrap();
@@ -62,8 +69,19 @@ fn long_ones_arrive_whole_although_the_link_is_narrow() {
 }
 
 #[test]
+fn what_must_not_be_cut_is_seen_on_the_tun_device() {
+    let world = world();
+    let client = bound(Type::DGRAM, "10.0.2.100:0");
+    sys::whole::keep_whole(client.as_fd(), true, true).unwrap();
+    let to = address("192.0.2.1:4789");
+    client.send_to(&vxlan(b"whole"), &to.into()).unwrap();
+    assert!(read_tun(&world.inside.data).ends_with(b"whole"));
+    world.assert_silent();
+}
+
+#[test]
 fn names_are_asked_for_and_other_datagrams_go_on_as_ever() {
-    let world = dual_stack();
+    let world = world();
     let client = bound(Type::DGRAM, "10.0.2.100:0");
     // What a query would have to look like to be taken for one.
     client.send_to(&vxlan(b"query"), &address("10.0.2.3:53").into()).unwrap();
@@ -76,7 +94,7 @@ fn names_are_asked_for_and_other_datagrams_go_on_as_ever() {
 
 #[test]
 fn answers_of_a_published_server_find_the_socket_of_its_client() {
-    let world = dual_stack();
+    let world = world();
     let server = bound(Type::DGRAM, "10.0.2.100:4789");
     let client = world.foreign(Type::DGRAM, "198.51.100.7:40000");
     client.connect(&address("10.0.2.100:4789").into()).unwrap();
@@ -95,7 +113,7 @@ fn answers_of_a_published_server_find_the_socket_of_its_client() {
 
 #[test]
 fn nothing_comes_back_to_the_loopback_by_way_of_them() {
-    let world = dual_stack();
+    let world = world();
     let server = bound(Type::DGRAM, "127.0.0.1:4789");
     let client = bound(Type::DGRAM, "10.0.2.100:0");
     client.send_to(&vxlan(b"hairpin"), &reached("127.0.0.1:4789").into()).unwrap();

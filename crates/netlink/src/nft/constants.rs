@@ -69,6 +69,9 @@ pub(super) const NFTA_CMP_DATA: u16 = 3;
 
 // Offsets in headers, in bytes.
 pub(super) const DESTINATION_PORT_OFFSET: u32 = 2;
+/// Of the flags and the offset of a fragment, which share two bytes.
+pub(super) const IPV4_FRAGMENT_OFFSET: u32 = 6;
+pub(super) const IPV4_DONT_FRAGMENT: u16 = 0x4000;
 pub(super) const UDP_HEADER_LENGTH: u32 = 8;
 pub(super) const TCP_FLAGS_OFFSET: u32 = 13;
 pub(super) const ICMP_TYPE_OFFSET: u32 = 0;

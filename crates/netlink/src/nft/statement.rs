@@ -93,6 +93,8 @@ pub enum Statement {
         /// Their values.
         value: [u8; 8],
     },
+    /// Go on if this is a packet of IPv4 that must not be cut ("don't fragment").
+    MatchDontFragment,
     /// Go on if, of the flags of the mask, exactly these are set; to be had after a match of TCP.
     MatchTcpFlags {
         /// The flags looked at (RFC 9293: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32).
@@ -154,6 +156,12 @@ impl Statement {
                 mask(list, &bits);
                 compare(list, Equal, &value);
             }
+            Self::MatchDontFragment => {
+                meta(list, META_NFPROTO, &[NFPROTO_IPV4]);
+                field(list, Base::Network, IPV4_FRAGMENT_OFFSET, 2);
+                mask(list, &IPV4_DONT_FRAGMENT.to_be_bytes());
+                compare(list, Unequal, &[0; 2]);
+            }
             Self::MatchTcpFlags { mask: bits, set } => {
                 field(list, Base::Transport, TCP_FLAGS_OFFSET, 1);
                 mask(list, &[bits]);
@@ -214,6 +222,7 @@ impl fmt::Display for Statement {
                 let (mask, value) = (u64::from_be_bytes(*mask), u64::from_be_bytes(*value));
                 write!(f, "@th,{bit},64 & {mask:#x} == {value:#x}")
             }
+            Self::MatchDontFragment => write!(f, "ip frag-off & {IPV4_DONT_FRAGMENT} != 0"),
             Self::MatchTcpFlags { mask, set } => write!(f, "tcp flags & {mask:#x} == {set:#x}"),
             Self::MatchIcmpType(Family::V4, kind) => write!(f, "icmp type {kind}"),
             Self::MatchIcmpType(Family::V6, kind) => write!(f, "icmpv6 type {kind}"),
@@ -428,6 +437,7 @@ mod tests {
             Statement::MatchIcmpType(Family::V4, 8),
             Statement::MatchIcmpType(Family::V6, 128),
             Statement::MatchIcmpCode(4),
+            Statement::MatchDontFragment,
             Statement::MatchDatagram {
                 offset: 0,
                 mask: [0x7f, 0, 0, 0, 0, 0, 0, 0xff],
@@ -443,7 +453,7 @@ mod tests {
         assert_eq!(
             all.map(|statement| statement.to_string()).join(" "),
             "iif 2 ip daddr 10.0.2.3 ip6 daddr != fe80::/10 th dport 53 tcp flags & 0x17 == 0x2 \
-             icmp type 8 icmpv6 type 128 icmp code 4 @th,64,64 & 0x7f000000000000ff == 0x800000000000000 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 \
+             icmp type 8 icmpv6 type 128 icmp code 4 ip frag-off & 16384 != 0 @th,64,64 & 0x7f000000000000ff == 0x800000000000000 tproxy to :1 oif 3 ip saddr 127.0.0.0/8 \
              ip quoted daddr set prefix 247.0.0.0/8 accept drop"
         );
     }

@@ -87,6 +87,7 @@ fn fields_of_packets_and_verdicts_are_understood() {
             ],
             "meta l4proto 17 @th,64,64 & 0xffff0000000000ff == 0x800000000000000",
         ),
+        (&[Statement::MatchDontFragment], "ip frag-off & 16384 != 0"),
         (
             &[
                 Statement::MatchDestinationNotIn("10.0.2.2".parse().unwrap(), 32),

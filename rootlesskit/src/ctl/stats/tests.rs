@@ -46,7 +46,7 @@ fn a_table_for_people() {
         "tcp            3      13       4  5.0 MiB  2.0 KiB\n",
         "udp            0      10       1    100 B     99 B\n",
         "\n",
-        "Events: connecting 1, DNS queries 42, refused clients 3, dropped 7\n",
+        "Events: connecting 1, DNS queries 42, refused 3, dropped 7\n",
         "\n",
         "ID  PUBLISHED            ACTIVE  OPENED  FAILED       IN  OUT\n",
         "12  0.0.0.0:8080:80/tcp       1      11       2  1.0 GiB  0 B\n",

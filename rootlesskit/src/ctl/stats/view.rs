@@ -66,7 +66,7 @@ fn events(stats: &Stats) -> String {
         ("DNS unanswered", events.dns_failed),
         ("echo requests", events.echo_requests),
         ("denied", events.denied),
-        ("refused clients", refused),
+        ("refused", refused),
         ("evicted", events.evicted),
         ("dropped", events.dropped),
     ];

@@ -148,7 +148,7 @@ impl Gateway {
         // dockerd may write an IPv4 address as ::ffff:10.0.2.100.
         let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
         let child_ip = child.unwrap_or_default();
-        let name = PortSpec { child_ip, ..spec.clone() }.to_string();
+        let name = PortSpec { child_ip, allow_from: Vec::new(), ..spec.clone() }.to_string();
         let allow_from = spec.validate()?.allow_from;
         let answer = self.handle.lock().publish(id, udp, target, allow_from, name, listener)?;
         if let Err(e) = answer.wait() {
