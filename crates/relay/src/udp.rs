@@ -45,7 +45,7 @@ use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
-use crate::overlay::{SharedFlow, any_port, joins};
+use crate::overlay::{SharedFlow, any_port, is_overlay, joins};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::service::Service;
@@ -115,7 +115,8 @@ impl Udp {
         // Errors are about earlier answers (ICMP) and are cleared by being read.
         let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
         let mut order = [(NOBODY, 0usize); BATCH];
-        let mut last: Option<(Ends, Key)> = None;
+        // Of the datagram before: what its flow was found by, and the flow.
+        let mut last = None;
         let mut admitted = None;
         let mut count = 0;
         for (i, datagram) in receiver.iter().enumerate().take(n) {
@@ -126,10 +127,11 @@ impl Udp {
                 }
                 admitted = Some(client.ip());
             }
-            let ends = self.table.ends(key, client, &datagram);
+            let kind = (client, datagram.local, is_overlay(datagram.data));
             let flow = match last {
-                Some((same, flow)) if same == ends => Some(flow),
+                Some((same, flow)) if same == kind => Some(flow),
                 _ => {
+                    let ends = self.table.ends(key, client, &datagram);
                     let victim = self.table.in_the_way(ctx, key, ends);
                     if let Some(victim) = victim {
                         if order[..count].iter().any(|(flow, _)| *flow == victim) {
@@ -142,7 +144,7 @@ impl Udp {
                 }
             };
             if let Some(flow) = flow {
-                last = Some((ends, flow));
+                last = Some((kind, flow));
                 order[count] = (flow, i);
                 count += 1;
             }
