@@ -97,7 +97,7 @@ pub fn help_of(name: &str) -> Option<String> {
         "check" => (
             "[OPTIONS]",
             "Check all prerequisites of rootless Docker, and print what is missing, why it matters, and how to fix it.\n\
-             This changes nothing. The exit status is 1 if the daemon cannot start.",
+             This changes nothing. The exit status is 1 if a finding is fatal.",
             &["json", "force", "skip-iptables"],
         ),
         "install" => (

@@ -97,7 +97,7 @@ pub(crate) fn facts(kit: &Kit<'_>) -> Result<Facts> {
             outside(kit, &shape, &mut facts)?;
         }
         let cell = if killed { "replaced, the network stays" } else { "has none" };
-        facts.add("helper, when killed", cell)?;
+        facts.add("helper or gateway process, when killed", cell)?;
     }
     host_loopback(kit, &shape, &mut facts)?;
     Ok(facts)

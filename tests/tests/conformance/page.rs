@@ -33,7 +33,7 @@ All supported pairs also have these properties:
 
 - A published port answers as soon as the request to publish it returns, and is closed as soon as the request to remove it
   returns. `implicit` has no such requests: pasta looks for listening sockets once a second.
-- If a helper process is killed, it is replaced. The addresses stay the same, and published ports work again.
+- If a helper or gateway process is killed, it is replaced. The addresses stay the same, and published ports work again.
 - The API reports the drivers, addresses and ports that are in use.
 - No process, file or mount is left behind.
 

@@ -7,7 +7,7 @@ use crate::remedy::Remedy;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The daemon cannot start.
+    /// The daemon cannot start, or `install` cannot succeed.
     Fatal,
     /// The daemon starts, but a class of containers or features will not work.
     Class,
