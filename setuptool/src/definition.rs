@@ -103,7 +103,7 @@ pub fn help_of(name: &str) -> Option<String> {
         "install" => (
             "[OPTIONS]",
             "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
-             Without systemd, this only prints the command that starts the daemon, unless you add --supervise.",
+             Without systemd, this installs no service and prints the command that starts the daemon, unless you add --supervise.",
             &["socket", "supervise", "print", "force", "skip-iptables"],
         ),
         "uninstall" => (

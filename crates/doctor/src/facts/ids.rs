@@ -25,6 +25,8 @@ pub struct Overlap {
     pub ours: String,
     pub owner: String,
     pub theirs: String,
+    /// It is the owner's own ID, not a range that could be another.
+    pub is_account: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -142,6 +144,7 @@ fn overlaps(kind: Kind, ours: &[Range], text: &[u8], user: &User) -> Vec<Overlap
                     ours: our.to_string(),
                     owner: owner.to_owned(),
                     theirs: their.to_string(),
+                    is_account: false,
                 });
             }
         }
@@ -171,6 +174,7 @@ fn real_users(ours: &[Range], passwd: &str) -> Vec<Overlap> {
             ours: our.to_string(),
             owner: name.to_owned(),
             theirs: format!("the user ID {id}"),
+            is_account: true,
         })
     });
     users.collect()

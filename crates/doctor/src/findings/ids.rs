@@ -48,6 +48,15 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     ranges(facts, findings);
     for overlap in &facts.ids.overlaps {
         let file = overlap.kind.subid();
+        let ours = another(facts, overlap.kind, &overlap.ours);
+        let remedy = if overlap.is_account {
+            let words = || format!("as root, give this user another range in /etc/{file}");
+            Remedy::said(ours.unwrap_or_else(words))
+        } else {
+            let theirs = format!("as root, give {} another range in /etc/{file}", overlap.owner);
+            let ours = ours.map(|command| Remedy::said(format!("or {command}")));
+            Remedy::said(theirs).and(ours.unwrap_or_default())
+        };
         findings.push(
             Finding::advisory(
                 "subid-overlap",
@@ -57,25 +66,22 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 ),
                 "the two users' containers can read and write each other's files",
             )
-            .fix(format!("as root, give one of the two users another range in /etc/{file}"))
-            .remedy(another(facts, overlap.kind, &overlap.ours)),
+            .remedy(remedy),
         );
     }
 }
 
-/// The command that exchanges a range for one that nobody has.
-fn another(facts: &Facts, kind: Kind, ours: &str) -> Remedy {
-    let Some(free) = facts.ids.free.filter(|_| facts.ids.usermod && facts.account.local) else {
-        return Remedy::default();
-    };
+/// The command that exchanges a range for one that nobody has; `None` if there is no such command here.
+fn another(facts: &Facts, kind: Kind, ours: &str) -> Option<String> {
+    let free = facts.ids.free.filter(|_| facts.ids.usermod && facts.account.local)?;
     let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
     // What containers wrote keeps its ids, which no namespace of the user has any more.
     let delete = facts.storage.data_root.as_ref().map(|_| {
         "first delete the daemon's data, because after the change only root can delete it: \
          dockerd-rootless-setuptool.sh uninstall --purge; then: "
     });
-    Remedy::said(format!(
-        "or change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
+    Some(format!(
+        "change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
         delete.unwrap_or_default()
     ))
 }

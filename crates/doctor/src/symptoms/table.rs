@@ -116,7 +116,7 @@ symptoms! {
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
     "log-port-loopback", "127.0.0. … cannot assign requested address":
-        "Docker 29.5 cannot publish on loopback addresses other than 127.0.0.1 (https://github.com/moby/moby/issues/52783)";
+        "Docker 29.5 cannot publish on IPv4 loopback addresses other than 127.0.0.1 (https://github.com/moby/moby/issues/52783)";
         "upgrade Docker to 29.6 or later, or publish on 127.0.0.1";
     "log-port-race", "AddPort … address already in use":
         "another program listens on that port, or two containers asked for any free port at the same time (https://github.com/moby/moby/issues/52903)";

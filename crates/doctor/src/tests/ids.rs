@@ -355,7 +355,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "another user's own UID is in the range",
             Advisory,
             "subid-overlap",
-            "another range",
+            "change this user's range: ",
             |h| {
                 let uid = h.world.uid;
                 h.write(

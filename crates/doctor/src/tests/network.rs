@@ -293,7 +293,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             },
         ),
         case(
-            "no helper is installed, and rootlesskit's gvisor-tap-vsock is the gateway driver",
+            "no helper is installed, and rootlesskit implements gvisor-tap-vsock with the gateway driver",
             Fatal,
             "gateway-fails network-helper-missing",
             SEE_THE_ERROR,

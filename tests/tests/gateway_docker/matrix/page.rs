@@ -52,7 +52,7 @@ This page shows which source address a server in a container sees when a client 
 cell of the tables contains one of these values:
 
 - **own**: the client's own address and port.
-- **gateway**: 10.0.2.2, the gateway's address. Clients on the host's loopback appear this way, because in the container,
+- **gateway**: 10.0.2.2, the gateway's address. IPv4 clients on the host's loopback appear this way, because in the container,
   127.0.0.1 means the container itself. IPv6 clients also appear this way if Docker's userland proxy is off.
 - **bridge**: 172.17.0.1, the address of Docker's bridge. If a container has only an IPv4 address and the userland proxy is on,
   IPv6 clients reach the container through the proxy, as with rootful Docker.
