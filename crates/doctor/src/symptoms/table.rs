@@ -8,7 +8,7 @@ const SUBIDS: &str = "run `sudo usermod --add-subuids START-END --add-subgids ST
 const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
                    and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, and make sure that neither a nosuid mount nor \
                    NoNewPrivileges= takes these capabilities away; in a container, use only ranges that \
-                   /proc/self/uid_map contains";
+                   /proc/self/uid_map and /proc/self/gid_map contain";
 const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
                        this capability, or it has both the setuid bit and file capabilities";
 const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
@@ -86,7 +86,7 @@ symptoms! {
         "dockerd connected to the system bus instead of the user's bus";
         "run `systemctl --user enable --now dbus.socket` and log in again";
     "log-containerd-rootless", "conflicts with containerd-rootless":
-        "containerd-rootless is running, or left its directory behind";
+        "containerd-rootless is running, or (with Docker's own dockerd-rootless.sh) left its directory behind";
         "stop containerd-rootless, and remove the directory that the message names";
     "log-second-daemon", "another RootlessKit is running with the same state directory":
         "this user already has a running daemon";
@@ -111,7 +111,7 @@ symptoms! {
         "install fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0` (or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`) and then restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
