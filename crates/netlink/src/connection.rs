@@ -10,6 +10,8 @@ use std::io;
 use netlink_packet_core::{NLMSG_ALIGNTO, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr};
 
+use crate::attribute::Attributes;
+
 /// The kernel never makes a larger datagram for a dump (`NLMSG_GOODSIZE`, at most 32 KiB since Linux 4.9).
 const LARGEST_DATAGRAM: usize = 64 * 1024;
 
@@ -43,6 +45,26 @@ impl Connection {
         }
     }
 
+    /// Sends the request of this number; `each` sees what is answered before the verdict.
+    pub(crate) fn exchange(
+        &self,
+        request: &[u8],
+        sequence: u32,
+        mut each: impl FnMut(&Message<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.send(request)?;
+        while let Some(datagram) = self.receive()? {
+            // Leftovers of a request whose reply could not be decoded carry an older number.
+            for reply in split(&datagram)?.iter().filter(|reply| reply.sequence == sequence) {
+                match reply.verdict() {
+                    Some(verdict) => return verdict,
+                    None => each(reply)?,
+                }
+            }
+        }
+        Err(io::Error::other("the kernel gave no verdict"))
+    }
+
     /// The next datagram of the answer; `None` when there is no more.
     pub(crate) fn receive(&self) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = Vec::with_capacity(LARGEST_DATAGRAM);
@@ -52,6 +74,25 @@ impl Connection {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A message: `struct nlmsghdr`, the header of the protocol (`struct nfgenmsg`, `struct genlmsghdr`), attributes.
+pub(crate) fn message(
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    header: [u8; 4],
+    attributes: &Attributes,
+) -> Vec<u8> {
+    let length = u32::try_from(16 + header.len() + attributes.as_bytes().len());
+    let mut bytes = length.unwrap_or(u32::MAX).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend(header);
+    bytes.extend(attributes.as_bytes());
+    bytes
 }
 
 #[derive(Debug, PartialEq)]

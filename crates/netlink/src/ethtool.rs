@@ -8,7 +8,7 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use crate::Result;
 use crate::attribute::Attributes;
-use crate::connection::{Connection, split};
+use crate::connection::{Connection, message};
 use crate::error::During;
 
 /// `GENL_ID_CTRL`, linux/genetlink.h: the family that knows the numbers of the others.
@@ -64,7 +64,7 @@ pub fn set_features(link: &str, features: &[(&str, bool)]) -> Result<()> {
         if refused.is_empty() {
             return Ok(());
         }
-        Err(io::Error::other(format!("the link does not allow to change {}", refused.join(", "))))
+        Err(io::Error::other(format!("the link cannot change {}", refused.join(", "))))
     };
     attempt().during(|| format!("ethtool -K {link} {}", text.join(" ")))
 }
@@ -109,22 +109,10 @@ fn exchange(
     attributes: &Attributes,
     mut each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let length = u32::try_from(16 + header.len() + attributes.as_bytes().len());
-    let mut request = length.unwrap_or(u32::MAX).to_ne_bytes().to_vec();
-    request.extend(kind.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    // Sequence number and port.
-    request.extend([0; 8]);
-    request.extend(header);
-    request.extend(attributes.as_bytes());
-    connection.send(&request)?;
-    while let Some(datagram) = connection.receive()? {
-        for reply in split(&datagram)? {
-            match reply.verdict() {
-                Some(verdict) => return verdict,
-                None => each(reply.payload.get(header.len()..).unwrap_or_default()),
-            }
-        }
-    }
-    Err(io::Error::other("the kernel gave no verdict"))
+    const SEQUENCE: u32 = 1;
+    let request = message(kind, NLM_F_REQUEST | NLM_F_ACK, SEQUENCE, header, attributes);
+    connection.exchange(&request, SEQUENCE, |reply| {
+        each(reply.payload.get(header.len()..).unwrap_or_default());
+        Ok(())
+    })
 }

@@ -23,7 +23,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::Result;
-use crate::connection::{Connection, Message, split};
+use crate::connection::{Connection, Message};
 use crate::error::During;
 
 /// `INFINITY_LIFE_TIME` of the kernel.
@@ -359,7 +359,7 @@ impl Rt {
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-        mut each: impl FnMut(&Message<'_>) -> io::Result<()>,
+        each: impl FnMut(&Message<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = NetlinkMessage::from(message);
@@ -368,17 +368,7 @@ impl Rt {
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        self.connection.send(&bytes)?;
-        while let Some(datagram) = self.connection.receive()? {
-            // Leftovers of a request whose reply could not be decoded carry an older number.
-            for reply in split(&datagram)?.iter().filter(|reply| reply.sequence == self.sequence) {
-                match reply.verdict() {
-                    Some(verdict) => return verdict,
-                    None => each(reply)?,
-                }
-            }
-        }
-        Err(io::Error::other("the kernel gave no verdict"))
+        self.connection.exchange(&bytes, self.sequence, each)
     }
 }
 

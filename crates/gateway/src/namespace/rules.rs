@@ -79,7 +79,7 @@ fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<
     // either which must not be cut, and the tun device shows that.
     let overlay_mark = if loop_exit.is_some() { OVERLAY } else { DATA };
     for Header { mask, value } in &HEADERS {
-        let overlay = [from_a, UDP, MatchDatagram { offset: 0, mask: *mask, value: *value }];
+        let overlay = [from_a, UDP, MatchDatagram { mask: *mask, value: *value }];
         rules.push([&overlay[..], &[MatchDontFragment], &to(DATA)].concat());
         rules.push([&overlay[..], &to(overlay_mark)].concat());
     }

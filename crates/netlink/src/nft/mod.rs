@@ -18,7 +18,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 pub use self::statement::{Address, Statement};
 use crate::Result;
 use crate::attribute::Attributes;
-use crate::connection::{Connection, split};
+use crate::connection::{Connection, message, split};
 use crate::error::{During, Error};
 use constants::{
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM,
@@ -181,7 +181,7 @@ impl Batch {
         u32::try_from(self.changes.len() + 1).unwrap_or(u32::MAX)
     }
 
-    /// Appends a message: `struct nlmsghdr`, `struct nfgenmsg`, attributes.
+    /// Appends a message.
     fn message(
         &mut self,
         kind: u16,
@@ -190,13 +190,6 @@ impl Batch {
         generic: [u8; 4],
         attributes: &Attributes,
     ) {
-        let length = u32::try_from(16 + generic.len() + attributes.as_bytes().len());
-        self.datagram.extend(length.unwrap_or(u32::MAX).to_ne_bytes());
-        self.datagram.extend(kind.to_ne_bytes());
-        self.datagram.extend(flags.to_ne_bytes());
-        self.datagram.extend(sequence.to_ne_bytes());
-        self.datagram.extend(0u32.to_ne_bytes());
-        self.datagram.extend(generic);
-        self.datagram.extend(attributes.as_bytes());
+        self.datagram.extend(message(kind, flags, sequence, generic, attributes));
     }
 }

@@ -83,11 +83,9 @@ pub enum Statement {
     MatchDestinationNotIn(IpAddr, u8),
     /// Go on if the packet is sent to this port; to be had after a match of TCP or UDP.
     MatchDestinationPort(u16),
-    /// Go on if the eight bytes of the datagram from this one on, of the bits of the mask, have these values; to be had
-    /// after a match of UDP.
+    /// Go on if the first eight bytes of the datagram have these values in the bits of the mask; to be had after a match
+    /// of UDP.
     MatchDatagram {
-        /// Where the bytes begin, from the beginning of the content.
-        offset: u32,
         /// The bits looked at.
         mask: [u8; 8],
         /// Their values.
@@ -151,8 +149,8 @@ impl Statement {
                 field(list, Base::Transport, DESTINATION_PORT_OFFSET, 2);
                 compare(list, Equal, &port.to_be_bytes());
             }
-            Self::MatchDatagram { offset, mask: bits, value } => {
-                field(list, Base::Transport, UDP_HEADER_LENGTH + offset, 8);
+            Self::MatchDatagram { mask: bits, value } => {
+                field(list, Base::Transport, UDP_HEADER_LENGTH, 8);
                 mask(list, &bits);
                 compare(list, Equal, &value);
             }
@@ -217,8 +215,8 @@ impl fmt::Display for Statement {
                 write!(f, "{} {} set prefix {network}/{prefix}", ip(*network), field.name())
             }
             Self::MatchDestinationPort(port) => write!(f, "th dport {port}"),
-            Self::MatchDatagram { offset, mask, value } => {
-                let bit = 8 * (UDP_HEADER_LENGTH + offset);
+            Self::MatchDatagram { mask, value } => {
+                let bit = 8 * UDP_HEADER_LENGTH;
                 let (mask, value) = (u64::from_be_bytes(*mask), u64::from_be_bytes(*value));
                 write!(f, "@th,{bit},64 & {mask:#x} == {value:#x}")
             }
@@ -439,7 +437,6 @@ mod tests {
             Statement::MatchIcmpCode(4),
             Statement::MatchDontFragment,
             Statement::MatchDatagram {
-                offset: 0,
                 mask: [0x7f, 0, 0, 0, 0, 0, 0, 0xff],
                 value: [8, 0, 0, 0, 0, 0, 0, 0],
             },

@@ -19,7 +19,7 @@ fn features_are_switched_by_name_and_what_is_unknown_is_named() {
     assert!(text.starts_with("ethtool -K one tx-checksum-ip-generic on tx-magic on: "), "{text}");
     let error = set_features("lo", &[("tx-checksum-ip-generic", false), ("rx-gro", true)]);
     let text = error.unwrap_err().to_string();
-    assert!(text.ends_with("the link does not allow to change tx-checksum-ip-generic"), "{text}");
+    assert!(text.ends_with("the link cannot change tx-checksum-ip-generic"), "{text}");
     let error = set_features("nobody", &[("rx-gro", true)]).unwrap_err();
     assert!(
         matches!(error.kind(), ErrorKind::NotFound) || error.to_string().contains("No such device"),

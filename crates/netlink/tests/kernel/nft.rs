@@ -80,7 +80,6 @@ fn fields_of_packets_and_verdicts_are_understood() {
             &[
                 Statement::MatchL4Proto(17),
                 Statement::MatchDatagram {
-                    offset: 0,
                     mask: [0xff, 0xff, 0, 0, 0, 0, 0, 0xff],
                     value: [0x08, 0, 0, 0, 0, 0, 0, 0],
                 },
