@@ -139,17 +139,18 @@ impl Gateway {
     fn publish(
         &self,
         id: u64,
-        udp: bool,
         target: SocketAddr,
         spec: &PortSpec,
+        valid: &ValidSpec,
         listener: Listener,
     ) -> anyhow::Result<()> {
+        let udp = matches!(listener, Listener::Udp(_));
         let (Listener::Tcp(listener) | Listener::Udp(listener)) = listener;
         // dockerd may write an IPv4 address as ::ffff:10.0.2.100.
         let child = spec.child_ip.parse::<IpAddr>().map(|ip| ip.to_canonical().to_string());
         let child_ip = child.unwrap_or_default();
         let name = PortSpec { child_ip, allow_from: Vec::new(), ..spec.clone() }.to_string();
-        let allow_from = spec.validate()?.allow_from;
+        let allow_from = valid.allow_from.clone();
         let answer = self.handle.lock().publish(id, udp, target, allow_from, name, listener)?;
         if let Err(e) = answer.wait() {
             self.handle.lock().forget(id);
@@ -167,9 +168,9 @@ impl Gateway {
         target: Target,
     ) -> bool {
         let Target::Gateway(target) = target else { return false };
-        let (udp, proto) = match valid.proto.as_str() {
-            "tcp4" => (false, Proto::Tcp6),
-            "udp4" => (true, Proto::Udp6),
+        let proto = match valid.proto.as_str() {
+            "tcp4" => Proto::Tcp6,
+            "udp4" => Proto::Udp6,
             _ => return false,
         };
         let everywhere = valid.parent_ip.is_none_or(|ip| ip.is_unspecified() && ip.is_ipv4());
@@ -192,7 +193,7 @@ impl Gateway {
         let published = relay::listen::bind(proto, None, valid.parent_port)
             .map_err(anyhow::Error::from)
             .and_then(|listener| {
-                self.publish(id.unsigned_abs() | ALSO_IPV6, udp, target, &spec, listener)
+                self.publish(id.unsigned_abs() | ALSO_IPV6, target, &spec, valid, listener)
             });
         match published {
             Ok(()) => self.also += 1,
@@ -265,7 +266,6 @@ impl Gateway {
     fn serve(
         &mut self,
         id: PortId,
-        udp: bool,
         spec: &PortSpec,
         valid: &ValidSpec,
         target: Target,
@@ -274,7 +274,7 @@ impl Gateway {
             Target::Inside => Ok(Served::Inside(self.inside.driver()?.add(spec.clone())?.id)),
             Target::Gateway(to) => {
                 let listener = bind(valid)?;
-                self.publish(id.unsigned_abs(), udp, to, spec, listener)?;
+                self.publish(id.unsigned_abs(), to, spec, valid, listener)?;
                 Ok(Served::Gateway { also_ipv6: self.also_ipv6(id, spec, valid, target) })
             }
         }
@@ -306,11 +306,9 @@ impl Driver for Gateway {
 
     fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
         let valid = spec.validate()?;
-        let udp = match valid.proto.transport() {
-            Transport::Tcp => false,
-            Transport::Udp => true,
-            Transport::Sctp => bail!("unsupported protocol: {}", valid.proto.as_str()),
-        };
+        if valid.proto.transport() == Transport::Sctp {
+            bail!("unsupported protocol: {}", valid.proto.as_str());
+        }
         let target = self.target(&valid)?;
         let id = self.table.reserve(&spec)?;
         self.yield_ipv6(&valid);
@@ -322,7 +320,7 @@ impl Driver for Gateway {
             let first = self.table.iter().find_map(listens);
             first.into_iter().for_each(|id| self.leave_ipv6(id));
         }
-        match self.serve(id, udp, &spec, &valid, target) {
+        match self.serve(id, &spec, &valid, target) {
             Ok(served) => {
                 self.by_number.entry(number(&valid)).or_default().push(id);
                 Ok(self.table.insert(id, spec, served))
