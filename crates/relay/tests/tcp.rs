@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, backend, connect, echo, eventually, expect_noise, patient, port_of, pour, rig,
-    rig_with,
+    PATIENCE, backend, connect, echo, eventually, expect_noise, patient, pour, rig, rig_with,
 };
 use relay::{Options, Proto, Service, Traffic};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -485,12 +484,10 @@ fn clients_that_are_not_allowed_are_reset_before_the_server_hears_of_them() {
     let rig = rig();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let traffic = Arc::new(Traffic::default());
-    let listener = relay::listen::bind(Proto::Tcp, Some("127.0.0.1".parse().unwrap()), 0).unwrap();
-    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
     let allowed = vec!["127.0.0.2/32".parse().unwrap()].into();
     let target = server.local_addr().unwrap();
     let service = Service { target, allowed, traffic: Arc::clone(&traffic) };
-    rig.engine.add(1, listener, service).unwrap();
+    let addr = rig.serve(1, Proto::Tcp, "127.0.0.1", service);
     let from = |client: &str| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&format!("{client}:0").parse::<SocketAddr>().unwrap().into()).unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{port_of, rig, rig_with, udp, udp_echo};
+use common::{rig, rig_with, udp, udp_echo};
 use relay::{Options, Proto, Service, Traffic};
 
 fn ask(client: &UdpSocket, to: SocketAddr, data: &[u8]) -> SocketAddr {
@@ -105,12 +105,10 @@ fn a_port_serves_only_the_clients_that_are_allowed() {
     let rig = rig();
     let server = udp("127.0.0.1:0");
     let traffic = Arc::new(Traffic::default());
-    let listener = relay::listen::bind(Proto::Udp, Some("127.0.0.1".parse().unwrap()), 0).unwrap();
-    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&listener)));
     let allowed = vec!["127.0.0.2/31".parse().unwrap()].into();
     let target = server.local_addr().unwrap();
     let service = Service { target, allowed, traffic: Arc::clone(&traffic) };
-    rig.engine.add(1, listener, service).unwrap();
+    let addr = rig.serve(1, Proto::Udp, "127.0.0.1", service);
     for (client, data) in [("127.0.0.1:0", b"no"), ("127.0.0.3:0", b"ok"), ("127.0.0.4:0", b"no")] {
         udp(client).send_to(data, addr).unwrap();
     }

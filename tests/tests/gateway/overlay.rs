@@ -21,13 +21,37 @@ fn wrong_checksums(text: &str) -> u64 {
     sum
 }
 
-/// A VXLAN link to `remote` with the addresses of overlay host `number`.
-fn link(name: &str, options: &str, remote: &str, number: u8) -> String {
+/// The box and its other machine.
+const IPV4: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+const IPV6: [&str; 2] = ["fd77::1", "fd77::2"];
+/// The usual port of VXLAN.
+const USUAL: &str = "dstport 4789";
+
+/// A network that publishes a port, and a VXLAN link between its namespace (192.168.77.1) and the other machine
+/// (192.168.77.2).
+fn linked<'b>(
+    b: &'b TestBox,
+    publish: &str,
+    options: &str,
+    [ours, theirs]: [&str; 2],
+) -> Result<Net<'b>> {
+    let net = Net::with(b, &format!("{FLAGS} -p {publish}"))?;
     // The hosts find each other's frames by VXLAN's own flooding: one remote, no learning needed.
-    format!(
-        "ip link add {name} type vxlan remote {remote} {options} && ip link set {name} mtu 1430 up &&
-         ip addr add 192.168.77.{number}/24 dev {name}"
-    )
+    let link = |remote: &str, number: u8| {
+        format!(
+            "ip link add vx0 type vxlan id 42 remote {remote} {options} && ip link set vx0 mtu 1430 up &&
+             ip addr add 192.168.77.{number}/24 dev vx0"
+        )
+    };
+    net.inside(&link(theirs, 1)).ok()?;
+    b.peer(&link(ours, 2)).ok()?;
+    Ok(net)
+}
+
+/// Ends what [`linked`] began.
+fn end(b: &TestBox, net: Net<'_>) -> Result<()> {
+    b.peer("ip link del vx0").ok()?;
+    net.stop()
 }
 
 /// A box whose other machine is at the end of something that behaves like a network card.
@@ -63,13 +87,10 @@ fn vxlan_carries_streams_to_another_host_whatever_its_port() -> Result<()> {
     let variants =
         [(4789, ""), (4789, "df set"), (8472, "udpcsum"), (8472, "noudpcsum"), (14_789, "gbp")];
     for (port, options) in variants {
-        let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:{port}:{port}/udp"))?;
-        let options = format!("id 42 dstport {port} {options}");
-        net.inside(&link("vx0", &options, "10.77.0.2", 1)).ok()?;
-        b.peer(&link("vx0", &options, "10.77.0.1", 2)).ok()?;
-        carries(&b, &net, if options.ends_with("4789 ") { BYTES } else { BYTES / 10 })?;
-        b.peer("ip link del vx0").ok()?;
-        net.stop()?;
+        let publish = format!("0.0.0.0:{port}:{port}/udp");
+        let net = linked(&b, &publish, &format!("dstport {port} {options}"), IPV4)?;
+        carries(&b, &net, if options.is_empty() { BYTES } else { BYTES / 10 })?;
+        end(&b, net)?;
     }
     Ok(())
 }
@@ -77,20 +98,15 @@ fn vxlan_carries_streams_to_another_host_whatever_its_port() -> Result<()> {
 #[test]
 fn vxlan_carries_streams_between_hosts_with_ipv6() -> Result<()> {
     let b = boot()?;
-    let net = Net::with(&b, &format!("{FLAGS} -p [::]:4789:4789/udp6"))?;
-    net.inside(&link("vx0", "id 42 dstport 4789", "fd77::2", 1)).ok()?;
-    b.peer(&link("vx0", "id 42 dstport 4789", "fd77::1", 2)).ok()?;
+    let net = linked(&b, "[::]:4789:4789/udp6", USUAL, IPV6)?;
     carries(&b, &net, BYTES / 10)?;
-    b.peer("ip link del vx0").ok()?;
-    net.stop()
+    end(&b, net)
 }
 
 #[test]
 fn connections_in_an_overlay_share_one_flow_each_way() -> Result<()> {
     let b = boot()?;
-    let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:4789:4789/udp"))?;
-    net.inside(&link("vx0", "id 42 dstport 4789", "10.77.0.2", 1)).ok()?;
-    b.peer(&link("vx0", "id 42 dstport 4789", "10.77.0.1", 2)).ok()?;
+    let net = linked(&b, "0.0.0.0:4789:4789/udp", USUAL, IPV4)?;
     let page = kit::serve(&b, As::Peer, "http 192.168.77.2:80 page")?;
     let before = net.gateway()?.descriptors()?;
     // VXLAN has a source port for each of them, and so does the other host for its answers.
@@ -103,16 +119,13 @@ fn connections_in_an_overlay_share_one_flow_each_way() -> Result<()> {
     assert_eq!(number(&stats, &["events", "evicted"]), 0, "{stats}");
     ensure!(net.gateway()?.descriptors()? <= before + 72, "{before} before");
     drop(page);
-    b.peer("ip link del vx0").ok()?;
-    net.stop()
+    end(&b, net)
 }
 
 #[test]
 fn a_stream_in_an_overlay_outlives_the_gateway_process() -> Result<()> {
     let b = boot()?;
-    let net = Net::with(&b, &format!("{FLAGS} -p 0.0.0.0:4789:4789/udp"))?;
-    net.inside(&link("vx0", "id 42 dstport 4789", "10.77.0.2", 1)).ok()?;
-    b.peer(&link("vx0", "id 42 dstport 4789", "10.77.0.1", 2)).ok()?;
+    let net = linked(&b, "0.0.0.0:4789:4789/udp", USUAL, IPV4)?;
     let server = kit::serve(&b, As::Peer, "streams 192.168.77.2:80")?;
     let stream = net.inside("fixture stream 192.168.77.2:80 echo 1000000000").limit(120).spawn()?;
     let running = || -> Result<u64> { Ok(number(&net.stats()?, &["udp", "bytesOut"])) };
@@ -121,8 +134,7 @@ fn a_stream_in_an_overlay_outlives_the_gateway_process() -> Result<()> {
     let out = stream.wait(4 * PATIENCE)?.ok()?;
     ensure!(out.starts_with("1000000000 ok"), "{out}");
     drop(server);
-    b.peer("ip link del vx0").ok()?;
-    net.stop()
+    end(&b, net)
 }
 
 #[test]

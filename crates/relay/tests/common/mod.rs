@@ -58,10 +58,15 @@ impl Rig {
         ip: &str,
         target: SocketAddr,
     ) -> SocketAddr {
+        self.serve(id, proto, ip, Service::to(target))
+    }
+
+    /// The same for a service that is not for everybody, or whose counters are looked at.
+    pub(crate) fn serve(&self, id: u64, proto: Proto, ip: &str, service: Service) -> SocketAddr {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = relay::listen::bind(proto, Some(ip), 0).unwrap();
         let port = port_of(&listener);
-        self.engine.add(id, listener, Service::to(target)).unwrap();
+        self.engine.add(id, listener, service).unwrap();
         SocketAddr::new(ip, port)
     }
 
