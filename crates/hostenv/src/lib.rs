@@ -15,6 +15,8 @@
 //!
 //! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
+//! What makes the daemon a node of a swarm is read by [`swarm`].
+//!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
 pub mod colour;
@@ -28,6 +30,7 @@ pub mod shellwords;
 mod snapshot;
 pub mod socket;
 pub mod state_dir;
+pub mod swarm;
 pub mod user;
 pub mod vars;
 

@@ -82,6 +82,8 @@ pub const DOCKERD_ROOTLESS_DETACH_NETNS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_DE
 pub const DOCKERD_ROOTLESS_FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";
 /// State directory of containerd-rootless, looked at for conflicts; by default `$XDG_RUNTIME_DIR/containerd-rootless`.
 pub const CONTAINERD_ROOTLESS_STATE_DIR: &str = "CONTAINERD_ROOTLESS_ROOTLESSKIT_STATE_DIR";
+/// Makes the daemon a node of a swarm; see [`crate::swarm`]. Unset: no port of a swarm is published.
+pub const DOCKERD_ROOTLESS_SWARM: &str = "DOCKERD_ROOTLESS_SWARM";
 /// The dockerd to start, by default `dockerd`.
 pub const DOCKERD: &str = "DOCKERD";
 /// Internal: `1` marks the launcher's second pass, inside the namespaces.
