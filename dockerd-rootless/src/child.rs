@@ -15,7 +15,7 @@ use crate::dockerd::Dockerd;
 use crate::exec::become_program;
 use crate::host::System;
 use crate::report::{Failure, Note};
-use crate::{dns, etc_ssl, forwarding, hostgateway, resolved, selinux};
+use crate::{dns, etc_ssl, forwarding, hostgateway, resolved, selinux, swarm};
 
 /// What the rootful Docker has in `/run`: copied up as symlinks to files that we may not touch.
 const OF_ROOTFUL_DOCKER: [&str; 3] = ["docker", "containerd", "xtables.lock"];
@@ -30,6 +30,10 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     }
     if let Some(note) = etc_ssl::mount_over_link(Path::new("/etc"))? {
         note.print();
+    }
+    let node = swarm::read(env)?;
+    if node.is_some() {
+        swarm::give_directory(Path::new("/"))?;
     }
     // dockerd tells a detached namespace by the same file.
     let state_dir = Path::new(env.get(vars::ROOTLESSKIT_STATE_DIR).unwrap_or_default());
@@ -58,6 +62,7 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
             Err(note) => note.print(),
         }
     }
+    command.args(node.iter().flat_map(|node| swarm::options(node, &config)));
     command.args(args);
     become_program(command)
 }

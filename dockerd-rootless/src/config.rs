@@ -46,6 +46,16 @@ impl<'a> Config<'a> {
         configured || self.given.iter().any(|args| extra::last(args, flag).is_some())
     }
 
+    /// The value of an option, if it is set in either place.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let given = self.given.iter().rev().find_map(|args| extra::last(args, name));
+        let configured = || match &self.file {
+            File::Read(config) => config.get(name).and_then(Value::as_str).map(str::to_owned),
+            File::Absent | File::Unclear => None,
+        };
+        given.or_else(configured)
+    }
+
     /// The value of a boolean option, if it is set in either place.
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         let given = self.given.iter().rev().find_map(|args| extra::last_bool(args, name));

@@ -27,6 +27,10 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
       Run slirp4netns in a sandbox, and with a seccomp filter: auto, true or false. Default: auto
   DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR
       State directory of rootlesskit. Default: $XDG_RUNTIME_DIR/dockerd-rootless
+  DOCKERD_ROOTLESS_SWARM
+      ADDRESS,peers=NETWORK[+NETWORK...][,data-path-port=PORT]: prepare the daemon to be a node of a
+      Docker swarm. ADDRESS is this host's, the networks are those of the other nodes.
+      Default: unset, the daemon is no node
   DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS
       More options for rootlesskit, quoted as in a shell. See `rootlesskit --help`
   DOCKERD
@@ -63,6 +67,7 @@ mod tests {
             vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP,
             vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK,
             vars::DOCKERD_ROOTLESS_DETACH_NETNS,
+            vars::DOCKERD_ROOTLESS_SWARM,
             vars::DOCKERD_ROOTLESS_FLAGS,
         ] {
             assert!(TEXT.contains(name), "{name}");

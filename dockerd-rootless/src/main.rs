@@ -38,6 +38,7 @@ mod report;
 mod resolved;
 mod selinux;
 mod settings;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod ways;

@@ -44,7 +44,8 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     let end = |pids: &[u32]| ending::end(env, pids);
     notes.extend(leftover::clean_up(Path::new("/proc"), &runtime_dir.join("docker"), end));
     let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
-    let mut plan = plan.on(&Routes::read(Path::new("/")));
+    let root = Path::new("/");
+    let mut plan = plan.on(&Routes::read(root)).with_directory(root, env, &args)?;
     plan.check_config(env, &args)?;
 
     let mut command = Command::new(rootlesskit);

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
-use crate::ways;
+use crate::{swarm, ways};
 
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     port_driver: PortDriver,
     detach: bool,
     ipv6: bool,
+    /// Whether `/var/lib` is copied up for a swarm.
+    copies_up: bool,
     dockerd: Dockerd,
     version: Option<Version>,
     pub(crate) notes: Vec<Note>,
@@ -65,11 +67,15 @@ impl Plan {
             port_driver,
             detach,
             ipv6: false,
+            copies_up: false,
             dockerd,
             version,
             notes,
             settings,
         };
+        if plan.settings.swarm.is_some() {
+            swarm::check_drivers(&plan.net_in_force(), &plan.port_driver_in_force())?;
+        }
         plan.check_detached(dockerd_args)
     }
 
@@ -77,8 +83,29 @@ impl Plan {
     pub(crate) fn on(mut self, routes: &Routes) -> Self {
         let (flags, named) = (&self.settings.flags, self.settings.net.is_some());
         self.ipv6 = ways::wants_ipv6(routes, self.net, named, self.mtu, flags, &mut self.notes);
+        // A namespace without IPv6 has no server for a port that is published on it.
+        let swarm_v6 = self.settings.swarm.as_ref().is_some_and(|swarm| swarm.address.is_ipv6());
+        self.ipv6 |= swarm_v6 && extra::last_bool(flags, "ipv6").is_none();
         ways::note_overlap(routes, self.net, flags, &mut self.notes);
         self
+    }
+
+    /// The same for a node of a swarm on a host with this root directory.
+    ///
+    /// # Errors
+    /// The directory that dockerd needs cannot be provided.
+    pub(crate) fn with_directory(
+        mut self,
+        root: &Path,
+        env: &Env,
+        args: &[OsString],
+    ) -> Result<Self, Failure> {
+        self.copies_up = self.settings.swarm.is_some() && swarm::copies_up(root);
+        if self.copies_up {
+            let given: [&[OsString]; 2] = [&self.dockerd.args, args];
+            swarm::check_directories(root, env, &Config::read(env, &given))?;
+        }
+        Ok(self)
     }
 
     /// Whether the namespace will be detached, FLAGS included.
@@ -210,9 +237,14 @@ impl Plan {
         args.extend(
             ["--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"].map(OsString::from),
         );
+        if self.copies_up {
+            args.push("--copy-up=/var/lib".into());
+        }
         if self.detach {
             args.push("--detach-netns".into());
         }
+        let ports = s.swarm.iter().flat_map(|swarm| swarm.ports(self.detached()));
+        args.extend(ports.map(|port| format!("--publish={port}").into()));
         args.extend(s.flags.iter().cloned());
         args.push(target.as_os_str().to_owned());
         args.extend(dockerd_args.iter().cloned());
@@ -243,7 +275,11 @@ impl fmt::Display for Plan {
                 in_force("slirp4netns-sandbox", sandbox.to_string())
             )?;
         }
-        write!(f, " host-loopback={}", self.settings.host_loopback)
+        write!(f, " host-loopback={}", self.settings.host_loopback)?;
+        match &self.settings.swarm {
+            Some(swarm) => write!(f, " swarm={swarm}"),
+            None => Ok(()),
+        }
     }
 }
 

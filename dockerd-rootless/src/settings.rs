@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 use drivers::{NetworkDriver, PortDriver};
 use hostenv::Env;
+use hostenv::swarm::Swarm;
 use hostenv::{shellwords, vars};
 
 use crate::report::{Failure, Note};
+use crate::swarm;
 
 /// The largest MTU in bytes that RootlessKit accepts.
 const MAX_MTU: u32 = 65521;
@@ -64,6 +66,8 @@ pub(crate) struct Settings {
     /// Whether the namespace may reach services on the host's loopback addresses.
     pub(crate) host_loopback: bool,
     pub(crate) detach: Switch,
+    /// The daemon is to be a node of a swarm.
+    pub(crate) swarm: Option<Swarm>,
     pub(crate) flags: Vec<OsString>,
     /// `DOCKERD`, not yet split.
     pub(crate) dockerd: Option<OsString>,
@@ -88,6 +92,7 @@ impl Settings {
             seccomp: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP, Switch::WORDS)?,
             host_loopback: host_loopback(env, &mut notes),
             detach: switch(env, vars::DOCKERD_ROOTLESS_DETACH_NETNS, Switch::WORDS_AND_DIGITS)?,
+            swarm: swarm::read(env)?,
             flags: flags(env, &mut notes)?,
             dockerd: env.nonempty(vars::DOCKERD).map(OsStr::to_owned),
             notes,

@@ -4,6 +4,7 @@
 //! The file is long because it covers every variable and the pairs of them.
 
 pub(crate) mod fake_host;
+mod swarm;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -48,6 +49,7 @@ fn plan(host: &Fake, vars: &[(&str, &str)], args: &[&str]) -> Result<Plan, Failu
     for (name, value) in vars {
         match *name {
             "DOCKERD" => env.set("DOCKERD", *value),
+            "SWARM" => env.set("DOCKERD_ROOTLESS_SWARM", *value),
             name => env.set(&format!("{PREFIX}{name}"), *value),
         }
     }

@@ -102,7 +102,7 @@ impl FromStr for Swarm {
             match part.split_once('=') {
                 Some(("peers", list)) if peers.is_none() => peers = Some(networks(list)?),
                 Some(("data-path-port", number)) if port.is_none() => {
-                    port = Some(data_path_port(number)?)
+                    port = Some(data_path_port(number)?);
                 }
                 _ => return Err(SwarmError::Part(part.to_owned())),
             }

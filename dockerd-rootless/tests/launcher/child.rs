@@ -17,6 +17,7 @@ ls -l /run > "$out/run"
 cat /run/systemd/resolve/resolv.conf > "$out/resolved" 2>/dev/null
 cat /etc/resolv.conf > "$out/resolv" 2>/dev/null
 cat /etc/ssl/certs/ca.pem > "$out/ca" 2>&1
+stat -c "%A %u" /var/lib/docker > "$out/libnetwork" 2>&1; ls /var/lib/docker >> "$out/libnetwork" 2>&1
 [ -L /etc/ssl ] || grep -c " /etc/ssl " /proc/self/mountinfo > "$out/mounted"
 exit 0"#;
 
@@ -201,6 +202,36 @@ fn certificates_outside_of_etc() {
     inside(&place, ATTACHED, "ln -s /nowhere /etc/ssl", &[])
         .exits(0)
         .says("WARN: /etc/ssl is kept unchanged");
+}
+
+#[test]
+fn a_node_of_a_swarm_has_a_directory_for_libnetwork_and_tells_its_address() {
+    let mut place = place();
+    let of_root =
+        "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/docker; echo theirs > /var/lib/docker/images
+        chmod 500 /var/lib/docker; mount -o remount,bind,ro /var/lib";
+    inside(&place, ATTACHED, of_root, &["--debug"]).exits(0);
+    assert!(place.recorded("libnetwork").ends_with("images\n"), "no node");
+    place.set("DOCKERD_ROOTLESS_SWARM", "192.0.2.10,peers=192.0.2.0/24");
+    inside(&place, ATTACHED, of_root, &["--debug"]).exits(0);
+    assert_eq!(place.argv(), ["--swarm-default-advertise-addr=192.0.2.10", "--debug"]);
+    assert_eq!(place.recorded("libnetwork"), "drwx--x--- 0\n", "mounted over");
+    let copied_up = "mount -t tmpfs tmpfs /var/lib; ln -s /nowhere /var/lib/docker";
+    inside(&place, ATTACHED, copied_up, &["--debug"]).exits(0);
+    assert_eq!(place.recorded("libnetwork"), "drwxr-xr-x 0\n", "created");
+    let own = "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/docker; touch /var/lib/docker/data";
+    inside(&place, ATTACHED, own, &["--debug"]).exits(0);
+    assert!(place.recorded("libnetwork").ends_with("data\n"), "one that can be written to stays");
+}
+
+#[test]
+fn a_directory_for_libnetwork_that_cannot_be_had_is_named() {
+    let mut place = place();
+    place.set("DOCKERD_ROOTLESS_SWARM", "192.0.2.10,peers=192.0.2.0/24");
+    let read_only = "mount -t tmpfs -o ro tmpfs /var/lib";
+    let done = inside(&place, ATTACHED, read_only, &["--debug"]);
+    done.exits(1).says("ERROR: cannot create /var/lib/docker").says("\nhint: ");
+    assert!(place.argv().is_empty());
 }
 
 #[test]

@@ -295,8 +295,12 @@ fn refusals_are_status_1_and_start_nothing() {
         ("DETACH_NETNS", "maybe"),
         ("MTU", "65522"),
         ("PORT_DRIVER", "implicit"),
+        ("SWARM", "192.0.2.10"),
     ] {
-        let name = format!("DOCKERD_ROOTLESS_ROOTLESSKIT_{name}");
+        let name = match name {
+            "SWARM" => "DOCKERD_ROOTLESS_SWARM".to_owned(),
+            name => format!("DOCKERD_ROOTLESS_ROOTLESSKIT_{name}"),
+        };
         place.set(&name, value);
         place.launch(&[]).exits(1).says(&format!("ERROR: {name} is {value:?}")).says("\nhint: ");
         place.unset(&name);

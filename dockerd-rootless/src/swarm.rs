@@ -1,0 +1,229 @@
+//! A daemon that is a node of a swarm (`DOCKERD_ROOTLESS_SWARM`, see [`hostenv::swarm`]).
+//!
+//! Three things stand in the way of a rootless node. The other nodes cannot reach it, so its ports are published. It would
+//! tell them an address of its own network namespace, so dockerd gets the host's. And libnetwork keeps files of the swarm's
+//! networks below `/var/lib/docker`, whatever the data directory is
+//! (<https://github.com/moby/moby/blob/v28.5.2/libnetwork/sandbox_dns_unix.go>), so a private tmpfs is there. They are files
+//! of running sandboxes: nothing in them outlives the daemon.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use drivers::{NetworkDriver, PortDriver};
+use hostenv::swarm::{FORM, Swarm};
+use hostenv::{Env, dirs, vars};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::config::Config;
+use crate::report::Failure;
+
+/// Where libnetwork writes, below the root.
+const LIBNETWORK: &str = "var/lib/docker";
+/// What is copied up if the directory does not exist. Only root can create it in the host's directory.
+const PARENT: &str = "var/lib";
+
+/// The option of dockerd (1.13 and later), also its name in the configuration file.
+const ADDRESS_FLAG: &str = "swarm-default-advertise-addr";
+
+/// The value of the variable.
+///
+/// # Errors
+/// It cannot be understood.
+pub(crate) fn read(env: &Env) -> Result<Option<Swarm>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_SWARM;
+    let Some(value) = env.nonempty(name) else { return Ok(None) };
+    let text = value.to_string_lossy();
+    let swarm = text.parse().map_err(|why| {
+        Failure::new(format!("{name} is {value:?}: {why}")).hint(format!(
+            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or unset it"
+        ))
+    })?;
+    Ok(Some(swarm))
+}
+
+/// Refuses the drivers that cannot carry an overlay network. A node finds the others by the source address of their
+/// datagrams, and only the gateway keeps it. The nodes would look ready, and no container would reach another.
+///
+/// # Errors
+/// One of the drivers in force is not the gateway's.
+pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure> {
+    if net == NetworkDriver::Gateway.name() && port_driver == PortDriver::Gateway.name() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{} is set, but overlay networks do not work with the network driver {net} and the port driver {port_driver}: \
+         containers on different nodes could not reach each other",
+        vars::DOCKERD_ROOTLESS_SWARM
+    ))
+    .hint(format!(
+        "unset {} and {}, so that the launcher uses the gateway network, or unset {}. If the launcher does not choose the \
+         gateway network, run dockerd-rootless-setuptool.sh check to see why",
+        vars::DOCKERD_ROOTLESS_NET,
+        vars::DOCKERD_ROOTLESS_PORT_DRIVER,
+        vars::DOCKERD_ROOTLESS_SWARM
+    )))
+}
+
+/// Whether rootlesskit has to copy up [`PARENT`], so that [`LIBNETWORK`] can be created. A mount on a link would be one on
+/// its target, which may lead anywhere.
+pub(crate) fn copies_up(root: &Path) -> bool {
+    !fs::symlink_metadata(root.join(LIBNETWORK)).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Refuses to copy up a directory that the user's own directories are in. They would get a path that changes with each
+/// start, and dockerd stores such paths.
+///
+/// # Errors
+/// One of the directories is there.
+pub(crate) fn check_directories(
+    root: &Path,
+    env: &Env,
+    config: &Config<'_>,
+) -> Result<(), Failure> {
+    let Ok(parent) = root.join(PARENT).canonicalize() else { return Ok(()) };
+    let data = config.text("data-root").map(PathBuf::from);
+    let own = [
+        dirs::home(env).ok(),
+        dirs::config_home(env).ok(),
+        data.or_else(|| Some(dirs::data_home(env).ok()?.join("docker"))),
+    ];
+    let below = |path: &PathBuf| existing(path).is_some_and(|path| path.starts_with(&parent));
+    let Some(path) = own.into_iter().flatten().find(below) else { return Ok(()) };
+    let directory = root.join(LIBNETWORK);
+    Err(Failure::new(format!(
+        "{} is set, and dockerd then needs the directory {}, which does not exist. Your own directory {} is below {}, so \
+         that cannot be replaced by a copy",
+        vars::DOCKERD_ROOTLESS_SWARM,
+        directory.display(),
+        path.display(),
+        parent.display()
+    ))
+    .hint(format!("create it as root: mkdir {}", directory.display())))
+}
+
+/// The path, or the nearest directory above it that exists, without links.
+fn existing(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|path| path.canonicalize().ok())
+}
+
+/// Puts an empty directory in the place of [`LIBNETWORK`], in the mount namespace that we are in. One that dockerd can
+/// write to anyway stays: it may be the data directory.
+///
+/// # Errors
+/// It can be neither created nor mounted over.
+pub(crate) fn give_directory(root: &Path) -> Result<(), Failure> {
+    let directory = root.join(LIBNETWORK);
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        Failure::new(format!(
+            "cannot {what} {}, which dockerd needs as a node of a swarm: {e}",
+            directory.display()
+        ))
+        .hint(format!("unset {}, or create the directory as root", vars::DOCKERD_ROOTLESS_SWARM))
+    };
+    match fs::symlink_metadata(&directory) {
+        // A copy of the host's link.
+        Ok(meta) if meta.is_symlink() => {
+            fs::remove_file(&directory).map_err(|e| failed("replace the link", &e))?;
+        }
+        Ok(_) if eaccess(&directory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() => {
+            return Ok(());
+        }
+        Ok(_) => {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            let options = Some("mode=0710");
+            return mount(Some("tmpfs"), &directory, Some("tmpfs"), flags, options)
+                .map_err(|e| failed("mount a private directory on", &e.desc()));
+        }
+        Err(_) => {}
+    }
+    fs::create_dir(&directory).map_err(|e| failed("create", &e))
+}
+
+/// Options for dockerd: the address that it tells the other nodes, unless the user has chosen one.
+pub(crate) fn options(swarm: &Swarm, config: &Config<'_>) -> Vec<OsString> {
+    if config.sets(ADDRESS_FLAG, &[ADDRESS_FLAG]) {
+        return Vec::new();
+    }
+    vec![format!("--{ADDRESS_FLAG}={}", swarm.address).into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::env_of;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_the_gateway_carries_overlay_networks() {
+        assert_eq!(check_drivers("gateway", "gateway"), Ok(()));
+        for (net, ports) in
+            [("gateway", "builtin"), ("slirp4netns", "slirp4netns"), ("pasta", "pesto")]
+        {
+            let error = check_drivers(net, ports).unwrap_err().to_string();
+            assert!(
+                error.contains(net) && error.contains(ports) && error.contains("hint: "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_directory_of_libnetwork_is_copied_up_unless_it_can_be_mounted_over() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(copies_up(root.path()), "missing");
+        fs::create_dir_all(root.path().join("var/lib/elsewhere")).unwrap();
+        symlink("elsewhere", root.path().join("var/lib/docker")).unwrap();
+        assert!(copies_up(root.path()), "a link");
+        give_directory(root.path()).unwrap();
+        assert!(!copies_up(root.path()), "a directory in place of the link");
+        assert!(root.path().join("var/lib/elsewhere").exists());
+        fs::write(root.path().join("var/lib/docker/data"), "kept").unwrap();
+        give_directory(root.path()).unwrap();
+        let kept = fs::read_to_string(root.path().join("var/lib/docker/data")).unwrap();
+        assert_eq!(kept, "kept", "one that can be written to");
+        let error = give_directory(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(
+            error.contains("/nonexistent/var/lib/docker") && error.contains("hint: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn own_directories_below_a_copy_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let home = root.path().join("var/lib/jane");
+        fs::create_dir_all(&home).unwrap();
+        let elsewhere = root.path().join("home/jane");
+        fs::create_dir_all(&elsewhere).unwrap();
+        let check = |home: &Path, args: &[&str]| {
+            let env = env_of(&[("HOME", home.to_str().unwrap())]);
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            let given: [&[OsString]; 1] = [&args];
+            check_directories(root.path(), &env, &Config::read(&env, &given))
+        };
+        let error = check(&home, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("jane") && error.contains("hint: create it as root: mkdir "),
+            "{error}"
+        );
+        assert_eq!(check(&elsewhere, &[]), Ok(()));
+        let data = format!("--data-root={}", home.join("not/yet").display());
+        assert!(check(&elsewhere, &[&data]).is_err());
+        assert_eq!(check(&elsewhere, &["--data-root=/nonexistent"]), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_the_user_chose_stays() {
+        let swarm: Swarm = "192.0.2.10,peers=192.0.2.0/24".parse().unwrap();
+        let env = Env::default();
+        assert_eq!(
+            options(&swarm, &Config::read(&env, &[])),
+            ["--swarm-default-advertise-addr=192.0.2.10"]
+        );
+        let given = [OsString::from("--swarm-default-advertise-addr=eth0")];
+        let given: [&[OsString]; 1] = [&given];
+        assert!(options(&swarm, &Config::read(&env, &given)).is_empty());
+    }
+}
