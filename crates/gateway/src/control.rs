@@ -39,6 +39,8 @@ pub enum Request {
         resolvers: Resolvers,
         /// The soft limit of open files.
         nofile: u64,
+        /// How many of the descriptors are for overlay networks.
+        overlay: usize,
     },
     /// Serve this listener of the host's namespace, the descriptor, as a published port.
     Publish {
@@ -82,7 +84,9 @@ impl Request {
 
     pub(crate) fn descriptors(&self) -> usize {
         match self {
-            Self::Configure { plan, .. } => descriptors::count(plan.v6.is_some()),
+            Self::Configure { plan, overlay, .. } => {
+                descriptors::count(plan.v6.is_some(), *overlay)
+            }
             Self::Publish { .. } => 1,
             Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats | Self::Ping => 0,
         }

@@ -43,5 +43,5 @@ pub mod process;
 pub mod sandbox;
 pub mod supervisor;
 
-pub use descriptors::{Descriptors, Sockets};
+pub use descriptors::{Descriptors, OverlayDescriptors};
 pub use network_config::NetworkConfig;

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use api::stats::PortTraffic;
 use budget::Shares;
+use relay::overlay::Writer;
 use relay::{Listener, Options, Service, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::engine::{Engine, SharedResolvers, Statistics, inward};
+use crate::engine::{Engine, SharedResolvers, Sources, Statistics, inward};
 use crate::network_config::NetworkConfig;
 use crate::sandbox;
 
@@ -48,7 +49,7 @@ pub fn run(control: OwnedFd) -> anyhow::Result<()> {
 }
 
 fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> {
-    let Request::Configure { plan, resolvers, nofile } = request else {
+    let Request::Configure { plan, resolvers, nofile, .. } = request else {
         bail!("the first request was not to configure the gateway");
     };
     let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
@@ -57,8 +58,13 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
     let statistics = Arc::new(Statistics::default());
-    let options = options(&plan, nofile);
-    let engine = Engine::new(plan, descriptors, Arc::clone(&resolvers), Arc::clone(&statistics));
+    let Descriptors { dial, data, v4, v6, overlay } = descriptors;
+    let (reader, writer) = overlay.map(|of| (of.reader, of.writer)).unzip();
+    let listeners = [v4].into_iter().chain(v6).collect();
+    let sources = Sources { dial, data, listeners, overlay: reader };
+    let writer = writer.flatten().map(|tap| Arc::new(Writer::from(tap)));
+    let options = Options { overlay: writer, ..options(&plan, nofile) };
+    let engine = Engine::new(plan, sources, Arc::clone(&resolvers), Arc::clone(&statistics));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;
     Ok(RunningGateway { relay, resolvers, statistics, ports: BTreeMap::new() })

@@ -28,8 +28,8 @@ use tracing::warn;
 pub use answer::Answer;
 pub use line::{PERIOD, SILENCE};
 
-use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
+use crate::descriptors::{Descriptors, OverlayDescriptors};
 use crate::network_config::{NetworkConfig, Resolvers};
 use job::Job;
 use line::{End, Line, Shared};
@@ -79,6 +79,8 @@ pub struct Supervisor {
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
     nofile: u64,
+    /// How many of the descriptors are for overlay networks.
+    overlay: usize,
     ports: BTreeMap<u64, Arc<Port>>,
     state: State,
     /// Processes so far.
@@ -101,6 +103,7 @@ impl Supervisor {
         } else if plan.v6.is_none() {
             descriptors.v6 = None;
         }
+        let overlay = descriptors.overlay.as_ref().map_or(0, OverlayDescriptors::count);
         let descriptors = descriptors.into_fds(factory).into_iter().map(Arc::new).collect();
         Self {
             driver: "gateway".to_owned(),
@@ -108,6 +111,7 @@ impl Supervisor {
             descriptors,
             resolvers,
             nofile,
+            overlay,
             ports: BTreeMap::new(),
             state: State::Down,
             started: 0,
@@ -163,6 +167,7 @@ impl Supervisor {
             plan: self.plan.clone(),
             resolvers: self.resolvers.clone(),
             nofile: self.nofile,
+            overlay: self.overlay,
         };
         line.post(Job { request, fds: self.descriptors.clone(), done: Box::new(drop) });
         for (&id, port) in &self.ports {

@@ -226,9 +226,7 @@ mod tests {
     #[test]
     fn coalesced_datagrams_come_apart_where_they_were_joined() {
         let cut = |data: &'static [u8], segment| {
-            let datagram =
-                Datagram { data, from: None, local: None, sent_to: None, segment, cut: false };
-            pieces(datagram).collect::<Vec<_>>()
+            pieces(Datagram { segment, ..Datagram::alone(data) }).collect::<Vec<_>>()
         };
         assert_eq!(cut(b"abcdefg", Some(3)), [&b"abc"[..], b"def", b"g"]);
         assert_eq!(cut(b"abc", None), [b"abc"]);

@@ -1,9 +1,12 @@
 //! Limits and times of an engine.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use budget::{Budget, DataPath, Shares};
+
+use crate::overlay::Writer;
 
 /// How long a UDP flow may be silent in both directions, unless [`Options::udp_flow_idle_timeout`] says otherwise.
 pub const UDP_FLOW_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -45,6 +48,8 @@ pub struct Options {
     /// The most UDP flows of one port; beyond that flows make room in the order of [`crate::order`]. Four times as many
     /// may be there while all wait for an answer.
     pub flows_per_port: usize,
+    /// Takes long segments of overlay networks into the namespace.
+    pub overlay: Option<Arc<Writer>>,
 }
 
 impl Default for Options {
@@ -59,6 +64,7 @@ impl Default for Options {
             occupied: Vec::new(),
             tproxy: false,
             flows_per_port: 4096,
+            overlay: None,
         }
     }
 }

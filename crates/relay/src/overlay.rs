@@ -6,15 +6,29 @@
 //!   it: answers go to the receiver's well-known port. A flow for each source port would be one for each connection in
 //!   the overlay. So all datagrams from one address to one port share a flow, which has the source port of the first.
 //! * **They can be unfinished.** Between network namespaces, the kernel leaves the checksum of the inner packet, and
-//!   the cutting of a long one, to whoever receives the frame. A socket gets the bytes as they are. The gateway has
-//!   them finished before it reads them (`gateway::namespace`). What comes from another host was finished by its network
-//!   card; what comes from another namespace of this machine was not, and is passed on as it is.
+//!   the cutting of a long one, to whoever receives the frame. A datagram socket gets the bytes as they are. So the
+//!   gateway reads them from a packet socket, which tells what is left to do ([`Offload`]), and does it itself
+//!   ([`finish`]). What comes from another host was finished by its network card; what comes from another namespace of
+//!   this machine was not, and is passed on as it is.
+//!
+//! Where the kernel takes them (Linux ≥ 6.17), the gateway puts consecutive segments of a connection together again for the
+//! target namespace ([`Writer::deliver`]), so that its kernel has one packet to look at instead of forty.
 //!
 //! An overlay may use any port, so the content decides: eight bytes whose reserved bits are zero and an Ethernet header.
 //! Something else may look like it by chance, or speak VXLAN and answer to the port it was asked from. An answer shows
 //! that: from then on other ports have flows of their own ([`joins`]).
 
+mod cut;
+mod frame;
+mod join;
+mod read;
+mod write;
+
 use std::net::SocketAddr;
+
+pub use cut::{MAX_FINISHED, Offload, Unfinishable, finish};
+pub use read::{Buffer, Reader, Received};
+pub use write::{MAC, Writer};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -80,75 +94,21 @@ pub fn joins(sender: SocketAddr, datagram: &[u8], shared: Option<SharedFlow>) ->
 
 /// Whether a datagram carries an Ethernet frame of an overlay network. Looks at the first one of a coalesced run.
 pub fn is_overlay(datagram: &[u8]) -> bool {
-    let Some(start) = datagram.first_chunk::<8>() else { return false };
-    let options = if GENEVE.fits(*start) {
-        4 * usize::from(start[0] & 0x3f)
+    let frame = || datagram.get(frame_at(datagram)?..)?.first_chunk::<ETHERNET>();
+    frame().is_some_and(|frame| u16::from_be_bytes([frame[12], frame[13]]) >= FIRST_ETHERTYPE)
+}
+
+/// Where the Ethernet frame begins, by the header in front of it.
+fn frame_at(datagram: &[u8]) -> Option<usize> {
+    let start = datagram.first_chunk::<8>()?;
+    if GENEVE.fits(*start) {
+        Some(8 + 4 * usize::from(start[0] & 0x3f))
     } else if VXLAN.fits(*start) || VXLAN_GBP.fits(*start) {
-        0
+        Some(8)
     } else {
-        return false;
-    };
-    let frame = datagram.get(8 + options..).and_then(|rest| rest.first_chunk::<ETHERNET>());
-    frame.is_some_and(|frame| u16::from_be_bytes([frame[12], frame[13]]) >= FIRST_ETHERTYPE)
+        None
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(header: [u8; 8], options: usize, ethertype: u16) -> Vec<u8> {
-        let mut datagram = header.to_vec();
-        datagram.resize(8 + options + 12, 0xee);
-        datagram.extend(ethertype.to_be_bytes());
-        datagram
-    }
-
-    #[test]
-    fn vxlan_and_geneve_are_recognised() {
-        for (header, options) in [
-            ([0x08, 0, 0, 0, 0, 0, 42, 0], 0),
-            ([0x88, 0x08, 0x12, 0x34, 0xff, 0xff, 0xff, 0], 0),
-            ([0, 0, 0x65, 0x58, 0, 0, 42, 0], 0),
-            ([0x02, 0x40, 0x65, 0x58, 0, 0, 42, 0], 8),
-        ] {
-            for ethertype in [0x0800, 0x86dd, 0x0806, 0x8100] {
-                let whole = frame(header, options, ethertype);
-                assert!(is_overlay(&whole), "{whole:02x?}");
-                assert!(!is_overlay(&whole[..whole.len() - 1]), "a frame without its end");
-                assert!(HEADERS.iter().any(|header| header.fits(*whole.first_chunk().unwrap())));
-            }
-            assert!(!is_overlay(&frame(header, options, 0x05ff)), "a length in place of a type");
-        }
-    }
-
-    #[test]
-    fn a_shared_flow_is_for_overlays_until_it_is_answered() {
-        let [first, other] = ["10.0.2.100:1", "10.0.2.100:2"].map(|text| text.parse().unwrap());
-        let overlay = frame([0x08, 0, 0, 0, 0, 0, 42, 0], 0, 0x0800);
-        let flow = |answered| Some(SharedFlow { first, answered });
-        assert!(joins(other, &overlay, None) && !joins(other, b"hello", None));
-        assert!(joins(other, &overlay, flow(false)) && !joins(other, b"hello", flow(false)));
-        assert!(!joins(other, &overlay, flow(true)));
-        assert!(joins(first, b"hello", flow(false)) && joins(first, &overlay, flow(true)));
-    }
-
-    #[test]
-    fn other_protocols_are_not() {
-        for header in [
-            // Without a network; something in the reserved bits; another payload of Geneve; its next version.
-            [0x00, 0, 0, 0, 0, 0, 42, 0],
-            [0x08, 0, 0, 1, 0, 0, 42, 0],
-            [0x08, 0, 0, 0, 0, 0, 42, 1],
-            [0, 0, 0x08, 0, 0, 0, 42, 0],
-            [0x40, 0, 0x65, 0x58, 0, 0, 42, 0],
-            // WireGuard, STUN, a query for a name, the long header of QUIC.
-            [1, 0, 0, 0, 7, 7, 7, 7],
-            [0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42],
-            [0x12, 0x34, 1, 0, 0, 1, 0, 0],
-            [0xc3, 0, 0, 0, 1, 8, 9, 9],
-        ] {
-            assert!(!is_overlay(&frame(header, 0, 0x0800)), "{header:02x?}");
-        }
-        assert!(!is_overlay(&[]));
-    }
-}
+mod tests;

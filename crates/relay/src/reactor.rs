@@ -87,11 +87,12 @@ impl Reactor {
         }
         let timers = Timers::default();
         let room = Room::new(opts.shares);
+        let udp = Udp::new(&opts);
         let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room };
         Ok(Self {
             mailbox,
             event_loop: EventLoop { ctx, tcp: Tcp::new(Arc::clone(&pipes)), outbound: None },
-            udp: Udp::default(),
+            udp,
             ports: HashMap::new(),
             helpers,
             serves,

@@ -45,7 +45,7 @@ use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
-use crate::overlay::{SharedFlow, any_port, is_overlay, joins};
+use crate::overlay::{SharedFlow, Writer, any_port, is_overlay, joins};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::service::Service;
@@ -82,6 +82,8 @@ struct Flow {
     client: SocketAddr,
     answered: bool,
     backend: Option<Socket>,
+    /// The ends of the backend, if the datagrams may cross [`FlowTable::overlay`].
+    overlay: Option<(SocketAddr, SocketAddr)>,
     early: Early,
     counted: Counted,
     segmented: bool,
@@ -91,6 +93,8 @@ struct Flow {
 pub(crate) struct FlowTable {
     ports: Slab<Port>,
     flows: Slab<Flow>,
+    /// See [`Options::overlay`].
+    overlay: Option<Arc<Writer>>,
     /// The order of the flows of all ports together, for when descriptors are short.
     all: Order,
     /// For the last answers of flows that have to go, made with the first of them.
@@ -101,7 +105,7 @@ pub(crate) struct FlowTable {
 }
 
 /// The flow table, and the buffers for batches of datagrams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Udp {
     pub(crate) table: FlowTable,
     /// Made with the first datagram; the process may well have none.
@@ -109,6 +113,11 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
+    pub(crate) fn new(opts: &Options) -> Self {
+        let table = FlowTable { overlay: opts.overlay.clone(), ..FlowTable::default() };
+        Self { table, receiver: None }
+    }
+
     pub(crate) fn requests(&mut self, ctx: &mut Ctx, key: Key) {
         let Some(port) = self.table.ports.get(key) else { return };
         let receiver = self.receiver.get_or_insert_with(Receiver::new);
@@ -253,8 +262,15 @@ impl FlowTable {
         let Some(flow) = self.flows.get_mut(key) else { return };
         match &flow.backend {
             Some(backend) => {
-                let route = Route::default();
-                flow.counted.up(send_all(backend.as_fd(), datagrams, route, &mut flow.segmented));
+                let (backend, segmented) = (backend.as_fd(), &mut flow.segmented);
+                let bytes = match (&self.overlay, flow.overlay) {
+                    (Some(writer), Some(ends)) => writer.deliver(ends, datagrams, |alone| {
+                        let alone = alone.iter().map(|data| Datagram::alone(data));
+                        send_all(backend, alone, Route::default(), segmented)
+                    }),
+                    _ => send_all(backend, datagrams, Route::default(), segmented),
+                };
+                flow.counted.up(bytes);
             }
             None => {
                 for piece in datagrams.flat_map(pieces) {
@@ -333,6 +349,7 @@ impl FlowTable {
             client,
             answered: false,
             backend: None,
+            overlay: None,
             early: Early::default(),
             counted,
             segmented: true,
@@ -377,6 +394,10 @@ impl FlowTable {
             if send_each(sock.as_fd(), &[IoSlice::new(datagram)], Route::default()).is_ok() {
                 flow.counted.up(datagram.len() as u64);
             }
+        }
+        // The flow of an overlay network: see [`Ends`].
+        if self.overlay.is_some() && flow.ends.client.port() == 0 {
+            flow.overlay = ends_of(&sock);
         }
         flow.backend = Some(sock);
     }
@@ -440,6 +461,11 @@ fn take_place(
         (Transparent::Mark(mark), Some(source)) => keep_source(sock, source, mark),
         _ => Ok(()),
     }
+}
+
+fn ends_of(socket: &Socket) -> Option<(SocketAddr, SocketAddr)> {
+    let local = socket.local_addr().ok()?.as_socket()?;
+    Some((local, socket.peer_addr().ok()?.as_socket()?))
 }
 
 const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };

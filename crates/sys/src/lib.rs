@@ -8,6 +8,7 @@ pub mod fdpass;
 pub mod inherit;
 pub mod mmsg;
 pub mod mount;
+pub mod packet;
 pub mod pidfd;
 #[cfg(feature = "tokio")]
 pub mod readable;

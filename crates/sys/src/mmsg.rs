@@ -2,8 +2,6 @@
 //!
 //! * which local address a datagram was sent to, and which one an answer shall leave from:
 //!   `IP_PKTINFO` (ip(7)), `IPV6_PKTINFO` (ipv6(7));
-//! * which address and port it was sent to, where `tproxy` gave it to a socket of another: `IP_ORIGDSTADDR` (ip(7)),
-//!   `IPV6_ORIGDSTADDR`;
 //! * segment sizes of coalesced datagrams: `UDP_GRO` inwards (Linux 5.0), `UDP_SEGMENT` outwards
 //!   (Linux 4.18), udp(7).
 //!
@@ -62,12 +60,17 @@ pub struct Datagram<'a> {
     pub from: Option<SocketAddr>,
     /// Where it was sent to, if the socket has packet info switched on.
     pub local: Option<Local>,
-    /// Where it was sent to, with the port, if the socket reports that (`IP_RECVORIGDSTADDR`, ip(7)).
-    pub sent_to: Option<SocketAddr>,
     /// The size of each original datagram (the last may be shorter) if the kernel coalesced some.
     pub segment: Option<usize>,
     /// It came in fragments, if the socket reports that ([`crate::whole::report_cuts`]).
     pub cut: bool,
+}
+
+impl<'a> Datagram<'a> {
+    /// One of which only the payload counts.
+    pub fn alone(data: &'a [u8]) -> Self {
+        Self { data, from: None, local: None, segment: None, cut: false }
+    }
 }
 
 /// What the kernel filled in for one slot besides the payload.
@@ -76,7 +79,6 @@ struct Meta {
     len: usize,
     from: Option<SocketAddr>,
     local: Option<Local>,
-    sent_to: Option<SocketAddr>,
     segment: Option<usize>,
     cut: bool,
 }
@@ -161,8 +163,8 @@ impl Receiver {
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let meta = self.meta.get(index)?;
         let data = self.payload.get(index * SLOT..index * SLOT + meta.len)?;
-        let Meta { from, local, sent_to, segment, cut, .. } = *meta;
-        Some(Datagram { data, from, local, sent_to, segment, cut })
+        let Meta { from, local, segment, cut, .. } = *meta;
+        Some(Datagram { data, from, local, segment, cut })
     }
 
     /// The datagrams of the last [`Self::recv`], in order.
@@ -328,7 +330,7 @@ impl Envelope {
 
 /// Walks control messages as cmsg(3) describes them.
 fn parse_control(mut rest: &[u8]) -> Meta {
-    let (mut local, mut own, mut sent_to, mut segment, mut cut) = (None, None, None, None, false);
+    let (mut local, mut own, mut segment, mut cut) = (None, None, None, false);
     while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
         let (len, kind) = header.split_at(WORD);
         let len = usize::from_ne_bytes(len.try_into().unwrap_or_default());
@@ -346,14 +348,6 @@ fn parse_control(mut rest: &[u8]) -> Meta {
                 local =
                     Some(Local { addr: addr.into(), ifindex: int(&value[16..]).cast_unsigned() });
             }
-            // struct sockaddr_in, struct sockaddr_in6.
-            (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR)
-            | (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
-                let mut name = Name::default();
-                let length = value.len().min(name.len());
-                name[..length].copy_from_slice(&value[..length]);
-                sent_to = parse_name(&name);
-            }
             (libc::SOL_UDP, libc::UDP_GRO) if value.len() >= 4 => {
                 segment = usize::try_from(int(value)).ok().filter(|size| *size > 0);
             }
@@ -369,7 +363,7 @@ fn parse_control(mut rest: &[u8]) -> Meta {
         let addr = if seen_by_v6 { v4.to_ipv6_mapped().into() } else { v4.into() };
         local = Some(Local { addr, ifindex });
     }
-    Meta { local, sent_to, segment, cut, ..Meta::default() }
+    Meta { local, segment, cut, ..Meta::default() }
 }
 
 fn int(bytes: &[u8]) -> c_int {

@@ -10,6 +10,17 @@ use std::path::Path;
 const IFF_TUN: libc::c_short = 0x0001;
 const IFF_TAP: libc::c_short = 0x0002;
 const IFF_NO_PI: libc::c_short = 0x1000;
+const IFF_VNET_HDR: libc::c_short = 0x4000;
+/// Checksums, TCP segments of both families, and those in UDP (Linux ≥ 6.17).
+const TUN_F_CSUM: libc::c_int = 0x01;
+const TUN_F_TSO4: libc::c_int = 0x02;
+const TUN_F_TSO6: libc::c_int = 0x04;
+const TUN_F_UDP_TUNNEL_GSO: libc::c_int = 0x80;
+
+/// Bytes in front of each frame of a device of [`open_offloading`] (`struct virtio_net_hdr_v1_hash_tunnel` of
+/// linux/virtio_net.h, in little-endian order).
+pub const OFFLOAD_LEN: usize = 24;
+
 /// Private to this file: the macros of nix take no doc comments, and their functions are `pub`.
 mod ioctl {
     nix::ioctl_write_ptr_bad!(
@@ -20,6 +31,20 @@ mod ioctl {
     nix::ioctl_write_int_bad!(
         tun_set_persist,
         nix::request_code_write!(b'T', 203, size_of::<libc::c_int>())
+    );
+    nix::ioctl_write_int_bad!(
+        tun_set_offload,
+        nix::request_code_write!(b'T', 208, size_of::<libc::c_uint>())
+    );
+    nix::ioctl_write_ptr_bad!(
+        tun_set_vnet_hdr_size,
+        nix::request_code_write!(b'T', 216, size_of::<libc::c_int>()),
+        libc::c_int
+    );
+    nix::ioctl_write_ptr_bad!(
+        tun_set_vnet_le,
+        nix::request_code_write!(b'T', 220, size_of::<libc::c_int>()),
+        libc::c_int
     );
 }
 
@@ -46,6 +71,25 @@ pub fn create(device: &Path, name: &str) -> io::Result<OwnedFd> {
 /// `EBUSY` when the name is another kind of interface or in use, `EINVAL` for a name over 15 bytes.
 pub fn open_tun(device: &Path, name: &str) -> io::Result<OwnedFd> {
     attach(device, name, IFF_TUN, libc::O_NONBLOCK)
+}
+
+/// Creates a TAP interface like [`open_tun`], whose frames may carry packets in UDP that are to be cut and whose checksums
+/// are to be completed. [`OFFLOAD_LEN`] bytes in front of each frame say what and where.
+///
+/// # Errors
+/// As [`open_tun`]; `EINVAL` before Linux 6.17.
+pub fn open_offloading(device: &Path, name: &str) -> io::Result<OwnedFd> {
+    let file = attach(device, name, IFF_TAP | IFF_VNET_HDR, libc::O_NONBLOCK)?;
+    let length = libc::c_int::try_from(OFFLOAD_LEN).map_err(io::Error::other)?;
+    // SAFETY: the pointer is to a live integer, which TUNSETVNETHDRSZ reads.
+    unsafe { ioctl::tun_set_vnet_hdr_size(file.as_raw_fd(), &raw const length) }?;
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a live integer, which TUNSETVNETLE reads.
+    unsafe { ioctl::tun_set_vnet_le(file.as_raw_fd(), &raw const on) }?;
+    let offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_UDP_TUNNEL_GSO;
+    // SAFETY: TUNSETOFFLOAD takes an integer.
+    unsafe { ioctl::tun_set_offload(file.as_raw_fd(), offloads) }?;
+    Ok(file)
 }
 
 /// Opens the device node and makes the descriptor the queue of an interface without packet information header.

@@ -28,7 +28,7 @@ const MORE: u8 = 1;
 /// What the send buffer should hold, in bytes. Only a wish: `net.core.wmem_max` bounds it (socket(7)).
 const BUFFER: usize = 8 * MAX_PACKET_BYTES;
 /// The most descriptors that a request has.
-const MAX_FDS: usize = descriptors::count(true);
+const MAX_FDS: usize = descriptors::count(true, descriptors::MOST_OF_OVERLAYS);
 /// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
 const IN_FLIGHT_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.

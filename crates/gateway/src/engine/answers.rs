@@ -32,8 +32,13 @@ impl Answers {
 
     /// A datagram of somebody outside.
     pub(super) fn udp(&self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
+        self.udp_to(&self.tun, src, dst, payload);
+    }
+
+    /// A datagram, into another tun device.
+    pub(super) fn udp_to(&self, tun: &Tun, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
         let mut builder = self.builder.borrow_mut();
-        note(builder.udp(src, dst, payload, |packet| self.tun.write(packet)));
+        note(builder.udp(src, dst, payload, |packet| tun.write(packet)));
     }
 
     pub(super) fn echo(&self, src: IpAddr, dst: IpAddr, number: (u16, u16), payload: &[u8]) {

@@ -10,7 +10,7 @@
 //!   network gave us.
 //! * [`udp`]: a flow has a socket on the host's side. One that turns out to be busy gets a socket in the gateway
 //!   namespace as well, which the packet rules find before the tun device, and then its datagrams travel in batches.
-//!   Datagrams of overlay networks have sockets of their own there, one for each family.
+//! * [`overlay`]: datagrams of overlay networks come out of a packet socket, long and unfinished, for flows that are there.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
@@ -22,12 +22,14 @@ mod answers;
 mod dial;
 mod echo;
 mod names;
+mod overlay;
 mod statistics;
 mod tun;
 mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -39,7 +41,6 @@ use relay::slab::Key;
 use relay::{EventHandler, EventLoop};
 use socket2::Socket;
 
-use crate::Descriptors;
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
 use crate::policy::{self, Verdict};
@@ -47,6 +48,7 @@ use answers::Answers;
 use dial::Dials;
 use echo::Echoes;
 use names::Names;
+use overlay::Overlay;
 pub use statistics::{Statistics, inward};
 use tun::{MAX_PACKET, Tun};
 use udp::Flows;
@@ -71,19 +73,32 @@ mod kind {
     pub(super) const INSIDE: u8 = 5;
     pub(super) const ECHO: u8 = 6;
     pub(super) const NAME: u8 = 7;
-    /// The sockets of the gateway namespace for overlay networks.
+    /// The packet socket of the gateway namespace for overlay networks.
     pub(super) const OVERLAY: u8 = 8;
 }
 
 /// Name servers of the host that the engine has not taken over yet.
 pub type SharedResolvers = Arc<Mutex<Option<Resolvers>>>;
 
+/// Where the engine's work comes from, see [`crate::Descriptors`].
+#[derive(Debug)]
+pub struct Sources {
+    /// Tun of the packets that want a decision.
+    pub dial: OwnedFd,
+    /// Tun of all other packets.
+    pub data: OwnedFd,
+    /// A listener for each family.
+    pub listeners: Vec<OwnedFd>,
+    /// The packet socket for overlay networks.
+    pub overlay: Option<OwnedFd>,
+}
+
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
     shared: Shared,
     listeners: Vec<Socket>,
-    overlays: Vec<Socket>,
+    overlay: Option<Overlay>,
     dials: Dials,
     flows: Flows,
     echoes: Echoes,
@@ -127,6 +142,11 @@ impl Shared {
         }
     }
 
+    /// Lets the packet rules look at a datagram of the target namespace once more.
+    fn look_again(&self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
+        self.answers.udp_to(&self.dial, src, dst, payload);
+    }
+
     fn drop_packet(&self) {
         self.statistics.events().dropped += 1;
     }
@@ -136,21 +156,18 @@ impl Engine {
     /// An engine that has not started.
     pub fn new(
         plan: NetworkConfig,
-        descriptors: Descriptors,
+        sources: Sources,
         resolvers: SharedResolvers,
         statistics: Arc<Statistics>,
     ) -> Self {
-        let Descriptors { dial, data, v4, v6 } = descriptors;
-        let sockets = [v4].into_iter().chain(v6);
-        let (listeners, overlays) =
-            sockets.map(|of| (of.listener.into(), of.overlay.into())).unzip();
+        let Sources { dial, data, listeners, overlay } = sources;
         let names = Names::new(resolvers);
         let answers = Answers::new(Tun(data), &plan);
         let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
             shared,
-            listeners,
-            overlays,
+            listeners: listeners.into_iter().map(Socket::from).collect(),
+            overlay: overlay.map(Overlay::new),
             dials: Dials::default(),
             flows: Flows::default(),
             echoes: Echoes::default(),
@@ -230,8 +247,8 @@ impl EventHandler for Engine {
         for listener in &self.listeners {
             host.watch(listener, tag(kind::LISTENER), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
         }
-        for socket in &self.overlays {
-            host.watch(socket, tag(kind::OVERLAY), EpollFlags::EPOLLIN)?;
+        if let Some(overlay) = &self.overlay {
+            host.watch(overlay, tag(kind::OVERLAY), EpollFlags::EPOLLIN)?;
         }
         Ok(())
     }
@@ -242,8 +259,9 @@ impl EventHandler for Engine {
             kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
             kind::LISTENER => self.dials.accept(host, &self.listeners),
             kind::OVERLAY => {
-                for socket in &self.overlays {
-                    self.flows.overlay_speaks(host, shared, socket);
+                if let Some(overlay) = &mut self.overlay {
+                    overlay.read(host.now(), &mut self.reassembly, shared);
+                    self.flows.overlay_speaks(host, shared, overlay);
                 }
             }
             kind::DIAL => self.dials.connected(host, shared, &mut self.names, tag.key),

@@ -10,8 +10,8 @@
 //! the destination's address and connected to the target namespace's; the packet rules of the gateway namespace find it
 //! before the tun device, and from then on datagrams travel in batches both ways, cut and put together by the kernel.
 //!
-//! Datagrams of an overlay network ([`relay::overlay`]) come out of a socket of the gateway namespace for all of them,
-//! finished by the kernel and in batches, from the first one on.
+//! Datagrams of an overlay network ([`relay::overlay`]) that go on come out of a packet socket, many at once
+//! ([`super::overlay`]).
 //!
 //! What the target namespace forbids to cut ("don't fragment") is not cut on the host's side either. If it does not
 //! fit, the host's kernel says so to our socket, as a router would, and the target namespace hears what the path allows
@@ -35,12 +35,12 @@ use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, EventLoop, make_transparent};
 use socket2::{Domain, Protocol, Socket, Type};
-use sys::mmsg::{BATCH, Datagram, Receiver, Route};
+use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
+use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
-use crate::policy::{self, Verdict};
 
 const MAX_FLOWS: usize = 8192;
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
@@ -115,8 +115,6 @@ pub(super) struct Flows {
     order: Order,
     insides: usize,
     receiver: Option<Receiver>,
-    /// For overlay networks: to begin a flow while the batch is looked at, others may have to be read to their end.
-    overlay_receiver: Option<Receiver>,
 }
 
 impl Flows {
@@ -165,61 +163,28 @@ impl Flows {
         }
     }
 
-    /// Datagrams that have arrived at a socket for overlay networks, in the order of their coming.
-    pub(super) fn overlay_speaks(
-        &mut self,
-        host: &mut EventLoop,
-        shared: &Shared,
-        socket: &Socket,
-    ) {
-        // Out of its place while the rest is used with what it holds.
-        let mut receiver = self.overlay_receiver.take().unwrap_or_default();
-        if receiver.recv(socket.as_fd(), BATCH).is_ok() {
-            let mut batch = receiver.iter().peekable();
-            while let Some(first) = batch.peek().copied() {
-                let alike = |other: &Datagram<'_>| {
-                    (other.from, other.sent_to) == (first.from, first.sent_to)
-                };
-                let alike = std::iter::from_fn(|| batch.next_if(alike));
-                if let (Some(src), Some(dst)) = (first.from, first.sent_to) {
-                    self.carry_overlay(host, shared, (src, dst), first.data, alike);
-                } else {
-                    alike.for_each(|_| shared.drop_packet());
-                }
-            }
-        }
-        self.overlay_receiver = Some(receiver);
-    }
-
-    /// Passes datagrams with these ends on to the outside; `first` is the content of the first one.
-    fn carry_overlay<'a>(
-        &mut self,
-        host: &mut EventLoop,
-        shared: &Shared,
-        (src, dst): (SocketAddr, SocketAddr),
-        first: &[u8],
-        alike: impl Iterator<Item = Datagram<'a>>,
-    ) {
-        match policy::outbound(&shared.plan, dst) {
-            Verdict::Dial(to) => {
-                let ends = Ends { src, dst, to };
-                let key = self.flow(host, shared, ends, first);
-                let Some(flow) = key.and_then(|key| self.table.get_mut(key)) else {
-                    return alike.for_each(drop);
-                };
+    /// Passes on what has been read of overlay networks. Datagrams of no flow get a second look by the packet rules: they are
+    /// answers to the socket of somebody outside, or begin a flow when they come out of the tun device.
+    pub(super) fn overlay_speaks(&mut self, host: &EventLoop, shared: &Shared, overlay: &Overlay) {
+        for (src, dst, alike) in overlay.batches() {
+            let first = alike.first().map_or(&[][..], |datagram| datagram.data);
+            // The same ends belong to any destination.
+            let between = self.between(Ends { src, dst, to: dst }, first);
+            let flow = self.index.get(&between).copied();
+            if let Some(key) = flow
+                && let Some(flow) = self.table.get_mut(key)
+            {
                 // The rules leave what must not be cut on the tun device.
                 flow.set_whole(false);
                 let outside = flow.outside.as_fd();
+                let alike = alike.into_iter();
                 let bytes = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(bytes);
+                self.order.spoke(key, Speaker::Client, host.now());
+            } else {
+                let pieces = alike.into_iter().flat_map(pieces);
+                pieces.for_each(|piece| shared.look_again(src, dst, piece));
             }
-            Verdict::Deny(reason) => {
-                tracing::debug!("denied a datagram to {dst}: {reason}");
-                alike.for_each(drop);
-                shared.prohibit(&Original::Udp { src, dst }, src.ip());
-            }
-            // No name server is asked with a frame.
-            Verdict::Dns => alike.for_each(|_| shared.drop_packet()),
         }
     }
 

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | 1 | the SYN of a new connection, segments of no connection, DNS | 101 | tun "dial" |
 //! | 2 | other datagrams, echo requests | 102 | tun "data" |
-//! | 4 | datagrams of overlay networks | 103 | a veth pair that ends here, see [`overlay`]; then as the others |
+//! | 4 | datagrams of overlay networks | 103 | a veth pair whose other end is read by a packet socket, see [`overlay`] |
 //! | 3 | what belongs to a socket of the gateway namespace, and ICMP errors about it | 100 | that socket, as if each address were local |
 //! | none | answers that were written to a tun, and what is meant for the gateway namespace itself | main, local | the target namespace, or the kernel of the gateway namespace |
 //!
@@ -28,12 +28,12 @@
 //! descriptors of [`Descriptors`] keep the gateway namespace alive; with the last of them it goes away.
 
 mod links;
+mod listener;
 pub mod loopback;
 mod overlay;
 mod parameters;
 mod reason;
 mod rules;
-mod sockets;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -50,9 +50,6 @@ pub const PORT: u16 = 1;
 
 /// A port at which there is never a listener, for packets that belong to connections only.
 const NOBODY: u16 = 2;
-
-/// Port of the datagram sockets for overlay networks. No datagram is sent to it; `tproxy` finds them by it.
-pub const OVERLAY_PORT: u16 = 3;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
@@ -85,14 +82,16 @@ pub fn build(
     );
     let links = links::set_up(&mut rt, &plan, child, proc_sys)?;
     links::route(&mut rt, families, links).map_err(|error| reason::no_routing(&error))?;
-    let loop_exit = overlay::add_loop(&mut rt, families, proc_sys);
-    rules::install(&plan, links, loop_exit).map_err(|error| reason::no_rules(&error))?;
-    let open = |family| sockets::open(family).map_err(|error| cannot("listen in", &error, ""));
+    let overlay = overlay::open(&mut rt, families, proc_sys);
+    let exit = overlay.as_ref().map(|(exit, _)| *exit);
+    rules::install(&plan, links, exit).map_err(|error| reason::no_rules(&error))?;
+    let listen = |family| listener::open(family).map_err(|error| cannot("listen in", &error, ""));
     Ok(Descriptors {
         dial,
         data,
-        v4: open(Family::V4)?,
-        v6: plan.v6.map(|_| open(Family::V6)).transpose()?,
+        v4: listen(Family::V4)?,
+        v6: plan.v6.map(|_| listen(Family::V6)).transpose()?,
+        overlay: overlay.map(|(_, descriptors)| descriptors),
     })
 }
 

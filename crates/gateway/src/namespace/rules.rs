@@ -13,7 +13,7 @@ use relay::overlay::{HEADERS, Header};
 
 use super::links::{DATA, DIAL, Links, SOCKET};
 use super::overlay::OVERLAY;
-use super::{NOBODY, OVERLAY_PORT, PORT, loopback};
+use super::{NOBODY, PORT, loopback};
 use crate::network_config::{Net, NetworkConfig};
 use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, TOO_BIG_V6, UNREACHABLE, UNREACHABLE_V6};
 
@@ -38,19 +38,19 @@ const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
 /// `ff00::/8`, which would not be forwarded.
 const MULTICAST: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
 
-/// Installs the rules of the gateway namespace, all or none. `loop_exit` is the link by which finished datagrams of
-/// overlay networks arrive, if there is one.
-pub(super) fn install(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Result<()> {
+/// Installs the rules of the gateway namespace, all or none. `overlay_exit` is the link at which datagrams of overlay
+/// networks are read, if there is one.
+pub(super) fn install(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Result<()> {
     let mut batch = Batch::new();
     batch.replace_table(TABLE);
     batch.add_chain(TABLE, CHAIN, Hook::Prerouting, PRIORITY_MANGLE);
-    for rule in rules(plan, links, loop_exit) {
+    for rule in rules(plan, links, overlay_exit) {
         batch.add_rule(TABLE, CHAIN, &rule);
     }
     batch.commit()
 }
 
-fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<Statement>> {
+fn rules(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
     let to = |mark| [SetMark(mark), Accept];
     // Nor does anything that begins in the target namespace come back to the target namespace's loopback by way of the
@@ -75,9 +75,9 @@ fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<
         let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
         [&dns[..], &to(DIAL)].concat()
     }));
-    // A socket would get overlay datagrams unfinished, so they are never given to one as they come. It would not learn
-    // either which must not be cut, and the tun device shows that.
-    let overlay_mark = if loop_exit.is_some() { OVERLAY } else { DATA };
+    // A socket would get overlay datagrams unfinished, so they are never given to one as they come. Those that must not be
+    // cut take the tun device, which is where the gateway process looks at that.
+    let overlay_mark = if overlay_exit.is_some() { OVERLAY } else { DATA };
     for Header { mask, value } in &HEADERS {
         let overlay = [from_a, UDP, MatchDatagram { mask: *mask, value: *value }];
         rules.push([&overlay[..], &[MatchDontFragment], &to(DATA)].concat());
@@ -87,13 +87,19 @@ fn rules(plan: &NetworkConfig, links: Links, loop_exit: Option<u32>) -> Vec<Vec<
     rules.push([&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
     rules.extend(from_loopback(plan, &[from_a, UDP]));
     rules.push([&[from_a, UDP][..], &to(DATA)].concat());
-    if let Some(exit) = loop_exit {
-        let finished = MatchInput(exit);
-        // Now they may be given to one: answers of a published server go to the socket of its client.
-        rules.push([&[finished, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
-        rules.extend(from_loopback(plan, &[finished]));
-        rules.push([&[finished, UDP, Tproxy(OVERLAY_PORT)][..], &to(SOCKET)].concat());
-        rules.push(vec![finished, Drop]);
+    if let Some(exit) = overlay_exit {
+        // The packet socket has it.
+        rules.push(vec![MatchInput(exit), Drop]);
+        // Finished, and not of a flow that the gateway process knows. Now it may be given to a socket: answers of a
+        // published server go to that of its client. What is for the target namespace is an answer of the gateway process.
+        for net in plan.nets() {
+            let outbound =
+                MatchDestinationNotIn(net.child, if net.child.is_ipv4() { 32 } else { 128 });
+            let finished = [MatchInput(links.dial), outbound, UDP];
+            rules.push([&finished[..], &[Tproxy(PORT)], &to(SOCKET)].concat());
+            rules.extend(from_loopback(plan, &finished));
+            rules.push([&finished[..], &to(DATA)].concat());
+        }
     }
     for echo in [ECHO_V4, ECHO_V6] {
         rules.extend(from_loopback(plan, &[from_a, echo]));
@@ -167,8 +173,8 @@ mod tests {
             host_loopback: false,
         };
         let links = Links { veth: 2, dial: 3, data: 4 };
-        let text = |loop_exit| {
-            let rules = rules(&plan, links, loop_exit).into_iter();
+        let text = |exit| {
+            let rules = rules(&plan, links, exit).into_iter();
             rules.map(|rule| rule.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         let of_overlays = |rule: &String| rule.contains("@th,");
@@ -185,8 +191,6 @@ mod tests {
             assert!(place(&of_overlays) < place(&|rule| rule.contains("17 tproxy")));
         }
         assert!(with.iter().any(|rule| rule.starts_with("iif 7 ")));
-        assert!(
-            !without.iter().any(|rule| rule.contains("iif 7") || rule.contains("tproxy to :3"))
-        );
+        assert!(!without.iter().any(|rule| rule.contains("iif 7")));
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use gateway::{
-    NetworkConfig,
-    namespace::{OVERLAY_PORT, PORT},
-};
+use gateway::{NetworkConfig, namespace::PORT};
 use netlink::{Rt, sysctl};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::SockRef;
@@ -28,17 +25,17 @@ fn descriptors_are_ready_for_an_event_loop() {
     let world = dual_stack();
     let inside = &world.inside;
     let (v4, v6) = (&inside.v4, inside.v6.as_ref().unwrap());
-    let sockets = [&v4.listener, &v4.overlay, &v6.listener, &v6.overlay];
-    for fd in [&inside.dial, &inside.data].into_iter().chain(sockets) {
+    let overlay = inside.overlay.as_ref().unwrap();
+    let of_overlays = [&overlay.reader, overlay.writer.as_ref().unwrap()];
+    for fd in [&inside.dial, &inside.data, v4, v6].into_iter().chain(of_overlays) {
         let status = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());
         assert!(status.contains(OFlag::O_NONBLOCK));
         let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
         assert!(flags.contains(FdFlag::FD_CLOEXEC));
     }
     for (of, bound) in [(v4, "0.0.0.0"), (v6, "[::]")] {
-        let address = |fd| SockRef::from(fd).local_addr().unwrap().as_socket().unwrap().to_string();
-        assert_eq!(address(&of.listener), format!("{bound}:{PORT}"));
-        assert_eq!(address(&of.overlay), format!("{bound}:{OVERLAY_PORT}"));
+        let address = SockRef::from(of).local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(address.to_string(), format!("{bound}:{PORT}"));
     }
 }
 
@@ -47,7 +44,7 @@ fn what_the_listeners_accept_does_not_pace_itself_within_the_machine() {
     let world = dual_stack();
     let inside = &world.inside;
     for of in [&inside.v4, inside.v6.as_ref().unwrap()] {
-        let name = SockRef::from(&of.listener).tcp_congestion().unwrap();
+        let name = SockRef::from(of).tcp_congestion().unwrap();
         assert!(!relay::congestion::is_replaceable_name(&name), "{}", name.escape_ascii());
     }
 }

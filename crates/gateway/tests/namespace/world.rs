@@ -126,8 +126,8 @@ impl World {
 
     /// Accepts by the listener of the family.
     pub(crate) fn accept(&self, ipv6: bool) -> Socket {
-        let sockets = if ipv6 { self.inside.v6.as_ref().unwrap() } else { &self.inside.v4 };
-        let listener = Socket::from(sockets.listener.try_clone().unwrap());
+        let listener = if ipv6 { self.inside.v6.as_ref().unwrap() } else { &self.inside.v4 };
+        let listener = Socket::from(listener.try_clone().unwrap());
         wait(&listener, PollFlags::POLLIN);
         listener.accept().unwrap().0
     }

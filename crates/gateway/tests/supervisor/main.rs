@@ -14,10 +14,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use gateway::Descriptors;
 use gateway::control::{Channel, Reply, Request};
 use gateway::network_config::{Net, NetworkConfig};
 use gateway::supervisor::{PERIOD, SILENCE, Supervisor};
-use gateway::{Descriptors, Sockets};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,15 +48,15 @@ fn same_file(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
     link(a.as_raw_fd()) == link(b.as_raw_fd())
 }
 
-/// A handle, and the other ends of its seven descriptors.
+/// A handle, and the other ends of its descriptors.
 fn handle(plan: NetworkConfig) -> (Supervisor, Vec<OwnedFd>) {
-    let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..7).map(|_| marked()).unzip();
+    let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..5).map(|_| marked()).unzip();
     let mut next = || ends.remove(0);
     let factory = next();
-    let (dial, data) = (next(), next());
-    let mut sockets = || Sockets { listener: next(), overlay: next() };
-    let descriptors = Descriptors { dial, data, v4: sockets(), v6: plan.v6.map(|_| sockets()) };
-    others.truncate(if plan.v6.is_some() { 7 } else { 5 });
+    let (dial, data, v4) = (next(), next(), next());
+    let v6 = plan.v6.map(|_| next());
+    let descriptors = Descriptors { dial, data, v4, v6, overlay: None };
+    others.truncate(if plan.v6.is_some() { 5 } else { 4 });
     let resolvers = vec!["192.0.2.53:53".parse().unwrap()];
     (Supervisor::new(plan, descriptors, factory, resolvers, 4096), others)
 }
@@ -176,7 +176,7 @@ fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
         configure(&mut gateway).unwrap();
         assert!(gateway.is_up());
         let (request, fds) = next(&seen);
-        let Request::Configure { plan: told, resolvers, nofile } = request else {
+        let Request::Configure { plan: told, resolvers, nofile, overlay: 0 } = request else {
             panic!("{request:?}")
         };
         assert_eq!((told, nofile), (plan(v6), 4096));
@@ -190,8 +190,8 @@ fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
 fn ipv6_needs_a_listener_as_well() {
     let (fd, _other) = marked();
     let more = || fd.try_clone().unwrap();
-    let v4 = Sockets { listener: more(), overlay: more() };
-    let descriptors = Descriptors { dial: more(), data: more(), v4, v6: None };
+    let (dial, data, v4) = (more(), more(), more());
+    let descriptors = Descriptors { dial, data, v4, v6: None, overlay: None };
     let mut gateway = Supervisor::new(plan(true), descriptors, more(), Vec::new(), 1024);
     assert_eq!(gateway.plan(), &plan(false));
     let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));

@@ -51,7 +51,7 @@ impl Rig {
         let (server, listener) = (patient(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let at = listener.local_addr().unwrap();
         let target = server.local_addr().unwrap();
-        let mut udp = Udp::default();
+        let mut udp = Udp::new(&Options::default());
         let port = udp.table.add(&mut ctx, listener.into(), Service::to(target)).unwrap();
         arrived(ctx.pool.fd().unwrap());
         ctx.pool.receive();

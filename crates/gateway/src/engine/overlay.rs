@@ -1,0 +1,137 @@
+//! Datagrams of overlay networks, as the target namespace sends them: long segments with checksums to be completed
+//! ([`relay::overlay`]).
+//!
+//! This is a short way for flows that there are. Which datagrams begin one, and who may, is decided where all others are
+//! decided about: a datagram of no flow is finished and given to the packet rules for a second look (see
+//! `gateway::namespace`).
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use relay::overlay::{Buffer, MAX_FINISHED, Offload, Reader, Received, finish};
+use sys::mmsg::Datagram;
+
+use super::Shared;
+use crate::packet::{self, Packet, Reassembly, Udp};
+
+/// Bytes that are read at a time. Then other descriptors have their turn.
+const BATCH_BYTES: usize = 4 * MAX_FINISHED;
+/// Packets that are read at a time: most are short, if they acknowledge.
+const BATCH_PACKETS: usize = 64;
+/// Bytes of an Ethernet header, in front of each packet.
+const ETHERNET: usize = 14;
+
+/// The packet socket, and what has been read from it.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    reader: Reader,
+    buffer: Buffer,
+    /// Finished datagrams one after the other.
+    bytes: Vec<u8>,
+    batch: Vec<Finished>,
+}
+
+/// One or several datagrams of equal size; the last may be shorter.
+#[derive(Clone, Copy, Debug)]
+struct Finished {
+    src: SocketAddr,
+    dst: SocketAddr,
+    /// Its end in the bytes, where the next one begins.
+    end: usize,
+    size: Option<usize>,
+}
+
+impl Overlay {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            reader: socket.into(),
+            buffer: Buffer::default(),
+            bytes: Vec::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// Reads what is there, up to a limit, in place of what was read before.
+    pub(super) fn read(&mut self, now: Instant, reassembly: &mut Reassembly, shared: &Shared) {
+        self.bytes.clear();
+        self.batch.clear();
+        for _ in 0..BATCH_PACKETS {
+            if self.bytes.len() >= BATCH_BYTES {
+                break;
+            }
+            match self.reader.receive(&mut self.buffer) {
+                Some(Ok(received)) => {
+                    let mut out = Out { bytes: &mut self.bytes, batch: &mut self.batch };
+                    if out.take(&received, now, reassembly).is_none() {
+                        shared.drop_packet();
+                    }
+                }
+                Some(Err(e)) => {
+                    tracing::debug!("cannot read a packet of an overlay network: {}", e.desc());
+                    shared.drop_packet();
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// What was read, in its order: neighbours with the same source and destination together.
+    pub(super) fn batches(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddr, SocketAddr, Vec<Datagram<'_>>)> {
+        let mut begin = 0;
+        self.batch.chunk_by(|a, b| (a.src, a.dst) == (b.src, b.dst)).map(move |alike| {
+            let datagram = |one: &Finished| {
+                let data = &self.bytes[begin..one.end];
+                begin = one.end;
+                Datagram { segment: one.size, ..Datagram::alone(data) }
+            };
+            (alike[0].src, alike[0].dst, alike.iter().map(datagram).collect())
+        })
+    }
+}
+
+impl AsFd for Overlay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+/// Where finished datagrams go.
+struct Out<'a> {
+    bytes: &'a mut Vec<u8>,
+    batch: &'a mut Vec<Finished>,
+}
+
+impl Out<'_> {
+    /// Finishes a packet. `None` if it cannot be.
+    fn take(
+        &mut self,
+        received: &Received<'_>,
+        now: Instant,
+        reassembly: &mut Reassembly,
+    ) -> Option<()> {
+        match packet::parse(received.packet).ok()? {
+            Packet::Udp(udp) => self.finish(received.offload, received.packet, &udp),
+            // What is cut is finished.
+            Packet::Fragment(fragment) => {
+                let Some(whole) = reassembly.add(now, &fragment) else { return Some(()) };
+                match packet::parse(whole).ok()? {
+                    Packet::Udp(udp) => self.finish(Offload::default(), whole, &udp),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn finish(&mut self, offload: Offload, packet: &[u8], udp: &Udp<'_>) -> Option<()> {
+        // The end of the packet may be padding, so the place is counted from the front.
+        let before = udp.payload.as_ptr().addr() - packet.as_ptr().addr();
+        let size = finish(offload, ETHERNET + before, udp.payload, self.bytes).ok()?;
+        let end = self.bytes.len();
+        self.batch.push(Finished { src: udp.src, dst: udp.dst, end, size });
+        Some(())
+    }
+}
