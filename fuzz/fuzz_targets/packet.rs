@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
                 let reset = builder.tcp_reset(&syn).expect("one family").to_vec();
                 assert!(!matches!(parse(&reset), Ok(Packet::Syn(_))));
             }
-            Ok(Packet::Other) | Err(_) => {}
+            Ok(Packet::Segment | Packet::Other) | Err(_) => {}
         }
         let sources = [
             IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)),
