@@ -35,6 +35,8 @@ pub enum Probe {
     Overlay,
     /// A fresh `/proc` can be mounted.
     Proc,
+    /// A link of VXLAN, which overlay networks consist of, can be made in a network namespace. Only for a node of a swarm.
+    Vxlan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Setting {
     pub data_parent: Option<PathBuf>,
     /// Add `XDG_RUNTIME_DIR` with this value.
     pub runtime_dir: Option<PathBuf>,
+    /// The `ip` of iproute2; that of busybox does not know the options of VXLAN.
+    pub ip: Option<PathBuf>,
 }
 
 pub trait Prober {
@@ -150,6 +154,10 @@ impl System {
                 let script = "mount -t proc proc \"$1\"";
                 self.script(&["--pidns"], script, Path::new("/proc"), setting)
             }
+            Probe::Vxlan => {
+                let script = "exec \"$1\" link add vxlan-probe type vxlan id 1 dstport 4789";
+                self.script(&["--net=none"], script, setting.ip.as_ref()?, setting)
+            }
         })
     }
 }
@@ -210,6 +218,7 @@ mod tests {
             Probe::Network,
             Probe::Nat,
             Probe::Proc,
+            Probe::Vxlan,
         ] {
             assert_eq!(system.probe(probe, &nothing), Outcome::Unknown, "{probe:?}");
         }

@@ -6,7 +6,9 @@ mod daemon;
 mod files;
 mod host;
 mod ids;
+mod sockets;
 mod storage;
+mod swarm;
 mod tools;
 mod ways;
 
@@ -17,6 +19,7 @@ pub use files::Found;
 pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
 pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
+pub use swarm::{Node, Taken};
 pub use tools::{Net, Tools, Unusable};
 pub use ways::{Proxy, Ways};
 
@@ -40,6 +43,8 @@ pub struct Facts {
     pub daemon: Daemon,
     pub files: Vec<Found>,
     pub ways: Ways,
+    /// The daemon is to be a node of a swarm.
+    pub swarm: Option<Node>,
     outcomes: BTreeMap<Probe, Outcome>,
 }
 
@@ -49,6 +54,7 @@ impl Facts {
         let tools = Tools::gather(world, prober);
         let mut facts = Self {
             ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
+            swarm: Node::gather(world, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),
             ids: Ids::gather(world),
@@ -83,6 +89,7 @@ impl Facts {
             iptables: self.tools.iptables.clone(),
             data_parent: self.storage.existing.clone(),
             runtime_dir: self.account.runtime.usable().map(Into::into),
+            ip: self.swarm.as_ref().and_then(|node| node.ip.clone()),
         };
         if self.account.runtime.usable().is_some() {
             self.take(prober, Probe::UserManager, &setting);
@@ -108,6 +115,9 @@ impl Facts {
         }
         for probe in [Probe::Nat, Probe::Overlay, Probe::Proc] {
             self.take(prober, probe, &setting);
+        }
+        if setting.ip.is_some() {
+            self.take(prober, Probe::Vxlan, &setting);
         }
     }
 

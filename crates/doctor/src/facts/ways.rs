@@ -102,7 +102,7 @@ fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
     found
 }
 
-fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
+pub(super) fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
     let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
@@ -113,7 +113,7 @@ fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
 }
 
 /// The variables that a line sets: `Environment=A=b "C=d e"` in a unit, `A=b` elsewhere.
-fn assignments(line: &str) -> Vec<String> {
+pub(super) fn assignments(line: &str) -> Vec<String> {
     let line = line.trim();
     let words = line.strip_prefix("Environment=").unwrap_or(line);
     let words = shellwords::split(words.as_ref()).unwrap_or_default();
@@ -157,7 +157,7 @@ fn proxy(file: &Path, name: &str, url: &str) -> Option<Proxy> {
     })
 }
 
-fn detaches(world: &World, dockerd: &Path, prober: &dyn Prober) -> bool {
+pub(super) fn detaches(world: &World, dockerd: &Path, prober: &dyn Prober) -> bool {
     match world.env.text(vars::DOCKERD_ROOTLESS_DETACH_NETNS).ok().flatten() {
         Some("true" | "1") => return true,
         Some("false" | "0") => return false,

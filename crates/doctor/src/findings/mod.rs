@@ -22,6 +22,7 @@ mod network;
 pub mod script;
 mod session;
 mod storage;
+mod swarm;
 mod ways;
 
 pub use finding::{Finding, Severity};
@@ -54,6 +55,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for group in [
+        swarm::limits,
         account::examine,
         session::examine,
         conflicts::examine,
@@ -62,6 +64,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         ids::examine,
         namespaces::examine,
         driver::examine,
+        swarm::examine,
         network::examine,
         ways::examine,
         storage::examine,

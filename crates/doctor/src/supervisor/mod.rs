@@ -70,6 +70,11 @@ impl Files {
         self.config.join("env")
     }
 
+    /// Whether the daemon is a node of a swarm ([`crate::swarm`]); the script reads it before the settings.
+    pub fn swarm(&self) -> PathBuf {
+        self.config.join("swarm")
+    }
+
     pub fn record(&self) -> PathBuf {
         self.config.join("supervisor")
     }

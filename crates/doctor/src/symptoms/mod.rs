@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     /// Whole messages as Docker and its helpers print them.
-    const MESSAGES: [(&str, &str); 55] = [
+    const MESSAGES: [(&str, &str); 59] = [
         ("log-xtables-lock", "Fatal: can't open lock file /run/xtables.lock: Permission denied"),
         (
             "log-userns-eperm",
@@ -150,6 +150,22 @@ mod tests {
         ("log-lchown-ids", "failed to register layer: lchown /x: invalid argument"),
         ("log-lchown-nfs", "failed to register layer: lchown /x: operation not permitted"),
         ("log-sysctl", "failed to write to /proc/sys/net/ipv4/ip_forward: read-only file system"),
+        (
+            "log-swarm-directory",
+            "fatal task error\" error=\"mkdir /var/lib/docker: permission denied\" module=node/agent/taskmanager",
+        ),
+        (
+            "log-swarm-vxlan",
+            "subnet sandbox join failed for \"10.0.1.0/24\": error creating vxlan interface: operation not supported",
+        ),
+        (
+            "log-swarm-vip",
+            "Failed to create an ipvs handle for sbox 1fa2b3c (ingress,/x) for lb addition: operation not permitted",
+        ),
+        (
+            "log-swarm-vip",
+            "Failed to create a new service for vip 10.0.1.2 fwmark 256 in sbox 1fa2b3c (lb_x): operation not permitted",
+        ),
         ("log-start-limit", "docker.service: Start request repeated too quickly."),
         ("log-context", "Current context \"x\" is not found on the file system, please check"),
     ];

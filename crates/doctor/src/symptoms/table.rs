@@ -14,6 +14,8 @@ const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERR
 const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
 const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
 const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
+const NO_VIP: &str = "virtual IP addresses of a swarm's services need IPVS, which the kernel does not offer in user namespaces";
+const DNSRR: &str = "create the service with `--endpoint-mode dnsrr` and publish its ports with `mode=host`; or use the name tasks.SERVICE";
 const UNSANDBOXED: &str = "set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false";
 
 /// A line each for code and message, cause, and fix.
@@ -190,6 +192,12 @@ symptoms! {
     "log-quota", "disk quota exceeded":
         "the user's quota is exhausted";
         "run `docker system prune`, or ask the administrator for a larger quota";
+    "log-swarm-directory", "mkdir /var/lib/docker:":
+        "dockerd keeps files of a swarm's networks below /var/lib/docker, whatever its data directory is, and a user cannot create that";
+        "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to this value; ADDRESS is this host's, NETWORK that of the other nodes";
+    "log-swarm-vxlan", "error creating vxlan interface … not supported":
+        "the kernel has no VXLAN, which overlay networks consist of";
+        "run `sudo modprobe vxlan`; if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package linux-modules-extra-$(uname -r))";
     "log-sysctl", "ip_forward":
         "/proc/sys is read-only, as is usual in a container";
         "start this container with --privileged";
@@ -211,4 +219,10 @@ symptoms! {
     "log-rslave", "not shared":
         "this container's mounts are private";
         "run `sudo mount --make-rshared /`, or ignore the message";
+    "log-swarm-vip", "Failed to create an ipvs handle":
+        NO_VIP;
+        DNSRR;
+    "log-swarm-vip", "Failed to create a new service for vip":
+        NO_VIP;
+        DNSRR;
 }

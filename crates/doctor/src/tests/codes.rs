@@ -95,6 +95,21 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("network-fails", "rootlesskit works, but not with the network driver that it would use"),
     code("gateway-fails", "the gateway network driver does not work"),
+    code(
+        "swarm-limits",
+        "`DOCKERD_ROOTLESS_SWARM` is set, so the daemon is to be a node of a swarm",
+    ),
+    code("swarm-value", "the launcher does not understand the value of `DOCKERD_ROOTLESS_SWARM`"),
+    code("swarm-address", "the address in `DOCKERD_ROOTLESS_SWARM` is not one of this host's"),
+    code(
+        "swarm-port-taken",
+        "a program of another user has a port that a node of a swarm needs (2377, 7946, 4789)",
+    ),
+    code(
+        "swarm-driver",
+        "`DOCKERD_ROOTLESS_SWARM` is set, but the network driver and port driver are not both `gateway`",
+    ),
+    code("swarm-vxlan", "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel creates no VXLAN link"),
     code("iptables-missing", "iptables is not installed"),
     code(
         "nft-missing",

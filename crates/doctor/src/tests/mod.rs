@@ -16,6 +16,7 @@ mod network;
 mod pages;
 mod session;
 mod supervise;
+mod swarm;
 
 use crate::facts::Facts;
 use crate::findings::{Finding, Severity, Wish, diagnose};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::codes::CODES;
-use super::{Case, files, ids, kernel, limits, namespaces, network, remedy, session};
+use super::{Case, files, ids, kernel, limits, namespaces, network, remedy, session, swarm};
 use crate::distro::{Distro, Package};
 use crate::facts::Facts;
 use crate::findings::{Finding, Severity, diagnose};
@@ -67,6 +67,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
         ("Outbound traffic", network::the_ways_out()),
+        ("A node of a swarm", swarm::a_node_of_a_swarm()),
         ("Storage", kernel::storage()),
         ("The data directory", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),

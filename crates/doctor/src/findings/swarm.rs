@@ -1,0 +1,191 @@
+//! A daemon that is to be a node of a swarm: what cannot work in rootless mode, and what keeps this host from being one.
+
+use std::net::IpAddr;
+
+use drivers::{NetworkDriver, PortDriver};
+use hostenv::swarm::{FORM, Swarm};
+use hostenv::vars;
+
+use super::{Finding, Wish, modules};
+use crate::facts::{Facts, Net, Node, Taken};
+use crate::probe::{Outcome, Probe};
+
+const NAME: &str = vars::DOCKERD_ROOTLESS_SWARM;
+/// So many addresses of the host are named.
+const MOST_NAMED: usize = 8;
+
+/// Said before everything else: who does not know it looks for mistakes of their own.
+pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let Some((node, swarm)) = node(facts) else { return };
+    findings.push(
+        Finding::advisory(
+            "swarm-limits",
+            format!("the daemon is set up as a node of a swarm: {}", set(node)),
+            "some features of a swarm do not work in rootless mode. The virtual IP addresses of services and the ingress \
+             network need IPVS, which the kernel does not offer in user namespaces. `--opt encrypted` needs ESP, whose \
+             packets cannot leave the namespace",
+        )
+        .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
+        .fix("publish ports of services with mode=host (in a stack file, mode: host)")
+        .fix(format!(
+            "data between the nodes is not encrypted; only {} can send data to this node's overlay networks",
+            networks(swarm)
+        ))
+        .fix("for a stack file that runs as it is, see docs/several-hosts.md"),
+    );
+}
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    findings.extend(facts.swarm.as_ref().and_then(value));
+    let Some((node, swarm)) = node(facts) else { return };
+    address(node, swarm, findings);
+    ports(node, swarm, findings);
+    driver(facts, findings);
+    vxlan(facts, node, findings);
+}
+
+/// The node, if the launcher understands the value.
+fn node(facts: &Facts) -> Option<(&Node, &Swarm)> {
+    let node = facts.swarm.as_ref()?;
+    Some((node, node.swarm.as_ref().ok()?))
+}
+
+/// The variable and its value, and where that is.
+fn set(node: &Node) -> String {
+    let place = node.file.as_ref().map(|file| format!(" in {}", file.display()));
+    format!("{NAME}={}{}", node.value, place.unwrap_or_default())
+}
+
+fn networks(swarm: &Swarm) -> String {
+    let peers: Vec<String> = swarm.peers.iter().map(ToString::to_string).collect();
+    peers.join(", ")
+}
+
+fn value(node: &Node) -> Option<Finding> {
+    let why = node.swarm.as_ref().err()?;
+    let place = node.file.as_ref().map(|file| format!(" in {}", file.display()));
+    let (value, place) = (&node.value, place.unwrap_or_default());
+    let finding = Finding::fatal(
+        "swarm-value",
+        format!("{NAME} is {value:?}{place}: {why}"),
+        "the launcher does not start the daemon with such a value",
+    );
+    let value = format!("{FORM}, such as 192.0.2.10,peers=192.0.2.0/24");
+    Some(match &node.file {
+        Some(_) => finding.fix(format!("set the variable to {value}, or remove it from that file")),
+        None => finding.fix(format!("set the variable to {value}, or unset it")),
+    })
+}
+
+fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
+    if node.is_own != Some(false) {
+        return;
+    }
+    findings.push(
+        Finding::fatal(
+            "swarm-address",
+            format!("{} is not an address of this host ({})", swarm.address, set(node)),
+            "rootlesskit listens on that address, and the daemon would not start",
+        )
+        .fix(match others(node, swarm.address) {
+            Some(list) => format!("use one of this host's addresses: {list}"),
+            None => "add the address to a network interface of this host, as root".to_owned(),
+        }),
+    );
+}
+
+/// The host's other addresses of the same family, as a list.
+fn others(node: &Node, address: IpAddr) -> Option<String> {
+    let suits = |other: &&IpAddr| **other != address && other.is_ipv4() == address.is_ipv4();
+    let names: Vec<String> =
+        node.addresses.iter().filter(suits).take(MOST_NAMED).map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
+    if node.taken.is_empty() {
+        return;
+    }
+    let port = |taken: &Taken| format!("{}/{} ({})", taken.port, taken.proto, taken.user);
+    let ports: Vec<String> = node.taken.iter().map(port).collect();
+    let address = swarm.address;
+    let mut finding = Finding::fatal(
+        "swarm-port-taken",
+        format!("programs of others already use ports of a swarm on {address}: {}", ports.join(", ")),
+        "each address of a host can belong to only one node, for example of a rootful Docker or of another user",
+    )
+    .forcible();
+    finding = finding.fix(match others(node, address) {
+        Some(list) => format!("use another address of this host: {list}"),
+        None => {
+            "use another address: as root, add one to a network interface of this host".to_owned()
+        }
+    });
+    if node.detached {
+        finding = finding.fix(format!(
+            "also give --listen-addr={} to `docker swarm init` and `docker swarm join`: this dockerd itself listens on the \
+             host, and without the option it uses all addresses",
+            swarm_port(address)
+        ));
+    }
+    findings.push(finding.fix(
+        "or stop the other program; the rootful Docker leaves its swarm with `sudo docker swarm leave`",
+    ));
+}
+
+fn swarm_port(address: IpAddr) -> std::net::SocketAddr {
+    (address, 2377).into()
+}
+
+/// The launcher refuses what is not the gateway. A network that there is none of is a finding of its own.
+fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some(net) = facts.tools.net.driver() else { return };
+    let default = || net.default_port_driver().name().to_owned();
+    let ports = facts.storage.port_driver.clone().unwrap_or_else(default);
+    if net == NetworkDriver::Gateway && ports == PortDriver::Gateway.name() {
+        return;
+    }
+    let mut finding = Finding::fatal(
+        "swarm-driver",
+        format!("{NAME} is set, but the network driver is {net} and the port driver {ports}"),
+        "only the gateway keeps the addresses of the other nodes. With another driver, the nodes look ready, but no container \
+         reaches one on another node, so the launcher does not start the daemon",
+    );
+    let named = matches!(facts.tools.net, Net::Named(_)) && net != NetworkDriver::Gateway;
+    if named {
+        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_NET));
+    }
+    if facts.storage.port_driver.is_some() && ports != PortDriver::Gateway.name() {
+        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER));
+    }
+    if finding.remedy.said.is_empty() {
+        finding = finding.fix(
+            "make the gateway network work: to see why it does not, run rootlesskit --net=gateway --copy-up=/etc \
+             --copy-up=/run true",
+        );
+    }
+    findings.push(finding);
+}
+
+/// What the kernel said, or else what its list of modules says.
+fn vxlan(facts: &Facts, node: &Node, findings: &mut Vec<Finding>) {
+    let seen = match (facts.outcome(Probe::Vxlan), node.vxlan_module) {
+        (Outcome::Fails(text), _) => {
+            let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            format!("a VXLAN link cannot be created in a namespace: {}", said.trim())
+        }
+        (Outcome::Unknown, Some(false)) => {
+            format!("Linux {} has no module vxlan", facts.host.release)
+        }
+        _ => return,
+    };
+    let finding = Finding::class(
+        "swarm-vxlan",
+        seen,
+        "overlay networks consist of VXLAN links; the daemon starts, but no container can join such a network",
+    );
+    findings.push(finding.remedy(modules(facts, &["vxlan"], "load vxlan")).fix(
+        "if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package \
+         linux-modules-extra-$(uname -r)), or use the distribution's usual kernel",
+    ));
+}

@@ -1,0 +1,287 @@
+use hostenv::vars::{
+    DOCKERD_ROOTLESS_NET, DOCKERD_ROOTLESS_PORT_DRIVER, DOCKERD_ROOTLESS_SWARM as SWARM,
+};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::Severity::{Advisory, Class, Fatal};
+use super::host::Host;
+use super::{Case, all, case};
+use crate::facts::Facts;
+use crate::probe::{Outcome, Probe};
+
+const VALUE: &str = "192.0.2.10,peers=192.0.2.0/24";
+const DROP_IN: &str = "home/.config/systemd/user/docker.service.d/swarm.conf";
+const TRIE: &str = "\
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+        |-- 127.0.0.1
+           /32 host LOCAL
+        |-- 192.0.2.0
+           /24 link UNICAST
+        |-- 192.0.2.10
+           /32 host LOCAL
+        |-- 192.0.2.11
+           /32 host LOCAL
+        |-- 198.51.100.0
+           /24 host LOCAL
+";
+const INET6: &str = "\
+00000000000000000000000000000001 01 80 10 80       lo
+fd000000000000000000000000000002 04 40 00 82     eth0
+fe8000000000000000fc00fffe000001 04 40 20 80     eth0
+";
+/// The form of `/proc/net/tcp`.
+const HEAD: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n";
+
+/// A host with addresses, the gateway, and everything that a node needs.
+fn able(h: &mut Host) {
+    h.says("rootlesskit", "--net [host, none, gateway]");
+    h.program("usr/sbin/ip");
+    h.says("ip", "ip utility, iproute2-6.15.0");
+    h.write("proc/net/fib_trie", TRIE);
+    h.write("proc/net/if_inet6", INET6);
+}
+
+fn node(h: &mut Host) {
+    able(h);
+    h.set(SWARM, VALUE);
+}
+
+/// A socket, with the address as this machine has it in memory.
+fn socket(address: [u8; 4], port: u16, state: &str, uid: u32) -> String {
+    let address = u32::from_ne_bytes(address);
+    format!(
+        "   0: {address:08X}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {uid:5}        0 1 1 0\n"
+    )
+}
+
+fn listens(h: &Host, file: &str, sockets: &[String]) {
+    h.write(&format!("proc/net/{file}"), &format!("{HEAD}{}", sockets.concat()));
+}
+
+const ADDRESS: [u8; 4] = [192, 0, 2, 10];
+
+#[test]
+fn situations_of_a_node_of_a_swarm() {
+    all(&a_node_of_a_swarm());
+}
+
+pub(super) fn a_node_of_a_swarm() -> Vec<Case> {
+    let mut cases = values_and_addresses();
+    cases.extend(ports());
+    cases.extend(drivers_and_kernel());
+    cases
+}
+
+fn values_and_addresses() -> Vec<Case> {
+    vec![
+        case("a host that could be a node is none", Advisory, "", "", able),
+        case("a host is a node", Advisory, "swarm-limits", "endpoint_mode: dnsrr", node),
+        case(
+            "the drop-in makes the host a node",
+            Advisory,
+            "swarm-limits",
+            "only 192.0.2.0/24, fd00::/64 can send",
+            |h| {
+                able(h);
+                h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}+fd00::/64\n"));
+            },
+        ),
+        case("a later drop-in takes the value back", Advisory, "", "", |h| {
+            able(h);
+            h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
+            let later = DROP_IN.replace("swarm.conf", "zone.conf");
+            h.write(&later, &format!("[Service]\nEnvironment=\"{SWARM}=\"\n"));
+        }),
+        case("the variable is empty, as for install --swarm=", Advisory, "", "", |h| {
+            able(h);
+            h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
+            h.set(SWARM, "");
+        }),
+        case("the value has no peers", Fatal, "swarm-value", "peers=192.0.2.0/24, or unset", |h| {
+            able(h);
+            h.set(SWARM, "192.0.2.10");
+        }),
+        case("the value in a file is wrong", Fatal, "swarm-value", "remove it from that", |h| {
+            able(h);
+            h.write(
+                "home/.config/docker-rootless/swarm",
+                &format!("{SWARM}=eth0,peers=192.0.2.1\n"),
+            );
+        }),
+        case(
+            "the address is another host's",
+            Fatal,
+            "swarm-address swarm-limits",
+            "use one of this host's addresses: 192.0.2.10, 192.0.2.11",
+            |h| {
+                able(h);
+                h.set(SWARM, "192.0.2.99,peers=192.0.2.0/24");
+            },
+        ),
+        case(
+            "the IPv6 address is another host's",
+            Fatal,
+            "swarm-address swarm-limits",
+            "addresses: fd00::2",
+            |h| {
+                able(h);
+                h.set(SWARM, "fd00::3,peers=fd00::/64");
+            },
+        ),
+        case("the IPv6 address is this host's", Advisory, "swarm-limits", "", |h| {
+            able(h);
+            h.set(SWARM, "fd00::2,peers=fd00::/64");
+        }),
+        case("a route makes the address a local one", Advisory, "swarm-limits", "", |h| {
+            able(h);
+            h.set(SWARM, "198.51.100.7,peers=192.0.2.0/24");
+        }),
+        case("programs may listen on addresses that move", Advisory, "swarm-limits", "", |h| {
+            able(h);
+            h.set(SWARM, "192.0.2.99,peers=192.0.2.0/24");
+            h.write("proc/sys/net/ipv4/ip_nonlocal_bind", "1\n");
+        }),
+    ]
+}
+
+fn ports() -> Vec<Case> {
+    vec![
+        case(
+            "a rootful Docker is a node on all addresses",
+            Fatal,
+            "swarm-port-taken swarm-limits",
+            "use another address of this host: 192.0.2.11",
+            |h| {
+                node(h);
+                listens(h, "tcp", &[socket([0; 4], 2377, "0A", 0)]);
+                listens(h, "udp", &[socket([0; 4], 7946, "07", 0), socket([0; 4], 4789, "07", 0)]);
+            },
+        ),
+        case(
+            "another user's node has the address",
+            Fatal,
+            "swarm-port-taken swarm-limits",
+            "or stop the other program",
+            |h| {
+                node(h);
+                listens(h, "udp", &[socket(ADDRESS, 4789, "07", 4711)]);
+            },
+        ),
+        case(
+            "another node listens, and this dockerd stays on the host",
+            Fatal,
+            "swarm-port-taken swarm-limits",
+            "--listen-addr=192.0.2.10:2377",
+            |h| {
+                node(h);
+                h.says("dockerd", "Docker version 29.5.0, build x");
+                listens(h, "tcp", &[socket(ADDRESS, 2377, "0A", 4711)]);
+            },
+        ),
+        case("sockets that are in nobody's way", Advisory, "swarm-limits", "", |h| {
+            node(h);
+            let others = [
+                socket([192, 0, 2, 11], 2377, "0A", 0),
+                socket(ADDRESS, 2377, "01", 0),
+                socket(ADDRESS, 22, "0A", 0),
+            ];
+            listens(h, "tcp", &others);
+            listens(h, "udp", &[socket(ADDRESS, 2377, "07", 0)]);
+        }),
+    ]
+}
+
+fn drivers_and_kernel() -> Vec<Case> {
+    vec![
+        case(
+            "the port driver hides the addresses of nodes",
+            Fatal,
+            "swarm-driver swarm-limits",
+            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            |h| {
+                node(h);
+                h.set(DOCKERD_ROOTLESS_NET, "gateway");
+                h.set(DOCKERD_ROOTLESS_PORT_DRIVER, "builtin");
+            },
+        ),
+        case(
+            "the network driver hides the addresses of nodes",
+            Fatal,
+            "swarm-driver swarm-limits",
+            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET",
+            |h| {
+                node(h);
+                h.set(DOCKERD_ROOTLESS_NET, "slirp4netns");
+            },
+        ),
+        case(
+            "the host of a node has no gateway network",
+            Fatal,
+            "swarm-driver gateway-fails swarm-limits",
+            "make the gateway network work",
+            |h| {
+                node(h);
+                h.fails(Probe::Gateway, "no nf_tables");
+            },
+        ),
+        case(
+            "the kernel of a node has no VXLAN",
+            Class,
+            "swarm-vxlan swarm-limits",
+            "vxlan",
+            |h| {
+                node(h);
+                h.fails(Probe::Vxlan, "Error: Unknown device type.");
+            },
+        ),
+        case(
+            "the kernel of a node has no VXLAN, and there is no ip",
+            Class,
+            "swarm-vxlan swarm-limits",
+            "modprobe vxlan",
+            |h| {
+                node(h);
+                h.remove("usr/sbin/ip");
+                h.prober.outcomes.insert(Probe::Vxlan, Outcome::Unknown);
+                h.write("lib/modules/6.12.0-1-amd64/modules.dep", "kernel/net/ipv4/ipip.ko.xz:\n");
+            },
+        ),
+        case(
+            "the kernel of a node has VXLAN, and there is no ip",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                node(h);
+                h.says("ip", "BusyBox v1.37.0");
+                h.prober.outcomes.insert(Probe::Vxlan, Outcome::Unknown);
+                let modules =
+                    "kernel/drivers/net/vxlan/vxlan.ko.xz: kernel/net/ipv4/udp_tunnel.ko.xz\n";
+                h.write("lib/modules/6.12.0-1-amd64/modules.dep", modules);
+            },
+        ),
+    ]
+}
+
+/// The sockets of the daemon that runs are the node's own.
+#[test]
+fn a_node_that_runs_is_not_in_its_own_way() {
+    let mut h = Host::healthy();
+    node(&mut h);
+    let uid = h.world.uid;
+    listens(&h, "tcp", &[socket(ADDRESS, 2377, "0A", uid), socket(ADDRESS, 7946, "0A", 0)]);
+    let taken = |h: &Host| {
+        let facts = Facts::gather(&h.world, &h.prober);
+        facts.swarm.unwrap().taken.iter().map(|taken| taken.port).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&h), [2377, 7946], "no daemon runs");
+    let state = h.runtime().join("dockerd-rootless");
+    std::fs::create_dir(&state).unwrap();
+    let lock = std::fs::File::create(state.join("lock")).unwrap();
+    let _held = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    assert_eq!(taken(&h), [7946]);
+}
