@@ -11,6 +11,7 @@ use setuptool::command;
 
 use crate::purge;
 use crate::supervise::Choice;
+use crate::swarm;
 use doctor::supervisor::Kind;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(crate) struct Cli {
     pub(crate) purge: bool,
     pub(crate) socket: bool,
     pub(crate) supervise: Option<Choice>,
+    pub(crate) swarm: Option<swarm::Choice>,
     pub(crate) print: Option<OsString>,
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         return Err(Stop::Help(of_command.unwrap_or_else(help)));
     }
     let verb = verb(&matches, theirs)?;
+    let swarm = matches.get_one::<OsString>("swarm").map(|value| value.to_string_lossy());
     let cli = Cli {
         force: matches.get_flag("force"),
         skip_iptables: matches.get_flag("skip-iptables"),
@@ -70,6 +73,10 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         purge: matches.get_flag("purge"),
         socket: matches.get_flag("socket"),
         supervise: matches.get_one::<String>("supervise").map(|name| supervisor(name)),
+        swarm: swarm
+            .map(|value| swarm::Choice::parse(&value))
+            .transpose()
+            .map_err(Stop::Command)?,
         print: matches.get_one::<OsString>("print").cloned(),
         verb,
     };
@@ -78,6 +85,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         (cli.purge, "--purge", "uninstall", cli.verb == Verb::Uninstall),
         (cli.socket, "--socket", "install", cli.verb == Verb::Install),
         (cli.supervise.is_some(), "--supervise", "install", cli.verb == Verb::Install),
+        (cli.swarm.is_some(), "--swarm", "install", cli.verb == Verb::Install),
         (
             cli.print.is_some(),
             "--print",
@@ -196,6 +204,25 @@ mod tests {
             "uninstall --socket",
             "install --su=x",
         ] {
+            assert!(matches!(parsed(line), Err(Stop::Usage(..))), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_node_of_a_swarm_has_an_address_and_peers() {
+        let Ok(Cli { swarm: Some(swarm::Choice::Node(swarm)), .. }) =
+            parsed("install --swarm=192.0.2.10,peers=192.0.2.7/24,data-path-port=5000")
+        else {
+            panic!()
+        };
+        assert_eq!(swarm.to_string(), "192.0.2.10,peers=192.0.2.0/24,data-path-port=5000");
+        assert_eq!(parsed("install --swarm=").unwrap().swarm, Some(swarm::Choice::None));
+        assert_eq!(parsed("install").unwrap().swarm, None);
+        let Err(Stop::Command(text)) = parsed("install --swarm=192.0.2.10") else { panic!() };
+        for part in ["\"192.0.2.10\"", "no peers=", "hint: use --swarm=ADDRESS,peers="] {
+            assert!(text.contains(part), "{text}");
+        }
+        for line in ["install --swarm", "check --swarm=192.0.2.10,peers=192.0.2.0/24"] {
             assert!(matches!(parsed(line), Err(Stop::Usage(..))), "{line}");
         }
     }

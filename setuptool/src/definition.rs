@@ -73,6 +73,19 @@ pub fn command() -> Command {
                 .value_parser(["auto", "openrc", "runit", "s6", "plain"]),
         )
         .arg(
+            Arg::new("swarm")
+                .long("swarm")
+                .value_name("ADDRESS,peers=NETWORK[+NETWORK...][,data-path-port=PORT]")
+                .help(
+                    "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is this host's, the \
+                     networks are those of the other nodes. An empty value removes the setting; without the option, \
+                     install leaves it as it is",
+                )
+                .num_args(1)
+                .require_equals(true)
+                .value_parser(clap::value_parser!(OsString)),
+        )
+        .arg(
             Arg::new("print")
                 .long("print")
                 .value_name("FILE")
@@ -104,7 +117,7 @@ pub fn help_of(name: &str) -> Option<String> {
             "[OPTIONS]",
             "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
              Without systemd, this installs no service and prints the command that starts the daemon, unless you add --supervise.",
-            &["socket", "supervise", "print", "force", "skip-iptables"],
+            &["socket", "supervise", "swarm", "print", "force", "skip-iptables"],
         ),
         "uninstall" => (
             "[OPTIONS]",
@@ -171,6 +184,11 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
                 "On hosts without systemd: keep the daemon running with openrc, runit, s6 or plain (this program); \
                  without a value, use the first one available",
             ),
+            (
+                "swarm",
+                "Prepare the daemon to be a node of a Docker swarm. ADDRESS is this host's, the networks are those of \
+                 the other nodes. An empty value removes the setting; without the option, install leaves it as it is",
+            ),
             ("print", "Print the text that install would write into FILE, and change nothing"),
         ],
         "uninstall" => &[("purge", "Also remove images, containers, volumes and state")],
@@ -206,7 +224,11 @@ pub fn shown() -> Command {
         .args(always())
         .subcommands([
             verb("check", "Check all prerequisites", &["json"]),
-            verb("install", "Set up the daemon and start it", &["socket", "supervise", "print"]),
+            verb(
+                "install",
+                "Set up the daemon and start it",
+                &["socket", "supervise", "swarm", "print"],
+            ),
             verb("uninstall", "Undo install", &["purge"]),
             verb("nsenter", "Run a program in the daemon's namespaces", &[]).arg(
                 word("command")

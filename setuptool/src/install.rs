@@ -21,6 +21,7 @@ use crate::context::Cli;
 use crate::plan::{Plan, make_private, version};
 use crate::run::{self, Failed};
 use crate::supervise::{self, Choice};
+use crate::swarm::{self, Order, Starter};
 use crate::systemd::{self, Systemctl};
 use crate::ui::Ui;
 use crate::write::{Policy, Put};
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) socket: bool,
     /// `--supervise`: something other than systemd keeps the daemon running.
     pub(crate) supervise: Option<Choice>,
+    /// `--swarm`: the daemon is to be a node of a swarm, or no longer.
+    pub(crate) swarm: Option<swarm::Choice>,
     /// `--print`: say what would be written into this file, and change nothing.
     pub(crate) print: Option<PathBuf>,
 }
@@ -49,7 +52,7 @@ pub(crate) fn run(
     let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
     if let Some(file) = &options.print {
         suits(manager.as_ref(), options)?;
-        let plan = plan(world, facts, &findings, wish, options)?;
+        let plan = plan(world, facts, &findings, wish, options, manager.is_some())?;
         let files = wanted(world, &plan, facts, options, manager.is_some())?;
         return print(ui, &files, file);
     }
@@ -62,11 +65,11 @@ pub(crate) fn run(
     }
     suits(manager.as_ref(), options)?;
     report::summary(ui, &findings);
-    let plan = plan(world, facts, &findings, wish, options)?;
+    let plan = plan(world, facts, &findings, wish, options, manager.is_some())?;
     match (manager, options.supervise) {
         (Some(manager), _) => with_systemd(ui, world, &plan, &manager, facts)?,
         (None, Some(choice)) => supervise::install(ui, world, &plan, facts, choice)?,
-        (None, None) => by_hand(ui, world, &plan, facts)?,
+        (None, None) => by_hand(ui, world, &plan, facts, options.swarm.as_ref())?,
     }
     let host = docker_host(&plan.runtime_dir);
     let cli = Cli::new(plan.docker.clone(), with_runtime_dir(world));
@@ -81,6 +84,7 @@ fn plan(
     findings: &[Finding],
     wish: Wish,
     options: &Options,
+    systemd: bool,
 ) -> Result<Plan, Failed> {
     let tools = &facts.tools;
     // The doctor has made sure of all four.
@@ -97,16 +101,24 @@ fn plan(
     let without_iptables = findings::without_iptables(findings, wish);
     let socket = options.socket;
     let policy = Policy { force: wish.force, printer: printer(world, wish, options) };
-    Ok(Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket, policy })
+    let starter = match options.supervise {
+        _ if systemd => Starter::Systemd,
+        Some(_) => Starter::Supervisor,
+        None => Starter::Hand,
+    };
+    let swarm = Order::of(world, options.swarm.as_ref(), starter);
+    Ok(Plan { launcher, docker, rootlesskit, runtime_dir, without_iptables, socket, swarm, policy })
 }
 
 /// This command, for printing what it would write.
 fn printer(world: &World, wish: Wish, options: &Options) -> String {
     let supervise = options.supervise.map(|choice| choice.kind(world).name());
+    let swarm = options.swarm.as_ref().map(swarm::Choice::value);
     let words = [
         (wish.skip_iptables, " --skip-iptables".to_owned()),
         (options.socket, " --socket".to_owned()),
         (supervise.is_some(), format!(" --supervise={}", supervise.unwrap_or_default())),
+        (options.swarm.is_some(), format!(" --swarm={}", swarm.unwrap_or_default())),
     ];
     let words = words.into_iter().filter_map(|(given, word)| given.then_some(word));
     managed::command(world, "install") + &words.collect::<String>()
@@ -119,11 +131,13 @@ fn wanted(
     options: &Options,
     systemd: bool,
 ) -> Result<Vec<Managed>, Failed> {
-    match options.supervise {
-        _ if systemd => units(world, plan),
-        Some(choice) => supervise::wanted(world, plan, &facts.account.name, choice),
-        None => Ok(Vec::new()),
-    }
+    let mut files = match options.supervise {
+        _ if systemd => units(world, plan)?,
+        Some(choice) => supervise::wanted(world, plan, &facts.account.name, choice)?,
+        None => Vec::new(),
+    };
+    files.extend(plan.swarm.wanted());
+    Ok(files)
 }
 
 fn units(world: &World, plan: &Plan) -> Result<Vec<Managed>, Failed> {
@@ -166,6 +180,7 @@ fn with_systemd(
 ) -> Result<(), Failed> {
     let units = units(world, plan)?;
     refuse(&units, plan)?;
+    plan.swarm.wanted().map_or(Ok(()), |file| file.check())?;
     if supervisor::is_installed(world) {
         // From a time when systemd could not be reached; two daemons would be in each other's way.
         let mut problems = Vec::new();
@@ -178,11 +193,14 @@ fn with_systemd(
         activation::remove(ui, world, manager, !plan.policy.force)?;
     }
     let mut kept = false;
-    let mut replaced = false;
+    let mut changed = plan.swarm.carry_out(ui, &plan.policy)?;
+    if changed && !manager.quiet(&["daemon-reload"]) {
+        return Err(Failed::new("`systemctl --user daemon-reload` failed"));
+    }
     for unit in &units {
         let put = manager.put(ui, unit, &plan.policy)?;
         kept |= put == Put::Kept;
-        replaced |= put == Put::Replaced;
+        changed |= put == Put::Replaced;
     }
     if plan.socket {
         activation::start(ui, manager)?;
@@ -195,7 +213,7 @@ fn with_systemd(
         }
         explain_failure(ui, world, plan)
     };
-    if replaced && running {
+    if changed && running {
         ui.warning(&format!(
             "The running daemon does not use the new settings yet; to apply them, run: `systemctl --user restart \
              {UNIT}`"
@@ -274,9 +292,16 @@ fn refuse(units: &[Managed], plan: &Plan) -> Result<(), Failed> {
 /// The launcher's variables in this shell mean nothing to a service, which surprises.
 fn unseen_variables(ui: &mut Ui, world: &World) {
     let names = world.env.iter().map(|(name, _)| name.to_string_lossy());
-    for name in names.filter(|name| name.starts_with("DOCKERD_ROOTLESS_ROOTLESSKIT_")) {
+    for name in names.filter(|name| name.starts_with("DOCKERD_ROOTLESS_")) {
+        let how = match &*name {
+            hostenv::vars::DOCKERD_ROOTLESS_SWARM => "install --swarm=VALUE".to_owned(),
+            name if name.starts_with("DOCKERD_ROOTLESS_ROOTLESSKIT_") => {
+                format!("systemctl --user edit {UNIT}")
+            }
+            _ => continue,
+        };
         ui.warning(&format!(
-            "The service does not inherit {name} from this shell; set it with `systemctl --user edit {UNIT}`"
+            "The service does not inherit {name} from this shell; set it with `{how}`"
         ));
     }
 }
@@ -304,7 +329,14 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     Failed::silent(1)
 }
 
-fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(), Failed> {
+fn by_hand(
+    ui: &mut Ui,
+    world: &World,
+    plan: &Plan,
+    facts: &Facts,
+    swarm: Option<&swarm::Choice>,
+) -> Result<(), Failed> {
+    plan.swarm.carry_out(ui, &plan.policy)?;
     if facts.account.runtime.state == RuntimeState::Unset {
         make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     }
@@ -316,13 +348,14 @@ fn by_hand(ui: &mut Ui, world: &World, plan: &Plan, facts: &Facts) -> Result<(),
     ));
     let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(&bin));
     let name = quoted(&name_of(&plan.launcher).to_string_lossy());
+    let command = format!("{}PATH={path} {name}{flags}", swarm::assignment(world, swarm));
     ui.plain("");
     let variable = hostenv::vars::XDG_RUNTIME_DIR;
     if world.env.nonempty(variable).is_none() {
         let dir = quoted(&plan.runtime_dir.to_string_lossy());
-        ui.plain(&format!("{variable}={dir} PATH={path} {name}{flags}"));
+        ui.plain(&format!("{variable}={dir} {command}"));
     } else {
-        ui.plain(&format!("PATH={path} {name}{flags}"));
+        ui.plain(&command);
     }
     ui.plain("");
     ui.info(

@@ -21,6 +21,7 @@ mod ready;
 mod report;
 mod run;
 mod supervise;
+mod swarm;
 mod systemd;
 mod ui;
 mod uninstall;
@@ -50,6 +51,15 @@ fn main() -> ExitCode {
 
 fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
     let look = || Facts::gather(world, &probe::System::new(&world.env));
+    // What is about to be, and not what files say now.
+    let look_ahead = || match &cli.swarm {
+        None => look(),
+        Some(choice) => {
+            let mut world = world.clone();
+            world.env.set(hostenv::vars::DOCKERD_ROOTLESS_SWARM, choice.value());
+            Facts::gather(&world, &probe::System::new(&world.env))
+        }
+    };
     let wish = Wish {
         install: cli.verb == Verb::Install,
         force: cli.force,
@@ -59,8 +69,13 @@ fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
         Verb::Check => return check::run(ui, world, &look(), wish, cli.json),
         Verb::Install => {
             let print = cli.print.clone().map(Into::into);
-            let options = install::Options { socket: cli.socket, supervise: cli.supervise, print };
-            install::run(ui, world, &look(), wish, &options)
+            let options = install::Options {
+                socket: cli.socket,
+                supervise: cli.supervise,
+                swarm: cli.swarm.clone(),
+                print,
+            };
+            install::run(ui, world, &look_ahead(), wish, &options)
         }
         Verb::Uninstall => uninstall::run(ui, world, cli.purge),
         Verb::Supervise { once } => supervise::daemon::run(ui, world, *once),
@@ -87,7 +102,7 @@ fn refuse(ui: &mut Ui, stop: Stop) -> u8 {
             1
         }
         Stop::Command(message) => {
-            ui.error(&message);
+            message.lines().for_each(|line| ui.error(line));
             1
         }
     }

@@ -12,6 +12,7 @@ use doctor::systemd::with_runtime_dir;
 use doctor::vars;
 
 use crate::run::{self, Failed};
+use crate::swarm::Order;
 use crate::ui::Ui;
 use crate::write::Policy;
 
@@ -26,6 +27,7 @@ pub(crate) struct Plan {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) without_iptables: bool,
     pub(crate) socket: bool,
+    pub(crate) swarm: Order,
     pub(crate) policy: Policy,
 }
 

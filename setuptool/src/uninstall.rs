@@ -1,7 +1,7 @@
 //! `uninstall`: undoes `install`, whatever state the host is in. It needs no prerequisite, only a user with a home.
 //!
 //! `--purge` also removes what the daemon made ([`purge`]): data, state, its key, and the directories that are empty then.
-//! Settings are the user's, and stay: drop-ins, and units that were edited or that somebody else wrote, under another
+//! Settings are the user's, and stay: drop-ins (but not that of `install --swarm`), and units that were edited or that somebody else wrote, under another
 //! name. So do daemon.json and the CLI's config.json.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::purge::{self, Purge};
 use crate::run::{self, Failed};
 use crate::systemd::Systemctl;
 use crate::ui::Ui;
-use crate::{activation, apparmor, supervise, write};
+use crate::{activation, apparmor, supervise, swarm, write};
 use doctor::names::{SOCKET_UNIT, UNIT};
 use doctor::place::World;
 
@@ -64,7 +64,7 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
                 // It fails if there is no such unit, which is fine.
                 manager.disable(ui, &unit)?;
             }
-            with_systemd(ui, &unit, &manager, &mut problems);
+            with_systemd(ui, world, &unit, &manager, &mut problems);
         }
         None => without_systemd(ui, world, &unit, &mut problems),
     }
@@ -172,7 +172,14 @@ fn remove_empty(world: &World) {
     }
 }
 
-fn with_systemd(ui: &mut Ui, unit: &Path, manager: &Systemctl, problems: &mut Vec<String>) {
+fn with_systemd(
+    ui: &mut Ui,
+    world: &World,
+    unit: &Path,
+    manager: &Systemctl,
+    problems: &mut Vec<String>,
+) {
+    leave_swarm(ui, world, problems);
     put_away(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", UNIT]);
@@ -183,6 +190,7 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
     if let Some(pid) = daemon(world) {
         ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
     }
+    leave_swarm(ui, world, problems);
     // The unit may have been made in another session.
     disable_by_hand(unit, "default", problems);
     put_away(ui, unit, problems);
@@ -190,6 +198,13 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
         problems.push(failed.text);
     }
     ui.info(&format!("Uninstalled {UNIT}"));
+}
+
+/// Removes the drop-in of `install --swarm`.
+fn leave_swarm(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
+    if let Some(file) = doctor::swarm::drop_in(world) {
+        run::note(problems, &file, swarm::remove(ui, &file).map(drop));
+    }
 }
 
 /// What `systemctl disable` does with a unit that TARGET.target wants.

@@ -23,6 +23,7 @@ pub mod probe;
 pub mod quote;
 pub mod remedy;
 pub mod supervisor;
+pub mod swarm;
 pub mod symptoms;
 pub mod systemd;
 #[cfg(test)]

@@ -108,6 +108,7 @@ pub(crate) fn install(
     }
     make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     let script = write_script(ui, world, &files, plan)?;
+    let swarm = plan.swarm.carry_out(ui, &plan.policy)?;
     wanted.write(&files).map_err(run::cannot("write", &files.record()))?;
     let job = Job { world, files: &files, kind, user: &facts.account.name, policy: &plan.policy };
     let running = same && occupant(world, plan).is_running();
@@ -136,7 +137,7 @@ pub(crate) fn install(
     for line in words {
         ui.info(&line);
     }
-    if script == Put::Replaced && running {
+    if (script == Put::Replaced || swarm) && running {
         ui.warning(
             "The running daemon does not use the new settings yet; restart it to apply them",
         );
@@ -255,6 +256,8 @@ pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String
         Ok(away) => away.tell(ui, &script),
         Err(error) => run::note(problems, &script, Err(error)),
     }
+    let swarm = files.swarm();
+    run::note(problems, &swarm, crate::swarm::remove(ui, &swarm).map(drop));
     let record = files.record();
     run::note(problems, &record, hostenv::file::remove_if_present(&record).map(drop));
     // By their names: the directory may be one that others use, too.

@@ -8,4 +8,5 @@ mod place;
 mod purge;
 mod settings;
 mod supervise;
+mod swarm;
 mod uninstall;

@@ -29,9 +29,16 @@ pub fn wanted(
     without_iptables: bool,
 ) -> Managed {
     let text = render(world, files, launcher, runtime_dir, without_iptables);
-    // Releases without a checksum said so.
-    let old = text.replace("# Put your own settings into ", "# Your own settings belong into ");
-    Managed::new(files.script(), &text).also_old(&old).program()
+    // Releases without a checksum had one line less, and first said this.
+    let before = text.replace(&source(&files.swarm()), "");
+    let old = before.replace("# Put your own settings into ", "# Your own settings belong into ");
+    Managed::new(files.script(), &text).also_old(&before).also_old(&old).program()
+}
+
+/// Reads a file of variables, if there is one.
+fn source(file: &Path) -> String {
+    let file = quoted(&file.to_string_lossy());
+    format!("if [ -r {file} ]; then . {file}; fi\n")
 }
 
 fn render(
@@ -43,6 +50,8 @@ fn render(
 ) -> String {
     let word = |path: &Path| quoted(&path.to_string_lossy());
     let settings = word(&files.settings());
+    let swarm = source(&files.swarm());
+    let own = source(&files.settings());
     let runtime_dir = word(runtime_dir);
     let path = world.env.get(vars::PATH).unwrap_or_default();
     let mut text =
@@ -61,7 +70,7 @@ fn render(
         "export {xdg}={runtime_dir}\n\
          export PATH={}\n\
          set -a\n\
-         if [ -r {settings} ]; then . {settings}; fi\n\
+         {swarm}{own}\
          set +a\n\
          # It is gone after a boot.\n\
          [ -d \"${xdg}\" ] || mkdir -p -m 0700 \"${xdg}\" || exit 1\n\
