@@ -12,6 +12,7 @@ mod purge;
 mod settings;
 mod sockets;
 mod supervised;
+mod swarm;
 mod ways;
 
 use tests::docker::MAKE_IMAGE;

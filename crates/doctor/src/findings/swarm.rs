@@ -171,7 +171,8 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
 fn vxlan(facts: &Facts, node: &Node, findings: &mut Vec<Finding>) {
     let seen = match (facts.outcome(Probe::Vxlan), node.vxlan_module) {
         (Outcome::Fails(text), _) => {
-            let said = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            // The last words are those of rootlesskit, about the program that failed.
+            let said = text.lines().find(|line| !line.starts_with('[')).unwrap_or(text);
             format!("a VXLAN link cannot be created in a namespace: {}", said.trim())
         }
         (Outcome::Unknown, Some(false)) => {

@@ -235,7 +235,10 @@ fn drivers_and_kernel() -> Vec<Case> {
             "vxlan",
             |h| {
                 node(h);
-                h.fails(Probe::Vxlan, "Error: Unknown device type.");
+                h.fails(
+                Probe::Vxlan,
+                "Error: Unknown device type.\n[rootlesskit:parent] error: child exited: exit status 2",
+            );
             },
         ),
         case(
