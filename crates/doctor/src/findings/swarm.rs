@@ -90,6 +90,12 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
         .fix(match others(node, swarm.address) {
             Some(list) => format!("use one of this host's addresses: {list}"),
             None => "add the address to a network interface of this host, as root".to_owned(),
+        })
+        .fix(match &node.file {
+            Some(_) => {
+                "to change the value, run `dockerd-rootless-setuptool.sh install --swarm=VALUE`; to remove it, leave out VALUE"
+            }
+            None => "set the variable to another value, or unset it",
         }),
     );
 }

@@ -132,6 +132,17 @@ fn values_and_addresses() -> Vec<Case> {
                 h.set(SWARM, "fd00::3,peers=fd00::/64");
             },
         ),
+        case(
+            "the host of a node has got another address",
+            Fatal,
+            "swarm-address swarm-limits",
+            "run `dockerd-rootless-setuptool.sh install --swarm=VALUE`",
+            |h| {
+                able(h);
+                let value = VALUE.replace(".10,", ".99,");
+                h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={value}\n"));
+            },
+        ),
         case("the IPv6 address is this host's", Advisory, "swarm-limits", "", |h| {
             able(h);
             h.set(SWARM, "fd00::2,peers=fd00::/64");
