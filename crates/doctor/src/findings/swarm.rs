@@ -117,7 +117,7 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     let address = swarm.address;
     let mut finding = Finding::fatal(
         "swarm-port-taken",
-        format!("programs of others already use ports of a swarm on {address}: {}", ports.join(", ")),
+        format!("other programs already use ports of a swarm on {address}: {}", ports.join(", ")),
         "each address of a host can belong to only one node, for example of a rootful Docker or of another user",
     )
     .forcible();

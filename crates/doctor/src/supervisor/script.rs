@@ -79,3 +79,36 @@ fn render(
     ));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::OLD_HEADER;
+    use crate::managed::State;
+
+    /// They did not know of swarms, and wrote no checksum.
+    #[test]
+    fn scripts_of_older_releases_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        let env = [("HOME", home), ("PATH", "/usr/bin")].into_iter().collect();
+        let world = World { root: "/".into(), env, uid: 1000, own_dir: None };
+        let files = Files::of(&world).unwrap();
+        let [launcher, runtime] = ["/usr/bin/dockerd-rootless.sh", "/run/user/1000"].map(Path::new);
+        let file = wanted(&world, &files, launcher, runtime, false);
+        std::fs::create_dir_all(&files.config).unwrap();
+        let now = render(&world, &files, launcher, runtime, false);
+        let line = source(&files.swarm());
+        assert!(now.contains(&line));
+        let before = now.replace(&line, "").replace(HEADER, OLD_HEADER);
+        for text in [
+            before.replace("# Put your own settings into", "# Your own settings belong into"),
+            before,
+        ] {
+            std::fs::write(&file.path, &text).unwrap();
+            assert_eq!(file.state().unwrap(), State::Unsealed, "{text}");
+            std::fs::write(&file.path, text.replace("exec ", "exec nice ")).unwrap();
+            assert_eq!(file.state().unwrap(), State::Edited);
+        }
+    }
+}
