@@ -16,7 +16,7 @@ use crate::host::System;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, ending, guard, help, leftover, selinux};
+use crate::{dirs, ending, guard, help, leftover, selinux, swarm};
 
 pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure> {
     guard::check(&args)?;
@@ -47,6 +47,9 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     let root = Path::new("/");
     let mut plan = plan.on(&Routes::read(root)).with_directory(root, env, &args)?;
     plan.check_config(env, &args)?;
+    if let Some(address) = plan.swarm_address() {
+        swarm::await_address(address)?;
+    }
 
     let mut command = Command::new(rootlesskit);
     command.args(plan.arguments(&myself, &args)).env(vars::DOCKERD_ROOTLESS_CHILD, "1");

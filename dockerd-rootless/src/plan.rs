@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use drivers::{NetworkDriver, PortDriver};
@@ -106,6 +107,11 @@ impl Plan {
             swarm::check_directories(root, env, &Config::read(env, &given))?;
         }
         Ok(self)
+    }
+
+    /// The address of a node of a swarm.
+    pub(crate) fn swarm_address(&self) -> Option<IpAddr> {
+        self.settings.swarm.as_ref().map(|swarm| swarm.address)
     }
 
     /// Whether the namespace will be detached, FLAGS included.

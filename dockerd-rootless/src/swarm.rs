@@ -5,10 +5,16 @@
 //! networks below `/var/lib/docker`, whatever the data directory is
 //! (<https://github.com/moby/moby/blob/v28.5.2/libnetwork/sandbox_dns_unix.go>), so a private tmpfs is there. They are files
 //! of running sandboxes: nothing in them outlives the daemon.
+//!
+//! A user's services start when the host has booted, which may be before it has an address (DHCP). So the launcher waits for
+//! it, as rootlesskit cannot listen on an address that is not there.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use drivers::{NetworkDriver, PortDriver};
 use hostenv::swarm::{FORM, Swarm};
@@ -17,12 +23,15 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::config::Config;
-use crate::report::Failure;
+use crate::report::{Failure, Note};
 
 /// Where libnetwork writes, below the root.
 const LIBNETWORK: &str = "var/lib/docker";
 /// What is copied up if the directory does not exist. Only root can create it in the host's directory.
 const PARENT: &str = "var/lib";
+
+/// How long the host may take to get its address.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The option of dockerd (1.13 and later), also its name in the configuration file.
 const ADDRESS_FLAG: &str = "swarm-default-advertise-addr";
@@ -64,6 +73,46 @@ pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure>
         vars::DOCKERD_ROOTLESS_PORT_DRIVER,
         vars::DOCKERD_ROOTLESS_SWARM
     )))
+}
+
+/// Waits until the node's address is one of this host's, or `limit` has passed.
+///
+/// # Errors
+/// It is none then.
+fn await_address_for(address: IpAddr, limit: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + limit;
+    let mut said = false;
+    // Before the first look, so that nothing is missed between a look and the wait for the next.
+    let changes = netlink::AddressChanges::listen();
+    while let Err(error) = UdpSocket::bind((address, 0)) {
+        let left = end.saturating_duration_since(Instant::now());
+        let waits = error.kind() == io::ErrorKind::AddrNotAvailable && !left.is_zero();
+        let Some(changes) = changes.as_ref().ok().filter(|_| waits) else {
+            return Err(Failure::new(format!(
+                "{} names the address {address}, which is not usable on this host: {error}",
+                vars::DOCKERD_ROOTLESS_SWARM
+            ))
+            .hint("run ip address to list the host's addresses, and name the one that the other nodes can reach"));
+        };
+        if !std::mem::replace(&mut said, true) {
+            let seconds = limit.as_secs();
+            Note::info(format!(
+                "this host does not have the address {address} yet; waiting for it for up to {seconds} seconds"
+            ))
+            .print();
+        }
+        // If it cannot be waited for, the next look is the last one.
+        let _ = changes.wait(left);
+    }
+    Ok(())
+}
+
+/// Waits until the node's address is one of this host's.
+///
+/// # Errors
+/// It is none after a minute.
+pub(crate) fn await_address(address: IpAddr) -> Result<(), Failure> {
+    await_address_for(address, ADDRESS_TIMEOUT)
 }
 
 /// Whether rootlesskit has to copy up [`PARENT`], so that [`LIBNETWORK`] can be created. A mount on a link would be one on
@@ -153,6 +202,7 @@ pub(crate) fn options(swarm: &Swarm, config: &Config<'_>) -> Vec<OsString> {
 mod tests {
     use super::*;
     use crate::tests::env_of;
+    use nix::sched::{CloneFlags, setns, unshare};
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -225,5 +275,28 @@ mod tests {
         let given = [OsString::from("--swarm-default-advertise-addr=eth0")];
         let given: [&[OsString]; 1] = [&given];
         assert!(options(&swarm, &Config::read(&env, &given)).is_empty());
+    }
+
+    #[test]
+    fn an_address_is_waited_for_until_it_comes_or_time_is_up() {
+        let own = "127.0.0.1".parse().unwrap();
+        assert_eq!(await_address_for(own, Duration::ZERO), Ok(()));
+        // TEST-NET-2 of RFC 5737.
+        let never = "198.51.100.77".parse().unwrap();
+        let error = await_address_for(never, Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains("198.51.100.77") && error.contains("\nhint: "), "{error}");
+        std::thread::scope(|scope| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+            let netns = fs::File::open("/proc/thread-self/ns/net").unwrap();
+            let late = "192.0.2.10".parse().unwrap();
+            scope.spawn(move || {
+                setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+                let mut rt = netlink::Rt::open().unwrap();
+                let lo = rt.link_index("lo").unwrap();
+                rt.link_up(lo).unwrap();
+                rt.add_address(lo, late, 32).unwrap();
+            });
+            assert_eq!(await_address_for(late, Duration::from_secs(60)), Ok(()));
+        });
     }
 }

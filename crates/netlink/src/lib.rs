@@ -7,13 +7,16 @@
 //! namespace joins it first and opens the socket there.
 //!
 //! * [`Rt`] speaks rtnetlink: links, addresses, routes, rules.
+//! * [`AddressChanges`] hears of addresses that come and go.
 //! * [`ethtool`] switches what a link does by itself on and off.
 //! * [`sysctl`] reads and writes `/proc/sys`.
 //! * [`nft`] encodes one atomic nftables transaction.
 //! * [`transparent`] combines some of them so that a server sees the real address of a client.
 //!
-//! All of it is synchronous and never blocks: the kernel answers a netlink request before `sendmsg(2)` returns.
+//! All of it is synchronous, and nothing but [`AddressChanges::wait`] blocks: the kernel answers a netlink request before
+//! `sendmsg(2)` returns.
 
+mod addresses;
 mod attribute;
 mod connection;
 mod error;
@@ -23,5 +26,6 @@ mod rt;
 pub mod sysctl;
 pub mod transparent;
 
+pub use addresses::AddressChanges;
 pub use error::{Error, Result};
 pub use rt::{Family, Rt};
