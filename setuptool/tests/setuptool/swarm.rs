@@ -1,6 +1,8 @@
 //! `install --swarm`: the file of a node of a swarm is written, kept, replaced, carried along and removed.
 
-use std::net::UdpSocket;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
 
 use crate::place::{Finished, Place};
 
@@ -10,21 +12,30 @@ const VARIABLES: &str = "home/.config/docker-rootless/swarm";
 
 /// A host whose rootlesskit has the gateway, and which can be a node.
 fn place() -> Place {
+    enter_network();
     let mut place = Place::new();
     place.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
     place.daemon();
     place
 }
 
-/// The address with which this machine sends to others; nothing is sent.
-fn own_address() -> String {
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    socket.connect("192.0.2.1:9").expect("a machine with a route to others");
-    socket.local_addr().expect("an address").ip().to_string()
+/// The only address of the host.
+const ADDRESS: &str = "192.0.2.10";
+
+/// Moves the thread, and what it starts, to a network with this address. A thread of the test harness runs one test and
+/// ends.
+fn enter_network() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+    for args in
+        [["link", "set", "lo", "up"].as_slice(), &["address", "add", "192.0.2.10/24", "dev", "lo"]]
+    {
+        let done = Command::new("ip").args(args).status().expect("iproute2");
+        assert!(done.success(), "{args:?}");
+    }
 }
 
 fn value() -> String {
-    format!("{},peers=192.0.2.0/24", own_address())
+    format!("{},peers=192.0.2.0/24", ADDRESS)
 }
 
 /// Runs install with `--swarm=VALUE` and more options.
