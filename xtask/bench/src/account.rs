@@ -76,6 +76,11 @@ impl Accounts {
         self.list.get(number(side)).unwrap_or(self.main())
     }
 
+    /// The one of a host, where the benchmark has several hosts.
+    pub(crate) fn of_host(&self, number: usize) -> &Account {
+        self.list.get(number).unwrap_or(self.main())
+    }
+
     /// User ids of all.
     pub(crate) fn uids(&self) -> Vec<u32> {
         self.list.iter().map(|account| account.uid).collect()

@@ -168,13 +168,19 @@ impl Congestion {
         self.give(netns, "containers", false)
     }
 
+    /// The namespaces that stand for two hosts, before anything runs in them.
+    pub(crate) fn settle_host(&mut self, netns: &str) -> Result<()> {
+        self.give(netns, "two hosts", false)
+    }
+
     /// Every namespace of a program that has started its target. `ours` replaces the host's default.
     pub(crate) fn settle(&mut self, side: &str, holder: &Process, ours: bool) -> Result<()> {
         let path = |pid: i32| format!("/proc/{pid}/ns/net");
         let inode = |pid: i32| fs::metadata(path(pid)).map(|meta| meta.ino()).ok();
         let target = procs::target(holder.pid()).context("the target has gone")?;
         let mut seen = vec![fs::metadata("/proc/thread-self/ns/net")?.ino()];
-        seen.extend(inode(target));
+        // What the program is on may be a host of its own, which is settled by now.
+        seen.extend(inode(target).into_iter().chain(inode(holder.pid())));
         self.give(&path(target), &format!("{side} namespace"), ours)?;
         for pid in procs::everything(holder.pid()) {
             // A process may have ended since.

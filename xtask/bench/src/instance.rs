@@ -149,6 +149,9 @@ pub(crate) fn base(side: Side) -> u16 {
         Side::Kernel => 20_660,
         Side::DockerProxy => 20_670,
         Side::GatewayBuiltin => 20_680,
+        Side::Overlay => 20_690,
+        Side::RootVxlan => 20_700,
+        Side::HostToHost => 20_710,
     }
 }
 

@@ -164,7 +164,11 @@ impl Machine {
     }
 
     /// A command with an account's ids and a clean environment, away from the terminal's signals.
-    fn command_as(&self, account: &Account, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn command_as(
+        &self,
+        account: &Account,
+        program: impl AsRef<std::ffi::OsStr>,
+    ) -> Command {
         let mut command = Command::new(program);
         let bin = self.path("bin");
         command

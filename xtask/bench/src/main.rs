@@ -18,6 +18,8 @@
 //!
 //! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
 //!
+//! The part `overlay` measures VXLAN between two hosts ([`overlay`]).
+//!
 //! Load and servers are `loadgen`, a package of its own; it checks every answer.
 
 mod account;
@@ -31,6 +33,7 @@ mod machine;
 mod memory;
 mod net;
 mod options;
+mod overlay;
 mod plot;
 mod process;
 mod procs;
@@ -39,6 +42,7 @@ mod requests;
 mod results;
 mod rounds;
 mod route;
+mod script;
 mod sheet;
 mod speed;
 mod start;
@@ -172,7 +176,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 14] = [
+    let parts: [(&str, Part); 15] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
@@ -186,6 +190,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
         ("net-conn", net::connections),
         ("net-published", net::published),
         ("net-memory", net::memory),
+        (options::OVERLAY, overlay::run),
         (options::APPS, apps::run),
     ];
     let mut stages = Stages::new(stages::LOGGED);
@@ -235,6 +240,7 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
     }
     print!("{}", speed::report(sheet, machine.theirs.number(), options.markdown));
     print!("{}", net::report(sheet, options.markdown));
+    print!("{}", overlay::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The parts that `--only` names, in the order in which they run.
-pub(crate) const PARTS: [&str; 13] = [
+pub(crate) const PARTS: [&str; 14] = [
     "start",
     "tcp",
     "conn",
@@ -19,10 +19,14 @@ pub(crate) const PARTS: [&str; 13] = [
     "net-conn",
     "net-published",
     "net-memory",
+    OVERLAY,
 ];
 
 /// Whole configurations, side by side.
 pub(crate) const SPEED: &str = "speed";
+
+/// VXLAN between two hosts.
+pub(crate) const OVERLAY: &str = "overlay";
 
 /// Real programs. Only on request, since they are fetched first.
 pub(crate) const APPS: &str = "apps";
@@ -170,6 +174,7 @@ mod tests {
         assert!(!options.wants_networks() && Options::parse(&[]).unwrap().wants_networks());
         let options = Options::parse(&["--only", "net"]).unwrap();
         assert!(options.wants("net-udp") && !options.wants("udp") && !options.wants(SPEED));
+        assert!(!options.wants(OVERLAY) && Options::parse(&[]).unwrap().wants(OVERLAY));
         assert_eq!(options.net_rounds(), 5);
         assert!(!Options::parse(&[]).unwrap().wants(APPS));
         let apps = Options::parse(&["--only", "apps", "--congestion", "cubic"]).unwrap();

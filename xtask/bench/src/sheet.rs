@@ -37,6 +37,12 @@ pub(crate) enum Side {
     GatewayBuiltin,
     /// The port driver `builtin` and Docker's own docker-proxy.
     DockerProxy,
+    /// Between two hosts: a VXLAN link in the namespaces of two of our gateways.
+    Overlay,
+    /// The same of root on the hosts themselves.
+    RootVxlan,
+    /// From one host to the other over the link between them.
+    HostToHost,
 }
 
 impl Side {
@@ -57,6 +63,9 @@ impl Side {
             Self::Kernel => "kernel veth",
             Self::GatewayBuiltin => "gateway + builtin",
             Self::DockerProxy => "builtin + docker-proxy",
+            Self::Overlay => "overlay",
+            Self::RootVxlan => "root's VXLAN",
+            Self::HostToHost => "host to host",
         }
     }
 }

@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn units_are_those_of_the_tables() {
-        for (row, title) in crate::report::titles().chain(crate::net::titles()) {
+        let titles = crate::report::titles().chain(crate::net::titles());
+        for (row, title) in titles.chain(crate::overlay::titles()) {
             // What failed is a number of requests.
             let unit = unit(&row);
             assert!(title.contains(unit) || unit == "failures", "{row}: {title}: {unit}");
@@ -58,6 +59,7 @@ mod tests {
             ("apps.out.udp.p99", "ms"),
             ("apps.memory", "MB"),
             ("congestion.bbr.out.up", "Gbit/s"),
+            ("overlay.tcp8.sys", "CPU s/GB"),
             ("speed.pub.down.cpu", "CPU s/GB"),
         ] {
             assert_eq!(unit(row), want, "{row}");

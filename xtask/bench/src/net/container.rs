@@ -6,10 +6,10 @@
 use std::process::Command;
 
 use anyhow::Result;
-use xtask_support::command;
 
 use crate::process::Process;
 use crate::procs::TARGET;
+use crate::script;
 
 /// The container's address.
 pub(super) const ADDRESS: &str = "172.17.0.2";
@@ -67,42 +67,25 @@ ip link set eth0 up
 ip route add default via 10.0.3.1
 ";
 
-/// Runs a script, in a network namespace if one is given.
-fn script(netns: Option<&str>, text: &str, args: &[String]) -> Result<()> {
-    let mut command = match netns {
-        Some(netns) => {
-            let mut command = Command::new("nsenter");
-            command.arg(format!("--net={netns}")).arg("sh");
-            command
-        }
-        None => Command::new("sh"),
-    };
-    command::quietly(command.args(["-ec", text, "sh"]).args(args)).map(drop)
-}
-
-fn of(pid: i32) -> String {
-    format!("/proc/{pid}/ns/net")
-}
-
 /// Makes a container in a network namespace; it lives as long as the process that this returns.
 pub(super) fn make(outer: &str) -> Result<Process> {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={outer}")).args(["unshare", "--net", TARGET]);
     let mut holder = Process::start(&mut command)?;
     holder.echo()?;
-    script(Some(outer), OUTER, &[holder.pid().to_string()])?;
-    script(Some(&of(holder.pid())), INNER, &[])?;
+    script::run(Some(outer), OUTER, &[holder.pid().to_string()])?;
+    script::run(Some(&script::netns_of(holder.pid())), INNER, &[])?;
     Ok(holder)
 }
 
 /// Sends what arrives at these ports around the container into it.
 pub(super) fn publish(outer: &str, ports: &[u16]) -> Result<()> {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    script(Some(outer), PUBLISH, &ports)
+    script::run(Some(outer), PUBLISH, &ports)
 }
 
 /// Connects the network namespace of a process to a bridge of the machine.
 pub(super) fn connect_kernel(pid: i32) -> Result<()> {
-    script(None, BRIDGE, &[pid.to_string()])?;
-    script(Some(&of(pid)), BRIDGED, &[])
+    script::run(None, BRIDGE, &[pid.to_string()])?;
+    script::run(Some(&script::netns_of(pid)), BRIDGED, &[])
 }

@@ -220,13 +220,18 @@ fn theirs(results: &Results) -> String {
 /// A side has the same colour in every chart. All of them stand out from white.
 pub(super) fn color(side: Side) -> RGBColor {
     match side {
-        Side::Ours | Side::Gateway => RGBColor(11, 92, 173),
+        Side::Ours | Side::Gateway | Side::Overlay => RGBColor(11, 92, 173),
         Side::GatewayBuiltin => RGBColor(91, 155, 213),
         Side::Theirs => RGBColor(217, 120, 30),
         Side::Slirp | Side::Slirp1500 => RGBColor(142, 107, 191),
         Side::Pasta | Side::PastaNet | Side::Pasta1500 => RGBColor(58, 154, 91),
         Side::Gvisor => RGBColor(192, 80, 77),
         Side::DockerProxy => RGBColor(160, 120, 60),
-        Side::Floor | Side::Splice | Side::Loopback | Side::Kernel => RGBColor(138, 143, 152),
+        Side::Floor
+        | Side::Splice
+        | Side::Loopback
+        | Side::Kernel
+        | Side::RootVxlan
+        | Side::HostToHost => RGBColor(138, 143, 152),
     }
 }

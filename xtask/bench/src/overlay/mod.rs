@@ -1,0 +1,109 @@
+//! Overlay networks: VXLAN between two hosts ([`hosts`]) through the gateways of ordinary users, and what compares with
+//! it.
+//!
+//! Four sides lead from the first host to the second. *Overlay* is a VXLAN link in the namespaces of two rootlesskits:
+//! the gateways carry its datagrams. *Root's VXLAN* is the same link on the hosts themselves, which takes root. *Gateway*
+//! is without VXLAN: a client in the one namespace connects to a port that the other one publishes. *Host to host* uses
+//! neither.
+//!
+//! The link is a veth. It carries packets of up to 64 KiB whose checksums nobody computes, VXLAN's too. No card does that,
+//! and those who send large packets gain by it: all four sides, but root's VXLAN and host to host more than the gateways,
+//! which have their packets finished before they read them. The rows "cut" are without that: each packet is cut to the
+//! MTU and has its checksums before it enters the link, and the receiver merges packets as with a card. There the sender's
+//! processor does what a card would do for root's VXLAN.
+
+mod hosts;
+mod measure;
+mod report;
+
+use anyhow::Result;
+
+pub(crate) use report::report;
+#[cfg(test)]
+pub(crate) use report::titles;
+
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::rounds::{Bench, Values};
+use crate::sheet::Side;
+use hosts::Hosts;
+
+/// In the order of the columns.
+const COLUMNS: [Side; 4] = [Side::Overlay, Side::RootVxlan, Side::Gateway, Side::HostToHost];
+
+/// What one row measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// So many streams.
+    Bytes(&'static str),
+    /// The same, with packets cut before they enter the link.
+    Cut(&'static str),
+    Connections,
+    Datagrams,
+}
+
+/// The ends of the rows' names.
+const ROWS: [(&str, Kind); 6] = [
+    ("tcp1", Kind::Bytes("1")),
+    ("tcp8", Kind::Bytes("8")),
+    ("cut1", Kind::Cut("1")),
+    ("cut8", Kind::Cut("8")),
+    ("conn32", Kind::Connections),
+    ("udp", Kind::Datagrams),
+];
+
+/// The name of a row.
+fn row(end: &str) -> String {
+    format!("overlay.{end}")
+}
+
+/// Whether a side has a row. Cut packets are for the comparison of the two VXLANs.
+fn measured(side: Side, kind: Kind) -> bool {
+    !matches!(kind, Kind::Cut(_)) || matches!(side, Side::Overlay | Side::RootVxlan)
+}
+
+pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
+    let (machine, options) = (bench.machine, bench.options);
+    let mut hosts = Hosts::start(machine)?;
+    let mut sides = Vec::new();
+    for side in COLUMNS {
+        super::go_on()?;
+        match hosts.wait_until_answered(machine, side) {
+            Ok(()) => sides.push(side),
+            Err(error) => bench.leave_out(side, &error),
+        }
+    }
+    let rounds = options.net_rounds();
+    for round in 0..rounds {
+        eprintln!("    round {} of {rounds}", round + 1);
+        sides.rotate_left(1);
+        for (end, kind) in ROWS {
+            for side in sides.iter().copied().filter(|side| measured(*side, kind)) {
+                let take = || sample(machine, options, &mut hosts, side, kind);
+                bench.enter(&row(end), side, round, take)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sample(
+    machine: &Machine,
+    options: &Options,
+    hosts: &mut Hosts,
+    side: Side,
+    kind: Kind,
+) -> Result<Values> {
+    let ms = options.sample_ms(700);
+    match kind {
+        Kind::Bytes(streams) => measure::stream(machine, hosts, side, streams, ms),
+        Kind::Cut(streams) => {
+            hosts.cut(true)?;
+            let values = measure::stream(machine, hosts, side, streams, ms);
+            hosts.cut(false)?;
+            values
+        }
+        Kind::Connections => measure::connections(machine, hosts, side, ms),
+        Kind::Datagrams => measure::datagrams(machine, hosts, side, ms),
+    }
+}
