@@ -150,8 +150,7 @@ pub(crate) fn base(side: Side) -> u16 {
         Side::DockerProxy => 20_670,
         Side::GatewayBuiltin => 20_680,
         Side::Overlay => 20_690,
-        Side::RootVxlan => 20_700,
-        Side::HostToHost => 20_710,
+        Side::RootVxlan | Side::HostToHost => 20_700,
     }
 }
 

@@ -121,13 +121,14 @@ impl Hosts {
         } else {
             netns(&self.hosts[0])
         };
-        let (to, server) = match side {
-            Side::Overlay => ("10.0.77.2", Side::Overlay),
-            Side::Gateway => (ADDRESSES[1], Side::Overlay),
-            Side::RootVxlan => ("10.0.78.2", Side::HostToHost),
-            Side::HostToHost => (ADDRESSES[1], Side::HostToHost),
+        let to = match side {
+            Side::Overlay => "10.0.77.2",
+            Side::RootVxlan => "10.0.78.2",
+            Side::Gateway | Side::HostToHost => ADDRESSES[1],
             _ => bail!("{} does not lead from host to host", side.name()),
         };
+        // Both sides with gateways have one server, and so have the others.
+        let server = if has_gateways(side) { Side::Overlay } else { Side::HostToHost };
         Ok(Place { netns, to, base: base(server) })
     }
 
@@ -249,4 +250,27 @@ fn rootlesskit(machine: &Machine, hosts: &[Process; 2], number: usize) -> Result
     let name = Side::Overlay.name();
     machine.congestion.borrow_mut().settle(name, &holder, true).context("congestion control")?;
     Ok(holder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_publishes_the_overlay_and_every_port_of_the_server_on_its_own_address() {
+        assert_eq!(
+            published(1),
+            [
+                "198.51.100.2:4789:4789/udp",
+                "198.51.100.2:20690:20690/tcp",
+                "198.51.100.2:20691:20691/tcp",
+                "198.51.100.2:20692:20692/tcp",
+                "198.51.100.2:20693:20693/udp",
+                "198.51.100.2:20694:20694/udp",
+            ]
+        );
+        assert!(published(0).iter().all(|spec| spec.starts_with("198.51.100.1:")));
+        // The other server listens on the same host.
+        assert!(base(Side::Overlay) + 5 <= base(Side::HostToHost));
+    }
 }

@@ -88,11 +88,11 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
          overlay: VXLAN in the namespaces of two rootlesskits, through their gateways. root's VXLAN: on the hosts \
          themselves. gateway: without VXLAN, to a published port. host to host: neither. MTU 1500 between the hosts, 1450 \
          in a VXLAN.\n\
-         The link between the hosts is a veth with its offloads: it takes large packets, VXLAN's too, and nobody computes \
-         their checksums, which no network card does. \"cut\": without these offloads. The sender cuts packets and computes \
-         checksums before the link; the receiver merges packets, as with a card.\n\
-         CPU of gateways: processes of both rootlesskits, with what the kernel does on their behalf in system calls. CPU of \
-         the whole machine: load and servers too, and the kernel's work for links, most of which belongs to no process.\n"
+         The link between the hosts is a veth with its offloads: large packets cross it whole, VXLAN's too, and nobody \
+         computes their checksums. No network card does that, and root's VXLAN gains most by it. cut: without these offloads; \
+         the sender cuts packets and computes checksums, and the receiver merges packets, as with a card.\n\
+         CPU, gateways: the processes of both rootlesskits. CPU, whole machine: load and servers too, and what the kernel \
+         does for packets outside of any system call.\n"
     );
     out
 }
