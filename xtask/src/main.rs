@@ -17,10 +17,11 @@ cargo xtask COMMAND
                               else for a temporary account), run a container with a published port and outbound
                               access, show the answers, leave nothing behind
   bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)
-      --quick                 about five minutes instead of 22
+      --quick                 about five minutes instead of 24
       --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
-                              net-conn, net-published, net-memory or net for all of these; apps (PostgreSQL, Redis
-                              and nginx from Debian; only with --only apps); may be repeated
+                              net-conn, net-published, net-memory or net for all of these; overlay (VXLAN between two
+                              hosts); apps (PostgreSQL, Redis and nginx from Debian; only with --only apps); may be
+                              repeated
       --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
                               two, and measures nothing else
       --rounds N              samples per figure

@@ -1,16 +1,16 @@
 //! Overlay networks: VXLAN between two hosts ([`hosts`]) through the gateways of ordinary users, and what compares with
 //! it.
 //!
-//! Four sides lead from the first host to the second. *Overlay* is a VXLAN link in the namespaces of two rootlesskits:
-//! the gateways carry its datagrams. *Root's VXLAN* is the same link on the hosts themselves, which takes root. *Gateway*
-//! is without VXLAN: a client in the one namespace connects to a port that the other one publishes. *Host to host* uses
-//! neither.
+//! Four sides lead from the first host to the second. *Overlay* is a VXLAN link in the namespaces of two rootlesskits,
+//! whose gateways carry its datagrams. *Root's VXLAN* is the same link on the hosts themselves, which takes root.
+//! *Gateway* is without VXLAN: a client in the one namespace connects to a port that the other one publishes. *Host to
+//! host* uses neither.
 //!
 //! The link is a veth with its offloads: packets of up to 64 KiB cross it whole, VXLAN's too, and nobody computes their
 //! checksums. No card does that. All sides send large packets and gain by it, root's VXLAN more than the overlay, whose
-//! gateways have packets finished before they read them. The rows "cut" are without: each packet is cut to the MTU and has
-//! its checksums before it enters the link, and the receiver merges packets as with a card. There the sender's processor
-//! does what many cards do for root's VXLAN, and for the large datagrams of a gateway.
+//! gateways have packets finished before they read them. The rows "cut" are without: each packet is cut to the MTU and
+//! has its checksums before it enters the link, and the receiver merges packets as with a card. There the sender's
+//! processor does what many cards do for root's VXLAN, and for the large datagrams of a gateway.
 
 mod hosts;
 mod measure;

@@ -91,8 +91,8 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
          The link between the hosts is a veth with its offloads: large packets cross it whole, VXLAN's too, and nobody \
          computes their checksums. No network card does that, and root's VXLAN gains most by it. cut: without these offloads; \
          the sender cuts packets and computes checksums, and the receiver merges packets, as with a card.\n\
-         CPU, gateways: the processes of both rootlesskits. CPU, whole machine: load and servers too, and what the kernel \
-         does for packets outside of any system call.\n"
+         CPU, gateways: the processes of both rootlesskits. CPU, whole machine: everything that ran, load and servers too, \
+         and what the kernel did for packets outside of any system call.\n"
     );
     out
 }
