@@ -48,6 +48,7 @@ pub mod containers;
 pub mod docker;
 pub mod exec;
 pub mod install;
+pub mod kit;
 pub mod needs;
 pub mod networks;
 pub mod page;

@@ -12,7 +12,6 @@ mod failures;
 mod flags;
 mod hung;
 mod isolation;
-mod kit;
 mod overlay;
 mod ping;
 mod ports;
@@ -20,3 +19,5 @@ mod process;
 mod restart;
 mod soak;
 mod streams;
+
+use tests::kit;

@@ -7,20 +7,6 @@ use crate::kit::{self, FLAGS, Net, number};
 /// Enough for thousands of packets of each size in each direction.
 const BYTES: u64 = 100_000_000;
 
-/// Packets whose checksum was found wrong, by the counters of a namespace (`/proc/net/snmp`).
-fn wrong_checksums(text: &str) -> u64 {
-    let mut lines =
-        text.lines().filter(|line| line.starts_with("Tcp:") || line.starts_with("Udp:"));
-    let mut sum = 0;
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let both = names.split_whitespace().zip(values.split_whitespace());
-        sum += both
-            .filter(|(name, _)| *name == "InCsumErrors")
-            .fold(0, |sum, (_, value)| sum + value.parse::<u64>().unwrap_or(u64::MAX / 4));
-    }
-    sum
-}
-
 /// The box and its other machine.
 const IPV4: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 const IPV6: [&str; 2] = ["fd77::1", "fd77::2"];
@@ -75,7 +61,7 @@ fn carries(b: &TestBox, net: &Net<'_>, bytes: u64) -> Result<()> {
     let answer = net.inside("fixture udp-ask 192.168.77.2:81 hello").ok()?;
     ensure!(answer.starts_with("192.168.77.1:") && answer.ends_with(" hello\n"), "{answer}");
     for text in [net.inside("cat /proc/net/snmp").ok()?, b.peer("cat /proc/net/snmp").ok()?] {
-        assert_eq!(wrong_checksums(&text), 0, "{text}");
+        assert_eq!(kit::wrong_checksums(&text), 0, "{text}");
     }
     drop((ours, theirs, echo));
     Ok(())

@@ -1,16 +1,16 @@
 //! A running rootlesskit with the gateway network, and a look at its gateway process.
 
-use serde_json::Value;
 use std::fs;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tests::procs::Proc;
-use tests::{
-    As, Cmd, Context as _, Error, Output, PATIENCE, Result, Running, Suite, TestBox, ensure, wait,
-};
+use anyhow::{Context as _, Error, Result, ensure};
+use serde_json::Value;
+
+use crate::procs::Proc;
+use crate::{As, Cmd, Output, PATIENCE, Running, Suite, TestBox, wait};
 
 /// What the launcher would use.
-pub(crate) const FLAGS: &str = "--net=gateway --port-driver=gateway --ipv6 --disable-host-loopback --copy-up=/etc --copy-up=/run";
+pub const FLAGS: &str = "--net=gateway --port-driver=gateway --ipv6 --disable-host-loopback --copy-up=/etc --copy-up=/run";
 
 /// Enters the namespaces of the target, as its root; in detached mode its network is in a file.
 const ENTER: &str = "nsenter -U -m --preserve-credentials -t $(cat /tmp/s/child_pid) \
@@ -23,35 +23,55 @@ const MANY: u64 = 24_000;
 const RAISE: &str = "prlimit --pid $$ --nofile=24000:24000 2>/dev/null || ulimit -n $(ulimit -Hn)
      exec setpriv --reuid=1001 --regid=1001 --init-groups env HOME=/home/tester USER=tester XDG_RUNTIME_DIR=/run/user/1001";
 
-pub(crate) fn boot() -> Result<TestBox> {
+/// A box of the suite that most scenarios of the gateway use.
+///
+/// # Errors
+/// See [`TestBox::boot`].
+pub fn boot() -> Result<TestBox> {
     TestBox::boot(Suite::Trixie)
 }
 
 /// A rootlesskit whose target does nothing.
-pub(crate) struct Net<'b> {
-    pub(crate) b: &'b TestBox,
-    pub(crate) kit: Running<'b>,
+#[derive(Debug)]
+pub struct Net<'b> {
+    /// Its host.
+    pub b: &'b TestBox,
+    /// The process.
+    pub kit: Running<'b>,
     _alone: Alone,
 }
 
 impl<'b> Net<'b> {
     /// With the usual flags.
-    pub(crate) fn start(b: &'b TestBox) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It ends, or its target does not run.
+    pub fn start(b: &'b TestBox) -> Result<Self> {
         Self::with(b, FLAGS)
     }
 
-    pub(crate) fn with(b: &'b TestBox, flags: &str) -> Result<Self> {
+    /// With these flags.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn with(b: &'b TestBox, flags: &str) -> Result<Self> {
         Self::of(b, b.user(&line(flags)), Alone::no())
     }
 
     /// With a higher limit of open files.
-    pub(crate) fn with_many_files(b: &'b TestBox, flags: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn with_many_files(b: &'b TestBox, flags: &str) -> Result<Self> {
         let command = format!("{RAISE} {}", line(flags).trim_start_matches("exec"));
         Self::of(b, b.root(&command), Alone::no())
     }
 
     /// With a lower one, soft and hard.
-    pub(crate) fn with_limit(b: &'b TestBox, nofile: u64, flags: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn with_limit(b: &'b TestBox, nofile: u64, flags: &str) -> Result<Self> {
         // Ours try again.
         let alone = if flags.contains("slirp4netns") { Alone::yes() } else { Alone::no() };
         Self::of(b, b.user(&format!("ulimit -n {nofile}; {}", line(flags))), alone)
@@ -67,31 +87,45 @@ impl<'b> Net<'b> {
     }
 
     /// A shell line in the network of the target; its first command replaces the shell if it begins with `exec`.
-    pub(crate) fn inside(&self, script: &str) -> Cmd<'b> {
+    #[must_use]
+    pub fn inside(&self, script: &str) -> Cmd<'b> {
         self.b.user(&format!("exec {ENTER} sh -c \"$SCRIPT\"")).env("SCRIPT", script)
     }
 
     /// The same with a higher limit of open files.
-    pub(crate) fn inside_with_many_files(&self, script: &str) -> Cmd<'b> {
+    #[must_use]
+    pub fn inside_with_many_files(&self, script: &str) -> Cmd<'b> {
         self.b.root(&format!("{RAISE} {ENTER} sh -c \"$SCRIPT\"")).env("SCRIPT", script)
     }
 
-    pub(crate) fn ctl(&self, args: &str) -> Cmd<'b> {
+    /// `rootlessctl ARGS` for it.
+    #[must_use]
+    pub fn ctl(&self, args: &str) -> Cmd<'b> {
         self.b.user(&format!("rootlessctl --socket /tmp/s/api.sock {args}"))
     }
 
-    pub(crate) fn stats(&self) -> Result<Value> {
+    /// Its statistics.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn stats(&self) -> Result<Value> {
         Ok(serde_json::from_str(&self.ctl("stats --json").ok()?)?)
     }
 
     /// The gateway process.
-    pub(crate) fn gateway(&self) -> Result<Gateway> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn gateway(&self) -> Result<Gateway> {
         let process = gateways(self.b).pop();
         Ok(Gateway(process.context("there is no gateway process")?))
     }
 
     /// Ends it in order.
-    pub(crate) fn stop(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// It does not end, or leaves something behind.
+    pub fn stop(self) -> Result<()> {
         let b = self.b;
         self.kit.signal("TERM")?;
         self.kit.wait(PATIENCE)?;
@@ -125,35 +159,49 @@ fn line(flags: &str) -> String {
 }
 
 /// All gateway processes that have not ended.
-pub(crate) fn gateways(b: &TestBox) -> Vec<Proc> {
+#[must_use]
+pub fn gateways(b: &TestBox) -> Vec<Proc> {
     let all = b.processes().into_iter();
     all.filter(|p| p.program() == "rootlesskit-gateway" && p.state != 'Z').collect()
 }
 
 /// A gateway process at one moment.
-pub(crate) struct Gateway(pub(crate) Proc);
+#[derive(Debug)]
+pub struct Gateway(pub Proc);
 
 impl Gateway {
     /// Open descriptors.
-    pub(crate) fn descriptors(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn descriptors(&self) -> Result<u64> {
         Ok(fs::read_dir(self.0.dir().join("fd"))?.count().try_into()?)
     }
 
     /// Resident memory in KiB.
-    pub(crate) fn memory(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn memory(&self) -> Result<u64> {
         let value = self.status("VmRSS")?;
         Ok(value.trim_end_matches(" kB").parse()?)
     }
 
     /// A line of its `/proc/PID/status`.
-    pub(crate) fn status(&self, name: &str) -> Result<String> {
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn status(&self, name: &str) -> Result<String> {
         let text = fs::read_to_string(self.0.dir().join("status"))?;
         let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
         Ok(line.with_context(|| format!("no {name} in {text}"))?.trim().to_owned())
     }
 
     /// Waits until it has as many descriptors as before, or a few more: sockets in stock, flows that linger.
-    pub(crate) fn descriptors_return_to(&self, before: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// It keeps more.
+    pub fn descriptors_return_to(&self, before: u64) -> Result<()> {
         let back = wait::until_true("descriptors are closed", PATIENCE, || {
             Ok(self.descriptors()? <= before + 72)
         });
@@ -162,18 +210,27 @@ impl Gateway {
 }
 
 /// How many files a process started with [`Net::with_many_files`] may open.
-pub(crate) fn many_files(b: &TestBox) -> Result<u64> {
+///
+/// # Errors
+/// The limit cannot be read.
+pub fn many_files(b: &TestBox) -> Result<u64> {
     let limit = b.root(&format!("{RAISE} sh -c 'ulimit -n'")).ok()?;
     Ok(limit.trim().parse::<u64>()?.min(MANY))
 }
 
 /// Starts a server of the fixture program and waits until it listens.
-pub(crate) fn serve<'b>(b: &'b TestBox, who: As, command: &str) -> Result<Running<'b>> {
+///
+/// # Errors
+/// It ends.
+pub fn serve<'b>(b: &'b TestBox, who: As, command: &str) -> Result<Running<'b>> {
     ready(b.argv(who, &["sh", "-c", &format!("ulimit -n $(ulimit -Hn); exec fixture {command}")]))
 }
 
 /// Starts a command that prints `ready`.
-pub(crate) fn ready(command: Cmd<'_>) -> Result<Running<'_>> {
+///
+/// # Errors
+/// It ends before.
+pub fn ready(command: Cmd<'_>) -> Result<Running<'_>> {
     let mut server = command.spawn()?;
     wait::until_true("a server listens", PATIENCE, || {
         ensure!(server.alive()?, "it ended: {}", server.printed()?);
@@ -183,7 +240,10 @@ pub(crate) fn ready(command: Cmd<'_>) -> Result<Running<'_>> {
 }
 
 /// Runs commands at the same time; their output in the same order.
-pub(crate) fn together<const N: usize>(commands: [Cmd<'_>; N]) -> Result<[Output; N]> {
+///
+/// # Errors
+/// One of them cannot be run.
+pub fn together<const N: usize>(commands: [Cmd<'_>; N]) -> Result<[Output; N]> {
     std::thread::scope(|scope| {
         let threads = commands.map(|command| scope.spawn(|| command.run()));
         let mut all = Vec::new();
@@ -195,6 +255,22 @@ pub(crate) fn together<const N: usize>(commands: [Cmd<'_>; N]) -> Result<[Output
 }
 
 /// A number out of the statistics, by the names on the way; one that is left out is zero.
-pub(crate) fn number(stats: &Value, path: &[&str]) -> u64 {
+#[must_use]
+pub fn number(stats: &Value, path: &[&str]) -> u64 {
     path.iter().fold(stats, |value, name| &value[*name]).as_u64().unwrap_or(0)
+}
+
+/// Packets whose checksum was found wrong, by the counters of a namespace (`/proc/net/snmp`).
+#[must_use]
+pub fn wrong_checksums(text: &str) -> u64 {
+    let mut lines =
+        text.lines().filter(|line| line.starts_with("Tcp:") || line.starts_with("Udp:"));
+    let mut sum = 0;
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let both = names.split_whitespace().zip(values.split_whitespace());
+        sum += both
+            .filter(|(name, _)| *name == "InCsumErrors")
+            .fold(0, |sum, (_, value)| sum + value.parse::<u64>().unwrap_or(u64::MAX / 4));
+    }
+    sum
 }
