@@ -15,6 +15,8 @@
 //!   user `tester`, uid 1001, subids, /run/user/1001
 //! ```
 //!
+//! Several boxes can have a common network besides ([`Lan`]).
+//!
 //! What a box cannot have is a kernel of its own, with all of cgroup v2: for that there is a virtual machine ([`Vm`]).
 //!
 //! The host's `unshare`, `nsenter`, `setpriv` (util-linux) and one shell script ([`boxes`]) do the privileged steps: the
@@ -49,6 +51,7 @@ pub mod docker;
 pub mod exec;
 pub mod install;
 pub mod kit;
+pub mod lan;
 pub mod needs;
 pub mod networks;
 pub mod page;
@@ -62,6 +65,7 @@ pub mod wait;
 pub use boxes::{Builder, TestBox};
 pub use exec::{As, Cmd, Output, Running};
 pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
+pub use lan::Lan;
 pub use rootfs::{Recipe, Rootfs, Suite, mirror};
 pub use snapshot::Snapshot;
 pub use vm::Vm;

@@ -1,0 +1,3 @@
+//! Several rootless hosts as one: networks of pods or containers that lie over a network of hosts.
+
+mod kubernetes;
