@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   box 1                            netns "lan"                            box 2
-//!   lan0 10.78.0.1/24  <-- veth -->  cable1 [ bridge lan ] cable2  <-- veth -->  lan0 10.78.0.2/24
+//!   lan0 10.78.0.1/24  <-- veth -->  cableN [ bridge lan ] cableM  <-- veth -->  lan0 10.78.0.2/24
 //!   eth0 and its own peer                                                  eth0 and its own peer
 //! ```
 //!
@@ -11,7 +11,6 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -25,7 +24,6 @@ pub const DEVICE: &str = "lan0";
 pub struct Lan {
     switch: Child,
     mtu: u32,
-    cables: AtomicU32,
 }
 
 impl Lan {
@@ -47,7 +45,7 @@ impl Lan {
             .stdin(Stdio::null())
             .spawn()
             .context("starting a switch")?;
-        let mut lan = Self { switch, mtu, cables: AtomicU32::new(0) };
+        let mut lan = Self { switch, mtu };
         let own = fs::read_link("/proc/self/ns/net")?;
         let namespace = format!("/proc/{}/ns/net", lan.switch.id());
         wait::until_true("the switch has a namespace", PATIENCE, || {
@@ -66,19 +64,33 @@ impl Lan {
     ///
     /// # Errors
     /// A step fails; the box has joined already, or is gone.
-    pub fn join<'l>(&'l self, b: &TestBox, addresses: &[&str]) -> Result<Cable<'l>> {
-        let plug = format!("cable{}", self.cables.fetch_add(1, Ordering::Relaxed) + 1);
-        let (mtu, init) = (self.mtu, b.init_pid());
+    pub fn join(&self, b: &TestBox, addresses: &[&str]) -> Result<()> {
+        let (mtu, init, cable) = (self.mtu, b.init_pid(), cable(b));
         self.ip(&format!(
-            "link add {plug} mtu {mtu} type veth peer name {DEVICE} mtu {mtu} netns {init}"
+            "link add {cable} mtu {mtu} type veth peer name {DEVICE} mtu {mtu} netns {init}"
         ))?;
-        self.ip(&format!("link set {plug} master lan up"))?;
+        self.ip(&format!("link set {cable} master lan up"))?;
         b.root(&format!("sysctl -qw net.ipv6.conf.{DEVICE}.accept_dad=0")).ok()?;
         for address in addresses {
             b.root(&format!("ip address add {address} dev {DEVICE}")).ok()?;
         }
-        b.root(&format!("ip link set {DEVICE} up")).ok()?;
-        Ok(Cable { lan: self, plug })
+        b.root(&format!("ip link set {DEVICE} up")).ok().map(drop)
+    }
+
+    /// Pulls the cable of a box.
+    ///
+    /// # Errors
+    /// It has not joined.
+    pub fn cut_off(&self, b: &TestBox) -> Result<()> {
+        self.ip(&format!("link set {} down", cable(b)))
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// It has not joined.
+    pub fn bring_back(&self, b: &TestBox) -> Result<()> {
+        self.ip(&format!("link set {} up", cable(b)))
     }
 
     /// Runs `ip ARGS` where the switch is.
@@ -93,34 +105,14 @@ impl Lan {
     }
 }
 
+/// The switch's end of the cable of a box.
+fn cable(b: &TestBox) -> String {
+    format!("cable{}", b.init_pid())
+}
+
 impl Drop for Lan {
     fn drop(&mut self) {
         let _ = self.switch.kill();
         let _ = self.switch.wait();
-    }
-}
-
-/// What joins a box to a [`Lan`]. It stays when this value is dropped.
-#[derive(Debug)]
-pub struct Cable<'l> {
-    lan: &'l Lan,
-    plug: String,
-}
-
-impl Cable<'_> {
-    /// Cuts the box off.
-    ///
-    /// # Errors
-    /// The box is gone.
-    pub fn pull(&self) -> Result<()> {
-        self.lan.ip(&format!("link set {} down", self.plug))
-    }
-
-    /// Brings it back.
-    ///
-    /// # Errors
-    /// The box is gone.
-    pub fn plug(&self) -> Result<()> {
-        self.lan.ip(&format!("link set {} up", self.plug))
     }
 }

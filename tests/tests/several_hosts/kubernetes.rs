@@ -5,7 +5,6 @@
 //! (<https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/vxlan.go>), and pods are network namespaces.
 
 use tests::kit::{self, Net, number};
-use tests::lan::Cable;
 use tests::{Cmd, Lan, Result, Running, TestBox, ensure};
 
 /// As much as each stream carries.
@@ -162,16 +161,12 @@ impl<'b> Node<'b> {
     }
 }
 
-fn join<'l>(lan: &'l Lan, b: &TestBox, number: u8) -> Result<Cable<'l>> {
-    lan.join(b, &[&format!("10.78.0.{number}/24"), &format!("fd78::{number}/64")])
-}
-
 #[test]
 fn pods_of_two_hosts_reach_each_other_and_the_ports_of_the_nodes() -> Result<()> {
     let (one, two) = (kit::boot()?, kit::boot()?);
     let lan = Lan::new()?;
-    join(&lan, &one, 1)?;
-    join(&lan, &two, 2)?;
+    lan.join(&one, &["10.78.0.1/24"])?;
+    lan.join(&two, &["10.78.0.2/24"])?;
     let nodes = [Node::start(&one, 1, "2")?, Node::start(&two, 2, "1")?];
     let servers = [nodes[0].serve()?, nodes[1].serve()?];
     let [one, two] = &nodes;

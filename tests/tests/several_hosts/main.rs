@@ -1,3 +1,7 @@
 //! Several rootless hosts as one: networks of pods or containers that lie over a network of hosts.
 
+mod clients;
 mod kubernetes;
+mod managers;
+mod overlay;
+mod swarm;
