@@ -75,7 +75,10 @@ impl Swarm {
             clients.push_str(&peer.to_string());
         }
         let all = control.chain([(self.data_path_port, "udp")]);
-        all.map(|(port, proto)| format!("{address}:{port}:{port}/{proto}@{clients}")).collect()
+        // Without the 6, the namespace's IPv4 address is the target, and the other node's address is lost.
+        let family = if self.address.is_ipv6() { "6" } else { "" };
+        all.map(|(port, proto)| format!("{address}:{port}:{port}/{proto}{family}@{clients}"))
+            .collect()
     }
 
     /// The ports of this host that a node listens on, itself or through rootlesskit.
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!(swarm.ports(false), ports);
         assert_eq!(swarm.ports(true), ports[3..]);
         let swarm: Swarm = "[fd00::1],data-path-port=5000,peers=fd00::/64".parse().unwrap();
-        assert_eq!(swarm.ports(true), ["[fd00::1]:5000:5000/udp@fd00::1/128+fd00::/64"]);
+        assert_eq!(swarm.ports(true), ["[fd00::1]:5000:5000/udp6@fd00::1/128+fd00::/64"]);
         assert_eq!(swarm.to_string(), "fd00::1,peers=fd00::/64,data-path-port=5000");
     }
 

@@ -47,7 +47,7 @@ fn an_address_of_ipv6_needs_a_namespace_with_ipv6() {
     let root = tempfile::tempdir().unwrap();
     let line = node(NEW, "fd00::1,peers=fd00::/64", &[], root.path()).unwrap();
     assert!(
-        line.contains(" --ipv6 ") && line.contains("--publish=[fd00::1]:4789:4789/udp@"),
+        line.contains(" --ipv6 ") && line.contains("--publish=[fd00::1]:4789:4789/udp6@"),
         "{line}"
     );
     assert!(!node(NEW, VALUE, &[], root.path()).unwrap().contains("--ipv6"));
