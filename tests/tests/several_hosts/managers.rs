@@ -39,12 +39,12 @@ fn a_swarm_outlives_restarts_of_its_managers() -> Result<()> {
     wait::until_true("another manager leads", PATIENCE, || {
         Ok(nodes[0].states().is_ok_and(|all| all.contains(&"Ready Leader".to_owned())))
     })?;
-    nodes.insert(0, Node::start(&hosts.boxes[0], 1)?);
+    nodes.insert(0, hosts.node(0)?);
     nodes[1].await_ready(3)?;
     all_tasks_answer(&nodes)?;
     // All of them.
     stop(nodes)?;
-    let nodes = hosts.start(3)?;
+    let nodes = hosts.nodes(3)?;
     nodes[0].await_ready(3)?;
     all_tasks_answer(&nodes)?;
     let states = nodes[1].states()?;

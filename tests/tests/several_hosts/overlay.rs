@@ -1,7 +1,7 @@
 //! Overlay networks between two nodes of a swarm.
 
 use tests::kit::number;
-use tests::{PATIENCE, Result, Suite, ensure, wait};
+use tests::{Lan, PATIENCE, Result, Suite, ensure, wait};
 
 use crate::swarm::{Hosts, Node, stop};
 
@@ -124,5 +124,34 @@ fn a_node_that_was_cut_off_comes_back() -> Result<()> {
     nodes[1].reaches(&names[1], &names[0])?;
     let out = stream.wait(2 * PATIENCE)?.ok()?;
     ensure!(out.starts_with("300000000 ok"), "{out}");
+    stop(nodes)
+}
+
+#[test]
+fn hosts_whose_network_has_a_small_mtu_are_nodes() -> Result<()> {
+    let hosts = Hosts::on(Lan::with_mtu(1400)?, &[Suite::Sid, Suite::Sid])?;
+    let nodes = hosts.swarm(1, 1)?;
+    // The hosts cut the datagrams of the first, whose MTU is 1450. Those of the other one fit.
+    carries_both_ways(&nodes, "usual", "", BYTES / 10)?;
+    carries_both_ways(&nodes, "small", "--opt com.docker.network.driver.mtu=1350", BYTES / 10)?;
+    stop(nodes)
+}
+
+#[test]
+fn docker_26_and_docker_28_are_nodes_of_one_swarm() -> Result<()> {
+    for suites in [[Suite::Sid, Suite::Trixie], [Suite::Trixie, Suite::Sid]] {
+        let hosts = Hosts::boot(&suites)?;
+        let nodes = hosts.swarm(1, 1)?;
+        carries_both_ways(&nodes, "net", "", BYTES / 10)?;
+        stop(nodes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nodes_reach_each_other_over_ipv6() -> Result<()> {
+    let hosts = Hosts::boot(&[Suite::Sid, Suite::Sid])?.six();
+    let nodes = hosts.swarm(1, 1)?;
+    carries_both_ways(&nodes, "net", "", BYTES)?;
     stop(nodes)
 }

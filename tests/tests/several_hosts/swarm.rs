@@ -6,13 +6,12 @@ use tests::docker::Docker;
 use tests::kit::number;
 use tests::{Context as _, Error, Lan, PATIENCE, Result, Suite, TestBox, ensure, kit, wait};
 
-/// The hosts that may be nodes.
-const PEERS: &str = "10.78.0.1+10.78.0.2+10.78.0.3";
-
-/// Boxes on one network. The addresses of the first are 10.78.0.1 and fd78::1.
+/// Boxes on one network, with the addresses 10.78.0.1 and fd78::1 and so on.
 pub(crate) struct Hosts {
     pub(crate) lan: Lan,
     pub(crate) boxes: Vec<TestBox>,
+    /// What the addresses of the nodes begin with.
+    prefix: &'static str,
 }
 
 impl Hosts {
@@ -29,14 +28,29 @@ impl Hosts {
             b.root("ip route add unreachable 10.9.8.7").ok()?;
             boxes.push(b);
         }
-        Ok(Self { lan, boxes })
+        Ok(Self { lan, boxes, prefix: "10.78.0." })
+    }
+
+    /// The nodes have the IPv6 addresses.
+    pub(crate) fn six(self) -> Self {
+        Self { prefix: "fd78::", ..self }
+    }
+
+    /// Starts the daemon of a host. All hosts are its peers.
+    pub(crate) fn node(&self, index: usize) -> Result<Node<'_>> {
+        let address = |index| format!("{}{}", self.prefix, index + 1);
+        let peers: Vec<_> = (0..self.boxes.len()).map(address).collect();
+        let (b, address) = (&self.boxes[index], address(index));
+        let swarm = format!("{address},peers={}", peers.join("+"));
+        let d = Docker::start(b, &[("DOCKERD_ROOTLESS_SWARM", &swarm)])?;
+        Ok(Node { b, d, address })
     }
 
     /// The daemons of the first hosts. They start together: one that was a manager waits for the others.
-    pub(crate) fn start(&self, count: usize) -> Result<Vec<Node<'_>>> {
+    pub(crate) fn nodes(&self, count: usize) -> Result<Vec<Node<'_>>> {
         std::thread::scope(|scope| {
-            let start = |(index, b)| scope.spawn(move || Node::start(b, index + 1));
-            let all: Vec<_> = self.boxes.iter().take(count).enumerate().map(start).collect();
+            let start = |index| scope.spawn(move || self.node(index));
+            let all: Vec<_> = (0..count).map(start).collect();
             all.into_iter()
                 .map(|thread| thread.join().map_err(|_| Error::msg("a thread panicked"))?)
                 .collect()
@@ -45,7 +59,7 @@ impl Hosts {
 
     /// A swarm of as many managers and workers, each on a host of its own, with the image `bb`.
     pub(crate) fn swarm(&self, managers: usize, workers: usize) -> Result<Vec<Node<'_>>> {
-        let nodes = self.start(managers + workers)?;
+        let nodes = self.nodes(managers + workers)?;
         for (index, node) in nodes.iter().enumerate() {
             node.d.import()?;
             if index == 0 {
@@ -72,14 +86,6 @@ pub(crate) struct Node<'b> {
 }
 
 impl<'b> Node<'b> {
-    /// Starts the daemon of the host with that number.
-    pub(crate) fn start(b: &'b TestBox, number: usize) -> Result<Self> {
-        let address = format!("10.78.0.{number}");
-        let swarm = format!("{address},peers={PEERS}");
-        let d = Docker::start(b, &[("DOCKERD_ROOTLESS_SWARM", &swarm)])?;
-        Ok(Self { b, d, address })
-    }
-
     /// What `docker ARGS` prints.
     pub(crate) fn run(&self, args: &str) -> Result<String> {
         Ok(self.d.run(args)?.trim().to_owned())
@@ -88,9 +94,12 @@ impl<'b> Node<'b> {
     /// A daemon that joins does not look at its default for `--advertise-addr`.
     fn join(&self, manager: &Self, role: &str) -> Result<()> {
         let token = manager.run(&format!("swarm join-token -q {role}"))?;
-        let (own, manager) = (&self.address, &manager.address);
-        self.run(&format!("swarm join --advertise-addr {own} --token {token} {manager}:2377"))
-            .map(drop)
+        let own = &self.address;
+        let to = match &manager.address {
+            six if six.contains(':') => format!("[{six}]:2377"),
+            four => format!("{four}:2377"),
+        };
+        self.run(&format!("swarm join --advertise-addr {own} --token {token} {to}")).map(drop)
     }
 
     /// What this manager says about all nodes: `Ready` or `Down`, and `Leader`, `Reachable` or nothing.
