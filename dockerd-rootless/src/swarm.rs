@@ -52,8 +52,9 @@ pub(crate) fn read(env: &Env) -> Result<Option<Swarm>, Failure> {
     Ok(Some(swarm))
 }
 
-/// Refuses the drivers that cannot carry an overlay network. A node finds the others by the source address of their
-/// datagrams, and only the gateway keeps it. The nodes would look ready, and no container would reach another.
+/// Refuses the drivers that make no node. A node knows the others by the source address of their datagrams, which `builtin`
+/// loses: the nodes would look ready, and no container would reach another. The other drivers carry overlay networks, but
+/// not for the peers only.
 ///
 /// # Errors
 /// One of the drivers in force is not the gateway's.
@@ -61,9 +62,13 @@ pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure>
     if net == NetworkDriver::Gateway.name() && port_driver == PortDriver::Gateway.name() {
         return Ok(());
     }
+    let why = if port_driver == PortDriver::Builtin.name() {
+        "containers on different nodes could not reach each other"
+    } else {
+        "hosts that are no peers could send packets into the overlay networks"
+    };
     Err(Failure::new(format!(
-        "{} is set, but overlay networks do not work with the network driver {net} and the port driver {port_driver}: \
-         containers on different nodes could not reach each other",
+        "{} is set, but a node of a swarm does not work with the network driver {net} and the port driver {port_driver}: {why}",
         vars::DOCKERD_ROOTLESS_SWARM
     ))
     .hint(format!(
@@ -206,16 +211,17 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn only_the_gateway_carries_overlay_networks() {
+    fn only_the_gateway_makes_a_node_and_the_reason_is_that_of_the_driver() {
         assert_eq!(check_drivers("gateway", "gateway"), Ok(()));
-        for (net, ports) in
-            [("gateway", "builtin"), ("slirp4netns", "slirp4netns"), ("pasta", "pesto")]
-        {
+        for (net, ports, why) in [
+            ("gateway", "builtin", "could not reach each other"),
+            ("slirp4netns", "slirp4netns", "hosts that are no peers could send"),
+            ("pasta", "pesto", "hosts that are no peers could send"),
+        ] {
             let error = check_drivers(net, ports).unwrap_err().to_string();
-            assert!(
-                error.contains(net) && error.contains(ports) && error.contains("hint: "),
-                "{error}"
-            );
+            let both = format!("the network driver {net} and the port driver {ports}");
+            assert!(error.contains(&both) && error.contains(why), "{error}");
+            assert!(error.contains("\nhint: "), "{error}");
         }
     }
 
