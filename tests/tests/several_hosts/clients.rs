@@ -81,14 +81,15 @@ fn strangers_are_refused_and_counted() -> Result<()> {
     // The same from a peer, as the proof that only the address makes the difference.
     intrude("10.78.0.2")?;
     ensure!(pings(node, "target")? == 3, "a peer is not in the network");
-    // Managers and gossip have the same list.
+    // The ports of managers and of gossip have the same list, unless dockerd itself listens on the host.
     for port in [2377, 7946] {
+        let Some(before) = node.port(&format!("{port}/tcp"))? else { continue };
         let command = format!("socat -u TCP:{}:{port},bind={STRANGER} -", node.address);
         let said = stranger.root(&command).fails_with(1)?;
         ensure!(said.contains("reset by peer"), "{port}: {said}");
+        let after = node.port(&format!("{port}/tcp"))?.unwrap_or_default();
+        let counted = number(&after, &["refused"]) - number(&before, &["refused"]);
+        ensure!(counted == 1, "{after}");
     }
-    let stats = node.stats()?;
-    let refused = |index: usize| number(&stats["ports"][index], &["refused"]);
-    ensure!(refused(0) == 1 && refused(1) == 1, "{stats}");
     stop(nodes)
 }

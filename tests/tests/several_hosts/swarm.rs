@@ -180,12 +180,18 @@ impl<'b> Node<'b> {
         Ok(serde_json::from_str(&rootlessctl(self.b, "stats --json")?)?)
     }
 
-    /// The statistics of the port of the overlay networks.
-    pub(crate) fn data_path(&self) -> Result<Value> {
+    /// The statistics of a published port such as `2377/tcp`.
+    pub(crate) fn port(&self, name: &str) -> Result<Option<Value>> {
         let stats = self.stats()?;
         let mut ports = stats["ports"].as_array().into_iter().flatten();
-        let path = ports.find(|port| port["port"].as_str().is_some_and(|p| p.contains(":4789/")));
-        path.cloned().with_context(|| stats.to_string())
+        let found = ports
+            .find(|port| port["port"].as_str().is_some_and(|p| p.contains(&format!(":{name}"))));
+        Ok(found.cloned())
+    }
+
+    /// Those of the port of the overlay networks.
+    pub(crate) fn data_path(&self) -> Result<Value> {
+        self.port("4789/udp")?.context("the port of overlay networks is not published")
     }
 
     /// Every checksum in a container was right, and no flow had to go.
