@@ -155,3 +155,13 @@ fn nodes_reach_each_other_over_ipv6() -> Result<()> {
     carries_both_ways(&nodes, "net", "", BYTES)?;
     stop(nodes)
 }
+
+#[test]
+fn overlays_can_have_another_port() -> Result<()> {
+    let hosts = Hosts::boot(&[Suite::Sid, Suite::Sid])?.data_path_port(5789);
+    let nodes = hosts.swarm(1, 1)?;
+    carries_both_ways(&nodes, "net", "", BYTES / 10)?;
+    let stats = nodes[0].port("5789/udp")?.unwrap_or_default();
+    ensure!(number(&stats, &["bytesIn"]) > BYTES / 5, "{stats}");
+    stop(nodes)
+}

@@ -12,6 +12,8 @@ pub(crate) struct Hosts {
     pub(crate) boxes: Vec<TestBox>,
     /// What the addresses of the nodes begin with.
     prefix: &'static str,
+    /// The port of the overlay networks, unless it is the usual one.
+    data_path_port: Option<u16>,
 }
 
 impl Hosts {
@@ -28,7 +30,7 @@ impl Hosts {
             b.root("ip route add unreachable 10.9.8.7").ok()?;
             boxes.push(b);
         }
-        Ok(Self { lan, boxes, prefix: "10.78.0." })
+        Ok(Self { lan, boxes, prefix: "10.78.0.", data_path_port: None })
     }
 
     /// The nodes have the IPv6 addresses.
@@ -36,12 +38,20 @@ impl Hosts {
         Self { prefix: "fd78::", ..self }
     }
 
+    /// The overlay networks have this port.
+    pub(crate) fn data_path_port(self, port: u16) -> Self {
+        Self { data_path_port: Some(port), ..self }
+    }
+
     /// Starts the daemon of a host. All hosts are its peers.
     pub(crate) fn node(&self, index: usize) -> Result<Node<'_>> {
         let address = |index| format!("{}{}", self.prefix, index + 1);
         let peers: Vec<_> = (0..self.boxes.len()).map(address).collect();
         let (b, address) = (&self.boxes[index], address(index));
-        let swarm = format!("{address},peers={}", peers.join("+"));
+        let mut swarm = format!("{address},peers={}", peers.join("+"));
+        if let Some(port) = self.data_path_port {
+            swarm.push_str(&format!(",data-path-port={port}"));
+        }
         let d = Docker::start(b, &[("DOCKERD_ROOTLESS_SWARM", &swarm)])?;
         Ok(Node { b, d, address })
     }
@@ -63,7 +73,8 @@ impl Hosts {
         for (index, node) in nodes.iter().enumerate() {
             node.d.import()?;
             if index == 0 {
-                node.run("swarm init")?;
+                let port = self.data_path_port.map(|port| format!(" --data-path-port {port}"));
+                node.run(&format!("swarm init{}", port.unwrap_or_default()))?;
             } else {
                 node.join(&nodes[0], if index < managers { "manager" } else { "worker" })?;
             }
