@@ -5,4 +5,5 @@ mod drivers;
 mod kubernetes;
 mod managers;
 mod overlay;
+mod stack;
 mod swarm;
