@@ -1,6 +1,7 @@
 //! Several rootless hosts as one: networks of pods or containers that lie over a network of hosts.
 
 mod clients;
+mod container;
 mod drivers;
 mod kubernetes;
 mod managers;
