@@ -19,13 +19,41 @@ pub fn pieces(datagram: Datagram<'_>) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(datagram.data.chunks(size))
 }
 
-/// Sends datagrams along one route, in order, and returns the bytes that went out. `segmented` is cleared when the kernel
+/// Which datagrams the kernel has not refused to cut out of a segmented send: those below a size. It refuses those that do
+/// not fit the path, and smaller ones may.
+#[derive(Clone, Copy, Debug)]
+pub struct Segmented {
+    below: usize,
+}
+
+impl Default for Segmented {
+    fn default() -> Self {
+        Self { below: usize::MAX }
+    }
+}
+
+impl Segmented {
+    /// How many datagrams from the start can go out as one segmented send.
+    fn run(self, datagrams: &[IoSlice<'_>]) -> usize {
+        match datagrams.first() {
+            Some(first) if first.len() < self.below => equal_run(datagrams),
+            _ => 1,
+        }
+    }
+
+    /// How many datagrams from the start are each the beginning of no run.
+    fn single(self, datagrams: &[IoSlice<'_>]) -> usize {
+        (1..datagrams.len()).find(|at| self.run(&datagrams[*at..]) > 1).unwrap_or(datagrams.len())
+    }
+}
+
+/// Sends datagrams along one route, in order, and returns the bytes that went out. `segmented` remembers what the kernel
 /// refuses to cut. What a full queue does not take is lost, as on any network.
 pub fn send_all<'a>(
     sock: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = Datagram<'a>>,
     route: Route,
-    segmented: &mut bool,
+    segmented: &mut Segmented,
 ) -> u64 {
     let mut pending = Vec::with_capacity(BATCH);
     pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
@@ -55,26 +83,24 @@ fn send_pending(
     calls: &impl Calls,
     mut rest: &[IoSlice<'_>],
     route: Route,
-    segmented: &mut bool,
+    segmented: &mut Segmented,
 ) -> u64 {
     let mut bytes = 0;
     // The run at the start of `rest` has failed before.
     let mut failed = false;
     while !rest.is_empty() {
-        let run = if *segmented { equal_run(rest) } else { 1 };
+        let run = segmented.run(rest);
         let sent = if run > 1 {
             let size = u16::try_from(rest[0].len()).unwrap_or(u16::MAX);
             send(route, |route| calls.run(&rest[..run], size, route).map(|()| run))
         } else {
             // Up to the next run, or everything.
-            let single = if *segmented { unequal_prefix(rest) } else { rest.len() };
-            send(route, |route| calls.each(&rest[..single], route))
+            send(route, |route| calls.each(&rest[..segmented.single(rest)], route))
         };
         let again = std::mem::take(&mut failed);
         match sent {
-            Err(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO | Errno::EOPNOTSUPP) if run > 1 => {
-                *segmented = false;
-            }
+            Err(Errno::EINVAL | Errno::EMSGSIZE) if run > 1 => segmented.below = rest[0].len(),
+            Err(Errno::EIO | Errno::EOPNOTSUPP) if run > 1 => segmented.below = 0,
             Ok(n) => {
                 let (sent, left) = rest.split_at(n.min(rest.len()));
                 bytes += sent.iter().map(|d| d.len() as u64).sum::<u64>();
@@ -104,11 +130,6 @@ fn equal_run(datagrams: &[IoSlice<'_>]) -> usize {
     let equal = datagrams.iter().take(most).take_while(|d| d.len() == size).count();
     let tail = datagrams.get(equal).is_some_and(|d| equal < most && (1..size).contains(&d.len()));
     equal + usize::from(tail)
-}
-
-/// How many datagrams from the start are each the beginning of no run.
-fn unequal_prefix(datagrams: &[IoSlice<'_>]) -> usize {
-    (1..datagrams.len()).find(|at| equal_run(&datagrams[*at..]) > 1).unwrap_or(datagrams.len())
 }
 
 /// Sends, and once more if the error is about something else than these datagrams.
@@ -163,9 +184,9 @@ mod tests {
     /// The bytes that went out, and the calls.
     fn sent(errors: &[Errno], always: Option<Errno>, sizes: &[usize]) -> (u64, Vec<usize>) {
         let fake = Fake { errors: RefCell::new(errors.into()), always, made: RefCell::default() };
-        let mut segmented = true;
+        let mut segmented = Segmented::default();
         let bytes = send_pending(&fake, &slices(sizes), Route::default(), &mut segmented);
-        assert!(segmented);
+        assert_eq!(segmented.below, usize::MAX);
         (bytes, fake.made.into_inner())
     }
 
@@ -177,6 +198,23 @@ mod tests {
         assert_eq!((bytes, calls), (0, vec![51, 51, 3, 3]));
         let (bytes, calls) = sent(&[Errno::EPERM, Errno::EPERM], None, &sizes);
         assert_eq!((bytes, calls), (19, vec![51, 51, 3]), "the next run is tried");
+    }
+
+    #[test]
+    fn datagrams_that_do_not_fit_leave_smaller_ones_in_runs() {
+        let sizes = [&[9; 50][..], &[7; 50]].concat();
+        for (errno, calls, below) in [
+            // The nines once more, one by one.
+            (Errno::EINVAL, &[51, 50, 50][..], 9),
+            (Errno::EMSGSIZE, &[51, 50, 50], 9),
+            (Errno::EIO, &[51, 100], 0),
+        ] {
+            let fake = Fake { errors: vec![errno].into(), always: None, made: RefCell::default() };
+            let mut segmented = Segmented::default();
+            let bytes = send_pending(&fake, &slices(&sizes), Route::default(), &mut segmented);
+            assert_eq!((bytes, segmented.below), (800, below), "{errno}");
+            assert_eq!(fake.made.into_inner(), calls, "{errno}");
+        }
     }
 
     #[test]
@@ -219,8 +257,8 @@ mod tests {
             assert_eq!(equal_run(&slices(sizes)), run, "{sizes:?}");
         }
         assert_eq!(equal_run(&slices(&[1; 100])), SEGMENTS);
-        assert_eq!(unequal_prefix(&slices(&[0, 1, 2, 2])), 2);
-        assert_eq!(unequal_prefix(&slices(&[0, 1, 2])), 3);
+        assert_eq!(Segmented::default().single(&slices(&[0, 1, 2, 2])), 2);
+        assert_eq!(Segmented::default().single(&slices(&[0, 1, 2])), 3);
     }
 
     #[test]

@@ -39,7 +39,7 @@ use tracing::debug;
 
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
-use crate::datagrams::{pieces, send_all};
+use crate::datagrams::{Segmented, pieces, send_all};
 use crate::early::Early;
 use crate::factory::{SocketKind, tune_udp};
 use crate::kept::Total;
@@ -70,8 +70,8 @@ struct Port {
     service: Service,
     flows: HashMap<Ends, Key>,
     order: Order,
-    /// The kernel takes segmented sends from this listener.
-    segmented: bool,
+    /// Of the listener's sends.
+    segmented: Segmented,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ struct Flow {
     overlay: Option<(SocketAddr, SocketAddr)>,
     early: Early,
     counted: Counted,
-    segmented: bool,
+    segmented: Segmented,
 }
 
 #[derive(Debug, Default)]
@@ -229,7 +229,7 @@ impl FlowTable {
             service,
             flows: HashMap::new(),
             order: Order::default(),
-            segmented: true,
+            segmented: Segmented::default(),
         });
         let port = self.ports.get(key).ok_or(io::ErrorKind::NotFound)?;
         let armed = ctx.watch(&port.listener, Source::UdpListener, key, EpollFlags::EPOLLIN);
@@ -352,7 +352,7 @@ impl FlowTable {
             overlay: None,
             early: Early::default(),
             counted,
-            segmented: true,
+            segmented: Segmented::default(),
         });
         port.flows.insert(ends, key);
         port.order.insert(key, ctx.now);

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use relay::datagrams::{pieces, send_all};
+use relay::datagrams::{Segmented, pieces, send_all};
 use relay::event_handler::Tag;
 use relay::order::{Order, Speaker};
 use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
@@ -92,8 +92,8 @@ struct Flow {
     /// What the target namespace wants: the latest datagram that did not come in fragments. And what `outside` does.
     keep_whole: bool,
     whole: bool,
-    cut_outside: bool,
-    cut_inside: bool,
+    cut_outside: Segmented,
+    cut_inside: Segmented,
     counted: Counted,
 }
 
@@ -254,8 +254,8 @@ impl Flows {
             ttl: ORDINARY_LIFE,
             keep_whole: false,
             whole: false,
-            cut_outside: true,
-            cut_inside: true,
+            cut_outside: Segmented::default(),
+            cut_inside: Segmented::default(),
             counted: Counted::open(shared.statistics.udp(dst)),
         };
         let key = self.table.insert(flow);
