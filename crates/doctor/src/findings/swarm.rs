@@ -151,11 +151,17 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
     if net == NetworkDriver::Gateway && ports == PortDriver::Gateway.name() {
         return;
     }
+    let why = if ports == PortDriver::Builtin.name() {
+        "this port driver does not keep the addresses of the other nodes. The nodes would look ready, but no container would \
+         reach one on another node, so the launcher does not start the daemon"
+    } else {
+        "only the gateway restricts the port of the overlay networks to the peers. With these drivers, anyone who reaches \
+         this host could send packets into them, so the launcher does not start the daemon"
+    };
     let mut finding = Finding::fatal(
         "swarm-driver",
         format!("{NAME} is set, but the network driver is {net} and the port driver {ports}"),
-        "only the gateway keeps the addresses of the other nodes. With another driver, the nodes look ready, but no container \
-         reaches one on another node, so the launcher does not start the daemon",
+        why,
     );
     let named = matches!(facts.tools.net, Net::Named(_)) && net != NetworkDriver::Gateway;
     if named {
