@@ -260,17 +260,18 @@ pub fn number(stats: &Value, path: &[&str]) -> u64 {
     path.iter().fold(stats, |value, name| &value[*name]).as_u64().unwrap_or(0)
 }
 
-/// Packets whose checksum was found wrong, by the counters of a namespace (`/proc/net/snmp`).
+/// A counter of a namespace out of its `/proc/net/snmp`, such as `Tcp` and `InSegs`.
+#[must_use]
+pub fn counter(text: &str, protocol: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut both = names.split(' ').zip(values.split(' '));
+    both.find(|(found, _)| *found == name)?.1.parse().ok()
+}
+
+/// Packets whose checksum was found wrong, by the same file.
 #[must_use]
 pub fn wrong_checksums(text: &str) -> u64 {
-    let mut lines =
-        text.lines().filter(|line| line.starts_with("Tcp:") || line.starts_with("Udp:"));
-    let mut sum = 0;
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let both = names.split_whitespace().zip(values.split_whitespace());
-        sum += both
-            .filter(|(name, _)| *name == "InCsumErrors")
-            .fold(0, |sum, (_, value)| sum + value.parse::<u64>().unwrap_or(u64::MAX / 4));
-    }
-    sum
+    let wrong = |protocol| counter(text, protocol, "InCsumErrors").unwrap_or(u64::MAX / 4);
+    wrong("Tcp") + wrong("Udp")
 }
