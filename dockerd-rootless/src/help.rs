@@ -29,8 +29,8 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
       State directory of rootlesskit. Default: $XDG_RUNTIME_DIR/dockerd-rootless
   DOCKERD_ROOTLESS_SWARM
       ADDRESS,peers=NETWORK[+NETWORK...][,data-path-port=PORT]: prepare the daemon to be a node of a
-      Docker swarm. ADDRESS is this host's, the networks are those of the other nodes.
-      Default: unset, the daemon is no node
+      Docker swarm. ADDRESS is the address at which the other nodes reach this host. Each NETWORK is an
+      address or a network of other nodes. Default: unset
   DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS
       More options for rootlesskit, quoted as in a shell. See `rootlesskit --help`
   DOCKERD

@@ -77,8 +77,8 @@ pub fn command() -> Command {
                 .long("swarm")
                 .value_name("ADDRESS,peers=NETWORK[+NETWORK...][,data-path-port=PORT]")
                 .help(
-                    "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is this host's, the \
-                     networks are those of the other nodes. An empty value removes the setting; without the option, \
+                    "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which \
+                     the other nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, \
                      install leaves it as it is",
                 )
                 .num_args(1)
@@ -186,8 +186,8 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
             ),
             (
                 "swarm",
-                "Prepare the daemon to be a node of a Docker swarm. ADDRESS is this host's, the networks are those of \
-                 the other nodes. An empty value removes the setting; without the option, install leaves it as it is",
+                "Prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which the other \
+                 nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, install leaves it as it is",
             ),
             ("print", "Print the text that install would write into FILE, and change nothing"),
         ],

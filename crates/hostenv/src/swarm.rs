@@ -16,6 +16,10 @@ use ipnet::IpNet;
 
 /// The UDP port of Docker's overlay networks (VXLAN), unless `docker swarm init --data-path-port` names another.
 pub const DATA_PATH_PORT: u16 = 4789;
+/// The TCP port of managers.
+pub const MANAGER_PORT: u16 = 2377;
+/// The port over which nodes tell each other about containers and networks, TCP and UDP.
+const GOSSIP_PORT: u16 = 7946;
 /// The ports that Docker accepts as the data path port (`docker swarm init --help`).
 const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
 /// What an allow-list can hold (`PortSpec`), less one entry for the node's own address.
@@ -66,24 +70,26 @@ impl Swarm {
     /// itself, which connects to its own address. `detached`: dockerd itself listens on the host, and only the overlay
     /// networks are in the namespace.
     pub fn ports(&self, detached: bool) -> Vec<String> {
-        let control = [(2377, "tcp"), (7946, "tcp"), (7946, "udp")];
-        let control = control.into_iter().filter(|_| !detached);
+        // The last one is that of the overlay networks.
+        let skipped = if detached { self.listens().len() - 1 } else { 0 };
         let address = bracketed(self.address);
         let mut clients = format!("{}", IpNet::from(self.address));
         for peer in &self.peers {
             clients.push('+');
             clients.push_str(&peer.to_string());
         }
-        let all = control.chain([(self.data_path_port, "udp")]);
+        let all = self.listens().into_iter().skip(skipped);
         // Without the 6, the namespace's IPv4 address is the target, and the other node's address is lost.
         let family = if self.address.is_ipv6() { "6" } else { "" };
         all.map(|(port, proto)| format!("{address}:{port}:{port}/{proto}{family}@{clients}"))
             .collect()
     }
 
-    /// The ports of this host that a node listens on, itself or through rootlesskit.
+    /// The ports of this host that a node listens on, itself or through rootlesskit; the last one is that of the overlay
+    /// networks.
     pub fn listens(&self) -> [(u16, &'static str); 4] {
-        [(2377, "tcp"), (7946, "tcp"), (7946, "udp"), (self.data_path_port, "udp")]
+        let path = (self.data_path_port, "udp");
+        [(MANAGER_PORT, "tcp"), (GOSSIP_PORT, "tcp"), (GOSSIP_PORT, "udp"), path]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Datagrams of overlay networks: Ethernet frames in UDP, as VXLAN (RFC 7348) and Geneve (RFC 8926) carry them.
 //!
-//! They differ from other datagrams in two ways, and the kernel that makes them is not the one that has to be asked:
+//! They differ from other datagrams in two ways:
 //!
 //! * **They go one way.** The sender puts a hash of the inner connection into the source port, and the receiver ignores
 //!   it: answers go to the receiver's well-known port. A flow for each source port would be one for each connection in

@@ -35,7 +35,7 @@ fn enter_network() {
 }
 
 fn value() -> String {
-    format!("{},peers=192.0.2.0/24", ADDRESS)
+    format!("{ADDRESS},peers=192.0.2.0/24")
 }
 
 /// Runs install with `--swarm=VALUE` and more options.

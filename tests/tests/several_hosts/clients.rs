@@ -78,7 +78,9 @@ fn strangers_are_refused_and_counted() -> Result<()> {
     ensure!(pings(node, "target")? == Some(3), "a peer is not in the network");
     // The ports of managers and of gossip have the same list, unless dockerd itself listens on the host.
     for port in [2377, 7946] {
-        let Some(before) = node.port(&format!("{port}/tcp"))? else { continue };
+        let before = node.port(&format!("{port}/tcp"))?;
+        ensure!(before.is_none() == node.detached()?, "published: {before:?}");
+        let Some(before) = before else { continue };
         let command = format!("socat -u TCP:{}:{port},bind={STRANGER} -", node.address);
         let said = stranger.root(&command).fails_with(1)?;
         ensure!(said.contains("reset by peer"), "{port}: {said}");

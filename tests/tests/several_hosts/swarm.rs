@@ -1,7 +1,7 @@
 //! Hosts on one network, and a Docker swarm of their daemons.
 
 use serde_json::Value;
-use tests::containers::{FIXTURE, rootlessctl};
+use tests::containers::{FIXTURE, rootlessctl, state_dir};
 use tests::docker::Docker;
 use tests::kit::number;
 use tests::{Context as _, Error, Lan, PATIENCE, Result, Suite, TestBox, ensure, kit, wait};
@@ -203,6 +203,11 @@ impl<'b> Node<'b> {
     /// Those of the port of the overlay networks.
     pub(crate) fn data_path(&self) -> Result<Value> {
         self.port("4789/udp")?.context("the port of overlay networks is not published")
+    }
+
+    /// Whether dockerd itself is on the host's network.
+    pub(crate) fn detached(&self) -> Result<bool> {
+        Ok(self.b.exists(&format!("{}/netns", state_dir(self.b)?)))
     }
 
     /// Every checksum in a container was right, and no flow had to go.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use drivers::{NetworkDriver, PortDriver};
-use hostenv::swarm::{FORM, Swarm};
+use hostenv::swarm::{FORM, MANAGER_PORT, Swarm};
 use hostenv::vars;
 
 use super::{Finding, Wish, modules};
@@ -11,12 +11,12 @@ use crate::facts::{Facts, Net, Node, Taken};
 use crate::probe::{Outcome, Probe};
 
 const NAME: &str = vars::DOCKERD_ROOTLESS_SWARM;
-/// So many addresses of the host are named.
+/// The most addresses of the host that a remedy lists.
 const MOST_NAMED: usize = 8;
 
-/// Said before everything else: who does not know it looks for mistakes of their own.
+/// First of all advisories, because who does not know these limits looks for a mistake in the setup.
 pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
-    let Some((node, swarm)) = node(facts) else { return };
+    let Some((node, _)) = node(facts) else { return };
     findings.push(
         Finding::advisory(
             "swarm-limits",
@@ -27,11 +27,14 @@ pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         )
         .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
         .fix("publish ports of services with mode=host (in a stack file, mode: host)")
-        .fix(format!(
-            "data between the nodes is not encrypted; only {} can send data to this node's overlay networks",
-            networks(swarm)
-        ))
-        .fix("for a stack file that runs as it is, see docs/several-hosts.md"),
+        .fix(
+            "traffic between the nodes is not encrypted: if you do not trust the network between them, use the addresses of \
+             a WireGuard network",
+        )
+        .fix(
+            "join other nodes with `docker swarm join --advertise-addr ADDRESS`, with the address of the host that joins: \
+             the command that `docker swarm init` prints lacks it",
+        ),
     );
 }
 
@@ -54,11 +57,6 @@ fn node(facts: &Facts) -> Option<(&Node, &Swarm)> {
 fn set(node: &Node) -> String {
     let place = node.file.as_ref().map(|file| format!(" in {}", file.display()));
     format!("{NAME}={}{}", node.value, place.unwrap_or_default())
-}
-
-fn networks(swarm: &Swarm) -> String {
-    let peers: Vec<String> = swarm.peers.iter().map(ToString::to_string).collect();
-    peers.join(", ")
 }
 
 fn value(node: &Node) -> Option<Finding> {
@@ -131,16 +129,22 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
         finding = finding.fix(format!(
             "also give --listen-addr={} to `docker swarm init` and `docker swarm join`: this dockerd itself listens on the \
              host, and without the option it uses all addresses",
-            swarm_port(address)
+            free(node, address)
         ));
     }
     findings.push(finding.fix(
-        "or stop the other program; the rootful Docker leaves its swarm with `sudo docker swarm leave`",
+        "or stop the other program; a Docker that is a node there leaves its swarm with `docker swarm leave`, run by its owner",
     ));
 }
 
-fn swarm_port(address: IpAddr) -> std::net::SocketAddr {
-    (address, 2377).into()
+/// What to listen on instead: another address of the host, if there is one.
+fn free(node: &Node, taken: IpAddr) -> String {
+    let other = |address: &&IpAddr| **address != taken && address.is_ipv4() == taken.is_ipv4();
+    let address = node.addresses.iter().find(other);
+    address.map_or_else(
+        || format!("ADDRESS:{MANAGER_PORT}"),
+        |address| std::net::SocketAddr::from((*address, MANAGER_PORT)).to_string(),
+    )
 }
 
 /// The launcher refuses what is not the gateway. A network that there is none of is a finding of its own.
@@ -195,7 +199,7 @@ fn vxlan(facts: &Facts, node: &Node, findings: &mut Vec<Finding>) {
     let finding = Finding::class(
         "swarm-vxlan",
         seen,
-        "overlay networks consist of VXLAN links; the daemon starts, but no container can join such a network",
+        "overlay networks use VXLAN; the daemon starts, but no container can join such a network",
     );
     findings.push(finding.remedy(modules(facts, &["vxlan"], "load vxlan")).fix(
         "if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package \

@@ -194,7 +194,7 @@ symptoms! {
         "run `docker system prune`, or ask the administrator for a larger quota";
     "log-swarm-directory", "mkdir /var/lib/docker:":
         "dockerd keeps files of a swarm's networks below /var/lib/docker, whatever its data directory is, and a user cannot create that";
-        "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to this value; ADDRESS is this host's, NETWORK that of the other nodes";
+        "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to this value; ADDRESS is the address at which the other nodes reach this host, NETWORK is that of the other nodes";
     "log-swarm-vxlan", "error creating vxlan interface … not supported":
         "the kernel has no VXLAN, which overlay networks consist of";
         "run `sudo modprobe vxlan`; if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package linux-modules-extra-$(uname -r))";

@@ -84,7 +84,7 @@ fn values_and_addresses() -> Vec<Case> {
             "the drop-in makes the host a node",
             Advisory,
             "swarm-limits",
-            "only 192.0.2.0/24, fd00::/64 can send",
+            "docker swarm join --advertise-addr ADDRESS",
             |h| {
                 able(h);
                 h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}+fd00::/64\n"));
@@ -186,7 +186,7 @@ fn ports() -> Vec<Case> {
             "another node listens, and this dockerd stays on the host",
             Fatal,
             "swarm-port-taken swarm-limits",
-            "--listen-addr=192.0.2.10:2377",
+            "--listen-addr=192.0.2.11:2377",
             |h| {
                 node(h);
                 h.says("dockerd", "Docker version 29.5.0, build x");
@@ -220,7 +220,7 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
-            "the network driver hides the addresses of nodes",
+            "the network driver lets everybody in",
             Fatal,
             "swarm-driver swarm-limits",
             "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET",

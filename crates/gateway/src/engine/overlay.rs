@@ -1,9 +1,8 @@
 //! Datagrams of overlay networks, as the target namespace sends them: long segments with checksums to be completed
 //! ([`relay::overlay`]).
 //!
-//! This is a short way for flows that there are. Which datagrams begin one, and who may, is decided where all others are
-//! decided about: a datagram of no flow is finished and given to the packet rules for a second look (see
-//! `gateway::namespace`).
+//! This is a fast path for existing flows. A datagram without a flow is finished and written to the tun device "dial", so
+//! the packet rules and the policy decide about it as about any other (see `gateway::namespace`).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

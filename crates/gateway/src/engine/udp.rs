@@ -168,7 +168,7 @@ impl Flows {
     pub(super) fn overlay_speaks(&mut self, host: &EventLoop, shared: &Shared, overlay: &Overlay) {
         for (src, dst, alike) in overlay.batches() {
             let first = alike.first().map_or(&[][..], |datagram| datagram.data);
-            // The same ends belong to any destination.
+            // Only source and destination name a flow; where it leads is not looked at.
             let between = self.between(Ends { src, dst, to: dst }, first);
             let flow = self.index.get(&between).copied();
             if let Some(key) = flow

@@ -6,8 +6,9 @@ use super::frame::{ACK, CHECKSUM, FLAGS, PSH, SEQUENCE, Segment, narrow, put};
 /// "Don't fragment", in the seventh byte of an IPv4 header. Without it the identification counts.
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// The most segments in one run, as the kernel has it for those that it cuts (`UDP_MAX_SEGMENTS`).
-const MOST: usize = 64;
+/// The most segments in one run. A packet of 64 KiB has no room for more of the usual size, and the kernel takes at most so
+/// many parts at a time (`UIO_MAXIOV`, 1024).
+const MAX_SEGMENTS: usize = 64;
 
 /// From linux/virtio_net.h (Linux ≥ 6.17): the outer headers are IPv4's or IPv6's, and UDP's.
 const TUNNEL_IPV4: u8 = 0x20;
@@ -57,7 +58,7 @@ impl<'a> Run<'a> {
     /// Appends a datagram if it continues the run, which has then at most `room` bytes from the datagram's beginning on.
     pub(super) fn push(&mut self, datagram: &'a [u8], room: usize) -> bool {
         let segment = self.segment;
-        if self.closed || self.count() == MOST || datagram.len() <= segment.payload {
+        if self.closed || self.count() == MAX_SEGMENTS || datagram.len() <= segment.payload {
             return false;
         }
         let payload = &datagram[segment.payload..];

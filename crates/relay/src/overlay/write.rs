@@ -11,14 +11,14 @@ use tracing::debug;
 use super::join::Run;
 use crate::datagrams::pieces;
 
-/// The address of the links that overlay datagrams cross (locally administered, IEEE 802), at all their ends: what is sent
-/// to the neighbour that nobody asks for is addressed to the sender's own.
+/// The address of all ends of the links that overlay datagrams cross (locally administered, IEEE 802). These links do not
+/// resolve addresses (ARP is off): a frame carries the sender's own address as its destination.
 pub const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
 /// Time to live of what is made here.
 const TTL: u8 = 64;
 /// The most bytes of a packet that counts its length in 16 bits.
-const MOST: usize = u16::MAX as usize;
+const MAX_PACKET: usize = u16::MAX as usize;
 
 /// A tap device that takes packets with an unfinished packet in them ([`sys::tap::open_offloading`]).
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Outer {
             (SocketAddr::V6(_), SocketAddr::V6(_)) => UdpHeader::LEN,
             _ => return None,
         };
-        Some(Self { ends, room: MOST - headers })
+        Some(Self { ends, room: MAX_PACKET - headers })
     }
 
     /// Ethernet, IP and UDP, in front of a datagram of this many bytes.
