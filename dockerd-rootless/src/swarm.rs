@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,7 @@ pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure>
 /// # Errors
 /// It is none then.
 fn await_address_for(address: IpAddr, limit: Duration) -> Result<(), Failure> {
-    let end = Instant::now() + limit;
+    let mut end = Instant::now() + limit;
     let mut said = false;
     // Before the first look, so that nothing is missed between a look and the wait for the next.
     let changes = netlink::AddressChanges::listen();
@@ -107,7 +108,9 @@ fn await_address_for(address: IpAddr, limit: Duration) -> Result<(), Failure> {
             .print();
         }
         // If it cannot be waited for, the next look is the last one.
-        let _ = changes.wait(left);
+        if changes.wait(left).is_err() {
+            end = Instant::now();
+        }
     }
     Ok(())
 }
@@ -192,7 +195,23 @@ pub(crate) fn give_directory(root: &Path) -> Result<(), Failure> {
         }
         Err(_) => {}
     }
-    fs::create_dir(&directory).map_err(|e| failed("create", &e))
+    fs::create_dir(&directory).map_err(|e| failed("create", &e))?;
+    keep_others_out(&directory).map_err(|e| failed("mount", &e.desc()))
+}
+
+/// Makes the copy around a directory read-only. What dockerd created in it, such as the source of a bind mount, would be lost
+/// with the namespace; now that fails, as it does in the host's directory.
+fn keep_others_out(directory: &Path) -> nix::Result<()> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    let device = |path: &Path| path.metadata().ok().map(|meta| meta.dev());
+    if device(parent) == parent.parent().and_then(device) {
+        // No mount of its own, so no copy.
+        return Ok(());
+    }
+    let none = None::<&str>;
+    mount(Some(directory), directory, none, MsFlags::MS_BIND, none)?;
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, parent, none, read_only, none)
 }
 
 /// Options for dockerd: the address that it tells the other nodes, unless the user has chosen one.

@@ -15,7 +15,8 @@ fuzz_target!(|data: &[u8]| {
     assert!(out.len() <= MAX_FINISHED.max(datagram.len()));
     assert!(size.is_ok() || out.is_empty());
     // What was finished, and what came as it is.
-    let writer = Writer::from(OwnedFd::from(File::open("/dev/null").expect("a file")));
+    let writer = Writer::new(OwnedFd::from(File::open("/dev/null").expect("a file")), 1500);
+    writer.learn(1);
     let ends = ([10, 0, 0, 1], 1).into();
     let finished = Datagram { segment: size.ok().flatten(), ..Datagram::alone(&out) };
     for datagrams in [finished, Datagram::alone(datagram)] {

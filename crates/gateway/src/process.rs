@@ -61,9 +61,10 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     let Descriptors { dial, data, v4, v6, overlay } = descriptors;
     let (reader, writer) = overlay.map(|of| (of.reader, of.writer)).unzip();
     let listeners = [v4].into_iter().chain(v6).collect();
-    let sources = Sources { dial, data, listeners, overlay: reader };
-    let writer = writer.flatten().map(|tap| Arc::new(Writer::from(tap)));
-    let options = Options { overlay: writer, ..options(&plan, nofile) };
+    let writer = writer.flatten().map(|tap| Arc::new(Writer::new(tap, plan.mtu)));
+    let options = Options { overlay: writer.clone(), ..options(&plan, nofile) };
+    let overlay = reader.map(|reader| (reader, writer));
+    let sources = Sources { dial, data, listeners, overlay };
     let engine = Engine::new(plan, sources, Arc::clone(&resolvers), Arc::clone(&statistics));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;

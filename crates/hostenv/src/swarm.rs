@@ -66,23 +66,28 @@ pub enum SwarmError {
 }
 
 impl Swarm {
-    /// The ports that a node needs, as specs of rootlesskit with the clients that are allowed: the peers, and the node
-    /// itself, which connects to its own address. `detached`: dockerd itself listens on the host, and only the overlay
+    /// The ports that a node needs, as specs of rootlesskit with the clients that are allowed: the peers and, except for the
+    /// overlay networks, the node itself, which connects to its own address. `detached`: dockerd itself listens on the host, and only the overlay
     /// networks are in the namespace.
     pub fn ports(&self, detached: bool) -> Vec<String> {
         // The last one is that of the overlay networks.
         let skipped = if detached { self.listens().len() - 1 } else { 0 };
         let address = bracketed(self.address);
-        let mut clients = format!("{}", IpNet::from(self.address));
-        for peer in &self.peers {
-            clients.push('+');
-            clients.push_str(&peer.to_string());
-        }
+        let peers: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
+        let peers = peers.join("+");
+        let own = IpNet::from(self.address);
         let all = self.listens().into_iter().skip(skipped);
         // Without the 6, the namespace's IPv4 address is the target, and the other node's address is lost.
         let family = if self.address.is_ipv6() { "6" } else { "" };
-        all.map(|(port, proto)| format!("{address}:{port}:{port}/{proto}{family}@{clients}"))
-            .collect()
+        let spec = |(port, proto)| {
+            // A node connects to its own address as a manager does to the others, but it sends itself no packets.
+            let clients = match (port, proto) == (self.data_path_port, "udp") {
+                true => peers.clone(),
+                false => format!("{own}+{peers}"),
+            };
+            format!("{address}:{port}:{port}/{proto}{family}@{clients}")
+        };
+        all.map(spec).collect()
     }
 
     /// The ports of this host that a node listens on, itself or through rootlesskit; the last one is that of the overlay
@@ -177,11 +182,12 @@ mod tests {
         assert_eq!(swarm.to_string(), "192.0.2.10,peers=192.0.2.0/24+198.51.100.1/32");
         let clients = "192.0.2.10/32+192.0.2.0/24+198.51.100.1/32";
         let ports = ["2377:2377/tcp", "7946:7946/tcp", "7946:7946/udp", "4789:4789/udp"];
-        let ports = ports.map(|port| format!("192.0.2.10:{port}@{clients}"));
+        let mut ports = ports.map(|port| format!("192.0.2.10:{port}@{clients}"));
+        ports[3] = "192.0.2.10:4789:4789/udp@192.0.2.0/24+198.51.100.1/32".to_owned();
         assert_eq!(swarm.ports(false), ports);
         assert_eq!(swarm.ports(true), ports[3..]);
         let swarm: Swarm = "[fd00::1],data-path-port=5000,peers=fd00::/64".parse().unwrap();
-        assert_eq!(swarm.ports(true), ["[fd00::1]:5000:5000/udp6@fd00::1/128+fd00::/64"]);
+        assert_eq!(swarm.ports(true), ["[fd00::1]:5000:5000/udp6@fd00::/64"]);
         assert_eq!(swarm.to_string(), "fd00::1,peers=fd00::/64,data-path-port=5000");
     }
 

@@ -263,7 +263,9 @@ impl FlowTable {
         match &flow.backend {
             Some(backend) => {
                 let (backend, segmented) = (backend.as_fd(), &mut flow.segmented);
-                let bytes = match (&self.overlay, flow.overlay) {
+                // Whoever answers is no overlay network.
+                let ends = flow.overlay.filter(|_| !flow.answered);
+                let bytes = match (&self.overlay, ends) {
                     (Some(writer), Some(ends)) => writer.deliver(ends, datagrams, |alone| {
                         let alone = alone.iter().map(|data| Datagram::alone(data));
                         send_all(backend, alone, Route::default(), segmented)

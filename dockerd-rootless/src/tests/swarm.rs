@@ -25,7 +25,8 @@ fn a_node_publishes_its_ports_for_the_others_only() {
     let root = tempfile::tempdir().unwrap();
     let line = node(OLD, VALUE, &[], root.path()).unwrap();
     let publish = |port| format!("--publish=192.0.2.10:{port}@192.0.2.10/32+192.0.2.0/24");
-    let all = ["2377:2377/tcp", "7946:7946/tcp", "7946:7946/udp", "4789:4789/udp"].map(publish);
+    let mut all = ["2377:2377/tcp", "7946:7946/tcp", "7946:7946/udp", "4789:4789/udp"].map(publish);
+    all[3] = "--publish=192.0.2.10:4789:4789/udp@192.0.2.0/24".to_owned();
     let end = format!("--propagation=rslave --copy-up=/var/lib {} /T", all.join(" "));
     assert!(line.ends_with(&end), "{line}");
     fs::create_dir_all(root.path().join("var/lib/docker")).unwrap();

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
+use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
 use relay::{EventHandler, EventLoop};
@@ -89,8 +90,8 @@ pub struct Sources {
     pub data: OwnedFd,
     /// A listener for each family.
     pub listeners: Vec<OwnedFd>,
-    /// The packet socket for overlay networks.
-    pub overlay: Option<OwnedFd>,
+    /// The packet socket for overlay networks, and who has to know which ports they use.
+    pub overlay: Option<(OwnedFd, Option<Arc<Writer>>)>,
 }
 
 /// The engine.
@@ -167,7 +168,7 @@ impl Engine {
         Self {
             shared,
             listeners: listeners.into_iter().map(Socket::from).collect(),
-            overlay: overlay.map(Overlay::new),
+            overlay: overlay.map(|(reader, writer)| Overlay::new(reader, writer)),
             dials: Dials::default(),
             flows: Flows::default(),
             echoes: Echoes::default(),

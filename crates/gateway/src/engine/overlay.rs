@@ -6,9 +6,10 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
-use relay::overlay::{Buffer, MAX_FINISHED, Offload, Reader, Received, finish};
+use relay::overlay::{Buffer, MAX_FINISHED, Offload, Reader, Received, Writer, finish};
 use sys::mmsg::Datagram;
 
 use super::Shared;
@@ -18,6 +19,8 @@ use crate::packet::{self, Packet, Reassembly, Udp};
 const BATCH_BYTES: usize = 4 * MAX_FINISHED;
 /// Packets that are read at a time: most are short, if they acknowledge.
 const BATCH_PACKETS: usize = 64;
+/// Datagrams that are made at a time, or a few more: a hostile container can have short packets cut very small.
+const BATCH_DATAGRAMS: usize = 1024;
 /// Bytes of an Ethernet header, in front of each packet.
 const ETHERNET: usize = 14;
 
@@ -25,6 +28,8 @@ const ETHERNET: usize = 14;
 #[derive(Debug)]
 pub(super) struct Overlay {
     reader: Reader,
+    /// Learns which ports links use.
+    writer: Option<Arc<Writer>>,
     buffer: Buffer,
     /// Finished datagrams one after the other.
     bytes: Vec<u8>,
@@ -42,29 +47,30 @@ struct Finished {
 }
 
 impl Overlay {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Self {
-            reader: socket.into(),
-            buffer: Buffer::default(),
-            bytes: Vec::new(),
-            batch: Vec::new(),
-        }
+    pub(super) fn new(socket: OwnedFd, writer: Option<Arc<Writer>>) -> Self {
+        let (buffer, bytes, batch) = (Buffer::default(), Vec::new(), Vec::new());
+        Self { reader: socket.into(), writer, buffer, bytes, batch }
     }
 
     /// Reads what is there, up to a limit, in place of what was read before.
     pub(super) fn read(&mut self, now: Instant, reassembly: &mut Reassembly, shared: &Shared) {
         self.bytes.clear();
         self.batch.clear();
+        let mut datagrams = 0;
         for _ in 0..BATCH_PACKETS {
-            if self.bytes.len() >= BATCH_BYTES {
+            if self.bytes.len() >= BATCH_BYTES || datagrams >= BATCH_DATAGRAMS {
                 break;
             }
             match self.reader.receive(&mut self.buffer) {
                 Some(Ok(received)) => {
-                    let mut out = Out { bytes: &mut self.bytes, batch: &mut self.batch };
+                    let before = self.bytes.len();
+                    let writer = self.writer.as_deref();
+                    let mut out = Out { writer, bytes: &mut self.bytes, batch: &mut self.batch };
                     if out.take(&received, now, reassembly).is_none() {
                         shared.drop_packet();
                     }
+                    let size = self.batch.last().and_then(|last| last.size).unwrap_or(usize::MAX);
+                    datagrams += (self.bytes.len() - before).div_ceil(size.max(1));
                 }
                 Some(Err(e)) => {
                     tracing::debug!("cannot read a packet of an overlay network: {}", e.desc());
@@ -99,6 +105,7 @@ impl AsFd for Overlay {
 
 /// Where finished datagrams go.
 struct Out<'a> {
+    writer: Option<&'a Writer>,
     bytes: &'a mut Vec<u8>,
     batch: &'a mut Vec<Finished>,
 }
@@ -128,6 +135,11 @@ impl Out<'_> {
     fn finish(&mut self, offload: Offload, packet: &[u8], udp: &Udp<'_>) -> Option<()> {
         // The end of the packet may be padding, so the place is counted from the front.
         let before = udp.payload.as_ptr().addr() - packet.as_ptr().addr();
+        if let Some(writer) = self.writer
+            && offload.is_encapsulated(ETHERNET + before)
+        {
+            writer.learn(udp.dst.port());
+        }
         let size = finish(offload, ETHERNET + before, udp.payload, self.bytes).ok()?;
         let end = self.bytes.len();
         self.batch.push(Finished { src: udp.src, dst: udp.dst, end, size });

@@ -174,13 +174,17 @@ impl Flows {
             if let Some(key) = flow
                 && let Some(flow) = self.table.get_mut(key)
             {
-                // The rules leave what must not be cut on the tun device.
+                // The rules leave what must not be cut on the tun device, where a short time to live is kept, too.
                 flow.set_whole(false);
+                set_ttl(&flow.outside, dst.is_ipv4(), &mut flow.ttl, ORDINARY_LIFE);
                 let outside = flow.outside.as_fd();
                 let alike = alike.into_iter();
                 let bytes = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(bytes);
                 self.order.spoke(key, Speaker::Client, host.now());
+            } else if shared.plan.nets().any(|net| net.child == dst.ip()) {
+                // The rules would take it for an answer of this process.
+                alike.iter().for_each(|_| shared.drop_packet());
             } else {
                 let pieces = alike.into_iter().flat_map(pieces);
                 pieces.for_each(|piece| shared.look_again(src, dst, piece));

@@ -16,6 +16,11 @@ const GSO_ECN: u8 = 0x80;
 /// 88 bytes, `TCP_MIN_MSS`) has this with all headers.
 pub const MAX_FINISHED: usize = 1 << 17;
 
+/// Smaller segments than these, in bytes of payload, are not cut if they are many: nobody needs them, and their headers would
+/// be work for nothing.
+const MIN_SIZE: usize = 32;
+const MANY: usize = 64;
+
 /// What is left to do about a packet (`struct virtio_net_hdr`, linux/virtio_net.h). Sizes and places are in bytes; places
 /// count from the beginning of the Ethernet header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,12 @@ pub struct Unfinishable;
 impl Offload {
     /// Length in front of a packet.
     pub const LEN: usize = 10;
+
+    /// Whether the kernel left a packet inside the datagram unfinished: a link encapsulated it, and no program. `before`
+    /// bytes were in front of the datagram.
+    pub fn is_encapsulated(self, before: usize) -> bool {
+        self.flags & NEEDS_CSUM != 0 && usize::from(self.checksum_start) >= before
+    }
 
     /// Reads it.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
@@ -100,7 +111,10 @@ fn cut(size: usize, datagram: &[u8], out: &mut Vec<u8>) -> Result<usize, Unfinis
     let segment = Segment::locate(datagram).ok_or(Unfinishable)?;
     let (headers, payload) = datagram.split_at(segment.payload);
     let count = if size == 0 { 0 } else { payload.len().div_ceil(size) };
-    if count == 0 || count * headers.len() + payload.len() > MAX_FINISHED {
+    if count == 0
+        || (size < MIN_SIZE && count > MANY)
+        || count * headers.len() + payload.len() > MAX_FINISHED
+    {
         return Err(Unfinishable);
     }
     for (index, piece) in payload.chunks(size).enumerate() {

@@ -182,7 +182,7 @@ fn what_cannot_be_finished_is_refused_and_leaves_nothing() {
     let udp = [&VXLAN[..], &[0; 12], &[8, 0], &[0x45], &[0; 40]].concat();
     for (offload, datagram) in [
         (Offload { size: 0, ..offload }, &long[..]),
-        (Offload { size: 1, ..offload }, &long),
+        (Offload { size: 31, ..offload }, &long),
         (Offload { kind: 3, ..offload }, &long),
         (Offload { kind: 5, ..offload }, &long),
         (offload, &udp),
@@ -261,7 +261,8 @@ fn what_is_damaged_or_says_something_begins_no_run() {
 #[test]
 fn runs_and_others_are_delivered_in_order() {
     let (mut read, write) = std::io::pipe().unwrap();
-    let writer = Writer::from(std::os::fd::OwnedFd::from(write));
+    let writer = Writer::new(write.into(), 1530);
+    writer.learn(4789);
     let (offload, long) = unfinished(segment(PLAIN, &content(4200)), 1400);
     let pieces = cut(offload, &long).unwrap();
     let other = [&VXLAN[..], &[0; 12], &[8, 6], b"who has"].concat();
@@ -293,9 +294,37 @@ fn runs_and_others_are_delivered_in_order() {
 }
 
 #[test]
+fn segments_are_joined_only_for_links_that_fit_and_while_the_kernel_takes_them() {
+    let (offload, long) = unfinished(segment(PLAIN, &content(2800)), 1400);
+    let pieces = cut(offload, &long).unwrap();
+    let alone = |writer: &Writer, port: u16| {
+        let ends = ((Ipv4Addr::LOCALHOST, 1).into(), (Ipv4Addr::LOCALHOST, port).into());
+        let mut count = 0;
+        let datagrams = pieces.iter().map(|data| Datagram::alone(data));
+        writer.deliver(ends, datagrams, |data| {
+            count += data.len();
+            0
+        });
+        count
+    };
+    let (_read, write) = std::io::pipe().unwrap();
+    let writer = Writer::new(write.into(), 1530);
+    assert_eq!(alone(&writer, 4789), 2, "perhaps a program");
+    writer.learn(4789);
+    assert_eq!((alone(&writer, 4789), alone(&writer, 4790)), (0, 2));
+    let (_read, write) = std::io::pipe().unwrap();
+    let narrow = Writer::new(write.into(), 1500);
+    narrow.learn(4789);
+    assert_eq!(alone(&narrow, 4789), 2, "1508 bytes with IP and UDP");
+    let refuses = Writer::new(std::fs::File::open("/dev/null").unwrap().into(), 1530);
+    refuses.learn(4789);
+    assert_eq!((alone(&refuses, 4789), alone(&refuses, 4789)), (0, 2));
+}
+
+#[test]
 fn a_mixed_pair_of_addresses_is_refused() {
     let (_read, write) = std::io::pipe().unwrap();
-    let writer = Writer::from(std::os::fd::OwnedFd::from(write));
+    let writer = Writer::new(write.into(), 1500);
     let ends = ((Ipv4Addr::LOCALHOST, 1).into(), (Ipv6Addr::LOCALHOST, 2).into());
     let data = segment(PLAIN, &content(10));
     assert_eq!(writer.deliver(ends, [Datagram::alone(&data)].into_iter(), |_| 1), 0);

@@ -3,8 +3,10 @@
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
+use nix::errno::Errno;
 use sys::mmsg::Datagram;
 use tracing::debug;
 
@@ -20,17 +22,50 @@ const TTL: u8 = 64;
 /// The most bytes of a packet that counts its length in 16 bits.
 const MAX_PACKET: usize = u16::MAX as usize;
 
-/// A tap device that takes packets with an unfinished packet in them ([`sys::tap::open_offloading`]).
-#[derive(Debug)]
-pub struct Writer(OwnedFd);
+/// Ports of links that are remembered; more would be unusual.
+const MAX_LINKS: usize = 8;
 
-impl From<OwnedFd> for Writer {
-    fn from(tap: OwnedFd) -> Self {
-        Self(tap)
-    }
+/// A tap device that takes packets with an unfinished packet in them ([`sys::tap::open_offloading`]).
+///
+/// Only a link of the kernel can take a long packet apart again. A program that reads VXLAN from a socket would get it as
+/// one datagram. So segments are joined for a port only once the namespace's kernel has shown that it has a link with that
+/// port ([`Writer::learn`]).
+#[derive(Debug)]
+pub struct Writer {
+    tap: OwnedFd,
+    /// Of the way into the namespace, in bytes.
+    mtu: usize,
+    /// Ports of links; zero is none.
+    links: [AtomicU16; MAX_LINKS],
+    /// The kernel did not take a packet, and will not take another.
+    refused: AtomicBool,
 }
 
 impl Writer {
+    /// A tap device, and the MTU of the link to the namespace in bytes.
+    pub fn new(tap: OwnedFd, mtu: u32) -> Self {
+        let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
+        Self { tap, mtu, links: Default::default(), refused: AtomicBool::new(false) }
+    }
+
+    /// Remembers that the namespace's kernel has a link that sends to this port, and so receives there: the ends of a link
+    /// use the same port.
+    pub fn learn(&self, port: u16) {
+        for link in &self.links {
+            match link.compare_exchange(0, port, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(known) if known == port => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether segments for this port may be joined.
+    fn joins(&self, port: u16) -> bool {
+        let known = self.links.iter().any(|link| link.load(Ordering::Relaxed) == port);
+        known && port != 0 && !self.refused.load(Ordering::Relaxed)
+    }
+
     /// Delivers datagrams of an overlay from one address to another in the namespace, in order, and returns the bytes that
     /// went there. Consecutive segments of a connection go as one packet, others by `alone`.
     pub fn deliver<'a>(
@@ -40,6 +75,7 @@ impl Writer {
         mut alone: impl FnMut(&[&'a [u8]]) -> u64,
     ) -> u64 {
         let Some(outer) = Outer::new(ends) else { return 0 };
+        let joins = self.joins(ends.1.port());
         let mut singles = Vec::new();
         let mut run: Option<Run<'a>> = None;
         let mut bytes = 0;
@@ -59,7 +95,9 @@ impl Writer {
             if let Some(run) = run.take() {
                 bytes += end(run, &mut singles);
             }
-            run = Run::begin(piece);
+            // One that does not fit would not be cut on its way, and be lost.
+            let fits = joins && piece.len() + outer.headers <= self.mtu;
+            run = if fits { Run::begin(piece) } else { None };
             if run.is_none() {
                 singles.push(piece);
             }
@@ -80,10 +118,13 @@ impl Writer {
         let headers = run.headers();
         let mut parts = vec![IoSlice::new(&offload), IoSlice::new(&front), IoSlice::new(&headers)];
         parts.extend(run.payloads().map(IoSlice::new));
-        match nix::sys::uio::writev(&self.0, &parts) {
+        match nix::sys::uio::writev(&self.tap, &parts) {
             Ok(_) => run.received() as u64,
             Err(e) => {
                 debug!("lost {} datagrams of an overlay network: {}", run.count(), e.desc());
+                let full =
+                    matches!(e, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR);
+                self.refused.fetch_or(!full, Ordering::Relaxed);
                 0
             }
         }
@@ -94,18 +135,22 @@ impl Writer {
 #[derive(Debug)]
 struct Outer {
     ends: (SocketAddr, SocketAddr),
+    /// Bytes of IP and UDP headers.
+    headers: usize,
     /// The most bytes of a datagram.
     room: usize,
 }
 
 impl Outer {
     fn new(ends: (SocketAddr, SocketAddr)) -> Option<Self> {
-        let headers = match ends {
-            (SocketAddr::V4(_), SocketAddr::V4(_)) => Ipv4Header::MIN_LEN + UdpHeader::LEN,
-            (SocketAddr::V6(_), SocketAddr::V6(_)) => UdpHeader::LEN,
+        // IPv6 does not count its own header.
+        let (ip, counted) = match ends {
+            (SocketAddr::V4(_), SocketAddr::V4(_)) => (Ipv4Header::MIN_LEN, Ipv4Header::MIN_LEN),
+            (SocketAddr::V6(_), SocketAddr::V6(_)) => (Ipv6Header::LEN, 0),
             _ => return None,
         };
-        Some(Self { ends, room: MAX_PACKET - headers })
+        let room = MAX_PACKET - counted - UdpHeader::LEN;
+        Some(Self { ends, headers: ip + UdpHeader::LEN, room })
     }
 
     /// Ethernet, IP and UDP, in front of a datagram of this many bytes.
@@ -122,6 +167,7 @@ impl Outer {
                 ethernet(EtherType::IPV4);
                 let mut header = Ipv4Header {
                     total_len: length.saturating_add(Ipv4Header::MIN_LEN_U16),
+                    dont_fragment: false,
                     time_to_live: TTL,
                     protocol: IpNumber::UDP,
                     source: src.ip().octets(),
