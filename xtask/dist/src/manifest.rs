@@ -117,6 +117,7 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     page!("docs/reference/drivers.md"),
     page!("docs/reference/source-addresses.md"),
     page!("docs/security.md"),
+    page!("docs/several-hosts.md"),
     page!("docs/troubleshooting.md"),
     page!("docs/uninstall.md"),
     page!("packaging/README.md"),
