@@ -55,10 +55,20 @@ impl Helper {
     }
 }
 
+/// What a helper that is being started says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    Nothing,
+    /// It serves.
+    Ready,
+    /// Its end is closed: it will never be ready.
+    Goodbye,
+}
+
 impl Starting {
     /// Runs the command with its output captured. `ready` becomes readable when the helper serves; `hint` is what a user
     /// can do if it never does. The helper dies with us. Call from the main thread.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         name: &'static str,
         hint: &'static str,
         mut cmd: Command,
@@ -107,8 +117,17 @@ impl Starting {
 
     /// Call when the descriptor is readable: whether the helper really said so, rather than went away.
     pub(crate) fn is_ready(&self) -> bool {
+        self.said() == Said::Ready
+    }
+
+    /// What the helper has said since the last call.
+    pub(crate) fn said(&self) -> Said {
         let mut byte = [0u8];
-        matches!(nix::unistd::read(&self.ready, &mut byte), Ok(1))
+        match nix::unistd::read(&self.ready, &mut byte) {
+            Ok(1) => Said::Ready,
+            Ok(_) => Said::Goodbye,
+            Err(_) => Said::Nothing,
+        }
     }
 
     /// The helper, whatever its state.

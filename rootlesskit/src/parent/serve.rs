@@ -25,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use super::Running;
 use super::watch::kill_and_reap;
 use crate::api_backend::Backend;
-use crate::drivers::{Connection, Helper, Starting};
+use crate::drivers::{Connection, Helper, Said, Starting};
 use crate::exit::Words;
 use crate::signals::{forwardable, from_terminal, suspend, suspends};
 
@@ -221,13 +221,7 @@ impl<'a> Supervised<'a> {
                 false
             }
             State::Starting { starting, ready, deadline } => tokio::select! {
-                guard = ready.readable() => {
-                    if let Ok(mut guard) = guard {
-                        guard.clear_ready();
-                    }
-                    // If it has not said so, its death comes as a signal.
-                    starting.is_ready()
-                }
+                () = serves(starting, ready) => true,
                 () = tokio::time::sleep_until((*deadline).into()) => {
                     tracing::warn!("{} did not become ready in time; killing it", starting.name());
                     if let Err(e) = starting.process().kill() {
@@ -328,6 +322,19 @@ impl<'a> Supervised<'a> {
     }
 }
 
+/// Waits until a helper says that it serves. If it closes its end without a word, this never ends, and its death comes as a
+/// signal: a closed pipe stays readable, and whoever looked at it again and again would see nothing else.
+async fn serves(starting: &Starting, ready: &AsyncFd<OwnedFd>) {
+    while let Ok(mut guard) = ready.readable().await {
+        match starting.said() {
+            Said::Ready => return,
+            Said::Nothing => guard.clear_ready(),
+            Said::Goodbye => break,
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 /// A piece of output, on one line, which is empty if that was white space; `None` at its end.
 async fn read_output(output: &mut pipe::Receiver) -> Option<String> {
     let mut buf = [0u8; 2048];
@@ -343,5 +350,60 @@ async fn read_output(output: &mut pipe::Receiver) -> Option<String> {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Write as _, pipe};
+    use std::process::Command;
+
+    /// A helper that does nothing, and the end of the pipe by which it says that it is ready.
+    fn starting() -> (Starting, std::io::PipeWriter) {
+        let (ready, say) = pipe().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec sleep 1000"]);
+        (Starting::spawn("script", "", command, ready.into()).unwrap(), say)
+    }
+
+    /// Whether it is ready within a moment. Others on the same thread get their turn meanwhile.
+    async fn serves_soon(starting: &Starting, ready: &AsyncFd<OwnedFd>) -> bool {
+        let mut others = 0;
+        let moment = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                others += 1;
+            }
+        };
+        let serves = tokio::select! {
+            () = serves(starting, ready) => true,
+            () = moment => false,
+        };
+        assert!(serves || others == 10);
+        serves
+    }
+
+    #[test]
+    fn a_helper_that_closes_its_end_without_a_word_keeps_nobody_busy() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for speaks in [true, false] {
+                let (starting, mut say) = starting();
+                let ready = sys::readable::register(starting.as_fd().try_clone_to_owned().unwrap());
+                let ready = ready.unwrap();
+                assert!(!serves_soon(&starting, &ready).await, "nothing said");
+                if speaks {
+                    say.write_all(b"1").unwrap();
+                }
+                drop(say);
+                assert_eq!(serves_soon(&starting, &ready).await, speaks);
+                assert!(!serves_soon(&starting, &ready).await, "closed");
+                starting.process().kill().unwrap();
+                let helper = starting.into_helper();
+                assert!(helper.process.wait_ended(Duration::from_secs(60)).unwrap());
+                sys::wait::one(helper.process.pid()).unwrap();
+            }
+        });
     }
 }
