@@ -157,3 +157,6 @@ impl<'a> Run<'a> {
         std::iter::once(&self.first[self.segment.payload..]).chain(self.rest.iter().copied())
     }
 }
+
+#[cfg(test)]
+mod tests;

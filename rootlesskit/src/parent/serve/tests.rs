@@ -1,0 +1,54 @@
+//! A helper that is being started.
+
+use std::io::{Write as _, pipe};
+use std::process::Command;
+
+use super::*;
+
+/// A helper that does nothing, and the end of the pipe by which it says that it is ready.
+fn starting() -> (Starting, std::io::PipeWriter) {
+    let (ready, say) = pipe().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec sleep 1000"]);
+    (Starting::spawn("script", "", command, ready.into()).unwrap(), say)
+}
+
+/// Whether it is ready within a moment. Others on the same thread get their turn meanwhile.
+async fn serves_soon(starting: &Starting, ready: &AsyncFd<OwnedFd>) -> bool {
+    let mut others = 0;
+    let moment = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            others += 1;
+        }
+    };
+    let serves = tokio::select! {
+        () = serves(starting, ready) => true,
+        () = moment => false,
+    };
+    assert!(serves || others == 10);
+    serves
+}
+
+#[test]
+fn a_helper_that_closes_its_end_without_a_word_keeps_nobody_busy() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for speaks in [true, false] {
+            let (starting, mut say) = starting();
+            let ready = sys::readable::register(starting.as_fd().try_clone_to_owned().unwrap());
+            let ready = ready.unwrap();
+            assert!(!serves_soon(&starting, &ready).await, "nothing said");
+            if speaks {
+                say.write_all(b"1").unwrap();
+            }
+            drop(say);
+            assert_eq!(serves_soon(&starting, &ready).await, speaks);
+            assert!(!serves_soon(&starting, &ready).await, "closed");
+            starting.process().kill().unwrap();
+            let helper = starting.into_helper();
+            assert!(helper.process.wait_ended(Duration::from_secs(60)).unwrap());
+            sys::wait::one(helper.process.pid()).unwrap();
+        }
+    });
+}
