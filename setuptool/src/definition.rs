@@ -75,7 +75,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("swarm")
                 .long("swarm")
-                .value_name("ADDRESS,peers=NETWORK[+NETWORK...][,data-path-port=PORT]")
+                .value_name(hostenv::swarm::FORM)
                 .help(
                     "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which \
                      the other nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, \

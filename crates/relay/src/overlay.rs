@@ -31,7 +31,7 @@ pub use read::{Buffer, Reader, Received};
 pub use write::{MAC, Writer};
 
 /// Bytes of an Ethernet header.
-const ETHERNET: usize = 14;
+pub const ETHERNET: usize = 14;
 /// The smallest EtherType; a smaller number is a length (IEEE 802.3).
 const FIRST_ETHERTYPE: u16 = 0x0600;
 

@@ -34,7 +34,7 @@ pub struct Node {
     pub vxlan_module: Option<bool>,
 }
 
-/// A port that a node needs, and that a program of somebody else has.
+/// A port that a node needs, and that another program has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub port: u16,

@@ -55,14 +55,17 @@ fn node(facts: &Facts) -> Option<(&Node, &Swarm)> {
 
 /// The variable and its value, and where that is.
 fn set(node: &Node) -> String {
-    let place = node.file.as_ref().map(|file| format!(" in {}", file.display()));
-    format!("{NAME}={}{}", node.value, place.unwrap_or_default())
+    format!("{NAME}={}{}", node.value, place(node))
+}
+
+/// Where the variable is set, if that is not the environment.
+fn place(node: &Node) -> String {
+    node.file.as_ref().map(|file| format!(" in {}", file.display())).unwrap_or_default()
 }
 
 fn value(node: &Node) -> Option<Finding> {
     let why = node.swarm.as_ref().err()?;
-    let place = node.file.as_ref().map(|file| format!(" in {}", file.display()));
-    let (value, place) = (&node.value, place.unwrap_or_default());
+    let (value, place) = (&node.value, place(node));
     let finding = Finding::fatal(
         "swarm-value",
         format!("{NAME} is {value:?}{place}: {why}"),
@@ -85,7 +88,7 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
             format!("{} is not an address of this host ({})", swarm.address, set(node)),
             "rootlesskit listens on that address, and the daemon would not start",
         )
-        .fix(match others(node, swarm.address) {
+        .fix(match list_of_others(node, swarm.address) {
             Some(list) => format!("use one of this host's addresses: {list}"),
             None => "add the address to a network interface of this host, as root".to_owned(),
         })
@@ -98,11 +101,16 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     );
 }
 
-/// The host's other addresses of the same family, as a list.
-fn others(node: &Node, address: IpAddr) -> Option<String> {
-    let suits = |other: &&IpAddr| **other != address && other.is_ipv4() == address.is_ipv4();
+/// The host's other addresses of the same family.
+fn others(node: &Node, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let suits = move |other: &IpAddr| *other != address && other.is_ipv4() == address.is_ipv4();
+    node.addresses.iter().copied().filter(suits)
+}
+
+/// The same as a list.
+fn list_of_others(node: &Node, address: IpAddr) -> Option<String> {
     let names: Vec<String> =
-        node.addresses.iter().filter(suits).take(MOST_NAMED).map(ToString::to_string).collect();
+        others(node, address).take(MOST_NAMED).map(|other| other.to_string()).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -119,7 +127,7 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
         "each address of a host can belong to only one node, for example of a rootful Docker or of another user",
     )
     .forcible();
-    finding = finding.fix(match others(node, address) {
+    finding = finding.fix(match list_of_others(node, address) {
         Some(list) => format!("use another address of this host: {list}"),
         None => {
             "use another address: as root, add one to a network interface of this host".to_owned()
@@ -139,11 +147,9 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
 
 /// What to listen on instead: another address of the host, if there is one.
 fn free(node: &Node, taken: IpAddr) -> String {
-    let other = |address: &&IpAddr| **address != taken && address.is_ipv4() == taken.is_ipv4();
-    let address = node.addresses.iter().find(other);
-    address.map_or_else(
+    others(node, taken).next().map_or_else(
         || format!("ADDRESS:{MANAGER_PORT}"),
-        |address| std::net::SocketAddr::from((*address, MANAGER_PORT)).to_string(),
+        |address| std::net::SocketAddr::from((address, MANAGER_PORT)).to_string(),
     )
 }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay::overlay::{Buffer, MAX_FINISHED, Offload, Reader, Received, Writer, finish};
+use relay::overlay::{Buffer, ETHERNET, MAX_FINISHED, Offload, Reader, Received, Writer, finish};
 use sys::mmsg::Datagram;
 
 use super::Shared;
@@ -21,8 +21,6 @@ const BATCH_BYTES: usize = 4 * MAX_FINISHED;
 const BATCH_PACKETS: usize = 64;
 /// Datagrams that are made at a time, or a few more: a hostile container can have short packets cut very small.
 const BATCH_DATAGRAMS: usize = 1024;
-/// Bytes of an Ethernet header, in front of each packet.
-const ETHERNET: usize = 14;
 
 /// The packet socket, and what has been read from it.
 #[derive(Debug)]

@@ -2,14 +2,15 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use etherparse::{Ethernet2Header, Ipv6Header};
+use etherparse::Ipv6Header;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::ETHERNET;
 use super::cut::Offload;
 
 /// Room for a packet of any length with everything in front of it, and a byte more, by which one that is longer is known.
-const BUFFER: usize = Offload::LEN + Ethernet2Header::LEN + Ipv6Header::LEN + u16::MAX as usize + 1;
+const BUFFER: usize = Offload::LEN + ETHERNET + Ipv6Header::LEN + u16::MAX as usize + 1;
 
 /// A packet socket ([`sys::packet`]).
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Reader(OwnedFd);
 pub struct Received<'a> {
     /// What is left to do about it.
     pub offload: Offload,
-    /// The packet, from the IP header on; an Ethernet header is in front.
+    /// The packet, from the IP header on; [`ETHERNET`] bytes are in front.
     pub packet: &'a [u8],
 }
 
@@ -60,7 +61,7 @@ impl Reader {
         };
         let received = || {
             let (offload, frame) = buffer.0.get(..length)?.split_first_chunk()?;
-            let packet = frame.get(Ethernet2Header::LEN..)?;
+            let packet = frame.get(ETHERNET..)?;
             (length < BUFFER).then_some(Received { offload: Offload::from_bytes(*offload), packet })
         };
         Some(received().ok_or(Errno::EMSGSIZE))
