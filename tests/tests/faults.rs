@@ -231,12 +231,15 @@ fn a_port_survives_a_shortage_of_descriptors() -> Result<()> {
     b.assert_clean(&[])
 }
 
-/// Starts again and again, sends `signal` to the parent a little later each time, and lists exit statuses. (A shell
-/// without job control starts background commands with SIGINT ignored; `env` undoes that.)
+/// Starts again and again, sends `signal` to the parent a little later each time, and lists exit statuses.
+///
+/// A shell without job control starts background commands with SIGINT ignored. `env` undoes that, so a signal may be
+/// sent only when `env` has become rootlesskit: before, SIGINT would be lost, and the loop would wait forever.
 fn sweep(b: &TestBox, flags: &str, signal: &str) -> Result<String> {
     let script = format!(
         "i=0; while [ $i -lt 60 ]; do
              env --default-signal=INT rootlesskit {flags} sleep infinity & pid=$!
+             until read -r name < /proc/$pid/comm && [ \"$name\" = rootlesskit ]; do :; done
              sleep 0.$(printf %03d $((i * 3))); kill -{signal} $pid; wait $pid; echo $?
              i=$((i + 1))
          done"
