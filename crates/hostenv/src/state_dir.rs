@@ -54,16 +54,12 @@ impl Occupant {
     /// As [`Occupant::of`], but waits for an owner that is ending: a process that was killed has its lock until the kernel
     /// comes to closing its files, which a start right after a crash can overtake.
     pub fn that_stays(state_dir: &Path, proc: &Path) -> Self {
-        let deadline = Instant::now() + ENDING_TIMEOUT;
-        loop {
-            match Self::of(state_dir, proc) {
-                // No descriptor tells that a lock of flock(2) is free.
-                Self::Running { .. } if Instant::now() < deadline => {
-                    std::thread::sleep(ENDING_INTERVAL);
-                }
-                found => return found,
-            }
-        }
+        let mut found = Self::Absent;
+        while_ending(|| {
+            found = Self::of(state_dir, proc);
+            found.is_running()
+        });
+        found
     }
 
     /// Whether the owner runs.
@@ -127,6 +123,18 @@ pub fn parent_of(child: u32, proc: &Path) -> Option<u32> {
 pub fn is_locked(lock: &Path) -> bool {
     let Ok(file) = crate::file::open(lock) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+}
+
+/// Asks again until the answer is `false`, for as long as a killed process may take to end, and returns the last answer.
+pub fn while_ending(mut held: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + ENDING_TIMEOUT;
+    loop {
+        match held() {
+            // No descriptor tells that a lock of flock(2) is free.
+            true if Instant::now() < deadline => std::thread::sleep(ENDING_INTERVAL),
+            answer => return answer,
+        }
+    }
 }
 
 #[cfg(test)]

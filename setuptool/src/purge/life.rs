@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostenv::socket::connect;
-use hostenv::state_dir::Occupant;
+use hostenv::state_dir::{Occupant, while_ending};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::processes::{self, Process, Search};
@@ -39,17 +39,32 @@ pub(super) const CAME_UP: &str =
     "a program started to use the data while it was being deleted, so the rest was kept:";
 
 /// Why the data in these directories (canonical paths) must not be deleted now, with this beginning; `None` if nobody
-/// uses it.
+/// uses it. Rootlesskit runs in the state directories whose lock somebody keeps ([`super::locks::take`]).
 pub(super) fn refusal(
     world: &World,
     settings: &Settings,
+    kept: &[PathBuf],
     dirs: &[PathBuf],
     head: &str,
 ) -> Option<String> {
+    let mut signs = Vec::new();
+    while_ending(|| {
+        signs = seen(world, settings, kept, dirs);
+        // Whom nobody sees may hold a lock, or was killed and is about to lose it.
+        let unseen = signs.is_empty();
+        if unseen {
+            signs = locked_databases(dirs);
+        }
+        unseen && !signs.is_empty()
+    });
+    (!signs.is_empty()).then(|| message(&world.at("proc"), &signs, head))
+}
+
+fn seen(world: &World, settings: &Settings, kept: &[PathBuf], dirs: &[PathBuf]) -> Vec<Sign> {
     let proc = world.at("proc");
     let mut signs = Vec::new();
     pid_files(&proc, settings, &mut signs);
-    state_directories(&proc, settings, &mut signs);
+    state_directories(&proc, settings, kept, &mut signs);
     if let Some(runtime) = world.runtime_dir() {
         signs.extend(socket(&proc, &runtime.join("docker.sock")));
     }
@@ -63,20 +78,19 @@ pub(super) fn refusal(
             apart: false,
         }),
     }
-    // Whom nobody sees may hold a lock.
-    if signs.is_empty() {
-        signs.extend(
-            dirs.iter()
-                .flat_map(|dir| DATABASES.split(' ').map(|name| dir.join(name)))
-                .filter(|file| is_locked(file))
-                .map(|file| Sign {
-                    pid: None,
-                    text: format!("{} is locked by a running daemon", file.display()),
-                    apart: true,
-                }),
-        );
-    }
-    (!signs.is_empty()).then(|| message(&proc, &signs, head))
+    signs
+}
+
+fn locked_databases(dirs: &[PathBuf]) -> Vec<Sign> {
+    dirs.iter()
+        .flat_map(|dir| DATABASES.split(' ').map(|name| dir.join(name)))
+        .filter(|file| is_locked(file))
+        .map(|file| Sign {
+            pid: None,
+            text: format!("{} is locked by a running daemon", file.display()),
+            apart: true,
+        })
+        .collect()
 }
 
 fn of_process(process: Process) -> Sign {
@@ -104,9 +118,11 @@ fn is_daemon(proc: &Path, pid: u32) -> bool {
     ["dockerd", "containerd"].iter().any(|name| command.starts_with(name)) || of_rootlesskit()
 }
 
-fn state_directories(proc: &Path, settings: &Settings, signs: &mut Vec<Sign>) {
+fn state_directories(proc: &Path, settings: &Settings, kept: &[PathBuf], signs: &mut Vec<Sign>) {
     let occupants = settings.state_dirs.iter().map(|dir| (dir, Occupant::of(dir, proc)));
-    for (dir, occupant) in occupants.filter(|(_, occupant)| occupant.is_running()) {
+    for (dir, occupant) in
+        occupants.filter(|(dir, occupant)| occupant.is_running() || kept.contains(dir))
+    {
         let text = format!("rootlesskit{} is running in {}", occupant.pid_text(), dir.display());
         signs.push(Sign { pid: occupant.pid(), text, apart: false });
     }
@@ -224,12 +240,13 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
 
     use nix::fcntl::{Flock, FlockArg};
 
     use super::*;
     use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
-    use std::os::fd::AsRawFd as _;
 
     #[test]
     fn a_listener_is_found_by_its_path() {
@@ -266,6 +283,47 @@ mod tests {
         assert!(sign.text.contains("listens on"), "{sign:?}");
         drop((held, listener));
         assert!(super::socket(dir.path(), &path).is_none());
+    }
+
+    /// The lock of a rootlesskit that keeps it may be free a moment later, but then it is not ours.
+    #[test]
+    fn a_lock_that_could_not_be_had_is_a_sign_of_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { state_dirs: vec![dir.path().into()], ..Settings::default() };
+        let signs = |kept: &[PathBuf]| {
+            let mut signs = Vec::new();
+            state_directories(dir.path(), &settings, kept, &mut signs);
+            signs
+        };
+        assert_eq!(signs(&[]), []);
+        let found = signs(&settings.state_dirs);
+        assert!(matches!(&found[..], [sign] if sign.text.contains("is running in")), "{found:?}");
+    }
+
+    #[test]
+    fn a_database_of_a_killed_daemon_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("volumes")).unwrap();
+        let lock = || {
+            let file = File::create(dir.path().join("volumes/metadata.db")).unwrap();
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap()
+        };
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        fs::write(root.path().join("proc/self/mountinfo"), "").unwrap();
+        let env = hostenv::Env::default();
+        let world = World { root: root.path().to_owned(), env, uid: 7, own_dir: None };
+        let refusal =
+            || super::refusal(&world, &Settings::default(), &[], &[dir.path().to_owned()], KEPT);
+        let held = lock();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        assert_eq!(refusal(), None);
+        ends.join().unwrap();
+        let _held = lock();
+        assert!(refusal().unwrap().contains("is locked by a running daemon"));
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! other entries is no state directory, and rootlesskit refuses it. dockerd's own `docker.pid` needs no lock: dockerd is
 //! started by rootlesskit.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use hostenv::state_dir::while_ending;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// The name of the lock in a state directory.
@@ -23,13 +25,31 @@ pub(super) struct Held {
     _lock: Option<Flock<File>>,
 }
 
-/// Takes the locks of these state directories, as far as nobody has them: whoever has one shows as a sign of life.
-pub(super) fn take(state_dirs: &[PathBuf]) -> Vec<Held> {
-    state_dirs.iter().filter_map(|dir| Held::take(dir)).collect()
+/// Takes the locks of these state directories. With them come the directories whose lock somebody else keeps: that is a
+/// rootlesskit which runs. One that was killed keeps its lock for a moment, and is waited for.
+pub(super) fn take(state_dirs: &[PathBuf]) -> (Vec<Held>, Vec<PathBuf>) {
+    let (mut locks, mut kept) = (Vec::new(), Vec::new());
+    for dir in state_dirs {
+        let mut found = Err(Kept);
+        while_ending(|| {
+            found = Held::take(dir);
+            found.is_err()
+        });
+        match found {
+            Ok(lock) => locks.extend(lock),
+            Err(Kept) => kept.push(dir.clone()),
+        }
+    }
+    (locks, kept)
 }
 
+/// Somebody else has the lock.
+#[derive(Debug)]
+struct Kept;
+
 impl Held {
-    fn take(dir: &Path) -> Option<Self> {
+    /// Takes the lock now; none of a directory that no rootlesskit would use.
+    fn take(dir: &Path) -> Result<Option<Self>, Kept> {
         // Where the directory above is not there, no daemon has been, and nothing is made.
         let made_dir = fs::create_dir(dir).is_ok();
         let mut held = Self { dir: dir.to_owned(), made_dir, made_lock: false, _lock: None };
@@ -39,13 +59,27 @@ impl Held {
             held.made_lock = options.write(true).create_new(true).mode(0o600).open(&path).is_ok();
         }
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path).ok()?;
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(lock) => held._lock = Some(lock),
-            // A rootlesskit was faster, and the lock is its own.
-            Err(_) => held.made_lock = false,
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path) else {
+            return Ok(None);
+        };
+        let lock = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(lock) => lock,
+            Err((_, error)) => {
+                // A rootlesskit was faster, and the lock is its own.
+                held.made_lock = false;
+                return if error == Errno::EWOULDBLOCK { Err(Kept) } else { Ok(None) };
+            }
+        };
+        // A rootlesskit removes its lock at its end, which would leave us with one that keeps nobody out.
+        let is_there = |there: Metadata| {
+            lock.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        };
+        if !fs::symlink_metadata(&path).is_ok_and(is_there) {
+            held.made_lock = false;
+            return Err(Kept);
         }
-        held._lock.is_some().then_some(held)
+        held._lock = Some(lock);
+        Ok(Some(held))
     }
 }
 
@@ -58,5 +92,64 @@ impl Drop for Held {
         if self.made_dir {
             let _ = fs::remove_dir(&self.dir);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn exclusive(path: &Path) -> Option<Flock<File>> {
+        Flock::lock(File::create(path).unwrap(), FlockArg::LockExclusiveNonblock).ok()
+    }
+
+    /// Takes the lock of a rootlesskit that ends in this way while it is waited for, and returns whether the file of the
+    /// lock is there afterwards.
+    fn take_from(end: fn(&Path, Flock<File>)) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("dockerd-rootless");
+        fs::create_dir(&state).unwrap();
+        let path = state.join(LOCK);
+        let lock = exclusive(&path).unwrap();
+        let locks = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                end(&path, lock);
+            });
+            let (locks, kept) = take(std::slice::from_ref(&state));
+            assert_eq!((locks.len(), kept.len()), (1, 0));
+            locks
+        });
+        assert!(exclusive(&path).is_none(), "another rootlesskit could start");
+        drop(locks);
+        path.exists()
+    }
+
+    #[test]
+    fn the_lock_of_a_killed_rootlesskit_is_waited_for_and_taken() {
+        assert!(take_from(|_, lock| drop(lock)));
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_meanwhile_is_replaced() {
+        let removed = |path: &Path, lock| {
+            fs::remove_file(path).unwrap();
+            drop(lock);
+        };
+        assert!(!take_from(removed));
+    }
+
+    #[test]
+    fn who_keeps_the_lock_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, none) = (dir.path().join("dockerd-rootless"), dir.path().join("none"));
+        fs::create_dir(&state).unwrap();
+        let _running = exclusive(&state.join(LOCK)).unwrap();
+        let (locks, kept) = take(&[state.clone(), none.clone()]);
+        assert_eq!((locks.len(), kept), (1, vec![state.clone()]));
+        assert!(none.join(LOCK).exists() && state.join(LOCK).exists());
+        drop(locks);
+        assert!(!none.exists() && state.join(LOCK).exists());
     }
 }

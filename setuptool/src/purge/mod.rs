@@ -204,8 +204,8 @@ impl Purge {
         }
         let going = places.iter().filter(|place| place.goes());
         let dirs: Vec<PathBuf> = going.map(|place| place.real.clone()).collect();
-        let _locks = locks::take(&self.settings.state_dirs);
-        if let Some(refusal) = life::refusal(world, &self.settings, &dirs, life::KEPT) {
+        let (_locks, kept) = locks::take(&self.settings.state_dirs);
+        if let Some(refusal) = life::refusal(world, &self.settings, &kept, &dirs, life::KEPT) {
             problems.push(refusal);
             return;
         }
@@ -234,7 +234,7 @@ impl Purge {
             // Before the first one this has just been done.
             let dirs: Vec<PathBuf> = rest.iter().map(|(_, path)| path.clone()).collect();
             let came_up =
-                (at > 0).then(|| life::refusal(world, &self.settings, &dirs, life::CAME_UP));
+                (at > 0).then(|| life::refusal(world, &self.settings, &[], &dirs, life::CAME_UP));
             if let Some(refusal) = came_up.flatten() {
                 problems.push(refusal);
                 return;
@@ -361,7 +361,7 @@ pub(crate) fn advice(world: &World, kit: &str, idle: bool) -> Option<String> {
     let rm = format!("{} rm -rf {}", quoted(kit), quoted(&data.to_string_lossy()));
     let in_use = || {
         let dirs: Vec<PathBuf> = fs::canonicalize(&data).into_iter().collect();
-        life::refusal(world, &Settings::gather(world), &dirs, life::KEPT).is_some()
+        life::refusal(world, &Settings::gather(world), &[], &dirs, life::KEPT).is_some()
     };
     if is_plain(world, &data) && !(idle && in_use()) {
         return Some(rm);
