@@ -130,7 +130,8 @@ impl Receiver {
             slots.zip(iovecs.iter_mut().zip(&mut headers)).take(count)
         {
             let iov = iov.write(libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT });
-            header.write(build(iov, 1, name.as_mut_ptr().cast(), NAME_LEN, &mut control.0));
+            let room = (control.0.as_mut_ptr().cast(), control.0.len());
+            header.write(build((iov, 1), (name.as_mut_ptr().cast(), NAME_LEN), room));
         }
         // SAFETY: the first `count` headers are initialised and point to memory that this frame or
         // `self` keeps alive and exclusively borrowed during the call.
@@ -193,7 +194,7 @@ pub fn send_each(
     route: Route,
 ) -> nix::Result<usize> {
     let count = datagrams.len().min(BATCH);
-    let mut envelope = Envelope::new(route, None);
+    let envelope = Envelope::new(route, None);
     let mut headers = [MaybeUninit::<mmsghdr>::uninit(); BATCH];
     for (slot, datagram) in headers.iter_mut().zip(&datagrams[..count]) {
         slot.write(envelope.header(std::slice::from_ref(datagram)));
@@ -223,7 +224,7 @@ pub fn send_segmented(
     segment: u16,
     route: Route,
 ) -> nix::Result<()> {
-    let mut envelope = Envelope::new(route, Some(segment));
+    let envelope = Envelope::new(route, Some(segment));
     let header = envelope.header(parts);
     // SAFETY: the header's name, control data and payload outlive the call and are only read by it.
     let n = unsafe {
@@ -253,13 +254,11 @@ fn vlen(count: usize) -> libc::c_uint {
     libc::c_uint::try_from(count).unwrap_or(0)
 }
 
-/// One header; valid for as long as what it points to.
+/// One header of payload, name and control data, each a pointer and a length; valid for as long as what they point to.
 fn build(
-    iov: *mut libc::iovec,
-    iovlen: usize,
-    name: *mut libc::c_void,
-    namelen: socklen_t,
-    control: &mut [u8],
+    (iov, iovlen): (*mut libc::iovec, usize),
+    (name, namelen): (*mut libc::c_void, socklen_t),
+    (control, controllen): (*mut libc::c_void, usize),
 ) -> mmsghdr {
     // SAFETY: both structures are integers and pointers, for which all zeroes is a value; zeroing also
     // covers the private padding fields that musl has.
@@ -267,9 +266,9 @@ fn build(
     out.msg_hdr.msg_iov = iov;
     out.msg_hdr.msg_iovlen = iovlen as _;
     (out.msg_hdr.msg_name, out.msg_hdr.msg_namelen) = (name, namelen);
-    if !control.is_empty() {
-        out.msg_hdr.msg_control = control.as_mut_ptr().cast();
-        out.msg_hdr.msg_controllen = control.len() as _;
+    if controllen > 0 {
+        out.msg_hdr.msg_control = control;
+        out.msg_hdr.msg_controllen = controllen as _;
     }
     out
 }
@@ -317,14 +316,15 @@ impl Envelope {
         self.controllen += len.next_multiple_of(WORD);
     }
 
-    /// A header for one datagram made of `parts`; valid while `self` and `parts` are.
-    fn header(&mut self, parts: &[IoSlice<'_>]) -> mmsghdr {
-        // IoSlice is guaranteed to have the layout of iovec, and sending only reads through it.
+    /// A header to send one datagram made of `parts`; valid while `self` and `parts` are. All headers of a call point to
+    /// the same name and control data, which is sound because the kernel only reads them.
+    fn header(&self, parts: &[IoSlice<'_>]) -> mmsghdr {
+        // IoSlice is guaranteed to have the layout of iovec.
         let iov = parts.as_ptr().cast::<libc::iovec>().cast_mut();
         let name = self.name.as_ref().map_or(ptr::null(), SockaddrLike::as_ptr);
         let namelen = self.name.as_ref().map_or(0, SockaddrLike::len);
-        let control = &mut self.control.0[..self.controllen];
-        build(iov, parts.len(), name.cast_mut().cast(), namelen, control)
+        let control = self.control.0.as_ptr().cast_mut().cast();
+        build((iov, parts.len()), (name.cast_mut().cast(), namelen), (control, self.controllen))
     }
 }
 

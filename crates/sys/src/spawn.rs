@@ -194,7 +194,7 @@ fn clone_process(namespaces: u64) -> io::Result<(libc::pid_t, RawFd)> {
     let exit_signal = u64::try_from(libc::SIGCHLD).map_err(io::Error::other)?;
     let mut args = CloneArgs {
         flags,
-        pidfd: (&raw mut pidfd).addr() as u64,
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
         exit_signal,
         ..CloneArgs::default()
     };

@@ -23,7 +23,7 @@ pub const OFFLOAD_LEN: usize = 24;
 
 /// Private to this file: the macros of nix take no doc comments, and their functions are `pub`.
 mod ioctl {
-    nix::ioctl_write_ptr_bad!(
+    nix::ioctl_readwrite_bad!(
         tun_set_iff,
         nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
         libc::ifreq
@@ -112,6 +112,6 @@ fn attach(
     // Close-on-exec is what std opens every file with.
     let file = OpenOptions::new().read(true).write(true).custom_flags(open_flags).open(device)?;
     // SAFETY: the pointer is to a live ifreq, which TUNSETIFF reads and writes.
-    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw const req) }?;
+    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw mut req) }?;
     Ok(file.into())
 }
