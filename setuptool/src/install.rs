@@ -74,6 +74,7 @@ pub(crate) fn run(
     let host = docker_host(&plan.runtime_dir);
     let cli = Cli::new(plan.docker.clone(), with_runtime_dir(world));
     cli.adopt(ui, world, &host, wish.force)?;
+    swarm::next_steps(ui, world, options.swarm.as_ref());
     trailer(ui, &plan, facts);
     Ok(())
 }

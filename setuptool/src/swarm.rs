@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use doctor::managed::Managed;
 use doctor::place::{World, dir_of};
-use doctor::swarm::{drop_in, read, variables, wanted};
-use hostenv::swarm::{FORM, Swarm};
+use doctor::swarm::{Membership, drop_in, read, variables, wanted};
+use hostenv::swarm::{DATA_PATH_PORT, FORM, MANAGER_PORT, Swarm};
 use hostenv::vars::DOCKERD_ROOTLESS_SWARM;
 
 use crate::run::Failed;
@@ -123,6 +123,24 @@ impl Order {
         }
         Ok(changed)
     }
+}
+
+/// Says how the node gets into a swarm, unless it is in one.
+pub(crate) fn next_steps(ui: &mut Ui, world: &World, choice: Option<&Choice>) {
+    let Some(Choice::Node(swarm)) = choice else { return };
+    if Membership::read(world).is_some() {
+        return;
+    }
+    let port = match swarm.data_path_port {
+        DATA_PATH_PORT => String::new(),
+        port => format!(" --data-path-port {port}"),
+    };
+    ui.info(&format!("To create a swarm, run: `docker swarm init{port}`"));
+    // A daemon that joins takes no notice of the default that the launcher gives it.
+    ui.info(&format!(
+        "To join a swarm, run: `docker swarm join --advertise-addr {} --token TOKEN MANAGER:{MANAGER_PORT}`",
+        swarm.address
+    ));
 }
 
 /// Takes the file away, and the directory of the drop-ins if nothing else is in it. That one was made for this file: an empty

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hostenv::swarm::Swarm;
 use hostenv::vars::DOCKERD_ROOTLESS_SWARM;
+use serde::Deserialize;
 
 use crate::header::HEADER;
 use crate::managed::Managed;
@@ -48,6 +49,26 @@ pub fn read(path: &Path) -> Option<Swarm> {
         Some(value.to_owned())
     };
     text.lines().rev().find_map(value)?.parse().ok()
+}
+
+/// The swarm that the daemon is in, as dockerd keeps it in its data directory (`nodeStartConfig` in daemon/cluster of moby).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Membership {
+    /// The address and port that the other nodes use; empty if `docker swarm join` named none.
+    pub advertise_addr: String,
+    /// The address for packets between containers; empty if it is that of `advertise_addr`.
+    pub data_path_addr: String,
+    /// The manager to which the daemon joined; empty if it created the swarm.
+    pub remote_addr: String,
+}
+
+impl Membership {
+    /// `None` if the daemon is in no swarm.
+    pub fn read(world: &World) -> Option<Self> {
+        let file = world.data_root()?.join("swarm/docker-state.json");
+        serde_json::from_str(&hostenv::file::text(&file).ok()?).ok()
+    }
 }
 
 #[cfg(test)]

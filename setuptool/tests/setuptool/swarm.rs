@@ -76,7 +76,9 @@ fn the_drop_in_is_written_kept_and_removed() {
     let value = value();
     let line = format!("\n[Service]\nEnvironment=DOCKERD_ROOTLESS_SWARM={value}\n");
     let done = install(&place, &value, &[]);
-    done.exits(0).prints(&format!("[INFO] Creating @/{DROP_IN}\n"));
+    done.exits(0).prints(&format!("[INFO] Creating @/{DROP_IN}\n")).prints(&format!(
+        "docker swarm join --advertise-addr {ADDRESS} --token TOKEN MANAGER:2377"
+    ));
     let text = place.read(DROP_IN).expect("a drop-in");
     assert!(text.ends_with(&line), "{text}");
     let reload = place.calls().iter().position(|call| call.ends_with("daemon-reload"));

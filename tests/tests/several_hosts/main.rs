@@ -3,6 +3,7 @@
 mod clients;
 mod container;
 mod drivers;
+mod join;
 mod kubernetes;
 mod managers;
 mod overlay;

@@ -13,6 +13,7 @@ use super::ways::{assignments, configurations, detaches};
 use crate::place::World;
 use crate::probe::Prober;
 use crate::supervisor::Files;
+use crate::swarm::Membership;
 
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -26,6 +27,8 @@ pub struct Node {
     /// What this host has instead: no addresses of loopback or of a single link.
     pub addresses: Vec<IpAddr>,
     pub taken: Vec<Taken>,
+    /// `None` if the daemon is in no swarm.
+    pub membership: Option<Membership>,
     /// dockerd itself listens on the host.
     pub detached: bool,
     /// The `ip` of iproute2.
@@ -64,6 +67,7 @@ impl Node {
             addresses: networks.into_iter().flatten().filter_map(usual).collect(),
             is_own,
             taken,
+            membership: Membership::read(world),
             detached: dockerd.is_some_and(|program| detaches(world, program, prober)),
             ip: world.find_with_sbin("ip").filter(|ip| {
                 prober.ask(ip, "-V").is_ok_and(|version| version.contains("iproute2"))

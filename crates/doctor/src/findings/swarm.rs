@@ -1,6 +1,6 @@
 //! A daemon that is to be a node of a swarm: what cannot work in rootless mode, and what keeps this host from being one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use drivers::{NetworkDriver, PortDriver};
 use hostenv::swarm::{FORM, MANAGER_PORT, Swarm};
@@ -42,6 +42,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     findings.extend(facts.swarm.as_ref().and_then(value));
     let Some((node, swarm)) = node(facts) else { return };
     address(node, swarm, findings);
+    findings.extend(advertised(node, swarm));
     ports(node, swarm, findings);
     driver(facts, findings);
     vxlan(facts, node, findings);
@@ -101,6 +102,59 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     );
 }
 
+/// `docker swarm join` takes no notice of dockerd's `--swarm-default-advertise-addr`. Without an address of its own, a node
+/// advertises that of the interface by which dockerd reaches the manager, which is one of its network namespace.
+fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
+    let member = node.membership.as_ref().filter(|_| node.is_own != Some(false))?;
+    let address = swarm.address;
+    let code = "swarm-advertise";
+    let finding = if member.advertise_addr.is_empty() {
+        if node.detached {
+            // On the host's network, that interface has an address of the host.
+            return None;
+        }
+        Finding::class(
+            code,
+            format!("the daemon joined its swarm without --advertise-addr ({})", set(node)),
+            "the node looks ready, but containers on other nodes cannot reach those on this one",
+        )
+    } else {
+        let said = match &*member.data_path_addr {
+            // Only the packets between containers pass through rootlesskit.
+            data_path if node.detached && !data_path.is_empty() => data_path,
+            _ => &member.advertise_addr,
+        };
+        let said = host(said).filter(|said| *said != address)?;
+        Finding::advisory(
+            code,
+            format!("the daemon advertises {said} in its swarm, but {}", set(node)),
+            "other nodes send to the address that this one advertises, but rootlesskit listens on the address in the \
+             variable. Unless something between the hosts translates addresses, they cannot reach this node",
+        )
+    };
+    let init = format!("docker swarm init --force-new-cluster --advertise-addr {address}");
+    Some(if member.remote_addr.is_empty() {
+        finding.fix(format!(
+            "if the host still has the address that the daemon advertises, set the variable to it; if not, and this is \
+             the only manager, run `{init}`"
+        ))
+    } else {
+        finding
+            .fix(format!(
+                "run `docker swarm leave`, and join again with this host's address: run `docker swarm join \
+                 --advertise-addr {address} --token TOKEN MANAGER:{MANAGER_PORT}`"
+            ))
+            .fix("if this node is a manager, first run `docker node demote NODE` on another manager")
+    })
+}
+
+/// The address in `ADDRESS` or `ADDRESS:PORT`.
+fn host(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address = text.parse::<IpAddr>().ok().or_else(with_port)?;
+    Some(address.to_canonical())
+}
+
 /// The host's other addresses of the same family.
 fn others(node: &Node, address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let suits = move |other: &IpAddr| *other != address && other.is_ipv4() == address.is_ipv4();
@@ -149,7 +203,7 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
 fn free(node: &Node, taken: IpAddr) -> String {
     others(node, taken).next().map_or_else(
         || format!("ADDRESS:{MANAGER_PORT}"),
-        |address| std::net::SocketAddr::from((address, MANAGER_PORT)).to_string(),
+        |address| SocketAddr::from((address, MANAGER_PORT)).to_string(),
     )
 }
 

@@ -102,6 +102,10 @@ pub(super) const CODES: &[Code] = &[
     code("swarm-value", "the launcher does not understand the value of `DOCKERD_ROOTLESS_SWARM`"),
     code("swarm-address", "the address in `DOCKERD_ROOTLESS_SWARM` is not one of this host's"),
     code(
+        "swarm-advertise",
+        "the daemon is in a swarm, but does not advertise the address in `DOCKERD_ROOTLESS_SWARM` there",
+    ),
+    code(
         "swarm-port-taken",
         "a program of another user has a port that a node of a swarm needs (2377, 7946, 4789)",
     ),

@@ -72,8 +72,69 @@ fn situations_of_a_node_of_a_swarm() {
 pub(super) fn a_node_of_a_swarm() -> Vec<Case> {
     let mut cases = values_and_addresses();
     cases.extend(ports());
+    cases.extend(advertised_addresses());
     cases.extend(drivers_and_kernel());
     cases
+}
+
+/// A node that is in a swarm, and what dockerd keeps about that.
+fn member(h: &mut Host, state: &str) {
+    node(h);
+    h.write("home/.local/share/docker/swarm/docker-state.json", &format!("{{{state}}}"));
+}
+
+/// One that has joined.
+fn joined(h: &mut Host, state: &str) {
+    member(h, &format!("\"RemoteAddr\":\"192.0.2.9:2377\",{state}"));
+}
+
+fn advertised_addresses() -> Vec<Case> {
+    let named = "swarm-advertise swarm-limits";
+    vec![
+        case("the node advertises its address", Advisory, "swarm-limits", "", |h| {
+            joined(h, "\"AdvertiseAddr\":\"192.0.2.10:2377\"");
+        }),
+        case(
+            "the node joined without its address",
+            Class,
+            named,
+            "-addr 192.0.2.10 --token",
+            |h| {
+                joined(h, "\"AdvertiseAddr\":\"\"");
+            },
+        ),
+        case("the node advertises another address", Advisory, named, "docker swarm leave", |h| {
+            joined(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\"");
+        }),
+        case("the address of the first manager changed", Advisory, named, "--force-new-", |h| {
+            member(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\",\"RemoteAddr\":\"\"");
+        }),
+        case("an IPv6 node advertises its address", Advisory, "swarm-limits", "", |h| {
+            joined(h, "\"AdvertiseAddr\":\"[fd00::2]:2377\"");
+            h.set(SWARM, "fd00::2,peers=fd00::/64");
+        }),
+        case(
+            "the address in the variable is wrong",
+            Fatal,
+            "swarm-address swarm-limits",
+            "",
+            |h| {
+                joined(h, "\"AdvertiseAddr\":\"192.0.2.10:2377\"");
+                h.set(SWARM, "192.0.2.70,peers=192.0.2.0/24");
+            },
+        ),
+        case("a detached dockerd joined without an address", Advisory, "swarm-limits", "", |h| {
+            joined(h, "\"AdvertiseAddr\":\"\"");
+        })
+        .facts(|facts| facts.swarm.as_mut().expect("a node").detached = true),
+        case("a detached dockerd has its own data path", Advisory, "swarm-limits", "", |h| {
+            joined(h, "\"AdvertiseAddr\":\"192.0.2.11:2377\",\"DataPathAddr\":\"192.0.2.10\"");
+        })
+        .facts(|facts| facts.swarm.as_mut().expect("a node").detached = true),
+        case("what dockerd keeps cannot be read", Advisory, "swarm-limits", "", |h| {
+            joined(h, "\"AdvertiseAddr\":");
+        }),
+    ]
 }
 
 fn values_and_addresses() -> Vec<Case> {
