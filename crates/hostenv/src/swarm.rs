@@ -57,8 +57,8 @@ pub enum SwarmError {
     /// There are more networks than a published port can have.
     #[error("it has {0} networks in peers=, but at most {MOST_PEERS} are allowed")]
     TooMany(usize),
-    /// The port is out of range.
-    #[error("the data path port {0:?} is not a number from 1024 to 49151")]
+    /// The port is out of range, or another one of a node.
+    #[error("the data path port {0:?} must be a number from 1024 to 49151, but not {GOSSIP_PORT}")]
     Port(String),
     /// A part has another name, or comes twice.
     #[error("the part {0:?} is unknown or comes twice (the form is {FORM})")]
@@ -154,7 +154,8 @@ fn networks(list: &str) -> Result<Vec<IpNet>, SwarmError> {
 }
 
 fn data_path_port(text: &str) -> Result<u16, SwarmError> {
-    let port = text.parse().ok().filter(|port| DATA_PATH_PORTS.contains(port));
+    let usable = |port: &u16| DATA_PATH_PORTS.contains(port) && *port != GOSSIP_PORT;
+    let port = text.parse().ok().filter(usable);
     port.ok_or_else(|| SwarmError::Port(text.to_owned()))
 }
 
@@ -209,6 +210,7 @@ mod tests {
             ("192.0.2.1,peer=192.0.2.2", "\"peer=192.0.2.2\""),
             ("192.0.2.1,peers=192.0.2.2,192.0.2.3", "\"192.0.2.3\""),
             ("192.0.2.1,peers=192.0.2.2,data-path-port=80", "the data path port \"80\""),
+            ("192.0.2.1,peers=192.0.2.2,data-path-port=7946", "but not 7946"),
         ] {
             let error = text.parse::<Swarm>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
