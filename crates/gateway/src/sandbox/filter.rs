@@ -142,7 +142,6 @@ const OPTIONS: &[(i32, &[i32])] = &[
             libc::IP_RECVTOS,
             libc::IP_FREEBIND,
             libc::IP_TRANSPARENT,
-            libc::IP_RECVORIGDSTADDR,
             libc::IP_BIND_ADDRESS_NO_PORT,
         ],
     ),
@@ -161,7 +160,6 @@ const OPTIONS: &[(i32, &[i32])] = &[
             libc::IPV6_TCLASS,
             libc::IPV6_FREEBIND,
             libc::IPV6_TRANSPARENT,
-            libc::IPV6_RECVORIGDSTADDR,
         ],
     ),
 ];
