@@ -6,7 +6,6 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::signal::Signal;
 
 /// An error that carries the exit status to leave with; any other error means 1.
@@ -89,17 +88,28 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
             hints.push_str(hint);
         }
     }
-    if hints.is_empty() && error.chain().any(out_of_descriptors) {
-        hints.push_str(
-            "\nhint: raise the limit of open files: ulimit -n 1024, or LimitNOFILE= in the service",
-        );
+    if hints.is_empty()
+        && let Some(remedy) = error.chain().find_map(remedy)
+    {
+        hints.push_str("\nhint: ");
+        hints.push_str(remedy);
     }
     causes.join(": ") + &hints
 }
 
-fn out_of_descriptors(cause: &(dyn std::error::Error + 'static)) -> bool {
+/// What helps against errors that any call may meet.
+fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    io == Some(libc::EMFILE) || cause.downcast_ref() == Some(&Errno::EMFILE)
+    match io.map(Errno::from_raw).or_else(|| cause.downcast_ref().copied())? {
+        Errno::EMFILE => {
+            Some("raise the limit of open files: ulimit -n 1024, or LimitNOFILE= in the service")
+        }
+        Errno::ETOOMANYREFS => Some(
+            "other programs of this user have too many file descriptors in transit. Stop them, or raise the hard limit of \
+             open files (ulimit -Hn, or LimitNOFILE= in the service)",
+        ),
+        _ => None,
+    }
 }
 
 /// The text of an error as Go prints it, which documentation and tools match.
@@ -140,12 +150,13 @@ mod tests {
 
     #[test]
     fn too_few_descriptors_have_a_remedy() {
-        let io = std::io::Error::from_raw_os_error(libc::EMFILE);
+        let io = std::io::Error::from_raw_os_error(Errno::EMFILE as i32);
         let text = describe(&anyhow::Error::from(io).context("outer"));
         assert!(
             text.starts_with("outer: ") && text.contains("\nhint: ") && text.contains("ulimit")
         );
         assert!(describe(&Errno::EMFILE.into()).contains("ulimit"));
+        assert!(describe(&Errno::ETOOMANYREFS.into()).contains("hint: other programs"));
         assert!(!describe(&Errno::ENOENT.into()).contains("hint"));
     }
 

@@ -20,6 +20,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -29,6 +30,9 @@ use crate::plan::{ChildPlan, Leased};
 
 /// The longest message in bytes; a plan takes about a thousand.
 const MAX: usize = 64 * 1024;
+
+/// How long a message waits for memory, or for other programs of the user to take the descriptors that they sent each other.
+const SHORTAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The messages, in protocol order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +87,8 @@ impl Channel {
 
     pub(crate) fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        sys::fdpass::send(self.0.as_fd(), &bytes, fds)
+        let deadline = Instant::now() + SHORTAGE_TIMEOUT;
+        sys::fdpass::send_until(self.0.as_fd(), &bytes, fds, deadline)
             .with_context(|| format!("failed to send {} in the handshake", message.name()))?;
         Ok(())
     }

@@ -9,8 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -23,8 +22,8 @@ use crate::congestion;
 const PER_REPLY: usize = 64;
 /// Keep-alive of TCP sockets, idle time and interval; Go's default for both legs.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
-const IN_FLIGHT_RETRIES: u32 = 200;
+/// How long sockets wait for a shortage to pass before the request fails.
+const SHORTAGE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The request to arm the namespace, one byte; no kind has this number.
 pub(crate) const ARM: u8 = 0xff;
@@ -186,12 +185,6 @@ fn answer(sock: BorrowedFd<'_>, arm: &mut impl FnMut() -> bool) -> io::Result<bo
     Ok(true)
 }
 
-/// Whether sending may work later: too many descriptors are in flight, or memory is short.
-fn passing(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::ETOOMANYREFS | Errno::ENOMEM | Errno::ENOBUFS))
-}
-
 /// Makes and sends one reply; returns how much of the request it settles.
 fn batch(sock: BorrowedFd<'_>, kind: SocketKind, left: u16) -> io::Result<u16> {
     let want = usize::from(left).min(PER_REPLY);
@@ -211,21 +204,14 @@ fn batch(sock: BorrowedFd<'_>, kind: SocketKind, left: u16) -> io::Result<u16> {
         given += 1;
     }
     let fds: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
-    let mut tries = 0;
-    loop {
-        match sys::fdpass::send(sock, &reply.encode(), &fds) {
-            Err(e) if passing(&e) && tries < IN_FLIGHT_RETRIES => {
-                tries += 1;
-                sleep(Duration::from_millis(1));
-            }
-            Err(e) if passing(&e) => {
-                let errno = e.raw_os_error().unwrap_or(Errno::EIO as i32);
-                let reply = Reply { kind, failed: left, errno };
-                sys::fdpass::send(sock, &reply.encode(), &[])?;
-                return Ok(left);
-            }
-            other => return other.map(|_| given + reply.failed),
+    match sys::fdpass::send_until(sock, &reply.encode(), &fds, Instant::now() + SHORTAGE_TIMEOUT) {
+        Err(e) if sys::fdpass::is_passing(&e) => {
+            let errno = e.raw_os_error().unwrap_or(Errno::EIO as i32);
+            let reply = Reply { kind, failed: left, errno };
+            sys::fdpass::send(sock, &reply.encode(), &[])?;
+            Ok(left)
         }
+        other => other.map(|_| given + reply.failed),
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// The most descriptors that one message can carry (`SCM_MAX_FD`, unix(7)).
 pub const MAX_FDS: usize = 253;
+/// How often [`send_until`] tries again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Sends one message with descriptors. A stream or seqpacket peer that has gone away is `EPIPE`, never
 /// a signal.
@@ -25,10 +30,36 @@ pub fn send(sock: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
             MsgFlags::MSG_NOSIGNAL,
             None,
         ) {
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             other => return Ok(other?),
         }
     }
+}
+
+/// As [`send`], but a shortage that passes ([`is_passing`]) is waited for until `deadline`.
+///
+/// # Errors
+/// Those of sendmsg(2), of a shortage the last one.
+pub fn send_until(
+    sock: BorrowedFd<'_>,
+    data: &[u8],
+    fds: &[BorrowedFd<'_>],
+    deadline: Instant,
+) -> io::Result<usize> {
+    loop {
+        match send(sock, data, fds) {
+            // No descriptor tells when there is room.
+            Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(RETRY_INTERVAL),
+            other => return other,
+        }
+    }
+}
+
+/// Whether sending may work later. Memory is short, or all processes of the user together have more descriptors in transit
+/// than this one may have open (`ETOOMANYREFS`, unix(7)): other programs of the user, containers among them, can cause that.
+pub fn is_passing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ETOOMANYREFS | Errno::ENOMEM | Errno::ENOBUFS))
 }
 
 /// Receives one message and the descriptors that came with it, all close-on-exec. Zero bytes and no
@@ -74,8 +105,8 @@ pub fn recv_what_fits(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Receiv
         // SAFETY: the header points to one buffer and a control buffer, both alive and of the lengths it tells.
         let ret =
             unsafe { libc::recvmsg(sock.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        let bytes = match nix::errno::Errno::result(ret) {
-            Err(nix::errno::Errno::EINTR) => continue,
+        let bytes = match Errno::result(ret) {
+            Err(Errno::EINTR) => continue,
             other => usize::try_from(other?).unwrap_or(0),
         };
         // Also if some are missing: those that came are open, and would stay so.

@@ -68,6 +68,25 @@ fn descriptors_ports_beyond_the_limit_are_refused_and_the_gateway_is_replaced_at
     Ok(())
 }
 
+/// The kernel compares what all processes of the user have in transit with the limit of the one that sends (unix(7)).
+#[test]
+fn descriptors_that_others_have_in_transit_only_delay_a_start() -> Result<()> {
+    let b = kit::boot()?;
+    let script = "import os, socket, time
+a, b = socket.socketpair()
+socket.send_fds(a, [b'x'], [0] * 200)
+open('/tmp/held', 'w')
+while not os.path.exists('/tmp/s'): time.sleep(0.01)
+time.sleep(2.5)";
+    b.write("/tmp/transit.py", script)?;
+    let sender = b.user("exec python3 /tmp/transit.py").spawn()?;
+    wait::until_true("descriptors are in transit", PATIENCE, || Ok(b.exists("/tmp/held")))?;
+    let net = Net::with_limit(&b, 64, FLAGS)?;
+    ensure!(sender.wait(PATIENCE)?.code == 0, "the descriptors were not in transit");
+    b.root("rm /tmp/transit.py /tmp/held").ok()?;
+    net.stop()
+}
+
 #[test]
 fn descriptors_a_killed_slirp4netns_is_started_again_beside_all_ports_of_builtin() -> Result<()> {
     let b = kit::boot()?;

@@ -7,7 +7,6 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -29,8 +28,6 @@ const MORE: u8 = 1;
 const BUFFER: usize = 8 * MAX_PACKET_BYTES;
 /// The most descriptors that a request has.
 const MAX_FDS: usize = descriptors::count(true, descriptors::MOST_OF_OVERLAYS);
-/// How often to try again while too many descriptors are in flight (`ETOOMANYREFS`, unix(7)).
-const IN_FLIGHT_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Why a request fails whose descriptors did not fit.
 const NO_ROOM: &str = "the gateway process has no file descriptors left\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)";
 /// Characters that are left of a reason which is too long.
@@ -177,15 +174,9 @@ impl Channel {
         deadline: Instant,
     ) -> io::Result<()> {
         loop {
-            match sys::fdpass::send(self.sock.as_fd(), packet, fds) {
+            match sys::fdpass::send_until(self.sock.as_fd(), packet, fds, deadline) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.wait(PollFlags::POLLOUT, Some(deadline))?;
-                }
-                Err(e)
-                    if e.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
-                        && Instant::now() < deadline =>
-                {
-                    sleep(IN_FLIGHT_RETRY_INTERVAL);
                 }
                 other => return other.map(drop),
             }
