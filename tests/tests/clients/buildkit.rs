@@ -4,11 +4,12 @@
 use tests::docker::{Docker, LEFT_BY_DOCKERD, MAKE_ARCHIVE};
 use tests::{PATIENCE, Result, Running, Suite, TestBox, UPSTREAM_LAUNCHER, ensure, wait};
 
-/// Two steps with a cache that the first fills, and one that reaches out by name; all of them again in each round.
+/// Two steps with a cache that the first fills, and one that reaches out by name; all of them again in each round. A cache
+/// that is not `locked` is made anew while BuildKit has not yet released it after the step before.
 const DOCKERFILE: &str = "FROM bb
 ARG ROUND
-RUN --mount=type=cache,target=/cache echo x >>/cache/n; cp /cache/n /count
-RUN --mount=type=cache,target=/cache cmp /cache/n /count && nslookup foo.test
+RUN --mount=type=cache,target=/cache,sharing=locked echo x >>/cache/n; cp /cache/n /count
+RUN --mount=type=cache,target=/cache,sharing=locked cmp /cache/n /count && nslookup foo.test
 RUN wget -qO /proof http://peer.test:7000/
 CMD [\"cat\", \"/count\", \"/proof\"]
 ";
