@@ -58,7 +58,7 @@ pub enum SwarmError {
     #[error("it has {0} networks in peers=, but at most {MOST_PEERS} are allowed")]
     TooMany(usize),
     /// The port is out of range, or another one of a node.
-    #[error("the data path port {0:?} must be a number from 1024 to 49151, but not {GOSSIP_PORT}")]
+    #[error("the data path port {0:?} must be a number from 1024 to 49151, except {GOSSIP_PORT}")]
     Port(String),
     /// A part has another name, or comes twice.
     #[error("the part {0:?} is unknown or comes twice (the form is {FORM})")]
@@ -210,7 +210,7 @@ mod tests {
             ("192.0.2.1,peer=192.0.2.2", "\"peer=192.0.2.2\""),
             ("192.0.2.1,peers=192.0.2.2,192.0.2.3", "\"192.0.2.3\""),
             ("192.0.2.1,peers=192.0.2.2,data-path-port=80", "the data path port \"80\""),
-            ("192.0.2.1,peers=192.0.2.2,data-path-port=7946", "but not 7946"),
+            ("192.0.2.1,peers=192.0.2.2,data-path-port=7946", "except 7946"),
         ] {
             let error = text.parse::<Swarm>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

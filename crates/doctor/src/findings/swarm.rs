@@ -132,16 +132,15 @@ fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
              variable. Unless something between the hosts translates addresses, they cannot reach this node",
         )
     };
-    let init = format!("docker swarm init --force-new-cluster --advertise-addr {address}");
     Some(if member.remote_addr.is_empty() {
         finding.fix(format!(
             "if the host still has the address that the daemon advertises, set the variable to it; if not, and this is \
-             the only manager, run `{init}`"
+             the only manager, run `docker swarm init --force-new-cluster --advertise-addr {address}`"
         ))
     } else {
         finding
             .fix(format!(
-                "run `docker swarm leave`, and join again with this host's address: run `docker swarm join \
+                "run `docker swarm leave`, then join again with this host's address: `docker swarm join \
                  --advertise-addr {address} --token TOKEN MANAGER:{MANAGER_PORT}`"
             ))
             .fix("if this node is a manager, first run `docker node demote NODE` on another manager")

@@ -103,7 +103,7 @@ pub(super) const CODES: &[Code] = &[
     code("swarm-address", "the address in `DOCKERD_ROOTLESS_SWARM` is not one of this host's"),
     code(
         "swarm-advertise",
-        "the daemon is in a swarm, but does not advertise the address in `DOCKERD_ROOTLESS_SWARM` there",
+        "the daemon is in a swarm, but does not advertise the address in `DOCKERD_ROOTLESS_SWARM`",
     ),
     code(
         "swarm-port-taken",
