@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -24,6 +24,12 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     regular(&file.metadata()?)?;
     Ok(file)
+}
+
+/// Whether this open file is the one that is `there`, at its path: it may have been removed or replaced.
+pub fn is_same(file: &File, there: io::Result<Metadata>) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), there) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
 /// The content of a regular file of at most [`LIMIT`] bytes.

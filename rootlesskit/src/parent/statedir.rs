@@ -7,10 +7,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use hostenv::file::is_same;
 use hostenv::{Env, vars};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -58,8 +59,7 @@ impl StateDir {
     /// not ours, somebody has removed our directory, and what is there now belongs to another instance.
     pub(super) fn remove(self) {
         let lock = self.path.join(LOCK);
-        let ours = self.lock.metadata().map(|m| (m.dev(), m.ino())).ok();
-        if fs::symlink_metadata(&lock).map(|m| (m.dev(), m.ino())).ok() != ours {
+        if !is_same(&self.lock, fs::symlink_metadata(&lock)) {
             tracing::debug!("{} now belongs to another instance", self.path.display());
             return;
         }
@@ -144,8 +144,7 @@ fn lock(dir: &Path) -> anyhow::Result<Flock<File>> {
             }
         };
         // The one before us may have removed the file between our open and our lock.
-        let current = fs::symlink_metadata(&path).map(|m| m.ino()).ok();
-        if current == Some(lock.metadata()?.ino()) {
+        if is_same(&lock, fs::symlink_metadata(&path)) {
             return Ok(lock);
         }
     }

@@ -6,10 +6,11 @@
 //! other entries is no state directory, and rootlesskit refuses it. dockerd's own `docker.pid` needs no lock: dockerd is
 //! started by rootlesskit.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use hostenv::file::is_same;
 use hostenv::state_dir::while_ending;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -71,10 +72,7 @@ impl Held {
             }
         };
         // A rootlesskit removes its lock at its end, which would leave us with one that keeps nobody out.
-        let is_there = |there: Metadata| {
-            lock.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
-        };
-        if !fs::symlink_metadata(&path).is_ok_and(is_there) {
+        if !is_same(&lock, fs::symlink_metadata(&path)) {
             held.made_lock = false;
             return Err(Kept);
         }

@@ -6,6 +6,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use hostenv::file::is_same;
 use hostenv::state_dir::is_locked;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -47,7 +48,7 @@ impl PidFile {
             let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|(_, errno)| io::Error::from(errno))?;
             // Its last holder may have removed it between our two calls.
-            if same(&file, path) {
+            if is_same(&file, fs::metadata(path)) {
                 let mut taken = Self { path: path.to_owned(), file };
                 taken.note(0)?;
                 return Ok(taken);
@@ -68,12 +69,6 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-fn same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let (Ok(held), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
-    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 #[cfg(test)]
