@@ -17,8 +17,10 @@ use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::Socket;
 
-use crate::kept::{Kept, Total};
-use crate::pipe::{Pipe, Pipes, Stock};
+use crate::kept::Kept;
+use crate::pipe::{Pipe, Pipes};
+use crate::stock::Stock;
+use crate::total::Total;
 
 /// The shared copy buffer, and thereby the most that is kept for a sink that takes no more.
 const BUFFER_SIZE: usize = 64 << 10;

@@ -1,7 +1,8 @@
 //! Datagrams of a flow that has no socket yet: a few are kept, and of all flows together not many. When the namespace
 //! makes no sockets for a while, nothing waits longer than the sender would.
 
-use crate::kept::{Kept, Total};
+use crate::kept::Kept;
+use crate::total::Total;
 
 /// Datagrams and bytes kept for one flow …
 const MAX_DATAGRAMS_PER_FLOW: usize = 32;

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use crate::command::{Command, Mailbox};
 use crate::event_handler::EventHandler;
 use crate::listen::Listener;
-use crate::mailbox::{Command, Mailbox, ended};
+use crate::mailbox::ended;
 use crate::options::Options;
-use crate::pipe::Stock;
 use crate::reactor::Reactor;
 use crate::service::Service;
+use crate::stock::Stock;
 
 /// Stack of a thread, in bytes; its buffers are on the heap.
 const STACK_SIZE: usize = 256 << 10;
@@ -56,19 +57,28 @@ impl Engine {
         opts: Options,
         handler: Option<Box<dyn EventHandler>>,
     ) -> io::Result<Self> {
-        let mailbox = Mailbox::new()?;
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let mut engine = Self { mailbox, threads: Vec::new() };
-        let mut helpers = Vec::new();
         let pipes = Stock::new(opts.shares.pipes);
+        Self::start_on(processors, &pipes, factory, opts, handler)
+    }
+
+    fn start_on(
+        processors: usize,
+        pipes: &Arc<Stock>,
+        factory: OwnedFd,
+        opts: Options,
+        handler: Option<Box<dyn EventHandler>>,
+    ) -> io::Result<Self> {
+        let mut engine = Self { mailbox: Mailbox::new()?, threads: Vec::new() };
+        let mut helpers = Vec::new();
         for _ in 1..processors.min(opts.threads).min(opts.shares.threads) {
             let helper = Mailbox::new()?;
-            let (mailbox, pipes) = (Arc::clone(&helper), Arc::clone(&pipes));
+            let (mailbox, pipes) = (Arc::clone(&helper), Arc::clone(pipes));
             let reactor = Reactor::new(mailbox, None, opts.clone(), Vec::new(), pipes, None)?;
             engine.spawn("bulk", reactor, &helper)?;
             helpers.push(helper);
         }
-        let mailbox = Arc::clone(&engine.mailbox);
+        let (mailbox, pipes) = (Arc::clone(&engine.mailbox), Arc::clone(pipes));
         let reactor =
             Reactor::new(Arc::clone(&mailbox), Some(factory), opts, helpers, pipes, handler)?;
         engine.spawn("ports", reactor, &mailbox)?;
@@ -132,3 +142,6 @@ impl Drop for Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,7 @@
 //! Bytes kept in our memory because whoever they are for does not take them yet, counted over all connections and flows:
 //! a bound for each would be none for ten thousand.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// How many bytes are kept, by whoever shares this counter.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Total(Arc<AtomicUsize>);
-
-impl Total {
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::total::Total;
 
 /// A queue of bytes. They count until it is cleared or dropped.
 #[derive(Debug, Default)]
@@ -26,10 +15,7 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn push(&mut self, bytes: &[u8], total: &Total) {
         self.bytes.extend_from_slice(bytes);
-        self.counted
-            .get_or_insert_with(|| total.clone())
-            .0
-            .fetch_add(bytes.len(), Ordering::Relaxed);
+        self.counted.get_or_insert_with(|| total.clone()).add(bytes.len());
     }
 
     pub(crate) fn rest(&self) -> &[u8] {
@@ -46,7 +32,7 @@ impl Kept {
 
     pub(crate) fn clear(&mut self) {
         if let Some(total) = self.counted.take() {
-            total.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+            total.subtract(self.bytes.len());
         }
         (self.bytes, self.at) = (Vec::new(), 0);
     }

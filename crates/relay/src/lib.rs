@@ -33,6 +33,7 @@
 //! readers, datagrams and connections that wait for a socket, pipes, flows, time to connect.
 
 mod client_address;
+mod command;
 pub mod congestion;
 mod ctx;
 pub mod datagrams;
@@ -53,10 +54,14 @@ mod reactor;
 pub mod room;
 mod service;
 pub mod slab;
+mod stock;
+mod sync;
 mod tcp;
 mod timers;
+mod total;
 mod traffic;
 mod udp;
+pub mod wake;
 
 pub use client_address::make_transparent;
 pub use engine::Engine;

@@ -1,82 +1,74 @@
-//! The commands that the handle [`crate::Engine`] sends to a thread: a locked queue and an eventfd.
+//! How one thread tells another what to do: a locked queue, and what wakes the other one.
 
 use std::io;
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
-use crate::listen::Listener;
 use crate::room::Held;
-use crate::service::Service;
-use crate::tcp::Moved;
+use crate::sync::{Arc, Mutex, PoisonError};
+use crate::wake::Wake;
 
 #[derive(Debug)]
-pub(crate) enum Command {
-    Add {
-        id: u64,
-        listener: Listener,
-        service: Service,
-        done: SyncSender<io::Result<()>>,
-    },
-    Remove {
-        id: u64,
-        done: SyncSender<bool>,
-    },
-    /// A connection of the port `id` whose bytes this thread moves from now on.
-    Adopt {
-        id: u64,
-        conn: Box<Moved>,
-    },
-    Ping {
-        done: SyncSender<()>,
-    },
-    Stop,
+pub(crate) struct Mailbox<T> {
+    state: Mutex<State<T>>,
+    pub(crate) wake: Wake,
 }
 
+/// Under one lock, so that a connection on its way is counted once at any time.
 #[derive(Debug)]
-pub(crate) struct Mailbox {
+struct State<T> {
     /// `None` once the thread has ended.
-    queue: Mutex<Option<Vec<Command>>>,
-    pub(crate) wake: EventFd,
+    queue: Option<Vec<T>>,
     /// Descriptors of connections that the thread holds.
-    held: Mutex<Held>,
+    held: Held,
+    /// Those that come with what is in the queue.
+    coming: Held,
 }
 
-impl Mailbox {
+impl<T> Mailbox<T> {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = EventFd::from_flags(flags)?;
-        let queue = Mutex::new(Some(Vec::new()));
-        Ok(Arc::new(Self { queue, wake, held: Mutex::default() }))
+        let state =
+            State { queue: Some(Vec::new()), held: Held::default(), coming: Held::default() };
+        Ok(Arc::new(Self { state: Mutex::new(state), wake: Wake::new()? }))
     }
 
+    /// Says what the thread holds, now that it has done what it took.
     pub(crate) fn report(&self, held: Held) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).held = held;
     }
 
+    /// What the thread holds, and what it has been given.
     pub(crate) fn held(&self) -> Held {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.held.and(state.coming)
     }
 
-    pub(crate) fn post(&self, command: Command) -> io::Result<()> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_mut().ok_or_else(ended)?.push(command);
-        self.wake.write(1)?;
-        Ok(())
+    pub(crate) fn post(&self, command: T) -> io::Result<()> {
+        self.post_with(command, Held::default())
     }
 
-    /// Everything posted so far; resets the eventfd.
-    pub(crate) fn take(&self) -> Vec<Command> {
-        // An eventfd that nobody has written to says EAGAIN: there is nothing to reset then.
-        let _ = self.wake.read();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Posts a command that brings descriptors.
+    pub(crate) fn post_with(&self, command: T, brings: Held) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.queue.as_mut().ok_or_else(ended)?.push(command);
+        state.coming = state.coming.and(brings);
+        self.wake.ring()
     }
 
-    /// Whoever waits for an answer, now or later, hears that there will be none.
+    /// Everything posted so far.
+    pub(crate) fn take(&self) -> Vec<T> {
+        self.wake.reset();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.held = state.held.and(std::mem::take(&mut state.coming));
+        state.queue.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whoever waits for an answer, now or later, hears that there will be none. Nothing is held any more.
     pub(crate) fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.held, state.coming) = (Held::default(), Held::default());
+        let unread = state.queue.take();
+        drop(state);
+        // Closes connections, which needs no lock.
+        drop(unread);
     }
 }
 

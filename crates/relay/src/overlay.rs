@@ -21,6 +21,7 @@
 mod cut;
 mod frame;
 mod join;
+mod links;
 mod read;
 mod write;
 

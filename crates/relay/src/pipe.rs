@@ -6,17 +6,13 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
-use crate::kept::Total;
+use crate::stock::{Counted, Stock};
 
-/// The most pipes of all threads at a time. With the sizes below they hold 22 MiB, well under the default of
-/// `fs.pipe-user-pages-soft` (64 MiB for all pipes of a user, of whom we are one process of many).
-const MAX_PIPES: usize = 64;
 /// Pipes made while fewer than this many exist are large ones.
 const LARGE_ONES: usize = 8;
 const LARGE: i32 = 1 << 20;
@@ -25,7 +21,7 @@ const SMALL: i32 = 256 << 10;
 const USELESS: i32 = 64 << 10;
 /// How long to do without after the kernel has refused.
 const PENALTY: Duration = Duration::from_secs(5);
-/// Pipes kept when nobody uses them. They are made before anybody does: other programs of the user, such as proxies written
+/// Pipes that a thread keeps when nobody uses them. They are made before anybody does: other programs of the user, such as proxies written
 /// in Go or pasta, may take all that the user can have, and copying costs four times as much.
 const IDLE: usize = 2;
 
@@ -37,56 +33,22 @@ pub(crate) struct Pipe {
     _counted: Counted,
 }
 
-/// What all threads that move bytes hold together. A pipe counts until it is closed, whichever thread has it.
-#[derive(Debug)]
-pub(crate) struct Stock {
-    limit: usize,
-    made: AtomicUsize,
-    /// Bytes kept for sinks of streams.
-    pub(crate) kept: Total,
-}
-
-impl Stock {
-    /// At most `limit` pipes; a connection without one copies.
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let limit = limit.min(MAX_PIPES);
-        Arc::new(Self { limit, made: AtomicUsize::new(0), kept: Total::default() })
-    }
-
-    pub(crate) fn descriptors(&self) -> usize {
-        2 * self.made.load(Ordering::Relaxed)
-    }
-
-    /// A place for one more, with the number of those before it.
-    fn enter(self: &Arc<Self>) -> Option<(usize, Counted)> {
-        let more = |made| (made < self.limit).then_some(made + 1);
-        let before = self.made.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some((before, Counted(Arc::clone(self))))
-    }
-}
-
-#[derive(Debug)]
-struct Counted(Arc<Stock>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.made.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Pipes {
     stock: Arc<Stock>,
     idle: Vec<Pipe>,
+    /// How many of them are kept.
+    keep: usize,
     refused: Option<Instant>,
 }
 
 impl Pipes {
-    /// With the pipes that are kept idle. A small stock is left to those who turn out to need it.
+    /// With the pipes that are kept idle. A small stock is left to those who turn out to need it: no thread keeps what
+    /// another one could use.
     pub(crate) fn new(stock: Arc<Stock>) -> Self {
-        let ahead = IDLE.min(stock.limit / 16);
-        let mut this = Self { stock, idle: Vec::new(), refused: None };
-        this.idle = (0..ahead).map_while(|_| this.make()).collect();
+        let keep = IDLE.min(stock.limit() / 16);
+        let mut this = Self { stock, idle: Vec::new(), keep, refused: None };
+        this.idle = (0..keep).map_while(|_| this.make()).collect();
         this
     }
 
@@ -98,7 +60,7 @@ impl Pipes {
         if self.refused.is_some_and(|at| at.elapsed() < PENALTY) {
             return None;
         }
-        let (before, counted) = self.stock.enter()?;
+        let (before, counted) = Stock::enter(&self.stock)?;
         let made = try_make(if before < LARGE_ONES { LARGE } else { SMALL }, counted);
         self.refused = made.is_none().then(Instant::now);
         made
@@ -109,11 +71,11 @@ impl Pipes {
     }
 
     pub(crate) fn trim(&mut self) {
-        self.idle.truncate(IDLE);
+        self.idle.truncate(self.keep);
     }
 
     pub(crate) fn has_slack(&self) -> bool {
-        self.idle.len() > IDLE
+        self.idle.len() > self.keep
     }
 }
 
@@ -132,6 +94,7 @@ fn try_make(size: i32, counted: Counted) -> Option<Pipe> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stock::MAX_PIPES;
 
     #[test]
     fn pipes_of_all_threads_together_are_bounded_and_closed_after_a_burst() {
@@ -173,7 +136,13 @@ mod tests {
         let few = Stock::new(8);
         let mut pipes = Pipes::new(Arc::clone(&few));
         assert_eq!(few.descriptors(), 0);
-        assert!(pipes.take().is_some());
+        let all: Vec<_> = std::iter::from_fn(|| pipes.take()).collect();
+        assert_eq!(all.len(), 8);
+        all.into_iter().for_each(|pipe| pipes.put(pipe));
+        // Not kept from other threads for longer than a burst.
+        assert!(pipes.has_slack());
+        pipes.trim();
+        assert_eq!(few.descriptors(), 0);
     }
 
     #[test]

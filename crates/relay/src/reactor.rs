@@ -14,16 +14,16 @@ use nix::sys::signal::SigSet;
 use socket2::Socket;
 use tracing::error;
 
+use crate::command::{Command, Mailbox};
 use crate::ctx::{Ctx, Source, Timer};
 use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
 use crate::listen::Listener;
-use crate::mailbox::{Command, Mailbox};
 use crate::options::Options;
-use crate::pipe::Stock;
 use crate::pool::{Pool, Waiter};
 use crate::room::{Held, Room, Use};
 use crate::service::Service;
 use crate::slab::Key;
+use crate::stock::Stock;
 use crate::tcp::{Moved, Side, Tcp};
 use crate::timers::Timers;
 use crate::udp::Udp;
@@ -202,7 +202,7 @@ impl Reactor {
             self.bulk_streams += 1;
             if let Some(helper) = turn.checked_sub(1).and_then(|n| self.helpers.get(n))
                 && let Some((id, conn)) = self.event_loop.tcp.detach(&self.event_loop.ctx, key)
-                && let Err(e) = helper.post(Command::Adopt { id, conn: Box::new(conn) })
+                && let Err(e) = helper.hand_over(id, conn)
             {
                 error!("lost a bulk stream, because its thread cannot be woken: {e}");
             }

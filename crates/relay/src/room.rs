@@ -45,7 +45,9 @@ impl Held {
         self
     }
 
-    pub(crate) fn and(mut self, other: Self) -> Self {
+    /// Adds those of somebody else.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
         }

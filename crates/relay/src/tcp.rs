@@ -36,10 +36,10 @@ use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
-use crate::pipe::Stock;
 use crate::room::{Held, Use};
 use crate::service::Service;
 use crate::slab::{Key, Slab};
+use crate::stock::Stock;
 use crate::traffic::Counted;
 
 pub(crate) use handover::Moved;

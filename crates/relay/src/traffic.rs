@@ -1,7 +1,7 @@
 //! Counters that the data path keeps for whoever reports them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What moved over the connections or flows of one port or one destination. Read at any time from any thread; the
 /// numbers are no snapshot of one moment.

@@ -42,7 +42,6 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{Segmented, pieces, send_all};
 use crate::early::Early;
 use crate::factory::{SocketKind, tune_udp};
-use crate::kept::Total;
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
 use crate::overlay::{SharedFlow, Writer, any_port, is_overlay, joins};
@@ -50,6 +49,7 @@ use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::service::Service;
 use crate::slab::{Key, Slab};
+use crate::total::Total;
 use crate::traffic::Counted;
 
 /// While no flow of a port has been answered, so many times [`Options::flows_per_port`] may wait.

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
 use nix::errno::Errno;
@@ -11,6 +11,7 @@ use sys::mmsg::Datagram;
 use tracing::debug;
 
 use super::join::Run;
+use super::links::Links;
 use crate::datagrams::pieces;
 
 /// The address of all ends of the links that overlay datagrams cross (locally administered, IEEE 802). These links do not
@@ -22,9 +23,6 @@ const TTL: u8 = 64;
 /// The most bytes of a packet that counts its length in 16 bits.
 const MAX_PACKET: usize = u16::MAX as usize;
 
-/// Ports of links that are remembered; more would be unusual.
-const MAX_LINKS: usize = 8;
-
 /// A tap device that takes packets with an unfinished packet in them ([`sys::tap::open_offloading`]).
 ///
 /// Only a link of the kernel can take a long packet apart again. A program that reads VXLAN from a socket would get it as
@@ -35,8 +33,7 @@ pub struct Writer {
     tap: OwnedFd,
     /// Of the way into the namespace, in bytes.
     mtu: usize,
-    /// Ports of links; zero is none.
-    links: [AtomicU16; MAX_LINKS],
+    links: Links,
     /// The kernel did not take a packet, and will not take another.
     refused: AtomicBool,
 }
@@ -45,25 +42,18 @@ impl Writer {
     /// A tap device, and the MTU of the link to the namespace in bytes.
     pub fn new(tap: OwnedFd, mtu: u32) -> Self {
         let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
-        Self { tap, mtu, links: Default::default(), refused: AtomicBool::new(false) }
+        Self { tap, mtu, links: Links::default(), refused: AtomicBool::new(false) }
     }
 
     /// Remembers that the namespace's kernel has a link that sends to this port, and so receives there: the ends of a link
     /// use the same port.
     pub fn learn(&self, port: u16) {
-        for link in &self.links {
-            match link.compare_exchange(0, port, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(known) if known == port => return,
-                Err(_) => {}
-            }
-        }
+        self.links.learn(port);
     }
 
     /// Whether segments for this port may be joined.
     fn joins(&self, port: u16) -> bool {
-        let known = self.links.iter().any(|link| link.load(Ordering::Relaxed) == port);
-        known && port != 0 && !self.refused.load(Ordering::Relaxed)
+        self.links.knows(port) && !self.refused.load(Ordering::Relaxed)
     }
 
     /// Delivers datagrams of an overlay from one address to another in the namespace, in order, and returns the bytes that

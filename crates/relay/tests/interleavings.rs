@@ -1,0 +1,200 @@
+//! What threads share, in every order in which they could run and with every value that a relaxed read may return.
+//!
+//! The files below are those of the library, compiled once more with the primitives of loom, a model checker, in place of
+//! std's. They take them from `crate::sync` for that reason. The eventfd is a locked flag here.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers as well")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the library uses all of these files, each test a part"
+)]
+
+#[path = "../src/overlay/links.rs"]
+mod links;
+#[path = "../src/mailbox.rs"]
+mod mailbox;
+#[path = "../src/stock.rs"]
+mod stock;
+#[path = "../src/total.rs"]
+mod total;
+#[path = "../src/traffic.rs"]
+mod traffic;
+#[path = "interleavings/wake.rs"]
+mod wake;
+
+mod room {
+    pub(crate) use relay::room::Held;
+}
+
+mod sync {
+    pub(crate) use loom::sync::{Arc, Mutex, atomic};
+    pub(crate) use std::sync::PoisonError;
+}
+
+use links::Links;
+use loom::thread;
+use mailbox::Mailbox;
+use relay::room::{Held, Use};
+use stock::Stock;
+use sync::Arc;
+use sync::atomic::Ordering;
+use traffic::{Counted, Traffic};
+
+/// Two descriptors of a connection to a published port.
+fn one() -> Held {
+    Held::default().with(Use::In, 2)
+}
+
+#[test]
+fn no_command_is_lost_and_none_waits_for_a_thread_that_sleeps() {
+    loom::model(|| {
+        let mailbox = Mailbox::new().unwrap();
+        let theirs = Arc::clone(&mailbox);
+        let poster = thread::spawn(move || {
+            theirs.post(1).unwrap();
+            theirs.post(2).unwrap();
+        });
+        let mut taken = Vec::new();
+        while taken.len() < 2 {
+            mailbox.wake.wait();
+            taken.extend(mailbox.take());
+        }
+        poster.join().unwrap();
+        assert_eq!(taken, [1, 2]);
+    });
+}
+
+#[test]
+fn a_command_to_a_thread_that_ends_is_refused_or_dropped() {
+    loom::model(|| {
+        let mailbox = Mailbox::new().unwrap();
+        let theirs = Arc::clone(&mailbox);
+        // Whoever waits for an answer waits for the other one of these.
+        let (ours, sent) = (Arc::new(()), Arc::new(()));
+        let asks = Arc::clone(&sent);
+        let poster = thread::spawn(move || theirs.post_with(asks, one()).is_ok());
+        drop(mailbox.take());
+        mailbox.close();
+        poster.join().unwrap();
+        assert_eq!(Arc::strong_count(&sent), 1);
+        assert_eq!(mailbox.held(), Held::default());
+        assert!(mailbox.post(ours).is_err());
+    });
+}
+
+#[test]
+fn a_connection_is_counted_on_its_way_to_another_thread() {
+    loom::model(|| {
+        let mailbox = Mailbox::new().unwrap();
+        let helper = Arc::clone(&mailbox);
+        let thread = thread::spawn(move || {
+            helper.report(Held::default());
+            helper.wake.wait();
+            // It adopts what comes.
+            let adopted = helper.take().len();
+            helper.report(Held::default().with(Use::In, 2 * adopted));
+        });
+        mailbox.post_with((), one()).unwrap();
+        assert_eq!(mailbox.held(), one());
+        assert_eq!(mailbox.held(), one());
+        thread.join().unwrap();
+        assert_eq!(mailbox.held(), one());
+    });
+}
+
+#[test]
+fn threads_have_no_more_pipes_than_there_may_be() {
+    loom::model(|| {
+        let stock = Stock::new(1);
+        let theirs = Arc::clone(&stock);
+        let thread = thread::spawn(move || {
+            let lent = Stock::enter(&theirs);
+            assert!(theirs.descriptors() <= 2);
+            lent.is_some()
+        });
+        let lent = Stock::enter(&stock);
+        assert!(stock.descriptors() <= 2);
+        let ours = lent.is_some();
+        drop(lent);
+        let theirs = thread.join().unwrap();
+        assert!(ours || theirs, "nobody goes without one for nothing");
+        assert_eq!(stock.descriptors(), 0);
+        assert!(Stock::enter(&stock).is_some());
+    });
+}
+
+#[test]
+fn bytes_that_one_thread_keeps_and_another_one_frees_are_counted_once() {
+    loom::model(|| {
+        let stock = Stock::new(0);
+        let mailbox = Mailbox::new().unwrap();
+        let (theirs, kept) = (Arc::clone(&mailbox), stock.kept.clone());
+        let helper = thread::spawn(move || {
+            theirs.wake.wait();
+            theirs.take().into_iter().for_each(|bytes| kept.subtract(bytes));
+        });
+        let kept = stock.kept.clone();
+        let other = thread::spawn(move || {
+            kept.add(3);
+            kept.subtract(3);
+        });
+        stock.kept.add(5);
+        mailbox.post(5).unwrap();
+        assert!([0, 3, 5, 8].contains(&stock.kept.bytes()));
+        helper.join().unwrap();
+        other.join().unwrap();
+        assert_eq!(stock.kept.bytes(), 0);
+    });
+}
+
+#[test]
+fn traffic_of_a_connection_that_moves_to_another_thread_adds_up() {
+    loom::model(|| {
+        let traffic = Arc::new(Traffic::default());
+        let mailbox = Mailbox::new().unwrap();
+        let theirs = Arc::clone(&mailbox);
+        let helper = thread::spawn(move || {
+            theirs.wake.wait();
+            for counted in theirs.take() {
+                Counted::up(&counted, 3);
+            }
+        });
+        let watched = Arc::clone(&traffic);
+        let api = thread::spawn(move || {
+            // Below zero it would be a very large number.
+            assert!(watched.active.load(Ordering::Relaxed) <= 1);
+            assert!([0, 2, 5].contains(&watched.up.load(Ordering::Relaxed)));
+        });
+        let counted = Counted::open(Arc::clone(&traffic));
+        counted.up(2);
+        mailbox.post(counted).unwrap();
+        helper.join().unwrap();
+        api.join().unwrap();
+        let counters = [&traffic.active, &traffic.opened, &traffic.up, &traffic.down];
+        assert_eq!(counters.map(|counter| counter.load(Ordering::Relaxed)), [0, 1, 5, 0]);
+    });
+}
+
+#[test]
+fn links_that_two_threads_learn_are_known_and_take_one_place_each() {
+    loom::model(|| {
+        let links = Arc::new(Links::default());
+        let theirs = Arc::clone(&links);
+        let thread = thread::spawn(move || {
+            theirs.learn(4789);
+            assert!(theirs.knows(4789) && !theirs.knows(1));
+        });
+        links.learn(4789);
+        links.learn(6081);
+        assert!(links.knows(4789) && links.knows(6081) && !links.knows(0));
+        thread.join().unwrap();
+        // The others are still free.
+        for port in (1..).take(links::MAX_LINKS - 2) {
+            links.learn(port);
+            assert!(links.knows(port));
+        }
+        links.learn(9999);
+        assert!(!links.knows(9999) && links.knows(4789) && links.knows(6081));
+    });
+}
