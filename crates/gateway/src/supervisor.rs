@@ -13,6 +13,9 @@ mod answer;
 mod job;
 mod line;
 mod offer;
+mod place;
+mod queue;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::io;

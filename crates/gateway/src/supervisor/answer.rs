@@ -1,12 +1,13 @@
 //! Waiting for a gateway's answer, but not for long.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 use tracing::debug;
 
 use super::line::{Line, Shared};
+use super::place::Place;
 use crate::control::Reply;
 
 /// How long to wait for the answer to a change. A gateway that takes longer learns of it all the same, or its successor
@@ -18,57 +19,31 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 #[must_use = "a refusal is in it"]
 pub struct Answer {
     what: String,
-    place: Arc<Place>,
+    /// Without a reply, the gateway has exited.
+    place: Arc<Place<Option<Reply>>>,
     line: Option<Arc<Shared>>,
 }
 
-/// Where the answer is left.
-#[derive(Debug, Default)]
-struct Place {
-    state: Mutex<State>,
-    came: Condvar,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Awaited,
-    GivenUp,
-    Came(Option<Reply>),
-}
-
 /// Who takes the answer to whoever waits for it.
-pub(super) struct Deliver(Arc<Place>);
-
-impl Place {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(super) struct Deliver(Arc<Place<Option<Reply>>>);
 
 impl Deliver {
     /// Gives the answer back if nobody waits for it any more.
     pub(super) fn to(self, reply: Option<Reply>) -> Option<Reply> {
-        let mut state = self.0.lock();
-        if matches!(*state, State::GivenUp) {
-            return reply;
-        }
-        *state = State::Came(reply);
-        self.0.came.notify_one();
-        None
+        self.0.leave(reply).flatten()
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        *self.place.lock() = State::GivenUp;
+        self.place.give_up();
     }
 }
 
 impl Answer {
     /// One to `what` ("publishing …"), and who takes it.
     pub(super) fn to(what: String) -> (Self, Deliver) {
-        let place = Arc::<Place>::default();
+        let place = Arc::new(Place::new());
         (Self { what, place: Arc::clone(&place), line: None }, Deliver(place))
     }
 
@@ -87,19 +62,16 @@ impl Answer {
     pub fn wait(self) -> anyhow::Result<()> {
         let Some(line) = &self.line else { return Ok(()) };
         let limit = if line.is_late() { Duration::ZERO } else { ANSWER_TIMEOUT };
-        let awaited = |state: &mut State| matches!(state, State::Awaited);
-        let waited = self.place.came.wait_timeout_while(self.place.lock(), limit, awaited);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         // From now on nobody waits, and whoever brings the answer learns that.
-        match std::mem::replace(&mut *state, State::GivenUp) {
-            State::Came(Some(Reply::Failed(why))) => {
+        match self.place.wait(limit) {
+            Some(Some(Reply::Failed(why))) => {
                 bail!("{}: the gateway refused: {why}", self.what)
             }
-            State::Came(Some(_)) => {}
-            State::Came(None) => {
+            Some(Some(_)) => {}
+            Some(None) => {
                 debug!("{}: the gateway has exited; the next one will be told", self.what);
             }
-            State::Awaited | State::GivenUp => {
+            None => {
                 // Who did not wait has learned nothing.
                 if !limit.is_zero() {
                     line.set_late();

@@ -9,19 +9,19 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::pidfd::PidFd;
 use tracing::{debug, info};
 
 use super::job::Job;
 use super::offer::Offer;
+use super::queue::Queue;
 use crate::control::{Channel, Reply, Request, poll_timeout};
 
 /// How often the gateway's health is checked, and ports that it refused are offered to it again.
@@ -47,35 +47,18 @@ pub(super) enum End {
     GivenUp(String),
 }
 
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    /// Ports that it refused when nobody waited for its answer.
-    refused: VecDeque<Offer>,
-    stop: bool,
-    end: Option<End>,
-}
-
 pub(super) struct Shared {
-    state: Mutex<State>,
-    ended: Condvar,
-    wake: EventFd,
+    /// Put off are ports that it refused when nobody waited for its answer.
+    queue: Queue<Job, Offer, End>,
     /// Somebody has waited for an answer in vain, and nothing has come since.
     late: AtomicBool,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whoever withdraws a port closes its listener before asking for that here, so a port that is still open now is
     /// offered before it is withdrawn.
     fn offer_again(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let few = state.refused.len().min(AHEAD);
-        let offers: Vec<Offer> = state.refused.drain(..few).collect();
-        let jobs = offers.into_iter().filter_map(|offer| {
+        self.queue.post_again(AHEAD, |offer| {
             let name = offer.name()?;
             self.job(offer, move |reply| match reply {
                 Some(Reply::Failed(why)) => {
@@ -90,7 +73,6 @@ impl Shared {
                 None => false,
             })
         });
-        state.jobs.extend(jobs);
     }
 
     /// The job to serve the port of `offer`; `None` if it is not published any more. `refused` takes the reply and says
@@ -105,16 +87,14 @@ impl Shared {
             if refused(reply)
                 && let Some(shared) = shared.upgrade()
             {
-                shared.lock().refused.push_back(offer);
+                shared.queue.put_off(offer);
             }
         })
     }
 
     /// Why it is over, for somebody who knows that the process has ended. `None` if the thread has not noticed in time.
     pub(super) fn end(&self) -> Option<End> {
-        let open = |state: &mut State| state.end.is_none();
-        let waited = self.ended.wait_timeout_while(self.lock(), NOTICE, open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.end.clone()
+        self.queue.wait_for_end(NOTICE)
     }
 
     pub(super) fn is_late(&self) -> bool {
@@ -132,27 +112,20 @@ pub(super) struct Line(Arc<Shared>);
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("end", &self.lock().end).finish_non_exhaustive()
+        f.debug_struct("Shared").field("end", &self.queue.end()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.0.lock().stop = true;
-        wake(&self.0);
+        self.0.queue.stop();
     }
 }
 
 impl Line {
     /// Starts the thread. It kills `process` if it does not do as it should.
     pub(super) fn start(channel: Channel, process: Option<PidFd>) -> io::Result<Self> {
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            ended: Condvar::new(),
-            wake,
-            late: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { queue: Queue::new()?, late: AtomicBool::new(false) });
         let theirs = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("gateway".to_owned()).stack_size(STACK);
         builder.spawn(move || run(&theirs, &channel, process.as_ref()))?;
@@ -161,7 +134,7 @@ impl Line {
 
     /// Whether there is still somebody to talk to, as far as is known.
     pub(super) fn is_open(&self) -> bool {
-        self.0.lock().end.is_none()
+        self.0.queue.end().is_none()
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -180,21 +153,9 @@ impl Line {
     }
 
     pub(super) fn post(&self, job: Job) {
-        let mut state = self.0.lock();
-        if state.end.is_some() {
-            drop(state);
+        if let Err(job) = self.0.queue.post(job) {
             (job.done)(None);
-            return;
         }
-        state.jobs.push_back(job);
-        drop(state);
-        wake(&self.0);
-    }
-}
-
-fn wake(shared: &Shared) {
-    if let Err(e) = shared.wake.write(1) {
-        debug!("failed to wake the thread that talks to the gateway: {e}");
     }
 }
 
@@ -210,11 +171,7 @@ fn run(shared: &Arc<Shared>, channel: &Channel, process: Option<&PidFd>) {
     {
         debug!("failed to kill the gateway process: {e}");
     }
-    let mut state = shared.lock();
-    state.end = Some(end);
-    let unasked = std::mem::take(&mut state.jobs);
-    drop(state);
-    shared.ended.notify_all();
+    let unasked = shared.queue.finish(end);
     for job in asked.into_iter().chain(unasked) {
         (job.done)(None);
     }
@@ -227,8 +184,7 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
     let mut silent = Duration::ZERO;
     loop {
         while asked.len() < AHEAD {
-            let mut state = shared.lock();
-            if state.stop {
+            if shared.queue.is_stopped() {
                 return Ok(());
             }
             let now = Instant::now();
@@ -236,9 +192,8 @@ fn talk(shared: &Arc<Shared>, channel: &Channel, asked: &mut VecDeque<Job>) -> a
             let next = if now >= check {
                 Some(Job::new(Request::Ping, drop))
             } else {
-                state.jobs.pop_front()
+                shared.queue.next()
             };
-            drop(state);
             let Some(job) = next else { break };
             if now >= check {
                 shared.offer_again();
@@ -314,13 +269,12 @@ fn wait(shared: &Shared, channel: &Channel, until: Instant) -> io::Result<bool> 
     let timeout = poll_timeout(until.saturating_duration_since(Instant::now()));
     let mut fds = [
         PollFd::new(channel.as_fd(), PollFlags::POLLIN),
-        PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN),
+        PollFd::new(shared.queue.wake.as_fd(), PollFlags::POLLIN),
     ];
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
-    // One that nobody has written to says EAGAIN: there is nothing to reset then.
-    let _ = shared.wake.read();
+    shared.queue.wake.reset();
     Ok(fds[0].any().unwrap_or(false))
 }
