@@ -238,9 +238,14 @@ impl Supervisor {
         Ok(answer.from(line))
     }
 
-    /// Forgets a port that the gateway has refused, and closes its listener.
+    /// Forgets a port that the gateway has refused, and closes its listener. A gateway that was started since was offered
+    /// the port as well, and may serve it.
     pub fn forget(&mut self, id: u64) {
-        self.ports.remove(&id);
+        let Some(port) = self.ports.remove(&id) else { return };
+        drop(port);
+        if let Some(line) = self.state.line() {
+            line.post(Job::new(Request::Withdraw { id }, drop));
+        }
     }
 
     /// Closes the port `id` and its connections. Its listener is closed here and the port is forgotten; a gateway that

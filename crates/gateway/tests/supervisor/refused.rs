@@ -47,6 +47,25 @@ fn a_port_that_is_refused_too_late_is_offered_again_until_it_is_served() {
 }
 
 #[test]
+fn a_port_that_one_gateway_refuses_is_not_served_by_the_next_one() {
+    let refused = |_: &Request| Some(Reply::Failed("no descriptor left".into()));
+    let (mut gateway, _, _thread) = up(refused);
+    let (listener, address) = listener();
+    let name = "port 1".to_owned();
+    let answer = gateway.publish(1, false, target(), Vec::new(), name, listener.into()).unwrap();
+    answer.wait().unwrap_err();
+    // It has ended meanwhile, and its successor has learned which ports are known.
+    let (seen, _successor) =
+        serve(gateway.renew().unwrap(), |request| Some(handle_request(request)));
+    configure(&mut gateway).unwrap();
+    gateway.forget(1);
+    let told: Vec<_> = offers(&seen).take(2).collect();
+    assert_eq!(told, [("publish", 1), ("withdraw", 1)]);
+    drop(seen);
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
 fn a_port_that_a_new_gateway_refuses_is_offered_again_unless_it_is_withdrawn() {
     let (mut gateway, _) = handle(plan(false));
     publish(&mut gateway, 1, marked().0).unwrap();
