@@ -66,6 +66,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn signals_end_the_program_although_we_block_them() {
         std::thread::spawn(|| {
             SigSet::all().thread_block().unwrap();
@@ -79,6 +80,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn signals_end_the_program_although_we_ignore_them() {
         // SAFETY: no handler; no other test here has to do with this signal.
         unsafe { nix::sys::signal::signal(Signal::SIGUSR2, SigHandler::SigIgn) }.unwrap();
@@ -89,6 +91,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn a_descriptor_is_open_in_the_program_only() {
         let (mut r, w) = std::io::pipe().unwrap();
         let mut cmd = Command::new("sh");

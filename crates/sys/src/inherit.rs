@@ -101,6 +101,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn whatever_is_not_ours_is_closed() {
         if std::env::args().any(|arg| arg == "--exact") {
             assert!(close_from(2).is_err());

@@ -120,6 +120,22 @@ impl Receiver {
     /// Those of recvmmsg(2): `EAGAIN` when there is nothing; pending errors of a connected socket, such
     /// as `ECONNREFUSED`, once each.
     pub fn recv(&mut self, sock: BorrowedFd<'_>, max: usize) -> nix::Result<usize> {
+        self.recv_by(max, |headers, count| {
+            // musl declares the flags unsigned, glibc signed.
+            let flags = (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as _;
+            // SAFETY: so many headers are initialised and point to memory that `recv_by` has exclusively borrowed.
+            let n =
+                unsafe { libc::recvmmsg(sock.as_raw_fd(), headers, count, flags, ptr::null_mut()) };
+            Ok(usize::try_from(Errno::result(n)?).unwrap_or(0))
+        })
+    }
+
+    /// Receives by a call that fills in headers as recvmmsg(2) does, up to so many, and returns how many.
+    fn recv_by(
+        &mut self,
+        max: usize,
+        call: impl FnOnce(*mut mmsghdr, libc::c_uint) -> nix::Result<usize>,
+    ) -> nix::Result<usize> {
         self.meta.clear();
         let count = max.min(BATCH);
         let mut iovecs = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
@@ -133,21 +149,9 @@ impl Receiver {
             let room = (control.0.as_mut_ptr().cast(), control.0.len());
             header.write(build((iov, 1), (name.as_mut_ptr().cast(), NAME_LEN), room));
         }
-        // SAFETY: the first `count` headers are initialised and point to memory that this frame or
-        // `self` keeps alive and exclusively borrowed during the call.
-        let n = unsafe {
-            libc::recvmmsg(
-                sock.as_raw_fd(),
-                headers.as_mut_ptr().cast(),
-                vlen(count),
-                // musl declares the flags unsigned, glibc signed.
-                (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as _,
-                ptr::null_mut(),
-            )
-        };
-        let n = usize::try_from(Errno::result(n)?).unwrap_or(0);
+        let n = call(headers.as_mut_ptr().cast(), vlen(count))?.min(count);
         for (i, header) in headers.iter().take(n).enumerate() {
-            // SAFETY: the kernel filled the first n ≤ count headers, which were initialised before.
+            // SAFETY: the first n ≤ count headers were initialised above.
             let header = unsafe { header.assume_init_ref() };
             #[allow(clippy::unnecessary_cast, reason = "musl declares this length as 32 bits")]
             let filled = (header.msg_hdr.msg_controllen as usize).min(size_of::<Control>());

@@ -70,6 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri knows no packet sockets")]
     fn a_link_that_is_not_there_is_said() {
         let error = open(u32::MAX >> 1).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{error}");

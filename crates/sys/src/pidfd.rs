@@ -105,6 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn a_process_that_ends_becomes_readable() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let fd = PidFd::open(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();

@@ -143,6 +143,15 @@ impl<'a> Raw<'a> {
         let parent = nix::unistd::getpid().as_raw().into();
         Ok(Self { plan, argv, env, own_pid, parent })
     }
+
+    /// Completes the variables, to which `env` points.
+    fn write_own_pid(&mut self, pid: libc::c_long) {
+        for variable in &mut self.own_pid {
+            if let Some(room) = variable.last_chunk_mut::<PID>() {
+                write_pid(room, pid);
+            }
+        }
+    }
 }
 
 fn start(
@@ -290,11 +299,7 @@ unsafe fn until_exec(raw: &mut Raw<'_>, gate: Option<(RawFd, RawFd)>, old: &libc
             let none = std::ptr::null_mut::<libc::rlimit64>();
             libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const rlimit, none);
         }
-        for variable in &mut raw.own_pid {
-            if let Some(room) = variable.last_chunk_mut::<PID>() {
-                write_pid(room, libc::syscall(libc::SYS_getpid));
-            }
-        }
+        raw.write_own_pid(libc::syscall(libc::SYS_getpid));
         let mut mask = *old;
         if raw.plan.reset_signals {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -318,69 +323,4 @@ fn write_pid(mut to: &mut [u8], pid: libc::c_long) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::wait::{WaitStatus, waitpid};
-
-    fn c(s: &str) -> CString {
-        CString::new(s).unwrap()
-    }
-
-    fn shell(script: &str) -> SpawnConfig {
-        SpawnConfig {
-            program: c("/bin/sh"),
-            argv: vec![c("sh"), c("-c"), c(script)],
-            env: vec![c("PATH=/usr/bin:/bin")],
-            reset_signals: true,
-            ..SpawnConfig::default()
-        }
-    }
-
-    #[test]
-    fn a_program_runs_with_its_own_pid_in_variables() {
-        let script = "test \"$LISTEN_PID $OTHER\" = \"$$ $$\" && exit 42";
-        let plan = SpawnConfig { own_pid: vec![c("LISTEN_PID"), c("OTHER")], ..shell(script) };
-        let p = program(&plan).unwrap();
-        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 42)));
-    }
-
-    #[test]
-    fn an_exec_that_fails_says_why() {
-        let plan = SpawnConfig { program: c("/nonexistent/x"), ..shell("") };
-        assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        let plan = SpawnConfig { program: c("/etc/passwd"), ..shell("") };
-        assert_eq!(program(&plan).unwrap_err().raw_os_error(), Some(libc::EACCES));
-    }
-
-    #[test]
-    fn signals_are_reset_and_files_limited() {
-        let nofile = Nofile { soft: 77, hard: 80 };
-        let script =
-            "test $(ulimit -n) = 77 && grep -q '^SigBlk:.0000000000000000' /proc/self/status";
-        let plan = SpawnConfig { nofile: Some(nofile), ..shell(script) };
-        let p = program(&plan).unwrap();
-        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 0)));
-    }
-
-    #[test]
-    fn a_process_whose_parent_has_died_already_executes_nothing() {
-        let plan = shell("exit 42");
-        let mut raw = Raw::new(&plan).unwrap();
-        // As if we were not its parent any more.
-        raw.parent += 1;
-        let (status, status_w) = io::pipe().unwrap();
-        let p = start(0, &mut raw, None, status_w.as_raw_fd()).unwrap();
-        drop(status_w);
-        assert_eq!(exec_result(status).unwrap_err().raw_os_error(), Some(libc::ESRCH));
-        assert_eq!(waitpid(p.pid(), None), Ok(WaitStatus::Exited(p.pid(), 127)));
-    }
-
-    #[test]
-    fn pid_digits() {
-        let mut buf = *b"............";
-        write_pid(&mut buf, 4_194_304);
-        assert_eq!(&buf[..7], b"4194304");
-        write_pid(&mut buf, 7);
-        assert_eq!(buf[0], b'7');
-    }
-}
+mod tests;

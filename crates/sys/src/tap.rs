@@ -99,6 +99,16 @@ fn attach(
     kind: libc::c_short,
     open_flags: libc::c_int,
 ) -> io::Result<OwnedFd> {
+    let mut req = request(name, kind)?;
+    // Close-on-exec is what std opens every file with.
+    let file = OpenOptions::new().read(true).write(true).custom_flags(open_flags).open(device)?;
+    // SAFETY: the pointer is to a live ifreq, which TUNSETIFF reads and writes.
+    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw mut req) }?;
+    Ok(file.into())
+}
+
+/// What `TUNSETIFF` is asked: an interface of this name and kind.
+fn request(name: &str, kind: libc::c_short) -> io::Result<libc::ifreq> {
     let bytes = name.as_bytes();
     // SAFETY: ifreq is plain data for which all zeroes is a value.
     let mut req: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -109,9 +119,23 @@ fn attach(
         *to = libc::c_char::from_ne_bytes([*from]);
     }
     req.ifr_ifru.ifru_flags = kind | IFF_NO_PI;
-    // Close-on-exec is what std opens every file with.
-    let file = OpenOptions::new().read(true).write(true).custom_flags(open_flags).open(device)?;
-    // SAFETY: the pointer is to a live ifreq, which TUNSETIFF reads and writes.
-    unsafe { ioctl::tun_set_iff(file.as_raw_fd(), &raw mut req) }?;
-    Ok(file.into())
+    Ok(req)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_with_its_end_or_is_refused() {
+        for name in ["", "exactly16letters", "a\0b"] {
+            let error = request(name, IFF_TAP).err().unwrap();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{name:?}");
+        }
+        let request = request("only-15-letters", IFF_TUN).unwrap();
+        let name: Vec<u8> = request.ifr_name.iter().map(|c| c.to_ne_bytes()[0]).collect();
+        assert_eq!(name, b"only-15-letters\0");
+        // SAFETY: the field that was written; all of its values are integers.
+        assert_eq!(unsafe { request.ifr_ifru.ifru_flags }, IFF_TUN | IFF_NO_PI);
+    }
 }

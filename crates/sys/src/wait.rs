@@ -61,6 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn children_of_another_thread_are_left_to_it() {
         let (started, wait_for_it) = std::sync::mpsc::channel();
         let (go, may_go) = std::sync::mpsc::channel();
@@ -79,6 +80,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri makes no processes")]
     fn every_way_to_end_is_a_status() {
         for (script, code, signal) in [("exit 42", Some(42), None), ("kill -40 $$", None, Some(40))]
         {
