@@ -1,7 +1,8 @@
-//! Tasks of this repository: `cargo xtask COMMAND`. `demo` and `test` are modules. `bench`, `dist` and `install` are in packages
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize` and `test` are modules. `bench`, `dist` and `install` are in packages
 //! of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that the others start soon.
 
 mod demo;
+mod sanitize;
 mod test;
 
 use std::os::unix::process::CommandExt as _;
@@ -51,6 +52,8 @@ cargo xtask COMMAND
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
       --frozen                build offline from vendored sources
+  sanitize [miri|thread]      run the tests of unsafe code and of parsers under Miri, and those of threads under the thread
+                              sanitizer (nightly Rust)
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
       --no-boxes              skip the tests that need test hosts
 ";
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
         ["dist", rest @ ..] => become_tool("dist", rest),
         ["install", ..] => become_tool("dist", &args),
+        ["sanitize", rest @ ..] => sanitize::run(rest),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
