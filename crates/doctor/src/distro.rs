@@ -177,25 +177,26 @@ impl Distro {
     /// The package that this program is in, which is incomplete then. It is in no repository: under its name, which is
     /// Docker's, they have the original.
     fn extras(&self, name: &str) -> String {
-        let tarball = "unpack docker-rootless-extras-*.tgz and run its install.sh";
-        let original = format!(
-            "(the package {name} in Docker's repository contains Docker's own tools instead)"
-        );
+        let tarball = "install this project's tarball: run sh install.sh, which is in the same directory as \
+                       docker-rootless-extras-*.tgz";
+        let keep = "keep updates from replacing it with Docker's own package of that name";
+        let by_rpm = |manager: &str, option: &str| {
+            format!(
+                "install this project's package: sudo {manager} install ./{name}-*.rpm; to {keep}, add the line \
+                 {option}={name} to the section [docker-ce-stable] of /etc/yum.repos.d/docker-ce.repo"
+            )
+        };
         match self.family {
             Family::Debian => format!(
-                "install this project's package: sudo apt-get install ./{name}_*.deb; or, to use it with the \
-                 distribution's docker.io, install this project's tarball: {tarball} {original}"
+                "install this project's package: sudo apt-get install ./{name}_*.deb; to {keep}, run sudo apt-mark hold \
+                 {name}; or, to use the distribution's docker.io, {tarball}"
             ),
-            Family::Fedora => format!(
-                "install this project's package: sudo dnf install ./{name}-*.rpm {original}"
-            ),
-            Family::Yum => format!(
-                "install this project's package: sudo yum install ./{name}-*.rpm {original}"
-            ),
+            Family::Fedora => by_rpm("dnf", "excludepkgs"),
+            Family::Yum => by_rpm("yum", "exclude"),
             Family::Arch | Family::Alpine | Family::Nix => format!(
-                "install this project's tarball: {tarball}; or build its package from packaging/templates"
+                "{tarball}; or build a package for this distribution from packaging/templates in this project's source code"
             ),
-            Family::Suse | Family::Unknown => format!("install this project's tarball: {tarball}"),
+            Family::Suse | Family::Unknown => tarball.to_owned(),
         }
     }
 
@@ -344,21 +345,12 @@ mod tests {
             assert!(text.contains(" docker-ce (add Docker's repository first: "), "{text}");
         }
         for (id, expected) in [
-            (
-                "debian",
-                "sudo apt-get install ./docker-ce-rootless-extras_*.deb; or, to use it with the distribution's docker.io, ",
-            ),
-            (
-                "fedora",
-                "install this project's package: sudo dnf install ./docker-ce-rootless-extras-*.rpm",
-            ),
-            ("centos\nVERSION_ID=7", "sudo yum install ./docker-ce-rootless-extras-*.rpm"),
-            (
-                "alpine",
-                "docker-rootless-extras-*.tgz and run its install.sh; or build its package from packaging/templates",
-            ),
+            ("debian", "run sudo apt-mark hold docker-ce-rootless-extras; or, "),
+            ("fedora", "sudo dnf install ./docker-ce-rootless-extras-*.rpm; to keep"),
+            ("centos\nVERSION_ID=7", "add the line exclude=docker-ce-rootless-extras to"),
+            ("alpine", "docker-rootless-extras-*.tgz; or build a package for this"),
             ("arch", "packaging/templates"),
-            ("opensuse", "run its install.sh"),
+            ("opensuse", "run sh install.sh"),
         ] {
             let text = said(id, Package::Extras);
             assert!(text.contains(expected), "{id}: {text}");

@@ -79,7 +79,7 @@ impl Outer {
     /// How to give the container so many ids that `count` more fit behind those of the usual users, for whoever
     /// administers its host. `kind` is that of this map.
     pub fn widening(&self, wanted: Range) -> String {
-        let others = "Incus and LXD: set security.idmap.size; Docker with userns-remap: give dockremap a longer range; Podman: \
+        let others = "Incus and LXD: set security.idmap.size; Docker with userns-remap: give dockremap a larger range; Podman: \
                       use --uidmap and --gidmap";
         let &[Extent { inside, outside }] = self.extents.as_slice() else {
             return format!(

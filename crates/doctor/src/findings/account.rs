@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, remount};
 use crate::distro::Package;
 use crate::facts::{Closed, Facts, Home, Unusable, WhyClosed};
 use crate::quote::quoted;
@@ -94,9 +94,10 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
         Home::ReadOnly(path) => (
             "home-read-only",
             home(path, &format!("cannot be written by {account}")),
-            Remedy::said(format!("chmod u+rwx {}", word(path))).and(Remedy::said(
-                "or, if its file system is mounted read-only, remount it read-write",
-            )),
+            Remedy::said(format!("chmod u+rwx {}", word(path))).and(Remedy::said(format!(
+                "or, if its file system is mounted read-only: {}",
+                remount("rw", path)
+            ))),
         ),
     };
     let why = "the daemon's unit, configuration and data are stored below HOME";
@@ -107,8 +108,8 @@ fn not_executable(found: &Unusable, why: &'static str) -> Finding {
     let (shown, file) = (found.file.display(), quoted(&found.file.to_string_lossy()));
     let (reason, remedy) = if found.noexec {
         let other = format!(
-            "install it on a file system without noexec, or: sudo mount -o remount,exec MOUNTPOINT (find it with: \
-             findmnt -T {file})"
+            "install it on a file system without noexec, or: {}",
+            remount("exec", &found.file)
         );
         ("its file system is mounted with noexec", Remedy::said(other))
     } else {
@@ -145,9 +146,18 @@ fn open(closed: &Closed, name: &str) -> Remedy {
             [format!("chown -R {}: {real}", quoted(name))],
         ),
         WhyClosed::Mode => Remedy::said(format!("chmod u+rwx {real}")),
-        WhyClosed::ReadOnly => Remedy::said(format!(
-            "use a writable directory instead of {shown}, or remount its file system read-write"
-        )),
+        WhyClosed::ReadOnly => {
+            let writable = Remedy::said(format!(
+                "make its file system writable: {}",
+                remount("rw", &closed.real)
+            ));
+            if closed.dir == closed.real {
+                return writable;
+            }
+            writable.and(Remedy::said(format!(
+                "or replace the symbolic link that leads to {shown} with a directory of your own"
+            )))
+        }
         // It may be for others, who would lose it.
         WhyClosed::Outside => Remedy::said(format!(
             "replace the symbolic link to {shown}, which belongs to another user, with a directory of your own"

@@ -228,7 +228,10 @@ fn another_driver(facts: &Facts) -> Option<String> {
     };
     let also = match &facts.storage.port_driver {
         Some(name) if !suits(name) => {
-            format!(" and unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER)
+            format!(
+                ", and remove {} from the daemon's settings",
+                vars::DOCKERD_ROOTLESS_PORT_DRIVER
+            )
         }
         _ => String::new(),
     };

@@ -66,10 +66,10 @@ fn own_settings(file: &Found) -> String {
     let name = file.path.file_name().unwrap_or_default().to_string_lossy();
     match &file.settings {
         Some(env) => {
-            format!("put your settings into {}, which install never changes", env.display())
+            format!("put your settings into {}, which install does not change", env.display())
         }
         None => format!(
-            "put your settings into a drop-in, which install never changes: systemctl --user edit {name}"
+            "put your settings into a drop-in of your own, which install does not change: systemctl --user edit {name}"
         ),
     }
 }

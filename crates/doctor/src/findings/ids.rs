@@ -7,7 +7,7 @@ use idmap::outer::Outer;
 use idmap::subid::USUAL_COUNT;
 use idmap::{Kind, Range};
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, remount};
 use crate::distro::{Family, Package};
 use crate::facts::Facts;
 use crate::quote::quoted;
@@ -50,12 +50,16 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         let file = overlap.kind.subid();
         let ours = another(facts, overlap.kind, &overlap.ours);
         let remedy = if overlap.is_account {
-            let words = || format!("as root, give this user another range in /etc/{file}");
-            Remedy::said(ours.unwrap_or_else(words))
+            let words =
+                || Remedy::said(format!("as root, give this user another range in /etc/{file}"));
+            ours.unwrap_or_else(words)
         } else {
             let theirs = format!("as root, give {} another range in /etc/{file}", overlap.owner);
-            let ours = ours.map(|command| Remedy::said(format!("or {command}")));
-            Remedy::said(theirs).and(ours.unwrap_or_default())
+            let mut ours = ours.unwrap_or_default();
+            if let Some(first) = ours.said.first_mut() {
+                first.insert_str(0, "or ");
+            }
+            Remedy::said(theirs).and(ours)
         };
         findings.push(
             Finding::advisory(
@@ -71,19 +75,21 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The command that exchanges a range for one that nobody has; `None` if there is no such command here.
-fn another(facts: &Facts, kind: Kind, ours: &str) -> Option<String> {
+/// The commands that exchange a range for one that nobody has; `None` if there are no such commands here.
+fn another(facts: &Facts, kind: Kind, ours: &str) -> Option<Remedy> {
     let free = facts.ids.free.filter(|_| facts.ids.usermod && facts.account.local)?;
     let (name, ids) = (quoted(&facts.account.name), format!("{}s", kind.subid()));
     // What containers wrote keeps its ids, which no namespace of the user has any more.
-    let delete = facts.storage.data_root.as_ref().map(|_| {
-        "first delete the daemon's data, because after the change only root can delete it: \
-         dockerd-rootless-setuptool.sh uninstall --purge; then: "
-    });
-    Some(format!(
-        "change this user's range: {}sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}",
-        delete.unwrap_or_default()
-    ))
+    let change = format!("sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}");
+    Some(if facts.storage.data_root.is_some() {
+        Remedy::said(
+            "change this user's range. You lose all images, containers and volumes: delete them before the change, because \
+             afterwards only root can do that: dockerd-rootless-setuptool.sh uninstall --purge",
+        )
+        .and(Remedy::said(format!("then change the range: {change}")))
+    } else {
+        Remedy::said(format!("change this user's range: {change}"))
+    })
 }
 
 fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -113,7 +119,7 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstacle) -> Finding {
-    let (name, shown) = (kind.tool(), path.display());
+    let name = kind.tool();
     let word = quoted(&path.to_string_lossy());
     let [chmod, setcap] = diagnose::capable(kind, &word);
     let powers = format!("give {name} the privileges that it needs");
@@ -121,15 +127,19 @@ fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstac
         Obstacle::NoNewPrivs => (
             "no-new-privs",
             Remedy::said("remove NoNewPrivileges= from the unit or the sandbox that this session runs in").and(Remedy::said(
-                "if this host is a container, start it without --security-opt no-new-privileges; in Kubernetes, set \
+                "if this machine is a container, start it without --security-opt no-new-privileges; in Kubernetes, set \
                  allowPrivilegeEscalation: true",
             )),
         ),
         Obstacle::Nosuid => (
             "newuidmap-nosuid",
             Remedy::said(format!(
-                "remount the file system of {shown} without nosuid, or put another {name} elsewhere in PATH"
-            )),
+                "remount its file system without nosuid: {}",
+                remount("suid", path)
+            ))
+            .and(Remedy::said(format!(
+                "or install {name} on a file system without nosuid, in a directory that comes first in PATH"
+            ))),
         ),
         Obstacle::Powerless if power.can_setcap() => {
             ("newuidmap-powerless", Remedy::admin(&powers, [setcap]))

@@ -45,7 +45,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 "Docker's classic storage driver overlay2 does not work under SELinux, and old policies deny access to \
                  /run/xtables.lock",
             )
-            .fix("keep the container-selinux package up to date"),
+            .fix("install the latest version of the package container-selinux"),
         );
     }
     if host.apparmor_restricts_unconfined {

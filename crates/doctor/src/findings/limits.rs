@@ -41,8 +41,25 @@ fn instead(finding: Finding) -> Finding {
 }
 
 /// Where systemd sets cgroups up at boot. A container has those of its host.
-const BOOT_UNIFIED: &str = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line \
-                            (GRUB_CMDLINE_LINUX); if this host is a container, boot the container's host that way";
+fn boot_unified(facts: &Facts) -> String {
+    let parameter = "systemd.unified_cgroup_hierarchy=1";
+    let how = match facts.distro.family {
+        Family::Nix => format!("in configuration.nix, add \"{parameter}\" to boot.kernelParams"),
+        Family::Fedora | Family::Yum => {
+            format!("as root, run grubby --update-kernel=ALL --args={parameter}")
+        }
+        Family::Debian => format!(
+            "as root, add {parameter} to GRUB_CMDLINE_LINUX in /etc/default/grub, and run update-grub"
+        ),
+        _ => format!(
+            "as root, add {parameter} to the kernel command line (with GRUB: to GRUB_CMDLINE_LINUX in /etc/default/grub, then \
+             run grub-mkconfig -o /boot/grub/grub.cfg)"
+        ),
+    };
+    format!(
+        "boot with cgroup v2 only: {how}, then reboot; if this machine is a container, do this on the container's host"
+    )
+}
 
 const OPTIONS: [(&str, &str); 5] = [
     ("--cpus", "cpu"),
@@ -112,10 +129,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
         );
         findings.push(instead(finding.fix(if facts.account.systemd {
-            BOOT_UNIFIED
+            boot_unified(facts)
         } else {
             "mount only cgroup2 at /sys/fs/cgroup (OpenRC: as root, set rc_cgroup_mode=\"unified\" in /etc/rc.conf, and \
              reboot)"
+                .to_owned()
         })));
         return;
     }
@@ -150,7 +168,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                 ),
                 "a controller that cgroup v1 uses, or that the kernel lacks, cannot be delegated",
             )
-            .fix(BOOT_UNIFIED),
+            .fix(boot_unified(facts)),
         );
     }
     if !there.is_empty() {

@@ -27,7 +27,10 @@ mod ways;
 
 pub use finding::{Finding, Severity};
 
+use std::path::Path;
+
 use crate::facts::Facts;
+use crate::quote::quoted;
 use crate::remedy::Remedy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,20 +88,28 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
     findings
 }
 
+/// Changes an option of the file system that a file is on.
+fn remount(option: &str, file: &Path) -> String {
+    let file = quoted(&file.to_string_lossy());
+    format!(
+        "sudo mount -o remount,{option} MOUNTPOINT (to find MOUNTPOINT, run: findmnt -T {file})"
+    )
+}
+
 /// Loads kernel modules. A container has those of its host, and cannot load more.
 fn modules(facts: &Facts, names: &[&str], comment: &str) -> Remedy {
     if facts.host.container.is_none() {
         return facts.distro.modules(names, comment);
     }
     let commands: Vec<String> = names.iter().map(|name| format!("modprobe {name}")).collect();
-    Remedy::said(format!("as root, on the host of this container: {}", commands.join(" && ")))
+    Remedy::said(format!("as root, on this container's host: {}", commands.join(" && ")))
 }
 
 /// Gives a device of the host to the container that this is, or may be.
 fn passed_in(facts: &Facts, device: &str) -> Remedy {
     Remedy::said(match &facts.host.container {
         Some(container) => format!("then {}", container.with_device(device)),
-        None => format!("if this host is a container, start it with --device {device}"),
+        None => format!("if this machine is a container, start it with --device {device}"),
     })
 }
 

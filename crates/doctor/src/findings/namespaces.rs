@@ -132,6 +132,8 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
         Finding::fatal("rootlesskit-fails", format!("`rootlesskit true` fails: {said}"), WHY)
             .forcible();
     match symptoms::find(text) {
+        // Its remedies are those for other machines.
+        Some(_) if facts.host.container.is_some() => {}
         Some(symptom) => {
             finding = finding.fix(format!("{}: {}", symptom.cause, symptom.fix));
         }
@@ -143,7 +145,7 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
     }
     if let Some(container) = &facts.host.container {
         finding = finding
-            .fix(format!("this host is a container ({container}): {}", container.loosened()));
+            .fix(format!("this machine is a container ({container}): {}", container.loosened()));
     }
     findings.push(finding);
 }
@@ -159,7 +161,7 @@ fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
             )
             .fix(match &facts.host.container {
                 Some(container) => container.loosened(),
-                None => "if this host is a container, start it with --privileged or --security-opt systempaths=unconfined",
+                None => "if this machine is a container, start it with --privileged or --security-opt systempaths=unconfined",
             }),
         );
     }

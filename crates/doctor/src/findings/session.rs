@@ -1,6 +1,6 @@
 //! What a login session brings: the runtime directory, the service manager, the bus, lingering.
 
-use super::{Finding, Wish};
+use super::{Finding, Wish, remount};
 use crate::distro::Package;
 use crate::facts::{Facts, RuntimeState};
 use crate::managed::State;
@@ -92,6 +92,16 @@ fn runtime_dir(facts: &Facts, findings: &mut Vec<Finding>) {
 fn runtime_dir_remedy(facts: &Facts) -> Remedy {
     let account = &facts.account;
     if let Some(dir) = &account.runtime.logind {
+        if account.runtime.state == RuntimeState::ReadOnly
+            && account.runtime.dir.as_ref() == Some(dir)
+        {
+            return Remedy::said(format!("chmod u+rwx {}", quoted(&dir.to_string_lossy()))).and(
+                Remedy::said(format!(
+                    "or, if its file system is mounted read-only: {}",
+                    remount("rw", dir)
+                )),
+            );
+        }
         return Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&dir.to_string_lossy())));
     }
     if !account.systemd {
@@ -105,7 +115,7 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         "then: export XDG_RUNTIME_DIR=\"$(loginctl show-user --property=RuntimePath --value {name})\""
     )))
     .and(Remedy::said(format!(
-        "or log in directly, not with su or sudo: ssh {name}@localhost, or machinectl shell {name}@"
+        "or open a login session, which su and sudo alone do not: ssh {name}@localhost, or sudo machinectl shell {name}@"
     )))
 }
 
@@ -132,7 +142,7 @@ fn too_long(dir: Option<&std::path::Path>, findings: &mut Vec<Finding>) {
                 seen,
                 "the path of a Unix socket can have at most 107 bytes (unix(7))",
             )
-            .fix("set XDG_RUNTIME_DIR to a shorter path"),
+            .fix("create a directory with a shorter path, a mode of 0700 and yourself as the owner, and set XDG_RUNTIME_DIR to it"),
         );
     }
 }
@@ -169,7 +179,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
                 };
                 finding
                     .remedy(linger(facts))
-                    .fix(format!("then log in directly: machinectl shell {name}@"))
+                    .fix(format!("then open a login session: sudo machinectl shell {name}@"))
             }
         });
         return;

@@ -14,12 +14,11 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     data_root(facts, findings);
 }
 
-const ELSEWHERE: &str = "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a \
-                         directory on a local file system";
+const ELSEWHERE: &str =
+    "in ~/.config/docker/daemon.json, set \"data-root\" to a directory on a local file system";
 /// The same for a directory that works, and only lacks room.
-const MORE_ROOM: &str = "or put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a \
-                         directory on another local file system (existing images, containers and volumes stay in the \
-                         old directory)";
+const MORE_ROOM: &str = "or, in ~/.config/docker/daemon.json, set \"data-root\" to a directory on another local file \
+                         system (existing images, containers and volumes stay in the old directory)";
 
 fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
     let storage = &facts.storage;
@@ -64,7 +63,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("{} cannot write below {existing}: {}", facts.account.name, errno.desc());
             let finding = Finding::fatal("data-root-closed", seen, why);
             findings.push(match opened(facts, errno, &shown.to_string()) {
-                Some(open) => finding.fix(open).fix(format!("or {ELSEWHERE}")),
+                Some(open) => finding.fix(open).fix(format!("or, {ELSEWHERE}")),
                 None => finding.fix(ELSEWHERE),
             });
         }

@@ -28,12 +28,12 @@ pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
         .fix("publish ports of services with mode=host (in a stack file, mode: host)")
         .fix(
-            "traffic between the nodes is not encrypted: if you do not trust the network between them, use the addresses of \
-             a WireGuard network",
+            "traffic between containers on different nodes is not encrypted: if you do not trust the network between the \
+             hosts, use the addresses of a WireGuard network",
         )
         .fix(
-            "join other nodes with `docker swarm join --advertise-addr ADDRESS`, with the address of the host that joins: \
-             the command that `docker swarm init` prints lacks it",
+            "when another host joins, add --advertise-addr ADDRESS to the `docker swarm join` command that `docker swarm \
+             init` printed; ADDRESS is that host's own address",
         ),
     );
 }
@@ -72,11 +72,10 @@ fn value(node: &Node) -> Option<Finding> {
         format!("{NAME} is {value:?}{place}: {why}"),
         "the launcher does not start the daemon with such a value",
     );
-    let value = format!("{FORM}, such as 192.0.2.10,peers=192.0.2.0/24");
-    Some(match &node.file {
-        Some(_) => finding.fix(format!("set the variable to {value}, or remove it from that file")),
-        None => finding.fix(format!("set the variable to {value}, or unset it")),
-    })
+    let from = if node.file.is_some() { "that file" } else { "the daemon's settings" };
+    Some(finding.fix(format!(
+        "set {NAME} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or remove the variable from {from}"
+    )))
 }
 
 fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
@@ -90,16 +89,32 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
             "rootlesskit listens on that address, and the daemon would not start",
         )
         .fix(match list_of_others(node, swarm.address) {
-            Some(list) => format!("use one of this host's addresses: {list}"),
-            None => "add the address to a network interface of this host, as root".to_owned(),
+            Some(list) => {
+                format!("{} that begins with one of this host's addresses: {list}", change(node))
+            }
+            None => "as root, add the address to a network interface of this host".to_owned(),
         })
         .fix(match &node.file {
             Some(_) => {
-                "to change the value, run `dockerd-rootless-setuptool.sh install --swarm=VALUE`; to remove it, leave out VALUE"
+                "or, if the daemon should not be a node, run `dockerd-rootless-setuptool.sh install --swarm=`, with nothing \
+                 after the equals sign"
+                    .to_owned()
             }
-            None => "set the variable to another value, or unset it",
+            None => format!(
+                "or, if the daemon should not be a node, remove {NAME} from the daemon's settings"
+            ),
         }),
     );
+}
+
+/// How to give the variable another value.
+fn change(node: &Node) -> String {
+    match &node.file {
+        Some(_) => {
+            "run `dockerd-rootless-setuptool.sh install --swarm=VALUE` with a value".to_owned()
+        }
+        None => format!("set {NAME} to a value"),
+    }
 }
 
 /// `docker swarm join` takes no notice of dockerd's `--swarm-default-advertise-addr`. Without an address of its own, a node
@@ -108,6 +123,7 @@ fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
     let member = node.membership.as_ref().filter(|_| node.is_own != Some(false))?;
     let address = swarm.address;
     let code = "swarm-advertise";
+    let mut still = None;
     let finding = if member.advertise_addr.is_empty() {
         if node.detached {
             // On the host's network, that interface has an address of the host.
@@ -125,6 +141,7 @@ fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
             _ => &member.advertise_addr,
         };
         let said = host(said).filter(|said| *said != address)?;
+        still = Some(said).filter(|_| member.remote_addr.is_empty());
         Finding::advisory(
             code,
             format!("the daemon advertises {said} in its swarm, but {}", set(node)),
@@ -132,19 +149,30 @@ fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
              variable. Unless something between the hosts translates addresses, they cannot reach this node",
         )
     };
-    Some(if member.remote_addr.is_empty() {
-        finding.fix(format!(
-            "if the host still has the address that the daemon advertises, set the variable to it; if not, and this is \
-             the only manager, run `docker swarm init --force-new-cluster --advertise-addr {address}`"
-        ))
-    } else {
+    let (finding, or) = match still {
+        Some(said) => {
+            let first = format!(
+                "if this host still has the address {said}, {} that begins with it, and restart the daemon",
+                change(node)
+            );
+            (finding.fix(first), "otherwise, ")
+        }
+        None => (finding, ""),
+    };
+    Some(
         finding
             .fix(format!(
-                "run `docker swarm leave`, then join again with this host's address: `docker swarm join \
-                 --advertise-addr {address} --token TOKEN MANAGER:{MANAGER_PORT}`"
+                "{or}if this node is the only manager, run `docker swarm init --force-new-cluster --advertise-addr {address}`"
             ))
-            .fix("if this node is a manager, first run `docker node demote NODE` on another manager")
-    })
+            .fix(
+                "if this node is one of several managers, first run `docker node demote NODE` on another one; NODE is this \
+                 node's name",
+            )
+            .fix(format!(
+                "then, unless this node is the only manager, run `docker swarm leave`, and join the swarm again with this \
+                 host's address: `docker swarm join --advertise-addr {address} --token TOKEN MANAGER:{MANAGER_PORT}`"
+            )),
+    )
 }
 
 /// The address in `ADDRESS` or `ADDRESS:PORT`.
@@ -177,7 +205,7 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     let mut finding = Finding::fatal(
         "swarm-port-taken",
         format!("other programs already use ports of a swarm on {address}: {}", ports.join(", ")),
-        "each address of a host can belong to only one node, for example of a rootful Docker or of another user",
+        "two nodes cannot share an address; a daemon of another user, or rootful Docker, can be the other node",
     )
     .forcible();
     finding = finding.fix(match list_of_others(node, address) {
@@ -188,13 +216,13 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     });
     if node.detached {
         finding = finding.fix(format!(
-            "also give --listen-addr={} to `docker swarm init` and `docker swarm join`: this dockerd itself listens on the \
-             host, and without the option it uses all addresses",
+            "also add --listen-addr={} to `docker swarm init` and `docker swarm join`: this dockerd itself listens on the \
+             host, by default on all addresses",
             free(node, address)
         ));
     }
     findings.push(finding.fix(
-        "or stop the other program; a Docker that is a node there leaves its swarm with `docker swarm leave`, run by its owner",
+        "or stop the other program; if it is a Docker daemon that is a node of a swarm, its owner can run `docker swarm leave`",
     ));
 }
 
@@ -228,14 +256,18 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
     );
     let named = matches!(facts.tools.net, Net::Named(_)) && net != NetworkDriver::Gateway;
     if named {
-        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_NET));
+        finding = finding
+            .fix(format!("remove {} from the daemon's settings", vars::DOCKERD_ROOTLESS_NET));
     }
     if facts.storage.port_driver.is_some() && ports != PortDriver::Gateway.name() {
-        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER));
+        finding = finding.fix(format!(
+            "remove {} from the daemon's settings",
+            vars::DOCKERD_ROOTLESS_PORT_DRIVER
+        ));
     }
     if finding.remedy.said.is_empty() {
         finding = finding.fix(
-            "make the gateway network work: to see why it does not, run rootlesskit --net=gateway --copy-up=/etc \
+            "fix the gateway network; to see why it does not work, run: rootlesskit --net=gateway --copy-up=/etc \
              --copy-up=/run true",
         );
     }
@@ -261,7 +293,7 @@ fn vxlan(facts: &Facts, node: &Node, findings: &mut Vec<Finding>) {
         "overlay networks use VXLAN; the daemon starts, but no container can join such a network",
     );
     findings.push(finding.remedy(modules(facts, &["vxlan"], "load vxlan")).fix(
-        "if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package \
+        "if there is no such module, install the package with the kernel's additional modules (on Ubuntu, \
          linux-modules-extra-$(uname -r)), or use the distribution's usual kernel",
     ));
 }

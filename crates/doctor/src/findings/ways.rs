@@ -45,8 +45,8 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     );
     if !able && matches!(facts.tools.net, Net::Named(_)) {
         finding = finding.fix(
-            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET: the selected driver does not support IPv6; gateway, slirp4netns \
-             and pasta do",
+            "remove DOCKERD_ROOTLESS_ROOTLESSKIT_NET from the daemon's settings: the selected driver does not support IPv6; \
+             gateway, slirp4netns and pasta do",
         );
     } else if !able {
         // The launcher found nothing better.
@@ -54,8 +54,8 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     if !ways.bridges_have_ipv6 {
         finding = finding.fix(
-            "put {\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"} into ~/.config/docker/daemon.json (before \
-             Docker 27, also \"experimental\": true, \"ip6tables\": true)",
+            "in ~/.config/docker/daemon.json, set \"ipv6\": true and \"fixed-cidr-v6\": \"fd00:d0c:1::/64\" (before Docker \
+             27, also \"experimental\": true and \"ip6tables\": true)",
         );
     }
     findings.push(finding.fix(

@@ -6,16 +6,17 @@ const SUBIDS: &str = "run `sudo usermod --add-subuids START-END --add-subgids ST
                       that is unused in /etc/subuid and /etc/subgid (`dockerd-rootless-setuptool.sh check` prints the \
                       command with such a range)";
 const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
-                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`, and make sure that neither a nosuid mount nor \
-                   NoNewPrivileges= takes these capabilities away; in a container, use only ranges that \
-                   /proc/self/uid_map and /proc/self/gid_map contain";
+                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`; if their file system is mounted with nosuid, run `sudo \
+                   mount -o remount,suid MOUNTPOINT`; if the daemon's unit contains NoNewPrivileges=, remove that line; in a \
+                   container, replace the ranges in /etc/subuid and /etc/subgid that /proc/self/uid_map and \
+                   /proc/self/gid_map do not contain";
 const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
                        this capability, or it has both the setuid bit and file capabilities";
-const LOGIN: &str = "log in directly (ssh, machinectl shell USER@) instead of using su or sudo";
-const BUS: &str = "install dbus-user-session (Debian) or dbus-daemon (Fedora) and log in again";
+const LOGIN: &str = "open a login session, which su and sudo alone do not: run `ssh USER@localhost` or `sudo machinectl shell USER@`";
+const BUS: &str = "as root, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL); then log out and in again";
 const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
 const NO_VIP: &str = "virtual IP addresses of a swarm's services need IPVS, which the kernel does not offer in user namespaces";
-const DNSRR: &str = "create the service with `--endpoint-mode dnsrr` and publish its ports with `mode=host`; or use the name tasks.SERVICE";
+const DNSRR: &str = "create the service with `--endpoint-mode dnsrr`, or use the name tasks.SERVICE; in both cases, publish its ports with `mode=host`";
 const UNSANDBOXED: &str = "set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false";
 
 /// A line each for code and message, cause, and fix.
@@ -32,7 +33,7 @@ symptoms! {
         "upgrade Docker, or run `sudo dnf install -y policycoreutils-python-utils && sudo semanage permissive -a iptables_t`";
     "log-userns-eperm", "fork/exec /proc/self/exe: operation not permitted":
         "user namespaces are blocked by kernel.unprivileged_userns_clone, by AppArmor or by a container's seccomp filter";
-        "run `sudo sysctl -w kernel.unprivileged_userns_clone=1` if that parameter exists; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this host is a container, start it with --security-opt seccomp=unconfined";
+        "if the parameter exists, run `sudo sysctl -w kernel.unprivileged_userns_clone=1`, and put the line `kernel.unprivileged_userns_clone = 1` into a file in /etc/sysctl.d; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this machine is a container, start it with --security-opt seccomp=unconfined";
     "log-userns-eacces", "fork/exec /proc/self/exe: permission denied":
         "AppArmor blocks user namespaces for rootlesskit";
         "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit";
@@ -44,7 +45,7 @@ symptoms! {
         "use the distribution's kernel, or one with CONFIG_USER_NS=y";
     "log-userns-enosys", "fork/exec /proc/self/exe: function not implemented":
         "the kernel lacks clone3(2), added in Linux 5.3, or a container's seccomp filter hides it";
-        "upgrade the kernel; if this host is a container, upgrade its engine or start the container with --security-opt seccomp=unconfined";
+        "upgrade the kernel; if this machine is a container, upgrade its engine or start the container with --security-opt seccomp=unconfined";
     "log-subuid", "No subuid ranges found":
         "the user has no entry in /etc/subuid";
         SUBIDS;
@@ -83,25 +84,25 @@ symptoms! {
         BUS;
     "log-bus-reset", "systemd/private: read: connection reset by peer":
         "the user's D-Bus session is not running";
-        "install dbus-user-session (Debian) or dbus-daemon (Fedora) if it is missing, then run `systemctl --user enable --now dbus.socket`";
+        "if it is missing, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL) as root; then run `systemctl --user enable --now dbus.socket`";
     "log-bus-auth", "Interactive authentication required":
         "dockerd connected to the system bus instead of the user's bus";
-        "run `systemctl --user enable --now dbus.socket` and log in again";
+        "run `systemctl --user enable --now dbus.socket`, then log out and in again";
     "log-containerd-rootless", "conflicts with containerd-rootless":
         "containerd-rootless is running, or (with Docker's own dockerd-rootless.sh) left its directory behind";
-        "stop containerd-rootless, and remove the directory that the message names";
+        "run `systemctl --user stop containerd.service`, and remove the directory that the message names";
     "log-second-daemon", "another RootlessKit is running with the same state directory":
         "this user already has a running daemon";
-        "stop the other daemon: run `systemctl --user stop docker.service`, or stop the service that `install --supervise` created; if you started the daemon by hand, run `pkill -x dockerd`";
+        "stop the other daemon: run `systemctl --user stop docker.service`; with `install --supervise`, run the command for your supervisor in docs/install.md (\"Without systemd\"); if you started the daemon by hand, run `pkill -x dockerd`";
     "log-no-rootlesskit", "dockerd needs to be started with root privileges":
         "dockerd was started without rootlesskit";
-        "start dockerd-rootless.sh instead";
+        "start dockerd-rootless.sh instead of dockerd";
     "log-not-rootless", "rootless mode needs to be enabled for running with RootlessKit":
         "daemon.json disables rootless mode";
         "remove the \"rootless\" option from daemon.json";
     "log-cgroup-driver", "native.cgroupdriver=systemd requires cgroup v2":
         "daemon.json requests the systemd cgroup driver, but the host uses cgroup v1";
-        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line";
+        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with cgroup v2 only: as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
     "log-docker-proxy", "invalid userland-proxy-path":
         "docker-proxy is not in PATH, or \"userland-proxy-path\" in daemon.json is not the path of a program";
         "remove \"userland-proxy-path\" from daemon.json, and add the directory of docker-proxy, which is in the same package as dockerd (docker-ce, docker.io), to PATH; with Docker 28 or later, you can set \"userland-proxy\": false in daemon.json instead";
@@ -110,10 +111,10 @@ symptoms! {
         "upgrade rootlesskit";
     "log-overlay-selinux", "overlay is not supported for Rootless with SELinux":
         "SELinux is enabled";
-        "install fuse-overlayfs";
+        "as root, install the package fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0` (or, unless the network driver is pasta, `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`) and then restart the daemon";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, and put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d; or, unless the network driver is pasta, run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
@@ -131,19 +132,19 @@ symptoms! {
         "if IPv4 is enough, ignore this message; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin";
     "log-btrfs", "destroy btrfs snapshot":
         "the file system is mounted without user_subvol_rm_allowed, so users cannot delete btrfs subvolumes";
-        "add the mount option user_subvol_rm_allowed to the file system in /etc/fstab and remount it, or put {\"storage-driver\": \"overlay2\"} into ~/.config/docker/daemon.json and pull the images again";
+        "add the mount option user_subvol_rm_allowed to the file system in /etc/fstab and remount it, or, in ~/.config/docker/daemon.json, set \"storage-driver\" to \"overlay2\", restart the daemon, and pull the images again";
     "log-cgroup-v1", "without cgroups. To enable cgroups":
         "the host uses cgroup v1: container resource limits are ignored";
-        "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line";
+        "as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
     "log-cgroup-systemd", "without cgroups. Systemd is required":
         "dockerd was not started by the user's systemd: container resource limits are ignored";
-        "log in directly, not with su or sudo, and start it with `systemctl --user start docker.service`";
+        "open a login session (`ssh USER@localhost` or `sudo machinectl shell USER@`), stop the daemon, and run `systemctl --user start docker.service`";
     "log-cgroup-delegation", "Limitation discarded":
         "the controller is not delegated to the user";
         "as root, put the lines `[Service]` and `Delegate=cpu cpuset io memory pids` into /etc/systemd/system/user@.service.d/delegate.conf, and run `systemctl daemon-reload`; then reboot, or run `sudo systemctl restart user@UID.service`, which ends all services and containers of the user";
     "log-iproute2", "ip tuntap":
         "BusyBox's `ip` cannot create the interface that rootlesskit needs";
-        "install iproute2 (Alpine: `apk add iproute2` as root)";
+        "as root, install iproute2 (on Alpine: `apk add iproute2`)";
     "log-sandbox", "create_sandbox":
         SANDBOX;
         UNSANDBOXED;
@@ -158,22 +159,22 @@ symptoms! {
         "start this container with --privileged or --security-opt systempaths=unconfined";
     "log-docker-host", "environment variable overrides the active context":
         "DOCKER_HOST or DOCKER_CONTEXT is set and overrides the selected context";
-        "to use the selected context, unset DOCKER_HOST and DOCKER_CONTEXT";
+        "to use the selected context, run `unset DOCKER_HOST DOCKER_CONTEXT`, and remove both from ~/.bashrc and similar files";
     "log-socket-denied", "permission denied while trying to connect":
         "DOCKER_HOST or the current context points to another user's socket or to root's";
-        "run `docker context use rootless` and unset DOCKER_HOST";
+        "run `unset DOCKER_HOST` and `docker context use rootless`, and remove DOCKER_HOST from ~/.bashrc and similar files";
     "log-no-daemon", "Cannot connect to the Docker daemon":
         "the daemon is not running, or listens on another socket";
-        "run `systemctl --user start docker.service`, and check DOCKER_HOST";
+        "run `systemctl --user start docker.service`; if DOCKER_HOST is set, set it to `unix://$XDG_RUNTIME_DIR/docker.sock` or unset it";
     "log-proxy", "proxyconnect tcp … refused":
         "the daemon cannot reach the proxy: in the daemon's network namespace, 127.0.0.1 is a different loopback";
-        "run `systemctl --user edit docker.service`, and set the proxy to an address of the host's network, or to 10.0.2.2 with DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false";
+        "make the proxy listen on an address of the host's network, and use that address; or set the proxy to 10.0.2.2, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach every service on the host's loopback";
     "log-port-taken", "failed to bind host port":
         "another program listens on that port";
         "publish another port";
     "log-no-address", "no IP addresses specified":
         "the port is published only on an IPv6 address, and the port driver offers dockerd no IPv6 address (slirp4netns, pesto, RootlessKit's own gvisor-tap-vsock)";
-        "publish the port on all addresses (-p 8080:80), or unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
+        "publish the port on all addresses (-p 8080:80), or remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER from the daemon's settings";
     "log-port-allocated", "port is already allocated":
         "another container publishes that port; or the port is published on several addresses that dockerd cannot tell apart inside the namespace: two IPv6 addresses, or, with Docker 28 and later, two IPv4 addresses (since Docker 29.6, loopback addresses other than 127.0.0.1 no longer cause this)";
         "use a port that `docker ps` does not list, or publish the port once on all addresses (-p 8080:80)";
@@ -182,43 +183,43 @@ symptoms! {
         "stop the other program, or choose another address";
     "log-x509", "x509: certificate signed by unknown authority":
         "the host's CA certificate is not visible inside the namespace";
-        "put the certificate below /etc/ssl or /etc/docker/certs.d as a regular file";
+        "for one registry, put the CA's certificate into ~/.config/docker/certs.d/REGISTRY/ca.crt, where REGISTRY is the name and, if the image names contain one, the port of the registry; for all registries, put it into /etc/ssl/certs as a regular file, as root, and restart the daemon";
     "log-lchown-nfs", "lchown … operation not permitted":
-        "the data directory is on a file system that does not support subordinate IDs, such as NFS";
-        "put {\"data-root\":\"/another/directory\"} into ~/.config/docker/daemon.json; choose a directory on a local file system";
+        "the data root is on a file system that does not support subordinate IDs, such as NFS";
+        "in ~/.config/docker/daemon.json, set \"data-root\" to a directory on a local file system";
     "log-lchown-ids", "lchown … invalid argument":
         "the image needs more subordinate IDs than the user has";
-        SUBIDS;
+        "run `sudo usermod --add-subuids START-END --add-subgids START-END USER` with a further range that is unused in /etc/subuid and /etc/subgid, such as 165536-231071; then restart the daemon";
     "log-quota", "disk quota exceeded":
         "the user's quota is exhausted";
         "run `docker system prune`, or ask the administrator for a larger quota";
     "log-swarm-directory", "mkdir /var/lib/docker:":
-        "dockerd keeps files of a swarm's networks below /var/lib/docker, whatever its data directory is, and a user cannot create that";
-        "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to this value; ADDRESS is the address at which the other nodes reach this host, NETWORK is that of the other nodes";
+        "as a node of a swarm, dockerd writes to /var/lib/docker, whatever its data root is, and an ordinary user cannot create this directory";
+        "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to ADDRESS,peers=NETWORK; ADDRESS is the address at which the other nodes reach this host, and NETWORK is the network of the other nodes";
     "log-swarm-vxlan", "error creating vxlan interface … not supported":
-        "the kernel has no VXLAN, which overlay networks consist of";
-        "run `sudo modprobe vxlan`; if there is no such module, install the rest of the kernel's modules (on Ubuntu, the package linux-modules-extra-$(uname -r))";
+        "the kernel does not support VXLAN, which overlay networks use";
+        "run `sudo modprobe vxlan`, and put the line `vxlan` into a file in /etc/modules-load.d; if there is no such module, install the package with the kernel's additional modules (on Ubuntu, linux-modules-extra-$(uname -r))";
     "log-sysctl", "ip_forward":
         "/proc/sys is read-only, as is usual in a container";
         "start this container with --privileged";
     "log-start-limit", "Start request repeated too quickly":
         "the daemon failed three times in a minute";
-        "find the first error in `journalctl --user -u docker.service`, fix its cause, then run `systemctl --user reset-failed docker.service`";
+        "find the first error in `journalctl --user -u docker.service`, fix its cause, then run `systemctl --user reset-failed docker.service` and `systemctl --user start docker.service`";
     "log-program", "executable file not found":
         "the unit's PATH lacks a directory";
-        "run `dockerd-rootless-setuptool.sh install` again to update the unit";
+        "add the directory of the program that the message names to PATH, run `dockerd-rootless-setuptool.sh install`, which writes PATH into the unit, and run `systemctl --user restart docker.service`";
     "log-context", "is not found on the file system":
         "the docker CLI's current context was deleted";
         "run `docker --context=default context use default`";
     "log-tun", "/dev/net/tun":
         "the device /dev/net/tun is missing or not accessible";
-        "run `sudo modprobe tun` and `sudo chmod 0666 /dev/net/tun`; if this host is a container, start it with --device /dev/net/tun";
+        "run `sudo modprobe tun` and `sudo chmod 0666 /dev/net/tun`, and put the line `tun` into a file in /etc/modules-load.d; if this machine is a container, start it with --device /dev/net/tun";
     "log-fuse", "fuse: device not found":
         "the device /dev/fuse is missing";
-        "run `sudo modprobe fuse`";
+        "run `sudo modprobe fuse`, and put the line `fuse` into a file in /etc/modules-load.d";
     "log-rslave", "not shared":
-        "this container's mounts are private";
-        "run `sudo mount --make-rshared /`, or ignore the message";
+        "the propagation of the mount / is private, as is usual in a container";
+        "run `sudo mount --make-rshared /`; if your containers do not use shared or slave mounts, ignore the message";
     "log-swarm-vip", "Failed to create an ipvs handle":
         NO_VIP;
         DNSRR;

@@ -72,7 +72,10 @@ pub(super) const CODES: &[Code] = &[
     code("subid-few", "the user has fewer than 65536 subordinate IDs"),
     code("subid-malformed", "an entry of the user in `/etc/subuid` or `/etc/subgid` is malformed"),
     code("subid-unreadable", "the user cannot read `/etc/subuid` or `/etc/subgid`"),
-    code("subid-outside", "the host is a container that does not have the user's subordinate IDs"),
+    code(
+        "subid-outside",
+        "this machine is a container that does not have the user's subordinate IDs",
+    ),
     code("subid-overlap", "the user's subordinate IDs overlap those of another user"),
     code("rootlesskit-fails", "`rootlesskit true` fails, and no other finding explains why"),
     code("userns-clone", "`kernel.unprivileged_userns_clone` is 0"),
@@ -85,19 +88,22 @@ pub(super) const CODES: &[Code] = &[
     code("apparmor-not-loaded", "an AppArmor profile for rootlesskit exists but has no effect"),
     code(
         "apparmor-unconfined",
-        "AppArmor also restricts unconfined programs, so only a profile lets rootlesskit create user namespaces; aa-exec does not",
+        "AppArmor also restricts unconfined programs, so starting rootlesskit with aa-exec does not help; only a profile does",
     ),
     code("tun-missing", "`/dev/net/tun` does not exist"),
     code("tun-closed", "`/dev/net/tun` exists, but the user cannot open it"),
     code(
         "network-helper-missing",
-        "`gateway` does not work or cannot be used, and no working network helper is installed",
+        "no network driver can be used: `gateway` does not work or does not suit the settings, and no network helper that works is installed",
     ),
-    code("network-fails", "rootlesskit works, but not with the network driver that it would use"),
+    code(
+        "network-fails",
+        "rootlesskit works, but not with the network driver that the launcher selects",
+    ),
     code("gateway-fails", "the gateway network driver does not work"),
     code(
         "swarm-limits",
-        "`DOCKERD_ROOTLESS_SWARM` is set, so the daemon is to be a node of a swarm",
+        "`DOCKERD_ROOTLESS_SWARM` is set, so the daemon is set up as a node of a swarm",
     ),
     code("swarm-value", "the launcher does not understand the value of `DOCKERD_ROOTLESS_SWARM`"),
     code("swarm-address", "the address in `DOCKERD_ROOTLESS_SWARM` is not one of this host's"),
@@ -107,13 +113,16 @@ pub(super) const CODES: &[Code] = &[
     ),
     code(
         "swarm-port-taken",
-        "a program of another user has a port that a node of a swarm needs (2377, 7946, 4789)",
+        "a program of another user uses a port that a node of a swarm needs (2377, 7946, 4789)",
     ),
     code(
         "swarm-driver",
         "`DOCKERD_ROOTLESS_SWARM` is set, but the network driver and port driver are not both `gateway`",
     ),
-    code("swarm-vxlan", "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel creates no VXLAN link"),
+    code(
+        "swarm-vxlan",
+        "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel cannot create VXLAN links",
+    ),
     code("iptables-missing", "iptables is not installed"),
     code(
         "nft-missing",
@@ -139,13 +148,10 @@ pub(super) const CODES: &[Code] = &[
     code("ping", "`net.ipv4.ping_group_range` does not include the user"),
     code(
         "low-ports",
-        "`net.ipv4.ip_unprivileged_port_start` is above 80, so ports below it cannot be published",
+        "`net.ipv4.ip_unprivileged_port_start` is above 80, so ports below this number cannot be published",
     ),
-    code("data-root-nfs", "the data directory is on NFS"),
-    code(
-        "data-root-fs",
-        "the data directory is on a file system that does not store file ownership",
-    ),
+    code("data-root-nfs", "the data root is on NFS"),
+    code("data-root-fs", "the data root is on a file system that does not store file ownership"),
     code("daemon-json", "daemon.json is not a JSON object"),
     code("rootful-docker", "rootful Docker is installed, and the user can access it"),
     code(
@@ -177,16 +183,13 @@ pub(super) const CODES: &[Code] = &[
         "proxy-loopback",
         "a proxy is set to a loopback address, which the daemon or its containers cannot reach",
     ),
-    code("space-low", "less than 1 GiB is free for the data directory"),
-    code("space-full", "nothing can be written to the data directory: the disk is full"),
-    code(
-        "quota-full",
-        "nothing can be written to the data directory: the user's quota is exhausted",
-    ),
+    code("space-low", "less than 1 GiB is free for the data root"),
+    code("space-full", "nothing can be written to the data root: the disk is full"),
+    code("quota-full", "nothing can be written to the data root: the user's quota is exhausted"),
     code("quota-low", "the user's quota has less than 1 GiB left"),
-    code("data-root-closed", "the user cannot write to the data directory"),
+    code("data-root-closed", "the user cannot write to the data root"),
     code("inotify-low", "the limit on inotify instances or watches is low"),
     code("nofile-low", "the open-file limit is low"),
-    code("in-container", "the host is a container"),
+    code("in-container", "this machine is a container"),
     code("proc-masked", "a new `/proc` cannot be mounted"),
 ];

@@ -29,7 +29,7 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             edited(h);
         }),
         case(
-            "another program wrote the unit",
+            "this tool did not write the unit",
             Advisory,
             "file-foreign daemon-stopped",
             " | diff -u ",
@@ -38,7 +38,7 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             },
         ),
         case(
-            "another program wrote docker.socket",
+            "this tool did not write docker.socket",
             Advisory,
             "file-foreign",
             "install --socket --print=",
@@ -47,10 +47,10 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             },
         ),
         case(
-            "another program wrote the script of install --supervise",
+            "this tool did not write the script of install --supervise",
             Advisory,
             "file-foreign no-systemd",
-            "/docker-rootless/env, which install never changes",
+            "/docker-rootless/env, which install does not change",
             |h| {
                 h.without_systemd();
                 h.write("home/.config/docker-rootless/supervisor", "plain /nowhere\n");

@@ -142,7 +142,7 @@ pub(super) fn the_programs_that_map_ids() -> Vec<Case> {
         )
         .facts(|facts| spoil_tool(facts, |power| power.bounding = Some(0xc0))),
         case(
-            "the host is a pod without capabilities",
+            "this machine is a pod without capabilities",
             Fatal,
             "container-caps in-container",
             "capabilities: {add: [SETUID, SETGID]}",
@@ -355,7 +355,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "another user's own UID is in the range",
             Advisory,
             "subid-overlap",
-            "change this user's range: ",
+            "You lose all images, containers and volumes",
             |h| {
                 let uid = h.world.uid;
                 h.write(
@@ -368,14 +368,13 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             "the range overlaps another user's range",
             Advisory,
             "subid-overlap",
-            "first delete the daemon's data, because after the change only root can delete it: \
-             dockerd-rootless-setuptool.sh uninstall --purge; then: sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
+            "then change the range: sudo usermod --del-subuids 100000-165535 --add-subuids 230536-296071 jo",
             |h| {
                 h.write("etc/subuid", "jo:100000:65536\namy:165000:65536\n");
             },
         ),
         case(
-            "accounts and groups use IDs in the ranges that would come next",
+            "accounts and groups use IDs in the next free ranges",
             Fatal,
             "subid-missing",
             "--add-subuids 200001-265536 --add-subgids 200001-265536 jo",

@@ -60,7 +60,7 @@ pub(super) fn storage() -> Vec<Case> {
                 h.fails(Probe::Overlay, EPERM);
             },
         ),
-        case("fuse-overlayfs replaces overlayfs", Class, "", "", |h| {
+        case("overlayfs does not work, but fuse-overlayfs is installed", Class, "", "", |h| {
             h.program("bin/fuse-overlayfs");
             h.fails(Probe::Overlay, EPERM);
         }),
@@ -83,7 +83,7 @@ pub(super) fn storage() -> Vec<Case> {
             "/dev/fuse does not exist in a container",
             Class,
             "fuse-closed in-container",
-            "as root, on the host of this container: modprobe fuse",
+            "as root, on this container's host: modprobe fuse",
             |h| {
                 h.write(".dockerenv", "");
                 h.program("bin/fuse-overlayfs");
@@ -132,16 +132,10 @@ fn situations_of_the_data_directory() {
 
 pub(super) fn the_data_directory() -> Vec<Case> {
     vec![
-        case("the data directory is on NFS", Class, "data-root-nfs", "data-root", |_| {})
+        case("the data root is on NFS", Class, "data-root-nfs", "data-root", |_| {})
             .facts(|facts| facts.storage.ownerless = Some("NFS")),
-        case(
-            "the data directory is on a Windows share",
-            Class,
-            "data-root-fs",
-            "data-root",
-            |_| {},
-        )
-        .facts(|facts| facts.storage.ownerless = Some("SMB")),
+        case("the data root is on a Windows share", Class, "data-root-fs", "data-root", |_| {})
+            .facts(|facts| facts.storage.ownerless = Some("SMB")),
         case("the user's quota is exhausted", Fatal, "quota-full", "quota -s", |_| {})
             .facts(|facts| facts.storage.room = Room::Full(Errno::EDQUOT)),
         case("the disk is full", Fatal, "space-full", "df -i", |_| {}).facts(|facts| {
@@ -151,7 +145,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         case("the quota is too small for an image", Advisory, "quota-low", "larger quota", |_| {})
             .facts(|facts| facts.storage.room = Room::Quota),
         case(
-            "the data directory cannot be created",
+            "the data root cannot be created",
             Fatal,
             "data-root-closed",
             "sudo install -d -m 0710 -o jo ",
@@ -159,7 +153,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EACCES)),
         case(
-            "rootful Docker left the data directory behind",
+            "rootful Docker left the data root behind",
             Fatal,
             "data-root-closed",
             "needs the data that rootful Docker left there: sudo chown jo: ",
@@ -170,7 +164,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
             facts.storage.owner = Owner::Intruder;
         }),
         case(
-            "the data directory belongs to the user but is not writable",
+            "the data root belongs to the user but is not writable",
             Fatal,
             "data-root-closed",
             "chmod u+rwx ",
@@ -181,10 +175,10 @@ pub(super) fn the_data_directory() -> Vec<Case> {
             facts.storage.owner = Owner::User;
         }),
         case(
-            "the data directory belongs to another user",
+            "the data root belongs to another user",
             Fatal,
             "data-root-closed",
-            "put {",
+            "in ~/.config/docker/daemon.json, set \"data-root\"",
             |_| {},
         )
         .facts(|facts| {
@@ -192,10 +186,10 @@ pub(super) fn the_data_directory() -> Vec<Case> {
             facts.storage.owner = Owner::Other;
         }),
         case(
-            "the data directory is on a read-only file system",
+            "the data root is on a read-only file system",
             Fatal,
             "data-root-closed",
-            "put {",
+            "in ~/.config/docker/daemon.json, set \"data-root\"",
             |_| {},
         )
         .facts(|facts| facts.storage.room = Room::Closed(Errno::EROFS)),
@@ -265,9 +259,9 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
         }),
         case("SELinux is permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
         case(
-            "the host is a Podman container",
-            Advisory,
-            "in-container proc-masked",
+            "this machine is a Podman container",
+            Class,
+            "proc-masked in-container",
             "--privileged",
             |h| {
                 h.write("run/.containerenv", "");
@@ -275,9 +269,9 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             },
         ),
         case(
-            "the host is an LXC container",
-            Advisory,
-            "in-container proc-masked",
+            "this machine is an LXC container",
+            Class,
+            "proc-masked in-container",
             "security.nesting=true",
             |h| {
                 h.write("run/systemd/container", "lxc\n");
@@ -285,9 +279,9 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             },
         ),
         case(
-            "the host is a Kubernetes pod",
-            Advisory,
-            "in-container proc-masked",
+            "this machine is a Kubernetes pod",
+            Class,
+            "proc-masked in-container",
             "procMount: Unmasked",
             |h| {
                 h.set("KUBERNETES_SERVICE_HOST", "10.96.0.1");
@@ -295,7 +289,7 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             },
         ),
         case(
-            "only the ID map shows that the host is a container",
+            "only the ID map shows that this machine is a container",
             Advisory,
             "in-container",
             "",
@@ -305,7 +299,7 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
             },
         ),
         case(
-            "the host is a systemd-nspawn container in which everything works",
+            "this machine is a systemd-nspawn container in which everything works",
             Advisory,
             "in-container",
             "",

@@ -343,7 +343,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             "the gateway port driver is selected",
             Fatal,
             "gateway-fails",
-            "NET to slirp4netns and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            "NET to slirp4netns, and remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
             |h| {
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "gateway");
                 h.fails(Probe::Network, REFUSAL);
@@ -445,7 +445,7 @@ fn a_hint_of_rootlesskit_is_one_for_the_launcher() {
 #[test]
 fn a_driver_that_was_tried_in_vain_is_not_proposed() {
     let others = "set DOCKERD_ROOTLESS_ROOTLESSKIT_NET to";
-    let unset = "and unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER";
+    let remove = "and remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER from the daemon's settings";
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     host.fails(Probe::Gateway, REFUSAL);
@@ -454,7 +454,7 @@ fn a_driver_that_was_tried_in_vain_is_not_proposed() {
     host.says("pasta", NEW_PASTA);
     assert_eq!(gateway_fails(&host), [format!("{others} pasta")], "slirp4netns was tried");
     host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "builtin");
-    assert_eq!(gateway_fails(&host), [format!("{others} pasta {unset}")]);
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta, {remove}")]);
     host.remove("bin/slirp4netns");
     assert_eq!(
         gateway_fails(&host),
@@ -466,7 +466,7 @@ fn a_driver_that_was_tried_in_vain_is_not_proposed() {
     host.remove("bin/pasta");
     host.program("bin/vpnkit");
     host.os("ID=\"rhel\"\nVERSION_ID=\"10.1\"\n");
-    assert_eq!(gateway_fails(&host), [format!("{INSTALL_PASTA} {unset}")], "vpnkit was tried");
+    assert_eq!(gateway_fails(&host), [format!("{INSTALL_PASTA}, {remove}")], "vpnkit was tried");
     host.unset("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER");
     host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
     host.fails(Probe::Network, REFUSAL);
@@ -576,7 +576,7 @@ pub(super) fn nat() -> Vec<Case> {
             "modules for NAT are missing in a container",
             Fatal,
             "nat-fails in-container",
-            "as root, on the host of this container: modprobe nf_tables",
+            "as root, on this container's host: modprobe nf_tables",
             |h| {
                 h.write(".dockerenv", "");
                 h.fails(Probe::Nat, "no nat");
@@ -731,7 +731,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             "the host has only IPv6 connectivity, with lxc-user-nic",
             Class,
             "ipv6-only",
-            "unset DOCKERD",
+            "remove DOCKERD",
             |h| {
                 v6_default(h);
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
@@ -864,7 +864,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 );
             },
         ),
-        case("a proxy is on the network", Class, "", "", |h| {
+        case("the proxy is on another host", Class, "", "", |h| {
             h.write("home/.config/environment.d/p.conf", "HTTP_PROXY=http://192.0.2.1:3128\n");
         }),
     ]

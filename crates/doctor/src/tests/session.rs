@@ -67,7 +67,7 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
             },
         )
         .facts(|facts| facts.account.runtime.state = RuntimeState::Foreign(0)),
-        case("XDG_RUNTIME_DIR is read-only", Fatal, "runtime-dir", "XDG_RUNTIME_DIR", |_| {})
+        case("XDG_RUNTIME_DIR is read-only", Fatal, "runtime-dir", "chmod u+rwx", |_| {})
             .facts(|facts| facts.account.runtime.state = RuntimeState::ReadOnly),
         case("XDG_RUNTIME_DIR is below /tmp", Advisory, "runtime-dir-tmp", "export XDG", |h| {
             let dir = h.at("tmp/run");
@@ -97,7 +97,7 @@ pub(super) fn the_runtime_directory() -> Vec<Case> {
         )
         .facts(|facts| facts.account.runtime.dir = Some(format!("/{}", "x".repeat(80)).into())),
         case(
-            "XDG_RUNTIME_DIR is not set, without systemd (install creates one)",
+            "XDG_RUNTIME_DIR is not set, without systemd (install creates a directory)",
             Advisory,
             "no-systemd",
             "",
@@ -293,7 +293,7 @@ pub(super) fn service_manager_and_bus() -> Vec<Case> {
             },
         ),
         case(
-            "another supervisor, no longer in use, left a log with an error",
+            "an older log, of another supervisor, contains an error",
             Advisory,
             "no-systemd",
             "",
@@ -405,7 +405,7 @@ pub(super) fn user_and_home() -> Vec<Case> {
             "~/.config is on a read-only file system",
             Class,
             "config-closed",
-            "instead of /store/c",
+            "remount,rw MOUNTPOINT",
             |_| {},
         )
         .facts(|facts| close(facts, "/store/c", WhyClosed::ReadOnly)),

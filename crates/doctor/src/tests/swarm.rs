@@ -1,3 +1,5 @@
+//! Situations of a node of a swarm. The file is long because its tables, in this order, become one section of a page.
+
 use hostenv::vars::{
     DOCKERD_ROOTLESS_NET, DOCKERD_ROOTLESS_PORT_DRIVER, DOCKERD_ROOTLESS_SWARM as SWARM,
 };
@@ -95,7 +97,7 @@ fn advertised_addresses() -> Vec<Case> {
             joined(h, "\"AdvertiseAddr\":\"192.0.2.10:2377\"");
         }),
         case(
-            "the node joined without its address",
+            "the node joined its swarm without --advertise-addr",
             Class,
             named,
             "-addr 192.0.2.10 --token",
@@ -114,7 +116,7 @@ fn advertised_addresses() -> Vec<Case> {
             h.set(SWARM, "fd00::2,peers=fd00::/64");
         }),
         case(
-            "the address in the variable is wrong",
+            "the node advertises its address, but the variable contains another host's",
             Fatal,
             "swarm-address swarm-limits",
             "",
@@ -123,15 +125,27 @@ fn advertised_addresses() -> Vec<Case> {
                 h.set(SWARM, "192.0.2.70,peers=192.0.2.0/24");
             },
         ),
-        case("a detached dockerd joined without an address", Advisory, "swarm-limits", "", |h| {
-            joined(h, "\"AdvertiseAddr\":\"\"");
-        })
+        case(
+            "dockerd stays in the host's network namespace, and joined without --advertise-addr",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                joined(h, "\"AdvertiseAddr\":\"\"");
+            },
+        )
         .facts(|facts| facts.swarm.as_mut().expect("a node").detached = true),
-        case("a detached dockerd has its own data path", Advisory, "swarm-limits", "", |h| {
-            joined(h, "\"AdvertiseAddr\":\"192.0.2.11:2377\",\"DataPathAddr\":\"192.0.2.10\"");
-        })
+        case(
+            "dockerd stays in the host's network namespace, and has a data path address",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                joined(h, "\"AdvertiseAddr\":\"192.0.2.11:2377\",\"DataPathAddr\":\"192.0.2.10\"");
+            },
+        )
         .facts(|facts| facts.swarm.as_mut().expect("a node").detached = true),
-        case("what dockerd keeps cannot be read", Advisory, "swarm-limits", "", |h| {
+        case("dockerd's record of its swarm cannot be parsed", Advisory, "swarm-limits", "", |h| {
             joined(h, "\"AdvertiseAddr\":");
         }),
     ]
@@ -139,52 +153,82 @@ fn advertised_addresses() -> Vec<Case> {
 
 fn values_and_addresses() -> Vec<Case> {
     vec![
-        case("a host that could be a node is none", Advisory, "", "", able),
-        case("a host is a node", Advisory, "swarm-limits", "endpoint_mode: dnsrr", node),
         case(
-            "the drop-in makes the host a node",
+            "the host could be a node, but DOCKERD_ROOTLESS_SWARM is not set",
+            Advisory,
+            "",
+            "",
+            able,
+        ),
+        case(
+            "DOCKERD_ROOTLESS_SWARM is set",
             Advisory,
             "swarm-limits",
-            "docker swarm join --advertise-addr ADDRESS",
+            "endpoint_mode: dnsrr",
+            node,
+        ),
+        case(
+            "a drop-in sets DOCKERD_ROOTLESS_SWARM",
+            Advisory,
+            "swarm-limits",
+            "add --advertise-addr ADDRESS to the `docker swarm join` command",
             |h| {
                 able(h);
                 h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}+fd00::/64\n"));
             },
         ),
-        case("a later drop-in takes the value back", Advisory, "", "", |h| {
+        case("a later drop-in sets the variable to an empty value", Advisory, "", "", |h| {
             able(h);
             h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
             let later = DROP_IN.replace("swarm.conf", "zone.conf");
             h.write(&later, &format!("[Service]\nEnvironment=\"{SWARM}=\"\n"));
         }),
-        case("the variable is empty, as for install --swarm=", Advisory, "", "", |h| {
-            able(h);
-            h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
-            h.set(SWARM, "");
-        }),
-        case("the value has no peers", Fatal, "swarm-value", "peers=192.0.2.0/24, or unset", |h| {
-            able(h);
-            h.set(SWARM, "192.0.2.10");
-        }),
-        case("the value in a file is wrong", Fatal, "swarm-value", "remove it from that", |h| {
-            able(h);
-            h.write(
-                "home/.config/docker-rootless/swarm",
-                &format!("{SWARM}=eth0,peers=192.0.2.1\n"),
-            );
-        }),
         case(
-            "the address is another host's",
+            "the variable is set to an empty value, as by install --swarm=",
+            Advisory,
+            "",
+            "",
+            |h| {
+                able(h);
+                h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
+                h.set(SWARM, "");
+            },
+        ),
+        case(
+            "the value names no peers",
+            Fatal,
+            "swarm-value",
+            "remove the variable from the daemon",
+            |h| {
+                able(h);
+                h.set(SWARM, "192.0.2.10");
+            },
+        ),
+        case(
+            "the value in a file is wrong",
+            Fatal,
+            "swarm-value",
+            "remove the variable from that file",
+            |h| {
+                able(h);
+                h.write(
+                    "home/.config/docker-rootless/swarm",
+                    &format!("{SWARM}=eth0,peers=192.0.2.1\n"),
+                );
+            },
+        ),
+        case(
+            "the address belongs to another host",
             Fatal,
             "swarm-address swarm-limits",
-            "use one of this host's addresses: 192.0.2.10, 192.0.2.11",
+            "one of this host's addresses: 192.0.2.10, 192.0.2.11",
             |h| {
                 able(h);
                 h.set(SWARM, "192.0.2.99,peers=192.0.2.0/24");
             },
         ),
         case(
-            "the IPv6 address is another host's",
+            "the IPv6 address belongs to another host",
             Fatal,
             "swarm-address swarm-limits",
             "addresses: fd00::2",
@@ -194,36 +238,48 @@ fn values_and_addresses() -> Vec<Case> {
             },
         ),
         case(
-            "the host of a node has got another address",
+            "the host has a new address, but the drop-in contains the old one",
             Fatal,
             "swarm-address swarm-limits",
-            "run `dockerd-rootless-setuptool.sh install --swarm=VALUE`",
+            "run `dockerd-rootless-setuptool.sh install --swarm=`, with nothing",
             |h| {
                 able(h);
                 let value = VALUE.replace(".10,", ".99,");
                 h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={value}\n"));
             },
         ),
-        case("the IPv6 address is this host's", Advisory, "swarm-limits", "", |h| {
+        case("the IPv6 address belongs to this host", Advisory, "swarm-limits", "", |h| {
             able(h);
             h.set(SWARM, "fd00::2,peers=fd00::/64");
         }),
-        case("a route makes the address a local one", Advisory, "swarm-limits", "", |h| {
-            able(h);
-            h.set(SWARM, "198.51.100.7,peers=192.0.2.0/24");
-        }),
-        case("programs may listen on addresses that move", Advisory, "swarm-limits", "", |h| {
-            able(h);
-            h.set(SWARM, "192.0.2.99,peers=192.0.2.0/24");
-            h.write("proc/sys/net/ipv4/ip_nonlocal_bind", "1\n");
-        }),
+        case(
+            "a local route makes the address one of this host's",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                able(h);
+                h.set(SWARM, "198.51.100.7,peers=192.0.2.0/24");
+            },
+        ),
+        case(
+            "programs may listen on addresses that the host does not have (ip_nonlocal_bind)",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                able(h);
+                h.set(SWARM, "192.0.2.99,peers=192.0.2.0/24");
+                h.write("proc/sys/net/ipv4/ip_nonlocal_bind", "1\n");
+            },
+        ),
     ]
 }
 
 fn ports() -> Vec<Case> {
     vec![
         case(
-            "a rootful Docker is a node on all addresses",
+            "rootful Docker is a node on all addresses",
             Fatal,
             "swarm-port-taken swarm-limits",
             "use another address of this host: 192.0.2.11",
@@ -234,7 +290,7 @@ fn ports() -> Vec<Case> {
             },
         ),
         case(
-            "another user's node has the address",
+            "another user's node uses the address",
             Fatal,
             "swarm-port-taken swarm-limits",
             "or stop the other program",
@@ -244,7 +300,7 @@ fn ports() -> Vec<Case> {
             },
         ),
         case(
-            "another node listens, and this dockerd stays on the host",
+            "another node uses the address, and dockerd stays in the host's network namespace",
             Fatal,
             "swarm-port-taken swarm-limits",
             "--listen-addr=192.0.2.11:2377",
@@ -254,26 +310,32 @@ fn ports() -> Vec<Case> {
                 listens(h, "tcp", &[socket(ADDRESS, 2377, "0A", 4711)]);
             },
         ),
-        case("sockets that are in nobody's way", Advisory, "swarm-limits", "", |h| {
-            node(h);
-            let others = [
-                socket([192, 0, 2, 11], 2377, "0A", 0),
-                socket(ADDRESS, 2377, "01", 0),
-                socket(ADDRESS, 22, "0A", 0),
-            ];
-            listens(h, "tcp", &others);
-            listens(h, "udp", &[socket(ADDRESS, 2377, "07", 0)]);
-        }),
+        case(
+            "other programs use other addresses, ports or protocols",
+            Advisory,
+            "swarm-limits",
+            "",
+            |h| {
+                node(h);
+                let others = [
+                    socket([192, 0, 2, 11], 2377, "0A", 0),
+                    socket(ADDRESS, 2377, "01", 0),
+                    socket(ADDRESS, 22, "0A", 0),
+                ];
+                listens(h, "tcp", &others);
+                listens(h, "udp", &[socket(ADDRESS, 2377, "07", 0)]);
+            },
+        ),
     ]
 }
 
 fn drivers_and_kernel() -> Vec<Case> {
     vec![
         case(
-            "the port driver hides the addresses of nodes",
+            "the port driver does not keep the addresses of the nodes",
             Fatal,
             "swarm-driver swarm-limits",
-            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER",
+            "remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER from",
             |h| {
                 node(h);
                 h.set(DOCKERD_ROOTLESS_NET, "gateway");
@@ -281,27 +343,27 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
-            "the network driver lets everybody in",
+            "the network driver cannot restrict the clients of a port",
             Fatal,
             "swarm-driver swarm-limits",
-            "unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET",
+            "remove DOCKERD_ROOTLESS_ROOTLESSKIT_NET from",
             |h| {
                 node(h);
                 h.set(DOCKERD_ROOTLESS_NET, "slirp4netns");
             },
         ),
         case(
-            "the host of a node has no gateway network",
+            "the gateway network does not work",
             Fatal,
             "swarm-driver gateway-fails swarm-limits",
-            "make the gateway network work",
+            "fix the gateway network",
             |h| {
                 node(h);
                 h.fails(Probe::Gateway, "no nf_tables");
             },
         ),
         case(
-            "the kernel of a node has no VXLAN",
+            "the kernel does not support VXLAN",
             Class,
             "swarm-vxlan swarm-limits",
             "vxlan",
@@ -314,7 +376,7 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
-            "the kernel of a node has no VXLAN, and there is no ip",
+            "the kernel does not support VXLAN, and iproute2 is not installed",
             Class,
             "swarm-vxlan swarm-limits",
             "modprobe vxlan",
@@ -326,7 +388,7 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
-            "the kernel of a node has VXLAN, and there is no ip",
+            "the kernel supports VXLAN, and iproute2 is not installed",
             Advisory,
             "swarm-limits",
             "",
