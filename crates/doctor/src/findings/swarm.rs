@@ -90,7 +90,8 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
         )
         .fix(match list_of_others(node, swarm.address) {
             Some(list) => {
-                format!("{} that begins with one of this host's addresses: {list}", change(node))
+                let change = change(node, swarm, "ADDRESS");
+                format!("{change}, where ADDRESS is one of this host's addresses: {list}")
             }
             None => "as root, add the address to a network interface of this host".to_owned(),
         })
@@ -107,13 +108,15 @@ fn address(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     );
 }
 
-/// How to give the variable another value.
-fn change(node: &Node) -> String {
+/// How to give the variable the same value with another address.
+fn change(node: &Node, swarm: &Swarm, address: &str) -> String {
+    let value = swarm.to_string();
+    let rest = value.split_once(',').map_or("", |(_, rest)| rest);
     match &node.file {
         Some(_) => {
-            "run `dockerd-rootless-setuptool.sh install --swarm=VALUE` with a value".to_owned()
+            format!("run `dockerd-rootless-setuptool.sh install --swarm={address},{rest}`")
         }
-        None => format!("set {NAME} to a value"),
+        None => format!("set {NAME} to {address},{rest}"),
     }
 }
 
@@ -152,8 +155,8 @@ fn advertised(node: &Node, swarm: &Swarm) -> Option<Finding> {
     let (finding, or) = match still {
         Some(said) => {
             let first = format!(
-                "if this host still has the address {said}, {} that begins with it, and restart the daemon",
-                change(node)
+                "if this host still has the address {said}, {}, and restart the daemon",
+                change(node, swarm, &said.to_string())
             );
             (finding.fix(first), "otherwise, ")
         }
@@ -209,10 +212,12 @@ fn ports(node: &Node, swarm: &Swarm, findings: &mut Vec<Finding>) {
     )
     .forcible();
     finding = finding.fix(match list_of_others(node, address) {
-        Some(list) => format!("use another address of this host: {list}"),
-        None => {
-            "use another address: as root, add one to a network interface of this host".to_owned()
+        Some(list) => {
+            let change = change(node, swarm, "ADDRESS");
+            format!("{change}, where ADDRESS is another address of this host: {list}")
         }
+        None => "as root, add another address to a network interface of this host, and use it"
+            .to_owned(),
     });
     if node.detached {
         finding = finding.fix(format!(

@@ -84,7 +84,7 @@ symptoms! {
         BUS;
     "log-bus-reset", "systemd/private: read: connection reset by peer":
         "the user's D-Bus session is not running";
-        "if it is missing, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL) as root; then run `systemctl --user enable --now dbus.socket`";
+        "if D-Bus for user sessions is missing, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL) as root; then run `systemctl --user enable --now dbus.socket`";
     "log-bus-auth", "Interactive authentication required":
         "dockerd connected to the system bus instead of the user's bus";
         "run `systemctl --user enable --now dbus.socket`, then log out and in again";
@@ -114,7 +114,7 @@ symptoms! {
         "as root, install the package fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, and put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d; or, unless the network driver is pasta, run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`, and restart the daemon";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, and put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d; or, unless the network driver is pasta, run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`; after each of the two, restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
@@ -183,7 +183,7 @@ symptoms! {
         "stop the other program, or choose another address";
     "log-x509", "x509: certificate signed by unknown authority":
         "the host's CA certificate is not visible inside the namespace";
-        "for one registry, put the CA's certificate into ~/.config/docker/certs.d/REGISTRY/ca.crt, where REGISTRY is the name and, if the image names contain one, the port of the registry; for all registries, put it into /etc/ssl/certs as a regular file, as root, and restart the daemon";
+        "for one registry, put the CA's certificate into ~/.config/docker/certs.d/REGISTRY/ca.crt, where REGISTRY is the name and, if the image names contain one, the port of the registry; for all registries, as root, put it into /etc/ssl/certs as a regular file, and restart the daemon";
     "log-lchown-nfs", "lchown … operation not permitted":
         "the data root is on a file system that does not support subordinate IDs, such as NFS";
         "in ~/.config/docker/daemon.json, set \"data-root\" to a directory on a local file system";

@@ -108,9 +108,15 @@ fn advertised_addresses() -> Vec<Case> {
         case("the node advertises another address", Advisory, named, "docker swarm leave", |h| {
             joined(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\"");
         }),
-        case("the address of the first manager changed", Advisory, named, "--force-new-", |h| {
-            member(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\",\"RemoteAddr\":\"\"");
-        }),
+        case(
+            "the address of the first manager changed",
+            Advisory,
+            named,
+            "DOCKERD_ROOTLESS_SWARM to 192.0.2.77,peers=192.0.2.0/24, and",
+            |h| {
+                member(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\",\"RemoteAddr\":\"\"");
+            },
+        ),
         case("an IPv6 node advertises its address", Advisory, "swarm-limits", "", |h| {
             joined(h, "\"AdvertiseAddr\":\"[fd00::2]:2377\"");
             h.set(SWARM, "fd00::2,peers=fd00::/64");
@@ -282,7 +288,7 @@ fn ports() -> Vec<Case> {
             "rootful Docker is a node on all addresses",
             Fatal,
             "swarm-port-taken swarm-limits",
-            "use another address of this host: 192.0.2.11",
+            "where ADDRESS is another address of this host: 192.0.2.11",
             |h| {
                 node(h);
                 listens(h, "tcp", &[socket([0; 4], 2377, "0A", 0)]);
