@@ -135,7 +135,7 @@ impl Plan {
                         vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX
                     ))
                     .hint(format!(
-                        "unset it, or set {}=false",
+                        "remove this variable from the daemon's settings, or set {}=false",
                         vars::DOCKERD_ROOTLESS_DETACH_NETNS
                     )));
                 }
@@ -321,7 +321,7 @@ fn check_pair(
         drivers::list(net.port_drivers())
     ))
     .hint(format!(
-        "unset {name} to use {}, or set {} to another driver",
+        "remove {name} from the daemon's settings to use {}, or set {} to another driver",
         net.default_port_driver(),
         vars::DOCKERD_ROOTLESS_NET
     )))
@@ -350,7 +350,7 @@ fn detach(
         (Switch::On, Some(version)) if !version.detaches() => {
             notes.push(Note::warn(format!(
                 "{name} is true, but {program} is dockerd {version}, and only dockerd 29.5 and later support a \
-                 detached network namespace. hint: unset {name}"
+                 detached network namespace. hint: remove {name} from the daemon's settings"
             )));
             true
         }

@@ -116,7 +116,7 @@ fn one_of<T>(
         allowed.push(word);
     }
     Err(Failure::new(format!("{name} is {value:?}, which is not one of {}", allowed.join(", ")))
-        .hint(format!("set {name} to one of these values, or unset it for the default")))
+        .hint(format!("set {name} to one of these values, or remove it from the daemon's settings to use the default")))
 }
 
 fn port_driver(env: &Env) -> Result<Option<PortDriver>, Failure> {
@@ -148,7 +148,7 @@ fn net(env: &Env) -> Result<Option<NetworkDriver>, Failure> {
             "{name} is \"host\", but dockerd needs a network namespace in which it can configure bridges"
         ))
         .hint(format!(
-            "unset {name}; with dockerd 29.5 and later, containers can use the host's network with \
+            "remove {name} from the daemon's settings; with dockerd 29.5 and later, containers can use the host's network with \
              docker run --net=host"
         )));
     }
@@ -165,7 +165,7 @@ fn mtu(env: &Env) -> Result<Option<u32>, Failure> {
         _ => Err(Failure::new(format!(
             "{name} is {value:?}, which is not a number of bytes from 0 (the driver's default) to {MAX_MTU}"
         ))
-        .hint(format!("set {name} to, for example, 1500 or 65520, or unset it"))),
+        .hint(format!("set {name} to, for example, 1500 or 65520, or remove it from the daemon's settings"))),
     }
 }
 

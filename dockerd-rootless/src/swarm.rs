@@ -47,7 +47,7 @@ pub(crate) fn read(env: &Env) -> Result<Option<Swarm>, Failure> {
     let text = value.to_string_lossy();
     let swarm = text.parse().map_err(|why| {
         Failure::new(format!("{name} is {value:?}: {why}")).hint(format!(
-            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or unset it"
+            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or remove the variable from the daemon's settings"
         ))
     })?;
     Ok(Some(swarm))
@@ -66,15 +66,15 @@ pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure>
     let why = if port_driver == PortDriver::Builtin.name() {
         "containers on different nodes could not reach each other"
     } else {
-        "hosts that are no peers could send packets into the overlay networks"
+        "hosts other than the peers could send packets into the overlay networks"
     };
     Err(Failure::new(format!(
         "{} is set, but a node of a swarm does not work with the network driver {net} and the port driver {port_driver}: {why}",
         vars::DOCKERD_ROOTLESS_SWARM
     ))
     .hint(format!(
-        "unset {} and {}, so that the launcher uses the gateway network, or unset {}. If the launcher does not choose the \
-         gateway network, run dockerd-rootless-setuptool.sh check to see why",
+        "remove {} and {} from the daemon's settings, so that the launcher selects the gateway network, or remove {}. If the \
+         launcher does not select the gateway network, run dockerd-rootless-setuptool.sh check to see why",
         vars::DOCKERD_ROOTLESS_NET,
         vars::DOCKERD_ROOTLESS_PORT_DRIVER,
         vars::DOCKERD_ROOTLESS_SWARM
@@ -177,7 +177,10 @@ pub(crate) fn give_directory(root: &Path) -> Result<(), Failure> {
             "cannot {what} {}, which dockerd needs as a node of a swarm: {e}",
             directory.display()
         ))
-        .hint(format!("unset {}, or create the directory as root", vars::DOCKERD_ROOTLESS_SWARM))
+        .hint(format!(
+            "create the directory as root, or remove {} from the daemon's settings",
+            vars::DOCKERD_ROOTLESS_SWARM
+        ))
     };
     match fs::symlink_metadata(&directory) {
         // A copy of the host's link.
@@ -234,8 +237,8 @@ mod tests {
         assert_eq!(check_drivers("gateway", "gateway"), Ok(()));
         for (net, ports, why) in [
             ("gateway", "builtin", "could not reach each other"),
-            ("slirp4netns", "slirp4netns", "hosts that are no peers could send"),
-            ("pasta", "pesto", "hosts that are no peers could send"),
+            ("slirp4netns", "slirp4netns", "hosts other than the peers could send"),
+            ("pasta", "pesto", "hosts other than the peers could send"),
         ] {
             let error = check_drivers(net, ports).unwrap_err().to_string();
             let both = format!("the network driver {net} and the port driver {ports}");

@@ -42,7 +42,7 @@ pub(crate) fn wants_ipv6(
         let hint = if in_flags.is_some() {
             format!("remove --net from {}", vars::DOCKERD_ROOTLESS_FLAGS)
         } else if named {
-            format!("unset {}", vars::DOCKERD_ROOTLESS_NET)
+            format!("remove {} from the daemon's settings", vars::DOCKERD_ROOTLESS_NET)
         } else {
             "install slirp4netns (0.4.0 or later) or pasta (2023_06_25 or later), which support it"
                 .to_owned()
@@ -143,7 +143,7 @@ mod tests {
         for (net, mtu, flags, part) in [
             (NetworkDriver::Vpnkit, 1500, "", "network driver vpnkit does not support"),
             (NetworkDriver::LxcUserNic, 1500, "", "lxc-user-nic"),
-            (NetworkDriver::Vpnkit, 1500, "", "hint: unset DOCKERD_ROOTLESS_ROOTLESSKIT_NET"),
+            (NetworkDriver::Vpnkit, 1500, "", "hint: remove DOCKERD_ROOTLESS_ROOTLESSKIT_NET"),
             (
                 NetworkDriver::Gateway,
                 1500,
