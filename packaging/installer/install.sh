@@ -122,7 +122,7 @@ check_session() {
 	if [ -n "${XDG_RUNTIME_DIR-}" ] && [ ! -w "$XDG_RUNTIME_DIR" ] && has systemctl &&
 		systemctl --user show-environment >/dev/null 2>&1; then
 		fail "XDG_RUNTIME_DIR is $XDG_RUNTIME_DIR, which is not writable" \
-			"log in with ssh or with \"machinectl shell $(id -un)@\"; su and sudo do not set XDG_RUNTIME_DIR"
+			"su and sudo do not set XDG_RUNTIME_DIR; open a login session: ssh $(id -un)@localhost, or sudo machinectl shell $(id -un)@"
 	fi
 }
 

@@ -252,7 +252,7 @@ mod tests {
             ("uninstall --help", " uninstall [OPTIONS]", "--purge", "--force"),
             ("nsenter -h", " nsenter [PROGRAM", "--help", "--force"),
             ("supervise --help", " supervise [once]", "--help", "--force"),
-            ("apparmor --help", " apparmor [OPTIONS] [FILE]", "--print", "--socket"),
+            ("apparmor --help", " apparmor [OPTIONS] [BINARY]", "--print", "--socket"),
             ("frobnicate --help", " [OPTIONS] COMMAND", "nsenter", "--version"),
         ] {
             let text = help(line);

@@ -23,13 +23,13 @@ pub fn command() -> Command {
         .after_help(format!(
             "Commands:\n  \
              check        Check all prerequisites and print what is missing, why it matters, and how to fix it\n  \
-             install      Install the systemd unit (on hosts with systemd), start it, and switch the docker CLI to it\n  \
+             install      Install and start the systemd unit (on hosts with systemd), and switch the docker CLI to the daemon\n  \
              uninstall    Undo install\n  \
              nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
              supervise    Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n               \
              \"supervise once\" runs it without restarting it, for service managers\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
-             apparmor FILE creates the profile for the rootlesskit binary at that path\n\n\
+             apparmor BINARY creates the profile for the rootlesskit at that path\n\n\
              To show the options of one command, run: dockerd-rootless-setuptool.sh COMMAND --help\n\n\
              {DOCUMENTATION}",
         ))
@@ -42,7 +42,8 @@ pub fn command() -> Command {
             switch(
                 "force",
                 "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
-                 fails; with install, also replace files that you edited or wrote (a copy is kept)",
+                 fails; with install, also replace files that you edited or that this tool did not write, and change a \
+                 CLI context for another daemon (copies are kept)",
             )
             .short('f'),
         )
@@ -78,8 +79,8 @@ pub fn command() -> Command {
                 .value_name(hostenv::swarm::FORM)
                 .help(
                     "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which \
-                     the other nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, \
-                     install leaves it as it is",
+                     the other nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the \
+                     setting; without the option, install leaves it as it is",
                 )
                 .num_args(1)
                 .require_equals(true)
@@ -137,9 +138,9 @@ pub fn help_of(name: &str) -> Option<String> {
             &[],
         ),
         "apparmor" => (
-            "[OPTIONS] [FILE]",
+            "[OPTIONS] [BINARY]",
             "Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n\
-             FILE is the rootlesskit binary. Default: the one next to this program, or the one in PATH.",
+             BINARY is the path of rootlesskit. Default: the one next to this program, or the one in PATH.",
             &["print", "force"],
         ),
         _ => return None,
@@ -176,7 +177,8 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
             (
                 "force",
                 "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
-                 and replace files that you edited or wrote (a copy is kept)",
+                 replace files that you edited or that this tool did not write, and change a CLI context for another \
+                 daemon (copies are kept)",
             ),
             ("socket", "Also create docker.socket, so that the first connection starts the daemon"),
             (
@@ -195,10 +197,14 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
         "apparmor" => &[
             (
                 "force",
-                "Install the profile even if this host does not need it, and replace one that you edited or wrote (a \
-                 copy is kept)",
+                "Install the profile even if this host does not need it, and replace one that you edited or that this \
+                 tool did not write (a copy is kept)",
             ),
-            ("print", "Print the text that apparmor would write into FILE, and change nothing"),
+            (
+                "print",
+                "Print the profile and change nothing, even as root. FILE is the file in /etc/apparmor.d that apparmor \
+                 would write",
+            ),
         ],
         _ => &[],
     }

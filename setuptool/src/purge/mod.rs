@@ -141,7 +141,7 @@ impl Purge {
     pub(crate) fn prepare(world: &World) -> Result<Self, Failed> {
         if let Some(problem) = world.daemon_json_problem() {
             return Err(Failed::new(format!(
-                "{problem}; the file may name the data directory, so nothing was changed\nhint: correct the file, or \
+                "{problem}; the file may name the data root, so nothing was changed\nhint: correct the file, or \
                  move it away"
             )));
         }
