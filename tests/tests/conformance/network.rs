@@ -9,6 +9,9 @@ use crate::kit::{Kit, LOOPBACK, PEER, PEER6, Seen};
 /// What the stand-in for vpnkit leaves out.
 const NO_TCP: &str = "not in the stand-in";
 
+/// The cell for what is asked of the router, where there is none.
+const NO_ROUTER: &str = "no router";
+
 /// The name of the address with that flag.
 pub(crate) const IPV6: &str = "IPv6 with `--ipv6`";
 
@@ -146,7 +149,7 @@ fn outside(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
     facts.add("ping of another host", if stand_in { NO_TCP } else { yes(answers.host) })?;
     if !kit.full {
         let router = shape.router.as_deref().map(|_| yes(answers.router));
-        facts.add("ping of the router", or_none(router))?;
+        facts.add("ping of the router", router.unwrap_or(NO_ROUTER))?;
     }
     facts.add("name resolution", yes(answers.names))
 }
@@ -203,7 +206,7 @@ fn host_loopback(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> 
         [Some("127.0.0.1"), shape.router.as_deref()].into_iter().flatten().collect();
     let seen = kit.ask_from_inside(&places.into_iter().map(target).collect::<Vec<_>>())?;
     let word = |seen: &Seen| if seen.answered() { "open" } else { "closed" };
-    facts.add(names[0], or_none(seen.get(1).map(word)))?;
+    facts.add(names[0], seen.get(1).map_or(NO_ROUTER, word))?;
     facts.add(names[1], word(&seen[0]))
 }
 

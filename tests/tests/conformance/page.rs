@@ -35,7 +35,7 @@ All supported pairs also have these properties:
   returns. `implicit` has no such requests: pasta looks for listening sockets once a second.
 - If a helper or gateway process is killed, it is replaced. The addresses stay the same, and published ports work again.
 - The API reports the drivers, addresses and ports that are in use.
-- No process, file or mount is left behind.
+- When rootlesskit exits, it leaves no process, file or mount behind.
 
 A test suite runs every pair, attached and detached, on a Debian sid host without Docker, and generates this page. Run
 `cargo test -p tests --test conformance` to verify the page, or add `UPDATE=1` to regenerate it.
@@ -170,8 +170,8 @@ const NETWORKS: &str = "
 ## Networks
 
 These results do not depend on the port driver. 10.77.0.1 and fd77::1 are addresses of the test host. The router is the address
-of the default route. \"As the host\" means that a network driver is in between, and that remote servers see the host's
-address. \"Directly\" means that none is in between.
+of the default route. \"As the host\" means that the traffic passes through a network driver, and that remote servers see the
+host's address. \"Directly\" means that the traffic does not pass through a network driver.
 
 ";
 
@@ -308,7 +308,7 @@ const REASONS: [Reason; 12] = [
         port: "slirp4netns",
         name: SEEN[1][1],
         cell: "not served",
-        text: "`slirp4netns` as port driver, UDP: clients on the host's loopback get answers only without \
+        text: "`slirp4netns` as port driver, UDP: clients on the host's loopback get replies only without \
                `--disable-host-loopback`, and only until a client on another host has used the port. In this test, \
                a client on another host uses the port first, so the table says \"not served\". If several UDP ports forward to the \
                same port in the namespace, only the last one published works.",

@@ -21,9 +21,9 @@ const FAULTS: [Fault; 2] = [
         cells: "Docker 20.10 and 26.1, userland proxy off: dockerd-rootless.sh refuses to start",
         reason: "Before release 28, dockerd itself does not ask RootlessKit to publish ports. Instead, it starts \
                  `rootlesskit-docker-proxy` as its userland proxy, and that program publishes the port and starts Docker's \
-                 own proxy. Without a userland proxy, no port would be published. There are two exceptions: with the port \
-                 driver `implicit`, pasta publishes every port that a program listens on, and with `none`, no ports are \
-                 published. Keep `\"userland-proxy\": true`: most IPv4 traffic \
+                 own proxy. Without a userland proxy, no port would be published. dockerd-rootless.sh therefore refuses to start \
+                 these versions, except with two port drivers: with `implicit`, pasta publishes every port that a program \
+                 listens on, and with `none`, no ports are published. Keep `\"userland-proxy\": true`: most IPv4 traffic \
                  does not pass through it.",
     },
     Fault {
@@ -56,11 +56,11 @@ cell of the tables contains one of these values:
   127.0.0.1 means the container itself. IPv6 clients also appear this way if Docker's userland proxy is off.
 - **bridge**: 172.17.0.1, the address of Docker's bridge. If a container has only an IPv4 address and the userland proxy is on,
   IPv6 clients reach the container through the proxy, as with rootful Docker.
-- *Italics*: a limitation, explained under [Known limitations](#known-limitations). Where dockerd-rootless.sh does not start,
-  no address can be seen.
+- *Italics*: a limitation, explained under [Known limitations](#known-limitations). \"Does not start\" means that
+  dockerd-rootless.sh refuses to start.
 
-IPv4 traffic does not pass through the userland proxy, whether it is on (Docker's default) or off. There is one exception, under
-[Known limitations](#known-limitations). With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6
+Even if the userland proxy is on, which is Docker's default, IPv4 traffic does not pass through it. [Known
+limitations](#known-limitations) describes the only exception. With `--ipv6` (`DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6`) and a network that has IPv6
 (`docker network create --ipv6`), a container also sees IPv6 clients' own addresses.
 
 A test with real daemons, each on a host without any network helper, generates this page. Run
