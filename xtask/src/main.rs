@@ -14,15 +14,15 @@ use xtask_support::cargo;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  demo                        start rootless Docker for an ordinary user (if you are root: for the user who ran sudo, or
-                              else for a temporary account), run a container with a published port and outbound
-                              access, show the answers, leave nothing behind
+  demo                        start rootless Docker as an ordinary user (as root: for the user who ran sudo, or for a
+                              temporary account), run a container with a published port, show that the port and
+                              outbound connections work, and clean up
   bench [OPTIONS]             compare this rootlesskit with an installed RootlessKit, alternating between them (root)
       --quick                 about five minutes instead of 24
-      --only PART             start, tcp, conn, keepalive, udp, memory, speed; net-tcp, net-udp, net-requests,
-                              net-conn, net-published, net-memory or net for all of these; overlay (VXLAN between two
-                              hosts); apps (PostgreSQL, Redis and nginx from Debian; only with --only apps); may be
-                              repeated
+      --only PART             measure only this part; can be repeated: start, tcp, conn, keepalive, udp, memory, speed;
+                              net-tcp, net-udp, net-requests, net-conn, net-published, net-memory, or net for all of
+                              these; overlay (VXLAN between two hosts); apps (PostgreSQL, Redis and nginx from
+                              Debian; a run without --only does not include this part)
       --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
                               two, and measures nothing else
       --rounds N              samples per figure
@@ -42,11 +42,11 @@ cargo xtask COMMAND
       --out DIR               where they go (default: target/dist)
       --build-dir DIR         where they are built (default: target/dist-build)
       --no-build              pack the programs that are already built
-      --target TRIPLE         for other machines, into dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
+      --target TRIPLE         build for another architecture, into target/dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
                               armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
-                              powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. Without a toolchain for it,
-                              one is put together from Debian packages (root on Debian)
-      --verify                build and pack once more in another folder, and compare every byte
+                              powerpc64le-unknown-linux-gnu, s390x-unknown-linux-gnu. If you have no toolchain for
+                              it, this uses one from Debian packages (needs root on Debian)
+      --verify                build and pack once more in another directory, and compare every byte
       --lint                  fail if lintian or rpmlint is missing (default: print a notice)
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
