@@ -135,16 +135,13 @@ fn bytes_that_one_thread_keeps_and_another_one_frees_are_counted_once() {
             theirs.take().into_iter().for_each(|bytes| kept.subtract(bytes));
         });
         let kept = stock.kept.clone();
-        let other = thread::spawn(move || {
-            kept.add(3);
-            kept.subtract(3);
-        });
+        let other = thread::spawn(move || kept.add(3));
         stock.kept.add(5);
         mailbox.post(5).unwrap();
         assert!([0, 3, 5, 8].contains(&stock.kept.bytes()));
         helper.join().unwrap();
         other.join().unwrap();
-        assert_eq!(stock.kept.bytes(), 0);
+        assert_eq!(stock.kept.bytes(), 3);
     });
 }
 
@@ -164,11 +161,11 @@ fn traffic_of_a_connection_that_moves_to_another_thread_adds_up() {
         let api = thread::spawn(move || {
             // Below zero it would be a very large number.
             assert!(watched.active.load(Ordering::Relaxed) <= 1);
-            assert!([0, 2, 5].contains(&watched.up.load(Ordering::Relaxed)));
         });
         let counted = Counted::open(Arc::clone(&traffic));
         counted.up(2);
         mailbox.post(counted).unwrap();
+        assert!([2, 5].contains(&traffic.up.load(Ordering::Relaxed)));
         helper.join().unwrap();
         api.join().unwrap();
         let counters = [&traffic.active, &traffic.opened, &traffic.up, &traffic.down];
