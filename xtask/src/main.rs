@@ -52,8 +52,7 @@ cargo xtask COMMAND
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
       --frozen                build offline from vendored sources
-  sanitize [miri|thread]      run the tests of unsafe code and of parsers under Miri, and those of threads under the thread
-                              sanitizer (nightly Rust)
+  sanitize miri               run the tests of unsafe code and one of threads under Miri (nightly Rust)
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
       --no-boxes              skip the tests that need test hosts
 ";
