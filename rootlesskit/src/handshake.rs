@@ -49,6 +49,8 @@ pub(crate) enum Message {
     Ready {
         /// `nft`, `iptables`, or `none` with a reason.
         source_address_backend: String,
+        /// Whether the gateway cannot reach the loopback addresses of the namespace.
+        loopback_relayed: bool,
         leased: Option<Leased>,
     },
     /// Parent to child: run the target.
@@ -158,7 +160,8 @@ mod tests {
         a.send(&setup, &[]).unwrap();
         assert!(matches!(b.receive().unwrap(), (m, fds) if m == setup && fds.is_empty()));
         let leased = Some(Leased { address: "10.0.3.7".parse().unwrap(), dns: Vec::new() });
-        let ready = Message::Ready { source_address_backend: "nft".into(), leased };
+        let source_address_backend = "nft".into();
+        let ready = Message::Ready { source_address_backend, loopback_relayed: false, leased };
         b.send(&ready, &[b.as_fd(), a.as_fd()]).unwrap();
         assert!(matches!(a.receive().unwrap(), (m, fds) if m == ready && fds.len() == 2));
         drop(b);

@@ -124,12 +124,14 @@ pub(crate) struct Leased {
     pub(crate) dns: Vec<IpAddr>,
 }
 
-/// How the child keeps the source addresses of TCP clients for the driver `builtin`.
+/// How the child keeps the source addresses of TCP clients for ports that are relayed from inside the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SourceAddress {
     Off,
     /// With nftables, or with the iptables program if the kernel has no nftables.
     Auto,
+    /// As `Auto` if the gateway, which keeps them itself, cannot reach the namespace's loopback addresses; otherwise off.
+    AutoIfRelayed,
     Nft,
     Iptables,
 }

@@ -88,7 +88,8 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     let backend = net.source_address;
     let source_address_backend = backend.map_or("none".to_owned(), |backend| backend.to_string());
-    let ready = Message::Ready { source_address_backend, leased };
+    let loopback_relayed = net.loopback_relayed;
+    let ready = Message::Ready { source_address_backend, loopback_relayed, leased };
     let factory: Vec<_> = net.factory.iter().map(|fd| fd.as_fd()).collect();
     channel.send(&ready, &factory)?;
     drop(factory);

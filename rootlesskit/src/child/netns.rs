@@ -16,7 +16,7 @@ use netlink::transparent::{self, Backend, Choice};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::drivers::inside;
+use crate::drivers::inside::{self, Link};
 use crate::plan::{ChildPlan, Leased, SourceAddress};
 
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Built {
     pub(crate) factory: Option<OwnedFd>,
     /// What keeps the source addresses of clients.
     pub(crate) source_address: Option<Backend>,
+    /// See [`Link::loopback_relayed`].
+    pub(crate) loopback_relayed: bool,
     /// What is still to be done once the helper serves.
     pub(crate) later: Option<Later>,
 }
@@ -151,8 +153,14 @@ fn configure(job: &Job) -> anyhow::Result<Built> {
     if network.uplink.ends_on_this_machine() {
         use_local_congestion_control();
     }
-    let fds = inside::build(&network.uplink, &mut rt)?;
-    Ok(Built { source_address: source_addresses(*source_address), fds, ..Built::default() })
+    let Link { fds, loopback_relayed } = inside::build(&network.uplink, &mut rt)?;
+    let wish = match *source_address {
+        SourceAddress::AutoIfRelayed if loopback_relayed => SourceAddress::Auto,
+        SourceAddress::AutoIfRelayed => SourceAddress::Off,
+        wish => wish,
+    };
+    let source_address = source_addresses(wish);
+    Ok(Built { source_address, loopback_relayed, fds, ..Built::default() })
 }
 
 /// For sockets that programs make in the namespace itself, such as those of containers with `--net=host`; see
@@ -170,7 +178,7 @@ fn use_local_congestion_control() {
 /// Prepares the namespace for servers to see the addresses of TCP clients; says which means will be used.
 fn source_addresses(wish: SourceAddress) -> Option<Backend> {
     let choice = match wish {
-        SourceAddress::Off => return None,
+        SourceAddress::Off | SourceAddress::AutoIfRelayed => return None,
         SourceAddress::Auto => Choice::Auto,
         SourceAddress::Nft => Choice::Only(Backend::Nft),
         SourceAddress::Iptables => Choice::Only(Backend::Iptables),

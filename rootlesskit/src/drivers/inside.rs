@@ -12,25 +12,34 @@ use netlink::Rt;
 use crate::plan::Device;
 use crate::plan::{Interface, Leased, Uplink};
 
-/// Makes and configures the interface, as far as that is the child's business and does not need the helper. Returns the
-/// descriptors that the parent's half wants.
-pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Vec<OwnedFd>> {
+/// What [`build`] has made.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// Descriptors for the parent's half.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// Whether the port driver of the gateway network has to relay ports that lead to loopback addresses from inside the
+    /// namespace, because the kernel does not let the gateway reach them.
+    pub(crate) loopback_relayed: bool,
+}
+
+/// Makes and configures the interface, as far as that is the child's business and does not need the helper.
+pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Link> {
     match uplink {
-        Uplink::None | Uplink::ByHelper => Ok(Vec::new()),
+        Uplink::None | Uplink::ByHelper => Ok(Link::default()),
         Uplink::Tap(interface) => {
             super::tap::create(&interface.name)?;
             configure(rt, interface)?;
-            Ok(Vec::new())
+            Ok(Link::default())
         }
         #[cfg(feature = "gateway")]
         Uplink::Gateway(interface, plan) => {
             let fds = super::gateway::inside::connect(plan)?;
             configure(rt, interface)?;
-            super::gateway::inside::admit(plan)?;
-            Ok(fds)
+            let loopback_relayed = !super::gateway::inside::admit(plan)?;
+            Ok(Link { fds, loopback_relayed })
         }
         #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
-        Uplink::Dhcp(_) => Ok(Vec::new()),
+        Uplink::Dhcp(_) => Ok(Link::default()),
     }
 }
 

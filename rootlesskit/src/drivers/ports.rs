@@ -57,6 +57,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) factory: Option<OwnedFd>,
     /// What the child says of [`Ports::source_address`]: `nft`, `iptables` or `none`.
     pub(crate) source_address_backend: String,
+    /// Whether the gateway cannot reach the loopback addresses of the namespace.
+    pub(crate) loopback_relayed: bool,
     pub(crate) state_dir: &'a Path,
     pub(crate) env: &'a Env,
     pub(crate) budget: &'a Budget,
@@ -100,6 +102,8 @@ impl Ports {
     pub(crate) fn source_address(&self) -> SourceAddress {
         match self.settings {
             Settings::Builtin(source_address) => source_address,
+            #[cfg(feature = "gateway")]
+            Settings::Gateway { .. } => SourceAddress::AutoIfRelayed,
             _ => SourceAddress::Off,
         }
     }
@@ -115,13 +119,21 @@ impl Ports {
 
     /// Starts the driver, with everything published that the command line asks for. `None` if the API has nothing to manage.
     pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
-        let Parts { connection, factory, source_address_backend, state_dir, env, budget } = parts;
+        let Parts {
+            connection,
+            factory,
+            source_address_backend: backend,
+            loopback_relayed,
+            state_dir,
+            env,
+            budget,
+        } = parts;
         let socket = || state_dir.join(self.driver.socket().unwrap_or_default());
         let mut driver: Box<dyn Driver + Send> = match &self.settings {
             Settings::Unmanaged => return Ok(None),
             Settings::Builtin(_) => {
                 let factory = factory.context("the child sent no socket factory")?;
-                Box::new(Builtin::start(factory, budget, source_address_backend)?)
+                Box::new(Builtin::start(factory, budget, backend)?)
             }
             #[cfg(feature = "gateway")]
             Settings::Gateway { dual_stack } => {
@@ -129,7 +141,9 @@ impl Ports {
                     bail!("there is no gateway network")
                 };
                 let (name, handle) = (self.driver.name(), gateway.handle());
-                Box::new(super::gateway::Ports::new(name, handle, *dual_stack, factory, budget))
+                let inside =
+                    super::gateway::Inside::new(factory, loopback_relayed.then_some(backend));
+                Box::new(super::gateway::Ports::new(name, handle, *dual_stack, inside, budget))
             }
             #[cfg(feature = "slirp4netns")]
             Settings::Slirp4netns { child } => {

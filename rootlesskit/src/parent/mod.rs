@@ -262,17 +262,15 @@ impl<'a> Parent<'a> {
         if plan.network.uplink.waits_for_helper() || plan.detach_netns {
             channel.send(&Message::Connected, &[])?;
         }
-        let (source_address_backend, leased, factory) =
-            match watch.message(channel, STEP_TIMEOUT)? {
-                (Message::Ready { source_address_backend, leased }, factory) => {
-                    (source_address_backend, leased, factory.into_iter().next())
-                }
-                (other, _) => return Err(other.unexpected("Ready")),
-            };
+        let (ready, factory) = watch.message(channel, STEP_TIMEOUT)?;
+        let Message::Ready { source_address_backend, loopback_relayed, leased } = ready else {
+            return Err(ready.unexpected("Ready"));
+        };
         let parts = Parts {
             connection: &connection,
-            factory,
+            factory: factory.into_iter().next(),
             source_address_backend,
+            loopback_relayed,
             state_dir: self.state.path(),
             env: self.env,
             budget: &self.budget,

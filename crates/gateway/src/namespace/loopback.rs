@@ -18,6 +18,10 @@
 //! that it expects, and the container its client's. Outward it happens after everything else. An ICMP error quotes the
 //! packet that it is about, and the quotation is translated, too: the sockets of the gateway namespace recognize it by
 //! that.
+//!
+//! Since Linux 7.3, nf_tables changes packets for the host's root only (`nft_payload_set_init()` in
+//! net/netfilter/nft_payload.c). Published ports that lead to loopback addresses are then relayed from inside the target
+//! namespace, as the port driver `builtin` does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -61,12 +65,17 @@ pub fn reached_at(address: IpAddr) -> IpAddr {
 
 /// Lets the gateway namespace reach the loopback addresses of the target namespace, which is the network namespace of
 /// the calling thread. The target namespace's end of the veth pair has to be up; `proc_sys` is `/proc/sys`, writable.
+/// False if the kernel lets nobody but the host's root translate, and nothing was changed.
 ///
 /// # Errors
-/// The kernel refuses the rules or the parameter.
-pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<()> {
+/// The kernel refuses the rules for another reason, or the parameter.
+pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<bool> {
     let mut rt = Rt::open()?;
     let link = rt.link_index(&plan.ifname)?;
+    match rules(plan, link).commit() {
+        Err(e) if e.raw_os_error() == Some(nix::libc::EPERM) => return Ok(false),
+        committed => committed?,
+    }
     // Servers that listen on such an address themselves answer from it.
     let key = format!("net.ipv4.conf.{}.route_localnet", plan.ifname);
     sysctl::write(proc_sys, &key, "1")?;
@@ -74,6 +83,10 @@ pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<()> {
         // The kernel takes a packet to `::1` only if the route has the link that it came by (rt6_need_strict()).
         rt.add_local_route(V6.0.into(), link)?;
     }
+    Ok(true)
+}
+
+fn rules(plan: &NetworkConfig, link: u32) -> Batch {
     let mut batch = Batch::new();
     batch.replace_table(TABLE);
     batch.add_chain(TABLE, "prerouting", Hook::Prerouting, PRIORITY_BEFORE_TRACKING);
@@ -103,7 +116,7 @@ pub fn admit(plan: &NetworkConfig, proc_sys: &Path) -> Result<()> {
             batch.add_rule(TABLE, "postrouting", &quoted);
         }
     }
-    batch.commit()
+    batch
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub(crate) fn connect(plan: &gateway::NetworkConfig) -> anyhow::Result<Vec<Owned
     Ok(inside.into_fds(factory))
 }
 
-/// Lets the gateway reach servers on loopback addresses here, once the interface is up.
-pub(crate) fn admit(plan: &gateway::NetworkConfig) -> anyhow::Result<()> {
+/// Lets the gateway reach servers on loopback addresses here, once the interface is up. False if the kernel does not.
+pub(crate) fn admit(plan: &gateway::NetworkConfig) -> anyhow::Result<bool> {
     // As the gateway's namespace is made: without IPv6 where the kernel has none.
     let v6 = plan.v6.filter(|_| Path::new("/proc/sys/net/ipv6/conf").exists());
     let plan = gateway::NetworkConfig { v6, ..plan.clone() };

@@ -25,7 +25,7 @@ use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
 use tokio::sync::oneshot;
 
-pub(super) use ports::Gateway as Ports;
+pub(super) use ports::{Gateway as Ports, Inside};
 
 use super::{Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
 use crate::plan::{Interface, NetworkPlan, Uplink};

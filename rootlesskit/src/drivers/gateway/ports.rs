@@ -10,6 +10,9 @@
 //! A network without IPv6 has no way to `::1`. Such ports are relayed as the driver `builtin` does, from inside the
 //! namespace, as are UDP ports on loopback addresses of the host that name no address of the namespace.
 //!
+//! Nor does the gateway reach loopback addresses on Linux 7.3 and later. All ports that lead to them are then relayed from inside,
+//! by sockets with the addresses of TCP clients.
+//!
 //! Listeners are made here and stay here as well, so ports survive a gateway that has to be replaced.
 
 use std::collections::HashMap;
@@ -42,6 +45,8 @@ pub(crate) struct Gateway {
     dual_stack: bool,
     table: Table<Served>,
     inside: Inside,
+    /// What `inside` may use.
+    inside_budget: Budget,
     /// The published ports of one number, by whether they are of UDP.
     by_number: HashMap<(bool, u16), Vec<PortId>>,
     /// How many ports listen on all IPv6 addresses, too, which takes another descriptor.
@@ -62,47 +67,67 @@ enum Served {
 enum Target {
     /// An address that the gateway reaches.
     Gateway(SocketAddr),
-    /// A loopback address, for which it does not do.
+    /// A loopback address that it does not reach.
     Inside,
 }
 
-/// The driver for ports that are relayed from inside the namespace; it starts with the first of them.
+/// The ports that are relayed from inside the namespace; their driver starts with the first of them.
 #[derive(Debug)]
-enum Inside {
-    Idle(Option<OwnedFd>, Budget),
-    Running(Builtin),
+pub(crate) struct Inside {
+    /// Makes sockets in the namespace.
+    factory: Option<OwnedFd>,
+    driver: Option<Builtin>,
+    /// Whether these are all ports that lead to loopback addresses.
+    all_loopback: bool,
+    /// What keeps the addresses of TCP clients: `nft`, `iptables` or `none`.
+    source_address_backend: String,
 }
 
 impl Inside {
-    fn driver(&mut self) -> anyhow::Result<&mut Builtin> {
-        if let Self::Idle(factory, budget) = self {
-            let factory = factory.take().context("the child sent no socket factory")?;
-            *self = Self::Running(Builtin::start(factory, budget, "none".to_owned())?);
+    /// `all_loopback` is what keeps the addresses of TCP clients if all ports that lead to loopback addresses are relayed.
+    pub(crate) fn new(factory: Option<OwnedFd>, all_loopback: Option<String>) -> Self {
+        Self {
+            factory,
+            driver: None,
+            all_loopback: all_loopback.is_some(),
+            source_address_backend: all_loopback.unwrap_or_else(|| "none".to_owned()),
         }
-        match self {
-            Self::Running(driver) => Ok(driver),
-            Self::Idle(..) => bail!("the driver did not start"),
+    }
+
+    fn driver(&mut self, budget: &Budget) -> anyhow::Result<&mut Builtin> {
+        if let Some(factory) = self.factory.take() {
+            let backend = self.source_address_backend.clone();
+            self.driver = Some(Builtin::start(factory, budget, backend)?);
         }
+        self.driver.as_mut().context("the child sent no socket factory")
     }
 }
 
 impl Gateway {
-    /// `factory` makes sockets in the namespace.
     pub(crate) fn new(
         name: &'static str,
         handle: Handle,
         dual_stack: bool,
-        factory: Option<OwnedFd>,
+        inside: Inside,
         budget: &Budget,
     ) -> Self {
         // What was built: without IPv6 where the kernel has none.
         let plan = handle.lock().plan().clone();
         let (v4, v6) = (plan.v4.child, plan.v6.map(|net| net.child));
         // This process keeps the listeners of all ports.
-        let left = Budget::beside(budget.limit, DataPath::Parent, NETWORK + budget.ports);
-        let inside = Inside::Idle(factory, left);
-        let table = Table::within(budget);
-        Self { name, handle, v4, v6, dual_stack, table, inside, by_number: HashMap::new(), also: 0 }
+        let inside_budget = Budget::beside(budget.limit, DataPath::Parent, NETWORK + budget.ports);
+        Self {
+            name,
+            handle,
+            v4,
+            v6,
+            dual_stack,
+            table: Table::within(budget),
+            inside,
+            inside_budget,
+            by_number: HashMap::new(),
+            also: 0,
+        }
     }
 
     fn target(&self, spec: &ValidSpec) -> anyhow::Result<Target> {
@@ -117,9 +142,7 @@ impl Gateway {
                 Some(ip) if ip.is_loopback() && spec.proto.transport() == Transport::Udp => {
                     return Ok(Target::Inside);
                 }
-                Some(ip) if ip.is_loopback() && (ip.is_ipv4() || self.v6.is_some()) => {
-                    loopback::reached_at(ip)
-                }
+                Some(ip) if ip.is_loopback() && (ip.is_ipv4() || self.v6.is_some()) => ip,
                 _ => own,
             },
             Some(ip) if ip.is_unspecified() => own,
@@ -131,9 +154,12 @@ impl Gateway {
                     "invalid ChildIP: {ip} (IPv6 is not enabled in the namespace)\nhint: add --ipv6"
                 )
             }
-            Some(ip) => loopback::reached_at(ip),
+            Some(ip) => ip,
         };
-        Ok(Target::Gateway(SocketAddr::new(ip, spec.child_port)))
+        if ip.is_loopback() && self.inside.all_loopback {
+            return Ok(Target::Inside);
+        }
+        Ok(Target::Gateway(SocketAddr::new(loopback::reached_at(ip), spec.child_port)))
     }
 
     fn publish(
@@ -271,7 +297,10 @@ impl Gateway {
         target: Target,
     ) -> anyhow::Result<Served> {
         match target {
-            Target::Inside => Ok(Served::Inside(self.inside.driver()?.add(spec.clone())?.id)),
+            Target::Inside => {
+                let driver = self.inside.driver(&self.inside_budget)?;
+                Ok(Served::Inside(driver.add(spec.clone())?.id))
+            }
             Target::Gateway(to) => {
                 let listener = bind(valid)?;
                 self.publish(id.unsigned_abs(), to, spec, valid, listener)?;
@@ -335,7 +364,9 @@ impl Driver for Gateway {
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         let (spec, served) = self.table.remove(id)?;
         let withdrawn = match served {
-            Served::Inside(inner) => self.inside.driver().and_then(|d| d.remove(inner)),
+            Served::Inside(inner) => {
+                self.inside.driver(&self.inside_budget).and_then(|driver| driver.remove(inner))
+            }
             Served::Gateway { .. } => self.end(id.unsigned_abs()),
         };
         if served == (Served::Gateway { also_ipv6: true }) {
