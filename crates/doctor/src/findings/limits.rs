@@ -51,6 +51,9 @@ fn boot_unified(facts: &Facts) -> String {
         Family::Debian => format!(
             "as root, add {parameter} to GRUB_CMDLINE_LINUX in /etc/default/grub, and run update-grub"
         ),
+        Family::Suse => format!(
+            "as root, add {parameter} to GRUB_CMDLINE_LINUX in /etc/default/grub, and run grub2-mkconfig -o /boot/grub2/grub.cfg"
+        ),
         _ => format!(
             "as root, add {parameter} to the kernel command line (with GRUB: to GRUB_CMDLINE_LINUX in /etc/default/grub, then \
              run grub-mkconfig -o /boot/grub/grub.cfg)"

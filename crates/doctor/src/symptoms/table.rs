@@ -102,7 +102,7 @@ symptoms! {
         "remove the \"rootless\" option from daemon.json";
     "log-cgroup-driver", "native.cgroupdriver=systemd requires cgroup v2":
         "daemon.json requests the systemd cgroup driver, but the host uses cgroup v1";
-        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with cgroup v2 only: as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
+        "remove native.cgroupdriver from exec-opts in daemon.json, or boot with cgroup v2 only: as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on SUSE: `grub2-mkconfig -o /boot/grub2/grub.cfg`; on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
     "log-docker-proxy", "invalid userland-proxy-path":
         "docker-proxy is not in PATH, or \"userland-proxy-path\" in daemon.json is not the path of a program";
         "remove \"userland-proxy-path\" from daemon.json, and add the directory of docker-proxy, which is in the same package as dockerd (docker-ce, docker.io), to PATH; with Docker 28 or later, you can set \"userland-proxy\": false in daemon.json instead";
@@ -135,7 +135,7 @@ symptoms! {
         "add the mount option user_subvol_rm_allowed to the file system in /etc/fstab and remount it, or, in ~/.config/docker/daemon.json, set \"storage-driver\" to \"overlay2\", restart the daemon, and pull the images again";
     "log-cgroup-v1", "without cgroups. To enable cgroups":
         "the host uses cgroup v1: container resource limits are ignored";
-        "as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
+        "as root, add systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, run `update-grub` (on SUSE: `grub2-mkconfig -o /boot/grub2/grub.cfg`; on Fedora and RHEL, instead of both: `grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1`), and reboot";
     "log-cgroup-systemd", "without cgroups. Systemd is required":
         "dockerd was not started by the user's systemd: container resource limits are ignored";
         "open a login session (`ssh USER@localhost` or `sudo machinectl shell USER@`), stop the daemon, and run `systemctl --user start docker.service`";

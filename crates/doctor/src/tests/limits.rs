@@ -85,6 +85,26 @@ pub(super) fn control_groups() -> Vec<Case> {
             },
         ),
         case(
+            "openSUSE uses cgroup v1",
+            Class,
+            "cgroup-v1",
+            "grub2-mkconfig -o /boot/grub2/grub.cfg",
+            |h| {
+                h.os("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n");
+                h.write("proc/self/mountinfo", V1);
+            },
+        ),
+        case(
+            "Fedora uses cgroup v1",
+            Class,
+            "cgroup-v1",
+            "grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1",
+            |h| {
+                h.os("ID=fedora\n");
+                h.write("proc/self/mountinfo", V1);
+            },
+        ),
+        case(
             "the host uses cgroup v1, without systemd",
             Class,
             "cgroup-v1",
