@@ -91,7 +91,10 @@ pub(crate) fn world(plan: &NetworkConfig) -> World {
     let mut rt = Rt::open().unwrap();
     let tap = rt.link_index(&plan.ifname).unwrap();
     rt.link_up(tap).unwrap();
-    loopback::admit(plan, proc_sys()).unwrap();
+    assert!(
+        loopback::admit(plan, proc_sys()).unwrap(),
+        "this kernel lets only root rewrite packets"
+    );
     for net in plan.nets() {
         rt.add_address(tap, net.child, net.prefix).unwrap();
         rt.add_default_route(net.gateway, tap).unwrap();
