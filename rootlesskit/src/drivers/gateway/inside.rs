@@ -43,6 +43,13 @@ pub(crate) fn admit(plan: &gateway::NetworkConfig) -> anyhow::Result<bool> {
     // As the gateway's namespace is made: without IPv6 where the kernel has none.
     let v6 = plan.v6.filter(|_| Path::new("/proc/sys/net/ipv6/conf").exists());
     let plan = gateway::NetworkConfig { v6, ..plan.clone() };
-    gateway::namespace::loopback::admit(&plan, Path::new("/proc/sys"))
-        .context("failed to let the gateway reach servers on loopback addresses")
+    let admitted = gateway::namespace::loopback::admit(&plan, Path::new("/proc/sys"))
+        .context("failed to let the gateway reach servers on loopback addresses")?;
+    if !admitted {
+        tracing::warn!(
+            "this kernel lets only the host's root rewrite packets with nftables (Linux 7.3 and later), so published ports \
+             are forwarded as with --port-driver=builtin, and containers may not see the addresses of clients"
+        );
+    }
+    Ok(admitted)
 }

@@ -114,8 +114,9 @@ impl Gateway {
         // What was built: without IPv6 where the kernel has none.
         let plan = handle.lock().plan().clone();
         let (v4, v6) = (plan.v4.child, plan.v6.map(|net| net.child));
-        // This process keeps the listeners of all ports.
-        let inside_budget = Budget::beside(budget.limit, DataPath::Parent, NETWORK + budget.ports);
+        // This process keeps the listeners of all ports. Where nearly all are relayed from inside, they are counted there.
+        let listeners = if inside.all_loopback { 0 } else { budget.ports };
+        let inside_budget = Budget::beside(budget.limit, DataPath::Parent, NETWORK + listeners);
         Self {
             name,
             handle,
