@@ -143,10 +143,10 @@ fn on_a_host_with_ipv6_only_containers_reach_the_outside() -> Result<()> {
     b.root("ip route del default").ok()?;
     let check = "dockerd-rootless-setuptool.sh check --json";
     let said = b.user(check).run()?.stdout;
-    let proposed = r#"{\"ipv6\": true, \"fixed-cidr-v6\": \"fd00:d0c:1::/64\"}"#;
+    let proposed = r#"\"ipv6\": true and \"fixed-cidr-v6\": \"fd00:d0c:1::/64\""#;
     ensure!(said.contains("\"ipv6-only\"") && said.contains(proposed), "{said}");
-    let config = proposed.replace('\\', "");
-    b.user(&format!("mkdir -p .config/docker; echo '{config}' > .config/docker/daemon.json"))
+    let config = proposed.replace('\\', "").replace(" and ", ", ");
+    b.user(&format!("mkdir -p .config/docker; echo '{{{config}}}' > .config/docker/daemon.json"))
         .ok()?;
     let said = b.user(check).run()?.stdout;
     ensure!(!said.contains("\"ipv6-only\""), "{said}");
