@@ -33,7 +33,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 }
 
 fn suites(stages: &mut Stages) -> Result<()> {
-    for (suites, flags) in [(MIRI, ""), (MIRI_SEEDS, " -Zmiri-many-seeds=0..32")] {
+    for (suites, flags) in [(MIRI, ""), (MIRI_SEEDS, " -Zmiri-many-seeds=0..8")] {
         for suite in suites {
             let mut command = nightly(suite)?;
             command.env("MIRIFLAGS", format!("-Zmiri-disable-isolation{flags}"));
