@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Wish, remount};
+use super::{Finding, Wish, make_writable, remount};
 use crate::distro::Package;
 use crate::facts::{Closed, Facts, Home, Unusable, WhyClosed};
 use crate::quote::quoted;
@@ -94,10 +94,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
         Home::ReadOnly(path) => (
             "home-read-only",
             home(path, &format!("cannot be written by {account}")),
-            Remedy::said(format!("chmod u+rwx {}", word(path))).and(Remedy::said(format!(
-                "or, if its file system is mounted read-only: {}",
-                remount("rw", path)
-            ))),
+            make_writable(path),
         ),
     };
     let why = "the daemon's unit, configuration and data are stored below HOME";

@@ -88,6 +88,14 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
     findings
 }
 
+/// Lets the user write to a directory of their own.
+fn make_writable(dir: &Path) -> Remedy {
+    let open = format!("chmod u+rwx {}", quoted(&dir.to_string_lossy()));
+    let remount = remount("rw", dir);
+    Remedy::said(open)
+        .and(Remedy::said(format!("or, if its file system is mounted read-only: {remount}")))
+}
+
 /// Changes an option of the file system that a file is on.
 fn remount(option: &str, file: &Path) -> String {
     let file = quoted(&file.to_string_lossy());

@@ -1,6 +1,6 @@
 //! What a login session brings: the runtime directory, the service manager, the bus, lingering.
 
-use super::{Finding, Wish, remount};
+use super::{Finding, Wish, make_writable};
 use crate::distro::Package;
 use crate::facts::{Facts, RuntimeState};
 use crate::managed::State;
@@ -95,12 +95,7 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         if account.runtime.state == RuntimeState::ReadOnly
             && account.runtime.dir.as_ref() == Some(dir)
         {
-            return Remedy::said(format!("chmod u+rwx {}", quoted(&dir.to_string_lossy()))).and(
-                Remedy::said(format!(
-                    "or, if its file system is mounted read-only: {}",
-                    remount("rw", dir)
-                )),
-            );
+            return make_writable(dir);
         }
         return Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&dir.to_string_lossy())));
     }
