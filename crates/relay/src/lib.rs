@@ -57,6 +57,8 @@ pub mod slab;
 mod stock;
 mod sync;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod total;
 mod traffic;

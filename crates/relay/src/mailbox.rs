@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::room::Held;
-use crate::sync::{Arc, Mutex, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::wake::Wake;
 
 #[derive(Debug)]
@@ -30,14 +30,18 @@ impl<T> Mailbox<T> {
         Ok(Arc::new(Self { state: Mutex::new(state), wake: Wake::new()? }))
     }
 
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says what the thread holds, now that it has done what it took.
     pub(crate) fn report(&self, held: Held) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).held = held;
+        self.lock().held = held;
     }
 
     /// What the thread holds, and what it has been given.
     pub(crate) fn held(&self) -> Held {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         state.held.and(state.coming)
     }
 
@@ -47,7 +51,7 @@ impl<T> Mailbox<T> {
 
     /// Posts a command that brings descriptors.
     pub(crate) fn post_with(&self, command: T, brings: Held) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.queue.as_mut().ok_or_else(ended)?.push(command);
         state.coming = state.coming.and(brings);
         self.wake.ring()
@@ -56,14 +60,14 @@ impl<T> Mailbox<T> {
     /// Everything posted so far.
     pub(crate) fn take(&self) -> Vec<T> {
         self.wake.reset();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.held = state.held.and(std::mem::take(&mut state.coming));
         state.queue.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Whoever waits for an answer, now or later, hears that there will be none. Nothing is held any more.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         (state.held, state.coming) = (Held::default(), Held::default());
         let unread = state.queue.take();
         drop(state);

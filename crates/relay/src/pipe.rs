@@ -21,8 +21,8 @@ const SMALL: i32 = 256 << 10;
 const USELESS: i32 = 64 << 10;
 /// How long to do without after the kernel has refused.
 const PENALTY: Duration = Duration::from_secs(5);
-/// Pipes that a thread keeps when nobody uses them. They are made before anybody does: other programs of the user, such as proxies written
-/// in Go or pasta, may take all that the user can have, and copying costs four times as much.
+/// Pipes that a thread keeps when nobody uses them. They are made before anybody does: other programs of the user, such as
+/// proxies written in Go or pasta, may take all that the user can have, and copying costs four times as much.
 const IDLE: usize = 2;
 
 #[derive(Debug)]

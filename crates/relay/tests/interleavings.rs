@@ -28,7 +28,7 @@ mod room {
 }
 
 mod sync {
-    pub(crate) use loom::sync::{Arc, Mutex, atomic};
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard, atomic};
     pub(crate) use std::sync::PoisonError;
 }
 

@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 use crate::listen::{Proto, bind};
 use crate::room::{Held, Use};
+use crate::testing::eventually;
 use crate::traffic::Traffic;
 
 /// What takes longer than this hangs.
@@ -18,14 +19,6 @@ const STREAMS: usize = 2 * THREADS;
 /// Enough for all of them: only what is spliced is dealt out.
 const PIPES: usize = 2 * STREAMS;
 const BLOCK: usize = 64 << 10;
-
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !check() {
-        assert!(begin.elapsed() < PATIENCE, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -132,7 +125,7 @@ fn bulk_streams_are_dealt_out_to_all_threads_arrive_intact_and_keep_nobody_waiti
         });
         let stop = Stop(&stop);
         let two = Held::default().with(Use::In, 2 * 2);
-        eventually("each thread has its streams", || {
+        eventually(PATIENCE, "each thread has its streams", || {
             assert!(rig.pipes.descriptors() <= 2 * PIPES);
             rig.dealt() == [two; THREADS - 1]
         });
@@ -144,8 +137,10 @@ fn bulk_streams_are_dealt_out_to_all_threads_arrive_intact_and_keep_nobody_waiti
         drop(stop);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    eventually("all connections have ended", || traffic.active.load(Ordering::Relaxed) == 0);
-    eventually("nobody holds one", || rig.dealt() == [Held::default(); THREADS - 1]);
+    eventually(PATIENCE, "all connections have ended", || {
+        traffic.active.load(Ordering::Relaxed) == 0
+    });
+    eventually(PATIENCE, "nobody holds one", || rig.dealt() == [Held::default(); THREADS - 1]);
     let counted = [&traffic.opened, &traffic.up, &traffic.down].map(|n| n.load(Ordering::Relaxed));
     let streams = STREAMS as u64 + 1;
     assert_eq!(counted, [streams, sent, 8 * streams]);
@@ -166,8 +161,10 @@ fn a_port_that_is_removed_while_streams_change_threads_leaves_none() {
             let _stop = Stop(&stop);
             // From before the first hand-over to after the last one.
             let moved = round * STREAMS as u64 * (3 << 20);
-            eventually("so much has moved", || traffic.up.load(Ordering::Relaxed) >= moved);
-            eventually("all are there", || {
+            eventually(PATIENCE, "so much has moved", || {
+                traffic.up.load(Ordering::Relaxed) >= moved
+            });
+            eventually(PATIENCE, "all are there", || {
                 traffic.opened.load(Ordering::Relaxed) == STREAMS as u64
             });
             assert!(rig.engine.remove(round));
@@ -178,5 +175,5 @@ fn a_port_that_is_removed_while_streams_change_threads_leaves_none() {
             }
         });
     }
-    eventually("nobody holds one", || rig.dealt() == [Held::default(); THREADS - 1]);
+    eventually(PATIENCE, "nobody holds one", || rig.dealt() == [Held::default(); THREADS - 1]);
 }

@@ -5,18 +5,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::testing::eventually;
 use crate::traffic::Traffic;
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !check() {
-        assert!(begin.elapsed() < PATIENCE, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Both ends of a connection; the second one is for the event loop.
 fn connection() -> (TcpStream, Socket) {
@@ -38,19 +31,19 @@ fn a_connection_that_was_handed_over_is_counted_until_it_ends_as_what_it_was() {
         let ((mut client, near), (mut server, far)) = (connection(), connection());
         let traffic = Arc::<Traffic>::default();
         helper.hand_over(id, Moved::new(near, far, Arc::clone(&traffic))).unwrap();
-        eventually("it is counted", || helper.held() == Held::default().with(what, 2));
+        eventually(PATIENCE, "it is counted", || helper.held() == Held::default().with(what, 2));
         // So are its bytes, where they were before.
         client.write_all(b"ping").unwrap();
         server.read_exact(&mut [0; 4]).unwrap();
         server.write_all(b"to").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();
-        eventually("its bytes are counted", || {
+        eventually(PATIENCE, "its bytes are counted", || {
             let counters = [&traffic.active, &traffic.up, &traffic.down];
             counters.map(|counter| counter.load(Ordering::Relaxed)) == [1, 4, 2]
         });
         drop((client, server));
         // And nothing else happens here.
-        eventually("it has ended", || helper.held() == Held::default());
+        eventually(PATIENCE, "it has ended", || helper.held() == Held::default());
         assert_eq!(traffic.active.load(Ordering::Relaxed), 0);
     }
     helper.post(Command::Stop).unwrap();
