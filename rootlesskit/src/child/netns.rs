@@ -156,7 +156,6 @@ fn configure(job: &Job) -> anyhow::Result<Built> {
     let Link { fds, loopback_relayed } = inside::build(&network.uplink, &mut rt)?;
     let wish = match *source_address {
         SourceAddress::AutoIfRelayed if loopback_relayed => SourceAddress::Auto,
-        SourceAddress::AutoIfRelayed => SourceAddress::Off,
         wish => wish,
     };
     let source_address = source_addresses(wish);

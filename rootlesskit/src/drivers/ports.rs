@@ -141,8 +141,8 @@ impl Ports {
                     bail!("there is no gateway network")
                 };
                 let (name, handle) = (self.driver.name(), gateway.handle());
-                let inside =
-                    super::gateway::Inside::new(factory, loopback_relayed.then_some(backend));
+                let all_loopback = loopback_relayed.then_some(backend);
+                let inside = super::gateway::Inside::new(factory, all_loopback, budget);
                 Box::new(super::gateway::Ports::new(name, handle, *dual_stack, inside, budget))
             }
             #[cfg(feature = "slirp4netns")]

@@ -45,8 +45,6 @@ pub(crate) struct Gateway {
     dual_stack: bool,
     table: Table<Served>,
     inside: Inside,
-    /// What `inside` may use.
-    inside_budget: Budget,
     /// The published ports of one number, by whether they are of UDP.
     by_number: HashMap<(bool, u16), Vec<PortId>>,
     /// How many ports listen on all IPv6 addresses, too, which takes another descriptor.
@@ -77,27 +75,29 @@ pub(crate) struct Inside {
     /// Makes sockets in the namespace.
     factory: Option<OwnedFd>,
     driver: Option<Builtin>,
-    /// Whether these are all ports that lead to loopback addresses.
-    all_loopback: bool,
-    /// What keeps the addresses of TCP clients: `nft`, `iptables` or `none`.
-    source_address_backend: String,
+    /// If these are all ports that lead to loopback addresses: what keeps the addresses of TCP clients (`nft`, `iptables` or
+    /// `none`).
+    all_loopback: Option<String>,
+    budget: Budget,
 }
 
 impl Inside {
-    /// `all_loopback` is what keeps the addresses of TCP clients if all ports that lead to loopback addresses are relayed.
-    pub(crate) fn new(factory: Option<OwnedFd>, all_loopback: Option<String>) -> Self {
-        Self {
-            factory,
-            driver: None,
-            all_loopback: all_loopback.is_some(),
-            source_address_backend: all_loopback.unwrap_or_else(|| "none".to_owned()),
-        }
+    /// `budget` is that of all ports.
+    pub(crate) fn new(
+        factory: Option<OwnedFd>,
+        all_loopback: Option<String>,
+        budget: &Budget,
+    ) -> Self {
+        // This process keeps the listeners of all ports. Where nearly all are relayed from inside, they are counted there.
+        let listeners = if all_loopback.is_some() { 0 } else { budget.ports };
+        let budget = Budget::beside(budget.limit, DataPath::Parent, NETWORK + listeners);
+        Self { factory, driver: None, all_loopback, budget }
     }
 
-    fn driver(&mut self, budget: &Budget) -> anyhow::Result<&mut Builtin> {
+    fn driver(&mut self) -> anyhow::Result<&mut Builtin> {
         if let Some(factory) = self.factory.take() {
-            let backend = self.source_address_backend.clone();
-            self.driver = Some(Builtin::start(factory, budget, backend)?);
+            let backend = self.all_loopback.clone().unwrap_or_else(|| "none".to_owned());
+            self.driver = Some(Builtin::start(factory, &self.budget, backend)?);
         }
         self.driver.as_mut().context("the child sent no socket factory")
     }
@@ -114,21 +114,8 @@ impl Gateway {
         // What was built: without IPv6 where the kernel has none.
         let plan = handle.lock().plan().clone();
         let (v4, v6) = (plan.v4.child, plan.v6.map(|net| net.child));
-        // This process keeps the listeners of all ports. Where nearly all are relayed from inside, they are counted there.
-        let listeners = if inside.all_loopback { 0 } else { budget.ports };
-        let inside_budget = Budget::beside(budget.limit, DataPath::Parent, NETWORK + listeners);
-        Self {
-            name,
-            handle,
-            v4,
-            v6,
-            dual_stack,
-            table: Table::within(budget),
-            inside,
-            inside_budget,
-            by_number: HashMap::new(),
-            also: 0,
-        }
+        let table = Table::within(budget);
+        Self { name, handle, v4, v6, dual_stack, table, inside, by_number: HashMap::new(), also: 0 }
     }
 
     fn target(&self, spec: &ValidSpec) -> anyhow::Result<Target> {
@@ -157,7 +144,7 @@ impl Gateway {
             }
             Some(ip) => ip,
         };
-        if ip.is_loopback() && self.inside.all_loopback {
+        if ip.is_loopback() && self.inside.all_loopback.is_some() {
             return Ok(Target::Inside);
         }
         Ok(Target::Gateway(SocketAddr::new(loopback::reached_at(ip), spec.child_port)))
@@ -298,10 +285,7 @@ impl Gateway {
         target: Target,
     ) -> anyhow::Result<Served> {
         match target {
-            Target::Inside => {
-                let driver = self.inside.driver(&self.inside_budget)?;
-                Ok(Served::Inside(driver.add(spec.clone())?.id))
-            }
+            Target::Inside => Ok(Served::Inside(self.inside.driver()?.add(spec.clone())?.id)),
             Target::Gateway(to) => {
                 let listener = bind(valid)?;
                 self.publish(id.unsigned_abs(), to, spec, valid, listener)?;
@@ -365,9 +349,7 @@ impl Driver for Gateway {
     fn remove(&mut self, id: PortId) -> anyhow::Result<()> {
         let (spec, served) = self.table.remove(id)?;
         let withdrawn = match served {
-            Served::Inside(inner) => {
-                self.inside.driver(&self.inside_budget).and_then(|driver| driver.remove(inner))
-            }
+            Served::Inside(inner) => self.inside.driver().and_then(|d| d.remove(inner)),
             Served::Gateway { .. } => self.end(id.unsigned_abs()),
         };
         if served == (Served::Gateway { also_ipv6: true }) {
