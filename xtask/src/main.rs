@@ -1,5 +1,6 @@
-//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize` and `test` are modules. `bench`, `dist` and `install` are in packages
-//! of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that the others start soon.
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize` and `test` are modules. `bench`, `dist` and
+//! `install` are in packages of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that
+//! the others start soon.
 
 mod demo;
 mod sanitize;
