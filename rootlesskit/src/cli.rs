@@ -109,6 +109,9 @@ pub(crate) fn command() -> Command {
                 .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_ipv6))),
             text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
+            list("host-loopback-allow", NETWORK, "")
+                .help(format!("ports of 127.0.0.1 on the host that stay reachable with --disable-host-loopback, at the gateway's address. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
+                .hide(!cfg!(feature = "gateway")),
             switch("ipv6", NETWORK, "")
                 .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
@@ -182,6 +185,8 @@ pub(crate) struct Cli {
     pub(crate) cidr: String,
     pub(crate) ifname: String,
     pub(crate) disable_host_loopback: bool,
+    /// Entries of a [`drivers::LoopbackPorts`].
+    pub(crate) host_loopback_allow: Vec<String>,
     pub(crate) ipv6: bool,
     pub(crate) detach_netns: bool,
     pub(crate) copy_up: Vec<String>,
@@ -257,6 +262,7 @@ impl Cli {
             cidr: string("cidr"),
             ifname: string("ifname"),
             disable_host_loopback: m.get_flag("disable-host-loopback"),
+            host_loopback_allow: strings("host-loopback-allow"),
             ipv6: m.get_flag("ipv6"),
             detach_netns: m.get_flag("detach-netns"),
             copy_up: strings("copy-up"),

@@ -6,12 +6,14 @@
 
 pub mod choose;
 mod cidr;
+pub mod loopback;
 mod names;
 mod network;
 mod port;
 mod reason;
 
 pub use cidr::{Cidr, CidrError};
+pub use loopback::{LoopbackPorts, LoopbackPortsError};
 pub use network::NetworkDriver;
 pub use port::PortDriver;
 pub use reason::Reason;

@@ -97,6 +97,11 @@ impl NetworkDriver {
         self.has_cidr() || self == Self::Vpnkit
     }
 
+    /// Whether it can open single ports of the host's loopback (`--host-loopback-allow`).
+    pub fn has_loopback_ports(self) -> bool {
+        self == Self::Gateway
+    }
+
     /// Whether its interface is made with `/dev/net/tun`.
     pub fn needs_tun(self) -> bool {
         self.connects() && self != Self::LxcUserNic

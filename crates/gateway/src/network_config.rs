@@ -1,6 +1,7 @@
 //! Addresses and limits: everything the gateway is told, as plain data.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Net {
     /// The child's address, in the target namespace.
     pub child: IpAddr,
-    /// The default gateway, in the gateway namespace. With [`NetworkConfig::host_loopback`] it stands for the host's
-    /// loopback.
+    /// The default gateway, in the gateway namespace. It stands for what [`NetworkConfig::host_loopback`] leaves of the
+    /// host's loopback.
     pub gateway: IpAddr,
     /// The name server, in the gateway namespace; may be the same as `gateway`.
     pub dns: IpAddr,
@@ -29,8 +30,24 @@ pub struct NetworkConfig {
     pub v4: Net,
     /// IPv6, if wanted.
     pub v6: Option<Net>,
-    /// Whether the gateway's address leads to the host's loopback.
-    pub host_loopback: bool,
+    /// What the gateway's address leads to.
+    pub host_loopback: HostLoopback,
+}
+
+/// What may be reached of the host's loopback, at the gateway's address of the same family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostLoopback {
+    /// Nothing.
+    Closed,
+    /// These ports. The ranges of each protocol are in ascending order and apart from each other.
+    Ports {
+        /// Ports of TCP.
+        tcp: Vec<RangeInclusive<u16>>,
+        /// Ports of UDP.
+        udp: Vec<RangeInclusive<u16>>,
+    },
+    /// Every port.
+    Open,
 }
 
 impl NetworkConfig {

@@ -4,15 +4,31 @@
 //! Everything that the user could connect to from the host, other than the host's loopback: also the host's own
 //! addresses on its networks, and 169.254.0.0/16 with the metadata services of clouds, as from rootful containers.
 //! Whoever wants less filters in the child namespace (Docker's `DOCKER-USER` chain) or on the host, by user.
+//!
+//! # The host's loopback
+//! The gateway's address stands for it, all of it or some ports ([`HostLoopback`]). This is decided here, in the gateway
+//! process, for each connection and each datagram that begins a flow. Nothing in the target namespace has a say in it: its
+//! routes and packet rules change only what reaches the gateway process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::network_config::NetworkConfig;
+use crate::network_config::{HostLoopback, NetworkConfig};
 
 /// Port of DNS over UDP and TCP.
 pub const DNS: u16 = 53;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A connection.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// A ping, whose port means nothing.
+    Echo,
+}
 
 /// What becomes of a connection or datagram from the child namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +42,7 @@ pub enum Verdict {
 }
 
 /// Where something sent to `dst` in the child namespace goes.
-pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
+pub fn outbound(plan: &NetworkConfig, protocol: Protocol, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {
         return Verdict::Deny("port 0 is not a valid port");
@@ -41,10 +57,8 @@ pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
         return Verdict::Dns;
     }
     if ip == net.gateway {
-        if !plan.host_loopback {
-            return Verdict::Deny(
-                "the gateway's address stands for the host's loopback, which is disabled",
-            );
+        if let Some(reason) = closed(&plan.host_loopback, protocol, port) {
+            return Verdict::Deny(reason);
         }
         let loopback: IpAddr =
             if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
@@ -56,6 +70,27 @@ pub fn outbound(plan: &NetworkConfig, dst: SocketAddr) -> Verdict {
     }
     // Made anew, so that no flow label or scope id of the packet's goes along.
     Verdict::Dial(SocketAddr::new(ip, port))
+}
+
+/// Why this port of the host's loopback may not be reached.
+fn closed(loopback: &HostLoopback, protocol: Protocol, port: u16) -> Option<&'static str> {
+    let (tcp, udp) = match loopback {
+        HostLoopback::Open => return None,
+        HostLoopback::Closed => {
+            return Some("the gateway's address stands for the host's loopback, which is disabled");
+        }
+        HostLoopback::Ports { tcp, udp } => (tcp, udp),
+    };
+    let ranges = match protocol {
+        Protocol::Tcp => &tcp[..],
+        Protocol::Udp => udp,
+        Protocol::Echo => &[],
+    };
+    let begun = ranges.partition_point(|range| *range.start() <= port);
+    let allowed = ranges[..begun].last().is_some_and(|range| range.contains(&port));
+    (!allowed).then_some(
+        "the host's loopback is disabled except for some ports, and this is none of them",
+    )
 }
 
 /// Why an address leads nowhere, or to the host itself, whatever the network.
@@ -100,9 +135,11 @@ mod tests {
             mtu: 1500,
             v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
             v6: Some(net("fd00::100", "fd00::2", "fd00::3", 64)),
-            host_loopback: false,
+            host_loopback: HostLoopback::Closed,
         }
     }
+
+    const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Echo];
 
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -120,7 +157,9 @@ mod tests {
             "[fd00:0:0:1::1]:53",
             "[64:ff9b::7f00:1]:80",
         ] {
-            assert_eq!(outbound(&plan(), at(dst)), Verdict::Dial(at(dst)), "{dst}");
+            for protocol in ALL {
+                assert_eq!(outbound(&plan(), protocol, at(dst)), Verdict::Dial(at(dst)), "{dst}");
+            }
         }
     }
 
@@ -156,36 +195,78 @@ mod tests {
             "[fd00::3]:80",
             "[fd00::ffff:1]:53",
         ] {
-            let verdict = outbound(&plan(), at(dst));
-            assert!(matches!(verdict, Verdict::Deny(_)), "{dst}: {verdict:?}");
+            for protocol in ALL {
+                let verdict = outbound(&plan(), protocol, at(dst));
+                assert!(matches!(verdict, Verdict::Deny(_)), "{dst}: {verdict:?}");
+            }
         }
     }
 
     #[test]
     fn the_gateway_is_the_host_only_if_that_is_allowed() {
-        let open = NetworkConfig { host_loopback: true, ..plan() };
-        assert_eq!(outbound(&open, at("10.0.2.2:22")), Verdict::Dial(at("127.0.0.1:22")));
-        assert_eq!(outbound(&open, at("[fd00::2]:22")), Verdict::Dial(at("[::1]:22")));
-        for dst in ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22"] {
-            assert!(matches!(outbound(&open, at(dst)), Verdict::Deny(_)), "{dst}");
+        let open = NetworkConfig { host_loopback: HostLoopback::Open, ..plan() };
+        for protocol in ALL {
+            let outbound = |dst| outbound(&open, protocol, at(dst));
+            assert_eq!(outbound("10.0.2.2:22"), Verdict::Dial(at("127.0.0.1:22")));
+            assert_eq!(outbound("[fd00::2]:22"), Verdict::Dial(at("[::1]:22")));
+            for dst in ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22"] {
+                assert!(matches!(outbound(dst), Verdict::Deny(_)), "{dst}");
+            }
+        }
+    }
+
+    fn some_ports() -> NetworkConfig {
+        let (tcp, udp) = (vec![22..=22, 8000..=8010, 65535..=65535], vec![53..=53]);
+        NetworkConfig { host_loopback: HostLoopback::Ports { tcp, udp }, ..plan() }
+    }
+
+    #[test]
+    fn of_the_hosts_loopback_only_the_allowed_ports_of_the_protocol_are_dialled() {
+        let plan = some_ports();
+        for (gateway, loopback) in [("10.0.2.2", "127.0.0.1"), ("[fd00::2]", "[::1]")] {
+            for (protocol, ports) in [
+                (Protocol::Tcp, &[22, 8000, 8005, 8010, 65535][..]),
+                (Protocol::Udp, &[53]),
+                (Protocol::Echo, &[]),
+            ] {
+                for port in [1, 21, 22, 23, 53, 7999, 8000, 8005, 8010, 8011, 65534, 65535] {
+                    let verdict = outbound(&plan, protocol, at(&format!("{gateway}:{port}")));
+                    if ports.contains(&port) {
+                        assert_eq!(verdict, Verdict::Dial(at(&format!("{loopback}:{port}"))));
+                    } else {
+                        assert!(
+                            matches!(verdict, Verdict::Deny(_)),
+                            "{protocol:?} {port}: {verdict:?}"
+                        );
+                    }
+                }
+            }
+        }
+        for dst in
+            ["127.0.0.1:22", "[::1]:22", "[::ffff:127.0.0.1]:22", "10.0.2.100:22", "10.0.2.3:22"]
+        {
+            assert!(matches!(outbound(&plan, Protocol::Tcp, at(dst)), Verdict::Deny(_)), "{dst}");
         }
     }
 
     #[test]
     fn names_are_asked_for_at_one_port_also_if_the_gateway_has_that_address() {
-        for host_loopback in [false, true] {
+        for host_loopback in [HostLoopback::Closed, some_ports().host_loopback, HostLoopback::Open]
+        {
             let mut plan = NetworkConfig { host_loopback, ..plan() };
-            assert_eq!(outbound(&plan, at("10.0.2.3:53")), Verdict::Dns);
-            assert_eq!(outbound(&plan, at("[fd00::3]:53")), Verdict::Dns);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                assert_eq!(outbound(&plan, protocol, at("10.0.2.3:53")), Verdict::Dns);
+                assert_eq!(outbound(&plan, protocol, at("[fd00::3]:53")), Verdict::Dns);
+            }
             plan.v4.dns = plan.v4.gateway;
-            assert_eq!(outbound(&plan, at("10.0.2.2:53")), Verdict::Dns);
+            assert_eq!(outbound(&plan, Protocol::Udp, at("10.0.2.2:53")), Verdict::Dns);
         }
     }
 
     #[test]
     fn without_ipv6_there_is_none() {
         let plan = NetworkConfig { v6: None, ..plan() };
-        assert!(matches!(outbound(&plan, at("[2001:db8::1]:80")), Verdict::Deny(_)));
+        assert!(matches!(outbound(&plan, Protocol::Tcp, at("[2001:db8::1]:80")), Verdict::Deny(_)));
     }
 
     fn addresses() -> impl Strategy<Value = IpAddr> {
@@ -205,15 +286,45 @@ mod tests {
         prop_oneof![v4, v6, embedded]
     }
 
+    fn protocols() -> impl Strategy<Value = Protocol> {
+        prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Echo)]
+    }
+
     proptest! {
         #[test]
-        fn the_hosts_loopback_is_never_dialled(ip in addresses(), port: u16) {
-            if let Verdict::Dial(to) = outbound(&plan(), SocketAddr::new(ip, port)) {
-                let to = to.ip();
-                prop_assert!(!to.is_loopback() && !to.is_unspecified() && !to.is_multicast());
-                prop_assert!(!to.to_canonical().is_loopback());
-                prop_assert_eq!(to, ip);
+        fn the_hosts_loopback_is_never_dialled(
+            protocol in protocols(), ip in addresses(), port: u16
+        ) {
+            for plan in [plan(), some_ports()] {
+                let gateway = plan.nets().any(|net| net.gateway == ip);
+                let closed = plan.host_loopback == HostLoopback::Closed || !gateway;
+                let verdict = outbound(&plan, protocol, SocketAddr::new(ip, port));
+                if let (true, Verdict::Dial(to)) = (closed, verdict) {
+                    let to = to.ip();
+                    prop_assert!(!to.is_loopback() && !to.is_unspecified() && !to.is_multicast());
+                    prop_assert!(!to.to_canonical().is_loopback());
+                    prop_assert_eq!(to, ip);
+                }
             }
+        }
+
+        #[test]
+        fn a_port_is_open_exactly_if_a_range_has_it(
+            lengths in proptest::collection::vec((1..9u16, 0..5u16), 0..9), port in 1..130u16
+        ) {
+            let (mut ranges, mut next) = (Vec::new(), 0);
+            for (gap, more) in lengths {
+                ranges.push(next + gap..=next + gap + more);
+                next += gap + more + 1;
+            }
+            let expected = ranges.iter().any(|range| range.contains(&port));
+            let host_loopback = HostLoopback::Ports { tcp: ranges, udp: Vec::new() };
+            let plan = NetworkConfig { host_loopback, ..plan() };
+            let gateway = SocketAddr::new(plan.v4.gateway, port);
+            let tcp = outbound(&plan, Protocol::Tcp, gateway);
+            prop_assert_eq!(matches!(tcp, Verdict::Dial(_)), expected);
+            let udp = outbound(&plan, Protocol::Udp, gateway);
+            prop_assert!(matches!(udp, Verdict::Deny(_)));
         }
     }
 }

@@ -200,6 +200,12 @@ fn network_driver(cli: &Cli, named: Option<NetworkDriver>) -> anyhow::Result<Net
             _ => tracing::warn!("--ipv6 is discarded for --net={driver}"),
         }
     }
+    if !cli.host_loopback_allow.is_empty() && !driver.has_loopback_ports() {
+        bail!(
+            "--host-loopback-allow={} is not supported for --net={driver}, which cannot open single ports of the host's loopback\nhint: use --net=gateway, or remove --host-loopback-allow",
+            cli.host_loopback_allow.join(",")
+        );
+    }
     if driver.reaches_host_loopback() && !cli.disable_host_loopback {
         tracing::warn!(
             "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires gateway, pasta, slirp4netns, or VPNKit)"
@@ -251,6 +257,19 @@ mod tests {
             (&["--mtu=-1", "x"], "--mtu=-1"),
             (&["--net=slirp4netns", "--cidr=10.0.2.5/24", "x"], "cidr must be 10.0.2.0/24"),
             (&["--ifname=a/b", "--net=pasta", "x"], "--ifname=a/b"),
+            (&["--host-loopback-allow=tcp:80", "x"], "not supported for --net=host"),
+            (
+                &["--net=pasta", "--host-loopback-allow=tcp:80,udp:1", "x"],
+                "--host-loopback-allow=tcp:80,udp:1 is not supported for --net=pasta",
+            ),
+            (
+                &["--net=gateway", "--disable-host-loopback", "--host-loopback-allow=tcp", "x"],
+                "invalid --host-loopback-allow=tcp: the entry \"tcp\" has no protocol",
+            ),
+            (
+                &["--net=gateway", "--host-loopback-allow=tcp:80", "x"],
+                "--host-loopback-allow=tcp:80 requires --disable-host-loopback",
+            ),
             (&["--cidr=10.0.2.0/24", "x"], "not supported for --net=host"),
             (&["--ifname=e0", "--net=none", "x"], "--ifname=e0"),
             (&["--net=slirp4netns", "x"], "slirp4netns was not found in $PATH"),

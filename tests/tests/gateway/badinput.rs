@@ -75,6 +75,19 @@ fn badinput_flags_that_do_not_fit_together_are_named() -> Result<()> {
         ("--net=gateway --cidr=nonsense", ["nonsense", "", ""]),
         ("--net=gateway --ifname=averyveryverylongname", ["averyveryverylongname", "", ""]),
         ("--net=gateway --ifname=a/b", ["a/b", "", ""]),
+        (
+            "--net=gateway --disable-host-loopback --host-loopback-allow=tcp:80-70",
+            ["\"80-70\"", "ends before it begins", "hint:"],
+        ),
+        ("--net=gateway --host-loopback-allow=tcp:80", ["tcp:80", "requires", "hint: add"]),
+        (
+            "--net=slirp4netns --disable-host-loopback --host-loopback-allow=tcp:80",
+            ["tcp:80", "slirp4netns", "hint: use --net=gateway"],
+        ),
+        (
+            "--net=gvisor-tap-vsock --host-loopback-allow=tcp:80",
+            ["gvisor", "not supported", "hint:"],
+        ),
     ] {
         refuses(&b, flags, &parts)?;
     }

@@ -1,16 +1,11 @@
 //! The host's loopback is closed unless it is asked for; everything else that the user could reach stays reachable.
 
-use tests::{As, PATIENCE, Result, ensure};
+use tests::{As, Context as _, PATIENCE, Result, ensure, wait};
 
 use crate::kit::{self, Net, number};
 
-#[test]
-fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> {
-    let b = kit::boot()?;
-    let server = kit::serve(&b, As::User, "streams [::]:7002")?;
-    let log = kit::serve(&b, As::User, "udp-log [::]:7003")?;
-    let net = Net::start(&b)?;
-    // The namespace's own routing is in the hands of whoever is root in there: it may send all of this to the gateway.
+/// The namespace's own routing is in the hands of whoever is root in there: it may send loopback addresses to the gateway.
+fn route_everything_to_the_gateway(net: &Net<'_>) -> Result<()> {
     net.inside(
         "for f in '' -6; do
              ip $f rule add pref 5 lookup local; ip $f rule del pref 0
@@ -22,7 +17,17 @@ fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> 
          ip route add default via 10.0.2.2 dev tap0 table 77
          ip -6 route add default via fd00::2 dev tap0 table 77",
     )
-    .ok()?;
+    .ok()
+    .map(drop)
+}
+
+#[test]
+fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> {
+    let b = kit::boot()?;
+    let server = kit::serve(&b, As::User, "streams [::]:7002")?;
+    let log = kit::serve(&b, As::User, "udp-log [::]:7003")?;
+    let net = Net::start(&b)?;
+    route_everything_to_the_gateway(&net)?;
     let targets = "10.0.2.2 10.0.2.3 10.0.2.1 127.0.0.1 127.0.0.53 127.255.255.254 0.0.0.0 0.0.0.1 \
         [fd00::2] [fd00::3] [::1] [::] [::ffff:127.0.0.1] [::ffff:0.0.0.0] [::127.0.0.1] [::ffff:10.0.2.2]";
     let targets: Vec<String> = targets
@@ -50,7 +55,7 @@ fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> 
     }
     // Here a datagram would be in the log by now: this one is.
     b.user("fixture probe 0.1 udp/127.0.0.1:7003").ok()?;
-    tests::wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
+    wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
     let logged = log.printed()?;
     assert_eq!(logged.lines().count(), 2, "{logged}");
     assert_eq!(number(&net.stats()?, &["tcp", "opened"]), 0);
@@ -87,5 +92,137 @@ fn isolation_with_host_loopback_the_gateway_is_the_host() -> Result<()> {
         net.inside("fixture probe 1 tcp/127.0.0.1:7001 tcp/10.0.2.4:7001 tcp/10.0.2.2:7").ok()?;
     ensure!(!text.contains("connected") && text.contains("10.0.2.2:7 ECONNREFUSED"), "{text}");
     drop((echo, six));
+    net.stop()
+}
+
+/// The lines of `fixture probe`: a target, what became of it, and after how many milliseconds.
+fn probe(net: &Net<'_>, targets: &str) -> Result<Vec<(String, String, u64)>> {
+    let text = net.inside(&format!("fixture probe 60 {targets}")).ok()?;
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [target, what, took] = words[..] else { tests::bail!("{text}") };
+        Ok((target.to_owned(), what.to_owned(), took.parse()?))
+    };
+    text.lines().map(line).collect()
+}
+
+/// What a port looks like that is closed, by family: an ICMP message says so (RFC 1122, RFC 4443).
+const PROHIBITED: [&str; 2] = ["EHOSTUNREACH", "EACCES"];
+
+/// Some ports of the host's loopback are open at the gateway's address, and no others, however they are spelled.
+fn some_ports_are_open(flags: &str) -> Result<()> {
+    let b = kit::boot()?;
+    let servers = [
+        "http [::1]:7004 six",
+        "streams 127.0.0.1:7002",
+        "streams [::1]:7002",
+        "streams [::]:7003",
+        "udp-echo [::]:7003",
+        "udp-log [::]:7005",
+    ];
+    let mut servers: Vec<_> =
+        servers.iter().map(|verb| kit::serve(&b, As::User, verb)).collect::<Result<_>>()?;
+    let log = servers.pop().context("no log")?;
+    let allow = "--host-loopback-allow=tcp:7001,tcp:7004-7006,udp:7003";
+    let net = Net::with(&b, &format!("{} {allow} {flags}", kit::FLAGS))?;
+    let open = || -> Result<()> {
+        // The service sees the gateway process, a program of this host.
+        assert_eq!(net.inside("fixture get 10.0.2.2:7001").ok()?, "loopback from 127.0.0.1\n");
+        assert_eq!(net.inside("fixture get [fd00::2]:7004").ok()?, "six from ::1\n");
+        for gateway in ["10.0.2.2", "[fd00::2]"] {
+            let text = net.inside(&format!("fixture udp-ask {gateway}:7003 hello")).ok()?;
+            let loopback = if gateway.starts_with('[') { "::1:" } else { "127.0.0.1:" };
+            ensure!(text.starts_with(loopback) && text.ends_with(" hello\n"), "{text}");
+        }
+        Ok(())
+    };
+    open()?;
+    // A flow of more than a few datagrams gets a socket of its own in the gateway namespace.
+    for gateway in ["10.0.2.2", "[fd00::2]"] {
+        let talk = kit::ready(net.inside(&format!("exec fixture talk {gateway}:7003")))?;
+        wait::until_true("the flow goes on", PATIENCE, || {
+            let stats = net.stats()?;
+            let all = stats["destinations"].as_array().into_iter().flatten();
+            let ip = gateway.trim_matches(['[', ']']);
+            let mut flows = all.filter(|to| to["ip"] == ip && to["port"] == 7003);
+            Ok(flows.any(|to| to["bytesIn"].as_u64() > Some(250)))
+        })?;
+        drop(talk);
+    }
+    // Nobody listens there, which is what the host says.
+    for (_, what, _) in probe(&net, "tcp/10.0.2.2:7005 tcp/[fd00::2]:7006 tcp/[fd00::2]:7001")? {
+        assert_eq!(what, "ECONNREFUSED");
+    }
+    let closed = "tcp/10.0.2.2:7002 tcp/10.0.2.2:7003 tcp/10.0.2.2:7000 tcp/10.0.2.2:7007 udp/10.0.2.2:7001 \
+         udp/10.0.2.2:7004 udp/10.0.2.2:7005 tcp/[fd00::2]:7002 tcp/[fd00::2]:7003 udp/[fd00::2]:7004 \
+         udp/[fd00::2]:7005";
+    let before = number(&net.stats()?, &["events", "denied"]);
+    for (target, what, took) in probe(&net, closed)? {
+        let at_once = PROHIBITED.contains(&what.as_str()) && took < 30_000;
+        ensure!(at_once, "{target}: {what} after {took} ms");
+    }
+    let denied = number(&net.stats()?, &["events", "denied"]) - before;
+    ensure!(denied >= 11, "{denied}");
+    // An allowed port is open at one address only.
+    route_everything_to_the_gateway(&net)?;
+    let others =
+        "10.0.2.3 10.0.2.1 127.0.0.1 127.0.0.53 0.0.0.0 [fd00::3] [::1] [::] [::ffff:127.0.0.1]";
+    let others: Vec<String> = others
+        .split_whitespace()
+        .flat_map(|ip| {
+            [format!("tcp/{ip}:7001"), format!("tcp/{ip}:7004"), format!("udp/{ip}:7003")]
+        })
+        .collect();
+    let text = net.inside(&format!("fixture probe 2 {}", others.join(" "))).ok()?;
+    ensure!(!text.contains("connected") && !text.contains("answered"), "{text}");
+    // The list is in force in the process that takes over, too.
+    let first = net.gateway()?.0.pid;
+    b.signal(first, "KILL")?;
+    wait::until_true("the gateway process is replaced", PATIENCE, || {
+        Ok(net.inside("fixture get 10.0.2.2:7001").run()?.stdout.starts_with("loopback from "))
+    })?;
+    open()?;
+    for (target, what, _) in probe(&net, closed)? {
+        ensure!(PROHIBITED.contains(&what.as_str()), "{target}: {what}");
+    }
+    // Here a datagram would be in the log by now: this one is.
+    b.user("fixture probe 0.1 udp/127.0.0.1:7005").ok()?;
+    wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
+    let logged = log.printed()?;
+    assert_eq!(logged.lines().count(), 2, "{logged}");
+    drop((servers, log));
+    net.stop()
+}
+
+#[test]
+fn isolation_some_ports_of_the_hosts_loopback_can_be_open() -> Result<()> {
+    some_ports_are_open("")
+}
+
+#[test]
+fn isolation_some_ports_of_the_hosts_loopback_can_be_open_with_a_detached_namespace() -> Result<()>
+{
+    some_ports_are_open("--detach-netns")
+}
+
+#[test]
+fn isolation_an_open_port_53_is_the_hosts_and_names_go_the_usual_way() -> Result<()> {
+    let b = kit::boot()?;
+    let local = kit::serve(&b, As::Root, "names 127.0.0.1:53 local")?;
+    let net = Net::with(
+        &b,
+        &format!("{} --host-loopback-allow=udp:53,tcp:53 --cidr=10.50.0.0/16", kit::FLAGS),
+    )?;
+    for flags in ["", "+tcp"] {
+        let ask = |server: &str| {
+            net.inside(&format!("dig {flags} +short +tries=1 +time=30 TXT tag.test @{server}"))
+                .run()
+        };
+        assert_eq!(ask("10.50.0.2")?.stdout, "\"local\"\n", "{flags}");
+        ensure!(!ask("10.50.0.3")?.stdout.contains("local"), "{flags}");
+    }
+    // The other machine's server, which the host asks.
+    assert_eq!(net.inside("dig +short foo.test @10.50.0.3").ok()?, "10.9.8.7\n");
+    drop(local);
     net.stop()
 }

@@ -69,6 +69,7 @@ mod tests {
             let text = fs::read_to_string(dir.path().join(name)).unwrap().replace('\\', "");
             for (flag, here) in [
                 ("gateway-dual-stack", cfg!(feature = "gateway")),
+                ("host-loopback-allow", cfg!(feature = "gateway")),
                 ("vpnkit-binary", cfg!(feature = "vpnkit")),
             ] {
                 assert_eq!(text.contains(flag), here, "{flag} in {name}");

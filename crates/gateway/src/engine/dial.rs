@@ -28,7 +28,7 @@ use super::answers::errno;
 use super::names::Names;
 use super::{Shared, kind};
 use crate::packet::{Original, Syn};
-use crate::policy::{self, Verdict};
+use crate::policy::{self, Protocol::Tcp, Verdict};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room:
 /// a flood is older on average than a connection that will succeed. To one destination only after a second, because to
@@ -122,7 +122,7 @@ impl Dials {
             }
             return;
         }
-        let (to, tried) = match policy::outbound(&shared.plan, syn.dst) {
+        let (to, tried) = match policy::outbound(&shared.plan, Tcp, syn.dst) {
             Verdict::Dial(to) => (to, None),
             Verdict::Dns => match names.resolver(host.now(), &[]) {
                 Some(to) => (to, Some(vec![to])),

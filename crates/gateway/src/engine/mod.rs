@@ -44,7 +44,7 @@ use socket2::Socket;
 
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
-use crate::policy::{self, Verdict};
+use crate::policy::{self, Protocol, Verdict};
 use answers::Answers;
 use dial::Dials;
 use echo::Echoes;
@@ -212,7 +212,7 @@ impl Engine {
         let shared = &self.shared;
         match parsed {
             Packet::Syn(syn) => self.dials.syn(host, shared, &mut self.names, bytes, syn),
-            Packet::Udp(udp) => match policy::outbound(&shared.plan, udp.dst) {
+            Packet::Udp(udp) => match policy::outbound(&shared.plan, Protocol::Udp, udp.dst) {
                 Verdict::Dns => self.names.query(host, shared, udp),
                 Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
                 Verdict::Deny(reason) => {
@@ -221,7 +221,8 @@ impl Engine {
                 }
             },
             Packet::Echo(echo) => {
-                match policy::outbound(&shared.plan, SocketAddr::new(echo.dst, ANY_PORT)) {
+                let dst = SocketAddr::new(echo.dst, ANY_PORT);
+                match policy::outbound(&shared.plan, Protocol::Echo, dst) {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
                         self.echoes.request(host, shared, echo);
                     }

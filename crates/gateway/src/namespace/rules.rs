@@ -156,6 +156,7 @@ fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network_config::HostLoopback;
 
     #[test]
     fn without_the_pair_overlay_datagrams_stay_on_the_tun_device() {
@@ -170,7 +171,7 @@ mod tests {
             mtu: 1500,
             v4: net("10.0.2.100", "10.0.2.2", "10.0.2.3", 24),
             v6: Some(net("fd00::100", "fd00::2", "fd00::3", 64)),
-            host_loopback: false,
+            host_loopback: HostLoopback::Closed,
         };
         let links = Links { veth: 2, dial: 3, data: 4 };
         let text = |exit| {

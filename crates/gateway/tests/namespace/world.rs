@@ -11,7 +11,7 @@ use std::{
 use gateway::{
     NetworkConfig,
     namespace::{build, loopback},
-    network_config::Net,
+    network_config::{HostLoopback, Net},
 };
 use netlink::{Rt, sysctl};
 use nix::{
@@ -39,7 +39,7 @@ pub(crate) fn plan(v4: &str, v6: Option<&str>) -> NetworkConfig {
         mtu: 1500,
         v4: net(v4, 24),
         v6: v6.map(|addresses| net(addresses, 64)),
-        host_loopback: false,
+        host_loopback: HostLoopback::Closed,
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use gateway::Descriptors;
 use gateway::control::{Channel, Reply, Request};
-use gateway::network_config::{Net, NetworkConfig};
+use gateway::network_config::{HostLoopback, Net, NetworkConfig};
 use gateway::supervisor::{PERIOD, SILENCE, Supervisor};
 
 /// What takes longer than this hangs: the only bound there is on a machine that is busy with other things.
@@ -33,7 +33,7 @@ fn plan(v6: bool) -> NetworkConfig {
         mtu: 1500,
         v4: net("10.0.2.100", "10.0.2.2", 24),
         v6: v6.then(|| net("fd00::100", "fd00::2", 64)),
-        host_loopback: false,
+        host_loopback: HostLoopback::Closed,
     }
 }
 

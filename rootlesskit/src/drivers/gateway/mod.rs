@@ -18,9 +18,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, bail};
-use drivers::{Cidr, NetworkDriver};
-use gateway::network_config::Net;
+use anyhow::{Context as _, anyhow, bail};
+use drivers::{Cidr, LoopbackPorts, NetworkDriver};
+use gateway::network_config::{HostLoopback, Net};
 use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
 use tokio::sync::oneshot;
@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 pub(super) use ports::{Gateway as Ports, Inside};
 
 use super::{Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
+use crate::cli::Cli;
 use crate::plan::{Interface, NetworkPlan, Uplink};
 use resolvers::Watch;
 
@@ -55,7 +56,7 @@ struct Wishes {
     /// In bytes.
     mtu: u32,
     ipv6: bool,
-    disable_host_loopback: bool,
+    host_loopback: HostLoopback,
 }
 
 pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Network> {
@@ -70,13 +71,36 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
         ifname: cli.ifname_or(driver.default_ifname()),
         mtu,
         ipv6: cli.ipv6,
-        disable_host_loopback: cli.disable_host_loopback,
+        host_loopback: host_loopback(cli)?,
     };
     Ok(Settings { driver, plan: plan(driver, wishes) }.network())
 }
 
+/// What the flags leave of the host's loopback.
+fn host_loopback(cli: &Cli) -> anyhow::Result<HostLoopback> {
+    let text = cli.host_loopback_allow.join(",");
+    match (cli.disable_host_loopback, cli.host_loopback_allow.is_empty()) {
+        (true, true) => Ok(HostLoopback::Closed),
+        (false, true) => Ok(HostLoopback::Open),
+        (true, false) => {
+            let ports: Result<LoopbackPorts, _> = text.parse();
+            let LoopbackPorts { tcp, udp } = ports.map_err(|why| {
+                anyhow!(
+                    "invalid --host-loopback-allow={text}: {why}\nhint: separate the entries with commas, as in --host-loopback-allow={}",
+                    drivers::loopback::EXAMPLE
+                )
+            })?;
+            Ok(HostLoopback::Ports { tcp, udp })
+        }
+        // It would look like a restriction, and everything would be open.
+        (false, false) => bail!(
+            "--host-loopback-allow={text} requires --disable-host-loopback, because without it every port of the host's loopback is reachable\nhint: add --disable-host-loopback, or remove --host-loopback-allow"
+        ),
+    }
+}
+
 fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
-    let Wishes { cidr, ifname, mtu, ipv6, disable_host_loopback } = wishes;
+    let Wishes { cidr, ifname, mtu, ipv6, host_loopback } = wishes;
     let (gateway, dns) = match driver {
         // Its gateway is its name server.
         NetworkDriver::GvisorTapVsock => (cidr.first(), cidr.first()),
@@ -90,7 +114,7 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
     };
     let [child, gateway, dns] = SLIRP6.map(Ipv6Addr::into);
     let v6 = ipv6.then_some(Net { child, gateway, dns, prefix: 64 });
-    gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback: !disable_host_loopback }
+    gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback }
 }
 
 #[derive(Debug)]
@@ -259,7 +283,7 @@ mod tests {
             ifname: "eth7".to_owned(),
             mtu: 1500,
             ipv6: true,
-            disable_host_loopback: true,
+            host_loopback: HostLoopback::Closed,
         }
     }
 
@@ -272,13 +296,48 @@ mod tests {
             (v4.gateway, v4.dns),
             ("10.9.0.2".parse().unwrap(), "10.9.0.3".parse().unwrap())
         );
-        assert!(!settings.plan.host_loopback);
+        assert_eq!(settings.plan.host_loopback, HostLoopback::Closed);
         let Network { info, plan, .. } = settings.network();
         assert_eq!((info.driver.as_str(), info.ipv6, info.dns.len()), ("gateway", true, 2));
         let Uplink::Gateway(interface, _) = plan.uplink else { panic!("{plan:?}") };
         assert_eq!((interface.name.as_str(), interface.mtu), ("eth7", 1500));
         assert_eq!(interface.gateways.len(), 2);
         assert_eq!(interface.addresses[0], ("10.9.0.100".parse().unwrap(), 16));
+    }
+
+    #[test]
+    fn the_hosts_loopback_is_what_the_flags_leave_of_it() {
+        let left = |words: &[&str]| {
+            let words = words.iter().chain(&["true"]).map(std::ffi::OsString::from);
+            host_loopback(&Cli::parse(words).unwrap()).map_err(|e| e.to_string())
+        };
+        assert_eq!(left(&[]), Ok(HostLoopback::Open));
+        let closed = "--disable-host-loopback";
+        assert_eq!(left(&[closed]), Ok(HostLoopback::Closed));
+        let (tcp, udp) = (vec![80..=80, 8000..=8010], vec![53..=53]);
+        assert_eq!(
+            left(&[
+                closed,
+                "--host-loopback-allow=tcp:8000-8010, udp:53",
+                "--host-loopback-allow",
+                "tcp:80"
+            ]),
+            Ok(HostLoopback::Ports { tcp, udp })
+        );
+        for (words, parts) in [
+            (
+                &[closed, "--host-loopback-allow=tcp:0"][..],
+                ["allow=tcp:0: the port \"0\"", "as in --host"],
+            ),
+            (&[closed, "--host-loopback-allow="], ["the entry \"\"", "hint: separate"]),
+            (
+                &["--host-loopback-allow=tcp:1"],
+                ["tcp:1 requires --disable-host-loopback", "hint: add "],
+            ),
+        ] {
+            let error = left(words).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
     }
 
     #[test]
