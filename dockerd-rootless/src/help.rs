@@ -20,6 +20,9 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
       MTU in bytes. Default: depends on the network driver
   DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK
       false: containers can reach 127.0.0.1 on the host. Default: true
+  DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW
+      PROTOCOL:PORT[-PORT][,...]: containers can reach only these ports of 127.0.0.1 on the host, such as
+      tcp:5432,tcp:8000-8010,udp:53. This needs the network driver gateway. Default: unset
   DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS
       Detach the network namespace: auto, true or false. Default: auto, which means true for
       dockerd 29.5 and later
@@ -66,6 +69,7 @@ mod tests {
             vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX,
             vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP,
             vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK,
+            vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW,
             vars::DOCKERD_ROOTLESS_DETACH_NETNS,
             vars::DOCKERD_ROOTLESS_SWARM,
             vars::DOCKERD_ROOTLESS_FLAGS,

@@ -1,8 +1,8 @@
 //! What `--add-host=host.docker.internal:host-gateway` means to containers.
 //!
 //! dockerd takes the address of its default bridge, which in rootless mode is in the network namespace and not on the host:
-//! nothing that the user runs on the host listens there. Where the namespace may reach the host's loopback, the address of
-//! its default gateway leads there, so dockerd is told that one, unless the user has chosen.
+//! nothing that the user runs on the host listens there. Where the namespace may reach the host's loopback, or some ports of
+//! it, the address of its default gateway leads there, so dockerd is told that one, unless the user has chosen.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

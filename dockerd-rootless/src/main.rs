@@ -30,6 +30,7 @@ mod help;
 mod host;
 mod hostgateway;
 mod leftover;
+mod loopback;
 mod netdriver;
 mod parent;
 mod pass;

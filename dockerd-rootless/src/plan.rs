@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
-use crate::{swarm, ways};
+use crate::{loopback, swarm, ways};
 
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
@@ -76,6 +76,9 @@ impl Plan {
         };
         if plan.settings.swarm.is_some() {
             swarm::check_drivers(&plan.net_in_force(), &plan.port_driver_in_force())?;
+        }
+        if plan.settings.loopback_ports.is_some() {
+            loopback::check(&plan.net_in_force(), plan.opens_loopback())?;
         }
         plan.check_detached(dockerd_args)
     }
@@ -187,14 +190,21 @@ impl Plan {
         }
     }
 
-    /// How many addresses dockerd may be told as `host-gateway`, one of each family. `None` where the host's loopback cannot
-    /// be reached, or by another address than the default gateway's.
+    /// Whether containers reach every port of the host's loopback, FLAGS included.
+    fn opens_loopback(&self) -> bool {
+        let closed = extra::last_bool(&self.settings.flags, "disable-host-loopback");
+        closed.map_or(self.settings.host_loopback, |closed| !closed)
+    }
+
+    /// How many addresses dockerd may be told as `host-gateway`, one of each family. `None` where nothing of the host's
+    /// loopback can be reached, or by another address than the default gateway's.
     pub(crate) fn host_gateway(&self) -> Option<u8> {
-        let closed = extra::last_bool(&self.settings.flags, "disable-host-loopback")
-            .unwrap_or(!self.settings.host_loopback);
+        let some_ports = self.settings.loopback_ports.is_some()
+            || extra::last(&self.settings.flags, loopback::FLAG).is_some();
         let net = NetworkDriver::from_name(&self.net_in_force())?;
         let both = self.version.as_ref().is_none_or(Version::publishes);
-        (net.has_cidr() && !closed).then_some(if both { 2 } else { 1 })
+        let leads_there = net.has_cidr() && (self.opens_loopback() || some_ports);
+        leads_there.then_some(if both { 2 } else { 1 })
     }
 
     /// The network driver that rootlesskit will use, FLAGS included.
@@ -230,6 +240,9 @@ impl Plan {
         }
         if !s.host_loopback {
             args.push("--disable-host-loopback".into());
+        }
+        if let Some(ports) = &s.loopback_ports {
+            args.push(format!("--{}={ports}", loopback::FLAG).into());
         }
         if self.ipv6 {
             args.push("--ipv6".into());
@@ -282,6 +295,9 @@ impl fmt::Display for Plan {
             )?;
         }
         write!(f, " host-loopback={}", self.settings.host_loopback)?;
+        if let Some(ports) = &self.settings.loopback_ports {
+            write!(f, " {}={ports}", loopback::FLAG)?;
+        }
         match &self.settings.swarm {
             Some(swarm) => write!(f, " swarm={swarm}"),
             None => Ok(()),

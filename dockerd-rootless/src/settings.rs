@@ -8,13 +8,13 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-use drivers::{NetworkDriver, PortDriver};
+use drivers::{LoopbackPorts, NetworkDriver, PortDriver};
 use hostenv::Env;
 use hostenv::swarm::Swarm;
 use hostenv::{shellwords, vars};
 
 use crate::report::{Failure, Note};
-use crate::swarm;
+use crate::{loopback, swarm};
 
 /// The largest MTU in bytes that RootlessKit accepts.
 const MAX_MTU: u32 = 65521;
@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) seccomp: Switch,
     /// Whether the namespace may reach services on the host's loopback addresses.
     pub(crate) host_loopback: bool,
+    /// Ports of them that it may reach if not.
+    pub(crate) loopback_ports: Option<LoopbackPorts>,
     pub(crate) detach: Switch,
     /// The daemon is to be a node of a swarm.
     pub(crate) swarm: Option<Swarm>,
@@ -91,6 +93,7 @@ impl Settings {
             sandbox: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX, Switch::WORDS)?,
             seccomp: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP, Switch::WORDS)?,
             host_loopback: host_loopback(env, &mut notes),
+            loopback_ports: loopback::read(env)?,
             detach: switch(env, vars::DOCKERD_ROOTLESS_DETACH_NETNS, Switch::WORDS_AND_DIGITS)?,
             swarm: swarm::read(env)?,
             flags: flags(env, &mut notes)?,

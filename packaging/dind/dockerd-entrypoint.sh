@@ -109,6 +109,7 @@ daemon() {
 	# shellcheck disable=SC2086 # flags are words
 	exec rootlesskit --state-dir="${DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR:-$XDG_RUNTIME_DIR/dockerd-rootless}" \
 		--net="$net" --mtu="${DOCKERD_ROOTLESS_ROOTLESSKIT_MTU:-1500}" $loopback \
+		${DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW:+"--host-loopback-allow=$DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW"} \
 		--port-driver="${DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER:-$port_driver}" --copy-up=/etc --copy-up=/run \
 		${DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS-} "$@"
 }

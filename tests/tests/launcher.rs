@@ -68,6 +68,39 @@ fn mtu_and_host_loopback_follow_the_environment() -> Result<()> {
 }
 
 #[test]
+fn open_ports_of_the_hosts_loopback_come_with_host_gateway_and_need_the_gateway() -> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let run =
+        |value: &str| b.user(LAUNCH).env("DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW", value);
+    // The second one stays on the host's network, so it is asked from the network in the file.
+    for version in ["28.5.2", "29.7.2"] {
+        stub(
+            &b,
+            version,
+            "printf '<%s>' \"$@\"; netns=$ROOTLESSKIT_STATE_DIR/netns
+             [ -e $netns ] && enter=\"nsenter -n$netns\"; $enter fixture get 10.0.2.2:7001",
+        )?;
+        let open = run("tcp:7000-7001").ok()?;
+        assert_eq!(open, "<--host-gateway-ip=10.0.2.2>loopback from 127.0.0.1\n", "{version}");
+        let closed = run("tcp:7002").fails_with(1)?;
+        ensure!(closed.contains("<--host-gateway-ip=10.0.2.2>"), "{version}: {closed}");
+        ensure!(
+            !closed.contains("loopback from") && closed.contains("host-loopback-allow=tcp:7002")
+        );
+        ensure!(!run("").run()?.stdout.contains("host-gateway"), "{version}");
+    }
+    let bad = run("5432").fails_with(1)?;
+    ensure!(
+        bad.contains("the entry \"5432\" has no protocol") && bad.contains("hint: set "),
+        "{bad}"
+    );
+    let other =
+        run("tcp:7001").env("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "slirp4netns").fails_with(1)?;
+    ensure!(other.contains("slirp4netns cannot open single ports"), "{other}");
+    b.assert_clean(&[])
+}
+
+#[test]
 fn the_network_driver_is_chosen_by_what_is_installed() -> Result<()> {
     let b = TestBox::boot(Suite::Sid)?;
     stub(&b, "28.5.2", "rootlessctl info | grep 'Network Driver'")?;

@@ -76,6 +76,9 @@ pub const DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP: &str =
 /// Only the exact value `false` lets the namespace reach the host's loopback.
 pub const DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK: &str =
     "DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK";
+/// `--host-loopback-allow` of the launcher: ports of the host's loopback that the namespace reaches all the same.
+pub const DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW: &str =
+    "DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW";
 /// `--detach-netns` of the launcher: `1`, `true`, `0` or `false`; by default what the dockerd supports.
 pub const DOCKERD_ROOTLESS_DETACH_NETNS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS";
 /// More rootlesskit flags, separated by spaces; see [`crate::shellwords`].

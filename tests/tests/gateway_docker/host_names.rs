@@ -1,9 +1,10 @@
-//! What containers know of the host by name: its loopback as `host-gateway`, and its name servers, which they follow.
+//! What containers know of the host by name: its loopback, or some ports of it, as `host-gateway`, and its name servers,
+//! which they follow.
 
 use tests::docker::Docker;
 use tests::{As, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
-use crate::support::{bare, detached, drivers, inside, serve, start};
+use crate::support::{FIXTURE, bare, detached, drivers, inside, serve, start};
 
 /// `host-gateway` is an address of the host where its loopback may be reached.
 fn host_gateway(suite: Suite) -> Result<()> {
@@ -34,6 +35,84 @@ fn host_gateway_leads_to_the_hosts_loopback_with_docker_26_1() -> Result<()> {
 #[test]
 fn host_gateway_leads_to_the_hosts_loopback_with_the_newest_docker() -> Result<()> {
     host_gateway(Suite::Sid)
+}
+
+/// The arguments of `docker run` that fetch a page of the host as `host-gateway`.
+fn fetches(options: &str, port: u16) -> String {
+    format!(
+        "--add-host=host.docker.internal:host-gateway {options} {FIXTURE} bb /usr/bin/curl -sS -m 60 http://host.docker.internal:{port}/"
+    )
+}
+
+/// One line of configuration opens a port of the host's loopback, and `host-gateway` leads there.
+fn host_gateway_with_some_ports(suite: Suite) -> Result<()> {
+    let b = bare(suite)?;
+    let _closed = tests::kit::serve(&b, As::User, "http 127.0.0.1:7002 closed")?;
+    let allow = ("DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW", "tcp:7001");
+    let d = Docker::start(&b, &[allow])?;
+    drivers(&b, "gateway", "gateway")?;
+    d.import()?;
+    d.run("network create own")?;
+    for network in ["", "--network=own"] {
+        let seen = d.output(&fetches(network, 7001))?;
+        ensure!(seen.starts_with("loopback from 127.0.0.1"), "{network}: {seen}");
+        // curl's status of a connection that was refused, which comes before its own patience ends.
+        b.user(&format!("docker run --rm {}", fetches(network, 7002))).fails_with(7)?;
+    }
+    d.run("network rm own")?;
+    d.stop()
+}
+
+#[test]
+fn host_gateway_leads_to_open_ports_of_the_hosts_loopback_with_docker_20_10() -> Result<()> {
+    host_gateway_with_some_ports(Suite::Bookworm)
+}
+
+#[test]
+fn host_gateway_leads_to_open_ports_of_the_hosts_loopback_with_docker_26_1() -> Result<()> {
+    host_gateway_with_some_ports(Suite::Trixie)
+}
+
+#[test]
+fn host_gateway_leads_to_open_ports_of_the_hosts_loopback_with_the_newest_docker() -> Result<()> {
+    host_gateway_with_some_ports(Suite::Sid)
+}
+
+/// dockerd takes one address of each family since release 28.
+#[test]
+fn host_gateway_leads_to_open_ports_of_both_families_with_the_newest_docker() -> Result<()> {
+    let b = bare(Suite::Sid)?;
+    let _six = tests::kit::serve(&b, As::User, "http [::1]:7004 six")?;
+    let d = Docker::start(
+        &b,
+        &[
+            ("DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW", "tcp:7001,tcp:7004"),
+            ("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--ipv6"),
+        ],
+    )?;
+    d.import()?;
+    d.run("network create --ipv6 --subnet fd00:d0c::/64 own")?;
+    for (port, seen) in [(7001, "loopback from 127.0.0.1"), (7004, "six from ::1")] {
+        let text = d.output(&fetches("--network=own", port))?;
+        ensure!(text.starts_with(seen), "{text}");
+    }
+    d.run("network rm own")?;
+    d.stop()
+}
+
+/// An address that the user has chosen stays.
+#[test]
+fn host_gateway_is_what_the_user_says() -> Result<()> {
+    let b = bare(Suite::Sid)?;
+    b.user("mkdir -p ~/.config/docker; echo '{\"host-gateway-ip\": \"10.77.0.2\"}' > ~/.config/docker/daemon.json")
+        .ok()?;
+    let allow = ("DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW", "tcp:7001");
+    let d = Docker::start(&b, &[allow])?;
+    d.import()?;
+    let add = "--add-host=host.docker.internal:host-gateway";
+    ensure!(inside(&d, add, "get host.docker.internal:7000")?.starts_with("peer from "));
+    ensure!(inside(&d, "", "get 10.0.2.2:7001")?.starts_with("loopback from "));
+    d.stop()
 }
 
 /// Two name servers of the other machine, with different answers to `TXT tag.test`.
