@@ -6,10 +6,12 @@ mod daemon;
 mod files;
 mod host;
 mod ids;
+mod loopback;
 mod sockets;
 mod storage;
 mod swarm;
 mod tools;
+mod variables;
 mod ways;
 
 pub use account::{Account, Closed, Home, RuntimeState, WhyClosed};
@@ -18,6 +20,7 @@ pub use daemon::Daemon;
 pub use files::Found;
 pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
+pub use loopback::AllowedPorts;
 pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub use swarm::{Node, Taken};
 pub use tools::{Net, Tools, Unusable};
@@ -45,6 +48,8 @@ pub struct Facts {
     pub ways: Ways,
     /// The daemon is to be a node of a swarm.
     pub swarm: Option<Node>,
+    /// Containers are to reach some ports of the host's loopback.
+    pub loopback: Option<AllowedPorts>,
     outcomes: BTreeMap<Probe, Outcome>,
 }
 
@@ -54,6 +59,7 @@ impl Facts {
         let tools = Tools::gather(world, prober);
         let mut facts = Self {
             ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
+            loopback: AllowedPorts::gather(world),
             swarm: Node::gather(world, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),

@@ -9,10 +9,10 @@ use hostenv::{user, vars};
 use ipnet::IpNet;
 
 use super::sockets::{listeners, own_networks};
-use super::ways::{assignments, configurations, detaches};
+use super::variables::variable;
+use super::ways::detaches;
 use crate::place::World;
 use crate::probe::Prober;
-use crate::supervisor::Files;
 use crate::swarm::Membership;
 
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Node {
         dockerd: Option<&Path>,
         prober: &dyn Prober,
     ) -> Option<Self> {
-        let (file, value) = value(world)?;
+        let (file, value) = variable(world, vars::DOCKERD_ROOTLESS_SWARM)?;
         let swarm: Result<Swarm, String> =
             value.parse().map_err(|error: hostenv::swarm::SwarmError| error.to_string());
         let networks = own_networks(world);
@@ -78,36 +78,6 @@ impl Node {
             swarm,
         })
     }
-}
-
-/// The variable in this environment, or else in the file that gives it to the daemon: what systemd gives to all units of the
-/// user (environment.d(5)), the unit, its drop-ins, and the variables of other supervisors. The last one counts. One that is
-/// set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
-fn value(world: &World) -> Option<(Option<PathBuf>, String)> {
-    let name = vars::DOCKERD_ROOTLESS_SWARM;
-    if let Some(value) = world.env.get(name) {
-        let value = value.to_string_lossy().into_owned();
-        return (!value.is_empty()).then_some((None, value));
-    }
-    let unit = world.unit();
-    let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
-    let for_all = world.config_home().map(|dir| dir.join("environment.d"));
-    let others = Files::of(world).map(|files| [files.swarm(), files.settings()]);
-    let files = configurations(for_all)
-        .into_iter()
-        .chain(unit)
-        .chain(configurations(drop_ins))
-        .chain(others.into_iter().flatten());
-    let mut found = None;
-    for file in files {
-        let text = hostenv::file::text(&file).unwrap_or_default();
-        for word in text.lines().flat_map(assignments) {
-            if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-                found = Some((Some(file.clone()), value.to_owned()));
-            }
-        }
-    }
-    found.filter(|(_, value)| !value.is_empty())
 }
 
 /// Whether programs may listen on addresses that the host does not have (ip(7)).

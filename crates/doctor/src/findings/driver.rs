@@ -11,6 +11,10 @@ use crate::probe::{Outcome, Probe};
 use crate::remedy::Remedy;
 use crate::symptoms;
 
+/// What to do if the launcher has to use the gateway and does not.
+pub(super) const MAKE_GATEWAY_WORK: &str = "fix the gateway network; to see why it does not work, run: rootlesskit --net=gateway \
+     --copy-up=/etc --copy-up=/run true";
+
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let tun = tun(facts);
     let tun_is_fine = tun.is_none();

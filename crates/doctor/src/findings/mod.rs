@@ -17,6 +17,7 @@ mod finding;
 mod ids;
 mod kernel;
 pub mod limits;
+mod loopback;
 mod namespaces;
 mod network;
 pub mod script;
@@ -68,6 +69,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         namespaces::examine,
         driver::examine,
         swarm::examine,
+        loopback::examine,
         network::examine,
         ways::examine,
         storage::examine,

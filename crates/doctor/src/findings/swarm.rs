@@ -6,6 +6,7 @@ use drivers::{NetworkDriver, PortDriver};
 use hostenv::swarm::{FORM, MANAGER_PORT, Swarm};
 use hostenv::vars;
 
+use super::driver::MAKE_GATEWAY_WORK;
 use super::{Finding, Wish, modules};
 use crate::facts::{Facts, Net, Node, Taken};
 use crate::probe::{Outcome, Probe};
@@ -271,10 +272,7 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
         ));
     }
     if finding.remedy.said.is_empty() {
-        finding = finding.fix(
-            "fix the gateway network; to see why it does not work, run: rootlesskit --net=gateway --copy-up=/etc \
-             --copy-up=/run true",
-        );
+        finding = finding.fix(MAKE_GATEWAY_WORK);
     }
     findings.push(finding);
 }

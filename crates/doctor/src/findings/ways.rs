@@ -2,6 +2,7 @@
 //! loopback.
 
 use drivers::{Cidr, NetworkDriver};
+use hostenv::vars;
 
 use super::{Finding, Wish};
 use crate::facts::{Facts, Net, Proxy};
@@ -92,17 +93,20 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
     let host = facts.ways.cidr.gateway();
-    Finding::class(
-        "proxy-loopback",
-        format!("{} in {}", proxy.setting, proxy.file.display()),
-        why,
-    )
-    .fix(
-        "make the proxy listen on an address of the host's network, and use that address",
-    )
-    .fix(format!(
-        "or set the proxy to {host}{}, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false; containers can then reach \
-         every service on the host's loopback",
-        proxy.port
-    ))
+    let single = facts.tools.net.driver().is_some_and(NetworkDriver::has_loopback_ports);
+    // Without the port, it depends on the scheme.
+    let port = proxy.port.strip_prefix(':').filter(|_| single);
+    let open = match port {
+        Some(port) => format!(
+            "{}=tcp:{port}; of the host's loopback, containers can then reach this port only",
+            vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW
+        ),
+        None => format!(
+            "{}=false; containers can then reach every service on the host's loopback",
+            vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK
+        ),
+    };
+    Finding::class("proxy-loopback", format!("{} in {}", proxy.setting, proxy.file.display()), why)
+        .fix("make the proxy listen on an address of the host's network, and use that address")
+        .fix(format!("or set the proxy to {host}{}, and set {open}", proxy.port))
 }

@@ -119,9 +119,18 @@ pub(super) const CODES: &[Code] = &[
         "swarm-driver",
         "`DOCKERD_ROOTLESS_SWARM` is set, but the network driver and port driver are not both `gateway`",
     ),
+    code("swarm-vxlan", "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel cannot create VXLAN links"),
     code(
-        "swarm-vxlan",
-        "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel cannot create VXLAN links",
+        "host-loopback-value",
+        "the launcher does not understand the value of `DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW`",
+    ),
+    code(
+        "host-loopback-driver",
+        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` is set, but the network driver is not `gateway`",
+    ),
+    code(
+        "host-loopback-open",
+        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` is set, but `DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false` opens all ports",
     ),
     code("iptables-missing", "iptables is not installed"),
     code(

@@ -11,6 +11,7 @@ mod host;
 mod ids;
 mod kernel;
 mod limits;
+mod loopback;
 mod namespaces;
 mod network;
 mod pages;

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::codes::CODES;
-use super::{Case, files, ids, kernel, limits, namespaces, network, remedy, session, swarm};
+use super::{
+    Case, files, ids, kernel, limits, loopback, namespaces, network, remedy, session, swarm,
+};
 use crate::distro::{Distro, Package};
 use crate::facts::Facts;
 use crate::findings::{Finding, Severity, diagnose};
@@ -68,6 +70,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("Ports, ping and more", network::ports_ping_and_more()),
         ("Outbound traffic", network::the_ways_out()),
         ("A node of a swarm", swarm::a_node_of_a_swarm()),
+        ("Ports of the host's loopback", loopback::ports_of_the_hosts_loopback()),
         ("Storage", kernel::storage()),
         ("The data root", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),
