@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use xtask_support::{cargo, command};
+use xtask_support::{cargo, command, host};
 
 use crate::account::{Account, Accounts};
 use crate::congestion::Congestion;
@@ -231,14 +231,10 @@ impl Machine {
 
     /// Where it was measured.
     pub(crate) fn facts(&self) -> MachineFacts {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = model.lines().find_map(|line| line.strip_prefix("model name"));
-        let model = model.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
         MachineFacts {
             processors: allowed().len(),
-            model: model.to_owned(),
-            kernel: release.trim().to_owned(),
+            model: host::processor_model(),
+            kernel: host::kernel_release(),
             pinned: self.pin,
         }
     }

@@ -22,6 +22,20 @@ pub fn euid() -> Result<u32> {
     line.split_whitespace().nth(1).context("no effective uid")?.parse().context("the effective uid")
 }
 
+/// The release of the running kernel; empty if it cannot be read.
+#[must_use]
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// The model of the processors as the kernel names it; empty on architectures where it does not.
+#[must_use]
+pub fn processor_model() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name"));
+    model.unwrap_or_default().trim_start_matches([' ', '\t', ':']).to_owned()
+}
+
 /// Finds a program in PATH or in the folders that an ordinary user's PATH leaves out on Debian.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

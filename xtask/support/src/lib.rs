@@ -4,4 +4,6 @@ pub mod account;
 pub mod cargo;
 pub mod command;
 pub mod host;
+pub mod process;
 pub mod stages;
+pub mod table;

@@ -2,15 +2,6 @@
 //!
 //! Equal files give equal charts. Each chart names the machine, the versions and the congestion control of its run, and
 //! has a white background, so that it can be read on a dark page too. Texts are SVG texts in the viewer's sans-serif font.
-//!
-//! # Why plotters
-//! It is the plotting crate that most others use (criterion among them). With its SVG backend alone, it builds three
-//! crates (`plotters`, `plotters-backend`, `plotters-svg`) and `num-traits`, which the workspace had already. Cargo.lock
-//! also lists the crates that plotters needs in a browser (`wasm-bindgen` and others); no target of this project builds them.
-//! Without its feature `ttf`, plotters reads no font of the machine, so the charts do not depend on it.
-//!
-//! The alternatives: `poloto` builds two crates, but its last release is of July 2023. `charts-rs` parses fonts. `kuva`
-//! depends on `chrono`. `eb_bars` has no dependencies, but draws bars only, without a range.
 
 mod bars;
 mod charts;
