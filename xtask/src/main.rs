@@ -1,9 +1,10 @@
-//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize` and `test` are modules. `bench`, `dist` and
-//! `install` are in packages of their own (`xtask/bench`, `xtask/dist`), which are built when they are asked for, so that
-//! the others start soon.
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize`, `soak` and `test` are
+//! modules. `bench`, `dist` and `install` are in packages of their own (`xtask/bench`, `xtask/dist`), which are built
+//! when they are asked for, so that the others start soon.
 
 mod demo;
 mod sanitize;
+mod soak;
 mod test;
 
 use std::os::unix::process::CommandExt as _;
@@ -54,6 +55,12 @@ cargo xtask COMMAND
       --prefix DIR            default: /usr/local
       --frozen                build offline from vendored sources
   sanitize miri               run the tests of unsafe code and one of threads under Miri (nightly Rust)
+  soak [OPTIONS]              use everything at once for an hour, in a test host, with deaths of helper processes in
+                              between: two rootlesskits side by side and a real dockerd. Fails if descriptors, memory or
+                              threads grow, and at every wrong answer or failure that no death explains (root, Debian 12)
+      --minutes N             how long (default: 60; growth is judged from 15 minutes on)
+      --out DIR               where soak.json (all samples), soak.svg and the logs go (default: target/soak)
+      --plot FILE             measure nothing; draw and judge the record in FILE
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
       --no-boxes              skip the tests that need test hosts
 ";
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         ["dist", rest @ ..] => become_tool("dist", rest),
         ["install", ..] => become_tool("dist", &args),
         ["sanitize", rest @ ..] => sanitize::run(rest),
+        ["soak", rest @ ..] => soak::run(rest),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -204,7 +204,7 @@ impl Elsewhere {
 }
 
 /// The scenarios need a Debian machine and root on it.
-fn ensure_machine() -> Result<()> {
+pub(crate) fn ensure_machine() -> Result<()> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     ensure!(
         release
@@ -216,7 +216,7 @@ fn ensure_machine() -> Result<()> {
     ensure!(
         host::euid()? == 0,
         "the scenarios boot disposable hosts out of namespaces, which needs root\n\
-         hint: run it as root (sudo --preserve-env=PATH cargo xtask test), or `cargo xtask test --no-boxes`"
+         hint: run it as root, for example with sudo --preserve-env=PATH; `cargo xtask test --no-boxes` needs no root"
     );
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 #[path = "fixture/datagrams.rs"]
 mod datagrams;
+#[path = "fixture/echo.rs"]
+mod echo;
 #[path = "fixture/flood.rs"]
 mod flood;
 #[path = "fixture/many.rs"]
@@ -14,6 +16,8 @@ mod probe;
 mod soak;
 #[path = "fixture/stream.rs"]
 mod stream;
+#[path = "fixture/traffic.rs"]
+mod traffic;
 #[path = "fixture/who.rs"]
 mod who;
 
@@ -58,6 +62,7 @@ fn main() -> Result<()> {
         ["flood", seconds, kind, from, to] => flood::flood(seconds, kind, from, to),
         ["smuggle", from, to, via] => flood::smuggle(from, to, via),
         ["soak", seconds, tcp, udp, dns] => soak::soak(seconds, tcp, udp, dns),
+        ["traffic", targets @ ..] => traffic::traffic(targets),
         // Has a veth finish checksums and cut packets, as network cards do for packets in packets.
         ["card", link] => card(link),
         ["who", proto, address] => who::who(proto, address),
