@@ -1,4 +1,5 @@
 //! The one table of what is installed: file, mode, source. Packages, `cargo xtask install` and the tests follow it.
+//! The file is long because the table is.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -107,6 +108,7 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     page!("docs/images/memory.svg"),
     page!("docs/images/publish.svg"),
     page!("docs/images/requests.svg"),
+    page!("docs/images/soak.svg"),
     page!("docs/images/speed.svg"),
     page!("docs/images/throughput-outbound.svg"),
     page!("docs/images/throughput-published.svg"),

@@ -82,11 +82,10 @@ fn footer(record: &Record, verdict: &Verdict) -> Vec<String> {
     let release = machine.kernel.split('-').next().unwrap_or_default();
     vec![
         format!(
-            "{} operations. {} failed while one of {deaths} killed helper or gateway processes (vertical lines) was \
-             replaced, or within {} s after that; {} failed otherwise.",
+            "{} operations. {} failed because a helper or gateway process was killed (vertical lines, {deaths} times), \
+             and {} failed otherwise.",
             chart::figure(answers as f64),
             verdict.excused,
-            verdict::RECOVERY / 1000,
             record.failures.len() - verdict.excused,
         ),
         format!(

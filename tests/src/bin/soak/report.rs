@@ -44,10 +44,8 @@ pub(crate) fn text(record: &Record, verdict: &Verdict) -> String {
     );
     let _ = writeln!(
         out,
-        "{} failures within {} s after a replacement; {} figures judged for growth",
-        verdict.excused,
-        verdict::RECOVERY / 1000,
-        verdict.judged
+        "{} failures that a death explains; {} figures judged for growth",
+        verdict.excused, verdict.judged
     );
     for complaint in &verdict.complaints {
         let _ = writeln!(out, "FAILED: {complaint}");

@@ -5,7 +5,8 @@
 //! stocks fill, and UDP flows that have ended are kept. What remains must last [`JUDGED_SPAN`] at least. A figure has grown
 //! if *both* of two robust measures exceed a bound: the slope of Theil and Sen (the median of the slopes between all pairs
 //! of samples) times the span, and the difference between the medians of the last and of the first quarter. A single peak
-//! moves neither. The bounds are those of [`Figure`].
+//! moves neither. The bounds are those of [`Figure`]. UDP flows keep a descriptor for [`FLOW_KEPT`], and on a machine that
+//! becomes less busy there are more of them, so that many more descriptors are no growth.
 //!
 //! # Failures
 //! An operation may fail if it depends on a helper and if any part of it lies between the death of this helper and
@@ -24,6 +25,11 @@ pub(crate) const JUDGED_SPAN: u64 = 600_000;
 /// Milliseconds after the replacement of a helper, or after a change of name servers, in which failures are excused. The
 /// helper has to start, and TCP repeats a SYN after one second and after three.
 pub(crate) const RECOVERY: u64 = 5_000;
+/// Milliseconds for which a UDP flow that was answered is kept.
+const FLOW_KEPT: u64 = 180_000;
+/// Milliseconds for which a kept connection of the former helper may wait for its turn to be used, and so to fail: the
+/// one before it may wait so long for its answer.
+const TURN: u64 = 20_000;
 /// Milliseconds without any answer of a kind, at the end of the soak, that are too many.
 const SILENCE: u64 = 90_000;
 
@@ -80,21 +86,21 @@ pub(crate) struct Trend {
     pub(crate) last: f64,
     /// The slope of Theil and Sen times the span.
     pub(crate) drift: f64,
+    /// How much of the difference is the traffic's.
+    pub(crate) explained: f64,
 }
 
 impl Trend {
-    fn of(figure: Figure, points: &[(f64, f64)]) -> Option<Self> {
-        let quarter = points.len() / 4;
+    fn of(figure: Figure, points: &[(f64, f64)], explained: f64) -> Option<Self> {
         let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
-        let (first, last) =
-            (median(values.get(..quarter)?)?, median(&values[values.len() - quarter..])?);
+        let [first, last] = quarters(&values)?;
         let span = points.last()?.0 - points.first()?.0;
-        Some(Self { figure, first, last, drift: slope(points)? * span })
+        Some(Self { figure, first, last, drift: slope(points)? * span, explained })
     }
 
     /// Whether both measures say so.
     pub(crate) fn has_grown(&self) -> bool {
-        let bound = self.figure.bound(self.first);
+        let bound = self.figure.bound(self.first) + self.explained;
         self.last - self.first > bound && self.drift > bound
     }
 }
@@ -140,7 +146,7 @@ impl Verdict {
 
 /// Judges a soak.
 pub(crate) fn of(record: &Record) -> Verdict {
-    let lives = lives(&record.samples);
+    let lives = lives(record);
     let (excused, inexcusable): (Vec<&Failure>, Vec<&Failure>) =
         record.failures.iter().partition(|failure| is_excused(failure, &record.events));
     let mut complaints: Vec<String> = inexcusable.into_iter().map(failed).collect();
@@ -148,7 +154,7 @@ pub(crate) fn of(record: &Record) -> Verdict {
     for life in own() {
         let grown = life.trends.iter().filter(|trend| trend.has_grown());
         complaints.extend(grown.map(|trend| {
-            let Trend { figure, first, last, drift } = trend;
+            let Trend { figure, first, last, drift, .. } = trend;
             format!(
                 "{} of {} ({}, pid {}) grew from {first:.0} to {last:.0}, {drift:.0} by the slope",
                 figure.name(),
@@ -176,7 +182,8 @@ fn is_excused(failure: &Failure, events: &[Event]) -> bool {
     let mut deaths = times(What::Killed(failure.instance));
     let recovered = |death: u64| {
         let replaced = times(What::Replaced(failure.instance)).find(|at| *at >= death);
-        replaced.unwrap_or(death) + RECOVERY
+        let turn = if failure.kind == "keep-alive" { TURN } else { 0 };
+        replaced.unwrap_or(death) + RECOVERY + turn
     };
     !failure.wrong
         && needs_helper(failure)
@@ -239,9 +246,21 @@ pub(crate) fn common(kind: &str) -> &str {
     if kind.starts_with("dns ") { "dns" } else { kind }
 }
 
-fn lives(samples: &[Sample]) -> Vec<Life> {
+/// How many more UDP flows there were for an instance in the last quarter of `times` than in the first.
+fn more_flows(record: &Record, instance: Label, times: &[u64]) -> f64 {
+    let udp = |traffic: &&Traffic| traffic.instance == instance && traffic.kind == "udp";
+    let flows: Vec<&Traffic> = record.traffic.iter().filter(udp).collect();
+    let kept = |at: &u64| {
+        let recent = flows.iter().filter(|flow| flow.at <= *at && flow.at + FLOW_KEPT > *at);
+        recent.map(|flow| flow.done).sum::<u64>() as f64
+    };
+    let counts: Vec<f64> = times.iter().map(kept).collect();
+    quarters(&counts).map_or(0.0, |[first, last]| (last - first).max(0.0))
+}
+
+fn lives(record: &Record) -> Vec<Life> {
     let mut series: BTreeMap<(Label, &str, i32), Vec<&Sample>> = BTreeMap::new();
-    for sample in samples {
+    for sample in &record.samples {
         series.entry((sample.instance, &sample.process, sample.pid)).or_default().push(sample);
     }
     let life = |((instance, process, pid), samples): ((Label, &str, i32), Vec<&Sample>)| {
@@ -250,8 +269,13 @@ fn lives(samples: &[Sample]) -> Vec<Life> {
             samples.iter().copied().filter(|sample| sample.at >= begin.at + WARM_UP).collect();
         let judged = end.at.saturating_sub(begin.at + WARM_UP) >= JUDGED_SPAN;
         let trend = |figure: Figure| {
+            let times = || warm.iter().map(|sample| sample.at).collect::<Vec<_>>();
+            let explained = match figure {
+                Figure::Descriptors => more_flows(record, instance, &times()),
+                _ => 0.0,
+            };
             let point = |sample: &&Sample| (sample.at as f64, figure.of(sample));
-            Trend::of(figure, &warm.iter().map(point).collect::<Vec<_>>())
+            Trend::of(figure, &warm.iter().map(point).collect::<Vec<_>>(), explained)
         };
         Some(Life {
             instance,
@@ -263,6 +287,12 @@ fn lives(samples: &[Sample]) -> Vec<Life> {
         })
     };
     series.into_iter().filter_map(life).collect()
+}
+
+/// The medians of the first and of the last quarter.
+fn quarters(values: &[f64]) -> Option<[f64; 2]> {
+    let quarter = values.len() / 4;
+    Some([median(&values[..quarter])?, median(&values[values.len() - quarter..])?])
 }
 
 /// The median; `None` of nothing.

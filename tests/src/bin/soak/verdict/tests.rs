@@ -66,7 +66,7 @@ fn resolver(at: u64, tag: &str) -> Event {
 
 /// A soak of an hour in which `failures` happened, while answers came to the end.
 fn with_failures(failures: Vec<Failure>) -> Verdict {
-    let traffic = vec![traffic("short", HOUR - 10_000, HOUR)];
+    let traffic = ["short", "keep-alive"].map(|kind| traffic(kind, HOUR - 10_000, HOUR)).to_vec();
     of(&Record {
         length: HOUR,
         events: vec![killed(100_000), replaced(101_000)],
@@ -101,6 +101,20 @@ fn growth_is_found_in_noise_and_noise_is_no_growth() {
     let noise = |minutes: f64| (minutes * 977.0).sin() * 40.0;
     assert_eq!(grown(|m| [300.0 + noise(m), 3.0, 4000.0, 3000.0]), Vec::<String>::new());
     assert_eq!(grown(|m| [300.0 + noise(m) + 2.0 * m, 3.0, 4000.0, 3000.0]).len(), 1);
+}
+
+#[test]
+fn descriptors_may_grow_with_the_flows_and_no_further() {
+    // 0.2 more flows per second after half an hour: 36 more are kept for three minutes.
+    let flow =
+        |at: u64| Traffic { done: if at > HOUR / 2 { 7 } else { 5 }, ..traffic("udp", 0, at) };
+    let judged = |growth: f64| {
+        let figures = |m: f64| [100.0 + growth * m, 3.0, 4000.0, 3000.0];
+        let traffic = (10_000..HOUR).step_by(10_000).map(flow).collect();
+        let samples = process("rootlesskit-gateway", figures);
+        of(&Record { length: HOUR, samples, traffic, ..Record::default() }).complaints.len()
+    };
+    assert_eq!((judged(0.8), judged(2.0)), (0, 1));
 }
 
 #[test]
@@ -139,6 +153,8 @@ fn a_failure_is_excused_by_the_death_of_its_own_helper_only() {
     assert!(excused(failure(105_900, 124_000)));
     assert!(!excused(failure(90_000, 99_990)));
     assert!(!excused(failure(106_100, 106_200)));
+    let kept = |since| Failure { kind: "keep-alive".to_owned(), ..failure(since, since + 10) };
+    assert!(excused(kept(125_000)) && !excused(kept(127_000)));
     assert!(!excused(Failure { instance: Label::Docker, ..failure(100_000, 100_010) }));
     assert!(!excused(Failure { wrong: true, ..failure(100_000, 100_010) }));
 }
