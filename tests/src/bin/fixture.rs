@@ -14,6 +14,8 @@ mod names;
 mod probe;
 #[path = "fixture/soak.rs"]
 mod soak;
+#[path = "fixture/storm/mod.rs"]
+mod storm;
 #[path = "fixture/stream.rs"]
 mod stream;
 #[path = "fixture/traffic.rs"]
@@ -60,6 +62,7 @@ fn main() -> Result<()> {
         ["names", address, tag] => names::server(address, tag),
         ["query", server, how, name, kind, room] => names::client(server, how, name, kind, room),
         ["flood", seconds, kind, from, to] => flood::flood(seconds, kind, from, to),
+        ["storm", link, seed, seconds] => storm::storm(link, seed, seconds),
         ["smuggle", from, to, via] => flood::smuggle(from, to, via),
         ["soak", seconds, tcp, udp, dns] => soak::soak(seconds, tcp, udp, dns),
         ["traffic", targets @ ..] => traffic::traffic(targets),

@@ -18,6 +18,7 @@ mod ports;
 mod process;
 mod restart;
 mod soak;
+mod storm;
 mod streams;
 
 use tests::kit;
