@@ -1,8 +1,12 @@
-//! Files that others write: subordinate ids and mountinfo.
+//! Files and settings that others write: subordinate ids, ID maps, mountinfo, name servers, networks, peers of a swarm.
 #![no_main]
+
+#[path = "../../rootlesskit/src/drivers/gateway/resolvers/conf.rs"]
+mod conf;
 
 use std::path::Path;
 
+use idmap::outer::Outer;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,4 +23,21 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = idmap::subid::free_range(&[data]);
     let _ = cgroup2::mountpoint(data);
+    let text = String::from_utf8_lossy(data);
+    let servers = conf::parse(&text);
+    assert!(servers.len() <= conf::MAX_SERVERS && servers.iter().all(|at| at.port() == conf::PORT));
+    let outer = Outer::parse(&text);
+    let (own, all) = (outer.common(&outer), outer.common(&Outer::whole()));
+    assert!(own.iter().all(|range| outer.holds(*range)), "{outer:?}");
+    assert!(all.iter().all(|range| outer.holds(*range)), "{outer:?}");
+    if let Ok(cidr) = text.parse::<drivers::Cidr>() {
+        assert_eq!(cidr.to_string().parse(), Ok(cidr));
+    }
+    if let Ok(swarm) = text.parse::<hostenv::swarm::Swarm>() {
+        assert!(!swarm.peers.is_empty());
+        for spec in [false, true].into_iter().flat_map(|detached| swarm.ports(detached)) {
+            let spec: api::PortSpec = spec.parse().expect("a spec of ours");
+            assert!(spec.validate().is_ok(), "{spec}");
+        }
+    }
 });

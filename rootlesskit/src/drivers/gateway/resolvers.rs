@@ -13,22 +13,22 @@
 //! Each event leads to a new walk and a new set of watches. What changes between the walk and the watches would be
 //! missed, so the walk is repeated until it gives the same twice. Not noticed is what inotify does not tell: mounts.
 
+mod conf;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-const PORT: u16 = 53;
-/// More servers than these are not asked (`MAXNS`, resolv.conf(5)).
-const MAX_SERVERS: usize = 3;
+use conf::{PORT, parse};
+
 const MAX_BYTES: usize = 64 << 10;
 /// More symlinks than these are a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -80,26 +80,6 @@ fn text_of(path: &Path) -> io::Result<String> {
         bytes.truncate(end);
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The servers as glibc reads them: the keyword begins the line, and what follows the address does not matter.
-fn parse(text: &str) -> Vec<SocketAddr> {
-    let values = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix("nameserver")?;
-        rest.starts_with([' ', '\t']).then(|| rest.split_ascii_whitespace().next())?
-    });
-    values.filter_map(address).take(MAX_SERVERS).collect()
-}
-
-/// `192.0.2.1`, `2001:db8::1`, `fe80::1%eth0` or `fe80::1%2`. As in glibc the scope of an interface that does not exist
-/// is 0: asking such a server fails, which is better than asking another one instead.
-fn address(text: &str) -> Option<SocketAddr> {
-    if let Ok(ip) = text.parse() {
-        return Some(SocketAddr::new(ip, PORT));
-    }
-    let (ip, zone) = text.split_once('%')?;
-    let index = zone.parse().or_else(|_| if_nametoindex(zone)).unwrap_or(0);
-    Some(SocketAddrV6::new(ip.parse().ok()?, PORT, 0, index).into())
 }
 
 /// What following the path came across. All paths are free of symlinks.

@@ -1,6 +1,8 @@
+use super::conf::{MAX_SERVERS, address};
 use super::*;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proptest::prelude::*;
 
