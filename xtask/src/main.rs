@@ -1,8 +1,9 @@
-//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `sanitize`, `soak` and `test` are
+//! Tasks of this repository: `cargo xtask COMMAND`. `demo`, `fuzz`, `sanitize`, `soak` and `test` are
 //! modules. `bench`, `dist` and `install` are in packages of their own (`xtask/bench`, `xtask/dist`), which are built
 //! when they are asked for, so that the others start soon.
 
 mod demo;
+mod fuzz;
 mod sanitize;
 mod soak;
 mod test;
@@ -50,6 +51,13 @@ cargo xtask COMMAND
                               it, this uses one from Debian packages (needs root on Debian)
       --verify                build and pack once more in another directory, and compare every byte
       --lint                  fail if lintian or rpmlint is missing (default: print a notice)
+  fuzz [OPTIONS]              feed the parsers of untrusted input with ever new inputs (needs a C++ compiler, but neither
+                              cargo-fuzz nor a nightly toolchain)
+      --minutes N             for all targets together (default: one minute for each)
+      --only TARGET           only this target; may be repeated. `gateway` stands for a storm of packets against a
+                              running gateway process (root on Debian)
+      --seed N                what decides the inputs (default: the time)
+      --input FILE            run the target once with this input
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
@@ -73,6 +81,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
         ["dist", rest @ ..] => become_tool("dist", rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install", ..] => become_tool("dist", &args),
         ["sanitize", rest @ ..] => sanitize::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
