@@ -154,6 +154,20 @@ impl Alone {
 
 static ALONE: RwLock<()> = RwLock::new(());
 
+/// The kernel queues packets that arrive at any network namespace in one queue per processor
+/// (`net.core.netdev_max_backlog`), and drops what does not fit: a flood in one box costs datagrams in another.
+static FLOOD: RwLock<()> = RwLock::new(());
+
+/// Held by a scenario that floods its network. Take it before a [`Net`] starts.
+pub fn flooding() -> RwLockReadGuard<'static, ()> {
+    FLOOD.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a scenario that counts each datagram. Take it before a [`Net`] starts.
+pub fn without_floods() -> RwLockWriteGuard<'static, ()> {
+    FLOOD.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn line(flags: &str) -> String {
     format!("exec rootlesskit --state-dir=/tmp/s {flags} sh -c 'echo up; exec sleep infinity'")
 }

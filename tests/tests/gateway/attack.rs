@@ -43,6 +43,7 @@ fn finish(flood: Running<'_>) -> Result<u64> {
 
 #[test]
 fn attack_a_flood_of_syns_to_a_black_hole_leaves_others_their_connections() -> Result<()> {
+    let _flooding = kit::flooding();
     let b = kit::boot()?;
     let _echo = kit::serve(&b, As::Peer, "udp-echo [::]:85")?;
     let net = Net::start(&b)?;
@@ -71,6 +72,7 @@ fn attack_a_flood_of_syns_to_a_black_hole_leaves_others_their_connections() -> R
 
 #[test]
 fn attack_a_flood_of_datagrams_to_everywhere_leaves_names_and_connections() -> Result<()> {
+    let _flooding = kit::flooding();
     let b = kit::boot()?;
     let _echo = kit::serve(&b, As::Peer, "udp-echo [::]:85")?;
     let net = Net::start(&b)?;
@@ -101,6 +103,7 @@ fn attack_a_flood_of_datagrams_to_everywhere_leaves_names_and_connections() -> R
 
 #[test]
 fn attack_twenty_thousand_idle_connections_leave_room_for_others() -> Result<()> {
+    let _flooding = kit::flooding();
     let b = kit::boot()?;
     let _echo = kit::serve(&b, As::Peer, "udp-echo [::]:85")?;
     let _sink = kit::serve(&b, As::Peer, "echo-many 10.77.0.2:90")?;
@@ -132,6 +135,7 @@ fn attack_twenty_thousand_idle_connections_leave_room_for_others() -> Result<()>
 
 #[test]
 fn attack_floods_of_pings_and_of_fragments_are_bounded() -> Result<()> {
+    let _flooding = kit::flooding();
     let b = kit::boot()?;
     let _echo = kit::serve(&b, As::Peer, "udp-echo [::]:85")?;
     let net = Net::start(&b)?;
@@ -159,6 +163,7 @@ fn attack_floods_of_pings_and_of_fragments_are_bounded() -> Result<()> {
 
 #[test]
 fn attack_idle_flows_expire() -> Result<()> {
+    let _flooding = kit::flooding();
     let b = kit::boot()?;
     let net = Net::start(&b)?;
     let gateway = net.gateway()?;

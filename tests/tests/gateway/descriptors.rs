@@ -240,6 +240,7 @@ fn descriptors_of_a_parent_fit_what_is_set_aside_for_them() -> Result<()> {
 
 #[test]
 fn descriptors_udp_flows_pings_and_names_leave_tcp_its_share() -> Result<()> {
+    let _flooding = kit::flooding();
     for nofile in [128, 2048] {
         let b = kit::boot()?;
         let _echo = kit::serve(&b, As::Peer, "echo-many [::]:86")?;
