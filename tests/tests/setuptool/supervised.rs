@@ -80,10 +80,14 @@ fn our_own_supervisor() -> Result<()> {
 
     // As in a crontab: the supervisor brings it up again, under no session.
     let first = dockerd(&b);
-    user(&b, "kill $(head -n 1 .local/state/docker-rootless/supervise.pid)").ok()?;
+    let pid_file = "/home/tester/.local/state/docker-rootless/supervise.pid";
+    let supervisor = b.process("dockerd-rootless-setuptool.sh")?.pid;
+    user(&b, &format!("kill $(head -n 1 {pid_file})")).ok()?;
+    // It removes its file shortly before it ends.
     wait::until_true("the daemon stops with its supervisor", PATIENCE, || {
-        Ok(!b.exists("/home/tester/.local/state/docker-rootless/supervise.pid"))
+        Ok(b.user_processes().iter().all(|process| process.pid != supervisor))
     })?;
+    ensure!(!b.exists(pid_file), "{pid_file} is left");
     let left = b.user_processes();
     ensure!(left.is_empty(), "left by the daemon: {left:#?}");
     user(
