@@ -14,9 +14,16 @@ pub(crate) const PEER: &str = "10.77.0.2:9000";
 pub(crate) const PEER6: &str = "[fd77::2]:9000";
 /// Port of the servers on the host's loopback.
 pub(crate) const LOOPBACK: u16 = 9001;
+/// Port of further ones, which the gateway leaves open when the rest is closed.
+pub(crate) const OPEN: u16 = 9002;
 
 /// What is asked for beyond the names of the drivers in the second of two looks.
 const FULL: &str = "--mtu=1400 --disable-host-loopback";
+
+/// The flag that opens a port of the host's loopback.
+pub(crate) fn allow() -> String {
+    format!("--host-loopback-allow=tcp:{OPEN}")
+}
 
 /// What the DHCP server lends. It does not ask by ping first whether an address is free, which takes seconds.
 const DHCP: &str = "--no-ping --dhcp-range=10.0.3.100,10.0.3.249,2m";
@@ -43,11 +50,11 @@ impl Host {
 
     /// What the namespaces talk to, and a DHCP server if it takes one.
     pub(crate) fn services(&self) -> Result<Vec<Running<'_>>> {
-        let here = format!("127.0.0.1:{LOOPBACK}");
+        let here = [LOOPBACK, OPEN].map(|port| (As::Root, format!("127.0.0.1:{port}")));
         let mut all = Vec::new();
-        for (who, address) in [(As::Peer, "[::]:9000"), (As::Root, here.as_str())] {
+        for (who, address) in [(As::Peer, "[::]:9000".to_owned())].into_iter().chain(here) {
             for verb in ["tcp-echo", "udp-echo"] {
-                let server = self.b.argv(who, &["fixture", verb, address]).spawn()?;
+                let server = self.b.argv(who, &["fixture", verb, &address]).spawn()?;
                 all.push(says(server, "ready")?);
             }
         }
@@ -60,6 +67,11 @@ impl Host {
     /// Whether `--ipv6` is refused, not just of no effect.
     pub(crate) fn refuses_ipv6(&self) -> bool {
         self.network == "gvisor-tap-vsock"
+    }
+
+    /// Whether it can open single ports of the host's loopback.
+    pub(crate) fn opens_ports(&self) -> bool {
+        self.network == "gateway"
     }
 
     /// The program that can be killed.
@@ -91,7 +103,7 @@ pub(crate) struct Kit<'h> {
     pub(crate) host: &'h Host,
     pub(crate) port: &'static str,
     pub(crate) detached: bool,
-    /// Whether it has the flags of [`FULL`], and `--ipv6` if that is not refused.
+    /// Whether it has the flags of [`FULL`], and `--ipv6` and [`allow`] if they are not refused.
     pub(crate) full: bool,
     pub(crate) published: ByFlags,
     running: Running<'h>,
@@ -121,9 +133,13 @@ impl<'h> Kit<'h> {
             "--net={} --port-driver={port} --copy-up=/etc --copy-up=/run --debug",
             host.network
         );
-        for (on, flag) in
-            [(detached, "--detach-netns"), (full, FULL), (full && !host.refuses_ipv6(), "--ipv6")]
-        {
+        let allow = allow();
+        for (on, flag) in [
+            (detached, "--detach-netns"),
+            (full, FULL),
+            (full && !host.refuses_ipv6(), "--ipv6"),
+            (full && host.opens_ports(), &*allow),
+        ] {
             if on {
                 flags.push(' ');
                 flags.push_str(flag);

@@ -4,7 +4,7 @@ use serde_json::Value;
 use tests::{Context as _, Result, ensure};
 
 use crate::facts::Facts;
-use crate::kit::{Kit, LOOPBACK, PEER, PEER6, Seen};
+use crate::kit::{Kit, LOOPBACK, OPEN, PEER, PEER6, Seen, allow};
 
 /// What the stand-in for vpnkit leaves out.
 const NO_TCP: &str = "not in the stand-in";
@@ -103,6 +103,9 @@ pub(crate) fn facts(kit: &Kit<'_>) -> Result<Facts> {
         facts.add("helper or gateway process, when killed", cell)?;
     }
     host_loopback(kit, &shape, &mut facts)?;
+    if kit.full {
+        open_port(kit, &shape, &mut facts)?;
+    }
     Ok(facts)
 }
 
@@ -208,6 +211,28 @@ fn host_loopback(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> 
     let word = |seen: &Seen| if seen.answered() { "open" } else { "closed" };
     facts.add(names[0], seen.get(1).map_or(NO_ROUTER, word))?;
     facts.add(names[1], word(&seen[0]))
+}
+
+/// One port of the host's loopback where the rest is closed, at the router's address.
+fn open_port(kit: &Kit<'_>, shape: &Shape, facts: &mut Facts) -> Result<()> {
+    let network = kit.host.network;
+    let cell = if kit.host.opens_ports() {
+        let router = shape.router.as_deref().unwrap_or_default();
+        let seen = kit.ask_from_inside(&[
+            (format!("tcp/{router}:{OPEN}"), 0),
+            (format!("udp/{router}:{OPEN}"), 0),
+        ])?;
+        ensure!(!seen[1].answered(), "the other protocol is open: {seen:?}");
+        if seen[0].answered() { "open" } else { "closed" }.to_owned()
+    } else {
+        let allow = allow();
+        let line = format!("rootlesskit --net={network} --disable-host-loopback {allow} true");
+        let out = kit.host.b.user(&line).run()?;
+        let text = crate::refused::reason(&out.stderr, out.code, &out.to_string())?;
+        format!("refused: {}", text.replacen(&format!("--net={network}"), "--net=NETWORK", 1))
+    };
+    let name = "port 9002 of the host's loopback at the router's address with `--disable-host-loopback --host-loopback-allow=tcp:9002`";
+    facts.add(name, cell)
 }
 
 /// What the API says is what is there.

@@ -119,7 +119,10 @@ pub(super) const CODES: &[Code] = &[
         "swarm-driver",
         "`DOCKERD_ROOTLESS_SWARM` is set, but the network driver and port driver are not both `gateway`",
     ),
-    code("swarm-vxlan", "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel cannot create VXLAN links"),
+    code(
+        "swarm-vxlan",
+        "`DOCKERD_ROOTLESS_SWARM` is set, but the kernel cannot create VXLAN links",
+    ),
     code(
         "host-loopback-value",
         "the launcher does not understand the value of `DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW`",

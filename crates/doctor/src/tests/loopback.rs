@@ -69,7 +69,7 @@ pub(super) fn ports_of_the_hosts_loopback() -> Vec<Case> {
             "ports are to be open, and the gateway does not work",
             Fatal,
             "host-loopback-driver gateway-fails",
-            "make the gateway network work",
+            "fix the gateway network",
             |h| {
                 allows(h);
                 h.fails(Probe::Gateway, "[rootlesskit:child ] error: no tproxy");
