@@ -365,6 +365,18 @@ impl TestBox {
             .with_context(|| format!("SIG{name} to {process:?}"))
     }
 
+    /// Ends the name server of the other machine, so that a scenario can have one of its own at its address.
+    ///
+    /// # Errors
+    /// It is not there, or keeps its port.
+    pub fn stop_name_server(&self) -> Result<()> {
+        let server = self.processes().into_iter().find(|p| p.command.contains("fixture dns"));
+        self.signal(server.context("no name server in the box")?.pid, "KILL")?;
+        wait::until_true("the port of the name server is free", PATIENCE, || {
+            Ok(self.peer("ss -Hltun 'sport = :53'").ok()?.is_empty())
+        })
+    }
+
     /// Every process of the box, its own services included.
     #[must_use]
     pub fn processes(&self) -> Vec<Proc> {

@@ -7,8 +7,7 @@ use crate::kit::{self, Net, number};
 /// Servers that the resolv.conf of a test names, by address.
 fn servers<'b>(b: &'b TestBox, addresses: &[&str]) -> Result<Vec<Running<'b>>> {
     // The box's own server has every address of that machine.
-    let own = b.processes().into_iter().find(|p| p.command.contains("fixture dns"));
-    b.signal(own.map_or(0, |p| p.pid), "KILL")?;
+    b.stop_name_server()?;
     let mut all = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
         b.peer(&format!("ip addr add {address}/24 dev eth1")).ok()?;

@@ -36,8 +36,7 @@ fn soak_no_byte_is_lost_and_nothing_leaks() -> Result<()> {
         kit::serve(&b, As::Peer, "streams [::]:80")?,
         kit::serve(&b, As::Peer, "udp-echo [::]:81")?,
     ];
-    let own = b.processes().into_iter().find(|p| p.command.contains("fixture dns"));
-    b.signal(own.map_or(0, |p| p.pid), "KILL")?;
+    b.stop_name_server()?;
     let _names = kit::serve(&b, As::Peer, "names 10.77.0.2:53 soak")?;
     let net =
         Net::with(&b, &format!("{} -p 0.0.0.0:8080:80/tcp4 -p 0.0.0.0:8081:81/udp4", kit::FLAGS))?;

@@ -117,8 +117,7 @@ fn host_gateway_is_what_the_user_says() -> Result<()> {
 
 /// Two name servers of the other machine, with different answers to `TXT tag.test`.
 fn name_servers(b: &TestBox) -> Result<()> {
-    let own = b.processes().into_iter().find(|p| p.command.contains("fixture dns"));
-    b.signal(own.map_or(0, |p| p.pid), "KILL")?;
+    b.stop_name_server()?;
     for (address, tag) in [("10.77.0.3", "before"), ("10.77.0.4", "after")] {
         let log = format!("/run/box/names-{tag}.log");
         b.peer(&format!(

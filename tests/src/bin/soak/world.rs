@@ -148,8 +148,7 @@ pub(crate) fn boot() -> Result<TestBox> {
 
 /// Starts the servers of the other machine: streams, datagrams, and two name servers that answer differently.
 pub(crate) fn serve(b: &TestBox) -> Result<Vec<Running<'_>>> {
-    let own = b.processes().into_iter().find(|p| p.command.contains("fixture dns"));
-    b.signal(own.context("the name server of the box")?.pid, "KILL")?;
+    b.stop_name_server()?;
     b.root("ip -n peer address add 10.77.0.3/24 dev eth1").ok()?;
     let all = [
         "streams [::]:80",
