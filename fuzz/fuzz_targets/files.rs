@@ -1,4 +1,5 @@
-//! Files and settings that others write: subordinate ids, ID maps, mountinfo, name servers, networks, peers of a swarm.
+//! Files and settings that others write: subordinate ids, ID maps, mountinfo, name servers, networks, ports of the
+//! host's loopback, peers of a swarm.
 #![no_main]
 
 #[path = "../../rootlesskit/src/drivers/gateway/resolvers/conf.rs"]
@@ -32,6 +33,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(all.iter().all(|range| outer.holds(*range)), "{outer:?}");
     if let Ok(cidr) = text.parse::<drivers::Cidr>() {
         assert_eq!(cidr.to_string().parse(), Ok(cidr));
+    }
+    if let Ok(ports) = text.parse::<drivers::LoopbackPorts>() {
+        assert_eq!(ports.to_string().parse(), Ok(ports));
     }
     if let Ok(swarm) = text.parse::<hostenv::swarm::Swarm>() {
         assert!(!swarm.peers.is_empty());

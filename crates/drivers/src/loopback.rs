@@ -43,6 +43,24 @@ pub enum LoopbackPortsError {
     TooMany(usize),
 }
 
+impl LoopbackPortsError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoProtocol(_) | Self::Protocol(_) => {
+                format!(
+                    "use tcp:PORT or udp:PORT, and separate entries with commas, as in {EXAMPLE}"
+                )
+            }
+            Self::Port(_) => {
+                "use a port such as tcp:5432, or a range such as tcp:8000-8010".to_owned()
+            }
+            Self::Range(_) => "write the lower port first".to_owned(),
+            Self::TooMany(_) => "combine ports into ranges such as tcp:8000-8010".to_owned(),
+        }
+    }
+}
+
 impl FromStr for LoopbackPorts {
     type Err = LoopbackPortsError;
 

@@ -86,8 +86,7 @@ fn closed(loopback: &HostLoopback, protocol: Protocol, port: u16) -> Option<&'st
         Protocol::Udp => udp,
         Protocol::Echo => &[],
     };
-    let begun = ranges.partition_point(|range| *range.start() <= port);
-    let allowed = ranges[..begun].last().is_some_and(|range| range.contains(&port));
+    let allowed = ranges.iter().any(|range| range.contains(&port));
     (!allowed).then_some(
         "the host's loopback is disabled except for some ports, and this is none of them",
     )

@@ -37,6 +37,7 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
 use crate::room::{Held, Use};
+use crate::self_connection::is_self_connected;
 use crate::service::Service;
 use crate::slab::{Key, Slab};
 use crate::stock::Stock;
@@ -228,6 +229,13 @@ impl Tcp {
                         return self.connect_failed(ctx, key, transparent);
                     }
                     None => {}
+                }
+                let target = self.ports.get(conn.port).map(|port| port.service.target);
+                if let (Some(backend), Some(target)) = (&conn.backend, target)
+                    && is_self_connected(backend, target)
+                {
+                    debug!("connect to {target}: nobody listens, the socket connected to itself");
+                    return self.connect_failed(ctx, key, transparent);
                 }
                 conn.phase = Phase::Open;
             }

@@ -39,7 +39,19 @@ fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> 
     ensure!(!text.contains("connected") && !text.contains("answered"), "{text}");
     let denied = number(&net.stats()?, &["events", "denied"]) - before;
     ensure!(denied >= 8, "only {denied} attempts came as far as the gateway:\n{text}");
-    // Packets that no socket would send.
+    smuggle(&net, 7003)?;
+    // Here a datagram would be in the log by now: this one is.
+    b.user("fixture probe 0.1 udp/127.0.0.1:7003").ok()?;
+    wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
+    let logged = log.printed()?;
+    assert_eq!(logged.lines().count(), 2, "{logged}");
+    assert_eq!(number(&net.stats()?, &["tcp", "opened"]), 0);
+    drop((server, log));
+    net.stop()
+}
+
+/// Sends datagrams to a port of the host's loopback that no socket would send.
+fn smuggle(net: &Net<'_>, port: u16) -> Result<()> {
     for (from, to, via) in [
         ("10.0.2.100", "127.0.0.1", "10.0.2.2"),
         ("10.0.2.100", "0.0.0.0", "10.0.2.2"),
@@ -51,16 +63,9 @@ fn isolation_the_hosts_loopback_is_closed_however_it_is_spelled() -> Result<()> 
         ("fd00::64", "[::ffff:10.77.0.1]", "fd00::2"),
         ("::ffff:10.0.2.100", "[::ffff:127.0.0.1]", "fd00::2"),
     ] {
-        net.inside(&format!("fixture smuggle {from} '{to}:7003' {via}")).run()?;
+        net.inside(&format!("fixture smuggle {from} '{to}:{port}' {via}")).run()?;
     }
-    // Here a datagram would be in the log by now: this one is.
-    b.user("fixture probe 0.1 udp/127.0.0.1:7003").ok()?;
-    wait::until_true("the log works", PATIENCE, || Ok(log.printed()?.lines().count() > 1))?;
-    let logged = log.printed()?;
-    assert_eq!(logged.lines().count(), 2, "{logged}");
-    assert_eq!(number(&net.stats()?, &["tcp", "opened"]), 0);
-    drop((server, log));
-    net.stop()
+    Ok(())
 }
 
 #[test]
@@ -157,10 +162,15 @@ fn some_ports_are_open(flags: &str) -> Result<()> {
          udp/10.0.2.2:7004 udp/10.0.2.2:7005 tcp/[fd00::2]:7002 tcp/[fd00::2]:7003 udp/[fd00::2]:7004 \
          udp/[fd00::2]:7005";
     let before = number(&net.stats()?, &["events", "denied"]);
-    for (target, what, took) in probe(&net, closed)? {
-        let at_once = PROHIBITED.contains(&what.as_str()) && took < 30_000;
-        ensure!(at_once, "{target}: {what} after {took} ms");
+    // At once; on a busy machine, an answer may be lost, and the next packet is a second later.
+    let mut slow: Vec<String> = closed.split_whitespace().map(str::to_owned).collect();
+    for _ in 0..3 {
+        for (target, what, took) in probe(&net, &slow.join(" "))? {
+            ensure!(PROHIBITED.contains(&what.as_str()), "{target}: {what} after {took} ms");
+            slow.retain(|slow| took >= 500 || *slow != target);
+        }
     }
+    ensure!(slow.is_empty(), "these never fail within half a second: {slow:?}");
     let denied = number(&net.stats()?, &["events", "denied"]) - before;
     ensure!(denied >= 11, "{denied}");
     // An allowed port is open at one address only.
@@ -173,8 +183,12 @@ fn some_ports_are_open(flags: &str) -> Result<()> {
             [format!("tcp/{ip}:7001"), format!("tcp/{ip}:7004"), format!("udp/{ip}:7003")]
         })
         .collect();
+    let before = number(&net.stats()?, &["events", "denied"]);
     let text = net.inside(&format!("fixture probe 2 {}", others.join(" "))).ok()?;
     ensure!(!text.contains("connected") && !text.contains("answered"), "{text}");
+    let denied = number(&net.stats()?, &["events", "denied"]) - before;
+    ensure!(denied >= 8, "only {denied} attempts came as far as the gateway:\n{text}");
+    smuggle(&net, 7005)?;
     // The list is in force in the process that takes over, too.
     let first = net.gateway()?.0.pid;
     b.signal(first, "KILL")?;
@@ -209,6 +223,9 @@ fn isolation_some_ports_of_the_hosts_loopback_can_be_open_with_a_detached_namesp
 fn isolation_an_open_port_53_is_the_hosts_and_names_go_the_usual_way() -> Result<()> {
     let b = kit::boot()?;
     let local = kit::serve(&b, As::Root, "names 127.0.0.1:53 local")?;
+    // The other machine's server, which the host asks.
+    b.stop_name_server()?;
+    let other = kit::serve(&b, As::Peer, "names 10.77.0.2:53 other")?;
     let net = Net::with(
         &b,
         &format!("{} --host-loopback-allow=udp:53,tcp:53 --cidr=10.50.0.0/16", kit::FLAGS),
@@ -219,10 +236,23 @@ fn isolation_an_open_port_53_is_the_hosts_and_names_go_the_usual_way() -> Result
                 .run()
         };
         assert_eq!(ask("10.50.0.2")?.stdout, "\"local\"\n", "{flags}");
-        ensure!(!ask("10.50.0.3")?.stdout.contains("local"), "{flags}");
+        assert_eq!(ask("10.50.0.3")?.stdout, "\"other\"\n", "{flags}");
     }
-    // The other machine's server, which the host asks.
-    assert_eq!(net.inside("dig +short foo.test @10.50.0.3").ok()?, "10.9.8.7\n");
-    drop(local);
+    drop((local, other));
+    net.stop()
+}
+
+#[test]
+fn isolation_a_port_of_the_host_where_nobody_listens_is_refused_whatever_its_number() -> Result<()>
+{
+    let b = kit::boot()?;
+    // The only local port that the kernel can choose: a socket that connects to it connects to itself.
+    b.root("sysctl -qw net.ipv4.ip_local_port_range='50000 50000'").ok()?;
+    let flags = format!("{} --host-loopback-allow=tcp:50000", kit::FLAGS);
+    let net = Net::with(&b, &flags)?;
+    for target in ["tcp/10.0.2.2:50000", "tcp/[fd00::2]:50000", "tcp/10.77.0.1:50000"] {
+        let (_, what, _) = probe(&net, target)?.remove(0);
+        assert_eq!(what, "ECONNREFUSED", "{target}");
+    }
     net.stop()
 }

@@ -75,6 +75,7 @@ fn all_works(net: &Net<'_>) -> Result<()> {
 
 #[test]
 fn storm_of_malformed_packets_and_broken_connections_leaves_all_as_it_was() -> Result<()> {
+    let _flooding = kit::flooding();
     let (seconds, seed) = (variable(SECONDS, DEFAULT_SECONDS)?, variable(SEED, DEFAULT_SEED)?);
     println!("{SEED}={seed} {SECONDS}={seconds}");
     let b = kit::boot()?;

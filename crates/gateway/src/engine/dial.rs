@@ -21,7 +21,7 @@ use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{EventLoop, Traffic};
+use relay::{EventLoop, Traffic, is_self_connected};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::errno;
@@ -57,6 +57,8 @@ struct Dial {
     /// The packet, for the way back.
     packet: Box<[u8]>,
     syn: Syn,
+    /// The destination as the host sees it.
+    to: SocketAddr,
     outside: Socket,
     /// Whether the SYN went back.
     given: bool,
@@ -154,7 +156,8 @@ impl Dials {
                 let (number, now) = (self.started, host.now());
                 let (packet, syn, given) = (packet.into(), *syn, false);
                 let (born, seen) = (now, now);
-                let dial = Dial { packet, syn, outside, given, number, born, seen, tried, traffic };
+                let dial =
+                    Dial { packet, syn, to, outside, given, number, born, seen, tried, traffic };
                 self.insert(host, dial);
             }
             Err(e) => {
@@ -186,7 +189,12 @@ impl Dials {
         key: Key,
     ) {
         let Some(dial) = self.table.get_mut(key).filter(|dial| !dial.given) else { return };
-        match dial.outside.take_error() {
+        let refused = || io::Error::from(Errno::ECONNREFUSED);
+        let outcome = match dial.outside.take_error() {
+            Ok(None) if is_self_connected(&dial.outside, dial.to) => Ok(Some(refused())),
+            other => other,
+        };
+        match outcome {
             Ok(None) => {
                 (dial.given, dial.seen) = (true, host.now());
                 shared.dial.write(&dial.packet);
@@ -213,7 +221,7 @@ impl Dials {
         tried.push(to);
         let Ok(outside) = call(to) else { return false };
         // The failed one leaves the event loop by being closed.
-        dial.outside = outside;
+        (dial.to, dial.outside) = (to, outside);
         watch(host, &dial.outside, key).is_ok()
     }
 

@@ -85,10 +85,7 @@ fn host_loopback(cli: &Cli) -> anyhow::Result<HostLoopback> {
         (true, false) => {
             let ports: Result<LoopbackPorts, _> = text.parse();
             let LoopbackPorts { tcp, udp } = ports.map_err(|why| {
-                anyhow!(
-                    "invalid --host-loopback-allow={text}: {why}\nhint: separate the entries with commas, as in --host-loopback-allow={}",
-                    drivers::loopback::EXAMPLE
-                )
+                anyhow!("invalid --host-loopback-allow={text}: {why}\nhint: {}", why.hint())
             })?;
             Ok(HostLoopback::Ports { tcp, udp })
         }
