@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
@@ -47,6 +48,7 @@ use crate::order::{Order, Speaker};
 use crate::overlay::{SharedFlow, Writer, any_port, is_overlay, joins};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
+use crate::self_connection::is_self_connected;
 use crate::service::Service;
 use crate::slab::{Key, Slab};
 use crate::total::Total;
@@ -385,7 +387,11 @@ impl FlowTable {
             debug!("cannot keep the source address {} (udp): {e}", flow.client);
         }
         // Connecting a datagram socket only looks up a route.
-        let connected = sock.connect(&port.service.target.into());
+        let target = port.service.target;
+        let connected = sock.connect(&target.into()).and_then(|()| {
+            let own = is_self_connected(&sock, target);
+            if own { Err(Errno::ECONNREFUSED.into()) } else { Ok(()) }
+        });
         let ready =
             connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
         if let Err(e) = ready {

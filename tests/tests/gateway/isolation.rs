@@ -187,7 +187,8 @@ fn some_ports_are_open(flags: &str) -> Result<()> {
     let text = net.inside(&format!("fixture probe 2 {}", others.join(" "))).ok()?;
     ensure!(!text.contains("connected") && !text.contains("answered"), "{text}");
     let denied = number(&net.stats()?, &["events", "denied"]) - before;
-    ensure!(denied >= 8, "only {denied} attempts came as far as the gateway:\n{text}");
+    // Its name server's addresses; its kernel drops packets for loopback addresses before that.
+    ensure!(denied >= 6, "only {denied} attempts came as far as the gateway:\n{text}");
     smuggle(&net, 7005)?;
     // The list is in force in the process that takes over, too.
     let first = net.gateway()?.0.pid;
@@ -248,11 +249,14 @@ fn isolation_a_port_of_the_host_where_nobody_listens_is_refused_whatever_its_num
     let b = kit::boot()?;
     // The only local port that the kernel can choose: a socket that connects to it connects to itself.
     b.root("sysctl -qw net.ipv4.ip_local_port_range='50000 50000'").ok()?;
-    let flags = format!("{} --host-loopback-allow=tcp:50000", kit::FLAGS);
+    let flags = format!("{} --host-loopback-allow=tcp:50000,udp:50000", kit::FLAGS);
     let net = Net::with(&b, &flags)?;
-    for target in ["tcp/10.0.2.2:50000", "tcp/[fd00::2]:50000", "tcp/10.77.0.1:50000"] {
-        let (_, what, _) = probe(&net, target)?.remove(0);
-        assert_eq!(what, "ECONNREFUSED", "{target}");
+    for ip in ["10.0.2.2", "[fd00::2]", "10.77.0.1"] {
+        for protocol in ["tcp", "udp"] {
+            let target = format!("{protocol}/{ip}:50000");
+            let (_, what, _) = probe(&net, &target)?.remove(0);
+            assert_eq!(what, "ECONNREFUSED", "{target}");
+        }
     }
     net.stop()
 }

@@ -173,3 +173,29 @@ fn a_port_serves_only_the_clients_that_are_allowed_also_after_a_restart() -> Res
     }
     Ok(())
 }
+
+#[test]
+fn a_port_where_nobody_listens_is_reset_whatever_its_number() -> Result<()> {
+    let b = kit::boot()?;
+    for driver in ["gateway", "builtin"] {
+        let flags = kit::FLAGS.replace("--port-driver=gateway", &format!("--port-driver={driver}"));
+        let net = Net::with(
+            &b,
+            &format!(
+                "{flags} -p 0.0.0.0:8080:50000/tcp -p 127.0.0.1:8081:50000/tcp \
+                -p 0.0.0.0:8082:50000/udp"
+            ),
+        )?;
+        // The only local port that the kernel can choose: a socket that connects to it connects to itself, and gives back
+        // what is sent to it.
+        net.inside("sysctl -qw net.ipv4.ip_local_port_range='50000 50000'").ok()?;
+        for to in ["10.77.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8081"] {
+            let out = b.user(&format!("echo hi | socat -t 2 - TCP:{to}")).run()?;
+            assert_eq!(out.stdout, "", "{driver}: {to}: {out}");
+        }
+        let out = b.user("echo hi | socat -t 2 - UDP:10.77.0.1:8082").run()?;
+        assert_eq!(out.stdout, "", "{driver}: {out}");
+        net.stop()?;
+    }
+    Ok(())
+}

@@ -33,7 +33,7 @@ use relay::order::{Order, Speaker};
 use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, EventLoop, make_transparent};
+use relay::{Counted, EventLoop, is_self_connected, make_transparent};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
@@ -483,6 +483,9 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
         // flows to one destination could not be told apart.
         socket.connect(&to.into())?;
         socket.set_reuse_port(true)?;
+    }
+    if is_self_connected(&socket, to) {
+        return Err(Errno::ECONNREFUSED.into());
     }
     Ok(socket)
 }
