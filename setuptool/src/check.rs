@@ -136,6 +136,9 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
     };
     let line = match (options(true), options(false)) {
         (all, none) if none.is_empty() => format!("Resource limits that work: {all}"),
+        (none, others) if none.is_empty() && limits.iter().any(|limit| limit.fails) => {
+            format!("Resource limits of `docker run` that do not work: {others}")
+        }
         (none, _) if none.is_empty() => {
             "Resource limits of `docker run` will be ignored".to_owned()
         }
@@ -207,7 +210,7 @@ mod tests {
 
     fn limit(option: &'static str, why_not: Option<&str>) -> Limit {
         let why_not = why_not.map(str::to_owned);
-        Limit { option, controller: "x", works: why_not.is_none(), why_not }
+        Limit { option, controller: "x", works: why_not.is_none(), why_not, fails: false }
     }
 
     #[test]
@@ -222,6 +225,14 @@ mod tests {
                 vec![limit("--cpus", Some("v1")), limit("--memory", Some("v1"))],
                 "Resource limits of `docker run` will be ignored",
                 vec!["v1"],
+            ),
+            (
+                vec![
+                    Limit { fails: true, ..limit("--cpus", Some("refused")) },
+                    limit("--memory", Some("absent")),
+                ],
+                "Resource limits of `docker run` that do not work: --cpus, --memory",
+                vec!["refused", "absent"],
             ),
             (
                 vec![

@@ -2,7 +2,9 @@
 //!
 //! dockerd sets limits through systemd on cgroup2, within what the user's service manager was given (delegation). On
 //! anything else it has no cgroup driver, warns, and ignores the options. What it believes to have been given are the
-//! controllers of the user's slice: one that the slice has, but not the service manager, makes a container fail.
+//! controllers of the user's slice: one that the slice has, but not the service manager, makes a container fail. Without
+//! the controller `cpu`, it refuses `--cpus` and only warns about other limits (`verifyPlatformContainerResources()` in
+//! moby's daemon/daemon_unix.go).
 
 use cgroup2::Mode;
 use serde::Serialize;
@@ -20,6 +22,9 @@ pub struct Limit {
     pub works: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
+    /// Whether a container with this option does not start. Otherwise, the option is ignored where it does not work.
+    #[serde(skip)]
+    pub fails: bool,
 }
 
 /// The first systemd that delegates cpuset.
@@ -27,6 +32,8 @@ const CPUSET_SINCE: u32 = 244;
 
 /// What becomes of an option whose controller is there for the user's slice alone.
 const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
+/// What becomes of `--cpus` without its controller.
+const REFUSED: &str = "Docker refuses the option (\"NanoCPUs can not be set\"), so a container with this option does not start";
 
 /// What is left where limits do not hold.
 const INSTEAD: [&str; 3] = [
@@ -74,23 +81,35 @@ const OPTIONS: [(&str, &str); 5] = [
 
 pub fn predict(facts: &Facts) -> Vec<Limit> {
     let obstacle = obstacle(facts);
-    let missing = |controller: &str| {
-        let is_in = |list: &[String]| list.iter().any(|name| name == controller);
-        if !is_in(&facts.cgroup.offered) {
-            return Some(format!("this system has no {controller} controller on cgroup v2"));
-        }
-        let delegation = facts.cgroup.delegation.as_ref();
-        if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
-            return None;
-        }
-        let fails = if is_in(&facts.cgroup.slice) { format!("; {FAILS}") } else { String::new() };
-        Some(format!("the {controller} controller is not delegated to the user{fails}"))
-    };
     let limits = OPTIONS.into_iter().map(|(option, controller)| {
-        let why_not = obstacle.clone().or_else(|| missing(controller));
-        Limit { option, controller, works: why_not.is_none(), why_not }
+        let (why_not, fails) = match &obstacle {
+            Some(obstacle) => (Some(obstacle.clone()), None),
+            None => missing(facts, controller),
+        };
+        let works = why_not.is_none();
+        let text = |why: String| fails.map_or(why.clone(), |fails| format!("{why}; {fails}"));
+        Limit { option, controller, works, why_not: why_not.map(text), fails: fails.is_some() }
     });
     limits.collect()
+}
+
+/// Why dockerd, which sets limits through systemd, cannot use a controller, and why a container then fails.
+fn missing(facts: &Facts, controller: &str) -> (Option<String>, Option<&'static str>) {
+    let is_in = |list: &[String]| list.iter().any(|name| name == controller);
+    let delegation = facts.cgroup.delegation.as_ref();
+    let why = if !is_in(&facts.cgroup.offered) {
+        format!("this system has no {controller} controller on cgroup v2")
+    } else if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
+        return (None, None);
+    } else {
+        format!("the {controller} controller is not delegated to the user")
+    };
+    let fails = match controller {
+        _ if is_in(&facts.cgroup.slice) => Some(FAILS),
+        "cpu" => Some(REFUSED),
+        _ => None,
+    };
+    (Some(why), fails)
 }
 
 fn obstacle(facts: &Facts) -> Option<String> {
@@ -110,8 +129,7 @@ fn obstacle(facts: &Facts) -> Option<String> {
 
 fn lost(facts: &Facts) -> String {
     let limits = predict(facts).into_iter().filter(|limit| !limit.works);
-    let (fail, ignored): (Vec<_>, Vec<_>) =
-        limits.partition(|limit| facts.cgroup.slice.iter().any(|name| name == limit.controller));
+    let (fail, ignored): (Vec<_>, Vec<_>) = limits.partition(|limit| limit.fails);
     let parts = [("ignored", ignored), ("containers do not start with", fail)];
     let parts = parts.iter().filter(|(_, limits)| !limits.is_empty()).map(|(what, limits)| {
         let options: Vec<&str> = limits.iter().map(|limit| limit.option).collect();
@@ -183,7 +201,7 @@ fn undelegated(facts: &Facts, missing: &str, lost: &str) -> Finding {
     let finding = Finding::class(
         "cgroup-delegation",
         format!("not delegated to the user: {missing}; {lost}"),
-        "by default, systemd delegates only memory and pids to users; cpuset needs systemd 244 or later",
+        "by default, systemd delegates only some controllers to users; cpuset needs systemd 244 or later",
     );
     let wanted = cgroup2::delegation::WANTED.join(" ");
     let file = "/etc/systemd/system/user@.service.d/delegate.conf";

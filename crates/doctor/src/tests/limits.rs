@@ -126,12 +126,12 @@ fn options_that_are_not_ignored_but_fail() {
     let facts = Facts::gather(&host.world, &host.prober);
     let why = predict(&facts).into_iter().map(|limit| limit.why_not.unwrap_or_default());
     let fails: Vec<bool> = why.map(|why| why.ends_with("does not start")).collect();
-    assert_eq!(fails, [false, false, true, false, false]);
+    assert_eq!(fails, [true, false, true, false, false]);
     let findings = diagnose(&facts, Wish::default());
     assert_eq!(
         findings[0].seen,
-        "not delegated to the user: cpu, cpuset, io; ignored: --cpus, --cpuset-cpus; \
-         containers do not start with: --device-read-bps, --device-write-bps"
+        "not delegated to the user: cpu, cpuset, io; ignored: --cpuset-cpus; \
+         containers do not start with: --cpus, --device-read-bps, --device-write-bps"
     );
 }
 
