@@ -7,47 +7,12 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-/// Whether a flag takes a value in a token of its own (`--net pasta`) or never (`--detach-netns`).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Value,
-    Bool,
-}
-
-/// Every value of a Go-style flag: `-n v`, `--n v`, `-n=v`, `--n=v`. Ends where flags end.
-fn values(args: &[OsString], name: &str, kind: Kind) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut args = args.iter().map(|a| a.to_string_lossy());
-    while let Some(arg) = args.next() {
-        if arg == "--" {
-            break;
-        }
-        let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else { continue };
-        match flag.split_once('=') {
-            Some((n, value)) if n == name => found.push(value.to_owned()),
-            None if flag == name && kind == Kind::Bool => found.push("true".to_owned()),
-            None if flag == name => found.extend(args.next().map(String::from)),
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The value of a flag of rootlesskit that wins.
-pub(crate) fn last(flags: &[OsString], name: &str) -> Option<String> {
-    values(flags, name, Kind::Value).pop()
-}
-
-/// The value of a boolean flag of rootlesskit that wins; anything that does not mean false is true.
-pub(crate) fn last_bool(flags: &[OsString], name: &str) -> Option<bool> {
-    let value = values(flags, name, Kind::Bool).pop()?;
-    Some(!matches!(value.as_str(), "false" | "False" | "FALSE" | "f" | "F" | "0"))
-}
+pub(crate) use hostenv::flags::{all, last, last_bool};
 
 /// A TCP port that rootlesskit is told to publish and that dockerd is told to listen on. With a detached
 /// network namespace dockerd listens on the host itself, so the second of the two fails to bind.
 pub(crate) fn published_and_listened(flags: &[OsString], dockerd: &[OsString]) -> Option<u16> {
-    let specs = [values(flags, "publish", Kind::Value), values(flags, "p", Kind::Value)].concat();
+    let specs = [all(flags, "publish"), all(flags, "p")].concat();
     let published: Vec<u16> =
         specs.iter().flat_map(|s| s.split(',')).filter_map(parent_port).collect();
     listened(dockerd).into_iter().find(|port| published.contains(port))
@@ -71,8 +36,8 @@ fn listened(args: &[OsString]) -> Vec<u16> {
     let lossy: Vec<_> = args.iter().map(|a| a.to_string_lossy()).collect();
     // dockerd's default follows the use of TLS: https://docs.docker.com/reference/cli/dockerd/
     let default = if lossy.iter().any(|a| a.starts_with("--tls")) { 2376 } else { 2375 };
-    let mut hosts = values(args, "host", Kind::Value);
-    hosts.extend(values(args, "H", Kind::Value));
+    let mut hosts = all(args, "host");
+    hosts.extend(all(args, "H"));
     hosts.extend(lossy.iter().filter_map(|a| a.strip_prefix("-H").map(str::to_owned)));
     let addresses = hosts.iter().filter_map(|h| h.strip_prefix("tcp://"));
     addresses.map(|a| port_of(a.trim_end_matches('/')).unwrap_or(default)).collect()
@@ -92,25 +57,6 @@ mod tests {
 
     fn words(s: &str) -> Vec<OsString> {
         s.split_whitespace().map(OsString::from).collect()
-    }
-
-    #[test]
-    fn the_last_flag_wins_in_every_spelling() {
-        let flags = words("--net=slirp4netns -net pasta --vpnkit-binary=/x --net vpnkit --debug");
-        assert_eq!(last(&flags, "net").as_deref(), Some("vpnkit"));
-        assert_eq!(last(&flags, "port-driver"), None);
-        assert_eq!(last(&words("--debug -- --net=pasta"), "net"), None);
-        assert_eq!(last(&words("--net"), "net"), None);
-    }
-
-    #[test]
-    fn booleans_need_no_value_and_take_none() {
-        assert_eq!(last_bool(&words("--detach-netns=false"), "detach-netns"), Some(false));
-        assert_eq!(
-            last_bool(&words("-detach-netns=0 --detach-netns false"), "detach-netns"),
-            Some(true)
-        );
-        assert_eq!(last_bool(&words("--debug"), "detach-netns"), None);
     }
 
     #[test]
@@ -156,7 +102,6 @@ mod tests {
         #[test]
         fn no_argument_is_a_panic(flags in "[-p=:/,\\[\\] 0-9a-z.]{0,60}", args in "[-H=:/\\[\\] 0-9a-z.]{0,60}") {
             let _ = published_and_listened(&words(&flags), &words(&args));
-            let _ = (last(&words(&flags), "net"), last_bool(&words(&flags), "p"));
         }
     }
 }

@@ -35,6 +35,7 @@ mod netdriver;
 mod parent;
 mod pass;
 mod plan;
+mod removal;
 mod report;
 mod resolved;
 mod selinux;

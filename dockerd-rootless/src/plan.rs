@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::dockerd::{Dockerd, Version};
 use crate::extra;
 use crate::host::Host;
+use crate::loopback::Reach;
 use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
@@ -62,7 +63,7 @@ impl Plan {
         check_pair(&settings, net, port_driver)?;
         let version = dockerd.version(host);
         let detach = detach(settings.detach, &dockerd, version.as_ref(), host, &mut notes);
-        let plan = Self {
+        let mut plan = Self {
             net,
             mtu: settings.mtu.unwrap_or(net.default_mtu()),
             port_driver,
@@ -75,11 +76,11 @@ impl Plan {
             settings,
         };
         if plan.settings.swarm.is_some() {
-            swarm::check_drivers(&plan.net_in_force(), &plan.port_driver_in_force())?;
+            let (net, port_driver) = (plan.net_in_force(), plan.port_driver_in_force());
+            swarm::check_drivers(&plan.settings, &net, &port_driver)?;
         }
-        if plan.settings.loopback_ports.is_some() {
-            loopback::check(&plan.net_in_force(), plan.opens_loopback())?;
-        }
+        let net = plan.net_in_force();
+        loopback::check(&plan.settings, &net, &mut plan.notes)?;
         plan.check_detached(dockerd_args)
     }
 
@@ -190,20 +191,13 @@ impl Plan {
         }
     }
 
-    /// Whether containers reach every port of the host's loopback, FLAGS included.
-    fn opens_loopback(&self) -> bool {
-        let closed = extra::last_bool(&self.settings.flags, "disable-host-loopback");
-        closed.map_or(self.settings.host_loopback, |closed| !closed)
-    }
-
     /// How many addresses dockerd may be told as `host-gateway`, one of each family. `None` where nothing of the host's
     /// loopback can be reached, or by another address than the default gateway's.
     pub(crate) fn host_gateway(&self) -> Option<u8> {
-        let some_ports = self.settings.loopback_ports.is_some()
-            || extra::last(&self.settings.flags, loopback::FLAG).is_some();
+        let reach = Reach::of(&self.settings);
         let net = NetworkDriver::from_name(&self.net_in_force())?;
         let both = self.version.as_ref().is_none_or(Version::publishes);
-        let leads_there = net.has_cidr() && (self.opens_loopback() || some_ports);
+        let leads_there = net.has_cidr() && (reach.open || reach.ports.is_some());
         leads_there.then_some(if both { 2 } else { 1 })
     }
 
@@ -238,12 +232,7 @@ impl Plan {
             args.push(format!("--slirp4netns-sandbox={}", s.sandbox).into());
             args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
         }
-        if !s.host_loopback {
-            args.push("--disable-host-loopback".into());
-        }
-        if let Some(ports) = &s.loopback_ports {
-            args.push(format!("--{}={ports}", loopback::FLAG).into());
-        }
+        args.extend(loopback::arguments(s).map(OsString::from));
         if self.ipv6 {
             args.push("--ipv6".into());
         }
@@ -294,10 +283,7 @@ impl fmt::Display for Plan {
                 in_force("slirp4netns-sandbox", sandbox.to_string())
             )?;
         }
-        write!(f, " host-loopback={}", self.settings.host_loopback)?;
-        if let Some(ports) = &self.settings.loopback_ports {
-            write!(f, " {}={ports}", loopback::FLAG)?;
-        }
+        write!(f, " {}", Reach::of(&self.settings))?;
         match &self.settings.swarm {
             Some(swarm) => write!(f, " swarm={swarm}"),
             None => Ok(()),

@@ -180,8 +180,8 @@ fn host_loopback(env: &Env, notes: &mut Vec<Note>) -> bool {
         ["0", "f", "n", "no", "off", "false"].iter().any(|no| value.eq_ignore_ascii_case(no));
     if meant && value != "false" {
         notes.push(Note::warn(format!(
-            "{name} is {value:?}, so containers cannot reach the host's loopback, except with --net=host in a detached network \
-             namespace; only the exact value \"false\" lets all containers reach it"
+            "{name} is {value:?}, which does not open the host's loopback; only the exact value \"false\" lets all containers \
+             reach every port of it"
         )));
     }
     value == "false"

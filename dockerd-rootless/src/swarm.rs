@@ -24,7 +24,9 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::config::Config;
+use crate::removal;
 use crate::report::{Failure, Note};
+use crate::settings::Settings;
 
 /// Where libnetwork writes, below the root.
 const LIBNETWORK: &str = "var/lib/docker";
@@ -59,7 +61,11 @@ pub(crate) fn read(env: &Env) -> Result<Option<Swarm>, Failure> {
 ///
 /// # Errors
 /// One of the drivers in force is not the gateway's.
-pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure> {
+pub(crate) fn check_drivers(
+    settings: &Settings,
+    net: &str,
+    port_driver: &str,
+) -> Result<(), Failure> {
     if net == NetworkDriver::Gateway.name() && port_driver == PortDriver::Gateway.name() {
         return Ok(());
     }
@@ -68,17 +74,14 @@ pub(crate) fn check_drivers(net: &str, port_driver: &str) -> Result<(), Failure>
     } else {
         "hosts other than the peers could send packets into the overlay networks"
     };
+    let first = removal::for_gateway(settings, |ports| ports == PortDriver::Gateway);
+    let name = vars::DOCKERD_ROOTLESS_SWARM;
+    let value = settings.swarm.as_ref().map(ToString::to_string).unwrap_or_default();
     Err(Failure::new(format!(
-        "{} is set, but a node of a swarm does not work with the network driver {net} and the port driver {port_driver}: {why}",
-        vars::DOCKERD_ROOTLESS_SWARM
+        "{name} is \"{value}\", but a node of a swarm does not work with the network driver {net} and the port driver \
+         {port_driver}: {why}"
     ))
-    .hint(format!(
-        "remove {} and {} from the daemon's settings, so that the launcher selects the gateway network, or remove {}. If the \
-         launcher does not select the gateway network, run dockerd-rootless-setuptool.sh check to see why",
-        vars::DOCKERD_ROOTLESS_NET,
-        vars::DOCKERD_ROOTLESS_PORT_DRIVER,
-        vars::DOCKERD_ROOTLESS_SWARM
-    )))
+    .hint(format!("{first}, or {}", removal::variable(name))))
 }
 
 /// Waits until the node's address is one of this host's, or `limit` has passed.
@@ -234,13 +237,15 @@ mod tests {
 
     #[test]
     fn only_the_gateway_makes_a_node_and_the_reason_is_that_of_the_driver() {
-        assert_eq!(check_drivers("gateway", "gateway"), Ok(()));
+        let env = env_of(&[(vars::XDG_RUNTIME_DIR, "/run/user/1000")]);
+        let settings = Settings::read(&env).unwrap();
+        assert_eq!(check_drivers(&settings, "gateway", "gateway"), Ok(()));
         for (net, ports, why) in [
             ("gateway", "builtin", "could not reach each other"),
             ("slirp4netns", "slirp4netns", "hosts other than the peers could send"),
             ("pasta", "pesto", "hosts other than the peers could send"),
         ] {
-            let error = check_drivers(net, ports).unwrap_err().to_string();
+            let error = check_drivers(&settings, net, ports).unwrap_err().to_string();
             let both = format!("the network driver {net} and the port driver {ports}");
             assert!(error.contains(&both) && error.contains(why), "{error}");
             assert!(error.contains("\nhint: "), "{error}");

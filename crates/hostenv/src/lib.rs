@@ -13,6 +13,8 @@
 //!
 //! Files that others have made are read by [`file`]: regular ones, up to a limit.
 //!
+//! What the arguments of a program say about a flag is told by [`flags`].
+//!
 //! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
 //! What makes the daemon a node of a swarm is read by [`swarm`].
@@ -22,6 +24,7 @@
 pub mod colour;
 pub mod dirs;
 pub mod file;
+pub mod flags;
 pub mod helper;
 pub mod path;
 pub mod rootlesskit;

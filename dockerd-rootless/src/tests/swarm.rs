@@ -57,15 +57,28 @@ fn an_address_of_ipv6_needs_a_namespace_with_ipv6() {
 #[test]
 fn a_node_needs_the_gateway_and_its_peers() {
     let root = tempfile::tempdir().unwrap();
-    for (value, vars, part) in [
-        (VALUE, &[("PORT_DRIVER", "builtin")][..], "the port driver builtin"),
-        (VALUE, &[("NET", "slirp4netns")][..], "the network driver slirp4netns"),
-        (VALUE, &[("FLAGS", "--port-driver=builtin")][..], "the port driver builtin"),
-        ("192.0.2.10", &[][..], "DOCKERD_ROOTLESS_SWARM is \"192.0.2.10\": it has no peers="),
+    let remove =
+        |name| format!("\nhint: remove {PREFIX}{name} from the daemon's settings, so that");
+    let flag = |name| format!("\nhint: remove --{name} from {PREFIX}FLAGS, so that");
+    for (vars, part, hint) in [
+        (&[("PORT_DRIVER", "builtin")][..], "the port driver builtin", remove("PORT_DRIVER")),
+        (&[("NET", "slirp4netns")], "the network driver slirp4netns", remove("NET")),
+        (&[("FLAGS", "--port-driver=builtin")], "the port driver builtin", flag("port-driver")),
+        (&[("FLAGS", "--net=pasta")], "the network driver pasta", flag("net")),
+        // The variable is not in force.
+        (
+            &[("FLAGS", "--net=gateway"), ("NET", "pasta"), ("PORT_DRIVER", "builtin")],
+            "the port driver builtin",
+            remove("PORT_DRIVER"),
+        ),
     ] {
-        let error = node(NEW, value, vars, root.path()).unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains("\nhint: "), "{error}");
+        let error = node(NEW, VALUE, vars, root.path()).unwrap_err().to_string();
+        let value = format!("DOCKERD_ROOTLESS_SWARM is \"{VALUE}\", but");
+        assert!(error.contains(&value) && error.contains(part) && error.contains(&hint), "{error}");
     }
+    let error = node(NEW, "192.0.2.10", &[], root.path()).unwrap_err().to_string();
+    let part = "DOCKERD_ROOTLESS_SWARM is \"192.0.2.10\": it has no peers=";
+    assert!(error.contains(part) && error.contains("\nhint: "), "{error}");
 }
 
 #[test]
