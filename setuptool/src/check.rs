@@ -152,7 +152,7 @@ fn limit_lines(limits: &[Limit]) -> (String, Vec<&str>) {
 
 fn port_driver(facts: &Facts) -> Option<&str> {
     let default = || facts.tools.net.port_driver().map(PortDriver::name);
-    facts.storage.port_driver.as_deref().or_else(default)
+    facts.tools.choices.port_driver().or_else(default)
 }
 
 fn document(

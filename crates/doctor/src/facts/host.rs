@@ -7,6 +7,7 @@ use cgroup2::{Delegation, Mode};
 use hostenv::vars;
 
 use super::Container;
+use super::variables::{Flags, variable};
 use crate::place::World;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,9 @@ fn device(path: &Path) -> Device {
 }
 
 fn resolv_conf(world: &World) -> Option<PathBuf> {
-    if world.env.text(vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX).ok().flatten() == Some("false") {
+    let by_variable = || variable(world, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX);
+    let sandbox = Flags::gather(world).last("slirp4netns-sandbox").or_else(by_variable);
+    if sandbox.is_some_and(|setting| setting.value == "false") {
         return None;
     }
     let target = fs::read_link(world.at("etc/resolv.conf")).ok()?;

@@ -1,30 +1,52 @@
-//! Whether containers are to reach some ports of the host's loopback.
-
-use std::path::PathBuf;
+//! What the user's settings let containers reach of the host's loopback.
 
 use drivers::{LoopbackPorts, LoopbackPortsError};
 use hostenv::vars;
 
-use super::variables::variable;
+use super::variables::{Flags, UserSetting, variable};
 use crate::place::World;
 
-/// What `DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` is set to.
+/// A list of ports that containers are to reach.
 #[derive(Debug, Clone)]
 pub struct AllowedPorts {
-    /// The file that sets the variable, if that is not the environment.
-    pub file: Option<PathBuf>,
-    pub value: String,
-    /// Or why the launcher refuses the value.
+    pub setting: UserSetting,
+    /// Or why the value is refused.
     pub ports: Result<LoopbackPorts, LoopbackPortsError>,
-    /// Every port is open by another variable, in this file or in the environment.
-    pub all: Option<Option<PathBuf>>,
 }
 
-impl AllowedPorts {
-    pub(super) fn gather(world: &World) -> Option<Self> {
-        let (file, value) = variable(world, vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW)?;
+#[derive(Debug, Clone)]
+pub struct HostLoopback {
+    /// That of the variable, then those of the flags. They add up.
+    pub lists: Vec<AllowedPorts>,
+    /// Settings that open every port; none if a flag closes them all the same.
+    pub opened_by: Vec<UserSetting>,
+}
+
+impl HostLoopback {
+    pub(super) fn gather(world: &World) -> Self {
+        let flags = Flags::gather(world);
+        let lists = variable(world, vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW)
+            .into_iter()
+            .chain(flags.all("host-loopback-allow"));
+        let lists = lists.map(|setting| AllowedPorts { ports: setting.value.parse(), setting });
         let disabled = variable(world, vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK);
-        let all = disabled.and_then(|(file, value)| (value == "false").then_some(file));
-        Some(Self { ports: value.parse(), file, value, all })
+        let by_variable = disabled.filter(|setting| setting.value == "false");
+        let opened_by = match flags.last_bool("disable-host-loopback") {
+            Some((true, _)) => Vec::new(),
+            Some((false, by_flag)) => [by_flag].into_iter().chain(by_variable).collect(),
+            None => by_variable.into_iter().collect(),
+        };
+        Self { lists: lists.collect(), opened_by }
+    }
+
+    /// The list of the variable.
+    pub fn of_variable(&self) -> Option<&AllowedPorts> {
+        self.lists.first().filter(|list| list.setting.flag.is_none())
+    }
+
+    /// Whether a list has this TCP port.
+    pub fn allows_tcp(&self, port: u16) -> bool {
+        let mut ports = self.lists.iter().filter_map(|list| list.ports.as_ref().ok());
+        ports.any(|ports| ports.tcp.iter().any(|range| range.contains(&port)))
     }
 }

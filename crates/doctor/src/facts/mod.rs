@@ -1,6 +1,7 @@
 //! What is the case on this host, as plain data: the doctor judges [`Facts`] and looks at nothing else.
 
 mod account;
+mod choices;
 mod container;
 mod daemon;
 mod files;
@@ -15,15 +16,17 @@ mod variables;
 mod ways;
 
 pub use account::{Account, Closed, Home, RuntimeState, WhyClosed};
+pub use choices::Choices;
 pub use container::Container;
 pub use daemon::Daemon;
 pub use files::Found;
 pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
-pub use loopback::AllowedPorts;
+pub use loopback::{AllowedPorts, HostLoopback};
 pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub use swarm::{Node, Taken};
 pub use tools::{Net, Tools, Unusable};
+pub use variables::UserSetting;
 pub use ways::{Proxy, Ways};
 
 use std::collections::BTreeMap;
@@ -48,8 +51,7 @@ pub struct Facts {
     pub ways: Ways,
     /// The daemon is to be a node of a swarm.
     pub swarm: Option<Node>,
-    /// Containers are to reach some ports of the host's loopback.
-    pub loopback: Option<AllowedPorts>,
+    pub loopback: HostLoopback,
     outcomes: BTreeMap<Probe, Outcome>,
 }
 
@@ -59,7 +61,7 @@ impl Facts {
         let tools = Tools::gather(world, prober);
         let mut facts = Self {
             ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
-            loopback: AllowedPorts::gather(world),
+            loopback: HostLoopback::gather(world),
             swarm: Node::gather(world, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),

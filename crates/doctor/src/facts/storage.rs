@@ -70,8 +70,6 @@ pub struct Storage {
     pub ownerless: Option<&'static str>,
     pub free: Option<u64>,
     pub room: Room,
-    /// What is set in `DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER`.
-    pub port_driver: Option<String>,
 }
 
 impl Storage {
@@ -94,12 +92,6 @@ impl Storage {
                 room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE))
             }),
             free,
-            port_driver: world
-                .env
-                .text(vars::DOCKERD_ROOTLESS_PORT_DRIVER)
-                .ok()
-                .flatten()
-                .map(str::to_owned),
             data_root,
             existing,
         }

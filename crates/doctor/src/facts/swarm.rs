@@ -9,7 +9,7 @@ use hostenv::{user, vars};
 use ipnet::IpNet;
 
 use super::sockets::{listeners, own_networks};
-use super::variables::variable;
+use super::variables::{UserSetting, variable};
 use super::ways::detaches;
 use crate::place::World;
 use crate::probe::Prober;
@@ -52,7 +52,7 @@ impl Node {
         dockerd: Option<&Path>,
         prober: &dyn Prober,
     ) -> Option<Self> {
-        let (file, value) = variable(world, vars::DOCKERD_ROOTLESS_SWARM)?;
+        let UserSetting { value, file, .. } = variable(world, vars::DOCKERD_ROOTLESS_SWARM)?;
         let swarm: Result<Swarm, String> =
             value.parse().map_err(|error: hostenv::swarm::SwarmError| error.to_string());
         let networks = own_networks(world);

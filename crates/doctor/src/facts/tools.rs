@@ -11,6 +11,7 @@ use hostenv::state_dir::Occupant;
 use hostenv::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::choices::Choices;
 use crate::managed;
 use crate::place::World;
 use crate::probe::Prober;
@@ -93,6 +94,7 @@ pub struct Tools {
     pub no_iproute: Option<String>,
     pub systemd: Option<u32>,
     pub fuse_overlayfs: Option<PathBuf>,
+    pub choices: Choices,
     /// Without the gateway, unless the user named that; [`super::Facts`] tries it.
     pub net: Net,
     /// The launcher would try the gateway network first.
@@ -127,8 +129,9 @@ impl Tools {
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
+        let choices = Choices::gather(world);
         let Network { net, tries_gateway, helpers } =
-            network(world, prober, rootlesskit.as_deref());
+            network(world, prober, &choices, rootlesskit.as_deref());
         let helper = |driver| {
             let asked = helpers.iter().find(|(of, _)| *of == driver).map(|(_, helper)| helper);
             asked.cloned().unwrap_or_else(|| choose::helper(&Programs(world, prober), driver))
@@ -145,6 +148,7 @@ impl Tools {
         Self {
             apparmor: managed::command_with_sudo(world, "apparmor"),
             launcher: companion(LAUNCHER),
+            choices,
             net,
             tries_gateway,
             slirp4netns: helper(NetworkDriver::Slirp4netns),
@@ -225,12 +229,17 @@ impl Network {
     }
 }
 
-fn network(world: &World, prober: &dyn Prober, rootlesskit: Option<&Path>) -> Network {
-    if let Ok(Some(name)) = world.env.text(vars::DOCKERD_ROOTLESS_NET) {
+fn network(
+    world: &World,
+    prober: &dyn Prober,
+    choices: &Choices,
+    rootlesskit: Option<&Path>,
+) -> Network {
+    if let Some(name) = choices.net() {
         let unknown = || Net::Unknown(name.to_owned());
         return Network::named(NetworkDriver::from_name(name).map_or_else(unknown, Net::Named));
     }
-    let port_driver = world.env.text(vars::DOCKERD_ROOTLESS_PORT_DRIVER).ok().flatten();
+    let port_driver = choices.port_driver();
     if port_driver == Some(PortDriver::Gateway.name()) {
         return Network::named(Net::Named(NetworkDriver::Gateway));
     }

@@ -1,36 +1,237 @@
-//! Variables of the launcher where the user may have set them.
+//! Settings of the launcher where the user may have made them: variables, and flags in one of them.
 
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 
-use super::ways::{assignments, configurations};
+use hostenv::{flags, shellwords, vars};
+
 use crate::place::World;
 use crate::supervisor::Files;
 
-/// A variable in this environment, or else in the file that gives it to the daemon, and that file: what systemd gives to all units of the
-/// user (environment.d(5)), the unit, its drop-ins, and the variables of other supervisors. The last one counts. One that is
-/// set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
-pub(super) fn variable(world: &World, name: &str) -> Option<(Option<PathBuf>, String)> {
-    if let Some(value) = world.env.get(name) {
-        let value = value.to_string_lossy().into_owned();
-        return (!value.is_empty()).then_some((None, value));
+/// A setting of the launcher that the user made. As text: what it is and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSetting {
+    /// The variable.
+    pub name: &'static str,
+    /// The flag of rootlesskit, if the variable is `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS`.
+    pub flag: Option<&'static str>,
+    pub value: String,
+    /// The file that sets the variable; without one, the environment does.
+    pub file: Option<PathBuf>,
+}
+
+impl UserSetting {
+    /// How to undo it.
+    pub fn removal(&self) -> String {
+        let name = self.name;
+        match (self.flag, &self.file) {
+            (None, None) => format!("remove {name} from the daemon's settings"),
+            (None, Some(file)) => format!("remove {name} from {}", file.display()),
+            (Some(flag), None) => format!("remove --{flag} from {name}"),
+            (Some(flag), Some(file)) => {
+                format!("remove --{flag} from {name} in {}", file.display())
+            }
+        }
     }
+}
+
+impl fmt::Display for UserSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flag {
+            None => write!(f, "{}={}", self.name, self.value)?,
+            Some(flag) => write!(f, "--{flag}={} in {}", self.value, self.name)?,
+        }
+        match &self.file {
+            Some(file) => write!(f, " in {}", file.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A variable in this environment, or else in a file that gives it to the daemon ([`files`]), of which the last one counts.
+/// One that is set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
+pub(super) fn variable(world: &World, name: &'static str) -> Option<UserSetting> {
+    let setting = |value: String, file| {
+        (!value.is_empty()).then_some(UserSetting { name, flag: None, value, file })
+    };
+    if let Some(value) = world.env.get(name) {
+        return setting(value.to_string_lossy().into_owned(), None);
+    }
+    let mut found = None;
+    for (file, syntax) in files(world) {
+        let text = hostenv::file::text(&file).unwrap_or_default();
+        for word in text.lines().flat_map(|line| assignments(line, syntax)) {
+            if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+                found = Some((value.to_owned(), file.clone()));
+            }
+        }
+    }
+    found.and_then(|(value, file)| setting(value, Some(file)))
+}
+
+/// The flags of rootlesskit in `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS`, which win over the launcher's own.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    words: Vec<OsString>,
+    file: Option<PathBuf>,
+}
+
+impl Flags {
+    pub(super) fn gather(world: &World) -> Self {
+        let Some(setting) = variable(world, vars::DOCKERD_ROOTLESS_FLAGS) else {
+            return Self::default();
+        };
+        let words = shellwords::split(setting.value.as_ref()).unwrap_or_default();
+        Self { words, file: setting.file }
+    }
+
+    fn setting(&self, flag: &'static str, value: String) -> UserSetting {
+        let name = vars::DOCKERD_ROOTLESS_FLAGS;
+        UserSetting { name, flag: Some(flag), value, file: self.file.clone() }
+    }
+
+    /// All values of a flag.
+    pub(super) fn all(&self, flag: &'static str) -> impl Iterator<Item = UserSetting> {
+        flags::all(&self.words, flag).into_iter().map(move |value| self.setting(flag, value))
+    }
+
+    /// The value of a flag that wins.
+    pub(super) fn last(&self, flag: &'static str) -> Option<UserSetting> {
+        self.all(flag).last()
+    }
+
+    /// The same for a flag that is true or false.
+    pub(super) fn last_bool(&self, flag: &'static str) -> Option<(bool, UserSetting)> {
+        let value = flags::last_bool(&self.words, flag)?;
+        Some((value, self.setting(flag, value.to_string())))
+    }
+}
+
+/// How a file sets variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// `Environment=A=b "C=d e"` (systemd.exec(5)).
+    Unit,
+    /// `A=b c`, one variable a line (environment.d(5)).
+    OneALine,
+    /// `A=b; C='d e'` or `export A=b` for sh(1).
+    Shell,
+}
+
+/// The files that give variables to the daemon: what systemd gives to all units of the user (environment.d(5)), the unit,
+/// its drop-ins, and the variables of other supervisors. A later one wins.
+pub(super) fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
     let unit = world.unit();
     let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
     let for_all = world.config_home().map(|dir| dir.join("environment.d"));
     let others = Files::of(world).map(|files| [files.swarm(), files.settings()]);
-    let files = configurations(for_all)
-        .into_iter()
-        .chain(unit)
-        .chain(configurations(drop_ins))
-        .chain(others.into_iter().flatten());
-    let mut found = None;
-    for file in files {
-        let text = hostenv::file::text(&file).unwrap_or_default();
-        for word in text.lines().flat_map(assignments) {
-            if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-                found = Some((Some(file.clone()), value.to_owned()));
+    let of_units = unit.into_iter().chain(configurations(drop_ins));
+    let for_all = configurations(for_all).into_iter().map(|file| (file, Syntax::OneALine));
+    for_all
+        .chain(of_units.map(|file| (file, Syntax::Unit)))
+        .chain(others.into_iter().flatten().map(|file| (file, Syntax::Shell)))
+        .collect()
+}
+
+fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
+    let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|file| file.extension() == Some("conf".as_ref()) && file.is_file())
+        .collect();
+    files.sort();
+    files
+}
+
+/// The variables that a line sets, as `NAME=VALUE`, among other words. Both systemd's files and a shell's have comments
+/// that begin a line; a shell also has them behind other words. (A semicolon that begins a line is an error of a shell.)
+pub(super) fn assignments(line: &str, syntax: Syntax) -> Vec<String> {
+    let line = line.trim();
+    if line.starts_with(['#', ';']) {
+        return Vec::new();
+    }
+    let words = match syntax {
+        Syntax::Unit => line.strip_prefix("Environment=").unwrap_or(line),
+        Syntax::OneALine | Syntax::Shell => line,
+    };
+    let words = shellwords::split(words.as_ref()).unwrap_or_default();
+    let words = words.into_iter().filter_map(|word: OsString| word.into_string().ok());
+    match syntax {
+        Syntax::Unit => words.collect(),
+        Syntax::OneALine => vec![words.collect::<Vec<_>>().join(" ")],
+        Syntax::Shell => words
+            .take_while(|word| !word.starts_with('#'))
+            .map(|word| word.trim_end_matches(';').to_owned())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_line_sets_variables_as_its_file_has_them() {
+        for (line, syntax, words) in [
+            ("Environment=A=b \"C=d e\"", Syntax::Unit, &["A=b", "C=d e"][..]),
+            ("  A=b c  ", Syntax::OneALine, &["A=b c"]),
+            ("A=\"b c\"", Syntax::OneALine, &["A=b c"]),
+            ("export A='b c'; C=d # E=f", Syntax::Shell, &["export", "A=b c", "C=d"]),
+            // What follows is a word like others in a unit.
+            ("Environment=A=b # C=d", Syntax::Unit, &["A=b", "#", "C=d"]),
+        ] {
+            assert_eq!(assignments(line, syntax), words, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_comment_sets_nothing() {
+        for syntax in [Syntax::Unit, Syntax::OneALine, Syntax::Shell] {
+            for line in ["#A=b", "# A=b", "  #\tA=b", "; A=b", ";A=b", "# Environment=A=b"] {
+                assert_eq!(assignments(line, syntax), [""; 0], "{line:?}");
             }
         }
     }
-    found.filter(|(_, value)| !value.is_empty())
+
+    #[test]
+    fn a_setting_tells_where_it_is_and_how_to_undo_it() {
+        let name = vars::DOCKERD_ROOTLESS_FLAGS;
+        let setting = |flag, file: Option<&str>| UserSetting {
+            name,
+            flag,
+            value: "v".to_owned(),
+            file: file.map(PathBuf::from),
+        };
+        for (setting, shown, removal) in [
+            (
+                setting(None, None),
+                format!("{name}=v"),
+                format!("{name} from the daemon's settings"),
+            ),
+            (setting(None, Some("/f")), format!("{name}=v in /f"), format!("{name} from /f")),
+            (setting(Some("a"), None), format!("--a=v in {name}"), format!("--a from {name}")),
+            (
+                setting(Some("a"), Some("/f")),
+                format!("--a=v in {name} in /f"),
+                format!("--a from {name} in /f"),
+            ),
+        ] {
+            assert_eq!(
+                (setting.to_string(), setting.removal()),
+                (shown, format!("remove {removal}"))
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_can_be_read(text in "\\PC{0,40}") {
+            for syntax in [Syntax::Unit, Syntax::OneALine, Syntax::Shell] {
+                let _ = assignments(&text, syntax);
+            }
+        }
+    }
 }

@@ -1,15 +1,14 @@
 //! The ways out of the host, and those that the daemon is told to take: routes, the network of the namespace, proxies.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use drivers::Cidr;
 use hostenv::routes::Routes;
-use hostenv::{shellwords, vars};
+use hostenv::vars;
 use serde_json::Value;
 
+use super::variables::{Flags, assignments, files, variable};
 use crate::place::World;
 use crate::probe::Prober;
 
@@ -25,14 +24,18 @@ pub struct Proxy {
     /// Its name there, and its value.
     pub setting: String,
     pub file: PathBuf,
-    /// The port, with a colon, or nothing.
-    pub port: String,
+    /// The address on loopback.
+    pub address: IpAddr,
+    /// The port if it is a number. Without one, programs disagree about the port.
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Ways {
     pub routes: Routes,
     pub cidr: Cidr,
+    /// The namespace has IPv6, if its driver supports that.
+    pub ipv6: bool,
     /// daemon.json gives bridges IPv6.
     pub bridges_have_ipv6: bool,
     /// Proxies of a daemon in the namespace.
@@ -44,7 +47,8 @@ pub struct Ways {
 impl Ways {
     pub fn gather(world: &World, dockerd: Option<&Path>, prober: &dyn Prober) -> Self {
         let config = world.daemon_json().unwrap_or_default();
-        let flags = world.env.nonempty(vars::DOCKERD_ROOTLESS_FLAGS).unwrap_or_default();
+        let flags = Flags::gather(world);
+        let routes = Routes::read(&world.root);
         let mut of_daemon = of_daemon(world, &config);
         // It is on the host's network then.
         if !of_daemon.is_empty() && dockerd.is_some_and(|program| detaches(world, program, prober))
@@ -52,8 +56,10 @@ impl Ways {
             of_daemon.clear();
         }
         Self {
-            routes: Routes::read(&world.root),
-            cidr: cidr(flags).unwrap_or(Cidr::DEFAULT),
+            cidr: cidr(&flags).unwrap_or(Cidr::DEFAULT),
+            // The launcher adds it on a host without IPv4.
+            ipv6: flags.last_bool("ipv6").map_or(routes.only_v6(), |(value, _)| value),
+            routes,
             bridges_have_ipv6: config["ipv6"] == true,
             of_daemon,
             of_containers: of_containers(world),
@@ -62,18 +68,8 @@ impl Ways {
 }
 
 /// The last `--cidr` in the user's flags for rootlesskit.
-fn cidr(flags: &OsStr) -> Option<Cidr> {
-    let words = shellwords::split(flags).ok()?;
-    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    let value = |at: usize| {
-        let flag = words[at].trim_start_matches('-');
-        match flag.split_once('=') {
-            Some(("cidr", value)) => Some(value),
-            None if flag == "cidr" => words.get(at + 1).map(|word| &**word),
-            _ => None,
-        }
-    };
-    (0..words.len()).rev().find_map(value)?.parse().ok()
+fn cidr(flags: &Flags) -> Option<Cidr> {
+    flags.last("cidr")?.value.parse().ok()
 }
 
 fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
@@ -85,14 +81,9 @@ fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
             found.extend(proxy(&file, name, url));
         }
     }
-    // A unit, its drop-ins, and what systemd gives to all units of the user (environment.d(5)).
-    let unit = world.unit();
-    let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
-    let for_all = world.config_home().map(|dir| dir.join("environment.d"));
-    let files = unit.into_iter().chain(configurations(drop_ins)).chain(configurations(for_all));
-    for file in files {
+    for (file, syntax) in files(world) {
         let text = hostenv::file::text(&file).unwrap_or_default();
-        for word in text.lines().flat_map(assignments) {
+        for word in text.lines().flat_map(|line| assignments(line, syntax)) {
             let Some((name, url)) = word.split_once('=') else { continue };
             if VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
                 found.extend(proxy(&file, name, url));
@@ -100,24 +91,6 @@ fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
         }
     }
     found
-}
-
-pub(super) fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
-    let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(|file| file.extension() == Some("conf".as_ref()) && file.is_file())
-        .collect();
-    files.sort();
-    files
-}
-
-/// The variables that a line sets: `Environment=A=b "C=d e"` in a unit, `A=b` elsewhere.
-pub(super) fn assignments(line: &str) -> Vec<String> {
-    let line = line.trim();
-    let words = line.strip_prefix("Environment=").unwrap_or(line);
-    let words = shellwords::split(words.as_ref()).unwrap_or_default();
-    words.into_iter().filter_map(|word: OsString| word.into_string().ok()).collect()
 }
 
 /// `proxies` in the configuration of the docker command, for all daemons or for this one.
@@ -148,17 +121,25 @@ fn proxy(file: &Path, name: &str, url: &str) -> Option<Proxy> {
         Some(bracketed) => bracketed.split_once(']')?,
         None => host_port.split_at(host_port.find(':').unwrap_or(host_port.len())),
     };
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let address = match host {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => host.parse::<IpAddr>().ok().filter(IpAddr::is_loopback)?,
+    };
     // The value may have a password in it.
-    loopback.then(|| Proxy {
+    Some(Proxy {
         setting: format!("{name}={host_port}"),
         file: file.to_owned(),
-        port: port.to_owned(),
+        address,
+        port: port.strip_prefix(':').and_then(|port| port.parse().ok()).filter(|port| *port != 0),
     })
 }
 
 pub(super) fn detaches(world: &World, dockerd: &Path, prober: &dyn Prober) -> bool {
-    match world.env.text(vars::DOCKERD_ROOTLESS_DETACH_NETNS).ok().flatten() {
+    if let Some((detaches, _)) = Flags::gather(world).last_bool("detach-netns") {
+        return detaches;
+    }
+    let set = variable(world, vars::DOCKERD_ROOTLESS_DETACH_NETNS);
+    match set.as_ref().map(|setting| setting.value.as_str()) {
         Some("true" | "1") => return true,
         Some("false" | "0") => return false,
         _ => {}
@@ -196,20 +177,28 @@ mod tests {
     }
 
     #[test]
-    fn the_network_is_that_of_the_last_flag() {
-        let of = |flags: &str| cidr(flags.as_ref()).map(|cidr| cidr.to_string());
-        assert_eq!(
-            of("--cidr=10.1.0.0/24 --debug -cidr 10.2.0.0/24").as_deref(),
-            Some("10.2.0.0/24")
-        );
-        assert_eq!(of("--cidr"), None);
-        assert_eq!(of("--debug"), None);
+    fn the_address_and_port_of_a_proxy_are_those_that_are_written() {
+        for (url, address, port) in [
+            ("http://127.0.0.1:3128", "127.0.0.1", Some(3128)),
+            ("http://localhost:80/", "127.0.0.1", Some(80)),
+            ("127.1.2.3:8080", "127.1.2.3", Some(8080)),
+            ("http://[::1]:3128", "::1", Some(3128)),
+            ("http://[::1]", "::1", None),
+            ("http://localhost", "127.0.0.1", None),
+            ("http://localhost:", "127.0.0.1", None),
+            ("http://localhost:0", "127.0.0.1", None),
+            ("http://localhost:65536", "127.0.0.1", None),
+            ("http://localhost:3128,udp:1-65535", "127.0.0.1", None),
+        ] {
+            let found = proxy(Path::new("/f"), "P", url).unwrap();
+            assert_eq!((found.address.to_string().as_str(), found.port), (address, port), "{url}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_text_can_be_read(text in "\\PC{0,40}") {
-            let _ = (proxy(Path::new("/"), "n", &text), cidr(text.as_ref()), assignments(&text));
+            let _ = proxy(Path::new("/"), "n", &text);
         }
     }
 }

@@ -6,13 +6,24 @@ use hostenv::vars;
 
 use super::{Finding, Wish, modules, passed_in};
 use crate::distro::Package;
-use crate::facts::{Device, Facts, Net};
+use crate::facts::{Device, Facts, Net, UserSetting};
 use crate::probe::{Outcome, Probe};
 use crate::remedy::Remedy;
 use crate::symptoms;
 
-/// What to do if the launcher has to use the gateway and does not.
-pub(super) const MAKE_GATEWAY_WORK: &str = "fix the gateway network; to see why it does not work, run: rootlesskit --net=gateway \
+/// What to do if the launcher has to use the gateway and does not, with a port driver that suits.
+pub(super) fn gateway_in_force(
+    facts: &Facts,
+    ports_suit: impl Fn(PortDriver) -> bool,
+) -> Vec<String> {
+    let choices = &facts.tools.choices;
+    let nets = choices.unsuitable_nets(|net| net == NetworkDriver::Gateway);
+    let removals: Vec<String> =
+        nets.chain(choices.unsuitable_port_drivers(ports_suit)).map(UserSetting::removal).collect();
+    if removals.is_empty() { vec![MAKE_GATEWAY_WORK.to_owned()] } else { removals }
+}
+
+const MAKE_GATEWAY_WORK: &str = "fix the gateway network; to see why it does not work, run: rootlesskit --net=gateway \
      --copy-up=/etc --copy-up=/run true";
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
@@ -226,18 +237,12 @@ fn another_driver(facts: &Facts) -> Option<String> {
         (String::new(), usable)
     };
     let names = drivers.iter().map(|driver| driver.name()).collect::<Vec<_>>().join(" or ");
-    let suits = |name: &str| {
-        let ports = PortDriver::from_name(name);
-        ports.is_some_and(|ports| drivers.iter().all(|driver| driver.goes_with(ports)))
-    };
-    let also = match &facts.storage.port_driver {
-        Some(name) if !suits(name) => {
-            format!(
-                ", and remove {} from the daemon's settings",
-                vars::DOCKERD_ROOTLESS_PORT_DRIVER
-            )
-        }
-        _ => String::new(),
-    };
+    // A flag would win over the variable.
+    let choices = &facts.tools.choices;
+    let flags = choices.nets.iter().filter(|setting| setting.flag.is_some());
+    let ports = choices
+        .unsuitable_port_drivers(|ports| drivers.iter().all(|driver| driver.goes_with(ports)));
+    let also: String =
+        flags.chain(ports).map(|setting| format!(", and {}", setting.removal())).collect();
     Some(format!("{first}set {} to {names}{also}", vars::DOCKERD_ROOTLESS_NET))
 }

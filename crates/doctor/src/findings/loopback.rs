@@ -1,82 +1,70 @@
-//! Ports of the host's loopback that containers are to reach: what the launcher refuses.
+//! Ports of the host's loopback that containers are to reach: what the launcher or rootlesskit refuses.
 
-use std::path::PathBuf;
+use drivers::{NetworkDriver, loopback};
 
-use drivers::{NetworkDriver, PortDriver, loopback};
-use hostenv::vars;
-
-use super::driver::MAKE_GATEWAY_WORK;
+use super::driver::gateway_in_force;
 use super::{Finding, Wish};
-use crate::facts::{AllowedPorts, Facts, Net};
-
-const NAME: &str = vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW;
-const NO_START: &str = "the launcher does not start the daemon with such a value";
+use crate::facts::{AllowedPorts, Facts, HostLoopback, UserSetting};
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
-    let Some(allowed) = &facts.loopback else { return };
-    findings.extend(value(allowed));
-    findings.extend(driver(facts, allowed));
-    findings.extend(all(allowed));
-}
-
-/// Where a variable is set, if that is not the environment.
-fn place(file: Option<&PathBuf>) -> String {
-    file.map(|file| format!(" in {}", file.display())).unwrap_or_default()
-}
-
-/// How to get rid of a variable.
-fn unset(name: &str, file: Option<&PathBuf>) -> String {
-    match file {
-        Some(file) => format!("remove {name} from {}", file.display()),
-        None => format!("unset {name}"),
+    let reach = &facts.loopback;
+    if reach.lists.is_empty() {
+        return;
     }
+    findings.extend(reach.lists.iter().filter_map(value));
+    findings.extend(driver(facts, reach));
+    findings.extend(all(reach));
 }
 
-fn value(allowed: &AllowedPorts) -> Option<Finding> {
-    let why = allowed.ports.as_ref().err()?;
-    let file = allowed.file.as_ref();
-    let seen = format!("{NAME} is {:?}{}: {why}", allowed.value, place(file));
-    Some(Finding::fatal("host-loopback-value", seen, NO_START).fix(format!(
-        "set the variable to ports such as {}, or {}",
+fn settings(reach: &HostLoopback) -> impl Iterator<Item = &UserSetting> {
+    reach.lists.iter().map(|list| &list.setting)
+}
+
+fn shown<'a>(settings: impl Iterator<Item = &'a UserSetting>) -> String {
+    settings.map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn removal<'a>(settings: impl Iterator<Item = &'a UserSetting>) -> String {
+    settings.map(UserSetting::removal).collect::<Vec<_>>().join(" and ")
+}
+
+fn value(list: &AllowedPorts) -> Option<Finding> {
+    let why = list.ports.as_ref().err()?;
+    let seen = format!("{} is not a list of ports: {why}", list.setting);
+    let no_start = "the daemon does not start with such a value";
+    Some(Finding::fatal("host-loopback-value", seen, no_start).fix(format!(
+        "set it to ports such as {}, or {}",
         loopback::EXAMPLE,
-        unset(NAME, file)
+        list.setting.removal()
     )))
 }
 
 /// A network that there is none of is a finding of its own.
-fn driver(facts: &Facts, allowed: &AllowedPorts) -> Option<Finding> {
+fn driver(facts: &Facts, reach: &HostLoopback) -> Option<Finding> {
     let net = facts.tools.net.driver().filter(|net| !net.has_loopback_ports())?;
-    let seen = format!(
-        "{NAME}={}{} is set, but the network driver is {net}",
-        allowed.value,
-        place(allowed.file.as_ref())
-    );
-    let why = "only the network driver gateway can open single ports of the host's loopback, so the launcher does not start \
-               the daemon";
+    let seen = format!("{} is set, but the network driver is {net}", shown(settings(reach)));
+    let why = "only the network driver gateway can open single ports of the host's loopback, so the daemon does not \
+               start";
     let mut finding = Finding::fatal("host-loopback-driver", seen, why);
-    if matches!(facts.tools.net, Net::Named(_)) {
-        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_NET));
+    for text in gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)) {
+        finding = finding.fix(text);
     }
-    let ports = facts.storage.port_driver.as_deref().and_then(PortDriver::from_name);
-    if ports.is_some_and(|ports| !NetworkDriver::Gateway.goes_with(ports)) {
-        finding = finding.fix(format!("unset {}", vars::DOCKERD_ROOTLESS_PORT_DRIVER));
-    }
-    if finding.remedy.said.is_empty() {
-        finding = finding.fix(MAKE_GATEWAY_WORK);
-    }
-    Some(finding.fix(format!("or {}", unset(NAME, allowed.file.as_ref()))))
+    Some(finding.fix(format!("or {}", removal(settings(reach)))))
 }
 
 /// It would look like a restriction, and nothing would be restricted.
-fn all(allowed: &AllowedPorts) -> Option<Finding> {
-    let file = allowed.all.as_ref()?.as_ref();
-    let name = vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK;
-    let seen = format!("{NAME} is set, and {name} is false{}", place(file));
-    let why = "containers could reach every port of the host's loopback, so the launcher does not start the daemon";
+fn all(reach: &HostLoopback) -> Option<Finding> {
+    if reach.opened_by.is_empty() {
+        return None;
+    }
+    let seen =
+        format!("{} is set, but so is {}", shown(settings(reach)), shown(reach.opened_by.iter()));
+    let why =
+        "containers could reach every port of the host's loopback, so the daemon does not start";
     let finding = Finding::fatal("host-loopback-open", seen, why);
     Some(
         finding
-            .fix(format!("to open only some ports, {}", unset(name, file)))
-            .fix(format!("to open all ports, {}", unset(NAME, allowed.file.as_ref()))),
+            .fix(format!("to open only some ports, {}", removal(reach.opened_by.iter())))
+            .fix(format!("to open all ports, {}", removal(settings(reach)))),
     )
 }

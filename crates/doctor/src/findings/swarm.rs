@@ -6,9 +6,9 @@ use drivers::{NetworkDriver, PortDriver};
 use hostenv::swarm::{FORM, MANAGER_PORT, Swarm};
 use hostenv::vars;
 
-use super::driver::MAKE_GATEWAY_WORK;
+use super::driver::gateway_in_force;
 use super::{Finding, Wish, modules};
-use crate::facts::{Facts, Net, Node, Taken};
+use crate::facts::{Facts, Node, Taken};
 use crate::probe::{Outcome, Probe};
 
 const NAME: &str = vars::DOCKERD_ROOTLESS_SWARM;
@@ -244,7 +244,7 @@ fn free(node: &Node, taken: IpAddr) -> String {
 fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
     let Some(net) = facts.tools.net.driver() else { return };
     let default = || net.default_port_driver().name().to_owned();
-    let ports = facts.storage.port_driver.clone().unwrap_or_else(default);
+    let ports = facts.tools.choices.port_driver().map_or_else(default, str::to_owned);
     if net == NetworkDriver::Gateway && ports == PortDriver::Gateway.name() {
         return;
     }
@@ -260,19 +260,8 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
         format!("{NAME} is set, but the network driver is {net} and the port driver {ports}"),
         why,
     );
-    let named = matches!(facts.tools.net, Net::Named(_)) && net != NetworkDriver::Gateway;
-    if named {
-        finding = finding
-            .fix(format!("remove {} from the daemon's settings", vars::DOCKERD_ROOTLESS_NET));
-    }
-    if facts.storage.port_driver.is_some() && ports != PortDriver::Gateway.name() {
-        finding = finding.fix(format!(
-            "remove {} from the daemon's settings",
-            vars::DOCKERD_ROOTLESS_PORT_DRIVER
-        ));
-    }
-    if finding.remedy.said.is_empty() {
-        finding = finding.fix(MAKE_GATEWAY_WORK);
+    for text in gateway_in_force(facts, |ports| ports == PortDriver::Gateway) {
+        finding = finding.fix(text);
     }
     findings.push(finding);
 }

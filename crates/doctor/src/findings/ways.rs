@@ -1,11 +1,16 @@
 //! Ways out that lead nowhere from the namespace: IPv4 on a host without, a network with the same addresses, a proxy on
 //! loopback.
 
-use drivers::{Cidr, NetworkDriver};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use drivers::{Cidr, LoopbackPorts, NetworkDriver};
 use hostenv::vars;
 
 use super::{Finding, Wish};
-use crate::facts::{Facts, Net, Proxy};
+use crate::facts::{Facts, HostLoopback, Net, Proxy, UserSetting};
+
+/// The address of the gateway in the namespace over IPv6, whatever `--cidr` is.
+const GATEWAY_V6: &str = "fd00::2";
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     only_ipv6(facts, findings);
@@ -15,6 +20,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         of_loopback(
             facts,
             proxy,
+            true,
             "the daemon uses the loopback of its own network namespace, where no proxy listens (\"proxyconnect tcp: \
              … connection refused\")",
         )
@@ -23,6 +29,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         of_loopback(
             facts,
             proxy,
+            ways.bridges_have_ipv6,
             "docker passes the proxy setting to containers; each container has its own loopback, where no proxy \
              listens",
         )
@@ -45,10 +52,12 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
          unreachable\")",
     );
     if !able && matches!(facts.tools.net, Net::Named(_)) {
-        finding = finding.fix(
-            "remove DOCKERD_ROOTLESS_ROOTLESSKIT_NET from the daemon's settings: the selected driver does not support IPv6; \
-             gateway, slirp4netns and pasta do",
-        );
+        let unsuitable = facts.tools.choices.unsuitable_nets(NetworkDriver::has_ipv6);
+        let removals: Vec<String> = unsuitable.map(UserSetting::removal).collect();
+        finding = finding.fix(format!(
+            "{}: the selected driver does not support IPv6; gateway, slirp4netns and pasta do",
+            removals.join(" and ")
+        ));
     } else if !able {
         // The launcher found nothing better.
         finding = finding.remedy(super::driver::helper(facts));
@@ -91,22 +100,79 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     });
 }
 
-fn of_loopback(facts: &Facts, proxy: &Proxy, why: &'static str) -> Finding {
-    let host = facts.ways.cidr.gateway();
-    let single = facts.tools.net.driver().is_some_and(NetworkDriver::has_loopback_ports);
-    // Without the port, it depends on the scheme.
-    let port = proxy.port.strip_prefix(':').filter(|_| single);
-    let open = match port {
-        Some(port) => format!(
-            "{}=tcp:{port}; of the host's loopback, containers can then reach this port only",
-            vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW
-        ),
-        None => format!(
-            "{}=false; containers can then reach every service on the host's loopback",
-            vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK
-        ),
+fn of_loopback(facts: &Facts, proxy: &Proxy, has_ipv6: bool, why: &'static str) -> Finding {
+    let finding = Finding::class(
+        "proxy-loopback",
+        format!("{} in {}", proxy.setting, proxy.file.display()),
+        why,
+    )
+    .fix("make the proxy listen on an address of the host's network, and use that address");
+    match through_gateway(facts, proxy, has_ipv6) {
+        Some(text) => finding.fix(text),
+        None => finding,
+    }
+}
+
+/// How to reach the proxy at the gateway's address. `has_ipv6` says whether what uses the proxy can have IPv6. `None` if
+/// there is no way: the gateway's addresses lead to 127.0.0.1 and ::1 only.
+fn through_gateway(facts: &Facts, proxy: &Proxy, has_ipv6: bool) -> Option<String> {
+    let (ways, driver) = (&facts.ways, facts.tools.net.driver());
+    if !driver.is_none_or(NetworkDriver::reaches_host_loopback) {
+        return None;
+    }
+    let port = proxy.port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
+    let mut steps = Vec::new();
+    if proxy.address == Ipv4Addr::LOCALHOST {
+        steps.push(format!("set the proxy to {}:{port}", ways.cidr.gateway()));
+    } else if proxy.address == Ipv6Addr::LOCALHOST
+        && has_ipv6
+        && driver.is_some_and(NetworkDriver::has_ipv6)
+    {
+        steps.push(format!("set the proxy to [{GATEWAY_V6}]:{port}"));
+        if !ways.ipv6 {
+            steps.push(format!("add --ipv6 to {}", vars::DOCKERD_ROOTLESS_FLAGS));
+        }
+    } else {
+        return None;
+    }
+    let reach = &facts.loopback;
+    let mut effect = "";
+    // A list requires the gateway, so a driver that cannot have one is not there to stay.
+    if !reach.lists.is_empty()
+        || reach.opened_by.is_empty() && driver.is_some_and(NetworkDriver::has_loopback_ports)
+    {
+        if !proxy.port.is_some_and(|port| reach.allows_tcp(port)) {
+            steps.push(allow(reach, &port));
+            effect = if reach.lists.is_empty() {
+                "; of the host's loopback, containers can then reach this port only"
+            } else {
+                "; containers can then reach this port of the host's loopback, too"
+            };
+        }
+    } else if reach.opened_by.is_empty() {
+        steps.push(format!("set {}=false", vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK));
+        effect = "; containers can then reach every service on the host's loopback";
+    }
+    let named = if proxy.port.is_none() { "; PORT is the port of the proxy" } else { "" };
+    let last = steps.pop()?;
+    let steps = match steps.as_slice() {
+        [] => last,
+        before => format!("{}, and {last}", before.join(", ")),
     };
-    Finding::class("proxy-loopback", format!("{} in {}", proxy.setting, proxy.file.display()), why)
-        .fix("make the proxy listen on an address of the host's network, and use that address")
-        .fix(format!("or set the proxy to {host}{}, and set {open}", proxy.port))
+    Some(format!("or {steps}{effect}{named}"))
+}
+
+/// How to add a TCP port to the list of the variable. A number keeps its list in order.
+fn allow(reach: &HostLoopback, port: &str) -> String {
+    let name = vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW;
+    let entry = format!("tcp:{port}");
+    match reach.of_variable().map(|list| &list.ports) {
+        None => format!("set {name}={entry}"),
+        Some(Ok(ports)) => {
+            let longer = format!("{ports},{entry}");
+            let merged: Result<LoopbackPorts, _> = longer.parse();
+            format!("set {name}={}", merged.map_or(longer, |ports| ports.to_string()))
+        }
+        Some(Err(_)) => format!("add {entry} to {name}"),
+    }
 }

@@ -125,15 +125,15 @@ pub(super) const CODES: &[Code] = &[
     ),
     code(
         "host-loopback-value",
-        "the launcher does not understand the value of `DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW`",
+        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW`, or `--host-loopback-allow` in `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS`, is not a list of ports",
     ),
     code(
         "host-loopback-driver",
-        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` is set, but the network driver is not `gateway`",
+        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` or `--host-loopback-allow` is set, but the network driver is not `gateway`",
     ),
     code(
         "host-loopback-open",
-        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` is set, but `DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false` opens all ports",
+        "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` or `--host-loopback-allow` is set, but `DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false` or `--disable-host-loopback=false` opens all ports",
     ),
     code("iptables-missing", "iptables is not installed"),
     code(

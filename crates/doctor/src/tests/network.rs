@@ -474,6 +474,10 @@ fn a_driver_that_was_tried_in_vain_is_not_proposed() {
     host.program("bin/slirp4netns");
     host.program("bin/pasta");
     assert_eq!(gateway_fails(&host), [format!("{others} pasta or slirp4netns")]);
+    host.set(FLAGS, "--net=gateway");
+    let remove = format!("and remove --net from {FLAGS}");
+    assert_eq!(gateway_fails(&host), [format!("{others} pasta or slirp4netns, {remove}")]);
+    host.unset(FLAGS);
     host.says("slirp4netns", NO_LIBRARY);
     assert_eq!(gateway_fails(&host), [format!("{others} pasta")]);
 }
@@ -683,7 +687,8 @@ pub(super) fn ports_ping_and_more() -> Vec<Case> {
         ),
         case("slirp4netns's sandbox is off", Advisory, "", "", |h| {
             h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
-            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX", "false");
+            let sandbox = "Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false";
+            h.write(DROP_IN, &format!("[Service]\n{sandbox}\n"));
         }),
         case("pasta has no sandbox that hides /etc/resolv.conf", Advisory, "", "", |h| {
             h.link("etc/resolv.conf", "/var/lib/resolved/resolv.conf");
@@ -716,6 +721,7 @@ fn v6_default(h: &Host) {
 const DEFAULT: ([u8; 4], [u8; 4]) = ([0; 4], [0; 4]);
 const OURS: ([u8; 4], [u8; 4]) = ([10, 0, 2, 0], [255, 255, 255, 0]);
 const FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";
+const DROP_IN: &str = "home/.config/systemd/user/docker.service.d/override.conf";
 
 #[test]
 fn ways_out() {
@@ -735,6 +741,17 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             |h| {
                 v6_default(h);
                 h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
+                h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
+            },
+        ),
+        case(
+            "the host has only IPv6 connectivity, with lxc-user-nic in the flags",
+            Class,
+            "ipv6-only",
+            "remove --net from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS: the selected driver",
+            |h| {
+                v6_default(h);
+                h.set(FLAGS, "--net=lxc-user-nic");
                 h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
             },
         ),
@@ -791,7 +808,10 @@ pub(super) fn the_ways_out() -> Vec<Case> {
         ),
         case("another --cidr is set", Advisory, "", "", |h| {
             v4_routes(h, &[DEFAULT, OURS]);
-            h.set(FLAGS, "--debug --cidr 10.41.0.0/24");
+            h.write(
+                DROP_IN,
+                &format!("[Service]\nEnvironment=\"{FLAGS}=--debug --cidr 10.41.0.0/24\"\n"),
+            );
         }),
         case(
             "another --cidr is set and also overlaps",
@@ -836,7 +856,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             "environment.d sets a proxy on loopback",
             Class,
             "proxy-loopback",
-            "10.0.2.2:3128",
+            "set the proxy to [fd00::2]:3128, add --ipv6 to DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS, and set DOCKERD",
             |h| {
                 h.write("home/.config/environment.d/p.conf", "https_proxy=http://[::1]:3128\n");
             },
@@ -862,6 +882,39 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                     "home/.docker/config.json",
                     "{\"proxies\": {\"default\": {\"httpProxy\": \"http://127.0.0.1:3128\"}}}",
                 );
+            },
+        ),
+        case(
+            "the variables of another supervisor set a proxy on loopback",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.write(
+                    "home/.config/docker-rootless/env",
+                    "HTTPS_PROXY='http://127.0.0.1:3128'; NO_PROXY=localhost\n",
+                );
+            },
+        ),
+        case("the proxy on loopback is in comments", Class, "", "", |h| {
+            h.write(
+                "home/.config/systemd/user/docker.service.d/proxy.conf",
+                "[Service]\n# HTTP_PROXY=http://127.0.0.1:3128\n; HTTP_PROXY=http://127.0.0.1:3128\n",
+            );
+            h.write("home/.config/environment.d/p.conf", "# HTTP_PROXY=http://127.0.0.1:3128\n");
+        }),
+        case(
+            "a proxy is on loopback, and a drop-in keeps the daemon off the host's network",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.write("home/.config/environment.d/p.conf", "HTTPS_PROXY=http://127.0.0.1:3128\n");
+                h.write(
+                    DROP_IN,
+                    "[Service]\nEnvironment=DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS=false\n",
+                );
+                h.says("dockerd", "Docker version 29.8.0, build 1\n");
             },
         ),
         case("the proxy is on another host", Class, "", "", |h| {

@@ -359,6 +359,29 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
+            "the flags in a drop-in name such a driver",
+            Fatal,
+            "swarm-driver swarm-limits",
+            "remove --net from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS in /",
+            |h| {
+                node(h);
+                let flags = "Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--net=pasta";
+                let drop_in = DROP_IN.replace("swarm.conf", "override.conf");
+                h.write(&drop_in, &format!("[Service]\n{flags}\n"));
+            },
+        ),
+        case(
+            "the flags name the gateway, and the port driver is another one",
+            Fatal,
+            "swarm-driver swarm-limits",
+            "remove --port-driver from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",
+            |h| {
+                node(h);
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--net=gateway --port-driver=builtin");
+                h.set(DOCKERD_ROOTLESS_NET, "slirp4netns");
+            },
+        ),
+        case(
             "the gateway network does not work",
             Fatal,
             "swarm-driver gateway-fails swarm-limits",
