@@ -189,7 +189,7 @@ impl Gateway {
     /// # Errors
     /// It has ended.
     pub fn descriptors(&self) -> Result<u64> {
-        Ok(fs::read_dir(self.0.dir().join("fd"))?.count().try_into()?)
+        self.0.descriptors()
     }
 
     /// Resident memory in KiB.
@@ -197,8 +197,7 @@ impl Gateway {
     /// # Errors
     /// It has ended.
     pub fn memory(&self) -> Result<u64> {
-        let value = self.status("VmRSS")?;
-        Ok(value.trim_end_matches(" kB").parse()?)
+        self.0.memory()
     }
 
     /// A line of its `/proc/PID/status`.

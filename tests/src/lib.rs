@@ -46,6 +46,7 @@ pub mod boxes;
 mod cache;
 mod cgroup;
 mod clean;
+pub mod clock;
 pub mod containers;
 pub mod docker;
 pub mod exec;

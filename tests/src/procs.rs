@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result};
+
+/// The uid of `tester`, the user of a box, and of the root of its user namespaces.
+pub const TESTER: u32 = 1001;
+
 /// A process of a box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proc {
@@ -12,7 +17,7 @@ pub struct Proc {
     pub pid: i32,
     /// Its parent's number on the machine.
     pub host_parent: i32,
-    /// Effective uid on the machine: 1001 for the user and its namespace's root, 100000 and up for subids.
+    /// Effective uid on the machine: [`TESTER`] for the user and its namespace's root, 100000 and up for subids.
     pub uid: u32,
     /// One letter, as ps(1) shows it: R, S, D, Z, T.
     pub state: char,
@@ -38,6 +43,47 @@ impl Proc {
     pub fn program(&self) -> &str {
         let first = self.command.split(' ').next().unwrap_or_default();
         first.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Open descriptors.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn descriptors(&self) -> Result<u64> {
+        Ok(fs::read_dir(self.dir().join("fd"))?.count().try_into()?)
+    }
+
+    /// Resident memory in KiB (`VmRSS`, proc_pid_status(5)).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn memory(&self) -> Result<u64> {
+        self.number("status", "VmRSS")
+    }
+
+    /// The same with shared pages in proportion, in KiB (`Pss`, proc_pid_smaps(5)).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn proportional_memory(&self) -> Result<u64> {
+        self.number("smaps_rollup", "Pss")
+    }
+
+    /// How many threads it has.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads(&self) -> Result<u64> {
+        self.number("status", "Threads")
+    }
+
+    /// A number of a file of its `/proc/PID` by its name.
+    fn number(&self, file: &str, name: &str) -> Result<u64> {
+        let path = self.dir().join(file);
+        let text = fs::read_to_string(&path)?;
+        let value = field(&text, &format!("{name}:")).and_then(|v| v.split_whitespace().next());
+        let value = value.with_context(|| format!("no {name} in {}", path.display()))?;
+        value.parse().with_context(|| format!("{name} in {}", path.display()))
     }
 }
 
@@ -94,5 +140,7 @@ mod tests {
         assert_eq!(all[0].pid, pid);
         assert!(all[0].command.contains("tests"), "{:?}", all[0]);
         assert!(all[0].namespace("net").unwrap().starts_with("net:["));
+        assert!(all[0].descriptors().unwrap() > 2 && all[0].threads().unwrap() > 0);
+        assert!(all[0].memory().unwrap() > 0 && all[0].proportional_memory().unwrap() > 0);
     }
 }

@@ -8,6 +8,8 @@ mod echo;
 mod flood;
 #[path = "fixture/many.rs"]
 mod many;
+#[path = "fixture/mixed.rs"]
+mod mixed;
 #[path = "fixture/names.rs"]
 mod names;
 #[path = "fixture/probe.rs"]

@@ -1,10 +1,12 @@
 //! What comes and goes: published ports, clients that die in the middle of a transfer, containers.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use tests::docker::Docker;
-use tests::{TestBox, wait};
+use ::tests::docker::Docker;
+use ::tests::{Output, PATIENCE, TestBox, wait};
+use anyhow::{Context as _, Error, Result, ensure};
+use serde_json::Value;
 
 use crate::record::{Failure, Journal, Label, Traffic};
 use crate::world::Instance;
@@ -18,11 +20,27 @@ const CONTAINER_INTERVAL: Duration = Duration::from_secs(8);
 const PORTS: u16 = 10;
 const ABOVE: u16 = 100;
 
-/// How long a port that was removed may accept connections on a machine that is too busy for the gateway process.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How the part of an error begins that is the log of dockerd ([`Docker::run`]).
+const DAEMONS_LOG: &str = "daemon's log:";
 
-/// How long a server in a new container may take to listen.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// There was an answer, which was not the right one. Everything else that fails may be due to a death.
+#[derive(Debug)]
+struct Wrong(String);
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wrong: {}", self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// The chain of an error on one line, without the log of the daemon, which is kept anyway.
+fn reason(error: &Error) -> String {
+    let links = error.chain().map(ToString::to_string);
+    let links: Vec<String> = links.filter(|link| !link.starts_with(DAEMONS_LOG)).collect();
+    links.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
 /// Repeats an operation until the end, and writes down how each went.
 fn repeat(
@@ -51,8 +69,8 @@ fn repeat(
                 max_us: took,
             }),
             Err(error) => {
-                let error = format!("{error:#}");
-                let wrong = error.contains("wrong");
+                let wrong = error.chain().any(|link| link.is::<Wrong>());
+                let error = reason(&error);
                 record.failures.push(Failure { since, at, instance, way, kind, wrong, error });
             }
         });
@@ -67,26 +85,62 @@ pub(crate) fn ports(instance: &Instance<'_>, journal: &Journal, end: Instant) {
     let mut turn = 0;
     repeat(journal, label, (end, PUBLISH_INTERVAL), || {
         turn += 1;
+        remove_left(instance, first)?;
         let (proto, host) = if turn % 2 == 0 { ("tcp4", "0.0.0.0") } else { ("tcp6", "[::]") };
         let specs: Vec<String> =
             (first..first + PORTS).map(|port| format!("{host}:{port}:80/{proto}")).collect();
         let printed = instance.ctl(&format!("add-ports {}", specs.join(" "))).ok()?;
         let ids: Vec<&str> = printed.split_whitespace().collect();
-        ensure!(ids.len() == usize::from(PORTS), "wrong: add-ports printed {printed:?}");
+        ensure!(ids.len() == usize::from(PORTS), Wrong(format!("add-ports printed {printed:?}")));
         let port = first + turn % PORTS;
         let to =
             if turn % 2 == 0 { format!("10.77.0.1:{port}") } else { format!("[fd77::1]:{port}") };
-        let used = instance.b.peer(&format!("exec fixture stream {to} echo 20000")).limit(60).ok();
+        let used = instance.b.peer(&format!("exec fixture stream {to} echo 20000")).run();
         let removed = instance.ctl(&format!("remove-ports {}", ids.join(" "))).ok();
         let used = used?;
         removed?;
-        ensure!(used.starts_with("20000 ok"), "wrong: {used}");
-        // The request to remove a port waits for the gateway process, but not for longer than a second.
-        wait::until("wrong: a removed port refuses connections", REMOVAL_TIMEOUT, || {
-            let after = instance.b.peer(&format!("exec fixture probe 20 tcp/{to}")).ok()?;
-            Ok(after.contains("ECONNREFUSED").then_some(()))
-        })
+        not_wrong(&used)?;
+        let used = used.ok()?;
+        ensure!(used.starts_with("20000 ok"), Wrong(used));
+        refuses(instance.b, &to)
     });
+}
+
+/// Removes what an earlier turn left published: adding and removing end at the first port that fails.
+fn remove_left(instance: &Instance<'_>, first: u16) -> Result<()> {
+    let printed = instance.ctl("list-ports --json").ok()?;
+    let mut ids = Vec::new();
+    for line in printed.lines() {
+        let port: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let number = port["spec"]["parentPort"].as_u64().with_context(|| line.to_owned())?;
+        if (u64::from(first)..u64::from(first + PORTS)).contains(&number) {
+            ids.push(port["id"].to_string());
+        }
+    }
+    if !ids.is_empty() {
+        instance.ctl(&format!("remove-ports {}", ids.join(" "))).ok()?;
+    }
+    Ok(())
+}
+
+/// Fails if a client of the fixture program ended because of a wrong answer (its `Wrong`).
+fn not_wrong(output: &Output) -> Result<()> {
+    ensure!(!output.stderr.contains("Error: Wrong("), Wrong(output.to_string()));
+    Ok(())
+}
+
+/// Waits until a port that was removed refuses connections, seen from the other machine. The request to remove it waits
+/// for the gateway process, but not for longer than a second, and a busy machine may not run that for a while.
+fn refuses(b: &TestBox, to: &str) -> Result<()> {
+    let mut last = String::new();
+    let refused = wait::until_true("a removed port refuses connections", PATIENCE, || {
+        last = b.peer(&format!("exec fixture probe 60 tcp/{to}")).ok()?;
+        Ok(last.contains("ECONNREFUSED"))
+    });
+    if refused.is_err() && last.contains(" connected ") {
+        return Err(Wrong(format!("a removed port still answers: {last}")).into());
+    }
+    refused
 }
 
 /// Has clients on both sides die in the middle of their transfers.
@@ -104,6 +158,7 @@ pub(crate) fn processes(instance: &Instance<'_>, journal: &Journal, end: Instant
         let (outward, inward) = (line("10.77.0.2:80"), line(&format!("10.77.0.1:{port}")));
         for command in [instance.inside(&outward), instance.b.peer(&inward)] {
             let output = command.run()?;
+            not_wrong(&output)?;
             ensure!(output.code == 137, "{output}");
         }
         Ok(())
@@ -117,19 +172,17 @@ pub(crate) fn containers(b: &TestBox, d: &Docker<'_>, journal: &Journal, end: In
     repeat(journal, label, (end, CONTAINER_INTERVAL), || {
         turn += 1;
         let (name, port) = (format!("page{turn}"), 7100 + turn % 50);
-        let get = format!("exec curl -gsS -m20 http://10.77.0.1:{port}/");
+        let get = format!("exec curl -gsS -m60 http://10.77.0.1:{port}/");
         let run = format!("run -d --name {name} -p {port}:80 bb httpd -f -p 80 -h /www");
         let ran = d.run(&run).map(drop);
         let page = ran.and_then(|()| {
-            wait::until("the page of a container", START_TIMEOUT, || Ok(b.peer(&get).ok().ok()))
+            wait::until("the page of a container", PATIENCE, || Ok(b.peer(&get).ok().ok()))
         });
         let removed = d.run(&format!("rm -f {name}"));
         let page = page?;
-        ensure!(page == "hello-from-container\n", "wrong: {page:?}");
+        ensure!(page == "hello-from-container\n", Wrong(format!("{page:?}")));
         removed?;
-        let after = b.peer(&get).run()?;
-        ensure!(after.code == 7, "wrong: the port of a removed container: {after}");
-        Ok(())
+        refuses(b, &format!("10.77.0.1:{port}"))
     });
 }
 
@@ -137,10 +190,27 @@ pub(crate) fn containers(b: &TestBox, d: &Docker<'_>, journal: &Journal, end: In
 pub(crate) fn short_containers(d: &Docker<'_>, journal: &Journal, end: Instant) {
     let label = (Label::Docker, "containers", "one page");
     repeat(journal, label, (end, CONTAINER_INTERVAL), || {
-        let options = tests::containers::FIXTURE;
-        let page = d.output(&format!("{options} bb fixture get 10.77.0.2:7000"));
+        let options = ::tests::containers::FIXTURE;
+        let page =
+            d.output(&format!("{options} bb /usr/bin/curl -gsS -m60 http://10.77.0.2:7000/"));
         let page = page.context("a page from the network")?;
-        ensure!(page == "peer from 10.77.0.1\n", "wrong: {page:?}");
+        ensure!(page == "peer from 10.77.0.1\n", Wrong(format!("{page:?}")));
         Ok(())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_answer_is_known_by_its_type_and_the_daemons_log_is_left_out() {
+        let wrong = Error::new(Wrong("x".to_owned())).context("a page");
+        assert!(wrong.chain().any(|link| link.is::<Wrong>()));
+        assert_eq!(reason(&wrong), "a page: wrong: x");
+        let log = Error::msg("docker run: exit status 1\n--- stderr\nno room")
+            .context("daemon's log:\nwrong");
+        assert_eq!(reason(&log), "docker run: exit status 1 --- stderr no room");
+        assert!(!log.chain().any(|link| link.is::<Wrong>()));
+    }
 }

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tests::docker::Docker;
-use tests::{PATIENCE, TestBox, paths, wait};
+use tests::{TestBox, paths};
 
-use record::{Journal, Label, Record};
+use provoke::Victim;
+use record::{Journal, Record};
 use world::{GATEWAY, Instance, SLIRP4NETNS};
 
 /// How often processes are looked at.
@@ -87,8 +88,8 @@ fn run(args: &[String]) -> Result<bool> {
         None => measure(Duration::from_secs_f64(options.minutes * 60.0), &options.out)?,
     };
     let verdict = verdict::of(&record);
-    write(&options.out, "soak.svg", &plot::draw(&record, &verdict)?)?;
     print!("{}", report::text(&record, &verdict));
+    write(&options.out, "soak.svg", &plot::draw(&record, &verdict)?)?;
     Ok(verdict.is_good())
 }
 
@@ -106,29 +107,44 @@ fn write(out: &Path, name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the soak, and writes its record before anything is stopped, because that can fail too.
+/// Runs the soak. Its record is written before anything is stopped, and once more if something does not stop.
 fn measure(length: Duration, out: &Path) -> Result<Record> {
     let b = world::boot()?;
-    let _servers = world::serve(&b)?;
+    let servers = world::serve(&b)?;
     let gateway = Instance::start(&b, GATEWAY)?;
     let slirp4netns = Instance::start(&b, SLIRP4NETNS)?;
     let d = world::docker(&b)?;
     let journal = Journal::begin(world::machine(&b, &d)?);
     let used = use_all(&b, [&gateway, &slirp4netns], &d, &journal, length);
-    let record = journal.end();
-    write(out, "soak.json", &serde_json::to_string(&record)?)?;
-    write(out, "gateway.log", &gateway.log()?)?;
-    write(out, "slirp4netns.log", &slirp4netns.log()?)?;
-    write(out, "docker.log", &d.log()?)?;
-    used?;
+    let mut record = journal.end();
+    for (name, log) in
+        [("gateway", gateway.log()?), ("slirp4netns", slirp4netns.log()?), ("docker", d.log()?)]
+    {
+        write(out, &format!("{name}.log"), &log)?;
+        let panics = log.lines().filter(|line| line.contains("panicked"));
+        record.panics.extend(panics.map(|line| format!("{name}: {line}")));
+    }
+    let save = |record: &Record| write(out, "soak.json", &serde_json::to_string(record)?);
+    record.aborted = used.err().map(|error| format!("{error:#}"));
+    save(&record)?;
+    if record.aborted.is_none()
+        && let Err(error) = stop(&b, d, [slirp4netns, gateway])
+    {
+        record.aborted = Some(format!("{error:#}"));
+        save(&record)?;
+    }
+    drop(servers);
+    Ok(record)
+}
+
+/// Ends everything in order.
+fn stop(b: &TestBox, d: Docker<'_>, instances: [Instance<'_>; 2]) -> Result<()> {
     d.run("rm -f streams echo")?;
     d.stop()?;
-    slirp4netns.stop()?;
-    gateway.stop()?;
-    wait::until("nothing is left running", PATIENCE, || {
-        Ok(sample::take(&b, 0).is_empty().then_some(()))
-    })?;
-    Ok(record)
+    for instance in instances {
+        instance.stop()?;
+    }
+    b.assert_no_processes()
 }
 
 /// Everything at once.
@@ -147,24 +163,28 @@ fn use_all(
     let start = Instant::now();
     let (end, time) = (start + length, (start, length));
     let provoked = std::thread::scope(|scope| -> Result<()> {
+        let mut churn = Vec::new();
         for instance in instances {
-            scope.spawn(move || churn::ports(instance, journal, end));
-            scope.spawn(move || churn::processes(instance, journal, end));
+            churn.push(scope.spawn(move || churn::ports(instance, journal, end)));
+            churn.push(scope.spawn(move || churn::processes(instance, journal, end)));
         }
-        scope.spawn(move || churn::containers(b, d, journal, end));
-        scope.spawn(move || churn::short_containers(d, journal, end));
-        let labels = [Label::Gateway, Label::Slirp4netns, Label::Docker];
-        let kills = labels.map(|label| scope.spawn(move || provoke::kill(b, label, journal, time)));
+        churn.push(scope.spawn(move || churn::containers(b, d, journal, end)));
+        churn.push(scope.spawn(move || churn::short_containers(d, journal, end)));
+        let [first, second] = instances.map(Victim::Of);
+        let victims = [first, second, Victim::OfDocker(b)];
+        let kills = victims.map(|victim| scope.spawn(move || provoke::kill(victim, journal, time)));
         let resolvers = scope.spawn(move || provoke::change_resolvers(b, journal, time));
         watch(b, journal, end);
-        for thread in kills.into_iter().chain([resolvers]) {
-            thread.join().map_err(|_| anyhow!("a thread panicked"))??;
-        }
-        Ok(())
+        journal.ends();
+        // All of them, whatever became of the first.
+        let panicked = |_| anyhow!("a thread panicked");
+        let churn = churn.into_iter().map(|thread| thread.join().map_err(panicked));
+        let provoked = kills.into_iter().chain([resolvers]);
+        let provoked = provoked.map(|thread| thread.join().map_err(panicked)?);
+        let ended: Vec<Result<()>> = churn.chain(provoked).collect();
+        ended.into_iter().collect()
     });
-    journal.ends();
     let finished = clients.into_iter().map(|client| client.finish(journal));
-    // All of them, whatever became of the first.
     let finished: Vec<Result<()>> = finished.collect();
     provoked?;
     finished.into_iter().collect()

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::HPos;
 
 use crate::record::{Label, Record, Sample, What};
 use crate::report;
-use crate::verdict::{self, Verdict};
+use crate::verdict::{Verdict, medians};
 
 const PANEL: i32 = 190;
 /// Of a panel's title.
@@ -63,8 +63,12 @@ pub(crate) fn draw(record: &Record, verdict: &Verdict) -> Result<String> {
     ];
     let height = PANEL * i32::try_from(panels.len())?;
     let minutes = record.length as f64 / MINUTE;
-    let title = format!("Soak of {minutes:.0} minutes: nothing grows, nothing fails unprovoked");
-    let title = if verdict.is_good() { title } else { format!("Soak of {minutes:.0} minutes") };
+    let found = match (verdict.is_good(), verdict.judged > 0) {
+        (true, true) => ": nothing grows, nothing fails unprovoked",
+        (true, false) => ": nothing fails unprovoked",
+        (false, _) => "",
+    };
+    let title = format!("Soak of {minutes:.0} minutes{found}");
     chart::framed(&title, &footer(record, verdict), height, |area| {
         let mut top = TOP;
         for panel in &panels {
@@ -82,8 +86,8 @@ fn footer(record: &Record, verdict: &Verdict) -> Vec<String> {
     let release = machine.kernel.split('-').next().unwrap_or_default();
     vec![
         format!(
-            "{} operations. {} failed because a helper or gateway process was killed (vertical lines, {deaths} times), \
-             and {} failed otherwise.",
+            "{} operations. {} failed while a killed helper or gateway process was replaced (vertical lines, {deaths} \
+             times), and {} failed otherwise.",
             chart::figure(answers as f64),
             verdict.excused,
             record.failures.len() - verdict.excused,
@@ -173,17 +177,22 @@ fn processes(record: &Record, figure: impl Fn(&Sample) -> f64) -> Vec<Line> {
 fn answers(record: &Record) -> Vec<Line> {
     let line = |(instance, color): (Label, RGBColor)| {
         let width = (record.length / POINTS).max(10_000);
-        let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
+        // The first and the last interval are cut. One without an answer is an outage.
+        let whole = 1..record.length / width;
+        let mut sums: BTreeMap<u64, u64> = whole.map(|index| (index, 0)).collect();
         for traffic in record.traffic.iter().filter(|traffic| traffic.instance == instance) {
-            *sums.entry(traffic.at / width).or_default() += traffic.done;
+            if let Some(sum) = sums.get_mut(&(traffic.at / width)) {
+                *sum += traffic.done;
+            }
         }
-        // The first and the last interval are cut.
-        let last = record.length / width;
-        let whole = sums.into_iter().filter(|(index, _)| *index > 0 && *index < last);
         let point = |(index, sum): (u64, u64)| {
             ((index as f64 + 0.5) * width as f64 / MINUTE, sum as f64 * 1e3 / width as f64)
         };
-        Line { label: instance.to_string(), color, pieces: vec![whole.map(point).collect()] }
+        Line {
+            label: instance.to_string(),
+            color,
+            pieces: vec![sums.into_iter().map(point).collect()],
+        }
     };
     INSTANCES.into_iter().map(line).collect()
 }
@@ -201,16 +210,10 @@ fn latencies(record: &Record) -> Vec<Line> {
 
 /// Medians of values in intervals, over minutes.
 fn thinned(points: &[(u64, f64)], length: u64) -> Vec<(f64, f64)> {
-    let width = (length / POINTS).max(1);
-    let mut buckets: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for (at, value) in points {
-        buckets.entry(at / width).or_default().push(*value);
-    }
-    let point = |(index, values): (u64, Vec<f64>)| {
-        let at = (index as f64 + 0.5) * width as f64 / MINUTE;
-        Some((at, verdict::median(&values)?))
-    };
-    buckets.into_iter().filter_map(point).collect()
+    let mut points: Vec<(f64, f64)> =
+        points.iter().map(|(at, value)| (*at as f64 / MINUTE, *value)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    medians(&points, length as f64 / POINTS as f64 / MINUTE)
 }
 
 #[cfg(test)]
@@ -258,14 +261,14 @@ mod tests {
             samples: times().map(|at| sample(at, if at < 60_000 { 7 } else { 8 })).collect(),
             traffic: times().map(traffic).collect(),
             loads: vec![Load { at: 5000, average: 3.2 }],
-            failures: Vec::new(),
+            ..Record::default()
         }
     }
 
     #[test]
     fn a_chart_names_its_series_and_the_machine_and_has_a_gap_at_a_death() {
         let record = record();
-        let svg = draw(&record, &verdict::of(&record)).unwrap();
+        let svg = draw(&record, &crate::verdict::of(&record)).unwrap();
         let document = roxmltree::Document::parse(&svg).unwrap();
         let texts = document.descendants().filter(|node| node.has_tag_name("text"));
         let texts: Vec<&str> = texts.filter_map(|node| node.text()).map(str::trim).collect();
@@ -282,14 +285,33 @@ mod tests {
         let lines = processes(&record, |sample| sample.descriptors as f64);
         let [line] = lines.as_slice() else { panic!("{} lines", lines.len()) };
         assert_eq!(line.pieces.len(), 2);
-        assert_eq!(svg, draw(&record, &verdict::of(&record)).unwrap());
+        assert_eq!(svg, draw(&record, &crate::verdict::of(&record)).unwrap());
     }
 
     #[test]
     fn a_line_has_the_medians_of_its_intervals() {
         // Intervals of a second each.
-        let points = [(0, 1.0), (100, 3.0), (900, 100.0), (1000, 5.0)];
-        let minute = |seconds: f64| seconds / 60.0;
-        assert_eq!(thinned(&points, POINTS * 1000), [(minute(0.5), 3.0), (minute(1.5), 5.0)]);
+        let points = [(1000, 5.0), (0, 1.0), (100, 3.0), (900, 100.0)];
+        let seconds = thinned(&points, POINTS * 1000).into_iter().map(|(x, y)| (x * 60.0, y));
+        let rounded: Vec<(f64, f64)> =
+            seconds.map(|(x, y)| ((x * 10.0).round() / 10.0, y)).collect();
+        assert_eq!(rounded, [(0.5, 3.0), (1.5, 5.0)]);
+    }
+
+    #[test]
+    fn a_soak_that_was_aborted_at_once_is_drawn_without_praise() {
+        let record = Record { aborted: Some("no room".to_owned()), ..Record::default() };
+        let svg = draw(&record, &crate::verdict::of(&record)).unwrap();
+        assert!(svg.contains("Soak of 0 minutes") && !svg.contains("nothing"), "{svg}");
+    }
+
+    #[test]
+    fn an_outage_is_drawn_as_no_answers() {
+        let mut record = record();
+        record.traffic.retain(|traffic| !(50_000..80_000).contains(&traffic.at));
+        let lines = answers(&record);
+        let line = lines.iter().find(|line| line.label == "docker").unwrap();
+        let values: Vec<f64> = line.pieces[0].iter().map(|(_, rate)| *rate).collect();
+        assert_eq!(values, [50.0, 50.0, 50.0, 50.0, 0.0, 0.0, 0.0, 50.0, 50.0, 50.0, 50.0]);
     }
 }

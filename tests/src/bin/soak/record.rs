@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tests::clock;
 
 /// An instance of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,10 +42,19 @@ pub(crate) struct Sample {
     pub(crate) cpu_s: f64,
 }
 
+/// What a gateway process is called.
+pub(crate) const GATEWAY_PROCESS: &str = "rootlesskit-gateway";
+
+impl Sample {
+    pub(crate) fn is_gateway_process(&self) -> bool {
+        self.process == GATEWAY_PROCESS
+    }
+}
+
 /// Operations of one kind that ended well in an interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Traffic {
-    /// When the interval began and ended, in milliseconds since the soak began.
+    /// When the first of them began, and when the interval ended, in milliseconds since the soak began.
     pub(crate) since: u64,
     pub(crate) at: u64,
     pub(crate) instance: Label,
@@ -64,7 +73,8 @@ pub(crate) struct Traffic {
 /// An operation that did not end well.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// When it began and ended, in milliseconds since the soak began.
+    /// When it began (one over a kept connection: when that was opened) and ended, in milliseconds since the soak
+    /// began.
     pub(crate) since: u64,
     pub(crate) at: u64,
     pub(crate) instance: Label,
@@ -88,7 +98,7 @@ pub(crate) struct Event {
 pub(crate) enum What {
     /// The helper or gateway process of an instance was killed.
     Killed(Label),
-    /// Another took its place.
+    /// Another took its place, and serves.
     Replaced(Label),
     /// The host's `/etc/resolv.conf` names the server of this tag from now on.
     Resolver(String),
@@ -119,6 +129,12 @@ pub(crate) struct Record {
     pub(crate) machine: Machine,
     /// How long it lasted, in milliseconds.
     pub(crate) length: u64,
+    /// Why it ended before everything was done.
+    #[serde(default)]
+    pub(crate) aborted: Option<String>,
+    /// Lines of the logs that tell of a panic.
+    #[serde(default)]
+    pub(crate) panics: Vec<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) samples: Vec<Sample>,
     #[serde(default)]
@@ -130,7 +146,7 @@ pub(crate) struct Record {
 /// What the threads of a soak write to while it runs.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// When the soak began: milliseconds of the wall clock.
+    /// When the soak began, by [`clock::now`].
     pub(crate) start: u64,
     record: Mutex<Record>,
 }
@@ -138,12 +154,12 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn begin(machine: Machine) -> Self {
         let record = Record { machine, ..Record::default() };
-        Self { start: wall_clock(), record: Mutex::new(record) }
+        Self { start: clock::now(), record: Mutex::new(record) }
     }
 
     /// Milliseconds since the soak began.
     pub(crate) fn now(&self) -> u64 {
-        wall_clock().saturating_sub(self.start)
+        clock::now().saturating_sub(self.start)
     }
 
     pub(crate) fn with<T>(&self, write: impl FnOnce(&mut Record) -> T) -> T {
@@ -165,10 +181,4 @@ impl Journal {
     pub(crate) fn end(self) -> Record {
         self.record.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Milliseconds of the wall clock.
-fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,20 +1,16 @@
 //! Looks at every process of the product every few seconds.
 
 use std::fs;
-use std::path::Path;
 
 use tests::TestBox;
-use tests::procs::Proc;
+use tests::procs::{Proc, TESTER};
 use xtask_support::process;
 
-use crate::record::{Label, Load, Sample};
+use crate::record::{GATEWAY_PROCESS, Label, Load, Sample};
 use crate::world::{GATEWAY, SLIRP4NETNS};
 
 /// What is looked at, besides rootlesskit itself.
-const PROGRAMS: [&str; 4] = ["rootlesskit-gateway", "slirp4netns", "dockerd", "containerd"];
-
-/// The user of the box whose Docker runs.
-const DOCKERS_USER: u32 = 1001;
+const PROGRAMS: [&str; 4] = [GATEWAY_PROCESS, "slirp4netns", "dockerd", "containerd"];
 
 /// How busy the machine is; `None` if it does not tell.
 pub(crate) fn load(at: u64) -> Option<Load> {
@@ -33,21 +29,19 @@ fn sample(all: &[Proc], found: &Proc, at: u64) -> Option<Sample> {
     let instance = match found.uid {
         uid if uid == GATEWAY.account.uid => Label::Gateway,
         uid if uid == SLIRP4NETNS.account.uid => Label::Slirp4netns,
-        DOCKERS_USER => Label::Docker,
+        TESTER => Label::Docker,
         _ => return None,
     };
     let process = role(all, found)?;
-    let dir = found.dir();
-    let (rss_kib, threads) = (number(&dir, "status", "VmRSS")?, number(&dir, "status", "Threads")?);
     Some(Sample {
         at,
         instance,
         process,
         pid: found.pid,
-        descriptors: fs::read_dir(dir.join("fd")).ok()?.count().try_into().ok()?,
-        threads,
-        rss_kib,
-        pss_kib: number(&dir, "smaps_rollup", "Pss")?,
+        descriptors: found.descriptors().ok()?,
+        threads: found.threads().ok()?,
+        rss_kib: found.memory().ok()?,
+        pss_kib: found.proportional_memory().ok()?,
         cpu_s: process::cpu_seconds(&[found.host_pid]).ok()?,
     })
 }
@@ -69,13 +63,5 @@ fn role(all: &[Proc], found: &Proc) -> Option<String> {
 fn is_rootlesskit(found: &Proc) -> bool {
     let is_it =
         |path: std::path::PathBuf| path.file_name().is_some_and(|name| name == "rootlesskit");
-    found.program() != "rootlesskit-gateway"
-        && fs::read_link(found.dir().join("exe")).is_ok_and(is_it)
-}
-
-/// A number of a file of `/proc/PID` by its name.
-fn number(dir: &Path, file: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(dir.join(file)).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
+    found.program() != GATEWAY_PROCESS && fs::read_link(found.dir().join("exe")).is_ok_and(is_it)
 }

@@ -1,130 +1,52 @@
-//! Whether the product has stood the soak.
+//! Whether the product has stood the soak: it must not have grown ([`growth`]), and nothing must have failed without a
+//! reason.
 //!
-//! # Growth
-//! Each process of the product is judged for as long as it lives, without its first [`WARM_UP`]: until then, tables and
-//! stocks fill, and UDP flows that have ended are kept. What remains must last [`JUDGED_SPAN`] at least. A figure has grown
-//! if *both* of two robust measures exceed a bound: the slope of Theil and Sen (the median of the slopes between all pairs
-//! of samples) times the span, and the difference between the medians of the last and of the first quarter. A single peak
-//! moves neither. The bounds are those of [`Figure`]. UDP flows keep a descriptor for [`FLOW_KEPT`], and on a machine that
-//! becomes less busy there are more of them, so that many more descriptors are no growth.
-//!
-//! # Failures
 //! An operation may fail if it depends on a helper and if any part of it lies between the death of this helper and
-//! [`RECOVERY`] after another took its place. A wrong answer is always a failure. So is an answer from a name server that the host has not named for
-//! [`RECOVERY`], and a kind of traffic that nobody answers any more.
+//! [`RECOVERY`] after another took its place. A wrong answer is always a failure. So is an answer from a name server
+//! that the host has not named for [`RECOVERY`], a kind of traffic that nobody answers any more, and a gateway
+//! process that ended without being killed.
 
-use std::collections::BTreeMap;
+pub(crate) mod growth;
 
-use crate::record::{Event, Failure, Label, Record, Sample, Traffic, What};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Milliseconds after which a process has everything that it keeps. UDP flows that were answered are kept for three
-/// minutes.
-pub(crate) const WARM_UP: u64 = 300_000;
-/// Milliseconds that a process must have lived after that, to be judged.
-pub(crate) const JUDGED_SPAN: u64 = 600_000;
-/// Milliseconds after the replacement of a helper, or after a change of name servers, in which failures are excused. The
-/// helper has to start, and TCP repeats a SYN after one second and after three.
-pub(crate) const RECOVERY: u64 = 5_000;
-/// Milliseconds for which a UDP flow that was answered is kept.
-const FLOW_KEPT: u64 = 180_000;
-/// Milliseconds for which a kept connection of the former helper may wait for its turn to be used, and so to fail: the
-/// one before it may wait so long for its answer.
-const TURN: u64 = 20_000;
+use crate::record::{Event, Failure, Label, Record, Traffic, What};
+pub(crate) use growth::{Figure, Life, median, medians};
+use growth::{Trend, lives};
+
+/// Milliseconds after the replacement of a helper, or after a change of name servers, in which failures are excused.
+/// The helper serves by then, but TCP repeats a SYN after 1, 3, 7 and 15 seconds.
+pub(crate) const RECOVERY: u64 = 20_000;
 /// Milliseconds without any answer of a kind, at the end of the soak, that are too many.
 const SILENCE: u64 = 90_000;
+/// The shortest soak, in milliseconds, in which the first gateway process is judged for growth: it is killed after 55%
+/// ([`crate::provoke`]).
+const LONG: u64 = 28 * 60_000;
 
-/// A figure that must not grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Figure {
-    Descriptors,
-    Threads,
-    Rss,
-    Pss,
-}
-
-impl Figure {
-    pub(crate) const ALL: [Self; 4] = [Self::Descriptors, Self::Threads, Self::Rss, Self::Pss];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Descriptors => "descriptors",
-            Self::Threads => "threads",
-            Self::Rss => "RSS, KiB",
-            Self::Pss => "PSS, KiB",
-        }
-    }
-
-    /// The value in a sample.
-    pub(crate) fn of(self, sample: &Sample) -> f64 {
-        let value = match self {
-            Self::Descriptors => sample.descriptors,
-            Self::Threads => sample.threads,
-            Self::Rss => sample.rss_kib,
-            Self::Pss => sample.pss_kib,
-        };
-        value as f64
-    }
-
-    /// By how much it may be larger at the end than `first`: a share for what varies with the traffic, and a constant
-    /// for what is small.
-    pub(crate) fn bound(self, first: f64) -> f64 {
-        match self {
-            Self::Descriptors => 16.0 + first * 0.1,
-            // A stream of bulk data may still have its thread.
-            Self::Threads => 1.5,
-            Self::Rss | Self::Pss => 512.0 + first * 0.1,
-        }
-    }
-}
-
-/// How a figure of a process developed.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Trend {
-    pub(crate) figure: Figure,
-    /// Medians of the first and of the last quarter.
-    pub(crate) first: f64,
-    pub(crate) last: f64,
-    /// The slope of Theil and Sen times the span.
-    pub(crate) drift: f64,
-    /// How much of the difference is the traffic's.
-    pub(crate) explained: f64,
-}
-
-impl Trend {
-    fn of(figure: Figure, points: &[(f64, f64)], explained: f64) -> Option<Self> {
-        let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
-        let [first, last] = quarters(&values)?;
-        let span = points.last()?.0 - points.first()?.0;
-        Some(Self { figure, first, last, drift: slope(points)? * span, explained })
-    }
-
-    /// Whether both measures say so.
-    pub(crate) fn has_grown(&self) -> bool {
-        let bound = self.figure.bound(self.first) + self.explained;
-        self.last - self.first > bound && self.drift > bound
-    }
-}
-
-/// A process from its first sample to its last.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Life {
-    pub(crate) instance: Label,
-    pub(crate) process: String,
-    pub(crate) pid: i32,
-    /// When it was seen first and last, in milliseconds.
-    pub(crate) seen: [u64; 2],
-    /// Processor seconds meanwhile.
-    pub(crate) cpu_s: f64,
-    /// Empty if it did not live long enough.
-    pub(crate) trends: Vec<Trend>,
-}
-
-impl Life {
-    /// Whether it is a program of the product, rather than one that it starts.
-    pub(crate) fn is_own(&self) -> bool {
-        self.process.starts_with("rootlesskit")
-    }
-}
+/// What has to be answered.
+const EXPECTED: [(&[Label], &[&str], &[&str]); 8] = {
+    use Label::{Docker, Gateway, Slirp4netns};
+    const OUT_V4: &str = "out, IPv4";
+    const OUT_V6: &str = "out, IPv6";
+    [
+        (
+            &[Gateway, Slirp4netns],
+            &[OUT_V4, OUT_V6, "in, IPv4", "in, IPv6"],
+            &["bulk", "short", "keep-alive", "udp"],
+        ),
+        (&[Gateway, Slirp4netns], &[OUT_V4], &["ping", "dns"]),
+        (&[Gateway], &[OUT_V6], &["ping", "dns"]),
+        (&[Gateway, Slirp4netns], &["API"], &["publish and remove"]),
+        (&[Gateway, Slirp4netns], &["both"], &["killed client"]),
+        (
+            &[Docker],
+            &["to a container, IPv4", "from a container, IPv4"],
+            &["bulk", "short", "keep-alive", "udp"],
+        ),
+        (&[Docker], &["from a container, IPv4"], &["ping", "dns"]),
+        (&[Docker], &["containers"], &["run and remove", "one page"]),
+    ]
+};
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -149,31 +71,85 @@ pub(crate) fn of(record: &Record) -> Verdict {
     let lives = lives(record);
     let (excused, inexcusable): (Vec<&Failure>, Vec<&Failure>) =
         record.failures.iter().partition(|failure| is_excused(failure, &record.events));
-    let mut complaints: Vec<String> = inexcusable.into_iter().map(failed).collect();
-    let own = || lives.iter().filter(|life| life.is_own());
-    for life in own() {
-        let grown = life.trends.iter().filter(|trend| trend.has_grown());
-        complaints.extend(grown.map(|trend| {
-            let Trend { figure, first, last, drift, .. } = trend;
-            format!(
-                "{} of {} ({}, pid {}) grew from {first:.0} to {last:.0}, {drift:.0} by the slope",
-                figure.name(),
-                life.process,
-                life.instance,
-                life.pid
-            )
-        }));
+    let mut complaints = Vec::new();
+    complaints.extend(record.aborted.iter().map(|why| format!("the soak was aborted: {why}")));
+    complaints.extend(record.panics.iter().map(|line| format!("a panic: {line}")));
+    complaints.extend(inexcusable.into_iter().map(failed));
+    complaints.extend(not_replaced(&record.events));
+    complaints.extend(died(record));
+    complaints.extend(grown(&lives));
+    let judged_gateway = |life: &Life| {
+        life.instance == Label::Gateway && life.is_gateway_process() && !life.trends.is_empty()
+    };
+    if record.length >= LONG && !lives.iter().any(judged_gateway) {
+        complaints.push("no gateway process was seen for long enough to be judged".to_owned());
     }
     complaints.extend(stale(record));
     complaints.extend(silent(record));
-    let judged = own().map(|life| life.trends.len()).sum();
+    let own = lives.iter().filter(|life| life.is_own());
+    let judged = own.map(|life| life.trends.len()).sum();
     Verdict { judged, complaints, excused: excused.len(), lives }
 }
+
+fn grown(lives: &[Life]) -> Vec<String> {
+    let describe = |life: &Life, trend: &Trend| {
+        let Trend { figure, first, last, drift, .. } = trend;
+        let Life { instance, process, pid, .. } = life;
+        format!(
+            "{} of {process} ({instance}, pid {pid}) grew from {first:.0} to {last:.0}, {drift:.0} by the slope",
+            figure.name(),
+        )
+    };
+    let own = lives.iter().filter(|life| life.is_own());
+    let trends = own.flat_map(|life| life.trends.iter().map(move |trend| (life, trend)));
+    let grown = trends.filter(|(_, trend)| trend.has_grown());
+    grown.map(|(life, trend)| describe(life, trend)).collect()
+}
+
+/// Deaths after which no other helper served before the next one.
+fn not_replaced(events: &[Event]) -> Vec<String> {
+    let mut waiting: BTreeMap<Label, u64> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    let describe = |label: Label, at: u64| {
+        format!(
+            "{label}: the helper that was killed after {:.1} s was not replaced",
+            at as f64 / 1e3
+        )
+    };
+    for event in events {
+        match event.what {
+            What::Killed(label) => {
+                let earlier = waiting.insert(label, event.at);
+                complaints.extend(earlier.map(|at| describe(label, at)));
+            }
+            What::Replaced(label) => drop(waiting.remove(&label)),
+            What::Resolver(_) => {}
+        }
+    }
+    complaints.extend(waiting.into_iter().map(|(label, at)| describe(label, at)));
+    complaints
+}
+
+/// Gateway processes that ended though nobody killed them.
+fn died(record: &Record) -> Vec<String> {
+    let too_many = |label: Label| {
+        let of = record.samples.iter().filter(|s| s.instance == label && s.is_gateway_process());
+        let seen = of.map(|sample| sample.pid).collect::<BTreeSet<i32>>().len();
+        let killed = record.events.iter().filter(|e| e.what == What::Killed(label)).count();
+        (seen > killed + 1).then(|| {
+            format!("{label}: {seen} gateway processes were seen, though only {killed} were killed")
+        })
+    };
+    [Label::Gateway, Label::Docker].into_iter().filter_map(too_many).collect()
+}
+
+/// How much of an error is shown, in characters.
+const SHOWN: usize = 600;
 
 fn failed(failure: &Failure) -> String {
     let Failure { since, at, instance, way, kind, error, .. } = failure;
     let [since, at] = [since, at].map(|time| *time as f64 / 1e3);
-    let error = error.lines().next().unwrap_or_default();
+    let error: String = error.chars().take(SHOWN).collect();
     format!("{instance}, {way}: {kind} failed after {at:.1} s (begun after {since:.1} s): {error}")
 }
 
@@ -182,8 +158,7 @@ fn is_excused(failure: &Failure, events: &[Event]) -> bool {
     let mut deaths = times(What::Killed(failure.instance));
     let recovered = |death: u64| {
         let replaced = times(What::Replaced(failure.instance)).find(|at| *at >= death);
-        let turn = if failure.kind == "keep-alive" { TURN } else { 0 };
-        replaced.unwrap_or(death) + RECOVERY + turn
+        replaced.unwrap_or(death) + RECOVERY
     };
     !failure.wrong
         && needs_helper(failure)
@@ -224,96 +199,38 @@ fn stale(record: &Record) -> Vec<String> {
     record.traffic.iter().filter(is_stale).map(describe).collect()
 }
 
-/// Kinds of traffic without an answer at the end. The answers to one kind come from several servers in turn.
+/// Kinds of traffic that nobody answered at the end, or ever. The answers to one kind come from several servers in
+/// turn.
 fn silent(record: &Record) -> Vec<String> {
-    let mut last: BTreeMap<(Label, &str, &str), u64> = BTreeMap::new();
+    let mut last: BTreeMap<(Label, &str, &str), Option<u64>> = BTreeMap::new();
+    for (instances, ways, kinds) in EXPECTED {
+        for instance in instances {
+            for way in ways {
+                last.extend(kinds.iter().map(|kind| ((*instance, *way, *kind), None)));
+            }
+        }
+    }
     for failure in &record.failures {
         last.entry((failure.instance, &failure.way, common(&failure.kind))).or_default();
     }
     for traffic in &record.traffic {
         let at = last.entry((traffic.instance, &traffic.way, common(&traffic.kind))).or_default();
-        *at = traffic.at.max(*at);
+        *at = (*at).max(Some(traffic.at));
     }
-    let silent = last.into_iter().filter(|(_, at)| at + SILENCE < record.length);
-    let describe = |((instance, way, kind), at): ((Label, &str, &str), u64)| {
-        format!("{instance}, {way}: no answer to {kind} after {:.0} s", at as f64 / 1e3)
+    let describe = |((instance, way, kind), at): ((Label, &str, &str), Option<u64>)| match at {
+        None => Some(format!("{instance}, {way}: no answer to {kind}")),
+        Some(at) if at + SILENCE < record.length => {
+            let seconds = at as f64 / 1e3;
+            Some(format!("{instance}, {way}: no answer to {kind} after {seconds:.0} s"))
+        }
+        Some(_) => None,
     };
-    silent.map(describe).collect()
+    last.into_iter().filter_map(describe).collect()
 }
 
 /// A kind without the name of who answered.
 pub(crate) fn common(kind: &str) -> &str {
     if kind.starts_with("dns ") { "dns" } else { kind }
-}
-
-/// How many more UDP flows there were for an instance in the last quarter of `times` than in the first.
-fn more_flows(record: &Record, instance: Label, times: &[u64]) -> f64 {
-    let udp = |traffic: &&Traffic| traffic.instance == instance && traffic.kind == "udp";
-    let flows: Vec<&Traffic> = record.traffic.iter().filter(udp).collect();
-    let kept = |at: &u64| {
-        let recent = flows.iter().filter(|flow| flow.at <= *at && flow.at + FLOW_KEPT > *at);
-        recent.map(|flow| flow.done).sum::<u64>() as f64
-    };
-    let counts: Vec<f64> = times.iter().map(kept).collect();
-    quarters(&counts).map_or(0.0, |[first, last]| (last - first).max(0.0))
-}
-
-fn lives(record: &Record) -> Vec<Life> {
-    let mut series: BTreeMap<(Label, &str, i32), Vec<&Sample>> = BTreeMap::new();
-    for sample in &record.samples {
-        series.entry((sample.instance, &sample.process, sample.pid)).or_default().push(sample);
-    }
-    let life = |((instance, process, pid), samples): ((Label, &str, i32), Vec<&Sample>)| {
-        let (begin, end) = (samples.first()?, samples.last()?);
-        let warm: Vec<&Sample> =
-            samples.iter().copied().filter(|sample| sample.at >= begin.at + WARM_UP).collect();
-        let judged = end.at.saturating_sub(begin.at + WARM_UP) >= JUDGED_SPAN;
-        let trend = |figure: Figure| {
-            let times = || warm.iter().map(|sample| sample.at).collect::<Vec<_>>();
-            let explained = match figure {
-                Figure::Descriptors => more_flows(record, instance, &times()),
-                _ => 0.0,
-            };
-            let point = |sample: &&Sample| (sample.at as f64, figure.of(sample));
-            Trend::of(figure, &warm.iter().map(point).collect::<Vec<_>>(), explained)
-        };
-        Some(Life {
-            instance,
-            process: process.to_owned(),
-            pid,
-            seen: [begin.at, end.at],
-            cpu_s: end.cpu_s - begin.cpu_s,
-            trends: Figure::ALL.into_iter().filter(|_| judged).filter_map(trend).collect(),
-        })
-    };
-    series.into_iter().filter_map(life).collect()
-}
-
-/// The medians of the first and of the last quarter.
-fn quarters(values: &[f64]) -> Option<[f64; 2]> {
-    let quarter = values.len() / 4;
-    Some([median(&values[..quarter])?, median(&values[values.len() - quarter..])?])
-}
-
-/// The median; `None` of nothing.
-pub(crate) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let above = *sorted.get(middle)?;
-    Some(if sorted.len().is_multiple_of(2) {
-        f64::midpoint(sorted[middle - 1], above)
-    } else {
-        above
-    })
-}
-
-/// The median of the slopes between all pairs of points (Theil 1950, Sen 1968).
-fn slope(points: &[(f64, f64)]) -> Option<f64> {
-    let pairs = points.iter().enumerate().flat_map(|(index, from)| {
-        points[index + 1..].iter().map(move |to| (to.1 - from.1) / (to.0 - from.0))
-    });
-    median(&pairs.filter(|slope| slope.is_finite()).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

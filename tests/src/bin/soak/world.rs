@@ -5,7 +5,7 @@ use tests::docker::Docker;
 use tests::{As, Cmd, PATIENCE, Running, Suite, TestBox, Under, kit, wait};
 use xtask_support::host;
 
-use crate::record::{Label, Machine};
+use crate::record::{GATEWAY_PROCESS, Label, Machine};
 
 /// What every rootlesskit of the soak is told.
 const FLAGS: &str = "--ipv6 --disable-host-loopback --copy-up=/etc --copy-up=/run";
@@ -40,7 +40,7 @@ pub(crate) const GATEWAY: Kind = Kind {
     account: Account { name: "soak-gateway", uid: 2001 },
     drivers: "--net=gateway --port-driver=gateway",
     port: 8080,
-    helper: "rootlesskit-gateway",
+    helper: GATEWAY_PROCESS,
     hides_datagrams: false,
 };
 
