@@ -51,12 +51,12 @@ cargo xtask COMMAND
                               it, this uses one from Debian packages (needs root on Debian)
       --verify                build and pack once more in another directory, and compare every byte
       --lint                  fail if lintian or rpmlint is missing (default: print a notice)
-  fuzz [OPTIONS]              feed the parsers of untrusted input with ever new inputs (needs a C++ compiler, but neither
-                              cargo-fuzz nor a nightly toolchain)
+  fuzz [OPTIONS]              feed the parsers of untrusted input with generated inputs (needs a C++ compiler, but
+                              neither cargo-fuzz nor a nightly toolchain)
       --minutes N             for all targets together (default: one minute for each)
       --only TARGET           only this target; may be repeated. `gateway` stands for a storm of packets against a
-                              running gateway process (root on Debian)
-      --seed N                what decides the inputs (default: the time)
+                              running gateway process (root, Debian 12)
+      --seed N                what decides the inputs, from 1 to 4294967295 (default: the time)
       --input FILE            run the target once with this input
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
@@ -66,7 +66,8 @@ cargo xtask COMMAND
   soak [OPTIONS]              use everything at once for an hour, in a test host, with deaths of helper processes in
                               between: two rootlesskits side by side and a real dockerd. Fails if descriptors, memory or
                               threads grow, and at every wrong answer or failure that no death explains (root, Debian 12)
-      --minutes N             how long (default: 60; growth is judged from 15 minutes on)
+      --minutes N             how long (default: 60). Growth of rootlesskit is judged from 16 minutes on, of gateway
+                              processes from 28
       --out DIR               where soak.json (all samples), soak.svg and the logs go (default: target/soak)
       --plot FILE             measure nothing; draw and judge the record in FILE
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)

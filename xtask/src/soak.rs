@@ -5,27 +5,15 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use xtask_support::host::{self, Need};
-use xtask_support::{cargo, command};
+use xtask_support::{cargo, command, host};
 
-/// What the test host is made and entered with.
-const NEEDS: &[Need] = &[
-    ("mmdebstrap", "mmdebstrap"),
-    ("unshare", "util-linux"),
-    ("nsenter", "util-linux"),
-    ("setpriv", "util-linux"),
-    ("ip", "iproute2"),
-];
-
-/// The packages whose programs the test host gets.
-const PRODUCT: [&str; 4] =
-    ["rootlesskit", "dockerd-rootless", "rootlesskit-docker-proxy", "setuptool"];
+use crate::test::{BOX_NEEDS, PRODUCT, ensure_machine};
 
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     // A record is drawn without a test host.
     if !args.contains(&"--plot") {
-        crate::test::ensure_machine()?;
-        host::ensure_programs(NEEDS)?;
+        ensure_machine()?;
+        host::ensure_programs(BOX_NEEDS)?;
         let mut build = cargo::build("release")?;
         build.args(PRODUCT.iter().flat_map(|package| ["-p", package]));
         command::visibly(&mut build)?;

@@ -5,18 +5,26 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use xtask_support::host::{self, Need};
 use xtask_support::stages::{self, Stages};
 use xtask_support::{cargo, command};
 
 /// What the test hosts are made and entered with.
-const NEEDS: &[Need] = &[
+pub(crate) const BOX_NEEDS: &[Need] = &[
     ("mmdebstrap", "mmdebstrap"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("ip", "iproute2"),
+];
+
+/// The packages whose programs the test hosts get.
+pub(crate) const PRODUCT: [&str; 4] =
+    ["rootlesskit", "dockerd-rootless", "rootlesskit-docker-proxy", "setuptool"];
+
+/// What some of the tests need besides.
+const NEEDS: &[Need] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("newuidmap", "uidmap"),
     // The tests of crates/netlink compare with these, and build a container's network with them.
@@ -76,8 +84,13 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     );
     let mut stages = Stages::new(stages::LOGGED);
     if boxes {
-        ensure_machine()?;
-        stages.run("prerequisites", || host::ensure_programs(NEEDS))?;
+        ensure_machine().map_err(|error| {
+            anyhow!(
+                "{error:#}\nhint: `cargo xtask test --no-boxes` runs everything else, without root"
+            )
+        })?;
+        let needs = [BOX_NEEDS, NEEDS].concat();
+        stages.run("prerequisites", || host::ensure_programs(&needs))?;
     }
     let total = stages_of(&mut stages, &filter, boxes);
     stages.print();
@@ -203,7 +216,7 @@ impl Elsewhere {
     }
 }
 
-/// The scenarios need a Debian machine and root on it.
+/// Test hosts need a Debian machine and root on it.
 pub(crate) fn ensure_machine() -> Result<()> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     ensure!(
@@ -211,12 +224,12 @@ pub(crate) fn ensure_machine() -> Result<()> {
             .lines()
             .any(|line| line == "ID=debian"
                 || line.starts_with("ID_LIKE=") && line.contains("debian")),
-        "the scenarios need Debian 12 or a relative of it\nhint: `cargo xtask test --no-boxes` runs everything else"
+        "test hosts need Debian 12 or a relative of it"
     );
     ensure!(
         host::euid()? == 0,
-        "the scenarios boot disposable hosts out of namespaces, which needs root\n\
-         hint: run it as root, for example with sudo --preserve-env=PATH; `cargo xtask test --no-boxes` needs no root"
+        "test hosts are made of namespaces, which needs root\n\
+         hint: run it as root, for example with sudo --preserve-env=PATH"
     );
     Ok(())
 }

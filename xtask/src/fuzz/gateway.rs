@@ -1,38 +1,34 @@
 //! The storm of packets against a running gateway process: a scenario of `tests/`, again and again with another seed.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use xtask_support::stages::{self, Stages};
-use xtask_support::{cargo, command};
+use xtask_support::{cargo, command, host};
 
-use crate::test::ensure_machine;
+use crate::test::{BOX_NEEDS, PRODUCT, ensure_machine};
 
 /// A storm lasts so long, so that a seed which fails fails again after no longer than that.
 const ROUND: Duration = Duration::from_secs(60);
 /// The scenario, and its variables (`tests/tests/gateway/storm.rs`).
-const SCENARIO: &str = "storm_of_malformed_packets_and_broken_connections_leaves_all_as_it_was";
+const SCENARIO: &str = "storm_of_malformed_packets_and_broken_connections_harms_nothing";
 const SECONDS: &str = "STORM_SECONDS";
 const SEED: &str = "STORM_SEED";
-/// What is under test, and what tests it.
-const PACKAGES: [&str; 5] =
-    ["rootlesskit", "rootlesskit-docker-proxy", "dockerd-rootless", "setuptool", "tests"];
 
 /// Runs storms for this time; the first has this seed, each further one the next.
-pub(super) fn run(time: Duration, first: u64) -> Result<()> {
+pub(super) fn run(time: Duration, first: NonZeroU32) -> Result<()> {
     ensure_machine()?;
+    host::ensure_programs(BOX_NEEDS)?;
     let mut stages = Stages::new(stages::LOGGED);
     stages.run("build", || {
-        let mut build = cargo::command();
-        build.current_dir(cargo::workspace()?).arg("build");
-        for package in PACKAGES {
-            build.args(["--package", package]);
-        }
+        let mut build = cargo::build("dev")?;
+        build.args(PRODUCT.iter().chain(&["tests"]).flat_map(|package| ["--package", package]));
         command::visibly(&mut build)
     })?;
-    let programs = cargo::target()?.join("debug");
+    let programs = cargo::programs("dev")?;
     let mut left = time;
-    for seed in first.. {
+    for seed in first.get()..=u32::MAX {
         let seconds = left.min(ROUND).as_secs().max(1);
         stages.run(&format!("storm of {seconds} s with the seed {seed}"), || {
             let mut scenario = cargo::command();

@@ -8,6 +8,7 @@ mod gateway;
 mod run;
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,9 +20,11 @@ use run::{Failure, Outcome, Target};
 
 /// What `--only` calls the storm of packets, which is no program of `fuzz/`.
 const GATEWAY: &str = "gateway";
-/// How long a target runs if nothing is said.
+/// How long a target runs without `--minutes`.
 const DEFAULT_TIME: Duration = Duration::from_secs(60);
 const SECONDS_PER_MINUTE: f64 = 60.0;
+/// About two months.
+const MAX_MINUTES: f64 = 100_000.0;
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -29,7 +32,8 @@ struct Options {
     /// For all targets together.
     minutes: Option<f64>,
     only: Vec<String>,
-    seed: Option<u64>,
+    /// libFuzzer takes 32 bits, and chooses itself if they are 0.
+    seed: Option<NonZeroU32>,
     /// An input to run once.
     input: Option<PathBuf>,
 }
@@ -43,15 +47,21 @@ impl Options {
             match *name {
                 "--minutes" => {
                     let value = value?;
-                    let minutes = value.parse::<f64>().ok().filter(|minutes| *minutes > 0.0);
-                    let wrong = || format!("--minutes {value} is no positive number");
+                    let minutes = value
+                        .parse::<f64>()
+                        .ok()
+                        .filter(|minutes| *minutes > 0.0 && *minutes <= MAX_MINUTES);
+                    let wrong = || {
+                        format!("--minutes {value} is not a positive number up to {MAX_MINUTES}")
+                    };
                     options.minutes = Some(minutes.with_context(wrong)?);
                 }
                 "--only" => options.only.push((*value?).to_owned()),
                 "--seed" => {
                     let value = value?;
-                    let wrong = || format!("--seed {value} is no whole number");
-                    options.seed = Some(value.parse::<u64>().with_context(wrong)?);
+                    let wrong =
+                        || format!("--seed {value} is not a whole number from 1 to {}", u32::MAX);
+                    options.seed = Some(value.parse().ok().with_context(wrong)?);
                 }
                 "--input" => options.input = Some(value?.into()),
                 _ => bail!("unknown argument {name}\nhint: cargo xtask help"),
@@ -68,7 +78,7 @@ impl Options {
     fn time(&self, count: usize) -> Duration {
         let all = self.minutes.map(|minutes| minutes * SECONDS_PER_MINUTE);
         all.map_or(DEFAULT_TIME, |seconds| {
-            // A run of no time at all would go on for ever.
+            // libFuzzer takes 0 as no limit.
             Duration::from_secs_f64((seconds / count.max(1) as f64).max(1.0))
         })
     }
@@ -92,6 +102,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     }
     let chosen = |name: &&String| options.only.is_empty() || options.only.contains(name);
     let chosen: Vec<&String> = names.iter().filter(chosen).collect();
+    println!("seed {seed}");
     let mut stages = Stages::new(stages::LOGGED);
     let programs = stages.run("build the fuzz targets", || build::build(&folder, &chosen))?;
     let work = cargo::target()?.join("fuzz");
@@ -126,9 +137,10 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A number that is another one in each run; libFuzzer takes 32 bits.
-fn seed_of_now() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % (1 << 31))
+/// A different number for each run.
+fn seed_of_now() -> Result<NonZeroU32> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % (1 << 31);
+    Ok(NonZeroU32::try_from(u32::try_from(seconds)?).unwrap_or(NonZeroU32::MIN))
 }
 
 fn report(outcomes: &[(&String, Outcome)], failures: &[Failure]) -> Result<()> {
@@ -160,23 +172,33 @@ mod tests {
     fn what_is_wrong_with_the_arguments_is_named() {
         let refused = |args: &[&str]| format!("{:#}", Options::parse(args).unwrap_err());
         assert!(refused(&["--minutes"]).contains("--minutes needs a value"));
-        assert!(refused(&["--minutes", "-1"]).contains("--minutes -1"));
-        assert!(refused(&["--seed", "x"]).contains("--seed x"));
+        for minutes in ["-1", "0", "inf", "NaN", "1e300"] {
+            let text = refused(&["--minutes", minutes]);
+            assert!(text.contains(&format!("--minutes {minutes} is not")), "{text}");
+        }
+        for seed in ["x", "0", "-1", "4294967296"] {
+            let text = refused(&["--seed", seed]);
+            assert!(text.contains(&format!("--seed {seed} is not")), "{text}");
+        }
         assert!(refused(&["--fast", "x"]).contains("--fast"));
         assert!(refused(&["--input", "file"]).contains("--only TARGET"));
         let both = Options::parse(&["--only", "dns", "--only", "api", "--seed", "7"]).unwrap();
-        assert_eq!((both.only.len(), both.seed), (2, Some(7)));
+        assert_eq!((both.only.len(), both.seed), (2, NonZeroU32::new(7)));
     }
 
     /// What a target is called in the folder, in the manifest and here must be the same, and each has its seeds.
     #[test]
-    fn each_target_is_a_program_and_has_seeds() {
-        let folder = cargo::workspace().unwrap().join("fuzz");
+    fn each_target_is_a_program_and_described_and_has_seeds() {
+        let workspace = cargo::workspace().unwrap();
+        let folder = workspace.join("fuzz");
+        let readme = fs::read_to_string(workspace.join("tests/README.md")).unwrap();
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         let names = names(&folder).unwrap();
         assert_eq!(manifest.matches("[[bin]]").count(), names.len());
         for name in names {
-            assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+            let program = format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"");
+            assert!(manifest.contains(&program), "{name}");
+            assert!(readme.contains(&format!("\n| `{name}` |")), "{name} is not in the table");
             let seeds = fs::read_dir(folder.join("seeds").join(&name));
             let bytes = seeds.unwrap().map(|seed| seed.unwrap().metadata().unwrap().len());
             let bytes: Vec<u64> = bytes.collect();
