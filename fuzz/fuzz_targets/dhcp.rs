@@ -49,7 +49,8 @@ impl Port for Servers<'_> {
         Ok(())
     }
 
-    /// The next one is a message of options for this conversation (even), or a frame of anybody (odd).
+    /// Bit 0 of `kind`: 0 for a message with these options for this conversation, 1 for a frame of anybody. Bit 1: the
+    /// length is in units of four bytes.
     fn receive(&mut self, until: Duration) -> io::Result<Option<Vec<u8>>> {
         let Some(([kind, seconds, length], after)) = self.rest.split_first_chunk::<3>() else {
             self.wait(until);

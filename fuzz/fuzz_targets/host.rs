@@ -1,22 +1,39 @@
 //! What the host says about its users and routes, in files: passwd(5), `/proc/net/route` and `/proc/net/ipv6_route`.
 #![no_main]
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use hostenv::routes::Routes;
 use hostenv::user::lookup_uid;
 use hostenv::{Env, vars};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    // In memory as a rule, which is faster.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
-    let root = dir.path();
+/// The files of a host, in a folder for each process: `host/PID` in cargo's target folder, which has this program in
+/// `TRIPLE/release`.
+static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let exe = std::env::current_exe().expect("the path of the program");
+    let target = exe.ancestors().nth(3).expect("a target folder");
+    let root = target.join("host").join(std::process::id().to_string());
     for folder in ["etc", "proc/net"] {
-        fs::create_dir_all(root.join(folder)).expect("a folder in it");
+        fs::create_dir_all(root.join(folder)).expect("a folder");
     }
+    root
+});
+
+/// Replaces what a file has. Emptying it first would have file systems write it to the disk at once.
+fn replace(file: &Path, data: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(file)?;
+    file.write_all(data)?;
+    file.set_len(data.len().try_into().expect("a length"))
+}
+
+fuzz_target!(|data: &[u8]| {
+    let root = ROOT.as_path();
     for file in ["etc/passwd", "proc/net/route", "proc/net/ipv6_route"] {
-        fs::write(root.join(file), data).expect("a file");
+        replace(&root.join(file), data).expect("a file");
     }
     // An empty PATH has no getent, which would be asked next.
     let env: Env = [(vars::PATH, "")].into_iter().collect();
