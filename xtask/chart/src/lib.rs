@@ -58,7 +58,7 @@ pub fn style(size: f64, bold: bool, color: RGBColor, at: HPos) -> TextStyle<'sta
 /// Writes a text whose middle is `at` in height, and in width its beginning, middle or end as the style says.
 ///
 /// # Errors
-/// None that a string as the target could give.
+/// Never: a string cannot fail as a target.
 pub fn write(area: &Area<'_>, text: &str, at: (i32, i32), style: &TextStyle<'_>) -> Result<()> {
     Ok(area.draw(&Text::new(text, at, style.clone()))?)
 }

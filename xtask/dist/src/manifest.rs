@@ -1,5 +1,5 @@
 //! The one table of what is installed: file, mode, source. Packages, `cargo xtask install` and the tests follow it.
-//! The file is long because the table is.
+//! The file is long because the table has a row for each program, man page and page of the documentation.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

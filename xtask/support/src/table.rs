@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Lays a table out. `numbers` says of a column whether it is one of numbers, which stand to the right.
+/// Lays a table out. Columns for which `numbers` is true are right-aligned.
 #[must_use]
 pub fn table(
     head: &[&str],

@@ -36,7 +36,7 @@ fn footer(results: &Results, cells: &[&Cell]) -> Vec<String> {
         ""
     };
     let short = if results.quick { ", a short run" } else { "" };
-    let texts = [
+    vec![
         format!("Medians of {rounds} rounds; thin lines from minimum to maximum.{disturbed}"),
         format!(
             "{} processors ({}){pinned}, Linux {}, {}{short}",
@@ -44,8 +44,7 @@ fn footer(results: &Results, cells: &[&Cell]) -> Vec<String> {
         ),
         versions(results),
         congestion(results),
-    ];
-    texts.to_vec()
+    ]
 }
 
 fn versions(results: &Results) -> String {
