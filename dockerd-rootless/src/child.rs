@@ -31,7 +31,7 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     if let Some(note) = etc_ssl::mount_over_link(Path::new("/etc"))? {
         note.print();
     }
-    let node = swarm::read(env)?;
+    let node = crate::settings::swarm(env)?;
     if node.is_some() {
         swarm::give_directory(Path::new("/"))?;
     }

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use drivers::{LoopbackPorts, NetworkDriver, loopback};
-use hostenv::{Env, vars};
+use drivers::{LoopbackPorts, NetworkDriver};
+use hostenv::vars;
 
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
@@ -18,22 +18,6 @@ const FLAG: &str = "host-loopback-allow";
 const CLOSED_FLAG: &str = "disable-host-loopback";
 
 const NAME: &str = vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW;
-
-/// The value of the variable.
-///
-/// # Errors
-/// It cannot be understood.
-pub(crate) fn read(env: &Env) -> Result<Option<LoopbackPorts>, Failure> {
-    let Some(value) = env.nonempty(NAME) else { return Ok(None) };
-    let ports = value.to_string_lossy().parse().map_err(|why| {
-        Failure::new(format!("{NAME} is {value:?}: {why}")).hint(format!(
-            "set {NAME} to ports such as {}, or {}",
-            loopback::EXAMPLE,
-            removal::variable(NAME)
-        ))
-    })?;
-    Ok(Some(ports))
-}
 
 /// The arguments of rootlesskit that these settings need, FLAGS not among them.
 pub(crate) fn arguments(settings: &Settings) -> impl Iterator<Item = String> {
@@ -96,7 +80,10 @@ pub(crate) fn check(settings: &Settings, net: &str, notes: &mut Vec<Note>) -> Re
 }
 
 fn wrong_driver(settings: &Settings, ports: &LoopbackPorts, net: &str) -> Failure {
-    let first = removal::for_gateway(settings, |ports| NetworkDriver::Gateway.goes_with(ports));
+    let first =
+        removal::for_gateway(&settings.flags, (settings.net, settings.port_driver), |ports| {
+            NetworkDriver::Gateway.goes_with(ports)
+        });
     Failure::new(format!(
         "{NAME} is \"{ports}\", but the network driver {net} cannot open single ports of the host's loopback"
     ))

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use drivers::{LoopbackPorts, NetworkDriver, PortDriver};
 use hostenv::Env;
-use hostenv::swarm::Swarm;
+use hostenv::swarm::{FORM, Swarm};
 use hostenv::{shellwords, vars};
 
+use crate::removal;
 use crate::report::{Failure, Note};
-use crate::{loopback, swarm};
 
 /// The largest MTU in bytes that RootlessKit accepts.
 const MAX_MTU: u32 = 65521;
@@ -93,9 +93,9 @@ impl Settings {
             sandbox: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX, Switch::WORDS)?,
             seccomp: switch(env, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP, Switch::WORDS)?,
             host_loopback: host_loopback(env, &mut notes),
-            loopback_ports: loopback::read(env)?,
+            loopback_ports: loopback_ports(env)?,
             detach: switch(env, vars::DOCKERD_ROOTLESS_DETACH_NETNS, Switch::WORDS_AND_DIGITS)?,
-            swarm: swarm::read(env)?,
+            swarm: swarm(env)?,
             flags: flags(env, &mut notes)?,
             dockerd: env.nonempty(vars::DOCKERD).map(OsStr::to_owned),
             notes,
@@ -120,6 +120,34 @@ fn one_of<T>(
     }
     Err(Failure::new(format!("{name} is {value:?}, which is not one of {}", allowed.join(", ")))
         .hint(format!("set {name} to one of these values, or remove it from the daemon's settings to use the default")))
+}
+
+fn loopback_ports(env: &Env) -> Result<Option<LoopbackPorts>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW;
+    let Some(value) = env.nonempty(name) else { return Ok(None) };
+    let ports = value.to_string_lossy().parse().map_err(|why| {
+        let example = drivers::loopback::EXAMPLE;
+        Failure::new(format!("{name} is {value:?}: {why}"))
+            .hint(format!("set {name} to ports such as {example}, or {}", removal::variable(name)))
+    })?;
+    Ok(Some(ports))
+}
+
+/// What the daemon is as a node of a swarm.
+///
+/// # Errors
+/// The variable cannot be understood.
+pub(crate) fn swarm(env: &Env) -> Result<Option<Swarm>, Failure> {
+    let name = vars::DOCKERD_ROOTLESS_SWARM;
+    let Some(value) = env.nonempty(name) else { return Ok(None) };
+    let text = value.to_string_lossy();
+    let swarm = text.parse().map_err(|why| {
+        Failure::new(format!("{name} is {value:?}: {why}")).hint(format!(
+            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or {}",
+            removal::variable(name)
+        ))
+    })?;
+    Ok(Some(swarm))
 }
 
 fn port_driver(env: &Env) -> Result<Option<PortDriver>, Failure> {

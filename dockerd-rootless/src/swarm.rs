@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use drivers::{NetworkDriver, PortDriver};
-use hostenv::swarm::{FORM, Swarm};
+use hostenv::swarm::Swarm;
 use hostenv::{Env, dirs, vars};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{AccessFlags, eaccess};
@@ -39,22 +39,6 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The option of dockerd (1.13 and later), also its name in the configuration file.
 const ADDRESS_FLAG: &str = "swarm-default-advertise-addr";
 
-/// The value of the variable.
-///
-/// # Errors
-/// It cannot be understood.
-pub(crate) fn read(env: &Env) -> Result<Option<Swarm>, Failure> {
-    let name = vars::DOCKERD_ROOTLESS_SWARM;
-    let Some(value) = env.nonempty(name) else { return Ok(None) };
-    let text = value.to_string_lossy();
-    let swarm = text.parse().map_err(|why| {
-        Failure::new(format!("{name} is {value:?}: {why}")).hint(format!(
-            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or remove the variable from the daemon's settings"
-        ))
-    })?;
-    Ok(Some(swarm))
-}
-
 /// Refuses the drivers that make no node. A node knows the others by the source address of their datagrams, which `builtin`
 /// loses: the nodes would look ready, and no container would reach another. The other drivers carry overlay networks, but
 /// not for the peers only.
@@ -74,7 +58,10 @@ pub(crate) fn check_drivers(
     } else {
         "hosts other than the peers could send packets into the overlay networks"
     };
-    let first = removal::for_gateway(settings, |ports| ports == PortDriver::Gateway);
+    let first =
+        removal::for_gateway(&settings.flags, (settings.net, settings.port_driver), |ports| {
+            ports == PortDriver::Gateway
+        });
     let name = vars::DOCKERD_ROOTLESS_SWARM;
     let value = settings.swarm.as_ref().map(ToString::to_string).unwrap_or_default();
     Err(Failure::new(format!(
