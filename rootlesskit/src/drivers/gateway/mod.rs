@@ -324,9 +324,13 @@ mod tests {
         for (words, parts) in [
             (
                 &[closed, "--host-loopback-allow=tcp:0"][..],
-                ["allow=tcp:0: the port \"0\"", "as in --host"],
+                ["allow=tcp:0: the port \"0\"", "hint: use a port such as tcp:5432"],
             ),
-            (&[closed, "--host-loopback-allow="], ["the entry \"\"", "hint: separate"]),
+            (&[closed, "--host-loopback-allow="], ["the entry \"\"", "hint: use tcp:PORT"]),
+            (
+                &[closed, "--host-loopback-allow=tcp:9-8"],
+                ["the range \"9-8\"", "hint: write the lower port first"],
+            ),
             (
                 &["--host-loopback-allow=tcp:1"],
                 ["tcp:1 requires --disable-host-loopback", "hint: add "],
