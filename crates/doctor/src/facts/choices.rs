@@ -3,8 +3,7 @@
 use drivers::{NetworkDriver, PortDriver};
 use hostenv::vars;
 
-use super::variables::{Flags, UserSetting, variable};
-use crate::place::World;
+use super::variables::{UserSetting, UserSettings};
 
 #[derive(Debug, Clone, Default)]
 pub struct Choices {
@@ -15,9 +14,10 @@ pub struct Choices {
 }
 
 impl Choices {
-    pub(super) fn gather(world: &World) -> Self {
-        let flags = Flags::gather(world);
-        let both = |flag, name| flags.last(flag).into_iter().chain(variable(world, name)).collect();
+    pub(super) fn gather(settings: &UserSettings<'_>) -> Self {
+        let both = |flag, name| {
+            settings.flags.last(flag).into_iter().chain(settings.variable(name)).collect()
+        };
         Self {
             nets: both("net", vars::DOCKERD_ROOTLESS_NET),
             port_drivers: both("port-driver", vars::DOCKERD_ROOTLESS_PORT_DRIVER),

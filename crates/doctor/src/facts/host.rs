@@ -7,7 +7,7 @@ use cgroup2::{Delegation, Mode};
 use hostenv::vars;
 
 use super::Container;
-use super::variables::{Flags, variable};
+use super::variables::UserSettings;
 use crate::place::World;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn gather(world: &World) -> Self {
+    pub(super) fn gather(world: &World, settings: &UserSettings<'_>) -> Self {
         let release = world.text("proc/sys/kernel/osrelease").unwrap_or_default();
         let ping = world.text("proc/sys/net/ipv4/ping_group_range");
         Self {
@@ -74,7 +74,7 @@ impl Host {
             inotify_instances: world.sysctl("fs.inotify.max_user_instances"),
             inotify_watches: world.sysctl("fs.inotify.max_user_watches"),
             selinux: world.text("sys/fs/selinux/enforce").as_deref() == Some("1"),
-            resolv_conf: resolv_conf(world),
+            resolv_conf: resolv_conf(world, settings),
             container: Container::gather(world),
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),
         }
@@ -115,9 +115,9 @@ fn device(path: &Path) -> Device {
     }
 }
 
-fn resolv_conf(world: &World) -> Option<PathBuf> {
-    let by_variable = || variable(world, vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX);
-    let sandbox = Flags::gather(world).last("slirp4netns-sandbox").or_else(by_variable);
+fn resolv_conf(world: &World, settings: &UserSettings<'_>) -> Option<PathBuf> {
+    let by_variable = || settings.variable(vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SANDBOX);
+    let sandbox = settings.flags.last("slirp4netns-sandbox").or_else(by_variable);
     if sandbox.is_some_and(|setting| setting.value == "false") {
         return None;
     }

@@ -3,8 +3,7 @@
 use drivers::{LoopbackPorts, LoopbackPortsError};
 use hostenv::vars;
 
-use super::variables::{Flags, UserSetting, variable};
-use crate::place::World;
+use super::variables::{UserSetting, UserSettings};
 
 /// A list of ports that containers are to reach.
 #[derive(Debug, Clone)]
@@ -23,13 +22,14 @@ pub struct HostLoopback {
 }
 
 impl HostLoopback {
-    pub(super) fn gather(world: &World) -> Self {
-        let flags = Flags::gather(world);
-        let lists = variable(world, vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW)
+    pub(super) fn gather(settings: &UserSettings<'_>) -> Self {
+        let flags = &settings.flags;
+        let lists = settings
+            .variable(vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW)
             .into_iter()
             .chain(flags.all("host-loopback-allow"));
         let lists = lists.map(|setting| AllowedPorts { ports: setting.value.parse(), setting });
-        let disabled = variable(world, vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK);
+        let disabled = settings.variable(vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK);
         let by_variable = disabled.filter(|setting| setting.value == "false");
         let opened_by = match flags.last_bool("disable-host-loopback") {
             Some((true, _)) => Vec::new(),

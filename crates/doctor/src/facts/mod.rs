@@ -27,6 +27,7 @@ pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub use swarm::{Node, Taken};
 pub use tools::{Net, Tools, Unusable};
 pub use variables::UserSetting;
+use variables::UserSettings;
 pub use ways::{Proxy, Ways};
 
 use std::collections::BTreeMap;
@@ -58,16 +59,17 @@ pub struct Facts {
 impl Facts {
     pub fn gather(world: &World, prober: &dyn Prober) -> Self {
         let os_release = world.text("etc/os-release").or_else(|| world.text("usr/lib/os-release"));
-        let tools = Tools::gather(world, prober);
+        let settings = UserSettings::gather(world);
+        let tools = Tools::gather(world, &settings, prober);
         let mut facts = Self {
-            ways: Ways::gather(world, tools.dockerd.as_deref(), prober),
-            loopback: HostLoopback::gather(world),
-            swarm: Node::gather(world, tools.dockerd.as_deref(), prober),
+            ways: Ways::gather(world, &settings, tools.dockerd.as_deref(), prober),
+            loopback: HostLoopback::gather(&settings),
+            swarm: Node::gather(world, &settings, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),
             ids: Ids::gather(world),
             tools,
-            host: Host::gather(world),
+            host: Host::gather(world, &settings),
             cgroup: Cgroup::gather(world),
             storage: Storage::gather(world),
             daemon: Daemon::gather(world),

@@ -9,7 +9,7 @@ use hostenv::{user, vars};
 use ipnet::IpNet;
 
 use super::sockets::{listeners, own_networks};
-use super::variables::{UserSetting, variable};
+use super::variables::{UserSetting, UserSettings};
 use super::ways::detaches;
 use crate::place::World;
 use crate::probe::Prober;
@@ -49,10 +49,11 @@ pub struct Taken {
 impl Node {
     pub(super) fn gather(
         world: &World,
+        settings: &UserSettings<'_>,
         dockerd: Option<&Path>,
         prober: &dyn Prober,
     ) -> Option<Self> {
-        let UserSetting { value, file, .. } = variable(world, vars::DOCKERD_ROOTLESS_SWARM)?;
+        let UserSetting { value, file, .. } = settings.variable(vars::DOCKERD_ROOTLESS_SWARM)?;
         let swarm: Result<Swarm, String> =
             value.parse().map_err(|error: hostenv::swarm::SwarmError| error.to_string());
         let networks = own_networks(world);
@@ -68,7 +69,7 @@ impl Node {
             is_own,
             taken,
             membership: Membership::read(world),
-            detached: dockerd.is_some_and(|program| detaches(world, program, prober)),
+            detached: dockerd.is_some_and(|program| detaches(settings, program, prober)),
             ip: world.find_with_sbin("ip").filter(|ip| {
                 prober.ask(ip, "-V").is_ok_and(|version| version.contains("iproute2"))
             }),

@@ -12,6 +12,7 @@ use hostenv::{shellwords, vars};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::choices::Choices;
+use super::variables::UserSettings;
 use crate::managed;
 use crate::place::World;
 use crate::probe::Prober;
@@ -126,10 +127,10 @@ impl Tools {
         }
     }
 
-    pub fn gather(world: &World, prober: &dyn Prober) -> Self {
+    pub(super) fn gather(world: &World, settings: &UserSettings<'_>, prober: &dyn Prober) -> Self {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
-        let choices = Choices::gather(world);
+        let choices = Choices::gather(settings);
         let Network { net, tries_gateway, helpers } =
             network(world, prober, &choices, rootlesskit.as_deref());
         let helper = |driver| {

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use hostenv::{flags, shellwords, vars};
+use hostenv::{Env, flags, shellwords, vars};
 
 use crate::place::World;
 use crate::supervisor::Files;
@@ -50,25 +50,52 @@ impl fmt::Display for UserSetting {
     }
 }
 
-/// A variable in this environment, or else in a file that gives it to the daemon ([`files`]), of which the last one counts.
-/// One that is set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
-pub(super) fn variable(world: &World, name: &'static str) -> Option<UserSetting> {
-    let setting = |value: String, file| {
-        (!value.is_empty()).then_some(UserSetting { name, flag: None, value, file })
-    };
-    if let Some(value) = world.env.get(name) {
-        return setting(value.to_string_lossy().into_owned(), None);
-    }
-    let mut found = None;
-    for (file, syntax) in files(world) {
-        let text = hostenv::file::text(&file).unwrap_or_default();
-        for word in text.lines().flat_map(|line| assignments(line, syntax)) {
-            if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-                found = Some((value.to_owned(), file.clone()));
-            }
+/// The user's settings, which are read once.
+#[derive(Debug)]
+pub(super) struct UserSettings<'w> {
+    env: &'w Env,
+    /// What the [`files`] set, as `NAME=VALUE` among other words, in their order.
+    assigned: Vec<(PathBuf, String)>,
+    pub(super) flags: Flags,
+}
+
+impl<'w> UserSettings<'w> {
+    pub(super) fn gather(world: &'w World) -> Self {
+        let words = |(file, syntax): (PathBuf, Syntax)| {
+            let text = hostenv::file::text(&file).unwrap_or_default();
+            let words: Vec<_> = text.lines().flat_map(|line| assignments(line, syntax)).collect();
+            words.into_iter().map(move |word| (file.clone(), word))
+        };
+        let assigned = files(world).into_iter().flat_map(words).collect();
+        let mut settings = Self { env: &world.env, assigned, flags: Flags::default() };
+        if let Some(flags) = settings.variable(vars::DOCKERD_ROOTLESS_FLAGS) {
+            let words = shellwords::split(flags.value.as_ref()).unwrap_or_default();
+            settings.flags = Flags { words, file: flags.file };
         }
+        settings
     }
-    found.and_then(|(value, file)| setting(value, Some(file)))
+
+    /// A variable in this environment, or else in a file that gives it to the daemon, of which the last one counts. One
+    /// that is set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
+    pub(super) fn variable(&self, name: &'static str) -> Option<UserSetting> {
+        let setting = |value: String, file| {
+            (!value.is_empty()).then_some(UserSetting { name, flag: None, value, file })
+        };
+        if let Some(value) = self.env.get(name) {
+            return setting(value.to_string_lossy().into_owned(), None);
+        }
+        let (file, _, value) =
+            self.assigned().filter(|(_, assigned, _)| *assigned == name).last()?;
+        setting(value.to_owned(), Some(file.to_owned()))
+    }
+
+    /// The variables that files set: the file, the name, the value.
+    pub(super) fn assigned(&self) -> impl Iterator<Item = (&Path, &str, &str)> {
+        self.assigned.iter().filter_map(|(file, word)| {
+            let (name, value) = word.split_once('=')?;
+            Some((file.as_path(), name, value))
+        })
+    }
 }
 
 /// The flags of rootlesskit in `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS`, which win over the launcher's own.
@@ -79,14 +106,6 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    pub(super) fn gather(world: &World) -> Self {
-        let Some(setting) = variable(world, vars::DOCKERD_ROOTLESS_FLAGS) else {
-            return Self::default();
-        };
-        let words = shellwords::split(setting.value.as_ref()).unwrap_or_default();
-        Self { words, file: setting.file }
-    }
-
     fn setting(&self, flag: &'static str, value: String) -> UserSetting {
         let name = vars::DOCKERD_ROOTLESS_FLAGS;
         UserSetting { name, flag: Some(flag), value, file: self.file.clone() }
@@ -111,7 +130,7 @@ impl Flags {
 
 /// How a file sets variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syntax {
+enum Syntax {
     /// `Environment=A=b "C=d e"` (systemd.exec(5)).
     Unit,
     /// `A=b c`, one variable a line (environment.d(5)).
@@ -122,7 +141,7 @@ pub(super) enum Syntax {
 
 /// The files that give variables to the daemon: what systemd gives to all units of the user (environment.d(5)), the unit,
 /// its drop-ins, and the variables of other supervisors. A later one wins.
-pub(super) fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
+fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
     let unit = world.unit();
     let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
     let for_all = world.config_home().map(|dir| dir.join("environment.d"));
@@ -147,7 +166,7 @@ fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
 
 /// The variables that a line sets, as `NAME=VALUE`, among other words. Both systemd's files and a shell's have comments
 /// that begin a line; a shell also has them behind other words. (A semicolon that begins a line is an error of a shell.)
-pub(super) fn assignments(line: &str, syntax: Syntax) -> Vec<String> {
+fn assignments(line: &str, syntax: Syntax) -> Vec<String> {
     let line = line.trim();
     if line.starts_with(['#', ';']) {
         return Vec::new();

@@ -8,7 +8,7 @@ use hostenv::routes::Routes;
 use hostenv::vars;
 use serde_json::Value;
 
-use super::variables::{Flags, assignments, files, variable};
+use super::variables::{Flags, UserSettings};
 use crate::place::World;
 use crate::probe::Prober;
 
@@ -45,18 +45,24 @@ pub struct Ways {
 }
 
 impl Ways {
-    pub fn gather(world: &World, dockerd: Option<&Path>, prober: &dyn Prober) -> Self {
+    pub(super) fn gather(
+        world: &World,
+        settings: &UserSettings<'_>,
+        dockerd: Option<&Path>,
+        prober: &dyn Prober,
+    ) -> Self {
         let config = world.daemon_json().unwrap_or_default();
-        let flags = Flags::gather(world);
+        let flags = &settings.flags;
         let routes = Routes::read(&world.root);
-        let mut of_daemon = of_daemon(world, &config);
+        let mut of_daemon = of_daemon(world, settings, &config);
         // It is on the host's network then.
-        if !of_daemon.is_empty() && dockerd.is_some_and(|program| detaches(world, program, prober))
+        if !of_daemon.is_empty()
+            && dockerd.is_some_and(|program| detaches(settings, program, prober))
         {
             of_daemon.clear();
         }
         Self {
-            cidr: cidr(&flags).unwrap_or(Cidr::DEFAULT),
+            cidr: cidr(flags).unwrap_or(Cidr::DEFAULT),
             // The launcher adds it on a host without IPv4.
             ipv6: flags.last_bool("ipv6").map_or(routes.only_v6(), |(value, _)| value),
             routes,
@@ -72,7 +78,7 @@ fn cidr(flags: &Flags) -> Option<Cidr> {
     flags.last("cidr")?.value.parse().ok()
 }
 
-fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
+fn of_daemon(world: &World, settings: &UserSettings<'_>, config: &Value) -> Vec<Proxy> {
     let mut found = Vec::new();
     if let (Some(proxies), Some((file, _))) = (config["proxies"].as_object(), world.daemon_config())
     {
@@ -81,13 +87,9 @@ fn of_daemon(world: &World, config: &Value) -> Vec<Proxy> {
             found.extend(proxy(&file, name, url));
         }
     }
-    for (file, syntax) in files(world) {
-        let text = hostenv::file::text(&file).unwrap_or_default();
-        for word in text.lines().flat_map(|line| assignments(line, syntax)) {
-            let Some((name, url)) = word.split_once('=') else { continue };
-            if VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
-                found.extend(proxy(&file, name, url));
-            }
+    for (file, name, url) in settings.assigned() {
+        if VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
+            found.extend(proxy(file, name, url));
         }
     }
     found
@@ -134,11 +136,11 @@ fn proxy(file: &Path, name: &str, url: &str) -> Option<Proxy> {
     })
 }
 
-pub(super) fn detaches(world: &World, dockerd: &Path, prober: &dyn Prober) -> bool {
-    if let Some((detaches, _)) = Flags::gather(world).last_bool("detach-netns") {
+pub(super) fn detaches(settings: &UserSettings<'_>, dockerd: &Path, prober: &dyn Prober) -> bool {
+    if let Some((detaches, _)) = settings.flags.last_bool("detach-netns") {
         return detaches;
     }
-    let set = variable(world, vars::DOCKERD_ROOTLESS_DETACH_NETNS);
+    let set = settings.variable(vars::DOCKERD_ROOTLESS_DETACH_NETNS);
     match set.as_ref().map(|setting| setting.value.as_str()) {
         Some("true" | "1") => return true,
         Some("false" | "0") => return false,
