@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use drivers::{LoopbackPorts, NetworkDriver, PortDriver};
 use hostenv::Env;
@@ -122,15 +123,22 @@ fn one_of<T>(
         .hint(format!("set {name} to one of these values, or remove it from the daemon's settings to use the default")))
 }
 
-fn loopback_ports(env: &Env) -> Result<Option<LoopbackPorts>, Failure> {
-    let name = vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW;
+/// The value of a variable that has a form of its own; `form` says it in a hint.
+fn parsed<T: FromStr<Err: fmt::Display>>(
+    env: &Env,
+    name: &str,
+    form: &str,
+) -> Result<Option<T>, Failure> {
     let Some(value) = env.nonempty(name) else { return Ok(None) };
-    let ports = value.to_string_lossy().parse().map_err(|why| {
-        let example = drivers::loopback::EXAMPLE;
+    value.to_string_lossy().parse().map(Some).map_err(|why| {
         Failure::new(format!("{name} is {value:?}: {why}"))
-            .hint(format!("set {name} to ports such as {example}, or {}", removal::variable(name)))
-    })?;
-    Ok(Some(ports))
+            .hint(format!("set {name} to {form}, or {}", removal::variable(name)))
+    })
+}
+
+fn loopback_ports(env: &Env) -> Result<Option<LoopbackPorts>, Failure> {
+    let form = format!("ports such as {}", drivers::loopback::EXAMPLE);
+    parsed(env, vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW, &form)
 }
 
 /// What the daemon is as a node of a swarm.
@@ -138,16 +146,8 @@ fn loopback_ports(env: &Env) -> Result<Option<LoopbackPorts>, Failure> {
 /// # Errors
 /// The variable cannot be understood.
 pub(crate) fn swarm(env: &Env) -> Result<Option<Swarm>, Failure> {
-    let name = vars::DOCKERD_ROOTLESS_SWARM;
-    let Some(value) = env.nonempty(name) else { return Ok(None) };
-    let text = value.to_string_lossy();
-    let swarm = text.parse().map_err(|why| {
-        Failure::new(format!("{name} is {value:?}: {why}")).hint(format!(
-            "set {name} to {FORM}, such as 192.0.2.10,peers=192.0.2.0/24, or {}",
-            removal::variable(name)
-        ))
-    })?;
-    Ok(Some(swarm))
+    let form = format!("{FORM}, such as 192.0.2.10,peers=192.0.2.0/24");
+    parsed(env, vars::DOCKERD_ROOTLESS_SWARM, &form)
 }
 
 fn port_driver(env: &Env) -> Result<Option<PortDriver>, Failure> {
