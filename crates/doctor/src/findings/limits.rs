@@ -82,34 +82,33 @@ const OPTIONS: [(&str, &str); 5] = [
 pub fn predict(facts: &Facts) -> Vec<Limit> {
     let obstacle = obstacle(facts);
     let limits = OPTIONS.into_iter().map(|(option, controller)| {
-        let (why_not, fails) = match &obstacle {
-            Some(obstacle) => (Some(obstacle.clone()), None),
+        let failing = match &obstacle {
+            Some(obstacle) => Some((obstacle.clone(), false)),
             None => missing(facts, controller),
         };
-        let works = why_not.is_none();
-        let text = |why: String| fails.map_or(why.clone(), |fails| format!("{why}; {fails}"));
-        Limit { option, controller, works, why_not: why_not.map(text), fails: fails.is_some() }
+        let fails = failing.as_ref().is_some_and(|(_, fails)| *fails);
+        let why_not = failing.map(|(why, _)| why);
+        Limit { option, controller, works: why_not.is_none(), why_not, fails }
     });
     limits.collect()
 }
 
-/// Why dockerd, which sets limits through systemd, cannot use a controller, and why a container then fails.
-fn missing(facts: &Facts, controller: &str) -> (Option<String>, Option<&'static str>) {
+/// Why dockerd, which sets limits through systemd, cannot use a controller, and whether a container then fails.
+fn missing(facts: &Facts, controller: &str) -> Option<(String, bool)> {
     let is_in = |list: &[String]| list.iter().any(|name| name == controller);
     let delegation = facts.cgroup.delegation.as_ref();
     let why = if !is_in(&facts.cgroup.offered) {
         format!("this system has no {controller} controller on cgroup v2")
     } else if delegation.is_some_and(|delegation| is_in(&delegation.available)) {
-        return (None, None);
+        return None;
     } else {
         format!("the {controller} controller is not delegated to the user")
     };
-    let fails = match controller {
-        _ if is_in(&facts.cgroup.slice) => Some(FAILS),
-        "cpu" => Some(REFUSED),
-        _ => None,
-    };
-    (Some(why), fails)
+    Some(match controller {
+        _ if is_in(&facts.cgroup.slice) => (format!("{why}; {FAILS}"), true),
+        "cpu" => (format!("{why}; {REFUSED}"), true),
+        _ => (why, false),
+    })
 }
 
 fn obstacle(facts: &Facts) -> Option<String> {
