@@ -71,6 +71,6 @@ pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};
 pub use listen::{Listener, Proto};
 pub use options::{Options, Transparent, UDP_FLOW_IDLE_TIMEOUT};
-pub use self_connection::is_self_connected;
+pub use self_connection::refuse_self_connection;
 pub use service::{AllowList, Service};
 pub use traffic::{Counted, Traffic};

@@ -2,14 +2,21 @@
 
 use std::net::SocketAddr;
 
+use nix::errno::Errno;
 use socket2::Socket;
 
-/// Whether a socket that has connected to `peer` is its own peer. If nobody has a port of this machine, the kernel may
+/// Refuses a socket that has connected to `peer` and is its own peer. If nobody has a port of this machine, the kernel may
 /// choose it as the local port of a socket that connects to it. A TCP socket then connects to itself (RFC 9293, section
 /// 3.5, simultaneous open), and a UDP socket receives what it sends. Whoever asked for the connection has to hear that it
 /// is refused.
-pub fn is_self_connected(socket: &Socket, peer: SocketAddr) -> bool {
-    socket.local_addr().is_ok_and(|local| local.as_socket() == Some(peer))
+///
+/// # Errors
+/// `ECONNREFUSED`: it is.
+pub fn refuse_self_connection(socket: &Socket, peer: SocketAddr) -> Result<(), Errno> {
+    match socket.local_addr() {
+        Ok(local) if local.as_socket() == Some(peer) => Err(Errno::ECONNREFUSED),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -25,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_connected_to_itself_is_known() {
+    fn a_socket_that_is_connected_to_itself_is_refused() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let address: SocketAddr = address.parse().unwrap();
             let listener = TcpListener::bind(address).unwrap();
@@ -36,11 +43,13 @@ mod tests {
                 socket.bind(&address.into()).unwrap();
                 let own = socket.local_addr().unwrap();
                 socket.connect(&own).unwrap();
-                assert!(is_self_connected(&socket, own.as_socket().unwrap()), "{address}");
+                let own = own.as_socket().unwrap();
+                let refused = Err(Errno::ECONNREFUSED);
+                assert_eq!(refuse_self_connection(&socket, own), refused, "{address}");
 
                 let socket = unconnected(kind, address);
                 socket.connect(&peer.into()).unwrap();
-                assert!(!is_self_connected(&socket, peer), "{address}");
+                assert_eq!(refuse_self_connection(&socket, peer), Ok(()), "{address}");
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
 use crate::room::{Held, Use};
-use crate::self_connection::is_self_connected;
+use crate::self_connection::refuse_self_connection;
 use crate::service::Service;
 use crate::slab::{Key, Slab};
 use crate::stock::Stock;
@@ -220,8 +220,11 @@ impl Tcp {
             // A client that is reset while it waits needs no backend any more.
             _ if side == Side::Client && failed => return self.close(key, true),
             Phase::Connecting { transparent } if side == Side::Backend => {
-                let error =
-                    if failed { conn.backend.as_ref().and_then(pending_error) } else { None };
+                let target = self.ports.get(conn.port).map(|port| port.service.target);
+                let backend = conn.backend.as_ref();
+                let pending = if failed { backend.and_then(pending_error) } else { None };
+                let own = |(backend, target)| refuse_self_connection(backend, target).err();
+                let error = pending.or_else(|| backend.zip(target).and_then(own));
                 match error {
                     Some(Errno::ECONNRESET) => conn.down.broken = true,
                     Some(e) => {
@@ -229,13 +232,6 @@ impl Tcp {
                         return self.connect_failed(ctx, key, transparent);
                     }
                     None => {}
-                }
-                let target = self.ports.get(conn.port).map(|port| port.service.target);
-                if let (Some(backend), Some(target)) = (&conn.backend, target)
-                    && is_self_connected(backend, target)
-                {
-                    debug!("connect to {target}: nobody listens, the socket connected to itself");
-                    return self.connect_failed(ctx, key, transparent);
                 }
                 conn.phase = Phase::Open;
             }

@@ -30,7 +30,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
@@ -48,7 +47,7 @@ use crate::order::{Order, Speaker};
 use crate::overlay::{SharedFlow, Writer, any_port, is_overlay, joins};
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
-use crate::self_connection::is_self_connected;
+use crate::self_connection::refuse_self_connection;
 use crate::service::Service;
 use crate::slab::{Key, Slab};
 use crate::total::Total;
@@ -388,10 +387,8 @@ impl FlowTable {
         }
         // Connecting a datagram socket only looks up a route.
         let target = port.service.target;
-        let connected = sock.connect(&target.into()).and_then(|()| {
-            let own = is_self_connected(&sock, target);
-            if own { Err(Errno::ECONNREFUSED.into()) } else { Ok(()) }
-        });
+        let connected =
+            sock.connect(&target.into()).and_then(|()| Ok(refuse_self_connection(&sock, target)?));
         let ready =
             connected.and_then(|()| ctx.watch(&sock, Source::Flow, key, EpollFlags::EPOLLIN));
         if let Err(e) = ready {

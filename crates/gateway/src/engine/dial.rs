@@ -21,7 +21,7 @@ use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{EventLoop, Traffic, is_self_connected};
+use relay::{EventLoop, Traffic, refuse_self_connection};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::errno;
@@ -189,17 +189,16 @@ impl Dials {
         key: Key,
     ) {
         let Some(dial) = self.table.get_mut(key).filter(|dial| !dial.given) else { return };
-        let refused = || io::Error::from(Errno::ECONNREFUSED);
-        let outcome = match dial.outside.take_error() {
-            Ok(None) if is_self_connected(&dial.outside, dial.to) => Ok(Some(refused())),
-            other => other,
+        let error = match dial.outside.take_error() {
+            Ok(None) => refuse_self_connection(&dial.outside, dial.to).err().map(io::Error::from),
+            Ok(Some(error)) | Err(error) => Some(error),
         };
-        match outcome {
-            Ok(None) => {
+        match error {
+            None => {
                 (dial.given, dial.seen) = (true, host.now());
                 shared.dial.write(&dial.packet);
             }
-            Ok(Some(error)) | Err(error) => {
+            Some(error) => {
                 if self.try_next_resolver(host, names, key) {
                     return;
                 }

@@ -33,7 +33,7 @@ use relay::order::{Order, Speaker};
 use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, EventLoop, is_self_connected, make_transparent};
+use relay::{Counted, EventLoop, make_transparent, refuse_self_connection};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
@@ -484,9 +484,7 @@ fn connect(to: SocketAddr, port: Option<u16>) -> io::Result<Socket> {
         socket.connect(&to.into())?;
         socket.set_reuse_port(true)?;
     }
-    if is_self_connected(&socket, to) {
-        return Err(Errno::ECONNREFUSED.into());
-    }
+    refuse_self_connection(&socket, to)?;
     Ok(socket)
 }
 
