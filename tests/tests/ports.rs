@@ -1,6 +1,6 @@
 //! Published ports of the builtin driver: who can reach what, from where, and what an error says.
 
-use tests::{PATIENCE, Result, Running, Suite, TestBox, ensure, need, wait};
+use tests::{Context as _, PATIENCE, Result, Running, Suite, TestBox, ensure, need, wait};
 
 /// Starts a target behind rootlesskit with its state folder in /tmp/s, and waits until its ports are open.
 fn start<'b>(b: &'b TestBox, flags: &str, target: &str) -> Result<Running<'b>> {
@@ -111,6 +111,26 @@ fn the_server_sees_the_address_of_a_client_that_is_not_local() -> Result<()> {
             "page from 127.0.0.1\n",
             "{flags}"
         );
+        stop(kit)?;
+    }
+    b.assert_clean(&[])
+}
+
+#[test]
+fn a_local_clients_port_is_not_kept_even_where_there_is_only_one_to_take() -> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let one = "sysctl -qw net.ipv4.ip_local_port_range='50000 50000'";
+    b.root(one).ok()?;
+    for proto in ["tcp", "udp"] {
+        let kit = start(
+            &b,
+            &format!("--net=none -p 0.0.0.0:9999:99/{proto}"),
+            &format!("sh -c \"{one} && exec fixture {proto}-echo [::]:99\""),
+        )?;
+        let said = b.user(&format!("fixture who {proto} 127.0.0.1:9999")).ok()?;
+        let (own, seen) = said.trim_end().split_once(' ').with_context(|| said.clone())?;
+        assert_eq!(seen, "127.0.0.1:50000", "{proto}");
+        ensure!(own != seen, "{proto}: the fixture took a port that anybody may get: {own}");
         stop(kit)?;
     }
     b.assert_clean(&[])
