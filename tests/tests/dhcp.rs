@@ -2,7 +2,7 @@
 //! with a stand-in that speaks its protocol.
 
 use tests::networks::{self, LEFT_BY_LXC, RANGE, dhcp_server};
-use tests::{PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
+use tests::{Context as _, PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
 
 /// A target that, like dockerd 29.5, stays in the host's network and works on `$ROOTLESSKIT_STATE_DIR/netns`.
 const ENTER: &str = "nsenter -n$ROOTLESSKIT_STATE_DIR/netns";
@@ -250,7 +250,8 @@ fn vpnkits_lease_is_renewed() -> Result<()> {
         let text = kit.printed()?;
         Ok(text.matches("dhcp 3 from 192.168.65.3").count() >= 2
             && text.contains("the lease of 192.168.65.3 was extended"))
-    })?;
+    })
+    .with_context(|| kit.printed().unwrap_or_default())?;
     stop(kit)?;
     b.assert_clean(&[])
 }

@@ -46,13 +46,15 @@ impl Helper {
         {
             bytes.extend_from_slice(&buf[..n]);
         }
-        let text = String::from_utf8_lossy(&bytes);
-        text.split(['\n', '\r'])
-            .map(str::trim)
-            .filter(|l| !l.is_empty())
-            .collect::<Vec<_>>()
-            .join("; ")
+        one_line(&bytes)
     }
+}
+
+/// What a program has printed, on one line.
+pub(crate) fn one_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// What a helper that is being started says.

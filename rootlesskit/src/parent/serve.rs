@@ -5,6 +5,8 @@
 //! orphans are reaped too when we are pid 1, and no status is collected by the wrong one. Nothing here waits for a
 //! helper: one that hangs must not keep signals, the API or the end of the child waiting.
 
+mod output;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -19,7 +21,6 @@ use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
-use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
 use super::Running;
@@ -28,6 +29,7 @@ use crate::api_backend::Backend;
 use crate::drivers::{Connection, Helper, Said, Starting};
 use crate::exit::Words;
 use crate::signals::{forwardable, from_terminal, suspend, suspends};
+use output::Output;
 
 /// Waits before a helper is started again: the first death may be an accident, the sixth in a row is not.
 const BACKOFF: [Duration; 6] = [
@@ -155,7 +157,7 @@ enum State {
     /// The driver has none.
     None,
     /// It serves; what it prints is logged.
-    Serving(PidFd, pipe::Receiver),
+    Serving(PidFd, Output),
     /// Started, not ready yet.
     Starting {
         starting: Starting,
@@ -189,7 +191,7 @@ impl<'a> Supervised<'a> {
     }
 
     fn serving(&mut self, helper: Helper) {
-        match pipe::Receiver::from_owned_fd(helper.output.into()) {
+        match Output::new(helper.output) {
             Ok(output) => self.state = State::Serving(helper.process, output),
             Err(e) => {
                 tracing::error!("failed to watch the output of {}: {e}", helper.name);
@@ -210,14 +212,11 @@ impl<'a> Supervised<'a> {
         let is_ready = match &mut self.state {
             State::None | State::Killed(..) => std::future::pending().await,
             State::Serving(_, output) => {
-                let Some(words) = read_output(output).await else {
+                let Some(words) = output.lines().await else {
                     // It closed its output; its death, if that is what it was, comes as a signal.
                     return std::future::pending().await;
                 };
-                if !words.is_empty() {
-                    tracing::debug!("[{}] {words}", self.name);
-                    self.last_words = words;
-                }
+                self.said(words);
                 false
             }
             State::Starting { starting, ready, deadline } => tokio::select! {
@@ -247,6 +246,14 @@ impl<'a> Supervised<'a> {
         };
         if is_ready {
             self.ready();
+        }
+    }
+
+    /// Notes what the helper has printed.
+    fn said(&mut self, words: String) {
+        if !words.is_empty() {
+            tracing::debug!("[{}] {words}", self.name);
+            self.last_words = words;
         }
     }
 
@@ -287,8 +294,10 @@ impl<'a> Supervised<'a> {
             State::None | State::Dead { .. } | State::Waiting(_) => return,
         };
         let Some(how) = ended.remove(&pid) else { return };
-        if let State::Killed(_, why) = std::mem::replace(&mut self.state, State::None) {
-            return self.died(&why);
+        match std::mem::replace(&mut self.state, State::None) {
+            State::Killed(_, why) => return self.died(&why),
+            State::Serving(_, output) => self.said(output.rest()),
+            State::Starting { .. } | State::None | State::Dead { .. } | State::Waiting(_) => {}
         }
         if how.signal().is_some() {
             // Somebody killed it; what it said before is no explanation.
@@ -333,24 +342,6 @@ async fn serves(starting: &Starting, ready: &AsyncFd<OwnedFd>) {
         }
     }
     std::future::pending::<()>().await;
-}
-
-/// A piece of output, on one line, which is empty if that was white space; `None` at its end.
-async fn read_output(output: &mut pipe::Receiver) -> Option<String> {
-    let mut buf = [0u8; 2048];
-    loop {
-        output.readable().await.ok()?;
-        match output.try_read(&mut buf) {
-            Ok(0) => return None,
-            Ok(n) => {
-                let text = String::from_utf8_lossy(&buf[..n]);
-                let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-                return Some(lines.collect::<Vec<_>>().join("; "));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return None,
-        }
-    }
 }
 
 #[cfg(test)]

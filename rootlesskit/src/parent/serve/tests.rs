@@ -52,3 +52,42 @@ fn a_helper_that_closes_its_end_without_a_word_keeps_nobody_busy() {
         }
     });
 }
+
+#[test]
+fn what_a_helper_prints_in_pieces_is_heard_in_lines() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (output, mut helper) = pipe().unwrap();
+        let mut output = Output::new(output).unwrap();
+        for piece in ["lease ", "of ", "12 s"] {
+            helper.write_all(piece.as_bytes()).unwrap();
+            let soon = tokio::time::timeout(Duration::from_millis(20), output.lines()).await;
+            assert!(soon.is_err(), "{piece}: {soon:?}");
+        }
+        helper.write_all(b"\r\nsecond\n\nthi").unwrap();
+        assert_eq!(output.lines().await.unwrap(), "lease of 12 s; second");
+        helper.write_all(&[b'r'; 5000]).unwrap();
+        let mut long = String::new();
+        while long.len() < 4096 {
+            long += &output.lines().await.unwrap();
+        }
+        assert!(long.starts_with("thirrr"), "{long}");
+        helper.write_all("d: ä, then nothing".as_bytes()).unwrap();
+        drop(helper);
+        assert!(output.rest().ends_with("rrd: ä, then nothing"));
+    });
+}
+
+#[test]
+fn the_last_line_of_a_helper_needs_no_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (output, mut helper) = pipe().unwrap();
+        let mut output = Output::new(output).unwrap();
+        helper.write_all(b"first\nlast").unwrap();
+        assert_eq!(output.lines().await.unwrap(), "first");
+        drop(helper);
+        assert_eq!(output.lines().await.unwrap(), "last");
+        assert_eq!(output.lines().await, None);
+    });
+}
