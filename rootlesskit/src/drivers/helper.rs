@@ -1,6 +1,6 @@
 //! A running helper program of a network driver.
 
-use std::io::{self, PipeReader, Read as _};
+use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use sys::pidfd::PidFd;
 use crate::umask;
 
 /// This much of the last words of a helper, in bytes, is enough for a person.
-const MAX_PRINTED: usize = 4096;
+const MAX_PRINTED: usize = 2048;
+/// How many bytes a pipe holds (pipe(7)).
+const PIPE: usize = 64 << 10;
 
 /// A helper, and what it has printed so far.
 #[derive(Debug)]
@@ -36,18 +38,32 @@ pub(crate) struct Starting {
 }
 
 impl Helper {
-    /// What it has printed since the last call, on one line. Something that it started may go on printing
-    /// after its death, so there is an end to what is read.
+    /// What it has printed since the last call, on one line; of much, the end.
     pub(crate) fn printed(&mut self) -> String {
-        let mut bytes = Vec::new();
-        let mut buf = [0u8; 4096];
-        while bytes.len() < MAX_PRINTED
-            && let Ok(n @ 1..) = self.output.read(&mut buf)
-        {
-            bytes.extend_from_slice(&buf[..n]);
-        }
-        one_line(&bytes)
+        last_words(&self.output, Vec::new())
     }
+}
+
+/// What is left in the pipe that a helper has printed into, after the beginning that was read before, on one line; of much,
+/// the end, where programs say why they give up. Something that the helper started may go on printing after its death, so
+/// no more is read than a pipe holds.
+pub(crate) fn last_words(output: impl AsFd, beginning: Vec<u8>) -> String {
+    let mut bytes = beginning;
+    let mut buf = [0u8; 4096];
+    let mut left = PIPE;
+    while left > 0
+        && let Ok(n @ 1..) = nix::unistd::read(&output, &mut buf)
+    {
+        bytes.extend_from_slice(&buf[..n]);
+        left = left.saturating_sub(n);
+    }
+    let start = bytes.len().saturating_sub(MAX_PRINTED);
+    // A line of which the beginning is cut off says little, unless it is the only one.
+    let line = match start {
+        0 => None,
+        _ => bytes[start..bytes.len().saturating_sub(1)].iter().position(|&byte| byte == b'\n'),
+    };
+    one_line(&bytes[start + line.map_or(0, |at| at + 1)..])
 }
 
 /// What a program has printed, on one line.

@@ -45,7 +45,7 @@ use hostenv::Env;
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-pub(crate) use helper::{Helper, Said, Starting, one_line};
+pub(crate) use helper::{Helper, Said, Starting, last_words, one_line};
 
 use crate::available;
 use crate::cli::Cli;

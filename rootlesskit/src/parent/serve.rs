@@ -297,7 +297,8 @@ impl<'a> Supervised<'a> {
         match std::mem::replace(&mut self.state, State::None) {
             State::Killed(_, why) => return self.died(&why),
             State::Serving(_, output) => self.said(output.rest()),
-            State::Starting { .. } | State::None | State::Dead { .. } | State::Waiting(_) => {}
+            State::Starting { starting, .. } => self.said(starting.into_helper().printed()),
+            State::None | State::Dead { .. } | State::Waiting(_) => {}
         }
         if how.signal().is_some() {
             // Somebody killed it; what it said before is no explanation.

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, PipeReader};
 
 use tokio::net::unix::pipe;
 
-use crate::drivers::one_line;
+use crate::drivers::{last_words, one_line};
 
 /// A line that is longer than this, in bytes, comes in several.
 const MAX_LINE: usize = 2048;
@@ -52,16 +52,8 @@ impl Output {
         Some(one_line(&std::mem::replace(&mut self.unfinished, rest)))
     }
 
-    /// What is left, on one line, when the helper has ended. Something that it started may go on printing, so there is an
-    /// end to what is read.
-    pub(super) fn rest(mut self) -> String {
-        let mut buf = [0u8; MAX_LINE];
-        // The runtime may not know yet that there is more.
-        while self.unfinished.len() < MAX_LINE
-            && let Ok(n @ 1..) = nix::unistd::read(&self.pipe, &mut buf)
-        {
-            self.unfinished.extend_from_slice(&buf[..n]);
-        }
-        one_line(&self.unfinished)
+    /// What is left when the helper has ended. The runtime may not know yet that there is more.
+    pub(super) fn rest(self) -> String {
+        last_words(&self.pipe, self.unfinished)
     }
 }

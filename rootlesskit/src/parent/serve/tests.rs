@@ -75,6 +75,18 @@ fn what_a_helper_prints_in_pieces_is_heard_in_lines() {
         helper.write_all("d: ä, then nothing".as_bytes()).unwrap();
         drop(helper);
         assert!(output.rest().ends_with("rrd: ä, then nothing"));
+
+        let (output, mut helper) = pipe().unwrap();
+        let output = Output::new(output).unwrap();
+        for number in 0..2000 {
+            writeln!(helper, "line {number}").unwrap();
+        }
+        helper.write_all(b"fatal: no device\n").unwrap();
+        let rest = output.rest();
+        assert!(
+            rest.starts_with("line 1") && rest.ends_with("; line 1999; fatal: no device"),
+            "{rest}"
+        );
     });
 }
 
