@@ -31,6 +31,7 @@ mod exit;
 mod handshake;
 mod help;
 mod launch;
+mod limit;
 mod log;
 mod parent;
 mod plan;

@@ -42,6 +42,8 @@ pub enum Probe {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Works,
+    /// It does, and this is what was said nevertheless.
+    Warns(String),
     /// It does not, and this is what was said.
     Fails(String),
     /// It could not be tried.
@@ -61,6 +63,12 @@ pub struct Setting {
     pub runtime_dir: Option<PathBuf>,
     /// The `ip` of iproute2; that of busybox does not know the options of VXLAN.
     pub ip: Option<PathBuf>,
+}
+
+impl Outcome {
+    pub fn works(&self) -> bool {
+        matches!(self, Self::Works | Self::Warns(_))
+    }
 }
 
 pub trait Prober {
@@ -90,7 +98,10 @@ impl System {
         }
         let output = Helper::start(program, args, &env, PROBE_LIMIT).and_then(Helper::finish);
         match output {
-            Ok(output) if output.status.success() => Outcome::Works,
+            Ok(output) if output.status.success() => match output.text() {
+                text if text.is_empty() => Outcome::Works,
+                text => Outcome::Warns(text),
+            },
             Ok(output) => match output.text() {
                 text if text.is_empty() => {
                     Outcome::Fails(format!("{} ended with {}", program.display(), output.status))

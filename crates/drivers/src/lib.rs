@@ -16,7 +16,7 @@ pub use cidr::{Cidr, CidrError};
 pub use loopback::{LoopbackPorts, LoopbackPortsError};
 pub use network::NetworkDriver;
 pub use port::PortDriver;
-pub use reason::Reason;
+pub use reason::{PORTS_RELAYED, Reason};
 
 /// The FIFO in the state directory to which pasta writes its process id when it serves.
 pub const PASTA_READY_FIFO: &str = ".pasta-ready.pipe";

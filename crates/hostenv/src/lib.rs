@@ -15,6 +15,8 @@
 //!
 //! What the arguments of a program say about a flag is told by [`flags`].
 //!
+//! The limits of namespaces are named by [`namespaces`].
+//!
 //! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
 //! What makes the daemon a node of a swarm is read by [`swarm`].
@@ -26,6 +28,7 @@ pub mod dirs;
 pub mod file;
 pub mod flags;
 pub mod helper;
+pub mod namespaces;
 pub mod path;
 pub mod rootlesskit;
 pub mod routes;

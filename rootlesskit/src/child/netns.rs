@@ -13,10 +13,12 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use anyhow::Context as _;
 use netlink::Rt;
 use netlink::transparent::{self, Backend, Choice};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::drivers::inside::{self, Link};
+use crate::limit;
 use crate::plan::{ChildPlan, Leased, SourceAddress};
 
 #[derive(Debug)]
@@ -127,7 +129,14 @@ fn enter(job: &Job) -> anyhow::Result<()> {
         return Ok(());
     }
     let path = &job.state_dir.join("netns");
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to create a detached network namespace")?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+        let hint = match errno {
+            Errno::ENOSPC | Errno::EUSERS => limit::raise("net"),
+            _ => String::new(),
+        };
+        let error = std::io::Error::from(errno);
+        anyhow::anyhow!("failed to create a detached network namespace: {error}{hint}")
+    })?;
     let flags = nix::libc::O_NOFOLLOW;
     OpenOptions::new()
         .write(true)

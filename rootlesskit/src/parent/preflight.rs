@@ -10,14 +10,10 @@ use nix::unistd::geteuid;
 
 use crate::cli::Cli;
 use crate::exit::go_words;
+use crate::limit::{self, sysctl};
 
 /// Fewer user namespaces than this and a container-heavy host may run out.
 const FEW_NAMESPACES: u64 = 1024;
-
-fn sysctl(root: &Path, key: &str) -> Option<u64> {
-    let path = root.join("proc/sys").join(key.replace('.', "/"));
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
 
 pub(super) fn warnings(root: &Path, cli: &Cli) {
     if geteuid().is_root() {
@@ -70,9 +66,7 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
         write!(text, "\n{hint}").unwrap_or_default();
     }
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EUSERS) => {
-            text.push_str("\nhint: raise the limit of user namespaces: sudo sysctl -w user.max_user_namespaces=28633");
-        }
+        Some(libc::ENOSPC | libc::EUSERS) => text.push_str(&limit::hint(root)),
         Some(libc::EINVAL) => {
             text.push_str("\nhint: use a kernel with user namespaces (CONFIG_USER_NS)");
         }
@@ -159,6 +153,10 @@ mod tests {
         let text = explain(plain.path(), libc::ENOSPC);
         assert!(text.contains("fork/exec /proc/self/exe: no space left on device"), "{text}");
         assert!(text.contains("max_user_namespaces"), "{text}");
+        let net =
+            root(&[("user/max_user_namespaces", "2000\n"), ("user/max_net_namespaces", "0\n")]);
+        let text = explain(net.path(), libc::ENOSPC);
+        assert!(text.ends_with("hint: user.max_net_namespaces is 0; allow these namespaces: sudo sysctl -w user.max_net_namespaces=28633"), "{text}");
         assert!(
             explain(plain.path(), libc::EPERM)
                 .contains("fork/exec /proc/self/exe: operation not permitted")

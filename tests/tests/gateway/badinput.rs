@@ -24,16 +24,14 @@ const NET: &str = "--net=gateway --port-driver=gateway --disable-host-loopback";
 #[test]
 fn badinput_a_missing_or_closed_tun_device_is_named() -> Result<()> {
     let b = TestBox::builder(Suite::Trixie).tun_mode(0o600).boot()?;
-    let other = "--net=pasta or --net=slirp4netns";
+    // Nothing follows: the other drivers need the device as well.
+    let closed = "hint: make the device writable for your user: sudo chmod 0666 /dev/net/tun\n";
     for net in [NET, "--net=gateway --detach-netns", "--net=gvisor-tap-vsock"] {
-        refuses(
-            &b,
-            net,
-            &["/dev/net/tun", "ermission denied", "hint:", "sudo chmod 0666 /dev/net/tun", other],
-        )?;
+        refuses(&b, net, &["/dev/net/tun", "ermission denied", closed])?;
     }
     b.root("rm /dev/net/tun").ok()?;
-    refuses(&b, NET, &["/dev/net/tun", "No such file", "hint:", "sudo modprobe tun", other])
+    let missing = "hint: load the kernel module tun: sudo modprobe tun\n";
+    refuses(&b, NET, &["/dev/net/tun", "No such file", missing])
 }
 
 #[test]
@@ -42,17 +40,41 @@ fn badinput_the_limit_of_network_namespaces_is_named() -> Result<()> {
     // The limit of the account belongs to the machine; a shell in a user namespace has one of its own. The child's
     // namespace is the only one that it allows.
     b.root("echo root:1:65535 >> /etc/subuid; echo root:1:65535 >> /etc/subgid").ok()?;
-    let script = "
-        echo 1 > /proc/sys/user/max_net_namespaces
-        rootlesskit --state-dir=/tmp/s --net=gateway --port-driver=gateway --disable-host-loopback true";
-    let out = b
-        .user("exec unshare --user --map-root-user --map-auto sh -c \"$SCRIPT\"")
-        .env("SCRIPT", script)
-        .run()?;
-    ensure!(out.code == 1, "{out}");
-    let parts = ["network namespaces", "hint:", "user.max_net_namespaces", "--net=pasta"];
-    for part in parts {
-        ensure!(out.stderr.contains(part), "no {part:?} in {out}");
+    let none = "hint: user.max_net_namespaces is 0;";
+    for (limit, flags, parts) in [
+        (
+            1,
+            NET,
+            [
+                "network namespaces",
+                "hint: raise the limit",
+                "user.max_net_namespaces",
+                "--net=pasta",
+            ],
+        ),
+        (0, NET, ["failed to start the child", "no space left on device", none, "sudo sysctl -w"]),
+        (
+            0,
+            "--detach-netns",
+            [
+                "a detached network namespace",
+                "No space left",
+                "hint: raise the limit of net namespaces",
+                "user.max_net_namespaces=",
+            ],
+        ),
+    ] {
+        let script = format!(
+            "echo {limit} > /proc/sys/user/max_net_namespaces; rootlesskit --state-dir=/tmp/s {flags} true"
+        );
+        let out = b
+            .user("exec unshare --user --map-root-user --map-auto sh -c \"$SCRIPT\"")
+            .env("SCRIPT", &script)
+            .run()?;
+        ensure!(out.code == 1, "{out}");
+        for part in parts {
+            ensure!(out.stderr.contains(part), "no {part:?} in {out}");
+        }
     }
     b.assert_clean(&[])
 }

@@ -1,10 +1,11 @@
 //! The kernel, its parameters and devices, and control groups.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use cgroup2::{Delegation, Mode};
-use hostenv::vars;
+use hostenv::{namespaces, vars};
+use nix::libc;
 
 use super::Container;
 use super::variables::UserSettings;
@@ -13,6 +14,8 @@ use crate::place::World;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
     Missing,
+    /// Its node exists, but the kernel has no such device: the module is not loaded, and opening the node does not load it.
+    Driverless,
     Closed,
     Fine,
 }
@@ -26,6 +29,8 @@ pub struct Host {
     pub kernel: Option<(u32, u32)>,
     pub userns_clone: Option<u64>,
     pub max_user_namespaces: Option<u64>,
+    /// The other kinds of namespaces that containers need and nobody may make, as sysctls name them.
+    pub forbidden_namespaces: Vec<&'static str>,
     pub apparmor_restricts: bool,
     pub apparmor_restricts_unconfined: bool,
     /// Text of the files in `/etc/apparmor.d`, to look a program's path up.
@@ -59,6 +64,10 @@ impl Host {
             release,
             userns_clone: world.sysctl("kernel.unprivileged_userns_clone"),
             max_user_namespaces: world.sysctl("user.max_user_namespaces"),
+            forbidden_namespaces: namespaces::KINDS
+                .into_iter()
+                .filter(|kind| world.sysctl(&namespaces::limit(kind)) == Some(0))
+                .collect(),
             apparmor_restricts: world.sysctl("kernel.apparmor_restrict_unprivileged_userns")
                 == Some(1),
             apparmor_restricts_unconfined: world
@@ -78,6 +87,13 @@ impl Host {
             container: Container::gather(world),
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),
         }
+    }
+}
+
+impl Host {
+    /// Whether nobody may make namespaces of a kind.
+    pub fn forbids(&self, kind: &str) -> bool {
+        self.forbidden_namespaces.contains(&kind)
     }
 }
 
@@ -106,12 +122,13 @@ fn profiles(dir: &Path) -> String {
 }
 
 fn device(path: &Path) -> Device {
-    if !path.exists() {
-        Device::Missing
-    } else if super::account::writable(path) {
-        Device::Fine
-    } else {
-        Device::Closed
+    let Err(error) = OpenOptions::new().read(true).write(true).open(path) else {
+        return Device::Fine;
+    };
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => Device::Missing,
+        Some(libc::ENODEV | libc::ENXIO) => Device::Driverless,
+        _ => Device::Closed,
     }
 }
 

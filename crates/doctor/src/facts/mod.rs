@@ -89,7 +89,7 @@ impl Facts {
     }
 
     pub fn works(&self, probe: Probe) -> bool {
-        *self.outcome(probe) == Outcome::Works
+        self.outcome(probe).works()
     }
 
     fn try_out(&mut self, prober: &dyn Prober) {
@@ -119,7 +119,7 @@ impl Facts {
         }
         setting.net = self.tools.net.name().map(str::to_owned);
         if self.works(Probe::Gateway) {
-            self.outcomes.insert(Probe::Network, Outcome::Works);
+            self.outcomes.insert(Probe::Network, self.outcome(Probe::Gateway).clone());
         } else {
             self.take(prober, Probe::Network, &setting);
         }
@@ -133,7 +133,7 @@ impl Facts {
 
     fn take(&mut self, prober: &dyn Prober, probe: Probe, setting: &Setting) -> bool {
         let outcome = prober.probe(probe, setting);
-        let works = outcome == Outcome::Works;
+        let works = outcome.works();
         self.outcomes.insert(probe, outcome);
         works
     }

@@ -89,6 +89,12 @@ pub struct Tools {
     pub machinectl: bool,
     /// daemon.json chooses nftables, for which dockerd needs `nft` instead of iptables.
     pub nftables_backend: bool,
+    /// What daemon.json says; otherwise dockerd chooses.
+    pub storage_driver: Option<String>,
+    /// Not turned off by daemon.json.
+    pub userland_proxy: bool,
+    /// The version of the docker command.
+    pub docker_version: Option<[u32; 3]>,
     pub nsenter: Option<PathBuf>,
     pub ps: Option<PathBuf>,
     /// This rootlesskit needs the `ip` of iproute2, and it is not there; what is there instead.
@@ -146,6 +152,7 @@ impl Tools {
             let name = name.to_str()?;
             world.find_companion(name).or_else(|| world.find_with_sbin(name))
         });
+        let docker = world.find_companion("docker");
         Self {
             apparmor: managed::command_with_sudo(world, "apparmor"),
             launcher: companion(LAUNCHER),
@@ -155,13 +162,22 @@ impl Tools {
             slirp4netns: helper(NetworkDriver::Slirp4netns),
             pasta: helper(NetworkDriver::Pasta),
             dockerd: dockerd.ok().map(|command| command.program),
-            docker: world.find_companion("docker"),
+            docker_version: docker
+                .as_deref()
+                .and_then(|docker| docker_version(&prober.ask(docker, "--version").ok()?)),
+            docker,
             // iptables v1.8.11 (nf_tables)
             iptables_runs: iptables_version.contains("iptables v"),
             iptables_legacy: iptables_version.contains("legacy"),
             machinectl: world.find("machinectl").is_some(),
             iptables,
             nftables_backend: config.get("firewall-backend").is_some_and(|v| v == "nftables"),
+            storage_driver: config
+                .get("storage-driver")
+                .and_then(|v| v.as_str())
+                .filter(|driver| !driver.is_empty())
+                .map(str::to_owned),
+            userland_proxy: config.get("userland-proxy").is_none_or(|v| v != false),
             nsenter: world.find("nsenter"),
             ps: world.find_with_sbin("ps"),
             no_iproute: no_iproute(world, prober, rootlesskit.as_deref()),
@@ -189,6 +205,14 @@ impl Tools {
             lxc_usernet: lxc_usernet(world),
         }
     }
+}
+
+/// `Docker version 26.1.5+dfsg1, build a72d7cd`, as the docker command and dockerd say it.
+pub(super) fn docker_version(said: &str) -> Option<[u32; 3]> {
+    let rest = said.split_once("Docker version ")?.1;
+    let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some([number()?, number()?, number()?])
 }
 
 /// Looks where [`World::find_companion`] does.

@@ -8,6 +8,7 @@ use hostenv::routes::Routes;
 use hostenv::vars;
 use serde_json::Value;
 
+use super::tools::docker_version;
 use super::variables::{Flags, UserSettings};
 use crate::place::World;
 use crate::probe::Prober;
@@ -146,13 +147,8 @@ pub(super) fn detaches(settings: &UserSettings<'_>, dockerd: &Path, prober: &dyn
         Some("false" | "0") => return false,
         _ => {}
     }
-    let version = || {
-        let said = prober.ask(dockerd, "--version").ok()?;
-        let rest = said.split_once("Docker version ")?.1;
-        let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-    };
-    version().is_some_and(|version: (u32, u32)| version >= DETACHES_SINCE)
+    let version = prober.ask(dockerd, "--version").ok().and_then(|said| docker_version(&said));
+    version.is_some_and(|[major, minor, _]| (major, minor) >= DETACHES_SINCE)
 }
 
 #[cfg(test)]

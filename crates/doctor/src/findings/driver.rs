@@ -1,7 +1,7 @@
 //! What connects the network namespace of the containers with the outside: there must be a driver that works.
 
 use drivers::choose::Helper;
-use drivers::{NetworkDriver, PortDriver, Reason};
+use drivers::{NetworkDriver, PORTS_RELAYED, PortDriver, Reason};
 use hostenv::vars;
 
 use super::{Finding, Wish, modules, passed_in};
@@ -33,12 +33,35 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     lxc_usernet(facts, findings);
     findings.extend(tun);
     // Every network that is tried needs that device.
-    if tun_is_fine {
+    if tun_is_fine && !facts.host.forbids("net") {
         if !iproute(facts, findings) {
             fails(facts, findings);
         }
         gateway(facts, findings);
     }
+    relayed_ports(facts, findings);
+}
+
+/// The kernel takes from the gateway what keeps the addresses of clients.
+fn relayed_ports(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Outcome::Warns(text) = facts.outcome(Probe::Network) else { return };
+    let other =
+        facts.tools.choices.port_driver().is_some_and(|ports| ports != PortDriver::Gateway.name());
+    if !text.contains(PORTS_RELAYED) || other || !facts.tools.userland_proxy {
+        return;
+    }
+    findings.push(
+        Finding::advisory(
+            "ports-relayed",
+            PORTS_RELAYED,
+            "the gateway then forwards published ports as the port driver builtin does, and containers see Docker's bridge, \
+             172.17.0.1, as the client",
+        )
+        .fix(
+            "if containers need the IPv4 addresses of TCP clients, use Docker 28 or later, and set \"userland-proxy\": false in \
+             ~/.config/docker/daemon.json (a port is then not published on IPv6 unless the container has an IPv6 address)",
+        ),
+    );
 }
 
 /// There is no program. A gateway that lacks nothing but a device needs none.
@@ -128,11 +151,21 @@ fn tun(facts: &Facts) -> Option<Finding> {
                 .remedy(modules(facts, &["tun"], "create /dev/net/tun"))
                 .remedy(passed_in(facts, "/dev/net/tun")),
         ),
+        Device::Driverless if needed => Some(
+            Finding::fatal(
+                "tun-missing",
+                "/dev/net/tun exists, but the kernel module tun is not loaded",
+                why,
+            )
+            .remedy(modules(facts, &["tun"], "load the module of /dev/net/tun")),
+        ),
         Device::Closed if needed => Some(
-            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why).admin(
-                "make /dev/net/tun accessible to all users (the usual default)",
-                ["chmod 0666 /dev/net/tun"],
-            ),
+            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why)
+                .admin(
+                    "make /dev/net/tun accessible to all users (the usual default)",
+                    ["chmod 0666 /dev/net/tun"],
+                )
+                .remedy(passed_in(facts, "/dev/net/tun")),
         ),
         _ => None,
     }

@@ -6,10 +6,12 @@
 //! the controller `cpu`, it refuses `--cpus` and only warns about other limits (`verifyPlatformContainerResources()` in
 //! moby's daemon/daemon_unix.go).
 
+use std::ops::Range;
+
 use cgroup2::Mode;
 use serde::Serialize;
 
-use super::{Finding, Wish, session};
+use super::{Finding, Wish, session, storage};
 use crate::distro::Family;
 use crate::facts::Facts;
 use crate::probe::Probe;
@@ -34,6 +36,13 @@ const CPUSET_SINCE: u32 = 244;
 const FAILS: &str = "Docker sees the controller in the user's slice, so a container with this option does not start";
 /// What becomes of `--cpus` without its controller.
 const REFUSED: &str = "Docker refuses the option (\"NanoCPUs can not be set\"), so a container with this option does not start";
+
+/// What becomes of limits of input and output with fuse-overlayfs.
+const FUSE: &str = "fuse-overlayfs reads and writes the container's own files, which the limit does not apply to (it \
+                    applies to volumes)";
+
+/// Versions of the docker command that drop the options, as if they were not given.
+const LOSES_IO: [Range<[u32; 3]>; 2] = [[23, 0, 0]..[25, 0, 7], [26, 0, 0]..[27, 1, 2]];
 
 /// What is left where limits do not hold.
 const INSTEAD: [&str; 3] = [
@@ -84,7 +93,7 @@ pub fn predict(facts: &Facts) -> Vec<Limit> {
     let limits = OPTIONS.into_iter().map(|(option, controller)| {
         let failing = match &obstacle {
             Some(obstacle) => Some((obstacle.clone(), false)),
-            None => missing(facts, controller),
+            None => missing(facts, controller).or_else(|| evaded(facts, controller)),
         };
         let fails = failing.as_ref().is_some_and(|(_, fails)| *fails);
         let why_not = failing.map(|(why, _)| why);
@@ -109,6 +118,24 @@ fn missing(facts: &Facts, controller: &str) -> Option<(String, bool)> {
         "cpu" => (format!("{why}; {REFUSED}"), true),
         _ => (why, false),
     })
+}
+
+/// Why a limit does not hold although its controller is there: the docker command does not pass it on, or, with
+/// fuse-overlayfs, a process of the daemon writes the container's files.
+fn evaded(facts: &Facts, controller: &str) -> Option<(String, bool)> {
+    if controller != "io" {
+        return None;
+    }
+    let lost =
+        facts.tools.docker_version.filter(|version| LOSES_IO.iter().any(|r| r.contains(version)));
+    let lost = lost.map(|[major, minor, patch]| {
+        format!(
+            "docker {major}.{minor}.{patch} does not pass these options on to dockerd (https://github.com/docker/cli/issues/5321); \
+             upgrade the docker command to 27.1.2 or later"
+        )
+    });
+    let why = lost.or_else(|| storage::by_fuse(facts).then(|| FUSE.to_owned()))?;
+    Some((why, false))
 }
 
 fn obstacle(facts: &Facts) -> Option<String> {

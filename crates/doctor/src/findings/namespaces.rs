@@ -13,8 +13,9 @@ use crate::symptoms;
 /// With fewer namespaces a busy host runs out.
 const FEW_NAMESPACES: u64 = 1024;
 /// Findings that make rootlesskit fail.
-const CAUSES: [&str; 8] = [
+const CAUSES: [&str; 9] = [
     "userns-",
+    "namespaces-",
     "apparmor-",
     "subid-",
     "newuidmap-",
@@ -74,6 +75,22 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
             .remedy(remedy()),
         ),
         _ => {}
+    }
+    for kind in &facts.host.forbidden_namespaces {
+        let key = hostenv::namespaces::limit(kind);
+        findings.push(
+            Finding::fatal(
+                "namespaces-none",
+                format!("{key} is 0"),
+                "containers have namespaces of this kind",
+            )
+            .remedy(distro.sysctl(
+                &format!("51-rootless-{kind}.conf"),
+                &key,
+                "28633",
+                &format!("set {key}"),
+            )),
+        );
     }
 }
 
@@ -151,7 +168,9 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
 }
 
 fn procfs(facts: &Facts, findings: &mut Vec<Finding>) {
-    if let Outcome::Fails(text) = facts.outcome(Probe::Proc) {
+    if let Outcome::Fails(text) = facts.outcome(Probe::Proc)
+        && !facts.host.forbids("pid")
+    {
         let said = text.lines().last().unwrap_or_default();
         findings.push(
             Finding::class(

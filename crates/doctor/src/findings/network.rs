@@ -91,7 +91,9 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
         );
         return;
     }
-    if let Outcome::Fails(text) = facts.outcome(Probe::Nat) {
+    if let Outcome::Fails(text) = facts.outcome(Probe::Nat)
+        && !facts.host.forbids("net")
+    {
         let said = text.lines().next().unwrap_or_default();
         let finding = Finding::fatal(
             "nat-fails",

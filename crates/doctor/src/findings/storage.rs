@@ -107,6 +107,18 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Option<String> {
     }
 }
 
+/// Whether dockerd is told to use fuse-overlayfs, or falls back to it.
+pub(super) fn by_fuse(facts: &Facts) -> bool {
+    match &facts.tools.storage_driver {
+        Some(driver) => driver == "fuse-overlayfs",
+        None => {
+            matches!(facts.outcome(Probe::Overlay), Outcome::Fails(_))
+                && facts.tools.fuse_overlayfs.is_some()
+                && facts.host.fuse == Device::Fine
+        }
+    }
+}
+
 /// What dockerd falls back to costs time and space, but works.
 fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
     let Outcome::Fails(text) = facts.outcome(Probe::Overlay) else { return };
@@ -126,6 +138,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
     // fuse-overlayfs is no replacement without it.
     let device = match facts.host.fuse {
         Device::Fine => Remedy::default(),
+        Device::Driverless => modules(facts, &["fuse"], "load the module of /dev/fuse"),
         Device::Missing => {
             modules(facts, &["fuse"], "create /dev/fuse").and(passed_in(facts, "/dev/fuse"))
         }

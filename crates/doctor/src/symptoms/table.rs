@@ -36,10 +36,10 @@ symptoms! {
         "if the parameter exists, run `sudo sysctl -w kernel.unprivileged_userns_clone=1`, and put the line `kernel.unprivileged_userns_clone = 1` into a file in /etc/sysctl.d; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this machine is a container, start it with --security-opt seccomp=unconfined";
     "log-userns-eacces", "fork/exec /proc/self/exe: permission denied":
         "AppArmor blocks user namespaces for rootlesskit";
-        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit";
+        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit; if there is a profile for it already, add the line `userns,` to that one instead, and load it with `sudo apparmor_parser -r FILE`";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
-        "user.max_user_namespaces is too small";
-        "run `sudo sysctl -w user.max_user_namespaces=28633`, and put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d";
+        "user.max_user_namespaces, or the limit of another kind of namespaces, is too small";
+        "run `sysctl -a --pattern '^user.max'` to see the limits; for user namespaces, run `sudo sysctl -w user.max_user_namespaces=28633`, and put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d";
     "log-userns-einval", "fork/exec /proc/self/exe: invalid argument":
         "the kernel was built without user namespaces (CONFIG_USER_NS) or without another namespace type that rootlesskit needs";
         "use the distribution's kernel, or one with CONFIG_USER_NS=y";

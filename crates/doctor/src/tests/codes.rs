@@ -80,6 +80,10 @@ pub(super) const CODES: &[Code] = &[
     code("rootlesskit-fails", "`rootlesskit true` fails, and no other finding explains why"),
     code("userns-clone", "`kernel.unprivileged_userns_clone` is 0"),
     code("userns-none", "`user.max_user_namespaces` is 0"),
+    code(
+        "namespaces-none",
+        "the limit of another kind of namespaces, such as `user.max_net_namespaces`, is 0",
+    ),
     code("userns-few", "`user.max_user_namespaces` is below 1024"),
     code(
         "apparmor-userns",
@@ -90,7 +94,7 @@ pub(super) const CODES: &[Code] = &[
         "apparmor-unconfined",
         "AppArmor also restricts unconfined programs, so starting rootlesskit with aa-exec does not help; only a profile does",
     ),
-    code("tun-missing", "`/dev/net/tun` does not exist"),
+    code("tun-missing", "`/dev/net/tun` does not exist, or its kernel module is not loaded"),
     code("tun-closed", "`/dev/net/tun` exists, but the user cannot open it"),
     code(
         "network-helper-missing",
@@ -101,6 +105,10 @@ pub(super) const CODES: &[Code] = &[
         "rootlesskit works, but not with the network driver that the launcher selects",
     ),
     code("gateway-fails", "the gateway network driver does not work"),
+    code(
+        "ports-relayed",
+        "the kernel does not let the gateway keep the addresses of clients of published ports (Linux 7.3 and later)",
+    ),
     code(
         "swarm-limits",
         "`DOCKERD_ROOTLESS_SWARM` is set, so the daemon is set up as a node of a swarm",

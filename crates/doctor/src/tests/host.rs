@@ -158,6 +158,10 @@ impl Host {
         self.world.env.remove(name);
     }
 
+    pub(super) fn warns(&mut self, probe: Probe, text: &str) {
+        self.prober.outcomes.insert(probe, Outcome::Warns(text.to_owned()));
+    }
+
     pub(super) fn fails(&mut self, probe: Probe, text: &str) {
         self.prober.outcomes.insert(probe, Outcome::Fails(text.to_owned()));
     }

@@ -155,4 +155,35 @@ fn what_docker_run_will_do() {
     assert_eq!(working(|h| h.write("proc/self/mountinfo", V1)), "");
     assert_eq!(working(|h| h.fails(Probe::UserManager, "no bus")), "");
     assert_eq!(working(Host::without_systemd), "");
+    let overlay_fails = |h: &mut Host| h.fails(Probe::Overlay, "EPERM");
+    assert_eq!(working(overlay_fails), "cpu cpuset io memory pids");
+    let by_fuse = |h: &mut Host| {
+        overlay_fails(h);
+        h.program("bin/fuse-overlayfs");
+    };
+    assert_eq!(working(by_fuse), "cpu cpuset memory pids");
+    let told = |driver: &'static str| {
+        move |h: &mut Host| {
+            by_fuse(h);
+            h.write(
+                "home/.config/docker/daemon.json",
+                &format!("{{\"storage-driver\": \"{driver}\"}}"),
+            );
+        }
+    };
+    assert_eq!(working(told("vfs")), "cpu cpuset io memory pids");
+    assert_eq!(working(told("fuse-overlayfs")), "cpu cpuset memory pids");
+    for (version, loses) in [
+        ("20.10.24+dfsg1", false),
+        ("23.0.0", true),
+        ("25.0.6", true),
+        ("25.0.7", false),
+        ("26.1.5+dfsg1", true),
+        ("27.1.1", true),
+        ("27.1.2", false),
+        ("28.5.2", false),
+    ] {
+        let host = |h: &mut Host| h.says("docker", &format!("Docker version {version}, build x\n"));
+        assert_eq!(working(host).contains("io"), !loses, "{version}");
+    }
 }

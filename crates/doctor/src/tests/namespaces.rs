@@ -44,6 +44,38 @@ pub(super) fn kernel_parameters() -> Vec<Case> {
             h.write("proc/sys/user/max_user_namespaces", "100\n");
         }),
         case(
+            "user.max_net_namespaces is 0",
+            Fatal,
+            "namespaces-none",
+            "echo 'user.max_net_namespaces = 28633' > /etc/sysctl.d/51-rootless-net.conf",
+            |h| {
+                h.write("proc/sys/user/max_net_namespaces", "0\n");
+                for probe in [Probe::Network, Probe::Gateway, Probe::Nat] {
+                    h.fails(probe, "no space left on device");
+                }
+            },
+        ),
+        case(
+            "user.max_mnt_namespaces is 0",
+            Fatal,
+            "namespaces-none",
+            "user.max_mnt_namespaces = 28633",
+            |h| {
+                h.write("proc/sys/user/max_mnt_namespaces", "0\n");
+                h.fails(Probe::Namespaces, "no space left on device");
+            },
+        ),
+        case(
+            "user.max_pid_namespaces is 0",
+            Fatal,
+            "namespaces-none",
+            "user.max_pid_namespaces = 28633",
+            |h| {
+                h.write("proc/sys/user/max_pid_namespaces", "0\n");
+                h.fails(Probe::Proc, "no space left on device");
+            },
+        ),
+        case(
             "user.max_user_namespaces is 0 on Alpine",
             Fatal,
             "userns-none",

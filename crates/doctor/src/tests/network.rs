@@ -1,6 +1,6 @@
 //! Situations of the network. The file is long because its tables, in this order, become sections of one page.
 
-use drivers::{NetworkDriver, PortDriver};
+use drivers::{NetworkDriver, PORTS_RELAYED, PortDriver};
 
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
@@ -184,6 +184,10 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
             h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
         }),
+        case("the module tun is not loaded", Fatal, "tun-missing", "modprobe tun", |h| {
+            h.fails(Probe::Network, "failed to create the tun device: No such device");
+        })
+        .facts(|facts| facts.host.tun = Device::Driverless),
         case("/dev/net/tun does not exist", Fatal, "tun-missing", "modprobe tun", |h| {
             h.remove("dev/net/tun");
             h.fails(Probe::Network, "open /dev/net/tun: no such file or directory");
@@ -277,6 +281,22 @@ fn situations_of_why_the_gateway_does_not_work() {
 
 pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
     vec![
+        case(
+            "the gateway works, and relays published ports",
+            Advisory,
+            "ports-relayed",
+            "\"userland-proxy\": false",
+            |h| {
+                h.says("rootlesskit", GATEWAY);
+                h.warns(Probe::Gateway, &format!("warning: {PORTS_RELAYED}, so"));
+            },
+        ),
+        case("published ports that another driver relays anyway", Advisory, "", "", |h| {
+            h.says("rootlesskit", GATEWAY);
+            h.warns(Probe::Network, PORTS_RELAYED);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER", "builtin");
+        }),
         case("slirp4netns works", Advisory, "gateway-fails", SEE_THE_ERROR, |h| {
             h.says("rootlesskit", GATEWAY);
             h.fails(Probe::Gateway, REFUSAL);

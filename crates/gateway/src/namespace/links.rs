@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "failed to create the tun device dial with /nonexistent/tun: No such file or directory (os error 2)\n\
-             hint: load the kernel module tun: sudo modprobe tun, or use --net=pasta or --net=slirp4netns"
+             hint: load the kernel module tun: sudo modprobe tun"
         );
     }
 }

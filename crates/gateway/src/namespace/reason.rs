@@ -23,7 +23,7 @@ pub(super) fn no_namespace(error: Errno) -> anyhow::Error {
         // EUSERS came from the limit of nesting before Linux 4.9.
         Errno::ENOSPC | Errno::EUSERS => (
             "the maximum number of network namespaces is reached",
-            "raise the limit: sudo sysctl -w user.max_net_namespaces=65536",
+            "raise the limit: sudo sysctl -w user.max_net_namespaces=28633",
         ),
         Errno::EINVAL => ("the kernel was built without network namespaces (CONFIG_NET_NS)", ""),
         Errno::EPERM => (
@@ -45,6 +45,7 @@ pub(super) fn no_veth(error: &netlink::Error) -> anyhow::Error {
 }
 
 pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow::Error {
+    let what = format!("failed to create the tun device {name} with {device}");
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             "load the kernel module tun: sudo modprobe tun".to_owned()
@@ -54,9 +55,10 @@ pub(super) fn no_tun(device: &str, name: &str, error: &std::io::Error) -> anyhow
         }
         // The device cgroup of a container says this.
         Some(Errno::EPERM) => format!("start this container with access to {device}"),
-        _ => String::new(),
+        _ => return failed(&what, error, ""),
     };
-    failed(&format!("failed to create the tun device {name} with {device}"), error, &remedy)
+    // The other drivers need the device as well.
+    anyhow::anyhow!("{what}: {error}\nhint: {remedy}")
 }
 
 pub(super) fn no_routing(error: &netlink::Error) -> anyhow::Error {
@@ -98,7 +100,7 @@ mod tests {
             no_namespace(Errno::ENOSPC).to_string(),
             "failed to create the gateway's network namespace: the maximum number of network namespaces is reached: \
              No space left on device (os error 28)\n\
-             hint: raise the limit: sudo sysctl -w user.max_net_namespaces=65536, or use --net=pasta or --net=slirp4netns"
+             hint: raise the limit: sudo sysctl -w user.max_net_namespaces=28633, or use --net=pasta or --net=slirp4netns"
         );
     }
 
@@ -112,10 +114,9 @@ mod tests {
     fn each_fault_of_the_tun_device_has_its_own_remedy() {
         let text = |errno: Errno| no_tun("/dev/net/tun", "dial", &errno.into()).to_string();
         assert!(
-            text(Errno::ENOENT)
-                .contains("hint: load the kernel module tun: sudo modprobe tun, or use")
+            text(Errno::ENOENT).ends_with("hint: load the kernel module tun: sudo modprobe tun")
         );
-        assert!(text(Errno::EACCES).contains("sudo chmod 0666 /dev/net/tun, or use"));
+        assert!(text(Errno::EACCES).contains("sudo chmod 0666 /dev/net/tun"));
         assert!(text(Errno::EPERM).contains("start this container with access to /dev/net/tun"));
         assert!(text(Errno::EBUSY).contains("\nhint: use --net=pasta"));
     }

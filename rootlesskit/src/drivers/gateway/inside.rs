@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use anyhow::Context as _;
+use drivers::PORTS_RELAYED;
 
 /// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
 /// sockets. Returns the descriptors for the parent's half.
@@ -47,8 +48,8 @@ pub(crate) fn admit(plan: &gateway::NetworkConfig) -> anyhow::Result<bool> {
         .context("failed to let the gateway reach servers on loopback addresses")?;
     if !admitted {
         tracing::warn!(
-            "this kernel lets only the host's root rewrite packets with nftables (Linux 7.3 and later), so published ports \
-             are forwarded as with --port-driver=builtin, and containers may not see the addresses of clients"
+            "{PORTS_RELAYED}, so published ports are forwarded as with --port-driver=builtin, and containers may not see \
+             the addresses of clients"
         );
     }
     Ok(admitted)
