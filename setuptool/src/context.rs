@@ -100,7 +100,7 @@ impl Cli {
         }
         // A third context is the user's own choice.
         if current.as_deref() == Some(NAME) {
-            self.env.remove(vars::DOCKER_HOST);
+            self.env.remove(hostenv::vars::DOCKER_HOST);
             self.env.remove(vars::DOCKER_CONTEXT);
             self.context(&["use", "default"])?;
             ui.info("Configured CLI to use the \"default\" context.");

@@ -35,11 +35,11 @@ pub(crate) struct Plan {
 pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Failed> {
     let host = docker_host(&plan.runtime_dir);
     let mut env = with_runtime_dir(world);
-    env.set(vars::DOCKER_HOST, &host);
+    env.set(hostenv::vars::DOCKER_HOST, &host);
     env.remove(vars::DOCKER_CONTEXT);
     let args = [OsStr::new("version")];
     let command = run::command_line(&plan.docker.to_string_lossy(), &args);
-    ui.trace(&format!("{}={} {command}", vars::DOCKER_HOST, quoted(&host)));
+    ui.trace(&format!("{}={} {command}", hostenv::vars::DOCKER_HOST, quoted(&host)));
     let status = run::shown(&plan.docker, &args, &env, true, VERSION_LIMIT)?;
     if status.success() {
         return Ok(());

@@ -9,9 +9,6 @@ pub const SHELL: &str = "SHELL";
 /// Directory of the docker CLI's configuration, by default `$HOME/.docker`.
 pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 
-/// The daemon that the docker CLI talks to; wins over every context.
-pub const DOCKER_HOST: &str = "DOCKER_HOST";
-
 /// The context that the docker CLI uses; wins over `docker context use`.
 pub const DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
 

@@ -16,6 +16,8 @@ pub const TERM: &str = "TERM";
 
 /// Base of sockets, pid files and the state directory; private to the user and gone at log-out (XDG Base Directory).
 pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+/// The daemon that the docker CLI talks to; wins over every context.
+pub const DOCKER_HOST: &str = "DOCKER_HOST";
 /// Base of configuration, by default `$HOME/.config` (XDG Base Directory).
 pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// Base of data, by default `$HOME/.local/share` (XDG Base Directory).

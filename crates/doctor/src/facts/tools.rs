@@ -16,7 +16,7 @@ use super::variables::UserSettings;
 use crate::managed;
 use crate::place::World;
 use crate::probe::Prober;
-use crate::vars::{DOCKER_CONTEXT, DOCKER_HOST};
+use crate::vars::DOCKER_CONTEXT;
 
 /// The network driver that the launcher will use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,8 +320,8 @@ fn rootful_runs(world: &World) -> Option<String> {
 fn other_daemon(world: &World) -> Option<(&'static str, String)> {
     let own = world.runtime_dir().map(|dir| crate::place::docker_host(&dir));
     let set = |name| world.env.nonempty(name).map(|value| value.to_string_lossy().into_owned());
-    if let Some(host) = set(DOCKER_HOST) {
-        return (Some(&host) != own.as_ref()).then_some((DOCKER_HOST, host));
+    if let Some(host) = set(vars::DOCKER_HOST) {
+        return (Some(&host) != own.as_ref()).then_some((vars::DOCKER_HOST, host));
     }
     let context = set(DOCKER_CONTEXT).filter(|name| name != crate::names::CONTEXT)?;
     Some((DOCKER_CONTEXT, context))
