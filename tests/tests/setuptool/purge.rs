@@ -12,10 +12,12 @@ const PURGE: &str = "dockerd-rootless-setuptool.sh uninstall --purge";
 const USE: &str = "run -d --name web -v vol:/v bb sh -c \
                    'mkdir -p /v/ro/deep; echo 1 > /v/ro/deep/x; chown -R 1000:1000 /v; chmod -R 555 /v; exec sleep 1000'";
 
-/// Starts a daemon, with a container that writes, and stops it again.
+/// Starts a daemon, with a container that writes, and stops it again. A daemon gives containers 15 seconds to end, and then
+/// leaves them behind; this one would take 10 of them.
 fn used(b: &TestBox) -> Result<()> {
     let docker = Docker::start(b, &[])?;
     busy(b, &docker)?;
+    docker.run("kill web")?;
     docker.stop()
 }
 
