@@ -36,9 +36,13 @@ impl Attributes {
     }
 
     pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.raw(NESTED | kind, &inner.bytes);
+        let begin = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        fill(self);
+        let length = u16::try_from(self.bytes.len() - begin).unwrap_or(u16::MAX);
+        let [a, b] = length.to_ne_bytes();
+        let [c, d] = (NESTED | kind).to_ne_bytes();
+        self.bytes[begin..begin + 4].copy_from_slice(&[a, b, c, d]);
     }
 }
 

@@ -67,10 +67,17 @@ impl Connection {
 
     /// The next datagram of the answer; `None` when there is no more.
     pub(crate) fn receive(&self) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = Vec::with_capacity(LARGEST_DATAGRAM);
-        match self.socket.recv(&mut buffer, 0) {
-            Ok(_) => Ok(Some(buffer)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        let mut buffer = Vec::new();
+        Ok(self.receive_into(&mut buffer)?.then_some(buffer))
+    }
+
+    /// The next datagram of the answer takes the place of what is in the buffer; false when there is no more.
+    pub(crate) fn receive_into(&self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        buffer.clear();
+        buffer.reserve(LARGEST_DATAGRAM);
+        match self.socket.recv(buffer, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
     }

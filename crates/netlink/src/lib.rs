@@ -11,6 +11,7 @@
 //! * [`ethtool`] switches what a link does by itself on and off.
 //! * [`sysctl`] reads and writes `/proc/sys`.
 //! * [`nft`] encodes one atomic nftables transaction.
+//! * [`conntrack`] tells who opened a connection that is translated.
 //! * [`transparent`] combines some of them so that a server sees the real address of a client.
 //!
 //! All of it is synchronous, and nothing but [`AddressChanges::wait`] blocks: the kernel answers a netlink request before
@@ -19,6 +20,7 @@
 mod addresses;
 mod attribute;
 mod connection;
+pub mod conntrack;
 mod error;
 pub mod ethtool;
 pub mod nft;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests")]
 
+mod conntrack;
 mod ethtool;
 mod netns;
 mod nft;
