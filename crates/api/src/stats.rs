@@ -77,6 +77,85 @@ pub struct DestinationTraffic {
     pub traffic: Traffic,
 }
 
+/// What is counted for a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerCounters {
+    /// TCP connections that it has opened to the outside.
+    pub tcp: Traffic,
+    /// UDP flows that it has begun to the outside.
+    pub udp: Traffic,
+    /// TCP connections to published ports that it answers.
+    pub published_tcp: Traffic,
+    /// UDP flows to published ports that it answers.
+    pub published_udp: Traffic,
+    /// What else is counted.
+    #[serde(flatten)]
+    pub events: ContainerEvents,
+}
+
+impl ContainerCounters {
+    /// All traffic.
+    pub fn total(&self) -> Traffic {
+        self.tcp + self.udp + self.published_tcp + self.published_udp
+    }
+}
+
+impl Add for ContainerCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            tcp: self.tcp + other.tcp,
+            udp: self.udp + other.udp,
+            published_tcp: self.published_tcp + other.published_tcp,
+            published_udp: self.published_udp + other.published_udp,
+            events: self.events + other.events,
+        }
+    }
+}
+
+/// What one container did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerTraffic {
+    /// Its own address, or the namespace's for what is in no container.
+    pub ip: IpAddr,
+    /// Its name. A server does not know it; rootlessctl adds it, if Docker can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The name of the network in which it has the address, as [`container`](Self::container).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// What is counted for it.
+    #[serde(flatten)]
+    pub counters: ContainerCounters,
+}
+
+/// Events of one container that belong to no single connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerEvents {
+    /// DNS queries over UDP.
+    pub dns_queries: u64,
+    /// Echo requests.
+    pub echo_requests: u64,
+    /// Attempts that were refused by rule.
+    pub denied: u64,
+}
+
+impl Add for ContainerEvents {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            dns_queries: self.dns_queries.saturating_add(other.dns_queries),
+            echo_requests: self.echo_requests.saturating_add(other.echo_requests),
+            denied: self.denied.saturating_add(other.denied),
+        }
+    }
+}
+
 /// Events that belong to no single connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -95,6 +174,8 @@ pub struct Events {
     pub evicted: u64,
     /// Packets that were malformed or of no supported kind.
     pub dropped: u64,
+    /// Connections, flows, pings, queries and denied attempts whose container could not be looked up.
+    pub unattributed: u64,
 }
 
 /// Answer to `GET /v1/stats`.
@@ -119,6 +200,10 @@ pub struct Stats {
     pub destinations: Vec<DestinationTraffic>,
     /// What went to destinations that are not kept any more.
     pub other_destinations: Traffic,
+    /// Containers, the most bytes first. Only the busiest are kept; `other_containers` sums up the rest.
+    pub containers: Vec<ContainerTraffic>,
+    /// What containers did that are not kept.
+    pub other_containers: ContainerCounters,
 }
 
 #[cfg(test)]

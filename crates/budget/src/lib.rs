@@ -33,14 +33,14 @@ pub const FEW: u64 = 4096;
 /// What the parent has open while it serves: standard streams, locks, signals, event loops, the network helper.
 pub const PARENT: usize = 18;
 /// What it has open of the gateway network besides.
-pub const NETWORK: usize = 11;
+pub const NETWORK: usize = 12;
 /// What it has open to forward published ports itself.
 pub const ENGINE: usize = 3;
 /// What starting a network helper, or running a program for a port, takes for a moment.
 const RESTART: usize = 10;
 /// What a gateway process has open besides the data: standard streams, its control channel, the devices and listeners of
-/// its network, its event loop, and a few that are open for a moment.
-const GATEWAY: usize = 18;
+/// its network, the connection tracking, its event loop, and a few that are open for a moment.
+const GATEWAY: usize = 19;
 /// What each further thread of the data path has open.
 const THREAD: usize = 2;
 

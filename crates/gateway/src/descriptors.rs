@@ -20,6 +20,8 @@ pub struct Descriptors {
     pub v4: OwnedFd,
     /// That of IPv6; `None` if the plan has no IPv6 or the kernel has none.
     pub v6: Option<OwnedFd>,
+    /// To query the connection tracking of the target namespace ([`crate::conntrack`]).
+    pub conntrack: OwnedFd,
     /// For overlay networks; `None` if the kernel does not offer what they need.
     pub overlay: Option<OverlayDescriptors>,
 }
@@ -33,10 +35,10 @@ pub struct OverlayDescriptors {
     pub writer: Option<OwnedFd>,
 }
 
-/// How many a message carries: the end of the socket factory, two devices, the listeners of one or both families, and those
-/// for overlay networks.
+/// How many a message carries: the end of the socket factory, two devices, the connection tracking, the listeners of one or
+/// both families, and those for overlay networks.
 pub(crate) const fn count(ipv6: bool, overlay: usize) -> usize {
-    4 + ipv6 as usize + overlay
+    5 + ipv6 as usize + overlay
 }
 
 /// The most descriptors for overlay networks.
@@ -51,10 +53,10 @@ impl OverlayDescriptors {
 impl Descriptors {
     /// For a message that carries them, with our end of the namespace's socket factory.
     pub fn into_fds(self, factory: OwnedFd) -> Vec<OwnedFd> {
-        let Self { dial, data, v4, v6, overlay } = self;
+        let Self { dial, data, v4, v6, conntrack, overlay } = self;
         let overlay =
             overlay.into_iter().flat_map(|of| std::iter::once(of.reader).chain(of.writer));
-        [factory, dial, data, v4].into_iter().chain(v6).chain(overlay).collect()
+        [factory, dial, data, conntrack, v4].into_iter().chain(v6).chain(overlay).collect()
     }
 
     /// Those of such a message, and the end of the socket factory. What is for overlay networks begins with the packet
@@ -74,8 +76,8 @@ impl Descriptors {
         let overlay =
             reader.map(|reader| OverlayDescriptors { reader, writer: of_overlays.next() });
         let mut fds = fds.into_iter();
-        let (Some(factory), Some(dial), Some(data), Some(v4)) =
-            (fds.next(), fds.next(), fds.next(), fds.next())
+        let (Some(factory), Some(dial), Some(data), Some(conntrack), Some(v4)) =
+            (fds.next(), fds.next(), fds.next(), fds.next(), fds.next())
         else {
             bail!("{count} descriptors of the gateway network arrived, too few");
         };
@@ -83,7 +85,7 @@ impl Descriptors {
         if fds.next().is_some() || of_overlays.next().is_some() {
             bail!("{count} descriptors of the gateway network arrived, too many");
         }
-        Ok((Self { dial, data, v4, v6, overlay }, factory))
+        Ok((Self { dial, data, v4, v6, conntrack, overlay }, factory))
     }
 }
 
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_wrong_number_is_refused() {
-        for count in [0, 3, 6] {
+        for count in [0, 4, 7] {
             let error = Descriptors::try_from_fds(fds(count)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{count} descriptors")), "{error}");
         }

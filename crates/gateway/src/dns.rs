@@ -159,21 +159,22 @@ impl Forwarder {
         self.pending.deadline()
     }
 
-    /// Takes in a datagram of a client.
-    pub fn query(&mut self, now: Instant, client: SocketAddr, payload: &[u8]) {
+    /// Takes in a datagram of a client. False if it is no query.
+    pub fn query(&mut self, now: Instant, client: SocketAddr, payload: &[u8]) -> bool {
         if payload.len() > LARGEST_QUERY || !message::is_query(payload) {
             self.counters.malformed += 1;
-            return;
+            return false;
         }
         self.counters.queries += 1;
         if let Some(serial) = self.pending.find(client, payload) {
             self.repeat(now, serial);
-            return;
+            return true;
         }
         let serial = self.pending.insert(Query::new(client, payload, now + QUERY_TIMEOUT));
         if !self.ask_next(now, serial) {
             self.settle(serial);
         }
+        true
     }
 
     /// Takes in a datagram that arrived on the socket of `key`.

@@ -31,6 +31,7 @@
 //! socket factory), so a gateway that died is replaced without touching a namespace. This crate knows nothing of
 //! rootlesskit.
 
+pub mod conntrack;
 pub mod control;
 mod descriptors;
 pub mod dns;

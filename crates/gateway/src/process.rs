@@ -58,13 +58,13 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
     let statistics = Arc::new(Statistics::default());
-    let Descriptors { dial, data, v4, v6, overlay } = descriptors;
+    let Descriptors { dial, data, v4, v6, conntrack, overlay } = descriptors;
     let (reader, writer) = overlay.map(|of| (of.reader, of.writer)).unzip();
     let listeners = [v4].into_iter().chain(v6).collect();
     let writer = writer.flatten().map(|tap| Arc::new(Writer::new(tap, plan.mtu)));
     let options = Options { overlay: writer.clone(), ..options(&plan, nofile) };
     let overlay = reader.map(|reader| (reader, writer));
-    let sources = Sources { dial, data, listeners, overlay };
+    let sources = Sources { dial, data, listeners, conntrack, overlay };
     let engine = Engine::new(plan, sources, Arc::clone(&resolvers), Arc::clone(&statistics));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;

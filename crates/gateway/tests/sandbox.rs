@@ -1,5 +1,7 @@
 //! The sandbox as a process feels it. There is no way out of it, so each test body runs in a process of its own: the
 //! test runs this binary again, and names the ignored test that is to be run there.
+//!
+//! The file is long because its tests share that way to run.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -16,13 +18,14 @@ use std::time::{Duration, Instant};
 
 use caps::CapSet;
 use gateway::sandbox::{self, Report};
+use netlink::conntrack::Direction;
 use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::{Pid, pipe};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -89,6 +92,7 @@ fn refused_alone() {
 
     assert!(UnixDatagram::unbound().is_err());
     assert!(UnixDatagram::pair().is_err());
+    assert!(netlink::conntrack::Conntrack::open().is_err(), "it could change packet rules");
     for (domain, kind) in [(Domain::IPV4, Type::RAW), (Domain::PACKET, Type::DGRAM)] {
         let error = Socket::new(domain, kind, Some(Protocol::ICMPV4)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::EPERM as i32));
@@ -207,7 +211,21 @@ fn echo() -> SocketAddr {
 fn working_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let (conntrack, queries) = gateway::conntrack::pair().unwrap();
     enter();
+
+    // Queries to the child; what makes no sense is no reply.
+    let mut client = gateway::conntrack::Client::new(conntrack);
+    let [src, dst] = ["10.0.2.100:1", "192.0.2.1:80"].map(|end| end.parse().unwrap());
+    let outside = netlink::conntrack::Tuple { src, dst };
+    let (protocol, direction) = (netlink::conntrack::Protocol::Tcp, Direction::Outbound);
+    client.ask(&netlink::conntrack::Query { protocol, direction, outside });
+    client.send().unwrap();
+    let mut query = [0; 64];
+    let length = recv(queries.as_raw_fd(), &mut query, MsgFlags::empty()).unwrap();
+    assert!(length > 32 && client.replies().unwrap().is_none());
+    send(queries.as_raw_fd(), b"nonsense", MsgFlags::empty()).unwrap();
+    assert_eq!(client.replies().unwrap(), Some(Vec::new()));
 
     // TCP, one end in another thread; a name is a prctl(2).
     let builder = std::thread::Builder::new().name("server".into());

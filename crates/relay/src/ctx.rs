@@ -2,16 +2,19 @@
 //! stock, limits.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use socket2::Socket;
 
+use crate::inbound::Inbound;
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::slab::Key;
 use crate::timers::Timers;
+use crate::traffic::Counted;
 
 /// What a watched descriptor is; with a [`Key`] it makes epoll's 64 bits of user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(crate) struct Ctx {
     /// How many batches of events there were.
     pub(crate) wakes: u64,
     pub(crate) room: Room,
+    /// What the event handler has not been told of; `None` if there is none.
+    pub(crate) inbound: Option<Vec<Inbound>>,
 }
 
 impl Ctx {
@@ -82,6 +87,22 @@ impl Ctx {
         flags: EpollFlags,
     ) -> io::Result<()> {
         Ok(self.epoll.add(sock, EpollEvent::new(flags, source.token(key)))?)
+    }
+
+    /// Notes that a connection or flow has gone into the namespace, or has tried to.
+    pub(crate) fn went_in(
+        &mut self,
+        udp: bool,
+        port: Key,
+        backend: &Socket,
+        server: SocketAddr,
+        counted: &mut Counted,
+    ) {
+        if let Some(inbound) = &mut self.inbound
+            && let Some(client) = backend.local_addr().ok().and_then(|client| client.as_socket())
+        {
+            inbound.push(Inbound { udp, port, client, server, attribution: counted.attribute() });
+        }
     }
 }
 

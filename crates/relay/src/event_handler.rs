@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Instant;
 
 use budget::Shares;
@@ -12,11 +11,12 @@ use socket2::Socket;
 
 use crate::ctx::Ctx;
 use crate::factory::SocketKind;
+use crate::inbound::Inbound;
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::slab::Key;
 use crate::tcp::Tcp;
-use crate::traffic::Traffic;
+use crate::traffic::Counted;
 
 /// The number of the port that all connections of an event handler belong to.
 pub(crate) const OUTBOUND: u64 = u64::MAX;
@@ -34,6 +34,9 @@ pub trait EventHandler: Send {
 
     /// A socket of the namespace that [`EventLoop::datagram_socket`] promised; `None` if there will be none.
     fn socket(&mut self, event_loop: &mut EventLoop, key: Key, socket: Option<Socket>);
+
+    /// A connection or flow has gone from a published port into the namespace.
+    fn inbound(&mut self, event_loop: &mut EventLoop, inbound: Inbound);
 
     /// Called after each batch of events, and when [`EventHandler::wake_at`] has come.
     fn turn(&mut self, event_loop: &mut EventLoop);
@@ -118,14 +121,9 @@ impl EventLoop {
     ///
     /// # Errors
     /// Those of epoll_ctl(2); both connections are reset.
-    pub fn relay(
-        &mut self,
-        client: Socket,
-        backend: Socket,
-        traffic: Arc<Traffic>,
-    ) -> io::Result<()> {
+    pub fn relay(&mut self, client: Socket, backend: Socket, counted: Counted) -> io::Result<()> {
         let port = *self.outbound.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
-        self.tcp.join(&mut self.ctx, port, client, backend, traffic)
+        self.tcp.join(&mut self.ctx, port, client, backend, counted)
     }
 }
 

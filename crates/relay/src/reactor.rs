@@ -88,7 +88,8 @@ impl Reactor {
         let timers = Timers::default();
         let room = Room::new(opts.shares);
         let udp = Udp::new(&opts);
-        let ctx = Ctx { epoll, pool, timers, opts, now: Instant::now(), wakes: 0, room };
+        let (now, wakes, inbound) = (Instant::now(), 0, handler.is_some().then(Vec::new));
+        let ctx = Ctx { epoll, pool, timers, opts, now, wakes, room, inbound };
         Ok(Self {
             mailbox,
             event_loop: EventLoop { ctx, tcp: Tcp::new(Arc::clone(&pipes)), outbound: None },
@@ -162,6 +163,10 @@ impl Reactor {
             self.event_loop.tcp.run_ready(&mut self.event_loop.ctx);
             while let Some(timer) = self.event_loop.ctx.timers.pop_due(self.event_loop.ctx.now) {
                 self.fire(timer);
+            }
+            let inbound = self.event_loop.ctx.inbound.as_mut().map(std::mem::take);
+            for inbound in inbound.into_iter().flatten() {
+                self.with_handler((), |handler, host| handler.inbound(host, inbound));
             }
             self.with_handler((), |handler, event_loop| handler.turn(event_loop));
             if commands && !self.handle_commands() {

@@ -234,6 +234,9 @@ impl Tcp {
                     None => {}
                 }
                 conn.phase = Phase::Open;
+                if let (Some(backend), Some(target)) = (&conn.backend, target) {
+                    ctx.went_in(false, conn.port, backend, target, &mut conn.counted);
+                }
             }
             _ => {}
         }

@@ -395,6 +395,7 @@ impl FlowTable {
             debug!("connect to {} (udp): {e}", port.service.target);
             return self.close(key);
         }
+        ctx.went_in(true, flow.port, &sock, target, &mut flow.counted);
         for datagram in std::mem::take(&mut flow.early).datagrams() {
             if send_each(sock.as_fd(), &[IoSlice::new(datagram)], Route::default()).is_ok() {
                 flow.counted.up(datagram.len() as u64);

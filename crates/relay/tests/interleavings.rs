@@ -174,6 +174,31 @@ fn traffic_of_a_connection_that_moves_to_another_thread_adds_up() {
 }
 
 #[test]
+fn traffic_that_is_attributed_while_another_thread_counts_is_counted_once_at_both_places() {
+    loom::model(|| {
+        let [port, container] = [(); 2].map(|()| Arc::new(Traffic::default()));
+        let mut counted = Counted::open(Arc::clone(&port));
+        counted.up(1);
+        let attribution = counted.attribute();
+        let helper = thread::spawn(move || {
+            counted.up(10);
+            counted.fail();
+            counted.down(100);
+            drop(counted);
+        });
+        attribution.to(Arc::clone(&container));
+        attribution.to(Arc::new(Traffic::default()));
+        helper.join().unwrap();
+        for (traffic, up) in [(port, 11), (container, 10)] {
+            let Traffic { active, opened, failed, up: sent, down, .. } = &*traffic;
+            let counters = [active, opened, failed, sent, down];
+            let counters = counters.map(|counter| counter.load(Ordering::Relaxed));
+            assert_eq!(counters, [0, 1, 1, up, 100]);
+        }
+    });
+}
+
+#[test]
 fn links_that_two_threads_learn_are_known_and_take_one_place_each() {
     loom::model(|| {
         let links = Arc::new(Links::default());

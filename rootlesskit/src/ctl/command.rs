@@ -44,6 +44,15 @@ pub fn definition() -> Command {
                 .arg(json("Print a JSON object"))
                 .arg(switch("openmetrics", "Print OpenMetrics text, for monitoring systems"))
                 .arg(
+                    Arg::new("by")
+                        .long("by")
+                        .value_name("WHAT")
+                        .default_value(super::stats::BY[0])
+                        .help(
+                            "List traffic by destination, or by container with the names that Docker knows",
+                        ),
+                )
+                .arg(
                     Arg::new("watch")
                         .long("watch")
                         .value_name("INTERVAL")

@@ -81,7 +81,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
         "add-ports" => add_ports(client, &arguments, json, out)?,
         "stats" => {
             let options = stats::Options::new(&matches, &arguments)?;
-            stats::run(&client()?, &options, out)?;
+            stats::run(&client()?, &options, env, out)?;
         }
         "remove-ports" => remove_ports(client, &arguments, out)?,
         _ => print::info(&client()?.info()?, json, out)?,

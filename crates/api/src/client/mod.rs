@@ -167,6 +167,17 @@ impl Client {
         String::from_utf8(response.body).map_err(|error| self.invalid(&error))
     }
 
+    /// `GET` of a path of another API that is served at the socket as this one is, such as Docker's.
+    ///
+    /// # Errors
+    /// See [`ClientError`], whose messages speak of RootlessKit's API.
+    pub fn get<T: serde::de::DeserializeOwned + Default>(
+        &self,
+        path: &str,
+    ) -> Result<T, ClientError> {
+        self.decode(&self.request("GET", path, None)?)
+    }
+
     fn request(
         &self,
         method: &str,

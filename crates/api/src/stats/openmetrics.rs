@@ -4,12 +4,16 @@
 //! here: the samples of a family stand together behind its `TYPE`, `UNIT` and `HELP`; the name of a family ends with its
 //! unit; a counter's samples end in `_total`, those of facts in `_info`; `# EOF` is the last line.
 
-use super::{DestinationTraffic, PortTraffic, Stats, Traffic};
+use super::{
+    ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, PortTraffic, Stats,
+    Traffic,
+};
 
 /// Value of the header `Content-Type` for [`openmetrics()`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`.
+/// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`, containers `ip`,
+/// and `container` and `network` where these names are known.
 pub fn openmetrics(stats: &Stats) -> String {
     let mut text = Text(String::new());
     network(stats, &mut text);
@@ -25,6 +29,7 @@ pub fn openmetrics(stats: &Stats) -> String {
     traffic("destination", "Busy destination", &destinations, &mut text);
     let others = [(String::new(), stats.other_destinations)];
     traffic("other_destinations", "All other destinations", &others, &mut text);
+    containers(stats, &mut text);
     events(stats, &mut text);
     text.0.push_str("# EOF\n");
     text.0
@@ -71,6 +76,63 @@ fn of_destination(destination: &DestinationTraffic) -> (String, Traffic) {
     (labels, *traffic)
 }
 
+fn containers(stats: &Stats, text: &mut Text) {
+    let rows: Vec<_> = stats.containers.iter().map(of_container).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(labels, counters)| {
+            (labels.iter().map(|(name, value)| (*name, &**value)).collect(), *counters)
+        })
+        .collect();
+    counters("container", "Container", &rows, text);
+    counters("other_containers", "All other containers", &[(vec![], stats.other_containers)], text);
+}
+
+fn of_container(container: &ContainerTraffic) -> (Vec<(&'static str, String)>, ContainerCounters) {
+    let names = [("container", &container.container), ("network", &container.network)];
+    let names = names.into_iter().filter_map(|(label, name)| Some((label, name.clone()?)));
+    let labels = std::iter::once(("ip", container.ip.to_string())).chain(names);
+    (labels.collect(), container.counters)
+}
+
+/// The families of what is counted for containers.
+fn counters(
+    prefix: &str,
+    of: &str,
+    rows: &[(Vec<(&str, &str)>, ContainerCounters)],
+    text: &mut Text,
+) {
+    let by_proto = |get: fn(&ContainerCounters) -> [Traffic; 2]| -> Vec<(String, Traffic)> {
+        let both = |(pairs, counters): &(Vec<(&str, &str)>, ContainerCounters)| {
+            let with = |proto| labels(&[&pairs[..], &[("proto", proto)]].concat());
+            let [tcp, udp] = get(counters);
+            [(with("tcp"), tcp), (with("udp"), udp)]
+        };
+        rows.iter().flat_map(both).collect()
+    };
+    traffic(prefix, &format!("{of}, outbound"), &by_proto(|of| [of.tcp, of.udp]), text);
+    let published = by_proto(|of| [of.published_tcp, of.published_udp]);
+    let (name, help) = (format!("{prefix}_published"), format!("{of}, published ports"));
+    traffic(&name, &help, &published, text);
+    type Get = fn(&ContainerEvents) -> u64;
+    let families: [(&str, &str, Get); 3] = [
+        ("dns_queries", "DNS queries over UDP", |events| events.dns_queries),
+        ("echo_requests", "echo requests", |events| events.echo_requests),
+        ("denied_attempts", "attempts that a rule denied", |events| events.denied),
+    ];
+    for (name, help, get) in families {
+        let samples: Vec<_> = rows
+            .iter()
+            .map(|(pairs, counters)| {
+                let labels = if pairs.is_empty() { String::new() } else { labels(pairs) };
+                (labels, get(&counters.events))
+            })
+            .collect();
+        let (name, help) = (format!("{prefix}_{name}"), format!("{of}: {help}."));
+        text.family(&name, Kind::Counter, "", &help, &samples);
+    }
+}
+
 fn events(stats: &Stats, text: &mut Text) {
     let events = &stats.events;
     let dialing = "Outbound connections that are waiting for their destination.";
@@ -89,6 +151,11 @@ fn events(stats: &Stats, text: &mut Text) {
             "dropped_packets",
             "Dropped packets that were malformed or of an unsupported kind.",
             events.dropped,
+        ),
+        (
+            "unattributed",
+            "Connections, flows, pings, queries and denied attempts whose container could not be looked up.",
+            events.unattributed,
         ),
     ] {
         text.family(name, Kind::Counter, "", help, &one(value));

@@ -16,6 +16,17 @@ fn traffic(base: u64) -> Traffic {
 }
 
 /// Statistics whose numbers are all different.
+fn counters(base: u64) -> ContainerCounters {
+    let (dns_queries, echo_requests, denied) = (base + 40, base + 41, base + 42);
+    ContainerCounters {
+        tcp: traffic(base),
+        udp: traffic(base + 10),
+        published_tcp: traffic(base + 20),
+        published_udp: traffic(base + 30),
+        events: ContainerEvents { dns_queries, echo_requests, denied },
+    }
+}
+
 fn sample() -> Stats {
     Stats {
         driver: "gateway".into(),
@@ -31,6 +42,7 @@ fn sample() -> Stats {
             denied: 7,
             evicted: 8,
             dropped: 9,
+            unattributed: 10,
         },
         ports: vec![PortTraffic {
             id: 1,
@@ -45,6 +57,13 @@ fn sample() -> Stats {
             traffic: traffic(40),
         }],
         other_destinations: traffic(50),
+        containers: vec![ContainerTraffic {
+            ip: "172.17.0.2".parse().unwrap(),
+            container: None,
+            network: None,
+            counters: counters(60),
+        }],
+        other_containers: counters(110),
     }
 }
 
@@ -57,15 +76,24 @@ fn json_has_every_number_even_zero() {
     let expected = format!(
         concat!(
             r#"{{"driver":"gateway","uptimeSeconds":61,"restarts":2,"tcp":{{{}}},"udp":{{{}}},"#,
-            r#""events":{{"dialing":3,"dnsQueries":4,"dnsFailed":5,"echoRequests":6,"denied":7,"evicted":8,"dropped":9}},"#,
+            r#""events":{{"dialing":3,"dnsQueries":4,"dnsFailed":5,"echoRequests":6,"denied":7,"evicted":8,"dropped":9,"unattributed":10}},"#,
             r#""ports":[{{"id":1,"port":"0.0.0.0:8080:80/tcp","refused":29,{}}}],"#,
-            r#""destinations":[{{"proto":"udp","ip":"2001:db8::1","port":443,{}}}],"otherDestinations":{{{}}}}}"#,
+            r#""destinations":[{{"proto":"udp","ip":"2001:db8::1","port":443,{}}}],"otherDestinations":{{{}}},"#,
+            r#""containers":[{{"ip":"172.17.0.2","tcp":{{{}}},"udp":{{{}}},"publishedTcp":{{{}}},"publishedUdp":{{{}}},"dnsQueries":100,"echoRequests":101,"denied":102}}],"otherContainers":{{"tcp":{{{}}},"udp":{{{}}},"publishedTcp":{{{}}},"publishedUdp":{{{}}},"dnsQueries":150,"echoRequests":151,"denied":152}}}}"#,
         ),
         traffic(10),
         traffic(20),
         traffic(30),
         traffic(40),
         traffic(50),
+        traffic(60),
+        traffic(70),
+        traffic(80),
+        traffic(90),
+        traffic(110),
+        traffic(120),
+        traffic(130),
+        traffic(140),
     );
     assert_eq!(to_json(&sample()), expected);
     assert_eq!(from_json::<Stats>(expected.as_bytes()).unwrap(), sample());
@@ -247,6 +275,14 @@ fn every_number_is_a_sample() {
         ("port", &port, 30.0),
         ("destination", &destination, 40.0),
         ("other_destinations", &[], 50.0),
+        ("container", &[("ip", "172.17.0.2"), ("proto", "tcp")], 60.0),
+        ("container", &[("ip", "172.17.0.2"), ("proto", "udp")], 70.0),
+        ("container_published", &[("ip", "172.17.0.2"), ("proto", "tcp")], 80.0),
+        ("container_published", &[("ip", "172.17.0.2"), ("proto", "udp")], 90.0),
+        ("other_containers", &[("proto", "tcp")], 110.0),
+        ("other_containers", &[("proto", "udp")], 120.0),
+        ("other_containers_published", &[("proto", "tcp")], 130.0),
+        ("other_containers_published", &[("proto", "udp")], 140.0),
     ] {
         for (name, offset) in [
             ("active", 0.0),
@@ -266,11 +302,41 @@ fn every_number_is_a_sample() {
         ("denied_attempts_total", 7.0),
         ("evicted_flows_total", 8.0),
         ("dropped_packets_total", 9.0),
+        ("unattributed_total", 10.0),
     ] {
         assert_eq!(find(&format!("rootlesskit_{name}"), &[]), value);
     }
-    assert_eq!(samples.len(), 3 + 5 * 5 + 1 + 7);
+    let ip = [("ip", "172.17.0.2")];
+    for (prefix, labels, base) in [("container", &ip[..], 60.0), ("other_containers", &[], 110.0)] {
+        for (name, offset) in
+            [("dns_queries", 40.0), ("echo_requests", 41.0), ("denied_attempts", 42.0)]
+        {
+            let name = format!("rootlesskit_{prefix}_{name}_total");
+            assert_eq!(find(&name, labels), base + offset);
+        }
+    }
+    assert_eq!(samples.len(), 3 + 13 * 5 + 1 + 6 + 8);
     assert!(text.contains("# UNIT rootlesskit_port_in_bytes bytes\n"), "{text}");
+}
+
+#[test]
+fn names_of_containers_are_labels() {
+    let mut stats = sample();
+    stats.containers.push(ContainerTraffic {
+        ip: "fd99::2".parse().unwrap(),
+        container: Some("web".into()),
+        network: Some("two \"2\"".into()),
+        counters: counters(1),
+    });
+    let text = openmetrics(&stats);
+    check(&text).unwrap();
+    for line in [
+        r#"rootlesskit_container_opened_total{ip="fd99::2",container="web",network="two \"2\"",proto="tcp"} 2"#,
+        r#"rootlesskit_container_dns_queries_total{ip="fd99::2",container="web",network="two \"2\""} 41"#,
+        r#"rootlesskit_container_active{ip="172.17.0.2",proto="tcp"} 60"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in {text}");
+    }
 }
 
 fn any_traffic() -> impl Strategy<Value = Traffic> {
@@ -289,6 +355,7 @@ proptest! {
         driver in any::<String>(), tcp in any_traffic(), other_destinations in any_traffic(),
         ports in prop::collection::btree_map(any::<i64>(), (any::<String>(), any::<u64>(), any_traffic()), 0..4),
         destinations in prop::collection::btree_map((any::<String>(), any::<IpAddr>(), any::<u16>()), any_traffic(), 0..4),
+        containers in prop::collection::btree_map(any::<IpAddr>(), (any::<Option<String>>(), any::<Option<String>>(), any_traffic()), 0..4),
     ) {
         let ports = ports.into_iter().map(|(id, (port, refused, traffic))| {
             PortTraffic { id, port, refused, traffic }
@@ -296,8 +363,15 @@ proptest! {
         let destinations = destinations.into_iter().map(|((proto, ip, port), traffic)| {
             DestinationTraffic { proto, ip, port, traffic }
         });
+        let containers = containers.into_iter().map(|(ip, (container, network, tcp))| {
+            let counters = ContainerCounters { tcp, ..ContainerCounters::default() };
+            ContainerTraffic { ip, container, network, counters }
+        });
         let (ports, destinations) = (ports.collect(), destinations.collect());
-        let stats = Stats { driver, tcp, ports, destinations, other_destinations, ..Stats::default() };
+        let containers = containers.collect();
+        let stats = Stats {
+            driver, tcp, ports, destinations, other_destinations, containers, ..Stats::default()
+        };
         prop_assert_eq!(&from_json::<Stats>(to_json(&stats).as_bytes()).unwrap(), &stats);
         let text = openmetrics(&stats);
         let samples = check(&text).map_err(TestCaseError::fail)?;

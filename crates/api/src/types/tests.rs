@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::stats::{DestinationTraffic, PortTraffic};
+use crate::stats::{ContainerCounters, ContainerTraffic, DestinationTraffic, PortTraffic};
 
 fn info() -> Info {
     Info {
@@ -199,7 +199,13 @@ fn openapi_describes_the_types() {
     let ip = "192.0.2.1".parse().unwrap();
     let destination = DestinationTraffic { proto: "tcp".into(), ip, port: 1, traffic: stats.tcp };
     check("DestinationTraffic", &to_json(&destination), &to_json(&destination));
-    assert_eq!(schemas.keys().len(), 11);
+    let counters = ContainerCounters::default();
+    check("ContainerCounters", &to_json(&counters), &to_json(&counters));
+    let container = ContainerTraffic { ip, container: None, network: None, counters };
+    let (name, network) = (Some(String::new()), Some(String::new()));
+    let named = ContainerTraffic { container: name, network, ..container.clone() };
+    check("ContainerTraffic", &to_json(&named), &to_json(&container));
+    assert_eq!(schemas.keys().len(), 13);
 
     assert_eq!(document.get("info").get("version").text(), crate::API_VERSION);
     let protos = schemas.get("PortSpec").get("properties").get("proto").get("enum").strings();

@@ -15,16 +15,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netlink::conntrack::{self, Query};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{EventLoop, Traffic, refuse_self_connection};
+use relay::{Counted, EventLoop, Traffic, refuse_self_connection};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::errno;
+use super::attribution::{Asked, Attributions, DENIED, outbound};
 use super::names::Names;
 use super::{Shared, kind};
 use crate::packet::{Original, Syn};
@@ -70,6 +72,15 @@ struct Dial {
     /// For connections to our name server: those of the host that have been tried.
     tried: Option<Vec<SocketAddr>>,
     traffic: Arc<Traffic>,
+    asked: Asked,
+}
+
+impl Dial {
+    /// Counts it as one that came to nothing.
+    fn fail(&self) {
+        self.traffic.fail();
+        self.asked.attribution.fail();
+    }
 }
 
 /// Connections in the order of their first SYN.
@@ -106,8 +117,8 @@ impl Dials {
         host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
-        packet: &[u8],
-        syn: &Syn,
+        attributions: &mut Attributions,
+        (packet, syn): (&[u8], &Syn),
     ) {
         if packet.len() > MAX_SYN_BYTES {
             return shared.drop_packet();
@@ -132,6 +143,7 @@ impl Dials {
             },
             Verdict::Deny(reason) => {
                 tracing::debug!("denied a connection to {}: {reason}", syn.dst);
+                attributions.count(host.now(), attempt(syn), DENIED, None);
                 return shared.prohibit(&Original::Packet(packet), syn.src.ip());
             }
         };
@@ -150,19 +162,32 @@ impl Dials {
             }
         }
         let traffic = shared.statistics.tcp(syn.dst);
+        let now = host.now();
+        let asked = attributions.flow(now, attempt(syn));
         match call(to) {
             Ok(outside) => {
                 self.started += 1;
-                let (number, now) = (self.started, host.now());
-                let (packet, syn, given) = (packet.into(), *syn, false);
-                let (born, seen) = (now, now);
-                let dial =
-                    Dial { packet, syn, to, outside, given, number, born, seen, tried, traffic };
+                let dial = Dial {
+                    packet: packet.into(),
+                    syn: *syn,
+                    to,
+                    outside,
+                    given: false,
+                    number: self.started,
+                    born: now,
+                    seen: now,
+                    tried,
+                    traffic,
+                    asked,
+                };
                 self.insert(host, dial);
             }
             Err(e) => {
                 traffic.fail();
-                refuse(shared, packet, syn, &e);
+                asked.attribution.fail();
+                if !(is_refusal(&e) && attributions.hold(now, &asked, syn)) {
+                    refuse(shared, packet, syn, &e);
+                }
             }
         }
     }
@@ -186,6 +211,7 @@ impl Dials {
         host: &mut EventLoop,
         shared: &Shared,
         names: &mut Names,
+        attributions: &mut Attributions,
         key: Key,
     ) {
         let Some(dial) = self.table.get_mut(key).filter(|dial| !dial.given) else { return };
@@ -203,8 +229,10 @@ impl Dials {
                     return;
                 }
                 let Some(dial) = self.remove(key) else { return };
-                dial.traffic.fail();
-                refuse(shared, &dial.packet, &dial.syn, &error);
+                dial.fail();
+                if !(is_refusal(&error) && attributions.hold(host.now(), &dial.asked, &dial.syn)) {
+                    refuse(shared, &dial.packet, &dial.syn, &error);
+                }
             }
         }
     }
@@ -250,8 +278,9 @@ impl Dials {
             let dial = key.and_then(|key| self.remove(key));
             match dial {
                 Some(dial) if dial.given => {
-                    let Dial { outside, traffic, .. } = dial;
-                    if let Err(e) = host.relay(inside, outside, traffic) {
+                    let Dial { outside, traffic, asked, .. } = dial;
+                    let counted = Counted::open(traffic).attributed(asked.attribution);
+                    if let Err(e) = host.relay(inside, outside, counted) {
                         tracing::debug!("lost a connection: {e}");
                     }
                 }
@@ -287,7 +316,7 @@ impl Dials {
 
     fn give_up(&mut self, key: Key) -> bool {
         let dial = self.remove(key);
-        dial.inspect(|dial| dial.traffic.fail()).is_some()
+        dial.inspect(Dial::fail).is_some()
     }
 
     fn remove(&mut self, key: Key) -> Option<Dial> {
@@ -302,6 +331,11 @@ impl Dials {
         }
         Some(dial)
     }
+}
+
+/// As the connection tracking of the target namespace knows it.
+fn attempt(syn: &Syn) -> Query {
+    outbound(conntrack::Protocol::Tcp, syn.src, syn.dst)
 }
 
 fn ends(syn: &Syn) -> Ends {
@@ -347,11 +381,16 @@ fn watch(host: &EventLoop, socket: &Socket, key: Key) -> io::Result<()> {
     host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
 }
 
+/// Whether the target namespace hears of it by a reset.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(errno(error), Errno::ECONNREFUSED | Errno::ECONNRESET)
+}
+
 /// Tells the target namespace what the network told us.
 fn refuse(shared: &Shared, packet: &[u8], syn: &Syn, error: &io::Error) {
     let errno = errno(error);
     tracing::debug!("connect to {}: {}", syn.dst, errno.desc());
-    if errno == Errno::ECONNREFUSED || errno == Errno::ECONNRESET {
+    if is_refusal(error) {
         return shared.answers.reset(syn);
     }
     // Others have no answer in the protocol: the SYN stays unanswered, as it did for us, and is repeated.

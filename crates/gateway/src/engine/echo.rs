@@ -19,8 +19,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
+use super::attribution::{Attributions, ECHO_REQUEST, TRACKED_TIME, echo_request};
 use super::{Shared, kind};
-use crate::packet::{ECHO_REQUEST, ECHO_REQUEST_V6, Echo, Original};
+use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
 
 /// Sockets at a time; beyond that the one that was silent longest makes room.
 const MAX_PING_SOCKETS: usize = 256;
@@ -40,6 +41,8 @@ struct Ends {
 #[derive(Debug)]
 struct Asking {
     ends: Ends,
+    /// Who sends, once that is known.
+    container: Option<IpAddr>,
     socket: Socket,
     used: Instant,
     /// The sequence number of the latest request, for errors.
@@ -65,22 +68,48 @@ impl Echoes {
         self.table.is_empty()
     }
 
-    pub(super) fn request(&mut self, host: &mut EventLoop, shared: &Shared, echo: &Echo<'_>) {
+    /// Whose ping it is.
+    pub(super) fn attribute(&mut self, key: Key, container: IpAddr) {
+        if let Some(asking) = self.table.get_mut(key) {
+            asking.container = Some(container);
+        }
+    }
+
+    pub(super) fn request(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        attributions: &mut Attributions,
+        echo: &Echo<'_>,
+    ) {
         shared.statistics.events().echo_requests += 1;
+        let (now, query) = (host.now(), echo_request(echo.src, echo.dst, echo.id));
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
             None => match self.begin(host, shared, ends) {
                 Ok(key) => key,
-                Err(e) => return self.refused(shared, &e, echo),
+                Err(e) => {
+                    attributions.count(now, query, ECHO_REQUEST, None);
+                    return self.refused(shared, &e, echo);
+                }
             },
         };
         let Some(asking) = self.table.get_mut(key) else { return };
+        if now.saturating_duration_since(asking.used) >= TRACKED_TIME {
+            asking.container = None;
+        }
+        match asking.container {
+            Some(container) => {
+                shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
+            }
+            None => attributions.count(now, query, ECHO_REQUEST, Some(key)),
+        }
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
         keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);
         let mut message = Vec::with_capacity(HEADER_LEN + echo.payload.len());
-        let kind = if echo.dst.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
+        let kind = if echo.dst.is_ipv4() { packet::ECHO_REQUEST } else { ECHO_REQUEST_V6 };
         // Checksum and identifier are the kernel's.
         message.extend([kind, 0, 0, 0, 0, 0]);
         message.extend(echo.seq.to_be_bytes());
@@ -98,7 +127,8 @@ impl Echoes {
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
-        let asking = Asking { ends, socket, used: host.now(), seq: 0, ttl: 64, whole: false };
+        let (container, used, seq, ttl, whole) = (None, host.now(), 0, 64, false);
+        let asking = Asking { ends, container, socket, used, seq, ttl, whole };
         let key = self.table.insert(asking);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {

@@ -13,12 +13,14 @@
 //! * [`overlay`]: datagrams of overlay networks come out of a packet socket, long and unfinished, for flows that are there.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
+//! * [`attribution`]: which container it counts for.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
 //! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
 //! that nobody answered before those that somebody did. Each kind has its share of the descriptors ([`relay::room`]).
 
 mod answers;
+mod attribution;
 mod dial;
 mod echo;
 mod names;
@@ -33,19 +35,22 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use netlink::conntrack;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
 use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{EventHandler, EventLoop};
+use relay::{EventHandler, EventLoop, Inbound};
 use socket2::Socket;
 
+use crate::conntrack::Client;
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
 use crate::policy::{self, Protocol, Verdict};
 use answers::Answers;
+use attribution::{Attributions, DENIED};
 use dial::Dials;
 use echo::Echoes;
 use names::Names;
@@ -76,6 +81,8 @@ mod kind {
     pub(super) const NAME: u8 = 7;
     /// The packet socket of the gateway namespace for overlay networks.
     pub(super) const OVERLAY: u8 = 8;
+    /// Replies of the connection tracking.
+    pub(super) const CONNTRACK: u8 = 9;
 }
 
 /// Name servers of the host that the engine has not taken over yet.
@@ -90,6 +97,8 @@ pub struct Sources {
     pub data: OwnedFd,
     /// A listener for each family.
     pub listeners: Vec<OwnedFd>,
+    /// To query the connection tracking of the target namespace ([`crate::conntrack`]).
+    pub conntrack: OwnedFd,
     /// The packet socket for overlay networks, and who has to know which ports they use.
     pub overlay: Option<(OwnedFd, Option<Arc<Writer>>)>,
 }
@@ -104,6 +113,7 @@ pub struct Engine {
     flows: Flows,
     echoes: Echoes,
     names: Names,
+    attributions: Attributions,
     reassembly: Reassembly,
     /// For packets of both tun devices.
     buffer: Vec<u8>,
@@ -161,8 +171,10 @@ impl Engine {
         resolvers: SharedResolvers,
         statistics: Arc<Statistics>,
     ) -> Self {
-        let Sources { dial, data, listeners, overlay } = sources;
+        let Sources { dial, data, listeners, conntrack, overlay } = sources;
         let names = Names::new(resolvers);
+        let client = Client::new(conntrack);
+        let attributions = Attributions::new(client, plan.clone(), Arc::clone(&statistics));
         let answers = Answers::new(Tun(data), &plan);
         let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
@@ -173,6 +185,7 @@ impl Engine {
             flows: Flows::default(),
             echoes: Echoes::default(),
             names,
+            attributions,
             reassembly: Reassembly::default(),
             buffer: vec![0; MAX_PACKET],
             swept: Instant::now(),
@@ -209,14 +222,19 @@ impl Engine {
     }
 
     fn whole(&mut self, host: &mut EventLoop, bytes: &[u8], parsed: &Packet<'_>) {
-        let shared = &self.shared;
+        let (shared, attributions) = (&self.shared, &mut self.attributions);
+        let now = host.now();
         match parsed {
-            Packet::Syn(syn) => self.dials.syn(host, shared, &mut self.names, bytes, syn),
+            Packet::Syn(syn) => {
+                self.dials.syn(host, shared, &mut self.names, attributions, (bytes, syn));
+            }
             Packet::Udp(udp) => match policy::outbound(&shared.plan, Protocol::Udp, udp.dst) {
-                Verdict::Dns => self.names.query(host, shared, udp),
-                Verdict::Dial(to) => self.flows.outbound(host, shared, udp, to),
+                Verdict::Dns => self.names.query(host, shared, attributions, udp),
+                Verdict::Dial(to) => self.flows.outbound(host, shared, attributions, udp, to),
                 Verdict::Deny(reason) => {
                     tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
+                    let query = attribution::outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    attributions.count(now, query, DENIED, None);
                     shared.prohibit(&Original::Packet(bytes), udp.src.ip());
                 }
             },
@@ -224,14 +242,29 @@ impl Engine {
                 let dst = SocketAddr::new(echo.dst, ANY_PORT);
                 match policy::outbound(&shared.plan, Protocol::Echo, dst) {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
-                        self.echoes.request(host, shared, echo);
+                        self.echoes.request(host, shared, attributions, echo);
                     }
-                    _ => shared.prohibit(&Original::Packet(bytes), echo.src),
+                    _ => {
+                        let query = attribution::echo_request(echo.src, echo.dst, echo.id);
+                        attributions.count(now, query, DENIED, None);
+                        shared.prohibit(&Original::Packet(bytes), echo.src);
+                    }
                 }
             }
             // The packet rules have found no connection for it; with a second look they may.
             Packet::Segment => shared.dial.write(bytes),
             Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
+        }
+    }
+
+    /// Takes in what the connection tracking says.
+    fn attribute(&mut self, now: Instant) {
+        let settled = self.attributions.receive(now);
+        for (ping, container) in settled.pings {
+            self.echoes.attribute(ping, container);
+        }
+        for syn in settled.resets {
+            self.shared.answers.reset(&syn);
         }
     }
 
@@ -248,6 +281,9 @@ impl EventHandler for Engine {
         host.watch(&self.shared.answers.tun, tag(kind::DATA_TUN), EpollFlags::EPOLLIN)?;
         for listener in &self.listeners {
             host.watch(listener, tag(kind::LISTENER), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
+        }
+        if let Some(client) = self.attributions.client() {
+            host.watch(client, tag(kind::CONNTRACK), crate::conntrack::WATCHED)?;
         }
         if let Some(overlay) = &self.overlay {
             host.watch(overlay, tag(kind::OVERLAY), EpollFlags::EPOLLIN)?;
@@ -266,11 +302,15 @@ impl EventHandler for Engine {
                     self.flows.overlay_speaks(host, shared, overlay);
                 }
             }
-            kind::DIAL => self.dials.connected(host, shared, &mut self.names, tag.key),
+            kind::DIAL => {
+                let attributions = &mut self.attributions;
+                self.dials.connected(host, shared, &mut self.names, attributions, tag.key);
+            }
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
-            kind::INSIDE => self.flows.inside_speaks(host, tag.key),
+            kind::INSIDE => self.flows.inside_speaks(host, &mut self.attributions, tag.key),
             kind::ECHO => self.echoes.reply(host, shared, tag.key, flags),
             kind::NAME => self.names.answer(host, shared, tag.key),
+            kind::CONNTRACK => self.attribute(host.now()),
             _ => {}
         }
     }
@@ -279,8 +319,16 @@ impl EventHandler for Engine {
         self.flows.promote(host, key, socket);
     }
 
+    fn inbound(&mut self, host: &mut EventLoop, inbound: Inbound) {
+        self.attributions.published(host.now(), inbound);
+    }
+
     fn turn(&mut self, host: &mut EventLoop) {
         self.names.tick(host, &self.shared);
+        if self.attributions.due().is_some_and(|due| due <= host.now()) {
+            self.attribute(host.now());
+        }
+        self.attributions.send(host.now());
         if self.dials.accepts_again(host.now()) {
             self.dials.accept(host, &self.listeners);
         }
@@ -297,7 +345,12 @@ impl EventHandler for Engine {
 
     fn wake_at(&self) -> Option<Instant> {
         let sweep = self.busy().then(|| self.swept + SWEEP_INTERVAL);
-        sweep.into_iter().chain(self.names.wake_at()).chain(self.dials.accept_at).min()
+        sweep
+            .into_iter()
+            .chain(self.names.wake_at())
+            .chain(self.dials.accept_at)
+            .chain(self.attributions.wake_at())
+            .min()
     }
 
     fn held(&self) -> Held {

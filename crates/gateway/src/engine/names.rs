@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use netlink::conntrack;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -16,6 +17,7 @@ use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::attribution::{Attributions, DNS_QUERY, outbound};
 use super::{Shared, SharedResolvers, kind};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
@@ -57,9 +59,18 @@ impl Names {
         self.forwarder.resolver(now, tried)
     }
 
-    pub(super) fn query(&mut self, host: &mut EventLoop, shared: &Shared, udp: &Udp<'_>) {
+    pub(super) fn query(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        attributions: &mut Attributions,
+        udp: &Udp<'_>,
+    ) {
         self.follow();
-        self.forwarder.query(host.now(), udp.src, udp.payload);
+        if self.forwarder.query(host.now(), udp.src, udp.payload) {
+            let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+            attributions.count(host.now(), query, DNS_QUERY, None);
+        }
         self.act(host, shared);
     }
 

@@ -1,13 +1,17 @@
 //! Who talked to whom: counters for the statistics.
 
+mod containers;
+
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use api::stats::{DestinationTraffic, Events, Traffic as Sum};
+use api::stats::{ContainerEvents, DestinationTraffic, Events, Traffic as Sum};
 use relay::Traffic;
+
+use containers::Containers;
 
 /// Destinations of each transport protocol that are kept by name.
 const MAX_NAMED_DESTINATIONS: usize = 256;
@@ -21,6 +25,7 @@ pub struct Statistics {
     tcp: Mutex<ProtocolStatistics>,
     udp: Mutex<ProtocolStatistics>,
     events: Mutex<Events>,
+    containers: Mutex<Containers>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +101,7 @@ impl Default for Statistics {
             tcp: Mutex::default(),
             udp: Mutex::default(),
             events: Mutex::default(),
+            containers: Mutex::default(),
         }
     }
 }
@@ -107,6 +113,25 @@ impl Statistics {
 
     pub(super) fn udp(&self, to: SocketAddr) -> Arc<Traffic> {
         self.udp.lock().unwrap_or_else(PoisonError::into_inner).destination(to)
+    }
+
+    /// Counts events of a container.
+    pub(super) fn of(&self, container: IpAddr, count: impl FnOnce(&mut ContainerEvents)) {
+        count(&mut self.containers().of(container).events);
+    }
+
+    /// Counters of what a container opens to the outside.
+    pub(super) fn outbound(&self, container: IpAddr, udp: bool) -> Arc<Traffic> {
+        self.containers().of(container).outbound(udp)
+    }
+
+    /// Counters of what a container answers at published ports.
+    pub(super) fn published(&self, container: IpAddr, udp: bool) -> Arc<Traffic> {
+        self.containers().of(container).published(udp)
+    }
+
+    fn containers(&self) -> MutexGuard<'_, Containers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn events(&self) -> MutexGuard<'_, Events> {
@@ -126,6 +151,7 @@ impl Statistics {
         let (tcp, other_tcp) = chapter(&self.tcp, "tcp");
         let (udp, other_udp) = chapter(&self.udp, "udp");
         destinations.sort_by_key(|d| (std::cmp::Reverse(bytes(&d.traffic)), d.ip, d.port));
+        let (containers, other_containers) = self.containers().report();
         api::Stats {
             uptime_seconds: self.since.elapsed().as_secs(),
             tcp,
@@ -133,6 +159,8 @@ impl Statistics {
             events: *self.events(),
             destinations,
             other_destinations: other_tcp + other_udp,
+            containers,
+            other_containers,
             ..api::Stats::default()
         }
     }
@@ -145,59 +173,4 @@ pub fn inward(traffic: &Traffic) -> Sum {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use relay::Counted;
-
-    fn destination(n: u32) -> SocketAddr {
-        (std::net::Ipv4Addr::from_bits(0xc000_0200 + n), 80).into()
-    }
-
-    #[test]
-    fn names_are_bounded_and_totals_are_not() {
-        let statistics = Statistics::default();
-        for n in 0..1000 {
-            let counted = Counted::open(statistics.tcp(destination(n)));
-            counted.up(10);
-            counted.down(u64::from(n));
-        }
-        let stats = statistics.stats();
-        assert!(
-            stats.destinations.len() <= MAX_NAMED_DESTINATIONS
-                && stats.destinations.len() >= MAX_NAMED_DESTINATIONS - EVICTED_DESTINATIONS
-        );
-        assert_eq!((stats.tcp.opened, stats.tcp.active, stats.tcp.bytes_out), (1000, 0, 10_000));
-        assert_eq!(stats.tcp.bytes_in, 999 * 500);
-        assert_eq!(stats.destinations[0].traffic.bytes_in, 999, "the busiest first");
-        let named: u64 = stats.destinations.iter().map(|d| d.traffic.opened).sum();
-        assert_eq!(named + stats.other_destinations.opened, 1000);
-    }
-
-    /// Miri finds in a few runs that a number is read before it was counted (`cargo xtask sanitize miri`).
-    #[test]
-    fn a_name_makes_room_with_all_that_other_threads_have_counted() {
-        let mut statistics = ProtocolStatistics::default();
-        let counted = Counted::open(statistics.destination(destination(1)));
-        std::thread::scope(|scope| {
-            scope.spawn(move || counted.up(10));
-            while !statistics.make_room() {
-                std::thread::yield_now();
-            }
-            let sum = Sum { opened: 1, bytes_out: 10, ..Sum::default() };
-            assert_eq!(statistics.past, sum);
-        });
-    }
-
-    #[test]
-    fn a_crowd_of_active_ones_keeps_the_names_it_has() {
-        let statistics = Statistics::default();
-        let open = |n| Counted::open(statistics.udp(destination(n)));
-        let all: Vec<_> = (0..2 * 256).map(open).collect();
-        let stats = statistics.stats();
-        assert_eq!((stats.destinations.len(), stats.udp.active), (MAX_NAMED_DESTINATIONS, 512));
-        assert_eq!(stats.other_destinations.active, 256);
-        drop(all);
-        let _one = open(9999);
-        assert!(statistics.stats().destinations.iter().any(|d| d.ip == destination(9999).ip()));
-    }
-}
+mod tests;

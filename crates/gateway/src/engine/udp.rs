@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use netlink::conntrack;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{Segmented, pieces, send_all};
@@ -33,11 +34,12 @@ use relay::order::{Order, Speaker};
 use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, EventLoop, make_transparent, refuse_self_connection};
+use relay::{Attribution, Counted, EventLoop, make_transparent, refuse_self_connection};
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
+use super::attribution::{Attributions, TRACKED_TIME, outbound};
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
@@ -133,11 +135,12 @@ impl Flows {
         &mut self,
         host: &mut EventLoop,
         shared: &Shared,
+        attributions: &mut Attributions,
         udp: &Udp<'_>,
         to: SocketAddr,
     ) {
         let ends = Ends { src: udp.src, dst: udp.dst, to };
-        let Some(key) = self.flow(host, shared, ends, udp.payload) else { return };
+        let Some(key) = self.flow(host, shared, attributions, ends, udp.payload) else { return };
         let Some(flow) = self.table.get_mut(key) else { return };
         let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
         set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
@@ -198,23 +201,29 @@ impl Flows {
         &mut self,
         host: &mut EventLoop,
         shared: &Shared,
+        attributions: &mut Attributions,
         ends: Ends,
         datagram: &[u8],
     ) -> Option<Key> {
         let between = self.between(ends, datagram);
         let key = match self.index.get(&between) {
             Some(key) => *key,
-            None => match self.begin(host, shared, ends, between) {
-                Ok(key) => key,
-                Err(e) => {
-                    tracing::debug!("cannot create a flow to {}: {e}", ends.dst);
-                    shared.statistics.udp(ends.dst).fail();
-                    ends.explain(shared, errno(&e));
-                    return None;
+            None => {
+                let query = outbound(conntrack::Protocol::Udp, ends.src, ends.dst);
+                let attribution = attributions.flow(host.now(), query).attribution;
+                match self.begin(host, shared, ends, between, attribution.clone()) {
+                    Ok(key) => key,
+                    Err(e) => {
+                        tracing::debug!("cannot create a flow to {}: {e}", ends.dst);
+                        shared.statistics.udp(ends.dst).fail();
+                        attribution.fail();
+                        ends.explain(shared, errno(&e));
+                        return None;
+                    }
                 }
-            },
+            }
         };
-        self.order.spoke(key, Speaker::Client, host.now());
+        self.client_speaks(attributions, key, host.now());
         Some(key)
     }
 
@@ -233,6 +242,7 @@ impl Flows {
         shared: &Shared,
         ends: Ends,
         between: (SocketAddr, SocketAddr),
+        attribution: Attribution,
     ) -> io::Result<Key> {
         let many = self.table.len() >= MAX_FLOWS;
         if many || !host.take(Use::FlowOut, 1) {
@@ -260,7 +270,7 @@ impl Flows {
             whole: false,
             cut_outside: Segmented::default(),
             cut_inside: Segmented::default(),
-            counted: Counted::open(shared.statistics.udp(dst)),
+            counted: Counted::open(shared.statistics.udp(dst)).attributed(attribution),
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -290,22 +300,55 @@ impl Flows {
     }
 
     /// Datagrams of the target namespace that have arrived at a flow's socket in the gateway namespace.
-    pub(super) fn inside_speaks(&mut self, host: &EventLoop, key: Key) {
-        if self.carry_out(key) {
-            self.order.spoke(key, Speaker::Client, host.now());
+    pub(super) fn inside_speaks(
+        &mut self,
+        host: &EventLoop,
+        attributions: &mut Attributions,
+        key: Key,
+    ) {
+        if self.receive_inside(key) {
+            self.client_speaks(attributions, key, host.now());
+            self.send_outside(key);
         }
+    }
+
+    /// Asks whose the flow is after a silence.
+    fn client_speaks(&mut self, attributions: &mut Attributions, key: Key, now: Instant) {
+        let used = self.order.used(key);
+        if used.is_some_and(|used| now.saturating_duration_since(used) >= TRACKED_TIME)
+            && let Some(flow) = self.table.get(key)
+            && let Some(attribution) = flow.counted.attribute_again()
+        {
+            let query = outbound(conntrack::Protocol::Udp, flow.src, flow.dst);
+            attributions.flow_again(now, query, attribution);
+        }
+        self.order.spoke(key, Speaker::Client, now);
     }
 
     /// Passes a batch on to the outside. False if there was none.
     fn carry_out(&mut self, key: Key) -> bool {
+        let received = self.receive_inside(key);
+        if received {
+            self.send_outside(key);
+        }
+        received
+    }
+
+    /// Receives a batch from the target namespace. False if there is none.
+    fn receive_inside(&mut self, key: Key) -> bool {
         let Some(flow) = self.table.get_mut(key) else { return false };
         let (Inside::Is(inside), Some(receiver)) = (&flow.inside, &mut self.receiver) else {
             return false;
         };
         // Errors are about earlier answers and are cleared by being read.
-        if receiver.recv(inside.as_fd(), BATCH).unwrap_or(0) == 0 {
-            return false;
-        }
+        receiver.recv(inside.as_fd(), BATCH).unwrap_or(0) > 0
+    }
+
+    /// Sends what was received.
+    fn send_outside(&mut self, key: Key) {
+        let (Some(flow), Some(receiver)) = (self.table.get_mut(key), &self.receiver) else {
+            return;
+        };
         let mut batch = receiver.iter().peekable();
         while let Some(first) = batch.peek() {
             let cut = first.cut;
@@ -314,7 +357,6 @@ impl Flows {
             let outside = flow.outside.as_fd();
             flow.counted.up(send_all(outside, alike, Route::default(), &mut flow.cut_outside));
         }
-        true
     }
 
     pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {

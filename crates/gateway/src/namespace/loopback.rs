@@ -63,6 +63,17 @@ pub fn reached_at(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The address of the target namespace that [`reached_at`] was told.
+pub fn meant_by(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) if v4.octets()[0] == V4.1.octets()[0] => {
+            (V4.0 | (v4 & !Ipv4Addr::new(255, 0, 0, 0))).into()
+        }
+        IpAddr::V6(v6) if v6 == V6.1 => V6.0.into(),
+        other => other,
+    }
+}
+
 /// Lets the gateway namespace reach the loopback addresses of the target namespace, which is the network namespace of
 /// the calling thread. The target namespace's end of the veth pair has to be up; `proc_sys` is `/proc/sys`, writable.
 /// False if the kernel lets nobody but the host's root translate, and nothing was changed.
@@ -133,6 +144,7 @@ mod tests {
             ("fd00::100", "fd00::100"),
         ] {
             assert_eq!(reached_at(inside.parse().unwrap()).to_string(), outside);
+            assert_eq!(meant_by(outside.parse().unwrap()).to_string(), inside);
         }
     }
 }

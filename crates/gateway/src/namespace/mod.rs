@@ -35,7 +35,7 @@ mod parameters;
 mod reason;
 mod rules;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use netlink::{Family, Rt};
@@ -56,7 +56,7 @@ const TUN_DEVICE: &str = "/dev/net/tun";
 /// Moves the calling thread into a new network namespace, makes it the gateway namespace, and connects it with the
 /// target namespace, which is `child`. The target namespace's end of the veth pair is called [`NetworkConfig::ifname`]
 /// and has the MTU of the plan; the target namespace's owner gives it addresses and sets it up. `proc_sys` is
-/// `/proc/sys`, writable. IPv6 is left out with a warning if the kernel has none.
+/// `/proc/sys`, writable. `conntrack` is passed on. IPv6 is left out with a warning if the kernel has none.
 ///
 /// Wants `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE` in the user namespace of the thread, which has to
 /// be the one that the target namespace belongs to.
@@ -67,6 +67,7 @@ pub fn build(
     plan: &NetworkConfig,
     child: BorrowedFd<'_>,
     proc_sys: &Path,
+    conntrack: OwnedFd,
 ) -> anyhow::Result<Descriptors> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(reason::no_namespace)?;
     let plan = NetworkConfig { v6: plan.v6.filter(|_| kernel_has_ipv6(proc_sys)), ..plan.clone() };
@@ -91,6 +92,7 @@ pub fn build(
         data,
         v4: listen(Family::V4)?,
         v6: plan.v6.map(|_| listen(Family::V6)).transpose()?,
+        conntrack,
         overlay: overlay.map(|(_, descriptors)| descriptors),
     })
 }

@@ -77,7 +77,8 @@ pub(crate) fn build_beside(
 ) -> anyhow::Result<World> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let inside = build(plan, a.as_fd(), proc_sys)?;
+            let (conntrack, _) = gateway::conntrack::pair()?;
+            let inside = build(plan, a.as_fd(), proc_sys, conntrack)?;
             Ok(World { inside, netns: own_netns() })
         });
         thread.join().unwrap()

@@ -50,13 +50,13 @@ fn same_file(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
 
 /// A handle, and the other ends of its descriptors.
 fn handle(plan: NetworkConfig) -> (Supervisor, Vec<OwnedFd>) {
-    let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..5).map(|_| marked()).unzip();
+    let (mut ends, mut others): (Vec<_>, Vec<_>) = (0..6).map(|_| marked()).unzip();
     let mut next = || ends.remove(0);
     let factory = next();
-    let (dial, data, v4) = (next(), next(), next());
+    let (dial, data, conntrack, v4) = (next(), next(), next(), next());
     let v6 = plan.v6.map(|_| next());
-    let descriptors = Descriptors { dial, data, v4, v6, overlay: None };
-    others.truncate(if plan.v6.is_some() { 5 } else { 4 });
+    let descriptors = Descriptors { dial, data, v4, v6, conntrack, overlay: None };
+    others.truncate(if plan.v6.is_some() { 6 } else { 5 });
     let resolvers = vec!["192.0.2.53:53".parse().unwrap()];
     (Supervisor::new(plan, descriptors, factory, resolvers, 4096), others)
 }
@@ -190,8 +190,8 @@ fn a_new_gateway_gets_the_plan_and_its_descriptors_in_order() {
 fn ipv6_needs_a_listener_as_well() {
     let (fd, _other) = marked();
     let more = || fd.try_clone().unwrap();
-    let (dial, data, v4) = (more(), more(), more());
-    let descriptors = Descriptors { dial, data, v4, v6: None, overlay: None };
+    let (dial, data, conntrack, v4) = (more(), more(), more(), more());
+    let descriptors = Descriptors { dial, data, v4, v6: None, conntrack, overlay: None };
     let mut gateway = Supervisor::new(plan(true), descriptors, more(), Vec::new(), 1024);
     assert_eq!(gateway.plan(), &plan(false));
     let (_seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));

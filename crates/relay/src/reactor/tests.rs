@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::testing::eventually;
-use crate::traffic::Traffic;
+use crate::traffic::{Counted, Traffic};
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ fn a_connection_that_was_handed_over_is_counted_until_it_ends_as_what_it_was() {
     for (id, what) in [(1, Use::In), (OUTBOUND, Use::Out), (2, Use::In)] {
         let ((mut client, near), (mut server, far)) = (connection(), connection());
         let traffic = Arc::<Traffic>::default();
-        helper.hand_over(id, Moved::new(near, far, Arc::clone(&traffic))).unwrap();
+        helper.hand_over(id, Moved::new(near, far, Counted::open(Arc::clone(&traffic)))).unwrap();
         eventually(PATIENCE, "it is counted", || helper.held() == Held::default().with(what, 2));
         // So are its bytes, where they were before.
         client.write_all(b"ping").unwrap();

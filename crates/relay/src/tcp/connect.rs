@@ -135,7 +135,7 @@ impl Tcp {
 
     pub(super) fn connect_failed(&mut self, ctx: &mut Ctx, key: Key, transparent: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.backend = None;
+        let backend = conn.backend.take();
         (conn.up, conn.down.readable, conn.down.drain) = (conn.up.renewed(), false, false);
         conn.phase = Phase::Waiting;
         if transparent {
@@ -145,12 +145,25 @@ impl Tcp {
         let pause = CONNECT_RETRY_INTERVAL * conn.failures;
         conn.failures += 1;
         if conn.failures >= MAX_CONNECT_ATTEMPTS {
-            conn.counted.fail();
-            return self.close(key, true);
+            conn.backend = backend;
+            return self.give_up(ctx, key);
         }
         conn.keep_source = true;
         conn.phase = Phase::Backoff;
         ctx.timers.at(ctx.now + pause, Timer::Retry(key));
+    }
+
+    /// Ends a connection that has found no server.
+    fn give_up(&mut self, ctx: &mut Ctx, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && let Some(port) = self.ports.get(conn.port)
+        {
+            if let Some(backend) = &conn.backend {
+                ctx.went_in(false, conn.port, backend, port.service.target, &mut conn.counted);
+            }
+            conn.counted.fail();
+        }
+        self.close(key, true);
     }
 
     pub(crate) fn retry(&mut self, ctx: &mut Ctx, key: Key) {
@@ -177,10 +190,7 @@ impl Tcp {
                     self.connect(ctx, key);
                 }
                 Phase::Connecting { transparent: true } => self.connect_failed(ctx, key, true),
-                Phase::Waiting | Phase::Connecting { .. } => {
-                    conn.counted.fail();
-                    self.close(key, true);
-                }
+                Phase::Waiting | Phase::Connecting { .. } => self.give_up(ctx, key),
                 Phase::Backoff | Phase::Open | Phase::Lingering { .. } => {}
             }
         }

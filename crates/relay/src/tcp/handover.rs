@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::epoll::EpollEvent;
@@ -12,7 +11,7 @@ use super::{BOTH_WAYS, Conn, Phase, Port, Tcp};
 use crate::ctx::{Ctx, Source};
 use crate::service::Service;
 use crate::slab::Key;
-use crate::traffic::{Counted, Traffic};
+use crate::traffic::Counted;
 
 /// An open connection that is in no table.
 #[derive(Debug)]
@@ -20,8 +19,8 @@ pub(crate) struct Moved(Conn);
 
 impl Moved {
     /// Two connected sockets between which nothing has moved yet.
-    pub(crate) fn new(client: Socket, backend: Socket, traffic: Arc<Traffic>) -> Self {
-        let mut conn = Conn::new(Key::NONE, client, Counted::open(traffic), Instant::now());
+    pub(crate) fn new(client: Socket, backend: Socket, counted: Counted) -> Self {
+        let mut conn = Conn::new(Key::NONE, client, counted, Instant::now());
         (conn.backend, conn.phase, conn.keep_source) = (Some(backend), Phase::Open, false);
         Self(conn)
     }
@@ -75,9 +74,9 @@ impl Tcp {
         port: Key,
         client: Socket,
         backend: Socket,
-        traffic: Arc<Traffic>,
+        counted: Counted,
     ) -> io::Result<()> {
-        let pair = Moved::new(client, backend, traffic);
+        let pair = Moved::new(client, backend, counted);
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let key = self.insert_open(port, pair).ok_or_else(gone)?;
         let conn = self.conns.get(key).ok_or_else(gone)?;

@@ -47,6 +47,7 @@ impl Rig {
             now: Instant::now(),
             wakes: 0,
             room: Room::new(shares),
+            inbound: None,
         };
         let (server, listener) = (patient(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let at = listener.local_addr().unwrap();

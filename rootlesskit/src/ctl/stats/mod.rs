@@ -1,5 +1,6 @@
 //! `rootlessctl stats`: one look at the statistics, or one after the other.
 
+mod docker;
 mod pause;
 mod view;
 
@@ -11,10 +12,14 @@ use anyhow::{Context as _, bail};
 use api::Stats;
 use api::client::{Client, ClientError};
 use clap::ArgMatches;
+use hostenv::Env;
 
+use docker::Docker;
 use pause::Pause;
-use view::Look;
+use view::{List, Look};
 
+/// What traffic may be listed by; the first is the default.
+pub(super) const BY: [&str; 2] = ["destination", "container"];
 /// Time between two looks if `--watch` has no value.
 pub(super) const EVERY: &str = "2s";
 const INTERVALS: std::ops::RangeInclusive<Duration> =
@@ -25,6 +30,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
     form: Form,
+    by_container: bool,
     every: Option<Duration>,
 }
 
@@ -67,7 +73,12 @@ impl Options {
             (true, false) => Form::Json,
             (false, false) => Form::Table,
         };
-        Ok(Self { form, every })
+        let by = matches.get_one::<String>("by").map_or(BY[0], String::as_str);
+        if !BY.contains(&by) {
+            bail!("invalid value {by:?} for --by: must be {}", BY.join(" or "));
+        }
+        let by_container = by == BY[1];
+        Ok(Self { form, by_container, every })
     }
 }
 
@@ -101,24 +112,39 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Looks once, or until the user, or whoever reads the output, has seen enough.
-pub(super) fn run(client: &Client, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Some(every) = options.every else { return once(client, options.form, out) };
-    let pause = Pause::new().context("cannot wait for signals")?;
-    let watch = Watch { json: options.form == Form::Json, screen: io::stdout().is_terminal() };
-    watch.run(|| client.stats(), &mut || pause.wait(every, io::stdout()), out)
-}
-
-fn once(client: &Client, form: Form, out: &mut dyn Write) -> anyhow::Result<()> {
-    let text = match form {
-        Form::Table => view::table(&Look { stats: client.stats()?, before: None }, None),
-        Form::Json => api::types::to_json(&client.stats()?) + "\n",
-        Form::OpenMetrics => client.stats_openmetrics()?,
+pub(super) fn run(
+    client: &Client,
+    options: &Options,
+    env: &Env,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let docker = options.by_container.then(|| Docker::of(client.socket(), env));
+    let stats = || -> Result<Stats, ClientError> {
+        let mut stats = client.stats()?;
+        if let Some(docker) = &docker {
+            docker.name(&mut stats);
+        }
+        Ok(stats)
     };
-    Ok(out.write_all(text.as_bytes())?)
+    let list = if options.by_container { List::Containers } else { List::Destinations };
+    let Some(every) = options.every else {
+        let text = match options.form {
+            Form::Table => view::table(&Look { stats: stats()?, before: None }, list, None),
+            Form::Json => api::types::to_json(&stats()?) + "\n",
+            Form::OpenMetrics if docker.is_some() => api::stats::openmetrics(&stats()?),
+            Form::OpenMetrics => client.stats_openmetrics()?,
+        };
+        return Ok(out.write_all(text.as_bytes())?);
+    };
+    let pause = Pause::new().context("cannot wait for signals")?;
+    let json = options.form == Form::Json;
+    let watch = Watch { json, list, screen: io::stdout().is_terminal() };
+    watch.run(stats, &mut || pause.wait(every, io::stdout()), out)
 }
 
 struct Watch {
     json: bool,
+    list: List,
     /// Whether a look takes the place of the one before.
     screen: bool,
 }
@@ -165,7 +191,7 @@ impl Watch {
             (false, true) => "",
             (false, false) => "---\n",
         };
-        format!("{separator}{}", view::table(look, Some(view::WATCHED)))
+        format!("{separator}{}", view::table(look, self.list, Some(view::WATCHED)))
     }
 }
 

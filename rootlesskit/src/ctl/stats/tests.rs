@@ -1,3 +1,5 @@
+mod containers;
+
 use std::cell::RefCell;
 
 use api::stats::{DestinationTraffic, Events, PortTraffic, Traffic};
@@ -33,6 +35,7 @@ fn sample() -> Stats {
             destination("2001:db8::1", 443, traffic(2, 4 << 20, 1024)),
         ],
         other_destinations: traffic(0, 1 << 20, 0),
+        ..Stats::default()
     }
 }
 
@@ -168,7 +171,8 @@ fn rates_are_reckoned_from_the_look_before() {
         stats
     };
     let before = || Some((sample(), Duration::from_secs(2)));
-    let text = view::table(&Look { stats: later(2), before: before() }, Some(2));
+    let text =
+        view::table(&Look { stats: later(2), before: before() }, List::Destinations, Some(2));
     let line = |start: &str| {
         let line = text.lines().find(|line| line.starts_with(start));
         line.unwrap_or_else(|| panic!("no {start} in {text}")).to_owned()
@@ -182,13 +186,13 @@ fn rates_are_reckoned_from_the_look_before() {
     assert!(text.ends_with("\n1 more; run without --watch to see all\n"), "{text}");
 
     // One that was not there: unknown, and not a burst.
-    let all = view::table(&Look { stats: later(2), before: before() }, Some(9));
+    let all = view::table(&Look { stats: later(2), before: before() }, List::Destinations, Some(9));
     let new = all.lines().find(|line| line.contains("198.51.100.7")).unwrap();
     assert!(new.ends_with("      -          -"), "{all}");
     // A gateway that was replaced, and a first look: nothing to reckon from.
     for look in [Look { stats: later(3), before: before() }, Look { stats: later(2), before: None }]
     {
-        let text = view::table(&look, Some(9));
+        let text = view::table(&look, List::Destinations, Some(9));
         assert!(!text.contains("B/s") && text.contains("IN/S"), "{text}");
     }
 }
@@ -205,7 +209,7 @@ fn watch(
 ) -> (anyhow::Result<()>, String) {
     let looks = RefCell::new(looks.into_iter());
     let mut out = Vec::new();
-    let outcome = Watch { json, screen }.run(
+    let outcome = Watch { json, list: List::Destinations, screen }.run(
         || looks.borrow_mut().next().unwrap(),
         &mut || Ok(looks.borrow().len() > 0),
         &mut out,
@@ -261,7 +265,11 @@ fn a_watch_of_a_real_server_ends_with_it() {
         server.take();
         Ok(true)
     };
-    let outcome = Watch { json: true, screen: false }.run(|| client.stats(), &mut end_it, &mut out);
+    let outcome = Watch { json: true, list: List::Destinations, screen: false }.run(
+        || client.stats(),
+        &mut end_it,
+        &mut out,
+    );
     let error = outcome.unwrap_err().to_string();
     assert!(error.starts_with("no RootlessKit API socket at "), "{error}");
     assert_eq!(String::from_utf8(out).unwrap().lines().count(), 1);
@@ -282,7 +290,7 @@ impl Write for Broken {
 
 #[test]
 fn a_reader_that_went_away_is_told_from_other_errors() {
-    let watch = Watch { json: true, screen: false };
+    let watch = Watch { json: true, list: List::Destinations, screen: false };
     let error = watch.run(|| Ok(sample()), &mut || Ok(true), &mut Broken).unwrap_err();
     assert!(super::super::is_broken_pipe(&error), "{error}");
 }

@@ -1,14 +1,25 @@
 //! Statistics for people.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use api::Stats;
-use api::stats::{DestinationTraffic, Traffic};
+use api::stats::{
+    ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, Traffic,
+};
 
-/// Destinations shown while watching; more would push the totals off the screen.
+/// Destinations, or rows of containers, that are shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
 
 const GAP: &str = "  ";
+
+/// What traffic is listed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    Destinations,
+    Containers,
+}
 
 /// Statistics, and what they were at the look before and how long ago that was.
 pub(super) struct Look {
@@ -16,9 +27,9 @@ pub(super) struct Look {
     pub(super) before: Option<(Stats, Duration)>,
 }
 
-/// The statistics as text: totals, published ports, destinations. With a `limit` of destinations it is one of many looks,
-/// and there are columns for bytes per second.
-pub(super) fn table(look: &Look, limit: Option<usize>) -> String {
+/// The statistics as text: totals, published ports, destinations or containers. With a `limit` of these it is one of many
+/// looks, and there are columns for bytes per second.
+pub(super) fn table(look: &Look, list: List, limit: Option<usize>) -> String {
     let stats = &look.stats;
     // Counters that started anew have no past.
     let before = look.before.as_ref().filter(|(before, _)| {
@@ -32,9 +43,14 @@ pub(super) fn table(look: &Look, limit: Option<usize>) -> String {
         out.push('\n');
         out.push_str(&ports(stats, &rates));
     }
-    if !stats.destinations.is_empty() || stats.other_destinations != Traffic::default() {
+    let limit = limit.unwrap_or(usize::MAX);
+    let text = match list {
+        List::Destinations => destinations(stats, &rates, limit),
+        List::Containers => containers(stats, &rates, limit),
+    };
+    if !text.is_empty() {
         out.push('\n');
-        out.push_str(&destinations(stats, &rates, limit.unwrap_or(usize::MAX)));
+        out.push_str(&text);
     }
     out
 }
@@ -92,6 +108,9 @@ fn ports(stats: &Stats, rates: &Rates<'_>) -> String {
 }
 
 fn destinations(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
+    if stats.destinations.is_empty() && stats.other_destinations == NOTHING {
+        return String::new();
+    }
     let mut table = Table::new(&["PROTO", "DESTINATION"], rates);
     let mut all: Vec<_> = stats.destinations.iter().collect();
     all.sort_by_key(|d| std::cmp::Reverse(d.traffic.bytes_out.saturating_add(d.traffic.bytes_in)));
@@ -107,15 +126,91 @@ fn destinations(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
         });
         table.row(&[destination.proto.clone(), address], &destination.traffic, past);
     }
-    if stats.other_destinations != Traffic::default() {
+    if stats.other_destinations != NOTHING {
         let past = rates.past(|before| Some(&before.other_destinations));
         table.row(&[String::new(), "others".into()], &stats.other_destinations, past);
     }
-    let mut out = table.print();
-    if let hidden @ 1.. = all.len().saturating_sub(limit) {
-        out.push_str(&format!("{hidden} more; run without --watch to see all\n"));
+    table.print() + &hidden(all.len(), limit)
+}
+
+/// What is said of the rows beyond the limit.
+fn hidden(rows: usize, limit: usize) -> String {
+    match rows.saturating_sub(limit) {
+        0 => String::new(),
+        hidden => format!("{hidden} more; run without --watch to see all\n"),
+    }
+}
+
+/// What tells a container from others for people: its name, or its address, and its network if that is known.
+type Label = (String, String);
+
+fn label(container: &ContainerTraffic) -> Label {
+    let name = container.container.clone().unwrap_or_else(|| container.ip.to_string());
+    (name, container.network.clone().unwrap_or_default())
+}
+
+/// Each container once, the most bytes first: one that has addresses of both families is the sum of two.
+fn by_label(stats: &Stats) -> Vec<(Label, ContainerCounters)> {
+    let mut all: HashMap<Label, ContainerCounters> = HashMap::new();
+    for one in &stats.containers {
+        let sum = all.entry(label(one)).or_default();
+        *sum = *sum + one.counters;
+    }
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_cached_key(|(label, counters)| {
+        let total = counters.total();
+        (Reverse(total.bytes_out.saturating_add(total.bytes_in)), label.clone())
+    });
+    all
+}
+
+/// Traffic of containers, a row for each kind that there was, and their events.
+fn containers(stats: &Stats, rates: &Rates<'_>, limit: usize) -> String {
+    let all = by_label(stats);
+    let others = stats.other_containers;
+    if all.is_empty() && others == ContainerCounters::default() {
+        return String::new();
+    }
+    let before = rates.before.map(|(before, time)| {
+        (by_label(before).into_iter().collect::<HashMap<_, _>>(), before.other_containers, *time)
+    });
+    let mut table = Table::new(&["CONTAINER", "NETWORK", "TRAFFIC"], rates);
+    let mut events = Table::of_events();
+    let mut shown = 0;
+    for (label, counters) in &all {
+        if table.rows.len() + events.rows.len() > limit.saturating_add(1) {
+            break;
+        }
+        shown += 1;
+        // One that was not there may have been among the others: its past is unknown.
+        let past = before.as_ref().and_then(|(all, _, time)| Some((all.get(label)?, *time)));
+        table.container(label, counters, past);
+        events.events(label, &counters.events);
+    }
+    let label = ("others".to_owned(), String::new());
+    let past = before.as_ref().map(|(_, others, time)| (others, *time));
+    table.container(&label, &others, past);
+    events.events(&label, &others.events);
+    let tables = [table, events].into_iter().filter(|table| table.rows.len() > 1);
+    let mut out = tables.map(|table| table.print()).collect::<Vec<_>>().join("\n");
+    out.push_str(&hidden(all.len(), shown));
+    if let unattributed @ 1.. = stats.events.unattributed {
+        out.push_str(&format!(
+            "{unattributed} lookups failed; this traffic may be listed for the wrong address\n"
+        ));
     }
     out
+}
+
+/// The traffic of a container by kind.
+fn kinds(counters: &ContainerCounters) -> [(&'static str, Traffic); 4] {
+    let ContainerCounters { tcp, udp, published_tcp, published_udp, .. } = *counters;
+    [
+        ("tcp out", tcp),
+        ("udp out", udp),
+        ("tcp published", published_tcp),
+        ("udp published", published_udp),
+    ]
 }
 
 const NOTHING: Traffic = Traffic { active: 0, opened: 0, failed: 0, bytes_out: 0, bytes_in: 0 };
@@ -172,15 +267,46 @@ impl Table {
         self.rows.push(row);
     }
 
+    fn of_events() -> Self {
+        let header = ["CONTAINER", "NETWORK", "DNS QUERIES", "ECHO REQUESTS", "DENIED"];
+        Self { texts: 2, rates: false, rows: vec![header.map(str::to_owned).into()] }
+    }
+
+    /// A row for each kind of traffic that a container had.
+    fn container(
+        &mut self,
+        (name, network): &Label,
+        counters: &ContainerCounters,
+        past: Option<(&ContainerCounters, Duration)>,
+    ) {
+        let past = past.map(|(past, time)| (kinds(past), time));
+        for (at, (kind, traffic)) in kinds(counters).iter().enumerate() {
+            if *traffic != NOTHING {
+                let past = past.as_ref().map(|(kinds, time)| (&kinds[at].1, *time));
+                self.row(&[name.clone(), network.clone(), (*kind).to_owned()], traffic, past);
+            }
+        }
+    }
+
+    fn events(&mut self, (name, network): &Label, events: &ContainerEvents) {
+        let numbers = [events.dns_queries, events.echo_requests, events.denied];
+        if numbers != [0; 3] {
+            let texts = [name.clone(), network.clone()];
+            self.rows.push(texts.into_iter().chain(numbers.map(|n| n.to_string())).collect());
+        }
+    }
+
     fn print(&self) -> String {
-        let mut widths = vec![0; self.rows[0].len()];
-        for row in &self.rows {
+        let visible = |row: &Vec<String>| row.iter().map(|cell| visible(cell)).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(visible).collect();
+        let mut widths = vec![0; rows[0].len()];
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = cell.chars().count().max(*width);
             }
         }
         let mut out = String::new();
-        for row in &self.rows {
+        for row in &rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
                 if at < self.texts { format!("{cell:width$}") } else { format!("{cell:>width$}") }
             });
@@ -188,6 +314,20 @@ impl Table {
         }
         out
     }
+}
+
+/// A text of a stranger for a terminal: control characters are escaped, and those that change the direction of the text
+/// around them (UAX #9).
+fn visible(text: &str) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::new();
+    for c in text.chars() {
+        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 /// Bytes per second. `None` if no time went by.

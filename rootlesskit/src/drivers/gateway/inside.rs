@@ -21,11 +21,22 @@ pub(crate) fn connect(plan: &gateway::NetworkConfig) -> anyhow::Result<Vec<Owned
     let here =
         File::open("/proc/thread-self/ns/net").context("failed to open the network namespace")?;
     let (factory, ours) = relay::factory::pair()?;
+    let (conntrack, queries) = gateway::conntrack::pair()?;
+    std::thread::Builder::new().name("conntrack".to_owned()).stack_size(256 << 10).spawn(
+        move || {
+            if let Err(e) = gateway::conntrack::serve(&queries) {
+                tracing::warn!(
+                    "statistics per container are unavailable: cannot query connection tracking: {e}"
+                );
+            }
+        },
+    )?;
     let (report, result) = mpsc::sync_channel(1);
     let plan = plan.clone();
     std::thread::Builder::new().name("gateway".to_owned()).stack_size(256 << 10).spawn(
         move || {
-            let inside = gateway::namespace::build(&plan, here.as_fd(), Path::new("/proc/sys"));
+            let inside =
+                gateway::namespace::build(&plan, here.as_fd(), Path::new("/proc/sys"), conntrack);
             let works = inside.is_ok();
             if report.send(inside).is_ok()
                 && works

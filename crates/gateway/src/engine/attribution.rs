@@ -1,0 +1,365 @@
+//! Which container each connection, flow, ping and name query counts for.
+//!
+//! No packet waits to be attributed. What begins is counted at once for its destination or published port, and for its
+//! container as soon as the connection tracking has told ([`crate::conntrack`]): while it is under way, or after its end,
+//! because the connection tracking remembers. So queries are collected for a few milliseconds and sent together, which
+//! is what makes them cheap.
+//!
+//! It forgets one thing at once: a connection whose only answer is a reset (`nf_conntrack_tcp_packet()`). So a reset for
+//! the target namespace waits until the query is answered. A reset that comes back from a published port cannot wait; it
+//! counts for the container that has answered at that port before.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::stats::ContainerEvents;
+use netlink::conntrack::{Direction, Protocol, Query, Tuple};
+use relay::slab::Key;
+use relay::{Attribution, Inbound};
+
+use super::Statistics;
+use crate::conntrack::{BATCH, Client, Outcome, Reply};
+use crate::namespace::loopback;
+use crate::network_config::NetworkConfig;
+use crate::packet::Syn;
+
+/// How long queries are collected. Docker makes the connection tracking forget a container after it has stopped it, which
+/// takes longer.
+const QUERY_DELAY: Duration = Duration::from_millis(5);
+/// Replies take a few dozen microseconds, on a busy machine until the thread that answers gets its turn.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reset waits at most.
+const RESET_TIMEOUT: Duration = Duration::from_millis(200);
+/// After such a silence, a flow or ping may be another container's: the connection tracking forgets most of them after 30
+/// seconds (`nf_conntrack_udp_timeout`, `nf_conntrack_icmp_timeout`).
+pub(super) const TRACKED_TIME: Duration = Duration::from_secs(25);
+/// Queries that are open at a time. Beyond that, the sender is whom the packet names.
+const MAX_OPEN: usize = 4096;
+/// The connection tracking may not know a flow of datagrams to a published port yet when it is asked: how often it is
+/// asked in all, and how long after an answer that did not help.
+const PUBLISHED_ATTEMPTS: u32 = 4;
+const PUBLISHED_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Published ports whose containers are remembered.
+const MAX_REMEMBERED: usize = 1024;
+
+/// An attempt that a rule has denied.
+pub(super) const DENIED: ContainerEvents =
+    ContainerEvents { denied: 1, dns_queries: 0, echo_requests: 0 };
+/// A DNS query.
+pub(super) const DNS_QUERY: ContainerEvents =
+    ContainerEvents { denied: 0, dns_queries: 1, echo_requests: 0 };
+/// An echo request.
+pub(super) const ECHO_REQUEST: ContainerEvents =
+    ContainerEvents { denied: 0, dns_queries: 0, echo_requests: 1 };
+
+/// What a query is about.
+#[derive(Debug)]
+enum Subject {
+    /// A connection or flow out of the target namespace.
+    Flow { source: IpAddr, udp: bool, attribution: Attribution },
+    /// Something that is only counted, perhaps of a ping that goes on.
+    Events { source: IpAddr, events: ContainerEvents, ping: Option<Key> },
+    /// A connection or flow to a published port, and how often it was asked for.
+    Published { inbound: Inbound, attempts: u32 },
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    subject: Subject,
+    /// The connection was refused, and the target namespace has not heard of it.
+    reset: Option<Syn>,
+}
+
+/// A connection or flow for whose container has been asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) attribution: Attribution,
+    /// The number of the query; `None` if there is none.
+    query: Option<u32>,
+}
+
+/// What the engine has to do after replies.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Pings whose container is known now.
+    pub(super) pings: Vec<(Key, IpAddr)>,
+    /// SYNs that are to be answered by a reset.
+    pub(super) resets: Vec<Syn>,
+}
+
+/// The queries that are open.
+#[derive(Debug)]
+pub(super) struct Attributions {
+    plan: NetworkConfig,
+    statistics: Arc<Statistics>,
+    /// `None` if nobody answers.
+    client: Option<Client>,
+    /// In the order of their numbers, without a gap; the first one's is `first`.
+    open: VecDeque<Open>,
+    first: u32,
+    /// When collected queries are to be sent.
+    send_at: Option<Instant>,
+    /// Whether the latest query was answered in time.
+    responsive: bool,
+    /// Queries whose reset waits, and until when, in the order of time.
+    resets: VecDeque<(Instant, u32)>,
+    /// What is to be asked for once more, and when, in the order of time.
+    again: VecDeque<(Instant, Subject)>,
+    /// Which container answered last at a published port, of TCP or UDP.
+    answered: HashMap<(bool, Key), IpAddr>,
+}
+
+impl Attributions {
+    pub(super) fn new(client: Client, plan: NetworkConfig, statistics: Arc<Statistics>) -> Self {
+        Self {
+            plan,
+            statistics,
+            client: Some(client),
+            open: VecDeque::new(),
+            first: 0,
+            send_at: None,
+            responsive: true,
+            resets: VecDeque::new(),
+            again: VecDeque::new(),
+            answered: HashMap::new(),
+        }
+    }
+
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// A connection or flow out of the target namespace.
+    pub(super) fn flow(&mut self, now: Instant, query: Query) -> Asked {
+        let attribution = Attribution::default();
+        let udp = query.protocol == Protocol::Udp;
+        let source = query.outside.src.ip();
+        let subject = Subject::Flow { source, udp, attribution: attribution.clone() };
+        Asked { attribution, query: self.ask(now, &query, subject) }
+    }
+
+    /// A flow that goes on after a silence, in which the connection tracking may have forgotten whose it was.
+    pub(super) fn flow_again(&mut self, now: Instant, query: Query, attribution: Attribution) {
+        let source = query.outside.src.ip();
+        self.ask(now, &query, Subject::Flow { source, udp: true, attribution });
+    }
+
+    /// Counts something that leaves the target namespace, perhaps of a ping that goes on.
+    pub(super) fn count(
+        &mut self,
+        now: Instant,
+        query: Query,
+        events: ContainerEvents,
+        ping: Option<Key>,
+    ) {
+        let source = query.outside.src.ip();
+        self.ask(now, &query, Subject::Events { source, events, ping });
+    }
+
+    /// Something has gone to a published port.
+    pub(super) fn published(&mut self, now: Instant, inbound: Inbound) {
+        self.ask_who_answers(now, inbound, 0);
+    }
+
+    fn ask_who_answers(&mut self, now: Instant, inbound: Inbound, attempts: u32) {
+        let mut dst = inbound.server;
+        dst.set_ip(loopback::meant_by(dst.ip()));
+        let protocol = if inbound.udp { Protocol::Udp } else { Protocol::Tcp };
+        let outside = Tuple { src: inbound.client, dst };
+        let query = Query { protocol, direction: Direction::Inbound, outside };
+        let attempts = attempts + 1;
+        self.ask(now, &query, Subject::Published { inbound, attempts });
+    }
+
+    /// Returns the number of the query; `None` if nobody can be asked.
+    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Option<u32> {
+        let has_room = |client: &Client| self.open.len().max(client.unsent()) < MAX_OPEN;
+        let client = self.client.as_mut().filter(|client| has_room(client));
+        let Some(client) = client else {
+            self.settle(now, subject, Outcome::Failed);
+            return None;
+        };
+        let number = client.ask(query);
+        if self.open.is_empty() {
+            self.first = number;
+        }
+        self.open.push_back(Open { since: now, subject, reset: None });
+        self.send_at.get_or_insert(now + QUERY_DELAY);
+        Some(number)
+    }
+
+    /// Has the reset of a connection wait until its query is answered. False if it need not.
+    pub(super) fn hold(&mut self, now: Instant, asked: &Asked, syn: &Syn) -> bool {
+        let Some(number) = asked.query.filter(|_| self.responsive) else { return false };
+        let Some(open) = self.get(number) else { return false };
+        open.reset = Some(*syn);
+        self.resets.push_back((now + RESET_TIMEOUT, number));
+        self.send_at = Some(now);
+        true
+    }
+
+    fn get(&mut self, number: u32) -> Option<&mut Open> {
+        let place = usize::try_from(number.wrapping_sub(self.first)).ok()?;
+        self.open.get_mut(place)
+    }
+
+    /// Sends the queries if it is time, or enough have been collected.
+    pub(super) fn send(&mut self, now: Instant) {
+        let Some(client) = &mut self.client else { return };
+        let due = self.send_at.is_some_and(|due| due <= now);
+        if !due && client.unsent() < BATCH {
+            return;
+        }
+        match client.send() {
+            Ok(()) => self.send_at = (client.unsent() > 0).then_some(now + QUERY_DELAY),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn give_up(&mut self, error: &std::io::Error) {
+        tracing::debug!("containers are not told apart any more: {error}");
+        (self.client, self.send_at) = (None, None);
+    }
+
+    /// Takes in replies, and gives up what has waited long enough.
+    pub(super) fn receive(&mut self, now: Instant) -> Settled {
+        let mut settled = Settled::default();
+        while let Some(client) = &mut self.client {
+            match client.replies() {
+                Ok(None) => break,
+                Ok(Some(replies)) => {
+                    for Reply { number, outcome, .. } in replies {
+                        self.answer(now, number, outcome, &mut settled);
+                    }
+                }
+                Err(error) => self.give_up(&error),
+            }
+        }
+        let late = |open: &Open| open.since + REPLY_TIMEOUT <= now;
+        while self.open.front().is_some_and(|open| late(open) || self.client.is_none()) {
+            self.responsive = false;
+            // They are as old as this one, or there is no room for them either.
+            self.client.iter_mut().for_each(Client::discard);
+            self.end_first(now, Outcome::Failed, &mut settled);
+        }
+        while let Some(number) = next_due(&mut self.resets, now) {
+            settled.resets.extend(self.get(number).and_then(|open| open.reset.take()));
+        }
+        while let Some(subject) = next_due(&mut self.again, now) {
+            if let Subject::Published { inbound, attempts } = subject {
+                self.ask_who_answers(now, inbound, attempts);
+            }
+        }
+        settled
+    }
+
+    /// Queries are answered in their order: those before this one have no reply.
+    fn answer(&mut self, now: Instant, number: u32, outcome: Outcome, settled: &mut Settled) {
+        if self.get(number).is_none() {
+            return;
+        }
+        self.responsive = true;
+        while self.first != number {
+            self.end_first(now, Outcome::Failed, settled);
+        }
+        self.end_first(now, outcome, settled);
+    }
+
+    fn end_first(&mut self, now: Instant, outcome: Outcome, settled: &mut Settled) {
+        let Some(Open { subject, reset, .. }) = self.open.pop_front() else { return };
+        self.first = self.first.wrapping_add(1);
+        settled.resets.extend(reset);
+        settled.pings.extend(self.settle(now, subject, outcome));
+    }
+
+    /// Counts a subject for whom it is of, as far as that is known. Returns the ping that goes on, if it is of one.
+    fn settle(
+        &mut self,
+        now: Instant,
+        subject: Subject,
+        outcome: Outcome,
+    ) -> Option<(Key, IpAddr)> {
+        let failed = outcome == Outcome::Failed;
+        if let Subject::Flow { attribution, .. } = &subject
+            && failed
+            && attribution.stay()
+        {
+            return None;
+        }
+        if failed {
+            self.statistics.events().unattributed += 1;
+        }
+        let found = if let Outcome::Found(ip) = outcome { Some(ip) } else { None };
+        match subject {
+            Subject::Flow { source, udp, attribution } => {
+                attribution.to(self.statistics.outbound(found.unwrap_or(source), udp));
+                None
+            }
+            Subject::Events { source, events, ping } => {
+                let container = found.unwrap_or(source);
+                self.statistics.of(container, |sum| *sum = *sum + events);
+                ping.filter(|_| !failed).map(|ping| (ping, container))
+            }
+            Subject::Published { inbound, attempts } => {
+                let unknown = outcome == Outcome::Unknown && inbound.udp;
+                if unknown && attempts < PUBLISHED_ATTEMPTS && self.again.len() < MAX_OPEN {
+                    let due = now + PUBLISHED_RETRY_INTERVAL;
+                    self.again.push_back((due, Subject::Published { inbound, attempts }));
+                    return None;
+                }
+                let container = self.who_answers(&inbound, found);
+                inbound.attribution.to(self.statistics.published(container, inbound.udp));
+                None
+            }
+        }
+    }
+
+    /// The container that answers at a published port. What no container answers is of the namespace itself.
+    fn who_answers(&mut self, inbound: &Inbound, found: Option<IpAddr>) -> IpAddr {
+        let port = (inbound.udp, inbound.port);
+        let own = || self.plan.net_of(inbound.client.ip()).unwrap_or(&self.plan.v4).child;
+        let Some(found) = found else {
+            return self.answered.get(&port).copied().unwrap_or_else(own);
+        };
+        let container = if found.is_loopback() { own() } else { found };
+        if self.answered.len() >= MAX_REMEMBERED && !self.answered.contains_key(&port) {
+            self.answered.clear();
+        }
+        self.answered.insert(port, container);
+        container
+    }
+
+    /// When [`Attributions::receive`] has something to do even without a reply.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let late = self.open.front().map(|open| open.since + REPLY_TIMEOUT);
+        let reset = self.resets.front().map(|(due, _)| *due);
+        let again = self.again.front().map(|(due, _)| *due);
+        late.into_iter().chain(reset).chain(again).min()
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.due().into_iter().chain(self.send_at).min()
+    }
+}
+
+fn next_due<T>(queue: &mut VecDeque<(Instant, T)>, now: Instant) -> Option<T> {
+    queue.front().filter(|(due, _)| *due <= now)?;
+    queue.pop_front().map(|(_, one)| one)
+}
+
+/// Who has sent this out of the target namespace?
+pub(super) fn outbound(protocol: Protocol, src: SocketAddr, dst: SocketAddr) -> Query {
+    Query { protocol, direction: Direction::Outbound, outside: Tuple { src, dst } }
+}
+
+/// The same of an echo request with this identifier.
+pub(super) fn echo_request(src: IpAddr, dst: IpAddr, id: u16) -> Query {
+    let [src, dst] = [src, dst].map(|ip| SocketAddr::new(ip, id));
+    outbound(Protocol::Echo, src, dst)
+}
+
+#[cfg(test)]
+mod tests;
