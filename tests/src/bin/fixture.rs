@@ -74,6 +74,7 @@ fn main() -> Result<()> {
         ["sizes", address, before] => datagrams::sizes(address, before),
         ["churn", address, total, in_flight] => datagrams::churn(address, total, in_flight),
         ["talk", address] => datagrams::talk(address),
+        ["each", address, from, count] => datagrams::each(address, from, count),
         ["anybody", address, text] => datagrams::anybody(address, text),
         ["load", address, total, clients] => who::load(address, total, clients),
         _ => Err(format!("fixture: unknown verb {args:?}").into()),

@@ -230,7 +230,7 @@ fn descriptors_of_a_parent_fit_what_is_set_aside_for_them() -> Result<()> {
         wait::until_true("few are open", PATIENCE, || Ok(open()? <= most))?;
         if let Ok(gateway) = net.gateway() {
             println!("the gateway: {}", gateway.descriptors()?);
-            let most = 14 + u64::try_from(published)?;
+            let most = 15 + u64::try_from(published)?;
             ensure!(gateway.descriptors()? <= most, "the gateway: {}", gateway.descriptors()?);
         }
         net.stop()?;

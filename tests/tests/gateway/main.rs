@@ -4,6 +4,7 @@
 //! stays closed, a dead gateway process is replaced, and a hostile program inside harms nobody else.
 
 mod attack;
+mod attribution;
 mod badinput;
 mod datagrams;
 mod descriptors;

@@ -2,6 +2,7 @@
 //! sees, and what a death of the gateway process does to it.
 
 mod addresses;
+mod attribution;
 mod drivers;
 mod faults;
 mod host_names;
