@@ -106,8 +106,8 @@ pub(super) struct Attributions {
     responsive: bool,
     /// Queries whose reset waits, and until when, in the order of time.
     resets: VecDeque<(Instant, u32)>,
-    /// What is to be asked for once more, and when, in the order of time.
-    again: VecDeque<(Instant, Subject)>,
+    /// What has gone to published ports and is to be asked for once more, how often it was, and when, in the order of time.
+    again: VecDeque<(Instant, (Inbound, u32))>,
     /// Which container answered last at a published port, of TCP or UDP.
     answered: HashMap<(bool, Key), IpAddr>,
 }
@@ -135,16 +135,24 @@ impl Attributions {
     /// A connection or flow out of the target namespace.
     pub(super) fn flow(&mut self, now: Instant, query: Query) -> Asked {
         let attribution = Attribution::default();
-        let udp = query.protocol == Protocol::Udp;
-        let source = query.outside.src.ip();
-        let subject = Subject::Flow { source, udp, attribution: attribution.clone() };
-        Asked { attribution, query: self.ask(now, &query, subject) }
+        let query = self.ask_who_sends(now, &query, attribution.clone());
+        Asked { attribution, query }
     }
 
     /// A flow that goes on after a silence, in which the connection tracking may have forgotten whose it was.
     pub(super) fn flow_again(&mut self, now: Instant, query: Query, attribution: Attribution) {
+        self.ask_who_sends(now, &query, attribution);
+    }
+
+    fn ask_who_sends(
+        &mut self,
+        now: Instant,
+        query: &Query,
+        attribution: Attribution,
+    ) -> Option<u32> {
+        let udp = query.protocol == Protocol::Udp;
         let source = query.outside.src.ip();
-        self.ask(now, &query, Subject::Flow { source, udp: true, attribution });
+        self.ask(now, query, Subject::Flow { source, udp, attribution })
     }
 
     /// Counts something that leaves the target namespace, perhaps of a ping that goes on.
@@ -220,7 +228,7 @@ impl Attributions {
     }
 
     fn give_up(&mut self, error: &std::io::Error) {
-        tracing::debug!("containers are not told apart any more: {error}");
+        tracing::debug!("statistics per container are no longer available: {error}");
         (self.client, self.send_at) = (None, None);
     }
 
@@ -248,10 +256,8 @@ impl Attributions {
         while let Some(number) = next_due(&mut self.resets, now) {
             settled.resets.extend(self.get(number).and_then(|open| open.reset.take()));
         }
-        while let Some(subject) = next_due(&mut self.again, now) {
-            if let Subject::Published { inbound, attempts } = subject {
-                self.ask_who_answers(now, inbound, attempts);
-            }
+        while let Some((inbound, attempts)) = next_due(&mut self.again, now) {
+            self.ask_who_answers(now, inbound, attempts);
         }
         settled
     }
@@ -307,7 +313,7 @@ impl Attributions {
                 let unknown = outcome == Outcome::Unknown && inbound.udp;
                 if unknown && attempts < PUBLISHED_ATTEMPTS && self.again.len() < MAX_OPEN {
                     let due = now + PUBLISHED_RETRY_INTERVAL;
-                    self.again.push_back((due, Subject::Published { inbound, attempts }));
+                    self.again.push_back((due, (inbound, attempts)));
                     return None;
                 }
                 let container = self.who_answers(&inbound, found);

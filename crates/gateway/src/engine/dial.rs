@@ -26,7 +26,7 @@ use relay::{Counted, EventLoop, Traffic, refuse_self_connection};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answers::errno;
-use super::attribution::{Asked, Attributions, DENIED, outbound};
+use super::attribution::{Asked, Attributions, outbound};
 use super::names::Names;
 use super::{Shared, kind};
 use crate::packet::{Original, Syn};
@@ -143,8 +143,8 @@ impl Dials {
             },
             Verdict::Deny(reason) => {
                 tracing::debug!("denied a connection to {}: {reason}", syn.dst);
-                attributions.count(host.now(), attempt(syn), DENIED, None);
-                return shared.prohibit(&Original::Packet(packet), syn.src.ip());
+                let original = Original::Packet(packet);
+                return shared.prohibit(attributions, host.now(), attempt(syn), &original);
             }
         };
         let many = self.table.len() >= MAX_DIALS;

@@ -35,7 +35,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use netlink::conntrack;
+use netlink::conntrack::{self, Query};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
@@ -50,7 +50,7 @@ use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
 use crate::policy::{self, Protocol, Verdict};
 use answers::Answers;
-use attribution::{Attributions, DENIED};
+use attribution::{Attributions, DENIED, echo_request, outbound};
 use dial::Dials;
 use echo::Echoes;
 use names::Names;
@@ -141,9 +141,18 @@ impl Shared {
         if own { self.own_address(address) } else { address }
     }
 
-    fn prohibit(&self, original: &Original<'_>, from: IpAddr) {
+    /// Counts an attempt that a rule has denied, also for its container, and tells whoever has sent it.
+    fn prohibit(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        attempt: Query,
+        original: &Original<'_>,
+    ) {
         self.statistics.events().denied += 1;
-        self.answers.unreachable(Unreachable::Prohibited, self.own_address(from), original);
+        let from = self.own_address(attempt.outside.src.ip());
+        self.answers.unreachable(Unreachable::Prohibited, from, original);
+        attributions.count(now, attempt, DENIED, None);
     }
 
     /// Tells the sender of a packet what the host said to it, if there is an answer for that.
@@ -233,9 +242,8 @@ impl Engine {
                 Verdict::Dial(to) => self.flows.outbound(host, shared, attributions, udp, to),
                 Verdict::Deny(reason) => {
                     tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
-                    let query = attribution::outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-                    attributions.count(now, query, DENIED, None);
-                    shared.prohibit(&Original::Packet(bytes), udp.src.ip());
+                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    shared.prohibit(attributions, now, attempt, &Original::Packet(bytes));
                 }
             },
             Packet::Echo(echo) => {
@@ -245,9 +253,8 @@ impl Engine {
                         self.echoes.request(host, shared, attributions, echo);
                     }
                     _ => {
-                        let query = attribution::echo_request(echo.src, echo.dst, echo.id);
-                        attributions.count(now, query, DENIED, None);
-                        shared.prohibit(&Original::Packet(bytes), echo.src);
+                        let attempt = echo_request(echo.src, echo.dst, echo.id);
+                        shared.prohibit(attributions, now, attempt, &Original::Packet(bytes));
                     }
                 }
             }

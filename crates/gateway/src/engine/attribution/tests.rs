@@ -138,7 +138,7 @@ fn queries_without_a_reply_are_given_up_and_counted() {
     rig.attributions.published(rig.now, inbound(true));
     assert_eq!(rig.receive().pings, []);
     rig.now += REPLY_TIMEOUT;
-    assert_eq!(rig.receive().pings, [], "whose the ping is may be found out with the next request");
+    assert_eq!(rig.receive().pings, [], "the next request asks again");
     assert_eq!(rig.counted(), (namespace(2), 3));
     assert_eq!(rig.attributions.due(), None);
     // Nobody answers any more.
