@@ -8,7 +8,8 @@ use crate::{PATIENCE, Running, Suite, TestBox, paths, wait};
 macro_rules! tree {
     () => {
         r#"set -e
-d=$(mktemp -d); trap 'rm -rf $d' EXIT; mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root; cp /usr/bin/busybox $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
+d=$(mktemp -d); trap 'rm -rf $d' EXIT; mkdir -p $d/bin $d/etc $d/tmp $d/www $d/root
+cp "$(command -v busybox)" $d/bin/; chmod 755 $d; chmod 1777 $d/tmp
 for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox $d/bin/$a; done
 echo root:x:0:0::/root:/bin/sh > $d/etc/passwd; echo hello-from-container > $d/www/index.html
 "#
@@ -45,6 +46,7 @@ pub const LEFT_BY_DOCKERD: &[&str] = &[
 /// The dockerd under test does not tell its version.
 pub fn version(suite: Suite) -> Result<String> {
     let debians = match suite {
+        Suite::Bullseye => "20.10.5",
         Suite::Bookworm => "20.10.24",
         Suite::Trixie => "26.1.5",
         Suite::Sid => "28.5",

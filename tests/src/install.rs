@@ -96,6 +96,26 @@ pub(crate) fn pasta(from: &Path, root: &Path) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
+/// Has a program of `usr/local/bin` in the tree `root` use the C library of this machine, which it was linked with, so
+/// that it runs on an older system.
+pub(crate) fn with_own_libraries(root: &Path, program: &str) -> Result<()> {
+    let own = Path::new("opt").join(program);
+    fs::create_dir_all(root.join(&own))?;
+    let libraries = Path::new("/lib/x86_64-linux-gnu");
+    for name in ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"] {
+        copy(&libraries.join(name), &root.join(&own).join(name))?;
+    }
+    let wrapper = root.join("usr/local/bin").join(program);
+    fs::rename(&wrapper, root.join(&own).join(program))?;
+    let own = Path::new("/").join(own);
+    let own = own.display();
+    let script = format!(
+        "#!/bin/sh\nexec {own}/ld-linux-x86-64.so.2 --library-path {own} {own}/{program} \"$@\"\n"
+    );
+    fs::write(&wrapper, script)?;
+    Ok(fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))?)
+}
+
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     // A new file: the old one may be a package's, hard-linked or running.
     fs::remove_file(to).ok();

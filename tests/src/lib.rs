@@ -53,6 +53,7 @@ pub mod exec;
 pub mod install;
 pub mod kit;
 pub mod lan;
+pub mod limits;
 pub mod needs;
 pub mod networks;
 pub mod page;
@@ -69,7 +70,7 @@ pub use install::{UPSTREAM_LAUNCHER, UPSTREAM_SETUPTOOL, Under};
 pub use lan::Lan;
 pub use rootfs::{Recipe, Rootfs, Suite, mirror};
 pub use snapshot::Snapshot;
-pub use vm::Vm;
+pub use vm::{Flavour, Kernel, Machine, Vm};
 pub use wait::PATIENCE;
 
 /// Results of harness calls and of tests.

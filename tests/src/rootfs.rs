@@ -13,6 +13,8 @@ use crate::cache;
 /// A Debian release, and with it a generation of Docker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suite {
+    /// Debian 11: Docker 20.10.5, rootlesskit 0.14.2, slirp4netns 1.0.1, no passt. Only kernels are tried with it.
+    Bullseye,
     /// Debian 12: Docker 20.10.24, rootlesskit 1.1.0, slirp4netns 1.2.0, a passt too old for rootlesskit.
     Bookworm,
     /// Debian 13: Docker 26.1.5, rootlesskit 2.0.2, slirp4netns 1.2.1.
@@ -22,13 +24,14 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// All suites the scenarios use.
+    /// All suites that the scenarios use.
     pub const ALL: [Self; 3] = [Self::Sid, Self::Trixie, Self::Bookworm];
 
     /// Debian's name for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Sid => "sid",
@@ -38,7 +41,7 @@ impl Suite {
     /// The suite of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|suite| suite.name() == name)
+        [Self::Bullseye].into_iter().chain(Self::ALL).find(|suite| suite.name() == name)
     }
 
     /// What its root file system is made of.
@@ -54,9 +57,10 @@ impl Suite {
 
     fn packages(self) -> String {
         let own = match self {
-            Self::Bookworm => "",
-            Self::Trixie => "docker-cli",
-            Self::Sid => "docker-cli docker-buildx liblxc-common dnsmasq-base",
+            Self::Bullseye => "",
+            Self::Bookworm => "passt",
+            Self::Trixie => "passt docker-cli",
+            Self::Sid => "passt docker-cli docker-buildx liblxc-common dnsmasq-base",
         };
         PACKAGES.split_whitespace().chain(own.split_whitespace()).collect::<Vec<_>>().join(",")
     }
@@ -65,7 +69,7 @@ impl Suite {
 /// Packages of every root file system. Docker's client is a package of its own since trixie. One of the suites has what
 /// `--net=lxc-user-nic` takes: the setuid program, which is in liblxc-common, and a DHCP server without its service.
 const PACKAGES: &str = "
-    docker.io rootlesskit slirp4netns passt uidmap fuse-overlayfs
+    docker.io rootlesskit slirp4netns uidmap fuse-overlayfs
     iptables nftables iproute2 iputils-ping bind9-dnsutils curl netcat-openbsd socat iperf3
     procps kmod strace jq less openssl ca-certificates libcap2-bin busybox-static python3-minimal
     systemd systemd-sysv dbus dbus-user-session libpam-systemd";
@@ -94,14 +98,6 @@ pub const OPTIONS: [&str; 9] = [
     "--dpkgopt=path-exclude=/usr/share/info/*",
 ];
 
-/// Debian's kernel for virtual machines, without what its installation would do to a tree that never boots itself.
-const KERNEL: &str = r#"chroot "$1" sh -euc '
-    cd /tmp
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: //p")
-    apt-get -q download "$package"
-    dpkg-deb -x "$package"_*.deb /
-    rm "$package"_*.deb'"#;
-
 /// What a root file system is made of.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -112,7 +108,7 @@ pub struct Recipe {
     pub suite: &'static str,
     /// Options of mmdebstrap(1), usually [`OPTIONS`] and more.
     pub options: Vec<String>,
-    /// Names of packages, separated by commas.
+    /// Names of packages, separated by commas; none besides those of the variant if it is empty.
     pub packages: String,
     /// Shell commands that are run with the tree as `$1` when the packages are there.
     pub hooks: Vec<String>,
@@ -137,7 +133,20 @@ impl Rootfs {
     /// # Errors
     /// See [`Rootfs::made`].
     pub fn get(suite: Suite) -> Result<Self> {
-        Self::made(&suite.recipe())
+        Self::with(suite, &[])
+    }
+
+    /// The same with more packages, if there are any.
+    ///
+    /// # Errors
+    /// See [`Rootfs::made`].
+    pub fn with(suite: Suite, packages: &[&str]) -> Result<Self> {
+        let mut recipe = suite.recipe();
+        for package in packages {
+            recipe.packages.push(',');
+            recipe.packages.push_str(package);
+        }
+        Self::made(&recipe)
     }
 
     /// The tree of `recipe`, made now if the cache does not hold it (one to three minutes, needs a Debian mirror).
@@ -148,7 +157,7 @@ impl Rootfs {
         Ok(Self { path: cache::get(&recipe.name, recipe, |path| make(recipe, path))? })
     }
 
-    /// The tree with the emulator and the kernel of virtual machines. It is no test host: nothing is installed on the
+    /// The tree with the emulator of virtual machines. It is no test host: nothing is installed on the
     /// machine that runs the tests, whose own packages may be in conflict with an emulator's.
     ///
     /// # Errors
@@ -159,7 +168,7 @@ impl Rootfs {
             suite: Suite::Trixie.name(),
             options: OPTIONS.map(str::to_owned).to_vec(),
             packages: "qemu-system-x86".to_owned(),
-            hooks: vec![KERNEL.to_owned()],
+            hooks: Vec::new(),
         })
     }
 
@@ -174,7 +183,9 @@ fn make(recipe: &Recipe, path: &Path) -> Result<()> {
     let mirror = mirror()?;
     let mut command = Command::new("mmdebstrap");
     command.args(&recipe.options).args(apt_proxies()?);
-    command.arg(format!("--include={}", recipe.packages));
+    if !recipe.packages.is_empty() {
+        command.arg(format!("--include={}", recipe.packages));
+    }
     command.args(recipe.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
     command.arg(recipe.suite).arg(path).arg(mirror);
     cache::step(&format!("mmdebstrap {}", recipe.name), &mut command)

@@ -1,13 +1,14 @@
 //! Makes the root file systems of the named suites (by default all, and the disk of the virtual machine) ahead of the
 //! tests, next to each other: the time goes into downloads and into unpacking, one after the other per tree.
 
-use tests::{Rootfs, Suite, TestBox, Vm};
+use tests::{Machine, Rootfs, Suite, TestBox, Vm};
 
 fn main() -> anyhow::Result<()> {
     TestBox::sweep();
     let names: Vec<String> = std::env::args().skip(1).collect();
     let suites = if names.is_empty() { Suite::ALL.to_vec() } else { parse(&names)? };
-    let disk = names.is_empty().then(|| std::thread::spawn(|| Vm::prepare(Suite::Sid)));
+    let disk =
+        names.is_empty().then(|| std::thread::spawn(|| Vm::prepare(&Machine::of(Suite::Sid))));
     let makers: Vec<_> = suites
         .into_iter()
         .map(|suite| (suite, std::thread::spawn(move || Rootfs::get(suite))))

@@ -1,43 +1,37 @@
-//! The disk of a virtual machine: a suite's root file system with the kernel's modules, our units, and the agent.
+//! What a virtual machine boots from: the kernel, an initial RAM disk that finds the disk, and the disk, which is a
+//! suite's root file system with the kernel's modules, our units, and the agent.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{Rootfs, Suite, cache};
+use super::Machine;
+use crate::{Rootfs, cache};
 
 const SCRIPT: &str = include_str!("image.sh");
+const INIT: &str = include_str!("init.sh");
 const AGENT: &str = include_str!("agent.sh");
 
 /// What a virtual machine is started with. Both are only read.
 #[derive(Debug)]
 pub(super) struct Image {
-    /// A tree with the emulator and the kernel.
+    /// A tree with the emulator.
     pub(super) emulator: PathBuf,
-    /// The file with the guest's root file system.
-    pub(super) disk: PathBuf,
+    /// The directory with the files `vmlinuz`, `initrd` and `disk`.
+    pub(super) files: PathBuf,
 }
 
 impl Image {
-    /// The image of `suite`, made now if the cache does not hold it (a minute or two, needs a Debian mirror).
-    pub(super) fn get(suite: Suite) -> Result<Self> {
+    /// The image, made now if the cache does not hold it (a minute or two, needs a Debian mirror).
+    pub(super) fn get(machine: &Machine) -> Result<Self> {
+        let (suite, kernel) = (machine.suite, machine.kernel);
         let emulator = Rootfs::emulator()?.path().to_owned();
-        let rootfs = Rootfs::get(suite)?;
-        let recipe = (SCRIPT, AGENT, name(&emulator), name(rootfs.path()));
-        let disk = cache::get(&format!("disk-{}", suite.name()), recipe, |path| {
-            make(rootfs.path(), &emulator, path)
-        })?;
-        Ok(Self { emulator, disk })
-    }
-
-    /// The kernel's file, as the tree of the emulator names it.
-    pub(super) fn kernel(&self) -> Result<String> {
-        let boot = self.emulator.join("boot");
-        let files = std::fs::read_dir(&boot).with_context(|| boot.display().to_string())?;
-        let mut names = files.flatten().map(|file| file.file_name().to_string_lossy().into_owned());
-        let name = names.find(|name| name.starts_with("vmlinuz-"));
-        Ok(format!("/boot/{}", name.with_context(|| format!("no kernel in {}", boot.display()))?))
+        let (rootfs, kernel_tree) = (Rootfs::with(suite, machine.packages)?, kernel.tree()?);
+        let recipe = (SCRIPT, INIT, AGENT, name(&kernel_tree), name(rootfs.path()));
+        let what = format!("image-{}-{}", suite.name(), kernel.name());
+        let files = cache::get(&what, recipe, |path| make(rootfs.path(), &kernel_tree, path))?;
+        Ok(Self { emulator, files })
     }
 }
 
@@ -46,11 +40,11 @@ fn name(tree: &Path) -> Option<String> {
     tree.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
-fn make(rootfs: &Path, emulator: &Path, disk: &Path) -> Result<()> {
+fn make(rootfs: &Path, kernel: &Path, out: &Path) -> Result<()> {
     let work = tempfile::Builder::new().prefix("vm-").tempdir()?;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "bash", "-c", SCRIPT]);
-    command.env("LOWER", rootfs).env("EMULATOR", emulator).env("WORK", work.path());
-    command.env("AGENT", AGENT).env("OUT", disk);
+    command.env("LOWER", rootfs).env("KERNEL", kernel).env("WORK", work.path());
+    command.env("INIT", INIT).env("AGENT", AGENT).env("OUT", out);
     cache::step("the script that makes disks", &mut command)
 }

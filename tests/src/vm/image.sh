@@ -1,21 +1,51 @@
-# Makes the disk of a virtual machine out of a root file system: vm/image.rs runs it under unshare(1).
-# In: LOWER (the root file system), EMULATOR (the tree that has the kernel), WORK (an empty folder), AGENT (a script), OUT
-# (the file to make).
+# Makes what a virtual machine boots from out of a root file system: vm/image.rs runs it under unshare(1).
+# In: LOWER (the root file system), KERNEL (the files of a kernel's package), WORK (an empty folder), INIT and AGENT
+# (scripts), OUT (the folder to make).
 set -eu
 
 mount -t tmpfs tmpfs "$WORK"
 R=$WORK/root
-mkdir "$WORK/upper" "$WORK/work" "$R"
+mkdir "$OUT" "$WORK/upper" "$WORK/work" "$R"
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$WORK/upper,workdir=$WORK/work" "$R"
 
-cp -a "$EMULATOR/usr/lib/modules" "$R/usr/lib/"
-chroot "$R" depmod "$(ls "$R/usr/lib/modules")"
+# Debian 13 moved them to /usr.
+for modules in "$KERNEL"/lib/modules/* "$KERNEL"/usr/lib/modules/*; do
+	[ ! -d "$modules" ] || break
+done
+release=${modules##*/}
+mkdir -p "$R/lib/modules"
+cp -a "$modules" "$R/lib/modules/"
+chroot "$R" depmod "$release"
+# Since Linux 7, it is beside its modules.
+for kernel in "$KERNEL/boot/vmlinuz-$release" "$modules/vmlinuz"; do
+	[ ! -f "$kernel" ] || cp "$kernel" "$OUT/vmlinuz"
+done
+
+# What it takes to find the disk and to talk to the agent; most kernels have some of it built in. The names sort in
+# the order in which they have to be loaded.
+I=$R/initrd
+mkdir -p "$I/bin" "$I/modules"
+cp "$R/bin/busybox" "$I/bin/"
+printf '%s' "$INIT" >"$I/init"
+chmod 755 "$I/init"
+number=100
+for name in nvme ext4 virtio_pci virtio_console; do
+	chroot "$R" modprobe --set-version "$release" --show-depends "$name"
+done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r file; do
+	number=$((number + 1))
+	case $file in
+	*.xz) chroot "$R" busybox xzcat "$file" ;;
+	*) cat "$R$file" ;;
+	esac >"$I/modules/$number.ko"
+done
+chroot "$R" sh -c 'cd /initrd && find . | busybox cpio -o -H newc | gzip -1' >"$OUT/initrd"
+rm -r "$I"
+
 cd "$R"
-mkdir -p etc/sysctl.d
-# What the documentation tells administrators to load, and what gateway and bridge need. No udev loads or permits anything.
+# What the documentation tells administrators to load, and what gateway and bridge need. No udev loads or permits
+# anything.
 printf '%s\n' overlay tun fuse bridge br_netfilter veth nf_tables nft_tproxy ip_tables iptable_nat ip6table_nat \
-	nft_compat xt_addrtype xt_conntrack xt_MASQUERADE >etc/modules
-printf 'net.ipv4.ping_group_range = 0 2147483647\n' >etc/sysctl.d/docker.conf
+	nft_compat xt_addrtype xt_conntrack xt_MASQUERADE >etc/agent.modules
 # Off: a rootful Docker, what waits for a console, and what works on its own account.
 for unit in docker.service docker.socket containerd.service getty.target timers.target; do
 	ln -sf /dev/null "etc/systemd/system/$unit"
@@ -38,5 +68,5 @@ ln -s ../agent.service etc/systemd/system/multi-user.target.wants/agent.service
 touch etc/.updated var/.updated
 tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
 
-truncate -s 4G "$OUT"
-mkfs.ext4 -q -F -d . -L root -O '^has_journal' "$OUT"
+truncate -s 4G "$OUT/disk"
+mkfs.ext4 -q -F -d . -L root -O '^has_journal' "$OUT/disk"
