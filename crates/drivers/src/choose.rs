@@ -22,6 +22,8 @@ type Date = (u32, u32, u32);
 
 /// The oldest pasta that RootlessKit's documentation allows.
 const PASTA_SINCE: Date = (2023, 6, 25);
+/// Every pasta since then knows one of these options, and none before. The first is deprecated by now.
+const PASTA_OPTIONS: [&str; 2] = ["--no-copy-routes", "--map-host-loopback"];
 
 /// Finds programs and asks them about themselves.
 pub trait Machine {
@@ -162,23 +164,38 @@ fn slirp4netns(machine: &dyn Machine) -> Helper {
 
 fn pasta(machine: &dyn Machine) -> Helper {
     let Some(program) = machine.find("pasta") else { return Helper::Absent };
-    let needed = "but RootlessKit needs 2023_06_25 or later";
     match machine.ask(&program, "--version") {
-        Ok(text) => match version_line(&text).map(date_in) {
-            Some(Some(date)) if date >= PASTA_SINCE => Helper::Fit,
-            Some(Some((year, month, day))) => {
-                let why = format!("it is version {year:04}_{month:02}_{day:02}, {needed}");
-                Helper::TooOld(program, why)
+        Ok(text) => {
+            let help = || machine.ask(&program, "--help").unwrap_or_default();
+            match (version_line(&text).map(date_in), pasta_too_old(&text, help)) {
+                (_, Some(why)) => Helper::TooOld(program, why),
+                (Some(Some(_)), None) => Helper::Fit,
+                // Built from a source archive without version: better than no network at all.
+                (Some(None), None) => Helper::NoVersion(program),
+                (None, None) => broken(program, "--version", Ok(text)),
             }
-            // Built from a source archive without version: better than no network at all.
-            Some(None) => Helper::NoVersion(program),
-            // The first releases had no such option.
-            None if is_usage(&text) => {
-                Helper::TooOld(program, format!("it does not know --version, {needed}"))
-            }
-            None => broken(program, "--version", Ok(text)),
-        },
+        }
         Err(e) => broken(program, "--version", Err(e)),
+    }
+}
+
+/// Why RootlessKit needs a later pasta than the one that answers `version` to `--version`, if it does. `help` asks for
+/// what it prints with `--help`.
+pub fn pasta_too_old(version: &str, help: impl FnOnce() -> String) -> Option<String> {
+    let needed = "but RootlessKit needs 2023_06_25 or later";
+    match version_line(version).map(date_in) {
+        Some(Some(date @ (year, month, day))) if date < PASTA_SINCE => {
+            Some(format!("it is version {year:04}_{month:02}_{day:02}, {needed}"))
+        }
+        // That of Debian 12 says "unknown version".
+        Some(None) => {
+            let help = help();
+            let old = is_usage(&help) && !PASTA_OPTIONS.iter().any(|option| help.contains(option));
+            old.then(|| format!("it does not know {}, {needed}", PASTA_OPTIONS[0]))
+        }
+        // The first releases had no such option.
+        None if is_usage(version) => Some(format!("it does not know --version, {needed}")),
+        _ => None,
     }
 }
 
@@ -322,6 +339,13 @@ mod tests {
         let (driver, remarks, _) = chosen(HELP, &[("pasta", Some("pasta unknown version"))]);
         assert_eq!(driver, Some(NetworkDriver::Pasta));
         assert!(remarks.contains("cannot determine the version of /bin/pasta"), "{remarks}");
+        let usage = "pasta unknown version\nUsage: pasta [OPTION]...\n  --config-net";
+        let (driver, remarks, asked) = chosen(HELP, &[("pasta", Some(usage))]);
+        assert_eq!(driver, None);
+        assert!(remarks.contains("it does not know --no-copy-routes"), "{remarks}");
+        assert_eq!(asked, ["pasta --version", "pasta --help"]);
+        let recent = format!("{usage}\n  --no-copy-routes");
+        assert_eq!(chosen(HELP, &[("pasta", Some(&recent))]).0, Some(NetworkDriver::Pasta));
         assert_eq!(chosen(HELP, &[("pasta", None)]).0, None);
     }
 

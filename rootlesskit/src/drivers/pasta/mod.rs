@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use drivers::choose::pasta_too_old;
 use drivers::{NetworkDriver, PortDriver};
 use nix::sys::stat::Mode;
 
@@ -40,6 +41,14 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let version = ask(&settings.binary, &["--version"], flags.env)?;
     if !version.success {
         bail!("{} --version failed: {}", settings.binary.display(), version.text.trim());
+    }
+    let help =
+        || ask(&settings.binary, &["--help"], flags.env).map(|help| help.text).unwrap_or_default();
+    if let Some(why) = pasta_too_old(&version.text, help) {
+        tracing::warn!(
+            "{} is too old: {why}; published ports, for example, do not work",
+            settings.binary.display()
+        );
     }
     let lo = ask(&settings.binary, &["--host-lo-to-ns-lo", "--version"], flags.env)?;
     let dns = vec![settings.cidr.dns().into()];
