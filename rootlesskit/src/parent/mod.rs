@@ -190,7 +190,7 @@ impl<'a> Parent<'a> {
         let watched = [interrupts.as_fd(), gated.process.as_fd()];
         idmap::apply::apply(pid, maps, self.env, Path::new("/"), &watched)
             .map_err(|error| interruption(&interrupts).unwrap_or_else(|| error.into()))
-            .and_then(|()| gated.open().context("failed to start the child"))
+            .and_then(|()| gated.open().map_err(|error| preflight::explain_exec(&error)))
             .inspect_err(|_| {
                 // The gate is closed now, which ends the child if nothing else has.
                 if let Ok(child) = PidFd::open(pid) {

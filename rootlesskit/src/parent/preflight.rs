@@ -86,6 +86,20 @@ pub(super) fn explain_spawn(root: &Path, error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!(text)
 }
 
+/// The error of executing the program in the namespaces that were made. For AppArmor, the program lies in another mount
+/// namespace then, so its path is disconnected (apparmor.d(5)), which profiles allow with a flag only.
+pub(super) fn explain_exec(error: &io::Error) -> anyhow::Error {
+    let mut text =
+        format!("failed to start the child: fork/exec /proc/self/exe: {}", go_words(error));
+    if error.raw_os_error() == Some(libc::EACCES) {
+        text.push_str(
+            "\nhint: check which security module confines rootlesskit; \
+             if it is AppArmor, add attach_disconnected to the flags of the profile",
+        );
+    }
+    anyhow::anyhow!(text)
+}
+
 /// A profile that allows user namespaces to the binary where it lies, ready to paste.
 fn apparmor_hint(exe: &Path) -> String {
     let path = exe.to_string_lossy();
@@ -173,6 +187,16 @@ mod tests {
             apparmor_hint(Path::new("/home/u/bin/rootlesskit"))
                 .contains("/etc/apparmor.d/home.u.bin.rootlesskit")
         );
+    }
+
+    #[test]
+    fn a_refusal_to_execute_in_the_namespaces_is_explained() {
+        let explain = |errno| explain_exec(&io::Error::from_raw_os_error(errno)).to_string();
+        let text = explain(libc::EACCES);
+        assert!(text.contains("fork/exec /proc/self/exe: permission denied\nhint: "), "{text}");
+        assert!(text.contains("attach_disconnected"), "{text}");
+        let text = explain(libc::ENOMEM);
+        assert!(text.ends_with("fork/exec /proc/self/exe: cannot allocate memory"), "{text}");
     }
 
     #[test]

@@ -35,8 +35,8 @@ symptoms! {
         "user namespaces are blocked by kernel.unprivileged_userns_clone, by AppArmor or by a container's seccomp filter";
         "if the parameter exists, run `sudo sysctl -w kernel.unprivileged_userns_clone=1`, and put the line `kernel.unprivileged_userns_clone = 1` into a file in /etc/sysctl.d; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this machine is a container, start it with --security-opt seccomp=unconfined";
     "log-userns-eacces", "fork/exec /proc/self/exe: permission denied":
-        "AppArmor blocks user namespaces for rootlesskit";
-        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit; if there is a profile for it already, add the line `userns,` to that one instead, and load it with `sudo apparmor_parser -r FILE`";
+        "AppArmor does not let rootlesskit create user namespaces or run in them";
+        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit; if there is a profile for it already, add the line `userns,` to that one instead, and `attach_disconnected` to its flags unless they have `unconfined`; then load it with `sudo apparmor_parser -r FILE`";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
         "user.max_user_namespaces, or the limit of another kind of namespaces, is too small";
         "run `sysctl -a --pattern '^user.max'` to see the limits; for user namespaces, run `sudo sysctl -w user.max_user_namespaces=28633`, and put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d";

@@ -208,6 +208,24 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             },
         ),
         case(
+            "a profile of AppArmor for rootlesskit forbids user namespaces",
+            Fatal,
+            "rootlesskit-fails",
+            "add the line `userns,` to that one",
+            |h| {
+                h.fails(Probe::Namespaces, EACCES);
+            },
+        ),
+        case(
+            "a profile of AppArmor forbids to execute rootlesskit in its namespaces",
+            Fatal,
+            "rootlesskit-fails",
+            "`attach_disconnected` to its flags",
+            |h| {
+                h.fails(Probe::Namespaces, &format!("{EACCES}\nhint: attach_disconnected"));
+            },
+        ),
+        case(
             "the trial run fails in a container",
             Fatal,
             "rootlesskit-fails in-container",
