@@ -9,10 +9,10 @@ mod soak;
 mod test;
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
-use xtask_support::cargo;
+use xtask_support::{cargo, command, host};
 
 const HELP: &str = "\
 cargo xtask COMMAND
@@ -58,6 +58,10 @@ cargo xtask COMMAND
                               running gateway process (root, Debian 12)
       --seed N                what decides the inputs, from 1 to 4294967295 (default: the time)
       --input FILE            run the target once with this input
+  kernels [OPTIONS]           boot Debian's kernels in emulated machines, try what works on each, and compare it with
+                              what `check` predicts and with docs/kernels.md (root, about an hour)
+      --only NAME             only this machine; may be repeated (--list prints the names)
+      --update                write what was seen to docs/kernels.md
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         ["install", ..] => become_tool("dist", &args),
         ["sanitize", rest @ ..] => sanitize::run(rest),
         ["soak", rest @ ..] => soak::run(rest),
+        ["kernels", rest @ ..] => kernels(rest),
         ["test", rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -103,6 +108,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The machines have the programs that are shipped, which run on every Debian.
+fn kernels(args: &[&str]) -> Result<()> {
+    let program = cargo::build_tool("kernels")?;
+    // With --list it reads its arguments and does nothing else: mistakes are named before minutes of building.
+    let asks = args.iter().any(|arg| ["--list", "--help", "-h"].contains(arg));
+    let mut read = Command::new(&program);
+    read.args(args).arg("--list").stdout(Stdio::null()).stderr(Stdio::null());
+    if !asks && read.status()?.success() {
+        host::ensure_programs(test::BOX_NEEDS)?;
+        command::visibly(Command::new(cargo::build_tool("dist")?).args(["--tarball"]))?;
+        command::visibly(
+            cargo::command().current_dir(cargo::workspace()?).args(["build", "-p", "tests"]),
+        )?;
+    }
+    let programs = cargo::static_programs(&cargo::dist_build()?, &cargo::host_triple()?);
+    let error = Command::new(&program).args(args).env("TEST_BINARIES", programs).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
 /// Builds the package `name` and becomes its program.

@@ -113,6 +113,7 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     page!("docs/images/throughput-outbound.svg"),
     page!("docs/images/throughput-published.svg"),
     page!("docs/install.md"),
+    page!("docs/kernels.md"),
     page!("docs/limitations.md"),
     page!("docs/network.md"),
     page!("docs/reference/check-codes.md"),
