@@ -1,4 +1,6 @@
-//! Writer of netlink attributes (`struct nlattr`: length, type, value, padding to 4 bytes).
+//! Writer and reader of netlink attributes (`struct nlattr`: length, type, value, padding to 4 bytes).
+
+use netlink_packet_core::NlasIterator;
 
 /// `NLA_F_NESTED`, linux/netlink.h: the value is a list of attributes.
 const NESTED: u16 = 0x8000;
@@ -44,6 +46,22 @@ impl Attributes {
         let [c, d] = (NESTED | kind).to_ne_bytes();
         self.bytes[begin..begin + 4].copy_from_slice(&[a, b, c, d]);
     }
+}
+
+/// The value of an attribute of this kind, without the bits that say how it is to be read.
+pub(crate) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    const KIND: u16 = 0x3fff;
+    // `struct nlattr`: length with this header, and kind; netlink(7).
+    const HEADER: usize = 4;
+    let mut at = 0;
+    for one in NlasIterator::new(attributes).map_while(Result::ok) {
+        let length = usize::from(one.length());
+        if one.kind() & KIND == kind {
+            return attributes.get(at + HEADER..at + length);
+        }
+        at += length.next_multiple_of(HEADER);
+    }
+    None
 }
 
 #[cfg(test)]

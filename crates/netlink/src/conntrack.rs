@@ -3,12 +3,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::attribute::Attributes;
+use crate::attribute::{Attributes, find};
 use crate::connection::{Connection, Message, message, split};
 
 /// Look-ups in one message to the kernel. It queues all answers before it returns from sendmsg(2), each of which takes a
@@ -233,22 +232,6 @@ fn v6(address: IpAddr) -> Ipv6Addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     }
-}
-
-/// The value of an attribute of this kind, without the bits that say how it is to be read.
-fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    const KIND: u16 = 0x3fff;
-    // `struct nlattr`: length with this header, and kind; netlink(7).
-    const HEADER: usize = 4;
-    let mut at = 0;
-    for one in NlasIterator::new(attributes).map_while(Result::ok) {
-        let length = usize::from(one.length());
-        if one.kind() & KIND == kind {
-            return attributes.get(at + HEADER..at + length);
-        }
-        at += length.next_multiple_of(HEADER);
-    }
-    None
 }
 
 fn decode(attributes: &[u8], kind: u16, protocol: Protocol) -> Option<Tuple> {

@@ -24,10 +24,12 @@ pub mod conntrack;
 mod error;
 pub mod ethtool;
 pub mod nft;
+mod route;
 mod rt;
 pub mod sysctl;
 pub mod transparent;
 
 pub use addresses::AddressChanges;
 pub use error::{Error, Result};
+pub use route::Route;
 pub use rt::{Family, Rt};

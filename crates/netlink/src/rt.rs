@@ -44,7 +44,7 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    fn wire(self) -> AddressFamily {
+    pub(crate) fn wire(self) -> AddressFamily {
         match self {
             Self::V4 => AddressFamily::Inet,
             Self::V6 => AddressFamily::Inet6,
@@ -355,7 +355,7 @@ impl Rt {
         self.exchange(message, NLM_F_ACK | flags, |_| Ok(()))
     }
 
-    fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,

@@ -3,6 +3,8 @@
 //! Each module is one kernel facility behind a small safe function that cites its man page. Policy
 //! (what to mount, whom to signal, when to give up) lives elsewhere.
 
+pub mod capture;
+mod cmsg;
 pub mod command;
 pub mod fdpass;
 pub mod inherit;

@@ -19,6 +19,8 @@ use libc::{c_int, mmsghdr, socklen_t};
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
+use crate::cmsg::{self, array, int};
+
 /// The most datagrams that one call moves.
 pub const BATCH: usize = 64;
 
@@ -33,12 +35,6 @@ const NAME_LEN: socklen_t = 28;
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 128]);
-
-/// A control message's header: length (of the header too), level, type. The kernel's `size_t` length,
-/// whatever the C library declares.
-const CMSG_HEADER: usize = WORD + 8;
-/// What control messages are aligned to (cmsg(3)).
-const WORD: usize = size_of::<usize>();
 
 /// A local address as `IP_PKTINFO` and `IPV6_PKTINFO` report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -254,12 +250,12 @@ pub fn unacknowledged(sock: BorrowedFd<'_>) -> nix::Result<usize> {
 }
 
 /// recvmmsg(2) and sendmmsg(2) count in unsigned ints.
-fn vlen(count: usize) -> libc::c_uint {
+pub(crate) fn vlen(count: usize) -> libc::c_uint {
     libc::c_uint::try_from(count).unwrap_or(0)
 }
 
 /// One header of payload, name and control data, each a pointer and a length; valid for as long as what they point to.
-fn build(
+pub(crate) fn build(
     (iov, iovlen): (*mut libc::iovec, usize),
     (name, namelen): (*mut libc::c_void, socklen_t),
     (control, controllen): (*mut libc::c_void, usize),
@@ -309,7 +305,7 @@ impl Envelope {
 
     /// Appends one control message; the two that a call can need are 24 and 40 bytes long.
     fn push(&mut self, level: c_int, kind: c_int, value: &[&[u8]]) {
-        let len = CMSG_HEADER + value.iter().map(|part| part.len()).sum::<usize>();
+        let len = cmsg::HEADER + value.iter().map(|part| part.len()).sum::<usize>();
         let mut rest = &mut self.control.0[self.controllen..];
         let header: [&[u8]; 3] = [&len.to_ne_bytes(), &level.to_ne_bytes(), &kind.to_ne_bytes()];
         for part in header.iter().chain(value) {
@@ -317,7 +313,7 @@ impl Envelope {
             at.copy_from_slice(part);
             rest = after;
         }
-        self.controllen += len.next_multiple_of(WORD);
+        self.controllen += len.next_multiple_of(cmsg::WORD);
     }
 
     /// A header to send one datagram made of `parts`; valid while `self` and `parts` are. All headers of a call point to
@@ -332,15 +328,10 @@ impl Envelope {
     }
 }
 
-/// Walks control messages as cmsg(3) describes them.
-fn parse_control(mut rest: &[u8]) -> Meta {
+fn parse_control(control: &[u8]) -> Meta {
     let (mut local, mut own, mut segment, mut cut) = (None, None, None, false);
-    while let Some((header, _)) = rest.split_at_checked(CMSG_HEADER) {
-        let (len, kind) = header.split_at(WORD);
-        let len = usize::from_ne_bytes(len.try_into().unwrap_or_default());
-        let Some(value) = rest.get(CMSG_HEADER..len) else { break };
-        let (level, kind) = kind.split_at(4);
-        match (int(level), int(kind)) {
+    for (level, kind, value) in cmsg::Messages(control) {
+        match (level, kind) {
             // struct in_pktinfo: interface, our own address (even if this was a broadcast), destination.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if value.len() >= 12 => {
                 let addr = Ipv4Addr::from(array::<4>(&value[4..8]));
@@ -360,7 +351,6 @@ fn parse_control(mut rest: &[u8]) -> Meta {
             | (libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE) => cut = true,
             _ => {}
         }
-        rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or_default();
     }
     if let Some((v4, ifindex)) = own {
         let seen_by_v6 = local.is_some();
@@ -368,15 +358,6 @@ fn parse_control(mut rest: &[u8]) -> Meta {
         local = Some(Local { addr, ifindex });
     }
     Meta { local, segment, cut, ..Meta::default() }
-}
-
-fn int(bytes: &[u8]) -> c_int {
-    c_int::from_ne_bytes(array(bytes))
-}
-
-/// The first N bytes, or zeroes if there are fewer.
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.first_chunk().copied().unwrap_or([0; N])
 }
 
 fn parse_name(name: &Name) -> Option<SocketAddr> {

@@ -31,6 +31,12 @@ pub fn open(link: u32) -> io::Result<OwnedFd> {
     set(&socket, PACKET_VNET_HDR)?;
     // Linux ≥ 4.20. Before, somebody else's frames that leave by the link are read as well.
     let _ = set(&socket, PACKET_IGNORE_OUTGOING);
+    bind(&socket, link)?;
+    Ok(socket)
+}
+
+/// Binds to a link, from which on frames of all protocols come in.
+pub(crate) fn bind(socket: &OwnedFd, link: u32) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain data for which all zeroes is a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
@@ -40,11 +46,11 @@ pub fn open(link: u32) -> io::Result<OwnedFd> {
     let bound = unsafe {
         libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len::<libc::sockaddr_ll>())
     };
-    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Switches an option on.
-fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
+pub(crate) fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
     let on: c_int = 1;
     // SAFETY: the pointer and the length are those of `on`, which outlives the call.
     let set = unsafe {
@@ -61,7 +67,7 @@ fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
 
 /// Sizes of these types fit.
 #[allow(clippy::cast_possible_truncation)]
-const fn len<T>() -> socklen_t {
+pub(crate) const fn len<T>() -> socklen_t {
     size_of::<T>() as socklen_t
 }
 

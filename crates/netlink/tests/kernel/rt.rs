@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::ErrorKind, os::fd::AsFd};
 
-use netlink::{Family, Rt};
+use netlink::{Family, Route, Rt};
 
 use crate::netns::{Netns, add_uplink, address, run};
 
@@ -156,4 +156,32 @@ fn a_refusal_names_operation_object_and_reason() {
     assert!(error.to_string().starts_with("add default route via 192.0.2.1 on link"), "{error}");
     // The connection is in order after each refusal.
     assert_eq!(rt.link_index("tap0").unwrap(), tap);
+}
+
+#[test]
+fn the_way_to_an_address_is_known() {
+    let (_netns, mut rt) = fresh();
+    for nowhere in ["192.0.2.1", "2001:db8::1"] {
+        let error = rt.route(address(nowhere)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
+        assert!(error.to_string().starts_with(&format!("look up the route to {nowhere}: ")));
+    }
+    add_uplink(&mut rt);
+    let index = rt.link_index("tap0").unwrap();
+    for (to, expected) in [
+        ("192.0.2.1", Route::Link { index, by_gateway: true }),
+        ("2001:db8::1", Route::Link { index, by_gateway: true }),
+        ("10.0.2.7", Route::Link { index, by_gateway: false }),
+        ("fd00::7", Route::Link { index, by_gateway: false }),
+        ("10.0.2.100", Route::Local),
+        ("fd00::100", Route::Local),
+        ("127.0.0.1", Route::Local),
+        ("10.0.2.255", Route::Nowhere),
+    ] {
+        assert_eq!(rt.route(address(to)).unwrap(), expected, "{to}");
+    }
+    // A gateway of the other family.
+    run("ip route add 198.51.100.0/24 via inet6 fd00::2 dev tap0", "");
+    let there = rt.route(address("198.51.100.1")).unwrap();
+    assert_eq!(there, Route::Link { index, by_gateway: true });
 }
