@@ -15,8 +15,8 @@ const TYPE_V6: [u8; 2] = [0x86, 0xdd];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Finishes the checksum of an Ethernet frame. One that is not there as a whole, is a fragment, or is no TCP or UDP stays
-/// as it is.
+/// Finishes the checksum of an Ethernet frame. One that is not there as a whole, is a fragment, or is no TCP or UDP
+/// stays as it is.
 pub fn finish(frame: &mut [u8]) {
     if let Some(place) = place(frame)
         && let Some(segment) = frame.get_mut(place.begin..place.end)

@@ -75,8 +75,8 @@ impl Capture {
     /// bridge passes on unseen otherwise. No frame gets in that the filter does not accept. The socket is non-blocking.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_RAW` over the namespace, `EAFNOSUPPORT` if the kernel has no packet sockets, `ENODEV` if
-    /// there is no such link, and those of [`attach_filter`].
+    /// `EPERM` without `CAP_NET_RAW` over the namespace, `EAFNOSUPPORT` if the kernel has no packet sockets, `ENODEV`
+    /// if there is no such link, and those of [`attach_filter`].
     pub fn open(link: u32, filter: &[Instruction], promiscuous: bool) -> io::Result<Self> {
         // Without a protocol it gets nothing until it is bound to the link, when the filter is there.
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

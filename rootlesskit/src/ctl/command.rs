@@ -65,6 +65,10 @@ pub fn definition() -> Command {
                         ),
                 ),
         )
+        .subcommand(super::capture::flags(command(
+            "capture",
+            "Capture packets of the namespace, or of a container, for Wireshark (pcapng)",
+        )))
 }
 
 fn command(name: &'static str, about: &'static str) -> Command {

@@ -3,6 +3,7 @@
 //! The flags of the program come before the command and the flags of a command before its arguments, both in Go's style
 //! (see `goflags`); what clap defines here is also where the help, the man page and the completions come from.
 
+mod capture;
 mod command;
 mod print;
 mod stats;
@@ -84,6 +85,7 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
             stats::run(&client()?, &options, env, out)?;
         }
         "remove-ports" => remove_ports(client, &arguments, out)?,
+        "capture" => capture::run(&socket(&global, env)?, &matches, &arguments, env)?,
         _ => print::info(&client()?.info()?, json, out)?,
     }
     Ok(0)

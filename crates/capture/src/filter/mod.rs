@@ -1,10 +1,10 @@
 //! Which packets are wanted, as a program for the kernel.
 //!
 //! # What is looked at
-//! Frames of Ethernet without a VLAN tag. Addresses are those of the outermost IP header, or of an ARP message. Ports are
-//! those of TCP, UDP and SCTP behind it, whatever options IPv4 has, and behind up to six extension
-//! headers of IPv6. Of a packet in fragments, only the first fragment has ports: if ports are asked for, the others are
-//! not wanted, and neither is ARP. A frame that ends before what is looked at is not wanted.
+//! Frames of Ethernet without a VLAN tag. Addresses are those of the outermost IP header, or of an ARP message. Ports
+//! are those of TCP, UDP and SCTP behind it, whatever options IPv4 has, and behind up to six extension headers of IPv6.
+//! Of a packet in fragments, only the first fragment has ports: if ports are asked for, the others are not wanted, and
+//! neither is ARP. A frame that ends before what is looked at is not wanted.
 
 mod program;
 
@@ -179,7 +179,7 @@ fn ports_v6(p: &mut Program, reject: Label) {
         p.add(1);
         p.shift_left(3);
         p.add_index();
-        p.to_index();
+        p.store_index();
         p.restore();
         p.jump(next);
         p.place(fragment);
@@ -187,9 +187,9 @@ fn ports_v6(p: &mut Program, reject: Label) {
         p.jump_any_bit(0xfff8, reject);
         p.byte_behind_index(ETHERNET);
         p.save();
-        p.from_index();
+        p.load_index();
         p.add(8);
-        p.to_index();
+        p.store_index();
         p.restore();
         p.place(next);
     }

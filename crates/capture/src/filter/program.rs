@@ -100,11 +100,11 @@ impl Program {
         self.push(SHIFT_LEFT, bits);
     }
 
-    pub(super) fn to_index(&mut self) {
+    pub(super) fn store_index(&mut self) {
         self.push(TO_INDEX, 0);
     }
 
-    pub(super) fn from_index(&mut self) {
+    pub(super) fn load_index(&mut self) {
         self.push(FROM_INDEX, 0);
     }
 

@@ -1,5 +1,5 @@
-//! The kernel itself runs the programs, on datagrams of a unix socket, which it filters as it does frames. What it says is
-//! compared with a matcher that reads frames in the plain way.
+//! The kernel itself runs the programs, on datagrams of a unix socket, which it filters as it does frames. What it says
+//! is compared with a matcher that reads frames in the plain way.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;

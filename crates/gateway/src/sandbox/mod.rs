@@ -11,6 +11,8 @@
 //! * Landlock: no file system, no signals and no abstract sockets out of the sandbox;
 //! * seccomp: the system calls that are left (`filter`).
 //!
+//! `rootlessctl capture` reads packets as well and gives up the same.
+//!
 //! Kernel features that are missing weaken this and are reported. They are no reason to do without a network.
 
 use std::fmt;

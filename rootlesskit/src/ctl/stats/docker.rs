@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The daemon that has made the containers.
 #[derive(Debug)]
-pub(super) struct Docker {
+pub(in crate::ctl) struct Docker {
     client: Option<Client>,
     /// Whether the user knows that there are no names.
     told: Cell<bool>,
@@ -27,9 +27,30 @@ pub(super) struct Docker {
 /// An element of `GET /containers/json` of Docker's API.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Container {
-    names: Option<Vec<String>>,
+pub(in crate::ctl) struct Container {
+    pub(in crate::ctl) id: String,
+    pub(in crate::ctl) names: Option<Vec<String>>,
+    pub(in crate::ctl) host_config: HostConfig,
     network_settings: Option<Settings>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(in crate::ctl) struct HostConfig {
+    pub(in crate::ctl) network_mode: String,
+}
+
+impl Container {
+    /// Its addresses, with the names of the networks.
+    pub(in crate::ctl) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        let networks =
+            self.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        let endpoints = networks.into_iter().flatten();
+        endpoints.flat_map(|(network, endpoint)| {
+            let texts = endpoint.iter().flat_map(|Endpoint { v4, v6 }| [v4, v6]);
+            texts.filter_map(|text| text.parse().ok()).map(move |ip| (ip, network.as_str()))
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,7 +72,7 @@ impl Docker {
     /// The daemon that runs in the namespace whose API is at `api`: its socket is beside the state directory
     /// (`$XDG_RUNTIME_DIR/docker.sock`). If there is none, the daemon that `docker` would talk to, as far as that is one
     /// at a unix socket.
-    pub(super) fn of(api: &Path, env: &Env) -> Self {
+    pub(in crate::ctl) fn of(api: &Path, env: &Env) -> Self {
         let client = socket(api, env).map(|socket| Client::new(socket).with_timeout(TIMEOUT));
         Self { client, told: Cell::new(false) }
     }
@@ -82,22 +103,21 @@ impl Docker {
 
     /// Container and network by address.
     fn names(&self) -> anyhow::Result<HashMap<IpAddr, (String, String)>> {
-        let client = self.client.as_ref().context("no Docker socket found")?;
-        let list: Vec<Container> =
-            client.get("/containers/json").map_err(|error| explain(client.socket(), error))?;
         let mut names = HashMap::new();
-        for Container { names: own, network_settings } in list {
-            let Some(own) = own.as_deref().and_then(<[_]>::first) else { continue };
+        for container in self.containers()? {
+            let Some(own) = container.names.as_deref().and_then(<[_]>::first) else { continue };
             let own = own.trim_start_matches('/');
-            let networks = network_settings.and_then(|settings| settings.networks);
-            for (network, endpoint) in networks.into_iter().flatten() {
-                let Some(Endpoint { v4, v6 }) = endpoint else { continue };
-                for ip in [v4, v6].iter().filter_map(|text| text.parse().ok()) {
-                    names.insert(ip, (own.to_owned(), network.clone()));
-                }
+            for (ip, network) in container.addresses() {
+                names.insert(ip, (own.to_owned(), network.to_owned()));
             }
         }
         Ok(names)
+    }
+
+    /// The running containers.
+    pub(in crate::ctl) fn containers(&self) -> anyhow::Result<Vec<Container>> {
+        let client = self.client.as_ref().context("no Docker socket found")?;
+        client.get("/containers/json").map_err(|error| explain(client.socket(), error))
     }
 }
 

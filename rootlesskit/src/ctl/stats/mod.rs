@@ -1,6 +1,6 @@
 //! `rootlessctl stats`: one look at the statistics, or one after the other.
 
-mod docker;
+pub(super) mod docker;
 mod pause;
 mod view;
 
@@ -89,7 +89,8 @@ fn interval(text: &str) -> anyhow::Result<Duration> {
     })
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// A number of seconds, or numbers with units.
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
     if text.chars().all(is_number) {
         return Duration::try_from_secs_f64(text.parse().ok()?).ok();

@@ -1,0 +1,139 @@
+//! The namespaces of a running rootlesskit, and the way into them.
+//!
+//! Whoever owns a user namespace may join it and has all capabilities there (user_namespaces(7)). So nothing of
+//! rootlesskit has to help: its state directory says where the namespaces are. The mount namespace is not joined,
+//! because files are those of the caller.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use hostenv::state_dir;
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
+use sys::pidfd::PidFd;
+
+/// A rootlesskit to look into.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Its child, whose end is that of the namespaces.
+    pub(super) child: PidFd,
+    user: File,
+    net: File,
+}
+
+/// Finds the rootlesskit whose API is at `socket`.
+pub(super) fn find(socket: &Path) -> anyhow::Result<Target> {
+    let foreign = |path: &Path, error: &io::Error| {
+        anyhow::anyhow!(
+            "cannot read {}: {error}\nhint: run rootlessctl as the user who started RootlessKit",
+            path.display()
+        )
+    };
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let dir = match fs::canonicalize(socket) {
+        Ok(socket) => socket.parent().unwrap_or(Path::new("/")).to_owned(),
+        Err(error) if refused(&error) => return Err(foreign(socket, &error)),
+        Err(error) => bail!(
+            "no RootlessKit API socket at {}: {error}\n\
+             hint: check that RootlessKit is running with that --state-dir",
+            socket.display()
+        ),
+    };
+    let proc = Path::new("/proc");
+    let Some(child) = state_dir::child(&dir, proc) else {
+        let file = dir.join("child_pid");
+        let text = fs::read_to_string(&file);
+        let environ = |pid: &str| proc.join(pid.trim()).join("environ");
+        return Err(match text {
+            Err(error) if refused(&error) => foreign(&file, &error),
+            Ok(pid) => match File::open(environ(&pid)) {
+                Err(error) if refused(&error) => foreign(&environ(&pid), &error),
+                _ => gone(&dir),
+            },
+            Err(_) => gone(&dir),
+        });
+    };
+    let namespaces = proc.join(child.pid.to_string()).join("ns");
+    // A detached network namespace is mounted there, in the child's mount namespace only.
+    let net = if dir.join("netns").exists() {
+        let inside = dir.strip_prefix("/").unwrap_or(&dir);
+        proc.join(child.pid.to_string()).join("root").join(inside).join("netns")
+    } else {
+        namespaces.join("net")
+    };
+    let open = |path: PathBuf| match File::open(&path) {
+        Ok(file) => Ok(file),
+        Err(error) if refused(&error) => Err(foreign(&path, &error)),
+        Err(error) => Err(anyhow::anyhow!("cannot read {}: {error}", path.display())),
+    };
+    let pid = Pid::from_raw(i32::try_from(child.pid).context("the child's PID")?);
+    let child = PidFd::open(pid).with_context(|| format!("cannot watch process {pid}"))?;
+    Ok(Target { child, user: open(namespaces.join("user"))?, net: open(net)? })
+}
+
+fn gone(dir: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "RootlessKit is not running: it has no child in {}\nhint: start the daemon",
+        dir.display()
+    )
+}
+
+impl Target {
+    /// Moves this process, which must have one thread only, into both namespaces. There is no way back.
+    pub(super) fn join(&self) -> anyhow::Result<()> {
+        // The kernel does not let a process join the user namespace that it is in.
+        if !same(&self.user, Path::new("/proc/self/ns/user")).unwrap_or(false) {
+            setns(&self.user, CloneFlags::CLONE_NEWUSER).map_err(io::Error::from).with_context(
+                || format!("cannot join the user namespace of process {}", self.child.pid()),
+            )?;
+        }
+        setns(&self.net, CloneFlags::CLONE_NEWNET).map_err(io::Error::from).with_context(|| {
+            format!("cannot join the network namespace of process {}", self.child.pid())
+        })
+    }
+}
+
+/// Whether both are one namespace (namespaces(7)).
+fn same(one: &File, other: &Path) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, fs::metadata(other)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(socket: &Path) -> String {
+        format!("{:#}", find(socket).unwrap_err())
+    }
+
+    #[test]
+    fn a_rootlesskit_that_does_not_run_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let text = error(&socket);
+        assert!(
+            text.contains("no RootlessKit API socket at /") && text.contains("hint: "),
+            "{text}"
+        );
+        // What a crash leaves: a socket without a server, the PID of nobody or of somebody else.
+        File::create(&socket).unwrap();
+        let nobody =
+            format!("RootlessKit is not running: it has no child in {}", dir.path().display());
+        for pid in [
+            None,
+            Some("4194304".to_owned()),
+            Some(std::process::id().to_string()),
+            Some("x".into()),
+        ] {
+            if let Some(pid) = &pid {
+                fs::write(dir.path().join("child_pid"), pid).unwrap();
+            }
+            let text = error(&socket);
+            assert!(text.contains(&nobody) && text.contains("hint: "), "{pid:?}: {text}");
+        }
+    }
+}
