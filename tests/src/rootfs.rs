@@ -60,7 +60,7 @@ impl Suite {
             Self::Bullseye => "",
             Self::Bookworm => "passt",
             Self::Trixie => "passt docker-cli",
-            Self::Sid => "passt docker-cli docker-buildx liblxc-common dnsmasq-base",
+            Self::Sid => "passt docker-cli docker-buildx liblxc-common dnsmasq-base tshark",
         };
         PACKAGES.split_whitespace().chain(own.split_whitespace()).collect::<Vec<_>>().join(",")
     }
