@@ -114,7 +114,8 @@ fn filter() -> impl Strategy<Value = Filter> {
 /// IP of both versions with options, extension headers and fragments; ARP; and anything.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let protocol = prop_oneof![Just(6u8), Just(17), Just(132), Just(1), any::<u8>()];
-    let offset = prop_oneof![4 => Just(0u16), 1 => 0..0x2000u16, 1 => Just(0x2000)];
+    // Each bit of the offset decides, and the flag above them does not.
+    let offset = prop_oneof![3 => Just(0u16), 1 => (0..14u32).prop_map(|bit| 1 << bit)];
     let octets = |address: IpAddr, length: usize| {
         let mut octets = match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -149,7 +150,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                 let at = frame.len();
                 frame.extend([next.next().unwrap(), if number == 44 { 0 } else { length }]);
                 let size = if number == 44 { 8 } else { usize::from(length) * 8 + 8 };
-                frame.extend((offset << 3).to_be_bytes());
+                frame.extend((offset << 3 | offset >> 13).to_be_bytes());
                 frame.resize(at + size, 0);
             }
             frame.extend([from.to_be_bytes(), to.to_be_bytes()].concat());
@@ -170,7 +171,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(8000))]
 
     #[test]
     #[cfg_attr(miri, ignore = "miri knows no packet filters")]
