@@ -12,6 +12,13 @@ fn outbound(flags: &str) -> Result<()> {
     peer_serves(&b, "udp-echo [::]:9000")?;
     let net = Net::with(&b, flags)?;
     let capture = start(&b, "/tmp/s/api.sock", "-w out.pcapng")?;
+    // It has its sockets, and nothing else: no capability, no way to one, and few system calls.
+    let status = b.read(&format!("/proc/{}/status", capture.pid()))?;
+    for line in
+        ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]
+    {
+        ensure!(status.lines().any(|found| found == line), "no {line:?} in {status}");
+    }
     net.inside("fixture get 10.77.0.2:7000 && fixture udp-ask 10.77.0.2:9000 ping").ok()?;
     let said = stop(capture)?;
     ensure!(said.contains("capturing on tap0 to out.pcapng"), "{said}");
