@@ -1,14 +1,16 @@
 //! What the REST API is about: this instance and its ports.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use api::server::BackendError;
+use api::server::{BackendError, Lines};
 use api::{Info, PortId, PortSpec, PortStatus, Stats};
 
 use tokio::sync::oneshot;
 
-use crate::drivers::Statistics;
+use crate::drivers::{FlowLog, Statistics};
+use crate::followers::Followers;
 use crate::port::Worker;
 
 /// How long a network driver may take to say what it has counted.
@@ -19,6 +21,7 @@ pub(crate) struct Backend {
     info: Info,
     ports: RefCell<Option<Worker>>,
     statistics: RefCell<Option<Statistics>>,
+    followers: Option<Rc<Followers>>,
 }
 
 impl Backend {
@@ -26,19 +29,33 @@ impl Backend {
         mut info: Info,
         ports: Option<Worker>,
         statistics: Option<Statistics>,
+        flow_log: Option<FlowLog>,
     ) -> Self {
         info.port_driver = ports.as_ref().map(Worker::info);
-        Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics) }
+        let followers = flow_log.map(|ask| Rc::new(Followers::new(ask)));
+        Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics), followers }
     }
 
     pub(crate) fn stop(&self) {
         drop(self.ports.take());
     }
 
+    /// Ends answers that go on. Those that are to come end at once.
+    pub(crate) fn end_follows(&self) {
+        if let Some(followers) = &self.followers {
+            followers.end();
+        }
+    }
+
     pub(crate) fn helper_restarted(&self) {
         if let Some(ports) = self.ports.borrow().as_ref() {
             ports.helper_restarted();
         }
+    }
+
+    fn driver(&self) -> String {
+        let network = self.info.network_driver.as_ref();
+        network.map(|network| network.driver.clone()).unwrap_or_default()
     }
 
     fn with<T>(&self, f: impl FnOnce(&Worker) -> T) -> Result<T, BackendError> {
@@ -84,10 +101,18 @@ impl api::server::Backend for Backend {
     async fn stats(&self) -> Result<Stats, BackendError> {
         let asked = self.statistics.borrow_mut().as_mut().map(|ask| ask());
         let Some(asked) = asked else {
-            let driver = self.info.network_driver.as_ref().map(|network| network.driver.clone());
-            return Err(BackendError::NoStatistics(driver.unwrap_or_default()));
+            return Err(BackendError::NoStatistics(self.driver()));
         };
         within(STATISTICS_TIMEOUT, answer(asked)).await
+    }
+
+    async fn flows(&self) -> Result<Lines, BackendError> {
+        let Some(followers) = &self.followers else {
+            return Err(BackendError::NoFlowLog(self.driver()));
+        };
+        let (lines, begun) = followers.follow()?;
+        within(STATISTICS_TIMEOUT, answer(begun)).await?;
+        Ok(lines)
     }
 }
 
@@ -103,8 +128,9 @@ mod tests {
         let driver = "pasta".to_owned();
         let network_driver = Some(NetworkDriverInfo { driver, ..NetworkDriverInfo::default() });
         let info = || Info { network_driver: network_driver.clone(), ..Info::default() };
-        let backend = Backend::new(info(), None, None);
+        let backend = Backend::new(info(), None, None, None);
         assert_eq!(backend.stats().await, Err(BackendError::NoStatistics("pasta".into())));
+        assert_eq!(backend.flows().await.unwrap_err(), BackendError::NoFlowLog("pasta".into()));
         let mut looks = 0;
         let statistics: Statistics = Box::new(move || {
             looks += 1;
@@ -115,7 +141,7 @@ mod tests {
             }
             answer
         });
-        let backend = Backend::new(info(), None, Some(statistics));
+        let backend = Backend::new(info(), None, Some(statistics), None);
         assert_eq!(backend.stats().await.map(|stats| stats.restarts), Ok(1));
         assert_eq!(backend.stats().await, Err(BackendError::Failed("the gateway is gone".into())));
         let (_silent, never) = oneshot::channel::<anyhow::Result<()>>();

@@ -28,6 +28,7 @@ pub mod ctl;
 mod drivers;
 mod execve;
 mod exit;
+mod followers;
 mod handshake;
 mod help;
 mod launch;

@@ -10,6 +10,7 @@
 
 pub mod client;
 mod decode;
+pub mod flows;
 pub mod server;
 pub mod spec;
 pub mod stats;

@@ -65,6 +65,11 @@ pub enum Request {
     Resolvers(Resolvers),
     /// What has happened so far.
     Stats,
+    /// Keep a record of everything that ends, and tell what has ended since this was asked last.
+    Flows {
+        /// False: keep no records any more.
+        follow: bool,
+    },
     /// Say that every thread still does its work.
     Ping,
 }
@@ -78,6 +83,7 @@ impl Request {
             Self::Withdraw { .. } => "Withdraw",
             Self::Resolvers(_) => "Resolvers",
             Self::Stats => "Stats",
+            Self::Flows { .. } => "Flows",
             Self::Ping => "Ping",
         }
     }
@@ -88,7 +94,11 @@ impl Request {
                 descriptors::count(plan.v6.is_some(), *overlay)
             }
             Self::Publish { .. } => 1,
-            Self::Withdraw { .. } | Self::Resolvers(_) | Self::Stats | Self::Ping => 0,
+            Self::Withdraw { .. }
+            | Self::Resolvers(_)
+            | Self::Stats
+            | Self::Flows { .. }
+            | Self::Ping => 0,
         }
     }
 }
@@ -100,6 +110,13 @@ pub enum Reply {
     Done,
     /// The statistics.
     Stats(Box<api::Stats>),
+    /// What has ended.
+    Flows {
+        /// In the order in which their containers were found.
+        flows: Vec<api::flows::Flow>,
+        /// How many more there was no room for.
+        missed: u64,
+    },
     /// It could not be done, and why.
     Failed(String),
 }
@@ -110,6 +127,7 @@ impl Reply {
         match self {
             Self::Done => "Done",
             Self::Stats(_) => "Stats",
+            Self::Flows { .. } => "Flows",
             Self::Failed(_) => "Failed",
         }
     }

@@ -21,6 +21,7 @@
 //! at fault, but the next is asked as well; its answer is passed on if nobody has a better one. A client that repeats
 //! its query starts another round. If nobody can be asked, or all are unreachable, the client gets `SERVFAIL` at once.
 
+mod known;
 mod message;
 mod pending;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use known::KnownNames;
 use pending::{Attempt, Pending, Query};
 
 /// How long a server may take before the next is asked.

@@ -36,6 +36,7 @@ pub mod control;
 mod descriptors;
 pub mod dns;
 pub mod engine;
+mod flows;
 pub mod namespace;
 pub mod network_config;
 pub mod packet;

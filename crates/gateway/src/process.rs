@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use api::stats::PortTraffic;
 use budget::Shares;
+use relay::flow_log::FlowLog;
 use relay::overlay::Writer;
 use relay::{Listener, Options, Service, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::engine::{Engine, SharedResolvers, Sources, Statistics, inward};
+use crate::flows;
 use crate::network_config::NetworkConfig;
 use crate::sandbox;
 
@@ -23,6 +25,7 @@ struct RunningGateway {
     relay: relay::Engine,
     resolvers: SharedResolvers,
     statistics: Arc<Statistics>,
+    flow_log: Arc<FlowLog>,
     ports: BTreeMap<u64, (String, Arc<Traffic>)>,
 }
 
@@ -58,17 +61,23 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
     let statistics = Arc::new(Statistics::default());
+    let flow_log = Arc::new(FlowLog::default());
     let Descriptors { dial, data, v4, v6, conntrack, overlay } = descriptors;
     let (reader, writer) = overlay.map(|of| (of.reader, of.writer)).unzip();
     let listeners = [v4].into_iter().chain(v6).collect();
     let writer = writer.flatten().map(|tap| Arc::new(Writer::new(tap, plan.mtu)));
-    let options = Options { overlay: writer.clone(), ..options(&plan, nofile) };
+    let options = Options {
+        overlay: writer.clone(),
+        flow_log: Some(Arc::clone(&flow_log)),
+        ..options(&plan, nofile)
+    };
     let overlay = reader.map(|reader| (reader, writer));
     let sources = Sources { dial, data, listeners, conntrack, overlay };
-    let engine = Engine::new(plan, sources, Arc::clone(&resolvers), Arc::clone(&statistics));
+    let (shared, counters) = (Arc::clone(&resolvers), Arc::clone(&statistics));
+    let engine = Engine::new(plan, sources, shared, counters, Arc::clone(&flow_log));
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;
-    Ok(RunningGateway { relay, resolvers, statistics, ports: BTreeMap::new() })
+    Ok(RunningGateway { relay, resolvers, statistics, flow_log, ports: BTreeMap::new() })
 }
 
 /// How published ports are served: servers see their clients.
@@ -109,9 +118,20 @@ impl RunningGateway {
                 *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
             }
             Request::Ping => self.relay.ping().context("the gateway no longer works")?,
+            Request::Flows { follow } => return Ok(self.flows(follow)),
             Request::Stats => return Ok(Reply::Stats(Box::new(self.stats()))),
         }
         Ok(Reply::Done)
+    }
+
+    fn flows(&self, follow: bool) -> Reply {
+        if follow {
+            self.flow_log.follow();
+        } else {
+            self.flow_log.stop();
+        }
+        let (records, missed) = self.flow_log.take();
+        Reply::Flows { flows: flows::describe(&records), missed }
     }
 
     fn stats(&self) -> api::Stats {

@@ -22,14 +22,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
+use api::flows::{Flow, FlowEvent, rfc3339};
 use ipnet::IpNet;
 use sys::pidfd::PidFd;
 use tracing::warn;
 
 pub use answer::Answer;
 pub use line::{PERIOD, SILENCE};
+pub use relay::flow_log::MAX_RECORDS;
 
 use crate::control::{Channel, Reply, Request};
 use crate::descriptors::{Descriptors, OverlayDescriptors};
@@ -88,6 +91,8 @@ pub struct Supervisor {
     state: State,
     /// Processes so far.
     started: u64,
+    /// If somebody follows the flow log: of how many processes we have heard there.
+    followed: Option<u64>,
 }
 
 impl Supervisor {
@@ -118,6 +123,7 @@ impl Supervisor {
             ports: BTreeMap::new(),
             state: State::Down,
             started: 0,
+            followed: None,
         }
     }
 
@@ -185,6 +191,10 @@ impl Supervisor {
                 true
             };
             line.offer(Offer { id, port: Arc::downgrade(port) }, refused);
+        }
+        if self.followed.is_some() {
+            // It keeps records from its first connection on.
+            line.post(Job::new(Request::Flows { follow: true }, drop));
         }
         // Answered after everything before it.
         line.post(Job::new(Request::Ping, |reply| {
@@ -292,9 +302,7 @@ impl Supervisor {
                 Some(Reply::Failed(why)) => {
                     Err(anyhow::anyhow!("the gateway has no statistics: {why}"))
                 }
-                Some(Reply::Done) | None => Err(anyhow::anyhow!(
-                    "the gateway process is not running\nhint: try again in a moment; the gateway is being restarted"
-                )),
+                Some(_) | None => Err(not_running()),
             });
         };
         match self.state.line() {
@@ -302,4 +310,46 @@ impl Supervisor {
             None => done(None),
         }
     }
+
+    /// Begins to follow the flow log, goes on, or ends that. `done` gets what has happened since the last call, or the reason
+    /// why that is not known, as with [`Supervisor::stats`]. Whoever follows calls this several times a second: the
+    /// gateway keeps [`MAX_RECORDS`] records. A gateway that starts later keeps records from its start.
+    pub fn flows(
+        &mut self,
+        follow: bool,
+        done: impl FnOnce(anyhow::Result<Vec<FlowEvent>>) + Send + 'static,
+    ) {
+        let restarted = self.followed.is_some_and(|heard| heard != self.started);
+        // While there is no process, its successor is still to be told of.
+        let heard = self.followed.filter(|_| self.state.line().is_none()).unwrap_or(self.started);
+        self.followed = follow.then_some(heard);
+        let done = move |reply| {
+            done(match reply {
+                Some(Reply::Flows { flows, missed }) => Ok(events(restarted, flows, missed)),
+                Some(Reply::Failed(why)) => {
+                    Err(anyhow::anyhow!("the gateway has no flow log: {why}"))
+                }
+                Some(_) | None => Err(not_running()),
+            });
+        };
+        match self.state.line() {
+            Some(line) => line.post(Job::new(Request::Flows { follow }, done)),
+            None => done(None),
+        }
+    }
+}
+
+fn events(restarted: bool, flows: Vec<Flow>, missed: u64) -> Vec<FlowEvent> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = || rfc3339(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX));
+    let restarted = restarted.then(|| FlowEvent::Restarted { time: time() });
+    let flows = flows.into_iter().map(|flow| FlowEvent::Flow(Box::new(flow)));
+    let missed = (missed > 0).then_some(FlowEvent::Missed { count: missed });
+    restarted.into_iter().chain(flows).chain(missed).collect()
+}
+
+fn not_running() -> anyhow::Error {
+    anyhow::anyhow!(
+        "the gateway process is not running\nhint: try again in a moment; the gateway is being restarted"
+    )
 }

@@ -2,12 +2,13 @@
 //! stock, limits.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use socket2::Socket;
 
+use crate::flow_log::{FlowEnd, FlowRecord, FlowStart, Transport};
 use crate::inbound::Inbound;
 use crate::options::Options;
 use crate::pool::Pool;
@@ -87,6 +88,50 @@ impl Ctx {
         flags: EpollFlags,
     ) -> io::Result<()> {
         Ok(self.epoll.add(sock, EpollEvent::new(flags, source.token(key)))?)
+    }
+
+    /// Has a connection or flow of a client recorded when it ends; `port` is where the published port listens.
+    pub(crate) fn logged(
+        &self,
+        counted: Counted,
+        transport: Transport,
+        client: Option<SocketAddr>,
+        port: Option<SocketAddr>,
+    ) -> Counted {
+        let Some(log) = &self.opts.flow_log else { return counted };
+        let Some(start) = self.flow_start(transport, client, port) else { return counted };
+        counted.logged(log, start)
+    }
+
+    /// Records an attempt of a client that is not allowed.
+    pub(crate) fn log_denied(
+        &self,
+        transport: Transport,
+        client: Option<SocketAddr>,
+        port: Option<SocketAddr>,
+    ) {
+        if let Some(log) = self.opts.flow_log.as_ref().filter(|log| log.is_followed())
+            && let Some(start) = self.flow_start(transport, client, port)
+        {
+            let (container, up, down, ended) = (None, 0, 0, self.now);
+            log.push(FlowRecord { start, container, up, down, ended, end: FlowEnd::Denied });
+        }
+    }
+
+    /// IPv4 in IPv6 form, as listeners of both families report it, is IPv4.
+    fn flow_start(
+        &self,
+        transport: Transport,
+        client: Option<SocketAddr>,
+        port: Option<SocketAddr>,
+    ) -> Option<FlowStart> {
+        let (mut client, mut destination) = (client?, port?);
+        client.set_ip(client.ip().to_canonical());
+        if client.is_ipv4() && destination.ip().is_unspecified() {
+            destination.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        }
+        let (published, name, began) = (true, None, self.now);
+        Some(FlowStart { transport, published, client, destination, name, began })
     }
 
     /// Notes that a connection or flow has gone into the namespace, or has tried to.

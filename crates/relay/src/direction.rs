@@ -95,6 +95,8 @@ pub(crate) struct Direction {
     pub(crate) urgent: bool,
     /// The source was reset: its end is no orderly one.
     pub(crate) broken: bool,
+    /// The source has vanished: it acknowledged nothing any more.
+    pub(crate) timed_out: bool,
     /// The sink was reset, or its host is gone.
     pub(crate) gone: bool,
     ended: bool,
@@ -181,7 +183,10 @@ impl Direction {
                     }
                 }
                 Ok(None) => self.readable = false,
-                Err(_) => (self.ended, self.broken) = (true, true),
+                Err(e) => {
+                    (self.ended, self.broken) = (true, true);
+                    self.timed_out = e == Errno::ETIMEDOUT;
+                }
             }
         }
     }

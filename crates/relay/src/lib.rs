@@ -42,6 +42,7 @@ mod early;
 mod engine;
 pub mod event_handler;
 pub mod factory;
+pub mod flow_log;
 mod inbound;
 mod kept;
 pub mod listen;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use budget::{Budget, DataPath, Shares};
 
+use crate::flow_log::FlowLog;
 use crate::overlay::Writer;
 
 /// How long a UDP flow may be silent in both directions, unless [`Options::udp_flow_idle_timeout`] says otherwise.
@@ -50,6 +51,8 @@ pub struct Options {
     pub flows_per_port: usize,
     /// Takes long segments of overlay networks into the namespace.
     pub overlay: Option<Arc<Writer>>,
+    /// Where connections and flows of published ports are recorded when they have ended.
+    pub flow_log: Option<Arc<FlowLog>>,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             tproxy: false,
             flows_per_port: 4096,
             overlay: None,
+            flow_log: None,
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
+use crate::flow_log::FlowEnd;
 use crate::room::{Held, Use};
 use crate::self_connection::refuse_self_connection;
 use crate::service::Service;
@@ -61,6 +62,8 @@ struct Port {
     id: u64,
     /// Absent in threads that only move bytes.
     listener: Option<Socket>,
+    /// Where it listens.
+    address: Option<SocketAddr>,
     /// See [`congestion::is_replaceable`]; what the listener accepts inherits its algorithm.
     replaceable_congestion: bool,
     service: Service,
@@ -190,6 +193,7 @@ impl Tcp {
         let armed = ctx.watch(&listener, Source::TcpListener, key, EpollFlags::EPOLLIN);
         if let Some(port) = self.ports.get_mut(key) {
             port.replaceable_congestion = congestion::is_replaceable(&listener);
+            port.address = listener.local_addr().ok().and_then(|address| address.as_socket());
             port.listener = Some(listener);
         }
         if let Err(e) = armed {
@@ -202,7 +206,8 @@ impl Tcp {
     pub(crate) fn remove(&mut self, key: Key) {
         let Some(port) = self.ports.remove(key) else { return };
         for key in port.conns {
-            if let Some(conn) = self.conns.remove(key) {
+            if let Some(mut conn) = self.conns.remove(key) {
+                conn.counted.end(FlowEnd::Withdrawn);
                 release_buffers(conn, &mut self.tools);
             }
         }
@@ -218,7 +223,10 @@ impl Tcp {
             Phase::Lingering { .. } => return,
             Phase::Open => {}
             // A client that is reset while it waits needs no backend any more.
-            _ if side == Side::Client && failed => return self.close(key, true),
+            _ if side == Side::Client && failed => {
+                conn.counted.end(FlowEnd::ClientReset);
+                return self.close(key, true);
+            }
             Phase::Connecting { transparent } if side == Side::Backend => {
                 let target = self.ports.get(conn.port).map(|port| port.service.target);
                 let backend = conn.backend.as_ref();
@@ -229,6 +237,7 @@ impl Tcp {
                     Some(Errno::ECONNRESET) => conn.down.broken = true,
                     Some(e) => {
                         debug!("connect: {}", e.desc());
+                        conn.counted.end(FlowEnd::of(e));
                         return self.connect_failed(ctx, key, transparent);
                     }
                     None => {}
@@ -344,7 +353,10 @@ impl Tcp {
     }
 
     pub(crate) fn close(&mut self, key: Key, abort: bool) {
-        let Some(conn) = self.conns.remove(key) else { return };
+        let Some(mut conn) = self.conns.remove(key) else { return };
+        if let Some(end) = conn.end(abort) {
+            conn.counted.end(end);
+        }
         if abort {
             for sock in std::iter::once(&conn.client).chain(&conn.backend) {
                 // Cannot fail on a TCP socket; if it does, the close is an ordinary one.
@@ -400,6 +412,16 @@ impl Conn {
             down: Direction::default(),
         }
     }
+
+    /// How it ends if it is closed now; `None` if it was not open.
+    fn end(&self, abort: bool) -> Option<FlowEnd> {
+        match self.reset {
+            _ if self.up.timed_out || self.down.timed_out => Some(FlowEnd::TimedOut),
+            Some(Side::Client) => Some(FlowEnd::ClientReset),
+            Some(Side::Backend) => Some(FlowEnd::ServerReset),
+            None => (!abort).then_some(FlowEnd::Closed),
+        }
+    }
 }
 
 impl Port {
@@ -408,6 +430,7 @@ impl Port {
         Self {
             id,
             listener: None,
+            address: None,
             replaceable_congestion: false,
             service,
             conns,

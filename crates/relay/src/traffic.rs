@@ -1,5 +1,9 @@
 //! Counters that the data path keeps for whoever reports them.
 
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::flow_log::{FlowEnd, FlowLog, FlowRecord, FlowStart};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,6 +50,8 @@ impl Traffic {
 pub struct Counted {
     traffic: Arc<Traffic>,
     attribution: Option<Attribution>,
+    /// What the flow log says of its end.
+    end: FlowEnd,
 }
 
 impl Counted {
@@ -54,7 +60,7 @@ impl Counted {
     pub fn open(traffic: Arc<Traffic>) -> Self {
         traffic.active.fetch_add(1, Ordering::Relaxed);
         traffic.opened.fetch_add(1, Ordering::Relaxed);
-        Self { traffic, attribution: None }
+        Self { traffic, attribution: None, end: FlowEnd::Failed }
     }
 
     /// Has it counted once more, from now on, for a container that may be found later.
@@ -63,6 +69,18 @@ impl Counted {
         attribution.note(|noted| noted.opened = true);
         self.attribution = Some(attribution);
         self
+    }
+
+    /// Has it recorded when it ends, even if nobody looks for its container.
+    #[must_use]
+    pub(crate) fn logged(mut self, log: &Arc<FlowLog>, start: FlowStart) -> Self {
+        self.attribution = Some(Attribution::new(Attributed::new(Some((log, start)))));
+        self
+    }
+
+    /// Notes how it ends; the last word counts.
+    pub fn end(&mut self, end: FlowEnd) {
+        self.end = end;
     }
 
     /// Notes bytes from the side that opened it.
@@ -90,7 +108,7 @@ impl Counted {
     pub fn fail(&self) {
         self.traffic.fail();
         if let Some(attribution) = &self.attribution {
-            attribution.fail();
+            attribution.note(|noted| noted.failed = true);
         }
     }
 
@@ -103,12 +121,12 @@ impl Counted {
 
     /// Has it counted once more, from now on, for a container that may be found later.
     pub(crate) fn attribute(&mut self) -> Attribution {
-        if let Some(attribution) = &self.attribution {
-            return attribution.clone();
-        }
-        let new = Attribution::default();
-        new.note(|noted| noted.opened = true);
-        self.attribution.insert(new).clone()
+        let new = || Attribution::new(Attributed::new(None));
+        let attribution = self.attribution.get_or_insert_with(new);
+        let mut this = attribution.lock();
+        this.noted.opened |= !std::mem::replace(&mut this.is_awaited, true);
+        drop(this);
+        attribution.clone()
     }
 }
 
@@ -116,7 +134,9 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.traffic.active.fetch_sub(1, Ordering::Relaxed);
         if let Some(attribution) = &self.attribution {
-            attribution.note(|noted| noted.ended = true);
+            let mut this = attribution.lock();
+            this.noted.ended = true;
+            this.finish(self.end);
         }
     }
 }
@@ -125,14 +145,27 @@ impl Drop for Counted {
 #[derive(Clone, Debug)]
 pub struct Attribution(Arc<Mutex<Attributed>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Attributed {
-    container: Option<Arc<Traffic>>,
+    container: Option<(IpAddr, Arc<Traffic>)>,
+    /// Whether somebody looks for the container.
+    is_awaited: bool,
     /// Whether the container is known for now.
     is_settled: bool,
     /// Whether the container counts it as active.
     is_active: bool,
     noted: Noted,
+    logged: Option<Logged>,
+}
+
+/// What the flow log is to say.
+#[derive(Debug)]
+struct Logged {
+    log: Arc<FlowLog>,
+    start: FlowStart,
+    up: u64,
+    down: u64,
+    over: Option<(Instant, FlowEnd)>,
 }
 
 /// What has happened and is not in the counters of the container.
@@ -147,25 +180,36 @@ struct Noted {
 
 impl Default for Attribution {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Attributed::default())))
+        Self::new(Attributed { is_awaited: true, ..Attributed::new(None) })
     }
 }
 
 impl Attribution {
-    /// What it has done so far, and all that it will do, counts here. If it has counted for another container until
+    fn new(attributed: Attributed) -> Self {
+        Self(Arc::new(Mutex::new(attributed)))
+    }
+
+    /// One that is recorded when it has ended and its container is known.
+    #[must_use]
+    pub fn logged(log: &Arc<FlowLog>, start: FlowStart) -> Self {
+        Self::new(Attributed { is_awaited: true, ..Attributed::new(Some((log, start))) })
+    }
+
+    /// What it has done so far, and all that it will do, counts here, for the container with this address. If it has counted for another container until
     /// [`Counted::attribute_again`], that one keeps what it had done by then.
-    pub fn to(&self, container: Arc<Traffic>) {
+    pub fn to(&self, ip: IpAddr, container: Arc<Traffic>) {
         let mut this = self.lock();
         if this.is_settled {
             return;
         }
-        if let Some(before) = this.container.take_if(|before| !Arc::ptr_eq(before, &container))
+        if let Some((_, before)) =
+            this.container.take_if(|(_, before)| !Arc::ptr_eq(before, &container))
             && std::mem::take(&mut this.is_active)
         {
             before.active.fetch_sub(1, Ordering::Relaxed);
             this.noted.opened = true;
         }
-        (this.container, this.is_settled) = (Some(container), true);
+        (this.container, this.is_settled) = (Some((ip, container)), true);
         this.settle();
     }
 
@@ -181,9 +225,11 @@ impl Attribution {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that it came to nothing.
-    pub fn fail(&self) {
-        self.note(|noted| noted.failed = true);
+    /// Notes that an attempt came to nothing, and why. Nothing has been counted for it ([`Counted::attributed`]).
+    pub fn fail(&self, end: FlowEnd) {
+        let mut this = self.lock();
+        this.noted.failed = true;
+        this.finish(end);
     }
 
     fn note(&self, note: impl FnOnce(&mut Noted)) {
@@ -194,20 +240,63 @@ impl Attribution {
 }
 
 impl Attributed {
+    fn new(logged: Option<(&Arc<FlowLog>, FlowStart)>) -> Self {
+        let logged = logged.map(|(log, start)| Logged {
+            log: Arc::clone(log),
+            start,
+            up: 0,
+            down: 0,
+            over: None,
+        });
+        Self {
+            container: None,
+            is_awaited: false,
+            is_settled: false,
+            is_active: false,
+            noted: Noted::default(),
+            logged,
+        }
+    }
+
+    /// Nothing more will happen. The record waits for the container if somebody looks for it.
+    fn finish(&mut self, end: FlowEnd) {
+        if let Some(logged) = &mut self.logged {
+            if logged.log.is_followed() {
+                logged.over = Some((Instant::now(), end));
+            } else {
+                self.logged = None;
+            }
+        }
+        self.settle();
+    }
+
     fn settle(&mut self) {
-        let Some(traffic) = self.container.as_ref().filter(|_| self.is_settled) else { return };
+        if self.is_awaited && !self.is_settled {
+            return;
+        }
         let Noted { opened, up, down, failed, ended } = std::mem::take(&mut self.noted);
-        if opened {
-            traffic.active.fetch_add(1, Ordering::Relaxed);
-            traffic.opened.fetch_add(1, Ordering::Relaxed);
-            self.is_active = true;
+        if let Some((_, traffic)) = &self.container {
+            if opened {
+                traffic.active.fetch_add(1, Ordering::Relaxed);
+                traffic.opened.fetch_add(1, Ordering::Relaxed);
+                self.is_active = true;
+            }
+            traffic.moved(up, down);
+            if failed {
+                traffic.fail();
+            }
+            if ended && std::mem::take(&mut self.is_active) {
+                traffic.active.fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        traffic.moved(up, down);
-        if failed {
-            traffic.fail();
+        if let Some(logged) = &mut self.logged {
+            (logged.up, logged.down) = (logged.up + up, logged.down + down);
         }
-        if ended && std::mem::take(&mut self.is_active) {
-            traffic.active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(Logged { log, start, up, down, over: Some((ended, end)) }) =
+            self.logged.take_if(|logged| logged.over.is_some())
+        {
+            let container = self.container.as_ref().map(|(ip, _)| *ip);
+            log.push(FlowRecord { start, container, up, down, ended, end });
         }
     }
 }

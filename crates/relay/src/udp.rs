@@ -42,6 +42,7 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::datagrams::{Segmented, pieces, send_all};
 use crate::early::Early;
 use crate::factory::{SocketKind, tune_udp};
+use crate::flow_log::{FlowEnd, Transport};
 use crate::options::{Options, Transparent};
 use crate::order::{Order, Speaker};
 use crate::overlay::{SharedFlow, Writer, any_port, is_overlay, joins};
@@ -68,6 +69,8 @@ struct Ends {
 #[derive(Debug)]
 struct Port {
     listener: Socket,
+    /// Where it listens.
+    address: Option<SocketAddr>,
     service: Service,
     flows: HashMap<Ends, Key>,
     order: Order,
@@ -132,7 +135,7 @@ impl Udp {
         for (i, datagram) in receiver.iter().enumerate().take(n) {
             let Some(client) = datagram.from else { continue };
             if admitted != Some(client.ip()) {
-                if !self.table.admits(key, client.ip(), &datagram) {
+                if !self.table.admits(ctx, key, client, &datagram) {
                     continue;
                 }
                 admitted = Some(client.ip());
@@ -148,7 +151,7 @@ impl Udp {
                             self.table.forward_all(receiver, &mut order[..count]);
                             count = 0;
                         }
-                        self.table.retire(ctx, victim);
+                        self.table.retire(ctx, victim, FlowEnd::Evicted);
                     }
                     self.table.flow(ctx, key, ends, client, victim.is_some())
                 }
@@ -200,7 +203,7 @@ impl FlowTable {
     pub(crate) fn give_way(&mut self, ctx: &mut Ctx, count: usize) {
         for _ in 0..count {
             let Some(flow) = self.all.first_to_go(ctx.now) else { break };
-            self.retire(ctx, flow);
+            self.retire(ctx, flow, FlowEnd::Evicted);
         }
     }
 
@@ -225,8 +228,10 @@ impl FlowTable {
             }
         }
         ctx.pool.prepare(SocketKind::udp(service.target.is_ipv4()));
+        let address = listener.local_addr()?.as_socket();
         let key = self.ports.insert(Port {
             listener,
+            address,
             service,
             flows: HashMap::new(),
             order: Order::default(),
@@ -245,7 +250,9 @@ impl FlowTable {
         if let Some(port) = self.ports.remove(key) {
             for flow in port.flows.into_values() {
                 self.all.remove(flow);
-                self.flows.remove(flow);
+                if let Some(mut flow) = self.flows.remove(flow) {
+                    flow.counted.end(FlowEnd::Withdrawn);
+                }
             }
         }
     }
@@ -301,11 +308,14 @@ impl FlowTable {
     }
 
     /// Whether the port serves this client; its datagrams are counted if not.
-    fn admits(&self, port: Key, client: IpAddr, datagram: &Datagram<'_>) -> bool {
+    fn admits(&self, ctx: &Ctx, port: Key, client: SocketAddr, datagram: &Datagram<'_>) -> bool {
         let Some(port) = self.ports.get(port) else { return false };
-        let allowed = port.service.allowed.allows(client);
+        let allowed = port.service.allowed.allows(client.ip());
         if !allowed {
-            pieces(*datagram).for_each(|_| port.service.traffic.refuse());
+            pieces(*datagram).for_each(|_| {
+                port.service.traffic.refuse();
+                ctx.log_denied(Transport::Udp, Some(client), port.address);
+            });
         }
         allowed
     }
@@ -346,6 +356,7 @@ impl FlowTable {
             return None;
         }
         let counted = Counted::open(Arc::clone(&port.service.traffic));
+        let counted = ctx.logged(counted, Transport::Udp, Some(client), port.address);
         let key = self.flows.insert(Flow {
             port: port_key,
             ends,
@@ -419,12 +430,15 @@ impl FlowTable {
     }
 
     /// Closes a flow for want of room or for its silence, behind the answers that have come for it.
-    fn retire(&mut self, ctx: &mut Ctx, key: Key) {
+    fn retire(&mut self, ctx: &mut Ctx, key: Key, end: FlowEnd) {
         let receiver = self.last_answers.get_or_insert_default();
         for _ in 0..MAX_LAST_BATCHES {
             if !answer(&mut self.flows, &mut self.ports, key, receiver) {
                 break;
             }
+        }
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.counted.end(end);
         }
         self.close(key);
         ctx.room.give(Use::FlowIn, 1);
@@ -437,7 +451,9 @@ impl FlowTable {
                 .used(silent)
                 .is_none_or(|used| ctx.now - used >= ctx.opts.udp_flow_idle_timeout)
         {
-            self.retire(ctx, silent);
+            let answered = self.flows.get(silent).is_some_and(|flow| flow.answered);
+            let end = if answered { FlowEnd::Idle } else { FlowEnd::TimedOut };
+            self.retire(ctx, silent, end);
         }
         self.expiring = !self.flows.is_empty();
         if self.expiring {

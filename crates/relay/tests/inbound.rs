@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,6 +21,9 @@ use socket2::Socket;
 
 /// What takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The container's address.
+const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Passes on what it hears.
 struct Ear(Sender<Inbound>);
@@ -108,7 +111,7 @@ fn a_connection_is_attributed_while_it_is_open_or_after_its_end() {
         let heard = rig.hear();
         assert_eq!((heard.udp, heard.client, heard.server), (false, from, target));
         if open {
-            heard.attribution.to(Arc::clone(&container));
+            heard.attribution.to(IP, Arc::clone(&container));
         }
         client.write_all(b"hello").unwrap();
         accepted.read_exact(&mut [0; 5]).unwrap();
@@ -120,7 +123,7 @@ fn a_connection_is_attributed_while_it_is_open_or_after_its_end() {
         drop((client, accepted));
         let ended = if open { [0, 1, 0, 5, 2] } else { [0, 2, 0, 10, 4] };
         eventually(&rig.traffic, ended);
-        heard.attribution.to(Arc::clone(&container));
+        heard.attribution.to(IP, Arc::clone(&container));
         eventually(&container, [0, 1, 0, 5, 2]);
     }
 }
@@ -140,7 +143,7 @@ fn a_server_that_refuses_is_heard_of_once() {
     assert!(heard.client.ip().is_loopback() && heard.client.port() != 0, "{heard:?}");
     assert!(client.read(&mut [0; 1]).is_err(), "it is reset");
     let container = Arc::new(Traffic::default());
-    heard.attribution.to(Arc::clone(&container));
+    heard.attribution.to(IP, Arc::clone(&container));
     eventually(&container, [0, 1, 1, 0, 0]);
     assert!(rig.heard.try_recv().is_err());
 }
@@ -161,7 +164,7 @@ fn a_flow_is_heard_of_once_with_its_first_datagram() {
         if round == 0 {
             let heard = rig.hear();
             assert_eq!((heard.udp, heard.client, heard.server), (true, from, target));
-            heard.attribution.to(Arc::clone(&container));
+            heard.attribution.to(IP, Arc::clone(&container));
         }
     }
     eventually(&container, [1, 1, 0, 9, 18]);

@@ -10,6 +10,8 @@
     reason = "the library uses all of these files, each test a part"
 )]
 
+#[path = "../src/flow_log.rs"]
+mod flow_log;
 #[path = "../src/overlay/links.rs"]
 mod links;
 #[path = "../src/mailbox.rs"]
@@ -32,6 +34,10 @@ mod sync {
     pub(crate) use std::sync::PoisonError;
 }
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use flow_log::{FlowEnd, FlowLog, FlowStart, Transport};
 use links::Links;
 use loom::thread;
 use mailbox::Mailbox;
@@ -39,7 +45,9 @@ use relay::room::{Held, Use};
 use stock::Stock;
 use sync::Arc;
 use sync::atomic::Ordering;
-use traffic::{Counted, Traffic};
+use traffic::{Attribution, Counted, Traffic};
+
+const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Two descriptors of a connection to a published port.
 fn one() -> Held {
@@ -186,8 +194,8 @@ fn traffic_that_is_attributed_while_another_thread_counts_is_counted_once_at_bot
             counted.down(100);
             drop(counted);
         });
-        attribution.to(Arc::clone(&container));
-        attribution.to(Arc::new(Traffic::default()));
+        attribution.to(IP, Arc::clone(&container));
+        attribution.to(IP, Arc::new(Traffic::default()));
         helper.join().unwrap();
         for (traffic, up) in [(port, 11), (container, 10)] {
             let Traffic { active, opened, failed, up: sent, down, .. } = &*traffic;
@@ -195,6 +203,51 @@ fn traffic_that_is_attributed_while_another_thread_counts_is_counted_once_at_bot
             let counters = counters.map(|counter| counter.load(Ordering::Relaxed));
             assert_eq!(counters, [0, 1, 1, up, 100]);
         }
+    });
+}
+
+fn start() -> FlowStart {
+    let [client, destination] = [1, 2].map(|port| SocketAddr::new(IP, port));
+    let (transport, published, name, began) = (Transport::Tcp, false, None, Instant::now());
+    FlowStart { transport, published, client, destination, name, began }
+}
+
+/// One thread ends it, one finds its container, one takes records.
+#[test]
+fn a_flow_is_recorded_once_with_its_container_and_all_bytes() {
+    loom::model(|| {
+        let log = Arc::new(FlowLog::default());
+        log.follow();
+        let attribution = Attribution::logged(&log, start());
+        let traffic = Arc::new(Traffic::default());
+        let mut counted = Counted::open(Arc::clone(&traffic)).attributed(attribution.clone());
+        let helper = thread::spawn(move || {
+            counted.up(3);
+            counted.end(FlowEnd::Closed);
+        });
+        let theirs = Arc::clone(&log);
+        let follower = thread::spawn(move || theirs.take().0);
+        attribution.to(IP, traffic);
+        helper.join().unwrap();
+        let taken = [follower.join().unwrap(), log.take().0].concat();
+        let [record] = &taken[..] else { panic!("{taken:?}") };
+        assert_eq!((record.container, record.up, record.end), (Some(IP), 3, FlowEnd::Closed));
+    });
+}
+
+/// Whoever comes first: nothing is left behind for the next follower.
+#[test]
+fn a_flow_log_that_nobody_follows_keeps_nothing() {
+    loom::model(|| {
+        let log = Arc::new(FlowLog::default());
+        log.follow();
+        let attribution = Attribution::logged(&log, start());
+        attribution.to(IP, Arc::new(Traffic::default()));
+        let helper = thread::spawn(move || attribution.fail(FlowEnd::Refused));
+        log.stop();
+        helper.join().unwrap();
+        log.follow();
+        assert_eq!(log.take(), (Vec::new(), 0));
     });
 }
 

@@ -39,6 +39,7 @@ pub fn definition() -> Command {
                 .arg(arguments("ID").help("IDs as printed by add-ports and list-ports")),
         )
         .subcommand(command("info", "Show the version, state directory and drivers of the running RootlessKit").arg(json("Print JSON")))
+        .subcommand(flows())
         .subcommand(
             command("stats", "Show traffic statistics (requires --net=gateway)")
                 .arg(json("Print a JSON object"))
@@ -69,6 +70,12 @@ pub fn definition() -> Command {
             "capture",
             "Capture packets of the namespace, or of a container, for Wireshark (pcapng)",
         )))
+}
+
+fn flows() -> Command {
+    command("flows", "Show each connection when it ends (requires --net=gateway)")
+        .arg(switch("follow", "Print what ends from now on, until Ctrl-C (required)").short('f'))
+        .arg(json("Print a JSON object per line"))
 }
 
 fn command(name: &'static str, about: &'static str) -> Command {

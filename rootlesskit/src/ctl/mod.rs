@@ -5,6 +5,7 @@
 
 mod capture;
 mod command;
+mod flows;
 mod print;
 mod stats;
 
@@ -83,6 +84,10 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
         "stats" => {
             let options = stats::Options::new(&matches, &arguments)?;
             stats::run(&client()?, &options, env, out)?;
+        }
+        "flows" => {
+            let options = flows::Options::new(&matches, &arguments)?;
+            flows::run(&client()?, options, env, out)?;
         }
         "remove-ports" => remove_ports(client, &arguments, out)?,
         "capture" => capture::run(&socket(&global, env)?, &matches, &arguments, env)?,

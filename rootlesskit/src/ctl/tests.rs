@@ -260,6 +260,27 @@ fn help_and_version_need_no_server() {
 }
 
 #[test]
+fn what_has_ended_can_only_be_followed() {
+    let server = Server::start();
+    for args in [&["flows"][..], &["flows", "--json"]] {
+        let error = server.run(args).0.unwrap_err();
+        assert!(error.starts_with("flows requires --follow: "), "{error}");
+        assert!(error.contains("\nhint: use flows --follow"), "{error}");
+    }
+    let error = server.run(&["flows", "--follow", "x"]).0.unwrap_err();
+    assert_eq!(error, "unexpected argument \"x\": flows takes no arguments");
+    for args in [&["flows", "--follow"][..], &["flows", "-f", "--json"]] {
+        let (error, out) = server.run(args);
+        let error = error.unwrap_err();
+        assert!(
+            error.starts_with("network driver \"slirp4netns\" has no flow log\nhint: "),
+            "{error}"
+        );
+        assert_eq!(out, "");
+    }
+}
+
+#[test]
 fn bad_flags_are_explained_twice() {
     let none = Env::default();
     for (args, message) in [

@@ -106,6 +106,11 @@ pub(crate) struct Namespace {
     pub(crate) state_dir: PathBuf,
 }
 
+/// Asks a network what has ended since it was asked last; with `false`, whoever followed ends that. It runs on the thread of
+/// the API, so it returns at once; the answer comes.
+pub(crate) type FlowLog =
+    Box<dyn FnMut(bool) -> oneshot::Receiver<anyhow::Result<Vec<api::flows::FlowEvent>>>>;
+
 /// Asks a network for its statistics. It runs on the thread of the API, so it returns at once; the answer comes.
 pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result<api::Stats>>>;
 
@@ -232,6 +237,14 @@ impl Connection<'_> {
             Self::Unserved | Self::Program(..) => None,
             #[cfg(feature = "gateway")]
             Self::Gateway(gateway) => Some(gateway.statistics()),
+        }
+    }
+
+    pub(crate) fn flow_log(&self) -> Option<FlowLog> {
+        match self {
+            Self::Unserved | Self::Program(..) => None,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => Some(gateway.flow_log()),
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) fn serve(
             let background = connection.background();
             let helper = Supervised::new(helper, connection, &backend);
             let result = watch_all(&child, helper, background, signals).await;
+            backend.end_follows();
             stop.send_replace(true);
             result
         };

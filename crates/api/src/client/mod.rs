@@ -2,6 +2,7 @@
 //!
 //! It also talks to RootlessKit's own server, which may answer in chunks.
 
+mod flows;
 mod response;
 
 use std::io::{self, Read, Write};
@@ -13,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::stats::Stats;
 use crate::types::{ErrorMessage, Info, PortId, PortSpec, PortStatus, from_json, to_json};
+pub use flows::FlowLines;
 use response::Response;
 
 /// How long a request may take unless [`Client::with_timeout`] says otherwise.
@@ -185,7 +187,7 @@ impl Client {
         body: Option<&str>,
     ) -> Result<Response, ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let mut stream = Bounded { stream: self.connect()?, deadline };
+        let mut stream = Bounded { stream: self.connect()?, deadline: Some(deadline) };
         let mut request =
             format!("{method} {target} HTTP/1.1\r\nHost: rootlesskit\r\nConnection: close\r\n");
         if let Some(body) = body {
@@ -271,14 +273,17 @@ fn refusal(response: &Response) -> ClientError {
     ClientError::Refused { status: response.status, message }
 }
 
+#[derive(Debug)]
 struct Bounded {
     stream: UnixStream,
-    deadline: Instant,
+    /// None: for as long as it takes.
+    deadline: Option<Instant>,
 }
 
 impl Bounded {
     fn left(&self) -> io::Result<Option<Duration>> {
-        match self.deadline.saturating_duration_since(Instant::now()) {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        match deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
             left => Ok(Some(left)),
         }

@@ -1,6 +1,10 @@
 //! Reading one HTTP/1.1 response (RFC 9112) from a connection that carries nothing else.
 
+mod lines;
+
 use std::io::{self, Read};
+
+pub(super) use lines::Lines;
 
 /// Longest head accepted, in bytes.
 const HEAD_MAX: usize = 64 << 10;
@@ -28,23 +32,42 @@ enum Framing {
 /// is not HTTP or too large.
 pub(super) fn read(source: impl Read) -> io::Result<Response> {
     let mut input = Input { source, buffer: Vec::new() };
-    loop {
-        let (status, framing) = head(&mut input)?;
-        if (100..200).contains(&status) {
-            continue;
+    let (status, framing) = final_head(&mut input)?;
+    whole(&mut input, status, framing)
+}
+
+/// Reads the head of a response whose body goes on. One that is no success is read as a whole.
+pub(super) fn begin<R: Read>(source: R) -> io::Result<Result<Lines<R>, Response>> {
+    let mut input = Input { source, buffer: Vec::new() };
+    let (status, framing) = final_head(&mut input)?;
+    if !(200..300).contains(&status) {
+        return whole(&mut input, status, framing).map(Err);
+    }
+    Ok(Ok(Lines::new(input, framing == Framing::Chunked)))
+}
+
+fn whole(input: &mut Input<impl Read>, status: u16, framing: Framing) -> io::Result<Response> {
+    let success = (200..300).contains(&status);
+    let max = if success { BODY_MAX } else { ERROR_BODY_MAX };
+    let body = match framing {
+        _ if matches!(status, 204 | 304) => Vec::new(),
+        Framing::Length(length) if success && length > max => {
+            return Err(invalid(&format!("a body of {length} bytes is too large")));
         }
-        let success = (200..300).contains(&status);
-        let max = if success { BODY_MAX } else { ERROR_BODY_MAX };
-        let body = match framing {
-            _ if matches!(status, 204 | 304) => Vec::new(),
-            Framing::Length(length) if success && length > max => {
-                return Err(invalid(&format!("a body of {length} bytes is too large")));
-            }
-            Framing::Length(length) => input.take(length.min(max))?,
-            Framing::Chunked => chunks(&mut input, max, success)?,
-            Framing::UntilEof => rest(&mut input, max, success)?,
-        };
-        return Ok(Response { status, body });
+        Framing::Length(length) => input.take(length.min(max))?,
+        Framing::Chunked => chunks(input, max, success)?,
+        Framing::UntilEof => rest(input, max, success)?,
+    };
+    Ok(Response { status, body })
+}
+
+/// The head of the response itself.
+fn final_head(input: &mut Input<impl Read>) -> io::Result<(u16, Framing)> {
+    loop {
+        let (status, framing) = head(input)?;
+        if !(100..200).contains(&status) {
+            return Ok((status, framing));
+        }
     }
 }
 
@@ -132,6 +155,7 @@ fn rest(input: &mut Input<impl Read>, max: usize, success: bool) -> io::Result<V
 }
 
 /// A source and what has been read ahead from it.
+#[derive(Debug)]
 struct Input<R> {
     source: R,
     buffer: Vec<u8>,
@@ -191,6 +215,45 @@ mod tests {
         let chunked = b"HTTP/1.1 201 Created\r\ntransfer-encoding: Chunked\r\n\r\n3\r\n{\"a\r\n4;x=y\r\n\":1}\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).unwrap(), ok(201, "{\"a\":1}"));
         assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\nnull").unwrap(), ok(200, "null"));
+    }
+
+    #[test]
+    fn lines_come_one_by_one_however_they_are_cut() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunked = format!("{head}5\r\none\nt\r\n7;x=y\r\nwo\n\nend\r\n1\r\n\n\r\n0\r\n\r\n");
+        let until_eof = "HTTP/1.1 200 OK\r\n\r\none\ntwo\n\nend\nrest";
+        for (text, size) in [(&*chunked, 1), (&chunked, 7), (&chunked, 1000), (until_eof, 3)] {
+            let mut lines = begin(Cut(text.as_bytes(), size)).unwrap().unwrap();
+            let mut found = Vec::new();
+            loop {
+                while let Some(line) = lines.next().unwrap() {
+                    found.push(String::from_utf8(line).unwrap());
+                }
+                if !lines.fill().unwrap() {
+                    break;
+                }
+            }
+            while let Some(line) = lines.next().unwrap() {
+                found.push(String::from_utf8(line).unwrap());
+            }
+            assert_eq!(found, ["one", "two", "", "end"], "{size}");
+        }
+        let refused = begin(&b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno"[..]).unwrap();
+        assert_eq!(refused.unwrap_err(), ok(404, "no"));
+        let short = format!("{head}5\r\none");
+        let mut lines = begin(short.as_bytes()).unwrap().unwrap();
+        assert_eq!(lines.fill().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// A source that gives so many bytes at a time.
+    #[derive(Debug)]
+    struct Cut<'a>(&'a [u8], usize);
+
+    impl Read for Cut<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let size = self.1.min(buf.len());
+            self.0.read(&mut buf[..size])
+        }
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::fmt::Display;
 
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::BackendError;
+use super::{BackendError, Lines};
 use crate::types::{ErrorMessage, to_json};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, Lines>>;
 
 pub(super) fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(body))));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
@@ -33,10 +33,23 @@ pub(super) fn failure(status: StatusCode, message: impl Display) -> Answer {
 pub(super) fn refused(error: &BackendError) -> Answer {
     let status = match error {
         BackendError::NoPortDriver => StatusCode::BAD_REQUEST,
-        BackendError::NoStatistics(_) => StatusCode::NOT_FOUND,
+        BackendError::NoStatistics(_) | BackendError::NoFlowLog(_) => StatusCode::NOT_FOUND,
+        BackendError::ManyFollowers => StatusCode::SERVICE_UNAVAILABLE,
         BackendError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     failure(status, error)
+}
+
+/// An answer that goes on.
+pub(super) fn lines(kind: &'static str, lines: Lines) -> Answer {
+    let mut answer = Response::new(Either::Right(lines));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+/// Whether the answer goes on after its head.
+pub(super) fn goes_on(answer: &Answer) -> bool {
+    matches!(answer.body(), Either::Right(_))
 }
 
 pub(super) fn not_found() -> Answer {
@@ -45,7 +58,7 @@ pub(super) fn not_found() -> Answer {
 }
 
 pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Either::Left(Full::default()));
     *answer.status_mut() = status;
     answer
 }

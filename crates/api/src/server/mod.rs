@@ -13,10 +13,11 @@
 //! The answers are those of Go's RootlessKit 3.2 with two corrections: errors are `application/json`, which they are
 //! (upstream labels them `text/plain`; no client looks), and a method that a path does not have is 405 everywhere (upstream:
 //! 404 below `/v1/ports`). An empty list of ports is `null`, as upstream sends it.
-//! `GET /v1/stats` is our extension.
+//! `GET /v1/stats` and `GET /v1/flows` are our extensions.
 
 mod answer;
 mod crowd;
+mod lines;
 mod route;
 mod stats;
 
@@ -36,6 +37,7 @@ use tokio::task::LocalSet;
 use crate::stats::Stats;
 use crate::types::{Info, PortId, PortSpec, PortStatus};
 use crowd::{Crowd, Member};
+pub use lines::{LineWriter, Lines, MAX_LINES, line};
 
 /// What the API is about. One runtime thread calls it; calls may overlap at their await points.
 pub trait Backend: 'static {
@@ -74,6 +76,18 @@ pub trait Backend: 'static {
             driver.and_then(|name| Err(BackendError::NoStatistics(name.unwrap_or_default()))),
         )
     }
+
+    /// Answers `GET /v1/flows`: the lines go on until the client hangs up, or whoever makes them ends. A backend whose network
+    /// driver has no flow log need not have this.
+    ///
+    /// # Errors
+    /// [`BackendError::NoFlowLog`] has status 404, [`BackendError::ManyFollowers`] 503, others 500.
+    fn flows(&self) -> impl Future<Output = Result<Lines, BackendError>> {
+        let driver = self.info().map(|info| info.network_driver.map(|network| network.driver));
+        std::future::ready(
+            driver.and_then(|name| Err(BackendError::NoFlowLog(name.unwrap_or_default()))),
+        )
+    }
 }
 
 /// Why a [`Backend`] could not answer; the text goes to the user.
@@ -87,6 +101,16 @@ pub enum BackendError {
         "network driver {0:?} has no statistics\nhint: use --net=gateway, which counts connections and bytes"
     )]
     NoStatistics(String),
+    /// The network driver of this name keeps no flow log.
+    #[error(
+        "network driver {0:?} has no flow log\nhint: use --net=gateway, which records each connection that ends"
+    )]
+    NoFlowLog(String),
+    /// As many follow the flow log as may.
+    #[error(
+        "too many clients follow the flow log\nhint: end one of them, such as another rootlessctl flows --follow"
+    )]
+    ManyFollowers,
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -226,7 +250,10 @@ async fn connection<B: Backend>(
         async move {
             member.works();
             let answer = route::answer(request, backend, limits).await;
-            member.rests();
+            // One whose answer goes on is not idle.
+            if !answer.as_ref().is_ok_and(answer::goes_on) {
+                member.rests();
+            }
             answer
         }
     });

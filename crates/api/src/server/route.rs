@@ -1,4 +1,4 @@
-//! From a request to an answer: five routes, matched by hand.
+//! From a request to an answer: six routes, matched by hand.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode, Uri};
 
-use super::answer::{Answer, empty, failure, json, not_found, refused};
+use super::answer::{Answer, empty, failure, json, lines, not_found, refused};
 use super::{Backend, BackendError, Limits};
 use crate::types::{PortSpec, from_json};
 
@@ -51,7 +51,11 @@ where
         (&Method::GET, "stats", _) => {
             super::stats::answer(&head.uri, &head.headers, &*backend).await
         }
-        (_, "info" | "ports" | "stats", _) | (_, _, Some(_)) => {
+        (&Method::GET, "flows", _) => match backend.flows().await {
+            Ok(flows) => lines(crate::flows::CONTENT_TYPE, flows),
+            Err(error) => refused(&error),
+        },
+        (_, "info" | "ports" | "stats" | "flows", _) | (_, _, Some(_)) => {
             empty(StatusCode::METHOD_NOT_ALLOWED)
         }
         _ => not_found(),

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::flows::{Flow, FlowAddress, FlowDirection, FlowEnd, FlowEvent};
 use crate::stats::{ContainerCounters, ContainerTraffic, DestinationTraffic, PortTraffic};
 
 fn info() -> Info {
@@ -205,17 +206,47 @@ fn openapi_describes_the_types() {
     let (name, network) = (Some(String::new()), Some(String::new()));
     let named = ContainerTraffic { container: name, network, ..container.clone() };
     check("ContainerTraffic", &to_json(&named), &to_json(&container));
-    assert_eq!(schemas.keys().len(), 13);
+    let (bare, full) = (FlowAddress { ip, port: None }, FlowAddress { ip, port: Some(1) });
+    check("FlowAddress", &to_json(&full), &to_json(&bare));
+    let flow = Flow {
+        time: String::new(),
+        container_ip: None,
+        container: None,
+        network: None,
+        direction: FlowDirection::Outbound,
+        protocol: String::new(),
+        client: bare,
+        destination: bare,
+        name: None,
+        bytes_out: 0,
+        bytes_in: 0,
+        duration_ms: 0,
+        end: FlowEnd::Closed,
+    };
+    let (text, container_ip) = (Some(String::new()), Some(ip));
+    let [name, container, network] = [text.clone(), text.clone(), text];
+    let full = Flow { container_ip, container, network, name, ..flow.clone() };
+    let event = |flow| to_json(&FlowEvent::Flow(Box::new(flow)));
+    check("Flow", &event(full), &event(flow));
+    let missed = to_json(&FlowEvent::Missed { count: 1 });
+    check("MissedFlows", &missed, &missed);
+    let restarted = to_json(&FlowEvent::Restarted { time: String::new() });
+    check("RestartedGateway", &restarted, &restarted);
+    assert_eq!(schemas.keys().len(), 17);
+    let ends = schemas.get("Flow").get("properties").get("end").get("enum").strings();
+    assert!(ends.iter().all(|end| serde_json::from_str::<FlowEnd>(&format!("{end:?}")).is_ok()));
 
     assert_eq!(document.get("info").get("version").text(), crate::API_VERSION);
     let protos = schemas.get("PortSpec").get("properties").get("proto").get("enum").strings();
     assert_eq!(protos, crate::Proto::ALL.map(crate::Proto::as_str));
     let paths = document.get("paths");
-    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}", "/stats"]);
+    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}", "/stats", "/flows"]);
     assert_eq!(paths.get("/ports").keys(), ["get", "post"]);
     assert_eq!(paths.get("/stats").keys(), ["get"]);
     let forms = paths.get("/stats").get("get").get("responses").get("200").get("content");
     assert_eq!(forms.keys(), ["application/json", crate::stats::CONTENT_TYPE]);
+    let forms = paths.get("/flows").get("get").get("responses").get("200").get("content");
+    assert_eq!(forms.keys(), [crate::flows::CONTENT_TYPE]);
 }
 
 fn ordered(json: &str) -> Ordered {

@@ -144,7 +144,8 @@ impl Channel {
             match &mut shorter {
                 Reply::Stats(stats) => fit(stats),
                 Reply::Failed(why) => *why = why.chars().take(REASON).collect(),
-                Reply::Done => {}
+                // Records are bounded by their number.
+                Reply::Done | Reply::Flows { .. } => {}
             }
             body = serde_json::to_vec(&shorter)?;
         }

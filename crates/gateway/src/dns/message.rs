@@ -61,7 +61,7 @@ fn rcode(message: &[u8]) -> u8 {
 }
 
 /// Where the only question of a message is; `None` if there is not exactly one or it is malformed.
-fn question(message: &[u8]) -> Option<Range<usize>> {
+pub(super) fn question(message: &[u8]) -> Option<Range<usize>> {
     if message.get(4..6)? != [0, 1] {
         return None;
     }

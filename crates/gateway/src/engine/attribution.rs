@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use api::stats::ContainerEvents;
 use netlink::conntrack::{Direction, Protocol, Query, Tuple};
+use relay::flow_log::{FlowEnd, FlowLog, FlowRecord};
 use relay::slab::Key;
 use relay::{Attribution, Inbound};
 
 use super::Statistics;
+use super::log::Log;
 use crate::conntrack::{BATCH, Client, Outcome, Reply};
 use crate::namespace::loopback;
 use crate::network_config::NetworkConfig;
@@ -60,7 +62,12 @@ enum Subject {
     /// A connection or flow out of the target namespace.
     Flow { source: IpAddr, udp: bool, attribution: Attribution },
     /// Something that is only counted, perhaps of a ping that goes on.
-    Events { source: IpAddr, events: ContainerEvents, ping: Option<Key> },
+    Events {
+        source: IpAddr,
+        events: ContainerEvents,
+        ping: Option<Key>,
+        record: Option<Box<FlowRecord>>,
+    },
     /// A connection or flow to a published port, and how often it was asked for.
     Published { inbound: Inbound, attempts: u32 },
 }
@@ -95,6 +102,7 @@ pub(super) struct Settled {
 pub(super) struct Attributions {
     plan: NetworkConfig,
     statistics: Arc<Statistics>,
+    pub(super) log: Log,
     /// `None` if nobody answers.
     client: Option<Client>,
     /// In the order of their numbers, without a gap; the first one's is `first`.
@@ -113,10 +121,16 @@ pub(super) struct Attributions {
 }
 
 impl Attributions {
-    pub(super) fn new(client: Client, plan: NetworkConfig, statistics: Arc<Statistics>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        plan: NetworkConfig,
+        statistics: Arc<Statistics>,
+        flow_log: Arc<FlowLog>,
+    ) -> Self {
         Self {
             plan,
             statistics,
+            log: Log::new(flow_log),
             client: Some(client),
             open: VecDeque::new(),
             first: 0,
@@ -134,7 +148,7 @@ impl Attributions {
 
     /// A connection or flow out of the target namespace.
     pub(super) fn flow(&mut self, now: Instant, query: Query) -> Asked {
-        let attribution = Attribution::default();
+        let attribution = Attribution::logged(&self.log.flows, self.log.start(now, &query));
         let query = self.ask_who_sends(now, &query, attribution.clone());
         Asked { attribution, query }
     }
@@ -155,16 +169,19 @@ impl Attributions {
         self.ask(now, query, Subject::Flow { source, udp, attribution })
     }
 
-    /// Counts something that leaves the target namespace, perhaps of a ping that goes on.
+    /// Counts something that leaves the target namespace, perhaps of a ping that goes on. With an `end`, it is an attempt
+    /// that nothing comes of.
     pub(super) fn count(
         &mut self,
         now: Instant,
         query: Query,
         events: ContainerEvents,
         ping: Option<Key>,
+        end: Option<FlowEnd>,
     ) {
         let source = query.outside.src.ip();
-        self.ask(now, &query, Subject::Events { source, events, ping });
+        let record = end.and_then(|end| self.log.attempt(now, &query, end));
+        self.ask(now, &query, Subject::Events { source, events, ping, record });
     }
 
     /// Something has gone to a published port.
@@ -301,12 +318,16 @@ impl Attributions {
         let found = if let Outcome::Found(ip) = outcome { Some(ip) } else { None };
         match subject {
             Subject::Flow { source, udp, attribution } => {
-                attribution.to(self.statistics.outbound(found.unwrap_or(source), udp));
+                let container = found.unwrap_or(source);
+                attribution.to(container, self.statistics.outbound(container, udp));
                 None
             }
-            Subject::Events { source, events, ping } => {
+            Subject::Events { source, events, ping, record } => {
                 let container = found.unwrap_or(source);
                 self.statistics.of(container, |sum| *sum = *sum + events);
+                if let Some(record) = record {
+                    self.log.push(*record, container);
+                }
                 ping.filter(|_| !failed).map(|ping| (ping, container))
             }
             Subject::Published { inbound, attempts } => {
@@ -317,7 +338,8 @@ impl Attributions {
                     return None;
                 }
                 let container = self.who_answers(&inbound, found);
-                inbound.attribution.to(self.statistics.published(container, inbound.udp));
+                let traffic = self.statistics.published(container, inbound.udp);
+                inbound.attribution.to(container, traffic);
                 None
             }
         }

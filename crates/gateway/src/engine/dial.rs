@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
+use relay::flow_log::FlowEnd;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, EventLoop, Traffic, refuse_self_connection};
@@ -77,9 +78,9 @@ struct Dial {
 
 impl Dial {
     /// Counts it as one that came to nothing.
-    fn fail(&self) {
+    fn fail(&self, end: FlowEnd) {
         self.traffic.fail();
-        self.asked.attribution.fail();
+        self.asked.attribution.fail(end);
     }
 }
 
@@ -184,7 +185,7 @@ impl Dials {
             }
             Err(e) => {
                 traffic.fail();
-                asked.attribution.fail();
+                asked.attribution.fail(FlowEnd::of(errno(&e)));
                 if !(is_refusal(&e) && attributions.hold(now, &asked, syn)) {
                     refuse(shared, packet, syn, &e);
                 }
@@ -229,7 +230,7 @@ impl Dials {
                     return;
                 }
                 let Some(dial) = self.remove(key) else { return };
-                dial.fail();
+                dial.fail(FlowEnd::of(errno(&error)));
                 if !(is_refusal(&error) && attributions.hold(host.now(), &dial.asked, &dial.syn)) {
                     refuse(shared, &dial.packet, &dial.syn, &error);
                 }
@@ -303,7 +304,7 @@ impl Dials {
         };
         let old = self.table.iter().filter(|(_, dial)| expired(dial)).map(|(key, _)| key);
         for key in old.collect::<Vec<_>>() {
-            self.give_up(key);
+            self.give_up(key, FlowEnd::TimedOut);
         }
     }
 
@@ -311,12 +312,12 @@ impl Dials {
     fn make_room(&mut self, oldest: Option<Key>, now: Instant, chance: Duration) -> bool {
         let Some(key) = oldest else { return false };
         let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
-        self.table.get(key).is_some_and(waited) && self.give_up(key)
+        self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
     }
 
-    fn give_up(&mut self, key: Key) -> bool {
+    fn give_up(&mut self, key: Key, end: FlowEnd) -> bool {
         let dial = self.remove(key);
-        dial.inspect(Dial::fail).is_some()
+        dial.inspect(|dial| dial.fail(end)).is_some()
     }
 
     fn remove(&mut self, key: Key) -> Option<Dial> {

@@ -8,11 +8,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use netlink::conntrack::Query;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 use relay::EventLoop;
 use relay::event_handler::Tag;
+use relay::flow_log::{FlowEnd, FlowRecord, FlowStart};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,6 +22,7 @@ use std::os::fd::AsRawFd;
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::attribution::{Attributions, ECHO_REQUEST, TRACKED_TIME, echo_request};
+use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
 
@@ -49,6 +52,12 @@ struct Asking {
     seq: u16,
     ttl: u8,
     whole: bool,
+    /// What the flow log says of it: payload bytes each way, whether there was an answer, the latest error.
+    start: FlowStart,
+    up: u64,
+    down: u64,
+    answered: bool,
+    failure: Option<FlowEnd>,
 }
 
 #[derive(Debug, Default)]
@@ -87,10 +96,11 @@ impl Echoes {
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
-            None => match self.begin(host, shared, ends) {
+            None => match self.begin(host, shared, &attributions.log, ends, &query) {
                 Ok(key) => key,
                 Err(e) => {
-                    attributions.count(now, query, ECHO_REQUEST, None);
+                    let end = Some(FlowEnd::of(errno(&e)));
+                    attributions.count(now, query, ECHO_REQUEST, None, end);
                     return self.refused(shared, &e, echo);
                 }
             },
@@ -103,7 +113,7 @@ impl Echoes {
             Some(container) => {
                 shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
             }
-            None => attributions.count(now, query, ECHO_REQUEST, Some(key)),
+            None => attributions.count(now, query, ECHO_REQUEST, Some(key), None),
         }
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
@@ -114,27 +124,50 @@ impl Echoes {
         message.extend([kind, 0, 0, 0, 0, 0]);
         message.extend(echo.seq.to_be_bytes());
         message.extend(echo.payload);
+        asking.up += echo.payload.len() as u64;
         if let Err(e) = send(&asking.socket, &message) {
+            asking.failure = Some(FlowEnd::of(e));
             self.refused(shared, &e.into(), echo);
         }
     }
 
-    fn begin(&mut self, host: &mut EventLoop, shared: &Shared, ends: Ends) -> io::Result<Key> {
+    fn begin(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        log: &Log,
+        ends: Ends,
+        query: &Query,
+    ) -> io::Result<Key> {
         if self.table.len() >= MAX_PING_SOCKETS || !host.take(Use::Ping, 1) {
             // The new one takes its place.
             let oldest = self.table.iter().min_by_key(|(_, asking)| asking.used);
-            self.end(oldest.ok_or(Errno::EMFILE)?.0);
+            self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some(FlowEnd::Evicted));
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
         let (container, used, seq, ttl, whole) = (None, host.now(), 0, 64, false);
-        let asking = Asking { ends, container, socket, used, seq, ttl, whole };
+        let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
+        let asking = Asking {
+            ends,
+            container,
+            socket,
+            used,
+            seq,
+            ttl,
+            whole,
+            start,
+            up,
+            down,
+            answered,
+            failure,
+        };
         let key = self.table.insert(asking);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {
             let tag = Tag { kind: kind::ECHO, key };
             if let Err(e) = host.watch(&asking.socket, tag, EpollFlags::EPOLLIN) {
-                self.end(key);
+                self.remove(key);
                 return Err(e);
             }
         }
@@ -161,6 +194,7 @@ impl Echoes {
         if flags.contains(EpollFlags::EPOLLERR) {
             for _ in 0..MAX_ANSWERS_PER_TURN {
                 let Some(error) = next_error(&asking.socket) else { break };
+                asking.failure = end_of(error.why).or(asking.failure);
                 let source = error.source.unwrap_or_else(|| shared.own_address(src));
                 let original = Original::Echo { src, dst, id, seq: asking.seq };
                 shared.answers.unreachable(error.why, shared.visible(source), &original);
@@ -175,22 +209,34 @@ impl Echoes {
                 continue;
             };
             let seq = u16::from_be_bytes([header[6], header[7]]);
+            (asking.answered, asking.down) = (true, asking.down + payload.len() as u64);
             shared.answers.echo(dst, src, (id, seq), payload);
         }
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant, log: &Log) {
         let idle = |asking: &Asking| now.saturating_duration_since(asking.used) > ECHO_IDLE_TIMEOUT;
         let old = self.table.iter().filter(|(_, asking)| idle(asking)).map(|(key, _)| key);
         for key in old.collect::<Vec<_>>() {
-            self.end(key);
+            self.end(key, log, None);
         }
     }
 
-    fn end(&mut self, key: Key) {
-        if let Some(asking) = self.table.remove(key) {
-            self.index.remove(&asking.ends);
-        }
+    /// Ends a ping for some reason, or because it is idle.
+    fn end(&mut self, key: Key, log: &Log, end: Option<FlowEnd>) {
+        let Some(asking) = self.remove(key).filter(|_| log.flows.is_followed()) else { return };
+        let Asking { ends, container, start, up, down, answered, failure, .. } = asking;
+        let unanswered = || failure.unwrap_or(FlowEnd::TimedOut);
+        let end = end.unwrap_or_else(|| if answered { FlowEnd::Idle } else { unanswered() });
+        let ended = Instant::now();
+        let record = FlowRecord { start, container: None, up, down, ended, end };
+        log.push(record, container.unwrap_or(ends.src));
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Asking> {
+        let asking = self.table.remove(key)?;
+        self.index.remove(&asking.ends);
+        Some(asking)
     }
 }
 

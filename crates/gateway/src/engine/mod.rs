@@ -14,6 +14,7 @@
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
 //! * [`attribution`]: which container it counts for.
+//! * [`log`]: what has ended, for whoever follows the flow log.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
 //! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
@@ -23,6 +24,7 @@ mod answers;
 mod attribution;
 mod dial;
 mod echo;
+mod log;
 mod names;
 mod overlay;
 mod statistics;
@@ -39,6 +41,7 @@ use netlink::conntrack::{self, Query};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
+use relay::flow_log::{FlowEnd, FlowLog};
 use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
@@ -152,7 +155,7 @@ impl Shared {
         self.statistics.events().denied += 1;
         let from = self.own_address(attempt.outside.src.ip());
         self.answers.unreachable(Unreachable::Prohibited, from, original);
-        attributions.count(now, attempt, DENIED, None);
+        attributions.count(now, attempt, DENIED, None, Some(FlowEnd::Denied));
     }
 
     /// Tells the sender of a packet what the host said to it, if there is an answer for that.
@@ -179,11 +182,13 @@ impl Engine {
         sources: Sources,
         resolvers: SharedResolvers,
         statistics: Arc<Statistics>,
+        flow_log: Arc<FlowLog>,
     ) -> Self {
         let Sources { dial, data, listeners, conntrack, overlay } = sources;
         let names = Names::new(resolvers);
         let client = Client::new(conntrack);
-        let attributions = Attributions::new(client, plan.clone(), Arc::clone(&statistics));
+        let attributions =
+            Attributions::new(client, plan.clone(), Arc::clone(&statistics), flow_log);
         let answers = Answers::new(Tun(data), &plan);
         let shared = Shared { plan, dial: Tun(dial), answers, statistics };
         Self {
@@ -316,7 +321,7 @@ impl EventHandler for Engine {
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
             kind::INSIDE => self.flows.inside_speaks(host, &mut self.attributions, tag.key),
             kind::ECHO => self.echoes.reply(host, shared, tag.key, flags),
-            kind::NAME => self.names.answer(host, shared, tag.key),
+            kind::NAME => self.names.answer(host, shared, &mut self.attributions, tag.key),
             kind::CONNTRACK => self.attribute(host.now()),
             _ => {}
         }
@@ -331,7 +336,7 @@ impl EventHandler for Engine {
     }
 
     fn turn(&mut self, host: &mut EventLoop) {
-        self.names.tick(host, &self.shared);
+        self.names.tick(host, &self.shared, &mut self.attributions);
         if self.attributions.due().is_some_and(|due| due <= host.now()) {
             self.attribute(host.now());
         }
@@ -347,7 +352,7 @@ impl EventHandler for Engine {
         self.swept = now;
         self.dials.expire(now);
         self.flows.expire(now);
-        self.echoes.expire(now);
+        self.echoes.expire(now, &self.attributions.log);
     }
 
     fn wake_at(&self) -> Option<Instant> {

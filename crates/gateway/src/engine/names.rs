@@ -69,13 +69,19 @@ impl Names {
         self.follow();
         if self.forwarder.query(host.now(), udp.src, udp.payload) {
             let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-            attributions.count(host.now(), query, DNS_QUERY, None);
+            attributions.count(host.now(), query, DNS_QUERY, None, None);
         }
-        self.act(host, shared);
+        self.act(host, shared, attributions);
     }
 
     /// A name server answers, or cannot.
-    pub(super) fn answer(&mut self, host: &mut EventLoop, shared: &Shared, key: Key) {
+    pub(super) fn answer(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        attributions: &mut Attributions,
+        key: Key,
+    ) {
         let Some((name, socket)) = self.sockets.get(key) else { return };
         self.buffer.resize(MAX_ANSWER_BYTES, 0);
         match recv(socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
@@ -83,13 +89,18 @@ impl Names {
             Err(Errno::EAGAIN) => {}
             Err(_) => self.forwarder.failed(host.now(), *name),
         }
-        self.act(host, shared);
+        self.act(host, shared, attributions);
     }
 
-    pub(super) fn tick(&mut self, host: &mut EventLoop, shared: &Shared) {
+    pub(super) fn tick(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        attributions: &mut Attributions,
+    ) {
         if self.forwarder.deadline().is_some_and(|due| due <= host.now()) {
             self.forwarder.tick(host.now());
-            self.act(host, shared);
+            self.act(host, shared, attributions);
         }
     }
 
@@ -100,7 +111,7 @@ impl Names {
         }
     }
 
-    fn act(&mut self, host: &mut EventLoop, shared: &Shared) {
+    fn act(&mut self, host: &mut EventLoop, shared: &Shared, attributions: &mut Attributions) {
         while let Some(action) = self.forwarder.next_action() {
             match action {
                 Action::Send { key, to, query } => {
@@ -124,6 +135,7 @@ impl Names {
                     }
                 }
                 Action::Reply { client, payload } => {
+                    attributions.log.names.learn(host.now(), &payload);
                     if let Some(net) = shared.plan.net_of(client.ip()) {
                         shared.answers.udp(SocketAddr::new(net.dns, policy::DNS), client, &payload);
                     }

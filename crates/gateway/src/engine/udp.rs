@@ -30,6 +30,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::datagrams::{Segmented, pieces, send_all};
 use relay::event_handler::Tag;
+use relay::flow_log::FlowEnd;
 use relay::order::{Order, Speaker};
 use relay::overlay::{SharedFlow, any_port, is_overlay, joins};
 use relay::room::Use;
@@ -40,6 +41,7 @@ use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::attribution::{Attributions, TRACKED_TIME, outbound};
+use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
@@ -97,6 +99,8 @@ struct Flow {
     cut_outside: Segmented,
     cut_inside: Segmented,
     counted: Counted,
+    /// The latest error of the network.
+    failure: Option<FlowEnd>,
 }
 
 /// The socket in the gateway namespace.
@@ -216,7 +220,7 @@ impl Flows {
                     Err(e) => {
                         tracing::debug!("cannot create a flow to {}: {e}", ends.dst);
                         shared.statistics.udp(ends.dst).fail();
-                        attribution.fail();
+                        attribution.fail(FlowEnd::of(errno(&e)));
                         ends.explain(shared, errno(&e));
                         return None;
                     }
@@ -271,6 +275,7 @@ impl Flows {
             cut_outside: Segmented::default(),
             cut_inside: Segmented::default(),
             counted: Counted::open(shared.statistics.udp(dst)).attributed(attribution),
+            failure: None,
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -429,7 +434,10 @@ impl Flows {
         };
         let old = self.table.iter().filter(|(key, flow)| silent(*key, flow)).map(|(key, _)| key);
         for key in old.collect::<Vec<_>>() {
-            self.end(key);
+            let Some(flow) = self.table.get(key) else { continue };
+            let unanswered = || flow.failure.unwrap_or(FlowEnd::TimedOut);
+            let end = if flow.answered { FlowEnd::Idle } else { unanswered() };
+            self.end(key, end);
         }
     }
 
@@ -442,7 +450,7 @@ impl Flows {
                 break;
             }
         }
-        self.end(key);
+        self.end(key, FlowEnd::Evicted);
         shared.statistics.events().evicted += 1;
         true
     }
@@ -453,8 +461,9 @@ impl Flows {
         while before - self.descriptors() < count && self.make_room(now, shared) {}
     }
 
-    fn end(&mut self, key: Key) {
-        let Some(flow) = self.table.remove(key) else { return };
+    fn end(&mut self, key: Key, end: FlowEnd) {
+        let Some(mut flow) = self.table.remove(key) else { return };
+        flow.counted.end(end);
         self.index.remove(&flow.between);
         self.order.remove(key);
         if matches!(flow.inside, Inside::Is(_)) {
@@ -474,7 +483,7 @@ impl Flow {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
     }
 
-    fn pass_errors_on(&self, shared: &Shared) {
+    fn pass_errors_on(&mut self, shared: &Shared) {
         // As many as can be told apart; the queue is short.
         let mut last = None;
         for _ in 0..BATCH {
@@ -484,6 +493,7 @@ impl Flow {
                 continue;
             }
             self.counted.fail();
+            self.failure = end_of(error.why).or(self.failure);
             // One without a sender is our own kernel's.
             let source = error.source.unwrap_or_else(|| shared.own_address(self.src.ip()));
             let original = Original::Udp { src: self.src, dst: self.dst };

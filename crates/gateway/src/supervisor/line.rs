@@ -247,8 +247,9 @@ fn take(job: Option<Job>, reply: Reply) -> anyhow::Result<()> {
         bail!("it sent an unexpected {}", reply.name());
     };
     let fits = match &reply {
-        Reply::Done => request != Request::Stats,
+        Reply::Done => !matches!(request, Request::Stats | Request::Flows { .. }),
         Reply::Stats(_) => request == Request::Stats,
+        Reply::Flows { .. } => matches!(request, Request::Flows { .. }),
         Reply::Failed(_) => true,
     };
     let complaint = match (&request, &reply) {

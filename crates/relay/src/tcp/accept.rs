@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{BOTH_WAYS, Conn, Tcp};
 use crate::congestion;
 use crate::ctx::{Ctx, Source, Timer};
+use crate::flow_log::Transport;
 use crate::room::Use;
 use crate::slab::Key;
 use crate::traffic::Counted;
@@ -47,6 +48,7 @@ impl Tcp {
                     let peer_ip = peer.as_socket().map(|peer| peer.ip());
                     if peer_ip.is_some_and(|ip| !port.service.allowed.allows(ip)) {
                         port.service.traffic.refuse();
+                        ctx.log_denied(Transport::Tcp, peer.as_socket(), port.address);
                         // A reset, as from a port that is closed.
                         let _ = client.set_linger(Some(Duration::ZERO));
                         continue;
@@ -124,6 +126,7 @@ impl Tcp {
     fn open(&mut self, ctx: &mut Ctx, port_key: Key, client: Socket, peer: &SockAddr) {
         let Some(port) = self.ports.get(port_key) else { return };
         let counted = Counted::open(Arc::clone(&port.service.traffic));
+        let counted = ctx.logged(counted, Transport::Tcp, peer.as_socket(), port.address);
         let mut conn = Conn::new(port_key, client, counted, ctx.now);
         conn.peer = peer.as_socket();
         let Some(key) = self.insert(conn) else { return };

@@ -16,6 +16,7 @@ use super::{BOTH_WAYS, Phase, Tcp};
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
 use crate::factory::SocketKind;
+use crate::flow_log::FlowEnd;
 use crate::options::Transparent;
 use crate::pool::{Taken, Waiter};
 use crate::slab::Key;
@@ -108,6 +109,8 @@ impl Tcp {
         match sock.connect(&port.service.target.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
                 debug!("connect to {}: {e}", port.service.target);
+                let error = e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+                conn.counted.end(FlowEnd::of(error));
                 drop(sock);
                 return self.connect_failed(ctx, key, transparent);
             }
@@ -190,7 +193,11 @@ impl Tcp {
                     self.connect(ctx, key);
                 }
                 Phase::Connecting { transparent: true } => self.connect_failed(ctx, key, true),
-                Phase::Waiting | Phase::Connecting { .. } => self.give_up(ctx, key),
+                Phase::Connecting { .. } => {
+                    conn.counted.end(FlowEnd::TimedOut);
+                    self.give_up(ctx, key);
+                }
+                Phase::Waiting => self.give_up(ctx, key),
                 Phase::Backoff | Phase::Open | Phase::Lingering { .. } => {}
             }
         }

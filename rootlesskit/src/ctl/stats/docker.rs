@@ -79,8 +79,19 @@ impl Docker {
 
     /// Gives the containers their names. Says once why there are none.
     pub(super) fn name(&self, stats: &mut Stats) {
-        let names = match self.names() {
-            Ok(names) => names,
+        let Some(names) = self.known_names() else { return };
+        for container in &mut stats.containers {
+            if let Some((name, network)) = names.get(&container.ip) {
+                container.container = Some(name.clone());
+                container.network = Some(network.clone());
+            }
+        }
+    }
+
+    /// Container and network by address. Says once why there are none.
+    pub(in crate::ctl) fn known_names(&self) -> Option<HashMap<IpAddr, (String, String)>> {
+        match self.names() {
+            Ok(names) => Some(names),
             Err(error) => {
                 if !self.told.replace(true) {
                     // Nothing is left to do if this fails.
@@ -90,13 +101,7 @@ impl Docker {
                     )
                     .ok();
                 }
-                return;
-            }
-        };
-        for container in &mut stats.containers {
-            if let Some((name, network)) = names.get(&container.ip) {
-                container.container = Some(name.clone());
-                container.network = Some(network.clone());
+                None
             }
         }
     }

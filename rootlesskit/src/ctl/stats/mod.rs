@@ -1,8 +1,8 @@
 //! `rootlessctl stats`: one look at the statistics, or one after the other.
 
 pub(super) mod docker;
-mod pause;
-mod view;
+pub(super) mod pause;
+pub(super) mod view;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};

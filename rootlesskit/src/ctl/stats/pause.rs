@@ -1,4 +1,4 @@
-//! The time between two looks, ended early by Ctrl-C or by a reader that goes away.
+//! The time between two looks, or until there is more to show; ended early by Ctrl-C or by a reader that goes away.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,13 +14,24 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// at all under nohup(1).
 const ENDING: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
-pub(super) struct Pause {
+pub(in crate::ctl) struct Pause {
     set: SigSet,
     signals: SignalFd,
 }
 
+/// Why a pause is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ctl) enum Over {
+    /// It lasted as long as it may.
+    Time,
+    /// There is something to read.
+    Input,
+    /// An ending signal came, or the other end of the output is gone.
+    End,
+}
+
 impl Pause {
-    pub(super) fn new() -> nix::Result<Self> {
+    pub(in crate::ctl) fn new() -> nix::Result<Self> {
         let set: SigSet = ENDING.into_iter().collect();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self { set, signals: SignalFd::with_flags(&set, flags)? })
@@ -29,38 +40,63 @@ impl Pause {
     /// Waits for `time`. False: an ending signal came, or the other end of `output` is gone. The signals are blocked
     /// meanwhile, and stay blocked if the answer is false: the one that came is still pending.
     pub(super) fn wait(&self, time: Duration, output: impl AsFd) -> io::Result<bool> {
-        self.set.thread_block()?;
-        let go_on = self.wait_blocked(time, output.as_fd())?;
-        if go_on {
-            self.set.thread_unblock()?;
-        }
-        Ok(go_on)
+        Ok(self.wait_for(None, time, output)? != Over::End)
     }
 
-    fn wait_blocked(&self, time: Duration, output: BorrowedFd<'_>) -> io::Result<bool> {
+    /// As [`Pause::wait`], but only until there is something to read.
+    pub(in crate::ctl) fn wait_for(
+        &self,
+        input: Option<BorrowedFd<'_>>,
+        time: Duration,
+        output: impl AsFd,
+    ) -> io::Result<Over> {
+        self.set.thread_block()?;
+        let over = self.wait_blocked(input, time, output.as_fd())?;
+        if over != Over::End {
+            self.set.thread_unblock()?;
+        }
+        Ok(over)
+    }
+
+    fn wait_blocked(
+        &self,
+        input: Option<BorrowedFd<'_>>,
+        time: Duration,
+        output: BorrowedFd<'_>,
+    ) -> io::Result<Over> {
         let deadline = Instant::now() + time;
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
             // In whole milliseconds, rounded up: a wait of 0 would spin until the deadline.
             let millis = i32::try_from(left().as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
             let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-            match self.poll(output, timeout) {
-                Ok(true) => return Ok(false),
-                Ok(false) if left().is_zero() => return Ok(true),
-                Ok(false) | Err(Errno::EINTR) => {}
+            match self.poll(input, output, timeout) {
+                Ok(Some(over)) => return Ok(over),
+                Ok(None) if left().is_zero() => return Ok(Over::Time),
+                Ok(None) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Whether it is time to end. Errors and hang-ups of `output` are told without being asked for: poll(2).
-    fn poll(&self, output: BorrowedFd<'_>, timeout: PollTimeout) -> nix::Result<bool> {
-        let mut fds = [
+    /// Why the pause is over, if it is. Errors and hang-ups of `output` are told without being asked for: poll(2).
+    fn poll(
+        &self,
+        input: Option<BorrowedFd<'_>>,
+        output: BorrowedFd<'_>,
+        timeout: PollTimeout,
+    ) -> nix::Result<Option<Over>> {
+        let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(output, PollFlags::empty()),
         ];
+        fds.extend(input.map(|input| PollFd::new(input, PollFlags::POLLIN)));
         poll(&mut fds, timeout)?;
-        let ended = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(fds.iter().any(ended))
+        let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok(match fds.iter().position(happened) {
+            Some(0 | 1) => Some(Over::End),
+            Some(_) => Some(Over::Input),
+            None => None,
+        })
     }
 }

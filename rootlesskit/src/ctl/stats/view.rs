@@ -318,7 +318,7 @@ impl Table {
 
 /// A text of a stranger for a terminal: control characters are escaped, and those that change the direction of the text
 /// around them (UAX #9).
-fn visible(text: &str) -> String {
+pub(in crate::ctl) fn visible(text: &str) -> String {
     let is_obeyed = |c: char| {
         c.is_control()
             || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -337,7 +337,7 @@ fn per_second(past: u64, now: u64, time: Duration) -> Option<u128> {
 }
 
 /// Bytes in the largest IEC unit of which there is at least one, with one digit behind the point, rounded down.
-fn bytes(count: u128) -> String {
+pub(in crate::ctl) fn bytes(count: u128) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut unit, mut scale) = ("B", 1);
     for larger in UNITS {

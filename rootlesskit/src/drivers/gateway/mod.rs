@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 pub(super) use ports::{Gateway as Ports, Inside};
 
-use super::{Flags, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
+use super::{Flags, FlowLog, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
 use crate::cli::Cli;
 use crate::plan::{Interface, NetworkPlan, Uplink};
 use resolvers::Watch;
@@ -224,6 +224,15 @@ impl Connection {
             let (reply, answer) = oneshot::channel();
             // Whoever asked may have gone away.
             handle.lock().stats(move |stats| drop(reply.send(stats)));
+            answer
+        })
+    }
+
+    pub(super) fn flow_log(&self) -> FlowLog {
+        let handle = self.handle.clone();
+        Box::new(move |follow| {
+            let (reply, answer) = oneshot::channel();
+            handle.lock().flows(follow, move |events| drop(reply.send(events)));
             answer
         })
     }

@@ -16,6 +16,7 @@ fn ip(text: &str) -> IpAddr {
 struct Rig {
     attributions: Attributions,
     statistics: Arc<Statistics>,
+    flow_log: Arc<FlowLog>,
     now: Instant,
 }
 
@@ -28,8 +29,14 @@ impl Rig {
         let (ifname, host_loopback) = ("tap0".to_owned(), HostLoopback::Closed);
         let plan = NetworkConfig { ifname, mtu: 1500, v4, v6: None, host_loopback };
         let statistics = Arc::new(Statistics::default());
-        let attributions = Attributions::new(Client::new(ours), plan, Arc::clone(&statistics));
-        (Self { attributions, statistics, now: Instant::now() }, theirs)
+        let flow_log = Arc::new(FlowLog::default());
+        let attributions = Attributions::new(
+            Client::new(ours),
+            plan,
+            Arc::clone(&statistics),
+            Arc::clone(&flow_log),
+        );
+        (Self { attributions, statistics, flow_log, now: Instant::now() }, theirs)
     }
 
     fn connection(&mut self) -> Asked {
@@ -120,7 +127,7 @@ fn what_is_not_tracked_is_of_the_address_in_its_packets() {
     know_nothing(theirs);
     rig.connection();
     let events = ECHO_REQUEST + DENIED;
-    rig.attributions.count(rig.now, query(), events, Some(Key::NONE));
+    rig.attributions.count(rig.now, query(), events, Some(Key::NONE), None);
     let mut pings = Vec::new();
     while rig.attributions.wake_at().is_some() {
         pings.extend(rig.hear().pings);
@@ -134,7 +141,7 @@ fn what_is_not_tracked_is_of_the_address_in_its_packets() {
 fn queries_without_a_reply_are_given_up_and_counted() {
     let (mut rig, theirs) = Rig::new();
     rig.connection();
-    rig.attributions.count(rig.now, query(), ECHO_REQUEST, Some(Key::NONE));
+    rig.attributions.count(rig.now, query(), ECHO_REQUEST, Some(Key::NONE), None);
     rig.attributions.published(rig.now, inbound(true));
     assert_eq!(rig.receive().pings, []);
     rig.now += REPLY_TIMEOUT;
@@ -267,10 +274,36 @@ fn a_port_that_refuses_is_of_the_container_that_answered_there() {
 #[test]
 fn a_failed_connection_counts_for_its_container_without_being_opened() {
     let (mut rig, _theirs) = Rig::new();
-    rig.attributions.flow(rig.now, query()).attribution.fail();
+    rig.attributions.flow(rig.now, query()).attribution.fail(FlowEnd::Refused);
     rig.now += REPLY_TIMEOUT;
     rig.receive();
     let tcp = rig.statistics.outbound(ip("10.0.2.100"), false);
     let [failed, opened] = [&tcp.failed, &tcp.opened].map(|of| of.load(Ordering::Relaxed));
     assert_eq!((failed, opened), (1, 0));
+}
+
+#[test]
+fn records_wait_for_their_containers_and_no_longer_than_for_an_answer() {
+    let (mut rig, _silent) = Rig::new();
+    rig.flow_log.follow();
+    let mut response = b"\0\x01\x81\0\0\x01\0\x01\0\0\0\0\x01a\0\0\x01\0\x01".to_vec();
+    response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+    rig.attributions.log.names.learn(rig.now, &response);
+    rig.connection();
+    let end = Some(FlowEnd::Denied);
+    rig.attributions.count(rig.now, query(), DENIED, None, end);
+    rig.attributions.count(rig.now, query(), DNS_QUERY, None, None);
+    rig.now += REPLY_TIMEOUT - QUERY_DELAY;
+    rig.receive();
+    assert_eq!(rig.flow_log.take().0, []);
+    rig.now += QUERY_DELAY;
+    rig.receive();
+    let (records, missed) = rig.flow_log.take();
+    assert_eq!((records.len(), missed), (2, 0), "{records:?}");
+    for record in &records {
+        assert_eq!(record.container, Some(ip("10.0.2.100")), "who the packet names");
+        assert_eq!(record.start.name.as_deref(), Some("a"));
+        assert_eq!(record.start.destination, query().outside.dst);
+    }
+    assert_eq!(records[1].end, FlowEnd::Denied);
 }

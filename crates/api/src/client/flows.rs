@@ -1,0 +1,67 @@
+//! The client's side of `GET /v1/flows`, an answer that goes on.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::response::{Lines, begin};
+use super::{Bounded, Client, ClientError, refusal};
+use crate::flows::FlowEvent;
+
+/// What has ended since [`Client::flows`].
+#[derive(Debug)]
+pub struct FlowLines {
+    socket: PathBuf,
+    lines: Lines<Bounded>,
+}
+
+impl AsFd for FlowLines {
+    /// Readable when [`FlowLines::fill`] does not have to wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lines.get().stream.as_fd()
+    }
+}
+
+impl FlowLines {
+    /// The next of the events that have been received.
+    ///
+    /// # Errors
+    /// [`ClientError::Answer`] if what came is no event.
+    pub fn next_event(&mut self) -> Result<Option<FlowEvent>, ClientError> {
+        let line = self.lines.next().map_err(|e| self.invalid(&e))?;
+        line.map(|line| serde_json::from_slice(&line).map_err(|e| self.invalid(&e))).transpose()
+    }
+
+    /// Waits until there is more, for as long as it takes. False if the server has ended the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Answer`] if the connection broke, or what came is no HTTP.
+    pub fn fill(&mut self) -> Result<bool, ClientError> {
+        self.lines.fill().map_err(|e| self.invalid(&e))
+    }
+
+    fn invalid(&self, reason: &dyn std::error::Error) -> ClientError {
+        ClientError::Answer { path: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Client {
+    /// `GET /v1/flows`, our extension of the API. The server has begun to record what ends when this returns.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Refused`] with status 404 if the network driver keeps no flow log, or the server is
+    /// one that does not know this path, and 503 if as many follow already as may.
+    pub fn flows(&self) -> Result<FlowLines, ClientError> {
+        let deadline = Some(Instant::now() + self.timeout);
+        let mut stream = Bounded { stream: self.connect()?, deadline };
+        let request = "GET /v1/flows HTTP/1.1\r\nHost: rootlesskit\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).map_err(|e| self.broken(&e))?;
+        let mut lines = match begin(stream).map_err(|e| self.broken(&e))? {
+            Ok(lines) => lines,
+            Err(response) => return Err(refusal(&response)),
+        };
+        lines.source().deadline = None;
+        Ok(FlowLines { socket: self.socket.clone(), lines })
+    }
+}

@@ -1,0 +1,70 @@
+//! What the engine leaves in the flow log ([`relay::flow_log`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use netlink::conntrack::{Protocol, Query};
+use relay::flow_log::{FlowEnd, FlowLog, FlowRecord, FlowStart, Transport};
+
+use crate::dns::KnownNames;
+use crate::packet::Unreachable;
+
+/// The flow log, and the names of destinations.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) flows: Arc<FlowLog>,
+    /// Kept even while nobody follows: who follows from now on sees names at once, and it costs little.
+    pub(super) names: KnownNames,
+}
+
+impl Log {
+    pub(super) fn new(flows: Arc<FlowLog>) -> Self {
+        Self { flows, names: KnownNames::default() }
+    }
+
+    /// Something that begins in the target namespace.
+    pub(super) fn start(&self, now: Instant, query: &Query) -> FlowStart {
+        let (transport, port) = match query.protocol {
+            Protocol::Tcp => (Transport::Tcp, query.outside.dst.port()),
+            Protocol::Udp => (Transport::Udp, query.outside.dst.port()),
+            // What stands for the port is the identifier.
+            Protocol::Echo => (Transport::Icmp, 0),
+        };
+        let destination = SocketAddr::new(query.outside.dst.ip(), port);
+        let (published, client) = (false, query.outside.src);
+        let name = self.names.get(now, destination.ip());
+        FlowStart { transport, published, client, destination, name, began: now }
+    }
+
+    /// The record of an attempt that nothing has come of, if somebody wants it.
+    pub(super) fn attempt(
+        &self,
+        now: Instant,
+        query: &Query,
+        end: FlowEnd,
+    ) -> Option<Box<FlowRecord>> {
+        self.flows.is_followed().then(|| {
+            let (start, container) = (self.start(now, query), None);
+            Box::new(FlowRecord { start, container, up: 0, down: 0, ended: now, end })
+        })
+    }
+
+    /// Records something whose container has been found.
+    pub(super) fn push(&self, record: FlowRecord, container: IpAddr) {
+        self.flows.push(FlowRecord { container: Some(container), ..record });
+    }
+}
+
+/// How a flow ends whose socket has reported this error; `None` if it goes on.
+pub(super) fn end_of(why: Unreachable) -> Option<FlowEnd> {
+    match why {
+        Unreachable::Port => Some(FlowEnd::Refused),
+        Unreachable::TooBig(_) => None,
+        Unreachable::Net
+        | Unreachable::Host
+        | Unreachable::Protocol
+        | Unreachable::Prohibited
+        | Unreachable::TimeExceeded => Some(FlowEnd::Unreachable),
+    }
+}

@@ -1,0 +1,88 @@
+//! `rootlessctl flows`: the flow log, line by line.
+
+mod names;
+mod view;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use api::client::Client;
+use api::flows::FlowEvent;
+use clap::ArgMatches;
+use hostenv::Env;
+
+use super::stats::docker::Docker;
+use super::stats::pause::{Over, Pause};
+use names::Names;
+
+/// How often Docker is asked for containers while nothing ends. A container that begins and ends in between may have no
+/// name.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Options {
+    json: bool,
+}
+
+impl Options {
+    pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
+        if let Some(argument) = arguments.first() {
+            bail!("unexpected argument {argument:?}: flows takes no arguments");
+        }
+        if !matches.get_flag("follow") {
+            bail!(
+                "flows requires --follow: what has ended is not kept\n\
+                 hint: use flows --follow to see what ends from now on, and stats to see totals"
+            );
+        }
+        Ok(Self { json: matches.get_flag("json") })
+    }
+}
+
+/// Shows what ends until the user, or whoever reads the output, has seen enough.
+pub(super) fn run(
+    client: &Client,
+    options: Options,
+    env: &Env,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let pause = Pause::new().context("cannot wait for signals")?;
+    let mut flows = client.flows()?;
+    let docker = Docker::of(client.socket(), env);
+    let mut names = Names::default();
+    let mut look = || docker.known_names();
+    names.look(&mut look);
+    if !options.json {
+        out.write_all(view::header().as_bytes())?;
+    }
+    loop {
+        while let Some(mut event) = flows.next_event()? {
+            if let FlowEvent::Flow(flow) = &mut event {
+                names.name(flow, &mut look);
+            }
+            out.write_all(text(&event, options).as_bytes())?;
+        }
+        out.flush()?;
+        let input = flows.as_fd().try_clone_to_owned()?;
+        match pause.wait_for(Some(input.as_fd()), LOOK_INTERVAL, io::stdout())? {
+            Over::Time => names.look(&mut look),
+            Over::End => return Ok(()),
+            Over::Input if flows.fill()? => {}
+            Over::Input => bail!(
+                "RootlessKit has ended the flow log\nhint: run the command again when the daemon runs"
+            ),
+        }
+    }
+}
+
+fn text(event: &FlowEvent, options: Options) -> String {
+    match event {
+        // Of a later version: a script may know it, but we cannot pass on what we have not read.
+        FlowEvent::Unknown => String::new(),
+        event if options.json => api::types::to_json(event) + "\n",
+        event => view::line(event),
+    }
+}
