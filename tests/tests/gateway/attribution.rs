@@ -6,7 +6,7 @@ use tests::{As, Context as _, PATIENCE, Result, ensure, wait};
 use crate::kit::{self, FLAGS, Net, gateways, number};
 
 /// Makes a namespace behind a masquerade, in which it runs its arguments.
-const BEGIN: &str = "
+pub(crate) const BEGIN: &str = "
     set -e
     unshare -n sleep 1000 >/dev/null 2>&1 & c=$!
     trap 'kill $c 2>/dev/null || true' EXIT
@@ -19,7 +19,7 @@ const BEGIN: &str = "
     echo 1 >/proc/sys/net/ipv4/ip_forward
     nft 'add table ip m; add chain ip m out { type nat hook postrouting priority srcnat; }'
     nft 'add rule ip m out oifname tap0 masquerade'";
-const END: &str = "
+pub(crate) const END: &str = "
     nft delete table ip m
     kill $c
     until ! ip link show c0 >/dev/null 2>&1; do sleep 0.01; done";

@@ -11,6 +11,7 @@ mod descriptors;
 mod dns;
 mod failures;
 mod flags;
+mod flows;
 mod hung;
 mod isolation;
 mod overlay;

@@ -5,6 +5,7 @@ mod addresses;
 mod attribution;
 mod drivers;
 mod faults;
+mod flows;
 mod host_names;
 mod leftovers;
 mod life;
