@@ -72,6 +72,8 @@ impl Followers {
     pub(crate) fn end(&self) {
         self.ended.set(true);
         self.writers.borrow_mut().clear();
+        // Whoever looks has nothing to wait for.
+        self.came.notify_one();
     }
 
     fn forget_closed(&self) {

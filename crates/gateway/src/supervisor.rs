@@ -179,6 +179,10 @@ impl Supervisor {
             overlay: self.overlay,
         };
         line.post(Job { request, fds: self.descriptors.clone(), done: Box::new(drop) });
+        if self.followed.is_some() {
+            // Before the ports, because clients that have waited in their listeners are served at once.
+            line.post(Job::new(Request::Flows { follow: true }, drop));
+        }
         for (&id, port) in &self.ports {
             let name = port.name.clone();
             let refused = move |reply| {
@@ -191,10 +195,6 @@ impl Supervisor {
                 true
             };
             line.offer(Offer { id, port: Arc::downgrade(port) }, refused);
-        }
-        if self.followed.is_some() {
-            // It keeps records from its first connection on.
-            line.post(Job::new(Request::Flows { follow: true }, drop));
         }
         // Answered after everything before it.
         line.post(Job::new(Request::Ping, |reply| {
@@ -339,11 +339,15 @@ impl Supervisor {
     }
 }
 
+/// What a gateway process says of flows, as far as it can be believed: it knows no names of containers.
 fn events(restarted: bool, flows: Vec<Flow>, missed: u64) -> Vec<FlowEvent> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = || rfc3339(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX));
     let restarted = restarted.then(|| FlowEvent::Restarted { time: time() });
-    let flows = flows.into_iter().map(|flow| FlowEvent::Flow(Box::new(flow)));
+    let flows = flows
+        .into_iter()
+        .take(MAX_RECORDS)
+        .map(|flow| FlowEvent::Flow(Box::new(Flow { container: None, network: None, ..flow })));
     let missed = (missed > 0).then_some(FlowEvent::Missed { count: missed });
     restarted.into_iter().chain(flows).chain(missed).collect()
 }

@@ -1,7 +1,8 @@
 //! The flow log: a record of each connection, UDP flow, ping and denied attempt that has ended, while somebody follows.
 //!
 //! Threads of the data path leave records here; whoever follows takes them, several times a second. Nobody waits for
-//! room: what finds none is counted. While nobody follows, an end costs one relaxed read.
+//! room: what finds none is counted. While nobody follows, an end costs one relaxed read, and a beginning the few dozen
+//! bytes of a [`FlowStart`], which whoever follows from then on may need.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -136,7 +137,9 @@ impl FlowLog {
     /// Keeps no records any more, and forgets those that are there.
     pub fn stop(&self) {
         self.followed.store(false, Ordering::Relaxed);
-        *self.lock() = Records::default();
+        let forgotten = std::mem::take(&mut *self.lock());
+        // Threads of the data path do not wait for this.
+        drop(forgotten);
     }
 
     /// Keeps a record if somebody follows. It is only counted if there is no room.

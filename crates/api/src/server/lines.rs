@@ -1,7 +1,7 @@
 //! An answer that goes on: lines for one client that are made while it reads.
 //!
-//! Whoever makes lines never waits for a client. One that does not read loses lines, and is told how many once there is room
-//! again.
+//! Whoever makes lines never waits for a client. One that does not read loses lines, and is told how many once there is
+//! room again.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,12 +17,16 @@ use crate::types::to_json;
 
 /// Lines that wait for a client. With what the connection has taken, it is about a second of the most that there can be.
 pub const MAX_LINES: usize = 8192;
+/// Bytes of lines that wait for a client. Lines are far shorter, unless whoever makes them is hostile.
+const MAX_BYTES: usize = 8 << 20;
 /// Lines that go to the connection at a time.
 const MAX_LINES_AT_ONCE: usize = 256;
 
 #[derive(Debug, Default)]
 struct State {
     lines: VecDeque<Bytes>,
+    /// Their bytes.
+    bytes: usize,
     /// Lines that were lost since the last one that waits.
     missed: u64,
     reader: Option<Waker>,
@@ -62,11 +66,11 @@ impl LineWriter {
     /// Gives the client a line, or counts one that it misses.
     pub fn write(&self, line: &Bytes) {
         let mut state = self.0.borrow_mut();
-        if state.lines.len() < MAX_LINES {
+        if state.lines.len() < MAX_LINES && state.bytes + line.len() <= MAX_BYTES {
             state.tell_missed();
-            state.lines.push_back(line.clone());
+            state.push(line.clone());
         } else {
-            state.missed += 1;
+            state.missed = state.missed.saturating_add(1);
         }
         state.wake();
     }
@@ -74,7 +78,7 @@ impl LineWriter {
     /// Counts lines that the client misses.
     pub fn miss(&self, count: u64) {
         let mut state = self.0.borrow_mut();
-        state.missed += count;
+        state.missed = state.missed.saturating_add(count);
         state.wake();
     }
 }
@@ -82,8 +86,13 @@ impl LineWriter {
 impl State {
     fn tell_missed(&mut self) {
         if let count @ 1.. = std::mem::take(&mut self.missed) {
-            self.lines.push_back(line(&FlowEvent::Missed { count }));
+            self.push(line(&FlowEvent::Missed { count }));
         }
+    }
+
+    fn push(&mut self, line: Bytes) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
     }
 
     fn wake(&mut self) {
@@ -127,8 +136,9 @@ impl Body for Lines {
             return Poll::Pending;
         }
         let few = state.lines.len().min(MAX_LINES_AT_ONCE);
-        let lines: Vec<Bytes> = state.lines.drain(..few).collect();
-        Poll::Ready(Some(Ok(Frame::data(lines.concat().into()))))
+        let lines = state.lines.drain(..few).collect::<Vec<Bytes>>().concat();
+        state.bytes -= lines.len();
+        Poll::Ready(Some(Ok(Frame::data(lines.into()))))
     }
 }
 
@@ -180,6 +190,19 @@ mod tests {
         assert_eq!(found.len(), MAX_LINES + 2);
         assert_eq!(found[MAX_LINES - 1], (MAX_LINES - 1).to_string());
         assert_eq!(found[MAX_LINES..], ["{\"event\":\"missed\",\"count\":7}", "last"]);
+    }
+
+    #[test]
+    fn long_lines_do_not_pile_up() {
+        let (writer, mut lines) = Lines::new();
+        let line = Bytes::from(vec![b'x'; MAX_BYTES / 2]);
+        (0..5).for_each(|_| writer.write(&line));
+        writer.miss(u64::MAX);
+        assert_eq!(read(&mut lines).unwrap().len(), MAX_BYTES);
+        let missed = format!("{{\"event\":\"missed\",\"count\":{}}}\n", u64::MAX);
+        assert_eq!(read(&mut lines), Some(missed));
+        writer.write(&line);
+        assert_eq!(read(&mut lines).unwrap().len(), MAX_BYTES / 2);
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Dials {
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
             tracing::debug!("cannot watch a connection: {e}");
-            self.remove(key);
+            self.give_up(key, FlowEnd::Failed);
         }
     }
 

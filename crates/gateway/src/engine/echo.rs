@@ -225,12 +225,13 @@ impl Echoes {
     /// Ends a ping for some reason, or because it is idle.
     fn end(&mut self, key: Key, log: &Log, end: Option<FlowEnd>) {
         let Some(asking) = self.remove(key).filter(|_| log.flows.is_followed()) else { return };
-        let Asking { ends, container, start, up, down, answered, failure, .. } = asking;
+        let Asking { container, start, up, down, answered, failure, .. } = asking;
         let unanswered = || failure.unwrap_or(FlowEnd::TimedOut);
         let end = end.unwrap_or_else(|| if answered { FlowEnd::Idle } else { unanswered() });
         let ended = Instant::now();
         let record = FlowRecord { start, container: None, up, down, ended, end };
-        log.push(record, container.unwrap_or(ends.src));
+        // Of one that has to go before its container was found, nobody knows whose it was.
+        log.flows.push(FlowRecord { container, ..record });
     }
 
     fn remove(&mut self, key: Key) -> Option<Asking> {

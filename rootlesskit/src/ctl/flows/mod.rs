@@ -6,7 +6,7 @@ mod view;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use api::client::Client;
@@ -17,10 +17,6 @@ use hostenv::Env;
 use super::stats::docker::Docker;
 use super::stats::pause::{Over, Pause};
 use names::Names;
-
-/// How often Docker is asked for containers while nothing ends. A container that begins and ends in between may have no
-/// name.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Options {
@@ -52,28 +48,31 @@ pub(super) fn run(
     let pause = Pause::new().context("cannot wait for signals")?;
     let mut flows = client.flows()?;
     let docker = Docker::of(client.socket(), env);
-    let mut names = Names::default();
-    let mut look = || docker.known_names();
-    names.look(&mut look);
+    let mut names = Names::new(Instant::now(), || docker.known_names());
     if !options.json {
         out.write_all(view::header().as_bytes())?;
     }
+    let input = flows.as_fd().try_clone_to_owned()?;
+    let mut goes_on = true;
     loop {
         while let Some(mut event) = flows.next_event()? {
             if let FlowEvent::Flow(flow) = &mut event {
-                names.name(flow, &mut look);
+                names.name(Instant::now(), flow);
             }
             out.write_all(text(&event, options).as_bytes())?;
         }
         out.flush()?;
-        let input = flows.as_fd().try_clone_to_owned()?;
-        match pause.wait_for(Some(input.as_fd()), LOOK_INTERVAL, io::stdout())? {
-            Over::Time => names.look(&mut look),
-            Over::End => return Ok(()),
-            Over::Input if flows.fill()? => {}
-            Over::Input => bail!(
+        if !goes_on {
+            bail!(
                 "RootlessKit has ended the flow log\nhint: run the command again when the daemon runs"
-            ),
+            );
+        }
+        let left = names.refresh(Instant::now());
+        match pause.wait_for(Some(input.as_fd()), left, io::stdout())? {
+            Over::Time => {}
+            Over::End => return Ok(()),
+            // What came with the end is told before it.
+            Over::Input => goes_on = flows.fill()?,
         }
     }
 }
