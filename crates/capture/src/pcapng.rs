@@ -233,7 +233,7 @@ mod tests {
     fn another_program_reads_the_whole_file() {
         let mut out = Vec::new();
         section(&mut out, "capture 1.0");
-        let comment = "container wéb".repeat(6000);
+        let comment = "é".repeat(40_000);
         interface(&mut out, &Interface { name: "docker0", comment: "web", snaplen: 0 });
         interface(&mut out, &Interface { name: "br-1", comment: &comment, snaplen: 96 });
         let time = Duration::new(1_700_000_000, 123_456_789);
@@ -258,7 +258,7 @@ mod tests {
                 let comment = String::from_utf8(value(&block.options, 1)).unwrap();
                 if block.snaplen == 96 {
                     assert_eq!(name, b"br-1");
-                    assert!(comment.len() > 65_500 && comment.ends_with("container w"), "cut");
+                    assert!(comment == "é".repeat(32_767), "cut to {} bytes", comment.len());
                 } else {
                     assert_eq!((&name[..], &*comment), (&b"docker0"[..], "web"));
                 }

@@ -1,33 +1,65 @@
 //! Packet sockets that watch a link: all frames that it receives and sends, chosen by a program of the kernel's packet
 //! filter (packet(7), the kernel's documentation networking/filter).
+//!
+//! The kernel puts frames into a ring of blocks that it shares with us (`TPACKET_V3`, its documentation
+//! networking/packet_mmap). A socket's buffer, which `net.core.rmem_max` limits, would hold six of the segments of 64 KiB
+//! that containers exchange, and the rest would be lost. A block belongs to the kernel or to us, which a word in it says.
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use libc::{c_int, mmsghdr, socklen_t};
+use libc::{c_int, socklen_t};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::RcvBuf;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket};
+use nix::sys::socket::sockopt::SocketError;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 
-use crate::cmsg::{Messages, array, int};
-use crate::mmsg::{build, vlen};
-use crate::packet::{bind, len, set};
+use crate::cmsg::array;
+use crate::packet::{bind, len};
 
-/// The most frames that one call receives.
-pub const BATCH: usize = 64;
-/// Room for a frame, in bytes: the longest IP packet with an Ethernet header.
-const SLOT: usize = 65_536 + 64;
-/// What is asked for as the buffer of a socket, in bytes. The kernel gives as much of it as `net.core.rmem_max` allows.
-const BUFFER: usize = 16 << 20;
+/// The ring: its blocks, and the bytes of each, in which the longest IP packet has room.
+const BLOCKS: usize = 32;
+const BLOCK: usize = 256 << 10;
+/// A block that is not full is ours after this time.
+pub const LATENCY: Duration = Duration::from_millis(50);
 
 /// From linux/if_packet.h; libc does not have all of them.
-const PACKET_AUXDATA: c_int = 8;
-const TP_STATUS_CSUMNOTREADY: c_int = 1 << 3;
-/// From asm-generic/socket.h: times with 64 bits on each architecture (Linux 5.1).
-const SO_TIMESTAMPNS_NEW: c_int = 64;
+const PACKET_RX_RING: c_int = 5;
+const PACKET_VERSION: c_int = 10;
+const TPACKET_V3: c_int = 2;
+const TP_STATUS_KERNEL: u32 = 0;
+const TP_STATUS_USER: u32 = 1;
+const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
+
+/// Places in a `struct tpacket_block_desc`: to whom it belongs, the number of frames, the first of them.
+const STATUS: usize = 8;
+const COUNT: usize = 12;
+const FIRST: usize = 16;
+/// Places in a `struct tpacket3_hdr`: the next one, time, lengths, status, where the frame begins. A `struct sockaddr_ll`
+/// is behind it, with the type of the packet in it.
+const NEXT: usize = 0;
+const SECONDS: usize = 4;
+const NANOSECONDS: usize = 8;
+const KEPT: usize = 12;
+const LENGTH: usize = 16;
+const FRAME_STATUS: usize = 20;
+const BEGIN: usize = 24;
+const KIND: usize = 48 + 10;
+
+/// `struct tpacket_req3`.
+#[repr(C)]
+struct Request {
+    block_size: u32,
+    block_count: u32,
+    frame_size: u32,
+    frame_count: u32,
+    retire_milliseconds: u32,
+    private_size: u32,
+    features: u32,
+}
 
 /// An instruction of the classic packet filter (`struct sock_filter` of linux/filter.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +91,62 @@ pub fn attach_filter(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Res
 #[derive(Debug)]
 pub struct Capture {
     socket: OwnedFd,
+    ring: Ring,
+    /// The block that is read next.
+    next: usize,
+}
+
+/// Memory that the kernel shares with us.
+#[derive(Debug)]
+struct Ring(NonNull<u8>);
+
+impl Ring {
+    /// Maps the ring of a socket that has one.
+    fn map(socket: &OwnedFd) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let (length, fd) = (BLOCKS * BLOCK, socket.as_raw_fd());
+        // SAFETY: a new mapping, at an address that the kernel chooses, takes nobody's memory.
+        let memory =
+            unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, fd, 0) };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(NonNull::new(memory.cast()).ok_or(Errno::EFAULT)?))
+    }
+
+    /// A place in one of the blocks.
+    fn place(&self, block: usize, at: usize) -> *mut u8 {
+        assert!(block < BLOCKS && at < BLOCK);
+        self.0.as_ptr().wrapping_add(block * BLOCK + at)
+    }
+
+    /// The word that says to whom a block belongs.
+    fn status(&self, block: usize) -> &AtomicU32 {
+        // SAFETY: the place is inside of the mapping, which lives as long as `self`, and aligned, as blocks are aligned
+        // to pages. The kernel writes it while we look, so nothing but this atomic ever reads or writes it.
+        unsafe { AtomicU32::from_ptr(self.place(block, STATUS).cast()) }
+    }
+
+    /// What is behind that word, while the block is ours; the kernel does not write there then.
+    fn ours(&self, block: usize) -> Option<&[u8]> {
+        if self.status(block).load(Ordering::Acquire) & TP_STATUS_USER == 0 {
+            return None;
+        }
+        // SAFETY: the bytes are inside of the mapping. The kernel has written them before it gave the block to us, and
+        // writes there again only when `give_back`, which takes `self` exclusively, has ended this borrow.
+        Some(unsafe { std::slice::from_raw_parts(self.place(block, COUNT), BLOCK - COUNT) })
+    }
+
+    fn give_back(&mut self, block: usize) {
+        self.status(block).store(TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that was made above, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), BLOCKS * BLOCK) };
+    }
 }
 
 /// What the kernel counted for a socket.
@@ -82,11 +170,21 @@ impl Capture {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         attach_filter(socket.as_fd(), filter)?;
-        set(&socket, PACKET_AUXDATA)?;
-        // Without it (Linux < 5.1), frames have the time at which they were read.
-        let on: c_int = 1;
-        let _ = set_value(socket.as_fd(), libc::SOL_SOCKET, SO_TIMESTAMPNS_NEW, &on);
-        setsockopt(&socket, RcvBuf, &BUFFER)?;
+        set_value(socket.as_fd(), libc::SOL_PACKET, PACKET_VERSION, &TPACKET_V3)?;
+        let size = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
+        // In this version, the size of frames only has to divide that of blocks.
+        let frame = 2048;
+        let request = Request {
+            block_size: size(BLOCK)?,
+            block_count: size(BLOCKS)?,
+            frame_size: size(frame)?,
+            frame_count: size(BLOCKS * BLOCK / frame)?,
+            retire_milliseconds: u32::try_from(LATENCY.as_millis()).map_err(io::Error::other)?,
+            private_size: 0,
+            features: 0,
+        };
+        set_value(socket.as_fd(), libc::SOL_PACKET, PACKET_RX_RING, &request)?;
+        let ring = Ring::map(&socket)?;
         if promiscuous {
             let request = libc::packet_mreq {
                 mr_ifindex: c_int::try_from(link).map_err(io::Error::other)?,
@@ -98,7 +196,29 @@ impl Capture {
             set_value(socket.as_fd(), libc::SOL_PACKET, option, &request)?;
         }
         bind(&socket, link)?;
-        Ok(Self { socket })
+        Ok(Self { socket, ring, next: 0 })
+    }
+
+    /// Shows the frames of the next block, in order, until `each` says no; false if there is no block yet. poll(2) tells
+    /// when there is one.
+    ///
+    /// # Errors
+    /// `ENETDOWN` once when the link went down or away.
+    pub fn read(&mut self, mut each: impl FnMut(&Frame<'_>) -> bool) -> io::Result<bool> {
+        let Some(block) = self.ring.ours(self.next) else {
+            return match getsockopt(&self.socket, SocketError)? {
+                0 => Ok(false),
+                error => Err(io::Error::from_raw_os_error(error)),
+            };
+        };
+        for frame in frames(block) {
+            if !each(&frame) {
+                break;
+            }
+        }
+        self.ring.give_back(self.next);
+        self.next = (self.next + 1) % BLOCKS;
+        Ok(true)
     }
 
     /// The type of the link (`ARPHRD_…` of linux/if_arp.h).
@@ -177,131 +297,47 @@ pub struct Frame<'a> {
     pub length: u32,
     /// Which way it went.
     pub direction: Direction,
-    /// When the kernel saw it, since 1970-01-01 00:00:00 UTC; `None` if it does not say.
-    pub time: Option<Duration>,
+    /// When the kernel saw it, since 1970-01-01 00:00:00 UTC.
+    pub time: Duration,
     /// The checksum of its transport protocol is left to the hardware and not final in `data`.
     pub checksum_pending: bool,
 }
 
-/// What the kernel filled in for one slot besides the frame.
-#[derive(Clone, Copy, Debug)]
-struct Meta {
-    read: usize,
-    length: u32,
-    direction: Direction,
-    time: Option<Duration>,
-    checksum_pending: bool,
+/// The frames of a block, of which [`COUNT`] bytes at the beginning are not here.
+fn frames(block: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    let count = word(block, 0).unwrap_or(0);
+    let mut place = word(block, FIRST - COUNT).map(|first| first as usize);
+    (0..count).map_while(move |_| {
+        let at = place?.checked_sub(COUNT)?;
+        let header = block.get(at..)?;
+        let next = word(header, NEXT)? as usize;
+        place = (next != 0).then(|| next.checked_add(at + COUNT)).flatten();
+        frame(header)
+    })
 }
 
-/// Room for the control messages of one frame: time and auxiliary data.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; 128]);
-
-/// Preallocated room to receive up to [`BATCH`] frames; pages are touched only as they are used.
-pub struct Receiver {
-    data: Vec<u8>,
-    names: Box<[libc::sockaddr_ll; BATCH]>,
-    control: Box<[Control; BATCH]>,
-    meta: Vec<Meta>,
-}
-
-impl std::fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").field("held", &self.meta.len()).finish_non_exhaustive()
-    }
-}
-
-impl Default for Receiver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Receiver {
-    /// Reserves the room: 4 MiB of address space, of which memory is used only as frames fill it.
-    pub fn new() -> Self {
-        // SAFETY: sockaddr_ll is plain data for which all zeroes is a value.
-        let name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        Self {
-            data: vec![0; BATCH * SLOT],
-            names: Box::new([name; BATCH]),
-            control: Box::new([Control([0; 128]); BATCH]),
-            meta: Vec::with_capacity(BATCH),
-        }
-    }
-
-    /// Receives what is there, up to [`BATCH`] frames, without waiting; returns how many.
-    ///
-    /// # Errors
-    /// Those of recvmmsg(2): `EAGAIN` when there is nothing; `ENETDOWN` once when the link went down or away.
-    pub fn receive(&mut self, capture: &Capture) -> io::Result<usize> {
-        self.meta.clear();
-        let mut iovecs = [MaybeUninit::<libc::iovec>::uninit(); BATCH];
-        let mut headers = [MaybeUninit::<mmsghdr>::uninit(); BATCH];
-        let slots = self.data.chunks_exact_mut(SLOT).zip(&mut *self.names).zip(&mut *self.control);
-        for (((slot, name), control), (iov, header)) in
-            slots.zip(iovecs.iter_mut().zip(&mut headers))
-        {
-            let iov = iov.write(libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT });
-            let name = (ptr::from_mut(name).cast(), len::<libc::sockaddr_ll>());
-            let room = (control.0.as_mut_ptr().cast(), control.0.len());
-            header.write(build((iov, 1), name, room));
-        }
-        // musl declares the flags unsigned, glibc signed.
-        let flags = libc::MSG_DONTWAIT as _;
-        let (socket, first) = (capture.socket.as_raw_fd(), headers.as_mut_ptr().cast());
-        // SAFETY: all headers are initialised and point to memory that this function has exclusively borrowed.
-        let n = unsafe { libc::recvmmsg(socket, first, vlen(BATCH), flags, ptr::null_mut()) };
-        let n = usize::try_from(Errno::result(n)?).unwrap_or(0).min(BATCH);
-        for (at, header) in headers.iter().take(n).enumerate() {
-            // SAFETY: all headers were initialised above.
-            let header = unsafe { header.assume_init_ref() };
-            #[allow(clippy::unnecessary_cast, reason = "musl declares this length as 32 bits")]
-            let filled = (header.msg_hdr.msg_controllen as usize).min(size_of::<Control>());
-            let read = (header.msg_len as usize).min(SLOT);
-            let kind = self.names[at].sll_pkttype;
-            self.meta.push(meta(read, kind, &self.control[at].0[..filled]));
-        }
-        Ok(n)
-    }
-
-    /// The frames of the last [`Self::receive`], in order.
-    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.data.chunks_exact(SLOT).zip(&self.meta).map(|(slot, meta)| {
-            let Meta { read, length, direction, time, checksum_pending } = *meta;
-            Frame { data: &slot[..read], length, direction, time, checksum_pending }
-        })
-    }
-}
-
-fn meta(read: usize, kind: u8, control: &[u8]) -> Meta {
-    let direction = match kind {
+fn frame(header: &[u8]) -> Option<Frame<'_>> {
+    let begin = usize::from(u16::from_ne_bytes(array(header.get(BEGIN..)?)));
+    let kept = word(header, KEPT)? as usize;
+    let direction = match *header.get(KIND)? {
         libc::PACKET_OUTGOING => Direction::Sent,
         libc::PACKET_BROADCAST => Direction::Received(Reception::Broadcast),
         libc::PACKET_MULTICAST => Direction::Received(Reception::Multicast),
         libc::PACKET_OTHERHOST => Direction::Received(Reception::Promiscuous),
         _ => Direction::Received(Reception::Unicast),
     };
-    let (mut time, mut checksum_pending) = (None, false);
-    let mut length = u32::try_from(read).unwrap_or(u32::MAX);
-    for (level, kind, value) in Messages(control) {
-        match (level, kind) {
-            // struct tpacket_auxdata: status, length, what the filter left of it, and more.
-            (libc::SOL_PACKET, PACKET_AUXDATA) if value.len() >= 8 => {
-                checksum_pending = int(value) & TP_STATUS_CSUMNOTREADY != 0;
-                length = int(&value[4..]).cast_unsigned().max(length);
-            }
-            // struct __kernel_timespec: seconds, nanoseconds.
-            (libc::SOL_SOCKET, SO_TIMESTAMPNS_NEW) if value.len() >= 16 => {
-                let seconds = u64::try_from(i64::from_ne_bytes(array(value)));
-                let nanos = u32::try_from(i64::from_ne_bytes(array(&value[8..])));
-                time = seconds.ok().zip(nanos.ok()).map(|(s, ns)| Duration::new(s, ns));
-            }
-            _ => {}
-        }
-    }
-    Meta { read, length, direction, time, checksum_pending }
+    let nanos = word(header, NANOSECONDS)?.min(999_999_999);
+    Some(Frame {
+        data: header.get(begin..begin.checked_add(kept)?)?,
+        length: word(header, LENGTH)?,
+        direction,
+        time: Duration::new(word(header, SECONDS)?.into(), nanos),
+        checksum_pending: word(header, FRAME_STATUS)? & TP_STATUS_CSUMNOTREADY != 0,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + size_of::<u32>()).map(|bytes| u32::from_ne_bytes(array(bytes)))
 }
 
 fn set_value<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
@@ -313,78 +349,4 @@ fn set_value<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(level: c_int, kind: c_int, value: &[u8]) -> Vec<u8> {
-        let mut bytes = (crate::cmsg::HEADER + value.len()).to_ne_bytes().to_vec();
-        bytes.extend([level.to_ne_bytes(), kind.to_ne_bytes()].concat());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(crate::cmsg::WORD), 0);
-        bytes
-    }
-
-    #[test]
-    fn time_length_and_pending_checksum_come_from_control_messages() {
-        let time = [1_700_000_000i64.to_ne_bytes(), 123_456_789i64.to_ne_bytes()].concat();
-        let aux: Vec<u8> =
-            [9u32, 1514, 96, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let control = [
-            message(libc::SOL_SOCKET, SO_TIMESTAMPNS_NEW, &time),
-            message(libc::SOL_PACKET, PACKET_AUXDATA, &aux),
-        ]
-        .concat();
-        let found = meta(96, libc::PACKET_OUTGOING, &control);
-        assert_eq!(found.time, Some(Duration::new(1_700_000_000, 123_456_789)));
-        assert_eq!((found.read, found.length, found.checksum_pending), (96, 1514, true));
-        assert_eq!(found.direction, Direction::Sent);
-        let bare = meta(60, libc::PACKET_OTHERHOST, &[]);
-        assert_eq!((bare.time, bare.length, bare.checksum_pending), (None, 60, false));
-        assert_eq!(bare.direction, Direction::Received(Reception::Promiscuous));
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "miri knows no packet filters")]
-    fn a_program_that_is_none_is_refused() {
-        let (socket, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let accept = Instruction { code: 6, jt: 0, jf: 0, k: u32::MAX };
-        attach_filter(socket.as_fd(), &[accept]).unwrap();
-        let endless = Instruction { code: 0, ..accept };
-        for bad in [&[][..], &[endless], &[accept; 4097]] {
-            let error = attach_filter(socket.as_fd(), bad).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{}", bad.len());
-        }
-    }
-
-    /// Frames of the loopback pass twice: sent and received.
-    #[test]
-    #[cfg_attr(miri, ignore = "miri knows no packet sockets")]
-    fn frames_of_a_link_have_time_and_direction() {
-        const LENGTH: u32 = 14 + 20 + 8 + 1777;
-        // Others use the loopback as well: the length of the frame, is it ours, then 20 bytes of it, else nothing.
-        let program = [(0x80, 0, 0), (0x15, 1, LENGTH), (0x06, 0, 20), (0x06, 0, 0)];
-        let program = program.map(|(code, jf, k)| Instruction { code, jt: 0, jf, k });
-        let capture = Capture::open(1, &program, false).unwrap();
-        assert_eq!(capture.hardware().unwrap(), libc::ARPHRD_LOOPBACK);
-        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.send_to(&[7; 1777], server.local_addr().unwrap()).unwrap();
-        server.recv(&mut [0; 100]).unwrap();
-        let mut receiver = Receiver::new();
-        assert_eq!(receiver.receive(&capture).unwrap(), 2);
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap();
-        for (frame, direction) in
-            receiver.frames().zip([Direction::Sent, Direction::Received(Reception::Unicast)])
-        {
-            assert_eq!((frame.length, frame.direction), (LENGTH, direction));
-            assert_eq!((frame.data.len(), &frame.data[12..15]), (20, &[8, 0, 0x45][..]));
-            assert!(frame.time.is_some_and(|time| now - time < Duration::from_secs(60)));
-        }
-        let error = receiver.receive(&capture).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(receiver.frames().count(), 0);
-        let both = Statistics { accepted: 2, dropped: 0 };
-        assert_eq!(capture.statistics().unwrap(), both);
-        assert_eq!(capture.statistics().unwrap(), Statistics::default());
-    }
-}
+mod tests;

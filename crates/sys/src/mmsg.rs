@@ -250,12 +250,12 @@ pub fn unacknowledged(sock: BorrowedFd<'_>) -> nix::Result<usize> {
 }
 
 /// recvmmsg(2) and sendmmsg(2) count in unsigned ints.
-pub(crate) fn vlen(count: usize) -> libc::c_uint {
+fn vlen(count: usize) -> libc::c_uint {
     libc::c_uint::try_from(count).unwrap_or(0)
 }
 
 /// One header of payload, name and control data, each a pointer and a length; valid for as long as what they point to.
-pub(crate) fn build(
+fn build(
     (iov, iovlen): (*mut libc::iovec, usize),
     (name, namelen): (*mut libc::c_void, socklen_t),
     (control, controllen): (*mut libc::c_void, usize),

@@ -50,7 +50,7 @@ pub(crate) fn bind(socket: &OwnedFd, link: u32) -> io::Result<()> {
 }
 
 /// Switches an option on.
-pub(crate) fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
+fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
     let on: c_int = 1;
     // SAFETY: the pointer and the length are those of `on`, which outlives the call.
     let set = unsafe {

@@ -150,7 +150,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                 let at = frame.len();
                 frame.extend([next.next().unwrap(), if number == 44 { 0 } else { length }]);
                 let size = if number == 44 { 8 } else { usize::from(length) * 8 + 8 };
-                frame.extend((offset << 3 | offset >> 13).to_be_bytes());
+                frame.extend(offset.rotate_left(3).to_be_bytes());
                 frame.resize(at + size, 0);
             }
             frame.extend([from.to_be_bytes(), to.to_be_bytes()].concat());

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use super::options::To;
 const ENOUGH: usize = 1 << 20;
 /// A pipe that poll(2) calls writable takes so many bytes without blocking (pipe(7), `PIPE_BUF`).
 const ATOMIC: usize = 4096;
-/// How long a reader may take for the rest when the capture has ended.
+/// How long a reader may read nothing when the capture has ended.
 const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Output {
     }
 
     /// Writes everything. Meanwhile, `ending` is watched and `left` asked: if one of them says that the capture ends,
-    /// the reader has [`GRACE`] for the rest.
+    /// the reader has [`GRACE`] for each part of the rest.
     pub(super) fn flush(
         &mut self,
         ending: BorrowedFd<'_>,
@@ -103,7 +103,11 @@ impl Output {
             }
             let end = self.buffer.len().min(at.saturating_add(self.most));
             match self.file.write(&self.buffer[at..end]) {
-                Ok(count) => (at, self.written) = (at + count, self.written + count as u64),
+                Ok(count) => {
+                    (at, self.written) = (at + count, self.written + count as u64);
+                    // It does read.
+                    grace = grace.map(|_| Instant::now() + GRACE);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -120,9 +124,9 @@ impl Output {
         &self,
         ending: BorrowedFd<'_>,
         left: &dyn Fn() -> Option<Duration>,
-        grace: &mut Option<std::time::Instant>,
+        grace: &mut Option<Instant>,
     ) -> Result<bool, Unwritten> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let until = match *grace {
             Some(end) if end <= now => return Err(Unwritten::Stuck),
             Some(end) => Some(end - now),
@@ -199,10 +203,12 @@ mod tests {
     use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use nix::fcntl::OFlag;
+
     use super::*;
 
     fn pipe() -> (File, Output) {
-        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let buffer = Vec::new();
         let (file, made) = (File::from(writer), None);
         (File::from(reader), Output { file, made, most: ATOMIC, buffer, written: 0 })
@@ -227,7 +233,7 @@ mod tests {
     #[test]
     fn a_pipe_gets_everything_in_order() {
         let (mut reader, mut output) = pipe();
-        let (never, _open) = nix::unistd::pipe().unwrap();
+        let (never, _open) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let sent: Vec<u8> = (0..1_000_000u32).map(|at| at.to_le_bytes()[at as usize % 3]).collect();
         output.buffer().extend(&sent);
         assert_eq!(output.length(), 1_000_000);
@@ -244,10 +250,14 @@ mod tests {
     #[test]
     fn a_reader_that_went_away_or_sleeps_does_not_hold_up_the_end() {
         let (reader, mut output) = pipe();
-        let (never, ends) = nix::unistd::pipe().unwrap();
+        let (never, ends) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         output.buffer().extend(&[7; 1_000_000]);
         drop(ends);
         let stuck = output.flush(never.as_fd(), &|| None);
+        assert!(matches!(stuck, Err(Unwritten::Stuck)), "{stuck:?}");
+        // The same if the end came before.
+        let (silent, _open) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let stuck = output.flush(silent.as_fd(), &|| Some(Duration::ZERO));
         assert!(matches!(stuck, Err(Unwritten::Stuck)), "{stuck:?}");
         drop(reader);
         let closed = output.flush(never.as_fd(), &|| Some(Duration::ZERO));
@@ -259,7 +269,7 @@ mod tests {
         let mut output = Output::open(&To::Output).unwrap();
         output.file = File::options().write(true).open("/dev/full").unwrap();
         output.buffer().push(1);
-        let (never, _open) = nix::unistd::pipe().unwrap();
+        let (never, _open) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let failed = output.flush(never.as_fd(), &|| None).unwrap_err();
         let text = output.explain(&failed).to_string();
         assert!(text.contains("No space left on device") && text.contains("hint: "), "{text}");

@@ -1,7 +1,6 @@
 //! A capture from the first packet to the last block of the file.
 
 use std::fmt;
-use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,16 +10,16 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sys::capture::{Capture, Frame, Receiver};
+use sys::capture::{Capture, Frame, LATENCY};
 use sys::pidfd::PidFd;
 
 use super::options::Options;
 use super::output::{Output, Unwritten, timeout};
 
-/// How many batches of frames are read from one interface before the others have their turn.
-const BATCHES: usize = 16;
-/// The same when the capture ends: more than a socket holds.
-const LAST_BATCHES: usize = 512;
+/// How many blocks of frames are read from one interface before the others have their turn.
+const BLOCKS: usize = 8;
+/// How long to wait at the end for frames from before it: the kernel hands over a block that is not full after a while.
+const LAST_WAIT: Duration = LATENCY.saturating_mul(4);
 /// Signals that end a capture with a complete file. SIGHUP means nothing under nohup(1).
 const ENDING: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
@@ -84,14 +83,14 @@ struct Recorder {
 
 impl Recorder {
     /// Adds a frame. An answer means that the capture ends, with this frame if the limit allows it.
-    fn record(&mut self, interface: u32, frame: &Frame<'_>, now: Duration) -> Option<End> {
+    fn record(&mut self, interface: u32, frame: &Frame<'_>) -> Option<End> {
         let most = (frame.data.len() + pcapng::PACKET_OVERHEAD) as u64 + self.reserved;
         if self.max_size.is_some_and(|max| self.output.length() + most > max) {
             return Some(End::Size);
         }
         let packet = pcapng::Packet {
             interface,
-            time: frame.time.unwrap_or(now),
+            time: frame.time,
             length: frame.length,
             direction: frame.direction,
         };
@@ -109,13 +108,14 @@ impl Recorder {
 #[derive(Debug)]
 pub(super) struct Session {
     sources: Vec<Source>,
-    receiver: Receiver,
     recorder: Recorder,
     signals: SignalFd,
     /// RootlessKit's child.
     child: PidFd,
     begin: Duration,
     deadline: Option<Instant>,
+    /// Something has ended the capture, and only the rest is to be written.
+    ended: bool,
 }
 
 impl Session {
@@ -136,12 +136,12 @@ impl Session {
         };
         Self {
             sources,
-            receiver: Receiver::new(),
             recorder,
             signals,
             child,
             begin: now(),
             deadline: options.max_time.and_then(|time| Instant::now().checked_add(time)),
+            ended: false,
         }
     }
 
@@ -163,22 +163,39 @@ impl Session {
                 if end == End::Reader {
                     return Err(Unwritten::Closed);
                 }
-                // What came before the end is still to be read.
-                let until = now();
-                for at in 0..self.sources.len() {
-                    if let Some(end) = self.read(at, LAST_BATCHES, until)? {
-                        return Ok(end);
-                    }
-                }
-                return Ok(end);
+                self.ended = true;
+                return Ok(self.rest()?.unwrap_or(end));
             }
             for at in 0..self.sources.len() {
-                if let Some(end) = self.read(at, BATCHES, Duration::MAX)? {
+                if let Some(end) = self.read(at, Duration::MAX)? {
                     return Ok(end);
                 }
             }
             if self.sources.iter().all(|source| !source.open) {
                 return Ok(End::Down);
+            }
+        }
+    }
+
+    /// Reads what came before now.
+    fn rest(&mut self) -> Result<Option<End>, Unwritten> {
+        let (until, deadline) = (now(), Instant::now() + LAST_WAIT);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let open = self.sources.iter().filter(|source| source.open);
+            let mut fds: Vec<_> =
+                open.map(|source| PollFd::new(source.capture.as_fd(), PollFlags::POLLIN)).collect();
+            match poll(&mut fds, timeout(Some(left))) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(Unwritten::Failed(error.into())),
+            }
+            for at in 0..self.sources.len() {
+                if let Some(end) = self.read(at, until)? {
+                    return Ok(Some(end));
+                }
+            }
+            if left.is_zero() {
+                return Ok(None);
             }
         }
     }
@@ -215,35 +232,28 @@ impl Session {
         })
     }
 
-    /// Reads so many batches from an interface, or fewer if there are no more from before `until`.
-    fn read(
-        &mut self,
-        at: usize,
-        batches: usize,
-        until: Duration,
-    ) -> Result<Option<End>, Unwritten> {
-        for _ in 0..batches {
+    /// Reads some blocks from an interface, and takes the frames from before `until`.
+    fn read(&mut self, at: usize, until: Duration) -> Result<Option<End>, Unwritten> {
+        let interface = u32::try_from(at).unwrap_or(u32::MAX);
+        for _ in 0..BLOCKS {
             let source = &mut self.sources[at];
-            match self.receiver.receive(&source.capture) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            let (recorder, delivered) = (&mut self.recorder, &mut source.delivered);
+            let mut end = None;
+            let block = source.capture.read(|frame| {
+                if frame.time <= until {
+                    end = recorder.record(interface, frame);
+                    *delivered += u64::from(end != Some(End::Size));
+                }
+                end.is_none()
+            });
+            match block {
+                Ok(true) if end.is_some() => return Ok(end),
+                Ok(true) => {}
+                Ok(false) => break,
                 // ENETDOWN: the link went down or away.
                 Err(_) => {
                     source.open = false;
                     break;
-                }
-            }
-            let (interface, now) = (u32::try_from(at).unwrap_or(u32::MAX), now());
-            for frame in self.receiver.frames() {
-                if frame.time.is_some_and(|time| time > until) {
-                    return Ok(None);
-                }
-                let end = self.recorder.record(interface, &frame, now);
-                source.delivered += u64::from(end != Some(End::Size));
-                if end.is_some() {
-                    return Ok(end);
                 }
             }
             if self.recorder.output.is_enough() {
@@ -255,6 +265,7 @@ impl Session {
 
     /// Ends the file, and says how many packets the kernel dropped.
     fn finish(&mut self) -> Result<u64, Unwritten> {
+        self.ended = true;
         let mut all = 0;
         for (interface, source) in (0..).zip(&self.sources) {
             let counted = source.capture.statistics().map_err(Unwritten::Failed)?;
@@ -273,8 +284,9 @@ impl Session {
     }
 
     fn flush(&mut self) -> Result<(), Unwritten> {
-        let deadline = self.deadline;
-        self.recorder.output.flush(self.signals.as_fd(), &|| left(deadline))
+        let (deadline, ended) = (self.deadline, self.ended);
+        let left = || if ended { Some(Duration::ZERO) } else { left(deadline) };
+        self.recorder.output.flush(self.signals.as_fd(), &left)
     }
 
     fn summary(&self, end: End, dropped: u64) -> String {
