@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use gateway::dns::{Action, Forwarder, Key};
+use gateway::dns::{Action, Forwarder, Key, KnownNames};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let servers = [SocketAddr::from(([192, 0, 2, 1], 53)), SocketAddr::from(([192, 0, 2, 2], 53))];
     let mut forwarder = Forwarder::new(&servers);
+    let mut known = KnownNames::default();
     let mut now = Instant::now();
     let mut sockets: Vec<(Key, Vec<u8>)> = Vec::new();
     let mut rest = data;
@@ -17,6 +18,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some(([what, which, length], after)) = rest.split_first_chunk::<3>() {
         let (payload, next) = after.split_at(usize::from(*length).min(after.len()));
         rest = next;
+        known.learn(now, payload);
         let socket = sockets.get(usize::from(*which) % sockets.len().max(1)).cloned();
         match (what % 6, socket) {
             (0, _) => {
@@ -49,7 +51,10 @@ fuzz_target!(|data: &[u8]| {
                     let at = sockets.iter().position(|(open, _)| *open == key);
                     sockets.swap_remove(at.expect("an open socket is closed"));
                 }
-                Action::Reply { payload, .. } => assert!(payload.len() >= 12, "at least a header"),
+                Action::Reply { payload, .. } => {
+                    assert!(payload.len() >= 12, "at least a header");
+                    known.learn(now, &payload);
+                }
             }
         }
         assert_eq!(forwarder.deadline().is_some(), !sockets.is_empty());

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::response::{Lines, begin};
+use super::lines::{Lines, begin};
 use super::{Bounded, Client, ClientError, refusal};
 use crate::flows::FlowEvent;
 

@@ -3,6 +3,7 @@
 //! It also talks to RootlessKit's own server, which may answer in chunks.
 
 mod flows;
+mod lines;
 mod response;
 
 use std::io::{self, Read, Write};

@@ -1,13 +1,9 @@
 //! Reading one HTTP/1.1 response (RFC 9112) from a connection that carries nothing else.
 
-mod lines;
-
 use std::io::{self, Read};
 
-pub(super) use lines::Lines;
-
 /// Longest head accepted, in bytes.
-const HEAD_MAX: usize = 64 << 10;
+pub(super) const HEAD_MAX: usize = 64 << 10;
 /// Longest body of a success accepted, in bytes: a list of 65,535 ports takes about 8 MiB.
 const BODY_MAX: usize = 64 << 20;
 /// Longest body of an error looked at, in bytes; the rest is cut off.
@@ -22,7 +18,7 @@ pub(super) struct Response {
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
+pub(super) enum Framing {
     Length(usize),
     Chunked,
     UntilEof,
@@ -36,17 +32,12 @@ pub(super) fn read(source: impl Read) -> io::Result<Response> {
     whole(&mut input, status, framing)
 }
 
-/// Reads the head of a response whose body goes on. One that is no success is read as a whole.
-pub(super) fn begin<R: Read>(source: R) -> io::Result<Result<Lines<R>, Response>> {
-    let mut input = Input { source, buffer: Vec::new() };
-    let (status, framing) = final_head(&mut input)?;
-    if !(200..300).contains(&status) {
-        return whole(&mut input, status, framing).map(Err);
-    }
-    Ok(Ok(Lines::new(input, framing == Framing::Chunked)))
-}
-
-fn whole(input: &mut Input<impl Read>, status: u16, framing: Framing) -> io::Result<Response> {
+/// Reads the body behind a head.
+pub(super) fn whole(
+    input: &mut Input<impl Read>,
+    status: u16,
+    framing: Framing,
+) -> io::Result<Response> {
     let success = (200..300).contains(&status);
     let max = if success { BODY_MAX } else { ERROR_BODY_MAX };
     let body = match framing {
@@ -62,7 +53,7 @@ fn whole(input: &mut Input<impl Read>, status: u16, framing: Framing) -> io::Res
 }
 
 /// The head of the response itself.
-fn final_head(input: &mut Input<impl Read>) -> io::Result<(u16, Framing)> {
+pub(super) fn final_head(input: &mut Input<impl Read>) -> io::Result<(u16, Framing)> {
     loop {
         let (status, framing) = head(input)?;
         if !(100..200).contains(&status) {
@@ -156,13 +147,13 @@ fn rest(input: &mut Input<impl Read>, max: usize, success: bool) -> io::Result<V
 
 /// A source and what has been read ahead from it.
 #[derive(Debug)]
-struct Input<R> {
-    source: R,
-    buffer: Vec<u8>,
+pub(super) struct Input<R> {
+    pub(super) source: R,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<R: Read> Input<R> {
-    fn fill(&mut self) -> io::Result<()> {
+    pub(super) fn fill(&mut self) -> io::Result<()> {
         let mut block = [0; 8192];
         loop {
             match self.source.read(&mut block) {
@@ -190,7 +181,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-fn invalid(reason: &str) -> io::Error {
+pub(super) fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
@@ -215,45 +206,6 @@ mod tests {
         let chunked = b"HTTP/1.1 201 Created\r\ntransfer-encoding: Chunked\r\n\r\n3\r\n{\"a\r\n4;x=y\r\n\":1}\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).unwrap(), ok(201, "{\"a\":1}"));
         assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\nnull").unwrap(), ok(200, "null"));
-    }
-
-    #[test]
-    fn lines_come_one_by_one_however_they_are_cut() {
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let chunked = format!("{head}5\r\none\nt\r\n7;x=y\r\nwo\n\nend\r\n1\r\n\n\r\n0\r\n\r\n");
-        let until_eof = "HTTP/1.1 200 OK\r\n\r\none\ntwo\n\nend\nrest";
-        for (text, size) in [(&*chunked, 1), (&chunked, 7), (&chunked, 1000), (until_eof, 3)] {
-            let mut lines = begin(Cut(text.as_bytes(), size)).unwrap().unwrap();
-            let mut found = Vec::new();
-            loop {
-                while let Some(line) = lines.next().unwrap() {
-                    found.push(String::from_utf8(line).unwrap());
-                }
-                if !lines.fill().unwrap() {
-                    break;
-                }
-            }
-            while let Some(line) = lines.next().unwrap() {
-                found.push(String::from_utf8(line).unwrap());
-            }
-            assert_eq!(found, ["one", "two", "", "end"], "{size}");
-        }
-        let refused = begin(&b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno"[..]).unwrap();
-        assert_eq!(refused.unwrap_err(), ok(404, "no"));
-        let short = format!("{head}5\r\none");
-        let mut lines = begin(short.as_bytes()).unwrap().unwrap();
-        assert_eq!(lines.fill().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    /// A source that gives so many bytes at a time.
-    #[derive(Debug)]
-    struct Cut<'a>(&'a [u8], usize);
-
-    impl Read for Cut<'_> {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            let size = self.1.min(buf.len());
-            self.0.read(&mut buf[..size])
-        }
     }
 
     #[test]
