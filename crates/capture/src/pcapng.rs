@@ -35,7 +35,7 @@ const TIME_RESOLUTION: u16 = 9;
 const FLAGS: u16 = 2;
 const START_TIME: u16 = 2;
 const END_TIME: u16 = 3;
-const RECEIVED: u16 = 4;
+const ACCEPTED: u16 = 6;
 const DROPPED_BY_SYSTEM: u16 = 7;
 const DELIVERED: u16 = 8;
 
@@ -76,7 +76,7 @@ pub struct Statistics {
     /// Beginning and end of the capture, since 1970-01-01 00:00:00 UTC.
     pub time: (Duration, Duration),
     /// Packets that the filter accepted.
-    pub received: u64,
+    pub accepted: u64,
     /// Those of them that the kernel had no room for.
     pub dropped: u64,
     /// Packets in the file.
@@ -137,7 +137,7 @@ pub fn statistics(out: &mut Vec<u8>, statistics: &Statistics) {
             option(out, code, &value);
         }
         for (code, count) in [
-            (RECEIVED, statistics.received),
+            (ACCEPTED, statistics.accepted),
             (DROPPED_BY_SYSTEM, statistics.dropped),
             (DELIVERED, statistics.delivered),
         ] {
@@ -243,7 +243,7 @@ mod tests {
         let before = out.len();
         let later = time + Duration::from_secs(1);
         let counts =
-            Statistics { interface: 1, time: (time, later), received: 3, dropped: 2, delivered: 1 };
+            Statistics { interface: 1, time: (time, later), accepted: 3, dropped: 2, delivered: 1 };
         statistics(&mut out, &counts);
         assert_eq!(out.len() - before, STATISTICS_LENGTH);
         let mut seen = Vec::new();
@@ -275,7 +275,7 @@ mod tests {
             Block::InterfaceStatistics(block) => {
                 let nanos = u64::from(block.ts_high) << 32 | u64::from(block.ts_low);
                 assert_eq!((block.if_id, u128::from(nanos)), (1, later.as_nanos()));
-                for (code, count) in [(4, 3), (7, 2), (8, 1)] {
+                for (code, count) in [(6, 3), (7, 2), (8, 1)] {
                     assert_eq!(value(&block.options, code), [count, 0, 0, 0, 0, 0, 0, 0]);
                 }
                 seen.push("statistics");

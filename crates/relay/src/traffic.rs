@@ -195,8 +195,8 @@ impl Attribution {
         Self::new(Attributed { is_awaited: true, ..Attributed::new(Some((log, start))) })
     }
 
-    /// What it has done so far, and all that it will do, counts here, for the container with this address. If it has counted for another container until
-    /// [`Counted::attribute_again`], that one keeps what it had done by then.
+    /// What it has done so far, and all that it will do, counts here, for the container with this address. If it has
+    /// counted for another container until [`Counted::attribute_again`], that one keeps what it had done by then.
     pub fn to(&self, ip: IpAddr, container: Arc<Traffic>) {
         let mut this = self.lock();
         if this.is_settled {

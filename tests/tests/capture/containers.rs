@@ -62,7 +62,7 @@ fn containers_are_captured_with_their_own_addresses_and_nobody_elses() -> Result
     for begin in ["172.28.", "172.29."] {
         conversation(&packets, &of(&web, begin), &of(&noisy, begin), true)?;
     }
-    let mut tcp_out = packets.iter().filter(|p| p.tcp && p.src == PEER || p.dst == PEER);
+    let mut tcp_out = packets.iter().filter(|p| p.tcp && (p.src == PEER || p.dst == PEER));
     ensure!(tcp_out.next().is_some(), "{packets:#?}");
     let published = packets.iter().filter(|p| p.ports[1] == "80" && !noisy.contains(&p.src));
     ensure!(published.count() > 0, "nobody came to the published port: {packets:#?}");

@@ -1,10 +1,11 @@
 //! Which packets are wanted, as a program for the kernel.
 //!
 //! # What is looked at
-//! Frames of Ethernet without a VLAN tag. Addresses are those of the outermost IP header, or of an ARP message. Ports
-//! are those of TCP, UDP and SCTP behind it, whatever options IPv4 has, and behind up to six extension headers of IPv6.
-//! Of a packet in fragments, only the first fragment has ports: if ports are asked for, the others are not wanted, and
-//! neither is ARP. A frame that ends before what is looked at is not wanted.
+//! Frames of Ethernet without a VLAN tag. (The kernel takes the tag out of frames that it receives, and they would look
+//! like others.) Addresses are those of the outermost IP header, or of an ARP message. Ports are those of TCP, UDP and
+//! SCTP behind it, whatever options IPv4 has, and behind up to six extension headers of IPv6. Of a packet in fragments,
+//! only the first fragment has ports: if ports are asked for, the others are not wanted, and neither is ARP. A frame
+//! that ends before what is looked at is not wanted.
 
 mod program;
 
@@ -16,6 +17,9 @@ use sys::capture::Instruction;
 /// How many extension headers of IPv6 are followed: those of RFC 8200 that come before a transport header.
 const EXTENSION_HEADERS: usize = 6;
 
+/// What the kernel loads here is whether there was a VLAN tag (`SKF_AD_OFF` and `SKF_AD_VLAN_TAG_PRESENT` of
+/// linux/filter.h).
+const VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 const ETHERNET: u32 = 14;
 const TYPE: u32 = 12;
 const TYPE_V4: u32 = 0x0800;
@@ -39,12 +43,19 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The program for `sys::capture::Capture::open`. With more than some 50 addresses it may be longer than the kernel
-    /// takes (4,096 instructions, and `net.core.optmem_max` bytes of 8 for each).
+    /// The program for `sys::capture::Capture::open`. With many addresses it is longer than the kernel takes: 4,096
+    /// instructions, which in the form that it translates them into have room in `net.core.optmem_max` bytes. With the
+    /// 20,480 that were the default before Linux 6.7, those are some 17 addresses of IPv6.
     #[must_use]
     pub fn program(&self) -> Vec<Instruction> {
         let mut p = Program::default();
         let (accept, reject) = (p.label(), p.label());
+        // The kernel has taken the tag out of the frame, which would look like another one.
+        let untagged = p.label();
+        p.word(VLAN_TAG_PRESENT);
+        p.jump_equal(0, untagged);
+        p.jump(reject);
+        p.place(untagged);
         if !(self.addresses.is_empty() && self.ports.is_empty()) {
             let [v4, v6, arp] = [p.label(), p.label(), p.label()];
             p.half(TYPE);

@@ -1,4 +1,5 @@
-//! An assembler for the classic packet filter of the kernel (networking/filter of its documentation).
+//! An assembler for the classic packet filter of the kernel (networking/filter of its documentation). The compiler of
+//! libpcap is C, and so is what Rust crates offer; those that are Rust only write down instructions as this does.
 //!
 //! Conditions of the machine reach 255 instructions at most, so each one skips a jump, which reaches everywhere.
 

@@ -1,10 +1,13 @@
 //! The kernel itself runs the programs, on datagrams of a unix socket, which it filters as it does frames. What it says
 //! is compared with a matcher that reads frames in the plain way.
 
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use sys::capture::{Capture, Direction, Frame};
 
 use super::*;
 
@@ -209,6 +212,39 @@ fn packets_of_a_container_with_a_host_at_a_port() {
     ] {
         let frame = udp(src, dst, from, to);
         assert_eq!(kernel(&filter, &frame).is_some(), expected, "{src:?} {dst:?} {to}");
+    }
+}
+
+/// On the loopback, each frame is seen when it is sent and when it is received.
+#[test]
+#[cfg_attr(miri, ignore = "miri knows no packet sockets")]
+fn received_frames_with_a_vlan_tag_are_not_wanted() {
+    let ours = [198, 51, 100, 7];
+    let plain = udp(ours, [198, 51, 100, 8], 1, 2);
+    let mut tagged = plain.clone();
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    for addresses in [vec![], vec![vec![IpAddr::from(ours)]]] {
+        let filter = Filter { addresses, ports: vec![], snaplen: 2000 };
+        let mut capture = Capture::open(1, &filter.program(), false).unwrap();
+        let mut link = std::fs::File::from(sys::packet::open(1).unwrap());
+        for frame in [&tagged, &plain] {
+            // Behind a `struct virtio_net_hdr` that says nothing.
+            link.write_all(&[&[0; 10], &frame[..]].concat()).unwrap();
+        }
+        let (mut seen, end) = (Vec::new(), Instant::now() + Duration::from_secs(60));
+        while seen.len() < 2 {
+            assert!(Instant::now() < end, "{seen:?}");
+            std::thread::sleep(Duration::from_millis(1));
+            let each = |frame: &Frame<'_>| {
+                if frame.data == plain {
+                    seen.push(matches!(frame.direction, Direction::Received(_)));
+                }
+                true
+            };
+            capture.read(each).unwrap();
+        }
+        // The one with a tag came first, and would look like a plain one that nobody has sent.
+        assert_eq!(seen, [false, true]);
     }
 }
 

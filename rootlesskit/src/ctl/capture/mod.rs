@@ -25,8 +25,9 @@ use capture::{Filter, pcapng};
 use clap::{ArgMatches, Command};
 use hostenv::Env;
 use netlink::{Route, Rt};
-use nix::libc::{ARPHRD_ETHER, ARPHRD_LOOPBACK, EAFNOSUPPORT};
+use nix::libc::{ARPHRD_ETHER, ARPHRD_LOOPBACK, EAFNOSUPPORT, EINVAL, ENOMEM};
 use nix::net::if_::if_indextoname;
+use nix::sys::prctl::set_dumpable;
 use nix::sys::signalfd::SignalFd;
 use sys::capture::Capture;
 
@@ -71,7 +72,7 @@ pub(super) fn run(
     let name = output.name();
     let line = format!("capturing on {}{whose} to {name}; press Ctrl-C to stop", places.join(", "));
     writeln!(io::stderr(), "{line}").ok();
-    let session = Session::new(sources, output, &options, (signals, target.child));
+    let session = Session::new(sources, output, &options, (signals, target.into_child()));
     if let Some(summary) = session.run()? {
         writeln!(io::stderr(), "{summary}").ok();
     }
@@ -86,6 +87,8 @@ fn prepare(
     output: &mut Output,
 ) -> anyhow::Result<(Vec<Source>, SignalFd)> {
     let signals = block_signals()?;
+    // From the join on, whoever is privileged in the namespace could trace this process.
+    set_dumpable(false)?;
     target.join()?;
     let links = match wanted {
         Some(wanted) => links_of(wanted)?,
@@ -143,7 +146,8 @@ fn links_of(wanted: &Wanted) -> anyhow::Result<Links> {
             }
             Ok(Route::Local) => {
                 bail!(
-                    "{ip} is an address of the namespace itself\nhint: omit --container, and use --host {ip}"
+                    "{ip} is an address of the namespace itself\n\
+                     hint: to see what a container exchanges with it, use --container NAME --host {ip}"
                 )
             }
             Ok(Route::Link { .. } | Route::Nowhere) | Err(_) => {
@@ -184,6 +188,9 @@ fn open(index: u32, addresses: &[IpAddr], options: &Options) -> anyhow::Result<S
     let capture = Capture::open(index, &filter.program(), promiscuous).map_err(|error| {
         let hint = match error.raw_os_error() {
             Some(EAFNOSUPPORT) => "\nhint: load the kernel module af_packet",
+            Some(ENOMEM | EINVAL) => {
+                "\nhint: use fewer of --host and --port, or let an administrator raise net.core.optmem_max"
+            }
             _ => "",
         };
         anyhow::anyhow!("cannot capture on interface {name}: {error}{hint}")
@@ -198,17 +205,19 @@ fn open(index: u32, addresses: &[IpAddr], options: &Options) -> anyhow::Result<S
     Ok(Source { name, capture, delivered: 0, open: true })
 }
 
-/// Nothing that a packet could do to this process gets it further than its descriptors.
+/// A packet that takes over this process gets no files, no privileges and few system calls; it could connect to what the
+/// namespace reaches, as the gateway process does.
 #[cfg(feature = "gateway")]
 fn restrict() -> anyhow::Result<()> {
-    gateway::sandbox::enter().map(drop)
+    let report = gateway::sandbox::enter()?;
+    tracing::debug!("{report:?}");
+    Ok(())
 }
 
 /// What is left of the sandbox in a build without the gateway.
 #[cfg(not(feature = "gateway"))]
 fn restrict() -> anyhow::Result<()> {
     use caps::CapSet;
-    nix::sys::prctl::set_dumpable(false)?;
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set)?;
     }

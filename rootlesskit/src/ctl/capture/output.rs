@@ -88,17 +88,17 @@ impl Output {
         self.buffer.len() >= ENOUGH
     }
 
-    /// Writes everything. Meanwhile, `ending` is watched and `left` asked: if one of them says that the capture ends,
-    /// the reader has [`GRACE`] for each part of the rest.
+    /// Writes everything. Meanwhile, `endings` are watched and `left` is asked: if one of them says that the capture
+    /// ends, the reader has [`GRACE`] for each part of the rest.
     pub(super) fn flush(
         &mut self,
-        ending: BorrowedFd<'_>,
+        endings: [BorrowedFd<'_>; 2],
         left: &dyn Fn() -> Option<Duration>,
     ) -> Result<(), Unwritten> {
         let mut at = 0;
         let mut grace = None;
         while at < self.buffer.len() {
-            if !self.is_writable(ending, left, &mut grace)? {
+            if !self.is_writable(endings, left, &mut grace)? {
                 continue;
             }
             let end = self.buffer.len().min(at.saturating_add(self.most));
@@ -122,7 +122,7 @@ impl Output {
 
     fn is_writable(
         &self,
-        ending: BorrowedFd<'_>,
+        endings: [BorrowedFd<'_>; 2],
         left: &dyn Fn() -> Option<Duration>,
         grace: &mut Option<Instant>,
     ) -> Result<bool, Unwritten> {
@@ -138,7 +138,7 @@ impl Output {
         }
         let mut fds = vec![PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
         if grace.is_none() {
-            fds.push(PollFd::new(ending, PollFlags::POLLIN));
+            fds.extend(endings.map(|ending| PollFd::new(ending, PollFlags::POLLIN)));
         }
         match poll(&mut fds, timeout(until)) {
             Ok(_) => {}
@@ -146,7 +146,7 @@ impl Output {
             Err(error) => return Err(Unwritten::Failed(error.into())),
         }
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        if fds.get(1).is_some_and(ready) {
+        if fds[1..].iter().any(ready) {
             *grace = Some(now + GRACE);
         }
         Ok(ready(&fds[0]))
@@ -156,10 +156,10 @@ impl Output {
     pub(super) fn explain(&self, why: &Unwritten) -> anyhow::Error {
         let name = self.name();
         match why {
-            Unwritten::Failed(error) if error.raw_os_error() == Some(Errno::ENOSPC as i32) => {
+            Unwritten::Failed(error) if is_full(error) => {
                 anyhow!(
                     "cannot write {name}: {error}\n\
-                 hint: free some space, or use --max-size; all packets before this one are in the file"
+                 hint: free some space, or use --max-size; the file is valid up to its last complete packet"
                 )
             }
             Unwritten::Failed(error) => anyhow!("cannot write {name}: {error}"),
@@ -174,6 +174,12 @@ impl AsFd for Output {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Whether there is no room for more: on the disk, by a quota, or by a limit of the size of files (`ulimit -f`).
+fn is_full(error: &io::Error) -> bool {
+    const FULL: [Errno; 3] = [Errno::ENOSPC, Errno::EDQUOT, Errno::EFBIG];
+    error.raw_os_error().is_some_and(|number| FULL.contains(&Errno::from_raw(number)))
 }
 
 /// For poll(2), in whole milliseconds, rounded up: a wait of 0 would spin.
@@ -240,7 +246,7 @@ mod tests {
         let mut received = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(|| reader.read_to_end(&mut received).unwrap());
-            output.flush(never.as_fd(), &|| None).unwrap();
+            output.flush([never.as_fd(); 2], &|| None).unwrap();
             assert_eq!(output.length(), 1_000_000);
             drop(output);
         });
@@ -253,14 +259,17 @@ mod tests {
         let (never, ends) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         output.buffer().extend(&[7; 1_000_000]);
         drop(ends);
-        let stuck = output.flush(never.as_fd(), &|| None);
-        assert!(matches!(stuck, Err(Unwritten::Stuck)), "{stuck:?}");
-        // The same if the end came before.
         let (silent, _open) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        let stuck = output.flush(silent.as_fd(), &|| Some(Duration::ZERO));
+        let [ended, goes_on] = [never.as_fd(), silent.as_fd()];
+        for endings in [[ended, goes_on], [goes_on, ended]] {
+            let stuck = output.flush(endings, &|| None);
+            assert!(matches!(stuck, Err(Unwritten::Stuck)), "{stuck:?}");
+        }
+        // The same if the end came before.
+        let stuck = output.flush([goes_on; 2], &|| Some(Duration::ZERO));
         assert!(matches!(stuck, Err(Unwritten::Stuck)), "{stuck:?}");
         drop(reader);
-        let closed = output.flush(never.as_fd(), &|| Some(Duration::ZERO));
+        let closed = output.flush([never.as_fd(); 2], &|| Some(Duration::ZERO));
         assert!(matches!(closed, Err(Unwritten::Closed)), "{closed:?}");
     }
 
@@ -270,7 +279,7 @@ mod tests {
         output.file = File::options().write(true).open("/dev/full").unwrap();
         output.buffer().push(1);
         let (never, _open) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        let failed = output.flush(never.as_fd(), &|| None).unwrap_err();
+        let failed = output.flush([never.as_fd(); 2], &|| None).unwrap_err();
         let text = output.explain(&failed).to_string();
         assert!(text.contains("No space left on device") && text.contains("hint: "), "{text}");
     }

@@ -172,7 +172,8 @@ impl Session {
                 }
             }
             if self.sources.iter().all(|source| !source.open) {
-                return Ok(End::Down);
+                self.ended = true;
+                return Ok(self.rest()?.unwrap_or(End::Down));
             }
         }
     }
@@ -273,7 +274,7 @@ impl Session {
             let statistics = pcapng::Statistics {
                 interface,
                 time: (self.begin, now()),
-                received: counted.accepted.into(),
+                accepted: counted.accepted.into(),
                 dropped: counted.dropped.into(),
                 delivered: source.delivered,
             };
@@ -286,7 +287,7 @@ impl Session {
     fn flush(&mut self) -> Result<(), Unwritten> {
         let (deadline, ended) = (self.deadline, self.ended);
         let left = || if ended { Some(Duration::ZERO) } else { left(deadline) };
-        self.recorder.output.flush(self.signals.as_fd(), &left)
+        self.recorder.output.flush([self.signals.as_fd(), self.child.as_fd()], &left)
     }
 
     fn summary(&self, end: End, dropped: u64) -> String {

@@ -6,12 +6,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hostenv::state_dir;
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 
@@ -19,7 +22,7 @@ use sys::pidfd::PidFd;
 #[derive(Debug)]
 pub(super) struct Target {
     /// Its child, whose end is that of the namespaces.
-    pub(super) child: PidFd,
+    child: PidFd,
     user: File,
     net: File,
 }
@@ -45,33 +48,53 @@ pub(super) fn find(socket: &Path) -> anyhow::Result<Target> {
     let proc = Path::new("/proc");
     let Some(child) = state_dir::child(&dir, proc) else {
         let file = dir.join("child_pid");
-        let text = fs::read_to_string(&file);
-        let environ = |pid: &str| proc.join(pid.trim()).join("environ");
-        return Err(match text {
-            Err(error) if refused(&error) => foreign(&file, &error),
-            Ok(pid) => match File::open(environ(&pid)) {
-                Err(error) if refused(&error) => foreign(&environ(&pid), &error),
-                _ => gone(&dir),
-            },
-            Err(_) => gone(&dir),
+        let text = match hostenv::file::text(&file) {
+            Err(error) if refused(&error) => return Err(foreign(&file, &error)),
+            text => text.unwrap_or_default(),
+        };
+        // Whoever owns the directory may have written anything.
+        let Ok(pid) = text.trim().parse::<u32>() else { return Err(gone(&dir)) };
+        let environ = proc.join(pid.to_string()).join("environ");
+        return Err(match File::open(&environ) {
+            Err(error) if refused(&error) => foreign(&environ, &error),
+            _ => gone(&dir),
         });
     };
     let namespaces = proc.join(child.pid.to_string()).join("ns");
     // A detached network namespace is mounted there, in the child's mount namespace only.
-    let net = if dir.join("netns").exists() {
+    // Behind a link could be the namespace of somebody else; those of /proc are links that the kernel makes.
+    let by_kernel = OFlag::empty();
+    let (net, follow) = if dir.join("netns").exists() {
         let inside = dir.strip_prefix("/").unwrap_or(&dir);
-        proc.join(child.pid.to_string()).join("root").join(inside).join("netns")
+        let root = proc.join(child.pid.to_string()).join("root");
+        (root.join(inside).join("netns"), OFlag::O_NOFOLLOW)
     } else {
-        namespaces.join("net")
+        (namespaces.join("net"), by_kernel)
     };
-    let open = |path: PathBuf| match File::open(&path) {
+    let open = |path: PathBuf, follow| match namespace(&path, follow) {
         Ok(file) => Ok(file),
         Err(error) if refused(&error) => Err(foreign(&path, &error)),
         Err(error) => Err(anyhow::anyhow!("cannot read {}: {error}", path.display())),
     };
     let pid = Pid::from_raw(i32::try_from(child.pid).context("the child's PID")?);
-    let child = PidFd::open(pid).with_context(|| format!("cannot watch process {pid}"))?;
-    Ok(Target { child, user: open(namespaces.join("user"))?, net: open(net)? })
+    let watched = PidFd::open(pid).with_context(|| format!("cannot watch process {pid}"))?;
+    let user = open(namespaces.join("user"), by_kernel)?;
+    let target = Target { child: watched, user, net: open(net, follow)? };
+    // What was opened by number is of the child that is watched only if it still is the child.
+    match state_dir::child(&dir, proc) {
+        Some(still) if still.pid == child.pid => Ok(target),
+        _ => Err(gone(&dir)),
+    }
+}
+
+/// Opens a namespace, and nothing else: whoever owns the path can put a device or a FIFO there.
+fn namespace(path: &Path, follow: OFlag) -> io::Result<File> {
+    let flags = (OFlag::O_PATH | follow).bits();
+    let place = File::options().read(true).custom_flags(flags).open(path)?;
+    if fstatfs(&place)?.filesystem_type() != NSFS_MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a namespace"));
+    }
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 fn gone(dir: &Path) -> anyhow::Error {
@@ -82,8 +105,19 @@ fn gone(dir: &Path) -> anyhow::Error {
 }
 
 impl Target {
+    /// Its child. The namespaces are closed: nobody is to join them any more.
+    pub(super) fn into_child(self) -> PidFd {
+        self.child
+    }
+
     /// Moves this process, which must have one thread only, into both namespaces. There is no way back.
     pub(super) fn join(&self) -> anyhow::Result<()> {
+        if same(&self.net, Path::new("/proc/self/ns/net")).unwrap_or(false) {
+            bail!(
+                "RootlessKit uses the host's network (--net=host)\n\
+                 hint: to capture packets of the host, run tcpdump as root"
+            );
+        }
         // The kernel does not let a process join the user namespace that it is in.
         if !same(&self.user, Path::new("/proc/self/ns/user")).unwrap_or(false) {
             setns(&self.user, CloneFlags::CLONE_NEWUSER).map_err(io::Error::from).with_context(
