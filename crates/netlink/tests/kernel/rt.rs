@@ -1,5 +1,6 @@
 //! Links, addresses, routes and rules in a network namespace of the test's own.
 
+use std::time::{Duration, Instant};
 use std::{fs::File, io::ErrorKind, os::fd::AsFd};
 
 use netlink::{Family, Route, Rt};
@@ -168,6 +169,12 @@ fn the_way_to_an_address_is_known() {
     }
     add_uplink(&mut rt);
     let index = rt.link_index("tap0").unwrap();
+    // The kernel makes the route to an IPv6 address of its own later, in a work queue (`addrconf_dad_work()`).
+    let end = Instant::now() + Duration::from_secs(60);
+    while rt.route(address("fd00::100")).unwrap() != Route::Local {
+        assert!(Instant::now() < end, "the address has no route");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     for (to, expected) in [
         ("192.0.2.1", Route::Link { index, by_gateway: true }),
         ("2001:db8::1", Route::Link { index, by_gateway: true }),
