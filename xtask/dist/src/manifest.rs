@@ -54,6 +54,7 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     ("share/man/man1/rootlessctl-info.1.gz", Made("rootlessctl-info.1")),
     ("share/man/man1/rootlessctl-stats.1.gz", Made("rootlessctl-stats.1")),
     ("share/man/man1/rootlessctl-capture.1.gz", Made("rootlessctl-capture.1")),
+    ("share/man/man1/rootlessctl-flows.1.gz", Made("rootlessctl-flows.1")),
     (
         "share/man/man1/rootlesskit-docker-proxy.1.gz",
         File("packaging/man/rootlesskit-docker-proxy.1"),
