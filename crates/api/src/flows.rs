@@ -3,6 +3,7 @@
 //! The answer does not end by itself. Each line is a JSON object, a [`FlowEvent`].
 
 use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -116,28 +117,11 @@ pub struct Flow {
     pub end: FlowEnd,
 }
 
-/// Milliseconds since 1970 (UTC, without leap seconds) in the form of RFC 3339.
+/// Milliseconds since 1970 (UTC, without leap seconds) in the form of RFC 3339, which ends with the year 9999.
 pub fn rfc3339(millis: u64) -> String {
-    let (seconds, millis) = (millis / 1000, millis % 1000);
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// The date so many days after 1970-01-01. Counted in years that begin in March, so that a leap day is the last day.
-fn date(days: u64) -> (u64, u64, u64) {
-    /// From 0000-03-01 to 1970-01-01.
-    const TO_1970: u64 = 719_468;
-    const ERA: u64 = 146_097;
-    let days = days + TO_1970;
-    let (era, of_era) = (days / ERA, days % ERA);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / (ERA - 1)) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    const LAST: u64 = 253_402_300_799_999;
+    let time = UNIX_EPOCH + Duration::from_millis(millis.min(LAST));
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 #[cfg(test)]
@@ -154,6 +138,7 @@ mod tests {
             (1_078_012_800_001, "2004-02-29T00:00:00.001Z"),
             (1_798_761_599_500, "2026-12-31T23:59:59.500Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(millis), text);
         }
