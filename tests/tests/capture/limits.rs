@@ -63,7 +63,7 @@ fn a_capture_ends_at_its_limits_with_a_whole_file() -> Result<()> {
     })?;
     stuck.signal("TERM")?;
     let out = stuck.wait(PATIENCE)?;
-    ensure!(out.code == 1 && out.stderr.contains("does not read any more"), "{out}");
+    ensure!(out.code == 1 && out.stderr.contains("has stopped reading"), "{out}");
     drop((traffic, server));
 
     // No space for more.

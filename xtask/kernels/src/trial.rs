@@ -141,7 +141,7 @@ impl Trial<'_> {
             self.vm.root(&block)?.ok()?;
         }
         self.vm.root("systemctl restart user@1001.service")?.ok()?;
-        self.vm.user(UP)?.ok().context("the daemon does not come back with the session")?;
+        self.vm.user(UP)?.ok().context("the daemon does not start again with the session")?;
         let check = check(&mut self.vm)?;
         let left = codes(&check, &["fatal", "class"]);
         let works = left.is_empty() && block(&check).is_none();

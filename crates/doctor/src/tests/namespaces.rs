@@ -217,7 +217,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             },
         ),
         case(
-            "a profile of AppArmor forbids to execute rootlesskit in its namespaces",
+            "an AppArmor profile does not let rootlesskit run in its namespaces",
             Fatal,
             "rootlesskit-fails",
             "`attach_disconnected` to its flags",

@@ -167,7 +167,7 @@ fn links_of(wanted: &Wanted) -> anyhow::Result<Links> {
     }
     if !elsewhere.is_empty() {
         // Nothing is left to do if this fails.
-        let line = "warning: no interface of the namespace leads directly to these addresses";
+        let line = "warning: no interface of the namespace is connected to these addresses";
         writeln!(io::stderr(), "{line}: {elsewhere}").ok();
     }
     Ok(links)

@@ -164,7 +164,7 @@ impl Output {
             }
             Unwritten::Failed(error) => anyhow!("cannot write {name}: {error}"),
             Unwritten::Stuck | Unwritten::Closed => {
-                anyhow!("cannot write {name}: the program that reads it does not read any more")
+                anyhow!("cannot write {name}: the program that reads it has stopped reading")
             }
         }
     }
