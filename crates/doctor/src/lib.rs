@@ -29,5 +29,6 @@ pub mod systemd;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+pub mod unit_file;
 pub mod units;
 pub mod vars;

@@ -1,5 +1,5 @@
-//! Which directories the daemon uses, as far as anything says: the environment, the unit with its drop-ins, the script and
-//! the settings of `--supervise`, and daemon.json.
+//! Which directories the daemon uses, as far as anything says: the environment, the unit with its drop-ins and the files with
+//! variables that these name, the script and the settings of `--supervise`, and daemon.json.
 //!
 //! Units and shell scripts are not interpreted: a flag or variable of the right name counts wherever it is. One that is
 //! meant otherwise only leads to a place where no daemon is. Data roots, which are deleted, count only where the daemon's own
@@ -11,6 +11,7 @@ use hostenv::vars;
 
 use doctor::place::World;
 use doctor::supervisor::Files;
+use doctor::unit_file;
 
 /// The places, each once, the usual ones first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,15 +91,21 @@ fn texts(world: &World) -> Vec<String> {
     let flags = world.env.text(vars::DOCKERD_ROOTLESS_FLAGS).ok().flatten();
     let assigned = |flags| format!("{}={flags}", vars::DOCKERD_ROOTLESS_FLAGS);
     let mut texts: Vec<String> = flags.map(assigned).into_iter().collect();
-    let mut files = Vec::new();
+    let mut units = Vec::new();
     if let Some(unit) = world.unit() {
-        files.extend(super::settings_of(&unit));
-        files.push(unit);
+        units.extend(super::settings_of(&unit));
+        units.push(unit);
     }
+    let read = |files: Vec<PathBuf>| {
+        files.into_iter().filter_map(|file| hostenv::file::text(&file).ok()).collect::<Vec<_>>()
+    };
+    let units = read(units);
+    let mut others = unit_file::environment_files(world, units.iter().map(String::as_str));
     if let Some(own) = Files::of(world) {
-        files.extend([own.script(), own.settings()]);
+        others.extend([own.script(), own.settings()]);
     }
-    texts.extend(files.into_iter().filter_map(|file| hostenv::file::text(&file).ok()));
+    texts.extend(units);
+    texts.extend(read(others));
     texts
 }
 
@@ -193,13 +200,14 @@ mod tests {
         write(
             "systemd/user/docker.service.d/x.conf",
             "[Service]\nEnvironment=\"DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--state-dir=%h/s --debug\"\n\
-             Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR=/t\n",
+             Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR=/t\nEnvironmentFile=%E/d.env\n",
         );
+        write("d.env", "DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR=/u\n");
         write("docker/daemon.json", "{\"data-root\":\"/big\",\"pidfile\":\"/p\"}");
         let found = Settings::gather(&world);
         let home = dir.path().join("home");
         let expected = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let mut state_dirs = expected(&["/run/user/7/dockerd-rootless", "/t"]);
+        let mut state_dirs = expected(&["/run/user/7/dockerd-rootless", "/t", "/u"]);
         state_dirs.insert(1, home.join("s"));
         let mut seen = found.state_dirs.clone();
         seen.sort();

@@ -9,6 +9,7 @@ use hostenv::{Env, flags, shellwords, vars};
 
 use crate::place::World;
 use crate::supervisor::Files;
+use crate::unit_file;
 
 /// A setting of the launcher that the user made. As text: what it is and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,23 +51,30 @@ impl fmt::Display for UserSetting {
     }
 }
 
+/// `NAME=VALUE`, or another word of a line.
+#[derive(Debug)]
+struct Assigned {
+    file: PathBuf,
+    syntax: Syntax,
+    word: String,
+}
+
 /// The user's settings, which are read once.
 #[derive(Debug)]
 pub(super) struct UserSettings<'w> {
     env: &'w Env,
-    /// What the [`files`] set, as `NAME=VALUE` among other words, in their order.
-    assigned: Vec<(PathBuf, String)>,
+    /// What the [`files`] set, in their order.
+    assigned: Vec<Assigned>,
     pub(super) flags: Flags,
 }
 
 impl<'w> UserSettings<'w> {
     pub(super) fn gather(world: &'w World) -> Self {
-        let words = |(file, syntax): (PathBuf, Syntax)| {
+        let mut assigned = Vec::new();
+        for (file, syntax) in files(world) {
             let text = hostenv::file::text(&file).unwrap_or_default();
-            let words: Vec<_> = text.lines().flat_map(|line| assignments(line, syntax)).collect();
-            words.into_iter().map(move |word| (file.clone(), word))
-        };
-        let assigned = files(world).into_iter().flat_map(words).collect();
+            assign(&mut assigned, &file, &text, syntax);
+        }
         let mut settings = Self { env: &world.env, assigned, flags: Flags::default() };
         if let Some(flags) = settings.variable(vars::DOCKERD_ROOTLESS_FLAGS) {
             let words = shellwords::split(flags.value.as_ref()).unwrap_or_default();
@@ -91,7 +99,7 @@ impl<'w> UserSettings<'w> {
 
     /// The variables that files set: the file, the name, the value.
     pub(super) fn assigned(&self) -> impl Iterator<Item = (&Path, &str, &str)> {
-        self.assigned.iter().filter_map(|(file, word)| {
+        self.assigned.iter().filter_map(|Assigned { file, word, .. }| {
             let (name, value) = word.split_once('=')?;
             Some((file.as_path(), name, value))
         })
@@ -139,17 +147,42 @@ enum Syntax {
     Shell,
 }
 
+/// Adds what a file sets. An empty `Environment=` takes back what units have set before (systemd.exec(5)).
+fn assign(assigned: &mut Vec<Assigned>, file: &Path, text: &str, syntax: Syntax) {
+    let lines = match syntax {
+        Syntax::Unit => unit_file::lines(text),
+        Syntax::OneALine | Syntax::Shell => unit_file::variable_lines(text),
+    };
+    for line in lines {
+        if syntax == Syntax::Unit && environment(&line) == Some("") {
+            assigned.retain(|of| of.syntax != Syntax::Unit);
+        }
+        let words = assignments(&line, syntax).into_iter();
+        assigned.extend(words.map(|word| Assigned { file: file.to_owned(), syntax, word }));
+    }
+}
+
+/// What is behind `Environment=`.
+fn environment(line: &str) -> Option<&str> {
+    let (key, value) = line.split_once('=')?;
+    (key.trim() == "Environment").then_some(value.trim())
+}
+
 /// The files that give variables to the daemon: what systemd gives to all units of the user (environment.d(5)), the unit,
-/// its drop-ins, and the variables of other supervisors. A later one wins.
+/// its drop-ins, the files that these name, and the variables of other supervisors. A later one wins.
 fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
     let unit = world.unit();
     let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
     let for_all = world.config_home().map(|dir| dir.join("environment.d"));
     let others = Files::of(world).map(|files| [files.swarm(), files.settings()]);
-    let of_units = unit.into_iter().chain(configurations(drop_ins));
+    let of_units: Vec<PathBuf> = unit.into_iter().chain(configurations(drop_ins)).collect();
+    let texts = of_units.iter().filter_map(|file| hostenv::file::text(file).ok());
+    let texts: Vec<String> = texts.collect();
+    let named = unit_file::environment_files(world, texts.iter().map(String::as_str));
     let for_all = configurations(for_all).into_iter().map(|file| (file, Syntax::OneALine));
     for_all
-        .chain(of_units.map(|file| (file, Syntax::Unit)))
+        .chain(of_units.into_iter().map(|file| (file, Syntax::Unit)))
+        .chain(named.into_iter().map(|file| (file, Syntax::OneALine)))
         .chain(others.into_iter().flatten().map(|file| (file, Syntax::Shell)))
         .collect()
 }
@@ -172,7 +205,7 @@ fn assignments(line: &str, syntax: Syntax) -> Vec<String> {
         return Vec::new();
     }
     let words = match syntax {
-        Syntax::Unit => line.strip_prefix("Environment=").unwrap_or(line),
+        Syntax::Unit => environment(line).unwrap_or(line),
         Syntax::OneALine | Syntax::Shell => line,
     };
     let words = shellwords::split(words.as_ref()).unwrap_or_default();
@@ -196,6 +229,7 @@ mod tests {
     fn a_line_sets_variables_as_its_file_has_them() {
         for (line, syntax, words) in [
             ("Environment=A=b \"C=d e\"", Syntax::Unit, &["A=b", "C=d e"][..]),
+            (" Environment = A=b", Syntax::Unit, &["A=b"]),
             ("  A=b c  ", Syntax::OneALine, &["A=b c"]),
             ("A=\"b c\"", Syntax::OneALine, &["A=b c"]),
             ("export A='b c'; C=d # E=f", Syntax::Shell, &["export", "A=b c", "C=d"]),

@@ -916,6 +916,28 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 );
             },
         ),
+        case(
+            "a file that the unit names sets a proxy on loopback, on a line that goes on",
+            Class,
+            "proxy-loopback",
+            "10.0.2.2:3128",
+            |h| {
+                h.write(
+                    "home/.config/systemd/user/docker.service.d/proxy.conf",
+                    "[Service]\nEnvironmentFile=-/etc/proxy.env\n",
+                );
+                h.write("etc/proxy.env", "HTTPS_PROXY=\"http://\\\n127.0.0.1:3128\"\n");
+            },
+        ),
+        case("a later drop-in takes back the proxy on loopback", Class, "", "", |h| {
+            let dir = "home/.config/systemd/user/docker.service.d";
+            h.write(
+                &format!("{dir}/a.conf"),
+                "[Service]\nEnvironment=HTTP_PROXY=http://127.0.0.1:3128\nEnvironmentFile=/etc/proxy.env\n",
+            );
+            h.write("etc/proxy.env", "HTTPS_PROXY=http://127.0.0.1:3128\n");
+            h.write(&format!("{dir}/b.conf"), "[Service]\nEnvironment=\nEnvironmentFile=\n");
+        }),
         case("the proxy on loopback is in comments", Class, "", "", |h| {
             h.write(
                 "home/.config/systemd/user/docker.service.d/proxy.conf",
