@@ -143,7 +143,8 @@ fn run(args: &[&str]) -> Result<()> {
 /// Builds what is measured and what measures, as released.
 fn build(options: &Options) -> Result<()> {
     let mut command = cargo::build("release")?;
-    command.args(["-p", "loadgen"]);
+    // Where one program is named, cargo builds none that is not.
+    command.args(["-p", "loadgen", "--bin", "loadgen"]);
     if options.ours.is_none() {
         command.args(["-p", "rootlesskit", "--bin", "rootlesskit"]);
     }
