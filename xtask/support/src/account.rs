@@ -1,11 +1,13 @@
 //! Ordinary users of the machine: looked up, or made for one run.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::command::quietly;
+use crate::process;
 
 /// A line of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +59,44 @@ impl Entry {
     }
 }
 
-/// Adds an account that nobody can log in to. `useradd` gives it subordinate ids.
+/// User ids of accounts that are made for one run. Whoever makes one ends its processes by its id in the end, so nothing
+/// else may have that id: not the users of containers and test hosts either, who have the first ones from 1000 on and
+/// whom `useradd` does not know.
+const IDS: RangeInclusive<u32> = 50_000..=59_999;
+
+/// Adds an account that nobody can log in to, with a user id that no process has. `useradd` gives it subordinate ids.
+///
+/// # Errors
+/// It cannot be added, or processes have its id already, which is why it is deleted again.
 pub fn add(name: &str) -> Result<()> {
+    quietly(&mut adding(name))?;
+    let alone = Entry::of_name(name).and_then(|entry| ensure_unused(entry.uid));
+    if alone.is_err() {
+        delete(name)?;
+    }
+    alone
+}
+
+fn adding(name: &str) -> Command {
     let mut command = Command::new("useradd");
     command.args(["--no-create-home", "--home-dir", "/nonexistent"]);
-    quietly(command.args(["--shell", "/usr/sbin/nologin", name])).map(drop)
+    command.args(["--shell", "/usr/sbin/nologin"]);
+    command.arg("--key").arg(format!("UID_MIN={}", IDS.start()));
+    command.arg("--key").arg(format!("UID_MAX={}", IDS.end())).arg(name);
+    command
+}
+
+fn ensure_unused(uid: u32) -> Result<()> {
+    let all = process::all();
+    let mine = all.iter().filter(|stat| process::owner(stat.pid) == Some(uid));
+    let mine: Vec<String> = mine.map(|stat| format!("{} ({})", stat.pid, stat.comm)).collect();
+    ensure!(
+        mine.is_empty(),
+        "processes have the user id {uid}, which is no account's: {}\n\
+         hint: wait until they have ended, or end the container that they are in",
+        mine.join(", ")
+    );
+    Ok(())
 }
 
 /// Deletes such an account.
@@ -72,6 +107,20 @@ pub fn delete(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_of_one_run_has_an_id_that_no_process_has() {
+        let own = crate::host::euid().unwrap();
+        let error = ensure_unused(own).unwrap_err().to_string();
+        let name = format!("{} (", std::process::id());
+        assert!(error.contains(&name) && error.contains("\nhint: "), "{error}");
+        // One that nobody has: the last id of all means "no id" (chown(2)).
+        ensure_unused(u32::MAX).unwrap();
+        let command = adding("rk-test");
+        let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        let keys = ["--key", "UID_MIN=50000", "--key", "UID_MAX=59999", "rk-test"];
+        assert!(words.ends_with(&keys), "{words:?}");
+    }
 
     #[test]
     fn a_line_of_passwd_is_read() {
