@@ -4,8 +4,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use gateway::dns::{Action, Forwarder, Key, KnownNames};
+use gateway::dns::{Action, Forwarder, Key, KnownNames, addresses};
 use libfuzzer_sys::fuzz_target;
+
+fn learn(known: &mut KnownNames, now: Instant, answer: &[u8]) {
+    if let Some((name, addresses)) = addresses(answer) {
+        known.learn(now, &name, &addresses);
+    }
+}
 
 fuzz_target!(|data: &[u8]| {
     let servers = [SocketAddr::from(([192, 0, 2, 1], 53)), SocketAddr::from(([192, 0, 2, 2], 53))];
@@ -18,13 +24,14 @@ fuzz_target!(|data: &[u8]| {
     while let Some(([what, which, length], after)) = rest.split_first_chunk::<3>() {
         let (payload, next) = after.split_at(usize::from(*length).min(after.len()));
         rest = next;
-        known.learn(now, payload);
+        learn(&mut known, now, payload);
         let socket = sockets.get(usize::from(*which) % sockets.len().max(1)).cloned();
         match (what % 6, socket) {
             (0, _) => {
                 forwarder.query(
                     now,
                     SocketAddr::from(([10, 0, 2, 100], u16::from(*which))),
+                    None,
                     payload,
                 );
             }
@@ -53,7 +60,7 @@ fuzz_target!(|data: &[u8]| {
                 }
                 Action::Reply { payload, .. } => {
                     assert!(payload.len() >= 12, "at least a header");
-                    known.learn(now, &payload);
+                    learn(&mut known, now, &payload);
                 }
             }
         }

@@ -11,6 +11,7 @@
 pub mod client;
 mod decode;
 pub mod flows;
+pub mod policy;
 pub mod server;
 pub mod spec;
 pub mod stats;

@@ -13,6 +13,8 @@ use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::PolicyTraffic;
+
 pub use openmetrics::{CONTENT_TYPE, openmetrics};
 
 /// What moved over connections or flows of one kind.
@@ -204,6 +206,9 @@ pub struct Stats {
     pub containers: Vec<ContainerTraffic>,
     /// What containers did that are not kept.
     pub other_containers: ContainerCounters,
+    /// What the rules of the egress policy did, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyTraffic>,
 }
 
 #[cfg(test)]

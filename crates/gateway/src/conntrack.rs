@@ -151,6 +151,17 @@ pub fn serve(socket: &OwnedFd) -> io::Result<()> {
     let mut conntrack = Conntrack::open()?;
     // Whether it works; the first look-up loads the kernel's module.
     conntrack.look_up(&[NOTHING]).into_iter().collect::<io::Result<Vec<_>>>()?;
+    serve_with(socket, |queries| conntrack.look_up(queries))
+}
+
+/// Answers queries with what `look_up` finds, one result for each query in their order: the end inside.
+///
+/// # Errors
+/// The pair fails.
+pub fn serve_with(
+    socket: &OwnedFd,
+    mut look_up: impl FnMut(&[Query]) -> Vec<io::Result<Option<SocketAddr>>>,
+) -> io::Result<()> {
     let mut message = [0; BATCH * QUERY_BYTES];
     let mut replies = Vec::with_capacity(BATCH * REPLY_BYTES);
     loop {
@@ -158,10 +169,12 @@ pub fn serve(socket: &OwnedFd) -> io::Result<()> {
             Ok(0) if is_closed(socket)? => return Ok(()),
             Ok(length) => length,
             Err(Errno::EINTR) => continue,
+            // It has ended without reading all replies (unix_release_sock() in the kernel).
+            Err(Errno::ECONNRESET) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         replies.clear();
-        answer(&mut conntrack, &message[..length], &mut replies);
+        answer(&mut look_up, &message[..length], &mut replies);
         if replies.is_empty() {
             // A message of no bytes would look like the end.
             continue;
@@ -199,7 +212,11 @@ const NOTHING: Query = {
 };
 
 /// Writes a reply to each query of a message. One that makes no sense fails.
-fn answer(conntrack: &mut Conntrack, message: &[u8], replies: &mut Vec<u8>) {
+fn answer(
+    look_up: &mut impl FnMut(&[Query]) -> Vec<io::Result<Option<SocketAddr>>>,
+    message: &[u8],
+    replies: &mut Vec<u8>,
+) {
     let all: Vec<_> = message
         .as_chunks::<QUERY_BYTES>()
         .0
@@ -207,7 +224,7 @@ fn answer(conntrack: &mut Conntrack, message: &[u8], replies: &mut Vec<u8>) {
         .filter_map(|bytes| read_mark(bytes).map(|(mark, query)| (mark, read_query(query))))
         .collect();
     let queries: Vec<Query> = all.iter().filter_map(|(_, query)| *query).collect();
-    let mut found = conntrack.look_up(&queries).into_iter();
+    let mut found = look_up(&queries).into_iter();
     for ((mark, number), query) in all {
         let outcome = match query.and_then(|_| found.next()) {
             Some(Ok(Some(end))) => Outcome::Found(end.ip()),

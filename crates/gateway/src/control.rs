@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use egress::Policies;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ mod fit;
 
 pub use channel::Channel;
 pub(crate) use channel::poll_timeout;
+pub(crate) use fit::check_policy;
 pub use fit::fit;
 
 /// The longest message in bytes: statistics of more published ports than one host has. It bounds what a broken or
@@ -41,6 +43,9 @@ pub enum Request {
         nofile: u64,
         /// How many of the descriptors are for overlay networks.
         overlay: usize,
+        /// What containers may begin.
+        #[serde(default)]
+        policy: Policies,
     },
     /// Serve this listener of the host's namespace, the descriptor, as a published port.
     Publish {
@@ -63,6 +68,9 @@ pub enum Request {
     },
     /// The host's name servers are others now.
     Resolvers(Resolvers),
+    /// Containers may begin this now, and what they have begun ends if it is not allowed. It is in force when the reply
+    /// comes.
+    Policy(Box<Policies>),
     /// What has happened so far.
     Stats,
     /// Keep a record of everything that ends, and tell what has ended since this was asked last.
@@ -82,6 +90,7 @@ impl Request {
             Self::Publish { .. } => "Publish",
             Self::Withdraw { .. } => "Withdraw",
             Self::Resolvers(_) => "Resolvers",
+            Self::Policy(_) => "Policy",
             Self::Stats => "Stats",
             Self::Flows { .. } => "Flows",
             Self::Ping => "Ping",
@@ -96,6 +105,7 @@ impl Request {
             Self::Publish { .. } => 1,
             Self::Withdraw { .. }
             | Self::Resolvers(_)
+            | Self::Policy(_)
             | Self::Stats
             | Self::Flows { .. }
             | Self::Ping => 0,

@@ -31,7 +31,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-pub use known::KnownNames;
+use egress::Source;
+pub use known::{KnownNames, addresses};
 use pending::{Attempt, Pending, Query};
 
 /// How long a server may take before the next is asked.
@@ -67,6 +68,8 @@ pub enum Action {
     Reply {
         /// The client, in the child namespace.
         client: SocketAddr,
+        /// Who has asked, if that was known.
+        who: Option<Source>,
         /// The answer as it came.
         payload: Vec<u8>,
     },
@@ -161,18 +164,25 @@ impl Forwarder {
         self.pending.deadline()
     }
 
-    /// Takes in a datagram of a client. False if it is no query.
-    pub fn query(&mut self, now: Instant, client: SocketAddr, payload: &[u8]) -> bool {
+    /// Takes in a datagram of a client. False if it is no query. `who` comes back with the answer: several containers may
+    /// have the client's address one after another.
+    pub fn query(
+        &mut self,
+        now: Instant,
+        client: SocketAddr,
+        who: Option<Source>,
+        payload: &[u8],
+    ) -> bool {
         if payload.len() > LARGEST_QUERY || !message::is_query(payload) {
             self.counters.malformed += 1;
             return false;
         }
         self.counters.queries += 1;
-        if let Some(serial) = self.pending.find(client, payload) {
+        if let Some(serial) = self.pending.find(client, who, payload) {
             self.repeat(now, serial);
             return true;
         }
-        let serial = self.pending.insert(Query::new(client, payload, now + QUERY_TIMEOUT));
+        let serial = self.pending.insert(Query::new(client, who, payload, now + QUERY_TIMEOUT));
         if !self.ask_next(now, serial) {
             self.settle(serial);
         }
@@ -322,7 +332,8 @@ impl Forwarder {
 
     fn finish(&mut self, serial: u64, payload: Vec<u8>) {
         if let Some(query) = self.pending.remove(serial) {
-            self.actions.push_back(Action::Reply { client: query.client, payload });
+            let Query { client, who, .. } = query;
+            self.actions.push_back(Action::Reply { client, who, payload });
             self.close_all(serial, &query);
         }
     }

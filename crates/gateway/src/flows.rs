@@ -15,7 +15,7 @@ pub(crate) fn describe(records: &[FlowRecord]) -> Vec<Flow> {
 
 /// `clock` is the time since 1970 at the moment `now`.
 fn flow(record: &FlowRecord, now: Instant, clock: Duration) -> Flow {
-    let FlowRecord { start, container, up, down, ended, end } = record;
+    let FlowRecord { start, container, up, down, ended, end, rule } = record;
     let FlowStart { transport, published, client, destination, name, began } = start;
     let ago = now.saturating_duration_since(*ended);
     let (bytes_out, bytes_in) = if *published { (*down, *up) } else { (*up, *down) };
@@ -54,6 +54,7 @@ fn flow(record: &FlowRecord, now: Instant, clock: Duration) -> Flow {
             flow_log::FlowEnd::Withdrawn => FlowEnd::Withdrawn,
             flow_log::FlowEnd::Failed => FlowEnd::Failed,
         },
+        rule: rule.as_deref().map(str::to_owned),
     }
 }
 
@@ -83,6 +84,7 @@ mod tests {
             down: 2,
             ended: began + Duration::from_millis(1500),
             end: flow_log::FlowEnd::Idle,
+            rule: Some("a rule".into()),
         };
         let (now, clock) = (began + Duration::from_secs(2), Duration::from_secs(86_400));
         let out = flow(&record(Transport::Udp, false), now, clock);
@@ -90,6 +92,7 @@ mod tests {
         assert_eq!((&*out.time, out.duration_ms), ("1970-01-01T23:59:59.500Z", 1500));
         assert_eq!((out.client.port, out.destination.port), (Some(5), Some(80)));
         assert_eq!((out.name.as_deref(), out.end), (Some("a.example"), FlowEnd::Idle));
+        assert_eq!(out.rule.as_deref(), Some("a rule"));
         let published = flow(&record(Transport::Icmp, true), now, clock);
         assert_eq!((published.bytes_out, published.bytes_in), (2, 1));
         assert_eq!(published.direction, FlowDirection::Published);

@@ -3,7 +3,8 @@
 //! # What stays reachable
 //! Everything that the user could connect to from the host, other than the host's loopback: also the host's own
 //! addresses on its networks, and 169.254.0.0/16 with the metadata services of clouds, as from rootful containers.
-//! Whoever wants less filters in the child namespace (Docker's `DOCKER-USER` chain) or on the host, by user.
+//! Whoever wants less writes an egress policy, which judges what is allowed here once more ([`egress`]), or filters on the
+//! host, by user.
 //!
 //! # The host's loopback
 //! The gateway's address stands for it, all of it or some ports ([`HostLoopback`]). This is decided here, in the gateway

@@ -15,7 +15,7 @@ use relay::{Listener, Options, Service, Traffic, Transparent};
 
 use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
-use crate::engine::{Engine, SharedResolvers, Sources, Statistics, inward};
+use crate::engine::{Engine, SharedPolicies, SharedResolvers, Sources, Statistics, inward};
 use crate::flows;
 use crate::network_config::NetworkConfig;
 use crate::sandbox;
@@ -24,6 +24,7 @@ use crate::sandbox;
 struct RunningGateway {
     relay: relay::Engine,
     resolvers: SharedResolvers,
+    policies: SharedPolicies,
     statistics: Arc<Statistics>,
     flow_log: Arc<FlowLog>,
     ports: BTreeMap<u64, (String, Arc<Traffic>)>,
@@ -52,7 +53,7 @@ pub fn run(control: OwnedFd) -> anyhow::Result<()> {
 }
 
 fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> {
-    let Request::Configure { plan, resolvers, nofile, .. } = request else {
+    let Request::Configure { plan, resolvers, nofile, policy, .. } = request else {
         bail!("the first request was not to configure the gateway");
     };
     let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
@@ -60,6 +61,7 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     let report = sandbox::enter().context("failed to sandbox the gateway process")?;
     tracing::debug!("{report:?}");
     let resolvers = Arc::new(Mutex::new(Some(resolvers)));
+    let policies = Arc::new(Mutex::new(Some(policy)));
     let statistics = Arc::new(Statistics::default());
     let flow_log = Arc::new(FlowLog::default());
     let Descriptors { dial, data, v4, v6, conntrack, overlay } = descriptors;
@@ -73,11 +75,18 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     };
     let overlay = reader.map(|reader| (reader, writer));
     let sources = Sources { dial, data, listeners, conntrack, overlay };
-    let (shared, counters) = (Arc::clone(&resolvers), Arc::clone(&statistics));
-    let engine = Engine::new(plan, sources, shared, counters, Arc::clone(&flow_log));
+    let engine = Engine::new(
+        plan,
+        sources,
+        Arc::clone(&resolvers),
+        Arc::clone(&policies),
+        Arc::clone(&statistics),
+        Arc::clone(&flow_log),
+    );
     let relay = relay::Engine::start_with(factory, options, Some(Box::new(engine)))
         .context("failed to start the event loop")?;
-    Ok(RunningGateway { relay, resolvers, statistics, flow_log, ports: BTreeMap::new() })
+    let ports = BTreeMap::new();
+    Ok(RunningGateway { relay, resolvers, policies, statistics, flow_log, ports })
 }
 
 /// How published ports are served: servers see their clients.
@@ -116,6 +125,10 @@ impl RunningGateway {
             }
             Request::Resolvers(resolvers) => {
                 *self.resolvers.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolvers);
+            }
+            Request::Policy(policies) => {
+                *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = Some(*policies);
+                self.relay.change().context("the gateway no longer works")?;
             }
             Request::Ping => self.relay.ping().context("the gateway no longer works")?,
             Request::Flows { follow } => return Ok(self.flows(follow)),

@@ -26,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use api::flows::{Flow, FlowEvent, rfc3339};
+use egress::Policies;
 use ipnet::IpNet;
 use sys::pidfd::PidFd;
 use tracing::warn;
@@ -34,7 +35,7 @@ pub use answer::Answer;
 pub use line::{PERIOD, SILENCE};
 pub use relay::flow_log::MAX_RECORDS;
 
-use crate::control::{Channel, Reply, Request};
+use crate::control::{Channel, Reply, Request, check_policy};
 use crate::descriptors::{Descriptors, OverlayDescriptors};
 use crate::network_config::{NetworkConfig, Resolvers};
 use job::Job;
@@ -84,6 +85,7 @@ pub struct Supervisor {
     /// Those of [`Request::Configure`].
     descriptors: Vec<Arc<OwnedFd>>,
     resolvers: Resolvers,
+    policy: Policies,
     nofile: u64,
     /// How many of the descriptors are for overlay networks.
     overlay: usize,
@@ -118,6 +120,7 @@ impl Supervisor {
             plan,
             descriptors,
             resolvers,
+            policy: Policies::default(),
             nofile,
             overlay,
             ports: BTreeMap::new(),
@@ -177,6 +180,7 @@ impl Supervisor {
             resolvers: self.resolvers.clone(),
             nofile: self.nofile,
             overlay: self.overlay,
+            policy: self.policy.clone(),
         };
         line.post(Job { request, fds: self.descriptors.clone(), done: Box::new(drop) });
         if self.followed.is_some() {
@@ -288,6 +292,24 @@ impl Supervisor {
                 warn!("the gateway did not accept the new name servers: {why}");
             }
         }));
+    }
+
+    /// Containers may begin this from now on, and what they have begun ends if it is not allowed. It is in force when the
+    /// answer comes. A gateway that starts later has it from the start, so before the first one it need not be waited for.
+    ///
+    /// # Errors
+    /// The policy is too large for the gateway. The one before stays in force.
+    pub fn set_policy(&mut self, policy: Policies) -> anyhow::Result<Answer> {
+        check_policy(&policy)?;
+        self.policy.clone_from(&policy);
+        let (answer, deliver) = Answer::to("changing the egress policy".to_owned());
+        let Some(line) = self.state.line() else { return Ok(answer) };
+        line.post(Job::new(Request::Policy(Box::new(policy)), |reply| {
+            if let Some(Reply::Failed(why)) = deliver.to(reply) {
+                warn!("the gateway did not accept the new egress policy: {why}");
+            }
+        }));
+        Ok(answer.from(line))
     }
 
     /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the

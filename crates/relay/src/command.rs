@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc::SyncSender;
 
 use crate::event_handler::OUTBOUND;
+use crate::judge::Judge;
 use crate::listen::Listener;
 use crate::room::{Held, Use};
 use crate::service::Service;
@@ -25,6 +26,12 @@ pub(crate) enum Command {
     Adopt {
         id: u64,
         conn: Box<Moved>,
+    },
+    /// End the event handler's connections that may not go on.
+    Judge(Judge),
+    /// Tell the event handler that something has changed.
+    Change {
+        done: SyncSender<()>,
     },
     Ping {
         done: SyncSender<()>,

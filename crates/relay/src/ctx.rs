@@ -114,7 +114,8 @@ impl Ctx {
             && let Some(start) = self.flow_start(transport, client, port)
         {
             let (container, up, down, ended) = (None, 0, 0, self.now);
-            log.push(FlowRecord { start, container, up, down, ended, end: FlowEnd::Denied });
+            let (end, rule) = (FlowEnd::Denied, None);
+            log.push(FlowRecord { start, container, up, down, ended, end, rule });
         }
     }
 

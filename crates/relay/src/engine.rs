@@ -117,6 +117,18 @@ impl Engine {
         self.mailbox.post(Command::Remove { id, done }).is_ok() && result.recv().unwrap_or(false)
     }
 
+    /// Has [`EventHandler::changed`] called, and returns once every thread has done what follows from that.
+    ///
+    /// # Errors
+    /// When a thread has ended.
+    pub fn change(&self) -> io::Result<()> {
+        let (done, answer) = sync_channel(1);
+        self.mailbox.post(Command::Change { done })?;
+        answer.recv().map_err(|_| ended())?;
+        // The other threads have got their commands before that.
+        self.ping()
+    }
+
     /// Returns once every thread has gone round its event loop: a thread that hangs keeps the caller waiting.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use socket2::Socket;
 use crate::ctx::Ctx;
 use crate::factory::SocketKind;
 use crate::inbound::Inbound;
+use crate::judge::Judge;
 use crate::pool::{Taken, Waiter};
 use crate::room::{Held, Use};
 use crate::slab::Key;
@@ -37,6 +38,11 @@ pub trait EventHandler: Send {
 
     /// A connection or flow has gone from a published port into the namespace.
     fn inbound(&mut self, event_loop: &mut EventLoop, inbound: Inbound);
+
+    /// Something has changed for which [`crate::Engine::change`] was called. Nothing to do for most.
+    fn changed(&mut self, event_loop: &mut EventLoop) {
+        let _ = event_loop;
+    }
 
     /// Called after each batch of events, and when [`EventHandler::wake_at`] has come.
     fn turn(&mut self, event_loop: &mut EventLoop);
@@ -67,6 +73,8 @@ pub struct EventLoop {
     pub(crate) tcp: Tcp,
     /// The port of the event handler's connections, once there was one.
     pub(crate) outbound: Option<Key>,
+    /// What the other threads are to ask.
+    pub(crate) judge: Option<Judge>,
 }
 
 impl EventLoop {
@@ -124,6 +132,15 @@ impl EventLoop {
     pub fn relay(&mut self, client: Socket, backend: Socket, counted: Counted) -> io::Result<()> {
         let port = *self.outbound.get_or_insert_with(|| self.tcp.add_unserved(OUTBOUND));
         self.tcp.join(&mut self.ctx, port, client, backend, counted)
+    }
+
+    /// Resets the connections of [`EventLoop::relay`] that may not go on: those of this thread now, and those of others
+    /// before they answer [`crate::Engine::ping`]. Connections whose opener is not known are left alone.
+    pub fn end_denied(&mut self, judge: Judge) {
+        if let Some(port) = self.outbound {
+            self.tcp.end_denied(port, &judge);
+        }
+        self.judge = Some(judge);
     }
 }
 

@@ -105,6 +105,8 @@ pub struct FlowRecord {
     pub ended: Instant,
     /// How it ended.
     pub end: FlowEnd,
+    /// The rule of a policy that has denied or ended it.
+    pub rule: Option<std::sync::Arc<str>>,
 }
 
 /// The records that have not been taken yet.

@@ -24,6 +24,8 @@
 //!   through a pipe that it borrows from `pipe` and gives back whenever it is empty.
 //! * Streams that have moved a lot while others do too are dealt out to further threads, each with an event
 //!   loop of the same kind but without ports: one thread alone would wake every receiver on another processor.
+//! * Connections that an event handler has begun can be judged anew while they go on ([`Judge`]), whichever thread has
+//!   them.
 //! * `udp` keeps a flow per client address, moves datagrams in batches and answers from the
 //!   address that was asked.
 //! * Epoll is edge-triggered for connections (registered once, never modified; readiness is remembered
@@ -44,6 +46,7 @@ pub mod event_handler;
 pub mod factory;
 pub mod flow_log;
 mod inbound;
+mod judge;
 mod kept;
 pub mod listen;
 mod mailbox;
@@ -72,8 +75,9 @@ pub use client_address::make_transparent;
 pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};
 pub use inbound::Inbound;
+pub use judge::{Judge, RuleName};
 pub use listen::{Listener, Proto};
 pub use options::{Options, Transparent, UDP_FLOW_IDLE_TIMEOUT};
 pub use self_connection::refuse_self_connection;
 pub use service::{AllowList, Service};
-pub use traffic::{Attribution, Counted, Traffic};
+pub use traffic::{Attribution, Counted, Opened, Traffic};

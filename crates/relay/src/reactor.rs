@@ -1,11 +1,12 @@
 //! The event loop of the thread "ports": one epoll for commands, factory, ports and connections, and
 //! timers. What the events mean is decided in [`crate::tcp`] and [`crate::udp`].
 
+mod commands;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,17 +15,15 @@ use nix::sys::signal::SigSet;
 use socket2::Socket;
 use tracing::error;
 
-use crate::command::{Command, Mailbox};
+use crate::command::Mailbox;
 use crate::ctx::{Ctx, Source, Timer};
-use crate::event_handler::{EventHandler, EventLoop, OUTBOUND, tag};
-use crate::listen::Listener;
+use crate::event_handler::{EventHandler, EventLoop, tag};
 use crate::options::Options;
 use crate::pool::{Pool, Waiter};
 use crate::room::{Held, Room, Use};
-use crate::service::Service;
 use crate::slab::Key;
 use crate::stock::Stock;
-use crate::tcp::{Moved, Side, Tcp};
+use crate::tcp::{Side, Tcp};
 use crate::timers::Timers;
 use crate::udp::Udp;
 
@@ -92,7 +91,12 @@ impl Reactor {
         let ctx = Ctx { epoll, pool, timers, opts, now, wakes, room, inbound };
         Ok(Self {
             mailbox,
-            event_loop: EventLoop { ctx, tcp: Tcp::new(Arc::clone(&pipes)), outbound: None },
+            event_loop: EventLoop {
+                ctx,
+                tcp: Tcp::new(Arc::clone(&pipes)),
+                outbound: None,
+                judge: None,
+            },
             udp,
             ports: HashMap::new(),
             helpers,
@@ -169,6 +173,7 @@ impl Reactor {
                 self.with_handler((), |handler, host| handler.inbound(host, inbound));
             }
             self.with_handler((), |handler, event_loop| handler.turn(event_loop));
+            self.pass_judge_on();
             if commands && !self.handle_commands() {
                 return true;
             }
@@ -316,78 +321,6 @@ impl Reactor {
         if flows_out > 0 {
             self.with_handler((), |handler, event_loop| handler.give_way(event_loop, flows_out));
             self.event_loop.ctx.room.give(Use::FlowOut, flows_out);
-        }
-    }
-
-    /// Carries out what the handle asks. False when the thread has to end.
-    fn handle_commands(&mut self) -> bool {
-        for command in self.mailbox.take() {
-            match command {
-                Command::Add { id, listener, service, done } => {
-                    // The caller may have given up waiting; the port is there all the same.
-                    let _ = done.send(self.add(id, listener, service));
-                }
-                Command::Remove { id, done } => {
-                    let _ = done.send(self.remove(id));
-                }
-                Command::Adopt { id, conn } => self.adopt(id, *conn),
-                Command::Ping { done } => {
-                    let _ = done.send(());
-                }
-                Command::Stop => return false,
-            }
-        }
-        true
-    }
-
-    fn add(&mut self, id: u64, listener: Listener, service: Service) -> io::Result<()> {
-        self.remove(id);
-        let EventLoop { ctx, tcp, .. } = &mut self.event_loop;
-        let port = match listener {
-            Listener::Tcp(fd) => Port::Tcp(tcp.add(ctx, id, fd, service)?),
-            Listener::Udp(fd) => Port::Udp(self.udp.table.add(ctx, fd, service)?),
-        };
-        self.ports.insert(id, port);
-        Ok(())
-    }
-
-    fn adopt(&mut self, id: u64, conn: Moved) {
-        let port = match self.ports.get(&id) {
-            Some(Port::Tcp(key)) => *key,
-            _ => {
-                let key = self.event_loop.tcp.add_unserved(id);
-                self.ports.insert(id, Port::Tcp(key));
-                key
-            }
-        };
-        if id == OUTBOUND {
-            // For the count of descriptors: a connection that was handed over is still one out.
-            self.event_loop.outbound = Some(port);
-        }
-        self.event_loop.tcp.adopt(&mut self.event_loop.ctx, port, conn);
-    }
-
-    fn remove(&mut self, id: u64) -> bool {
-        if matches!(self.ports.get(&id), Some(Port::Tcp(_))) && self.bulk_streams > 0 {
-            self.remove_elsewhere(id);
-        }
-        match self.ports.remove(&id) {
-            Some(Port::Tcp(key)) => self.event_loop.tcp.remove(key),
-            Some(Port::Udp(key)) => self.udp.table.remove(key),
-            None => return false,
-        }
-        true
-    }
-
-    /// Has the other threads close what they move for a port. They never wait for this one, and what was
-    /// handed over is in their queue before this.
-    fn remove_elsewhere(&self, id: u64) {
-        for helper in &self.helpers {
-            let (done, result) = sync_channel(1);
-            if helper.post(Command::Remove { id, done }).is_ok() {
-                // It can only fail if the thread is gone, and its connections with it.
-                let _ = result.recv();
-            }
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
 use crate::flow_log::FlowEnd;
+use crate::judge::Judge;
 use crate::room::{Held, Use};
 use crate::self_connection::refuse_self_connection;
 use crate::service::Service;
@@ -350,6 +351,18 @@ impl Tcp {
             return self.close(key, true);
         }
         ctx.timers.at(ctx.now + STALL_TIMEOUT, Timer::Linger(key));
+    }
+
+    /// Resets connections of a port that may not go on.
+    pub(crate) fn end_denied(&mut self, port: Key, judge: &Judge) {
+        let Some(port) = self.ports.get(port) else { return };
+        for key in port.conns.clone() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if let Some(rule) = conn.counted.opened_by().and_then(|of| judge.denied_by(&of)) {
+                conn.counted.deny(rule);
+                self.close(key, true);
+            }
+        }
     }
 
     pub(crate) fn close(&mut self, key: Key, abort: bool) {

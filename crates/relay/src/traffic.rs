@@ -1,6 +1,6 @@
 //! Counters that the data path keeps for whoever reports them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::flow_log::{FlowEnd, FlowLog, FlowRecord, FlowStart};
@@ -52,6 +52,7 @@ pub struct Counted {
     attribution: Option<Attribution>,
     /// What the flow log says of its end.
     end: FlowEnd,
+    denied_by: Option<Rule>,
 }
 
 impl Counted {
@@ -60,7 +61,7 @@ impl Counted {
     pub fn open(traffic: Arc<Traffic>) -> Self {
         traffic.active.fetch_add(1, Ordering::Relaxed);
         traffic.opened.fetch_add(1, Ordering::Relaxed);
-        Self { traffic, attribution: None, end: FlowEnd::Failed }
+        Self { traffic, attribution: None, end: FlowEnd::Failed, denied_by: None }
     }
 
     /// Has it counted once more, from now on, for a container that may be found later.
@@ -78,9 +79,21 @@ impl Counted {
         self
     }
 
-    /// Notes how it ends; the last word counts.
+    /// Notes how it ends; the last word counts, unless it is denied.
     pub fn end(&mut self, end: FlowEnd) {
-        self.end = end;
+        if self.denied_by.is_none() {
+            self.end = end;
+        }
+    }
+
+    /// Notes that it ends because this rule forbids it.
+    pub fn deny(&mut self, rule: Rule) {
+        (self.end, self.denied_by) = (FlowEnd::Denied, Some(rule));
+    }
+
+    /// Who has opened it, and where it leads. `None` if that is not known.
+    pub fn opened_by(&self) -> Option<Opened> {
+        self.attribution.as_ref()?.opened_by()
     }
 
     /// Notes bytes from the side that opened it.
@@ -115,7 +128,9 @@ impl Counted {
     /// Perhaps it is another container's from now on: what happens counts for the one that is found next.
     pub fn attribute_again(&self) -> Option<Attribution> {
         let attribution = self.attribution.clone()?;
-        attribution.lock().is_settled = false;
+        let mut this = attribution.lock();
+        (this.is_settled, this.is_guess) = (false, false);
+        drop(this);
         Some(attribution)
     }
 
@@ -136,9 +151,23 @@ impl Drop for Counted {
         if let Some(attribution) = &self.attribution {
             let mut this = attribution.lock();
             this.noted.ended = true;
-            this.finish(self.end);
+            this.finish(self.end, self.denied_by.take());
         }
     }
+}
+
+/// What people call a rule. Not of [`crate::sync`], because the model checker's has no `str`.
+type Rule = std::sync::Arc<str>;
+
+/// Who has opened a connection or flow, and where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The container, or whom the packets name if nobody knows it.
+    pub container: IpAddr,
+    /// Whether that is only whom the packets name, because nobody could be asked.
+    pub is_guess: bool,
+    /// The destination as the target namespace sees it.
+    pub destination: SocketAddr,
 }
 
 /// A connection or flow that counts for a container that is not known yet. It may end before, or go to another thread.
@@ -148,6 +177,8 @@ pub struct Attribution(Arc<Mutex<Attributed>>);
 #[derive(Debug)]
 struct Attributed {
     container: Option<(IpAddr, Arc<Traffic>)>,
+    /// Whether the container is only whom the packets name.
+    is_guess: bool,
     /// Whether somebody looks for the container.
     is_awaited: bool,
     /// Whether the container is known for now.
@@ -165,7 +196,7 @@ struct Logged {
     start: FlowStart,
     up: u64,
     down: u64,
-    over: Option<(Instant, FlowEnd)>,
+    over: Option<(Instant, FlowEnd, Option<Rule>)>,
 }
 
 /// What has happened and is not in the counters of the container.
@@ -221,15 +252,37 @@ impl Attribution {
         this.is_settled
     }
 
+    /// Notes that the container is only whom the packets name, because nobody could be asked.
+    pub fn doubt(&self) {
+        self.lock().is_guess = true;
+    }
+
+    /// Who has opened it, and where it leads. `None` while that is not known.
+    pub fn opened_by(&self) -> Option<Opened> {
+        let this = self.lock();
+        let (container, _) = this.container.as_ref().filter(|_| this.is_settled)?;
+        let destination = this.logged.as_ref()?.start.destination;
+        Some(Opened { container: *container, is_guess: this.is_guess, destination })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Attributed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that an attempt came to nothing, and why. Nothing has been counted for it ([`Counted::attributed`]).
     pub fn fail(&self, end: FlowEnd) {
+        self.come_to_nothing(end, None);
+    }
+
+    /// Notes that an attempt came to nothing, because this rule forbids it.
+    pub fn deny(&self, rule: Rule) {
+        self.come_to_nothing(FlowEnd::Denied, Some(rule));
+    }
+
+    fn come_to_nothing(&self, end: FlowEnd, rule: Option<Rule>) {
         let mut this = self.lock();
         this.noted.failed = true;
-        this.finish(end);
+        this.finish(end, rule);
     }
 
     fn note(&self, note: impl FnOnce(&mut Noted)) {
@@ -250,6 +303,7 @@ impl Attributed {
         });
         Self {
             container: None,
+            is_guess: false,
             is_awaited: false,
             is_settled: false,
             is_active: false,
@@ -259,10 +313,10 @@ impl Attributed {
     }
 
     /// Nothing more will happen. The record waits for the container if somebody looks for it.
-    fn finish(&mut self, end: FlowEnd) {
+    fn finish(&mut self, end: FlowEnd, rule: Option<Rule>) {
         if let Some(logged) = &mut self.logged {
             if logged.log.is_followed() {
-                logged.over = Some((Instant::now(), end));
+                logged.over = Some((Instant::now(), end, rule));
             } else {
                 self.logged = None;
             }
@@ -292,11 +346,11 @@ impl Attributed {
         if let Some(logged) = &mut self.logged {
             (logged.up, logged.down) = (logged.up + up, logged.down + down);
         }
-        if let Some(Logged { log, start, up, down, over: Some((ended, end)) }) =
+        if let Some(Logged { log, start, up, down, over: Some((ended, end, rule)) }) =
             self.logged.take_if(|logged| logged.over.is_some())
         {
             let container = self.container.as_ref().map(|(ip, _)| *ip);
-            log.push(FlowRecord { start, container, up, down, ended, end });
+            log.push(FlowRecord { start, container, up, down, ended, end, rule });
         }
     }
 }

@@ -45,7 +45,7 @@ use relay::room::{Held, Use};
 use stock::Stock;
 use sync::Arc;
 use sync::atomic::Ordering;
-use traffic::{Attribution, Counted, Traffic};
+use traffic::{Attribution, Counted, Opened, Traffic};
 
 const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -232,6 +232,35 @@ fn a_flow_is_recorded_once_with_its_container_and_all_bytes() {
         let taken = [follower.join().unwrap(), log.take().0].concat();
         let [record] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((record.container, record.up, record.end), (Some(IP), 3, FlowEnd::Closed));
+    });
+}
+
+/// One thread finds the container, one asks whether the connection may go on: it learns all or nothing.
+#[test]
+fn whoever_asks_who_has_opened_a_connection_hears_nothing_or_everything() {
+    loom::model(|| {
+        let log = Arc::new(FlowLog::default());
+        log.follow();
+        let attribution = Attribution::logged(&log, start());
+        let mut counted = Counted::open(Arc::default()).attributed(attribution.clone());
+        let asking = thread::spawn(move || {
+            let opened = counted.opened_by();
+            if opened.is_some() {
+                counted.deny("a rule".into());
+                counted.end(FlowEnd::Closed);
+            }
+            opened
+        });
+        attribution.doubt();
+        attribution.to(IP, Arc::default());
+        let opened = asking.join().unwrap();
+        let known = Opened { container: IP, is_guess: true, destination: start().destination };
+        assert!(opened.is_none_or(|opened| opened == known), "{opened:?}");
+        let records = log.take().0;
+        let [record] = &records[..] else { panic!("{records:?}") };
+        let denied = (FlowEnd::Denied, Some("a rule"));
+        let ended = if opened.is_some() { denied } else { (FlowEnd::Failed, None) };
+        assert_eq!((record.end, record.rule.as_deref()), ended);
     });
 }
 

@@ -11,11 +11,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::policy::PolicyStatus;
 use crate::stats::Stats;
 use crate::types::{ErrorMessage, Info, PortId, PortSpec, PortStatus, from_json, to_json};
-pub use flows::FlowLines;
+pub use flows::{AnswerLines, FlowLines};
 use response::Response;
 
 /// How long a request may take unless [`Client::with_timeout`] says otherwise.
@@ -26,6 +28,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    owner: Option<u32>,
 }
 
 /// Why a request failed.
@@ -50,6 +53,16 @@ pub enum ClientError {
         path: PathBuf,
         /// Why it cannot be connected.
         reason: io::Error,
+    },
+    /// The server is not of the user that [`Client::served_by`] names.
+    #[error("the server at {} belongs to user {user}, not to user {owner}", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// Whose server it is.
+        user: u32,
+        /// Whose it should be.
+        owner: u32,
     },
     /// The answer did not come in time.
     #[error("no response from the RootlessKit API at {} within {timeout:?}", path.display())]
@@ -99,13 +112,20 @@ fn hint(reason: &io::Error) -> &'static str {
 impl Client {
     /// A client of the API at `socket`. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT }
+        Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT, owner: None }
     }
 
     /// The same client with another bound for the whole of each request.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// The same client, which talks only to a server of the user with this ID: one whose process has called listen(2), unix(7),
+    /// `SO_PEERCRED`. Without this, whoever can make the socket is trusted.
+    #[must_use]
+    pub fn served_by(self, owner: u32) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 
     /// The socket this client connects to.
@@ -170,6 +190,15 @@ impl Client {
         String::from_utf8(response.body).map_err(|error| self.invalid(&error))
     }
 
+    /// `GET /v1/policy`, our extension of the API.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Refused`] with status 404 if no egress policy is in force, or the server is one that
+    /// does not know this path.
+    pub fn policy(&self) -> Result<PolicyStatus, ClientError> {
+        self.decode(&self.request("GET", "/v1/policy", None)?)
+    }
+
     /// `GET` of a path of another API that is served at the socket as this one is, such as Docker's.
     ///
     /// # Errors
@@ -223,10 +252,18 @@ impl Client {
             }
             Ok(socket.into())
         };
-        connect().map_err(|reason| match reason.kind() {
+        let failed = |reason: io::Error| match reason.kind() {
             io::ErrorKind::WouldBlock => self.timed_out(),
             _ => ClientError::Connect { path: self.socket.clone(), reason },
-        })
+        };
+        let stream = connect().map_err(failed)?;
+        if let Some(owner) = self.owner {
+            let user = getsockopt(&stream, PeerCredentials).map_err(|e| failed(e.into()))?.uid();
+            if user != owner {
+                return Err(ClientError::Foreign { path: self.socket.clone(), user, owner });
+            }
+        }
+        Ok(stream)
     }
 
     fn broken(&self, error: &io::Error) -> ClientError {

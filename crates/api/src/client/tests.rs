@@ -189,6 +189,23 @@ fn failures_name_the_socket() {
 }
 
 #[test]
+fn a_server_of_another_user_gets_no_request() {
+    let me = nix::unistd::geteuid().as_raw();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let error = Client::new(&path).served_by(me + 1).lines("/events").unwrap_err().to_string();
+    let (path, other) = (path.display(), me + 1);
+    assert_eq!(error, format!("the server at {path} belongs to user {me}, not to user {other}"));
+    let mut request = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut request).unwrap();
+    assert!(request.is_empty());
+
+    let (_dir, client, _server) = scripted("HTTP/1.1 200 OK\r\n\r\n[]");
+    assert_eq!(client.served_by(me).list_ports().unwrap(), []);
+}
+
+#[test]
 fn an_answer_of_the_wrong_type_is_an_error() {
     let (_dir, client, _server) = scripted("HTTP/1.1 200 OK\r\n\r\n{\"childPID\":\"5\"}");
     let error = client.info().unwrap_err().to_string();

@@ -33,7 +33,9 @@ pub(super) fn failure(status: StatusCode, message: impl Display) -> Answer {
 pub(super) fn refused(error: &BackendError) -> Answer {
     let status = match error {
         BackendError::NoPortDriver => StatusCode::BAD_REQUEST,
-        BackendError::NoStatistics(_) | BackendError::NoFlowLog(_) => StatusCode::NOT_FOUND,
+        BackendError::NoStatistics(_) | BackendError::NoFlowLog(_) | BackendError::NoPolicy => {
+            StatusCode::NOT_FOUND
+        }
         BackendError::ManyFollowers => StatusCode::SERVICE_UNAVAILABLE,
         BackendError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

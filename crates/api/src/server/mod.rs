@@ -13,7 +13,7 @@
 //! The answers are those of Go's RootlessKit 3.2 with two corrections: errors are `application/json`, which they are
 //! (upstream labels them `text/plain`; no client looks), and a method that a path does not have is 405 everywhere (upstream:
 //! 404 below `/v1/ports`). An empty list of ports is `null`, as upstream sends it.
-//! `GET /v1/stats` and `GET /v1/flows` are our extensions.
+//! `GET /v1/stats`, `GET /v1/flows` and `GET /v1/policy` are our extensions.
 
 mod answer;
 mod crowd;
@@ -34,6 +34,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 
+use crate::policy::PolicyStatus;
 use crate::stats::Stats;
 use crate::types::{Info, PortId, PortSpec, PortStatus};
 use crowd::{Crowd, Member};
@@ -88,6 +89,14 @@ pub trait Backend: 'static {
             driver.and_then(|name| Err(BackendError::NoFlowLog(name.unwrap_or_default()))),
         )
     }
+
+    /// Answers `GET /v1/policy`. A backend without an egress policy need not have this.
+    ///
+    /// # Errors
+    /// [`BackendError::NoPolicy`] has status 404, others 500.
+    fn policy(&self) -> impl Future<Output = Result<PolicyStatus, BackendError>> {
+        std::future::ready(Err(BackendError::NoPolicy))
+    }
 }
 
 /// Why a [`Backend`] could not answer; the text goes to the user.
@@ -111,6 +120,12 @@ pub enum BackendError {
         "too many clients follow the flow log\nhint: end one of them, such as another rootlessctl flows --follow"
     )]
     ManyFollowers,
+    /// Nothing restricts what containers reach.
+    #[error(
+        "no egress policy is in force\nhint: start rootlesskit with --egress-policy=FILE; dockerd-rootless \
+         does so if there is a file egress.toml when it starts"
+    )]
+    NoPolicy,
     /// Anything else.
     #[error("{0}")]
     Failed(String),

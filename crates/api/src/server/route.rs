@@ -1,4 +1,4 @@
-//! From a request to an answer: six routes, matched by hand.
+//! From a request to an answer: seven routes, matched by hand.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -55,7 +55,11 @@ where
             Ok(flows) => lines(crate::flows::CONTENT_TYPE, flows),
             Err(error) => refused(&error),
         },
-        (_, "info" | "ports" | "stats" | "flows", _) | (_, _, Some(_)) => {
+        (&Method::GET, "policy", _) => match backend.policy().await {
+            Ok(policy) => json(StatusCode::OK, &policy),
+            Err(error) => refused(&error),
+        },
+        (_, "info" | "ports" | "stats" | "flows" | "policy", _) | (_, _, Some(_)) => {
             empty(StatusCode::METHOD_NOT_ALLOWED)
         }
         _ => not_found(),

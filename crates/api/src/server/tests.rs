@@ -267,6 +267,7 @@ fn other_methods_and_paths() {
         ("HEAD", "/v1/info"),
         ("POST", "/v1/stats"),
         ("HEAD", "/v1/stats"),
+        ("POST", "/v1/policy"),
         ("DELETE", "/v1/ports"),
         ("PUT", "/v1/ports"),
         ("HEAD", "/v1/ports"),
@@ -331,6 +332,15 @@ fn without_a_network_driver_that_counts() {
     let expected = error("404 Not Found", message);
     assert_eq!(get(&server.path(), "GET", "/v1/stats"), expected);
     assert_eq!(get(&server.path(), "GET", "/v1/stats?format=openmetrics"), expected);
+}
+
+#[test]
+fn without_an_egress_policy() {
+    let server = Server::start(true, Limits::default());
+    let (head, body) = get(&server.path(), "GET", "/v1/policy");
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    let message = r#"{"message":"no egress policy is in force\nhint: start rootlesskit with"#;
+    assert!(body.starts_with(message), "{body}");
 }
 
 #[test]

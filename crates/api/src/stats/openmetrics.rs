@@ -4,16 +4,20 @@
 //! here: the samples of a family stand together behind its `TYPE`, `UNIT` and `HELP`; the name of a family ends with its
 //! unit; a counter's samples end in `_total`, those of facts in `_info`; `# EOF` is the last line.
 
+use egress::Action;
+
 use super::{
     ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, PortTraffic, Stats,
     Traffic,
 };
+use crate::policy::FileTraffic;
 
 /// Value of the header `Content-Type` for [`openmetrics()`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Encodes the statistics. Ports have the labels `id` and `name`, destinations `proto`, `ip` and `port`, containers `ip`,
-/// and `container` and `network` where these names are known.
+/// and `container` and `network` where these names are known, rules of the
+/// egress policy `file`, `rule` and `action`.
 pub fn openmetrics(stats: &Stats) -> String {
     let mut text = Text(String::new());
     network(stats, &mut text);
@@ -31,6 +35,7 @@ pub fn openmetrics(stats: &Stats) -> String {
     traffic("other_destinations", "All other destinations", &others, &mut text);
     containers(stats, &mut text);
     events(stats, &mut text);
+    policy(stats, &mut text);
     text.0.push_str("# EOF\n");
     text.0
 }
@@ -160,6 +165,25 @@ fn events(stats: &Stats, text: &mut Text) {
     ] {
         text.family(name, Kind::Counter, "", help, &one(value));
     }
+}
+
+/// How often the rules of the egress policy decided. Without a policy the family is left out.
+fn policy(stats: &Stats, text: &mut Text) {
+    let Some(policy) = &stats.policy else { return };
+    let mut samples = Vec::new();
+    for FileTraffic { file, rules, default, .. } in &policy.files {
+        for rule in rules.iter().chain([default]) {
+            let action = match rule.action {
+                Action::Allow => "allow",
+                Action::Deny => "deny",
+            };
+            let labels = labels(&[("file", file), ("rule", &rule.name), ("action", action)]);
+            samples.push((labels, rule.matched));
+        }
+    }
+    let help =
+        "Egress policy: attempts that the rule decided; with mode dry-run, none was refused.";
+    text.family("policy_matched", Kind::Counter, "", help, &samples);
 }
 
 /// A single sample without labels.

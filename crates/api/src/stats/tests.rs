@@ -1,3 +1,5 @@
+mod policy;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -64,6 +66,7 @@ fn sample() -> Stats {
             counters: counters(60),
         }],
         other_containers: counters(110),
+        policy: None,
     }
 }
 

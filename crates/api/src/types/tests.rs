@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::flows::{Flow, FlowAddress, FlowDirection, FlowEnd, FlowEvent};
+use crate::policy::{FileTraffic, PolicyFile, PolicyRule, PolicyStatus, PolicyTraffic};
 use crate::stats::{ContainerCounters, ContainerTraffic, DestinationTraffic, PortTraffic};
 
 fn info() -> Info {
@@ -193,7 +194,13 @@ fn openapi_describes_the_types() {
     let stats = crate::Stats::default();
     check("Traffic", &to_json(&stats.tcp), &to_json(&stats.tcp));
     check("Events", &to_json(&stats.events), &to_json(&stats.events));
-    check("Stats", &to_json(&stats), &to_json(&stats));
+    let policy = Some(PolicyTraffic { files: vec![FileTraffic::default()] });
+    check("Stats", &to_json(&crate::Stats { policy, ..stats.clone() }), &to_json(&stats));
+    let traffic = PolicyTraffic::default();
+    check("PolicyTraffic", &to_json(&traffic), &to_json(&traffic));
+    let file = FileTraffic::default();
+    check("FileTraffic", &to_json(&file), &to_json(&file));
+    check("RuleTraffic", &to_json(&file.default), &to_json(&file.default));
     // These have no zero value; nothing of them is ever left out.
     let port = PortTraffic { id: 0, port: String::new(), refused: 0, traffic: stats.tcp };
     check("PortTraffic", &to_json(&port), &to_json(&port));
@@ -222,17 +229,44 @@ fn openapi_describes_the_types() {
         bytes_in: 0,
         duration_ms: 0,
         end: FlowEnd::Closed,
+        rule: None,
     };
     let (text, container_ip) = (Some(String::new()), Some(ip));
-    let [name, container, network] = [text.clone(), text.clone(), text];
-    let full = Flow { container_ip, container, network, name, ..flow.clone() };
+    let [name, container, network, rule] = [text.clone(), text.clone(), text.clone(), text];
+    let full = Flow { container_ip, container, network, name, rule, ..flow.clone() };
     let event = |flow| to_json(&FlowEvent::Flow(Box::new(flow)));
     check("Flow", &event(full), &event(flow));
     let missed = to_json(&FlowEvent::Missed { count: 1 });
     check("MissedFlows", &missed, &missed);
     let restarted = to_json(&FlowEvent::Restarted { time: String::new() });
     check("RestartedGateway", &restarted, &restarted);
-    assert_eq!(schemas.keys().len(), 17);
+    let text = Some(String::new());
+    let (status, docker_error) = (PolicyStatus::default(), text.clone());
+    let full = PolicyStatus { docker_error, ..status.clone() };
+    check("PolicyStatus", &to_json(&full), &to_json(&status));
+    let (file, error) = (PolicyFile::default(), text.clone());
+    check("PolicyFile", &to_json(&PolicyFile { error, ..file.clone() }), &to_json(&file));
+    let bare = egress::Rule {
+        name: String::new(),
+        action: egress::Action::Deny,
+        from: None,
+        to: Vec::new(),
+        protocols: Vec::new(),
+        ports: Vec::new(),
+    };
+    let senders = egress::Senders::default();
+    check("PolicySenders", &to_json(&senders), &to_json(&senders));
+    let rule = egress::Rule { from: Some(senders), ..bare.clone() };
+    let full = PolicyRule { rule, senders: text, matched: 0 };
+    let bare = PolicyRule { rule: bare, senders: None, matched: 0 };
+    check("PolicyRule", &to_json(&full), &to_json(&bare));
+    let name = to_json(&egress::Target::Name(String::new()));
+    check("PolicyName", &name, &name);
+    let network = to_json(&egress::Target::Network("10.0.0.0/8".parse().unwrap()));
+    check("PolicyNetwork", &network, &network);
+    let ports = to_json(&egress::PortRange { first: 1, last: 2 });
+    check("PolicyPorts", &ports, &ports);
+    assert_eq!(schemas.keys().len(), 27);
     let ends = schemas.get("Flow").get("properties").get("end").get("enum").strings();
     assert!(ends.iter().all(|end| serde_json::from_str::<FlowEnd>(&format!("{end:?}")).is_ok()));
 
@@ -240,7 +274,7 @@ fn openapi_describes_the_types() {
     let protos = schemas.get("PortSpec").get("properties").get("proto").get("enum").strings();
     assert_eq!(protos, crate::Proto::ALL.map(crate::Proto::as_str));
     let paths = document.get("paths");
-    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}", "/stats", "/flows"]);
+    assert_eq!(paths.keys(), ["/info", "/ports", "/ports/{id}", "/stats", "/flows", "/policy"]);
     assert_eq!(paths.get("/ports").keys(), ["get", "post"]);
     assert_eq!(paths.get("/stats").keys(), ["get"]);
     let forms = paths.get("/stats").get("get").get("responses").get("200").get("content");
@@ -346,6 +380,9 @@ impl<'de> Deserialize<'de> for Ordered {
             }
             fn visit_u64<E>(self, value: u64) -> Result<Ordered, E> {
                 Ok(Ordered::Scalar(value.into()))
+            }
+            fn visit_unit<E>(self) -> Result<Ordered, E> {
+                Ok(Ordered::Scalar(Value::Null))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Ordered, E> {
                 Ok(Ordered::Scalar(value.into()))

@@ -1,18 +1,38 @@
-//! Making statistics short enough for one message.
+//! Whether statistics and policies are short enough for one message.
 
+use anyhow::ensure;
 use api::stats::Stats;
+use egress::Policies;
 use serde::Serialize;
 
 use super::MAX;
 
 /// Room for what surrounds the statistics in a reply, and for sums that become longer numbers.
 const MARGIN: usize = 1 << 10;
+/// The longest policies in bytes. Requests to configure a gateway contain more than them.
+const MAX_POLICY: usize = MAX - (1 << 20);
 
 /// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the
 /// least traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long
 /// (tens of thousands of published ports), the ports with the highest numbers are left out.
 pub fn fit(stats: &mut Stats) {
     shorten(stats, MAX - MARGIN);
+}
+
+/// Whether policies fit into a request.
+///
+/// # Errors
+/// They do not.
+pub(crate) fn check_policy(policies: &Policies) -> anyhow::Result<()> {
+    check_length(length(policies), MAX_POLICY)
+}
+
+fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
+    ensure!(
+        length <= most,
+        "the egress policy is too large for the gateway: {length} bytes with the addresses of its containers, and at most {most} are possible\nhint: name networks of Docker or subnets in rules, rather than containers"
+    );
+    Ok(())
 }
 
 fn shorten(stats: &mut Stats, most: usize) {
@@ -64,6 +84,18 @@ mod tests {
             destinations: (0..destinations).map(destination).collect(),
             ..Stats::default()
         }
+    }
+
+    #[test]
+    fn policies_that_are_too_large_are_refused() {
+        let policies = |length| {
+            let file = "a".repeat(length);
+            let policies = vec![egress::Policy { file, ..egress::Policy::default() }];
+            Policies { policies, ..Policies::default() }
+        };
+        check_policy(&policies(MAX_POLICY - 1000)).unwrap();
+        let error = check_policy(&policies(MAX_POLICY)).unwrap_err().to_string();
+        assert!(error.contains("at most 15728640") && error.contains("hint: "), "{error}");
     }
 
     #[test]

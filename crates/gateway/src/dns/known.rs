@@ -44,14 +44,13 @@ struct Known {
 }
 
 impl KnownNames {
-    /// Takes in an answer: its addresses have the name that was asked for, however many aliases there are between.
-    pub fn learn(&mut self, now: Instant, answer: &[u8]) {
-        let Some((name, addresses)) = addresses(answer) else { return };
+    /// Takes in an answer's [`addresses`].
+    pub fn learn(&mut self, now: Instant, name: &str, addresses: &[(IpAddr, Duration)]) {
         if addresses.is_empty() {
             return;
         }
         let name: Arc<str> = name.into();
-        for (ip, life) in addresses {
+        for &(ip, life) in addresses {
             self.learned += 1;
             let until = now + life.clamp(*LIFE.start(), *LIFE.end());
             let known = Known { name: Arc::clone(&name), until, number: self.learned };
@@ -79,8 +78,9 @@ impl KnownNames {
     }
 }
 
-/// The name that was asked for, and the addresses in the answer with their time to live.
-fn addresses(answer: &[u8]) -> Option<(String, Vec<(IpAddr, Duration)>)> {
+/// The name that was asked for, in lower case and without a final dot, and the addresses in the answer with their time to
+/// live: they have that name, however many aliases there are between. `None` if it is no answer.
+pub fn addresses(answer: &[u8]) -> Option<(String, Vec<(IpAddr, Duration)>)> {
     let question = question(answer)?;
     let mut at = question.end;
     let name = text(answer.get(question.start..question.end - 4)?);
@@ -136,7 +136,9 @@ fn text(mut labels: &[u8]) -> String {
         }
         for byte in label {
             match byte {
-                b'.' | b'\\' => text.extend(['\\', char::from(*byte)]),
+                b'\\' => text.push_str("\\\\"),
+                // In numbers, so that nobody takes it for the end of a label.
+                b'.' => text.push_str("\\046"),
                 0x21..=0x7e => text.push(char::from(byte.to_ascii_lowercase())),
                 _ => text.push_str(&format!("\\{byte:03}")),
             }
@@ -168,6 +170,11 @@ mod tests {
         answer
     }
 
+    fn learn(known: &mut KnownNames, now: Instant, answer: &[u8]) {
+        let (name, addresses) = addresses(answer).unwrap();
+        known.learn(now, &name, &addresses);
+    }
+
     const ASKED: &[u8] = &[0xc0, 12];
     const CNAME: u16 = 5;
 
@@ -180,7 +187,8 @@ mod tests {
         let six = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
         let (mut known, now) = (KnownNames::default(), Instant::now());
         let alias = b"\x03cdn\x00";
-        known.learn(
+        learn(
+            &mut known,
             now,
             &answer(
                 "WWW.Example.org",
@@ -199,7 +207,7 @@ mod tests {
         ] {
             assert_eq!(known.get(now, ip(address)).as_deref(), name, "{address}");
         }
-        known.learn(now, &answer("other", &[(ASKED, A, 300, &[192, 0, 2, 1])]));
+        learn(&mut known, now, &answer("other", &[(ASKED, A, 300, &[192, 0, 2, 1])]));
         assert_eq!(known.get(now, ip("192.0.2.1")).as_deref(), Some("other"), "the latest");
     }
 
@@ -207,7 +215,7 @@ mod tests {
     fn names_live_as_long_as_their_records_within_limits() {
         let (mut known, now) = (KnownNames::default(), Instant::now());
         for (life, seconds) in [(0, 60), (61, 61), (u32::MAX, 24 * 3600)] {
-            known.learn(now, &answer("a", &[(ASKED, A, life, &[192, 0, 2, 1])]));
+            learn(&mut known, now, &answer("a", &[(ASKED, A, life, &[192, 0, 2, 1])]));
             let until = now + Duration::from_secs(seconds);
             assert!(known.get(until - Duration::from_secs(1), ip("192.0.2.1")).is_some());
             assert!(known.get(until, ip("192.0.2.1")).is_none(), "{life}");
@@ -218,7 +226,7 @@ mod tests {
     fn the_addresses_that_were_learned_first_make_room() {
         let (mut known, now) = (KnownNames::default(), Instant::now());
         let mut learn = |n: u32| {
-            known.learn(now, &answer("a", &[(ASKED, A, 300, &n.to_be_bytes())]));
+            learn(&mut known, now, &answer("a", &[(ASKED, A, 300, &n.to_be_bytes())]));
             assert!(known.order.len() <= 2 * MAX_ADDRESSES);
         };
         let most = u32::try_from(MAX_ADDRESSES).unwrap();
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn names_are_printable() {
-        assert_eq!(text(b"\x05a\x1b[.\\\x03\xc3\xa4 \x00"), "a\\027[\\.\\\\.\\195\\164\\032");
+        assert_eq!(text(b"\x05a\x1b[.\\\x03\xc3\xa4 \x00"), "a\\027[\\046\\\\.\\195\\164\\032");
         assert_eq!(text(b"\x00"), ".");
     }
 
@@ -250,11 +258,11 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let mut known = KnownNames::default();
-            known.learn(Instant::now(), &bytes);
+            addresses(&bytes);
             let mut records = answer("a", &[(ASKED, A, 1, &[192, 0, 2, 1])]);
             records[7] = 255;
-            known.learn(Instant::now(), &[records, bytes].concat());
+            let (name, found) = addresses(&[records, bytes].concat()).unwrap();
+            KnownNames::default().learn(Instant::now(), &name, &found);
         }
     }
 }

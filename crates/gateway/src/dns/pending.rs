@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use egress::Source;
+
 use super::Key;
 
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
@@ -19,6 +21,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) client: SocketAddr,
+    pub(super) who: Option<Source>,
     pub(super) bytes: Vec<u8>,
     pub(super) attempts: Vec<Attempt>,
     /// The attempt that this round started with.
@@ -38,9 +41,15 @@ pub(super) struct Attempt {
 }
 
 impl Query {
-    pub(super) fn new(client: SocketAddr, bytes: &[u8], expires: Instant) -> Self {
+    pub(super) fn new(
+        client: SocketAddr,
+        who: Option<Source>,
+        bytes: &[u8],
+        expires: Instant,
+    ) -> Self {
         Self {
             client,
+            who,
             bytes: bytes.to_vec(),
             attempts: Vec::new(),
             round: 0,
@@ -93,8 +102,14 @@ impl Pending {
     }
 
     /// The query that a client has sent already.
-    pub(super) fn find(&self, client: SocketAddr, bytes: &[u8]) -> Option<u64> {
-        let known = |query: &Query| query.client == client && query.bytes == bytes;
+    pub(super) fn find(
+        &self,
+        client: SocketAddr,
+        who: Option<Source>,
+        bytes: &[u8],
+    ) -> Option<u64> {
+        let known =
+            |query: &Query| (query.client, query.who) == (client, who) && query.bytes == bytes;
         self.queries.iter().find(|(_, query)| known(query)).map(|(serial, _)| *serial)
     }
 

@@ -73,14 +73,14 @@ impl Test {
                     let at = self.open.iter().position(|open| *open == key);
                     self.open.remove(at.expect("an open socket is closed"));
                 }
-                Action::Reply { client, payload } => outcome.replies.push((client, payload)),
+                Action::Reply { client, payload, .. } => outcome.replies.push((client, payload)),
             }
         }
         outcome
     }
 
     fn query(&mut self, port: u16, payload: &[u8]) -> Outcome {
-        self.forwarder.query(self.now, client(port), payload);
+        self.forwarder.query(self.now, client(port), None, payload);
         self.outcome()
     }
 
@@ -111,7 +111,7 @@ impl Test {
 fn an_answer_goes_back_as_it_came_and_closes_the_socket() {
     let mut test = Test::new(2);
     let asked = query(7, "example.org");
-    test.forwarder.query(test.now, client(1), &asked);
+    test.forwarder.query(test.now, client(1), None, &asked);
     let Some(Action::Send { key, to, query: sent }) = test.forwarder.next_action() else {
         panic!("nothing is sent");
     };

@@ -1,15 +1,18 @@
 //! Which container each connection, flow, ping and name query counts for.
 //!
-//! No packet waits to be attributed. What begins is counted at once for its destination or published port, and for its
-//! container as soon as the connection tracking has told ([`crate::conntrack`]): while it is under way, or after its end,
-//! because the connection tracking remembers. So queries are collected for a few milliseconds and sent together, which
-//! is what makes them cheap.
+//! Packets do not wait to be attributed, unless a rule depends on who sends ([`super::parked`]). What begins is counted at
+//! once for its destination or published port, and for its container as soon as the connection tracking has told
+//! ([`crate::conntrack`]): while it is under way, or after its end, because the connection tracking remembers. So queries
+//! are collected for a few milliseconds and sent together, which is what makes them cheap.
 //!
 //! It forgets one thing at once: a connection whose only answer is a reset (`nf_conntrack_tcp_packet()`). So a reset for
 //! the target namespace waits until the query is answered. A reset that comes back from a published port cannot wait; it
 //! counts for the container that has answered at that port before.
 
-use std::collections::{HashMap, VecDeque};
+mod answered;
+mod senders;
+
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +24,16 @@ use relay::slab::Key;
 use relay::{Attribution, Inbound};
 
 use super::Statistics;
+use super::egress_policy::Sender;
 use super::log::Log;
+use super::parked::Parked;
+use super::unlisted::Unlisted;
 use crate::conntrack::{BATCH, Client, Outcome, Reply};
 use crate::namespace::loopback;
 use crate::network_config::NetworkConfig;
 use crate::packet::Syn;
+use answered::Answered;
+pub(super) use senders::Asking;
 
 /// How long queries are collected. Docker makes the connection tracking forget a container after it has stopped it, which
 /// takes longer.
@@ -43,8 +51,6 @@ const MAX_OPEN: usize = 4096;
 /// asked in all, and how long after an answer that did not help.
 const PUBLISHED_ATTEMPTS: u32 = 4;
 const PUBLISHED_RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// Published ports whose containers are remembered.
-const MAX_REMEMBERED: usize = 1024;
 
 /// An attempt that a rule has denied.
 pub(super) const DENIED: ContainerEvents =
@@ -68,6 +74,8 @@ enum Subject {
         ping: Option<Key>,
         record: Option<Box<FlowRecord>>,
     },
+    /// Packets that wait for their sender to be known.
+    Sender(Query),
     /// A connection or flow to a published port, and how often it was asked for.
     Published { inbound: Inbound, attempts: u32 },
 }
@@ -91,10 +99,21 @@ pub(super) struct Asked {
 /// What the engine has to do after replies.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Pings whose container is known now.
-    pub(super) pings: Vec<(Key, IpAddr)>,
+    /// Pings whose sender is known now, or cannot be found.
+    pub(super) pings: Vec<(Key, Sender)>,
     /// SYNs that are to be answered by a reset.
     pub(super) resets: Vec<Syn>,
+    /// Senders that packets wait for.
+    pub(super) senders: Vec<(Query, Sender)>,
+}
+
+/// What says that the connection tracking knows everybody who sends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tracked {
+    /// It has known somebody, by [`Protocol`].
+    found: [bool; 3],
+    /// Docker has networks.
+    pub(super) docker: bool,
 }
 
 /// The queries that are open.
@@ -116,8 +135,12 @@ pub(super) struct Attributions {
     resets: VecDeque<(Instant, u32)>,
     /// What has gone to published ports and is to be asked for once more, how often it was, and when, in the order of time.
     again: VecDeque<(Instant, (Inbound, u32))>,
-    /// Which container answered last at a published port, of TCP or UDP.
-    answered: HashMap<(bool, Key), IpAddr>,
+    answered: Answered,
+    pub(super) parked: Parked,
+    pub(super) unlisted: Unlisted,
+    /// Of each family, what says that the connection tracking knows everybody.
+    pub(super) ipv4: Tracked,
+    pub(super) ipv6: Tracked,
 }
 
 impl Attributions {
@@ -138,35 +161,16 @@ impl Attributions {
             responsive: true,
             resets: VecDeque::new(),
             again: VecDeque::new(),
-            answered: HashMap::new(),
+            answered: Answered::default(),
+            parked: Parked::default(),
+            unlisted: Unlisted::default(),
+            ipv4: Tracked::default(),
+            ipv6: Tracked::default(),
         }
     }
 
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.as_ref()
-    }
-
-    /// A connection or flow out of the target namespace.
-    pub(super) fn flow(&mut self, now: Instant, query: Query) -> Asked {
-        let attribution = Attribution::logged(&self.log.flows, self.log.start(now, &query));
-        let query = self.ask_who_sends(now, &query, attribution.clone());
-        Asked { attribution, query }
-    }
-
-    /// A flow that goes on after a silence, in which the connection tracking may have forgotten whose it was.
-    pub(super) fn flow_again(&mut self, now: Instant, query: Query, attribution: Attribution) {
-        self.ask_who_sends(now, &query, attribution);
-    }
-
-    fn ask_who_sends(
-        &mut self,
-        now: Instant,
-        query: &Query,
-        attribution: Attribution,
-    ) -> Option<u32> {
-        let udp = query.protocol == Protocol::Udp;
-        let source = query.outside.src.ip();
-        self.ask(now, query, Subject::Flow { source, udp, attribution })
     }
 
     /// Counts something that leaves the target namespace, perhaps of a ping that goes on. With an `end`, it is an attempt
@@ -201,10 +205,9 @@ impl Attributions {
 
     /// Returns the number of the query; `None` if nobody can be asked.
     fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Option<u32> {
-        let has_room = |client: &Client| self.open.len().max(client.unsent()) < MAX_OPEN;
-        let client = self.client.as_mut().filter(|client| has_room(client));
-        let Some(client) = client else {
-            self.settle(now, subject, Outcome::Failed);
+        let has_room = self.has_room();
+        let Some(client) = self.client.as_mut().filter(|_| has_room) else {
+            self.settle(now, subject, Outcome::Failed, &mut Settled::default());
             return None;
         };
         let number = client.ask(query);
@@ -214,6 +217,12 @@ impl Attributions {
         self.open.push_back(Open { since: now, subject, reset: None });
         self.send_at.get_or_insert(now + QUERY_DELAY);
         Some(number)
+    }
+
+    /// Whether another query may be open.
+    fn has_room(&self) -> bool {
+        let unsent = self.client.as_ref().map_or(0, Client::unsent);
+        self.open.len().max(unsent) < MAX_OPEN
     }
 
     /// Has the reset of a connection wait until its query is answered. False if it need not.
@@ -276,6 +285,7 @@ impl Attributions {
         while let Some((inbound, attempts)) = next_due(&mut self.again, now) {
             self.ask_who_answers(now, inbound, attempts);
         }
+        settled.senders.extend(self.unlisted.late(now));
         settled
     }
 
@@ -295,22 +305,19 @@ impl Attributions {
         let Some(Open { subject, reset, .. }) = self.open.pop_front() else { return };
         self.first = self.first.wrapping_add(1);
         settled.resets.extend(reset);
-        settled.pings.extend(self.settle(now, subject, outcome));
+        self.settle(now, subject, outcome, settled);
     }
 
-    /// Counts a subject for whom it is of, as far as that is known. Returns the ping that goes on, if it is of one.
-    fn settle(
-        &mut self,
-        now: Instant,
-        subject: Subject,
-        outcome: Outcome,
-    ) -> Option<(Key, IpAddr)> {
+    /// Counts a subject for whom it is of, as far as that is known.
+    fn settle(&mut self, now: Instant, subject: Subject, outcome: Outcome, settled: &mut Settled) {
         let failed = outcome == Outcome::Failed;
         if let Subject::Flow { attribution, .. } = &subject
             && failed
-            && attribution.stay()
         {
-            return None;
+            attribution.doubt();
+            if attribution.stay() {
+                return;
+            }
         }
         if failed {
             self.statistics.events().unattributed += 1;
@@ -318,9 +325,16 @@ impl Attributions {
         let found = if let Outcome::Found(ip) = outcome { Some(ip) } else { None };
         match subject {
             Subject::Flow { source, udp, attribution } => {
-                let container = found.unwrap_or(source);
+                let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+                let Sender { container, is_guess } = self.sender(outcome, source, protocol);
+                if is_guess {
+                    attribution.doubt();
+                }
                 attribution.to(container, self.statistics.outbound(container, udp));
-                None
+            }
+            Subject::Sender(query) => {
+                let sender = self.sender(outcome, query.outside.src.ip(), query.protocol);
+                settled.senders.push((query, sender));
             }
             Subject::Events { source, events, ping, record } => {
                 let container = found.unwrap_or(source);
@@ -328,36 +342,21 @@ impl Attributions {
                 if let Some(record) = record {
                     self.log.push(*record, container);
                 }
-                ping.filter(|_| !failed).map(|ping| (ping, container))
+                if let Some(ping) = ping {
+                    settled.pings.push((ping, self.sender(outcome, source, Protocol::Echo)));
+                }
             }
             Subject::Published { inbound, attempts } => {
                 let unknown = outcome == Outcome::Unknown && inbound.udp;
                 if unknown && attempts < PUBLISHED_ATTEMPTS && self.again.len() < MAX_OPEN {
                     let due = now + PUBLISHED_RETRY_INTERVAL;
-                    self.again.push_back((due, (inbound, attempts)));
-                    return None;
+                    return self.again.push_back((due, (inbound, attempts)));
                 }
-                let container = self.who_answers(&inbound, found);
+                let container = self.answered.who_answers(&self.plan, &inbound, found);
                 let traffic = self.statistics.published(container, inbound.udp);
                 inbound.attribution.to(container, traffic);
-                None
             }
         }
-    }
-
-    /// The container that answers at a published port. What no container answers is of the namespace itself.
-    fn who_answers(&mut self, inbound: &Inbound, found: Option<IpAddr>) -> IpAddr {
-        let port = (inbound.udp, inbound.port);
-        let own = || self.plan.net_of(inbound.client.ip()).unwrap_or(&self.plan.v4).child;
-        let Some(found) = found else {
-            return self.answered.get(&port).copied().unwrap_or_else(own);
-        };
-        let container = if found.is_loopback() { own() } else { found };
-        if self.answered.len() >= MAX_REMEMBERED && !self.answered.contains_key(&port) {
-            self.answered.clear();
-        }
-        self.answered.insert(port, container);
-        container
     }
 
     /// When [`Attributions::receive`] has something to do even without a reply.
@@ -365,7 +364,7 @@ impl Attributions {
         let late = self.open.front().map(|open| open.since + REPLY_TIMEOUT);
         let reset = self.resets.front().map(|(due, _)| *due);
         let again = self.again.front().map(|(due, _)| *due);
-        late.into_iter().chain(reset).chain(again).min()
+        late.into_iter().chain(reset).chain(again).chain(self.unlisted.due()).min()
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {

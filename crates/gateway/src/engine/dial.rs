@@ -9,6 +9,8 @@
 //! meanwhile, which finds the entry and only says that somebody still waits; one that nobody repeats any more is given
 //! up.
 
+mod call;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
@@ -16,22 +18,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink::conntrack::{self, Query};
-use nix::errno::Errno;
 use nix::libc;
-use nix::sys::epoll::EpollFlags;
-use relay::event_handler::Tag;
 use relay::flow_log::FlowEnd;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{Counted, EventLoop, Traffic, refuse_self_connection};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::answers::errno;
 use super::attribution::{Asked, Attributions, outbound};
 use super::names::Names;
-use super::{Shared, kind};
+use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Protocol::Tcp, Verdict};
+use call::{call, full, is_refusal, refuse, watch};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room:
 /// a flood is older on average than a connection that will succeed. To one destination only after a second, because to
@@ -119,12 +119,21 @@ impl Dials {
         shared: &Shared,
         names: &mut Names,
         attributions: &mut Attributions,
-        (packet, syn): (&[u8], &Syn),
+        arrived: Arrived<'_>,
+        syn: &Syn,
     ) {
+        let packet = arrived.bytes;
         if packet.len() > MAX_SYN_BYTES {
             return shared.drop_packet();
         }
         let known = self.index.get(&ends(syn)).copied();
+        let known = known.filter(|key| {
+            // Perhaps another container's, which has to be judged.
+            let same = |dial: &Dial| dial.syn.seq == syn.seq;
+            let goes_on =
+                !shared.egress.depends_on_sender() || self.table.get(*key).is_some_and(same);
+            goes_on || !self.give_up(*key, FlowEnd::ClientReset)
+        });
         if let Some(dial) = known.and_then(|key| self.table.get_mut(key)) {
             // Perhaps a new attempt from the same port, with another sequence number.
             if dial.syn.seq != syn.seq {
@@ -136,16 +145,22 @@ impl Dials {
             }
             return;
         }
-        let (to, tried) = match policy::outbound(&shared.plan, Tcp, syn.dst) {
-            Verdict::Dial(to) => (to, None),
+        let (to, tried, sender) = match policy::outbound(&shared.plan, Tcp, syn.dst) {
+            Verdict::Dial(to) => {
+                match shared.judge(attributions, host.now(), &attempt(syn), arrived) {
+                    Judged::Allowed(sender) => (to, None, sender),
+                    Judged::Waits | Judged::Denied(_) => return,
+                }
+            }
             Verdict::Dns => match names.resolver(host.now(), &[]) {
-                Some(to) => (to, Some(vec![to])),
+                Some(to) => (to, Some(vec![to]), None),
                 None => return shared.answers.reset(syn),
             },
             Verdict::Deny(reason) => {
                 tracing::debug!("denied a connection to {}: {reason}", syn.dst);
                 let original = Original::Packet(packet);
-                return shared.prohibit(attributions, host.now(), attempt(syn), &original);
+                let (now, attempt) = (host.now(), attempt(syn));
+                return shared.prohibit(attributions, now, attempt, &original, None, None);
             }
         };
         let many = self.table.len() >= MAX_DIALS;
@@ -164,7 +179,7 @@ impl Dials {
         }
         let traffic = shared.statistics.tcp(syn.dst);
         let now = host.now();
-        let asked = attributions.flow(now, attempt(syn));
+        let asked = attributions.flow(now, attempt(syn), sender);
         match call(to) {
             Ok(outside) => {
                 self.started += 1;
@@ -308,6 +323,21 @@ impl Dials {
         }
     }
 
+    /// Gives up what the egress policy does not allow any more.
+    pub(super) fn end_denied(&mut self, shared: &Shared) {
+        let to_others = self.table.iter().filter(|(_, dial)| dial.tried.is_none());
+        let denied = to_others.filter_map(|(key, dial)| {
+            let opened = dial.asked.attribution.opened_by()?;
+            Some((key, shared.egress.denied_by(egress::Protocol::Tcp, &opened)?))
+        });
+        for (key, rule) in denied.collect::<Vec<_>>() {
+            let Some(dial) = self.remove(key) else { continue };
+            dial.traffic.fail();
+            dial.asked.attribution.deny(rule);
+            shared.forbid(dial.syn.src.ip(), &Original::Packet(&dial.packet));
+        }
+    }
+
     /// Gives up the oldest of some connections, if it has had its chance.
     fn make_room(&mut self, oldest: Option<Key>, now: Instant, chance: Duration) -> bool {
         let Some(key) = oldest else { return false };
@@ -345,55 +375,4 @@ fn ends(syn: &Syn) -> Ends {
 
 fn first(order: &Order) -> Option<Key> {
     order.first_key_value().map(|(_, key)| *key)
-}
-
-/// Nothing can make room for a connection: all there may be are made. This one's SYN will be repeated.
-fn full(host: &mut EventLoop) {
-    if host.worth_saying(Use::Out) {
-        let limit = host.shares().limit;
-        tracing::warn!(
-            "outbound connections from containers wait for others to end: the limit of open files, {limit}, allows {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
-            host.shares().one_way / 2
-        );
-    }
-}
-
-fn call(to: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
-    if to.is_ipv6() {
-        // A mapped address must not become IPv4 behind the back of the rules.
-        socket.set_only_v6(true)?;
-    }
-    relay::factory::tune_tcp(&socket)?;
-    // Its local port must not be in the way of a listener that somebody publishes there.
-    socket.set_reuse_address(true)?;
-    match socket.connect(&to.into()) {
-        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-        _ => {
-            relay::congestion::use_local_towards(&socket, to);
-            Ok(socket)
-        }
-    }
-}
-
-fn watch(host: &EventLoop, socket: &Socket, key: Key) -> io::Result<()> {
-    let tag = Tag { kind: kind::DIAL, key };
-    host.watch(socket, tag, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
-}
-
-/// Whether the target namespace hears of it by a reset.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(errno(error), Errno::ECONNREFUSED | Errno::ECONNRESET)
-}
-
-/// Tells the target namespace what the network told us.
-fn refuse(shared: &Shared, packet: &[u8], syn: &Syn, error: &io::Error) {
-    let errno = errno(error);
-    tracing::debug!("connect to {}: {}", syn.dst, errno.desc());
-    if is_refusal(error) {
-        return shared.answers.reset(syn);
-    }
-    // Others have no answer in the protocol: the SYN stays unanswered, as it did for us, and is repeated.
-    shared.explain(errno, syn.src.ip(), &Original::Packet(packet));
 }

@@ -12,16 +12,17 @@ use netlink::conntrack::Query;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
-use relay::EventLoop;
 use relay::event_handler::Tag;
 use relay::flow_log::{FlowEnd, FlowRecord, FlowStart};
 use relay::room::Use;
 use relay::slab::{Key, Slab};
+use relay::{EventLoop, Opened, RuleName};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
 use super::attribution::{Attributions, ECHO_REQUEST, TRACKED_TIME, echo_request};
+use super::egress_policy::Sender;
 use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
@@ -45,7 +46,7 @@ struct Ends {
 struct Asking {
     ends: Ends,
     /// Who sends, once that is known.
-    container: Option<IpAddr>,
+    sender: Option<Sender>,
     socket: Socket,
     used: Instant,
     /// The sequence number of the latest request, for errors.
@@ -78,10 +79,18 @@ impl Echoes {
     }
 
     /// Whose ping it is.
-    pub(super) fn attribute(&mut self, key: Key, container: IpAddr) {
+    pub(super) fn attribute(&mut self, key: Key, sender: Sender) {
         if let Some(asking) = self.table.get_mut(key) {
-            asking.container = Some(container);
+            asking.sender = Some(sender);
         }
+    }
+
+    /// Whether a request goes on with a ping that cannot be another container's now.
+    pub(super) fn knows(&self, attributions: &Attributions, now: Instant, echo: &Echo<'_>) -> bool {
+        let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
+        let asking = self.index.get(&ends).and_then(|key| self.table.get(*key));
+        let waits = || attributions.waits(&echo_request(echo.src, echo.dst, echo.id));
+        asking.is_some_and(|asking| !asking.is_silent(now)) && !waits()
     }
 
     pub(super) fn request(
@@ -89,7 +98,7 @@ impl Echoes {
         host: &mut EventLoop,
         shared: &Shared,
         attributions: &mut Attributions,
-        echo: &Echo<'_>,
+        (echo, sender): (&Echo<'_>, Option<Sender>),
     ) {
         shared.statistics.events().echo_requests += 1;
         let (now, query) = (host.now(), echo_request(echo.src, echo.dst, echo.id));
@@ -106,14 +115,15 @@ impl Echoes {
             },
         };
         let Some(asking) = self.table.get_mut(key) else { return };
-        if now.saturating_duration_since(asking.used) >= TRACKED_TIME {
-            asking.container = None;
+        if asking.is_silent(now) {
+            asking.sender = None;
         }
-        match asking.container {
-            Some(container) => {
+        asking.sender = sender.or(asking.sender);
+        match asking.sender {
+            Some(Sender { container, is_guess: false }) => {
                 shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
             }
-            None => attributions.count(now, query, ECHO_REQUEST, Some(key), None),
+            _ => attributions.count(now, query, ECHO_REQUEST, Some(key), None),
         }
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
@@ -142,15 +152,15 @@ impl Echoes {
         if self.table.len() >= MAX_PING_SOCKETS || !host.take(Use::Ping, 1) {
             // The new one takes its place.
             let oldest = self.table.iter().min_by_key(|(_, asking)| asking.used);
-            self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some(FlowEnd::Evicted));
+            self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some((FlowEnd::Evicted, None)));
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
-        let (container, used, seq, ttl, whole) = (None, host.now(), 0, 64, false);
+        let (sender, used, seq, ttl, whole) = (None, host.now(), 0, 64, false);
         let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
         let asking = Asking {
             ends,
-            container,
+            sender,
             socket,
             used,
             seq,
@@ -222,22 +232,65 @@ impl Echoes {
         }
     }
 
-    /// Ends a ping for some reason, or because it is idle.
-    fn end(&mut self, key: Key, log: &Log, end: Option<FlowEnd>) {
+    /// Ends what the egress policy does not allow any more.
+    pub(super) fn end_denied(&mut self, shared: &Shared, log: &Log) {
+        let denied = self.table.iter().filter_map(|(key, asking)| {
+            let Sender { container, is_guess } = asking.sender?;
+            let destination = SocketAddr::new(asking.ends.dst, 0);
+            let opened = Opened { container, is_guess, destination };
+            Some((key, shared.egress.denied_by(egress::Protocol::Icmp, &opened)?))
+        });
+        for (key, rule) in denied.collect::<Vec<_>>() {
+            if let Some(Asking { ends: Ends { src, dst, id }, seq, .. }) = self.table.get(key) {
+                shared.forbid(*src, &Original::Echo { src: *src, dst: *dst, id: *id, seq: *seq });
+            }
+            self.end(key, log, Some((FlowEnd::Denied, Some(rule))));
+        }
+    }
+
+    /// Ends the pings of containers that are gone.
+    pub(super) fn end_of(&mut self, gone: &[IpAddr], log: &Log) {
+        let is_gone =
+            |asking: &Asking| asking.sender.is_some_and(|of| gone.contains(&of.container));
+        let ends = self.table.iter().filter(|(_, asking)| is_gone(asking)).map(|(key, _)| key);
+        for key in ends.collect::<Vec<_>>() {
+            self.end(key, log, None);
+        }
+    }
+
+    /// Ends the ping that a request belongs to and that a rule forbids, if there is one.
+    pub(super) fn end_between(&mut self, log: &Log, echo: &Echo<'_>, rule: RuleName) {
+        let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
+        if let Some(key) = self.index.get(&ends).copied() {
+            self.end(key, log, Some((FlowEnd::Denied, Some(rule))));
+        }
+    }
+
+    /// Ends a ping for some reason, perhaps a rule, or because it is idle.
+    fn end(&mut self, key: Key, log: &Log, end: Option<(FlowEnd, Option<RuleName>)>) {
         let Some(asking) = self.remove(key).filter(|_| log.flows.is_followed()) else { return };
-        let Asking { container, start, up, down, answered, failure, .. } = asking;
+        let Asking { sender, start, up, down, answered, failure, .. } = asking;
         let unanswered = || failure.unwrap_or(FlowEnd::TimedOut);
-        let end = end.unwrap_or_else(|| if answered { FlowEnd::Idle } else { unanswered() });
+        let end =
+            end.unwrap_or_else(|| (if answered { FlowEnd::Idle } else { unanswered() }, None));
         let ended = Instant::now();
-        let record = FlowRecord { start, container: None, up, down, ended, end };
         // Of one that has to go before its container was found, nobody knows whose it was.
-        log.flows.push(FlowRecord { container, ..record });
+        let container = sender.map(|sender| sender.container);
+        let (end, rule) = end;
+        log.flows.push(FlowRecord { start, container, up, down, ended, end, rule });
     }
 
     fn remove(&mut self, key: Key) -> Option<Asking> {
         let asking = self.table.remove(key)?;
         self.index.remove(&asking.ends);
         Some(asking)
+    }
+}
+
+impl Asking {
+    /// Whether it has been silent for so long that the connection tracking may have forgotten whose it was.
+    fn is_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) >= TRACKED_TIME
     }
 }
 

@@ -46,7 +46,7 @@ impl Log {
     ) -> Option<Box<FlowRecord>> {
         self.flows.is_followed().then(|| {
             let (start, container) = (self.start(now, query), None);
-            Box::new(FlowRecord { start, container, up: 0, down: 0, ended: now, end })
+            Box::new(FlowRecord { start, container, up: 0, down: 0, ended: now, end, rule: None })
         })
     }
 

@@ -14,6 +14,7 @@
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
 //! * [`attribution`]: which container it counts for.
+//! * [`egress_policy`]: what containers may begin; [`parked`]: packets that wait until their sender is known.
 //! * [`log`]: what has ended, for whoever follows the flow log.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
@@ -24,12 +25,16 @@ mod answers;
 mod attribution;
 mod dial;
 mod echo;
+mod egress_policy;
 mod log;
 mod names;
 mod overlay;
+mod packets;
+mod parked;
 mod statistics;
 mod tun;
 mod udp;
+mod unlisted;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,37 +42,34 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use netlink::conntrack::{self, Query};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use relay::event_handler::Tag;
-use relay::flow_log::{FlowEnd, FlowLog};
+use relay::flow_log::FlowLog;
 use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{EventHandler, EventLoop, Inbound};
+use relay::{EventHandler, EventLoop, Inbound, Judge};
 use socket2::Socket;
 
 use crate::conntrack::Client;
 use crate::network_config::{NetworkConfig, Resolvers};
-use crate::packet::{self, Original, Packet, Reassembly, Unreachable};
-use crate::policy::{self, Protocol, Verdict};
+use crate::packet::{Original, Reassembly, Unreachable};
 use answers::Answers;
-use attribution::{Attributions, DENIED, echo_request, outbound};
+use attribution::Attributions;
 use dial::Dials;
 use echo::Echoes;
+use egress_policy::EgressPolicy;
+pub use egress_policy::SharedPolicies;
 use names::Names;
 use overlay::Overlay;
+use packets::{Arrived, Judged};
 pub use statistics::{Statistics, inward};
 use tun::{MAX_PACKET, Tun};
 use udp::Flows;
 
-const MAX_PACKETS_PER_TURN: usize = 64;
 /// How often what has become old is looked for, while there is anything.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A port for rules about addresses: that of the echo service.
-const ANY_PORT: u16 = 7;
 
 /// What a descriptor of ours is, for [`Tag::kind`].
 mod kind {
@@ -118,6 +120,8 @@ pub struct Engine {
     names: Names,
     attributions: Attributions,
     reassembly: Reassembly,
+    /// What was begun before this query has to be judged once more when it is answered.
+    judge_after: Option<u32>,
     /// For packets of both tun devices.
     buffer: Vec<u8>,
     swept: Instant,
@@ -130,6 +134,7 @@ struct Shared {
     /// The way out of the tun device "data"; its way in is used by all.
     answers: Answers,
     statistics: Arc<Statistics>,
+    egress: EgressPolicy,
 }
 
 impl Shared {
@@ -144,18 +149,10 @@ impl Shared {
         if own { self.own_address(address) } else { address }
     }
 
-    /// Counts an attempt that a rule has denied, also for its container, and tells whoever has sent it.
-    fn prohibit(
-        &self,
-        attributions: &mut Attributions,
-        now: Instant,
-        attempt: Query,
-        original: &Original<'_>,
-    ) {
-        self.statistics.events().denied += 1;
-        let from = self.own_address(attempt.outside.src.ip());
+    /// Tells whoever has sent something that it is prohibited.
+    fn forbid(&self, sender: IpAddr, original: &Original<'_>) {
+        let from = self.own_address(sender);
         self.answers.unreachable(Unreachable::Prohibited, from, original);
-        attributions.count(now, attempt, DENIED, None, Some(FlowEnd::Denied));
     }
 
     /// Tells the sender of a packet what the host said to it, if there is an answer for that.
@@ -181,6 +178,7 @@ impl Engine {
         plan: NetworkConfig,
         sources: Sources,
         resolvers: SharedResolvers,
+        policies: SharedPolicies,
         statistics: Arc<Statistics>,
         flow_log: Arc<FlowLog>,
     ) -> Self {
@@ -190,7 +188,8 @@ impl Engine {
         let attributions =
             Attributions::new(client, plan.clone(), Arc::clone(&statistics), flow_log);
         let answers = Answers::new(Tun(data), &plan);
-        let shared = Shared { plan, dial: Tun(dial), answers, statistics };
+        let egress = EgressPolicy::new(policies, plan.clone());
+        let shared = Shared { plan, dial: Tun(dial), answers, statistics, egress };
         Self {
             shared,
             listeners: listeners.into_iter().map(Socket::from).collect(),
@@ -201,83 +200,52 @@ impl Engine {
             names,
             attributions,
             reassembly: Reassembly::default(),
+            judge_after: None,
             buffer: vec![0; MAX_PACKET],
             swept: Instant::now(),
         }
     }
 
-    fn drain(&mut self, host: &mut EventLoop, from: u8) {
-        // Out of its place while the rest is used with what it holds.
-        let mut buffer = std::mem::take(&mut self.buffer);
-        for _ in 0..MAX_PACKETS_PER_TURN {
-            let shared = &self.shared;
-            let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
-            let Some(length) = tun.read(&mut buffer) else { break };
-            self.packet(host, &buffer[..length]);
-        }
-        self.buffer = buffer;
-    }
-
-    fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
-        match packet::parse(bytes) {
-            Ok(Packet::Fragment(fragment)) => {
-                // Out of its place while the rest is used with what it gives.
-                let mut reassembly = std::mem::take(&mut self.reassembly);
-                if let Some(whole) = reassembly.add(host.now(), &fragment)
-                    && let Ok(parsed) = packet::parse(whole)
-                {
-                    self.whole(host, whole, &parsed.reassembled());
-                }
-                self.reassembly = reassembly;
-            }
-            Ok(parsed) => self.whole(host, bytes, &parsed),
-            Err(_) => self.shared.drop_packet(),
-        }
-    }
-
-    fn whole(&mut self, host: &mut EventLoop, bytes: &[u8], parsed: &Packet<'_>) {
-        let (shared, attributions) = (&self.shared, &mut self.attributions);
-        let now = host.now();
-        match parsed {
-            Packet::Syn(syn) => {
-                self.dials.syn(host, shared, &mut self.names, attributions, (bytes, syn));
-            }
-            Packet::Udp(udp) => match policy::outbound(&shared.plan, Protocol::Udp, udp.dst) {
-                Verdict::Dns => self.names.query(host, shared, attributions, udp),
-                Verdict::Dial(to) => self.flows.outbound(host, shared, attributions, udp, to),
-                Verdict::Deny(reason) => {
-                    tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
-                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-                    shared.prohibit(attributions, now, attempt, &Original::Packet(bytes));
-                }
-            },
-            Packet::Echo(echo) => {
-                let dst = SocketAddr::new(echo.dst, ANY_PORT);
-                match policy::outbound(&shared.plan, Protocol::Echo, dst) {
-                    Verdict::Dial(to) if to.ip() == echo.dst => {
-                        self.echoes.request(host, shared, attributions, echo);
-                    }
-                    _ => {
-                        let attempt = echo_request(echo.src, echo.dst, echo.id);
-                        shared.prohibit(attributions, now, attempt, &Original::Packet(bytes));
-                    }
-                }
-            }
-            // The packet rules have found no connection for it; with a second look they may.
-            Packet::Segment => shared.dial.write(bytes),
-            Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
-        }
-    }
-
     /// Takes in what the connection tracking says.
-    fn attribute(&mut self, now: Instant) {
-        let settled = self.attributions.receive(now);
-        for (ping, container) in settled.pings {
-            self.echoes.attribute(ping, container);
+    fn attribute(&mut self, host: &mut EventLoop) {
+        let settled = self.attributions.receive(host.now());
+        for (ping, sender) in settled.pings {
+            self.echoes.attribute(ping, sender);
         }
         for syn in settled.resets {
             self.shared.answers.reset(&syn);
         }
+        for (query, sender) in settled.senders {
+            self.release(host, &query, sender);
+        }
+        let attributions = &self.attributions;
+        if self.judge_after.take_if(|number| attributions.is_settled(*number)).is_some() {
+            self.judge_again(host);
+        }
+    }
+
+    /// Puts the next egress policy in force, if there is one. True if that can end something.
+    fn follow_policy(&mut self) -> bool {
+        let Some(gone) = self.shared.egress.follow() else { return false };
+        self.shared.statistics.judged_by(&self.shared.egress.policies);
+        let policies = &self.shared.egress.policies;
+        self.attributions.ipv4.docker = policies.has_docker_ipv4;
+        self.attributions.ipv6.docker = policies.has_docker_ipv6;
+        // Docker has the connection tracking forget them, so another container could go on with what they have begun.
+        self.flows.end_of(&gone);
+        self.echoes.end_of(&gone, &self.attributions.log);
+        true
+    }
+
+    /// Ends what the egress policy does not allow any more.
+    fn judge_again(&mut self, host: &mut EventLoop) {
+        self.dials.end_denied(&self.shared);
+        self.flows.end_denied(&self.shared);
+        self.echoes.end_denied(&self.shared, &self.attributions.log);
+        let in_force = self.shared.egress.shared();
+        host.end_denied(Judge::new(move |opened| {
+            in_force.denied_by(egress::Protocol::Tcp, opened)
+        }));
     }
 
     fn busy(&self) -> bool {
@@ -287,6 +255,7 @@ impl Engine {
 
 impl EventHandler for Engine {
     fn start(&mut self, host: &mut EventLoop) -> io::Result<()> {
+        self.follow_policy();
         self.names.forwarder.limit(host.shares().names);
         let tag = |kind| Tag { kind, key: Key::NONE };
         host.watch(&self.shared.dial, tag(kind::DIAL_TUN), EpollFlags::EPOLLIN)?;
@@ -311,7 +280,7 @@ impl EventHandler for Engine {
             kind::OVERLAY => {
                 if let Some(overlay) = &mut self.overlay {
                     overlay.read(host.now(), &mut self.reassembly, shared);
-                    self.flows.overlay_speaks(host, shared, overlay);
+                    self.flows.overlay_speaks(host, shared, &self.attributions, overlay);
                 }
             }
             kind::DIAL => {
@@ -322,7 +291,7 @@ impl EventHandler for Engine {
             kind::INSIDE => self.flows.inside_speaks(host, &mut self.attributions, tag.key),
             kind::ECHO => self.echoes.reply(host, shared, tag.key, flags),
             kind::NAME => self.names.answer(host, shared, &mut self.attributions, tag.key),
-            kind::CONNTRACK => self.attribute(host.now()),
+            kind::CONNTRACK => self.attribute(host),
             _ => {}
         }
     }
@@ -335,10 +304,23 @@ impl EventHandler for Engine {
         self.attributions.published(host.now(), inbound);
     }
 
+    fn changed(&mut self, host: &mut EventLoop) {
+        if self.follow_policy() {
+            // What has been begun by somebody who is not known yet.
+            self.judge_after = self.attributions.latest();
+            self.judge_again(host);
+            let in_force = self.shared.egress.shared();
+            let known = &in_force.policies.known;
+            for (query, sender) in self.attributions.unlisted.listed(|ip| known.contains_key(&ip)) {
+                self.release(host, &query, sender);
+            }
+        }
+    }
+
     fn turn(&mut self, host: &mut EventLoop) {
         self.names.tick(host, &self.shared, &mut self.attributions);
         if self.attributions.due().is_some_and(|due| due <= host.now()) {
-            self.attribute(host.now());
+            self.attribute(host);
         }
         self.attributions.send(host.now());
         if self.dials.accepts_again(host.now()) {
@@ -351,6 +333,9 @@ impl EventHandler for Engine {
         }
         self.swept = now;
         self.dials.expire(now);
+        if self.shared.egress.depends_on_sender() {
+            self.flows.demote(now);
+        }
         self.flows.expire(now);
         self.echoes.expire(now, &self.attributions.log);
     }

@@ -18,7 +18,7 @@ use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::attribution::{Attributions, DNS_QUERY, outbound};
-use super::{Shared, SharedResolvers, kind};
+use super::{Arrived, Shared, SharedResolvers, kind};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
 use crate::policy;
@@ -64,12 +64,26 @@ impl Names {
         host: &mut EventLoop,
         shared: &Shared,
         attributions: &mut Attributions,
+        arrived: Arrived<'_>,
         udp: &Udp<'_>,
     ) {
         self.follow();
-        if self.forwarder.query(host.now(), udp.src, udp.payload) {
-            let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-            attributions.count(host.now(), query, DNS_QUERY, None, None);
+        let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+        let mut sender = arrived.sender;
+        if shared.egress.uses_names() {
+            sender = shared.sender(attributions, host.now(), &query, arrived);
+            if sender.is_none() {
+                return;
+            }
+        }
+        let who = sender.map(|sender| shared.egress.source(sender));
+        if self.forwarder.query(host.now(), udp.src, who, udp.payload) {
+            match sender {
+                Some(sender) => {
+                    shared.statistics.of(sender.container, |sum| *sum = *sum + DNS_QUERY);
+                }
+                None => attributions.count(host.now(), query, DNS_QUERY, None, None),
+            }
         }
         self.act(host, shared, attributions);
     }
@@ -134,8 +148,14 @@ impl Names {
                         host.give(Use::Name, 1);
                     }
                 }
-                Action::Reply { client, payload } => {
-                    attributions.log.names.learn(host.now(), &payload);
+                Action::Reply { client, who, payload } => {
+                    if let Some((name, addresses)) = dns::addresses(&payload) {
+                        attributions.log.names.learn(host.now(), &name, &addresses);
+                        // Before the client can use them.
+                        if let Some(who) = who {
+                            shared.egress.learn(host.now(), who, &name, &addresses);
+                        }
+                    }
                     if let Some(net) = shared.plan.net_of(client.ip()) {
                         shared.answers.udp(SocketAddr::new(net.dns, policy::DNS), client, &payload);
                     }

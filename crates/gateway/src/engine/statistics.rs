@@ -1,6 +1,7 @@
 //! Who talked to whom: counters for the statistics.
 
 mod containers;
+mod rules;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use api::policy::PolicyTraffic;
 use api::stats::{ContainerEvents, DestinationTraffic, Events, Traffic as Sum};
+use egress::{Decision, Policies};
 use relay::Traffic;
 
 use containers::Containers;
@@ -26,6 +29,7 @@ pub struct Statistics {
     udp: Mutex<ProtocolStatistics>,
     events: Mutex<Events>,
     containers: Mutex<Containers>,
+    rules: Mutex<PolicyTraffic>,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +106,7 @@ impl Default for Statistics {
             udp: Mutex::default(),
             events: Mutex::default(),
             containers: Mutex::default(),
+            rules: Mutex::default(),
         }
     }
 }
@@ -130,6 +135,21 @@ impl Statistics {
         self.containers().of(container).published(udp)
     }
 
+    /// Counts for these policies from now on.
+    pub(super) fn judged_by(&self, policies: &Policies) {
+        let mut rules = self.rules();
+        *rules = rules::for_policies(policies, &rules);
+    }
+
+    /// Counts a decision about an attempt.
+    pub(super) fn judged(&self, decision: &Decision) {
+        rules::count(&mut self.rules(), decision);
+    }
+
+    fn rules(&self) -> MutexGuard<'_, PolicyTraffic> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn containers(&self) -> MutexGuard<'_, Containers> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,6 +172,7 @@ impl Statistics {
         let (udp, other_udp) = chapter(&self.udp, "udp");
         destinations.sort_by_key(|d| (std::cmp::Reverse(bytes(&d.traffic)), d.ip, d.port));
         let (containers, other_containers) = self.containers().report();
+        let rules = self.rules().clone();
         api::Stats {
             uptime_seconds: self.since.elapsed().as_secs(),
             tcp,
@@ -161,6 +182,7 @@ impl Statistics {
             other_destinations: other_tcp + other_udp,
             containers,
             other_containers,
+            policy: (!rules.files.is_empty()).then_some(rules),
             ..api::Stats::default()
         }
     }

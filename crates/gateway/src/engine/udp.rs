@@ -19,6 +19,8 @@
 //!
 //! The file is long because both directions of a flow and its end work on one table.
 
+mod judged;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,7 +42,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
-use super::attribution::{Attributions, TRACKED_TIME, outbound};
+use super::attribution::{Attributions, outbound};
+use super::egress_policy::Sender;
 use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
@@ -140,11 +143,12 @@ impl Flows {
         host: &mut EventLoop,
         shared: &Shared,
         attributions: &mut Attributions,
-        udp: &Udp<'_>,
+        (udp, sender): (&Udp<'_>, Option<Sender>),
         to: SocketAddr,
     ) {
         let ends = Ends { src: udp.src, dst: udp.dst, to };
-        let Some(key) = self.flow(host, shared, attributions, ends, udp.payload) else { return };
+        let datagram = (udp.payload, sender);
+        let Some(key) = self.flow(host, shared, attributions, ends, datagram) else { return };
         let Some(flow) = self.table.get_mut(key) else { return };
         let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
         set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
@@ -172,12 +176,17 @@ impl Flows {
 
     /// Passes on what has been read of overlay networks. Datagrams of no flow get a second look by the packet rules: they are
     /// answers to the socket of somebody outside, or begin a flow when they come out of the tun device.
-    pub(super) fn overlay_speaks(&mut self, host: &EventLoop, shared: &Shared, overlay: &Overlay) {
+    pub(super) fn overlay_speaks(
+        &mut self,
+        host: &EventLoop,
+        shared: &Shared,
+        attributions: &Attributions,
+        overlay: &Overlay,
+    ) {
         for (src, dst, alike) in overlay.batches() {
             let first = alike.first().map_or(&[][..], |datagram| datagram.data);
             // Only source and destination name a flow; where it leads is not looked at.
-            let between = self.between(Ends { src, dst, to: dst }, first);
-            let flow = self.index.get(&between).copied();
+            let flow = self.known(shared, attributions, host.now(), (src, dst, first));
             if let Some(key) = flow
                 && let Some(flow) = self.table.get_mut(key)
             {
@@ -207,14 +216,14 @@ impl Flows {
         shared: &Shared,
         attributions: &mut Attributions,
         ends: Ends,
-        datagram: &[u8],
+        (datagram, sender): (&[u8], Option<Sender>),
     ) -> Option<Key> {
-        let between = self.between(ends, datagram);
+        let between = self.between(shared, ends, datagram);
         let key = match self.index.get(&between) {
             Some(key) => *key,
             None => {
                 let query = outbound(conntrack::Protocol::Udp, ends.src, ends.dst);
-                let attribution = attributions.flow(host.now(), query).attribution;
+                let attribution = attributions.flow(host.now(), query, sender).attribution;
                 match self.begin(host, shared, ends, between, attribution.clone()) {
                     Ok(key) => key,
                     Err(e) => {
@@ -227,17 +236,21 @@ impl Flows {
                 }
             }
         };
-        self.client_speaks(attributions, key, host.now());
+        self.client_speaks(attributions, key, host.now(), sender);
         Some(key)
     }
 
     /// The place in the index of the flow that a datagram belongs to, or begins.
-    fn between(&self, ends: Ends, datagram: &[u8]) -> (SocketAddr, SocketAddr) {
-        let (own, shared) = ((ends.src, ends.dst), (any_port(ends.src), ends.dst));
-        let flow = self.index.get(&shared).and_then(|key| self.table.get(*key));
+    fn between(&self, shared: &Shared, ends: Ends, datagram: &[u8]) -> (SocketAddr, SocketAddr) {
+        let (own, any) = ((ends.src, ends.dst), (any_port(ends.src), ends.dst));
+        // What all containers share has no sender.
+        if shared.egress.depends_on_sender() {
+            return own;
+        }
+        let flow = self.index.get(&any).and_then(|key| self.table.get(*key));
         let flow = flow.map(|flow| SharedFlow { first: flow.src, answered: flow.answered });
         let joins = joins(ends.src, datagram, flow) && !self.index.contains_key(&own);
-        if joins { shared } else { own }
+        if joins { any } else { own }
     }
 
     fn begin(
@@ -312,20 +325,25 @@ impl Flows {
         key: Key,
     ) {
         if self.receive_inside(key) {
-            self.client_speaks(attributions, key, host.now());
+            self.client_speaks(attributions, key, host.now(), None);
             self.send_outside(key);
         }
     }
 
-    /// Asks whose the flow is after a silence.
-    fn client_speaks(&mut self, attributions: &mut Attributions, key: Key, now: Instant) {
-        let used = self.order.used(key);
-        if used.is_some_and(|used| now.saturating_duration_since(used) >= TRACKED_TIME)
+    /// Asks whose the flow is after a silence, unless that is known.
+    fn client_speaks(
+        &mut self,
+        attributions: &mut Attributions,
+        key: Key,
+        now: Instant,
+        sender: Option<Sender>,
+    ) {
+        if (sender.is_some() || self.is_silent(key, now))
             && let Some(flow) = self.table.get(key)
             && let Some(attribution) = flow.counted.attribute_again()
         {
             let query = outbound(conntrack::Protocol::Udp, flow.src, flow.dst);
-            attributions.flow_again(now, query, attribution);
+            attributions.flow_again(now, query, attribution, sender);
         }
         self.order.spoke(key, Speaker::Client, now);
     }

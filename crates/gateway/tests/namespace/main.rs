@@ -1,10 +1,11 @@
 //! The gateway namespace, built beside a target namespace, with real sockets in both and this test in the place of the
-//! gateway process.
+//! gateway process. For the egress policy, the engine of the gateway process runs here.
 //!
 //! Needs root and /dev/net/tun; a test that misses something fails and says what.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests")]
 
+mod egress;
 mod inbound;
 mod inbound_loopback;
 mod outbound;

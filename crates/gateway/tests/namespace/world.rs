@@ -119,6 +119,15 @@ impl World {
         })
     }
 
+    /// Starts a thread in the gateway namespace.
+    pub(crate) fn spawn_in_g(&self, action: impl FnOnce() + Send + 'static) {
+        let netns = self.netns.try_clone().unwrap();
+        std::thread::spawn(move || {
+            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
+            action();
+        });
+    }
+
     /// A socket of the gateway namespace bound to an address of a client in the world.
     pub(crate) fn foreign(&self, kind: Type, client: &str) -> Socket {
         let client = address(client);

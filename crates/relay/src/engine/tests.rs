@@ -1,5 +1,7 @@
 //! With four threads, however many processors there are.
 
+mod denied;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

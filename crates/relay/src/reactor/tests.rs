@@ -5,6 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::command::Command;
+use crate::event_handler::OUTBOUND;
+use crate::tcp::Moved;
 use crate::testing::eventually;
 use crate::traffic::{Counted, Traffic};
 

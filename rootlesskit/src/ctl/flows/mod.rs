@@ -14,7 +14,8 @@ use api::flows::FlowEvent;
 use clap::ArgMatches;
 use hostenv::Env;
 
-use super::stats::docker::Docker;
+use crate::docker::Docker;
+
 use super::stats::pause::{Over, Pause};
 use names::Names;
 

@@ -127,6 +127,7 @@ mod tests {
             bytes_in: 0,
             duration_ms: 0,
             end: FlowEnd::Closed,
+            rule: None,
         };
         names.name(now, &mut flow);
         assert_eq!(flow.network.is_some(), flow.container.is_some());

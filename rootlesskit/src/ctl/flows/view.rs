@@ -66,7 +66,10 @@ fn cells(flow: &Flow) -> [String; COLUMNS.len()] {
         bytes(flow.bytes_out.into()),
         bytes(flow.bytes_in.into()),
         duration(flow.duration_ms),
-        end(flow.end).to_owned(),
+        match &flow.rule {
+            Some(rule) => format!("{}: {rule}", end(flow.end)),
+            None => end(flow.end).to_owned(),
+        },
         name.unwrap_or_else(none),
     ];
     cells.map(|cell| visible(&cell))
@@ -128,6 +131,7 @@ mod tests {
             bytes_in: 3 << 20,
             duration_ms: 1234,
             end: FlowEnd::ServerReset,
+            rule: None,
         }
     }
 
@@ -141,6 +145,7 @@ mod tests {
 TIME                      CONTAINER             ADDRESS          DIRECTION  PROTO  PEER                          OUT          IN  DURATION  END              NAME
 2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   tcp    192.0.2.7:443             1.0 KiB     3.0 MiB      1.2s  reset by server  www.example.org
 2026-11-30T09:15:07.042Z  -                     -                published  udp    10.0.2.100:40000          1.0 KiB     3.0 MiB      1.2s  denied           port 192.0.2.7:443
+2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   tcp    192.0.2.7:443             1.0 KiB     3.0 MiB      1.2s  denied: no mail  www.example.org
 2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   icmp   192.0.2.7                 1.0 KiB     3.0 MiB      1.2s  idle             -
 ";
         let published = Flow {
@@ -151,10 +156,14 @@ TIME                      CONTAINER             ADDRESS          DIRECTION  PROT
             end: FlowEnd::Denied,
             ..flow()
         };
+        let denied = Flow { end: FlowEnd::Denied, rule: Some("no mail".to_owned()), ..flow() };
         let destination = FlowAddress { port: None, ..flow().destination };
         let (protocol, name) = ("icmp".to_owned(), None);
         let ping = Flow { protocol, name, destination, end: FlowEnd::Idle, ..flow() };
-        assert_eq!(header() + &shown(flow()) + &shown(published) + &shown(ping), expected);
+        assert_eq!(
+            header() + &shown(flow()) + &shown(published) + &shown(denied) + &shown(ping),
+            expected
+        );
         assert_eq!(
             line(&FlowEvent::Missed { count: 7 }),
             "7 flows not shown: too many ended at once\n"

@@ -40,7 +40,7 @@ impl Rig {
     }
 
     fn connection(&mut self) -> Asked {
-        let asked = self.attributions.flow(self.now, query());
+        let asked = self.attributions.flow(self.now, query(), None);
         let counted = Counted::open(Arc::new(Traffic::default()));
         drop(counted.attributed(asked.attribution.clone()));
         asked
@@ -132,7 +132,8 @@ fn what_is_not_tracked_is_of_the_address_in_its_packets() {
     while rig.attributions.wake_at().is_some() {
         pings.extend(rig.hear().pings);
     }
-    assert_eq!(pings, [(Key::NONE, ip("10.0.2.100"))]);
+    let sender = Sender { container: ip("10.0.2.100"), is_guess: false };
+    assert_eq!(pings, [(Key::NONE, sender)]);
     assert_eq!(rig.counted(), (namespace(1), 0));
     assert_eq!(rig.statistics.stats().containers[0].counters.events, events);
 }
@@ -145,7 +146,8 @@ fn queries_without_a_reply_are_given_up_and_counted() {
     rig.attributions.published(rig.now, inbound(true));
     assert_eq!(rig.receive().pings, []);
     rig.now += REPLY_TIMEOUT;
-    assert_eq!(rig.receive().pings, [], "the next request asks again");
+    let sender = Sender { container: ip("10.0.2.100"), is_guess: true };
+    assert_eq!(rig.receive().pings, [(Key::NONE, sender)]);
     assert_eq!(rig.counted(), (namespace(2), 3));
     assert_eq!(rig.attributions.due(), None);
     // Nobody answers any more.
@@ -258,7 +260,8 @@ fn a_port_that_refuses_is_of_the_container_that_answered_there() {
     let (mut rig, _theirs) = Rig::new();
     let port = |udp| Inbound { udp, ..inbound(false) };
     let answered = |rig: &mut Rig, inbound: Inbound, outcome| {
-        rig.attributions.settle(rig.now, Subject::Published { inbound, attempts: 9 }, outcome);
+        let subject = Subject::Published { inbound, attempts: 9 };
+        rig.attributions.settle(rig.now, subject, outcome, &mut Settled::default());
     };
     answered(&mut rig, port(false), Outcome::Found(ip("172.17.0.2")));
     answered(&mut rig, port(false), Outcome::Unknown);
@@ -274,7 +277,7 @@ fn a_port_that_refuses_is_of_the_container_that_answered_there() {
 #[test]
 fn a_failed_connection_counts_for_its_container_without_being_opened() {
     let (mut rig, _theirs) = Rig::new();
-    rig.attributions.flow(rig.now, query()).attribution.fail(FlowEnd::Refused);
+    rig.attributions.flow(rig.now, query(), None).attribution.fail(FlowEnd::Refused);
     rig.now += REPLY_TIMEOUT;
     rig.receive();
     let tcp = rig.statistics.outbound(ip("10.0.2.100"), false);
@@ -288,10 +291,10 @@ fn records_wait_for_their_containers_and_no_longer_than_for_an_answer() {
     rig.flow_log.follow();
     let mut response = b"\0\x01\x81\0\0\x01\0\x01\0\0\0\0\x01a\0\0\x01\0\x01".to_vec();
     response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
-    rig.attributions.log.names.learn(rig.now, &response);
+    let (name, addresses) = crate::dns::addresses(&response).unwrap();
+    rig.attributions.log.names.learn(rig.now, &name, &addresses);
     rig.connection();
-    let end = Some(FlowEnd::Denied);
-    rig.attributions.count(rig.now, query(), DENIED, None, end);
+    rig.attributions.denied(rig.now, query(), Some("a rule".into()), None);
     rig.attributions.count(rig.now, query(), DNS_QUERY, None, None);
     rig.now += REPLY_TIMEOUT - QUERY_DELAY;
     rig.receive();
@@ -305,5 +308,5 @@ fn records_wait_for_their_containers_and_no_longer_than_for_an_answer() {
         assert_eq!(record.start.name.as_deref(), Some("a"));
         assert_eq!(record.start.destination, query().outside.dst);
     }
-    assert_eq!(records[1].end, FlowEnd::Denied);
+    assert_eq!((records[1].end, records[1].rule.as_deref()), (FlowEnd::Denied, Some("a rule")));
 }

@@ -1,0 +1,167 @@
+//! What begins: who sends it, asked before it goes on or while it does.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use netlink::conntrack::{Protocol, Query};
+use relay::flow_log::{FlowEnd, FlowRecord};
+use relay::{Attribution, RuleName};
+
+use super::{Asked, Attributions, DENIED, Settled, Subject};
+use crate::conntrack::Outcome;
+use crate::engine::egress_policy::Sender;
+use crate::engine::parked::{Added, Packet};
+
+/// What becomes of a packet whose sender has to be known.
+#[derive(Debug)]
+pub(in crate::engine) enum Asking {
+    /// It waits, and comes back with [`Settled::senders`].
+    Waits,
+    /// There is no room for it.
+    Lost,
+    /// Nobody can be asked.
+    Guess(Sender),
+}
+
+impl Attributions {
+    /// Whom the connection tracking has found for packets with this source.
+    pub(super) fn sender(
+        &mut self,
+        outcome: Outcome,
+        source: IpAddr,
+        protocol: Protocol,
+    ) -> Sender {
+        let own = self.plan.nets().any(|net| net.child == source);
+        let tracked = if source.is_ipv4() { &mut self.ipv4 } else { &mut self.ipv6 };
+        let found = &mut tracked.found[protocol as usize];
+        *found |= matches!(outcome, Outcome::Found(_));
+        let is_masquerade = own && (*found || tracked.docker);
+        Sender::found(outcome, source, is_masquerade)
+    }
+
+    /// Has a packet wait until its sender is known.
+    pub(in crate::engine) fn find_sender(
+        &mut self,
+        now: Instant,
+        query: &Query,
+        (packet, is_reassembled): (&[u8], bool),
+    ) -> Asking {
+        if self.client.is_none() {
+            let (source, protocol) = (query.outside.src.ip(), query.protocol);
+            return Asking::Guess(self.sender(Outcome::Failed, source, protocol));
+        }
+        if !self.has_room() {
+            return Asking::Lost;
+        }
+        let listing = self.unlisted.parked.has(query);
+        let parked = if listing { &mut self.unlisted.parked } else { &mut self.parked };
+        match parked.add(query, packet, is_reassembled) {
+            Added::First => {
+                self.ask(now, query, Subject::Sender(*query));
+                self.send_at = Some(now);
+                Asking::Waits
+            }
+            Added::Another => Asking::Waits,
+            Added::Lost => Asking::Lost,
+        }
+    }
+
+    /// Has a packet wait until Docker lists its sender. `None` if it need not wait.
+    pub(in crate::engine) fn find_in_list(
+        &mut self,
+        now: Instant,
+        query: &Query,
+        (packet, is_reassembled): (&[u8], bool),
+        sender: Sender,
+    ) -> Option<Added> {
+        self.unlisted.add(now, query, (packet, is_reassembled), sender)
+    }
+
+    /// Whether packets between these ends wait.
+    pub(in crate::engine) fn waits(&self, query: &Query) -> bool {
+        self.parked.has(query) || self.unlisted.parked.has(query)
+    }
+
+    /// The packets between these ends, in their order, which wait no longer.
+    pub(in crate::engine) fn take(&mut self, query: &Query) -> Vec<Packet> {
+        let mut packets = self.parked.take(query);
+        packets.extend(self.unlisted.parked.take(query));
+        packets
+    }
+
+    /// A connection or flow out of the target namespace. Who has opened it is asked for unless that is known.
+    pub(in crate::engine) fn flow(
+        &mut self,
+        now: Instant,
+        query: Query,
+        sender: Option<Sender>,
+    ) -> Asked {
+        let attribution = Attribution::logged(&self.log.flows, self.log.start(now, &query));
+        let query = self.flow_again(now, query, attribution.clone(), sender);
+        Asked { attribution, query }
+    }
+
+    /// A flow that goes on after a silence, in which the connection tracking may have forgotten whose it was. Returns the
+    /// number of the query.
+    pub(in crate::engine) fn flow_again(
+        &mut self,
+        now: Instant,
+        query: Query,
+        attribution: Attribution,
+        sender: Option<Sender>,
+    ) -> Option<u32> {
+        let Some(Sender { container, is_guess }) = sender else {
+            return self.ask_who_sends(now, &query, attribution);
+        };
+        if is_guess {
+            attribution.doubt();
+        }
+        let udp = query.protocol == Protocol::Udp;
+        attribution.to(container, self.statistics.outbound(container, udp));
+        None
+    }
+
+    fn ask_who_sends(
+        &mut self,
+        now: Instant,
+        query: &Query,
+        attribution: Attribution,
+    ) -> Option<u32> {
+        let udp = query.protocol == Protocol::Udp;
+        let source = query.outside.src.ip();
+        self.ask(now, query, Subject::Flow { source, udp, attribution })
+    }
+
+    /// Counts an attempt that a rule has denied, perhaps one of a policy.
+    pub(in crate::engine) fn denied(
+        &mut self,
+        now: Instant,
+        query: Query,
+        rule: Option<RuleName>,
+        sender: Option<Sender>,
+    ) {
+        let record = self.log.attempt(now, &query, FlowEnd::Denied);
+        let record = record.map(|record| Box::new(FlowRecord { rule, ..*record }));
+        let (source, ping) = (query.outside.src.ip(), None);
+        let subject = Subject::Events { source, events: DENIED, ping, record };
+        match sender {
+            Some(Sender { container, .. }) => {
+                let outcome = Outcome::Found(container);
+                self.settle(now, subject, outcome, &mut Settled::default());
+            }
+            None => drop(self.ask(now, &query, subject)),
+        }
+    }
+
+    /// The latest query that is open.
+    pub(in crate::engine) fn latest(&self) -> Option<u32> {
+        let behind = u32::try_from(self.open.len().checked_sub(1)?).ok()?;
+        Some(self.first.wrapping_add(behind))
+    }
+
+    /// Whether a query is settled.
+    pub(in crate::engine) fn is_settled(&self, number: u32) -> bool {
+        let place = usize::try_from(number.wrapping_sub(self.first));
+        place.is_ok_and(|place| place >= self.open.len())
+    }
+}

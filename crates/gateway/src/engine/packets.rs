@@ -1,0 +1,228 @@
+//! Packets of the target namespace: taken in, judged, and given to whoever is concerned.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use netlink::conntrack::{self, Query};
+use relay::{EventLoop, RuleName};
+
+use super::attribution::{Asking, Attributions, echo_request, outbound};
+use super::egress_policy::Sender;
+use super::parked::Added;
+use super::{Engine, Shared, kind};
+use crate::packet::{self, Original, Packet};
+use crate::policy::{self, Protocol, Verdict};
+
+const MAX_PACKETS_PER_TURN: usize = 64;
+
+/// A port for rules about addresses: that of the echo service.
+const ANY_PORT: u16 = 7;
+
+/// A packet of the target namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived<'a> {
+    pub(super) bytes: &'a [u8],
+    /// It was put together from fragments.
+    is_reassembled: bool,
+    /// Who has sent it, if it has waited for that.
+    pub(super) sender: Option<Sender>,
+    /// It has waited behind another one between the same ends.
+    is_behind: bool,
+}
+
+/// What becomes of something that begins.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// It goes on, and so it is known who sends it, or that does not matter.
+    Allowed(Option<Sender>),
+    /// It comes again when its sender is known, or is lost.
+    Waits,
+    /// This rule forbids it, which its sender has been told.
+    Denied(RuleName),
+}
+
+impl Shared {
+    /// Judges something that begins by the egress policy. If its sender has to be known, it waits, and comes again.
+    pub(super) fn judge(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        attempt: &Query,
+        arrived: Arrived<'_>,
+    ) -> Judged {
+        if self.egress.is_empty() {
+            return Judged::Allowed(arrived.sender);
+        }
+        let mut sender = arrived.sender;
+        if self.egress.depends_on_sender() {
+            sender = self.sender(attributions, now, attempt, arrived);
+            if sender.is_none() {
+                return Judged::Waits;
+            }
+        }
+        if let Some(sender) = sender.filter(|sender| self.egress.is_unlisted(*sender)) {
+            let packet = (arrived.bytes, arrived.is_reassembled);
+            match attributions.find_in_list(now, attempt, packet, sender) {
+                Some(Added::First | Added::Another) => return Judged::Waits,
+                Some(Added::Lost) => {
+                    self.drop_packet();
+                    return Judged::Waits;
+                }
+                None => {}
+            }
+        }
+        let source = attempt.outside.src.ip();
+        let anybody = Sender { container: source, is_guess: false };
+        let decision = self.egress.judge(now, sender.unwrap_or(anybody), attempt);
+        self.statistics.judged(&decision);
+        let Some(rule) = decision.denied_by else { return Judged::Allowed(sender) };
+        let rule: RuleName = self.egress.policies.name_of(rule).into();
+        tracing::debug!("denied by the rule {rule}: {attempt:?}");
+        let (original, by) = (Original::Packet(arrived.bytes), Some(RuleName::clone(&rule)));
+        self.prohibit(attributions, now, *attempt, &original, by, sender);
+        Judged::Denied(rule)
+    }
+
+    /// Who has sent a packet. `None` if it waits for that, or is lost.
+    pub(super) fn sender(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        query: &Query,
+        arrived: Arrived<'_>,
+    ) -> Option<Sender> {
+        if arrived.sender.is_some() {
+            return arrived.sender;
+        }
+        match attributions.find_sender(now, query, (arrived.bytes, arrived.is_reassembled)) {
+            Asking::Waits => None,
+            Asking::Lost => {
+                self.drop_packet();
+                None
+            }
+            Asking::Guess(sender) => Some(sender),
+        }
+    }
+
+    /// Counts an attempt that a rule has denied, perhaps one of the egress policy, also for its container, and tells whoever
+    /// has sent it.
+    pub(super) fn prohibit(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        attempt: Query,
+        original: &Original<'_>,
+        rule: Option<RuleName>,
+        sender: Option<Sender>,
+    ) {
+        self.statistics.events().denied += 1;
+        self.forbid(attempt.outside.src.ip(), original);
+        attributions.denied(now, attempt, rule, sender);
+    }
+}
+
+impl Engine {
+    pub(super) fn drain(&mut self, host: &mut EventLoop, from: u8) {
+        // Out of its place while the rest is used with what it holds.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..MAX_PACKETS_PER_TURN {
+            let shared = &self.shared;
+            let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
+            let Some(length) = tun.read(&mut buffer) else { break };
+            self.packet(host, &buffer[..length]);
+        }
+        self.buffer = buffer;
+    }
+
+    fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
+        let new = Arrived { bytes, is_reassembled: false, sender: None, is_behind: false };
+        match packet::parse(bytes) {
+            Ok(Packet::Fragment(fragment)) => {
+                // Out of its place while the rest is used with what it gives.
+                let mut reassembly = std::mem::take(&mut self.reassembly);
+                if let Some(whole) = reassembly.add(host.now(), &fragment)
+                    && let Ok(parsed) = packet::parse(whole)
+                {
+                    let new = Arrived { bytes: whole, is_reassembled: true, ..new };
+                    self.whole(host, new, &parsed.reassembled());
+                }
+                self.reassembly = reassembly;
+            }
+            Ok(parsed) => self.whole(host, new, &parsed),
+            Err(_) => self.shared.drop_packet(),
+        }
+    }
+
+    /// Goes on with packets whose sender is known now.
+    pub(super) fn release(&mut self, host: &mut EventLoop, query: &Query, sender: Sender) {
+        let mut is_behind = false;
+        for parked in self.attributions.take(query) {
+            let (bytes, is_reassembled) = (&parked.bytes[..], parked.is_reassembled);
+            let Ok(parsed) = packet::parse(bytes) else { continue };
+            let parsed = if is_reassembled { parsed.reassembled() } else { parsed };
+            let sender = Some(sender);
+            self.whole(host, Arrived { bytes, is_reassembled, sender, is_behind }, &parsed);
+            is_behind = true;
+        }
+    }
+
+    fn whole(&mut self, host: &mut EventLoop, arrived: Arrived<'_>, parsed: &Packet<'_>) {
+        let (shared, attributions) = (&self.shared, &mut self.attributions);
+        let now = host.now();
+        let original = Original::Packet(arrived.bytes);
+        // A packet that waited for its sender is always judged.
+        let asked = arrived.sender.is_some() && !arrived.is_behind;
+        match parsed {
+            Packet::Syn(syn) => {
+                self.dials.syn(host, shared, &mut self.names, attributions, arrived, syn);
+            }
+            Packet::Udp(udp) => match policy::outbound(&shared.plan, Protocol::Udp, udp.dst) {
+                Verdict::Dns => self.names.query(host, shared, attributions, arrived, udp),
+                Verdict::Dial(to) => {
+                    let mut sender = arrived.sender;
+                    let ends = (udp.src, udp.dst, udp.payload);
+                    let begins = || self.flows.known(shared, attributions, now, ends).is_none();
+                    if !shared.egress.is_empty() && (asked || begins()) {
+                        let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                        match shared.judge(attributions, now, &attempt, arrived) {
+                            Judged::Allowed(found) => sender = found,
+                            Judged::Waits => return,
+                            Judged::Denied(rule) => return self.flows.end_between(udp, rule),
+                        }
+                    }
+                    self.flows.outbound(host, shared, attributions, (udp, sender), to);
+                }
+                Verdict::Deny(reason) => {
+                    tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
+                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    shared.prohibit(attributions, now, attempt, &original, None, None);
+                }
+            },
+            Packet::Echo(echo) => {
+                let dst = SocketAddr::new(echo.dst, ANY_PORT);
+                let attempt = echo_request(echo.src, echo.dst, echo.id);
+                match policy::outbound(&shared.plan, Protocol::Echo, dst) {
+                    Verdict::Dial(to) if to.ip() == echo.dst => {
+                        let mut sender = arrived.sender;
+                        let begins = || !self.echoes.knows(attributions, now, echo);
+                        if !shared.egress.is_empty() && (asked || begins()) {
+                            match shared.judge(attributions, now, &attempt, arrived) {
+                                Judged::Allowed(found) => sender = found,
+                                Judged::Waits => return,
+                                Judged::Denied(rule) => {
+                                    let log = &self.attributions.log;
+                                    return self.echoes.end_between(log, echo, rule);
+                                }
+                            }
+                        }
+                        self.echoes.request(host, shared, attributions, (echo, sender));
+                    }
+                    _ => shared.prohibit(attributions, now, attempt, &original, None, None),
+                }
+            }
+            // The packet rules have found no connection for it; with a second look they may.
+            Packet::Segment => shared.dial.write(arrived.bytes),
+            Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
+        }
+    }
+}
