@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use api::policy::{FileTraffic, PolicyFile, PolicyStatus};
 use api::server::{BackendError, Lines};
 use api::{Info, PortId, PortSpec, PortStatus, Stats};
 
 use tokio::sync::oneshot;
 
-use crate::drivers::{FlowLog, Statistics};
+use crate::drivers::{FlowLog, PolicyQuestion, Statistics};
 use crate::followers::Followers;
 use crate::port::Worker;
 
@@ -22,6 +23,7 @@ pub(crate) struct Backend {
     ports: RefCell<Option<Worker>>,
     statistics: RefCell<Option<Statistics>>,
     followers: Option<Rc<Followers>>,
+    policy: Option<PolicyQuestion>,
 }
 
 impl Backend {
@@ -33,7 +35,18 @@ impl Backend {
     ) -> Self {
         info.port_driver = ports.as_ref().map(Worker::info);
         let followers = flow_log.map(|ask| Rc::new(Followers::new(ask)));
-        Self { info, ports: RefCell::new(ports), statistics: RefCell::new(statistics), followers }
+        Self {
+            info,
+            ports: RefCell::new(ports),
+            statistics: RefCell::new(statistics),
+            followers,
+            policy: None,
+        }
+    }
+
+    /// The same with an egress policy, if there is one.
+    pub(crate) fn with_policy(self, policy: Option<PolicyQuestion>) -> Self {
+        Self { policy, ..self }
     }
 
     pub(crate) fn stop(&self) {
@@ -62,6 +75,15 @@ impl Backend {
         let ports = self.ports.borrow();
         ports.as_ref().map(f).ok_or(BackendError::NoPortDriver)
     }
+}
+
+/// Adds what the gateway has counted for a file. A rule that it has not heard of yet has counted nothing.
+fn count(file: &mut PolicyFile, counted: &FileTraffic) {
+    for rule in &mut file.rules {
+        let same = counted.rules.iter().find(|counted| counted.name == rule.rule.name);
+        rule.matched = same.map_or(0, |counted| counted.matched);
+    }
+    file.default_matched = counted.default.matched;
 }
 
 async fn within<T>(
@@ -106,6 +128,18 @@ impl api::server::Backend for Backend {
         within(STATISTICS_TIMEOUT, answer(asked)).await
     }
 
+    async fn policy(&self) -> Result<PolicyStatus, BackendError> {
+        let Some(policy) = &self.policy else { return Err(BackendError::NoPolicy) };
+        let counted = self.stats().await?.policy.unwrap_or_default();
+        let mut status = policy();
+        for file in &mut status.files {
+            if let Some(counted) = counted.files.iter().find(|counted| counted.file == file.file) {
+                count(file, counted);
+            }
+        }
+        Ok(status)
+    }
+
     async fn flows(&self) -> Result<Lines, BackendError> {
         let Some(followers) = &self.followers else {
             return Err(BackendError::NoFlowLog(self.driver()));
@@ -119,6 +153,7 @@ impl api::server::Backend for Backend {
 #[cfg(test)]
 mod tests {
     use api::NetworkDriverInfo;
+    use api::policy::{PolicyRule, PolicyTraffic, RuleTraffic};
     use api::server::Backend as _;
 
     use super::*;
@@ -144,8 +179,57 @@ mod tests {
         let backend = Backend::new(info(), None, Some(statistics), None);
         assert_eq!(backend.stats().await.map(|stats| stats.restarts), Ok(1));
         assert_eq!(backend.stats().await, Err(BackendError::Failed("the gateway is gone".into())));
+        assert_eq!(backend.policy().await, Err(BackendError::NoPolicy));
         let (_silent, never) = oneshot::channel::<anyhow::Result<()>>();
         let late = within(Duration::from_millis(20), answer(never)).await.unwrap_err();
         assert!(late.to_string().contains("did not answer within 0.02 s"), "{late}");
+    }
+
+    #[tokio::test]
+    async fn the_policy_has_the_counters_of_the_gateway_by_the_names_of_rules() {
+        let file = |name: &str, rules: &[&str]| {
+            let rule = |name: &&str| PolicyRule {
+                rule: egress::Rule {
+                    name: (*name).to_owned(),
+                    action: egress::Action::Deny,
+                    from: None,
+                    to: Vec::new(),
+                    protocols: Vec::new(),
+                    ports: Vec::new(),
+                },
+                senders: None,
+                matched: 0,
+            };
+            let rules = rules.iter().map(rule).collect();
+            PolicyFile { file: name.to_owned(), rules, ..PolicyFile::default() }
+        };
+        let status = PolicyStatus {
+            files: vec![file("/a", &["x", "new", "y"]), file("/b", &["x"])],
+            ..PolicyStatus::default()
+        };
+        let traffic = |name: &str, matched| {
+            let name = name.to_owned();
+            RuleTraffic { name, matched, ..RuleTraffic::default() }
+        };
+        let counted = FileTraffic {
+            file: "/a".to_owned(),
+            rules: vec![traffic("y", 2), traffic("x", 1)],
+            default: traffic("default", 3),
+            ..FileTraffic::default()
+        };
+        let statistics: Statistics = Box::new(move || {
+            let (reply, answer) = oneshot::channel();
+            let policy = Some(PolicyTraffic { files: vec![counted.clone()] });
+            reply.send(Ok(Stats { policy, ..Stats::default() })).unwrap();
+            answer
+        });
+        let backend = Backend::new(Info::default(), None, Some(statistics), None)
+            .with_policy(Some(Box::new(move || status.clone())));
+        let status = backend.policy().await.unwrap();
+        let matched = |file: &PolicyFile| -> (Vec<u64>, u64) {
+            (file.rules.iter().map(|rule| rule.matched).collect(), file.default_matched)
+        };
+        assert_eq!(matched(&status.files[0]), (vec![1, 0, 2], 3));
+        assert_eq!(matched(&status.files[1]), (vec![0], 0));
     }
 }

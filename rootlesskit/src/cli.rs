@@ -112,6 +112,9 @@ pub(crate) fn command() -> Command {
             list("host-loopback-allow", NETWORK, "")
                 .help(format!("ports of 127.0.0.1 on the host that stay reachable with --disable-host-loopback, at the gateway's address. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
                 .hide(!cfg!(feature = "gateway")),
+            list("egress-policy", NETWORK, "")
+                .help(format!("file that says what containers may reach, in TOML; may be repeated, and every file must allow a connection. Only supported for {}. e.g. \"--egress-policy=/etc/docker-rootless/egress.toml\"", networks_that(NetworkDriver::has_egress_policy)))
+                .hide(!cfg!(feature = "gateway")),
             switch("ipv6", NETWORK, "")
                 .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
@@ -187,6 +190,8 @@ pub(crate) struct Cli {
     pub(crate) disable_host_loopback: bool,
     /// Entries of a [`drivers::LoopbackPorts`].
     pub(crate) host_loopback_allow: Vec<String>,
+    /// Files, in the order in which they judge.
+    pub(crate) egress_policy: Vec<String>,
     pub(crate) ipv6: bool,
     pub(crate) detach_netns: bool,
     pub(crate) copy_up: Vec<String>,
@@ -263,6 +268,7 @@ impl Cli {
             ifname: string("ifname"),
             disable_host_loopback: m.get_flag("disable-host-loopback"),
             host_loopback_allow: strings("host-loopback-allow"),
+            egress_policy: strings("egress-policy"),
             ipv6: m.get_flag("ipv6"),
             detach_netns: m.get_flag("detach-netns"),
             copy_up: strings("copy-up"),

@@ -102,6 +102,11 @@ impl NetworkDriver {
         self == Self::Gateway
     }
 
+    /// Whether it can enforce an egress policy (`--egress-policy`).
+    pub fn has_egress_policy(self) -> bool {
+        matches!(self, Self::Gateway | Self::GvisorTapVsock)
+    }
+
     /// Whether its interface is made with `/dev/net/tun`.
     pub fn needs_tun(self) -> bool {
         self.connects() && self != Self::LxcUserNic

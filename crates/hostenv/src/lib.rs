@@ -19,12 +19,15 @@
 //!
 //! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
+//! Which files say what containers may reach is told by [`egress_policy`].
+//!
 //! What makes the daemon a node of a swarm is read by [`swarm`].
 //!
 //! External programs run through [`helper`]: captured output, a time limit, no thread.
 
 pub mod colour;
 pub mod dirs;
+pub mod egress_policy;
 pub mod file;
 pub mod flags;
 pub mod helper;

@@ -81,6 +81,8 @@ pub const DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK: &str =
 /// `--host-loopback-allow` of the launcher: ports of the host's loopback that the namespace reaches all the same.
 pub const DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW: &str =
     "DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW";
+/// The user's file for `--egress-policy` of the launcher. Unlike with other variables, an empty value is one: no file.
+pub const DOCKERD_ROOTLESS_EGRESS_POLICY: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY";
 /// `--detach-netns` of the launcher: `1`, `true`, `0` or `false`; by default what the dockerd supports.
 pub const DOCKERD_ROOTLESS_DETACH_NETNS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS";
 /// More rootlesskit flags, separated by spaces; see [`crate::shellwords`].

@@ -40,6 +40,7 @@ pub fn definition() -> Command {
         )
         .subcommand(command("info", "Show the version, state directory and drivers of the running RootlessKit").arg(json("Print JSON")))
         .subcommand(flows())
+        .subcommand(policy())
         .subcommand(
             command("stats", "Show traffic statistics (requires --net=gateway)")
                 .arg(json("Print a JSON object"))
@@ -76,6 +77,31 @@ fn flows() -> Command {
     command("flows", "Show each connection when it ends (requires --net=gateway)")
         .arg(switch("follow", "Print what ends from now on, until Ctrl-C (required)").short('f'))
         .arg(json("Print a JSON object per line"))
+}
+
+fn policy() -> Command {
+    let file = "The file of an egress policy; may be repeated [default: the policy in force]";
+    command("policy", "Check, show or try the egress policy (requires --net=gateway)")
+        .disable_help_subcommand(true)
+        .subcommand(
+            command("check", "Check files of an egress policy; needs no running RootlessKit")
+                .arg(arguments("FILE").help("The files [default: those that dockerd-rootless would use]")),
+        )
+        .subcommand(
+            command("show", "Show the egress policy in force, and how often each rule matched")
+                .arg(json("Print a JSON object")),
+        )
+        .subcommand(
+            command("test", "Say whether a connection would be allowed, and by which rule")
+                .arg(value("from", "WHO", "The name of a container, an address, or daemon for what is in no container"))
+                .arg(value("to", "DESTINATION", "An address or a host name with a port, such as 192.0.2.7:443 or registry.example.org:443; without a port for icmp"))
+                .arg(value("protocol", "PROTOCOL", "tcp, udp or icmp").default_value("tcp"))
+                .arg(value("file", "FILE", file).action(ArgAction::Append)),
+        )
+}
+
+fn value(name: &'static str, what: &'static str, text: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(what).help(text)
 }
 
 fn command(name: &'static str, about: &'static str) -> Command {

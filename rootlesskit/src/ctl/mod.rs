@@ -6,6 +6,7 @@
 mod capture;
 mod command;
 mod flows;
+mod policy;
 mod print;
 mod stats;
 
@@ -76,6 +77,9 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
     if matches.get_flag("help") {
         return help(&definition, Some(&name), out);
     }
+    if command.has_subcommands() {
+        return policy::run(&command, arguments, &global, env, out);
+    }
     let json = matches.try_get_one("json").ok().flatten().copied().unwrap_or(false);
     let client = || socket(&global, env).map(Client::new);
     match command.get_name() {
@@ -124,7 +128,10 @@ fn help(
 ) -> anyhow::Result<u8> {
     let mut command = match topic.map(|topic| (topic, definition.find_subcommand(topic))) {
         None => definition.clone(),
-        Some((topic, Some(command))) => command.clone().bin_name(format!("{NAME} {topic}")),
+        Some((topic, Some(command))) => {
+            let program = definition.get_bin_name().unwrap_or(NAME);
+            command.clone().bin_name(format!("{program} {topic}"))
+        }
         Some((topic, None)) => {
             writeln!(io::stderr(), "No help topic for '{topic}'")?;
             return Ok(3);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use api::policy::PolicyStatus;
 use api::server::{Backend, BackendError, serve};
 use api::{Info, NetworkDriverInfo, PortDriverInfo, PortStatus, Stats};
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use super::*;
 struct Fake {
     ports: RefCell<Vec<PortStatus>>,
     stats: Option<Stats>,
+    policy: Option<PolicyStatus>,
 }
 
 impl Backend for Fake {
@@ -64,6 +66,10 @@ impl Backend for Fake {
     async fn stats(&self) -> Result<Stats, BackendError> {
         self.stats.clone().ok_or_else(|| BackendError::NoStatistics("slirp4netns".into()))
     }
+
+    async fn policy(&self) -> Result<PolicyStatus, BackendError> {
+        self.policy.clone().ok_or(BackendError::NoPolicy)
+    }
 }
 
 pub(super) struct Server {
@@ -79,6 +85,15 @@ impl Server {
 
     /// One whose network has these statistics.
     pub(super) fn with(stats: Option<Stats>) -> Self {
+        Self::of(move || Fake { stats, ..Fake::default() })
+    }
+
+    /// One with this egress policy.
+    pub(super) fn with_policy(policy: Option<PolicyStatus>) -> Self {
+        Self::of(move || Fake { policy, ..Fake::default() })
+    }
+
+    fn of(fake: impl FnOnce() -> Fake + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join(api::SOCKET_NAME);
         let (stop, stopped) = oneshot::channel();
@@ -89,16 +104,19 @@ impl Server {
             runtime.block_on(async {
                 let listener = tokio::net::UnixListener::bind(socket).unwrap();
                 ready.send(()).unwrap();
-                let fake = Rc::new(Fake { stats, ..Fake::default() });
-                serve(listener, fake, async { drop(stopped.await) }).await;
+                serve(listener, Rc::new(fake()), async { drop(stopped.await) }).await;
             });
         });
         is_ready.recv().unwrap();
         Self { dir, stop: Some(stop), thread: Some(thread) }
     }
 
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.path().join(api::SOCKET_NAME)
+    }
+
     pub(super) fn client(&self) -> Client {
-        Client::new(self.dir.path().join(api::SOCKET_NAME))
+        Client::new(self.socket())
     }
 
     pub(super) fn run(&self, args: &[&str]) -> (Result<u8, String>, String) {
@@ -120,7 +138,7 @@ impl Drop for Server {
     }
 }
 
-fn run_with(args: &[&str], env: &Env) -> (Result<u8, String>, String) {
+pub(super) fn run_with(args: &[&str], env: &Env) -> (Result<u8, String>, String) {
     let mut out = Vec::new();
     let args = args.iter().map(OsString::from).collect();
     let outcome = run(args, env, &mut out).map_err(|error| format!("{error:#}"));

@@ -114,6 +114,9 @@ pub(crate) type FlowLog =
 /// Asks a network for its statistics. It runs on the thread of the API, so it returns at once; the answer comes.
 pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result<api::Stats>>>;
 
+/// The egress policy in force, without counters. It runs on the thread of the API.
+pub(crate) type PolicyQuestion = Box<dyn Fn() -> api::policy::PolicyStatus>;
+
 impl Network {
     /// The network of this driver as the flags have it.
     #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
@@ -193,7 +196,9 @@ impl Network {
     ) -> anyhow::Result<Connection<'_>> {
         let connection = match &self.service {
             #[cfg(feature = "gateway")]
-            Service::Gateway(settings) => return Ok(Connection::Gateway(settings.connect(fds)?)),
+            Service::Gateway(settings) => {
+                return Ok(Connection::Gateway(settings.connect(&namespace.state_dir, fds)?));
+            }
             Service::Nothing => Connection::Unserved,
             Service::Program(program) => Connection::Program(program.as_ref(), namespace),
         };
@@ -248,12 +253,20 @@ impl Connection<'_> {
         }
     }
 
+    pub(crate) fn policy(&self) -> Option<PolicyQuestion> {
+        match self {
+            Self::Unserved | Self::Program(..) => None,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway) => gateway.policy(),
+        }
+    }
+
     /// What has to be done beside the helper while we serve. It never ends.
     pub(crate) fn background(&mut self) -> Pin<Box<dyn Future<Output = ()>>> {
         match self {
             Self::Unserved | Self::Program(..) => Box::pin(std::future::pending()),
             #[cfg(feature = "gateway")]
-            Self::Gateway(gateway) => Box::pin(gateway.follow_resolvers()),
+            Self::Gateway(gateway) => Box::pin(gateway.follow()),
         }
     }
 }

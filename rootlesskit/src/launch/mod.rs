@@ -206,6 +206,12 @@ fn network_driver(cli: &Cli, named: Option<NetworkDriver>) -> anyhow::Result<Net
             cli.host_loopback_allow.join(",")
         );
     }
+    if !cli.egress_policy.is_empty() && !driver.has_egress_policy() {
+        bail!(
+            "--egress-policy={} is not supported for --net={driver}, which cannot enforce it\nhint: use --net=gateway, or remove --egress-policy",
+            cli.egress_policy.join(",")
+        );
+    }
     if driver.reaches_host_loopback() && !cli.disable_host_loopback {
         tracing::warn!(
             "specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace (requires gateway, pasta, slirp4netns, or VPNKit)"
@@ -269,6 +275,14 @@ mod tests {
             (
                 &["--net=gateway", "--host-loopback-allow=tcp:80", "x"],
                 "--host-loopback-allow=tcp:80 requires --disable-host-loopback",
+            ),
+            (
+                &["--net=pasta", "--egress-policy=/a,/b", "x"],
+                "--egress-policy=/a,/b is not supported for --net=pasta, which cannot enforce it",
+            ),
+            (
+                &["--net=gateway", "--egress-policy=/nonexistent/e.toml", "x"],
+                "cannot read the egress policy /nonexistent/e.toml: No such file",
             ),
             (&["--cidr=10.0.2.0/24", "x"], "not supported for --net=host"),
             (&["--ifname=e0", "--net=none", "x"], "--ifname=e0"),

@@ -55,6 +55,10 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     ("share/man/man1/rootlessctl-stats.1.gz", Made("rootlessctl-stats.1")),
     ("share/man/man1/rootlessctl-capture.1.gz", Made("rootlessctl-capture.1")),
     ("share/man/man1/rootlessctl-flows.1.gz", Made("rootlessctl-flows.1")),
+    ("share/man/man1/rootlessctl-policy.1.gz", Made("rootlessctl-policy.1")),
+    ("share/man/man1/rootlessctl-policy-check.1.gz", Made("rootlessctl-policy-check.1")),
+    ("share/man/man1/rootlessctl-policy-show.1.gz", Made("rootlessctl-policy-show.1")),
+    ("share/man/man1/rootlessctl-policy-test.1.gz", Made("rootlessctl-policy-test.1")),
     (
         "share/man/man1/rootlesskit-docker-proxy.1.gz",
         File("packaging/man/rootlesskit-docker-proxy.1"),
@@ -104,6 +108,7 @@ pub(crate) const ROWS: &[Row<'static>] = &[
     page!("docs/benchmarks.md"),
     page!("docs/compatibility.md"),
     page!("docs/dev/situations.md"),
+    page!("docs/egress-policy.md"),
     page!("docs/images/connections.svg"),
     page!("docs/images/cpu.svg"),
     page!("docs/images/gateway.svg"),

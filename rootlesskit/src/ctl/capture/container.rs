@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::bail;
 
-use crate::ctl::stats::docker::{Container, Docker};
+use crate::docker::{Container, Docker};
 
 /// Most names that an error lists.
 const LISTED: usize = 20;
@@ -33,12 +33,8 @@ pub(super) fn find(name: &str, docker: &Docker) -> anyhow::Result<Wanted> {
 }
 
 fn among(name: &str, all: &[Container]) -> anyhow::Result<Wanted> {
-    let own = |container: &Container| {
-        let names = container.names.iter().flatten();
-        names.map(|name| name.trim_start_matches('/').to_owned()).collect::<Vec<_>>()
-    };
     let with_id: Vec<&Container> = all.iter().filter(|one| one.id.starts_with(name)).collect();
-    let named = all.iter().find(|one| own(one).iter().any(|own| own == name));
+    let named = all.iter().find(|one| one.names().any(|own| own == name));
     let container = match (named, &with_id[..]) {
         (Some(one), _) => one,
         (None, [one]) => *one,
@@ -50,7 +46,7 @@ fn among(name: &str, all: &[Container]) -> anyhow::Result<Wanted> {
         (None, []) => {
             let mut names: Vec<String> = all
                 .iter()
-                .filter_map(|one| own(one).first().map(|own| format!("{own:?}")))
+                .filter_map(|one| one.names().next().map(|own| format!("{own:?}")))
                 .collect();
             names.sort();
             let more = if names.len() > LISTED { ", …" } else { "" };
@@ -73,11 +69,8 @@ fn among(name: &str, all: &[Container]) -> anyhow::Result<Wanted> {
         "none" => bail!("container {name:?} has no network (--network=none)"),
         _ => {}
     }
-    if let Some(other) = mode.strip_prefix("container:") {
-        let has_id =
-            |one: &&Container| one.id.starts_with(other) || own(one).iter().any(|own| own == other);
-        let shared = all.iter().find(has_id).filter(|one| !std::ptr::eq(*one, container));
-        let owner = shared.and_then(|one| own(one).into_iter().next());
+    if mode.starts_with("container:") {
+        let owner = container.network_of(all).and_then(|one| one.names().next());
         let hint =
             owner.map(|owner| format!("\nhint: use --container {owner:?}")).unwrap_or_default();
         bail!("container {name:?} shares the network of another container{hint}");

@@ -36,7 +36,7 @@ use self::options::Options;
 use self::output::Output;
 use self::session::{Session, Source, block_signals};
 use self::target::Target;
-use super::stats::docker::Docker;
+use crate::docker::Docker;
 
 /// Addresses in the documentation's networks (RFC 5737, RFC 3849), to which only a default route leads.
 const OUTWARDS: [IpAddr; 2] = [

@@ -1,6 +1,5 @@
 //! `rootlessctl stats`: one look at the statistics, or one after the other.
 
-pub(super) mod docker;
 pub(super) mod pause;
 pub(super) mod view;
 
@@ -14,7 +13,7 @@ use api::client::{Client, ClientError};
 use clap::ArgMatches;
 use hostenv::Env;
 
-use docker::Docker;
+use crate::docker::Docker;
 use pause::Pause;
 use view::{List, Look};
 

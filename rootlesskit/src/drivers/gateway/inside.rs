@@ -26,7 +26,7 @@ pub(crate) fn connect(plan: &gateway::NetworkConfig) -> anyhow::Result<Vec<Owned
         move || {
             if let Err(e) = gateway::conntrack::serve(&queries) {
                 tracing::warn!(
-                    "statistics per container are unavailable: cannot query connection tracking: {e}"
+                    "statistics per container are unavailable, and rules of an egress policy that depend on the sender fail closed: cannot query connection tracking: {e}\nhint: load the kernel module: sudo modprobe nf_conntrack_netlink"
                 );
             }
         },

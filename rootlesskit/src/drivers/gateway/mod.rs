@@ -2,11 +2,12 @@
 //!
 //! The child builds the namespaces ([`inside`]) and sends their descriptors. The gateway process is this program once
 //! more, told by its name; its control channel is its standard input. It is watched and replaced like any helper, and its
-//! successor gets the same descriptors. The name servers of the host are followed while it runs.
+//! successor gets the same descriptors. The name servers of the host and the egress policy are followed while it runs.
 //!
 //! `--net=gvisor-tap-vsock` is the same network with the addresses of that driver.
 
 pub(super) mod inside;
+mod policy;
 mod ports;
 mod resolvers;
 
@@ -27,9 +28,12 @@ use tokio::sync::oneshot;
 
 pub(super) use ports::{Gateway as Ports, Inside};
 
-use super::{Flags, FlowLog, Network, SLIRP6, Service, Starting, Statistics, TUN_HINT};
+use super::{
+    Flags, FlowLog, Network, PolicyQuestion, SLIRP6, Service, Starting, Statistics, TUN_HINT,
+};
 use crate::cli::Cli;
 use crate::plan::{Interface, NetworkPlan, Uplink};
+use policy::Follower;
 use resolvers::Watch;
 
 /// The least MTU of a link with IPv4 (RFC 791) and with IPv6 (RFC 8200), in bytes.
@@ -73,7 +77,8 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
         ipv6: cli.ipv6,
         host_loopback: host_loopback(cli)?,
     };
-    Ok(Settings { driver, plan: plan(driver, wishes) }.network())
+    let policy = policy::read(&cli.egress_policy)?;
+    Ok(Settings { driver, plan: plan(driver, wishes), policy }.network())
 }
 
 /// What the flags leave of the host's loopback.
@@ -118,6 +123,7 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
 pub(super) struct Settings {
     driver: NetworkDriver,
     plan: gateway::NetworkConfig,
+    policy: Vec<policy::Source>,
 }
 
 impl Settings {
@@ -142,7 +148,11 @@ impl Settings {
         Network { info, plan, service: Service::Gateway(self) }
     }
 
-    pub(super) fn connect(&self, fds: Vec<OwnedFd>) -> anyhow::Result<Connection> {
+    pub(super) fn connect(
+        &self,
+        state_dir: &Path,
+        fds: Vec<OwnedFd>,
+    ) -> anyhow::Result<Connection> {
         let (descriptors, factory) = Descriptors::try_from_fds(fds)?;
         let watch = Watch::new(Path::new("/")).inspect_err(|e| {
             tracing::warn!("changes to the host's name servers will not be detected: {e:#}");
@@ -155,11 +165,12 @@ impl Settings {
         let plan = self.plan.clone();
         let handle = supervisor::Supervisor::new(plan, descriptors, factory, servers, nofile)
             .named(self.driver.name());
-        Ok(Connection {
-            driver: self.driver,
-            handle: Handle(Arc::new(Mutex::new(handle))),
-            resolvers: watch.ok(),
-        })
+        let handle = Handle(Arc::new(Mutex::new(handle)));
+        let policy = (!self.policy.is_empty())
+            .then(|| Follower::new(self.policy.clone(), state_dir, handle.clone()))
+            .transpose()?
+            .map(Box::new);
+        Ok(Connection { driver: self.driver, handle, resolvers: watch.ok(), policy })
     }
 }
 
@@ -168,6 +179,7 @@ pub(crate) struct Connection {
     driver: NetworkDriver,
     handle: Handle,
     resolvers: Option<Watch>,
+    policy: Option<Box<Follower<Handle>>>,
 }
 
 impl Connection {
@@ -237,28 +249,33 @@ impl Connection {
         })
     }
 
-    /// Tells the gateway when the host has other name servers. It never ends.
-    pub(super) fn follow_resolvers(&mut self) -> impl Future<Output = ()> + use<> {
+    /// The egress policy in force, if there is one, without counters.
+    pub(super) fn policy(&self) -> Option<PolicyQuestion> {
+        let status = self.policy.as_ref()?.status();
+        Some(Box::new(move || status.borrow().clone()))
+    }
+
+    /// Tells the gateway when the host has other name servers, or the egress policy is another one. It never ends.
+    pub(super) fn follow(&mut self) -> impl Future<Output = ()> + use<> {
         let (handle, resolvers) = (self.handle.clone(), self.resolvers.take());
-        async move {
+        let policy = self.policy.take();
+        let resolvers = async move {
             if let Some(watch) = resolvers
-                && let Err(e) = follow(watch, &handle).await
+                && let Err(e) = watch.follow(&handle).await
             {
                 tracing::warn!("changes of the host's name servers are no longer noticed: {e:#}");
             }
+        };
+        let policy = async move {
+            if let Some(policy) = policy
+                && let Err(e) = policy.follow().await
+            {
+                tracing::warn!("changes of the egress policy are no longer noticed: {e:#}");
+            }
+        };
+        async move {
+            tokio::join!(resolvers, policy);
             std::future::pending::<()>().await;
-        }
-    }
-}
-
-async fn follow(mut watch: Watch, handle: &Handle) -> anyhow::Result<()> {
-    let readable = sys::readable::register(watch.fd().try_clone_to_owned()?)?;
-    loop {
-        let mut guard = readable.readable().await?;
-        guard.clear_ready();
-        if let Some(servers) = watch.changed() {
-            tracing::debug!("the host's name servers are now {servers:?}");
-            handle.lock().set_resolvers(servers);
         }
     }
 }
@@ -296,7 +313,7 @@ mod tests {
     #[test]
     fn the_flags_shape_the_network() {
         let driver = NetworkDriver::Gateway;
-        let settings = Settings { driver, plan: plan(driver, wishes()) };
+        let settings = Settings { driver, plan: plan(driver, wishes()), policy: Vec::new() };
         let v4 = &settings.plan.v4;
         assert_eq!(
             (v4.gateway, v4.dns),
@@ -356,14 +373,17 @@ mod tests {
         let plan = plan(driver, Wishes { ipv6: false, ..wishes() });
         let first: IpAddr = "10.9.0.1".parse().unwrap();
         assert_eq!((plan.v4.gateway, plan.v4.dns), (first, first));
-        assert_eq!(Settings { driver, plan }.network().info.driver, "gvisor-tap-vsock");
+        assert_eq!(
+            Settings { driver, plan, policy: Vec::new() }.network().info.driver,
+            "gvisor-tap-vsock"
+        );
     }
 
     #[test]
     fn a_wrong_number_of_descriptors_is_refused() {
         let driver = NetworkDriver::Gateway;
-        let settings = Settings { driver, plan: plan(driver, wishes()) };
-        let error = settings.connect(Vec::new()).unwrap_err();
+        let settings = Settings { driver, plan: plan(driver, wishes()), policy: Vec::new() };
+        let error = settings.connect(Path::new("/run/x"), Vec::new()).unwrap_err();
         assert!(error.to_string().contains("0 descriptors"), "{error}");
     }
 }

@@ -1,0 +1,168 @@
+//! The egress policy in force as a table.
+
+use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
+use egress::{Action, Mode};
+
+use crate::ctl::stats::view::visible;
+
+/// Space behind the widest cell of a column.
+const PADDING: usize = 2;
+/// How many values of a list are shown; JSON has all.
+const LISTED: usize = 4;
+
+const HEADER: [&str; 9] =
+    ["#", "FILE", "RULE", "ACTION", "FROM", "TO", "PROTOCOL", "PORTS", "MATCHED"];
+
+type Row = [String; HEADER.len()];
+
+/// The rules in the order in which they are tried, and what has to be known about the files.
+pub(super) fn table(status: &PolicyStatus) -> String {
+    let mut rows = vec![HEADER.map(str::to_owned)];
+    for file in &status.files {
+        rows.extend(file.rules.iter().enumerate().map(|(index, rule)| row(file, index + 1, rule)));
+        rows.push(default(file));
+    }
+    let mut widths = [0; HEADER.len()];
+    for row in &mut rows {
+        for (cell, width) in row.iter_mut().zip(&mut widths) {
+            *cell = visible(cell);
+            *width = (*width).max(cell.chars().count() + PADDING);
+        }
+    }
+    let line = |row: &Row| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<String>().trim_end().to_owned() + "\n"
+    };
+    let notes = notes(status).into_iter().map(|note| note + "\n");
+    rows.iter().map(line).chain(notes).collect()
+}
+
+fn row(file: &PolicyFile, number: usize, rule: &PolicyRule) -> Row {
+    let PolicyRule { rule, senders, matched } = rule;
+    [
+        number.to_string(),
+        file.file.clone(),
+        rule.name.clone(),
+        action(rule.action).to_owned(),
+        senders.clone().unwrap_or_else(|| "everybody".to_owned()),
+        list(rule.to.iter(), "everywhere"),
+        list(rule.protocols.iter().map(|protocol| format!("{protocol:?}").to_lowercase()), "all"),
+        list(rule.ports.iter(), "all"),
+        matched.to_string(),
+    ]
+}
+
+fn default(file: &PolicyFile) -> Row {
+    let cell = str::to_owned;
+    [
+        cell("-"),
+        file.file.clone(),
+        cell("default"),
+        cell(action(file.default)),
+        cell("everybody"),
+        cell("everywhere"),
+        cell("all"),
+        cell("all"),
+        file.default_matched.to_string(),
+    ]
+}
+
+pub(super) fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+    }
+}
+
+fn list<T: ToString>(items: impl ExactSizeIterator<Item = T>, all: &str) -> String {
+    let more = items.len().saturating_sub(LISTED);
+    let mut shown: Vec<_> = items.take(LISTED).map(|item| item.to_string()).collect();
+    if shown.is_empty() {
+        return all.to_owned();
+    }
+    if more > 0 {
+        shown.push(format!("+{more}"));
+    }
+    shown.join(",")
+}
+
+fn notes(status: &PolicyStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    for file in &status.files {
+        let name = visible(&file.file);
+        if file.mode == Mode::DryRun {
+            notes.push(format!(
+                "note: {name} is in dry-run mode: what it denies is counted, not refused"
+            ));
+        }
+        notes.extend(outdated(file));
+    }
+    if let Some(error) = &status.docker_error {
+        notes.push(format!(
+            "warning: Docker does not answer, so its last list of containers counts; rules that name containers allow \
+             nothing to containers that are not in it: {}",
+            visible(error)
+        ));
+    }
+    notes
+}
+
+/// The warning that a file has changed, but not what is in force.
+pub(super) fn outdated(file: &PolicyFile) -> Option<String> {
+    let lines: Vec<_> = file.error.as_ref()?.lines().map(visible).collect();
+    Some(format!(
+        "warning: {} has changed, and the change is not in force: {}",
+        visible(&file.file),
+        lines.join("\n")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use egress::{PortRange, Protocol, Rule, Target};
+
+    use super::*;
+
+    #[test]
+    fn rules_stand_in_their_order_and_notes_below() {
+        let rule = |name: &str, action, to: &[&str]| Rule {
+            name: name.to_owned(),
+            action,
+            from: None,
+            to: to.iter().map(|name| Target::Name((*name).to_owned())).collect(),
+            protocols: Vec::new(),
+            ports: Vec::new(),
+        };
+        let web = Rule {
+            protocols: vec![Protocol::Tcp, Protocol::Icmp],
+            ports: vec![PortRange { first: 443, last: 443 }, PortRange { first: 8000, last: 8010 }],
+            ..rule("web", Action::Allow, &["a", "b", "c", "d", "e", "f"])
+        };
+        let senders = Some("container web".to_owned());
+        let file = PolicyFile {
+            file: "/e.toml".to_owned(),
+            error: Some("egress policy /e.toml: line 3: no\nhint: yes".to_owned()),
+            mode: Mode::DryRun,
+            default: Action::Allow,
+            rules: vec![
+                PolicyRule { rule: web, senders, matched: 12 },
+                PolicyRule { rule: rule("x\u{1b}", Action::Deny, &[]), senders: None, matched: 0 },
+            ],
+            default_matched: 7,
+        };
+        let docker_error = Some("cannot list".to_owned());
+        let status = PolicyStatus { files: vec![file], docker_error, ..PolicyStatus::default() };
+        let expected = "\
+#  FILE     RULE     ACTION  FROM           TO          PROTOCOL  PORTS          MATCHED
+1  /e.toml  web      allow   container web  a,b,c,d,+2  tcp,icmp  443,8000-8010  12
+2  /e.toml  x\\u{1b}  deny    everybody      everywhere  all       all            0
+-  /e.toml  default  allow   everybody      everywhere  all       all            7
+note: /e.toml is in dry-run mode: what it denies is counted, not refused
+warning: /e.toml has changed, and the change is not in force: egress policy /e.toml: line 3: no
+hint: yes
+warning: Docker does not answer, so its last list of containers counts; rules that name containers allow nothing to \
+containers that are not in it: cannot list
+";
+        assert_eq!(table(&status), expected);
+    }
+}

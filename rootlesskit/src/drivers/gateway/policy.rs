@@ -1,0 +1,302 @@
+//! The egress policy: what the files and Docker say now is what the gateway enforces.
+//!
+//! A file that cannot be read, or is no policy, ends the start. Later, what was read from it before stays in force, and the
+//! next change of the file is another chance. Containers that Docker does not list are nobody that a rule allows something:
+//! see the crate `egress`.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
+use egress::{Directory, File, Policies};
+use nix::errno::Errno;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Handle;
+use crate::docker::Socket;
+use crate::docker::follow::{self, Listing};
+use crate::path_watch::{PathWatch, Unwatched};
+use crate::policy_file;
+
+/// Time between two looks at the files, however much happens in their directories.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the first rules that name containers wait for Docker. Without an answer, they know nobody, which ends
+/// connections that they allow.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// What is in force, for the API.
+pub(super) type Status = Rc<RefCell<PolicyStatus>>;
+
+/// A file that a flag names.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    path: PathBuf,
+    /// What was read from it last that is a policy.
+    file: File,
+    /// Why the file as it is now is not in force.
+    error: Option<String>,
+    /// Why changes are not noticed.
+    unwatched: Option<Unwatched>,
+}
+
+/// Reads the files that the flags name, all of which have to be there.
+pub(super) fn read(paths: &[String]) -> anyhow::Result<Vec<Source>> {
+    let read = |path: &String| {
+        let path = std::path::absolute(path)
+            .with_context(|| format!("invalid --egress-policy={path:?}"))?;
+        let file = policy_file::read(&path)?;
+        Ok(Source { path, file, error: None, unwatched: None })
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Keeps the gateway informed.
+#[derive(Debug)]
+pub(super) struct Follower<E> {
+    sources: Vec<Source>,
+    watch: PathWatch,
+    /// Docker's socket.
+    docker: Socket,
+    /// Docker's containers, while a file names some.
+    told: Option<watch::Receiver<Listing>>,
+    /// [`ANSWER_TIME`]
+    answer_time: Duration,
+    listing: Listing,
+    enforced: Policies,
+    gateway: E,
+    status: Status,
+}
+
+/// Whoever judges attempts.
+pub(super) trait Enforce {
+    /// Takes the place of what was in force before. If that fails, what was in force stays.
+    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()>;
+
+    /// Whether containers can have addresses of both families.
+    fn has_ipv6(&self) -> bool;
+}
+
+impl Enforce for Handle {
+    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()> {
+        self.lock().set_policy(policies.clone()).map(drop)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.lock().plan().v6.is_some()
+    }
+}
+
+impl<E: Enforce> Follower<E> {
+    /// Enforces what the files say; Docker is not asked yet. Its socket is beside the state directory.
+    pub(super) fn new(sources: Vec<Source>, state_dir: &Path, gateway: E) -> anyhow::Result<Self> {
+        let paths = sources.iter().map(|source| source.path.clone()).collect();
+        let mut follower = Self {
+            watch: PathWatch::new(Path::new("/"), paths)?,
+            sources,
+            docker: Socket::beside(state_dir),
+            told: None,
+            answer_time: ANSWER_TIME,
+            listing: Listing::default(),
+            enforced: Policies::default(),
+            gateway,
+            status: Status::default(),
+        };
+        // The files may be others by now.
+        follower.look();
+        follower.apply().context("cannot enforce the egress policy")?;
+        Ok(follower)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Rc::clone(&self.status)
+    }
+
+    /// Enforces what changes. It ends with an error if changes cannot be noticed any more.
+    pub(super) async fn follow(mut self) -> anyhow::Result<()> {
+        let readable = sys::readable::register(self.watch.fd().try_clone_to_owned()?)?;
+        self.ask_docker();
+        let mut due = Instant::now();
+        loop {
+            let changed = async {
+                tokio::time::sleep_until(due).await;
+                readable.readable().await
+            };
+            tokio::select! {
+                ready = changed => {
+                    ready?.clear_ready();
+                    due = Instant::now() + LOOK_INTERVAL;
+                    self.look();
+                    if self.ask_docker() {
+                        self.first_answer().await;
+                    }
+                }
+                listing = news(&mut self.told) => self.listing = listing,
+            }
+            if let Err(e) = self.apply() {
+                tracing::warn!("the egress policy was not changed: {e:#}");
+            }
+        }
+    }
+
+    /// Reads the files.
+    fn look(&mut self) {
+        // Where they are does not matter: they are read through the path that the flag names.
+        self.watch.look();
+        for warning in self.unwatched() {
+            tracing::warn!("{warning}");
+        }
+        for source in &mut self.sources {
+            let error = match policy_file::read(&source.path) {
+                Ok(file) => {
+                    if file != source.file || source.error.is_some() {
+                        tracing::info!("egress policy {}: read again", source.path.display());
+                    }
+                    source.file = file;
+                    None
+                }
+                Err(e) => Some(format!("{e:#}")),
+            };
+            if let Some(error) = &error
+                && source.error != Some(error.clone())
+            {
+                tracing::warn!("{error}\nwhat was read from the file before stays in force");
+            }
+            source.error = error;
+        }
+    }
+
+    /// What has to be said about files whose changes are not noticed, once.
+    fn unwatched(&mut self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (source, now) in self.sources.iter_mut().zip(self.watch.blind()) {
+            if source.unwatched == *now {
+                continue;
+            }
+            source.unwatched.clone_from(now);
+            if let Some((what, error)) = now {
+                let (file, what) = (source.path.display(), what.display());
+                let hint = match error {
+                    Errno::ENOSPC => {
+                        "raise the sysctl fs.inotify.max_user_watches, then ".to_owned()
+                    }
+                    Errno::EACCES => format!("let the user of the daemon read {what}, then "),
+                    _ => "after a change, ".to_owned(),
+                };
+                warnings.push(format!(
+                    "changes of {file} are not noticed: cannot watch {what}: {error}\nhint: {hint}restart the daemon"
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// Follows Docker if a file has rules for senders, or if a name that a container asks for over IPv4 may lead it to an
+    /// IPv6 address. Otherwise Docker does not matter. Says whether this has begun now.
+    fn ask_docker(&mut self) -> bool {
+        let both = self.gateway.has_ipv6();
+        let needs = |file: &File| file.has_senders() || (both && file.uses_names());
+        let needed = self.sources.iter().any(|source| needs(&source.file));
+        match (needed, self.told.is_some()) {
+            (true, false) => match follow::follow(self.docker.clone()) {
+                Ok(told) => {
+                    self.told = Some(told);
+                    return true;
+                }
+                Err(e) => {
+                    self.listing =
+                        unknown(format!("cannot start the thread that asks Docker: {e}"));
+                }
+            },
+            (false, true) => {
+                self.told = None;
+                self.listing = Listing::default();
+            }
+            (true, true) | (false, false) => {}
+        }
+        false
+    }
+
+    /// Waits for what Docker answers first, but not for long.
+    async fn first_answer(&mut self) {
+        let Some(told) = &mut self.told else { return };
+        let answered = told.wait_for(|listing| listing.answered);
+        // Without an answer, or if the thread has ended, there are news later.
+        if let Ok(Ok(listing)) = tokio::time::timeout(self.answer_time, answered).await {
+            self.listing.clone_from(&listing);
+        }
+    }
+
+    /// Enforces what the files and Docker say now, if that is not what is enforced.
+    fn apply(&mut self) -> anyhow::Result<()> {
+        let directory = &self.listing.directory;
+        let policies = Policies {
+            policies: self
+                .sources
+                .iter()
+                .map(|source| source.file.resolve(&source.path.to_string_lossy(), directory))
+                .collect(),
+            known: directory.known(),
+            has_docker_ipv4: directory.has_networks(true),
+            has_docker_ipv6: directory.has_networks(false),
+        };
+        let failed =
+            if policies == self.enforced { None } else { self.gateway.enforce(&policies).err() };
+        if failed.is_none() {
+            self.enforced = policies;
+            // Even if it is the same: a file may name other containers that are not there.
+            self.status.replace(status(&self.enforced, &self.sources));
+        }
+        let mut status = self.status.borrow_mut();
+        for (file, source) in status.files.iter_mut().zip(&self.sources) {
+            let failed = failed.as_ref().map(|e| format!("{e:#}"));
+            file.error = source.error.clone().or(failed);
+        }
+        let matters = self.sources.iter().any(|source| source.file.names_containers());
+        status.docker_error = self.listing.error.clone().filter(|_| matters);
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// The next listing. Without Docker, never.
+async fn news(told: &mut Option<watch::Receiver<Listing>>) -> Listing {
+    let Some(receiver) = told else { return std::future::pending().await };
+    if receiver.changed().await.is_ok() {
+        return receiver.borrow_and_update().clone();
+    }
+    *told = None;
+    unknown("the thread that asks Docker has ended".to_owned())
+}
+
+/// Docker cannot be asked.
+fn unknown(error: String) -> Listing {
+    Listing { directory: Directory::default(), error: Some(error), answered: true }
+}
+
+/// What is in force. How often rules matched is the gateway's to say.
+fn status(policies: &Policies, sources: &[Source]) -> PolicyStatus {
+    let file = |(policy, source): (&egress::Policy, &Source)| PolicyFile {
+        file: policy.file.clone(),
+        error: None,
+        mode: policy.mode,
+        default: policy.default,
+        rules: policy
+            .rules
+            .iter()
+            .zip(source.file.senders())
+            .map(|(rule, senders)| PolicyRule { rule: rule.clone(), senders, matched: 0 })
+            .collect(),
+        default_matched: 0,
+    };
+    PolicyStatus {
+        files: policies.policies.iter().zip(sources).map(file).collect(),
+        known: policies.known.keys().copied().collect(),
+        docker_error: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
