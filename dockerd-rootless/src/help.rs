@@ -23,6 +23,10 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
   DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW
       PROTOCOL:PORT[-PORT][,...]: containers can reach only these ports of 127.0.0.1 on the host, such as
       tcp:5432,tcp:8000-8010,udp:53. This needs the network driver gateway. Default: unset
+  DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY
+      File that says what containers may reach, in addition to /etc/docker-rootless/egress.toml. Empty: no
+      file. This needs the network driver gateway or gvisor-tap-vsock. Default:
+      $XDG_CONFIG_HOME/docker-rootless/egress.toml (~/.config/docker-rootless/egress.toml) if it exists
   DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS
       Detach the network namespace: auto, true or false. Default: auto, which means true for
       dockerd 29.5 and later
@@ -70,6 +74,7 @@ mod tests {
             vars::DOCKERD_ROOTLESS_SLIRP4NETNS_SECCOMP,
             vars::DOCKERD_ROOTLESS_DISABLE_HOST_LOOPBACK,
             vars::DOCKERD_ROOTLESS_HOST_LOOPBACK_ALLOW,
+            vars::DOCKERD_ROOTLESS_EGRESS_POLICY,
             vars::DOCKERD_ROOTLESS_DETACH_NETNS,
             vars::DOCKERD_ROOTLESS_SWARM,
             vars::DOCKERD_ROOTLESS_FLAGS,

@@ -20,6 +20,7 @@ mod config;
 mod dirs;
 mod dns;
 mod dockerd;
+mod egress;
 mod ending;
 mod etc_ssl;
 mod exec;

@@ -45,6 +45,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     notes.extend(leftover::clean_up(Path::new("/proc"), &runtime_dir.join("docker"), end));
     let plan = Plan::new(settings, &host, &rootlesskit, &args)?;
     let root = Path::new("/");
+    let plan = plan.with_egress_policy(root, env)?;
     let mut plan = plan.on(&Routes::read(root)).with_directory(root, env, &args)?;
     plan.check_config(env, &args)?;
     if let Some(address) = plan.swarm_address() {

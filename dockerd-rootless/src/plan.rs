@@ -17,7 +17,7 @@ use crate::loopback::Reach;
 use crate::netdriver;
 use crate::report::{Failure, Note};
 use crate::settings::{Settings, Switch};
-use crate::{loopback, swarm, ways};
+use crate::{egress, loopback, swarm, ways};
 
 /// The flag of rootlesskit for ports that are published on 0.0.0.0 to listen on IPv6, too.
 const DUAL_STACK: &str = "gateway-dual-stack";
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     ipv6: bool,
     /// Whether `/var/lib` is copied up for a swarm.
     copies_up: bool,
+    /// Files that say what containers may reach.
+    egress_policy: Vec<PathBuf>,
     dockerd: Dockerd,
     version: Option<Version>,
     pub(crate) notes: Vec<Note>,
@@ -70,6 +72,7 @@ impl Plan {
             detach,
             ipv6: false,
             copies_up: false,
+            egress_policy: Vec::new(),
             dockerd,
             version,
             notes,
@@ -110,6 +113,15 @@ impl Plan {
             let given: [&[OsString]; 2] = [&self.dockerd.args, args];
             swarm::check_directories(root, env, &Config::read(env, &given))?;
         }
+        Ok(self)
+    }
+
+    /// The same with the files on this host that say what containers may reach.
+    ///
+    /// # Errors
+    /// The network driver cannot enforce them.
+    pub(crate) fn with_egress_policy(mut self, root: &Path, env: &Env) -> Result<Self, Failure> {
+        self.egress_policy = egress::files(&self.settings, &self.net_in_force(), root, env)?;
         Ok(self)
     }
 
@@ -233,6 +245,7 @@ impl Plan {
             args.push(format!("--slirp4netns-seccomp={}", s.seccomp).into());
         }
         args.extend(loopback::arguments(s).map(OsString::from));
+        args.extend(egress::arguments(&self.egress_policy));
         if self.ipv6 {
             args.push("--ipv6".into());
         }
@@ -284,6 +297,11 @@ impl fmt::Display for Plan {
             )?;
         }
         write!(f, " {}", Reach::of(&self.settings))?;
+        let ours = self.egress_policy.iter().map(|file| file.display().to_string());
+        let policies: Vec<_> = ours.chain(extra::all(&self.settings.flags, egress::FLAG)).collect();
+        if !policies.is_empty() {
+            write!(f, " {}={}", egress::FLAG, policies.join(","))?;
+        }
         match &self.settings.swarm {
             Some(swarm) => write!(f, " swarm={swarm}"),
             None => Ok(()),

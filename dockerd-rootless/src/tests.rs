@@ -3,6 +3,7 @@
 //!
 //! The file is long because it covers every variable and the pairs of them.
 
+mod egress;
 pub(crate) mod fake_host;
 mod loopback;
 mod swarm;
@@ -464,7 +465,7 @@ fn dockerd_is_looked_for_before_anything_is_started() {
 proptest! {
     #[test]
     fn no_environment_is_a_panic(
-        name in prop::sample::select(vec!["NET", "MTU", "PORT_DRIVER", "SLIRP4NETNS_SANDBOX", "DETACH_NETNS", "HOST_LOOPBACK_ALLOW", "FLAGS", "STATE_DIR", "DOCKERD"]),
+        name in prop::sample::select(vec!["NET", "MTU", "PORT_DRIVER", "SLIRP4NETNS_SANDBOX", "DETACH_NETNS", "HOST_LOOPBACK_ALLOW", "EGRESS_POLICY", "FLAGS", "STATE_DIR", "DOCKERD"]),
         value in any::<Vec<u8>>(),
     ) {
         use std::os::unix::ffi::OsStrExt;

@@ -105,6 +105,14 @@ daemon() {
 	gateway) port_driver=gateway ;;
 	pasta) port_driver=implicit ;;
 	esac
+	# Like the launcher: what one file denies, the other cannot allow.
+	config=${XDG_CONFIG_HOME:-${HOME-}/.config}/docker-rootless/egress.toml
+	policy=${DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY-$config}
+	if [ -n "${DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY-}" ] || { [ -n "$policy" ] && is_there "$policy"; }; then
+		set -- "--egress-policy=$policy" "$@"
+	fi
+	policy=/etc/docker-rootless/egress.toml
+	! is_there "$policy" || set -- "--egress-policy=$policy" "$@"
 	# Use the launcher's state directory, so that rootlessctl and `dockerd-rootless-setuptool.sh nsenter` find it.
 	# shellcheck disable=SC2086 # flags are words
 	exec rootlesskit --state-dir="${DOCKERD_ROOTLESS_ROOTLESSKIT_STATE_DIR:-$XDG_RUNTIME_DIR/dockerd-rootless}" \
@@ -112,6 +120,11 @@ daemon() {
 		${DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW:+"--host-loopback-allow=$DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW"} \
 		--port-driver="${DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER:-$port_driver}" --copy-up=/etc --copy-up=/run \
 		${DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS-} "$@"
+}
+
+# is_there FILE: whether there is one, or a symlink that leads nowhere: whoever made it wanted a policy.
+is_there() {
+	[ -e "$1" ] || [ -L "$1" ]
 }
 
 # Like the launcher, use the gateway network driver if the kernel supports it, otherwise the image's slirp4netns.

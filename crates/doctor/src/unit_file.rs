@@ -63,18 +63,18 @@ pub fn environment_files<'a>(
     files
 }
 
-/// The absolute path that a unit of the user means, with the specifiers for directories (systemd.unit(5)).
-fn path(world: &World, value: &str) -> Option<PathBuf> {
-    let mut path = String::new();
+/// What a unit of the user means by a word with specifiers for directories; `None` if there are others (systemd.unit(5)).
+pub fn expand(world: &World, value: &str) -> Option<String> {
+    let mut expanded = String::new();
     let mut chars = value.chars();
     while let Some(next) = chars.next() {
         if next != '%' {
-            path.push(next);
+            expanded.push(next);
             continue;
         }
         let dir = match chars.next()? {
             '%' => {
-                path.push('%');
+                expanded.push('%');
                 continue;
             }
             'h' => hostenv::dirs::home(&world.env).ok(),
@@ -83,9 +83,14 @@ fn path(world: &World, value: &str) -> Option<PathBuf> {
             'S' => world.state_home(),
             _ => None,
         };
-        path.push_str(dir?.to_str()?);
+        expanded.push_str(dir?.to_str()?);
     }
-    let path = PathBuf::from(path);
+    Some(expanded)
+}
+
+/// The absolute path that a unit of the user means.
+fn path(world: &World, value: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(expand(world, value)?);
     let below = path.strip_prefix("/").ok()?;
     if path.starts_with(&world.root) { Some(path) } else { Some(world.root.join(below)) }
 }

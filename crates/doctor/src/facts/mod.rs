@@ -4,6 +4,7 @@ mod account;
 mod choices;
 mod container;
 mod daemon;
+mod egress;
 mod files;
 mod host;
 mod ids;
@@ -19,6 +20,7 @@ pub use account::{Account, Closed, Home, RuntimeState, WhyClosed};
 pub use choices::Choices;
 pub use container::Container;
 pub use daemon::Daemon;
+pub use egress::PolicyFile;
 pub use files::Found;
 pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
@@ -53,6 +55,8 @@ pub struct Facts {
     /// The daemon is to be a node of a swarm.
     pub swarm: Option<Node>,
     pub loopback: HostLoopback,
+    /// The files that say what containers may reach, in the order in which they judge.
+    pub egress: Vec<PolicyFile>,
     outcomes: BTreeMap<Probe, Outcome>,
 }
 
@@ -64,6 +68,7 @@ impl Facts {
         let mut facts = Self {
             ways: Ways::gather(world, &settings, tools.dockerd.as_deref(), prober),
             loopback: HostLoopback::gather(&settings),
+            egress: egress::gather(world, &settings),
             swarm: Node::gather(world, &settings, tools.dockerd.as_deref(), prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),

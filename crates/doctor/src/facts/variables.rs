@@ -73,7 +73,7 @@ impl<'w> UserSettings<'w> {
         let mut assigned = Vec::new();
         for (file, syntax) in files(world) {
             let text = hostenv::file::text(&file).unwrap_or_default();
-            assign(&mut assigned, &file, &text, syntax);
+            assign(&mut assigned, world, &file, &text, syntax);
         }
         let mut settings = Self { env: &world.env, assigned, flags: Flags::default() };
         if let Some(flags) = settings.variable(vars::DOCKERD_ROOTLESS_FLAGS) {
@@ -86,15 +86,20 @@ impl<'w> UserSettings<'w> {
     /// A variable in this environment, or else in a file that gives it to the daemon, of which the last one counts. One
     /// that is set and empty hides the files, so that `install --swarm=` is judged by what it is about to do.
     pub(super) fn variable(&self, name: &'static str) -> Option<UserSetting> {
-        let setting = |value: String, file| {
-            (!value.is_empty()).then_some(UserSetting { name, flag: None, value, file })
+        self.variable_or_empty(name).filter(|setting| !setting.value.is_empty())
+    }
+
+    /// The same for a variable that means something if it is set and empty.
+    pub(super) fn variable_or_empty(&self, name: &'static str) -> Option<UserSetting> {
+        let (value, file) = match self.env.get(name) {
+            Some(value) => (value.to_string_lossy().into_owned(), None),
+            None => {
+                let (file, _, value) =
+                    self.assigned().filter(|(_, assigned, _)| *assigned == name).last()?;
+                (value.to_owned(), Some(file.to_owned()))
+            }
         };
-        if let Some(value) = self.env.get(name) {
-            return setting(value.to_string_lossy().into_owned(), None);
-        }
-        let (file, _, value) =
-            self.assigned().filter(|(_, assigned, _)| *assigned == name).last()?;
-        setting(value.to_owned(), Some(file.to_owned()))
+        Some(UserSetting { name, flag: None, value, file })
     }
 
     /// The variables that files set: the file, the name, the value.
@@ -148,7 +153,7 @@ enum Syntax {
 }
 
 /// Adds what a file sets. An empty `Environment=` takes back what units have set before (systemd.exec(5)).
-fn assign(assigned: &mut Vec<Assigned>, file: &Path, text: &str, syntax: Syntax) {
+fn assign(assigned: &mut Vec<Assigned>, world: &World, file: &Path, text: &str, syntax: Syntax) {
     let lines = match syntax {
         Syntax::Unit => unit_file::lines(text),
         Syntax::OneALine | Syntax::Shell => unit_file::variable_lines(text),
@@ -157,7 +162,10 @@ fn assign(assigned: &mut Vec<Assigned>, file: &Path, text: &str, syntax: Syntax)
         if syntax == Syntax::Unit && environment(&line) == Some("") {
             assigned.retain(|of| of.syntax != Syntax::Unit);
         }
-        let words = assignments(&line, syntax).into_iter();
+        let words = assignments(&line, syntax).into_iter().map(|word| match syntax {
+            Syntax::Unit => unit_file::expand(world, &word).unwrap_or(word),
+            Syntax::OneALine | Syntax::Shell => word,
+        });
         assigned.extend(words.map(|word| Assigned { file: file.to_owned(), syntax, word }));
     }
 }
@@ -247,6 +255,30 @@ mod tests {
                 assert_eq!(assignments(line, syntax), [""; 0], "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn specifiers_count_in_units() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let file = home.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let name = vars::DOCKERD_ROOTLESS_EGRESS_POLICY;
+        let unit = format!("[Service]\nEnvironment={name}=%h/50%%/e.toml A=%E/b B=%q\n");
+        write(".config/systemd/user/docker.service.d/a.conf", &unit);
+        write(".config/environment.d/a.conf", &format!("{}=%h %%\n", vars::DOCKERD_ROOTLESS_NET));
+        let mut env = Env::default();
+        env.set(vars::HOME, home.path());
+        let world = World { root: home.path().into(), env, uid: 7, own_dir: None };
+        let settings = UserSettings::gather(&world);
+        let value = |name| settings.variable(name).map(|setting| setting.value);
+        let home = home.path().display();
+        assert_eq!(value(name), Some(format!("{home}/50%/e.toml")));
+        assert_eq!(value("A"), Some(format!("{home}/.config/b")));
+        assert_eq!(value("B").as_deref(), Some("%q"));
+        assert_eq!(value(vars::DOCKERD_ROOTLESS_NET).as_deref(), Some("%h %%"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod account;
 mod conflicts;
 mod container;
 mod driver;
+mod egress;
 mod files;
 mod finding;
 mod ids;
@@ -70,6 +71,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         driver::examine,
         swarm::examine,
         loopback::examine,
+        egress::examine,
         network::examine,
         ways::examine,
         storage::examine,

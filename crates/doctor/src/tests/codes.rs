@@ -143,6 +143,16 @@ pub(super) const CODES: &[Code] = &[
         "host-loopback-open",
         "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` or `--host-loopback-allow` is set, but `DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false` or `--disable-host-loopback=false` opens all ports",
     ),
+    code("egress-policy-file", "a file of an egress policy is missing, or has an error"),
+    code(
+        "egress-policy-driver",
+        "there is an egress policy, but the network driver is neither `gateway` nor `gvisor-tap-vsock`",
+    ),
+    code(
+        "egress-policy-restart",
+        "the daemon runs without the egress policy, because it was not restarted",
+    ),
+    code("egress-policy-dry-run", "the egress policy is in dry-run mode"),
     code("iptables-missing", "iptables is not installed"),
     code(
         "nft-missing",

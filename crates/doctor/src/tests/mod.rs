@@ -6,6 +6,7 @@
 
 mod account;
 mod codes;
+mod egress;
 mod files;
 mod host;
 mod ids;

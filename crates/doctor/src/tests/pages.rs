@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use super::codes::CODES;
 use super::{
-    Case, files, ids, kernel, limits, loopback, namespaces, network, remedy, session, swarm,
+    Case, egress, files, ids, kernel, limits, loopback, namespaces, network, remedy, session, swarm,
 };
 use crate::distro::{Distro, Package};
 use crate::facts::Facts;
@@ -71,6 +71,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("Outbound traffic", network::the_ways_out()),
         ("A node of a swarm", swarm::a_node_of_a_swarm()),
         ("Ports of the host's loopback", loopback::ports_of_the_hosts_loopback()),
+        ("An egress policy", egress::an_egress_policy()),
         ("Storage", kernel::storage()),
         ("The data root", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),

@@ -1,0 +1,87 @@
+//! The files that say what containers may reach: what the launcher or rootlesskit refuses, and what is not enforced.
+
+use ::egress::Mode;
+use drivers::NetworkDriver;
+
+use super::driver::gateway_in_force;
+use super::{Finding, Wish};
+use crate::facts::{Facts, PolicyFile, UserSetting};
+
+pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
+    let files = &facts.egress;
+    if files.is_empty() {
+        return;
+    }
+    findings.extend(files.iter().filter_map(content));
+    let good: Vec<_> = files.iter().filter(|file| file.content.is_ok()).collect();
+    findings.extend(driver(facts, files));
+    if facts.tools.net.driver().is_none_or(NetworkDriver::has_egress_policy) {
+        findings.extend(restart(&good));
+    }
+    findings.extend(dry_run(&good));
+}
+
+fn shown<'a>(files: impl Iterator<Item = &'a PolicyFile>) -> String {
+    files.map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+/// How to do without a file.
+fn removal(file: &PolicyFile) -> String {
+    let away = || format!("move {} away", file.path.display());
+    file.setting.as_ref().map_or_else(away, UserSetting::removal)
+}
+
+fn content(file: &PolicyFile) -> Option<Finding> {
+    let why = file.content.as_ref().err()?;
+    let path = file.path.display();
+    let seen = format!("{path} is not an egress policy: {why}");
+    let no_start = "the daemon does not start without the policy";
+    Some(
+        Finding::fatal("egress-policy-file", seen, no_start)
+            .fix(format!("fix the file; to check it, run: rootlessctl policy check {path}"))
+            .fix(format!("or {}", removal(file))),
+    )
+}
+
+/// A network that there is none of is a finding of its own.
+fn driver(facts: &Facts, files: &[PolicyFile]) -> Option<Finding> {
+    let net = facts.tools.net.driver().filter(|net| !net.has_egress_policy())?;
+    let seen = format!(
+        "the egress policy {} is there, but the network driver is {net}",
+        shown(files.iter())
+    );
+    let why = "only the network drivers gateway and gvisor-tap-vsock can enforce an egress policy, so the daemon does \
+               not start";
+    let mut finding = Finding::fatal("egress-policy-driver", seen, why);
+    for text in gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)) {
+        finding = finding.fix(text);
+    }
+    let removals: Vec<_> = files.iter().map(removal).collect();
+    Some(finding.fix(format!("or {}", removals.join(" and "))))
+}
+
+fn restart(files: &[&PolicyFile]) -> Option<Finding> {
+    let unused: Vec<_> = files.iter().copied().filter(|file| file.unused).collect();
+    if unused.is_empty() {
+        return None;
+    }
+    let seen = format!("the daemon runs without the egress policy {}", shown(unused.into_iter()));
+    let why = "containers can reach what the policy denies until the daemon is restarted";
+    Some(
+        Finding::class("egress-policy-restart", seen, why)
+            .fix("restart the daemon, for example: systemctl --user restart docker"),
+    )
+}
+
+fn dry_run(files: &[&PolicyFile]) -> Option<Finding> {
+    let dry: Vec<_> =
+        files.iter().copied().filter(|file| file.content == Ok(Mode::DryRun)).collect();
+    if dry.is_empty() {
+        return None;
+    }
+    let seen = format!("the egress policy {} is in dry-run mode", shown(dry.into_iter()));
+    let why = "what it denies is counted, but containers can reach it";
+    Some(Finding::advisory("egress-policy-dry-run", seen, why).fix(
+        "to see what would be denied, run: rootlessctl policy show; to enforce the policy, set mode = \"enforce\" in the file",
+    ))
+}
