@@ -70,6 +70,7 @@ mod tests {
             for (flag, here) in [
                 ("gateway-dual-stack", cfg!(feature = "gateway")),
                 ("host-loopback-allow", cfg!(feature = "gateway")),
+                ("egress-policy", cfg!(feature = "gateway")),
                 ("vpnkit-binary", cfg!(feature = "vpnkit")),
             ] {
                 assert_eq!(text.contains(flag), here, "{flag} in {name}");
