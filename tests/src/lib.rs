@@ -49,6 +49,7 @@ mod clean;
 pub mod clock;
 pub mod containers;
 pub mod docker;
+pub mod egress;
 pub mod exec;
 pub mod install;
 pub mod kit;

@@ -1,6 +1,7 @@
 //! The templates for distributions and the scripts beside them: complete, and without what a linter finds.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -67,6 +68,41 @@ fn scripts_are_what_every_posix_shell_understands() -> Result<()> {
         checked += 1;
     }
     assert_eq!(checked, 4, "install.sh, dockerd-entrypoint.sh, prepare.sh, fill.sh");
+    Ok(())
+}
+
+#[test]
+fn the_entry_point_passes_a_policy_that_is_a_symlink_to_nowhere() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let at = |name: &str| scratch.path().join(name);
+    // What looks at this machine, or changes it, does not run.
+    for (name, text) in [
+        ("id", "[ $1 = -un ] && echo user || echo 1000"),
+        ("rootlesskit", "printf '%s\\n' \"$@\""),
+        ("cat", "echo 1"),
+        ("find", ""),
+        ("grep", ""),
+        ("iptables", ""),
+    ] {
+        let file = at(name);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    let started = || {
+        let mut command = Command::new("sh");
+        command.arg(packaging()?.join("dind/dockerd-entrypoint.sh")).arg("dockerd").env_clear();
+        command.env("PATH", format!("{}:/usr/bin:/bin", scratch.path().display()));
+        command.env("HOME", at("home")).env("XDG_RUNTIME_DIR", at("run"));
+        run(command.env("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway"))
+    };
+    let policy = at("home/.config/docker-rootless/egress.toml");
+    let flag = format!("--egress-policy={}\n", policy.display());
+    let without = started()?;
+    ensure!(without.contains("--net=gateway\n") && !without.contains(&flag), "{without}");
+    fs::create_dir_all(policy.parent().context("its folder")?)?;
+    symlink("nowhere", &policy)?;
+    let with = started()?;
+    ensure!(with.contains(&flag), "{with}");
     Ok(())
 }
 

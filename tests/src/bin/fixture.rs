@@ -6,6 +6,8 @@ mod datagrams;
 mod echo;
 #[path = "fixture/flood.rs"]
 mod flood;
+#[path = "fixture/keep.rs"]
+mod keep;
 #[path = "fixture/many.rs"]
 mod many;
 #[path = "fixture/mixed.rs"]
@@ -24,6 +26,8 @@ mod stream;
 mod traffic;
 #[path = "fixture/who.rs"]
 mod who;
+#[path = "fixture/zone.rs"]
+mod zone;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -63,6 +67,8 @@ fn main() -> Result<()> {
         ["hang", prefix, count] => many::hang(prefix, count),
         ["names", address, tag] => names::server(address, tag),
         ["query", server, how, name, kind, room] => names::client(server, how, name, kind, room),
+        ["zone", address, file] => zone::server(address, file),
+        ["keep", how, address] => keep::keep(how, address),
         ["flood", seconds, kind, from, to] => flood::flood(seconds, kind, from, to),
         ["storm", link, seed, seconds] => storm::storm(link, seed, seconds),
         ["smuggle", from, to, via] => flood::smuggle(from, to, via),

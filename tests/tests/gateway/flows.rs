@@ -20,7 +20,7 @@ const RESETTING: &str = r#"perl -MIO::Socket::INET -MSocket -e '$| = 1;
     while ($c = $s->accept) { sysread $c, $b, 1; setsockopt $c, SOL_SOCKET, SO_LINGER, pack("ii", 1, 0); close $c }'"#;
 
 /// Follows, and waits until something shows that it does.
-fn follow<'b>(net: &Net<'b>) -> Result<Running<'b>> {
+pub(crate) fn follow<'b>(net: &Net<'b>) -> Result<Running<'b>> {
     let mut follower = net
         .b
         .user(&format!("exec rootlessctl {SOCKET} flows --follow --json 2>/dev/null"))
@@ -34,7 +34,7 @@ fn follow<'b>(net: &Net<'b>) -> Result<Running<'b>> {
 }
 
 /// What has been shown so far.
-fn events(follower: &Running<'_>) -> Result<Vec<Value>> {
+pub(crate) fn events(follower: &Running<'_>) -> Result<Vec<Value>> {
     let printed = follower.printed()?;
     let whole = printed.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()

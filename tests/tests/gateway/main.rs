@@ -9,6 +9,7 @@ mod badinput;
 mod datagrams;
 mod descriptors;
 mod dns;
+mod egress;
 mod failures;
 mod flags;
 mod flows;

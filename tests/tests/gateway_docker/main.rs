@@ -4,6 +4,7 @@
 mod addresses;
 mod attribution;
 mod drivers;
+mod egress;
 mod faults;
 mod flows;
 mod host_names;
