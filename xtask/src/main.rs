@@ -24,14 +24,17 @@ cargo xtask COMMAND
       --quick                 about five minutes instead of 24
       --only PART             measure only this part; can be repeated: start, tcp, conn, keepalive, udp, memory, speed;
                               net-tcp, net-udp, net-requests, net-conn, net-published, net-memory, or net for all of
-                              these; overlay (VXLAN between two hosts); apps (PostgreSQL, Redis and nginx from
-                              Debian; a run without --only does not include this part)
+                              these; overlay (VXLAN between two hosts). A run without --only does not include
+                              apps (PostgreSQL, Redis and nginx from Debian) and policy (what an egress policy of
+                              100 rules costs)
       --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
                               two, and measures nothing else
       --rounds N              samples per figure
       --pin                   run forwarders and load on separate processors
       --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
                               (default: the installed RootlessKit, or else the one in a test host)
+      --before PATH           for --only policy: an earlier build of this rootlesskit to compare with, or the
+                              directory that holds it (default: none)
       --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             run everything as this existing account (default: three temporary ones, because Linux
                               limits the pipe buffers of each user)

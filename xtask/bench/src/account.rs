@@ -19,8 +19,8 @@ use crate::sheet::Side;
 /// Whose account a side runs in. The first one is also that of clients and servers.
 fn number(side: Side) -> usize {
     match side {
-        Side::Theirs | Side::Gvisor => 1,
-        Side::Pasta | Side::PastaNet | Side::Pasta1500 => 2,
+        Side::Theirs | Side::Gvisor | Side::GatewayRules => 1,
+        Side::Pasta | Side::PastaNet | Side::Pasta1500 | Side::GatewayBefore => 2,
         _ => 0,
     }
 }

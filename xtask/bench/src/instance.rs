@@ -151,6 +151,8 @@ pub(crate) fn base(side: Side) -> u16 {
         Side::GatewayBuiltin => 20_680,
         Side::Overlay => 20_690,
         Side::RootVxlan | Side::HostToHost => 20_700,
+        Side::GatewayRules => 20_710,
+        Side::GatewayBefore => 20_720,
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct MachineFacts {
 pub(crate) struct Machine {
     pub(crate) ours: Tool,
     pub(crate) theirs: Tool,
+    /// An earlier build of ours, if `--before` names one.
+    pub(crate) before: Option<Tool>,
     pub(crate) slirp4netns: Tool,
     pub(crate) pasta: Option<Tool>,
     /// If networks are measured.
@@ -105,6 +107,10 @@ impl Machine {
         let bin = folder.path().join("bin");
         fs::create_dir(&bin)?;
         let theirs = tools::theirs(options.against.as_deref(), &bin.join("theirs/rootlesskit"))?;
+        let before = options
+            .before
+            .as_deref()
+            .map(|given| tools::given_program("--before", given, &bin.join("before/rootlesskit")));
         let slirp4netns = tools::slirp4netns(&bin)?;
         let net = match options.wants_networks() {
             true => Some(NetTools::find(&bin, &slirp4netns)?),
@@ -116,6 +122,7 @@ impl Machine {
             theirs_is_go: tools::is_go(&theirs.path),
             ours: tools::ours(options.ours.as_deref(), &bin.join("ours/rootlesskit"))?,
             theirs,
+            before: before.transpose()?,
             slirp4netns,
             net,
             pasta: tools::pasta(&bin)?,
@@ -252,6 +259,7 @@ impl Machine {
             format!("pasta: {pasta}"),
             format!("ports and memory: builtin port driver, {} on both sides", self.why_driver()),
         ];
+        lines.extend(self.before.as_ref().map(|tool| format!("earlier build: {}", tool.what())));
         lines.extend(self.congestion.borrow().lines());
         if let Some(net) = &self.net {
             let proxy = net.docker_proxy.as_ref();

@@ -17,6 +17,7 @@
 //! The part `speed` measures whole configurations side by side ([`speed`]).
 //!
 //! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
+//! The part `policy` measures what an egress policy costs there ([`net::policy`]).
 //!
 //! The part `overlay` measures VXLAN between two hosts ([`overlay`]).
 //!
@@ -126,7 +127,7 @@ fn run(args: &[&str]) -> Result<()> {
     if options.wants(options::APPS) {
         apps::fetch()?;
     }
-    if options.wants_networks() {
+    if options.wants_containers() {
         host::ensure_programs(NET_NEEDS)?;
     }
     build(&options)?;
@@ -177,7 +178,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 15] = [
+    let parts: [(&str, Part); 16] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
@@ -193,6 +194,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
         ("net-memory", net::memory),
         (options::OVERLAY, overlay::run),
         (options::APPS, apps::run),
+        (options::POLICY, net::policy::run),
     ];
     let mut stages = Stages::new(stages::LOGGED);
     for (name, part) in parts {
@@ -243,5 +245,6 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
     print!("{}", net::report(sheet, options.markdown));
     print!("{}", overlay::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
+    print!("{}", net::policy::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
 }

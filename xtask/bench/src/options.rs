@@ -31,6 +31,12 @@ pub(crate) const OVERLAY: &str = "overlay";
 /// Real programs. Only on request, since they are fetched first.
 pub(crate) const APPS: &str = "apps";
 
+/// What an egress policy costs. Only on request, since it takes many rounds to see a hundredth.
+pub(crate) const POLICY: &str = "policy";
+
+/// The parts that run only if `--only` names them.
+const ON_REQUEST: [&str; 2] = [APPS, POLICY];
+
 /// All parts whose names start so.
 const NET: &str = "net";
 
@@ -45,6 +51,8 @@ pub(crate) struct Options {
     /// The rootlesskit to compare with: the program, or a directory that holds it.
     pub(crate) against: Option<PathBuf>,
     pub(crate) ours: Option<PathBuf>,
+    /// An earlier build of ours for the part [`POLICY`]: the program, or a directory that holds it.
+    pub(crate) before: Option<PathBuf>,
     /// The results of an earlier run, to draw charts of. Then nothing is measured.
     pub(crate) plot: Option<PathBuf>,
     /// Where charts go.
@@ -71,14 +79,16 @@ impl Options {
                 "--only" => {
                     let name = value()?;
                     ensure!(
-                        PARTS.contains(&name.as_str()) || name == NET || name == APPS,
-                        "--only {name:?} is no part of the benchmark\nhint: one of {}, {APPS}, or {NET} for all net-*",
-                        PARTS.join(", ")
+                        PARTS.iter().chain(&ON_REQUEST).any(|part| *part == name) || name == NET,
+                        "--only {name:?} is no part of the benchmark\nhint: one of {}, {}, or {NET} for all net-*",
+                        PARTS.join(", "),
+                        ON_REQUEST.join(", ")
                     );
                     this.only.push(name);
                 }
                 "--json" => this.json = Some(std::path::absolute(value()?)?),
                 "--against" => this.against = Some(std::path::absolute(value()?)?),
+                "--before" => this.before = Some(std::path::absolute(value()?)?),
                 "--ours" => this.ours = Some(std::path::absolute(value()?)?),
                 "--plot" => this.plot = Some(std::path::absolute(value()?)?),
                 "--out" => this.out = Some(std::path::absolute(value()?)?),
@@ -110,6 +120,10 @@ impl Options {
              hint: leave --only out, or give --congestion one name",
             this.only.join(" ")
         );
+        ensure!(
+            this.before.is_none() || this.wants(POLICY),
+            "--before names an earlier build for the part {POLICY}, which is not measured\nhint: --only {POLICY}"
+        );
         Ok(this)
     }
 
@@ -119,16 +133,21 @@ impl Options {
     }
 
     pub(crate) fn wants(&self, part: &str) -> bool {
-        if self.compares() || part == APPS {
-            return part == APPS && self.only.iter().any(|name| name == APPS);
+        let named = |part: &str| self.only.iter().any(|name| name == part);
+        if self.compares() || ON_REQUEST.contains(&part) {
+            return named(part);
         }
-        let of_net = part.starts_with("net-");
-        self.only.is_empty() || self.only.iter().any(|name| name == part || (of_net && name == NET))
+        self.only.is_empty() || named(part) || (part.starts_with("net-") && named(NET))
     }
 
     /// Whether networks are measured at all.
     pub(crate) fn wants_networks(&self) -> bool {
         PARTS.iter().any(|part| part.starts_with("net-") && self.wants(part))
+    }
+
+    /// Whether containers behind a bridge are measured.
+    pub(crate) fn wants_containers(&self) -> bool {
+        self.wants_networks() || self.wants(POLICY)
     }
 
     /// Interleaved rounds of the parts that move data.
@@ -156,6 +175,11 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
     }
 
+    /// Interleaved rounds of an egress policy, of which the median must be exact.
+    pub(crate) fn policy_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 15 })
+    }
+
     /// How long one sample takes, given its length in a full run.
     pub(crate) fn sample_ms(&self, full: u32) -> u32 {
         if self.quick { full / 2 } else { full }
@@ -179,6 +203,11 @@ mod tests {
         assert!(!Options::parse(&[]).unwrap().wants(APPS));
         let apps = Options::parse(&["--only", "apps", "--congestion", "cubic"]).unwrap();
         assert!(apps.wants(APPS) && !apps.wants("tcp") && !apps.wants_networks());
+        assert!(!Options::parse(&[]).unwrap().wants(POLICY));
+        let policy = Options::parse(&["--only", "policy", "--before", "/tmp/old"]).unwrap();
+        assert!(policy.wants(POLICY) && !policy.wants(APPS) && !policy.wants_networks());
+        assert!(policy.wants_containers() && !apps.wants_containers());
+        assert_eq!((policy.before, policy.rounds), (Some("/tmp/old".into()), None));
         let both = Options::parse(&["--congestion", "bbr,cubic"]).unwrap();
         assert!(both.compares() && !both.wants("tcp") && !both.wants_networks());
         let plot = Options::parse(&["--plot", "/tmp/a.json", "--out", "/tmp/b"]).unwrap();
@@ -191,6 +220,7 @@ mod tests {
             (&["--congestion"], "--congestion"),
             (&["--congestion", "a,b,c"], "more than two"),
             (&["--congestion", "bbr,cubic", "--only", "tcp"], "--only \"tcp\""),
+            (&["--before", "/tmp/old"], "--only policy"),
             (&["--out", "docs"], "--plot FILE.json"),
             (&["--plot", "a.json", "--quick"], "measures nothing"),
         ] {

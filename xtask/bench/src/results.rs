@@ -32,7 +32,7 @@ pub(crate) struct Results {
     pub(crate) date: String,
     pub(crate) machine: MachineFacts,
     /// What was compared: `ours`, `theirs`, `slirp4netns`, `pasta` and, if networks were measured, `networks:
-    /// slirp4netns` and `networks: docker-proxy`. Null for a program that was not found: nothing of it was measured.
+    /// slirp4netns` and `networks: docker-proxy`, or `earlier build` if one was named. Null for a program that was not found: nothing of it was measured.
     pub(crate) programs: BTreeMap<String, Option<Program>>,
     pub(crate) congestion: CongestionFacts,
     /// Whether the run was a short one (`--quick`).
@@ -127,6 +127,9 @@ impl Results {
         program("theirs", Some(&machine.theirs));
         program("slirp4netns", Some(&machine.slirp4netns));
         program("pasta", machine.pasta.as_ref());
+        if machine.before.is_some() {
+            program("earlier build", machine.before.as_ref());
+        }
         if let Some(net) = &machine.net {
             program("networks: slirp4netns", Some(&net.slirp4netns));
             program("networks: docker-proxy", net.docker_proxy.as_ref());
@@ -137,6 +140,7 @@ impl Results {
             ("memory", options.publishes()),
             ("networks", options.net_rounds()),
             ("apps", options.app_rounds()),
+            ("policy", options.policy_rounds()),
         ];
         Self {
             schema: SCHEMA,

@@ -21,6 +21,10 @@ pub(crate) enum Side {
     Loopback,
     /// This project's rootlesskit with its network and port driver `gateway`.
     Gateway,
+    /// The same with an egress policy.
+    GatewayRules,
+    /// An earlier build's network `gateway`.
+    GatewayBefore,
     /// slirp4netns at its best MTU.
     Slirp,
     /// The same at an MTU of 1500.
@@ -55,6 +59,8 @@ impl Side {
             Self::Pasta => "pasta",
             Self::Loopback => "loopback",
             Self::Gateway => "gateway",
+            Self::GatewayRules => "gateway with 100 rules",
+            Self::GatewayBefore => "gateway, earlier build",
             Self::Slirp => "slirp4netns",
             Self::Slirp1500 => "slirp4netns 1500",
             Self::PastaNet => "pasta net",

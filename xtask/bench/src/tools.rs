@@ -99,7 +99,7 @@ pub(crate) fn ours(given: Option<&Path>, to: &Path) -> Result<Tool> {
 /// program that is installed, or a test host's.
 pub(crate) fn theirs(given: Option<&Path>, to: &Path) -> Result<Tool> {
     if let Some(given) = given {
-        return against(given, to);
+        return given_program("--against", given, to);
     }
     let installed = host::find("rootlesskit").filter(|path| is_go(path));
     let cached = roots().into_iter().map(|root| root.join("usr/bin/rootlesskit"));
@@ -116,10 +116,12 @@ pub(crate) fn theirs(given: Option<&Path>, to: &Path) -> Result<Tool> {
     )
 }
 
-/// The rootlesskit that `--against` names, with the rootlessctl beside it.
-fn against(given: &Path, to: &Path) -> Result<Tool> {
+/// The rootlesskit that an option names, with the rootlessctl beside it, copied to `to`.
+pub(crate) fn given_program(option: &str, given: &Path, to: &Path) -> Result<Tool> {
     let from = if given.is_dir() { given.join("rootlesskit") } else { given.to_owned() };
-    let hint = "hint: --against PATH names a rootlesskit, or a directory that holds rootlesskit and rootlessctl";
+    let hint = format!(
+        "hint: {option} PATH names a rootlesskit, or a directory that holds rootlesskit and rootlessctl"
+    );
     let version = version(&from)
         .with_context(|| format!("{} --version does not run\n{hint}", from.display()))?;
     ensure!(

@@ -10,6 +10,9 @@ pub(crate) fn unit(row: &str) -> &'static str {
             _ => "CPU µs",
         };
     }
+    if row.ends_with(".memory_mb") {
+        return "MB";
+    }
     if row.ends_with(".failed") {
         return "failures";
     }
@@ -36,6 +39,7 @@ pub(crate) fn unit(row: &str) -> &'static str {
             "udp" => "packets/s",
             end if end.starts_with("keep") => "requests/s",
             end if end.starts_with("conn") => "connections/s",
+            end if end.starts_with("flow") => "flows/s",
             _ => "Gbit/s",
         },
     }
@@ -48,7 +52,8 @@ mod tests {
     #[test]
     fn units_are_those_of_the_tables() {
         let titles = crate::report::titles().chain(crate::net::titles());
-        for (row, title) in titles.chain(crate::overlay::titles()) {
+        let titles = titles.chain(crate::overlay::titles()).chain(crate::net::policy::titles());
+        for (row, title) in titles {
             // What failed is a number of requests.
             let unit = unit(&row);
             assert!(title.contains(unit) || unit == "failures", "{row}: {title}: {unit}");

@@ -35,22 +35,30 @@ pub(super) fn stream(
 ) -> Result<Values> {
     let wanted = ROWS.iter().find(|(name, ..)| *name == row);
     let (_, out, streams) = *wanted.unwrap_or(&ROWS[0]);
+    let name = format!("{}.{row}", place.prefix());
     let direction = if out == (place != Place::Outside) { "up" } else { "down" };
-    let options = [
-        ["--direction", direction],
-        ["--streams", streams],
-        ["--ms", ms],
-        ["--patience", PATIENCE_MS],
-    ];
+    let options = [["--direction", direction], ["--streams", streams], ["--ms", ms]];
+    bulk(machine, way, place, &name, options.as_flattened())
+}
+
+/// One sample of these options of the load generator. `name` is the row's for notes.
+pub(super) fn bulk(
+    machine: &Machine,
+    way: &Way,
+    place: Place,
+    name: &str,
+    options: &[&str],
+) -> Result<Values> {
+    let options = [options, &["--patience", PATIENCE_MS]].concat();
     let (own, all) = (cpu_seconds(&way.pids)?, busy_seconds()?);
-    let report = client(machine, way, place, "bulk", options.as_flattened())?;
+    let report = client(machine, way, place, "bulk", &options)?;
     let (own, all) = (cpu_seconds(&way.pids)? - own, busy_seconds()? - all);
     let bytes = number(&report, "bytes")?;
     ensure!(bytes > 0.0, "nothing arrived");
     if number(&report, "stalled")? > 0.0 {
-        let (side, prefix) = (way.side.name(), place.prefix());
         machine.note(format!(
-            "{side}, {prefix}.{row}: what was under way at the end took over {PATIENCE_MS} ms"
+            "{}, {name}: what was under way at the end took over {PATIENCE_MS} ms",
+            way.side.name()
         ));
     }
     let mut values: Values =

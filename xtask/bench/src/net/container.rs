@@ -14,6 +14,9 @@ use crate::script;
 /// The container's address.
 pub(super) const ADDRESS: &str = "172.17.0.2";
 
+/// The network of its bridge.
+pub(super) const SUBNET: &str = "172.17.0.0/16";
+
 /// In the namespace around the container; `$1` is the container's process.
 const OUTER: &str = "
 ip link add docker0 type bridge

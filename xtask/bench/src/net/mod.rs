@@ -10,10 +10,12 @@ mod container;
 mod goals;
 mod memory;
 mod packets;
+pub(super) mod policy;
 mod published;
 mod report;
 mod requests;
 mod rows;
+mod rules;
 mod way;
 
 pub(super) use memory::run as memory;

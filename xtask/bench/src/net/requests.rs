@@ -42,14 +42,28 @@ pub(super) fn request(
     ms: &str,
 ) -> Result<Values> {
     let (_, mode, flight) = *ROWS.iter().find(|(name, ..)| *name == row).unwrap_or(&ROWS[0]);
+    let name = format!("{}.{row}", place.prefix());
+    answers(machine, way, place, &name, mode, &["--flight", flight, "--ms", ms])
+}
+
+/// One sample of a mode of the load generator that counts answers. `name` is the row's for notes.
+pub(super) fn answers(
+    machine: &Machine,
+    way: &Way,
+    place: Place,
+    name: &str,
+    mode: &str,
+    options: &[&str],
+) -> Result<Values> {
     let before = cpu_seconds(&way.pids)?;
-    let report = client(machine, way, place, mode, &["--flight", flight, "--ms", ms])?;
+    let report = client(machine, way, place, mode, options)?;
     let used = cpu_seconds(&way.pids)? - before;
     let (done, failed) = (number(&report, "done")?, number(&report, "failed")?);
-    ensure!(done > 0.0, "no request was answered in time: {}", report["error"]);
+    // What is lost has no error.
+    let error = report["error"].as_str().unwrap_or("no answer in time");
+    ensure!(done > 0.0, "no request was answered in time: {error}");
     if failed > 0.0 {
-        let (side, prefix) = (way.side.name(), place.prefix());
-        machine.note(format!("{side}, {prefix}.{row}: requests failed: {}", report["error"]));
+        machine.note(format!("{}, {name}: requests failed: {error}", way.side.name()));
     }
     let mut values: Values = vec![
         ("", number(&report, "rate")?),

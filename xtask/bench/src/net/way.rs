@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use loadgen::TCP_PORTS;
 
-use super::{Place, client, container};
+use super::{Place, client, container, rules};
 use crate::instance::{base, namespace, serve};
 use crate::machine::Machine;
 use crate::process::{Killed, PROCESS_TIMEOUT, Process};
@@ -183,10 +183,14 @@ fn last_words(machine: &Machine, side: Side) -> String {
 
 /// A namespace of rootlesskit with a side's network driver.
 fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Process> {
-    let program = if side == Side::Gvisor { &machine.theirs } else { &machine.ours };
+    let program = match side {
+        Side::Gvisor => &machine.theirs,
+        Side::GatewayBefore => machine.before.as_ref().context("--before names no program")?,
+        _ => &machine.ours,
+    };
     let mut command = machine.command_of(side, &program.path);
     let (driver, mtu) = match side {
-        Side::Gateway => ("gateway", "1500"),
+        Side::Gateway | Side::GatewayRules | Side::GatewayBefore => ("gateway", "1500"),
         Side::Slirp | Side::DockerProxy => ("slirp4netns", "65520"),
         Side::Slirp1500 => ("slirp4netns", "1500"),
         Side::PastaNet => ("pasta", "65520"),
@@ -200,6 +204,11 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
         // As Docker's launcher runs it, which is also its fastest.
         command.arg("--slirp4netns-sandbox=auto").arg("--slirp4netns-seccomp=auto");
         command.arg("--slirp4netns-binary").arg(&net.slirp4netns.path);
+    }
+    if side == Side::GatewayRules {
+        let file = machine.path("egress.toml");
+        fs::write(&file, rules::policy())?;
+        command.arg("--egress-policy").arg(file);
     }
     if !specs.is_empty() {
         let driver = if side == Side::Gateway { "gateway" } else { "builtin" };
@@ -242,6 +251,8 @@ mod tests {
     fn every_side_has_ports_of_its_own() {
         let sides = [
             Side::Gateway,
+            Side::GatewayRules,
+            Side::GatewayBefore,
             Side::Slirp,
             Side::Slirp1500,
             Side::PastaNet,

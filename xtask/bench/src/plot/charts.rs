@@ -220,7 +220,7 @@ fn theirs(results: &Results) -> String {
 /// A side has the same colour in every chart. All of them stand out from white.
 pub(super) fn color(side: Side) -> RGBColor {
     match side {
-        Side::Ours | Side::Gateway | Side::Overlay => RGBColor(11, 92, 173),
+        Side::Ours | Side::Gateway | Side::GatewayRules | Side::Overlay => RGBColor(11, 92, 173),
         Side::GatewayBuiltin => RGBColor(91, 155, 213),
         Side::Theirs => RGBColor(217, 120, 30),
         Side::Slirp | Side::Slirp1500 => RGBColor(142, 107, 191),
@@ -231,6 +231,7 @@ pub(super) fn color(side: Side) -> RGBColor {
         | Side::Splice
         | Side::Loopback
         | Side::Kernel
+        | Side::GatewayBefore
         | Side::RootVxlan
         | Side::HostToHost => RGBColor(138, 143, 152),
     }
