@@ -5,16 +5,22 @@ use drivers::NetworkDriver;
 
 use super::driver::gateway_in_force;
 use super::{Finding, Wish};
-use crate::facts::{Facts, PolicyFile, UserSetting};
+use crate::facts::{Facts, Home, PolicyFile, UserSetting};
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
-    let files = &facts.egress;
+    // A home that is somebody else's is a finding of its own.
+    let withheld = match &facts.account.home {
+        Home::Foreign(home, _) | Home::Withheld(home, _) => Some(home),
+        _ => None,
+    };
+    let is_withheld = |file: &&PolicyFile| withheld.is_some_and(|home| file.path.starts_with(home));
+    let files: Vec<_> = facts.egress.iter().filter(|file| !is_withheld(file)).collect();
     if files.is_empty() {
         return;
     }
-    findings.extend(files.iter().filter_map(content));
-    let good: Vec<_> = files.iter().filter(|file| file.content.is_ok()).collect();
-    findings.extend(driver(facts, files));
+    findings.extend(files.iter().copied().filter_map(content));
+    let good: Vec<_> = files.iter().copied().filter(|file| file.content.is_ok()).collect();
+    findings.extend(driver(facts, &files));
     if facts.tools.net.driver().is_none_or(NetworkDriver::has_egress_policy) {
         findings.extend(restart(&good));
     }
@@ -44,11 +50,11 @@ fn content(file: &PolicyFile) -> Option<Finding> {
 }
 
 /// A network that there is none of is a finding of its own.
-fn driver(facts: &Facts, files: &[PolicyFile]) -> Option<Finding> {
+fn driver(facts: &Facts, files: &[&PolicyFile]) -> Option<Finding> {
     let net = facts.tools.net.driver().filter(|net| !net.has_egress_policy())?;
     let seen = format!(
         "the egress policy {} is there, but the network driver is {net}",
-        shown(files.iter())
+        shown(files.iter().copied())
     );
     let why = "only the network drivers gateway and gvisor-tap-vsock can enforce an egress policy, so the daemon does \
                not start";
@@ -56,7 +62,7 @@ fn driver(facts: &Facts, files: &[PolicyFile]) -> Option<Finding> {
     for text in gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)) {
         finding = finding.fix(text);
     }
-    let removals: Vec<_> = files.iter().map(removal).collect();
+    let removals: Vec<_> = files.iter().copied().map(removal).collect();
     Some(finding.fix(format!("or {}", removals.join(" and "))))
 }
 

@@ -6,6 +6,7 @@ use hostenv::vars::{
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, all, case};
+use crate::facts::Home;
 
 const SYSTEM: &str = "etc/docker-rootless/egress.toml";
 const USER: &str = "home/.config/docker-rootless/egress.toml";
@@ -45,6 +46,21 @@ fn files() -> Vec<Case> {
                 h.write(SYSTEM, "\nmode = 1\n");
             },
         ),
+        case(
+            "HOME is root's, so the egress policy in it is not what has to be fixed",
+            Fatal,
+            "home-foreign",
+            "chown jo: /",
+            |h| {
+                restricted(h);
+                h.write(USER, "\nmode = 1\n");
+            },
+        )
+        .facts(|facts| {
+            let file = facts.egress.iter().find(|file| file.content.is_err());
+            let home = file.and_then(|file| file.path.ancestors().nth(3));
+            facts.account.home = Home::Withheld(home.unwrap().to_owned(), 0);
+        }),
         case(
             "a variable names an egress policy that is missing",
             Fatal,
