@@ -110,6 +110,16 @@ impl File {
         read::file(text)
     }
 
+    /// Whether it is enforced.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What becomes of what no rule matches.
+    pub fn default_action(&self) -> Action {
+        self.default
+    }
+
     /// How many rules are written in it.
     pub fn rules(&self) -> usize {
         self.rules.len()

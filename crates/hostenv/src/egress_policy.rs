@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::{Env, dirs, vars};
 
 /// The administrator's file, below the root directory.
-const SYSTEM: &str = "etc/docker-rootless/egress.toml";
+pub const SYSTEM: &str = "etc/docker-rootless/egress.toml";
 /// The user's file, below the directory for configuration.
-const USER: &str = "docker-rootless/egress.toml";
+pub const USER: &str = "docker-rootless/egress.toml";
 
 /// The administrator's file and the user's, in this order, as far as there are such. A file that cannot be looked at counts
 /// as one that is there, and so does a file that [`vars::DOCKERD_ROOTLESS_EGRESS_POLICY`] names.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ::egress::{Directory, File, Mode};
+use ::egress::{File, Mode};
 use hostenv::state_dir::Occupant;
 use hostenv::vars;
 
@@ -54,7 +54,7 @@ fn content(path: &Path) -> Result<Mode, String> {
     let bytes = hostenv::file::read_at_most(path, limit).map_err(|e| e.to_string())?;
     let text = String::from_utf8(bytes).map_err(|e| format!("the file is not UTF-8: {e}"))?;
     let file = File::parse(&text).map_err(|e| format!("line {}: {}", e.line, e.problem))?;
-    Ok(file.resolve("", &Directory::default()).mode)
+    Ok(file.mode())
 }
 
 /// The arguments of a rootlesskit that runs, with NUL behind each.

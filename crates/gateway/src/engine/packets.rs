@@ -62,7 +62,7 @@ impl Shared {
         }
         if let Some(sender) = sender.filter(|sender| self.egress.is_unlisted(*sender)) {
             let packet = (arrived.bytes, arrived.is_reassembled);
-            match attributions.find_in_list(now, attempt, packet, sender) {
+            match attributions.unlisted.add(now, attempt, packet, sender) {
                 Some(Added::First | Added::Another) => return Judged::Waits,
                 Some(Added::Lost) => {
                     self.drop_packet();

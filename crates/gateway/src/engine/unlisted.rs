@@ -44,7 +44,7 @@ impl Default for Unlisted {
 }
 
 impl Unlisted {
-    /// Has a packet wait of a sender that is not listed. `None` if it need not.
+    /// Has a packet wait until Docker lists its sender. `None` if it need not wait.
     pub(super) fn add(
         &mut self,
         now: Instant,

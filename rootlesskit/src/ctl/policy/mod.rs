@@ -100,10 +100,8 @@ fn check(root: &Path, files: &[OsString], env: &Env, out: &mut dyn Write) -> any
                     many => format!("{many} rules"),
                 };
                 let name = file.display();
-                // Who sends is not looked at.
-                let policy = read.resolve("", &egress::Directory::default());
-                let default = view::action(policy.default);
-                let mode = match policy.mode {
+                let default = view::action(read.default_action());
+                let mode = match read.mode() {
                     egress::Mode::Enforce => "enforced",
                     egress::Mode::DryRun => "dry run",
                 };
@@ -122,14 +120,14 @@ fn check(root: &Path, files: &[OsString], env: &Env, out: &mut dyn Write) -> any
 /// Where [`hostenv::egress_policy::files`] has found nothing.
 fn searched(root: &Path, env: &Env) -> String {
     const VARIABLE: &str = hostenv::vars::DOCKERD_ROOTLESS_EGRESS_POLICY;
-    let system = root.join("etc/docker-rootless/egress.toml");
+    let system = root.join(hostenv::egress_policy::SYSTEM);
     let system = system.display();
     if env.get(VARIABLE).is_some() {
         return format!("there is no {system}, and {VARIABLE} is empty");
     }
     match hostenv::dirs::config_home(env) {
         Ok(dir) => {
-            let user = dir.join("docker-rootless/egress.toml");
+            let user = dir.join(hostenv::egress_policy::USER);
             format!("there is neither {system} nor {}", user.display())
         }
         Err(error) => format!("there is no {system}, and none of yours: {error}"),

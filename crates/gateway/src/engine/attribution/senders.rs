@@ -66,17 +66,6 @@ impl Attributions {
         }
     }
 
-    /// Has a packet wait until Docker lists its sender. `None` if it need not wait.
-    pub(in crate::engine) fn find_in_list(
-        &mut self,
-        now: Instant,
-        query: &Query,
-        (packet, is_reassembled): (&[u8], bool),
-        sender: Sender,
-    ) -> Option<Added> {
-        self.unlisted.add(now, query, (packet, is_reassembled), sender)
-    }
-
     /// Whether packets between these ends wait.
     pub(in crate::engine) fn waits(&self, query: &Query) -> bool {
         self.parked.has(query) || self.unlisted.parked.has(query)
