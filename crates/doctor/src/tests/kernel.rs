@@ -3,7 +3,7 @@ use nix::errno::Errno;
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, all, case, remedy};
-use crate::facts::{Device, Facts, Home, Owner, Room};
+use crate::facts::{Device, Home, Owner, Room};
 use crate::findings::{Wish, diagnose};
 use crate::probe::Probe;
 
@@ -209,7 +209,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
 fn only_what_is_the_users_own_is_opened() {
     let commands = |owner, errno| {
         let host = Host::healthy();
-        let mut facts = Facts::gather(&host.world, &host.prober);
+        let mut facts = host.facts();
         facts.storage.owner = owner;
         facts.storage.room = Room::Closed(errno);
         let findings = diagnose(&facts, Wish::default());
@@ -229,7 +229,7 @@ fn only_what_is_the_users_own_is_opened() {
 fn the_owner_of_the_data_directory() {
     let mut host = Host::healthy();
     host.world.uid = nix::unistd::geteuid().as_raw();
-    let owner = |host: &Host| Facts::gather(&host.world, &host.prober).storage.owner;
+    let owner = |host: &Host| host.facts().storage.owner;
     assert_eq!(owner(&host), Owner::Nobody);
     host.write("home/.local/share/docker/x", "");
     assert_eq!(owner(&host), Owner::User);

@@ -1,7 +1,6 @@
 use super::Host;
 use super::Severity::{Advisory, Class};
 use super::{Case, all, case};
-use crate::facts::Facts;
 use crate::findings::limits::predict;
 use crate::findings::{Wish, diagnose};
 use crate::probe::Probe;
@@ -123,7 +122,7 @@ fn options_that_are_not_ignored_but_fail() {
     let host = Host::healthy();
     delegate(&host, "memory pids\n");
     in_slice(&host, "io memory pids\n");
-    let facts = Facts::gather(&host.world, &host.prober);
+    let facts = host.facts();
     let why = predict(&facts).into_iter().map(|limit| limit.why_not.unwrap_or_default());
     let fails: Vec<bool> = why.map(|why| why.ends_with("does not start")).collect();
     assert_eq!(fails, [true, false, true, false, false]);
@@ -139,7 +138,7 @@ fn options_that_are_not_ignored_but_fail() {
 fn working(prepare: impl Fn(&mut Host)) -> String {
     let mut host = Host::healthy();
     prepare(&mut host);
-    let limits = predict(&Facts::gather(&host.world, &host.prober));
+    let limits = predict(&host.facts());
     assert!(limits.iter().all(|limit| limit.works == limit.why_not.is_none()));
     let names = limits.iter().filter(|limit| limit.works).map(|limit| limit.controller);
     names.collect::<Vec<_>>().join(" ")

@@ -7,7 +7,6 @@ use hostenv::vars::{
 use super::Severity::{Class, Fatal};
 use super::host::Host;
 use super::{Case, all, case};
-use crate::facts::Facts;
 use crate::findings::{Wish, diagnose};
 use crate::probe::Probe;
 
@@ -294,7 +293,7 @@ fn through_gateway(spoil: impl FnOnce(&mut Host)) -> Option<String> {
     let mut h = Host::healthy();
     gateway(&mut h);
     spoil(&mut h);
-    let findings = diagnose(&Facts::gather(&h.world, &h.prober), Wish::default());
+    let findings = diagnose(&h.facts(), Wish::default());
     let finding = findings.into_iter().find(|finding| finding.code == "proxy-loopback");
     let said = finding.expect("a proxy on loopback").remedy.said;
     assert!(said.len() <= 2 && said[0].starts_with("make the proxy listen"), "{said:?}");

@@ -63,7 +63,7 @@ impl Case {
     fn look(&self) -> (Host, Facts) {
         let mut host = Host::healthy();
         (self.host)(&mut host);
-        let mut facts = Facts::gather(&host.world, &host.prober);
+        let mut facts = host.facts();
         (self.facts)(&mut facts);
         (host, facts)
     }
@@ -109,7 +109,7 @@ fn a_healthy_host_has_no_findings() {
 fn looking_changes_nothing() {
     let host = Host::healthy();
     let before = host.listing();
-    let facts = Facts::gather(&host.world, &host.prober);
+    let facts = host.facts();
     assert!(diagnose(&facts, INSTALL).is_empty());
     assert_eq!(host.listing(), before);
 }
@@ -122,7 +122,7 @@ fn several_things_at_once_the_worst_first() {
     host.write("proc/sys/net/ipv4/ping_group_range", "1\t0\n");
     host.write("etc/subuid", "");
     host.write("etc/subgid", "");
-    let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+    let findings = diagnose(&host.facts(), Wish::default());
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["newuidmap-missing", "subid-missing", "ping", "linger"]);
     let script = crate::findings::script::script(&findings).unwrap();

@@ -1,7 +1,6 @@
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
-use crate::facts::Facts;
 use crate::findings::{Wish, diagnose};
 use crate::probe::Probe;
 
@@ -272,7 +271,7 @@ fn root_is_told_where_this_program_is() {
     host.world.own_dir = Some(host.at("home/bin"));
     host.write(RESTRICT, "1\n");
     host.fails(Probe::Namespaces, EACCES);
-    let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+    let findings = diagnose(&host.facts(), Wish::default());
     let dir = host.at("home/bin").display().to_string();
     assert_eq!(
         findings[0].remedy.said,

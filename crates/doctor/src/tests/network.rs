@@ -5,7 +5,7 @@ use drivers::{NetworkDriver, PORTS_RELAYED, PortDriver};
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, INSTALL, all, case};
-use crate::facts::{Device, Facts};
+use crate::facts::Device;
 use crate::findings::{Wish, diagnose};
 use crate::probe::{Outcome, Probe};
 
@@ -432,7 +432,7 @@ fn the_reason_is_the_first_error_of_rootlesskit() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
     host.fails(Probe::Gateway, REFUSAL);
-    let facts = Facts::gather(&host.world, &host.prober);
+    let facts = host.facts();
     assert_eq!(facts.tools.net.driver(), Some(NetworkDriver::Slirp4netns));
     let findings = diagnose(&facts, Wish::default());
     assert_eq!(findings[0].seen, "the gateway network driver does not work: no such chain type");
@@ -443,7 +443,7 @@ fn the_reason_is_the_first_error_of_rootlesskit() {
 }
 
 fn gateway_fails(host: &Host) -> Vec<String> {
-    let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+    let findings = diagnose(&host.facts(), Wish::default());
     let finding = findings.into_iter().find(|finding| finding.code == "gateway-fails");
     finding.expect("it fails").remedy.said
 }
@@ -506,13 +506,13 @@ fn a_driver_that_was_tried_in_vain_is_not_proposed() {
 fn the_drivers_that_go_with_the_gateway() {
     let mut host = Host::healthy();
     host.says("rootlesskit", GATEWAY);
-    let tools = Facts::gather(&host.world, &host.prober).tools;
+    let tools = host.facts().tools;
     assert_eq!(
         (tools.net.driver(), tools.net.port_driver()),
         (Some(NetworkDriver::Gateway), Some(PortDriver::Gateway))
     );
     host.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
-    let tools = Facts::gather(&host.world, &host.prober).tools;
+    let tools = host.facts().tools;
     assert_eq!(
         (tools.net.driver(), tools.net.port_driver()),
         (Some(NetworkDriver::GvisorTapVsock), Some(PortDriver::Builtin))

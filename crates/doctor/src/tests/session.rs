@@ -318,7 +318,7 @@ fn a_program_that_is_there_is_not_called_lost() {
         let host = Host::healthy();
         host.write(file, "");
         installed(&host, &host.at("old/launcher"));
-        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let findings = diagnose(&host.facts(), Wish::default());
         let stale = findings.iter().find(|finding| finding.code == "unit-stale").unwrap();
         assert!(stale.seen.ends_with(seen), "{}", stale.seen);
     }
@@ -684,7 +684,7 @@ fn machinectl_is_to_be_installed_only_where_it_is_missing() {
     let mut host = Host::healthy();
     host.fails(Probe::UserManager, "Failed to connect to bus: No such file or directory");
     let remedy = |host: &Host| {
-        let findings = diagnose(&Facts::gather(&host.world, &host.prober), Wish::default());
+        let findings = diagnose(&host.facts(), Wish::default());
         let finding = findings.iter().find(|finding| finding.code == "user-manager").unwrap();
         super::remedy(finding).join("\n")
     };

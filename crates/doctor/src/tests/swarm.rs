@@ -8,7 +8,6 @@ use nix::fcntl::{Flock, FlockArg};
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, all, case};
-use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
 
 const VALUE: &str = "192.0.2.10,peers=192.0.2.0/24";
@@ -441,7 +440,7 @@ fn a_node_that_runs_is_not_in_its_own_way() {
     let uid = h.world.uid;
     listens(&h, "tcp", &[socket(ADDRESS, 2377, "0A", uid), socket(ADDRESS, 7946, "0A", 0)]);
     let taken = |h: &Host| {
-        let facts = Facts::gather(&h.world, &h.prober);
+        let facts = h.facts();
         facts.swarm.unwrap().taken.iter().map(|taken| taken.port).collect::<Vec<_>>()
     };
     assert_eq!(taken(&h), [2377, 7946], "no daemon runs");
