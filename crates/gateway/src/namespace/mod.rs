@@ -41,6 +41,7 @@ use std::path::Path;
 use netlink::{Family, Rt};
 use nix::sched::{CloneFlags, unshare};
 
+pub use self::parameters::set_for_target;
 use self::reason::cannot;
 use crate::{Descriptors, NetworkConfig};
 

@@ -24,13 +24,17 @@ const IPV4: [(&str, &str); 9] = [
     ("net.ipv4.conf.default.accept_redirects", "0"),
 ];
 
+/// New links look for no duplicates of their addresses: nobody else is on them. The kernel would begin to look after a random
+/// time of up to one second (`rtr_solicit_delay`), also with `dad_transmits` 0. Until then a link has no link-local
+/// address to solicit its neighbours from, so packets wait for it.
+const NO_DUPLICATE_ADDRESS_DETECTION: (&str, &str) = ("net.ipv6.conf.default.accept_dad", "0");
+
 const IPV6: [(&str, &str); 7] = [
     ("net.ipv6.conf.all.disable_ipv6", "0"),
     ("net.ipv6.conf.default.disable_ipv6", "0"),
     ("net.ipv6.conf.all.accept_ra", "0"),
     ("net.ipv6.conf.default.accept_ra", "0"),
-    // A neighbour is asked for from a link-local address, which would otherwise be unusable for the first two seconds.
-    ("net.ipv6.conf.default.dad_transmits", "0"),
+    NO_DUPLICATE_ADDRESS_DETECTION,
     // Whether packets are forwarded is decided for all. Of a single link it says whether the gateway namespace reports
     // itself there as a router (MLD), and by a tun it has nothing to report.
     ("net.ipv6.conf.all.forwarding", "1"),
@@ -111,6 +115,15 @@ pub(super) fn set_for_tun(proc_sys: &Path, name: &str) -> Result<()> {
 /// For the veth: towards the target namespace, the gateway namespace calls itself a router.
 pub(super) fn set_for_veth(proc_sys: &Path, name: &str) -> Result<()> {
     sysctl::write(proc_sys, &format!("net.ipv6.conf.{name}.forwarding"), "1")
+}
+
+/// For the target namespace, before it has an end of the veth. `proc_sys` is that of the target namespace.
+///
+/// # Errors
+/// The kernel does not let it be written. Addresses work anyway, after up to one second.
+pub fn set_for_target(proc_sys: &Path) -> Result<()> {
+    let (key, value) = NO_DUPLICATE_ADDRESS_DETECTION;
+    sysctl::write(proc_sys, key, value)
 }
 
 fn missing_is_success(error: netlink::Error) -> Result<()> {

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use gateway::namespace::loopback::reached_at;
-use netlink::Rt;
 use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{
-    World, address, assert_bytes_pass, bound, connected, dual_stack, listen, local, peer, receive,
-    start_connect, wait,
+    World, add_to_loopback, address, assert_bytes_pass, bound, connected, dual_stack, listen,
+    local, peer, receive, start_connect, wait,
 };
 
 const CLIENT: &str = "203.0.113.77:40001";
@@ -87,10 +86,9 @@ fn a_closed_port_on_a_loopback_address_is_told_to_the_socket() {
 #[test]
 fn dockers_rules_let_the_client_through_to_the_container() {
     let world = dual_stack();
-    let mut rt = Rt::open().unwrap();
-    let lo = rt.link_index("lo").unwrap();
-    rt.add_address(lo, "172.17.0.2".parse().unwrap(), 32).unwrap();
-    rt.add_address(lo, "fd01::2".parse().unwrap(), 128).unwrap();
+    for ip in ["172.17.0.2", "fd01::2"] {
+        add_to_loopback(ip.parse().unwrap());
+    }
     nft("table ip nat { chain pre { type nat hook prerouting priority dstnat;
            ip daddr 127.0.0.1 tcp dport 8080 dnat to 172.17.0.2:80; }; }
          table ip6 nat { chain pre { type nat hook prerouting priority dstnat;

@@ -1,19 +1,20 @@
 //! The target and gateway namespaces, and waiting for what happens in them.
 
 use std::{
-    fs::File,
+    fs::{File, read_to_string},
     io::{Read, Write},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use gateway::{
     NetworkConfig,
-    namespace::{build, loopback},
+    namespace::{build, loopback, set_for_target},
     network_config::{HostLoopback, Net},
 };
-use netlink::{Rt, sysctl};
+use netlink::Rt;
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sched::{CloneFlags, setns, unshare},
@@ -60,8 +61,7 @@ pub(crate) fn enter_a() -> File {
     let mut rt = Rt::open().unwrap();
     let lo = rt.link_index("lo").unwrap();
     rt.link_up(lo).unwrap();
-    // Otherwise link-local addresses are unusable for two seconds, and neighbours are solicited from them.
-    sysctl::write(proc_sys(), "net.ipv6.conf.default.dad_transmits", "0").unwrap();
+    set_for_target(proc_sys()).unwrap();
     own_netns()
 }
 
@@ -101,6 +101,27 @@ pub(crate) fn world(plan: &NetworkConfig) -> World {
         rt.add_default_route(net.gateway, tap).unwrap();
     }
     world
+}
+
+/// Gives an address to the loopback interface of the thread's namespace. The kernel adds the route of an IPv6 address a
+/// moment after the address; until then a route that refuses packets is in its place.
+pub(crate) fn add_to_loopback(address: IpAddr) {
+    let mut rt = Rt::open().unwrap();
+    let lo = rt.link_index("lo").unwrap();
+    let prefix = if address.is_ipv4() { 32 } else { 128 };
+    rt.add_address(lo, address, prefix).unwrap();
+    let IpAddr::V6(address) = address else { return };
+    // Destination, its prefix in hexadecimal, six more, flags (`RTF_LOCAL` is the highest bit).
+    let route = format!("{:032x} 80 ", u128::from(address));
+    let begin = Instant::now();
+    let is_local = |line: &str| {
+        let flags = line.split_whitespace().nth(8).unwrap();
+        line.starts_with(&route) && u32::from_str_radix(flags, 16).unwrap() >> 31 == 1
+    };
+    while !read_to_string("/proc/thread-self/net/ipv6_route").unwrap().lines().any(is_local) {
+        assert!(begin.elapsed() < Duration::from_millis(PATIENCE.into()), "no route to {address}");
+        std::thread::yield_now();
+    }
 }
 
 pub(crate) fn dual_stack() -> World {

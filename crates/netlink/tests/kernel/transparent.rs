@@ -43,8 +43,8 @@ fn container(host: &Netns) -> Container {
     run("ip link add br0 type bridge", "");
     run(&format!("ip link add veth0 type veth peer name eth0 netns {}", netns.path()), "");
     run("ip link set veth0 master br0", "");
-    // A neighbour is solicited from a link-local address, for which a new bridge would otherwise take two seconds.
-    sysctl::write(proc_sys(), "net.ipv6.conf.br0.dad_transmits", "0").unwrap();
+    // A neighbour is solicited from a link-local address, for which a new bridge would otherwise take up to two seconds.
+    sysctl::write(proc_sys(), "net.ipv6.conf.br0.accept_dad", "0").unwrap();
     let mut rt = Rt::open().unwrap();
     for name in ["br0", "veth0"] {
         let index = rt.link_index(name).unwrap();

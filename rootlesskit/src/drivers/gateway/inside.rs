@@ -11,12 +11,10 @@ use drivers::PORTS_RELAYED;
 /// Builds the gateway's namespace, with an interface here that leads to it. The thread that lives there stays, to make
 /// sockets. Returns the descriptors for the parent's half.
 pub(crate) fn connect(plan: &gateway::NetworkConfig) -> anyhow::Result<Vec<OwnedFd>> {
-    if plan.v6.is_some() {
-        // Neighbours are asked from a link-local address, which would be unusable for the first seconds.
-        let key = "net.ipv6.conf.default.dad_transmits";
-        if let Err(e) = netlink::sysctl::write(Path::new("/proc/sys"), key, "0") {
-            tracing::debug!("{e}");
-        }
+    if plan.v6.is_some()
+        && let Err(e) = gateway::namespace::set_for_target(Path::new("/proc/sys"))
+    {
+        tracing::debug!("{e}");
     }
     let here =
         File::open("/proc/thread-self/ns/net").context("failed to open the network namespace")?;

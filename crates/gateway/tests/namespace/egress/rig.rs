@@ -26,7 +26,8 @@ use relay::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{
-    IPV4, IPV6, World, address, bound, connected, plan, proc_sys, start_connect, wait,
+    IPV4, IPV6, World, add_to_loopback, address, bound, connected, plan, proc_sys, start_connect,
+    wait,
 };
 
 /// What takes longer than this hangs.
@@ -219,8 +220,8 @@ fn become_host() {
     let mut rt = Rt::open().unwrap();
     let lo = rt.link_index("lo").unwrap();
     rt.link_up(lo).unwrap();
-    for (server, prefix) in [(SERVER, 32), (RESOLVER, 32), (SERVER_V6, 128)] {
-        rt.add_address(lo, address(server).ip(), prefix).unwrap();
+    for server in [SERVER, RESOLVER, SERVER_V6] {
+        add_to_loopback(address(server).ip());
     }
     let full = bound(Type::STREAM, SILENT);
     full.listen(0).unwrap();
@@ -271,7 +272,8 @@ fn from(port: u16, to: &str) -> String {
     if address(to).is_ipv4() { format!("10.0.2.100:{port}") } else { format!("[fd00::100]:{port}") }
 }
 
-/// A connection from a port of the target namespace, or why there is none.
+/// A connection from a port of the target namespace, or why there is none. After one that was made, the port is in
+/// TIME_WAIT and makes no other to the same destination.
 pub(crate) fn connect(port: u16, to: &str) -> Result<Socket, ErrorKind> {
     let socket = bound(Type::STREAM, &from(port, to));
     start_connect(&socket, address(to));
