@@ -37,6 +37,7 @@
 mod client_address;
 mod command;
 pub mod congestion;
+mod connect_outcome;
 mod ctx;
 pub mod datagrams;
 mod direction;
@@ -72,6 +73,7 @@ mod udp;
 pub mod wake;
 
 pub use client_address::make_transparent;
+pub use connect_outcome::connect_outcome;
 pub use engine::Engine;
 pub use event_handler::{EventHandler, EventLoop};
 pub use inbound::Inbound;

@@ -33,6 +33,7 @@ use socket2::Socket;
 use tracing::debug;
 
 use crate::congestion;
+use crate::connect_outcome::connect_outcome;
 use crate::ctx::{Ctx, Source, Timer};
 use crate::direction::{Direction, Outcome, Tools};
 use crate::factory::{SocketKind, tune_tcp};
@@ -231,7 +232,12 @@ impl Tcp {
             Phase::Connecting { transparent } if side == Side::Backend => {
                 let target = self.ports.get(conn.port).map(|port| port.service.target);
                 let backend = conn.backend.as_ref();
-                let pending = if failed { backend.and_then(pending_error) } else { None };
+                let outcome = if failed { backend.map(connect_outcome) } else { None };
+                let pending = match outcome {
+                    Some(None) => return,
+                    Some(Some(outcome)) => outcome.err(),
+                    None => None,
+                };
                 let own = |(backend, target)| refuse_self_connection(backend, target).err();
                 let error = pending.or_else(|| backend.zip(target).and_then(own));
                 match error {
@@ -496,9 +502,4 @@ fn settle(
 fn release_buffers(mut conn: Conn, tools: &mut Tools) {
     conn.up.abandon(tools);
     conn.down.abandon(tools);
-}
-
-fn pending_error(sock: &Socket) -> Option<Errno> {
-    let error = sock.take_error().ok().flatten()?;
-    error.raw_os_error().map(Errno::from_raw)
 }

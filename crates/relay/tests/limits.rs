@@ -313,12 +313,17 @@ fn transparent_alone() {
     {
         assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
     }
-    // The kernel makes the route to an IPv6 address of its own later, when it gets the lock that all namespaces share.
+    // The kernel adds the route of an IPv6 address later, when it gets the lock that all namespaces share. Until then a route
+    // that refuses packets is in its place, and connect(2) of a datagram socket may succeed.
     let end = Instant::now() + PATIENCE;
-    let probe = std::net::UdpSocket::bind("[::]:0").unwrap();
-    while let Err(e) = probe.connect("[2001:db8::1]:9") {
-        assert!(Instant::now() < end, "there is no route: {e}");
-        std::thread::sleep(Duration::from_millis(10));
+    let is_local = |line: &str| {
+        // Destination, its prefix in hexadecimal, six more, flags (`RTF_LOCAL` is the highest bit).
+        let flags = u32::from_str_radix(line.split_whitespace().nth(8).unwrap(), 16).unwrap();
+        line.starts_with("20010db8000000000000000000000001 80 ") && flags >> 31 == 1
+    };
+    while !std::fs::read_to_string("/proc/net/ipv6_route").unwrap().lines().any(is_local) {
+        assert!(Instant::now() < end, "there is no route to 2001:db8::1");
+        std::thread::yield_now();
     }
     let seen = |transparent, reuse, client: &str, port: &str, server: &str| {
         let rig = rig_with(Options { transparent, ..Options::default() });

@@ -22,7 +22,7 @@ use nix::libc;
 use relay::flow_log::FlowEnd;
 use relay::room::Use;
 use relay::slab::{Key, Slab};
-use relay::{Counted, EventLoop, Traffic, refuse_self_connection};
+use relay::{Counted, EventLoop, Traffic, connect_outcome, refuse_self_connection};
 use socket2::Socket;
 
 use super::answers::errno;
@@ -231,21 +231,19 @@ impl Dials {
         key: Key,
     ) {
         let Some(dial) = self.table.get_mut(key).filter(|dial| !dial.given) else { return };
-        let error = match dial.outside.take_error() {
-            Ok(None) => refuse_self_connection(&dial.outside, dial.to).err().map(io::Error::from),
-            Ok(Some(error)) | Err(error) => Some(error),
-        };
-        match error {
-            None => {
+        let Some(outcome) = connect_outcome(&dial.outside) else { return };
+        match outcome.and_then(|()| refuse_self_connection(&dial.outside, dial.to)) {
+            Ok(()) => {
                 (dial.given, dial.seen) = (true, host.now());
                 shared.dial.write(&dial.packet);
             }
-            Some(error) => {
+            Err(errno) => {
                 if self.try_next_resolver(host, names, key) {
                     return;
                 }
                 let Some(dial) = self.remove(key) else { return };
-                dial.fail(FlowEnd::of(errno(&error)));
+                let error = io::Error::from(errno);
+                dial.fail(FlowEnd::of(errno));
                 if !(is_refusal(&error) && attributions.hold(host.now(), &dial.asked, &dial.syn)) {
                     refuse(shared, &dial.packet, &dial.syn, &error);
                 }

@@ -213,8 +213,12 @@ pub(crate) fn start_connect(socket: &Socket, to: SocketAddr) {
 
 /// Waits for the end of [`start_connect`].
 pub(crate) fn connected(socket: &Socket) -> std::io::Result<()> {
-    wait(socket, PollFlags::POLLOUT);
-    socket.take_error().unwrap().map_or(Ok(()), Err)
+    loop {
+        wait(socket, PollFlags::POLLOUT);
+        if let Some(outcome) = relay::connect_outcome(socket) {
+            return Ok(outcome?);
+        }
+    }
 }
 
 pub(crate) fn local(socket: &Socket) -> SocketAddr {
