@@ -10,8 +10,8 @@ use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use crate::report::{Failure, Note};
 
-const RUNTIME_DIR_HINT: &str = "open a login session, which su and sudo alone do not (ssh USER@localhost, or sudo machinectl shell \
-     USER@), so that systemd creates the directory (pam_systemd); without systemd, run: mkdir -p -m 700 $HOME/.docker/run && export \
+const RUNTIME_DIR_HINT: &str = "open a login session with ssh USER@localhost or sudo machinectl shell USER@ (su and sudo do not \
+     open one), so that systemd creates the directory (pam_systemd); without systemd, run: mkdir -p -m 700 $HOME/.docker/run && export \
      XDG_RUNTIME_DIR=$HOME/.docker/run";
 
 /// Checks that `XDG_RUNTIME_DIR` is a writable directory and that `HOME` is a directory. It need not be

@@ -55,7 +55,7 @@ pub(crate) fn files(
     let removals: Vec<_> = removals.collect();
     let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     Err(Failure::new(format!(
-        "the egress policy {} says what containers may reach, but the network driver {net} cannot enforce it",
+        "the network driver {net} cannot enforce the egress policy {}",
         names.join(" and ")
     ))
     .hint(format!("{first}, or {}", removals.join(" and "))))

@@ -19,13 +19,14 @@ In a systemd unit, set them with `systemctl --user edit docker.service`.
   DOCKERD_ROOTLESS_ROOTLESSKIT_MTU
       MTU in bytes. Default: depends on the network driver
   DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK
-      false: containers can reach 127.0.0.1 on the host. Default: true
+      If the value is false, containers can reach 127.0.0.1 on the host. Default: true
   DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW
-      PROTOCOL:PORT[-PORT][,...]: containers can reach only these ports of 127.0.0.1 on the host, such as
+      PROTOCOL:PORT[-PORT][,...]: ports of 127.0.0.1 on the host that containers can reach, such as
       tcp:5432,tcp:8000-8010,udp:53. This needs the network driver gateway. Default: unset
   DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY
-      File that says what containers may reach, in addition to /etc/docker-rootless/egress.toml. Empty: no
-      file. This needs the network driver gateway or gvisor-tap-vsock. Default:
+      File with rules that restrict which destinations containers can reach, in addition to
+      /etc/docker-rootless/egress.toml. If the value is empty, no such file is used. This needs the network
+      driver gateway or gvisor-tap-vsock. Default:
       $XDG_CONFIG_HOME/docker-rootless/egress.toml (~/.config/docker-rootless/egress.toml) if it exists
   DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS
       Detach the network namespace: auto, true or false. Default: auto, which means true for

@@ -24,7 +24,7 @@ fn definition() -> Command {
         text(name, "-1", help).allow_negative_numbers(true).value_parser(value_parser!(i64))
     };
     Command::new("rootlesskit-docker-proxy")
-        .about("Publishes a port on the host and starts docker-proxy for it, in rootless Docker before version 28. dockerd starts this program; \
+        .about("Publishes a port on the host and starts docker-proxy for it (rootless Docker before version 28). dockerd starts this program; \
              do not run it yourself.")
         .disable_help_flag(true)
         .arg(text("proto", "tcp", "proxy protocol"))

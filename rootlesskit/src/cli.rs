@@ -110,10 +110,10 @@ pub(crate) fn command() -> Command {
             text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             list("host-loopback-allow", NETWORK, "")
-                .help(format!("ports of 127.0.0.1 on the host that stay reachable with --disable-host-loopback, at the gateway's address. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
+                .help(format!("ports of 127.0.0.1 on the host that can be reached at the gateway's address despite --disable-host-loopback. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
                 .hide(!cfg!(feature = "gateway")),
             list("egress-policy", NETWORK, "")
-                .help(format!("file that says what containers may reach, in TOML; may be repeated, and every file must allow a connection. Only supported for {}. e.g. \"--egress-policy=/etc/docker-rootless/egress.toml\"", networks_that(NetworkDriver::has_egress_policy)))
+                .help(format!("TOML file with rules that restrict which destinations containers can reach. Can be repeated; every file must allow a connection. Only supported for {}. e.g. \"--egress-policy=/etc/docker-rootless/egress.toml\"", networks_that(NetworkDriver::has_egress_policy)))
                 .hide(!cfg!(feature = "gateway")),
             switch("ipv6", NETWORK, "")
                 .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
@@ -130,7 +130,7 @@ pub(crate) fn command() -> Command {
                 .hide(!cfg!(feature = "slirp4netns")),
             text("vpnkit-binary", "vpnkit", VPNKIT, "path of VPNKit binary for --net=vpnkit")
                 .hide(!cfg!(feature = "vpnkit")),
-            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: the first one found where distributions install it)")
+            text("lxc-user-nic-binary", "", LXC_USER_NIC, "path of lxc-user-nic binary for --net=lxc-user-nic (default: searched for in the directories where distributions install it)")
                 .hide(!cfg!(feature = "lxc-user-nic")),
             text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
                 .hide(!cfg!(feature = "lxc-user-nic")),

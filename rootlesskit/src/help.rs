@@ -75,8 +75,8 @@ DESCRIPTION:
    Your user needs entries in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap:
    https://rootlesscontaine.rs/getting-started/common/
 
-   With `--net=host`, the default, the command uses the host's network. To give it its own network, which
-   containers need, choose another network driver with --net.";
+   With `--net=host`, the default, the command uses the host's network. Containers need a network of their
+   own: choose another network driver with --net.";
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ pub fn command() -> Command {
              install      Install and start the systemd unit (on hosts with systemd), and switch the docker CLI to the daemon\n  \
              uninstall    Undo install\n  \
              nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
-             supervise    Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n               \
+             supervise    Run the daemon from install --supervise in the foreground, and restart it when it exits.\n               \
              \"supervise once\" runs it without restarting it, for service managers\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
              apparmor BINARY creates the profile for the rootlesskit at that path\n\n\
@@ -42,8 +42,8 @@ pub fn command() -> Command {
             switch(
                 "force",
                 "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run \
-                 fails; with install, also replace files that you edited or that this tool did not write, and change a \
-                 CLI context for another daemon (copies are kept)",
+                 fails; with install, also replace files that you edited or that this tool did not write, and a CLI \
+                 context \"rootless\" for another daemon (copies are kept)",
             )
             .short('f'),
         )
@@ -80,7 +80,7 @@ pub fn command() -> Command {
                 .help(
                     "With install: prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which \
                      the other nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the \
-                     setting; without the option, install leaves it as it is",
+                     setting; without the option, install keeps it",
                 )
                 .num_args(1)
                 .require_equals(true)
@@ -117,7 +117,7 @@ pub fn help_of(name: &str) -> Option<String> {
         "install" => (
             "[OPTIONS]",
             "Check the prerequisites, install and start the systemd unit, and switch the docker CLI to the daemon.\n\
-             Without systemd, this installs no service and prints the command that starts the daemon, unless you add --supervise.",
+             On hosts without systemd, install prints the command that starts the daemon, and installs no service unless you add --supervise.",
             &["socket", "supervise", "swarm", "print", "force", "skip-iptables"],
         ),
         "uninstall" => (
@@ -133,14 +133,14 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         "supervise" => (
             "[once]",
-            "Run the daemon that install --supervise set up, in the foreground, and restart it when it exits.\n\
+            "Run the daemon from install --supervise in the foreground, and restart it when it exits.\n\
              \"supervise once\" runs it without restarting it, for service managers.",
             &[],
         ),
         "apparmor" => (
             "[OPTIONS] [BINARY]",
             "Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n\
-             BINARY is the path of rootlesskit. Default: the one next to this program, or the one in PATH.",
+             BINARY is the path of rootlesskit. Default: rootlesskit in the same directory as this program, or in PATH.",
             &["print", "force"],
         ),
         _ => return None,
@@ -177,8 +177,8 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
             (
                 "force",
                 "Continue even if rootful Docker is running (/var/run/docker.sock) or the RootlessKit trial run fails, \
-                 replace files that you edited or that this tool did not write, and change a CLI context for another \
-                 daemon (copies are kept)",
+                 and replace files that you edited or that this tool did not write, and a CLI context \"rootless\" for \
+                 another daemon (copies are kept)",
             ),
             ("socket", "Also create docker.socket, so that the first connection starts the daemon"),
             (
@@ -189,7 +189,7 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
             (
                 "swarm",
                 "Prepare the daemon to be a node of a Docker swarm. ADDRESS is the address at which the other \
-                 nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, install leaves it as it is",
+                 nodes reach this host. Each NETWORK is an address or a network of other nodes. An empty value removes the setting; without the option, install keeps it",
             ),
             ("print", "Print the text that install would write into FILE, and change nothing"),
         ],
@@ -197,7 +197,7 @@ fn own_words(name: &str) -> &'static [(&'static str, &'static str)] {
         "apparmor" => &[
             (
                 "force",
-                "Install the profile even if this host does not need it, and replace one that you edited or that this \
+                "Install the profile even if this host does not need it, and replace a profile that you edited or that this \
                  tool did not write (a copy is kept)",
             ),
             (

@@ -25,8 +25,8 @@ cargo xtask COMMAND
       --only PART             measure only this part; can be repeated: start, tcp, conn, keepalive, udp, memory, speed;
                               net-tcp, net-udp, net-requests, net-conn, net-published, net-memory, or net for all of
                               these; overlay (VXLAN between two hosts). A run without --only does not include
-                              apps (PostgreSQL, Redis and nginx from Debian) and policy (what an egress policy of
-                              100 rules costs)
+                              apps (PostgreSQL, Redis and nginx from Debian) and policy (the cost of an egress
+                              policy with 100 rules)
       --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
                               two, and measures nothing else
       --rounds N              samples per figure
@@ -45,8 +45,8 @@ cargo xtask COMMAND
                               (default: docs/images)
   dist [OPTIONS]              build static programs and pack them: .deb, .rpm and tarball, with SHA256SUMS
       --deb --rpm --tarball   build only these formats
-      --out DIR               where they go (default: target/dist)
-      --build-dir DIR         where they are built (default: target/dist-build)
+      --out DIR               output directory (default: target/dist)
+      --build-dir DIR         build directory (default: target/dist-build)
       --no-build              pack the programs that are already built
       --target TRIPLE         build for another architecture, into target/dist-ARCHITECTURE: aarch64-unknown-linux-gnu,
                               armv7-unknown-linux-gnueabihf, riscv64gc-unknown-linux-gnu,
@@ -57,26 +57,26 @@ cargo xtask COMMAND
   fuzz [OPTIONS]              feed the parsers of untrusted input with generated inputs (needs a C++ compiler, but
                               neither cargo-fuzz nor a nightly toolchain)
       --minutes N             for all targets together (default: one minute for each)
-      --only TARGET           only this target; may be repeated. `gateway` stands for a storm of packets against a
-                              running gateway process (root, Debian 12)
-      --seed N                what decides the inputs, from 1 to 4294967295 (default: the time)
+      --only TARGET           only this target; can be repeated. `gateway` sends generated packets to a running
+                              gateway process (root, Debian 12)
+      --seed N                seed for the generated inputs, from 1 to 4294967295 (default: the time)
       --input FILE            run the target once with this input
-  kernels [OPTIONS]           boot Debian's kernels in emulated machines, try what works on each, and compare it with
-                              what `check` predicts and with docs/kernels.md (root, about an hour)
-      --only NAME             only this machine; may be repeated (--list prints the names)
-      --update                write what was seen to docs/kernels.md
+  kernels [OPTIONS]           boot Debian's kernels in emulated machines, test which features work on each, and compare
+                              the results with the predictions of `check` and with docs/kernels.md (root, about an hour)
+      --only NAME             only this machine; can be repeated (--list prints the names)
+      --update                write the results to docs/kernels.md
   install [OPTIONS]           build and install programs, man pages and completions (honors RUSTFLAGS)
       --destdir DIR           the staging directory, put before the prefix
       --prefix DIR            default: /usr/local
       --frozen                build offline from vendored sources
   sanitize miri               run the tests of unsafe code and one of threads under Miri (nightly Rust)
-  soak [OPTIONS]              use everything at once for an hour, in a test host, with deaths of helper processes in
-                              between: two rootlesskits side by side and a real dockerd. Fails if descriptors, memory or
-                              threads grow, and at every wrong answer or failure that no death explains (root, Debian 12)
-      --minutes N             how long (default: 60). Growth of rootlesskit is judged from 16 minutes on, of gateway
-                              processes from 28
-      --out DIR               where soak.json (all samples), soak.svg and the logs go (default: target/soak)
-      --plot FILE             measure nothing; draw and judge the record in FILE
+  soak [OPTIONS]              run all kinds of traffic through two rootlesskits and a real dockerd in a test host for an
+                              hour, and kill helper processes from time to time. Fails if descriptors, memory or threads
+                              grow, if an answer is wrong, or if an operation fails without a kill (root, Debian 12)
+      --minutes N             duration (default: 60). Growth of rootlesskit is checked from 16 minutes on, growth of
+                              gateway processes from 28 minutes on
+      --out DIR               directory for soak.json (all samples), soak.svg and the logs (default: target/soak)
+      --plot FILE             measure nothing; draw and check the results in FILE
   test [FILTER] [--no-boxes]  build everything and run every test (root, Debian 12)
       --no-boxes              skip the tests that need test hosts
 ";

@@ -12,8 +12,8 @@ use crate::{Env, vars};
 pub enum DirError {
     /// `$XDG_RUNTIME_DIR` is unset or empty.
     #[error(
-        "XDG_RUNTIME_DIR is not set\nhint: open a login session, which su and sudo alone do not (ssh USER@localhost, or sudo \
-         machinectl shell USER@), or set XDG_RUNTIME_DIR=/run/user/UID; without systemd, create a directory with mode 0700 \
+        "XDG_RUNTIME_DIR is not set\nhint: open a login session with ssh USER@localhost or sudo machinectl shell USER@ (su and \
+         sudo do not open one), or set XDG_RUNTIME_DIR=/run/user/UID; without systemd, create a directory with mode 0700 \
          outside /tmp, for example $HOME/.docker/run"
     )]
     NoRuntimeDir,

@@ -73,7 +73,7 @@ fn nothing_starts_with_a_driver_that_cannot_enforce_a_file() {
     ] {
         let error = root.plan(&host, vars).map(drop).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("the network driver {net} cannot enforce it\n")),
+            error.contains(&format!("the network driver {net} cannot enforce the egress policy ")),
             "{error}"
         );
         assert!(error.ends_with(&format!(", or {end}")), "{error}");

@@ -51,7 +51,7 @@ pub fn definition() -> Command {
                         .value_name("WHAT")
                         .default_value(super::stats::BY[0])
                         .help(
-                            "List traffic by destination, or by container with the names that Docker knows",
+                            "Group traffic by destination, or by container (with the names that Docker reports)",
                         ),
                 )
                 .arg(
@@ -75,25 +75,28 @@ pub fn definition() -> Command {
 
 fn flows() -> Command {
     command("flows", "Show each connection when it ends (requires --net=gateway)")
-        .arg(switch("follow", "Print what ends from now on, until Ctrl-C (required)").short('f'))
+        .arg(
+            switch("follow", "Print connections as they end, until you press Ctrl-C (required)")
+                .short('f'),
+        )
         .arg(json("Print a JSON object per line"))
 }
 
 fn policy() -> Command {
-    let file = "The file of an egress policy; may be repeated [default: the policy in force]";
-    command("policy", "Check, show or try the egress policy (requires --net=gateway)")
+    let file = "The egress policy file to use; can be repeated [default: the policy in force]";
+    command("policy", "Check, show or test the egress policy (requires --net=gateway)")
         .disable_help_subcommand(true)
         .subcommand(
-            command("check", "Check files of an egress policy; needs no running RootlessKit")
-                .arg(arguments("FILE").help("The files [default: those that dockerd-rootless would use]")),
+            command("check", "Check egress policy files, without a running RootlessKit")
+                .arg(arguments("FILE").help("The files [default: the files that dockerd-rootless would use]")),
         )
         .subcommand(
             command("show", "Show the egress policy in force, and how often each rule matched")
                 .arg(json("Print a JSON object")),
         )
         .subcommand(
-            command("test", "Say whether a connection would be allowed, and by which rule")
-                .arg(value("from", "WHO", "The name of a container, an address, or daemon for what is in no container"))
+            command("test", "Show whether a connection would be allowed, and which rule decides")
+                .arg(value("from", "WHO", "The name of a container, an address, or daemon for traffic that does not come from a container"))
                 .arg(value("to", "DESTINATION", "An address or a host name with a port, such as 192.0.2.7:443 or registry.example.org:443; without a port for icmp"))
                 .arg(value("protocol", "PROTOCOL", "tcp, udp or icmp").default_value("tcp"))
                 .arg(value("file", "FILE", file).action(ArgAction::Append)),

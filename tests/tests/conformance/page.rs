@@ -229,7 +229,7 @@ const REASONS: [Reason; 12] = [
         name: "TCP to another host",
         cell: "not in the stand-in",
         text: "`vpnkit`: VPNKit is not packaged by any distribution, so the suite uses a stand-in that implements its \
-               protocol. The stand-in carries UDP and answers pings of the router; it implements neither TCP nor other \
+               protocol. The stand-in carries UDP and answers pings to the router; it implements neither TCP nor other \
                pings.",
     },
     Reason {

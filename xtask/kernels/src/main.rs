@@ -20,8 +20,8 @@ use results::{Answer, Results, Stored};
 const HELP: &str = "\
 cargo xtask kernels [--only NAME]... [--update] [--list]
 
-  --only NAME   only this machine; may be repeated
-  --update      write what was seen to docs/kernels.md instead of comparing with it
+  --only NAME   only this machine; can be repeated
+  --update      write the results to docs/kernels.md instead of comparing them with it
   --list        print the names of the machines
 ";
 

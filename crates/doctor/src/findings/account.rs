@@ -32,7 +32,7 @@ pub(super) fn platform(facts: &Facts) -> Option<Finding> {
             Finding::fatal(
                 "proc-missing",
                 "/proc/sys/kernel/ostype cannot be read: /proc is not mounted",
-                "the daemon and this tool read from /proc what the kernel allows",
+                "the daemon and this tool read kernel settings from /proc",
             )
             .admin("mount /proc", ["mount -t proc proc /proc"]),
         );

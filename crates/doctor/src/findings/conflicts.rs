@@ -48,7 +48,7 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::advisory(
                 "docker-host-elsewhere",
-                format!("{name}={value} points to a different daemon, not to the one of this user"),
+                format!("{name}={value} points to a daemon other than this user's"),
                 "the docker CLI uses this variable instead of the context that install creates",
             )
             .fix(format!("unset {name}, and remove it from ~/.bashrc and similar files")),
@@ -76,7 +76,7 @@ fn stop(facts: &Facts) -> String {
         "with OpenRC, sudo rc-service docker stop && sudo rc-update del docker; otherwise, sudo kill \"$(cat \
          /run/docker.pid)\""
     };
-    format!("if nobody needs rootful Docker, stop it: {how}")
+    format!("if no user needs rootful Docker, stop it: {how}")
 }
 
 fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -97,7 +97,7 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
             Finding::advisory(
                 "context-elsewhere",
                 format!("the docker CLI context \"rootless\" points to {host}"),
-                "with this context, docker reaches a different daemon, not the one of this user; install updates the \
+                "with this context, docker connects to a daemon other than this user's; install updates the \
                  context if its socket no longer exists, or with --force",
             )
             .fix(format!("docker context update rootless --docker host={own}")),

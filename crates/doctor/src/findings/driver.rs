@@ -54,8 +54,8 @@ fn relayed_ports(facts: &Facts, findings: &mut Vec<Finding>) {
         Finding::advisory(
             "ports-relayed",
             PORTS_RELAYED,
-            "the gateway then forwards published ports as the port driver builtin does, and containers see Docker's bridge, \
-             172.17.0.1, as the client",
+            "the gateway then forwards published ports as the port driver builtin does, and containers see the address of \
+             Docker's bridge, 172.17.0.1, instead of the client's",
         )
         .fix(
             "if containers need the IPv4 addresses of TCP clients, use Docker 28 or later, and set \"userland-proxy\": false in \

@@ -53,7 +53,7 @@ fn content(file: &PolicyFile) -> Option<Finding> {
 fn driver(facts: &Facts, files: &[&PolicyFile]) -> Option<Finding> {
     let net = facts.tools.net.driver().filter(|net| !net.has_egress_policy())?;
     let seen = format!(
-        "the egress policy {} is there, but the network driver is {net}",
+        "the egress policy {} exists, but the network driver is {net}",
         shown(files.iter().copied())
     );
     let why = "only the network drivers gateway and gvisor-tap-vsock can enforce an egress policy, so the daemon does \
@@ -72,7 +72,8 @@ fn restart(files: &[&PolicyFile]) -> Option<Finding> {
         return None;
     }
     let seen = format!("the daemon runs without the egress policy {}", shown(unused.into_iter()));
-    let why = "containers can reach what the policy denies until the daemon is restarted";
+    let why =
+        "until you restart the daemon, containers can reach destinations that the policy denies";
     Some(
         Finding::class("egress-policy-restart", seen, why)
             .fix("restart the daemon, for example: systemctl --user restart docker"),
@@ -86,7 +87,7 @@ fn dry_run(files: &[&PolicyFile]) -> Option<Finding> {
         return None;
     }
     let seen = format!("the egress policy {} is in dry-run mode", shown(dry.into_iter()));
-    let why = "what it denies is counted, but containers can reach it";
+    let why = "the gateway counts the traffic that the policy denies, but does not block it";
     Some(Finding::advisory("egress-policy-dry-run", seen, why).fix(
         "to see what would be denied, run: rootlessctl policy show; to enforce the policy, set mode = \"enforce\" in the file",
     ))

@@ -83,8 +83,8 @@ fn another(facts: &Facts, kind: Kind, ours: &str) -> Option<Remedy> {
     let change = format!("sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}");
     Some(if facts.storage.data_root.is_some() {
         Remedy::said(
-            "change this user's range. You lose all images, containers and volumes: delete them before the change, because \
-             afterwards only root can do that: dockerd-rootless-setuptool.sh uninstall --purge",
+            "change this user's range. You lose all images, containers and volumes. Delete them before the change, because \
+             only root can delete them afterwards: dockerd-rootless-setuptool.sh uninstall --purge",
         )
         .and(Remedy::said(format!("then change the range: {change}")))
     } else {

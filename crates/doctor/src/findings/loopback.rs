@@ -33,7 +33,7 @@ fn value(list: &AllowedPorts) -> Option<Finding> {
     let seen = format!("{} is not a list of ports: {why}", list.setting);
     let no_start = "the daemon does not start with such a value";
     Some(Finding::fatal("host-loopback-value", seen, no_start).fix(format!(
-        "set it to ports such as {}, or {}",
+        "set it to a list of ports, such as {}, or {}",
         loopback::EXAMPLE,
         list.setting.removal()
     )))

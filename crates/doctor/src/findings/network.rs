@@ -49,7 +49,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if !facts.host.ipv6 {
         findings.push(Finding::advisory(
             "ipv6-off",
-            "the kernel has no IPv6",
+            "the kernel does not support IPv6",
             "ports are published on IPv4 only; nothing else is affected",
         ));
     }
@@ -161,7 +161,7 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(kit) = kit {
         or = "or ";
         finding = finding.fix(format!(
-            "allow them for rootlesskit only, whoever runs it: sudo setcap cap_net_bind_service=ep {} (again after each upgrade)",
+            "allow them for rootlesskit only (this affects every user who runs it): sudo setcap cap_net_bind_service=ep {} (repeat this after each upgrade)",
             quoted(&kit)
         ));
     }

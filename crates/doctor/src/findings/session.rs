@@ -110,7 +110,7 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         "then: export XDG_RUNTIME_DIR=\"$(loginctl show-user --property=RuntimePath --value {name})\""
     )))
     .and(Remedy::said(format!(
-        "or open a login session, which su and sudo alone do not: ssh {name}@localhost, or sudo machinectl shell {name}@"
+        "or open a login session (su and sudo do not open one): ssh {name}@localhost, or sudo machinectl shell {name}@"
     )))
 }
 

@@ -133,7 +133,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
     let finding = Finding::class(
         "overlay",
         format!("overlayfs cannot be mounted in a user namespace: {reason}"),
-        "without overlayfs and without fuse-overlayfs, every layer is a full copy",
+        "without overlayfs or fuse-overlayfs, every image layer is a full copy",
     );
     // fuse-overlayfs is no replacement without it.
     let device = match facts.host.fuse {

@@ -29,8 +29,8 @@ pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
         .fix("publish ports of services with mode=host (in a stack file, mode: host)")
         .fix(
-            "traffic between containers on different nodes is not encrypted: if you do not trust the network between the \
-             hosts, use the addresses of a WireGuard network",
+            "if you do not trust the network between the hosts, use the addresses of a WireGuard network, because traffic \
+             between containers on different nodes is not encrypted",
         )
         .fix(
             "when another host joins, add --advertise-addr ADDRESS to the `docker swarm join` command that `docker swarm \

@@ -70,7 +70,7 @@ fn only_ipv6(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     findings.push(finding.fix(
         "if you use Docker's own dockerd-rootless.sh, also set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--ipv6 (this \
-         project's launcher adds it by itself)",
+         project's launcher adds it automatically)",
     ));
 }
 
@@ -144,7 +144,7 @@ fn through_gateway(facts: &Facts, proxy: &Proxy, has_ipv6: bool) -> Option<Strin
         if !proxy.port.is_some_and(|port| reach.allows_tcp(port)) {
             steps.push(allow(reach, &port));
             effect = if reach.lists.is_empty() {
-                "; of the host's loopback, containers can then reach this port only"
+                "; containers can then reach only this port of the host's loopback"
             } else {
                 "; containers can then reach this port of the host's loopback, too"
             };

@@ -12,7 +12,7 @@ const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `
                    /proc/self/gid_map do not contain";
 const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERRIDE: it is setuid in a container that lacks \
                        this capability, or it has both the setuid bit and file capabilities";
-const LOGIN: &str = "open a login session, which su and sudo alone do not: run `ssh USER@localhost` or `sudo machinectl shell USER@`";
+const LOGIN: &str = "open a login session (su and sudo do not open one): run `ssh USER@localhost` or `sudo machinectl shell USER@`";
 const BUS: &str = "as root, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL); then log out and in again";
 const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
 const NO_VIP: &str = "virtual IP addresses of a swarm's services need IPVS, which the kernel does not offer in user namespaces";
@@ -36,7 +36,7 @@ symptoms! {
         "if the parameter exists, run `sudo sysctl -w kernel.unprivileged_userns_clone=1`, and put the line `kernel.unprivileged_userns_clone = 1` into a file in /etc/sysctl.d; on Ubuntu, run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`; if this machine is a container, start it with --security-opt seccomp=unconfined";
     "log-userns-eacces", "fork/exec /proc/self/exe: permission denied":
         "AppArmor does not let rootlesskit create user namespaces or run in them";
-        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit; if there is a profile for it already, add the line `userns,` to that one instead, and `attach_disconnected` to its flags unless they have `unconfined`; then load it with `sudo apparmor_parser -r FILE`";
+        "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which installs and loads a profile for rootlesskit; if rootlesskit already has a profile, add the line `userns,` to that profile instead, and `attach_disconnected` to its flags unless they have `unconfined`; then load it with `sudo apparmor_parser -r FILE`";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
         "user.max_user_namespaces, or the limit of another kind of namespaces, is too small";
         "run `sysctl -a --pattern '^user.max'` to see the limits; for user namespaces, run `sudo sysctl -w user.max_user_namespaces=28633`, and put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d";
@@ -114,7 +114,7 @@ symptoms! {
         "as root, install the package fuse-overlayfs";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
-        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, and put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d; or, unless the network driver is pasta, run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`; after each of the two, restart the daemon";
+        "publish a higher port; or run `sudo sysctl -w net.ipv4.ip_unprivileged_port_start=0`, and put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d; or, unless the network driver is pasta, run `sudo setcap cap_net_bind_service=ep \"$(command -v rootlesskit)\"`; after either command, restart the daemon";
     "log-port-twice", "listen tcp 10.0.2.100":
         "Docker 29.0 binds published ports twice with the port driver slirp4netns (https://github.com/moby/moby/issues/51591)";
         "upgrade Docker, or install pasta (package passt) and set DOCKERD_ROOTLESS_ROOTLESSKIT_NET=pasta and DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=implicit";
@@ -168,7 +168,7 @@ symptoms! {
         "run `systemctl --user start docker.service`; if DOCKER_HOST is set, set it to `unix://$XDG_RUNTIME_DIR/docker.sock` or unset it";
     "log-proxy", "proxyconnect tcp … refused":
         "the daemon cannot reach the proxy: in the daemon's network namespace, 127.0.0.1 is a different loopback";
-        "make the proxy listen on an address of the host's network, and use that address; or set the proxy to 10.0.2.2, and either add tcp:PORT to DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW (network driver gateway) or set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, with which containers can reach every service on the host's loopback";
+        "make the proxy listen on an address of the host's network, and use that address; or set the proxy to 10.0.2.2, and either add tcp:PORT to DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW (network driver gateway) or set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, after which containers can reach every service on the host's loopback";
     "log-port-taken", "failed to bind host port":
         "another program listens on that port";
         "publish another port";
@@ -194,7 +194,7 @@ symptoms! {
         "the user's quota is exhausted";
         "run `docker system prune`, or ask the administrator for a larger quota";
     "log-swarm-directory", "mkdir /var/lib/docker:":
-        "as a node of a swarm, dockerd writes to /var/lib/docker, whatever its data root is, and an ordinary user cannot create this directory";
+        "as a node of a swarm, dockerd writes to /var/lib/docker, regardless of its data root, and an ordinary user cannot create this directory";
         "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to ADDRESS,peers=NETWORK; ADDRESS is the address at which the other nodes reach this host, and NETWORK is the network of the other nodes";
     "log-swarm-vxlan", "error creating vxlan interface … not supported":
         "the kernel does not support VXLAN, which overlay networks use";

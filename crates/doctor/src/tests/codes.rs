@@ -143,7 +143,7 @@ pub(super) const CODES: &[Code] = &[
         "host-loopback-open",
         "`DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW` or `--host-loopback-allow` is set, but `DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false` or `--disable-host-loopback=false` opens all ports",
     ),
-    code("egress-policy-file", "a file of an egress policy is missing, or has an error"),
+    code("egress-policy-file", "an egress policy file is missing or has an error"),
     code(
         "egress-policy-driver",
         "there is an egress policy, but the network driver is neither `gateway` nor `gvisor-tap-vsock`",

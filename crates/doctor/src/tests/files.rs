@@ -71,7 +71,7 @@ pub(super) fn files_of_an_earlier_installation() -> Vec<Case> {
             h.link(UNIT, "/dev/null");
         })
         .wish(INSTALL),
-        case("a directory is in the unit's place", Fatal, "file-blocked", "move it away", |h| {
+        case("the unit's path is a directory", Fatal, "file-blocked", "move it away", |h| {
             h.write(&format!("{UNIT}/x"), "");
         })
         .wish(INSTALL),

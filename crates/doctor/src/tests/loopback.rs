@@ -138,11 +138,17 @@ fn drivers() -> Vec<Case> {
                 h.set(NET, "slirp4netns");
             },
         ),
-        case("the flags name the gateway after all", Fatal, "", "", |h| {
-            allows(h);
-            h.set(FLAGS, "--net=gateway");
-            h.set(NET, "slirp4netns");
-        }),
+        case(
+            "the variable names such a driver, but the flags select the gateway",
+            Fatal,
+            "",
+            "",
+            |h| {
+                allows(h);
+                h.set(FLAGS, "--net=gateway");
+                h.set(NET, "slirp4netns");
+            },
+        ),
         case(
             "a list is in the flags only, and the driver is another one",
             Fatal,
@@ -155,7 +161,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "the port driver does not go with the gateway",
+            "the port driver is not compatible with the gateway",
             Fatal,
             "host-loopback-driver",
             "remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER from the daemon's settings",
@@ -165,7 +171,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "the port driver in a drop-in does not go with the gateway",
+            "the port driver in a drop-in is not compatible with the gateway",
             Fatal,
             "host-loopback-driver",
             "remove DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER from /",
@@ -175,7 +181,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "the port driver in the flags does not go with the gateway",
+            "the port driver in the flags is not compatible with the gateway",
             Fatal,
             "host-loopback-driver",
             "remove --port-driver from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",
@@ -185,7 +191,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "ports are to be open, and the gateway does not work",
+            "ports should be open, but the gateway does not work",
             Fatal,
             "host-loopback-driver gateway-fails",
             "fix the gateway network",
@@ -230,12 +236,12 @@ fn all_ports() -> Vec<Case> {
                 h.set(DISABLE, "false");
             },
         ),
-        case("a flag closes what another variable opens", Fatal, "", "", |h| {
+        case("a flag closes the ports that another variable opens", Fatal, "", "", |h| {
             allows(h);
             h.set(DISABLE, "false");
             h.set(FLAGS, "--disable-host-loopback");
         }),
-        case("another variable opens nothing", Fatal, "", "", |h| {
+        case("another variable opens no ports", Fatal, "", "", |h| {
             allows(h);
             h.set(DISABLE, "0");
         }),
@@ -248,7 +254,7 @@ fn proxies() -> Vec<Case> {
             "a proxy is on loopback, and the gateway can open its port",
             Class,
             "proxy-loopback",
-            "set DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW=tcp:3128; of the host's loopback",
+            "set DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW=tcp:3128; containers can then reach only this port",
             |h| {
                 gateway(h);
                 proxy(h, "http://127.0.0.1:3128");

@@ -210,7 +210,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             "a profile of AppArmor for rootlesskit forbids user namespaces",
             Fatal,
             "rootlesskit-fails",
-            "add the line `userns,` to that one",
+            "add the line `userns,` to that profile",
             |h| {
                 h.fails(Probe::Namespaces, EACCES);
             },

@@ -291,7 +291,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
                 h.warns(Probe::Gateway, &format!("warning: {PORTS_RELAYED}, so"));
             },
         ),
-        case("published ports that another driver relays anyway", Advisory, "", "", |h| {
+        case("another driver relays published ports anyway", Advisory, "", "", |h| {
             h.says("rootlesskit", GATEWAY);
             h.warns(Probe::Network, PORTS_RELAYED);
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gateway");
@@ -917,7 +917,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             },
         ),
         case(
-            "a file that the unit names sets a proxy on loopback, on a line that goes on",
+            "a file that the unit names sets a proxy on loopback, on a line that continues",
             Class,
             "proxy-loopback",
             "10.0.2.2:3128",
@@ -929,7 +929,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
                 h.write("etc/proxy.env", "HTTPS_PROXY=\"http://\\\n127.0.0.1:3128\"\n");
             },
         ),
-        case("a later drop-in takes back the proxy on loopback", Class, "", "", |h| {
+        case("a later drop-in removes the proxy on loopback", Class, "", "", |h| {
             let dir = "home/.config/systemd/user/docker.service.d";
             h.write(
                 &format!("{dir}/a.conf"),

@@ -32,7 +32,7 @@ impl Options {
         if !matches.get_flag("follow") {
             bail!(
                 "flows requires --follow: what has ended is not kept\n\
-                 hint: use flows --follow to see what ends from now on, and stats to see totals"
+                 hint: use flows --follow to see connections as they end, and stats to see totals"
             );
         }
         Ok(Self { json: matches.get_flag("json") })

@@ -92,7 +92,7 @@ fn notes(status: &PolicyStatus) -> Vec<String> {
         let name = visible(&file.file);
         if file.mode == Mode::DryRun {
             notes.push(format!(
-                "note: {name} is in dry-run mode: what it denies is counted, not refused"
+                "note: {name} is in dry-run mode: it counts the connections that it denies, but does not refuse them"
             ));
         }
         notes.extend(outdated(file));
@@ -157,7 +157,7 @@ mod tests {
 1  /e.toml  web      allow   container web  a,b,c,d,+2  tcp,icmp  443,8000-8010  12
 2  /e.toml  x\\u{1b}  deny    everybody      everywhere  all       all            0
 -  /e.toml  default  allow   everybody      everywhere  all       all            7
-note: /e.toml is in dry-run mode: what it denies is counted, not refused
+note: /e.toml is in dry-run mode: it counts the connections that it denies, but does not refuse them
 warning: /e.toml has changed, and the change is not in force: egress policy /e.toml: line 3: no
 hint: yes
 warning: Docker does not answer, so its last list of containers counts; rules that name containers allow nothing to \
