@@ -118,6 +118,9 @@ pub struct Flow {
     /// The rule of the egress policy that denied or ended it; `default` if none matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The rule of an egress policy in dry-run mode that would have denied it when it began; `default` if none matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run_rule: Option<String>,
 }
 
 /// Milliseconds since 1970 (UTC, without leap seconds) in the form of RFC 3339, which ends with the year 9999.
@@ -165,6 +168,7 @@ mod tests {
             duration_ms: 2,
             end: FlowEnd::ClientReset,
             rule: None,
+            dry_run_rule: None,
         };
         let text = r#"{"event":"flow","time":"1970-01-01T00:00:00.000Z","containerIp":"172.17.0.2","direction":"outbound","protocol":"icmp","client":{"ip":"10.0.2.100"},"destination":{"ip":"192.0.2.1","port":7},"bytesOut":1,"bytesIn":18446744073709551615,"durationMs":2,"end":"clientReset"}"#;
         let event = FlowEvent::Flow(Box::new(flow));

@@ -223,6 +223,8 @@ pub struct Decision {
     pub verdicts: Vec<(RuleId, Action)>,
     /// The first verdict that denies and is enforced.
     pub denied_by: Option<RuleId>,
+    /// The first verdict that denies in a dry run.
+    pub dry_run: Option<RuleId>,
 }
 
 impl Decision {
@@ -248,8 +250,12 @@ impl Policies {
             let rule = policy.rules.iter().position(|rule| rule.matches(&attempt, names, listed));
             let action = rule.map_or(policy.default, |rule| policy.rules[rule].action);
             let id = RuleId { policy: index, rule };
-            if action == Action::Deny && policy.mode == Mode::Enforce {
-                decision.denied_by.get_or_insert(id);
+            if action == Action::Deny {
+                let denied_by = match policy.mode {
+                    Mode::Enforce => &mut decision.denied_by,
+                    Mode::DryRun => &mut decision.dry_run,
+                };
+                denied_by.get_or_insert(id);
             }
             decision.verdicts.push((id, action));
         }

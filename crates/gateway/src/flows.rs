@@ -16,7 +16,7 @@ pub(crate) fn describe(records: &[FlowRecord]) -> Vec<Flow> {
 /// `clock` is the time since 1970 at the moment `now`.
 fn flow(record: &FlowRecord, now: Instant, clock: Duration) -> Flow {
     let FlowRecord { start, container, up, down, ended, end, rule } = record;
-    let FlowStart { transport, published, client, destination, name, began } = start;
+    let FlowStart { transport, published, client, destination, name, dry_run_rule, began } = start;
     let ago = now.saturating_duration_since(*ended);
     let (bytes_out, bytes_in) = if *published { (*down, *up) } else { (*up, *down) };
     let address = |of: &SocketAddr| FlowAddress {
@@ -55,6 +55,7 @@ fn flow(record: &FlowRecord, now: Instant, clock: Duration) -> Flow {
             flow_log::FlowEnd::Failed => FlowEnd::Failed,
         },
         rule: rule.as_deref().map(str::to_owned),
+        dry_run_rule: dry_run_rule.as_deref().map(str::to_owned),
     }
 }
 
@@ -77,6 +78,7 @@ mod tests {
                 client: end("192.0.2.7:5"),
                 destination: end("[2001:db8::1]:80"),
                 name: Some("a.example".into()),
+                dry_run_rule: Some("another".into()),
                 began,
             },
             container: Some("172.17.0.2".parse().unwrap()),
@@ -92,7 +94,8 @@ mod tests {
         assert_eq!((&*out.time, out.duration_ms), ("1970-01-01T23:59:59.500Z", 1500));
         assert_eq!((out.client.port, out.destination.port), (Some(5), Some(80)));
         assert_eq!((out.name.as_deref(), out.end), (Some("a.example"), FlowEnd::Idle));
-        assert_eq!(out.rule.as_deref(), Some("a rule"));
+        let rules = (out.rule.as_deref(), out.dry_run_rule.as_deref());
+        assert_eq!(rules, (Some("a rule"), Some("another")));
         let published = flow(&record(Transport::Icmp, true), now, clock);
         assert_eq!((published.bytes_out, published.bytes_in), (2, 1));
         assert_eq!(published.direction, FlowDirection::Published);

@@ -131,8 +131,8 @@ impl Ctx {
         if client.is_ipv4() && destination.ip().is_unspecified() {
             destination.set_ip(Ipv4Addr::UNSPECIFIED.into());
         }
-        let (published, name, began) = (true, None, self.now);
-        Some(FlowStart { transport, published, client, destination, name, began })
+        let (published, name, dry_run_rule, began) = (true, None, None, self.now);
+        Some(FlowStart { transport, published, client, destination, name, dry_run_rule, began })
     }
 
     /// Notes that a connection or flow has gone into the namespace, or has tried to.

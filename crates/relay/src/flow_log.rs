@@ -86,6 +86,8 @@ pub struct FlowStart {
     pub destination: SocketAddr,
     /// The name that the destination was looked up by. Not of [`crate::sync`], because the model checker's has no `str`.
     pub name: Option<std::sync::Arc<str>>,
+    /// The rule of a policy that would forbid it if it were enforced.
+    pub dry_run_rule: Option<std::sync::Arc<str>>,
     /// When it began.
     pub began: Instant,
 }

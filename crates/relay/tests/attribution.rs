@@ -64,8 +64,9 @@ fn a_flow_that_never_had_a_container_has_none_to_stay_with() {
 
 fn start() -> FlowStart {
     let [client, destination] = [1, 2].map(|port| SocketAddr::new(IP, port));
-    let (transport, published, name, began) = (Transport::Tcp, false, None, Instant::now());
-    FlowStart { transport, published, client, destination, name, began }
+    let (transport, published, began) = (Transport::Tcp, false, Instant::now());
+    let (name, dry_run_rule) = (None, None);
+    FlowStart { transport, published, client, destination, name, dry_run_rule, began }
 }
 
 #[test]

@@ -208,8 +208,9 @@ fn traffic_that_is_attributed_while_another_thread_counts_is_counted_once_at_bot
 
 fn start() -> FlowStart {
     let [client, destination] = [1, 2].map(|port| SocketAddr::new(IP, port));
-    let (transport, published, name, began) = (Transport::Tcp, false, None, Instant::now());
-    FlowStart { transport, published, client, destination, name, began }
+    let (transport, published, began) = (Transport::Tcp, false, Instant::now());
+    let (name, dry_run_rule) = (None, None);
+    FlowStart { transport, published, client, destination, name, dry_run_rule, began }
 }
 
 /// One thread ends it, one finds its container, one takes records.

@@ -230,10 +230,11 @@ fn openapi_describes_the_types() {
         duration_ms: 0,
         end: FlowEnd::Closed,
         rule: None,
+        dry_run_rule: None,
     };
     let (text, container_ip) = (Some(String::new()), Some(ip));
-    let [name, container, network, rule] = [text.clone(), text.clone(), text.clone(), text];
-    let full = Flow { container_ip, container, network, name, rule, ..flow.clone() };
+    let [name, container, network, rule, dry_run_rule] = [(); 5].map(|()| text.clone());
+    let full = Flow { container_ip, container, network, name, rule, dry_run_rule, ..flow.clone() };
     let event = |flow| to_json(&FlowEvent::Flow(Box::new(flow)));
     check("Flow", &event(full), &event(flow));
     let missed = to_json(&FlowEvent::Missed { count: 1 });

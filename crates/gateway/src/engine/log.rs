@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netlink::conntrack::{Protocol, Query};
+use relay::RuleName;
 use relay::flow_log::{FlowEnd, FlowLog, FlowRecord, FlowStart, Transport};
 
 use crate::dns::KnownNames;
@@ -16,11 +17,19 @@ pub(super) struct Log {
     pub(super) flows: Arc<FlowLog>,
     /// Kept even while nobody follows: who follows from now on sees names at once, and it costs little.
     pub(super) names: KnownNames,
+    /// What was judged last, if a rule would forbid it, were it enforced.
+    dry_run: Option<(Query, RuleName)>,
 }
 
 impl Log {
     pub(super) fn new(flows: Arc<FlowLog>) -> Self {
-        Self { flows, names: KnownNames::default() }
+        Self { flows, names: KnownNames::default(), dry_run: None }
+    }
+
+    /// Notes what may begin now although a rule would forbid it if it were enforced. It begins before anything else is
+    /// judged.
+    pub(super) fn judged(&mut self, dry_run: Option<(Query, RuleName)>) {
+        self.dry_run = dry_run;
     }
 
     /// Something that begins in the target namespace.
@@ -34,7 +43,9 @@ impl Log {
         let destination = SocketAddr::new(query.outside.dst.ip(), port);
         let (published, client) = (false, query.outside.src);
         let name = self.names.get(now, destination.ip());
-        FlowStart { transport, published, client, destination, name, began: now }
+        let dry_run = self.dry_run.as_ref().filter(|(judged, _)| judged == query);
+        let dry_run_rule = dry_run.map(|(_, rule)| RuleName::clone(rule));
+        FlowStart { transport, published, client, destination, name, dry_run_rule, began: now }
     }
 
     /// The record of an attempt that nothing has come of, if somebody wants it.
@@ -66,5 +77,26 @@ pub(super) fn end_of(why: Unreachable) -> Option<FlowEnd> {
         | Unreachable::Protocol
         | Unreachable::Prohibited
         | Unreachable::TimeExceeded => Some(FlowEnd::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::engine::attribution::outbound;
+
+    #[test]
+    fn only_what_a_dry_run_has_just_judged_begins_with_its_rule() {
+        let end = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let query = |port| outbound(Protocol::Udp, end(port), end(1));
+        let mut log = Log::new(Arc::default());
+        let rule = |log: &Log, port| log.start(Instant::now(), &query(port)).dry_run_rule;
+        log.judged(Some((query(2), "a rule".into())));
+        assert_eq!(rule(&log, 2).as_deref(), Some("a rule"));
+        assert_eq!(rule(&log, 3), None, "another one, of which nothing is known");
+        log.judged(None);
+        assert_eq!(rule(&log, 2), None);
     }
 }

@@ -228,6 +228,7 @@ impl Engine {
     fn follow_policy(&mut self) -> bool {
         let Some(gone) = self.shared.egress.follow() else { return false };
         self.shared.statistics.judged_by(&self.shared.egress.policies);
+        self.attributions.log.judged(None);
         let policies = &self.shared.egress.policies;
         self.attributions.ipv4.docker = policies.has_docker_ipv4;
         self.attributions.ipv6.docker = policies.has_docker_ipv6;

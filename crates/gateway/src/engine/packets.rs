@@ -75,8 +75,10 @@ impl Shared {
         let anybody = Sender { container: source, is_guess: false };
         let decision = self.egress.judge(now, sender.unwrap_or(anybody), attempt);
         self.statistics.judged(&decision);
-        let Some(rule) = decision.denied_by else { return Judged::Allowed(sender) };
-        let rule: RuleName = self.egress.policies.name_of(rule).into();
+        let name = |rule| RuleName::from(self.egress.policies.name_of(rule));
+        let dry_run = decision.dry_run.filter(|_| decision.is_allowed());
+        attributions.log.judged(dry_run.map(|rule| (*attempt, name(rule))));
+        let Some(rule) = decision.denied_by.map(name) else { return Judged::Allowed(sender) };
         tracing::debug!("denied by the rule {rule}: {attempt:?}");
         let (original, by) = (Original::Packet(arrived.bytes), Some(RuleName::clone(&rule)));
         self.prohibit(attributions, now, *attempt, &original, by, sender);

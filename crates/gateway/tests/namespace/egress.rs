@@ -63,6 +63,40 @@ fn in_a_dry_run_everything_goes_on_and_is_counted() {
     assert_eq!(gateway.statistics.stats().events.denied, 0);
 }
 
+#[test]
+fn a_dry_run_marks_the_record_of_what_it_would_deny() {
+    let rule = |action: &str| {
+        format!(
+            "mode = \"dry-run\"\ndefault = \"deny\"\n[[rule]]\nname = \"not web\"\naction = \"{action}\"\n\
+             from = {{ container = \"web\" }}\n"
+        )
+    };
+    let gateway = Gateway::start(&[&rule("deny")]);
+    let all = |port| {
+        exchange(&connect(port, SERVER).unwrap(), b"hello").unwrap();
+        exchange(&datagrams(port, ECHO), b"hello").unwrap();
+        exchange(&pings(port, SERVER), PING).unwrap();
+    };
+    all(40_001);
+    all(50_001);
+    gateway.change_with(&[&rule("allow")], &[]);
+    for (port, rule) in [(40_001, "not web"), (50_001, "default")] {
+        let records = [(); 2].map(|()| gateway.record(port));
+        assert!(records.iter().all(|of| of.start.dry_run_rule.as_deref() == Some(rule)));
+        assert!(records.iter().all(|of| of.end != FlowEnd::Denied && of.rule.is_none()));
+    }
+}
+
+#[test]
+fn what_another_policy_denies_is_not_marked_by_a_dry_run() {
+    let dry = "mode = \"dry-run\"\ndefault = \"deny\"";
+    let deny = "[[rule]]\nname = \"closed\"\naction = \"deny\"\nprotocol = \"udp\"";
+    let gateway = Gateway::start(&[dry, deny]);
+    assert_eq!(exchange(&datagrams(20_001, ECHO), b"hello"), Err(PROHIBITED));
+    let denied = gateway.record(20_001);
+    assert_eq!((denied.rule.as_deref(), denied.start.dry_run_rule), (Some("closed"), None));
+}
+
 const ONLY_BY_NAME: &str = r#"
     default = "deny"
     [[rule]]

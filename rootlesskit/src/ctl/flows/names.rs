@@ -128,6 +128,7 @@ mod tests {
             duration_ms: 0,
             end: FlowEnd::Closed,
             rule: None,
+            dry_run_rule: None,
         };
         names.name(now, &mut flow);
         assert_eq!(flow.network.is_some(), flow.container.is_some());

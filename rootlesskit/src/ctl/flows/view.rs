@@ -66,9 +66,10 @@ fn cells(flow: &Flow) -> [String; COLUMNS.len()] {
         bytes(flow.bytes_out.into()),
         bytes(flow.bytes_in.into()),
         duration(flow.duration_ms),
-        match &flow.rule {
-            Some(rule) => format!("{}: {rule}", end(flow.end)),
-            None => end(flow.end).to_owned(),
+        match (&flow.rule, &flow.dry_run_rule) {
+            (Some(rule), _) => format!("{}: {rule}", end(flow.end)),
+            (None, Some(rule)) => format!("{} (dry run: {rule})", end(flow.end)),
+            (None, None) => end(flow.end).to_owned(),
         },
         name.unwrap_or_else(none),
     ];
@@ -132,6 +133,7 @@ mod tests {
             duration_ms: 1234,
             end: FlowEnd::ServerReset,
             rule: None,
+            dry_run_rule: None,
         }
     }
 
@@ -146,6 +148,7 @@ TIME                      CONTAINER             ADDRESS          DIRECTION  PROT
 2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   tcp    192.0.2.7:443             1.0 KiB     3.0 MiB      1.2s  reset by server  www.example.org
 2026-11-30T09:15:07.042Z  -                     -                published  udp    10.0.2.100:40000          1.0 KiB     3.0 MiB      1.2s  denied           port 192.0.2.7:443
 2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   tcp    192.0.2.7:443             1.0 KiB     3.0 MiB      1.2s  denied: no mail  www.example.org
+2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   tcp    192.0.2.7:443             1.0 KiB     3.0 MiB      1.2s  reset by server (dry run: no mail)  www.example.org
 2026-11-30T09:15:07.042Z  web                   172.17.0.2       outbound   icmp   192.0.2.7                 1.0 KiB     3.0 MiB      1.2s  idle             -
 ";
         let published = Flow {
@@ -157,11 +160,17 @@ TIME                      CONTAINER             ADDRESS          DIRECTION  PROT
             ..flow()
         };
         let denied = Flow { end: FlowEnd::Denied, rule: Some("no mail".to_owned()), ..flow() };
+        let would_be = Flow { dry_run_rule: Some("no mail".to_owned()), ..flow() };
         let destination = FlowAddress { port: None, ..flow().destination };
         let (protocol, name) = ("icmp".to_owned(), None);
         let ping = Flow { protocol, name, destination, end: FlowEnd::Idle, ..flow() };
         assert_eq!(
-            header() + &shown(flow()) + &shown(published) + &shown(denied) + &shown(ping),
+            header()
+                + &shown(flow())
+                + &shown(published)
+                + &shown(denied)
+                + &shown(would_be)
+                + &shown(ping),
             expected
         );
         assert_eq!(

@@ -299,11 +299,7 @@ fn told(policies: &Policies, decision: &Decision) -> String {
         (None, []) => "allowed\n".to_owned(),
         (None, allowing) => format!("allowed by {}\n", allowing.join(" and ")),
     };
-    let mut dry = decision.verdicts.iter().filter(|(id, action)| {
-        let mode = policies.policies.get(id.policy).map(|policy| policy.mode);
-        *action == Action::Deny && mode == Some(egress::Mode::DryRun)
-    });
-    if let Some((id, _)) = dry.next() {
+    if let Some(id) = &decision.dry_run {
         text += &format!("note: without dry-run mode, it would be denied by {}\n", by(id));
     }
     text

@@ -66,7 +66,7 @@ mod tests {
             for_policies(&policies(&["one", "two"], Action::Deny), &PolicyTraffic::default());
         for rule in [Some(0), Some(1), Some(1), None] {
             let verdicts = vec![(RuleId { policy: 0, rule }, Action::Deny)];
-            count(&mut traffic, &Decision { verdicts, denied_by: None });
+            count(&mut traffic, &Decision { verdicts, ..Decision::default() });
         }
         let matched = |traffic: &PolicyTraffic| {
             let file = &traffic.files[0];

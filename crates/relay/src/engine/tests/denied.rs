@@ -74,8 +74,9 @@ fn connection() -> (TcpStream, Socket) {
 
 fn start(port: u16) -> FlowStart {
     let [client, destination] = [1, port].map(|port| SocketAddr::new(CONTAINER, port));
-    let (transport, published, name, began) = (Transport::Tcp, false, None, Instant::now());
-    FlowStart { transport, published, client, destination, name, began }
+    let (transport, published, began) = (Transport::Tcp, false, Instant::now());
+    let (name, dry_run_rule) = (None, None);
+    FlowStart { transport, published, client, destination, name, dry_run_rule, began }
 }
 
 #[test]
