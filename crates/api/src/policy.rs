@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use egress::{Action, Mode, Policies, Policy, Rule};
+use egress::{Action, Mode, Policies, Policy, PortRange, Rule};
 use serde::{Deserialize, Serialize};
 
 /// Answer to `GET /v1/policy`.
@@ -21,6 +21,35 @@ pub struct PolicyStatus {
     /// nothing to containers that are not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docker_error: Option<String>,
+    /// What the gateway decides before any file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<PolicyGateway>,
+}
+
+/// What the gateway decides before any file is asked: which addresses are its own, and which ports of the host's loopback are
+/// open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyGateway {
+    /// Its networks, at most one of each family.
+    pub networks: Vec<GatewayNetwork>,
+    /// TCP ports of the host's loopback that are open at the gateway's address.
+    pub loopback_tcp: Vec<PortRange>,
+    /// The same of UDP.
+    pub loopback_udp: Vec<PortRange>,
+}
+
+/// The addresses of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayNetwork {
+    /// The address of the namespace.
+    pub child: IpAddr,
+    /// The gateway, which stands for the host's loopback.
+    pub gateway: IpAddr,
+    /// The name server.
+    pub dns: IpAddr,
+    /// Length of the prefix that they share, in bits.
+    pub prefix: u8,
 }
 
 /// A file and what it wants.
@@ -145,8 +174,18 @@ mod tests {
             }],
             known: known.clone(),
             docker_error: None,
+            gateway: Some(PolicyGateway {
+                networks: vec![GatewayNetwork {
+                    child: "10.0.2.100".parse().unwrap(),
+                    gateway: "10.0.2.2".parse().unwrap(),
+                    dns: "10.0.2.3".parse().unwrap(),
+                    prefix: 24,
+                }],
+                loopback_tcp: vec![PortRange { first: 22, last: 22 }],
+                loopback_udp: Vec::new(),
+            }),
         };
-        let text = r#"{"files":[{"file":"/e.toml","error":"line 3: no","mode":"dry-run","default":"deny","rules":[{"name":"registry","action":"allow","from":{"addresses":["172.17.0.2/32"],"namespace":false,"named":true,"within":[]},"to":[{"network":"10.0.0.0/8"},{"name":"*.example.org"}],"protocols":["tcp"],"ports":[{"first":443,"last":444}],"senders":"container web","matched":7}],"defaultMatched":8}],"known":["172.17.0.2"]}"#;
+        let text = r#"{"files":[{"file":"/e.toml","error":"line 3: no","mode":"dry-run","default":"deny","rules":[{"name":"registry","action":"allow","from":{"addresses":["172.17.0.2/32"],"namespace":false,"named":true,"within":[]},"to":[{"network":"10.0.0.0/8"},{"name":"*.example.org"}],"protocols":["tcp"],"ports":[{"first":443,"last":444}],"senders":"container web","matched":7}],"defaultMatched":8}],"known":["172.17.0.2"],"gateway":{"networks":[{"child":"10.0.2.100","gateway":"10.0.2.2","dns":"10.0.2.3","prefix":24}],"loopbackTcp":[{"first":22,"last":22}],"loopbackUdp":[]}}"#;
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         assert_eq!(serde_json::from_str::<PolicyStatus>(text).unwrap(), status);
         let policy = Policy { file, mode: Mode::DryRun, default: Action::Deny, rules: vec![rule] };

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use api::policy::{GatewayNetwork, PolicyGateway};
+use egress::PortRange;
 use serde::{Deserialize, Serialize};
 
 /// The addresses of one family.
@@ -54,6 +56,45 @@ impl NetworkConfig {
     /// The networks of both families.
     pub fn nets(&self) -> impl Iterator<Item = &Net> {
         std::iter::once(&self.v4).chain(&self.v6)
+    }
+
+    /// What [`crate::policy`] goes by, for the API.
+    pub fn describe(&self) -> PolicyGateway {
+        let network = |net: &Net| {
+            let Net { child, gateway, dns, prefix } = *net;
+            GatewayNetwork { child, gateway, dns, prefix }
+        };
+        let ranges = |ranges: &[RangeInclusive<u16>]| {
+            ranges.iter().map(|of| PortRange { first: *of.start(), last: *of.end() }).collect()
+        };
+        let all = [1..=u16::MAX];
+        let (tcp, udp) = match &self.host_loopback {
+            HostLoopback::Closed => (&[][..], &[][..]),
+            HostLoopback::Ports { tcp, udp } => (&tcp[..], &udp[..]),
+            HostLoopback::Open => (&all[..], &all[..]),
+        };
+        let networks = self.nets().map(network).collect();
+        PolicyGateway { networks, loopback_tcp: ranges(tcp), loopback_udp: ranges(udp) }
+    }
+
+    /// What decides as the gateway does that is described so ([`crate::policy::outbound`]), and has no link. `None` if it has
+    /// no IPv4.
+    pub fn described(gateway: &PolicyGateway) -> Option<Self> {
+        let net = |is_ipv4| {
+            let mut networks = gateway.networks.iter();
+            let GatewayNetwork { child, gateway, dns, prefix } =
+                *networks.find(|network| network.gateway.is_ipv4() == is_ipv4)?;
+            Some(Net { child, gateway, dns, prefix })
+        };
+        let ranges = |of: &[PortRange]| of.iter().map(|of| of.first..=of.last).collect::<Vec<_>>();
+        let (tcp, udp) = (ranges(&gateway.loopback_tcp), ranges(&gateway.loopback_udp));
+        let host_loopback = if tcp.is_empty() && udp.is_empty() {
+            HostLoopback::Closed
+        } else {
+            HostLoopback::Ports { tcp, udp }
+        };
+        let (ifname, v4, v6) = (String::new(), net(true)?, net(false));
+        Some(Self { ifname, mtu: 0, v4, v6, host_loopback })
     }
 
     /// The network of the family of `address`.

@@ -269,6 +269,30 @@ mod tests {
         assert!(matches!(outbound(&plan, Protocol::Tcp, at("[2001:db8::1]:80")), Verdict::Deny(_)));
     }
 
+    #[test]
+    fn what_the_api_describes_decides_as_the_gateway_does() {
+        let open = NetworkConfig { host_loopback: HostLoopback::Open, ..plan() };
+        for plan in [plan(), some_ports(), open, NetworkConfig { v6: None, ..some_ports() }] {
+            let described = NetworkConfig::described(&plan.describe()).unwrap();
+            for ip in
+                ["10.0.2.2", "10.0.2.3", "[fd00::2]", "127.0.0.1", "192.0.2.1", "[2001:db8::1]"]
+            {
+                for port in [22, 53, 8005, 8011] {
+                    for protocol in [Protocol::Tcp, Protocol::Udp] {
+                        let dst = at(&format!("{ip}:{port}"));
+                        let verdicts =
+                            [&plan, &described].map(|plan| outbound(plan, protocol, dst));
+                        let same = matches!(
+                            verdicts,
+                            [Verdict::Deny(_), Verdict::Deny(_)] | [Verdict::Dns, Verdict::Dns]
+                        ) || verdicts[0] == verdicts[1];
+                        assert!(same, "{dst}: {verdicts:?}");
+                    }
+                }
+            }
+        }
+    }
+
     fn addresses() -> impl Strategy<Value = IpAddr> {
         let v4 = any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
         let v6 = any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));

@@ -3,7 +3,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::flows::{Flow, FlowAddress, FlowDirection, FlowEnd, FlowEvent};
-use crate::policy::{FileTraffic, PolicyFile, PolicyRule, PolicyStatus, PolicyTraffic};
+use crate::policy::{
+    FileTraffic, GatewayNetwork, PolicyFile, PolicyGateway, PolicyRule, PolicyStatus, PolicyTraffic,
+};
 use crate::stats::{ContainerCounters, ContainerTraffic, DestinationTraffic, PortTraffic};
 
 fn info() -> Info {
@@ -243,7 +245,13 @@ fn openapi_describes_the_types() {
     check("RestartedGateway", &restarted, &restarted);
     let text = Some(String::new());
     let (status, docker_error) = (PolicyStatus::default(), text.clone());
-    let full = PolicyStatus { docker_error, ..status.clone() };
+    let address: IpAddr = [192, 0, 2, 1].into();
+    let network = GatewayNetwork { child: address, gateway: address, dns: address, prefix: 24 };
+    check("GatewayNetwork", &to_json(&network), &to_json(&network));
+    let (networks, loopback_tcp, loopback_udp) = (vec![network], Vec::new(), Vec::new());
+    let gateway = PolicyGateway { networks, loopback_tcp, loopback_udp };
+    check("PolicyGateway", &to_json(&gateway), &to_json(&gateway));
+    let full = PolicyStatus { docker_error, gateway: Some(gateway), ..status.clone() };
     check("PolicyStatus", &to_json(&full), &to_json(&status));
     let (file, error) = (PolicyFile::default(), text.clone());
     check("PolicyFile", &to_json(&PolicyFile { error, ..file.clone() }), &to_json(&file));
@@ -267,7 +275,7 @@ fn openapi_describes_the_types() {
     check("PolicyNetwork", &network, &network);
     let ports = to_json(&egress::PortRange { first: 1, last: 2 });
     check("PolicyPorts", &ports, &ports);
-    assert_eq!(schemas.keys().len(), 27);
+    assert_eq!(schemas.keys().len(), 29);
     let ends = schemas.get("Flow").get("properties").get("end").get("enum").strings();
     assert!(ends.iter().all(|end| serde_json::from_str::<FlowEnd>(&format!("{end:?}")).is_ok()));
 

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use api::Info;
 use api::client::Client;
 use clap::{ArgAction, ArgMatches};
 use egress::{
@@ -14,6 +13,7 @@ use egress::{
 };
 use hostenv::Env;
 
+use super::own::own;
 use super::view;
 use crate::ctl::stats::view::visible;
 use crate::docker::Docker;
@@ -48,33 +48,39 @@ pub(super) fn run(
     let (destination, port) = destination(to, protocol)?;
     let docker = Docker::of(&socket().unwrap_or_default(), env);
     let files: Vec<_> = matches.get_many::<String>("file").into_iter().flatten().collect();
-    let policies = if files.is_empty() {
+    let (own, policies) = if files.is_empty() {
         let client = Client::new(socket()?);
         let status = client.policy()?;
         for warning in status.files.iter().filter_map(view::outdated) {
             // The answer counts for more.
             writeln!(err, "{warning}").ok();
         }
-        if is_resolver(&client.info()?, &destination, port) {
-            writeln!(
-                out,
-                "allowed: this is the name server of the namespace, which no rule is for"
-            )?;
-            return Ok(true);
-        }
-        status.policies()
+        let own = match (&status.gateway, &destination) {
+            (Some(gateway), Destination::Address(ip)) => own(gateway, protocol, *ip, port),
+            _ => Ok(None),
+        };
+        (own, status.policies())
     } else {
-        of_files(&files, &docker)?
+        (Ok(None), of_files(&files, &docker)?)
     };
+    if let Ok(Some(reason)) = own {
+        writeln!(out, "allowed: {reason}")?;
+        return Ok(true);
+    }
     let senders = senders(from, &destination, || docker.directory())?;
     let judged = senders
         .iter()
         .map(|(who, source)| Ok((who, judge(&policies, *source, protocol, &destination, port)?)));
     let judged: Vec<_> = judged.collect::<anyhow::Result<_>>()?;
     let mut allowed = true;
+    let mut before = "";
+    if let Err(reason) = own {
+        writeln!(out, "denied by the gateway, whatever the policy says: {reason}")?;
+        (allowed, before) = (false, "note: by the policy alone, ");
+    }
     for (who, decision) in &judged {
         let who = if judged.len() > 1 { format!("{who}: ") } else { String::new() };
-        write!(out, "{}", visible_lines(&(who + &told(&policies, decision))))?;
+        write!(out, "{}", visible_lines(&format!("{before}{who}{}", told(&policies, decision))))?;
         allowed &= decision.is_allowed();
     }
     Ok(allowed)
@@ -95,13 +101,6 @@ fn once<'a>(matches: &'a ArgMatches, flag: &str) -> anyhow::Result<Option<&'a st
         bail!("--{flag} is given twice\nhint: ask one question at a time");
     }
     Ok(value)
-}
-
-/// Whether this is the gateway's own name server.
-fn is_resolver(info: &Info, destination: &Destination, port: u16) -> bool {
-    const DOMAIN: u16 = 53;
-    let Destination::Address(address) = destination else { return false };
-    port == DOMAIN && info.network_driver.as_ref().is_some_and(|net| net.dns.contains(address))
 }
 
 fn protocol(text: &str) -> anyhow::Result<Protocol> {

@@ -1,6 +1,7 @@
 //! `rootlessctl policy`: the egress policy in force, and files that may become one.
 
 mod attempt;
+mod own;
 mod view;
 
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 use std::fs;
 
-use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
+use api::policy::{GatewayNetwork, PolicyFile, PolicyGateway, PolicyRule, PolicyStatus};
 use egress::{Action, Directory};
 
 use super::*;
@@ -216,6 +216,7 @@ fn the_policy_in_force_is_shown_and_tried() {
             rules: policy.rules.iter().map(rule).collect(),
             ..PolicyFile::default()
         }],
+        gateway: Some(gateway()),
         ..PolicyStatus::default()
     };
     assert_eq!(status.files[0].default, Action::Deny);
@@ -231,7 +232,6 @@ fn the_policy_in_force_is_shown_and_tried() {
     let test = |to| server.run(&["policy", "test", "--from", "daemon", "--to", to]);
     let (code, text) = test("10.0.2.3:53");
     assert!(code == Ok(0) && text.starts_with("allowed: this is the name server"), "{text}");
-    assert_eq!(test("10.0.2.3:54").0, Ok(1));
     let (error, _) = server.run(&["policy", "show", "more"]);
     assert!(error.unwrap_err().contains("takes no arguments"));
 
@@ -248,6 +248,56 @@ fn the_policy_in_force_is_shown_and_tried() {
     assert!(error.unwrap_err().starts_with("no egress policy is in force\nhint: "));
     let test = ["policy", "test", "--from", "daemon", "--to", "192.0.2.7:443"];
     assert_eq!(server.run(&test).0, Ok(2));
+}
+
+/// One that opens two ports of the host's loopback.
+fn gateway() -> PolicyGateway {
+    let [child, gateway, dns] =
+        ["10.0.2.100", "10.0.2.2", "10.0.2.3"].map(|ip| ip.parse().unwrap());
+    let port = |port| vec![egress::PortRange { first: port, last: port }];
+    PolicyGateway {
+        networks: vec![GatewayNetwork { child, gateway, dns, prefix: 24 }],
+        loopback_tcp: port(5432),
+        loopback_udp: port(53),
+    }
+}
+
+#[cfg(feature = "gateway")]
+#[test]
+fn an_attempt_is_denied_by_the_gateway_by_the_policy_or_by_both() {
+    let open = "[[rule]]\nname = \"host\"\naction = \"allow\"\nto = \"10.0.2.2\"\n";
+    let text = format!("default = \"deny\"\n{open}");
+    let policy = egress::File::parse(&text).unwrap().resolve("/e.toml", &Directory::default());
+    let rules = policy.rules.into_iter();
+    let rules = rules.map(|rule| PolicyRule { rule, senders: None, matched: 0 }).collect();
+    let (file, default) = (policy.file, policy.default);
+    let files = vec![PolicyFile { file, default, rules, ..PolicyFile::default() }];
+    let gateway = Some(gateway());
+    let server =
+        Server::with_policy(Some(PolicyStatus { files, gateway, ..PolicyStatus::default() }));
+    let rule = "allowed by rule \"host\" of /e.toml\n";
+    let default = "denied by the default of /e.toml\n";
+    let own = |reason: &str| format!("denied by the gateway, whatever the policy says: {reason}\n");
+    let some =
+        own("the host's loopback is disabled except for some ports, and this is none of them");
+    let by_policy = |said: &str| format!("note: by the policy alone, {said}");
+    for (words, code, expected) in [
+        ("10.0.2.2:5432", 0, rule.to_owned()),
+        ("10.0.2.2:5433", 1, some.clone() + &by_policy(rule)),
+        ("10.0.2.2:5432 --protocol udp", 1, some + &by_policy(rule)),
+        ("10.0.2.2:53 --protocol udp", 0, rule.to_owned()),
+        (
+            "10.0.2.2 --protocol icmp",
+            0,
+            "allowed: the gateway itself answers this ping, which no rule is for\n".to_owned(),
+        ),
+        ("10.0.2.3:54", 1, own("an address of the gateway network itself") + &by_policy(default)),
+        ("[2001:db8::7]:443", 1, own("this network has no IPv6") + &by_policy(default)),
+        ("192.0.2.7:443", 1, default.to_owned()),
+    ] {
+        let found = tried(&server.socket(), &format!("--from daemon --to {words}"));
+        assert_eq!(found, (code, expected, String::new()), "{words}");
+    }
 }
 
 #[test]

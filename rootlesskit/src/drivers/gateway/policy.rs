@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
+use api::policy::{PolicyFile, PolicyGateway, PolicyRule, PolicyStatus};
 use egress::{Directory, File, Policies};
 use nix::errno::Errno;
 use tokio::sync::watch;
@@ -76,8 +76,8 @@ pub(super) trait Enforce {
     /// Takes the place of what was in force before. If that fails, what was in force stays.
     fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()>;
 
-    /// Whether containers can have addresses of both families.
-    fn has_ipv6(&self) -> bool;
+    /// What it decides by itself.
+    fn describe(&self) -> PolicyGateway;
 }
 
 impl Enforce for Handle {
@@ -85,8 +85,8 @@ impl Enforce for Handle {
         self.lock().set_policy(policies.clone()).map(drop)
     }
 
-    fn has_ipv6(&self) -> bool {
-        self.lock().plan().v6.is_some()
+    fn describe(&self) -> PolicyGateway {
+        self.lock().plan().describe()
     }
 }
 
@@ -197,7 +197,7 @@ impl<E: Enforce> Follower<E> {
     /// Follows Docker if a file has rules for senders, or if a name that a container asks for over IPv4 may lead it to an
     /// IPv6 address. Otherwise Docker does not matter. Says whether this has begun now.
     fn ask_docker(&mut self) -> bool {
-        let both = self.gateway.has_ipv6();
+        let both = self.gateway.describe().networks.len() > 1;
         let needs = |file: &File| file.has_senders() || (both && file.uses_names());
         let needed = self.sources.iter().any(|source| needs(&source.file));
         match (needed, self.told.is_some()) {
@@ -248,7 +248,8 @@ impl<E: Enforce> Follower<E> {
         if failed.is_none() {
             self.enforced = policies;
             // Even if it is the same: a file may name other containers that are not there.
-            self.status.replace(status(&self.enforced, &self.sources));
+            let gateway = self.gateway.describe();
+            self.status.replace(status(&self.enforced, &self.sources, gateway));
         }
         let mut status = self.status.borrow_mut();
         for (file, source) in status.files.iter_mut().zip(&self.sources) {
@@ -277,7 +278,7 @@ fn unknown(error: String) -> Listing {
 }
 
 /// What is in force. How often rules matched is the gateway's to say.
-fn status(policies: &Policies, sources: &[Source]) -> PolicyStatus {
+fn status(policies: &Policies, sources: &[Source], gateway: PolicyGateway) -> PolicyStatus {
     let file = |(policy, source): (&egress::Policy, &Source)| PolicyFile {
         file: policy.file.clone(),
         error: None,
@@ -295,6 +296,7 @@ fn status(policies: &Policies, sources: &[Source]) -> PolicyStatus {
         files: policies.policies.iter().zip(sources).map(file).collect(),
         known: policies.known.keys().copied().collect(),
         docker_error: None,
+        gateway: Some(gateway),
     }
 }
 

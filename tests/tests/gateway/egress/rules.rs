@@ -143,6 +143,11 @@ fn decide(more: &str) -> Result<()> {
         ensure!(denied >= expected, "{ip}: {denied} of {expected} in {stats}");
     }
 
+    // What the gateway denies by itself.
+    let (code, said) = e.tested("daemon", "10.0.2.2:7000", "tcp")?;
+    ensure!(code == 1 && said.starts_with("denied by the gateway, "), "{code} {said}");
+    e.expect(Who::Namespace, &[("tcp/10.0.2.2:7000", "denied")])?;
+
     // Pings.
     let ping = |who, to: &str| e.command(who, &format!("ping -c 1 -W 30 {to}")).run();
     for (who, to) in [(Who::One, "10.77.0.13"), (Who::Namespace, "10.77.0.12")] {

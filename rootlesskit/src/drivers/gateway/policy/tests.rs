@@ -20,8 +20,8 @@ impl Enforce for Gateway {
         Ok(())
     }
 
-    fn has_ipv6(&self) -> bool {
-        false
+    fn describe(&self) -> PolicyGateway {
+        PolicyGateway { networks: Vec::new(), loopback_tcp: Vec::new(), loopback_udp: Vec::new() }
     }
 }
 
