@@ -24,6 +24,8 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) name: String,
+    /// The line of the name, from 1.
+    pub(crate) line: usize,
     pub(crate) action: Action,
     pub(crate) from: Option<Who>,
     pub(crate) to: Vec<Target>,

@@ -21,6 +21,7 @@ mod names;
 mod openings;
 mod policy;
 mod resolve;
+mod unreachable;
 
 pub use file::{File, FileError, TargetError};
 pub use openings::Openings;
@@ -29,3 +30,4 @@ pub use policy::{
     Source, Target,
 };
 pub use resolve::{Container, Directory, Network};
+pub use unreachable::Unreachable;

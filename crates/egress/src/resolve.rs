@@ -72,17 +72,22 @@ const METADATA: [IpAddr; 8] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
+/// The rule that `metadata = "deny"` adds.
+pub(crate) fn metadata() -> Rule {
+    Rule {
+        name: "metadata".to_owned(),
+        action: Action::Deny,
+        from: None,
+        to: METADATA.map(|address| Target::Network(address.into())).to_vec(),
+        protocols: Vec::new(),
+        ports: Vec::new(),
+    }
+}
+
 impl File {
     /// The same with addresses. Rules for containers that Docker does not have match nobody it lists.
     pub fn resolve(&self, file: &str, directory: &Directory) -> Policy {
-        let metadata = (self.metadata == Action::Deny).then(|| Rule {
-            name: "metadata".to_owned(),
-            action: Action::Deny,
-            from: None,
-            to: METADATA.map(|address| Target::Network(address.into())).to_vec(),
-            protocols: Vec::new(),
-            ports: Vec::new(),
-        });
+        let metadata = (self.metadata == Action::Deny).then(metadata);
         let written = self.rules.iter().map(|rule| Rule {
             name: rule.name.clone(),
             action: rule.action,

@@ -78,7 +78,7 @@ fn rules(table: &Table<'_, '_>, metadata: Action) -> Result<Vec<Written>, FileEr
             let problem = Problem::new(problem, "give this rule another name");
             return Err(reader.error(&span, problem));
         }
-        if let Some(line) = names.insert(rule.name.clone(), reader.line(&span)) {
+        if let Some(line) = names.insert(rule.name.clone(), rule.line) {
             let problem = format!("{name} is the name of the rule in line {line} already");
             return Err(
                 reader.error(&span, Problem::new(problem, "give each rule a name of its own"))
@@ -95,13 +95,14 @@ fn rule(table: &Table<'_, '_>) -> Result<Written, FileError> {
     let missing = |key, hint: &str| {
         reader.error(&table.span, Problem::new(format!("this rule has no `{key}`"), hint))
     };
-    let name =
-        table.get("name").map(|node| reader.value("name", node, values::rule)).transpose()?;
+    let named = table.get("name");
+    let name = named.map(|node| reader.value("name", node, values::rule)).transpose()?;
     let action = table.choice("action", ACTIONS)?;
     let from = table.get("from").map(|node| from(&reader.table("from", node)?)).transpose()?;
     let protocols = table.list("protocol", |word| values::choice(word, PROTOCOLS))?;
     let rule = Written {
         name: name.ok_or_else(|| missing("name", "add a line such as `name = \"registry\"`"))?,
+        line: named.map_or(0, |node| reader.line(&node.span())),
         action: action
             .ok_or_else(|| missing("action", "add `action = \"allow\"` or `action = \"deny\"`"))?,
         from,

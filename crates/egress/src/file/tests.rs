@@ -58,6 +58,7 @@ ports = 80
     let range = |first, last| PortRange { first, last };
     let registry = Written {
         name: "registry".into(),
+        line: 7,
         action: Action::Allow,
         from: Some(Who::Containers(Keys { containers: vec!["web".into()], ..Keys::default() })),
         to: vec![
@@ -73,6 +74,7 @@ ports = 80
     };
     let rest = Written {
         name: "the rest".into(),
+        line: 15,
         action: Action::Deny,
         from: Some(Who::Containers(Keys {
             containers: vec!["db-*".into(), "cache".into()],
@@ -86,6 +88,7 @@ ports = 80
     };
     let daemon = Written {
         name: "daemon".into(),
+        line: 26,
         action: Action::Allow,
         from: Some(Who::Daemon),
         to: vec![],

@@ -5,6 +5,7 @@
 mod policies;
 mod reference;
 mod rules;
+mod unreachable;
 
 use std::net::{IpAddr, SocketAddr};
 

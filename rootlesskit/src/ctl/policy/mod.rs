@@ -45,7 +45,7 @@ pub(super) fn run(
         return super::help(policy, Some(&name), out);
     }
     if name == "check" {
-        return check(Path::new("/"), &arguments, env, out);
+        return check(Path::new("/"), &arguments, env, (out, &mut io::stderr()));
     }
     if let Some(argument) = arguments.first() {
         bail!("unexpected argument {argument:?}: policy show takes no arguments");
@@ -83,8 +83,13 @@ fn test(
     })
 }
 
-/// Reads the files, all of them whatever is wrong with one.
-fn check(root: &Path, files: &[OsString], env: &Env, out: &mut dyn Write) -> anyhow::Result<u8> {
+/// Reads the files, all of them whatever is wrong with one. Rules that never decide are worth a warning.
+fn check(
+    root: &Path,
+    files: &[OsString],
+    env: &Env,
+    (out, err): (&mut dyn Write, &mut dyn Write),
+) -> anyhow::Result<u8> {
     let mut files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
     if files.is_empty() {
         files = hostenv::egress_policy::files(root, env);
@@ -107,10 +112,13 @@ fn check(root: &Path, files: &[OsString], env: &Env, out: &mut dyn Write) -> any
                     egress::Mode::DryRun => "dry run",
                 };
                 writeln!(out, "{name}: {rules}, default {default}, {mode}")?;
+                for rule in read.unreachable() {
+                    writeln!(err, "warning: egress policy {name}: {rule}")?;
+                }
             }
             Err(error) => {
                 // Nothing is left to do if this fails.
-                writeln!(io::stderr(), "error: {error:#}").ok();
+                writeln!(err, "error: {error:#}").ok();
                 code = 1;
             }
         }

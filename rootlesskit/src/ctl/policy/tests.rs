@@ -50,7 +50,8 @@ fn files_are_checked_without_a_daemon() {
 
     let default = |vars: &[(&str, &str)]| {
         let mut out = Vec::new();
-        let code = check(dir.path(), &[], &vars.iter().copied().collect(), &mut out).unwrap();
+        let env = vars.iter().copied().collect();
+        let code = check(dir.path(), &[], &env, (&mut out, &mut io::sink())).unwrap();
         (code, String::from_utf8(out).unwrap())
     };
     const NAMED: &str = hostenv::vars::DOCKERD_ROOTLESS_EGRESS_POLICY;
@@ -75,6 +76,26 @@ fn files_are_checked_without_a_daemon() {
         assert_eq!(default(&vars), checked(path));
         fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn rules_that_never_decide_are_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = |name: &str, to: &str| {
+        format!("[[rule]]\nname = {name:?}\naction = \"allow\"\nto = {to:?}\n")
+    };
+    let text = rule("all", "10.0.0.0/8") + &rule("one", "10.1.0.0/16") + &rule("b", "a.org");
+    let path = file(&dir, "e.toml", &text);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let files = [OsString::from(&path)];
+    let code = check(dir.path(), &files, &Env::default(), (&mut out, &mut err)).unwrap();
+    let [out, err] = [out, err].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!((code, out), (0, format!("{path}: 3 rules, default allow, enforced\n")));
+    let expected = format!(
+        "warning: egress policy {path}: line 6: the rule \"one\" never decides, because the rule \"all\" in line 2 matches \
+         everything first\nhint: remove the rule, or move it before \"all\"\n"
+    );
+    assert_eq!(err, expected);
 }
 
 #[test]
