@@ -1,6 +1,7 @@
 //! The egress policy without Docker: two namespaces behind a masquerade are containers with fixed addresses.
 
 mod changes;
+mod dry_run;
 mod files;
 mod names;
 mod rules;

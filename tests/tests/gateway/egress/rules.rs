@@ -304,51 +304,6 @@ fn egress_each_file_has_to_allow() -> Result<()> {
     net.stop()
 }
 
-#[test]
-fn egress_a_dry_run_refuses_nothing_and_counts() -> Result<()> {
-    let b = kit::boot()?;
-    let policy = "mode = 'dry-run'\ndefault = 'deny'\n[[rule]]\nname = 'page'\naction = 'allow'\nto = '10.77.0.11'\n\
-                  [[rule]]\nname = 'twelve'\naction = 'deny'\nto = '10.77.0.12'\n";
-    let e = Egress::start(&b, "", policy)?;
-    let follower = follow(&e.net)?;
-    for who in [Who::Namespace, Who::One] {
-        e.expect(
-            who,
-            &[
-                ("tcp/10.77.0.11:7000", "open"),
-                ("tcp/10.77.0.12:7000", "open"),
-                ("udp/10.77.0.12:7011", "open"),
-                ("tcp/10.77.0.13:7000", "open"),
-            ],
-        )?;
-    }
-    let show = e.show()?;
-    ensure!(matched(&show, "page")? == 2, "{show}");
-    ensure!(matched(&show, "twelve")? == 4, "{show}");
-    assert_eq!(number(&e.net.stats()?, &["events", "denied"]), 0);
-    // The flow log says what would be denied.
-    let marks = || -> Result<Vec<_>> {
-        let events = events(&follower)?.into_iter();
-        let events =
-            events.filter(|event| event["containerIp"] == ONE && event["protocol"] == "tcp");
-        let mark = |event: serde_json::Value| {
-            assert_eq!(
-                (&event["end"], &event["rule"]),
-                (&"closed".into(), &serde_json::Value::Null)
-            );
-            (event["destination"]["ip"].clone(), event["dryRunRule"].clone())
-        };
-        Ok(events.map(mark).collect())
-    };
-    wait::until_true("three connections are logged", PATIENCE, || Ok(marks()?.len() == 3))?;
-    for (to, rule) in
-        [("10.77.0.11", None), ("10.77.0.12", Some("twelve")), ("10.77.0.13", Some("default"))]
-    {
-        ensure!(marks()?.contains(&(to.into(), rule.into())), "{to}: {:?}", marks()?);
-    }
-    e.stop()
-}
-
 /// Without Docker, any address could be any container's.
 #[test]
 fn egress_rules_for_containers_fail_closed_without_docker() -> Result<()> {
