@@ -10,13 +10,28 @@ use egress::File;
 /// # Errors
 /// It cannot be read, is too long, or is no policy. The error names the file, and the line if there is one.
 pub(crate) fn read(path: &Path) -> anyhow::Result<File> {
+    parse(path, bytes(path)?)
+}
+
+/// What is in a file.
+///
+/// # Errors
+/// It cannot be read, or is too long. The error names the file.
+pub(crate) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     let limit = u64::try_from(File::MAX_LENGTH).unwrap_or(u64::MAX);
-    let bytes = hostenv::file::read_at_most(path, limit).map_err(|e| {
+    hostenv::file::read_at_most(path, limit).map_err(|e| {
         anyhow!(
             "cannot read the egress policy {}: {e}\nhint: create the file, correct its path, or check its permissions",
             path.display()
         )
-    })?;
+    })
+}
+
+/// What was read from a file as a policy.
+///
+/// # Errors
+/// It is no policy. The error names the file and the line.
+pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> anyhow::Result<File> {
     let text = String::from_utf8(bytes).map_err(|e| {
         let valid = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;

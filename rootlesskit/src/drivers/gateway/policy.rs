@@ -22,8 +22,9 @@ use crate::docker::follow::{self, Listing};
 use crate::path_watch::{PathWatch, Unwatched};
 use crate::policy_file;
 
-/// Time between two looks at the files, however much happens in their directories.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time from an event in the directories of the files to the look at them, which counts for all events until then: editors
+/// and scripts cause several with one change.
+const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// How long the first rules that name containers wait for Docker. Without an answer, they know nobody, which ends
 /// connections that they allow.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
@@ -35,6 +36,8 @@ pub(super) type Status = Rc<RefCell<PolicyStatus>>;
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     path: PathBuf,
+    /// What was read from it last, or why it could not be read.
+    content: Result<Vec<u8>, String>,
     /// What was read from it last that is a policy.
     file: File,
     /// Why the file as it is now is not in force.
@@ -48,10 +51,38 @@ pub(super) fn read(paths: &[String]) -> anyhow::Result<Vec<Source>> {
     let read = |path: &String| {
         let path = std::path::absolute(path)
             .with_context(|| format!("invalid --egress-policy={path:?}"))?;
-        let file = policy_file::read(&path)?;
-        Ok(Source { path, file, error: None, unwatched: None })
+        let content = policy_file::bytes(&path)?;
+        let file = policy_file::parse(&path, content.clone())?;
+        Ok(Source { path, content: Ok(content), file, error: None, unwatched: None })
     };
     paths.iter().map(read).collect()
+}
+
+impl Source {
+    /// Reads the file. Says whether it is not as it was.
+    fn look(&mut self) -> bool {
+        let content = policy_file::bytes(&self.path).map_err(|e| format!("{e:#}"));
+        if content == self.content {
+            return false;
+        }
+        self.content = content.clone();
+        let parse = |bytes| policy_file::parse(&self.path, bytes).map_err(|e| format!("{e:#}"));
+        match content.and_then(parse) {
+            Ok(file) => {
+                if file != self.file || self.error.is_some() {
+                    tracing::info!("egress policy {}: read again", self.path.display());
+                }
+                (self.file, self.error) = (file, None);
+            }
+            Err(error) => {
+                if self.error.as_ref() != Some(&error) {
+                    tracing::warn!("{error}\nwhat was read from the file before stays in force");
+                }
+                self.error = Some(error);
+            }
+        }
+        true
+    }
 }
 
 /// Keeps the gateway informed.
@@ -63,6 +94,8 @@ pub(super) struct Follower<E> {
     docker: Socket,
     /// Docker's containers, while a file names some.
     told: Option<watch::Receiver<Listing>>,
+    /// [`LOOK_DELAY`]
+    look_delay: Duration,
     /// [`ANSWER_TIME`]
     answer_time: Duration,
     listing: Listing,
@@ -99,6 +132,7 @@ impl<E: Enforce> Follower<E> {
             sources,
             docker: Socket::beside(state_dir),
             told: None,
+            look_delay: LOOK_DELAY,
             answer_time: ANSWER_TIME,
             listing: Listing::default(),
             enforced: Policies::default(),
@@ -119,17 +153,25 @@ impl<E: Enforce> Follower<E> {
     pub(super) async fn follow(mut self) -> anyhow::Result<()> {
         let readable = sys::readable::register(self.watch.fd().try_clone_to_owned()?)?;
         self.ask_docker();
-        let mut due = Instant::now();
+        let mut look_at = None;
         loop {
-            let changed = async {
-                tokio::time::sleep_until(due).await;
-                readable.readable().await
+            let due = async {
+                match look_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
-                ready = changed => {
+                ready = readable.readable(), if look_at.is_none() => {
                     ready?.clear_ready();
-                    due = Instant::now() + LOOK_INTERVAL;
-                    self.look();
+                    look_at = Some(Instant::now() + self.look_delay);
+                    continue;
+                }
+                () = due => {
+                    look_at = None;
+                    if !self.look() {
+                        continue;
+                    }
                     if self.ask_docker() {
                         self.first_answer().await;
                     }
@@ -142,31 +184,18 @@ impl<E: Enforce> Follower<E> {
         }
     }
 
-    /// Reads the files.
-    fn look(&mut self) {
+    /// Reads the files. Says whether one of them is not as it was.
+    fn look(&mut self) -> bool {
         // Where they are does not matter: they are read through the path that the flag names.
         self.watch.look();
         for warning in self.unwatched() {
             tracing::warn!("{warning}");
         }
+        let mut changed = false;
         for source in &mut self.sources {
-            let error = match policy_file::read(&source.path) {
-                Ok(file) => {
-                    if file != source.file || source.error.is_some() {
-                        tracing::info!("egress policy {}: read again", source.path.display());
-                    }
-                    source.file = file;
-                    None
-                }
-                Err(e) => Some(format!("{e:#}")),
-            };
-            if let Some(error) = &error
-                && source.error != Some(error.clone())
-            {
-                tracing::warn!("{error}\nwhat was read from the file before stays in force");
-            }
-            source.error = error;
+            changed |= source.look();
         }
+        changed
     }
 
     /// What has to be said about files whose changes are not noticed, once.

@@ -77,7 +77,7 @@ impl Files {
 /// Lets the follower work until this holds.
 async fn until(
     follow: std::pin::Pin<&mut impl Future<Output = anyhow::Result<()>>>,
-    holds: impl Fn() -> bool,
+    mut holds: impl FnMut() -> bool,
 ) {
     let poll = async {
         while !holds() {
@@ -142,6 +142,52 @@ async fn changes_of_the_files_are_enforced_and_bad_ones_change_nothing() {
     gateway.refuses.replace(false);
     files.write("one", &rule("f"));
     until(follow.as_mut(), || gateway.rules() == [["f"], ["d"]] && error(0).is_none()).await;
+}
+
+#[test]
+fn a_file_that_says_the_same_is_not_looked_at_again() {
+    let files = Files::new();
+    files.write("one", &rule("a"));
+    files.write("two", &rule("b"));
+    let (mut follower, _) = files.follower(&["one", "two"]);
+    let change = |text: Option<&str>| match text {
+        Some(text) => files.replace("one", text),
+        None => fs::remove_file(files.at("one")).unwrap(),
+    };
+    for (text, changed, error) in [
+        (Some(&*rule("a")), false, None),
+        (Some(&rule("c")), true, None),
+        (Some("mode = 7"), true, Some("line 1")),
+        (Some("mode = 7"), false, Some("line 1")),
+        (None, true, Some("No such file")),
+        (Some(&rule("c")), true, None),
+    ] {
+        change(text);
+        assert_eq!(follower.look(), changed, "{text:?}");
+        assert!(!follower.look(), "{text:?}");
+        let found = follower.sources[0].error.as_deref().unwrap_or_default();
+        assert!(found.contains(error.unwrap_or_default()), "{text:?}: {found}");
+        assert_eq!(found.is_empty(), error.is_none(), "{text:?}: {found}");
+    }
+}
+
+/// As of an editor or a script that empties the file, writes it in parts and renames it.
+#[tokio::test]
+async fn all_events_of_one_change_are_one_look() {
+    let files = Files::new();
+    files.write("one", &rule("a"));
+    let (mut follower, gateway) = files.follower(&["one"]);
+    follower.look_delay = Duration::from_secs(2);
+    let status = follower.status();
+    let mut follow = std::pin::pin!(follower.follow());
+    for text in ["", "[[rule]]\n", &rule("b"), &rule("c"), &rule("d")] {
+        files.write("one", text);
+        let mut polled = false;
+        until(follow.as_mut(), || std::mem::replace(&mut polled, true)).await;
+        assert_eq!(status.borrow().files[0].error, None);
+    }
+    until(follow.as_mut(), || gateway.rules() == [["d"]]).await;
+    assert_eq!(gateway.policies.borrow().len(), 2, "nothing between the first and the last");
 }
 
 #[tokio::test]
