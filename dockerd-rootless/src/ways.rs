@@ -86,7 +86,7 @@ pub(crate) fn note_overlap(
         format!(
             ". hint: add --cidr={free} to {}; containers then reach the host at {}",
             vars::DOCKERD_ROOTLESS_FLAGS,
-            free.gateway()
+            free.gateway(net)
         )
     });
     notes.push(Note::warn(format!(
@@ -178,6 +178,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("--cidr=10.41.0.0/24") && text.contains("10.41.0.2"), "{text}");
+        let text = told(NetworkDriver::GvisorTapVsock, &["10.0.2.0/24"], "");
+        assert!(text.ends_with("reach the host at 10.41.0.1"), "{text}");
         assert_eq!(told(NetworkDriver::Gateway, &["10.0.2.0/24"], "--cidr=10.41.0.0/24"), "");
         assert!(
             told(NetworkDriver::Pasta, &["10.41.0.0/16"], "--cidr=10.41.0.0/24")

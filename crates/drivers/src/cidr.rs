@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 
+use crate::NetworkDriver;
+
 /// A value of `--cidr`: an IPv4 network with room for the child, which gets the address number 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr(Ipv4Net);
@@ -52,14 +54,9 @@ impl Cidr {
         self.host(100)
     }
 
-    /// The first address: gvisor-tap-vsock's gateway and name server.
-    pub fn first(self) -> Ipv4Addr {
-        self.host(1)
-    }
-
     /// The gateway. With host loopback allowed it is the host.
-    pub fn gateway(self) -> Ipv4Addr {
-        self.host(2)
+    pub fn gateway(self, driver: NetworkDriver) -> Ipv4Addr {
+        self.host(if driver == NetworkDriver::GvisorTapVsock { 1 } else { 2 })
     }
 
     /// The name server of the helper.
@@ -119,7 +116,8 @@ mod tests {
     #[test]
     fn addresses_are_derived_from_the_network() {
         let cidr: Cidr = "10.41.0.0/16".parse().unwrap();
-        let text = [cidr.child(), cidr.gateway(), cidr.dns()].map(|ip| ip.to_string());
+        let text =
+            [cidr.child(), cidr.gateway(NetworkDriver::Pasta), cidr.dns()].map(|ip| ip.to_string());
         assert_eq!(text, ["10.41.0.100", "10.41.0.2", "10.41.0.3"]);
         assert_eq!("10.0.2.0/24".parse(), Ok(Cidr::DEFAULT));
     }
@@ -156,7 +154,10 @@ mod tests {
         let free = |texts: &[&str]| Cidr::beside(&nets(texts)).unwrap();
         assert_eq!(free(&["10.0.2.0/24"]).to_string(), "10.41.0.0/24");
         assert_eq!(free(&["10.0.0.0/8"]).to_string(), "192.168.240.0/24");
-        assert_eq!(free(&["10.0.2.0/24"]).gateway(), Ipv4Addr::new(10, 41, 0, 2));
+        assert_eq!(
+            free(&["10.0.2.0/24"]).gateway(NetworkDriver::GvisorTapVsock),
+            Ipv4Addr::new(10, 41, 0, 1)
+        );
     }
 
     proptest::proptest! {

@@ -79,11 +79,8 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
     let shortest = Cidr::SHORTEST_CHECKED;
     let theirs =
         ways.cidr.overlapping(&ways.routes.v4).filter(|theirs| theirs.prefix_len() >= shortest);
-    let Some(theirs) =
-        theirs.filter(|_| facts.tools.net.driver().is_some_and(NetworkDriver::has_cidr))
-    else {
-        return;
-    };
+    let driver = facts.tools.net.driver().filter(|driver| driver.has_cidr());
+    let (Some(theirs), Some(driver)) = (theirs, driver) else { return };
     let finding = Finding::advisory(
         "cidr-overlap",
         format!("this host's network {theirs} overlaps the namespace's network {}", ways.cidr),
@@ -93,8 +90,8 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
         Some(free) => finding.fix(format!(
             "if containers need to reach that network, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
              reach the host at {} instead of {}",
-            free.gateway(),
-            ways.cidr.gateway()
+            free.gateway(driver),
+            ways.cidr.gateway(driver)
         )),
         None => finding,
     });
@@ -114,16 +111,18 @@ fn of_loopback(facts: &Facts, proxy: &Proxy, has_ipv6: bool, why: &'static str) 
 }
 
 /// How to reach the proxy at the gateway's address. `has_ipv6` says whether what uses the proxy can have IPv6. `None` if
-/// there is no way: the gateway's addresses lead to 127.0.0.1 and ::1 only.
+/// there is no way: the gateway's addresses lead to 127.0.0.1 and ::1 only, and to nothing with a driver whose addresses are
+/// not known here.
 fn through_gateway(facts: &Facts, proxy: &Proxy, has_ipv6: bool) -> Option<String> {
     let (ways, driver) = (&facts.ways, facts.tools.net.driver());
-    if !driver.is_none_or(NetworkDriver::reaches_host_loopback) {
+    if !driver.is_none_or(NetworkDriver::has_cidr) {
         return None;
     }
     let port = proxy.port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
     let mut steps = Vec::new();
     if proxy.address == Ipv4Addr::LOCALHOST {
-        steps.push(format!("set the proxy to {}:{port}", ways.cidr.gateway()));
+        let gateway = ways.cidr.gateway(driver.unwrap_or(NetworkDriver::Gateway));
+        steps.push(format!("set the proxy to {gateway}:{port}"));
     } else if proxy.address == Ipv6Addr::LOCALHOST
         && has_ipv6
         && driver.is_some_and(NetworkDriver::has_ipv6)

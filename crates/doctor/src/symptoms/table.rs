@@ -168,7 +168,7 @@ symptoms! {
         "run `systemctl --user start docker.service`; if DOCKER_HOST is set, set it to `unix://$XDG_RUNTIME_DIR/docker.sock` or unset it";
     "log-proxy", "proxyconnect tcp … refused":
         "the daemon cannot reach the proxy: in the daemon's network namespace, 127.0.0.1 is a different loopback";
-        "make the proxy listen on an address of the host's network, and use that address; or set the proxy to 10.0.2.2, and either add tcp:PORT to DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW (network driver gateway) or set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, after which containers can reach every service on the host's loopback";
+        "make the proxy listen on an address of the host's network, and use that address; or set the proxy to 10.0.2.2 (10.0.2.1 with the network driver gvisor-tap-vsock), and either add tcp:PORT to DOCKERD_ROOTLESS_ROOTLESSKIT_HOST_LOOPBACK_ALLOW (network driver gateway) or set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false, after which containers can reach every service on the host's loopback";
     "log-port-taken", "failed to bind host port":
         "another program listens on that port";
         "publish another port";

@@ -333,7 +333,7 @@ fn a_port_that_is_open_already_stays_as_it_is() {
 #[test]
 fn a_proxy_that_the_gateway_does_not_lead_to_has_to_listen_elsewhere() {
     assert_eq!(through_gateway(|h| proxy(h, "http://127.1.2.3:8080")), None);
-    for net in ["none", "lxc-user-nic"] {
+    for net in ["none", "lxc-user-nic", "vpnkit"] {
         let advice = through_gateway(|h| {
             h.set(NET, net);
             proxy(h, "http://127.0.0.1:3128");
@@ -353,8 +353,8 @@ fn a_proxy_that_the_gateway_does_not_lead_to_has_to_listen_elsewhere() {
     });
     assert!(advice.unwrap().contains("[fd00::2]:3128, add --ipv6 to "));
     let advice = through_gateway(|h| {
-        h.set(NET, "vpnkit");
+        h.set(NET, "gvisor-tap-vsock");
         proxy(h, "http://[::1]:3128");
     });
-    assert_eq!(advice, None, "vpnkit has no IPv6");
+    assert_eq!(advice, None, "gvisor-tap-vsock has no IPv6");
 }

@@ -861,6 +861,26 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             },
         ),
         case(
+            "a proxy is on loopback, and gvisor-tap-vsock has another gateway",
+            Class,
+            "proxy-loopback",
+            "or set the proxy to 10.0.2.1:3128, and set DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK=false",
+            |h| {
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
+                h.write("home/.config/environment.d/p.conf", "https_proxy=http://127.0.0.1:3128\n");
+            },
+        ),
+        case(
+            "a host network has the addresses of gvisor-tap-vsock",
+            Advisory,
+            "cidr-overlap",
+            "reach the host at 10.41.0.1 instead of 10.0.2.1",
+            |h| {
+                v4_routes(h, &[DEFAULT, OURS]);
+                h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "gvisor-tap-vsock");
+            },
+        ),
+        case(
             "daemon.json sets a proxy on loopback",
             Class,
             "proxy-loopback",

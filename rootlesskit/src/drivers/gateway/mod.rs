@@ -103,10 +103,11 @@ fn host_loopback(cli: &Cli) -> anyhow::Result<HostLoopback> {
 
 fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
     let Wishes { cidr, ifname, mtu, ipv6, host_loopback } = wishes;
-    let (gateway, dns) = match driver {
+    let gateway = cidr.gateway(driver);
+    let dns = match driver {
         // Its gateway is its name server.
-        NetworkDriver::GvisorTapVsock => (cidr.first(), cidr.first()),
-        _ => (cidr.gateway(), cidr.dns()),
+        NetworkDriver::GvisorTapVsock => gateway,
+        _ => cidr.dns(),
     };
     let v4 = Net {
         child: cidr.child().into(),

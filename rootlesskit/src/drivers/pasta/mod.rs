@@ -77,7 +77,7 @@ impl Pasta {
         cmd.arg(format!("--mtu={}", s.mtu));
         cmd.arg(format!("--address={}", s.cidr.child()));
         cmd.arg(format!("--netmask={}", s.cidr.prefix()));
-        cmd.arg(format!("--gateway={}", s.cidr.gateway()));
+        cmd.arg(format!("--gateway={}", s.cidr.gateway(NetworkDriver::Pasta)));
         cmd.arg(format!("--dns-forward={}", s.cidr.dns()));
         if s.disable_host_loopback {
             // By default pasta also forwards what listens on the host's loopback into the namespace's.

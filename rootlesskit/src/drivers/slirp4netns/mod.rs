@@ -35,7 +35,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
 
 fn plan(s: &Settings) -> NetworkPlan {
     let mut addresses = vec![(s.cidr.child().into(), s.cidr.prefix())];
-    let mut gateways = vec![s.cidr.gateway().into()];
+    let mut gateways = vec![s.cidr.gateway(NetworkDriver::Slirp4netns).into()];
     let mut dns = vec![s.cidr.dns().into()];
     if s.ipv6 {
         addresses.push((SLIRP6[0].into(), 64));
