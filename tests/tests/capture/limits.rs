@@ -120,3 +120,20 @@ fn what_a_capture_cannot_do_is_refused() -> Result<()> {
     ensure!(!b.exists("/home/tester/y"), "a file was left");
     alone.stop()
 }
+
+/// Whoever is root in the namespace gives the names, and can put anything into them except spaces and slashes.
+#[test]
+fn names_of_interfaces_give_the_terminal_no_orders() -> Result<()> {
+    let b = TestBox::boot(Suite::Sid)?;
+    let net = Net::start(&b)?;
+    net.inside(
+        r"name=$(printf 'x\033[1m'); ip link add name $name type bridge
+         ip addr add 192.0.2.1/24 dev $name && ip link set $name up",
+    )
+    .ok()?;
+    let out = net.ctl("capture --container 192.0.2.7 --max-time 100ms -w evil.pcapng").run()?;
+    ensure!(out.code == 0 && out.stderr.contains(r"capturing on x\u{1b}[1m (container"), "{out}");
+    ensure!(!out.stderr.contains('\u{1b}'), "{out}");
+    b.user("rm evil.pcapng").ok()?;
+    net.stop()
+}

@@ -36,6 +36,7 @@ use self::options::Options;
 use self::output::Output;
 use self::session::{Session, Source, block_signals};
 use self::target::Target;
+use crate::ctl::stats::view::visible;
 use crate::docker::Docker;
 
 /// Addresses in the documentation's networks (RFC 5737, RFC 3849), to which only a default route leads.
@@ -67,7 +68,7 @@ pub(super) fn run(
     let prepared = prepare(&target, wanted.as_ref(), &options, &mut output);
     let (sources, signals) = prepared.inspect_err(|_| output.discard())?;
     // Nothing is left to do if this fails.
-    let places: Vec<&str> = sources.iter().map(|source| &*source.name).collect();
+    let places: Vec<String> = sources.iter().map(|source| visible(&source.name)).collect();
     let whose = wanted.map(|wanted| format!(" ({})", wanted.label)).unwrap_or_default();
     let name = output.name();
     let line = format!("capturing on {}{whose} to {name}; press Ctrl-C to stop", places.join(", "));
@@ -176,6 +177,7 @@ fn links_of(wanted: &Wanted) -> anyhow::Result<Links> {
 fn open(index: u32, addresses: &[IpAddr], options: &Options) -> anyhow::Result<Source> {
     let name = if_indextoname(index).with_context(|| format!("cannot name interface {index}"))?;
     let name = name.to_string_lossy().into_owned();
+    let shown = visible(&name);
     let mut groups = vec![addresses.to_vec(), options.hosts.clone()];
     groups.retain(|group| !group.is_empty());
     let filter = Filter {
@@ -193,13 +195,13 @@ fn open(index: u32, addresses: &[IpAddr], options: &Options) -> anyhow::Result<S
             }
             _ => "",
         };
-        anyhow::anyhow!("cannot capture on interface {name}: {error}{hint}")
+        anyhow::anyhow!("cannot capture on interface {shown}: {error}{hint}")
     })?;
     let hardware =
-        capture.hardware().with_context(|| format!("cannot look at interface {name}"))?;
+        capture.hardware().with_context(|| format!("cannot look at interface {shown}"))?;
     if ![ARPHRD_ETHER, ARPHRD_LOOPBACK].contains(&hardware) {
         bail!(
-            "cannot capture on interface {name}: it is not an Ethernet interface (type {hardware})"
+            "cannot capture on interface {shown}: it is not an Ethernet interface (type {hardware})"
         );
     }
     Ok(Source { name, capture, delivered: 0, open: true })

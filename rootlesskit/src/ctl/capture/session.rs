@@ -15,6 +15,7 @@ use sys::pidfd::PidFd;
 
 use super::options::Options;
 use super::output::{Output, Unwritten, timeout};
+use crate::ctl::stats::view::visible;
 
 /// How many blocks of frames are read from one interface before the others have their turn.
 const BLOCKS: usize = 8;
@@ -295,7 +296,8 @@ impl Session {
         let mut gone =
             self.sources.iter().filter(|source| !source.open).map(|source| &*source.name);
         let gone = gone.next().filter(|_| end != End::Down);
-        let gone = gone.map(|name| format!("\nwarning: interface {name} was removed or set down"));
+        let gone = gone
+            .map(|name| format!("\nwarning: interface {} was removed or set down", visible(name)));
         format!(
             "captured {packets} packets, {dropped} dropped by the kernel, {} bytes written to {}: {end}{}",
             output.length(),
