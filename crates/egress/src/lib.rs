@@ -24,7 +24,7 @@ mod resolve;
 mod unreachable;
 
 pub use file::{File, FileError, TargetError};
-pub use openings::Openings;
+pub use openings::{Openings, lifetime};
 pub use policy::{
     Action, Attempt, Decision, Mode, Policies, Policy, PortRange, Protocol, Rule, RuleId, Senders,
     Source, Target,

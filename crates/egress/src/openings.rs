@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 
 use crate::policy::Source;
 
-/// The shortest time that an answer opens an address for. Programs use addresses for a while after their records have
-/// expired.
-const SHORTEST: Duration = Duration::from_secs(60);
-/// The longest one.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many names one address can have for one sender. Many services can be behind one address.
 const MAX_PER_ADDRESS: usize = 64;
 /// How many pairs of address and name one sender can have.
 const MAX_PER_SENDER: usize = 4096;
 /// How many pairs there can be: 11 MiB, if all names are as long as they can be.
 const MAX: usize = 32_768;
+
+/// How long a name of an address counts whose record has this time to live: at least a minute, because programs use
+/// addresses for a while after their records have expired, and at most a day.
+pub fn lifetime(ttl: Duration) -> Duration {
+    ttl.clamp(Duration::from_secs(60), Duration::from_secs(24 * 60 * 60))
+}
 
 /// Names by sender and address, bounded.
 #[derive(Debug, Default)]
@@ -66,7 +67,7 @@ impl Openings {
             self.next += 1;
             let sender = self.senders.entry(who).or_default();
             let known = sender.addresses.entry(address).or_default();
-            let mut until = now + (*ttl).clamp(SHORTEST, LONGEST);
+            let mut until = now + lifetime(*ttl);
             if let Some(index) = known.iter().position(|opening| opening.name == name) {
                 let renewed = known.remove(index);
                 until = until.max(renewed.until);

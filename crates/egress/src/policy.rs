@@ -20,6 +20,20 @@ pub enum Action {
     Deny,
 }
 
+impl Action {
+    /// All, by their words.
+    pub const WORDS: [(&'static str, Self); 2] =
+        [(Self::Allow.word(), Self::Allow), (Self::Deny.word(), Self::Deny)];
+
+    /// The word in files, in the API and for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// Whether what is denied is refused, or only counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,6 +55,24 @@ pub enum Protocol {
     Udp,
     /// A ping.
     Icmp,
+}
+
+impl Protocol {
+    /// All, by their words.
+    pub const WORDS: [(&'static str, Self); 3] = [
+        (Self::Tcp.word(), Self::Tcp),
+        (Self::Udp.word(), Self::Udp),
+        (Self::Icmp.word(), Self::Icmp),
+    ];
+
+    /// The word in files, in the API and for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
 }
 
 /// Ports from the first to the last one.

@@ -12,8 +12,6 @@ use crate::names;
 use crate::policy::{Action, PortRange, Protocol, Target};
 use crate::resolve::metadata;
 
-const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
-
 /// A rule that never decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreachable {
@@ -100,7 +98,7 @@ impl<'f> Compared<'f> {
             everywhere: to.is_empty(),
             networks: IpNet::aggregate(&networks.collect()),
             names: names.collect(),
-            protocols: PROTOCOLS.to_vec(),
+            protocols: Protocol::WORDS.map(|(_, protocol)| protocol).to_vec(),
             ports: Vec::new(),
         }
     }
@@ -111,14 +109,15 @@ impl<'f> Compared<'f> {
             // A rule with ports matches no ping.
             is_written && (rule.ports.is_empty() || *protocol != Protocol::Icmp)
         };
+        let all = Self::leading(&rule.to);
         Self {
             name: &rule.name,
             line: Some(rule.line),
             action: rule.action,
             from: rule.from.as_ref(),
-            protocols: PROTOCOLS.into_iter().filter(written).collect(),
+            protocols: all.protocols.iter().copied().filter(written).collect(),
             ports: merged(&rule.ports),
-            ..Self::leading(&rule.to)
+            ..all
         }
     }
 

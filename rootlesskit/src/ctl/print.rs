@@ -25,19 +25,23 @@ pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()>
     if ports.iter().all(|port| port.spec.allow_from.is_empty()) {
         rows.iter_mut().for_each(|row| row.truncate(6));
     }
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (cell.chars().count() + PADDING).max(*width);
+    columns(&rows, PADDING).iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Lines with these cells, in columns that are so much wider than their widest cell, also the last one.
+pub(super) fn columns<R: AsRef<[String]>>(rows: &[R], padding: usize) -> Vec<String> {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.as_ref().len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+            *width = (cell.chars().count() + padding).max(*width);
         }
     }
-    for row in &rows {
-        for (cell, width) in row.iter().zip(widths) {
-            write!(out, "{cell:width$}")?;
-        }
-        writeln!(out)?;
-    }
-    Ok(())
+    let line = |row: &R| {
+        let cells = row.as_ref().iter().zip(&widths);
+        cells.map(|(cell, width)| format!("{cell:width$}")).collect()
+    };
+    rows.iter().map(line).collect()
 }
 
 pub(super) fn info(info: &Info, json: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -4,8 +4,6 @@
 //! here: the samples of a family stand together behind its `TYPE`, `UNIT` and `HELP`; the name of a family ends with its
 //! unit; a counter's samples end in `_total`, those of facts in `_info`; `# EOF` is the last line.
 
-use egress::Action;
-
 use super::{
     ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, PortTraffic, Stats,
     Traffic,
@@ -173,10 +171,7 @@ fn policy(stats: &Stats, text: &mut Text) {
     let mut samples = Vec::new();
     for FileTraffic { file, rules, default, .. } in &policy.files {
         for rule in rules.iter().chain([default]) {
-            let action = match rule.action {
-                Action::Allow => "allow",
-                Action::Deny => "deny",
-            };
+            let action = rule.action.word();
             let labels = labels(&[("file", file), ("rule", &rule.name), ("action", action)]);
             samples.push((labels, rule.matched));
         }

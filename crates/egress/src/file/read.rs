@@ -18,10 +18,7 @@ const MAX_LIST: usize = 100;
 /// How many entries all lists may have together.
 const MAX_ENTRIES: usize = 10_000;
 
-const ACTIONS: &[(&str, Action)] = &[("allow", Action::Allow), ("deny", Action::Deny)];
 const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("dry-run", Mode::DryRun)];
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp)];
 
 /// A value, and where it is.
 type Node<'t> = Spanned<DeValue<'t>>;
@@ -45,7 +42,7 @@ pub(super) fn file(text: &str) -> Result<File, FileError> {
         return Err(reader.error(&(0..0), Problem::new("the file is empty", hint)));
     }
     table.knows(&["mode", "default", "metadata", "rule"])?;
-    let action = |key| Ok(table.choice(key, ACTIONS)?.unwrap_or_default());
+    let action = |key| Ok(table.choice(key, &Action::WORDS)?.unwrap_or_default());
     Ok(File {
         mode: table.choice("mode", MODES)?.unwrap_or_default(),
         default: action("default")?,
@@ -97,9 +94,9 @@ fn rule(table: &Table<'_, '_>) -> Result<Written, FileError> {
     };
     let named = table.get("name");
     let name = named.map(|node| reader.value("name", node, values::rule)).transpose()?;
-    let action = table.choice("action", ACTIONS)?;
+    let action = table.choice("action", &Action::WORDS)?;
     let from = table.get("from").map(|node| from(&reader.table("from", node)?)).transpose()?;
-    let protocols = table.list("protocol", |word| values::choice(word, PROTOCOLS))?;
+    let protocols = table.list("protocol", |word| values::choice(word, &Protocol::WORDS))?;
     let rule = Written {
         name: name.ok_or_else(|| missing("name", "add a line such as `name = \"registry\"`"))?,
         line: named.map_or(0, |node| reader.line(&node.span())),

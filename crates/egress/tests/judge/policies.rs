@@ -1,6 +1,6 @@
 //! Several rules, several policies, and what they depend on.
 
-use egress::{Action, Directory, File, Mode, Policies, Policy, RuleId};
+use egress::{Action, Directory, File, Mode, Policies, Policy, Protocol, RuleId};
 
 use crate::{attempt, container, directory, in_force, policy};
 
@@ -185,4 +185,14 @@ fn addresses_that_make_a_network_take_one_entry() {
     let text = "[[rule]]\nname = \"r\"\naction = \"deny\"\nfrom.container = \"web-*\"\n";
     let senders = policy(text, &directory).rules[0].from.clone().unwrap();
     assert_eq!(senders.addresses, ["172.17.1.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn the_words_of_files_are_those_of_the_api() {
+    for (word, action) in Action::WORDS {
+        assert_eq!(serde_json::to_value(action).unwrap(), word);
+    }
+    for (word, protocol) in Protocol::WORDS {
+        assert_eq!(serde_json::to_value(protocol).unwrap(), word);
+    }
 }

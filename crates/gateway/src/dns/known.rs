@@ -12,10 +12,6 @@ use super::message::question;
 
 /// Addresses that are kept; the one that was learned first makes room.
 const MAX_ADDRESSES: usize = 4096;
-/// How long a name is kept at least and at most, whatever its time to live: programs keep addresses longer than a server
-/// that says "0" wants them to.
-const LIFE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(60)..=Duration::from_secs(24 * 3600);
 /// Records of one answer that are looked at.
 const MAX_RECORDS: u16 = 256;
 
@@ -52,7 +48,7 @@ impl KnownNames {
         let name: Arc<str> = name.into();
         for &(ip, life) in addresses {
             self.learned += 1;
-            let until = now + life.clamp(*LIFE.start(), *LIFE.end());
+            let until = now + egress::lifetime(life);
             let known = Known { name: Arc::clone(&name), until, number: self.learned };
             self.names.insert(ip, known);
             self.order.push_back((self.learned, ip));

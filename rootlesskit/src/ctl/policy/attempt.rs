@@ -104,12 +104,10 @@ fn once<'a>(matches: &'a ArgMatches, flag: &str) -> anyhow::Result<Option<&'a st
 }
 
 fn protocol(text: &str) -> anyhow::Result<Protocol> {
-    match &*text.to_ascii_lowercase() {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        "icmp" => Ok(Protocol::Icmp),
-        _ => bail!("invalid value {text:?} for --protocol: must be tcp, udp or icmp"),
-    }
+    let mut known = Protocol::WORDS.iter();
+    let found = known.find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, of)| *of);
+    found
+        .with_context(|| format!("invalid value {text:?} for --protocol: must be tcp, udp or icmp"))
 }
 
 /// A destination, and its port if the protocol has ports.

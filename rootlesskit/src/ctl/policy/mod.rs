@@ -106,7 +106,7 @@ fn check(
                     many => format!("{many} rules"),
                 };
                 let name = file.display();
-                let default = view::action(read.default_action());
+                let default = read.default_action().word();
                 let mode = match read.mode() {
                     egress::Mode::Enforce => "enforced",
                     egress::Mode::DryRun => "dry run",

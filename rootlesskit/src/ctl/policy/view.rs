@@ -1,8 +1,9 @@
 //! The egress policy in force as a table.
 
 use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
-use egress::{Action, Mode};
+use egress::Mode;
 
+use crate::ctl::print::columns;
 use crate::ctl::stats::view::visible;
 
 /// Space behind the widest cell of a column.
@@ -22,19 +23,9 @@ pub(super) fn table(status: &PolicyStatus) -> String {
         rows.extend(file.rules.iter().enumerate().map(|(index, rule)| row(file, index + 1, rule)));
         rows.push(default(file));
     }
-    let mut widths = [0; HEADER.len()];
-    for row in &mut rows {
-        for (cell, width) in row.iter_mut().zip(&mut widths) {
-            *cell = visible(cell);
-            *width = (*width).max(cell.chars().count() + PADDING);
-        }
-    }
-    let line = |row: &Row| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<String>().trim_end().to_owned() + "\n"
-    };
-    let notes = notes(status).into_iter().map(|note| note + "\n");
-    rows.iter().map(line).chain(notes).collect()
+    rows.iter_mut().flatten().for_each(|cell| *cell = visible(cell));
+    let lines = columns(&rows, PADDING).into_iter().map(|line| line.trim_end().to_owned());
+    lines.chain(notes(status)).map(|line| line + "\n").collect()
 }
 
 fn row(file: &PolicyFile, number: usize, rule: &PolicyRule) -> Row {
@@ -43,10 +34,10 @@ fn row(file: &PolicyFile, number: usize, rule: &PolicyRule) -> Row {
         number.to_string(),
         file.file.clone(),
         rule.name.clone(),
-        action(rule.action).to_owned(),
+        rule.action.word().to_owned(),
         senders.clone().unwrap_or_else(|| "everybody".to_owned()),
         list(rule.to.iter(), "everywhere"),
-        list(rule.protocols.iter().map(|protocol| format!("{protocol:?}").to_lowercase()), "all"),
+        list(rule.protocols.iter().map(|protocol| protocol.word()), "all"),
         list(rule.ports.iter(), "all"),
         matched.to_string(),
     ]
@@ -58,20 +49,13 @@ fn default(file: &PolicyFile) -> Row {
         cell("-"),
         file.file.clone(),
         cell("default"),
-        cell(action(file.default)),
+        cell(file.default.word()),
         cell("everybody"),
         cell("everywhere"),
         cell("all"),
         cell("all"),
         file.default_matched.to_string(),
     ]
-}
-
-pub(super) fn action(action: Action) -> &'static str {
-    match action {
-        Action::Allow => "allow",
-        Action::Deny => "deny",
-    }
 }
 
 fn list<T: ToString>(items: impl ExactSizeIterator<Item = T>, all: &str) -> String {
@@ -119,7 +103,7 @@ pub(super) fn outdated(file: &PolicyFile) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use egress::{PortRange, Protocol, Rule, Target};
+    use egress::{Action, PortRange, Protocol, Rule, Target};
 
     use super::*;
 
