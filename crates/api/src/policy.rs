@@ -58,7 +58,7 @@ pub struct GatewayNetwork {
 pub struct PolicyFile {
     /// Its path.
     pub file: String,
-    /// Why the file as it is now is not in force. What was read from it before is.
+    /// Why the file as it is now, with the containers that there are now, is not in force. What was in force before is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Whether it is enforced: `enforce` or `dry-run`.

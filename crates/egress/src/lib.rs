@@ -16,6 +16,7 @@
 //! Rules name destinations by address or by name. The gateway is the resolver of its namespace, so it sees which addresses
 //! an answer opens for the container that has asked ([`Openings`]).
 
+pub mod compact;
 mod file;
 mod names;
 mod openings;

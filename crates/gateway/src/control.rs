@@ -44,7 +44,7 @@ pub enum Request {
         /// How many of the descriptors are for overlay networks.
         overlay: usize,
         /// What containers may begin.
-        #[serde(default)]
+        #[serde(with = "egress::compact")]
         policy: Policies,
     },
     /// Serve this listener of the host's namespace, the descriptor, as a published port.
@@ -70,7 +70,7 @@ pub enum Request {
     Resolvers(Resolvers),
     /// Containers may begin this now, and what they have begun ends if it is not allowed. It is in force when the reply
     /// comes.
-    Policy(Box<Policies>),
+    Policy(#[serde(with = "egress::compact")] Box<Policies>),
     /// What has happened so far.
     Stats,
     /// Keep a record of everything that ends, and tell what has ended since this was asked last.

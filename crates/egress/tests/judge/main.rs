@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, its helpers as well")]
 
+mod compact;
 mod policies;
 mod reference;
 mod rules;

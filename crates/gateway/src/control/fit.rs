@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use api::stats::Stats;
 use egress::Policies;
+use egress::compact::Compact;
 use serde::Serialize;
 
 use super::MAX;
@@ -24,13 +25,13 @@ pub fn fit(stats: &mut Stats) {
 /// # Errors
 /// They do not.
 pub(crate) fn check_policy(policies: &Policies) -> anyhow::Result<()> {
-    check_length(length(policies), MAX_POLICY)
+    check_length(length(&Compact::of(policies)), MAX_POLICY)
 }
 
 fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
     ensure!(
         length <= most,
-        "the egress policy is too large for the gateway: {length} bytes with the addresses of its containers, and at most {most} are possible\nhint: name networks of Docker or subnets in rules, rather than containers"
+        "the egress policy is too large for the gateway: {length} bytes with the addresses of its containers, and at most {most} are possible; the one before stays in force, for which containers that have started since are unknown\nhint: write fewer rules, or start fewer containers"
     );
     Ok(())
 }
@@ -96,6 +97,50 @@ mod tests {
         check_policy(&policies(MAX_POLICY - 1000)).unwrap();
         let error = check_policy(&policies(MAX_POLICY)).unwrap_err().to_string();
         assert!(error.contains("at most 15728640") && error.contains("hint: "), "{error}");
+    }
+
+    /// Policies with 1,000 rules each, every one for some of the containers with so many addresses.
+    fn for_containers(
+        files: usize,
+        addresses: u32,
+        some: usize,
+        to: &[egress::Target],
+    ) -> Policies {
+        let first =
+            u128::from_be_bytes(*b"\xfd\x8e\x12\x34\x56\x78\x9a\xbc\xde\xf1\x23\x45\0\0\0\0");
+        let address = |n: u32| std::net::Ipv6Addr::from_bits(first + u128::from(n));
+        let all: Vec<std::net::IpAddr> = (0..addresses).map(|n| address(n).into()).collect();
+        let from = egress::Senders {
+            addresses: all.iter().step_by(some).map(|address| (*address).into()).collect(),
+            named: true,
+            ..egress::Senders::default()
+        };
+        let rule = |n| egress::Rule {
+            name: format!("{n:->64}"),
+            action: egress::Action::Allow,
+            from: Some(from.clone()),
+            to: to.to_vec(),
+            protocols: Vec::new(),
+            ports: Vec::new(),
+        };
+        let policy = egress::Policy { rules: (0..1000).map(rule).collect(), ..Default::default() };
+        let known = all.into_iter().map(|address| (address, address)).collect();
+        Policies { policies: vec![policy; files], known, ..Policies::default() }
+    }
+
+    #[test]
+    fn rules_for_half_of_the_containers_each_take_a_bit_for_each() {
+        let policies = for_containers(1, 1000, 2, &[]);
+        assert!(length(&policies) > MAX_POLICY);
+        assert!(length(&Compact::of(&policies)) < 1 << 20);
+        check_policy(&policies).unwrap();
+    }
+
+    /// The limits of a file: 1,000 rules, 10,000 entries, and 1 MiB.
+    #[test]
+    fn two_files_at_their_limits_fit_for_5000_containers_of_two_addresses() {
+        let name = egress::Target::Name("a".repeat(100));
+        check_policy(&for_containers(2, 10_000, 500, &vec![name; 10])).unwrap();
     }
 
     #[test]

@@ -91,11 +91,11 @@ fn notes(status: &PolicyStatus) -> Vec<String> {
     notes
 }
 
-/// The warning that a file has changed, but not what is in force.
+/// The warning that a file, or who its rules are for, has changed, but not what is in force.
 pub(super) fn outdated(file: &PolicyFile) -> Option<String> {
     let lines: Vec<_> = file.error.as_ref()?.lines().map(visible).collect();
     Some(format!(
-        "warning: {} has changed, and the change is not in force: {}",
+        "warning: the current version of {} is not in force: {}",
         visible(&file.file),
         lines.join("\n")
     ))
@@ -142,7 +142,7 @@ mod tests {
 2  /e.toml  x\\u{1b}  deny    everybody      everywhere  all       all            0
 -  /e.toml  default  allow   everybody      everywhere  all       all            7
 note: /e.toml is in dry-run mode: it counts the connections that it denies, but does not refuse them
-warning: /e.toml has changed, and the change is not in force: egress policy /e.toml: line 3: no
+warning: the current version of /e.toml is not in force: egress policy /e.toml: line 3: no
 hint: yes
 warning: Docker does not answer, so its last list of containers counts; rules that name containers allow nothing to \
 containers that are not in it: cannot list
