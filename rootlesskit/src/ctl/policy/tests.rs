@@ -259,7 +259,7 @@ fn the_policy_in_force_is_shown_and_tried() {
     let mut outdated = status.clone();
     outdated.files[0].error = Some("line 3: no".to_owned());
     let server = Server::with_policy(Some(outdated));
-    let warning = "warning: /e.toml as it is now is not in force: line 3: no\n";
+    let warning = "warning: the current version of /e.toml is not in force: line 3: no\n";
     assert!(server.ok(&["policy", "show"]).ends_with(warning));
     let (code, text, said) = tried(&server.socket(), "--from daemon --to 192.0.2.7:443");
     assert_eq!((code, &*text, &*said), (1, "denied by the default of /e.toml\n", warning));

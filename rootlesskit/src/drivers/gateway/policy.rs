@@ -40,7 +40,7 @@ pub(super) struct Source {
     content: Result<Vec<u8>, String>,
     /// What was read from it last that is a policy.
     file: File,
-    /// Why the file as it is now is not in force.
+    /// Why the current version of the file is not in force.
     error: Option<String>,
     /// Why changes are not noticed.
     unwatched: Option<Unwatched>,
