@@ -19,6 +19,7 @@ fn directory() -> Directory {
     let subnet = |name: &str, subnet: &str| Network {
         name: name.to_owned(),
         subnets: subnet.parse().into_iter().collect(),
+        is_shared: false,
     };
     Directory {
         containers: vec![Container {

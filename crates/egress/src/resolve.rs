@@ -26,8 +26,10 @@ pub struct Container {
 pub struct Network {
     /// Its name.
     pub name: String,
-    /// Its subnets.
+    /// The subnets from which its containers send.
     pub subnets: Vec<IpNet>,
+    /// Containers of other networks send from these subnets as well.
+    pub is_shared: bool,
 }
 
 /// What Docker has.
@@ -155,34 +157,39 @@ impl Keys {
         });
         let mut addresses: Vec<IpNet> = listed.map(|(_, address)| (*address).into()).collect();
 
-        let (subnets, complete) = self.subnets(directory);
-        let named = !complete || (self.names_containers() && !subnets.is_empty());
+        let (own, shared, complete) = self.subnets(directory);
+        let named = !complete || !shared.is_empty() || (self.names_containers() && !own.is_empty());
         let within = match (named, complete) {
             (false, _) => Vec::new(),
-            (true, true) => IpNet::aggregate(&subnets),
+            (true, true) => IpNet::aggregate(&[&own[..], &shared].concat()),
             (true, false) => self.addresses.clone(),
         };
         if !self.names_containers() {
-            addresses.extend(subnets);
+            addresses.extend(own);
         }
         Senders { addresses: IpNet::aggregate(&addresses), namespace: false, named, within }
     }
 
-    /// The subnets of the networks, as far as `address` allows them, and whether these are all that there can be: each
-    /// network is one that Docker lists.
-    fn subnets(&self, directory: &Directory) -> (Vec<IpNet>, bool) {
-        let mut all = Vec::new();
+    /// The subnets of the networks, as far as `address` allows them: those of which all addresses belong to the networks,
+    /// and others. Also whether these are all that there can be: each network is one that Docker lists.
+    fn subnets(&self, directory: &Directory) -> (Vec<IpNet>, Vec<IpNet>, bool) {
+        let (mut own, mut shared) = (Vec::new(), Vec::new());
         let mut complete = !self.networks.is_empty();
         for name in &self.networks {
-            let networks = directory.networks.iter().filter(|network| network.name == *name);
-            let before = all.len();
-            all.extend(networks.flat_map(|network| &network.subnets).copied());
-            complete &= all.len() > before;
+            let mut is_listed = false;
+            for network in directory.networks.iter().filter(|network| network.name == *name) {
+                let all = if network.is_shared { &mut shared } else { &mut own };
+                all.extend(&network.subnets);
+                is_listed |= !network.subnets.is_empty();
+            }
+            complete &= is_listed;
         }
         if !self.addresses.is_empty() {
-            all = all.into_iter().flat_map(|subnet| common(subnet, &self.addresses)).collect();
+            for all in [&mut own, &mut shared] {
+                *all = all.iter().flat_map(|subnet| common(*subnet, &self.addresses)).collect();
+            }
         }
-        (all, complete)
+        (own, shared, complete)
     }
 
     /// Whether name and labels of a container are those that the rule is for.

@@ -19,9 +19,14 @@ use api::Stats;
 use api::client::{Client, ClientError};
 use egress::Directory;
 use hostenv::{Env, vars};
+use ipnet::IpNet;
 use nix::unistd::geteuid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+/// The network through which Docker leads containers out of overlay networks, which have no gateway. It lists their
+/// addresses there in no place but the network itself.
+const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 
 /// What the daemon may take to answer. Statistics are worth more than names.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +76,9 @@ pub(crate) struct Container {
     labels: Option<BTreeMap<String, String>>,
     pub(crate) host_config: HostConfig,
     network_settings: Option<Settings>,
+    /// Addresses in [`GATEWAY_BRIDGE`].
+    #[serde(skip)]
+    bridged: Vec<IpAddr>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,13 +108,31 @@ impl Container {
 
     /// Its addresses, with the names of the networks.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &str)> {
-        let networks =
-            self.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-        let endpoints = networks.into_iter().flatten();
-        endpoints.flat_map(|(network, endpoint)| {
-            let texts = endpoint.iter().flat_map(|Endpoint { v4, v6 }| [v4, v6]);
-            texts.filter_map(|text| text.parse().ok()).map(move |ip| (ip, network.as_str()))
-        })
+        let endpoints = self.endpoints().flat_map(|(network, endpoint)| {
+            let texts = [&endpoint.v4, &endpoint.v6].into_iter();
+            texts.filter_map(|text| text.parse().ok()).map(move |ip| (ip, network))
+        });
+        endpoints.chain(self.bridged.iter().map(|ip| (*ip, GATEWAY_BRIDGE)))
+    }
+
+    /// Where it is in each of its networks.
+    fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
+        let networks = self.network_settings.iter().filter_map(|all| all.networks.as_ref());
+        let endpoints = networks.flatten();
+        endpoints.filter_map(|(network, endpoint)| Some((network.as_str(), endpoint.as_ref()?)))
+    }
+
+    /// Whether it may send through [`GATEWAY_BRIDGE`]: it has an address in a network without a gateway.
+    fn may_be_bridged(&self) -> bool {
+        let has_address = |e: &Endpoint| !e.v4.is_empty() || !e.v6.is_empty();
+        self.endpoints().any(|(_, e)| has_address(e) && e.gateway.is_empty())
+    }
+
+    /// Whether it can send to others from its addresses in this network.
+    fn leaves_by(&self, network: &str) -> bool {
+        let mut endpoints = self.endpoints().filter(|(name, _)| *name == network);
+        let leads_out = |e: &Endpoint| !e.gateway.is_empty() || !e.gateway_v6.is_empty();
+        network == GATEWAY_BRIDGE || endpoints.any(|(_, endpoint)| leads_out(endpoint))
     }
 }
 
@@ -115,8 +141,47 @@ impl Container {
 #[serde(rename_all = "PascalCase", default)]
 struct Network {
     name: String,
+    driver: String,
+    internal: bool,
     #[serde(rename = "IPAM")]
     ipam: Option<Ipam>,
+}
+
+impl Network {
+    fn subnets(&self) -> Vec<IpNet> {
+        let config = self.ipam.iter().filter_map(|ipam| ipam.config.as_ref()).flatten();
+        config.filter_map(|part| part.subnet.parse().ok()).collect()
+    }
+
+    /// Whether its containers send through [`GATEWAY_BRIDGE`], if they can send to others at all.
+    fn is_overlay(&self) -> bool {
+        self.driver == "overlay"
+    }
+}
+
+/// The answer to `GET /networks/NAME` of Docker's API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Members {
+    /// By the ID of the container. Others are Docker's own, such as `ingress-sbox`.
+    containers: Option<HashMap<String, Member>>,
+}
+
+/// Addresses with the lengths of their networks, or nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    #[serde(rename = "IPv4Address")]
+    v4: String,
+    #[serde(rename = "IPv6Address")]
+    v6: String,
+}
+
+impl Member {
+    fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        let networks = [self.v4, self.v6].into_iter().map(|text| text.parse::<IpNet>());
+        networks.filter_map(|network| Some(network.ok()?.addr()))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +209,12 @@ struct Endpoint {
     v4: String,
     #[serde(rename = "GlobalIPv6Address")]
     v6: String,
+    /// An IPv4 address, or nothing.
+    #[serde(rename = "Gateway")]
+    gateway: String,
+    /// An IPv6 address, or nothing.
+    #[serde(rename = "IPv6Gateway")]
+    gateway_v6: String,
 }
 
 impl Docker {
@@ -164,22 +235,35 @@ impl Docker {
     /// What rules of an egress policy may name.
     pub(crate) fn directory(&self) -> anyhow::Result<Directory> {
         let all = self.containers()?;
+        let networks = self.get::<Vec<Network>>("/networks", "networks")?;
+        let overlay: HashMap<&str, &Network> = networks
+            .iter()
+            .filter_map(|network| network.is_overlay().then_some((&*network.name, network)))
+            .collect();
         let containers = all.iter().map(|container| {
             // What it sends has the addresses of the other container.
-            let addresses = container.network_of(&all).unwrap_or(container).addresses();
+            let sender = container.network_of(&all).unwrap_or(container);
+            let own = sender.addresses().filter(|(_, name)| !overlay.contains_key(name));
+            let networks = sender
+                .endpoints()
+                .filter(|(name, _)| overlay.get(name).is_some_and(|network| !network.internal));
+            let bridged =
+                networks.flat_map(|(name, _)| sender.bridged.iter().map(move |ip| (*ip, name)));
             egress::Container {
                 name: container.name().unwrap_or_default().to_owned(),
-                addresses: addresses.map(|(ip, name)| (name.to_owned(), ip)).collect(),
+                addresses: own.chain(bridged).map(|(ip, name)| (name.to_owned(), ip)).collect(),
                 labels: container.labels.clone().unwrap_or_default(),
             }
         });
-        let networks = self.get::<Vec<Network>>("/networks", "networks")?;
-        let networks = networks.into_iter().map(|network| {
-            let config = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-            let subnets = config.iter().filter_map(|part| part.subnet.parse().ok()).collect();
-            egress::Network { name: network.name, subnets }
+        let containers = containers.collect();
+        let bridge = networks.iter().find(|network| network.name == GATEWAY_BRIDGE);
+        let bridge = bridge.map(Network::subnets).unwrap_or_default();
+        let networks = networks.iter().map(|network| {
+            let is_shared = network.is_overlay();
+            let subnets = if is_shared { bridge.clone() } else { network.subnets() };
+            egress::Network { name: network.name.clone(), subnets, is_shared }
         });
-        Ok(Directory { containers: containers.collect(), networks: networks.collect() })
+        Ok(Directory { containers, networks: networks.collect() })
     }
 
     /// Gives the containers their names. Says once why there are none.
@@ -216,7 +300,9 @@ impl Docker {
         let mut names = HashMap::new();
         for container in self.containers()? {
             let Some(own) = container.name() else { continue };
-            for (ip, network) in container.addresses() {
+            // In an overlay network, it may have the address of somebody else here, such as the namespace.
+            for (ip, network) in container.addresses().filter(|(_, name)| container.leaves_by(name))
+            {
                 names.insert(ip, (own.to_owned(), network.to_owned()));
             }
         }
@@ -225,11 +311,34 @@ impl Docker {
 
     /// The running containers.
     pub(crate) fn containers(&self) -> anyhow::Result<Vec<Container>> {
-        self.get("/containers/json", "containers")
+        let mut all = self.get::<Vec<Container>>("/containers/json", "containers")?;
+        if all.iter().any(Container::may_be_bridged) {
+            let mut members = self.members()?;
+            for container in all.iter_mut().filter(|container| container.may_be_bridged()) {
+                let bridged = members.remove(&container.id).unwrap_or_default().addresses();
+                container.bridged = bridged.collect();
+            }
+        }
+        Ok(all)
+    }
+
+    /// What is in [`GATEWAY_BRIDGE`], by the ID of the container.
+    fn members(&self) -> anyhow::Result<HashMap<String, Member>> {
+        let client = self.client()?;
+        match client.get::<Members>(&format!("/networks/{GATEWAY_BRIDGE}")) {
+            Ok(members) => Ok(members.containers.unwrap_or_default()),
+            // There is no such network before there is an overlay network.
+            Err(ClientError::Refused { status: 404, .. }) => Ok(HashMap::new()),
+            Err(error) => Err(explain(client.socket(), "networks", error)),
+        }
+    }
+
+    fn client(&self) -> anyhow::Result<&Client> {
+        self.client.as_ref().context("no Docker socket found")
     }
 
     fn get<T: DeserializeOwned + Default>(&self, path: &str, what: &str) -> anyhow::Result<T> {
-        let client = self.client.as_ref().context("no Docker socket found")?;
+        let client = self.client()?;
         client.get(path).map_err(|error| explain(client.socket(), what, error))
     }
 }

@@ -7,5 +7,6 @@ mod join;
 mod kubernetes;
 mod managers;
 mod overlay;
+mod policy;
 mod stack;
 mod swarm;

@@ -25,6 +25,7 @@ fn directory() -> Directory {
     let network = |name: &str, subnets: &[&str]| Network {
         name: name.to_owned(),
         subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+        is_shared: false,
     };
     Directory {
         containers: vec![

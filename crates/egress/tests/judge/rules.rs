@@ -1,8 +1,8 @@
 //! One rule and one attempt: whether it matches.
 
-use egress::{Action, Directory};
+use egress::{Action, Directory, Network};
 
-use crate::{attempt, directory, in_force, policy};
+use crate::{attempt, container, directory, in_force, policy};
 
 /// Which rules match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,5 +225,60 @@ fn without_an_answer_of_docker_rules_with_names_deny_and_do_not_allow() {
     ] {
         let rule = format!("from = {{ {from} }}");
         check(&Directory::default(), &rule, "172.17.0.2 tcp 192.0.2.7:443", &[], expected);
+    }
+}
+
+/// A task of a swarm leaves through a bridge that all overlay networks have in common.
+#[test]
+fn senders_in_networks_that_share_their_subnets() {
+    let network = |name: &str, subnet: &str, is_shared| Network {
+        name: name.to_owned(),
+        subnets: subnet.parse().into_iter().collect(),
+        is_shared,
+    };
+    let (bridge, task, other, new) = ("172.18.0.0/16", "172.18.0.3", "172.18.0.4", "172.18.0.9");
+    let directory = Directory {
+        containers: vec![
+            container("web.1.x", &[("tier", "front")], &[("back", task), ("gw", task)]),
+            container("db.1.y", &[], &[("front", other), ("gw", other)]),
+        ],
+        networks: vec![
+            network("back", bridge, true),
+            network("front", bridge, true),
+            network("gw", bridge, false),
+            network("early", "", true),
+        ],
+    };
+    let elsewhere = "172.17.0.2";
+    for (from, source, expected) in [
+        ("network = 'back'", task, Both),
+        ("network = 'back'", other, Neither),
+        ("network = 'back'", new, Deny),
+        ("network = 'back'", elsewhere, Neither),
+        ("network = ['back', 'front']", other, Both),
+        ("network = ['back', 'front']", new, Deny),
+        ("network = 'gw'", task, Both),
+        ("network = 'gw'", new, Both),
+        ("network = ['back', 'gw']", new, Both),
+        ("network = ['back', 'gw']", elsewhere, Neither),
+        ("network = 'early'", task, Neither),
+        ("network = 'early'", new, Deny),
+        ("network = 'early'", elsewhere, Deny),
+        ("network = 'back'\nfrom.address = '172.18.0.0/29'", task, Both),
+        ("network = 'back'\nfrom.address = '172.18.0.0/29'", new, Neither),
+        ("network = 'back'\nfrom.address = '172.18.0.8/29'", task, Neither),
+        ("network = 'back'\nfrom.address = '172.18.0.8/29'", new, Deny),
+        ("network = 'back'\nfrom.container = 'web.*'", task, Both),
+        ("network = 'front'\nfrom.container = 'web.*'", task, Neither),
+        ("network = 'back'\nfrom.container = 'web.*'", other, Neither),
+        ("network = 'back'\nfrom.container = 'web.*'", new, Deny),
+        ("network = 'back'\nfrom.container = 'web.*'", elsewhere, Neither),
+        ("container = 'web.*'", task, Both),
+        ("container = 'web.*'", new, Deny),
+        ("label = 'tier=front'", task, Both),
+        ("label = 'tier=front'", other, Neither),
+    ] {
+        let text = format!("{source} tcp 192.0.2.7:443");
+        check(&directory, &format!("from.{from}"), &text, &[], expected);
     }
 }

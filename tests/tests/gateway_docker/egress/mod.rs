@@ -1,6 +1,7 @@
 //! The egress policy with Docker's containers: rules by name, label and network follow containers wherever they go.
 
 mod files;
+mod swarm;
 mod table;
 
 use serde_json::Value;

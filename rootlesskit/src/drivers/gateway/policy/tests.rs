@@ -203,7 +203,8 @@ async fn docker_is_asked_while_a_file_names_containers() {
         // Whoever follows the events holds the first connection.
         let answers = [
             "",
-            r#"[{"Names": ["/web"], "NetworkSettings": {"Networks": {"one": {"IPAddress": "172.18.0.2"}}}}]"#,
+            r#"[{"Names": ["/web"], "NetworkSettings": {"Networks": {"one":
+                {"IPAddress": "172.18.0.2", "Gateway": "172.18.0.1"}}}}]"#,
             r#"[{"Name": "one", "IPAM": {"Config": [{"Subnet": "172.18.0.0/16"}]}}]"#,
         ];
         let mut events = None;
