@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
@@ -85,6 +86,8 @@ struct Flow {
     /// Whom the answers are for: the sender of the first datagram.
     client: SocketAddr,
     answered: bool,
+    /// What the network has said instead of an answer, at last.
+    failure: Option<FlowEnd>,
     backend: Option<Socket>,
     /// The ends of the backend, if the datagrams may cross [`FlowTable::overlay`].
     overlay: Option<(SocketAddr, SocketAddr)>,
@@ -183,15 +186,32 @@ fn answer(
     let Some(flow) = flows.get_mut(key) else { return false };
     let Some(port) = ports.get_mut(flow.port) else { return false };
     let Some(backend) = &flow.backend else { return false };
-    // ECONNREFUSED and the like are about earlier requests; the backend may come back.
-    if receiver.recv(backend.as_fd(), BATCH).unwrap_or(0) == 0 {
-        return false;
+    match receiver.recv(backend.as_fd(), BATCH) {
+        Ok(0) => return false,
+        Ok(_) => {}
+        Err(error) => {
+            flow.note(error);
+            return false;
+        }
     }
     flow.answered = true;
     let route = Route { to: Some(flow.client), from: flow.ends.local };
     let listener = port.listener.as_fd();
     flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
     true
+}
+
+impl Flow {
+    /// ECONNREFUSED and the like are about earlier requests; the backend may come back. They count once, like an attempt to
+    /// connect.
+    fn note(&mut self, error: Errno) {
+        if !matches!(error, Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS)
+            && self.failure.replace(FlowEnd::of(error)).is_none()
+            && !self.answered
+        {
+            self.counted.fail();
+        }
+    }
 }
 
 impl FlowTable {
@@ -362,6 +382,7 @@ impl FlowTable {
             ends,
             client,
             answered: false,
+            failure: None,
             backend: None,
             overlay: None,
             early: Early::default(),
@@ -408,8 +429,9 @@ impl FlowTable {
         }
         ctx.went_in(true, flow.port, &sock, target, &mut flow.counted);
         for datagram in std::mem::take(&mut flow.early).datagrams() {
-            if send_each(sock.as_fd(), &[IoSlice::new(datagram)], Route::default()).is_ok() {
-                flow.counted.up(datagram.len() as u64);
+            match send_each(sock.as_fd(), &[IoSlice::new(datagram)], Route::default()) {
+                Ok(_) => flow.counted.up(datagram.len() as u64),
+                Err(error) => flow.note(error),
             }
         }
         // The flow of an overlay network: see [`Ends`].
@@ -438,6 +460,10 @@ impl FlowTable {
             }
         }
         if let Some(flow) = self.flows.get_mut(key) {
+            let end = match end {
+                FlowEnd::Idle if !flow.answered => flow.failure.unwrap_or(FlowEnd::TimedOut),
+                end => end,
+            };
             flow.counted.end(end);
         }
         self.close(key);
@@ -451,9 +477,7 @@ impl FlowTable {
                 .used(silent)
                 .is_none_or(|used| ctx.now - used >= ctx.opts.udp_flow_idle_timeout)
         {
-            let answered = self.flows.get(silent).is_some_and(|flow| flow.answered);
-            let end = if answered { FlowEnd::Idle } else { FlowEnd::TimedOut };
-            self.retire(ctx, silent, end);
+            self.retire(ctx, silent, FlowEnd::Idle);
         }
         self.expiring = !self.flows.is_empty();
         if self.expiring {

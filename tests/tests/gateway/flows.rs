@@ -86,7 +86,7 @@ fn flows_tell_whose_they_were_what_they_moved_and_how_they_ended() -> Result<()>
     unreachable(&b)?;
     let _echo = kit::serve(&b, As::Peer, "udp-echo 0.0.0.0:85")?;
     let _resetting = kit::ready(b.peer(RESETTING))?;
-    let ports = "-p 0.0.0.0:8080:80/tcp -p 0.0.0.0:8081:81/udp -p 0.0.0.0:8082:82/tcp";
+    let ports = "-p 0.0.0.0:8080:80/tcp -p 0.0.0.0:8081:81/udp -p 0.0.0.0:8082:82/tcp -p 0.0.0.0:8084:84/udp";
     let net = Net::with(&b, &format!("{FLAGS} {ports} -p 0.0.0.0:8083:80/tcp@192.0.2.1"))?;
     let page = kit::ready(net.inside("exec fixture http 0.0.0.0:80 page"))?;
     let udp = kit::ready(net.inside("exec fixture udp-echo 0.0.0.0:81"))?;
@@ -116,6 +116,7 @@ fn flows_tell_whose_they_were_what_they_moved_and_how_they_ended() -> Result<()>
     b.peer("fixture udp-ask 10.77.0.1:8081 hello").ok()?;
     b.peer("! fixture get 10.77.0.1:8082").ok()?;
     b.peer("! fixture get 10.77.0.1:8083").ok()?;
+    b.peer("bash -c 'echo -n hello >/dev/udp/10.77.0.1/8084'").ok()?;
     let held = b
         .peer("exec bash -c 'exec 3<>/dev/tcp/10.77.0.1/8080; echo held; exec sleep 100'")
         .spawn()?;
@@ -166,6 +167,7 @@ fn flows_tell_whose_they_were_what_they_moved_and_how_they_ended() -> Result<()>
         out("destination.ip=10.77.0.2 destination.port=null protocol=icmp end=idle bytesOut=168 bytesIn=168"),
         out("destination.ip=10.88.0.1 destination.port=null protocol=icmp end=unreachable"),
         published(8081, "containerIp=10.0.2.100 protocol=udp end=idle bytesIn=5"),
+        published(8084, "containerIp=10.0.2.100 protocol=udp end=refused bytesIn=5 bytesOut=0"),
     ]);
     wait_for(&follower, &lines, IDLE)?;
     let seen = events(&follower)?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use tests::docker::Docker;
 use tests::{As, Context as _, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
-use crate::support::{HOST, PEER, bare, serve, start, state_dir};
+use crate::support::{HOST, PEER, bare, rootlessctl, serve, start, state_dir};
 
 const CONTAINERS: usize = 10;
 
@@ -35,8 +35,9 @@ fn talk(b: &TestBox, d: &Docker<'_>, n: usize) -> Result<()> {
          ! fixture get 10.0.2.2:83"
     );
     b.argv(As::Root, &["nsenter", "-t", pid.trim(), "-n", "sh", "-c", &out]).ok()?;
-    b.peer(&format!("set -e; for i in $(seq {many}); do fixture get {HOST}:{}; done", port(n)))
-        .ok()?;
+    let at = port(n);
+    b.peer(&format!("set -e; for i in $(seq {many}); do fixture get {HOST}:{at}; done")).ok()?;
+    b.peer(&format!("bash -c 'echo -n hello >/dev/udp/{HOST}/{at}'")).ok()?;
     Ok(())
 }
 
@@ -45,7 +46,9 @@ fn flows_have_the_names_of_their_containers() -> Result<()> {
     let b = bare(Suite::Trixie)?;
     let d = start(&b)?;
     for n in 0..CONTAINERS {
-        serve(&d, &format!("c{n}"), &format!("-p {}:80", port(n)), "http [::]:80 page")?;
+        // Nobody listens at the port for datagrams.
+        let ports = format!("-p {0}:80 -p {0}:80/udp", port(n));
+        serve(&d, &format!("c{n}"), &ports, "http [::]:80 page")?;
     }
     let flows = format!("exec rootlessctl --socket={}/api.sock flows --follow", state_dir(&b)?);
     let text = b.user(&flows).spawn()?;
@@ -89,6 +92,12 @@ fn flows_have_the_names_of_their_containers() -> Result<()> {
     };
     wait::until_true("everything is shown", PATIENCE, || Ok(wrong()?.is_empty()))
         .with_context(|| format!("{:#?} of {}", wrong(), json.printed().unwrap_or_default()))?;
+    // The refused datagrams count at once. Their flows end later.
+    wait::until_true("each port has refused a datagram", PATIENCE, || {
+        let stats: Value = serde_json::from_str(&rootlessctl(&b, "stats --json")?)?;
+        let all = stats["containers"].as_array().context("no containers")?;
+        Ok(all.iter().filter(|of| of["publishedUdp"]["failed"] == 1).count() == CONTAINERS)
+    })?;
     let all = events()?;
     ensure!(all.iter().all(|event| event["container"].is_string()), "one without a name: {all:?}");
     wait::until_true("people see the same", PATIENCE, || {
@@ -110,7 +119,7 @@ fn flows_have_the_names_of_their_containers() -> Result<()> {
     d.run("rm -f c7")?;
     json.signal("CONT")?;
     wait::until_true("what it did is shown", PATIENCE, || {
-        Ok(count(&events()?, &[("container", "c7")]) == before + 2 * 8 + 2)
+        Ok(count(&events()?, &[("container", "c7")]) == before + 2 * 8 + 4)
     })
     .with_context(|| json.printed().unwrap_or_default())?;
     drop((text, json));

@@ -1,6 +1,7 @@
 //! Flows that have to go, one step after the other.
 
 use std::net::UdpSocket;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
@@ -8,6 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::*;
+use crate::flow_log::FlowLog;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::timers::Timers;
@@ -37,7 +39,9 @@ impl Rig {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .unwrap();
         std::thread::spawn(move || crate::factory::serve(theirs, || false));
-        let opts = Options { flows_per_port: limit, ..Options::default() };
+        let log = Arc::new(FlowLog::default());
+        log.follow();
+        let opts = Options { flows_per_port: limit, flow_log: Some(log), ..Options::default() };
         let shares = opts.shares;
         let mut ctx = Ctx {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap(),
@@ -123,6 +127,40 @@ fn an_answer_that_has_come_is_delivered_before_its_flow_goes() {
             .1;
         rig.replies(key);
         assert!(Rig::heard(client));
+    }
+}
+
+/// A flow to a port that is closed at first, which a server may open later.
+#[test]
+fn a_closed_port_refuses_a_flow_which_fails_once() {
+    for opened in [false, true] {
+        let mut rig = Rig::new(1);
+        let target = rig.server.local_addr().unwrap();
+        rig.server = patient();
+        let client = patient();
+        for _ in 0..3 {
+            rig.ask(&client);
+            arrived(&rig.udp.table.ports.get(rig.port).unwrap().listener);
+            rig.requests();
+            rig.replies(rig.flows()[0]);
+        }
+        let traffic = Arc::clone(&rig.udp.table.ports.get(rig.port).unwrap().service.traffic);
+        assert_eq!(traffic.failed.load(Relaxed), 1);
+        if opened {
+            rig.server = UdpSocket::bind(target).unwrap();
+            rig.ask(&client);
+            arrived(&rig.udp.table.ports.get(rig.port).unwrap().listener);
+            rig.requests();
+            rig.answer();
+            rig.replies(rig.flows()[0]);
+            assert!(Rig::heard(&client));
+        }
+        rig.ctx.now += 2 * rig.ctx.opts.udp_flow_idle_timeout;
+        rig.udp.table.expire(&mut rig.ctx);
+        let (ended, _) = rig.ctx.opts.flow_log.as_ref().unwrap().take();
+        let ends: Vec<_> = ended.iter().map(|record| record.end).collect();
+        assert_eq!(ends, [if opened { FlowEnd::Idle } else { FlowEnd::Refused }]);
+        assert_eq!((rig.flows().len(), traffic.failed.load(Relaxed)), (0, 1));
     }
 }
 
