@@ -20,6 +20,7 @@ mod crowd;
 mod lines;
 mod route;
 mod stats;
+mod stream;
 
 use std::future::Future;
 use std::pin::pin;
@@ -31,7 +32,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::LocalSet;
 
 use crate::policy::PolicyStatus;
@@ -39,6 +40,7 @@ use crate::stats::Stats;
 use crate::types::{Info, PortId, PortSpec, PortStatus};
 use crowd::{Crowd, Member};
 pub use lines::{LineWriter, Lines, MAX_LINES, line};
+use stream::Stream;
 
 /// What the API is about. One runtime thread calls it; calls may overlap at their await points.
 pub trait Backend: 'static {
@@ -260,13 +262,18 @@ async fn connection<B: Backend>(
     mut stopped: watch::Receiver<bool>,
     member: Rc<Member>,
 ) {
+    let stream = Stream::new(stream);
+    let follows = Notify::new();
     let service = service_fn(|request| {
         let (backend, limits, member) = (backend.clone(), limits.clone(), member.clone());
+        let follows = &follows;
         async move {
             member.works();
             let answer = route::answer(request, backend, limits).await;
             // One whose answer goes on is not idle.
-            if !answer.as_ref().is_ok_and(answer::goes_on) {
+            if answer.as_ref().is_ok_and(answer::goes_on) {
+                follows.notify_one();
+            } else {
                 member.rests();
             }
             answer
@@ -277,7 +284,11 @@ async fn connection<B: Backend>(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
+    let gone = async {
+        follows.notified().await;
+        stream.hung_up().await;
+    };
     let outcome = tokio::select! {
         // The connection first: a request that has arrived is not thrown away.
         biased;
@@ -286,6 +297,7 @@ async fn connection<B: Backend>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = gone => return,
         () = member.asked_to_leave() => {
             if member.is_mute() {
                 // Perhaps in the middle of the head of its first request, which hyper would wait for.
