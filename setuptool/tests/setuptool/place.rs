@@ -55,6 +55,13 @@ pub(crate) struct Place {
     env: BTreeMap<String, String>,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        let removed = fs::remove_dir_all(self.dir.path());
+        assert!(removed.is_ok() || std::thread::panicking(), "{}: {removed:?}", self.text(""));
+    }
+}
+
 impl Place {
     /// A host with everything.
     pub(crate) fn new() -> Self {

@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::place::{Finished, Place};
@@ -41,8 +41,20 @@ fn own_mounts() {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
 }
 
-fn bind(from: &Path, to: &Path) {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+/// A mount below a place, which cannot be removed with it.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // The test may have unmounted it.
+        umount2(&self.0, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[must_use]
+fn bind(from: &Path, to: PathBuf) -> Mount {
+    mount(Some(from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
+    Mount(to)
 }
 
 #[test]
@@ -54,9 +66,10 @@ fn mounts_below_the_data_are_listed_and_nothing_is_changed() {
     place.write(&format!("{DATA}/volumes/nas/_data/under"), "1");
     place.write(&format!("{DATA}/volumes/a b/_data/under"), "1");
     // Of the same file system, which looks like no mount at all.
-    bind(&place.at("home/nas"), &place.at(&format!("{DATA}/volumes/nas/_data")));
+    let _nas = bind(&place.at("home/nas"), place.at(&format!("{DATA}/volumes/nas/_data")));
     let tmpfs = place.at(&format!("{DATA}/volumes/a b/_data"));
     mount(None::<&str>, &tmpfs, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
+    let _tmpfs = Mount(tmpfs.clone());
     fs::write(tmpfs.join("precious"), "1").expect("a file");
     let refused = purge(&place);
     refused.exits(1).says("[ERROR] file systems are mounted below @/home/.local/share/docker");
@@ -107,7 +120,7 @@ fn a_data_directory_that_is_a_mount_point_is_emptied() {
     let place = used();
     data(&place, "home/disk");
     place.write("home/disk/lost+found/x", "1");
-    bind(&place.at("home/disk"), &place.at(DATA));
+    let _disk = bind(&place.at("home/disk"), place.at(DATA));
     purge(&place).exits(0).prints("Emptied @/home/.local/share/docker");
     assert!(place.read("home/disk/lost+found/x").is_some());
     assert!(!place.at("home/disk/volumes").exists());
@@ -356,7 +369,7 @@ fn the_advice_to_remove_data_is_given_only_where_it_deletes_nothing_else() {
     own_mounts();
     let place = used();
     place.write("home/nas/precious", "1");
-    bind(&place.at("home/nas"), &place.at(&format!("{DATA}/volumes/db/_data")));
+    let _nas = bind(&place.at("home/nas"), place.at(&format!("{DATA}/volumes/db/_data")));
     advice(&place, careful);
 
     let place = used();
