@@ -42,13 +42,11 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
+    let unreachable = file.unreachable();
     let resolved = file.resolve("egress.toml", &directory());
     assert_eq!(file.senders().len(), resolved.rules.len());
-    let policies = Policies {
-        policies: vec![resolved],
-        known: directory().known(),
-        ..Policies::default()
-    };
+    let policies =
+        Policies { policies: vec![resolved], known: directory().known(), ..Policies::default() };
     // The gateway process gets it as JSON.
     let json = serde_json::to_string(&policies).expect("plain data");
     assert_eq!(serde_json::from_str::<Policies>(&json).expect("just written"), policies);
@@ -70,6 +68,8 @@ fuzz_target!(|data: &[u8]| {
                 let policy = &policies.policies[0];
                 let rule = id.rule.map(|rule| &policy.rules[rule]);
                 assert_eq!(rule.map_or(policy.default, |rule| rule.action), action);
+                let decides = |name: &str| unreachable.iter().all(|of| of.rule != name);
+                assert!(rule.is_none_or(|rule| decides(&rule.name)), "{rule:?}: {unreachable:?}");
                 let denied = action == Action::Deny && policy.mode == Mode::Enforce;
                 assert_eq!(decision.denied_by, denied.then_some(id));
                 // Nobody knows whose address it is, so no container's name lets it pass.

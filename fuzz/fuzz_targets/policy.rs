@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use drivers::Cidr;
+use drivers::{Cidr, NetworkDriver};
 use gateway::NetworkConfig;
 use gateway::network_config::{HostLoopback, Net};
 use gateway::policy::{DNS, Protocol, Verdict, outbound};
@@ -29,8 +29,8 @@ fuzz_target!(|data: &[u8]| {
     let Ok(cidr) = network.parse::<Cidr>() else { return };
     let v4 = Net {
         child: cidr.child().into(),
-        gateway: cidr.gateway().into(),
-        dns: if flags & 1 == 0 { cidr.dns() } else { cidr.gateway() }.into(),
+        gateway: cidr.gateway(NetworkDriver::Gateway).into(),
+        dns: if flags & 1 == 0 { cidr.dns() } else { cidr.gateway(NetworkDriver::Gateway) }.into(),
         prefix: cidr.prefix(),
     };
     let of_v6 = |last| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last));
@@ -74,7 +74,9 @@ fuzz_target!(|data: &[u8]| {
             let allowed = match plan.host_loopback {
                 HostLoopback::Closed => false,
                 HostLoopback::Open => true,
-                HostLoopback::Ports { .. } => protocol == Protocol::Tcp && ports.contains(&to.port()),
+                HostLoopback::Ports { .. } => {
+                    protocol == Protocol::Tcp && ports.contains(&to.port())
+                }
             };
             assert!(allowed && gateway == Some(ip), "{protocol:?} {to} led to {at}");
             assert!(
