@@ -9,12 +9,18 @@ use hostenv::vars;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{Statvfs, statvfs};
+use nix::unistd::mkdtemp;
 
 use crate::place::World;
 
 /// Less free space than this (bytes) is used up by the first image.
 pub const LITTLE_SPACE: u64 = 1 << 30;
+
+/// The daemon does not start, or no container does, if less than this (bytes) can be written.
+const LEAST: u64 = 1 << 20;
+/// The same for files and directories, of which a new data root has about 80.
+const LEAST_FILES: u64 = 100;
 
 /// File systems that keep no owners but one, or none that their server does not know (magic numbers of statfs(2)).
 const OWNERLESS: [(u32, &str); 7] = [
@@ -41,7 +47,7 @@ fn ownerless(kind: FsType) -> Option<&'static str> {
 pub enum Room {
     /// Nothing is wrong, or nobody knows.
     Fine,
-    /// Not even a few bytes: the disk or the quota is used up.
+    /// Too little for the daemon to start: the disk or the quota is used up.
     Full(Errno),
     /// This user may not write there.
     Closed(Errno),
@@ -88,9 +94,11 @@ impl Storage {
             owner: data_root.as_ref().map_or(Owner::Other, |dir| owner(world, dir)),
             ownerless: kind.and_then(ownerless),
             // tmpfs would take memory for what is asked for.
-            room: existing.as_ref().map_or(Room::Fine, |dir| {
-                room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE))
-            }),
+            room: match &existing {
+                Some(_) if space.is_some_and(has_few_files) => Room::Full(Errno::ENOSPC),
+                Some(dir) => room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE)),
+                None => Room::Fine,
+            },
             free,
             data_root,
             existing,
@@ -118,28 +126,51 @@ fn owner(world: &World, dir: &Path) -> Owner {
     if usual && below_home() == Some(true) { Owner::Intruder } else { Owner::Other }
 }
 
-/// Writes into a file without a name, which nobody sees and which is gone when it is closed. With `much`, the space of an
-/// image is set aside for that moment: quotas are of many kinds, and all of them refuse that.
+/// Whether inodes have run out. File systems that make them as they need say that they have none at all.
+fn has_few_files(space: Statvfs) -> bool {
+    // Each has 32 bits on 32-bit machines.
+    #[allow(clippy::useless_conversion, reason = "32 bits on some machines")]
+    let (all, free) = (u64::from(space.files()), u64::from(space.files_available()));
+    all > 0 && free < LEAST_FILES
+}
+
+/// Does what the daemon does first, and leaves nothing: makes a directory, writes into a file, and sets [`LEAST`] aside.
+/// The directory matters: where a quota is used up, XFS still takes a few bytes in a file without a name.
 fn room(dir: &Path, much: bool) -> Room {
-    let refused = |errno: Errno| match errno {
-        Errno::ENOSPC | Errno::EDQUOT => Room::Full(errno),
-        Errno::EACCES | Errno::EPERM | Errno::EROFS => Room::Closed(errno),
-        _ => Room::Fine,
-    };
+    let made = mkdtemp(&dir.join(".docker-probe-XXXXXX"));
+    let written = made.and_then(|private| {
+        let written = write(&private, much);
+        // It is empty: nobody else writes there.
+        let _ = fs::remove_dir(&private);
+        written
+    });
+    match written {
+        Ok(room) => room,
+        Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Room::Full(errno),
+        Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => Room::Closed(errno),
+        Err(_) => Room::Fine,
+    }
+}
+
+/// Writes into a file without a name, which is gone when it is closed. With `much`, the space of an image is set aside for
+/// that moment, too: quotas are of many kinds, and all of them refuse that.
+fn write(dir: &Path, much: bool) -> nix::Result<Room> {
     let write = |mut file: File| file.write_all(&[1; 4096]).map(|()| file);
-    let file = match tempfile::tempfile_in(dir).and_then(write) {
-        Ok(file) => file,
-        Err(error) => return refused(Errno::from_raw(error.raw_os_error().unwrap_or_default())),
+    let file = tempfile::tempfile_in(dir)
+        .and_then(write)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+    let set_aside = |size: u64| {
+        // Of 32 bits on 32-bit machines, into which it goes.
+        let size = size.try_into().unwrap_or_default();
+        match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Err(errno),
+            // Not every file system can.
+            _ => Ok(()),
+        }
     };
-    if !much {
-        return Room::Fine;
-    }
-    // Of 32 bits on 32-bit machines, into which it goes.
-    let size = LITTLE_SPACE.try_into().unwrap_or_default();
-    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
-        Err(Errno::EDQUOT) => Room::Quota,
-        _ => Room::Fine,
-    }
+    set_aside(LEAST)?;
+    let low = much && set_aside(LITTLE_SPACE) == Err(Errno::EDQUOT);
+    Ok(if low { Room::Quota } else { Room::Fine })
 }
 
 #[cfg(test)]

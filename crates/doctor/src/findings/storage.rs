@@ -46,7 +46,7 @@ fn data_root(facts: &Facts, findings: &mut Vec<Finding>) {
         Room::Full(errno) => findings.push(
             Finding::fatal(
                 if errno == Errno::EDQUOT { "quota-full" } else { "space-full" },
-                format!("nothing can be written below {existing}: {}", errno.desc()),
+                format!("no room is left below {existing}: {}", errno.desc()),
                 why,
             )
             .fix(if errno == Errno::EDQUOT {

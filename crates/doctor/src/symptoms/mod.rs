@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     /// Whole messages as Docker and its helpers print them.
-    const MESSAGES: [(&str, &str); 59] = [
+    const MESSAGES: [(&str, &str); 63] = [
         ("log-xtables-lock", "Fatal: can't open lock file /run/xtables.lock: Permission denied"),
         (
             "log-userns-eperm",
@@ -149,6 +149,19 @@ mod tests {
         ("log-x509", "tls: failed to verify: x509: certificate signed by unknown authority"),
         ("log-lchown-ids", "failed to register layer: lchown /x: invalid argument"),
         ("log-lchown-nfs", "failed to register layer: lchown /x: operation not permitted"),
+        (
+            "log-quota",
+            "failed to start daemon: Unable to get the TempDir under /x: mkdir /x/tmp: disk quota exceeded",
+        ),
+        (
+            "log-space",
+            "failed to start daemon: Unable to get the TempDir under /x: mkdir /x/tmp: no space left on device",
+        ),
+        ("log-space", "failed to register layer: write /big: no space left on device"),
+        (
+            "log-snapshotter",
+            "failed to extract layer sha256:e9af: failed to mount /x/containerd/daemon/tmpmounts/containerd-mount2764004990: operation not permitted: unknown",
+        ),
         ("log-sysctl", "failed to write to /proc/sys/net/ipv4/ip_forward: read-only file system"),
         (
             "log-swarm-directory",

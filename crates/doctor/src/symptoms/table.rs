@@ -15,6 +15,10 @@ const NO_OPEN: &str = "newuidmap or newgidmap runs as root without CAP_DAC_OVERR
 const LOGIN: &str = "open a login session (su and sudo do not open one): run `ssh USER@localhost` or `sudo machinectl shell USER@`";
 const BUS: &str = "as root, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL); then log out and in again";
 const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
+const NO_SPACE: &str = "the file system of the data root is full, or has no inodes left";
+const MAKE_ROOM: &str = "delete files (`df -h` and `df -i` show what has run out); if the daemon is running, `docker system prune` \
+                         deletes what no container uses; if it has stopped, run `systemctl --user reset-failed \
+                         docker.service` and `systemctl --user start docker.service` when there is room";
 const NO_VIP: &str = "virtual IP addresses of a swarm's services need IPVS, which the kernel does not offer in user namespaces";
 const DNSRR: &str = "create the service with `--endpoint-mode dnsrr`, or use the name tasks.SERVICE; in both cases, publish its ports with `mode=host`";
 const UNSANDBOXED: &str = "set DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false";
@@ -192,7 +196,16 @@ symptoms! {
         "run `sudo usermod --add-subuids START-END --add-subgids START-END USER` with a further range that is unused in /etc/subuid and /etc/subgid, such as 165536-231071; then restart the daemon";
     "log-quota", "disk quota exceeded":
         "the user's quota is exhausted";
-        "run `docker system prune`, or ask the administrator for a larger quota";
+        "delete files, or ask the administrator for a larger quota; if the daemon is running, `docker system prune` deletes what no container uses; if it has stopped, run `systemctl --user reset-failed docker.service` and `systemctl --user start docker.service` when there is room";
+    "log-space", "mkdir … no space left on device":
+        NO_SPACE;
+        MAKE_ROOM;
+    "log-space", "write … no space left on device":
+        NO_SPACE;
+        MAKE_ROOM;
+    "log-snapshotter", "containerd-mount … operation not permitted":
+        "the containerd image store has a storage driver that mounts file systems, such as btrfs or zfs, which a user cannot do";
+        "remove \"storage-driver\" from ~/.config/docker/daemon.json, restart the daemon, and pull the images again";
     "log-swarm-directory", "mkdir /var/lib/docker:":
         "as a node of a swarm, dockerd writes to /var/lib/docker, regardless of its data root, and an ordinary user cannot create this directory";
         "run `dockerd-rootless-setuptool.sh install --swarm=ADDRESS,peers=NETWORK` and restart the daemon, or set DOCKERD_ROOTLESS_SWARM to ADDRESS,peers=NETWORK; ADDRESS is the address at which the other nodes reach this host, and NETWORK is the network of the other nodes";

@@ -214,8 +214,11 @@ pub(super) const CODES: &[Code] = &[
         "a proxy is set to a loopback address, which the daemon or its containers cannot reach",
     ),
     code("space-low", "less than 1 GiB is free for the data root"),
-    code("space-full", "nothing can be written to the data root: the disk is full"),
-    code("quota-full", "nothing can be written to the data root: the user's quota is exhausted"),
+    code(
+        "space-full",
+        "the disk has no room for the data root (less than 1 MiB, or hardly any inodes)",
+    ),
+    code("quota-full", "the user's quota leaves no room for the data root"),
     code("quota-low", "the user's quota has less than 1 GiB left"),
     code("data-root-closed", "the user cannot write to the data root"),
     code("inotify-low", "the limit on inotify instances or watches is low"),
