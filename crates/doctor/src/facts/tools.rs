@@ -91,6 +91,8 @@ pub struct Tools {
     pub nftables_backend: bool,
     /// What daemon.json says; otherwise dockerd chooses.
     pub storage_driver: Option<String>,
+    /// daemon.json turns on the containerd image store.
+    pub containerd_store: bool,
     /// Not turned off by daemon.json.
     pub userland_proxy: bool,
     /// The version of the docker command.
@@ -177,6 +179,10 @@ impl Tools {
                 .and_then(|v| v.as_str())
                 .filter(|driver| !driver.is_empty())
                 .map(str::to_owned),
+            containerd_store: config
+                .get("features")
+                .and_then(|features| features.get("containerd-snapshotter"))
+                .is_some_and(|v| v == true),
             userland_proxy: config.get("userland-proxy").is_none_or(|v| v != false),
             nsenter: world.find("nsenter"),
             ps: world.find_with_sbin("ps"),

@@ -12,6 +12,25 @@ use crate::remedy::Remedy;
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     overlay(facts, findings);
     data_root(facts, findings);
+    snapshotter(facts, findings);
+}
+
+/// Storage drivers with which the containerd image store mounts file systems of kinds that only the host's root may mount.
+/// The classic drivers of the same names do not.
+const MOUNTING: [&str; 4] = ["blockfile", "btrfs", "devmapper", "zfs"];
+
+fn snapshotter(facts: &Facts, findings: &mut Vec<Finding>) {
+    let driver = facts.tools.storage_driver.as_deref().filter(|driver| MOUNTING.contains(driver));
+    let Some(driver) = driver.filter(|_| facts.tools.containerd_store) else { return };
+    findings.push(
+        Finding::class(
+            "storage-driver",
+            format!("daemon.json sets \"storage-driver\" to {driver:?} for the containerd image store"),
+            "this driver mounts file systems that only the host's root can mount (\"failed to mount …: operation not \
+             permitted\"), so no image can be unpacked",
+        )
+        .fix("remove \"storage-driver\" from ~/.config/docker/daemon.json, and restart the daemon"),
+    );
 }
 
 const ELSEWHERE: &str =

@@ -181,6 +181,10 @@ pub(super) const CODES: &[Code] = &[
         "`net.ipv4.ip_unprivileged_port_start` is above 80, so ports below this number cannot be published",
     ),
     code("data-root-nfs", "the data root is on NFS"),
+    code(
+        "storage-driver",
+        "the containerd image store cannot use the storage driver of daemon.json",
+    ),
     code("data-root-fs", "the data root is on a file system that does not store file ownership"),
     code("daemon-json", "daemon.json is not a JSON object"),
     code("rootful-docker", "rootful Docker is installed, and the user can access it"),

@@ -136,6 +136,21 @@ pub(super) fn the_data_directory() -> Vec<Case> {
             .facts(|facts| facts.storage.ownerless = Some("NFS")),
         case("the data root is on a Windows share", Class, "data-root-fs", "data-root", |_| {})
             .facts(|facts| facts.storage.ownerless = Some("SMB")),
+        case(
+            "the containerd image store is to use the storage driver btrfs",
+            Class,
+            "storage-driver",
+            "remove \"storage-driver\"",
+            |h| {
+                h.write(
+                    "home/.config/docker/daemon.json",
+                    r#"{"storage-driver": "btrfs", "features": {"containerd-snapshotter": true}}"#,
+                );
+            },
+        ),
+        case("Docker's classic storage driver btrfs is used", Class, "", "", |h| {
+            h.write("home/.config/docker/daemon.json", r#"{"storage-driver": "btrfs"}"#);
+        }),
         case("the user's quota is exhausted", Fatal, "quota-full", "quota -s", |_| {})
             .facts(|facts| facts.storage.room = Room::Full(Errno::EDQUOT)),
         case("the disk is full", Fatal, "space-full", "df -i", |_| {}).facts(|facts| {
