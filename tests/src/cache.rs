@@ -48,6 +48,57 @@ pub(crate) fn get(
     Ok(path)
 }
 
+/// Keeps a thing in the cache as long as it lives, whoever makes another one.
+pub(crate) type InUse = Flock<fs::File>;
+
+/// Like [`get`], for things of which only one recipe is right at a time: when it is made, those of other recipes are
+/// removed, unless they are in use.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn get_latest(
+    what: &str,
+    recipe: impl Hash,
+    make: impl Fn(&Path) -> Result<()>,
+) -> Result<(PathBuf, InUse)> {
+    loop {
+        let mut is_new = false;
+        let path = get(what, &recipe, |path| {
+            is_new = true;
+            make(path)
+        })?;
+        let lock = fs::File::create(path.with_extension("lock"))?;
+        let in_use = Flock::lock(lock, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
+        // Somebody may have removed it before it was in use.
+        if path.exists() {
+            if is_new {
+                remove_others(what, &path)?;
+            }
+            return Ok((path, in_use));
+        }
+    }
+}
+
+/// Removes the things of the same name that are not in use, and not their lock files, which somebody may wait for.
+fn remove_others(what: &str, latest: &Path) -> Result<()> {
+    let cache = latest.parent().context("the cache")?;
+    for entry in fs::read_dir(cache)? {
+        let name = entry?.file_name();
+        let hash = name.to_str().and_then(|name| name.strip_prefix(what)?.strip_prefix('-'));
+        let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        let path = cache.join(&name);
+        if !hash.is_some_and(is_hash) || path == latest {
+            continue;
+        }
+        let lock = fs::File::create(path.with_extension("lock"))?;
+        if let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            eprintln!("{what}: removing {}, of another recipe", path.display());
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The same for the same recipe in every run.
 pub(crate) fn hash(recipe: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -77,4 +128,36 @@ fn remove(path: &Path) -> Result<()> {
     let status = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(path).status()?;
     ensure!(status.success(), "rm -rf {}: {status}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_of_other_recipes_go_unless_they_are_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let [latest, old, used] =
+            ["0", "1", "a"].map(|digit| format!("image-{}", digit.repeat(16)));
+        let others = [
+            format!("image-more-{}", "1".repeat(16)),
+            format!("other-{}", "1".repeat(16)),
+            format!("{old}.part"),
+            "image-notes".to_owned(),
+        ];
+        for name in [&latest, &old, &used].into_iter().chain(&others) {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("disk"), "").unwrap();
+        }
+        let lock = fs::File::create(dir.path().join(format!("{used}.lock"))).unwrap();
+        let in_use = Flock::lock(lock, FlockArg::LockShared).unwrap();
+        let is_there = |name: &String| dir.path().join(name).join("disk").exists();
+
+        remove_others("image", &dir.path().join(&latest)).unwrap();
+        assert!(!is_there(&old) && is_there(&latest) && is_there(&used));
+        assert!(others.iter().all(is_there));
+        drop(in_use);
+        remove_others("image", &dir.path().join(&latest)).unwrap();
+        assert!(!is_there(&used) && is_there(&latest) && others.iter().all(is_there));
+    }
 }

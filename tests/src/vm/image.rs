@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Machine;
+use crate::cache::InUse;
 use crate::{Rootfs, cache};
 
 const SCRIPT: &str = include_str!("image.sh");
@@ -20,18 +21,23 @@ pub(super) struct Image {
     pub(super) emulator: PathBuf,
     /// The directory with the files `vmlinuz`, `initrd` and `disk`.
     pub(super) files: PathBuf,
+    /// Keeps the files.
+    _in_use: InUse,
 }
 
 impl Image {
-    /// The image, made now if the cache does not hold it (a minute or two, needs a Debian mirror).
+    /// The image, made now if the cache does not hold it (a minute or two, needs a Debian mirror). Once it is made, those that
+    /// were made before, of another kernel or by other scripts, are removed.
     pub(super) fn get(machine: &Machine) -> Result<Self> {
         let (suite, kernel) = (machine.suite, machine.kernel);
         let emulator = Rootfs::emulator()?.path().to_owned();
         let (rootfs, kernel_tree) = (Rootfs::with(suite, machine.packages)?, kernel.tree()?);
         let recipe = (SCRIPT, INIT, AGENT, name(&kernel_tree), name(rootfs.path()));
-        let what = format!("image-{}-{}", suite.name(), kernel.name());
-        let files = cache::get(&what, recipe, |path| make(rootfs.path(), &kernel_tree, path))?;
-        Ok(Self { emulator, files })
+        let packages: String = machine.packages.iter().map(|name| format!("-{name}")).collect();
+        let what = format!("image-{}{packages}-{}", suite.name(), kernel.name());
+        let make = |path: &Path| make(rootfs.path(), &kernel_tree, path);
+        let (files, in_use) = cache::get_latest(&what, recipe, make)?;
+        Ok(Self { emulator, files, _in_use: in_use })
     }
 }
 
