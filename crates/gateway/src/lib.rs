@@ -43,6 +43,7 @@ pub mod packet;
 pub mod policy;
 pub mod process;
 pub mod sandbox;
+pub mod shares;
 pub mod supervisor;
 
 pub use descriptors::{Descriptors, OverlayDescriptors};

@@ -1,0 +1,179 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn sender(last: u8) -> Holder {
+    Holder::Sender(IpAddr::from([172, 17, 0, last]))
+}
+
+#[test]
+fn whoever_holds_the_most_makes_room_and_its_oldest_entry_goes() {
+    let mut line = Line::default();
+    assert_eq!(line.first_to_yield(sender(1)), None);
+    line.insert(sender(1), 1, 'q');
+    for (number, key) in [(3, 'b'), (2, 'a'), (4, 'c')] {
+        line.insert(sender(2), number, key);
+    }
+    assert_eq!(line.first_to_yield(sender(1)), Some((sender(2), 'a')));
+    assert_eq!(line.first_to_yield(sender(2)), Some((sender(2), 'a')));
+    assert_eq!(line.first_to_yield(Holder::Pending), Some((sender(2), 'a')));
+}
+
+#[test]
+fn of_those_that_hold_as_much_the_newcomer_makes_room() {
+    let mut line = Line::default();
+    for number in 0..4 {
+        line.insert(sender(1), number, number);
+        line.insert(sender(2), number, number);
+    }
+    for newcomer in [1, 2].map(sender) {
+        assert_eq!(line.first_to_yield(newcomer), Some((newcomer, 0)));
+    }
+}
+
+#[test]
+fn a_place_is_used_again_when_its_holder_has_nothing_left() {
+    let mut shares = Shares::default();
+    let one = shares.join(sender(1));
+    assert_eq!(shares.join(sender(1)), one);
+    let other = shares.join(sender(2));
+    assert_ne!(one, other);
+    shares.leave(one);
+    shares.leave(one);
+    shares.leave(one);
+    assert_eq!(shares.first_to_yield(sender(1)), Some((sender(2), other)), "once too often");
+    assert_eq!(shares.join(sender(3)), one);
+    assert_eq!(shares.slots.len(), 2);
+}
+
+#[test]
+fn entries_are_settled_in_the_order_in_which_they_came() {
+    let mut unsettled = Unsettled::default();
+    (0..6).for_each(|key| unsettled.push(key));
+    let whose = |key| match key {
+        0 | 2 => Whose::Gone,
+        4 => Whose::Open,
+        _ => Whose::Known(sender(key)),
+    };
+    assert_eq!(unsettled.next_all(whose), [(1, sender(1)), (3, sender(3))]);
+    assert_eq!(unsettled.next_few(whose).count(), 0);
+    let all = |key| Whose::Known(sender(key));
+    assert_eq!(unsettled.next_few(all).map(|(key, _)| key).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(unsettled.next(all), None);
+}
+
+/// What happens to a table that is full with this many entries.
+const LIMIT: usize = 12;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Something new of a holder comes; whoever has to, makes room.
+    New(u8),
+    /// The entry at this place in the order of age goes.
+    End(usize),
+    /// The entry at this place is found to be of a holder.
+    Move(usize, u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..6u8).prop_map(Event::New),
+        1 => any::<usize>().prop_map(Event::End),
+        2 => (any::<usize>(), 0..6u8).prop_map(|(at, holder)| Event::Move(at, holder)),
+    ]
+}
+
+fn holder(number: u8) -> Holder {
+    match number {
+        0 => Holder::Pending,
+        1 => Holder::Unknown,
+        _ => sender(number),
+    }
+}
+
+/// A list of everything, by age, which is counted anew each time.
+#[derive(Debug, Default)]
+struct Reference(Vec<(Holder, u64)>);
+
+impl Reference {
+    fn count(&self, holder: Holder) -> usize {
+        self.0.iter().filter(|(of, _)| *of == holder).count()
+    }
+
+    /// All that may be the first to yield: of several that hold the most, the newcomer only.
+    fn may_yield(&self, newcomer: Holder) -> Vec<(Holder, u64)> {
+        let most = self.0.iter().map(|(of, _)| self.count(*of)).max().unwrap_or(0);
+        let heavy = |of: Holder| self.count(of) == most;
+        let own_only = heavy(newcomer);
+        let first = |of: Holder| self.0.iter().find(|(other, _)| *other == of).copied();
+        let all = (0..6).map(holder).filter(|of| heavy(*of) && (!own_only || *of == newcomer));
+        all.filter_map(first).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn shares_are_those_of_a_list_that_is_counted(
+        events in proptest::collection::vec(event(), 1..200)
+    ) {
+        let (mut line, mut reference) = (Line::default(), Reference::default());
+        let mut places: HashMap<u64, Place> = HashMap::new();
+        for (number, event) in (0..).zip(events) {
+            match event {
+                Event::New(of) => {
+                    let newcomer = holder(of);
+                    let yields = line.first_to_yield(newcomer);
+                    let may = reference.may_yield(newcomer);
+                    prop_assert_eq!(yields.is_some(), !may.is_empty());
+                    if let Some(yields) = yields {
+                        prop_assert!(may.contains(&yields), "{:?} of {:?}", yields, may);
+                    }
+                    if line.len() >= LIMIT && let Some((from, key)) = yields {
+                        // Nobody loses anything to somebody who holds more.
+                        prop_assert!(reference.count(from) >= reference.count(newcomer));
+                        line.remove(places[&key], key);
+                        reference.0.retain(|(_, other)| *other != key);
+                    }
+                    places.insert(number, line.insert(newcomer, number, number));
+                    reference.0.push((newcomer, number));
+                }
+                Event::End(at) if !reference.0.is_empty() => {
+                    let (_, key) = reference.0.remove(at % reference.0.len());
+                    prop_assert_eq!(line.remove(places[&key], key), Some(key));
+                    prop_assert_eq!(line.remove(places[&key], key), None);
+                }
+                Event::Move(at, of) if !reference.0.is_empty() => {
+                    let at = at % reference.0.len();
+                    let (from, key) = &mut reference.0[at];
+                    let key = *key;
+                    *from = holder(of);
+                    line.remove(places[&key], key);
+                    places.insert(key, line.insert(holder(of), key, key));
+                }
+                Event::End(_) | Event::Move(..) => {}
+            }
+            prop_assert!(line.len() <= LIMIT);
+            prop_assert_eq!(line.len(), reference.0.len());
+            prop_assert_eq!(line.is_empty(), reference.0.is_empty());
+            let held = line.shares.ranking.iter().map(|(count, _)| count).sum::<usize>();
+            prop_assert_eq!(held, line.len());
+        }
+    }
+
+    #[test]
+    fn a_flood_never_pushes_out_what_others_have(quiet in 1..LIMIT / 2, flood in 1..500u64) {
+        let mut line = Line::default();
+        let mut places: HashMap<u64, Place> = HashMap::new();
+        for number in 0..quiet as u64 {
+            places.insert(number, line.insert(sender(1), number, number));
+        }
+        for number in 1000..1000 + flood {
+            if line.len() >= LIMIT {
+                let (_, key) = line.first_to_yield(sender(2)).unwrap();
+                prop_assert!(key >= 1000);
+                line.remove(places[&key], key);
+            }
+            places.insert(number, line.insert(sender(2), number, number));
+        }
+    }
+}
