@@ -78,16 +78,15 @@ impl Shares {
     }
 
     /// An entry is gone.
-    pub fn leave(&mut self, place: Place) {
-        let Some((holder, count)) = self.slots.get_mut(place.0 as usize) else { return };
-        if !self.ranking.remove(&(*count, place)) {
-            return;
-        }
+    pub fn leave(&mut self, holder: Holder) {
+        let Some(place) = self.places.get(&holder).copied() else { return };
+        let Some((_, count)) = self.slots.get_mut(place.0 as usize) else { return };
+        self.ranking.remove(&(*count, place));
         *count -= 1;
         if *count > 0 {
             self.ranking.insert((*count, place));
         } else {
-            self.places.remove(holder);
+            self.places.remove(&holder);
             self.free.push(place);
         }
     }
@@ -118,16 +117,16 @@ impl<K> Default for Line<K> {
 
 impl<K: Copy> Line<K> {
     /// Adds an entry; those with the lowest number go first.
-    pub fn insert(&mut self, holder: Holder, number: u64, key: K) -> Place {
+    pub fn insert(&mut self, holder: Holder, number: u64, key: K) {
         let place = self.shares.join(holder);
         self.order.insert((place, number), key);
-        place
     }
 
     /// Takes an entry out.
-    pub fn remove(&mut self, place: Place, number: u64) -> Option<K> {
+    pub fn remove(&mut self, holder: Holder, number: u64) -> Option<K> {
+        let place = *self.shares.places.get(&holder)?;
         let key = self.order.remove(&(place, number))?;
-        self.shares.leave(place);
+        self.shares.leave(holder);
         Some(key)
     }
 
@@ -192,9 +191,11 @@ impl<K: Copy> Unsettled<K> {
     }
 
     /// The next entries of this sort, a few.
-    pub fn next_few(&mut self, whose: impl Fn(K) -> Whose) -> impl Iterator<Item = (K, Holder)> {
-        let few = [(); SETTLED_AT_A_TIME].map(|()| self.next(&whose));
-        few.into_iter().flatten()
+    pub fn next_few(
+        &mut self,
+        whose: impl Fn(K) -> Whose,
+    ) -> [Option<(K, Holder)>; SETTLED_AT_A_TIME] {
+        [(); SETTLED_AT_A_TIME].map(|()| self.next(&whose))
     }
 
     /// All entries of this sort.

@@ -89,6 +89,11 @@ impl EventLoop {
         self.ctx.room.take(what, count)
     }
 
+    /// Whether [`EventLoop::take`] would succeed.
+    pub fn fits(&self, what: Use, count: usize) -> bool {
+        self.ctx.room.fits(what, count)
+    }
+
     /// Gives back what [`EventLoop::take`] took, before it is counted anew.
     pub fn give(&mut self, what: Use, count: usize) {
         self.ctx.room.give(what, count);

@@ -8,6 +8,8 @@
 //! * *Waiting*: the client has asked and nobody has answered.
 //! * *Lasting*: traffic in both directions that went on for two seconds; connection tracking of Linux calls such flows
 //!   "assured". They keep half of the table whatever the others do.
+//!
+//! Flows may be in groups, each of which has an order of its own.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ enum Stage {
 /// A flow, and its neighbours in the list of its stage.
 #[derive(Clone, Copy, Debug)]
 struct Node {
+    group: u32,
     stage: Stage,
     born: Instant,
     used: Instant,
@@ -57,14 +60,27 @@ struct List {
 #[derive(Debug, Default)]
 pub struct Order {
     nodes: HashMap<Key, Node>,
-    lists: [List; 3],
+    /// Of each group. Groups have small numbers.
+    groups: Vec<[List; 3]>,
 }
 
 impl Order {
-    /// A new flow, begun by its client just now.
+    /// A new flow, begun by its client just now, in the group with the number 0.
     pub fn insert(&mut self, key: Key, now: Instant) {
+        self.insert_into(0, key, now);
+    }
+
+    /// A new flow in a group. Its number should be small.
+    pub fn insert_into(&mut self, group: u32, key: Key, now: Instant) {
         let stage = Stage::Waiting;
-        self.link(key, Node { stage, born: now, used: now, older: None, newer: None });
+        self.link(key, Node { group, stage, born: now, used: now, older: None, newer: None });
+    }
+
+    /// Moves a flow to another group, where it counts as the latest that was used.
+    pub fn regroup(&mut self, group: u32, key: Key) {
+        if let Some(node) = self.unlink(key) {
+            self.link(key, Node { group, ..node });
+        }
     }
 
     /// Notes that a flow was used.
@@ -101,12 +117,18 @@ impl Order {
 
     /// Whether some flow was answered and has been silent since.
     pub fn has_answered(&self) -> bool {
-        self.list(Stage::Answered).oldest.is_some()
+        self.groups.iter().any(|[answered, ..]| answered.oldest.is_some())
     }
 
-    /// The flow that is least likely to be missed.
+    /// The flow that is least likely to be missed, if there is only the group with the number 0.
     pub fn first_to_go(&self, now: Instant) -> Option<Key> {
-        let [answered, waiting, lasting] = self.lists.map(|list| list.oldest);
+        self.first_of_group_to_go(0, now)
+    }
+
+    /// The flow of a group that is least likely to be missed.
+    pub fn first_of_group_to_go(&self, group: u32, now: Instant) -> Option<Key> {
+        let lists = self.groups.get(group as usize)?;
+        let [answered, waiting, lasting] = lists.map(|list| list.oldest);
         if let Some(key) = answered
             && let Some(answered) = self.used(key)
         {
@@ -116,28 +138,33 @@ impl Order {
                 return Some(key);
             }
         }
-        let crowded = 2 * self.list(Stage::Lasting).length > self.len();
+        let all = lists.iter().map(|list| list.length).sum();
+        let crowded = 2 * lists[Stage::Lasting as usize].length > all;
         if crowded { lasting.or(waiting) } else { waiting.or(lasting) }
     }
 
     /// The flow that was silent longest.
     pub fn longest_silent(&self) -> Option<Key> {
-        let oldest = self.lists.iter().filter_map(|list| list.oldest);
+        let oldest = self.groups.iter().flatten().filter_map(|list| list.oldest);
         oldest.min_by_key(|key| self.used(*key))
     }
 
-    fn list(&self, stage: Stage) -> &List {
-        &self.lists[stage as usize]
+    fn list(&mut self, group: u32, stage: Stage) -> &mut List {
+        let group = group as usize;
+        if group >= self.groups.len() {
+            self.groups.resize(group + 1, [List::default(); 3]);
+        }
+        &mut self.groups[group][stage as usize]
     }
 
     fn link(&mut self, key: Key, node: Node) {
-        let list = &mut self.lists[node.stage as usize];
+        let list = self.list(node.group, node.stage);
         let older = list.newest.replace(key);
         list.length += 1;
+        list.oldest.get_or_insert(key);
         self.nodes.insert(key, Node { older, newer: None, ..node });
-        match older.and_then(|older| self.nodes.get_mut(&older)) {
-            Some(older) => older.newer = Some(key),
-            None => list.oldest = Some(key),
+        if let Some(older) = older.and_then(|older| self.nodes.get_mut(&older)) {
+            older.newer = Some(key);
         }
     }
 
@@ -148,15 +175,19 @@ impl Order {
 
     fn unlink(&mut self, key: Key) -> Option<Node> {
         let node = self.nodes.remove(&key)?;
-        let list = &mut self.lists[node.stage as usize];
-        list.length -= 1;
-        match node.older.and_then(|older| self.nodes.get_mut(&older)) {
-            Some(older) => older.newer = node.newer,
-            None => list.oldest = node.newer,
+        if let Some(older) = node.older.and_then(|older| self.nodes.get_mut(&older)) {
+            older.newer = node.newer;
         }
-        match node.newer.and_then(|newer| self.nodes.get_mut(&newer)) {
-            Some(newer) => newer.older = node.older,
-            None => list.newest = node.older,
+        if let Some(newer) = node.newer.and_then(|newer| self.nodes.get_mut(&newer)) {
+            newer.older = node.older;
+        }
+        let list = self.list(node.group, node.stage);
+        list.length -= 1;
+        if node.older.is_none() {
+            list.oldest = node.newer;
+        }
+        if node.newer.is_none() {
+            list.newest = node.older;
         }
         Some(node)
     }
@@ -257,6 +288,29 @@ mod tests {
         table.spoke(answered, Server, 1);
         table.begin(2);
         assert_eq!(table.order.first_to_go(table.at(3)), Some(answered));
+    }
+
+    #[test]
+    fn groups_have_an_order_each_and_their_own_half_for_lasting_flows() {
+        let mut table = Table::new();
+        let now = table.at(0);
+        let [lasting, own, other] = [(); 3].map(|()| table.slab.insert(()));
+        for (group, key) in [(1, lasting), (1, own), (2, other)] {
+            table.order.insert_into(group, key, now);
+        }
+        table.spoke(lasting, Server, 1);
+        table.spoke(lasting, Client, 2000);
+        table.spoke(lasting, Server, 2001);
+        let first = |table: &Table, group| table.order.first_of_group_to_go(group, table.at(3000));
+        assert_eq!(
+            [0, 1, 2, 9].map(|group| first(&table, group)),
+            [None, Some(own), Some(other), None]
+        );
+        table.order.regroup(2, own);
+        assert_eq!([1, 2].map(|group| first(&table, group)), [Some(lasting), Some(other)]);
+        table.order.remove(other);
+        assert_eq!((first(&table, 2), table.order.len()), (Some(own), 2));
+        assert_eq!(table.order.longest_silent(), Some(own));
     }
 
     #[test]

@@ -8,10 +8,14 @@
 //! The target namespace says "connected" only after the destination did. The target namespace repeats its SYN
 //! meanwhile, which finds the entry and only says that somebody still waits; one that nobody repeats any more is given
 //! up.
+//!
+//! What may be under way is shared by all containers ([`crate::shares`]). Only when there is no more room, a SYN waits until
+//! its sender is known: then it either takes the place of somebody who has more, or that of its sender's own oldest one.
 
 mod call;
+mod room;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,16 +35,10 @@ use super::names::Names;
 use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Protocol::Tcp, Verdict};
+use crate::shares::{Holder, Line, Unsettled};
 use call::{call, full, is_refusal, refuse, watch};
+use room::Full;
 
-/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest makes room:
-/// a flood is older on average than a connection that will succeed. To one destination only after a second, because to
-/// ignore a SYN costs little beside starting anew, and the others are waiting behind a flood.
-const MAX_DIALS: usize = 4096;
-const MAX_DIALS_TO_ONE: usize = 1024;
-const CHANCE: Duration = Duration::from_secs(1);
-/// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
-const SHORT_CHANCE: Duration = Duration::from_millis(100);
 /// The longest SYN that is kept, in bytes. Ordinary ones have 60 to 80; TCP Fast Open adds a segment of data.
 const MAX_SYN_BYTES: usize = 4096;
 /// How long listeners rest when descriptors or memory have run out.
@@ -67,6 +65,7 @@ struct Dial {
     given: bool,
     /// Place in the order of first SYNs.
     number: u64,
+    holder: Holder,
     born: Instant,
     /// When somebody last wanted this.
     seen: Instant,
@@ -84,16 +83,15 @@ impl Dial {
     }
 }
 
-/// Connections in the order of their first SYN.
-type Order = BTreeMap<u64, Key>;
-
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     table: Slab<Dial>,
     index: HashMap<Ends, Key>,
-    order: Order,
+    /// By who makes them, in the order of their first SYN.
+    line: Line<Key>,
     /// The same of each destination.
-    to_one: HashMap<SocketAddr, Order>,
+    to_one: HashMap<SocketAddr, Line<Key>>,
+    unsettled: Unsettled<Key>,
     started: u64,
     /// When listeners are to be tried again.
     pub(super) accept_at: Option<Instant>,
@@ -119,7 +117,7 @@ impl Dials {
         shared: &Shared,
         names: &mut Names,
         attributions: &mut Attributions,
-        arrived: Arrived<'_>,
+        mut arrived: Arrived<'_>,
         syn: &Syn,
     ) {
         let packet = arrived.bytes;
@@ -145,7 +143,14 @@ impl Dials {
             }
             return;
         }
-        let (to, tried, sender) = match policy::outbound(&shared.plan, Tcp, syn.dst) {
+        let verdict = policy::outbound(&shared.plan, Tcp, syn.dst);
+        if !matches!(verdict, Verdict::Deny(_))
+            && self.full(host, syn.dst).is_some()
+            && !shared.knows_holder(attributions, host.now(), &attempt(syn), &mut arrived)
+        {
+            return;
+        }
+        let (to, tried, sender) = match verdict {
             Verdict::Dial(to) => {
                 match shared.judge(attributions, host.now(), &attempt(syn), arrived) {
                     Judged::Allowed(sender) => (to, None, sender),
@@ -153,7 +158,7 @@ impl Dials {
                 }
             }
             Verdict::Dns => match names.resolver(host.now(), &[]) {
-                Some(to) => (to, Some(vec![to]), None),
+                Some(to) => (to, Some(vec![to]), arrived.sender),
                 None => return shared.answers.reset(syn),
             },
             Verdict::Deny(reason) => {
@@ -163,19 +168,17 @@ impl Dials {
                 return shared.prohibit(attributions, now, attempt, &original, None, None);
             }
         };
-        let many = self.table.len() >= MAX_DIALS;
-        let to_one = self.to_one.get(&syn.dst).filter(|to_one| to_one.len() >= MAX_DIALS_TO_ONE);
-        if let Some(oldest) = to_one.and_then(first) {
+        let holder = shared.holder(syn.src.ip(), sender);
+        if let Some(what) = self.full(host, syn.dst) {
             shared.statistics.events().evicted += 1;
-            if !self.make_room(Some(oldest), host.now(), CHANCE) {
+            if !self.make_room(shared, what, syn.dst, holder, host.now()) {
+                if what == Full::Descriptors {
+                    full(host);
+                }
                 return;
             }
-        } else if many || !host.take(Use::Out, 2) {
-            shared.statistics.events().evicted += 1;
-            let chance = if many { Duration::ZERO } else { SHORT_CHANCE };
-            if !self.make_room(first(&self.order), host.now(), chance) {
-                return full(host);
-            }
+        } else if !host.take(Use::Out, 2) {
+            return;
         }
         let traffic = shared.statistics.tcp(syn.dst);
         let now = host.now();
@@ -190,13 +193,14 @@ impl Dials {
                     outside,
                     given: false,
                     number: self.started,
+                    holder,
                     born: now,
                     seen: now,
                     tried,
                     traffic,
                     asked,
                 };
-                self.insert(host, dial);
+                self.insert(host, shared, dial);
             }
             Err(e) => {
                 traffic.fail();
@@ -208,12 +212,16 @@ impl Dials {
         }
     }
 
-    fn insert(&mut self, host: &EventLoop, dial: Dial) {
-        let (ends, number) = (ends(&dial.syn), dial.number);
+    fn insert(&mut self, host: &EventLoop, shared: &Shared, dial: Dial) {
+        let (ends, number, holder) = (ends(&dial.syn), dial.number, dial.holder);
         let key = self.table.insert(dial);
         self.index.insert(ends, key);
-        self.order.insert(number, key);
-        self.to_one.entry(ends.1).or_default().insert(number, key);
+        self.line.insert(holder, number, key);
+        self.to_one.entry(ends.1).or_default().insert(holder, number, key);
+        if holder == Holder::Pending {
+            self.unsettled.push(key);
+        }
+        self.settle_few(shared);
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
             tracing::debug!("cannot watch a connection: {e}");
@@ -336,13 +344,6 @@ impl Dials {
         }
     }
 
-    /// Gives up the oldest of some connections, if it has had its chance.
-    fn make_room(&mut self, oldest: Option<Key>, now: Instant, chance: Duration) -> bool {
-        let Some(key) = oldest else { return false };
-        let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
-        self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
-    }
-
     fn give_up(&mut self, key: Key, end: FlowEnd) -> bool {
         let dial = self.remove(key);
         dial.inspect(|dial| dial.fail(end)).is_some()
@@ -351,9 +352,9 @@ impl Dials {
     fn remove(&mut self, key: Key) -> Option<Dial> {
         let dial = self.table.remove(key)?;
         self.index.remove(&ends(&dial.syn));
-        self.order.remove(&dial.number);
+        self.line.remove(dial.holder, dial.number);
         if let Some(to_one) = self.to_one.get_mut(&dial.syn.dst) {
-            to_one.remove(&dial.number);
+            to_one.remove(dial.holder, dial.number);
             if to_one.is_empty() {
                 self.to_one.remove(&dial.syn.dst);
             }
@@ -369,8 +370,4 @@ fn attempt(syn: &Syn) -> Query {
 
 fn ends(syn: &Syn) -> Ends {
     (syn.src, syn.dst)
-}
-
-fn first(order: &Order) -> Option<Key> {
-    order.first_key_value().map(|(_, key)| *key)
 }

@@ -49,17 +49,19 @@ use relay::flow_log::FlowLog;
 use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{EventHandler, EventLoop, Inbound, Judge};
+use relay::{EventHandler, EventLoop, Inbound, Judge, Opened};
 use socket2::Socket;
 
 use crate::conntrack::Client;
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{Original, Reassembly, Unreachable};
+use crate::shares::{Holder, Whose};
 use answers::Answers;
 use attribution::Attributions;
 use dial::Dials;
 use echo::Echoes;
 use egress_policy::EgressPolicy;
+use egress_policy::Sender;
 pub use egress_policy::SharedPolicies;
 use names::Names;
 use overlay::Overlay;
@@ -165,6 +167,25 @@ impl Shared {
     /// Lets the packet rules look at a datagram of the target namespace once more.
     fn look_again(&self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
         self.answers.udp_to(&self.dial, src, dst, payload);
+    }
+
+    /// Whose something is that packets with this source begin.
+    fn holder(&self, source: IpAddr, sender: Option<Sender>) -> Holder {
+        let is_own = |address: IpAddr| self.plan.nets().any(|net| net.child == address);
+        match sender {
+            Some(sender) if sender.is_guess && is_own(sender.container) => Holder::Unknown,
+            Some(sender) => Holder::Sender(sender.container),
+            // Whom a masquerade may hide.
+            None if is_own(source) => Holder::Pending,
+            None => Holder::Sender(source),
+        }
+    }
+
+    /// Whose something is whose sender was asked for, by what is known of that.
+    fn whose(&self, opened: Option<Opened>) -> Whose {
+        opened.map_or(Whose::Open, |opened| {
+            Whose::Known(self.holder(opened.container, Some(opened.into())))
+        })
     }
 
     fn drop_packet(&self) {

@@ -12,6 +12,7 @@ use super::parked::Added;
 use super::{Engine, Shared, kind};
 use crate::packet::{self, Original, Packet};
 use crate::policy::{self, Protocol, Verdict};
+use crate::shares::Holder;
 
 const MAX_PACKETS_PER_TURN: usize = 64;
 
@@ -104,6 +105,22 @@ impl Shared {
             }
             Asking::Guess(sender) => Some(sender),
         }
+    }
+
+    /// Whether it is known whose something is that begins, now that there is no more room. If not, the packet waits, or is
+    /// lost.
+    pub(super) fn knows_holder(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        query: &Query,
+        arrived: &mut Arrived<'_>,
+    ) -> bool {
+        let source = query.outside.src.ip();
+        if self.holder(source, arrived.sender) == Holder::Pending {
+            arrived.sender = self.sender(attributions, now, query, *arrived);
+        }
+        self.holder(source, arrived.sender) != Holder::Pending
     }
 
     /// Counts an attempt that a rule has denied, perhaps one of the egress policy, also for its container, and tells whoever

@@ -1,0 +1,96 @@
+//! How many connections may be under way, and whose makes room for another one.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use relay::EventLoop;
+use relay::flow_log::FlowEnd;
+use relay::room::Use;
+use relay::slab::{Key, Slab};
+
+use super::super::Shared;
+use super::{Dial, Dials};
+use crate::shares::{Holder, Whose};
+
+/// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
+/// the most makes room: a flood is older on average than a connection that will succeed. For another one of the same sender
+/// only after a second, because to ignore a SYN costs little beside starting anew, and others are waiting behind a flood.
+const MAX_DIALS: usize = 4096;
+const MAX_DIALS_TO_ONE: usize = 1024;
+const CHANCE: Duration = Duration::from_secs(1);
+/// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
+const SHORT_CHANCE: Duration = Duration::from_millis(100);
+
+/// What there is no room in for another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Destination,
+    Table,
+    Descriptors,
+}
+
+impl Dials {
+    /// Notes whose some of the connections are whose sender was asked for.
+    pub(super) fn settle_few(&mut self, shared: &Shared) {
+        let settled = self.unsettled.next_few(|key| whose(shared, &self.table, key));
+        settled.into_iter().flatten().for_each(|(key, holder)| self.settle(key, holder));
+    }
+
+    /// Notes whose a connection is.
+    fn settle(&mut self, key: Key, holder: Holder) {
+        let Some(dial) = self.table.get_mut(key) else { return };
+        let (before, number) = (std::mem::replace(&mut dial.holder, holder), dial.number);
+        for line in [&mut self.line].into_iter().chain(self.to_one.get_mut(&dial.syn.dst)) {
+            line.remove(before, number);
+            line.insert(holder, number, key);
+        }
+    }
+
+    /// What there is no room in for another connection, if anything.
+    pub(super) fn full(&self, host: &EventLoop, dst: SocketAddr) -> Option<Full> {
+        if self.to_one.get(&dst).is_some_and(|line| line.len() >= MAX_DIALS_TO_ONE) {
+            Some(Full::Destination)
+        } else if self.table.len() >= MAX_DIALS {
+            Some(Full::Table)
+        } else {
+            (!host.fits(Use::Out, 2)).then_some(Full::Descriptors)
+        }
+    }
+
+    /// Gives up a connection in favour of a new one of `newcomer`: the oldest of whoever has the most, if it has had its
+    /// chance. False if there is none.
+    pub(super) fn make_room(
+        &mut self,
+        shared: &Shared,
+        what: Full,
+        dst: SocketAddr,
+        newcomer: Holder,
+        now: Instant,
+    ) -> bool {
+        for (key, holder) in self.unsettled.next_all(|key| whose(shared, &self.table, key)) {
+            self.settle(key, holder);
+        }
+        let to_one = || self.to_one.get(&dst);
+        let line = if what == Full::Destination { to_one() } else { Some(&self.line) };
+        let Some((of, key)) = line.and_then(|line| line.first_to_yield(newcomer)) else {
+            return false;
+        };
+        let is_known = matches!(of, Holder::Sender(_));
+        let chance = match what {
+            // Somebody has more than the newcomer.
+            _ if is_known && of != newcomer => Duration::ZERO,
+            Full::Descriptors => SHORT_CHANCE,
+            // Perhaps it is of many.
+            Full::Table if !is_known => Duration::ZERO,
+            Full::Destination | Full::Table => CHANCE,
+        };
+        let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
+        self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
+    }
+}
+
+/// Whose a connection is, of those whose sender was asked for.
+fn whose(shared: &Shared, table: &Slab<Dial>, key: Key) -> Whose {
+    let Some(dial) = table.get(key) else { return Whose::Gone };
+    shared.whose(dial.asked.attribution.opened_by())
+}
