@@ -310,7 +310,9 @@ impl EventHandler for Engine {
                 self.dials.connected(host, shared, &mut self.names, attributions, tag.key);
             }
             kind::HOST => self.flows.outside_speaks(host, shared, tag.key, flags),
-            kind::INSIDE => self.flows.inside_speaks(host, &mut self.attributions, tag.key),
+            kind::INSIDE => {
+                self.flows.inside_speaks(host, shared, &mut self.attributions, tag.key);
+            }
             kind::ECHO => self.echoes.reply(host, shared, tag.key, flags),
             kind::NAME => self.names.answer(host, shared, &mut self.attributions, tag.key),
             kind::CONNTRACK => self.attribute(host),

@@ -185,7 +185,7 @@ impl Engine {
         }
     }
 
-    fn whole(&mut self, host: &mut EventLoop, arrived: Arrived<'_>, parsed: &Packet<'_>) {
+    fn whole(&mut self, host: &mut EventLoop, mut arrived: Arrived<'_>, parsed: &Packet<'_>) {
         let (shared, attributions) = (&self.shared, &mut self.attributions);
         let now = host.now();
         let original = Original::Packet(arrived.bytes);
@@ -198,11 +198,20 @@ impl Engine {
             Packet::Udp(udp) => match policy::outbound(&shared.plan, Protocol::Udp, udp.dst) {
                 Verdict::Dns => self.names.query(host, shared, attributions, arrived, udp),
                 Verdict::Dial(to) => {
-                    let mut sender = arrived.sender;
                     let ends = (udp.src, udp.dst, udp.payload);
-                    let begins = || self.flows.known(shared, attributions, now, ends).is_none();
-                    if !shared.egress.is_empty() && (asked || begins()) {
-                        let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    let unclear = self.flows.is_unclear(shared);
+                    let begins = |attributions: &_| {
+                        self.flows.known(shared, attributions, now, ends).is_none()
+                    };
+                    if (unclear || attributions.waits(&attempt))
+                        && begins(attributions)
+                        && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
+                    {
+                        return;
+                    }
+                    let mut sender = arrived.sender;
+                    if !shared.egress.is_empty() && (asked || begins(attributions)) {
                         match shared.judge(attributions, now, &attempt, arrived) {
                             Judged::Allowed(found) => sender = found,
                             Judged::Waits => return,

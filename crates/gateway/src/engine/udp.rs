@@ -20,6 +20,7 @@
 //! The file is long because both directions of a flow and its end work on one table.
 
 mod judged;
+mod room;
 
 use std::collections::HashMap;
 use std::io;
@@ -48,14 +49,12 @@ use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
+use crate::shares::{Holder, Shares, Unsettled};
 
-const MAX_FLOWS: usize = 8192;
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
 const MAX_FLOWS_PER_PORT: usize = 64;
 /// Datagrams of the target namespace after which a flow gets a socket in the gateway namespace.
 const BUSY: u32 = 8;
-/// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
-const MAX_LAST_BATCHES: usize = 4;
 /// How long a flow may be silent that nobody has answered, and one that somebody has.
 const UNANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -104,6 +103,8 @@ struct Flow {
     counted: Counted,
     /// The latest error of the network.
     failure: Option<FlowEnd>,
+    /// Whose it is.
+    holder: Holder,
 }
 
 /// The socket in the gateway namespace.
@@ -121,7 +122,12 @@ pub(super) struct Flows {
     index: HashMap<(SocketAddr, SocketAddr), Key>,
     /// The flows of each address of the target namespace that share a port outside.
     sharing: HashMap<SocketAddr, Vec<Key>>,
+    /// Each holder has a group of its own.
     order: Order,
+    shares: Shares,
+    unsettled: Unsettled<Key>,
+    /// Whether the latest flow had to be made room for.
+    contended: bool,
     insides: usize,
     receiver: Option<Receiver>,
 }
@@ -224,7 +230,8 @@ impl Flows {
             None => {
                 let query = outbound(conntrack::Protocol::Udp, ends.src, ends.dst);
                 let attribution = attributions.flow(host.now(), query, sender).attribution;
-                match self.begin(host, shared, ends, between, attribution.clone()) {
+                let holder = shared.holder(ends.src.ip(), sender);
+                match self.begin(host, shared, ends, between, (attribution.clone(), holder)) {
                     Ok(key) => key,
                     Err(e) => {
                         tracing::debug!("cannot create a flow to {}: {e}", ends.dst);
@@ -236,7 +243,7 @@ impl Flows {
                 }
             }
         };
-        self.client_speaks(attributions, key, host.now(), sender);
+        self.client_speaks(shared, attributions, key, host.now(), sender);
         Some(key)
     }
 
@@ -259,17 +266,10 @@ impl Flows {
         shared: &Shared,
         ends: Ends,
         between: (SocketAddr, SocketAddr),
-        attribution: Attribution,
+        (attribution, holder): (Attribution, Holder),
     ) -> io::Result<Key> {
-        let many = self.table.len() >= MAX_FLOWS;
-        if many || !host.take(Use::FlowOut, 1) {
-            let made_room = self.make_room(host.now(), shared);
-            if !many {
-                few(host);
-            }
-            if !made_room {
-                return Err(Errno::EMFILE.into());
-            }
+        if !self.has_room(host, shared, holder) {
+            return Err(Errno::EMFILE.into());
         }
         let Ends { src, dst, to } = ends;
         let outside = self.connect(src, to)?;
@@ -289,6 +289,7 @@ impl Flows {
             cut_inside: Segmented::default(),
             counted: Counted::open(shared.statistics.udp(dst)).attributed(attribution),
             failure: None,
+            holder,
         };
         let key = self.table.insert(flow);
         if let Some(flow) = self.table.get(key) {
@@ -300,7 +301,11 @@ impl Flows {
         }
         self.index.insert(between, key);
         self.sharing.entry(src).or_default().push(key);
-        self.order.insert(key, host.now());
+        self.order.insert_into(self.shares.join(holder).index(), key, host.now());
+        if holder == Holder::Pending {
+            self.unsettled.push(key);
+        }
+        self.settle_few(shared);
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -321,11 +326,12 @@ impl Flows {
     pub(super) fn inside_speaks(
         &mut self,
         host: &EventLoop,
+        shared: &Shared,
         attributions: &mut Attributions,
         key: Key,
     ) {
         if self.receive_inside(key) {
-            self.client_speaks(attributions, key, host.now(), None);
+            self.client_speaks(shared, attributions, key, host.now(), None);
             self.send_outside(key);
         }
     }
@@ -333,6 +339,7 @@ impl Flows {
     /// Asks whose the flow is after a silence, unless that is known.
     fn client_speaks(
         &mut self,
+        shared: &Shared,
         attributions: &mut Attributions,
         key: Key,
         now: Instant,
@@ -342,8 +349,13 @@ impl Flows {
             && let Some(flow) = self.table.get(key)
             && let Some(attribution) = flow.counted.attribute_again()
         {
+            let holder = shared.holder(flow.src.ip(), sender);
             let query = outbound(conntrack::Protocol::Udp, flow.src, flow.dst);
             attributions.flow_again(now, query, attribution, sender);
+            self.settle(key, holder);
+            if holder == Holder::Pending {
+                self.unsettled.push(key);
+            }
         }
         self.order.spoke(key, Speaker::Client, now);
     }
@@ -459,31 +471,12 @@ impl Flows {
         }
     }
 
-    /// Ends a flow in favour of a new one, behind everything that has come for it. False if there is none.
-    fn make_room(&mut self, now: Instant, shared: &Shared) -> bool {
-        let Some(key) = self.order.first_to_go(now) else { return false };
-        for _ in 0..MAX_LAST_BATCHES {
-            let (out, back) = (self.carry_out(key), self.bring_in(shared, key));
-            if !(out || back) {
-                break;
-            }
-        }
-        self.end(key, FlowEnd::Evicted);
-        shared.statistics.events().evicted += 1;
-        true
-    }
-
-    /// Ends flows until `count` descriptors are free, or none is left.
-    pub(super) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) {
-        let before = self.descriptors();
-        while before - self.descriptors() < count && self.make_room(now, shared) {}
-    }
-
     fn end(&mut self, key: Key, end: FlowEnd) {
         let Some(mut flow) = self.table.remove(key) else { return };
         flow.counted.end(end);
         self.index.remove(&flow.between);
         self.order.remove(key);
+        self.shares.leave(flow.holder);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;
         }
@@ -517,18 +510,6 @@ impl Flow {
             let original = Original::Udp { src: self.src, dst: self.dst };
             shared.answers.unreachable(error.why, shared.visible(source), &original);
         }
-    }
-}
-
-/// Flows make room for others although there are not many.
-fn few(host: &mut EventLoop) {
-    if host.worth_saying(Use::FlowOut) {
-        let limit = host.shares().limit;
-        tracing::warn!(
-            "UDP flows from containers expire early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
-            host.shares().flows_kept,
-            host.shares().flows
-        );
     }
 }
 

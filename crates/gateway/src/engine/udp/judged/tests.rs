@@ -15,6 +15,7 @@ use crate::engine::egress_policy::EgressPolicy;
 use crate::engine::statistics::Statistics;
 use crate::engine::tun::Tun;
 use crate::network_config::{HostLoopback, Net, NetworkConfig};
+use crate::shares::Holder;
 
 fn plan() -> NetworkConfig {
     let [child, gateway, dns] =
@@ -94,9 +95,11 @@ impl Rig {
             cut_inside: relay::datagrams::Segmented::default(),
             counted: Counted::open(Arc::default()).attributed(attribution),
             failure: None,
+            holder: Holder::Pending,
         });
         self.flows.index.insert(between, key);
-        self.flows.order.insert(key, self.now);
+        let place = self.flows.shares.join(Holder::Pending);
+        self.flows.order.insert_into(place.index(), key, self.now);
         self.flows.insides += 1;
         key
     }

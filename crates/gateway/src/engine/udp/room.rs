@@ -1,0 +1,114 @@
+//! How many flows there may be, and whose makes room for another one.
+
+use std::time::Instant;
+
+use relay::EventLoop;
+use relay::flow_log::FlowEnd;
+use relay::room::Use;
+use relay::slab::{Key, Slab};
+
+use super::{Flow, Flows};
+use crate::engine::Shared;
+use crate::shares::{Holder, Whose};
+
+/// Flows at a time. Beyond that the one of whoever has the most that is least likely to be missed makes room.
+const MAX_FLOWS: usize = 8192;
+/// Batches each way that are passed on for a flow that has to go; more than that is a stream, which will break anyway.
+const MAX_LAST_BATCHES: usize = 4;
+
+impl Flows {
+    /// Makes room for another flow of `newcomer`, if there is none. False if that cannot be done.
+    pub(super) fn has_room(
+        &mut self,
+        host: &mut EventLoop,
+        shared: &Shared,
+        newcomer: Holder,
+    ) -> bool {
+        let many = self.table.len() >= MAX_FLOWS;
+        self.contended = many || !host.take(Use::FlowOut, 1);
+        if !self.contended {
+            return true;
+        }
+        let made_room = self.make_room(host.now(), shared, newcomer);
+        if !many {
+            few(host);
+        }
+        made_room
+    }
+
+    /// Whether a flow would have to make room of which nobody knows whose it is, since there are too many of those. Then
+    /// what is new waits until its sender is known.
+    pub(in crate::engine) fn is_unclear(&mut self, shared: &Shared) -> bool {
+        let pending = |this: &Self| {
+            let first = this.shares.first_to_yield(Holder::Pending);
+            first.is_some_and(|(of, _)| of == Holder::Pending)
+        };
+        if !(self.contended && pending(self)) {
+            return false;
+        }
+        self.settle_all(shared);
+        pending(self)
+    }
+
+    /// Ends a flow in favour of a new one of `newcomer`, behind everything that has come for it. False if there is none.
+    fn make_room(&mut self, now: Instant, shared: &Shared, newcomer: Holder) -> bool {
+        self.settle_all(shared);
+        let place = self.shares.first_to_yield(newcomer).map(|(_, place)| place.index());
+        let Some(key) = place.and_then(|group| self.order.first_of_group_to_go(group, now)) else {
+            return false;
+        };
+        for _ in 0..MAX_LAST_BATCHES {
+            let (out, back) = (self.carry_out(key), self.bring_in(shared, key));
+            if !(out || back) {
+                break;
+            }
+        }
+        self.end(key, FlowEnd::Evicted);
+        shared.statistics.events().evicted += 1;
+        true
+    }
+
+    /// Ends flows until `count` descriptors are free, or none is left.
+    pub(in crate::engine) fn give_way(&mut self, count: usize, now: Instant, shared: &Shared) {
+        let before = self.descriptors();
+        while before - self.descriptors() < count && self.make_room(now, shared, Holder::Pending) {}
+    }
+
+    /// Notes whose some of the flows are whose sender was asked for.
+    pub(super) fn settle_few(&mut self, shared: &Shared) {
+        let settled = self.unsettled.next_few(|key| whose(shared, &self.table, key));
+        settled.into_iter().flatten().for_each(|(key, holder)| self.settle(key, holder));
+    }
+
+    fn settle_all(&mut self, shared: &Shared) {
+        let settled = self.unsettled.next_all(|key| whose(shared, &self.table, key));
+        settled.into_iter().for_each(|(key, holder)| self.settle(key, holder));
+    }
+
+    /// Notes whose a flow is.
+    pub(super) fn settle(&mut self, key: Key, holder: Holder) {
+        let Some(flow) = self.table.get_mut(key).filter(|flow| flow.holder != holder) else {
+            return;
+        };
+        self.shares.leave(std::mem::replace(&mut flow.holder, holder));
+        self.order.regroup(self.shares.join(holder).index(), key);
+    }
+}
+
+/// Whose a flow is, of those whose sender was asked for.
+fn whose(shared: &Shared, table: &Slab<Flow>, key: Key) -> Whose {
+    let Some(flow) = table.get(key) else { return Whose::Gone };
+    shared.whose(flow.counted.opened_by())
+}
+
+/// Flows make room for others although there are not many.
+fn few(host: &mut EventLoop) {
+    if host.worth_saying(Use::FlowOut) {
+        let limit = host.shares().limit;
+        tracing::warn!(
+            "UDP flows from containers expire early: the limit of open files, {limit}, allows {} to {} at a time\nhint: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            host.shares().flows_kept,
+            host.shares().flows
+        );
+    }
+}
