@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use gateway::dns::{Action, Forwarder, Key, KnownNames, addresses};
+use gateway::shares::Holder;
 use libfuzzer_sys::fuzz_target;
 
 fn learn(known: &mut KnownNames, now: Instant, answer: &[u8]) {
@@ -32,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
                     now,
                     SocketAddr::from(([10, 0, 2, 100], u16::from(*which))),
                     None,
+                    Holder::Sender([172, 17, 0, which % 4].into()),
                     payload,
                 );
             }

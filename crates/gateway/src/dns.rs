@@ -35,6 +35,8 @@ use egress::Source;
 pub use known::{KnownNames, addresses};
 use pending::{Attempt, Pending, Query};
 
+use crate::shares::Holder;
+
 /// How long a server may take before the next is asked.
 const SILENCE: Duration = Duration::from_millis(1500);
 /// How long a server that failed is asked last.
@@ -164,29 +166,45 @@ impl Forwarder {
         self.pending.deadline()
     }
 
-    /// Takes in a datagram of a client. False if it is no query. `who` comes back with the answer: several containers may
-    /// have the client's address one after another.
+    /// Whether another query takes the place of one that waits.
+    pub fn is_full(&self) -> bool {
+        self.sockets >= self.most()
+    }
+
+    fn most(&self) -> usize {
+        self.most.unwrap_or(SOCKETS)
+    }
+
+    /// Notes whose share the query with this number counts for, if it still waits.
+    pub fn settle(&mut self, number: u64, holder: Holder) {
+        self.pending.settle(number, holder);
+    }
+
+    /// Takes in a datagram of a client; the number of its query, `None` if it is none. `who` comes back with the answer:
+    /// several containers may have the client's address one after another. It counts for the share of `holder`.
     pub fn query(
         &mut self,
         now: Instant,
         client: SocketAddr,
         who: Option<Source>,
+        holder: Holder,
         payload: &[u8],
-    ) -> bool {
+    ) -> Option<u64> {
         if payload.len() > LARGEST_QUERY || !message::is_query(payload) {
             self.counters.malformed += 1;
-            return false;
+            return None;
         }
         self.counters.queries += 1;
         if let Some(serial) = self.pending.find(client, who, payload) {
             self.repeat(now, serial);
-            return true;
+            return Some(serial);
         }
-        let serial = self.pending.insert(Query::new(client, who, payload, now + QUERY_TIMEOUT));
+        let query = Query::new(client, who, holder, payload, now + QUERY_TIMEOUT);
+        let serial = self.pending.insert(query);
         if !self.ask_next(now, serial) {
-            self.settle(serial);
+            self.conclude(serial);
         }
-        true
+        Some(serial)
     }
 
     /// Takes in a datagram that arrived on the socket of `key`.
@@ -244,7 +262,7 @@ impl Forwarder {
             self.set_rest(server, Some(now + REST));
         }
         if !self.ask_next(now, serial) {
-            self.settle_if_refused(serial);
+            self.conclude_if_refused(serial);
         }
     }
 
@@ -274,9 +292,9 @@ impl Forwarder {
             return;
         }
         if alone {
-            self.settle(serial);
+            self.conclude(serial);
         } else if late {
-            self.settle_if_refused(serial);
+            self.conclude_if_refused(serial);
         }
     }
 
@@ -287,8 +305,8 @@ impl Forwarder {
         };
         let tried: Vec<SocketAddr> = query.round().iter().map(|attempt| attempt.server).collect();
         let Some(to) = self.resolver(now, &tried) else { return false };
-        self.make_room();
-        // It may have been the oldest itself.
+        self.make_room(serial);
+        // It may have been that one itself.
         let Some(query) = self.pending.query(serial) else { return true };
         query.attempts.push(Attempt { server: to, open: true });
         query.next_at = Some(now + SILENCE);
@@ -298,16 +316,16 @@ impl Forwarder {
         true
     }
 
-    fn make_room(&mut self) {
-        while self.sockets >= self.most.unwrap_or(SOCKETS) {
-            let Some((serial, oldest)) = self.pending.pop_oldest() else { return };
+    fn make_room(&mut self, newcomer: u64) {
+        while self.is_full() {
+            let Some((serial, oldest)) = self.pending.pop_first_to_yield(newcomer) else { return };
             self.counters.evicted += 1;
             self.close_all(serial, &oldest);
         }
     }
 
     /// Ends a query that nobody is left for: with the refusal that came, or with one of our own.
-    fn settle(&mut self, serial: u64) {
+    fn conclude(&mut self, serial: u64) {
         let Some(query) = self.pending.query(serial) else { return };
         let payload = query.refusal.take().unwrap_or_else(|| {
             self.counters.failed += 1;
@@ -316,9 +334,9 @@ impl Forwarder {
         self.finish(serial, payload);
     }
 
-    fn settle_if_refused(&mut self, serial: u64) {
+    fn conclude_if_refused(&mut self, serial: u64) {
         if self.pending.query(serial).is_some_and(|query| query.refusal.is_some()) {
-            self.settle(serial);
+            self.conclude(serial);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Queries that wait for an answer, the oldest first.
+//! Queries that wait for an answer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::time::Instant;
 use egress::Source;
 
 use super::Key;
+use crate::shares::{Holder, Line};
 
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
 const ATTEMPTS: usize = 8;
@@ -15,6 +16,7 @@ const ATTEMPTS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queries: BTreeMap<u64, Query>,
+    line: Line<u64>,
     next: u64,
 }
 
@@ -22,6 +24,8 @@ pub(super) struct Pending {
 pub(super) struct Query {
     pub(super) client: SocketAddr,
     pub(super) who: Option<Source>,
+    /// Whose share it counts for.
+    pub(super) holder: Holder,
     pub(super) bytes: Vec<u8>,
     pub(super) attempts: Vec<Attempt>,
     /// The attempt that this round started with.
@@ -44,12 +48,14 @@ impl Query {
     pub(super) fn new(
         client: SocketAddr,
         who: Option<Source>,
+        holder: Holder,
         bytes: &[u8],
         expires: Instant,
     ) -> Self {
         Self {
             client,
             who,
+            holder,
             bytes: bytes.to_vec(),
             attempts: Vec::new(),
             round: 0,
@@ -85,6 +91,7 @@ impl Pending {
     pub(super) fn insert(&mut self, query: Query) -> u64 {
         let serial = self.next;
         self.next += 1;
+        self.line.insert(query.holder, serial, serial);
         self.queries.insert(serial, query);
         serial
     }
@@ -94,11 +101,26 @@ impl Pending {
     }
 
     pub(super) fn remove(&mut self, serial: u64) -> Option<Query> {
-        self.queries.remove(&serial)
+        let query = self.queries.remove(&serial)?;
+        self.line.remove(query.holder, serial);
+        Some(query)
     }
 
-    pub(super) fn pop_oldest(&mut self) -> Option<(u64, Query)> {
-        self.queries.pop_first()
+    /// Takes out the oldest query of whoever has the most beside this one, or this one if there are no others.
+    pub(super) fn pop_first_to_yield(&mut self, newcomer: u64) -> Option<(u64, Query)> {
+        let holder = self.queries.get(&newcomer)?.holder;
+        self.line.remove(holder, newcomer);
+        let first = self.line.first_to_yield(holder).map_or(newcomer, |(_, serial)| serial);
+        self.line.insert(holder, newcomer, newcomer);
+        Some((first, self.remove(first)?))
+    }
+
+    /// Notes whose a query is.
+    pub(super) fn settle(&mut self, serial: u64, holder: Holder) {
+        if let Some(query) = self.queries.get_mut(&serial) {
+            self.line.remove(std::mem::replace(&mut query.holder, holder), serial);
+            self.line.insert(holder, serial, serial);
+        }
     }
 
     /// The query that a client has sent already.

@@ -32,6 +32,12 @@ fn client(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 2, 100], port))
 }
 
+/// Hundreds of ports have a container each.
+fn holder(port: u16) -> Holder {
+    let [_, last] = (port / 100).to_be_bytes();
+    Holder::Sender([172, 17, 0, last].into())
+}
+
 /// A forwarder with its time and what it wants done.
 struct Test {
     forwarder: Forwarder,
@@ -80,7 +86,7 @@ impl Test {
     }
 
     fn query(&mut self, port: u16, payload: &[u8]) -> Outcome {
-        self.forwarder.query(self.now, client(port), None, payload);
+        self.forwarder.query(self.now, client(port), None, holder(port), payload);
         self.outcome()
     }
 
@@ -111,7 +117,7 @@ impl Test {
 fn an_answer_goes_back_as_it_came_and_closes_the_socket() {
     let mut test = Test::new(2);
     let asked = query(7, "example.org");
-    test.forwarder.query(test.now, client(1), None, &asked);
+    test.forwarder.query(test.now, client(1), None, holder(1), &asked);
     let Some(Action::Send { key, to, query: sent }) = test.forwarder.next_action() else {
         panic!("nothing is sent");
     };
@@ -280,12 +286,15 @@ fn after_10_seconds_a_query_is_forgotten() {
 }
 
 #[test]
-fn the_oldest_goes_when_there_are_too_many() {
+fn the_oldest_of_whoever_has_the_most_goes_when_there_are_too_many() {
     let mut test = Test::new(1);
+    let (quiet, _) = test.ask(999, &query(0, "a"));
     let (oldest, _) = test.ask(0, &query(0, "a"));
-    for id in 1..=1024 {
-        test.ask(id, &query(id, "a"));
+    for id in 1..=1023 {
+        test.forwarder.query(test.now, client(0), None, holder(0), &query(id, "a"));
+        test.outcome();
     }
+    assert!(test.open.contains(&quiet));
     assert_eq!(test.open.len(), SOCKETS);
     assert!(!test.open.contains(&oldest));
     assert_eq!(test.forwarder.counters().evicted, 1);
@@ -293,6 +302,38 @@ fn the_oldest_goes_when_there_are_too_many() {
     test.forwarder.set_resolvers(&[server(1), server(2)]);
     test.at(1500).tick();
     assert_eq!(test.open.len(), SOCKETS);
+}
+
+#[test]
+fn whose_a_query_is_may_be_found_later() {
+    let mut test = Test::new(1);
+    test.forwarder.limit(4);
+    let mut ask = |id, holder| {
+        let number = test.forwarder.query(test.now, client(id), None, holder, &query(id, "a"));
+        let sent = test.outcome().sent[0].0;
+        (number.unwrap(), sent, test.open.len())
+    };
+    let (known, first, _) = ask(1, Holder::Pending);
+    let (_, second, _) = ask(2, Holder::Pending);
+    let flood = [3, 4].map(|id| ask(id, holder(200)).1);
+    test.forwarder.settle(known, holder(200));
+    assert!(test.forwarder.is_full());
+    test.ask(5, &query(5, "a"));
+    assert!(!test.open.contains(&first), "it is the oldest of three");
+    assert!(test.open.contains(&second) && flood.iter().all(|key| test.open.contains(key)));
+    test.forwarder.settle(known, holder(300));
+    assert_eq!(test.forwarder.counters().evicted, 1, "it is gone");
+}
+
+#[test]
+fn a_query_takes_the_place_of_another_one_even_where_everybody_has_one() {
+    let mut test = Test::new(1);
+    test.forwarder.limit(2);
+    for id in [100, 200, 300] {
+        let (key, _) = test.ask(id, &query(id, "a"));
+        assert!(test.open.contains(&key));
+    }
+    assert_eq!((test.open.len(), test.forwarder.counters().evicted), (2, 1));
 }
 
 #[test]

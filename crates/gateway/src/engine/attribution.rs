@@ -26,7 +26,7 @@ use relay::{Attribution, Inbound};
 use super::Statistics;
 use super::egress_policy::Sender;
 use super::log::Log;
-use super::parked::Parked;
+use super::parked::{MAX_WAITING, Parked};
 use super::unlisted::Unlisted;
 use crate::conntrack::{BATCH, Client, Outcome, Reply};
 use crate::namespace::loopback;
@@ -45,7 +45,8 @@ const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// After such a silence, a flow or ping may be another container's: the connection tracking forgets most of them after 30
 /// seconds (`nf_conntrack_udp_timeout`, `nf_conntrack_icmp_timeout`).
 pub(super) const TRACKED_TIME: Duration = Duration::from_secs(25);
-/// Queries that are open at a time. Beyond that, the sender is whom the packet names.
+/// Queries that are open at a time, those included that packets may wait for. Beyond that, the sender is whom the packet
+/// names.
 const MAX_OPEN: usize = 4096;
 /// The connection tracking may not know a flow of datagrams to a published port yet when it is asked: how often it is
 /// asked in all, and how long after an answer that did not help.
@@ -62,16 +63,24 @@ pub(super) const DNS_QUERY: ContainerEvents =
 pub(super) const ECHO_REQUEST: ContainerEvents =
     ContainerEvents { denied: 0, dns_queries: 0, echo_requests: 1 };
 
+/// Something that goes on whose sender is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Ping(Key),
+    /// A query to our name server, by its number.
+    Name(u64),
+}
+
 /// What a query is about.
 #[derive(Debug)]
 enum Subject {
     /// A connection or flow out of the target namespace.
     Flow { source: IpAddr, udp: bool, attribution: Attribution },
-    /// Something that is only counted, perhaps of a ping that goes on.
+    /// Something that is only counted, perhaps of a ping or name query that goes on.
     Events {
         source: IpAddr,
         events: ContainerEvents,
-        ping: Option<Key>,
+        of: Option<Entry>,
         record: Option<Box<FlowRecord>>,
     },
     /// Packets that wait for their sender to be known.
@@ -99,8 +108,8 @@ pub(super) struct Asked {
 /// What the engine has to do after replies.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Pings whose sender is known now, or cannot be found.
-    pub(super) pings: Vec<(Key, Sender)>,
+    /// Those whose sender is known now, or cannot be found.
+    pub(super) entries: Vec<(Entry, Sender)>,
     /// SYNs that are to be answered by a reset.
     pub(super) resets: Vec<Syn>,
     /// Senders that packets wait for.
@@ -173,19 +182,19 @@ impl Attributions {
         self.client.as_ref()
     }
 
-    /// Counts something that leaves the target namespace, perhaps of a ping that goes on. With an `end`, it is an attempt
+    /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
     /// that nothing comes of.
     pub(super) fn count(
         &mut self,
         now: Instant,
         query: Query,
         events: ContainerEvents,
-        ping: Option<Key>,
+        of: Option<Entry>,
         end: Option<FlowEnd>,
     ) {
         let source = query.outside.src.ip();
         let record = end.and_then(|end| self.log.attempt(now, &query, end));
-        self.ask(now, &query, Subject::Events { source, events, ping, record });
+        self.ask(now, &query, Subject::Events { source, events, of, record });
     }
 
     /// Something has gone to a published port.
@@ -205,7 +214,9 @@ impl Attributions {
 
     /// Returns the number of the query; `None` if nobody can be asked.
     fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Option<u32> {
-        let has_room = self.has_room();
+        // What packets wait for goes before what is only counted.
+        let kept = if matches!(subject, Subject::Sender(_)) { 0 } else { MAX_WAITING };
+        let has_room = self.has_room(kept);
         let Some(client) = self.client.as_mut().filter(|_| has_room) else {
             self.settle(now, subject, Outcome::Failed, &mut Settled::default());
             return None;
@@ -219,10 +230,10 @@ impl Attributions {
         Some(number)
     }
 
-    /// Whether another query may be open.
-    fn has_room(&self) -> bool {
+    /// Whether another query may be open beside so many.
+    fn has_room(&self, kept: usize) -> bool {
         let unsent = self.client.as_ref().map_or(0, Client::unsent);
-        self.open.len().max(unsent) < MAX_OPEN
+        self.open.len().max(unsent) + kept < MAX_OPEN
     }
 
     /// Has the reset of a connection wait until its query is answered. False if it need not.
@@ -336,14 +347,16 @@ impl Attributions {
                 let sender = self.sender(outcome, query.outside.src.ip(), query.protocol);
                 settled.senders.push((query, sender));
             }
-            Subject::Events { source, events, ping, record } => {
+            Subject::Events { source, events, of, record } => {
                 let container = found.unwrap_or(source);
                 self.statistics.of(container, |sum| *sum = *sum + events);
                 if let Some(record) = record {
                     self.log.push(*record, container);
                 }
-                if let Some(ping) = ping {
-                    settled.pings.push((ping, self.sender(outcome, source, Protocol::Echo)));
+                if let Some(of) = of {
+                    let is_ping = matches!(of, Entry::Ping(_));
+                    let protocol = if is_ping { Protocol::Echo } else { Protocol::Udp };
+                    settled.entries.push((of, self.sender(outcome, source, protocol)));
                 }
             }
             Subject::Published { inbound, attempts } => {

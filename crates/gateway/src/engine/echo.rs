@@ -21,13 +21,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
-use super::attribution::{Attributions, ECHO_REQUEST, TRACKED_TIME, echo_request};
+use super::attribution::{Attributions, ECHO_REQUEST, Entry, TRACKED_TIME, echo_request};
 use super::egress_policy::Sender;
 use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
+use crate::shares::{Holder, Shares};
 
-/// Sockets at a time; beyond that the one that was silent longest makes room.
+/// Sockets at a time; beyond that the one of whoever has the most that was silent longest makes room.
 const MAX_PING_SOCKETS: usize = 256;
 /// How long one is kept that is not used.
 const ECHO_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,8 +46,9 @@ struct Ends {
 #[derive(Debug)]
 struct Asking {
     ends: Ends,
-    /// Who sends, once that is known.
+    /// Who sends, once that is known, and so whose it is.
     sender: Option<Sender>,
+    holder: Holder,
     socket: Socket,
     used: Instant,
     /// The sequence number of the latest request, for errors.
@@ -65,6 +67,7 @@ struct Asking {
 pub(super) struct Echoes {
     table: Slab<Asking>,
     index: HashMap<Ends, Key>,
+    shares: Shares,
     /// The kernel allows no ping sockets; said once.
     forbidden: bool,
 }
@@ -79,10 +82,16 @@ impl Echoes {
     }
 
     /// Whose ping it is.
-    pub(super) fn attribute(&mut self, key: Key, sender: Sender) {
+    pub(super) fn attribute(&mut self, shared: &Shared, key: Key, sender: Sender) {
         if let Some(asking) = self.table.get_mut(key) {
             asking.sender = Some(sender);
+            asking.settle(&mut self.shares, shared);
         }
+    }
+
+    /// Whether another ping takes the place of one that is there.
+    pub(super) fn is_full(&self, host: &EventLoop) -> bool {
+        self.table.len() >= MAX_PING_SOCKETS || !host.fits(Use::Ping, 1)
     }
 
     /// Whether a request goes on with a ping that cannot be another container's now.
@@ -105,7 +114,7 @@ impl Echoes {
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
         let key = match self.index.get(&ends) {
             Some(key) => *key,
-            None => match self.begin(host, shared, &attributions.log, ends, &query) {
+            None => match self.begin(host, shared, &attributions.log, (ends, sender), &query) {
                 Ok(key) => key,
                 Err(e) => {
                     let end = Some(FlowEnd::of(errno(&e)));
@@ -119,11 +128,12 @@ impl Echoes {
             asking.sender = None;
         }
         asking.sender = sender.or(asking.sender);
+        asking.settle(&mut self.shares, shared);
         match asking.sender {
             Some(Sender { container, is_guess: false }) => {
                 shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
             }
-            _ => attributions.count(now, query, ECHO_REQUEST, Some(key), None),
+            _ => attributions.count(now, query, ECHO_REQUEST, Some(Entry::Ping(key)), None),
         }
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
@@ -146,21 +156,25 @@ impl Echoes {
         host: &mut EventLoop,
         shared: &Shared,
         log: &Log,
-        ends: Ends,
+        (ends, sender): (Ends, Option<Sender>),
         query: &Query,
     ) -> io::Result<Key> {
+        let holder = shared.holder(ends.src, sender);
         if self.table.len() >= MAX_PING_SOCKETS || !host.take(Use::Ping, 1) {
-            // The new one takes its place.
-            let oldest = self.table.iter().min_by_key(|(_, asking)| asking.used);
+            // The new one takes the place of whoever has the most.
+            let (of, _) = self.shares.first_to_yield(holder).ok_or(Errno::EMFILE)?;
+            let theirs = self.table.iter().filter(|(_, asking)| asking.holder == of);
+            let oldest = theirs.min_by_key(|(_, asking)| asking.used);
             self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some((FlowEnd::Evicted, None)));
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
-        let (sender, used, seq, ttl, whole) = (None, host.now(), 0, 64, false);
+        let (used, seq, ttl, whole) = (host.now(), 0, 64, false);
         let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
         let asking = Asking {
             ends,
             sender,
+            holder,
             socket,
             used,
             seq,
@@ -173,6 +187,7 @@ impl Echoes {
             failure,
         };
         let key = self.table.insert(asking);
+        self.shares.join(holder);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {
             let tag = Tag { kind: kind::ECHO, key };
@@ -283,6 +298,7 @@ impl Echoes {
     fn remove(&mut self, key: Key) -> Option<Asking> {
         let asking = self.table.remove(key)?;
         self.index.remove(&asking.ends);
+        self.shares.leave(asking.holder);
         Some(asking)
     }
 }
@@ -291,6 +307,15 @@ impl Asking {
     /// Whether it has been silent for so long that the connection tracking may have forgotten whose it was.
     fn is_silent(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.used) >= TRACKED_TIME
+    }
+
+    /// Counts it for whom it is of.
+    fn settle(&mut self, shares: &mut Shares, shared: &Shared) {
+        let holder = shared.holder(self.ends.src, self.sender);
+        if holder != self.holder {
+            shares.leave(std::mem::replace(&mut self.holder, holder));
+            shares.join(holder);
+        }
     }
 }
 

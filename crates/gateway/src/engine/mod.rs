@@ -57,7 +57,7 @@ use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{Original, Reassembly, Unreachable};
 use crate::shares::{Holder, Whose};
 use answers::Answers;
-use attribution::Attributions;
+use attribution::{Attributions, Entry};
 use dial::Dials;
 use echo::Echoes;
 use egress_policy::EgressPolicy;
@@ -230,8 +230,14 @@ impl Engine {
     /// Takes in what the connection tracking says.
     fn attribute(&mut self, host: &mut EventLoop) {
         let settled = self.attributions.receive(host.now());
-        for (ping, sender) in settled.pings {
-            self.echoes.attribute(ping, sender);
+        for (entry, sender) in settled.entries {
+            match entry {
+                Entry::Ping(ping) => self.echoes.attribute(&self.shared, ping, sender),
+                Entry::Name(number) => {
+                    let holder = self.shared.holder(sender.container, Some(sender));
+                    self.names.forwarder.settle(number, holder);
+                }
+            }
         }
         for syn in settled.resets {
             self.shared.answers.reset(&syn);

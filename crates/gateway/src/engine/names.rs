@@ -17,7 +17,7 @@ use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::attribution::{Attributions, DNS_QUERY, outbound};
+use super::attribution::{Attributions, DNS_QUERY, Entry, outbound};
 use super::{Arrived, Shared, SharedResolvers, kind};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
@@ -31,6 +31,8 @@ pub(super) struct Names {
     changed: SharedResolvers,
     sockets: Slab<(dns::Key, Socket)>,
     places: HashMap<dns::Key, Key>,
+    /// Queries that had to make room, as far as they have been counted.
+    evicted: u64,
     buffer: Vec<u8>,
 }
 
@@ -41,6 +43,7 @@ impl Names {
             changed,
             sockets: Slab::new(),
             places: HashMap::new(),
+            evicted: 0,
             buffer: Vec::new(),
         }
     }
@@ -64,25 +67,35 @@ impl Names {
         host: &mut EventLoop,
         shared: &Shared,
         attributions: &mut Attributions,
-        arrived: Arrived<'_>,
+        mut arrived: Arrived<'_>,
         udp: &Udp<'_>,
     ) {
         self.follow();
         let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-        let mut sender = arrived.sender;
-        if shared.egress.uses_names() {
-            sender = shared.sender(attributions, host.now(), &query, arrived);
-            if sender.is_none() {
+        let uses_names = shared.egress.uses_names();
+        if uses_names {
+            arrived.sender = shared.sender(attributions, host.now(), &query, arrived);
+            if arrived.sender.is_none() {
                 return;
             }
+        } else if self.forwarder.is_full()
+            && !shared.knows_holder(attributions, host.now(), &query, &mut arrived)
+        {
+            return;
         }
-        let who = sender.map(|sender| shared.egress.source(sender));
-        if self.forwarder.query(host.now(), udp.src, who, udp.payload) {
+        let sender = arrived.sender;
+        let who = sender.filter(|_| uses_names).map(|sender| shared.egress.source(sender));
+        let holder = shared.holder(udp.src.ip(), sender);
+        let number = self.forwarder.query(host.now(), udp.src, who, holder, udp.payload);
+        if let Some(number) = number {
             match sender {
                 Some(sender) => {
                     shared.statistics.of(sender.container, |sum| *sum = *sum + DNS_QUERY);
                 }
-                None => attributions.count(host.now(), query, DNS_QUERY, None, None),
+                None => {
+                    let of = Some(Entry::Name(number));
+                    attributions.count(host.now(), query, DNS_QUERY, of, None);
+                }
             }
         }
         self.act(host, shared, attributions);
@@ -162,9 +175,10 @@ impl Names {
                 }
             }
         }
-        let dns::Counters { queries, failed, .. } = self.forwarder.counters();
+        let dns::Counters { queries, failed, evicted, .. } = self.forwarder.counters();
         let mut events = shared.statistics.events();
         (events.dns_queries, events.dns_failed) = (queries, failed);
+        events.evicted += evicted - std::mem::replace(&mut self.evicted, evicted);
     }
 
     fn ask(

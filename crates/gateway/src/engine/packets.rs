@@ -231,9 +231,16 @@ impl Engine {
                 let attempt = echo_request(echo.src, echo.dst, echo.id);
                 match policy::outbound(&shared.plan, Protocol::Echo, dst) {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
+                        let full = self.echoes.is_full(host);
+                        let begins = |attributions: &_| !self.echoes.knows(attributions, now, echo);
+                        if (full || attributions.waits(&attempt))
+                            && begins(attributions)
+                            && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
+                        {
+                            return;
+                        }
                         let mut sender = arrived.sender;
-                        let begins = || !self.echoes.knows(attributions, now, echo);
-                        if !shared.egress.is_empty() && (asked || begins()) {
+                        if !shared.egress.is_empty() && (asked || begins(attributions)) {
                             match shared.judge(attributions, now, &attempt, arrived) {
                                 Judged::Allowed(found) => sender = found,
                                 Judged::Waits => return,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use netlink::conntrack::{Protocol, Query};
 
 /// Connections, flows and pings that wait at a time.
-const MAX_WAITING: usize = 1024;
+pub(super) const MAX_WAITING: usize = 1024;
 /// Bytes of all their packets.
 const MAX_BYTES: usize = 4 << 20;
 /// Packets of one of them. A SYN that is repeated takes the place of the one before.

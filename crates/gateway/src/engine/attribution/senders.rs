@@ -50,7 +50,7 @@ impl Attributions {
             let (source, protocol) = (query.outside.src.ip(), query.protocol);
             return Asking::Guess(self.sender(Outcome::Failed, source, protocol));
         }
-        if !self.has_room() {
+        if !self.has_room(0) {
             return Asking::Lost;
         }
         let listing = self.unlisted.parked.has(query);
@@ -131,8 +131,8 @@ impl Attributions {
     ) {
         let record = self.log.attempt(now, &query, FlowEnd::Denied);
         let record = record.map(|record| Box::new(FlowRecord { rule, ..*record }));
-        let (source, ping) = (query.outside.src.ip(), None);
-        let subject = Subject::Events { source, events: DENIED, ping, record };
+        let (source, of) = (query.outside.src.ip(), None);
+        let subject = Subject::Events { source, events: DENIED, of, record };
         match sender {
             Some(Sender { container, .. }) => {
                 let outcome = Outcome::Found(container);

@@ -69,6 +69,8 @@ impl Rig {
     }
 }
 
+const PING: Entry = Entry::Ping(Key::NONE);
+
 fn query() -> Query {
     let [src, dst] = ["10.0.2.100:40000", "192.0.2.1:80"].map(|end| end.parse().unwrap());
     outbound(Protocol::Tcp, src, dst)
@@ -127,13 +129,13 @@ fn what_is_not_tracked_is_of_the_address_in_its_packets() {
     know_nothing(theirs);
     rig.connection();
     let events = ECHO_REQUEST + DENIED;
-    rig.attributions.count(rig.now, query(), events, Some(Key::NONE), None);
-    let mut pings = Vec::new();
+    rig.attributions.count(rig.now, query(), events, Some(PING), None);
+    let mut entries = Vec::new();
     while rig.attributions.wake_at().is_some() {
-        pings.extend(rig.hear().pings);
+        entries.extend(rig.hear().entries);
     }
     let sender = Sender { container: ip("10.0.2.100"), is_guess: false };
-    assert_eq!(pings, [(Key::NONE, sender)]);
+    assert_eq!(entries, [(PING, sender)]);
     assert_eq!(rig.counted(), (namespace(1), 0));
     assert_eq!(rig.statistics.stats().containers[0].counters.events, events);
 }
@@ -142,12 +144,12 @@ fn what_is_not_tracked_is_of_the_address_in_its_packets() {
 fn queries_without_a_reply_are_given_up_and_counted() {
     let (mut rig, theirs) = Rig::new();
     rig.connection();
-    rig.attributions.count(rig.now, query(), ECHO_REQUEST, Some(Key::NONE), None);
+    rig.attributions.count(rig.now, query(), ECHO_REQUEST, Some(PING), None);
     rig.attributions.published(rig.now, inbound(true));
-    assert_eq!(rig.receive().pings, []);
+    assert_eq!(rig.receive().entries, []);
     rig.now += REPLY_TIMEOUT;
     let sender = Sender { container: ip("10.0.2.100"), is_guess: true };
-    assert_eq!(rig.receive().pings, [(Key::NONE, sender)]);
+    assert_eq!(rig.receive().entries, [(PING, sender)]);
     assert_eq!(rig.counted(), (namespace(2), 3));
     assert_eq!(rig.attributions.due(), None);
     // Nobody answers any more.
@@ -159,10 +161,13 @@ fn queries_without_a_reply_are_given_up_and_counted() {
     assert_eq!(rig.attributions.wake_at(), None);
 }
 
+/// Those that no packets wait for.
+const MAX_UNWAITED: usize = MAX_OPEN - MAX_WAITING;
+
 #[test]
 fn open_queries_have_a_bound() {
     let (mut rig, _theirs) = Rig::new();
-    for _ in 0..MAX_OPEN {
+    for _ in 0..MAX_UNWAITED {
         assert!(rig.connection().query.is_some());
     }
     assert_eq!(rig.connection().query, None);
@@ -175,13 +180,27 @@ fn open_queries_have_a_bound() {
         most = most.max(rig.attributions.client().unwrap().unsent());
         rig.now += REPLY_TIMEOUT;
         rig.receive();
-        let all = round * (MAX_OPEN as u64 + 1);
+        let all = round * (MAX_UNWAITED as u64 + 1);
         assert_eq!(rig.counted(), (namespace(all), all));
-        for _ in 0..=MAX_OPEN {
+        for _ in 0..=MAX_UNWAITED {
             rig.connection();
         }
     }
     assert!((1..=MAX_OPEN).contains(&most), "{most}");
+}
+
+#[test]
+fn what_packets_wait_for_has_room_however_much_is_only_counted() {
+    let (mut rig, _theirs) = Rig::new();
+    while rig.connection().query.is_some() {}
+    let mut asks = |port: u16| {
+        let mut query = query();
+        query.outside.src.set_port(port);
+        rig.attributions.find_sender(rig.now, &query, (b"a packet", false))
+    };
+    let all = u16::try_from(MAX_WAITING).unwrap();
+    assert!((0..all).all(|port| matches!(asks(port), Asking::Waits)));
+    assert!(matches!(asks(all), Asking::Lost));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use nix::{
 };
 use relay::{
     Options, Transparent,
-    flow_log::{FlowLog, FlowRecord},
+    flow_log::{FlowEnd, FlowLog, FlowRecord},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -117,6 +117,11 @@ fn owner(end: SocketAddr, is_swapped: bool) -> Option<SocketAddr> {
 impl Gateway {
     /// With these files in force from the start.
     pub(crate) fn start(files: &[&str]) -> Self {
+        Self::start_with(files, 4096)
+    }
+
+    /// The same with so many open files.
+    pub(crate) fn start_with(files: &[&str], limit: u64) -> Self {
         let plan = plan(IPV4, Some(IPV6));
         let world = crate::world::world(&plan);
         sysctl::write(proc_sys(), "net.ipv4.ping_group_range", "0 0").unwrap();
@@ -159,7 +164,7 @@ impl Gateway {
             transparent: Transparent::Mark(0),
             tproxy: true,
             flow_log: Some(Arc::clone(&flow_log)),
-            shares: budget::Shares::gateway(4096),
+            shares: budget::Shares::gateway(limit),
             ..Options::default()
         };
         let host = std::thread::spawn(move || {
@@ -204,6 +209,13 @@ impl Gateway {
         }
     }
 
+    /// Who has begun what had to make room, of what has ended since the last call.
+    pub(crate) fn evicted(&self) -> Vec<SocketAddr> {
+        let ended = self.flow_log.take().0.into_iter();
+        let evicted = ended.filter(|record| record.end == FlowEnd::Evicted);
+        evicted.map(|record| record.start.client).collect()
+    }
+
     /// How often each rule and at last the default decided, of one file.
     pub(crate) fn matched(&self) -> Vec<(String, u64)> {
         let policy = self.statistics.stats().policy.unwrap();
@@ -234,18 +246,51 @@ fn become_host() {
                 std::thread::spawn(move || echo(stream.unwrap()));
             }
         });
-        answer_datagrams(datagrams, |datagram| datagram.to_vec());
+        answer_datagrams(datagrams, <[u8]>::to_vec);
     }
-    answer_datagrams(RESOLVER, |query| {
-        // A response with an address of each family for a minute (RFC 1035, section 4.1).
-        let mut answer = query.to_vec();
-        answer[2] |= 0x80;
-        answer[7] = 2;
-        answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
-        answer.extend(b"\xc0\x0c\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8");
-        answer.extend([[0; 11].as_slice(), &[1]].concat());
-        answer
+    resolve();
+}
+
+/// A name server that answers queries for [`LATE`] only when it is asked for [`NOW`], and those for [`NEVER`] never.
+fn resolve() {
+    let socket = UdpSocket::bind(RESOLVER).unwrap();
+    std::thread::spawn(move || {
+        let (mut buffer, mut late) = ([0; 2048], Vec::new());
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let asked = &buffer[..length];
+            let is_for = |name: &str| asked[12..] == query(name)[12..];
+            if is_for(NEVER) {
+                continue;
+            }
+            late.push((asked.to_vec(), from));
+            if is_for(LATE) {
+                continue;
+            }
+            let all = if is_for(NOW) {
+                std::mem::take(&mut late)
+            } else {
+                late.pop().into_iter().collect()
+            };
+            for (asked, from) in all {
+                socket.send_to(&response(asked), from).unwrap();
+            }
+        }
     });
+}
+
+pub(crate) const LATE: &str = "late.example";
+pub(crate) const NOW: &str = "now.example";
+pub(crate) const NEVER: &str = "never.example";
+
+/// A response with an address of each family for a minute (RFC 1035, section 4.1).
+fn response(query: Vec<u8>) -> Vec<u8> {
+    let mut answer = query;
+    answer[2] |= 0x80;
+    answer[7] = 2;
+    answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+    answer.extend(b"\xc0\x0c\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8");
+    answer.extend([[0; 11].as_slice(), &[1]].concat());
+    answer
 }
 
 fn echo(mut stream: TcpStream) {
@@ -289,11 +334,16 @@ pub(crate) fn datagrams(port: u16, to: &str) -> Socket {
 
 /// A socket for pings with this identifier.
 pub(crate) fn pings(id: u16, to: &str) -> Socket {
+    pings_from(address(&from(id, to)), to)
+}
+
+/// The same from any address, with the identifier in the place of its port.
+pub(crate) fn pings_from(from: SocketAddr, to: &str) -> Socket {
     let to = address(to);
     let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol)).unwrap();
     socket.set_nonblocking(true).unwrap();
-    socket.bind(&address(&from(id, &to.to_string())).into()).unwrap();
+    socket.bind(&from.into()).unwrap();
     socket.connect(&SocketAddr::new(to.ip(), 0).into()).unwrap();
     socket
 }
