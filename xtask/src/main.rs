@@ -25,16 +25,17 @@ cargo xtask COMMAND
       --only PART             measure only this part; can be repeated: start, tcp, conn, keepalive, udp, memory, speed;
                               net-tcp, net-udp, net-requests, net-conn, net-published, net-memory, or net for all of
                               these; overlay (VXLAN between two hosts). A run without --only does not include
-                              apps (PostgreSQL, Redis and nginx from Debian) and policy (the cost of an egress
-                              policy with 100 rules)
+                              apps (PostgreSQL, Redis and nginx from Debian), policy (the cost of an egress
+                              policy with 100 rules) and fairness (the cost of a container that floods, for
+                              another container)
       --congestion NAME       congestion control in the benchmark's namespaces (default: cubic); NAME,NAME compares
                               two, and measures nothing else
       --rounds N              samples per figure
       --pin                   run forwarders and load on separate processors
       --against PATH          the rootlesskit to compare with, or the directory that holds it and rootlessctl
                               (default: the installed RootlessKit, or else the one in a test host)
-      --before PATH           for --only policy: an earlier build of this rootlesskit to compare with, or the
-                              directory that holds it (default: none)
+      --before PATH           for --only policy and --only fairness: an earlier build of this rootlesskit to compare
+                              with, or the directory that holds it (default: none)
       --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             run everything as this existing account (default: three temporary ones, because Linux
                               limits the pipe buffers of each user)

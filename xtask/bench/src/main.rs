@@ -17,7 +17,8 @@
 //! The part `speed` measures whole configurations side by side ([`speed`]).
 //!
 //! The parts `net-*` measure the way out of a namespace and of a container in it ([`net`]), likewise interleaved.
-//! The part `policy` measures what an egress policy costs there ([`net::policy`]).
+//! The part `policy` measures what an egress policy costs there ([`net::policy`]), the part `fairness` what a container
+//! that floods costs another one ([`net::fairness`]).
 //!
 //! The part `overlay` measures VXLAN between two hosts ([`overlay`]).
 //!
@@ -178,7 +179,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
     for line in machine.description() {
         eprintln!("{line}");
     }
-    let parts: [(&str, Part); 16] = [
+    let parts: [(&str, Part); 17] = [
         ("start", start::run),
         ("tcp", tcp::run),
         ("conn", requests::connections),
@@ -195,6 +196,7 @@ fn measure(machine: &Machine, options: &Options, sheet: &mut Sheet) -> Result<()
         (options::OVERLAY, overlay::run),
         (options::APPS, apps::run),
         (options::POLICY, net::policy::run),
+        (options::FAIRNESS, net::fairness::run),
     ];
     let mut stages = Stages::new(stages::LOGGED);
     for (name, part) in parts {
@@ -246,5 +248,6 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
     print!("{}", overlay::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
     print!("{}", net::policy::report(sheet, options.markdown));
+    print!("{}", net::fairness::report(sheet, options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
 }

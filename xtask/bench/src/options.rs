@@ -34,8 +34,11 @@ pub(crate) const APPS: &str = "apps";
 /// What an egress policy costs. Only on request, since it takes many rounds to see a hundredth.
 pub(crate) const POLICY: &str = "policy";
 
+/// What a container that floods costs another one. Only on request, since each sample has a gateway of its own.
+pub(crate) const FAIRNESS: &str = "fairness";
+
 /// The parts that run only if `--only` names them.
-const ON_REQUEST: [&str; 2] = [APPS, POLICY];
+const ON_REQUEST: [&str; 3] = [APPS, POLICY, FAIRNESS];
 
 /// All parts whose names start so.
 const NET: &str = "net";
@@ -51,7 +54,7 @@ pub(crate) struct Options {
     /// The rootlesskit to compare with: the program, or a directory that holds it.
     pub(crate) against: Option<PathBuf>,
     pub(crate) ours: Option<PathBuf>,
-    /// An earlier build of ours for the part [`POLICY`]: the program, or a directory that holds it.
+    /// An earlier build of ours for the parts [`POLICY`] and [`FAIRNESS`]: the program, or a directory that holds it.
     pub(crate) before: Option<PathBuf>,
     /// The results of an earlier run, to draw charts of. Then nothing is measured.
     pub(crate) plot: Option<PathBuf>,
@@ -121,8 +124,8 @@ impl Options {
             this.only.join(" ")
         );
         ensure!(
-            this.before.is_none() || this.wants(POLICY),
-            "--before names an earlier build for the part {POLICY}, which is not measured\nhint: --only {POLICY}"
+            this.before.is_none() || this.wants(POLICY) || this.wants(FAIRNESS),
+            "--before names an earlier build for the parts {POLICY} and {FAIRNESS}, which are not measured\nhint: --only {POLICY}"
         );
         Ok(this)
     }
@@ -147,7 +150,7 @@ impl Options {
 
     /// Whether containers behind a bridge are measured.
     pub(crate) fn wants_containers(&self) -> bool {
-        self.wants_networks() || self.wants(POLICY)
+        self.wants_networks() || self.wants(POLICY) || self.wants(FAIRNESS)
     }
 
     /// Interleaved rounds of the parts that move data.
@@ -180,6 +183,11 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 3 } else { 15 })
     }
 
+    /// Interleaved rounds beside a container that floods.
+    pub(crate) fn fairness_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 7 })
+    }
+
     /// How long one sample takes, given its length in a full run.
     pub(crate) fn sample_ms(&self, full: u32) -> u32 {
         if self.quick { full / 2 } else { full }
@@ -207,6 +215,8 @@ mod tests {
         let policy = Options::parse(&["--only", "policy", "--before", "/tmp/old"]).unwrap();
         assert!(policy.wants(POLICY) && !policy.wants(APPS) && !policy.wants_networks());
         assert!(policy.wants_containers() && !apps.wants_containers());
+        let fairness = Options::parse(&["--only", FAIRNESS, "--before", "/tmp/old"]).unwrap();
+        assert!(fairness.wants(FAIRNESS) && !fairness.wants(POLICY) && fairness.wants_containers());
         assert_eq!((policy.before, policy.rounds), (Some("/tmp/old".into()), None));
         let both = Options::parse(&["--congestion", "bbr,cubic"]).unwrap();
         assert!(both.compares() && !both.wants("tcp") && !both.wants_networks());

@@ -57,6 +57,13 @@ impl Process {
         }
     }
 
+    /// Has it end. An error if it has ended before, or does not end well.
+    pub(crate) fn end(mut self) -> Result<()> {
+        ensure!(self.child.try_wait()?.is_none(), "process {} has ended", self.child.id());
+        drop(self.child.stdin.take());
+        self.finished()
+    }
+
     /// Datagrams that such a server counted so far, and its clock in seconds.
     pub(crate) fn counted(&mut self) -> Result<(f64, f64)> {
         let answer = self.ask()?;

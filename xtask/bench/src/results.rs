@@ -141,6 +141,7 @@ impl Results {
             ("networks", options.net_rounds()),
             ("apps", options.app_rounds()),
             ("policy", options.policy_rounds()),
+            ("fairness", options.fairness_rounds()),
         ];
         Self {
             schema: SCHEMA,

@@ -23,7 +23,7 @@ pub(crate) fn unit(row: &str) -> &'static str {
     match part {
         "start" => "ms",
         "tcp" | "speed" | "congestion" => "Gbit/s",
-        "conn" => "connections/s",
+        "conn" | "fairness" => "connections/s",
         "keepalive" => "requests/s",
         "udp" => "packets/s",
         "memory" => "MB",
@@ -64,6 +64,8 @@ mod tests {
             ("apps.out.udp.p99", "ms"),
             ("apps.memory", "MB"),
             ("congestion.bbr.out.up", "Gbit/s"),
+            ("fairness.syn.flood", "connections/s"),
+            ("fairness.syn.flood.p99", "µs"),
             ("overlay.tcp8.sys", "CPU s/GB"),
             ("speed.pub.down.cpu", "CPU s/GB"),
         ] {

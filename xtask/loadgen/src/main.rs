@@ -7,6 +7,7 @@
 //! the proxy end when their standard input does, so nothing outlives the benchmark.
 
 mod bulk;
+mod flood;
 mod hold;
 mod proxy;
 mod query;
@@ -92,6 +93,7 @@ fn run(words: &[String]) -> Result<()> {
         _ => args.enter()?,
     }
     let answer = match mode.as_str() {
+        "flood" => return flood::run(&args),
         "hold" => return hold::run(&args),
         "bulk" => bulk::client(&args)?,
         "close" => requests::client(&args, false)?,

@@ -37,12 +37,19 @@ iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
 iptables -A FORWARD -i docker0 -o docker0 -j ACCEPT
 ";
 
-/// In the container.
+/// Another one in there; `$1` is its process.
+const ANOTHER: &str = "
+ip link add vethd mtu 1500 type veth peer name eth0 mtu 1500 netns $1
+ip link set vethd master docker0 up
+";
+
+/// In the container; `$1` is its address.
 const INNER: &str = "
 ip link set lo up
-ip address add 172.17.0.2/16 dev eth0
+ip address add $1/16 dev eth0
 ip link set eth0 up
 ip route add default via 172.17.0.1
+echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
 ";
 
 /// Around the container; the arguments are ports.
@@ -72,12 +79,21 @@ ip route add default via 10.0.3.1
 
 /// Makes a container in a network namespace; it lives as long as the process that this returns.
 pub(super) fn make(outer: &str) -> Result<Process> {
+    make_with(outer, OUTER, ADDRESS)
+}
+
+/// Makes another container behind the same bridge.
+pub(super) fn make_another(outer: &str) -> Result<Process> {
+    make_with(outer, ANOTHER, "172.17.0.3")
+}
+
+fn make_with(outer: &str, connect: &str, address: &str) -> Result<Process> {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={outer}")).args(["unshare", "--net", TARGET]);
     let mut holder = Process::start(&mut command)?;
     holder.echo()?;
-    script::run(Some(outer), OUTER, &[holder.pid().to_string()])?;
-    script::run(Some(&script::netns_of(holder.pid())), INNER, &[])?;
+    script::run(Some(outer), connect, &[holder.pid().to_string()])?;
+    script::run(Some(&script::netns_of(holder.pid())), INNER, &[address.to_owned()])?;
     Ok(holder)
 }
 

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod container;
+pub(super) mod fairness;
 mod goals;
 mod memory;
 mod packets;

@@ -1,0 +1,112 @@
+//! What a container that floods costs another one, whose connections go elsewhere.
+//!
+//! Each sample has a gateway of its own, since a flood leaves things behind, and two containers behind it. One opens a
+//! connection after the other, first alone and then while the other container floods at a rate that reaches the limits of
+//! the gateway. What is compared is how long its connections take, before and during the flood of the same sample.
+//!
+//! The flood goes to addresses from which nothing comes back: the uplink leads to a neighbour that takes everything and
+//! answers nothing. The machine's name server is one of them.
+
+mod report;
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+pub(crate) use report::report;
+
+use super::way::Way;
+use super::{Machine, Place, client, container};
+use crate::instance::namespace;
+use crate::options::Options;
+use crate::process::Process;
+use crate::rounds::{Bench, Values, number};
+use crate::script;
+use crate::sheet::Side;
+
+/// In the order of the columns.
+const SIDES: [Side; 2] = [Side::Gateway, Side::GatewayBefore];
+
+/// Kinds of floods, as the load generator calls them.
+const FLOODS: [&str; 4] = ["syn", "udp", "ping", "dns"];
+
+/// Packets of a flood per second. It fills every table of the gateway within a second or two, and leaves the processors
+/// time for whom it disturbs: what those have left is not the gateway's to give.
+const RATE: &str = "5000";
+
+/// The first of the addresses that do not answer, from a network for benchmarks (RFC 2544).
+const SILENT: &str = "198.18.0.1";
+
+/// On the machine; `$1` is a file that names its name server. Nobody has the neighbour's address.
+const SILENCE: &str = "
+ip neighbour replace 192.0.2.254 lladdr 02:00:00:00:00:fe dev uplink nud permanent
+echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
+mount --bind $1 /etc/resolv.conf
+";
+
+const SOUND: &str = "
+umount /etc/resolv.conf
+ip neighbour delete 192.0.2.254 dev uplink
+";
+
+/// The name of a row.
+fn row(flood: &str) -> String {
+    format!("fairness.{flood}")
+}
+
+pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
+    let file = bench.machine.path("resolv.conf");
+    std::fs::write(&file, format!("nameserver {SILENT}\n"))?;
+    script::run(None, SILENCE, &[file.display().to_string()])?;
+    let outcome = rounds(bench);
+    script::run(None, SOUND, &[])?;
+    outcome
+}
+
+fn rounds(bench: &mut Bench<'_>) -> Result<()> {
+    let (machine, options) = (bench.machine, bench.options);
+    let mut sides = SIDES.to_vec();
+    sides.retain(|side| *side == Side::Gateway || machine.before.is_some());
+    let rounds = options.fairness_rounds();
+    for round in 0..rounds {
+        eprintln!("    round {} of {rounds}", round + 1);
+        sides.rotate_left(1);
+        for flood in FLOODS {
+            for side in &sides {
+                bench
+                    .enter(&row(flood), *side, round, || sample(machine, options, *side, flood))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is left of a report of the load generator.
+fn values(report: &Value, ends: [&'static str; 4]) -> Result<Values> {
+    let names = ["rate", "p50_us", "p99_us", "failed"];
+    ends.into_iter().zip(names).map(|(end, name)| Ok((end, number(report, name)?))).collect()
+}
+
+fn sample(machine: &Machine, options: &Options, side: Side, flood: &str) -> Result<Values> {
+    let way = Way::start(machine, side)?;
+    let outer = way.netns(Place::Namespace)?.context("no namespace")?;
+    let other = container::make_another(&outer)?;
+    let ms = options.sample_ms(1000).to_string();
+    let quiet = || {
+        let report =
+            client(machine, &way, Place::Container, "close", &["--flight", "1", "--ms", &ms])?;
+        ensure!(number(&report, "done")? > 0.0, "no connection was made in time");
+        Ok::<_, anyhow::Error>(report)
+    };
+    let alone = quiet()?;
+    let mut command = Command::new(&machine.loadgen);
+    command.args(["flood", "--kind", flood, "--rate", RATE, "--to", SILENT]);
+    let mut flood = Process::start(command.args(["--netns", &namespace(&other)?]))?;
+    flood.line().context("starting the flood")?;
+    let during = quiet()?;
+    flood.end()?;
+    let mut all = values(&alone, [".alone", ".alone.p50", ".alone.p99", ".alone.failed"])?;
+    all.extend(values(&during, [".flood", ".flood.p50", ".flood.p99", ".flood.failed"])?);
+    Ok(all)
+}
