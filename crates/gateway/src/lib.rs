@@ -25,7 +25,7 @@
 //! * [`supervisor`]: the handle of whoever starts the gateway process (rootlesskit's parent); [`control`]: what they
 //!   tell each other.
 //! * [`process`]: the gateway process: [`sandbox`] first, then the [`engine`]. Without a descriptor in them:
-//!   [`packet`], [`policy`], [`dns`]. What containers may begin beyond that, the crate [`egress`] says.
+//!   [`packet`], [`policy`], [`dns`], [`shares`]. What containers may begin beyond that, the crate [`egress`] says.
 //!
 //! The supervisor holds every descriptor that the gateway uses (tun devices, listeners of the gateway namespace, the
 //! socket factory), so a gateway that died is replaced without touching a namespace. This crate knows nothing of

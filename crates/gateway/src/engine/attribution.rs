@@ -1,6 +1,7 @@
 //! Which container each connection, flow, ping and name query counts for.
 //!
-//! Packets do not wait to be attributed, unless a rule depends on who sends ([`super::parked`]). What begins is counted at
+//! Packets do not wait to be attributed, unless a rule depends on who sends, or there is no more room and it has to be known
+//! who makes some ([`super::parked`]). What begins is counted at
 //! once for its destination or published port, and for its container as soon as the connection tracking has told
 //! ([`crate::conntrack`]): while it is under way, or after its end, because the connection tracking remembers. So queries
 //! are collected for a few milliseconds and sent together, which is what makes them cheap.
@@ -133,6 +134,8 @@ pub(super) struct Attributions {
     pub(super) log: Log,
     /// `None` if nobody answers.
     client: Option<Client>,
+    /// How much has begun so far, or has been counted.
+    pub(super) begun: u32,
     /// In the order of their numbers, without a gap; the first one's is `first`.
     open: VecDeque<Open>,
     first: u32,
@@ -164,6 +167,7 @@ impl Attributions {
             statistics,
             log: Log::new(flow_log),
             client: Some(client),
+            begun: 0,
             open: VecDeque::new(),
             first: 0,
             send_at: None,
@@ -192,6 +196,7 @@ impl Attributions {
         of: Option<Entry>,
         end: Option<FlowEnd>,
     ) {
+        self.begun = self.begun.wrapping_add(1);
         let source = query.outside.src.ip();
         let record = end.and_then(|end| self.log.attempt(now, &query, end));
         self.ask(now, &query, Subject::Events { source, events, of, record });

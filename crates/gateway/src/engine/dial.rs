@@ -9,8 +9,8 @@
 //! meanwhile, which finds the entry and only says that somebody still waits; one that nobody repeats any more is given
 //! up.
 //!
-//! What may be under way is shared by all containers ([`crate::shares`]). Only when there is no more room, a SYN waits until
-//! its sender is known: then it either takes the place of somebody who has more, or that of its sender's own oldest one.
+//! What may be under way is shared by all containers ([`crate::shares`]). When there is no more room, a SYN takes the place
+//! of whoever has the most. Sometimes it waits until its own sender is known: [`Dials::must_wait`].
 
 mod call;
 mod room;
@@ -92,6 +92,8 @@ pub(super) struct Dials {
     /// The same of each destination.
     to_one: HashMap<SocketAddr, Line<Key>>,
     unsettled: Unsettled<Key>,
+    /// Whether more SYNs have come than there was time for.
+    pub(super) is_behind: bool,
     started: u64,
     /// When listeners are to be tried again.
     pub(super) accept_at: Option<Instant>,
@@ -145,7 +147,7 @@ impl Dials {
         }
         let verdict = policy::outbound(&shared.plan, Tcp, syn.dst);
         if !matches!(verdict, Verdict::Deny(_))
-            && self.full(host, syn.dst).is_some()
+            && self.full(host, syn.dst).is_some_and(|what| self.must_wait(shared, what))
             && !shared.knows_holder(attributions, host.now(), &attempt(syn), &mut arrived)
         {
             return;

@@ -18,8 +18,9 @@
 //! * [`log`]: what has ended, for whoever follows the flow log.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
 //!
-//! Every table has a limit, and whoever is least likely to be missed makes room: half-open connections by age, flows
-//! that nobody answered before those that somebody did. Each kind has its share of the descriptors ([`relay::room`]).
+//! Every table has a limit. Whoever has the most of it makes room ([`crate::shares`]), with what is least likely to be
+//! missed: half-open connections by age, flows that nobody answered before those that somebody did. Each kind has its share
+//! of the descriptors ([`relay::room`]).
 
 mod answers;
 mod attribution;
@@ -124,6 +125,8 @@ pub struct Engine {
     reassembly: Reassembly,
     /// What was begun before this query has to be judged once more when it is answered.
     judge_after: Option<u32>,
+    /// When a packet came that may make a connection.
+    connected: Option<Instant>,
     /// For packets of both tun devices.
     buffer: Vec<u8>,
     swept: Instant,
@@ -222,6 +225,7 @@ impl Engine {
             attributions,
             reassembly: Reassembly::default(),
             judge_after: None,
+            connected: None,
             buffer: vec![0; MAX_PACKET],
             swept: Instant::now(),
         }

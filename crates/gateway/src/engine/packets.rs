@@ -1,7 +1,7 @@
 //! Packets of the target namespace: taken in, judged, and given to whoever is concerned.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netlink::conntrack::{self, Query};
 use relay::{EventLoop, RuleName};
@@ -14,7 +14,13 @@ use crate::packet::{self, Original, Packet};
 use crate::policy::{self, Protocol, Verdict};
 use crate::shares::Holder;
 
+/// Packets of a tun device at a time, and how many of them may begin something, which takes much longer: everybody else
+/// waits for that. While connections are made, flows and pings leave them more turns.
 const MAX_PACKETS_PER_TURN: usize = 64;
+const MAX_BEGINNINGS_PER_TURN: u32 = 16;
+const MAX_BEGINNINGS_BESIDE_CONNECTIONS: u32 = 4;
+/// For how long after a packet of the other tun device that is so.
+const CONNECTING_TIME: Duration = Duration::from_millis(10);
 
 /// A port for rules about addresses: that of the echo service.
 const ANY_PORT: u16 = 7;
@@ -140,17 +146,46 @@ impl Shared {
     }
 }
 
+/// How much of a tun device may begin at a time, and `connected` when something came by the one of connections.
+fn beginnings(is_dial: bool, now: Instant, connected: Option<Instant>) -> u32 {
+    let ago = connected.map(|at| now.saturating_duration_since(at));
+    let connecting = ago.is_some_and(|ago| ago < CONNECTING_TIME);
+    let is_beside = connecting && !is_dial;
+    if is_beside { MAX_BEGINNINGS_BESIDE_CONNECTIONS } else { MAX_BEGINNINGS_PER_TURN }
+}
+
 impl Engine {
     pub(super) fn drain(&mut self, host: &mut EventLoop, from: u8) {
         // Out of its place while the rest is used with what it holds.
         let mut buffer = std::mem::take(&mut self.buffer);
+        let before = self.attributions.begun;
+        let most = self.beginnings(host.now(), from);
+        let mut is_empty = false;
         for _ in 0..MAX_PACKETS_PER_TURN {
+            if self.attributions.begun.wrapping_sub(before) >= most {
+                break;
+            }
             let shared = &self.shared;
             let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
-            let Some(length) = tun.read(&mut buffer) else { break };
+            let Some(length) = tun.read(&mut buffer) else {
+                is_empty = true;
+                break;
+            };
             self.packet(host, &buffer[..length]);
         }
+        if from == kind::DIAL_TUN {
+            self.dials.is_behind = !is_empty;
+        }
         self.buffer = buffer;
+    }
+
+    /// How much may begin now.
+    fn beginnings(&mut self, now: Instant, from: u8) -> u32 {
+        let is_dial = from == kind::DIAL_TUN;
+        if is_dial {
+            self.connected = Some(now);
+        }
+        beginnings(is_dial, now, self.connected)
     }
 
     fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {
@@ -259,5 +294,20 @@ impl Engine {
             Packet::Segment => shared.dial.write(arrived.bytes),
             Packet::Fragment(_) | Packet::Other => shared.drop_packet(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_flows_begin_at_a_time_while_connections_are_made() {
+        let now = Instant::now();
+        let (many, few) = (MAX_BEGINNINGS_PER_TURN, MAX_BEGINNINGS_BESIDE_CONNECTIONS);
+        assert_eq!(beginnings(false, now, None), many);
+        assert_eq!(beginnings(false, now, Some(now)), few);
+        assert_eq!(beginnings(false, now + CONNECTING_TIME, Some(now)), many);
+        assert_eq!(beginnings(true, now, Some(now)), many);
     }
 }

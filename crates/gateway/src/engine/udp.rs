@@ -22,7 +22,7 @@
 mod judged;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -121,7 +121,7 @@ pub(super) struct Flows {
     /// Flows by sender and destination. The sender's port is 0 for an overlay network ([`relay::overlay`]).
     index: HashMap<(SocketAddr, SocketAddr), Key>,
     /// The flows of each address of the target namespace that share a port outside.
-    sharing: HashMap<SocketAddr, Vec<Key>>,
+    sharing: HashMap<SocketAddr, VecDeque<Key>>,
     /// Each holder has a group of its own.
     order: Order,
     shares: Shares,
@@ -300,7 +300,7 @@ impl Flows {
             }
         }
         self.index.insert(between, key);
-        self.sharing.entry(src).or_default().push(key);
+        self.sharing.entry(src).or_default().push_back(key);
         self.order.insert_into(self.shares.join(holder).index(), key, host.now());
         if holder == Holder::Pending {
             self.unsettled.push(key);
@@ -314,7 +314,7 @@ impl Flows {
     fn connect(&self, src: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
         let sharing = self.sharing.get(&src);
         let port = sharing.filter(|flows| flows.len() < MAX_FLOWS_PER_PORT).and_then(|flows| {
-            let flow = self.table.get(*flows.first()?)?;
+            let flow = self.table.get(*flows.front()?)?;
             // One to the host's loopback is bound to another address, which makes no difference.
             Some(flow.outside.local_addr().ok()?.as_socket()?.port())
         });
@@ -481,7 +481,9 @@ impl Flows {
             self.insides -= 1;
         }
         if let Some(sharing) = self.sharing.get_mut(&flow.src) {
-            sharing.retain(|other| *other != key);
+            // Old ones, which go first, are at its beginning.
+            let at = sharing.iter().position(|other| *other == key);
+            at.and_then(|at| sharing.remove(at));
             if sharing.is_empty() {
                 self.sharing.remove(&flow.src);
             }

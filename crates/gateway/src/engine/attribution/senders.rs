@@ -85,6 +85,7 @@ impl Attributions {
         query: Query,
         sender: Option<Sender>,
     ) -> Asked {
+        self.begun = self.begun.wrapping_add(1);
         let attribution = Attribution::logged(&self.log.flows, self.log.start(now, &query));
         let query = self.flow_again(now, query, attribution.clone(), sender);
         Asked { attribution, query }

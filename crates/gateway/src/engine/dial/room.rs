@@ -36,6 +36,12 @@ impl Dials {
         settled.into_iter().flatten().for_each(|(key, holder)| self.settle(key, holder));
     }
 
+    fn settle_all(&mut self, shared: &Shared) {
+        for (key, holder) in self.unsettled.next_all(|key| whose(shared, &self.table, key)) {
+            self.settle(key, holder);
+        }
+    }
+
     /// Notes whose a connection is.
     fn settle(&mut self, key: Key, holder: Holder) {
         let Some(dial) = self.table.get_mut(key) else { return };
@@ -57,6 +63,17 @@ impl Dials {
         }
     }
 
+    /// Whether a SYN waits until its sender is known, now that there is no more room. In a full table, one that begins takes
+    /// the place of whoever has the most, whosoever it is itself; unless that is not known, or SYNs come faster than they can
+    /// begin, since to ignore those of whoever has the most costs much less. Otherwise the oldest has its chance first if it
+    /// is of the same sender.
+    pub(super) fn must_wait(&mut self, shared: &Shared, what: Full) -> bool {
+        self.settle_all(shared);
+        let known = self.line.first_to_yield(Holder::Pending);
+        let known = known.is_some_and(|(of, _)| matches!(of, Holder::Sender(_)));
+        what != Full::Table || self.is_behind || !known
+    }
+
     /// Gives up a connection in favour of a new one of `newcomer`: the oldest of whoever has the most, if it has had its
     /// chance. False if there is none.
     pub(super) fn make_room(
@@ -67,9 +84,7 @@ impl Dials {
         newcomer: Holder,
         now: Instant,
     ) -> bool {
-        for (key, holder) in self.unsettled.next_all(|key| whose(shared, &self.table, key)) {
-            self.settle(key, holder);
-        }
+        self.settle_all(shared);
         let to_one = || self.to_one.get(&dst);
         let line = if what == Full::Destination { to_one() } else { Some(&self.line) };
         let Some((of, key)) = line.and_then(|line| line.first_to_yield(newcomer)) else {
