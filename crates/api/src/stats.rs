@@ -172,7 +172,7 @@ pub struct Events {
     pub echo_requests: u64,
     /// Attempts that were refused by rule: the host's loopback, addresses that mean nothing outside.
     pub denied: u64,
-    /// Flows and pending connections that were given up because a limit was reached.
+    /// Flows, pings, DNS queries and pending connections that were given up, or not begun, because a limit was reached.
     pub evicted: u64,
     /// Packets that were malformed or of no supported kind.
     pub dropped: u64,

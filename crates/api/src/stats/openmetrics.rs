@@ -147,7 +147,7 @@ fn events(stats: &Stats, text: &mut Text) {
         ("denied_attempts", "Attempts that a rule denied.", events.denied),
         (
             "evicted_flows",
-            "Flows and pending connections that were dropped because a limit was reached.",
+            "Flows, pings, DNS queries and pending connections that were dropped because a limit was reached.",
             events.evicted,
         ),
         (
