@@ -31,9 +31,9 @@ const SIDES: [Side; 2] = [Side::Gateway, Side::GatewayBefore];
 /// Kinds of floods, as the load generator calls them.
 const FLOODS: [&str; 4] = ["syn", "udp", "ping", "dns"];
 
-/// Packets of a flood per second. It fills every table of the gateway within a second or two, and leaves the processors
-/// time for whom it disturbs: what those have left is not the gateway's to give.
-const RATE: &str = "5000";
+/// Packets of a flood per second. It fills every table of the gateway before a sample begins, and leaves a processor that
+/// does nothing else time for whom it disturbs.
+const RATE: &str = "10000";
 
 /// The first of the addresses that do not answer, from a network for benchmarks (RFC 2544).
 const SILENT: &str = "198.18.0.1";
