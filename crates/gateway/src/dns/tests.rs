@@ -1,5 +1,7 @@
 //! The forwarder, driven by hand.
 
+mod room;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -283,57 +285,6 @@ fn after_10_seconds_a_query_is_forgotten() {
     assert!(test.open.is_empty());
     assert_eq!(test.forwarder.counters().failed, 1);
     assert_eq!(test.forwarder.deadline(), None);
-}
-
-#[test]
-fn the_oldest_of_whoever_has_the_most_goes_when_there_are_too_many() {
-    let mut test = Test::new(1);
-    let (quiet, _) = test.ask(999, &query(0, "a"));
-    let (oldest, _) = test.ask(0, &query(0, "a"));
-    for id in 1..=1023 {
-        test.forwarder.query(test.now, client(0), None, holder(0), &query(id, "a"));
-        test.outcome();
-    }
-    assert!(test.open.contains(&quiet));
-    assert_eq!(test.open.len(), SOCKETS);
-    assert!(!test.open.contains(&oldest));
-    assert_eq!(test.forwarder.counters().evicted, 1);
-    // Their fail-over has to keep within the same number.
-    test.forwarder.set_resolvers(&[server(1), server(2)]);
-    test.at(1500).tick();
-    assert_eq!(test.open.len(), SOCKETS);
-}
-
-#[test]
-fn whose_a_query_is_may_be_found_later() {
-    let mut test = Test::new(1);
-    test.forwarder.limit(4);
-    let mut ask = |id, holder| {
-        let number = test.forwarder.query(test.now, client(id), None, holder, &query(id, "a"));
-        let sent = test.outcome().sent[0].0;
-        (number.unwrap(), sent, test.open.len())
-    };
-    let (known, first, _) = ask(1, Holder::Pending);
-    let (_, second, _) = ask(2, Holder::Pending);
-    let flood = [3, 4].map(|id| ask(id, holder(200)).1);
-    test.forwarder.settle(known, holder(200));
-    assert!(test.forwarder.is_full());
-    test.ask(5, &query(5, "a"));
-    assert!(!test.open.contains(&first), "it is the oldest of three");
-    assert!(test.open.contains(&second) && flood.iter().all(|key| test.open.contains(key)));
-    test.forwarder.settle(known, holder(300));
-    assert_eq!(test.forwarder.counters().evicted, 1, "it is gone");
-}
-
-#[test]
-fn a_query_takes_the_place_of_another_one_even_where_everybody_has_one() {
-    let mut test = Test::new(1);
-    test.forwarder.limit(2);
-    for id in [100, 200, 300] {
-        let (key, _) = test.ask(id, &query(id, "a"));
-        assert!(test.open.contains(&key));
-    }
-    assert_eq!((test.open.len(), test.forwarder.counters().evicted), (2, 1));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use api::stats::ContainerEvents;
 use netlink::conntrack::{Direction, Protocol, Query, Tuple};
-use relay::flow_log::{FlowEnd, FlowLog, FlowRecord};
+use relay::flow_log::{FlowLog, FlowRecord};
 use relay::slab::Key;
 use relay::{Attribution, Inbound};
 
@@ -184,22 +184,6 @@ impl Attributions {
 
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.as_ref()
-    }
-
-    /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
-    /// that nothing comes of.
-    pub(super) fn count(
-        &mut self,
-        now: Instant,
-        query: Query,
-        events: ContainerEvents,
-        of: Option<Entry>,
-        end: Option<FlowEnd>,
-    ) {
-        self.begun = self.begun.wrapping_add(1);
-        let source = query.outside.src.ip();
-        let record = end.and_then(|end| self.log.attempt(now, &query, end));
-        self.ask(now, &query, Subject::Events { source, events, of, record });
     }
 
     /// Something has gone to a published port.

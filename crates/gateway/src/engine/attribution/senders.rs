@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use api::stats::ContainerEvents;
 use netlink::conntrack::{Protocol, Query};
 use relay::flow_log::{FlowEnd, FlowRecord};
 use relay::{Attribution, RuleName};
 
-use super::{Asked, Attributions, DENIED, Settled, Subject};
+use super::{Asked, Attributions, DENIED, Entry, Settled, Subject};
 use crate::conntrack::Outcome;
 use crate::engine::egress_policy::Sender;
 use crate::engine::parked::{Added, Packet};
@@ -120,6 +121,22 @@ impl Attributions {
         let udp = query.protocol == Protocol::Udp;
         let source = query.outside.src.ip();
         self.ask(now, query, Subject::Flow { source, udp, attribution })
+    }
+
+    /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
+    /// that nothing comes of.
+    pub(in crate::engine) fn count(
+        &mut self,
+        now: Instant,
+        query: Query,
+        events: ContainerEvents,
+        of: Option<Entry>,
+        end: Option<FlowEnd>,
+    ) {
+        self.begun = self.begun.wrapping_add(1);
+        let source = query.outside.src.ip();
+        let record = end.and_then(|end| self.log.attempt(now, &query, end));
+        self.ask(now, &query, Subject::Events { source, events, of, record });
     }
 
     /// Counts an attempt that a rule has denied, perhaps one of a policy.
