@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use relay::flow_log::FlowEnd;
 use relay::{Counted, Traffic};
 
 use super::*;
