@@ -92,8 +92,8 @@ pub(super) struct Dials {
     /// The same of each destination.
     to_one: HashMap<SocketAddr, Line<Key>>,
     unsettled: Unsettled<Key>,
-    /// Whether more SYNs have come than there was time for.
-    pub(super) is_behind: bool,
+    /// For how many turns more SYNs have come than there was time for.
+    pub(super) behind: u32,
     started: u64,
     /// When listeners are to be tried again.
     pub(super) accept_at: Option<Instant>,

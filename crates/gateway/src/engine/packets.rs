@@ -113,8 +113,8 @@ impl Shared {
         }
     }
 
-    /// Whether it is known whose something is that begins, now that there is no more room. If not, the packet waits, or is
-    /// lost.
+    /// Whether something goes on that begins now that there is no more room: it is known whose it is, or nobody can tell in
+    /// time. If not, the packet waits.
     pub(super) fn knows_holder(
         &self,
         attributions: &mut Attributions,
@@ -122,11 +122,22 @@ impl Shared {
         query: &Query,
         arrived: &mut Arrived<'_>,
     ) -> bool {
-        let source = query.outside.src.ip();
-        if self.holder(source, arrived.sender) == Holder::Pending {
-            arrived.sender = self.sender(attributions, now, query, *arrived);
+        if self.holder(query.outside.src.ip(), arrived.sender) != Holder::Pending {
+            return true;
         }
-        self.holder(source, arrived.sender) != Holder::Pending
+        match attributions.find_sender(now, query, (arrived.bytes, arrived.is_reassembled)) {
+            Asking::Waits => false,
+            // It must not overtake what waits.
+            Asking::Lost if attributions.waits(query) => {
+                self.drop_packet();
+                false
+            }
+            Asking::Lost => true,
+            Asking::Guess(sender) => {
+                arrived.sender = Some(sender);
+                true
+            }
+        }
     }
 
     /// Counts an attempt that a rule has denied, perhaps one of the egress policy, also for its container, and tells whoever
@@ -174,7 +185,7 @@ impl Engine {
             self.packet(host, &buffer[..length]);
         }
         if from == kind::DIAL_TUN {
-            self.dials.is_behind = !is_empty;
+            self.dials.behind = if is_empty { 0 } else { self.dials.behind.saturating_add(1) };
         }
         self.buffer = buffer;
     }

@@ -20,6 +20,8 @@ const MAX_DIALS_TO_ONE: usize = 1024;
 const CHANCE: Duration = Duration::from_secs(1);
 /// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
 const SHORT_CHANCE: Duration = Duration::from_millis(100);
+/// Turns in which there were more SYNs than could begin, after which they come too fast. A burst is over sooner.
+const MAX_TURNS_BEHIND: u32 = 32;
 
 /// What there is no room in for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Dials {
         self.settle_all(shared);
         let known = self.line.first_to_yield(Holder::Pending);
         let known = known.is_some_and(|(of, _)| matches!(of, Holder::Sender(_)));
-        what != Full::Table || self.is_behind || !known
+        what != Full::Table || self.behind >= MAX_TURNS_BEHIND || !known
     }
 
     /// Gives up a connection in favour of a new one of `newcomer`: the oldest of whoever has the most, if it has had its
