@@ -12,8 +12,8 @@ use netlink::Rt;
 use socket2::{Socket, Type};
 
 use crate::egress::rig::{
-    DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT, exchange, pings_from,
-    query, receive,
+    DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT, Tracking, exchange,
+    pings_from, query, receive,
 };
 use crate::world::{address, bound, connected, start_connect};
 
@@ -153,6 +153,23 @@ fn a_flood_of_connections_leaves_others_descriptors() {
         }
         kind.assert_only_flood_evicted(&gateway);
     });
+}
+
+/// As many SYNs as may wait for their sender (`parked::MAX_WAITING`).
+const MOST_THAT_WAIT: u16 = 1024;
+
+#[test]
+fn a_connection_goes_on_when_no_more_can_wait_for_their_sender() {
+    let kind = Kind::Masqueraded;
+    let gateway = kind.start(256);
+    let _flood = flood_with_syns(kind, &gateway, 300);
+    gateway.tracking(Tracking::Waits);
+    let waiting = 300..300 + MOST_THAT_WAIT;
+    let _waiting: Vec<Socket> = waiting.map(|n| connecting(kind.flood(n), SILENT)).collect();
+    let begin = Instant::now();
+    connected(&connecting(kind.quiet(0), SERVER)).unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    gateway.tracking(Tracking::Answers);
 }
 
 #[test]
