@@ -6,8 +6,11 @@ mod page;
 mod results;
 mod rows;
 mod situations;
+mod storage;
 mod trial;
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,7 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tests::paths;
 
 use machines::Column;
-use results::{Answer, Results, Stored};
+use results::{Answer, Kept, Results, Stored};
 
 const HELP: &str = "\
 cargo xtask kernels [--only NAME]... [--update] [--list]
@@ -25,8 +28,30 @@ cargo xtask kernels [--only NAME]... [--update] [--list]
   --list        print the names of the machines
 ";
 
-/// The name by which `--only` knows the machine of [`situations`].
-const SITUATIONS: &str = "situations";
+/// What can be tried.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Machine(&'a Column),
+    /// The machine of [`situations`].
+    Situations,
+    /// The machine of [`storage`].
+    Storage,
+}
+
+impl<'a> Target<'a> {
+    fn all(columns: &'a [Column]) -> Vec<Self> {
+        columns.iter().map(Self::Machine).chain([Self::Situations, Self::Storage]).collect()
+    }
+
+    /// What `--only` takes.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Machine(column) => column.name,
+            Self::Situations => "situations",
+            Self::Storage => "storage",
+        }
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -41,23 +66,23 @@ fn main() -> ExitCode {
 
 fn run(args: &[String]) -> Result<()> {
     let columns = machines::columns();
+    let all = Target::all(&columns);
+    let names = || all.iter().map(|target| target.name());
     let (mut only, mut update) = (Vec::new(), false);
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
         match arg {
             "--only" => {
                 let name = args.next().context("--only takes the name of a machine")?;
-                let known = columns.iter().find(|column| column.name == name);
-                ensure!(
-                    known.is_some() || name == SITUATIONS,
-                    "there is no machine {name:?}\nhint: use one of {}",
-                    names(&columns).join(", ")
-                );
-                only.push(known);
+                let known = all.iter().find(|target| target.name() == name);
+                only.push(*known.with_context(|| {
+                    let names: Vec<_> = names().collect();
+                    format!("there is no machine {name:?}\nhint: use one of {}", names.join(", "))
+                })?);
             }
             "--update" => update = true,
             "--list" => {
-                names(&columns).iter().for_each(|name| println!("{name}"));
+                names().for_each(|name| println!("{name}"));
                 return Ok(());
             }
             "--help" | "-h" => {
@@ -67,16 +92,16 @@ fn run(args: &[String]) -> Result<()> {
             other => bail!("unknown argument {other:?}\n\n{HELP}"),
         }
     }
-    let all = columns.iter().map(Some).chain([None]);
-    let chosen: Vec<_> = if only.is_empty() { all.collect() } else { only };
+    let chosen = if only.is_empty() { all.clone() } else { only };
     let mut stored = results::read()?;
     let mut failed = Vec::new();
-    for column in &chosen {
-        let name = column.map_or(SITUATIONS, |column| column.name);
+    for target in &chosen {
+        let name = target.name();
         println!("==> {name}");
-        let result = match column {
-            Some(column) => try_machine(column, &mut stored, update),
-            None => try_situations(&mut stored, update),
+        let result = match target {
+            Target::Machine(column) => try_machine(column, &mut stored, update),
+            Target::Situations => try_situations(&mut stored, update),
+            Target::Storage => try_storage(&mut stored, update),
         };
         if let Err(error) = result {
             failed.push(format!("{name}: {error:#}"));
@@ -92,11 +117,6 @@ fn run(args: &[String]) -> Result<()> {
     println!("{} machines, {} failed", chosen.len(), failed.len());
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
     Ok(())
-}
-
-/// All that `--only` takes.
-fn names(columns: &[Column]) -> Vec<&'static str> {
-    columns.iter().map(|column| column.name).chain([SITUATIONS]).collect()
 }
 
 fn try_machine(column: &Column, stored: &mut Stored, update: bool) -> Result<()> {
@@ -123,10 +143,36 @@ fn try_situations(stored: &mut Stored, update: bool) -> Result<()> {
         );
     })?;
     let kept = std::mem::replace(&mut stored.situations, found);
-    let differing: Vec<String> = stored
-        .situations
+    let same = |id: &String, now: &_| kept.get(id) == Some(now);
+    unchanged(&kept, &stored.situations, &same, update)
+}
+
+fn try_storage(stored: &mut Stored, update: bool) -> Result<()> {
+    let started = Instant::now();
+    let found = storage::run(&|id, kept| {
+        let seconds = started.elapsed().as_secs();
+        let Kept { codes, driver, works, fixed, seen } = kept;
+        println!(
+            "{seconds:>5} s  {id:<24} works: {works}, check says: {codes:?}, fixed: {fixed:?}, {driver}: {seen}"
+        );
+    })?;
+    let kept = std::mem::replace(&mut stored.storage, found);
+    let same = |id: &String, now: &Kept| {
+        kept.get(id).is_some_and(|kept| Kept { seen: now.seen.clone(), ..kept.clone() } == *now)
+    };
+    unchanged(&kept, &stored.storage, &same, update)
+}
+
+/// Fails if something is not as it was, unless that is to be updated.
+fn unchanged<T: Debug>(
+    kept: &BTreeMap<String, T>,
+    found: &BTreeMap<String, T>,
+    same: &dyn Fn(&String, &T) -> bool,
+    update: bool,
+) -> Result<()> {
+    let differing: Vec<String> = found
         .iter()
-        .filter(|(id, now)| kept.get(*id) != Some(now))
+        .filter(|(id, now)| !same(id, now))
         .map(|(id, now)| format!("{id}: {now:?}, but before {:?}", kept.get(id)))
         .collect();
     ensure!(
@@ -188,5 +234,8 @@ mod tests_of_the_page {
         let ids: Vec<_> = situations::SITUATIONS.iter().map(|situation| situation.id).collect();
         assert!(ids.iter().all(|id| stored.situations.contains_key(*id)));
         assert_eq!(stored.situations.len(), ids.len());
+        let ids: Vec<_> = storage::PLACES.iter().map(|place| place.id).collect();
+        assert!(ids.iter().all(|id| stored.storage.contains_key(*id)));
+        assert_eq!(stored.storage.len(), ids.len());
     }
 }

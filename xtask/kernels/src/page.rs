@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::results::{Results, Stored};
 use crate::rows::{Row, SECTIONS};
 use crate::situations::SITUATIONS;
+use crate::storage::PLACES;
 
 const INTRODUCTION: &str = "\
 # Kernels
@@ -31,6 +32,20 @@ shows whether this succeeds. The last column shows whether it succeeds after the
 
 | setting | `check` says | works | works after the fix |
 |---|---|---|---|
+";
+
+const STORAGE: &str = "
+## File systems
+
+On Debian 13 with its generic kernel, the home of a user, and with it the data root, is on each of these file systems.
+The user installs the daemon, imports and builds an image, writes files as several users, removes containers and images,
+and runs `uninstall --purge`, after which nothing is left. Where a quota is small, an image that is too large fails with
+\"disk quota exceeded\", and the daemon goes on. Where a disk or a quota is used up, a daemon that worked is restarted. The
+last column says whether all of that works after the fix that `check` names, without another installation where the
+daemon had been installed before. Where there is a fix, the storage driver is the one after it.
+
+| file system | `check` says | storage driver | works | works after the fix |
+|---|---|---|---|---|
 ";
 
 /// The page.
@@ -61,6 +76,7 @@ pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
         }
     }
     situations(&mut text, stored);
+    storage(&mut text, stored);
     if !notes.is_empty() {
         text.push_str("\n## Notes\n\n");
         for (number, note) in notes.iter().enumerate() {
@@ -77,7 +93,6 @@ fn situations(text: &mut String, stored: &Stored) {
         let Some(found) = stored.situations.get(situation.id) else { continue };
         let said: Vec<String> =
             found.said.iter().map(|(code, seen)| format!("`{code}`: {seen}")).collect();
-        let yes = |yes: bool| if yes { "yes" } else { "no" };
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} |",
@@ -91,6 +106,27 @@ fn situations(text: &mut String, stored: &Stored) {
             found.fixed.map_or("", yes)
         );
     }
+}
+
+/// What becomes of a daemon on a file system.
+fn storage(text: &mut String, stored: &Stored) {
+    text.push_str(STORAGE);
+    for place in PLACES {
+        let Some(found) = stored.storage.get(place.id) else { continue };
+        let _ = writeln!(
+            text,
+            "| {} | {} | `{}` | {} | {} |",
+            place.title,
+            codes(&found.codes),
+            found.driver,
+            yes(found.works),
+            found.fixed.map_or("", yes)
+        );
+    }
+}
+
+fn yes(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
 }
 
 fn codes(codes: &[String]) -> String {

@@ -77,6 +77,22 @@ pub(crate) struct Found {
     pub(crate) fixed: Option<bool>,
 }
 
+/// What was seen of Docker on a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// The codes of `check`.
+    pub(crate) codes: Vec<String>,
+    /// The storage driver that dockerd takes, after the fix if there is one.
+    pub(crate) driver: String,
+    pub(crate) works: bool,
+    /// Whether it works after what `check` proposes; `None` if nothing has to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fixed: Option<bool>,
+    /// What did not work, for whoever watches.
+    #[serde(skip)]
+    pub(crate) seen: String,
+}
+
 /// All that is kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Stored {
@@ -84,6 +100,9 @@ pub(crate) struct Stored {
     pub(crate) machines: BTreeMap<String, Results>,
     /// By the id of the situation.
     pub(crate) situations: BTreeMap<String, Found>,
+    /// By the id of the file system.
+    #[serde(default)]
+    pub(crate) storage: BTreeMap<String, Kept>,
 }
 
 fn path() -> PathBuf {

@@ -97,24 +97,14 @@ impl Trial<'_> {
 
     /// Runs a script as root, with these variables, and adds the rows that it prints to the group.
     fn script(&mut self, group: &str, script: &str, variables: &[(&str, &str)]) -> Result<()> {
-        let quoted = |value: &str| value.replace('\'', r"'\''");
-        let set: String =
-            variables.iter().map(|(name, value)| format!("{name}='{}'\n", quoted(value))).collect();
-        let text = self.vm.root(&[COMMON, &set, script].join("\n"))?.ok()?;
-        for line in text.lines() {
-            let mut fields = line.splitn(3, '\t');
-            let (Some(name), Some(works), Some(seen)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                anyhow::bail!("a trial printed {line:?}");
-            };
-            if (group, name) == ("docker", "storage") {
-                self.results.storage = seen.to_owned();
+        for Printed { name, works, seen } in rows(&mut self.vm, script, variables)? {
+            if (group, name.as_str()) == ("docker", "storage") {
+                self.results.storage.clone_from(&seen);
             }
-            let works = works == "yes" && !(name == "storage" && seen == "vfs");
-            let reason = error(seen).filter(|_| !works);
-            self.results.warnings.extend(warnings(seen));
-            let answer = Answer { works, reason, seen: seen.to_owned() };
+            let works = works && !(name == "storage" && seen == "vfs");
+            let reason = error(&seen).filter(|_| !works);
+            self.results.warnings.extend(warnings(&seen));
+            let answer = Answer { works, reason, seen };
             self.add(format!("{group}/{name}"), answer);
         }
         Ok(())
@@ -149,6 +139,31 @@ impl Trial<'_> {
         self.add("prepared/check".to_owned(), answer);
         Ok(())
     }
+}
+
+/// A row as a script prints it.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    pub(crate) name: String,
+    pub(crate) works: bool,
+    pub(crate) seen: String,
+}
+
+/// Runs a script as root, with these variables, and gives the rows that it prints.
+pub(crate) fn rows(vm: &mut Vm, script: &str, variables: &[(&str, &str)]) -> Result<Vec<Printed>> {
+    let quoted = |value: &str| value.replace('\'', r"'\''");
+    let set: String =
+        variables.iter().map(|(name, value)| format!("{name}='{}'\n", quoted(value))).collect();
+    let text = vm.root(&[COMMON, &set, script].join("\n"))?.ok()?;
+    let row = |line: &str| {
+        let mut fields = line.splitn(3, '\t').map(str::to_owned);
+        let (Some(name), Some(works), Some(seen)) = (fields.next(), fields.next(), fields.next())
+        else {
+            anyhow::bail!("a trial printed {line:?}");
+        };
+        Ok(Printed { name, works: works == "yes", seen })
+    };
+    text.lines().map(row).collect()
 }
 
 /// The error of one of our programs in what a trial saw.
