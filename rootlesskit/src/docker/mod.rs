@@ -298,7 +298,8 @@ impl Docker {
     /// Container and network by address.
     fn names(&self) -> anyhow::Result<HashMap<IpAddr, (String, String)>> {
         let mut names = HashMap::new();
-        for container in self.containers()? {
+        // Without what is in the bridge, other names are as good as ever.
+        for container in self.containers_with(|| Ok(self.members().unwrap_or_default()))? {
             let Some(own) = container.name() else { continue };
             // In an overlay network, it may have the address of somebody else here, such as the namespace.
             for (ip, network) in container.addresses().filter(|(_, name)| container.leaves_by(name))
@@ -311,9 +312,16 @@ impl Docker {
 
     /// The running containers.
     pub(crate) fn containers(&self) -> anyhow::Result<Vec<Container>> {
+        self.containers_with(|| self.members())
+    }
+
+    fn containers_with(
+        &self,
+        members: impl FnOnce() -> anyhow::Result<HashMap<String, Member>>,
+    ) -> anyhow::Result<Vec<Container>> {
         let mut all = self.get::<Vec<Container>>("/containers/json", "containers")?;
         if all.iter().any(Container::may_be_bridged) {
-            let mut members = self.members()?;
+            let mut members = members()?;
             for container in all.iter_mut().filter(|container| container.may_be_bridged()) {
                 let bridged = members.remove(&container.id).unwrap_or_default().addresses();
                 container.bridged = bridged.collect();

@@ -131,6 +131,10 @@ fn a_task_of_a_swarm_is_known_by_the_address_with_which_it_leaves() {
         ("fd99::2", "both", "six"),
     ];
     assert_eq!(found, expected.map(|(ip, name, network)| (ip.to_owned(), name, network)));
+    // Others have names without the bridge; rules have no half-known containers.
+    let answers = [("/containers/json", 200, TASKS), ("/networks/docker_gwbridge", 500, "{}")];
+    assert_eq!(asked(&answers, Docker::names).unwrap().len(), 2);
+    asked(&answers, Docker::directory).unwrap_err();
 }
 
 #[test]

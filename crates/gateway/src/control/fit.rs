@@ -13,6 +13,9 @@ const MARGIN: usize = 1 << 10;
 /// The longest policies in bytes. Requests to configure a gateway contain more than them.
 const MAX_POLICY: usize = MAX - (1 << 20);
 
+/// Addresses of containers in all rules together: each attempt is compared with them, and they are kept at full length.
+const MAX_ADDRESSES: usize = 1_000_000;
+
 /// Shortens `stats` until a reply with them is no longer than [`MAX`] bytes. Destinations go first, those with the
 /// least traffic before others, and are added to `other_destinations`. Only if none is left and it still is too long
 /// (tens of thousands of published ports), the ports with the highest numbers are left out.
@@ -25,6 +28,8 @@ pub fn fit(stats: &mut Stats) {
 /// # Errors
 /// They do not.
 pub(crate) fn check_policy(policies: &Policies) -> anyhow::Result<()> {
+    let rules = policies.policies.iter().flat_map(|policy| &policy.rules);
+    check_addresses(rules.flat_map(|rule| &rule.from).map(|from| from.addresses.len()).sum())?;
     check_length(length(&Compact::of(policies)), MAX_POLICY)
 }
 
@@ -32,6 +37,14 @@ fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
     ensure!(
         length <= most,
         "the egress policy is too large for the gateway: {length} bytes with the addresses of its containers, and at most {most} are possible; the one before stays in force, for which containers that have started since are unknown\nhint: write fewer rules, or start fewer containers"
+    );
+    Ok(())
+}
+
+fn check_addresses(addresses: usize) -> anyhow::Result<()> {
+    ensure!(
+        addresses <= MAX_ADDRESSES,
+        "the egress policy is too large for the gateway: its rules match {addresses} addresses of containers in all, and at most {MAX_ADDRESSES} are possible; the one before stays in force, for which containers that have started since are unknown\nhint: in rules, name Docker networks or subnets instead of containers, or start fewer containers"
     );
     Ok(())
 }
@@ -97,6 +110,10 @@ mod tests {
         check_policy(&policies(MAX_POLICY - 1000)).unwrap();
         let error = check_policy(&policies(MAX_POLICY)).unwrap_err().to_string();
         assert!(error.contains("at most 15728640") && error.contains("hint: "), "{error}");
+        // A list of 1,001 addresses takes little on the way, and much where attempts are judged.
+        check_policy(&for_containers(1, 1000, 1, &[])).unwrap();
+        let error = check_policy(&for_containers(1, 1001, 1, &[])).unwrap_err().to_string();
+        assert!(error.contains("1001000 addresses") && error.contains("hint: "), "{error}");
     }
 
     /// Policies with 1,000 rules each, every one for some of the containers with so many addresses.

@@ -355,6 +355,8 @@ impl Flows {
             self.settle(key, holder);
             if holder == Holder::Pending {
                 self.unsettled.push(key);
+                // Also where nothing new begins, they cannot pile up.
+                self.settle_few(shared);
             }
         }
         self.order.spoke(key, Speaker::Client, now);

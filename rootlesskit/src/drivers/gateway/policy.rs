@@ -169,11 +169,14 @@ impl<E: Enforce> Follower<E> {
                 }
                 () = due => {
                     look_at = None;
-                    if !self.look() {
-                        continue;
-                    }
-                    if self.ask_docker() {
+                    let changed = self.look();
+                    // Again, if it could not be done before.
+                    let asked = self.ask_docker();
+                    if asked {
                         self.first_answer().await;
+                    }
+                    if !(changed || asked) {
+                        continue;
                     }
                 }
                 listing = news(&mut self.told) => self.listing = listing,
