@@ -9,6 +9,9 @@
 //! counts as one holder beside the others, and then it moves. Nothing is sorted: entries are asked whose they are in the
 //! order in which they came ([`Unsettled`]), a few whenever something new comes, all when there is no more room.
 //!
+//! Whoever can forge addresses could be many holders with little each, beside which others have the most. So there is a bound
+//! on holders. Beyond it, what comes of new senders counts for [`Holder::Unknown`], which is then the one that has the most.
+//!
 //! All costs are logarithmic in the number of holders or entries, and nothing happens when an entry is merely used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -16,6 +19,11 @@ use std::net::IpAddr;
 
 /// Entries that are asked whose they are whenever something new comes. More than one, so that they cannot pile up.
 const SETTLED_AT_A_TIME: usize = 2;
+/// The most holders, and how many there may be for the entries that there are: enough entries for each are left that nobody
+/// has the most who has few.
+const MAX_HOLDERS: usize = 256;
+const MIN_HOLDERS: usize = 16;
+const ENTRIES_PER_HOLDER: usize = 16;
 
 /// Whose something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +32,7 @@ pub enum Holder {
     Sender(IpAddr),
     /// Of somebody who is being looked for.
     Pending,
-    /// Of somebody who cannot be found.
+    /// Of somebody who cannot be found, or for whom there is no share of their own.
     Unknown,
 }
 
@@ -48,11 +56,20 @@ pub struct Shares {
     free: Vec<Place>,
     /// The same by number of entries.
     ranking: BTreeSet<(usize, Place)>,
+    entries: usize,
 }
 
 impl Shares {
-    /// Counts an entry.
-    pub fn join(&mut self, holder: Holder) -> Place {
+    /// Whose share something new of `holder` counts for.
+    pub fn counts_for(&self, holder: Holder) -> Holder {
+        let most = (self.entries / ENTRIES_PER_HOLDER).clamp(MIN_HOLDERS, MAX_HOLDERS);
+        let is_new = matches!(holder, Holder::Sender(_)) && !self.places.contains_key(&holder);
+        if is_new && self.places.len() >= most { Holder::Unknown } else { holder }
+    }
+
+    /// Counts an entry. It leaves as one of the holder that this returns ([`Shares::counts_for`]).
+    pub fn join(&mut self, holder: Holder) -> (Holder, Place) {
+        let holder = self.counts_for(holder);
         let place = match self.places.get(&holder) {
             Some(place) => *place,
             None => self.new_place(holder),
@@ -61,8 +78,9 @@ impl Shares {
             self.ranking.remove(&(*count, place));
             *count += 1;
             self.ranking.insert((*count, place));
+            self.entries += 1;
         }
-        place
+        (holder, place)
     }
 
     fn new_place(&mut self, holder: Holder) -> Place {
@@ -82,6 +100,7 @@ impl Shares {
         let Some(place) = self.places.get(&holder).copied() else { return };
         let Some((_, count)) = self.slots.get_mut(place.0 as usize) else { return };
         self.ranking.remove(&(*count, place));
+        self.entries -= 1;
         *count -= 1;
         if *count > 0 {
             self.ranking.insert((*count, place));
@@ -95,10 +114,22 @@ impl Shares {
     /// if nobody has anything.
     pub fn first_to_yield(&self, newcomer: Holder) -> Option<(Holder, Place)> {
         let (most, place) = *self.ranking.last()?;
-        let own = self.places.get(&newcomer);
+        let own = self.places.get(&self.counts_for(newcomer));
         let own = own.filter(|own| self.ranking.contains(&(most, **own)));
         let place = own.copied().unwrap_or(place);
         Some((self.slots.get(place.0 as usize)?.0, place))
+    }
+
+    /// Whether a holder has so much more than a newcomer that it would still have more if it made room. If not, the two would
+    /// only take turns.
+    pub fn has_clearly_more(&self, holder: Holder, newcomer: Holder) -> bool {
+        let count = self.count(holder);
+        count - count / 8 > self.count(self.counts_for(newcomer)) + 1
+    }
+
+    fn count(&self, holder: Holder) -> usize {
+        let place = self.places.get(&holder);
+        place.and_then(|place| self.slots.get(place.0 as usize)).map_or(0, |(_, count)| *count)
     }
 }
 
@@ -116,10 +147,16 @@ impl<K> Default for Line<K> {
 }
 
 impl<K: Copy> Line<K> {
-    /// Adds an entry; those with the lowest number go first.
-    pub fn insert(&mut self, holder: Holder, number: u64, key: K) {
-        let place = self.shares.join(holder);
+    /// Adds an entry; those with the lowest number go first. It is one of the holder that this returns.
+    pub fn insert(&mut self, holder: Holder, number: u64, key: K) -> Holder {
+        let (holder, place) = self.shares.join(holder);
         self.order.insert((place, number), key);
+        holder
+    }
+
+    /// Who has how much.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// Takes an entry out.
@@ -151,7 +188,7 @@ impl<K: Copy> Line<K> {
 /// What is known of an entry whose sender was looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// It is gone, or was found before.
+    /// It is gone.
     Gone,
     /// It is still looked for.
     Open,
@@ -159,7 +196,8 @@ pub enum Whose {
     Known(Holder),
 }
 
-/// Entries whose sender is looked for, in the order in which they came.
+/// Entries whose sender is looked for, in the order in which they came. One that is looked for again may be in it twice;
+/// to settle it twice changes nothing.
 #[derive(Debug)]
 pub struct Unsettled<K>(VecDeque<K>);
 

@@ -88,10 +88,10 @@ impl Query {
 }
 
 impl Pending {
-    pub(super) fn insert(&mut self, query: Query) -> u64 {
+    pub(super) fn insert(&mut self, mut query: Query) -> u64 {
         let serial = self.next;
         self.next += 1;
-        self.line.insert(query.holder, serial, serial);
+        query.holder = self.line.insert(query.holder, serial, serial);
         self.queries.insert(serial, query);
         serial
     }
@@ -108,18 +108,18 @@ impl Pending {
 
     /// Takes out the oldest query of whoever has the most beside this one, or this one if there are no others.
     pub(super) fn pop_first_to_yield(&mut self, newcomer: u64) -> Option<(u64, Query)> {
-        let holder = self.queries.get(&newcomer)?.holder;
-        self.line.remove(holder, newcomer);
-        let first = self.line.first_to_yield(holder).map_or(newcomer, |(_, serial)| serial);
-        self.line.insert(holder, newcomer, newcomer);
+        let query = self.queries.get_mut(&newcomer)?;
+        self.line.remove(query.holder, newcomer);
+        let first = self.line.first_to_yield(query.holder).map_or(newcomer, |(_, serial)| serial);
+        query.holder = self.line.insert(query.holder, newcomer, newcomer);
         Some((first, self.remove(first)?))
     }
 
     /// Notes whose a query is.
     pub(super) fn settle(&mut self, serial: u64, holder: Holder) {
         if let Some(query) = self.queries.get_mut(&serial) {
-            self.line.remove(std::mem::replace(&mut query.holder, holder), serial);
-            self.line.insert(holder, serial, serial);
+            self.line.remove(query.holder, serial);
+            query.holder = self.line.insert(holder, serial, serial);
         }
     }
 

@@ -65,7 +65,7 @@ struct Dial {
     given: bool,
     /// Place in the order of first SYNs.
     number: u64,
-    holder: Holder,
+    counts_for: CountsFor,
     born: Instant,
     /// When somebody last wanted this.
     seen: Instant,
@@ -73,6 +73,13 @@ struct Dial {
     tried: Option<Vec<SocketAddr>>,
     traffic: Arc<Traffic>,
     asked: Asked,
+}
+
+/// Whose share it counts for, of all connections and of those to its destination.
+#[derive(Clone, Copy, Debug)]
+struct CountsFor {
+    all: Holder,
+    to_one: Holder,
 }
 
 impl Dial {
@@ -195,14 +202,14 @@ impl Dials {
                     outside,
                     given: false,
                     number: self.started,
-                    holder,
+                    counts_for: CountsFor { all: holder, to_one: holder },
                     born: now,
                     seen: now,
                     tried,
                     traffic,
                     asked,
                 };
-                self.insert(host, shared, dial);
+                self.insert(host, shared, dial, holder);
             }
             Err(e) => {
                 traffic.fail();
@@ -214,12 +221,16 @@ impl Dials {
         }
     }
 
-    fn insert(&mut self, host: &EventLoop, shared: &Shared, dial: Dial) {
-        let (ends, number, holder) = (ends(&dial.syn), dial.number, dial.holder);
+    fn insert(&mut self, host: &EventLoop, shared: &Shared, dial: Dial, holder: Holder) {
+        let (ends, number) = (ends(&dial.syn), dial.number);
         let key = self.table.insert(dial);
         self.index.insert(ends, key);
-        self.line.insert(holder, number, key);
-        self.to_one.entry(ends.1).or_default().insert(holder, number, key);
+        let to_one = self.to_one.entry(ends.1).or_default();
+        let (all, to_one) =
+            (self.line.insert(holder, number, key), to_one.insert(holder, number, key));
+        if let Some(dial) = self.table.get_mut(key) {
+            dial.counts_for = CountsFor { all, to_one };
+        }
         if holder == Holder::Pending {
             self.unsettled.push(key);
         }
@@ -354,9 +365,9 @@ impl Dials {
     fn remove(&mut self, key: Key) -> Option<Dial> {
         let dial = self.table.remove(key)?;
         self.index.remove(&ends(&dial.syn));
-        self.line.remove(dial.holder, dial.number);
+        self.line.remove(dial.counts_for.all, dial.number);
         if let Some(to_one) = self.to_one.get_mut(&dial.syn.dst) {
-            to_one.remove(dial.holder, dial.number);
+            to_one.remove(dial.counts_for.to_one, dial.number);
             if to_one.is_empty() {
                 self.to_one.remove(&dial.syn.dst);
             }

@@ -160,7 +160,7 @@ impl Echoes {
         query: &Query,
     ) -> io::Result<Key> {
         let holder = shared.holder(ends.src, sender);
-        if self.table.len() >= MAX_PING_SOCKETS || !host.take(Use::Ping, 1) {
+        if self.is_full(host) || !host.take(Use::Ping, 1) {
             // The new one takes the place of whoever has the most.
             let (of, _) = self.shares.first_to_yield(holder).ok_or(Errno::EMFILE)?;
             let theirs = self.table.iter().filter(|(_, asking)| asking.holder == of);
@@ -169,6 +169,7 @@ impl Echoes {
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
+        let holder = self.shares.counts_for(holder);
         let (used, seq, ttl, whole) = (host.now(), 0, 64, false);
         let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
         let asking = Asking {
@@ -311,10 +312,10 @@ impl Asking {
 
     /// Counts it for whom it is of.
     fn settle(&mut self, shares: &mut Shares, shared: &Shared) {
-        let holder = shared.holder(self.ends.src, self.sender);
+        let holder = shares.counts_for(shared.holder(self.ends.src, self.sender));
         if holder != self.holder {
-            shares.leave(std::mem::replace(&mut self.holder, holder));
-            shares.join(holder);
+            shares.leave(self.holder);
+            (self.holder, _) = shares.join(holder);
         }
     }
 }

@@ -13,7 +13,7 @@
 //! * [`overlay`]: datagrams of overlay networks come out of a packet socket, long and unfinished, for flows that are there.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
-//! * [`attribution`]: which container it counts for.
+//! * [`attribution`]: which container it counts for; [`holders`]: and whose share of the limits.
 //! * [`egress_policy`]: what containers may begin; [`parked`]: packets that wait until their sender is known.
 //! * [`log`]: what has ended, for whoever follows the flow log.
 //! * [`statistics`]: who talked to whom. [`answers`]: what the target namespace gets to hear.
@@ -27,6 +27,7 @@ mod attribution;
 mod dial;
 mod echo;
 mod egress_policy;
+mod holders;
 mod log;
 mod names;
 mod overlay;
@@ -50,19 +51,17 @@ use relay::flow_log::FlowLog;
 use relay::overlay::Writer;
 use relay::room::{Held, Use};
 use relay::slab::Key;
-use relay::{EventHandler, EventLoop, Inbound, Judge, Opened};
+use relay::{EventHandler, EventLoop, Inbound, Judge};
 use socket2::Socket;
 
 use crate::conntrack::Client;
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{Original, Reassembly, Unreachable};
-use crate::shares::{Holder, Whose};
 use answers::Answers;
 use attribution::{Attributions, Entry};
 use dial::Dials;
 use echo::Echoes;
 use egress_policy::EgressPolicy;
-use egress_policy::Sender;
 pub use egress_policy::SharedPolicies;
 use names::Names;
 use overlay::Overlay;
@@ -170,25 +169,6 @@ impl Shared {
     /// Lets the packet rules look at a datagram of the target namespace once more.
     fn look_again(&self, src: SocketAddr, dst: SocketAddr, payload: &[u8]) {
         self.answers.udp_to(&self.dial, src, dst, payload);
-    }
-
-    /// Whose something is that packets with this source begin.
-    fn holder(&self, source: IpAddr, sender: Option<Sender>) -> Holder {
-        let is_own = |address: IpAddr| self.plan.nets().any(|net| net.child == address);
-        match sender {
-            Some(sender) if sender.is_guess && is_own(sender.container) => Holder::Unknown,
-            Some(sender) => Holder::Sender(sender.container),
-            // Whom a masquerade may hide.
-            None if is_own(source) => Holder::Pending,
-            None => Holder::Sender(source),
-        }
-    }
-
-    /// Whose something is whose sender was asked for, by what is known of that.
-    fn whose(&self, opened: Option<Opened>) -> Whose {
-        opened.map_or(Whose::Open, |opened| {
-            Whose::Known(self.holder(opened.container, Some(opened.into())))
-        })
     }
 
     fn drop_packet(&self) {

@@ -273,6 +273,7 @@ impl Flows {
         }
         let Ends { src, dst, to } = ends;
         let outside = self.connect(src, to)?;
+        let holder = self.shares.counts_for(holder);
         let flow = Flow {
             between,
             src,
@@ -301,7 +302,8 @@ impl Flows {
         }
         self.index.insert(between, key);
         self.sharing.entry(src).or_default().push_back(key);
-        self.order.insert_into(self.shares.join(holder).index(), key, host.now());
+        let (_, place) = self.shares.join(holder);
+        self.order.insert_into(place.index(), key, host.now());
         if holder == Holder::Pending {
             self.unsettled.push(key);
         }

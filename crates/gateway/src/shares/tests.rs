@@ -34,14 +34,78 @@ fn of_those_that_hold_as_much_the_newcomer_makes_room() {
 #[test]
 fn a_place_is_used_again_when_its_holder_has_nothing_left() {
     let mut shares = Shares::default();
-    let one = shares.join(sender(1));
-    assert_eq!(shares.join(sender(1)), one);
-    let other = shares.join(sender(2));
+    let (_, one) = shares.join(sender(1));
+    assert_eq!(shares.join(sender(1)), (sender(1), one));
+    let (_, other) = shares.join(sender(2));
     assert_ne!(one, other);
     (0..3).for_each(|_| shares.leave(sender(1)));
     assert_eq!(shares.first_to_yield(sender(1)), Some((sender(2), other)), "once too often");
-    assert_eq!(shares.join(sender(3)), one);
+    assert_eq!(shares.join(sender(3)), (sender(3), one));
     assert_eq!(shares.slots.len(), 2);
+}
+
+fn forged(number: u32) -> Holder {
+    Holder::Sender(IpAddr::from((0xac12_0000_u32 + number).to_be_bytes()))
+}
+
+#[test]
+fn new_senders_share_one_place_when_there_are_as_many_holders_as_may_be() {
+    let mut shares = Shares::default();
+    let of: Vec<Holder> = (0..17).map(|number| shares.join(forged(number)).0).collect();
+    assert!((0..16).all(|number| of[number as usize] == forged(number)));
+    assert_eq!(of[16], Holder::Unknown);
+    assert_eq!(shares.join(forged(3)).0, forged(3), "it has one");
+    assert_eq!(shares.join(Holder::Pending).0, Holder::Pending);
+    shares.leave(Holder::Pending);
+    shares.leave(Holder::Unknown);
+    shares.leave(forged(0));
+    assert_eq!(shares.join(forged(16)).0, forged(16));
+    (0..100_000).for_each(|number| _ = shares.join(forged(number)));
+    assert_eq!(shares.places.len(), MAX_HOLDERS);
+}
+
+#[test]
+fn senders_with_forged_addresses_push_out_nothing_that_was_there_before() {
+    // Those of pings, of name queries and connections to one destination, of connections, and of flows.
+    for limit in [256, 1024, 4096, 8192] {
+        // As much as a share is, if there are as many as may be and one for all others.
+        let most = limit / (MAX_HOLDERS.min(limit / ENTRIES_PER_HOLDER) + 1);
+        for quiet in [1, 2, most] {
+            let (mut line, mut of) = (Line::default(), HashMap::new());
+            for number in 0..quiet as u64 {
+                of.insert(number, line.insert(sender(1), number, number));
+            }
+            let forging = (0..2).flat_map(|_| (0..4096).map(forged));
+            let filling = (0..8192).map(|n| forged(n % 4096));
+            for (number, newcomer) in (1000..).zip(filling.chain(forging)) {
+                if line.len() >= limit {
+                    let (holder, key) = line.first_to_yield(newcomer).unwrap();
+                    assert!(key >= 1000, "{limit}: {quiet} of {holder:?}");
+                    line.remove(of[&key], key).unwrap();
+                }
+                of.insert(number, line.insert(newcomer, number, number));
+            }
+        }
+    }
+}
+
+#[test]
+fn somebody_has_clearly_more_if_that_stays_so_after_an_entry_has_changed_hands() {
+    for (theirs, own, is_clear) in [
+        (1, 0, false),
+        (2, 0, true),
+        (2, 1, false),
+        (3, 1, true),
+        (512, 511, false),
+        (512, 447, false),
+        (512, 446, true),
+    ] {
+        let mut shares = Shares::default();
+        (0..theirs).for_each(|_| _ = shares.join(sender(1)));
+        (0..own).for_each(|_| _ = shares.join(sender(2)));
+        assert_eq!(shares.has_clearly_more(sender(1), sender(2)), is_clear, "{theirs} {own}");
+        assert!(!shares.has_clearly_more(sender(1), sender(1)));
+    }
 }
 
 #[test]

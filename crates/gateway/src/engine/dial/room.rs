@@ -10,11 +10,12 @@ use relay::slab::{Key, Slab};
 
 use super::super::Shared;
 use super::{Dial, Dials};
-use crate::shares::{Holder, Whose};
+use crate::shares::{Holder, Line, Whose};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
-/// the most makes room: a flood is older on average than a connection that will succeed. For another one of the same sender
-/// only after a second, because to ignore a SYN costs little beside starting anew, and others are waiting behind a flood.
+/// the most makes room: a flood is older on average than a connection that will succeed. For another one of a sender that has
+/// about as much only after a second: to ignore a SYN costs little beside starting anew, others are waiting behind a flood, and
+/// two that took each other's places at once would never get a connection.
 const MAX_DIALS: usize = 4096;
 const MAX_DIALS_TO_ONE: usize = 1024;
 const CHANCE: Duration = Duration::from_secs(1);
@@ -47,10 +48,11 @@ impl Dials {
     /// Notes whose a connection is.
     fn settle(&mut self, key: Key, holder: Holder) {
         let Some(dial) = self.table.get_mut(key) else { return };
-        let (before, number) = (std::mem::replace(&mut dial.holder, holder), dial.number);
-        for line in [&mut self.line].into_iter().chain(self.to_one.get_mut(&dial.syn.dst)) {
-            line.remove(before, number);
-            line.insert(holder, number, key);
+        let (number, counts_for) = (dial.number, &mut dial.counts_for);
+        let to_one = self.to_one.get_mut(&dial.syn.dst).map(|line| (line, &mut counts_for.to_one));
+        for (line, of) in [(&mut self.line, &mut counts_for.all)].into_iter().chain(to_one) {
+            line.remove(*of, number);
+            *of = line.insert(holder, number, key);
         }
     }
 
@@ -89,21 +91,26 @@ impl Dials {
         self.settle_all(shared);
         let to_one = || self.to_one.get(&dst);
         let line = if what == Full::Destination { to_one() } else { Some(&self.line) };
-        let Some((of, key)) = line.and_then(|line| line.first_to_yield(newcomer)) else {
-            return false;
-        };
-        let is_known = matches!(of, Holder::Sender(_));
-        let chance = match what {
-            // Somebody has more than the newcomer.
-            _ if is_known && of != newcomer => Duration::ZERO,
-            Full::Descriptors => SHORT_CHANCE,
-            // Perhaps it is of many.
-            Full::Table if !is_known => Duration::ZERO,
-            Full::Destination | Full::Table => CHANCE,
-        };
+        let first = line.and_then(|line| first_to_yield(line, what, newcomer));
+        let Some((key, chance)) = first else { return false };
         let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
         self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
     }
+}
+
+/// The connection that makes room for a new one of `newcomer`, once it is so old.
+fn first_to_yield<K: Copy>(line: &Line<K>, what: Full, newcomer: Holder) -> Option<(K, Duration)> {
+    let (of, key) = line.first_to_yield(newcomer)?;
+    let chance = match what {
+        _ if of != Holder::Pending && line.shares().has_clearly_more(of, newcomer) => {
+            Duration::ZERO
+        }
+        Full::Descriptors => SHORT_CHANCE,
+        // Perhaps it is of many.
+        Full::Table if !matches!(of, Holder::Sender(_)) => Duration::ZERO,
+        Full::Destination | Full::Table => CHANCE,
+    };
+    Some((key, chance))
 }
 
 /// Whose a connection is, of those whose sender was asked for.
@@ -111,3 +118,6 @@ fn whose(shared: &Shared, table: &Slab<Dial>, key: Key) -> Whose {
     let Some(dial) = table.get(key) else { return Whose::Gone };
     shared.whose(dial.asked.attribution.opened_by())
 }
+
+#[cfg(test)]
+mod tests;

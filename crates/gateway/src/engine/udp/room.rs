@@ -87,11 +87,14 @@ impl Flows {
 
     /// Notes whose a flow is.
     pub(super) fn settle(&mut self, key: Key, holder: Holder) {
+        let holder = self.shares.counts_for(holder);
         let Some(flow) = self.table.get_mut(key).filter(|flow| flow.holder != holder) else {
             return;
         };
-        self.shares.leave(std::mem::replace(&mut flow.holder, holder));
-        self.order.regroup(self.shares.join(holder).index(), key);
+        self.shares.leave(flow.holder);
+        let (holder, place) = self.shares.join(holder);
+        flow.holder = holder;
+        self.order.regroup(place.index(), key);
     }
 }
 

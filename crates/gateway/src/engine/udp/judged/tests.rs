@@ -98,7 +98,7 @@ impl Rig {
             holder: Holder::Pending,
         });
         self.flows.index.insert(between, key);
-        let place = self.flows.shares.join(Holder::Pending);
+        let (_, place) = self.flows.shares.join(Holder::Pending);
         self.flows.order.insert_into(place.index(), key, self.now);
         self.flows.insides += 1;
         key

@@ -1,0 +1,47 @@
+//! Whose share of the limits something counts for ([`crate::shares`]).
+
+use std::net::IpAddr;
+
+use relay::Opened;
+
+use super::Shared;
+use super::egress_policy::Sender;
+use crate::shares::{Holder, Whose};
+
+impl Shared {
+    /// Whose something is that packets with this source begin.
+    pub(super) fn holder(&self, source: IpAddr, sender: Option<Sender>) -> Holder {
+        match sender {
+            Some(sender) if sender.is_guess && self.is_own(sender.container) => Holder::Unknown,
+            Some(sender) => self.holder_at(sender.container),
+            // Whom a masquerade may hide.
+            None if self.is_own(source) => Holder::Pending,
+            None => self.holder_at(source),
+        }
+    }
+
+    /// Whose something is whose sender was asked for, by what is known of that.
+    pub(super) fn whose(&self, opened: Option<Opened>) -> Whose {
+        opened.map_or(Whose::Open, |opened| {
+            Whose::Known(self.holder(opened.container, Some(opened.into())))
+        })
+    }
+
+    /// Whoever has an address. If Docker has told which ones containers have, others may be forged.
+    fn holder_at(&self, address: IpAddr) -> Holder {
+        let known = &self.egress.policies.known;
+        match known.get(&address.to_canonical()) {
+            _ if self.is_own(address) => Holder::Sender(self.plan.v4.child),
+            Some(container) => Holder::Sender(*container),
+            None if known.is_empty() => Holder::Sender(address),
+            None => Holder::Unknown,
+        }
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.plan.nets().any(|net| net.child == address)
+    }
+}
+
+#[cfg(test)]
+mod tests;
