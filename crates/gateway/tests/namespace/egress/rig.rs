@@ -142,7 +142,9 @@ impl Gateway {
         });
         let (factory, maker) = relay::factory::pair().unwrap();
         world.spawn_in_g(move || relay::factory::serve(maker, || false).unwrap());
-        let policies: SharedPolicies = Arc::new(Mutex::new(Some(policies(files, LISTED))));
+        // Docker is asked only for rules.
+        let listed = if files.is_empty() { &[] } else { LISTED };
+        let policies: SharedPolicies = Arc::new(Mutex::new(Some(policies(files, listed))));
         let statistics = Arc::new(Statistics::default());
         let flow_log = Arc::new(FlowLog::default());
         flow_log.follow();
