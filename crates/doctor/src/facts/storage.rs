@@ -93,12 +93,17 @@ impl Storage {
         Self {
             owner: data_root.as_ref().map_or(Owner::Other, |dir| owner(world, dir)),
             ownerless: kind.and_then(ownerless),
-            // tmpfs would take memory for what is asked for.
-            room: match &existing {
-                Some(_) if space.is_some_and(has_few_files) => Room::Full(Errno::ENOSPC),
-                Some(dir) => room(dir, kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE)),
-                None => Room::Fine,
-            },
+            room: existing.as_ref().map_or(Room::Fine, |dir| {
+                // tmpfs would take memory for what is asked for.
+                let much = kind != Some(TMPFS_MAGIC) && free > Some(2 * LITTLE_SPACE);
+                match room(dir, much) {
+                    // A file system that is never written to, such as squashfs, has no free inodes either.
+                    Room::Fine | Room::Quota if space.is_some_and(has_few_files) => {
+                        Room::Full(Errno::ENOSPC)
+                    }
+                    room => room,
+                }
+            }),
             free,
             data_root,
             existing,

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     /// Whole messages as Docker and its helpers print them.
-    const MESSAGES: [(&str, &str); 63] = [
+    const MESSAGES: [(&str, &str); 65] = [
         ("log-xtables-lock", "Fatal: can't open lock file /run/xtables.lock: Permission denied"),
         (
             "log-userns-eperm",
@@ -156,6 +156,14 @@ mod tests {
         (
             "log-space",
             "failed to start daemon: Unable to get the TempDir under /x: mkdir /x/tmp: no space left on device",
+        ),
+        (
+            "log-cgroup-space",
+            "runc create failed: unable to start container process: unable to apply cgroup configuration: mkdir /sys/fs/cgroup/user.slice/docker-0e.scope: no space left on device: unknown",
+        ),
+        (
+            "log-cgroup-cpuset",
+            "unable to apply cgroup configuration: failed to write 7: write /sys/fs/cgroup/user.slice/docker-0e.scope/cgroup.procs: no space left on device: unknown",
         ),
         ("log-space", "failed to register layer: write /big: no space left on device"),
         (

@@ -197,6 +197,12 @@ symptoms! {
     "log-quota", "disk quota exceeded":
         "the user's quota is exhausted";
         "delete files, or ask the administrator for a larger quota; if the daemon is running, `docker system prune` deletes what no container uses; if it has stopped, run `systemctl --user reset-failed docker.service` and `systemctl --user start docker.service` when there is room";
+    "log-cgroup-space", "mkdir /sys/fs/cgroup/ … no space left on device":
+        "the kernel has too many control groups: at most 65535 can have the memory controller, and those of removed containers count while they still have memory";
+        "`cat /sys/fs/cgroup/cgroup.stat` shows how many exist (nr_descendants) and how many were removed but still have memory (nr_dying_descendants); for the former, stop containers and services that you do not need; for the latter, run `sudo sysctl -w vm.drop_caches=3`, and if they become many again, upgrade the kernel";
+    "log-cgroup-cpuset", "write /sys/fs/cgroup/ … no space left on device":
+        "the control group has no CPU that is online, or no memory node";
+        "find the topmost directory on the path in the message whose cpuset.cpus.effective is empty (cgroup v1: cpuset.cpus or cpuset.mems), and give it CPUs that are online: with AllowedCPUs= in the unit of this name, or as root with a write to cpuset.cpus; if it belongs to the container, correct --cpuset-cpus and --cpuset-mems";
     "log-space", "mkdir … no space left on device":
         NO_SPACE;
         MAKE_ROOM;
