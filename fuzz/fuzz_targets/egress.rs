@@ -10,10 +10,15 @@ use egress::{
     Source,
 };
 use libfuzzer_sys::fuzz_target;
+use serde::{Deserialize, Serialize};
 
 const BRIDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 2));
 const BACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 18, 0, 2));
 const NEW: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 18, 0, 99));
+
+/// As the gateway process gets them.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Wire(#[serde(with = "egress::compact")] Policies);
 
 fn directory() -> Directory {
     let subnet = |name: &str, subnet: &str| Network {
@@ -47,9 +52,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(file.senders().len(), resolved.rules.len());
     let policies =
         Policies { policies: vec![resolved], known: directory().known(), ..Policies::default() };
-    // The gateway process gets it as JSON.
-    let json = serde_json::to_string(&policies).expect("plain data");
-    assert_eq!(serde_json::from_str::<Policies>(&json).expect("just written"), policies);
+    let wire = Wire(policies);
+    let json = serde_json::to_string(&wire).expect("plain data");
+    assert_eq!(serde_json::from_str::<Wire>(&json).expect("just written"), wire);
+    let Wire(policies) = wire;
 
     let now = Instant::now();
     let opened = IpAddr::from([192, 0, 2, 7]);

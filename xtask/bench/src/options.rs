@@ -125,7 +125,7 @@ impl Options {
         );
         ensure!(
             this.before.is_none() || this.wants(POLICY) || this.wants(FAIRNESS),
-            "--before names an earlier build for the parts {POLICY} and {FAIRNESS}, which are not measured\nhint: --only {POLICY}"
+            "--before names an earlier build for the parts {POLICY} and {FAIRNESS}, which are not measured\nhint: --only {POLICY} or --only {FAIRNESS}"
         );
         Ok(this)
     }
