@@ -211,12 +211,18 @@ fn senders(
         Destination::Address(to) => to.to_canonical().is_ipv4() == address.to_canonical().is_ipv4(),
         Destination::Name(_) => true,
     };
-    let addresses = container.addresses.iter().filter(|(_, address)| suits(address));
-    let senders: Vec<_> = addresses
-        .map(|(network, address)| {
-            (format!("{from} at {address} ({network})"), Source::Container(*address))
-        })
-        .collect();
+    // A task of a swarm has the same one for each of its networks.
+    let mut addresses: Vec<(IpAddr, String)> = Vec::new();
+    for (network, address) in container.addresses.iter().filter(|(_, address)| suits(address)) {
+        match addresses.iter_mut().find(|(known, _)| known == address) {
+            Some((_, networks)) => *networks += &format!(", {network}"),
+            None => addresses.push((*address, network.clone())),
+        }
+    }
+    let sender = |(address, networks)| {
+        (format!("{from} at {address} ({networks})"), Source::Container(address))
+    };
+    let senders: Vec<_> = addresses.into_iter().map(sender).collect();
     if senders.is_empty() {
         bail!(
             "container {from:?} has no address that can reach this destination\n\
@@ -361,7 +367,9 @@ mod tests {
                 ..egress::Container::default()
             };
             let web = vec![one("a", "172.18.0.2"), one("a", "fd99::2"), one("b", "172.19.0.2")];
-            let containers = vec![container("web", web), container("open", Vec::new())];
+            let task = vec![one("a", "172.20.0.2"), one("b", "172.20.0.2")];
+            let containers =
+                vec![container("web", web), container("task", task), container("open", Vec::new())];
             Ok(Directory { containers, networks: Vec::new() })
         };
         let found = |from: &str, to: &str| {
@@ -376,6 +384,7 @@ mod tests {
         assert_eq!(found("web", "192.0.2.7"), Ok(v4));
         assert_eq!(found("web", "2001:db8::7"), Ok(vec![at("fd99::2")]));
         assert_eq!(found("web", "x").unwrap().len(), 3);
+        assert_eq!(found("task", "x"), Ok(vec![at("172.20.0.2")]));
         for daemon in ["Daemon", "dockerd"] {
             let error = found(daemon, "x").unwrap_err();
             assert!(error.ends_with(&format!("{daemon:?}\nhint: did you mean daemon?")), "{error}");

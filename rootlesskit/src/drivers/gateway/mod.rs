@@ -268,7 +268,7 @@ impl Connection {
             }
         };
         let policy = async move {
-            if let Some(policy) = policy
+            if let Some(mut policy) = policy
                 && let Err(e) = policy.follow().await
             {
                 tracing::warn!("changes of the egress policy are no longer noticed: {e:#}");

@@ -150,7 +150,7 @@ impl<E: Enforce> Follower<E> {
     }
 
     /// Enforces what changes. It ends with an error if changes cannot be noticed any more.
-    pub(super) async fn follow(mut self) -> anyhow::Result<()> {
+    pub(super) async fn follow(&mut self) -> anyhow::Result<()> {
         let readable = sys::readable::register(self.watch.fd().try_clone_to_owned()?)?;
         self.ask_docker();
         let mut look_at = None;

@@ -113,7 +113,7 @@ async fn changes_of_the_files_are_enforced_and_bad_ones_change_nothing() {
     let files = Files::new();
     files.write("one", &rule("a"));
     files.write("two", &rule("b"));
-    let (follower, gateway) = files.follower(&["one", "two"]);
+    let (mut follower, gateway) = files.follower(&["one", "two"]);
     assert_eq!(gateway.rules(), [["a"], ["b"]]);
     let status = follower.status();
     let error = |file: usize| status.borrow().files[file].error.clone();
@@ -177,15 +177,21 @@ async fn all_events_of_one_change_are_one_look() {
     let files = Files::new();
     files.write("one", &rule("a"));
     let (mut follower, gateway) = files.follower(&["one"]);
-    follower.look_delay = Duration::from_secs(2);
+    // Longer than all of them take.
+    follower.look_delay = PATIENCE;
     let status = follower.status();
-    let mut follow = std::pin::pin!(follower.follow());
-    for text in ["", "[[rule]]\n", &rule("b"), &rule("c"), &rule("d")] {
-        files.write("one", text);
-        let mut polled = false;
-        until(follow.as_mut(), || std::mem::replace(&mut polled, true)).await;
-        assert_eq!(status.borrow().files[0].error, None);
+    {
+        let mut follow = std::pin::pin!(follower.follow());
+        for text in ["", "[[rule]]\n", &rule("b"), &rule("c"), &rule("d")] {
+            files.write("one", text);
+            let mut polled = false;
+            until(follow.as_mut(), || std::mem::replace(&mut polled, true)).await;
+            assert_eq!(status.borrow().files[0].error, None);
+        }
     }
+    // Now it is over.
+    follower.look_delay = Duration::ZERO;
+    let mut follow = std::pin::pin!(follower.follow());
     until(follow.as_mut(), || gateway.rules() == [["d"]]).await;
     assert_eq!(gateway.policies.borrow().len(), 2, "nothing between the first and the last");
 }
@@ -280,7 +286,7 @@ async fn what_a_file_says_is_shown_even_if_it_means_the_same() {
     let files = Files::new();
     let to = |name: &str| format!("{}from = {{ container = {name:?} }}\n", rule("a"));
     files.write("one", &to("web"));
-    let (follower, gateway) = files.follower(&["one"]);
+    let (mut follower, gateway) = files.follower(&["one"]);
     let status = follower.status();
     let senders = || status.borrow().files[0].rules[0].senders.clone();
     assert_eq!(senders().as_deref(), Some("container web"));
