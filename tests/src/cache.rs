@@ -30,13 +30,13 @@ pub(crate) fn get(
         return Ok(path);
     }
     fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
-    let lock = fs::File::create(path.with_extension("lock"))?;
+    let lock = fs::File::create(beside(&path, "lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     if path.exists() {
         return Ok(path);
     }
     let started = Instant::now();
-    let part = path.with_extension("part");
+    let part = beside(&path, "part");
     remove(&part)?;
     eprintln!("{what}: making {} (hundreds of megabytes, once)", path.display());
     if let Err(error) = make(&part) {
@@ -67,36 +67,45 @@ pub(crate) fn get_latest(
             is_new = true;
             make(path)
         })?;
-        let lock = fs::File::create(path.with_extension("lock"))?;
+        let lock = fs::File::create(beside(&path, "lock"))?;
         let in_use = Flock::lock(lock, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
         // Somebody may have removed it before it was in use.
         if path.exists() {
-            if is_new {
-                remove_others(what, &path)?;
+            if is_new && let Err(error) = remove_others(what, &path) {
+                eprintln!("{what}: cannot remove what is of other recipes: {error:#}");
             }
             return Ok((path, in_use));
         }
     }
 }
 
-/// Removes the things of the same name that are not in use, and not their lock files, which somebody may wait for.
+/// Removes the things of the same name that are not in use, whole or half-made, and not their lock files, which somebody
+/// may wait for.
 fn remove_others(what: &str, latest: &Path) -> Result<()> {
     let cache = latest.parent().context("the cache")?;
     for entry in fs::read_dir(cache)? {
         let name = entry?.file_name();
-        let hash = name.to_str().and_then(|name| name.strip_prefix(what)?.strip_prefix('-'));
+        let Some(name) = name.to_str() else { continue };
+        let thing = name.strip_suffix(".part").unwrap_or(name);
+        let hash = thing.strip_prefix(what).and_then(|rest| rest.strip_prefix('-'));
         let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
-        let path = cache.join(&name);
+        let path = cache.join(thing);
         if !hash.is_some_and(is_hash) || path == latest {
             continue;
         }
-        let lock = fs::File::create(path.with_extension("lock"))?;
+        let lock = fs::File::create(beside(&path, "lock"))?;
         if let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            let path = cache.join(name);
             eprintln!("{what}: removing {}, of another recipe", path.display());
             remove(&path)?;
         }
     }
     Ok(())
+}
+
+/// The path with a dot and this after its name, which may have dots of its own (`python3.11-<hash>`).
+fn beside(path: &Path, extension: &str) -> PathBuf {
+    format!("{}.{extension}", path.display()).into()
 }
 
 /// The same for the same recipe in every run.
@@ -137,15 +146,15 @@ mod tests {
     #[test]
     fn things_of_other_recipes_go_unless_they_are_in_use() {
         let dir = tempfile::tempdir().unwrap();
-        let [latest, old, used] =
-            ["0", "1", "a"].map(|digit| format!("image-{}", digit.repeat(16)));
+        let [latest, old, used] = ["0", "1", "a"].map(|digit| format!("v1.2-{}", digit.repeat(16)));
+        let [old_part, used_part] = [&old, &used].map(|name| format!("{name}.part"));
         let others = [
-            format!("image-more-{}", "1".repeat(16)),
-            format!("other-{}", "1".repeat(16)),
-            format!("{old}.part"),
-            "image-notes".to_owned(),
+            format!("v1.2-more-{}", "1".repeat(16)),
+            format!("v1.3-{}", "1".repeat(16)),
+            format!("{old}.lock.part"),
+            "v1.2-notes".to_owned(),
         ];
-        for name in [&latest, &old, &used].into_iter().chain(&others) {
+        for name in [&latest, &old, &old_part, &used, &used_part].into_iter().chain(&others) {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join("disk"), "").unwrap();
         }
@@ -153,11 +162,13 @@ mod tests {
         let in_use = Flock::lock(lock, FlockArg::LockShared).unwrap();
         let is_there = |name: &String| dir.path().join(name).join("disk").exists();
 
-        remove_others("image", &dir.path().join(&latest)).unwrap();
-        assert!(!is_there(&old) && is_there(&latest) && is_there(&used));
+        remove_others("v1.2", &dir.path().join(&latest)).unwrap();
+        assert!(!is_there(&old) && !is_there(&old_part) && is_there(&latest));
+        assert!(is_there(&used) && is_there(&used_part));
         assert!(others.iter().all(is_there));
         drop(in_use);
-        remove_others("image", &dir.path().join(&latest)).unwrap();
-        assert!(!is_there(&used) && is_there(&latest) && others.iter().all(is_there));
+        remove_others("v1.2", &dir.path().join(&latest)).unwrap();
+        assert!(!is_there(&used) && !is_there(&used_part));
+        assert!(is_there(&latest) && others.iter().all(is_there));
     }
 }

@@ -13,7 +13,7 @@ const DATA: &str = "/home/tester/.local/share/docker";
 const SMALL: &str = "umount $DATA; mount -t tmpfs -o uid=1001,mode=700";
 
 /// What was done to the host, the start of the command line, the fatal code, and a part of what is said.
-const STATES: [(&str, &str, &str, &str); 15] = [
+const STATES: [(&str, &str, &str, &str); 16] = [
     ("chown 0:0 /home/tester", "", "home-foreign", "sudo chown tester: /home/tester\n"),
     ("rm /dev/net/tun", "", "tun-missing", "modprobe tun\n"),
     (
@@ -31,6 +31,8 @@ const STATES: [(&str, &str, &str, &str); 15] = [
     ),
     ("$SMALL,nr_inodes=1 t $DATA", "", "space-full", "df -i show"),
     ("$SMALL,nr_inodes=20 t $DATA", "", "space-full", "df -i show"),
+    // Room is of no use there.
+    ("$SMALL,nr_inodes=20,ro t $DATA", "", "data-root-closed", "Read-only file system\n"),
     ("umount -l /proc", "", "proc-missing", "mount -t proc proc /proc\n"),
     ("true", "HOME=home ", "home-relative", "getent passwd tester"),
     ("true", "XDG_RUNTIME_DIR=. ", "runtime-dir", "export XDG_RUNTIME_DIR=/run/user/1001\n"),
