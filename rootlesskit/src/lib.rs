@@ -43,6 +43,7 @@ mod port;
 mod signals;
 mod umask;
 mod unshare;
+mod visible;
 
 use std::process::ExitCode;
 

@@ -21,6 +21,8 @@ use api::{PortId, PortSpec};
 use clap::ArgMatches;
 use hostenv::{Env, vars};
 
+use crate::visible::visible_lines;
+
 pub use command::definition;
 
 const NAME: &str = "rootlessctl";
@@ -38,8 +40,8 @@ pub fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to do if this fails as well.
-            writeln!(io::stderr(), "error: {error:#}").ok();
+            // It may quote another user's daemon. Nothing is left to do if this fails as well.
+            write!(io::stderr(), "{}", visible_lines(&format!("error: {error:#}"))).ok();
             ExitCode::FAILURE
         }
     }

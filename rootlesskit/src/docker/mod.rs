@@ -24,6 +24,8 @@ use nix::unistd::geteuid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::visible::visible_lines;
+
 /// The network through which Docker leads containers out of overlay networks, which have no gateway. It lists their
 /// addresses there in no place but the network itself.
 const GATEWAY_BRIDGE: &str = "docker_gwbridge";
@@ -284,11 +286,10 @@ impl Docker {
             Err(error) => {
                 if !self.told.replace(true) {
                     // Nothing is left to do if this fails.
-                    writeln!(
-                        io::stderr(),
+                    let warning = format!(
                         "warning: showing addresses instead of the names of containers: {error:#}"
-                    )
-                    .ok();
+                    );
+                    write!(io::stderr(), "{}", visible_lines(&warning)).ok();
                 }
                 None
             }

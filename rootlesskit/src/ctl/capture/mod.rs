@@ -36,8 +36,8 @@ use self::options::Options;
 use self::output::Output;
 use self::session::{Session, Source, block_signals};
 use self::target::Target;
-use crate::ctl::stats::view::visible;
 use crate::docker::Docker;
+use crate::visible::visible;
 
 /// Addresses in the documentation's networks (RFC 5737, RFC 3849), to which only a default route leads.
 const OUTWARDS: [IpAddr; 2] = [

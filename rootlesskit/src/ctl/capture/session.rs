@@ -15,7 +15,7 @@ use sys::pidfd::PidFd;
 
 use super::options::Options;
 use super::output::{Output, Unwritten, timeout};
-use crate::ctl::stats::view::visible;
+use crate::visible::visible;
 
 /// How many blocks of frames are read from one interface before the others have their turn.
 const BLOCKS: usize = 8;

@@ -2,7 +2,8 @@
 
 use api::flows::{Flow, FlowAddress, FlowDirection, FlowEnd, FlowEvent};
 
-use crate::ctl::stats::view::{bytes, visible};
+use crate::ctl::stats::view::bytes;
+use crate::visible::visible;
 
 /// A column of the text form: its name, how wide it is at least, and whether it is a number. Wide cells push the others to
 /// the right.

@@ -15,9 +15,9 @@ use hostenv::Env;
 
 use super::own::own;
 use super::view;
-use crate::ctl::stats::view::visible;
 use crate::docker::Docker;
 use crate::policy_file;
+use crate::visible::{visible, visible_lines};
 
 /// A destination as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,10 +306,6 @@ fn told(policies: &Policies, decision: &Decision) -> String {
         text += &format!("note: without dry-run mode, it would be denied by {}\n", by(id));
     }
     text
-}
-
-fn visible_lines(text: &str) -> String {
-    text.lines().map(|line| visible(line) + "\n").collect()
 }
 
 #[cfg(test)]

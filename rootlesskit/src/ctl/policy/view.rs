@@ -4,7 +4,7 @@ use api::policy::{PolicyFile, PolicyRule, PolicyStatus};
 use egress::Mode;
 
 use crate::ctl::print::columns;
-use crate::ctl::stats::view::visible;
+use crate::visible::visible;
 
 /// Space behind the widest cell of a column.
 const PADDING: usize = 2;

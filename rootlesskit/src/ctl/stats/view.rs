@@ -9,6 +9,8 @@ use api::stats::{
     ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, Traffic,
 };
 
+use crate::visible::visible;
+
 /// Destinations, or rows of containers, that are shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
 
@@ -314,20 +316,6 @@ impl Table {
         }
         out
     }
-}
-
-/// A text of a stranger for a terminal: control characters are escaped, and those that change the direction of the text
-/// around them (UAX #9).
-pub(in crate::ctl) fn visible(text: &str) -> String {
-    let is_obeyed = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut shown = String::new();
-    for c in text.chars() {
-        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
 }
 
 /// Bytes per second. `None` if no time went by.
