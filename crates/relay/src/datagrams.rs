@@ -47,14 +47,23 @@ impl Segmented {
     }
 }
 
-/// Sends datagrams along one route, in order, and returns the bytes that went out. `segmented` remembers what the kernel
-/// refuses to cut. What a full queue does not take is lost, as on any network.
+/// What became of datagrams that were to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Of what went out.
+    pub bytes: u64,
+    /// The last error that was not a full queue. It can be about an earlier datagram (ICMP), and nobody is told again.
+    pub error: Option<Errno>,
+}
+
+/// Sends datagrams along one route, in order. `segmented` remembers what the kernel refuses to cut. What a full queue does
+/// not take is lost, as on any network.
 pub fn send_all<'a>(
     sock: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = Datagram<'a>>,
     route: Route,
     segmented: &mut Segmented,
-) -> u64 {
+) -> Sent {
     let mut pending = Vec::with_capacity(BATCH);
     pending.extend(datagrams.flat_map(pieces).map(IoSlice::new));
     send_pending(&sock, &pending, route, segmented)
@@ -84,18 +93,18 @@ fn send_pending(
     mut rest: &[IoSlice<'_>],
     route: Route,
     segmented: &mut Segmented,
-) -> u64 {
-    let mut bytes = 0;
+) -> Sent {
+    let mut all = Sent::default();
     // The run at the start of `rest` has failed before.
     let mut failed = false;
     while !rest.is_empty() {
         let run = segmented.run(rest);
         let sent = if run > 1 {
             let size = u16::try_from(rest[0].len()).unwrap_or(u16::MAX);
-            send(route, |route| calls.run(&rest[..run], size, route).map(|()| run))
+            send(route, &mut all, |route| calls.run(&rest[..run], size, route).map(|()| run))
         } else {
             // Up to the next run, or everything.
-            send(route, |route| calls.each(&rest[..segmented.single(rest)], route))
+            send(route, &mut all, |route| calls.each(&rest[..segmented.single(rest)], route))
         };
         let again = std::mem::take(&mut failed);
         match sent {
@@ -103,23 +112,27 @@ fn send_pending(
             Err(Errno::EIO | Errno::EOPNOTSUPP) if run > 1 => segmented.below = 0,
             Ok(n) => {
                 let (sent, left) = rest.split_at(n.min(rest.len()));
-                bytes += sent.iter().map(|d| d.len() as u64).sum::<u64>();
+                all.bytes += sent.iter().map(|d| d.len() as u64).sum::<u64>();
                 rest = left;
             }
             // Full queues: the rest would not fit either.
             Err(Errno::EAGAIN | Errno::ENOBUFS) => break,
             // As with ECONNREFUSED in `send`, the error can be about an earlier datagram (an ICMP message of a firewall, for
             // instance), and is cleared by having been reported. Nothing of the run has been sent.
-            Err(_) if run > 1 && !again => failed = true,
+            Err(e) if run > 1 && !again => {
+                all.error = Some(e);
+                failed = true;
+            }
             // Routing and packet rules treat a run as one packet, so the error is about all of it: its datagrams would fail
             // one by one. Datagrams of their own may differ, and the error is about the first.
             Err(e) => {
                 debug!("cannot send {run} datagrams of {} bytes: {}", rest[0].len(), e.desc());
+                all.error = Some(e);
                 rest = &rest[run..];
             }
         }
     }
-    bytes
+    all
 }
 
 /// How many datagrams from the start can go out as one segmented send: all of the first one's size
@@ -133,10 +146,17 @@ fn equal_run(datagrams: &[IoSlice<'_>]) -> usize {
 }
 
 /// Sends, and once more if the error is about something else than these datagrams.
-fn send(route: Route, mut send: impl FnMut(Route) -> nix::Result<usize>) -> nix::Result<usize> {
+fn send(
+    route: Route,
+    all: &mut Sent,
+    mut send: impl FnMut(Route) -> nix::Result<usize>,
+) -> nix::Result<usize> {
     match send(route) {
         // About an earlier datagram, and cleared by having been reported.
-        Err(Errno::ECONNREFUSED) => send(route),
+        Err(refused @ Errno::ECONNREFUSED) => {
+            all.error = Some(refused);
+            send(route)
+        }
         // The address that was asked is none to answer from: it has gone meanwhile, or its interface has. `ENETUNREACH` is
         // what IPv4 says then.
         Err(Errno::EINVAL | Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::ENODEV)
@@ -181,23 +201,24 @@ mod tests {
         }
     }
 
-    /// The bytes that went out, and the calls.
-    fn sent(errors: &[Errno], always: Option<Errno>, sizes: &[usize]) -> (u64, Vec<usize>) {
+    /// What went out, and the calls.
+    fn sent(errors: &[Errno], always: Option<Errno>, sizes: &[usize]) -> (Sent, Vec<usize>) {
         let fake = Fake { errors: RefCell::new(errors.into()), always, made: RefCell::default() };
         let mut segmented = Segmented::default();
-        let bytes = send_pending(&fake, &slices(sizes), Route::default(), &mut segmented);
+        let sent = send_pending(&fake, &slices(sizes), Route::default(), &mut segmented);
         assert_eq!(segmented.below, usize::MAX);
-        (bytes, fake.made.into_inner())
+        (sent, fake.made.into_inner())
     }
 
     #[test]
     fn a_run_that_cannot_be_sent_is_given_up_as_a_whole() {
         let sizes = [&[9; 50][..], &[7; 3], &[5]].concat();
-        let (bytes, calls) = sent(&[], Some(Errno::EPERM), &sizes);
+        let error = Some(Errno::EPERM);
         // 50 nines and a seven, twice; two sevens and a five, twice.
-        assert_eq!((bytes, calls), (0, vec![51, 51, 3, 3]));
-        let (bytes, calls) = sent(&[Errno::EPERM, Errno::EPERM], None, &sizes);
-        assert_eq!((bytes, calls), (19, vec![51, 51, 3]), "the next run is tried");
+        let all = (Sent { bytes: 0, error }, vec![51, 51, 3, 3]);
+        assert_eq!(sent(&[], error, &sizes), all);
+        let next_run = (Sent { bytes: 19, error }, vec![51, 51, 3]);
+        assert_eq!(sent(&[Errno::EPERM, Errno::EPERM], None, &sizes), next_run);
     }
 
     #[test]
@@ -211,8 +232,9 @@ mod tests {
         ] {
             let fake = Fake { errors: vec![errno].into(), always: None, made: RefCell::default() };
             let mut segmented = Segmented::default();
-            let bytes = send_pending(&fake, &slices(&sizes), Route::default(), &mut segmented);
-            assert_eq!((bytes, segmented.below), (800, below), "{errno}");
+            let sent = send_pending(&fake, &slices(&sizes), Route::default(), &mut segmented);
+            let all = Sent { bytes: 800, error: None };
+            assert_eq!((sent, segmented.below), (all, below), "{errno}");
             assert_eq!(fake.made.into_inner(), calls, "{errno}");
         }
     }
@@ -221,17 +243,32 @@ mod tests {
     fn errors_about_earlier_datagrams_cost_none_of_a_run() {
         let refused = Errno::ECONNREFUSED;
         for errors in [&[refused][..], &[refused, refused], &[refused; 3], &[Errno::EHOSTUNREACH]] {
-            let (bytes, calls) = sent(errors, None, &[9; 50]);
-            assert_eq!((bytes, calls), (450, vec![50; errors.len() + 1]), "{errors:?}");
+            let all = Sent { bytes: 450, error: errors.last().copied() };
+            let calls = vec![50; errors.len() + 1];
+            assert_eq!(sent(errors, None, &[9; 50]), (all, calls), "{errors:?}");
         }
-        let (bytes, calls) = sent(&[], Some(refused), &[9; 50]);
-        assert_eq!((bytes, calls), (0, vec![50; 4]));
+        let none = Sent { bytes: 0, error: Some(refused) };
+        assert_eq!(sent(&[], Some(refused), &[9; 50]), (none, vec![50; 4]));
     }
 
     #[test]
     fn single_datagrams_fail_one_by_one() {
-        let (bytes, calls) = sent(&[Errno::EPERM], None, &[1, 2, 3]);
-        assert_eq!((bytes, calls), (5, vec![3, 2]));
+        let error = Some(Errno::EPERM);
+        assert_eq!(sent(&[Errno::EPERM], None, &[1, 2, 3]), (Sent { bytes: 5, error }, vec![3, 2]));
+    }
+
+    #[test]
+    fn an_error_about_an_earlier_datagram_is_told_also_if_the_next_one_goes_out() {
+        let error = Some(Errno::ECONNREFUSED);
+        let all = Sent { bytes: 5, error };
+        assert_eq!(sent(&[Errno::ECONNREFUSED], None, &[5]), (all, vec![1, 1]));
+    }
+
+    #[test]
+    fn a_full_queue_is_no_error() {
+        for full in [Errno::EAGAIN, Errno::ENOBUFS] {
+            assert_eq!(sent(&[], Some(full), &[5, 5]), (Sent::default(), vec![2]), "{full}");
+        }
     }
 
     fn slices(sizes: &[usize]) -> Vec<IoSlice<'static>> {

@@ -40,7 +40,7 @@ use tracing::debug;
 
 use crate::client_address::{keep_source, make_transparent};
 use crate::ctx::{Ctx, Source, Timer};
-use crate::datagrams::{Segmented, pieces, send_all};
+use crate::datagrams::{Segmented, Sent, pieces, send_all};
 use crate::early::Early;
 use crate::factory::{SocketKind, tune_udp};
 use crate::flow_log::{FlowEnd, Transport};
@@ -197,7 +197,7 @@ fn answer(
     flow.answered = true;
     let route = Route { to: Some(flow.client), from: flow.ends.local };
     let listener = port.listener.as_fd();
-    flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented));
+    flow.counted.down(send_all(listener, receiver.iter(), route, &mut port.segmented).bytes);
     true
 }
 
@@ -293,14 +293,22 @@ impl FlowTable {
                 let (backend, segmented) = (backend.as_fd(), &mut flow.segmented);
                 // Whoever answers is no overlay network.
                 let ends = flow.overlay.filter(|_| !flow.answered);
-                let bytes = match (&self.overlay, ends) {
-                    (Some(writer), Some(ends)) => writer.deliver(ends, datagrams, |alone| {
-                        let alone = alone.iter().map(|data| Datagram::alone(data));
-                        send_all(backend, alone, Route::default(), segmented)
-                    }),
+                let sent = match (&self.overlay, ends) {
+                    (Some(writer), Some(ends)) => {
+                        let mut error = None;
+                        let bytes = writer.deliver(ends, datagrams, |alone| {
+                            let alone = alone.iter().map(|data| Datagram::alone(data));
+                            let sent = send_all(backend, alone, Route::default(), segmented);
+                            error = sent.error.or(error);
+                            sent.bytes
+                        });
+                        Sent { bytes, error }
+                    }
                     _ => send_all(backend, datagrams, Route::default(), segmented),
                 };
-                flow.counted.up(bytes);
+                flow.counted.up(sent.bytes);
+                // Reading it finds no error that sending has reported.
+                sent.error.into_iter().for_each(|error| flow.note(error));
             }
             None => {
                 for piece in datagrams.flat_map(pieces) {

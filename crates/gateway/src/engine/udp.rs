@@ -201,8 +201,8 @@ impl Flows {
                 set_ttl(&flow.outside, dst.is_ipv4(), &mut flow.ttl, ORDINARY_LIFE);
                 let outside = flow.outside.as_fd();
                 let alike = alike.into_iter();
-                let bytes = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
-                flow.counted.up(bytes);
+                let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
+                flow.counted.up(sent.bytes);
                 self.order.spoke(key, Speaker::Client, host.now());
             } else if shared.plan.nets().any(|net| net.child == dst.ip()) {
                 // The rules would take it for an answer of this process.
@@ -394,7 +394,8 @@ impl Flows {
             flow.set_whole(flow.keep_whole && !cut);
             let alike = std::iter::from_fn(|| batch.next_if(|datagram| datagram.cut == cut));
             let outside = flow.outside.as_fd();
-            flow.counted.up(send_all(outside, alike, Route::default(), &mut flow.cut_outside));
+            let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
+            flow.counted.up(sent.bytes);
         }
     }
 
@@ -445,7 +446,7 @@ impl Flows {
         let to = flow.to;
         let theirs = receiver.iter().filter(|datagram| datagram.from == Some(to));
         let bytes = if let Inside::Is(inside) = &flow.inside {
-            send_all(inside.as_fd(), theirs, Route::default(), &mut flow.cut_inside)
+            send_all(inside.as_fd(), theirs, Route::default(), &mut flow.cut_inside).bytes
         } else {
             let mut bytes = 0;
             for piece in theirs.flat_map(pieces) {

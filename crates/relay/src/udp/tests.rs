@@ -164,6 +164,31 @@ fn a_closed_port_refuses_a_flow_which_fails_once() {
     }
 }
 
+/// The error is about the first datagram, and the second one, which a server gets, takes it.
+#[test]
+fn a_refusal_counts_that_the_next_datagram_finds_before_the_answers_are_read() {
+    let mut rig = Rig::new(1);
+    let target = rig.server.local_addr().unwrap();
+    rig.server = patient();
+    let client = patient();
+    let ask = |rig: &mut Rig| {
+        rig.ask(&client);
+        arrived(&rig.udp.table.ports.get(rig.port).unwrap().listener);
+        rig.requests();
+    };
+    ask(&mut rig);
+    arrived(rig.udp.table.flows.get(rig.flows()[0]).unwrap().backend.as_ref().unwrap());
+    rig.server = UdpSocket::bind(target).unwrap();
+    ask(&mut rig);
+    rig.server.recv_from(&mut [0; 8]).unwrap();
+    let traffic = Arc::clone(&rig.udp.table.ports.get(rig.port).unwrap().service.traffic);
+    assert_eq!(traffic.failed.load(Relaxed), 1);
+    rig.ctx.now += 2 * rig.ctx.opts.udp_flow_idle_timeout;
+    rig.udp.table.expire(&mut rig.ctx);
+    let (ended, _) = rig.ctx.opts.flow_log.as_ref().unwrap().take();
+    assert_eq!(ended.iter().map(|record| record.end).collect::<Vec<_>>(), [FlowEnd::Refused]);
+}
+
 #[test]
 fn a_query_of_a_flow_that_has_to_go_in_the_same_batch_is_delivered() {
     let mut rig = Rig::new(2);
