@@ -15,7 +15,8 @@ use crate::policy::{self, Protocol, Verdict};
 use crate::shares::Holder;
 
 /// Packets of a tun device at a time, and how many of them may begin something, which takes much longer: everybody else
-/// waits for that. While connections are made, flows and pings leave them more turns.
+/// waits for that. While connections are made, flows and pings leave them more turns. What has waited until its sender is
+/// known ([`super::parked`]) does not count: all of that which an answer of the connection tracking is about begins at once.
 const MAX_PACKETS_PER_TURN: usize = 64;
 const MAX_BEGINNINGS_PER_TURN: u32 = 16;
 const MAX_BEGINNINGS_BESIDE_CONNECTIONS: u32 = 4;
@@ -185,7 +186,9 @@ impl Engine {
             self.packet(host, &buffer[..length]);
         }
         if from == kind::DIAL_TUN {
-            self.dials.behind = if is_empty { 0 } else { self.dials.behind.saturating_add(1) };
+            // Otherwise the last packet may have been just the last that could begin.
+            let is_behind = !is_empty && self.shared.dial.has_packet();
+            self.dials.behind = if is_behind { self.dials.behind.saturating_add(1) } else { 0 };
         }
         self.buffer = buffer;
     }
@@ -246,18 +249,15 @@ impl Engine {
                 Verdict::Dial(to) => {
                     let ends = (udp.src, udp.dst, udp.payload);
                     let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-                    let unclear = self.flows.is_unclear(shared);
-                    let begins = |attributions: &_| {
-                        self.flows.known(shared, attributions, now, ends).is_none()
-                    };
-                    if (unclear || attributions.waits(&attempt))
-                        && begins(attributions)
+                    let begins = self.flows.known(shared, attributions, now, ends).is_none();
+                    if begins
+                        && (attributions.waits(&attempt) || self.flows.is_unclear(shared))
                         && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
                     {
                         return;
                     }
                     let mut sender = arrived.sender;
-                    if !shared.egress.is_empty() && (asked || begins(attributions)) {
+                    if !shared.egress.is_empty() && (asked || begins) {
                         match shared.judge(attributions, now, &attempt, arrived) {
                             Judged::Allowed(found) => sender = found,
                             Judged::Waits => return,
@@ -277,16 +277,15 @@ impl Engine {
                 let attempt = echo_request(echo.src, echo.dst, echo.id);
                 match policy::outbound(&shared.plan, Protocol::Echo, dst) {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
-                        let full = self.echoes.is_full(host);
-                        let begins = |attributions: &_| !self.echoes.knows(attributions, now, echo);
-                        if (full || attributions.waits(&attempt))
-                            && begins(attributions)
+                        let begins = !self.echoes.knows(attributions, now, echo);
+                        if begins
+                            && (attributions.waits(&attempt) || self.echoes.is_full(host))
                             && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
                         {
                             return;
                         }
                         let mut sender = arrived.sender;
-                        if !shared.egress.is_empty() && (asked || begins(attributions)) {
+                        if !shared.egress.is_empty() && (asked || begins) {
                             match shared.judge(attributions, now, &attempt, arrived) {
                                 Judged::Allowed(found) => sender = found,
                                 Judged::Waits => return,
