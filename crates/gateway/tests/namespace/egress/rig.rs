@@ -211,11 +211,10 @@ impl Gateway {
         }
     }
 
-    /// Who has begun what had to make room, of what has ended since the last call.
-    pub(crate) fn evicted(&self) -> Vec<SocketAddr> {
+    /// The records of what had to make room, of what has ended since the last call.
+    pub(crate) fn evicted(&self) -> Vec<FlowRecord> {
         let ended = self.flow_log.take().0.into_iter();
-        let evicted = ended.filter(|record| record.end == FlowEnd::Evicted);
-        evicted.map(|record| record.start.client).collect()
+        ended.filter(|record| record.end == FlowEnd::Evicted).collect()
     }
 
     /// How often each rule and at last the default decided, of one file.
