@@ -58,6 +58,11 @@ impl NetworkConfig {
         std::iter::once(&self.v4).chain(&self.v6)
     }
 
+    /// Whether this is an address of the target namespace itself.
+    pub fn is_child(&self, address: IpAddr) -> bool {
+        self.nets().any(|net| net.child == address)
+    }
+
     /// What [`crate::policy`] goes by, for the API.
     pub fn describe(&self) -> PolicyGateway {
         let network = |net: &Net| {

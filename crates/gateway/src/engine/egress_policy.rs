@@ -226,7 +226,7 @@ impl InForce {
 
     /// Whom rules see.
     pub(super) fn source(&self, sender: Sender) -> Source {
-        let own = self.plan.nets().any(|net| net.child == sender.container);
+        let own = self.plan.is_child(sender.container);
         if sender.is_guess {
             Source::Unknown
         } else if own {

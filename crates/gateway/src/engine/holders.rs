@@ -12,10 +12,12 @@ impl Shared {
     /// Whose something is that packets with this source begin.
     pub(super) fn holder(&self, source: IpAddr, sender: Option<Sender>) -> Holder {
         match sender {
-            Some(sender) if sender.is_guess && self.is_own(sender.container) => Holder::Unknown,
+            Some(sender) if sender.is_guess && self.plan.is_child(sender.container) => {
+                Holder::Unknown
+            }
             Some(sender) => self.holder_at(sender.container),
             // Whom a masquerade may hide.
-            None if self.is_own(source) => Holder::Pending,
+            None if self.plan.is_child(source) => Holder::Pending,
             None => self.holder_at(source),
         }
     }
@@ -31,15 +33,11 @@ impl Shared {
     fn holder_at(&self, address: IpAddr) -> Holder {
         let known = &self.egress.policies.known;
         match known.get(&address.to_canonical()) {
-            _ if self.is_own(address) => Holder::Sender(self.plan.v4.child),
+            _ if self.plan.is_child(address) => Holder::Sender(self.plan.v4.child),
             Some(container) => Holder::Sender(*container),
             None if known.is_empty() => Holder::Sender(address),
             None => Holder::Unknown,
         }
-    }
-
-    fn is_own(&self, address: IpAddr) -> bool {
-        self.plan.nets().any(|net| net.child == address)
     }
 }
 

@@ -141,6 +141,25 @@ impl Shared {
         }
     }
 
+    /// Whether a packet of a flow or ping goes on: if there is no more room (`crowded`), not before it is known whose it is,
+    /// and if it begins something (`judged`), as the egress policy says.
+    fn admit(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        attempt: &Query,
+        mut arrived: Arrived<'_>,
+        (crowded, judged): (bool, bool),
+    ) -> Judged {
+        if crowded && !self.knows_holder(attributions, now, attempt, &mut arrived) {
+            Judged::Waits
+        } else if judged {
+            self.judge(attributions, now, attempt, arrived)
+        } else {
+            Judged::Allowed(arrived.sender)
+        }
+    }
+
     /// Counts an attempt that a rule has denied, perhaps one of the egress policy, also for its container, and tells whoever
     /// has sent it.
     pub(super) fn prohibit(
@@ -234,7 +253,7 @@ impl Engine {
         }
     }
 
-    fn whole(&mut self, host: &mut EventLoop, mut arrived: Arrived<'_>, parsed: &Packet<'_>) {
+    fn whole(&mut self, host: &mut EventLoop, arrived: Arrived<'_>, parsed: &Packet<'_>) {
         let (shared, attributions) = (&self.shared, &mut self.attributions);
         let now = host.now();
         let original = Original::Packet(arrived.bytes);
@@ -250,21 +269,16 @@ impl Engine {
                     let ends = (udp.src, udp.dst, udp.payload);
                     let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
                     let begins = self.flows.known(shared, attributions, now, ends).is_none();
-                    if begins
-                        && (attributions.waits(&attempt) || self.flows.is_unclear(shared))
-                        && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
-                    {
-                        return;
-                    }
-                    let mut sender = arrived.sender;
-                    if !shared.egress.is_empty() && (asked || begins) {
-                        match shared.judge(attributions, now, &attempt, arrived) {
-                            Judged::Allowed(found) => sender = found,
-                            Judged::Waits => return,
-                            Judged::Denied(rule) => return self.flows.end_between(udp, rule),
+                    let crowded =
+                        begins && (attributions.waits(&attempt) || self.flows.is_unclear(shared));
+                    let new = (crowded, asked || begins);
+                    match shared.admit(attributions, now, &attempt, arrived, new) {
+                        Judged::Allowed(sender) => {
+                            self.flows.outbound(host, shared, attributions, (udp, sender), to);
                         }
+                        Judged::Waits => {}
+                        Judged::Denied(rule) => self.flows.end_between(udp, rule),
                     }
-                    self.flows.outbound(host, shared, attributions, (udp, sender), to);
                 }
                 Verdict::Deny(reason) => {
                     tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
@@ -278,24 +292,18 @@ impl Engine {
                 match policy::outbound(&shared.plan, Protocol::Echo, dst) {
                     Verdict::Dial(to) if to.ip() == echo.dst => {
                         let begins = !self.echoes.knows(attributions, now, echo);
-                        if begins
-                            && (attributions.waits(&attempt) || self.echoes.is_full(host))
-                            && !shared.knows_holder(attributions, now, &attempt, &mut arrived)
-                        {
-                            return;
-                        }
-                        let mut sender = arrived.sender;
-                        if !shared.egress.is_empty() && (asked || begins) {
-                            match shared.judge(attributions, now, &attempt, arrived) {
-                                Judged::Allowed(found) => sender = found,
-                                Judged::Waits => return,
-                                Judged::Denied(rule) => {
-                                    let log = &self.attributions.log;
-                                    return self.echoes.end_between(log, echo, rule);
-                                }
+                        let crowded =
+                            begins && (attributions.waits(&attempt) || self.echoes.is_full(host));
+                        let new = (crowded, asked || begins);
+                        match shared.admit(attributions, now, &attempt, arrived, new) {
+                            Judged::Allowed(sender) => {
+                                self.echoes.request(host, shared, attributions, (echo, sender));
+                            }
+                            Judged::Waits => {}
+                            Judged::Denied(rule) => {
+                                self.echoes.end_between(&attributions.log, echo, rule);
                             }
                         }
-                        self.echoes.request(host, shared, attributions, (echo, sender));
                     }
                     _ => shared.prohibit(attributions, now, attempt, &original, None, None),
                 }

@@ -204,7 +204,7 @@ impl Flows {
                 let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(sent.bytes);
                 self.order.spoke(key, Speaker::Client, host.now());
-            } else if shared.plan.nets().any(|net| net.child == dst.ip()) {
+            } else if shared.plan.is_child(dst.ip()) {
                 // The rules would take it for an answer of this process.
                 alike.iter().for_each(|_| shared.drop_packet());
             } else {

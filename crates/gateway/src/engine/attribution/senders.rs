@@ -32,7 +32,7 @@ impl Attributions {
         source: IpAddr,
         protocol: Protocol,
     ) -> Sender {
-        let own = self.plan.nets().any(|net| net.child == source);
+        let own = self.plan.is_child(source);
         let tracked = if source.is_ipv4() { &mut self.ipv4 } else { &mut self.ipv6 };
         let found = &mut tracked.found[protocol as usize];
         *found |= matches!(outcome, Outcome::Found(_));
