@@ -20,6 +20,9 @@ const MAX_PER_SENDER: usize = 4096;
 /// How many pairs there can be: 11 MiB, if all names are as long as they can be.
 const MAX: usize = 32_768;
 
+/// How many senders are looked at to find out whether one of them has an address. Containers can forge more.
+const MAX_SENDERS_ASKED: usize = 128;
+
 /// How long a name of an address counts whose record has this time to live: at least a minute, because programs use
 /// addresses for a while after their records have expired, and at most a day.
 pub fn lifetime(ttl: Duration) -> Duration {
@@ -128,6 +131,12 @@ impl Openings {
     /// on, whose records may be too old for something new.
     pub fn remembered(&self, who: Source, address: IpAddr) -> Vec<&str> {
         self.of(who, address).map(|opening| &*opening.name).collect()
+    }
+
+    /// Whether anybody was ever given this address for a name. With many senders, perhaps not.
+    pub fn may_have(&self, address: IpAddr) -> bool {
+        let has = |sender: &Sender| sender.addresses.contains_key(&address.to_canonical());
+        self.senders.len() > MAX_SENDERS_ASKED || self.senders.values().any(has)
     }
 
     /// The names of `who` and of the namespace, because Docker's name server asks on behalf of containers.

@@ -200,13 +200,34 @@ pub struct Rule {
 impl Rule {
     /// The addresses of `attempt` are canonical: IPv4 is not mapped into IPv6.
     fn matches(&self, attempt: &Attempt, names: &[&str], listed: bool) -> bool {
-        let Attempt { source, protocol, destination, port } = *attempt;
+        let Attempt { source, destination, .. } = *attempt;
+        self.has_service(attempt)
+            && (self.to.is_empty() || self.to.iter().any(|to| to.matches(destination, names)))
+            && self.from.as_ref().is_none_or(|from| from.matches(source, listed, self.action))
+    }
+
+    /// Whether protocol and port are this rule's.
+    fn has_service(&self, attempt: &Attempt) -> bool {
+        let Attempt { protocol, port, .. } = *attempt;
         let of_port = |range: &PortRange| (range.first..=range.last).contains(&port);
         (self.protocols.is_empty() || self.protocols.contains(&protocol))
             && (self.ports.is_empty()
                 || (protocol != Protocol::Icmp && self.ports.iter().any(of_port)))
-            && (self.to.is_empty() || self.to.iter().any(|to| to.matches(destination, names)))
-            && self.from.as_ref().is_none_or(|from| from.matches(source, listed, self.action))
+    }
+
+    /// Whether it matches for some sender.
+    fn may_match(&self, attempt: &Attempt, may_have_names: bool) -> bool {
+        let may_lead = |to: &Target| match to {
+            Target::Network(network) => network.contains(&attempt.destination),
+            Target::Name(_) => may_have_names,
+        };
+        self.has_service(attempt) && (self.to.is_empty() || self.to.iter().any(may_lead))
+    }
+
+    /// Whether it may match for one sender and not for another, if it may match at all.
+    fn depends_on_sender(&self, attempt: &Attempt) -> bool {
+        let leads = |to: &Target| to.matches(attempt.destination, &[]);
+        self.from.is_some() || !(self.to.is_empty() || self.to.iter().any(leads))
     }
 }
 
@@ -264,6 +285,20 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         self.denied_by.is_none()
     }
+
+    /// Adds what a policy says.
+    fn add(&mut self, policy: &Policy, id: RuleId) {
+        let rule = id.rule.and_then(|rule| policy.rules.get(rule));
+        let action = rule.map_or(policy.default, |rule| rule.action);
+        if action == Action::Deny {
+            let denied_by = match policy.mode {
+                Mode::Enforce => &mut self.denied_by,
+                Mode::DryRun => &mut self.dry_run,
+            };
+            denied_by.get_or_insert(id);
+        }
+        self.verdicts.push((id, action));
+    }
 }
 
 impl Policies {
@@ -280,18 +315,38 @@ impl Policies {
         let mut decision = Decision::default();
         for (index, policy) in self.policies.iter().enumerate() {
             let rule = policy.rules.iter().position(|rule| rule.matches(&attempt, names, listed));
-            let action = rule.map_or(policy.default, |rule| policy.rules[rule].action);
-            let id = RuleId { policy: index, rule };
-            if action == Action::Deny {
-                let denied_by = match policy.mode {
-                    Mode::Enforce => &mut decision.denied_by,
-                    Mode::DryRun => &mut decision.dry_run,
-                };
-                denied_by.get_or_insert(id);
-            }
-            decision.verdicts.push((id, action));
+            decision.add(policy, RuleId { policy: index, rule });
         }
         decision
+    }
+
+    /// Judges an attempt whoever makes it. `None` if the decision depends on who does. `may_have_names` is whether anybody may
+    /// have been given the destination for a name.
+    pub fn judge_for_all(
+        &self,
+        protocol: Protocol,
+        destination: IpAddr,
+        port: u16,
+        may_have_names: bool,
+    ) -> Option<Decision> {
+        let attempt = Attempt {
+            source: Source::Unknown,
+            protocol,
+            destination: destination.to_canonical(),
+            port,
+        };
+        let mut decision = Decision::default();
+        for (index, policy) in self.policies.iter().enumerate() {
+            let rules = policy.rules.iter().enumerate();
+            let mut of_interest =
+                rules.filter(|(_, rule)| rule.may_match(&attempt, may_have_names));
+            let rule = match of_interest.next() {
+                Some((_, rule)) if rule.depends_on_sender(&attempt) => return None,
+                found => found.map(|(rule, _)| rule),
+            };
+            decision.add(policy, RuleId { policy: index, rule });
+        }
+        Some(decision)
     }
 
     /// Whether nothing can be denied or counted, so that nothing has to be judged.

@@ -196,3 +196,19 @@ fn who_is_gone_leaves_nothing_behind() {
     assert!(openings.remembered(WHO, numbered(1)).is_empty());
     assert_eq!((openings.names(now, OTHER, numbered(1)), pairs(&openings)), (vec!["a.org"], 1));
 }
+
+#[test]
+fn an_address_that_nobody_was_given_is_known_to_have_no_name_unless_there_are_many_senders() {
+    let now = Instant::now();
+    let mut openings = Openings::default();
+    openings.learn(now, WHO, "a.org", &[(numbered(1), seconds(60))]);
+    openings.learn(now, OTHER, "b.org", &[(numbered(2), seconds(60))]);
+    assert_eq!([1, 2, 3].map(|number| openings.may_have(numbered(number))), [true, true, false]);
+    openings.forget_sender(WHO);
+    assert!(!openings.may_have(numbered(1)));
+    for number in 0..MAX_SENDERS_ASKED {
+        let who = Source::Container(numbered(1000 + number));
+        openings.learn(now, who, "c.org", &[(numbered(4), seconds(60))]);
+    }
+    assert!(openings.may_have(numbered(3)), "nobody looks");
+}

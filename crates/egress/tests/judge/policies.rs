@@ -149,6 +149,32 @@ fn what_a_policy_depends_on_is_known() {
 }
 
 #[test]
+fn only_a_rule_that_may_match_makes_a_decision_depend_on_the_sender() {
+    for (rules, may_have_names, decided) in [
+        (&["to = '192.0.2.0/24'"][..], true, true),
+        (&["to = ['192.0.2.0/24', 'example.org']"], true, true),
+        (&["to = ['198.51.100.0/24', 'example.org']"], true, false),
+        (&["to = ['198.51.100.0/24', 'example.org']"], false, true),
+        (&["from.container = 'web'"], false, false),
+        (&["from.container = 'web'\nto = '198.51.100.0/24'"], true, true),
+        (&["from.container = 'web'\nports = 81"], true, true),
+        (&["from.container = 'web'\nprotocol = 'udp'"], true, true),
+        (&["from.daemon = true\nto = '192.0.2.1'"], false, false),
+        (&["to = '192.0.2.1'", "from.container = 'web'"], false, true),
+        (&["from.container = 'web'", "to = '192.0.2.1'"], false, false),
+    ] {
+        let rule = |(number, rule): (usize, &&str)| {
+            format!("[[rule]]\nname = \"{number}\"\naction = \"deny\"\n{rule}\n")
+        };
+        let text: String = rules.iter().enumerate().map(rule).collect();
+        let policies = in_force(&[policy(&text, &directory())], &directory());
+        let to = "192.0.2.1".parse().unwrap();
+        let decision = policies.judge_for_all(Protocol::Tcp, to, 80, may_have_names);
+        assert_eq!(decision.is_some(), decided, "{rules:?} {may_have_names}");
+    }
+}
+
+#[test]
 fn policies_are_the_same_after_a_way_through_json() {
     let text = r#"
 mode = "dry-run"

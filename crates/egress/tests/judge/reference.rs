@@ -196,4 +196,18 @@ proptest! {
             prop_assert_eq!(decision.is_allowed(), denied_by.is_none());
         }
     }
+
+    #[test]
+    fn what_is_decided_for_all_senders_is_decided_for_each(
+        policies in policies(),
+        attempts in vec((attempt(), vec(name(), 0..3)), 1..20),
+    ) {
+        for (attempt, names) in attempts {
+            let Attempt { protocol, destination, port, .. } = attempt;
+            let for_all = policies.judge_for_all(protocol, destination, port, !names.is_empty());
+            if let Some(decision) = for_all {
+                prop_assert_eq!(decision, policies.judge(&attempt, &names));
+            }
+        }
+    }
 }

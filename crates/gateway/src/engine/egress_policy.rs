@@ -153,6 +153,13 @@ impl InForce {
         self.uses_names
     }
 
+    /// Judges something that begins, whoever sends it. `None` if the verdict depends on that.
+    pub(super) fn judge_for_all(&self, attempt: &Query) -> Option<Decision> {
+        let (ip, port) = (attempt.outside.dst.ip(), attempt.outside.dst.port());
+        let may_have_names = self.uses_names && self.openings().may_have(ip);
+        self.policies.judge_for_all(protocol(attempt.protocol), ip, port, may_have_names)
+    }
+
     /// Judges something that begins.
     pub(super) fn judge(&self, now: Instant, sender: Sender, attempt: &Query) -> Decision {
         let attempt = self.attempt(sender, protocol(attempt.protocol), attempt);

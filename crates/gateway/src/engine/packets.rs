@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use egress::Decision;
 use netlink::conntrack::{self, Query};
 use relay::{EventLoop, RuleName};
 
@@ -62,6 +63,11 @@ impl Shared {
             return Judged::Allowed(arrived.sender);
         }
         let mut sender = arrived.sender;
+        // What waits already is not overtaken.
+        let waits = sender.is_none() && attributions.waits(attempt);
+        if !waits && let Some(decision) = self.egress.judge_for_all(attempt) {
+            return self.decided(attributions, now, attempt, arrived, (sender, decision));
+        }
         if self.egress.depends_on_sender() {
             sender = self.sender(attributions, now, attempt, arrived);
             if sender.is_none() {
@@ -82,6 +88,18 @@ impl Shared {
         let source = attempt.outside.src.ip();
         let anybody = Sender { container: source, is_guess: false };
         let decision = self.egress.judge(now, sender.unwrap_or(anybody), attempt);
+        self.decided(attributions, now, attempt, arrived, (sender, decision))
+    }
+
+    /// Carries out a decision about something that `sender` begins, if it is known.
+    fn decided(
+        &self,
+        attributions: &mut Attributions,
+        now: Instant,
+        attempt: &Query,
+        arrived: Arrived<'_>,
+        (sender, decision): (Option<Sender>, Decision),
+    ) -> Judged {
         self.statistics.judged(&decision);
         let name = |rule| RuleName::from(self.egress.policies.name_of(rule));
         let dry_run = decision.dry_run.filter(|_| decision.is_allowed());

@@ -194,6 +194,28 @@ fn datagrams_that_wait_for_their_sender_keep_their_order_and_are_judged_once() {
 }
 
 #[test]
+fn what_is_the_same_for_all_senders_does_not_wait_for_its_sender() {
+    let gateway = Gateway::start(&[r#"
+        [[rule]]
+        name = "closed"
+        action = "deny"
+        to = "192.0.2.1"
+        ports = 81
+        [[rule]]
+        name = "others"
+        action = "deny"
+        from = { container = "web" }
+        to = ["203.0.113.0/24", "elsewhere.example"]
+    "#]);
+    gateway.tracking(Tracking::Waits);
+    exchange(&connect(40_001, SERVER).unwrap(), b"hello").unwrap();
+    exchange(&datagrams(40_002, ECHO), b"hello").unwrap();
+    assert_eq!(connect(40_003, SILENT).err(), Some(PROHIBITED));
+    gateway.tracking(Tracking::Answers);
+    assert_eq!(gateway.record(40_003).rule.as_deref(), Some("closed"));
+}
+
+#[test]
 fn a_connection_of_an_unknown_container_is_judged_when_it_becomes_known() {
     let gateway = Gateway::start(&["default = \"allow\""]);
     gateway.tracking(Tracking::Waits);
