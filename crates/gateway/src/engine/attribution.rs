@@ -6,6 +6,9 @@
 //! ([`crate::conntrack`]): while it is under way, or after its end, because the connection tracking remembers. So queries
 //! are collected for a few milliseconds and sent together, which is what makes them cheap.
 //!
+//! A look-up fails if there is no answer in time, if nobody answers any more, or if too many are open. Then the sender is
+//! whom the packets name, as a guess: at once, so that nothing is looked for that nobody will find.
+//!
 //! It forgets one thing at once: a connection whose only answer is a reset (`nf_conntrack_tcp_packet()`). So a reset for
 //! the target namespace waits until the query is answered. A reset that comes back from a published port cannot wait; it
 //! counts for the container that has answered at that port before.
@@ -198,17 +201,18 @@ impl Attributions {
         let outside = Tuple { src: inbound.client, dst };
         let query = Query { protocol, direction: Direction::Inbound, outside };
         let attempts = attempts + 1;
-        self.ask(now, &query, Subject::Published { inbound, attempts });
+        drop(self.ask(now, &query, Subject::Published { inbound, attempts }));
     }
 
-    /// Returns the number of the query; `None` if nobody can be asked.
-    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Option<u32> {
+    /// Returns the number of the query. If nobody can be asked, the look-up has failed, and this is what comes of that.
+    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Settled> {
         // What packets wait for goes before what is only counted.
         let kept = if matches!(subject, Subject::Sender(_)) { 0 } else { MAX_WAITING };
         let has_room = self.has_room(kept);
         let Some(client) = self.client.as_mut().filter(|_| has_room) else {
-            self.settle(now, subject, Outcome::Failed, &mut Settled::default());
-            return None;
+            let mut settled = Settled::default();
+            self.settle(now, subject, Outcome::Failed, &mut settled);
+            return Err(settled);
         };
         let number = client.ask(query);
         if self.open.is_empty() {
@@ -216,7 +220,7 @@ impl Attributions {
         }
         self.open.push_back(Open { since: now, subject, reset: None });
         self.send_at.get_or_insert(now + QUERY_DELAY);
-        Some(number)
+        Ok(number)
     }
 
     /// Whether another query may be open beside so many.
@@ -363,7 +367,9 @@ impl Attributions {
 
     /// When [`Attributions::receive`] has something to do even without a reply.
     pub(super) fn due(&self) -> Option<Instant> {
-        let late = self.open.front().map(|open| open.since + REPLY_TIMEOUT);
+        // What is open when nobody answers any more is given up at once.
+        let patience = if self.client.is_some() { REPLY_TIMEOUT } else { Duration::ZERO };
+        let late = self.open.front().map(|open| open.since + patience);
         let reset = self.resets.front().map(|(due, _)| *due);
         let again = self.again.front().map(|(due, _)| *due);
         late.into_iter().chain(reset).chain(again).chain(self.unlisted.due()).min()

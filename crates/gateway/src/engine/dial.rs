@@ -209,7 +209,7 @@ impl Dials {
                     traffic,
                     asked,
                 };
-                self.insert(host, shared, dial, holder);
+                self.insert(host, shared, dial);
             }
             Err(e) => {
                 traffic.fail();
@@ -221,7 +221,8 @@ impl Dials {
         }
     }
 
-    fn insert(&mut self, host: &EventLoop, shared: &Shared, dial: Dial, holder: Holder) {
+    fn insert(&mut self, host: &EventLoop, shared: &Shared, dial: Dial) {
+        let holder = shared.holder_of(dial.syn.src.ip(), &dial.asked.attribution);
         let (ends, number) = (ends(&dial.syn), dial.number);
         let key = self.table.insert(dial);
         self.index.insert(ends, key);

@@ -128,13 +128,17 @@ impl Echoes {
             asking.sender = None;
         }
         asking.sender = sender.or(asking.sender);
-        asking.settle(&mut self.shares, shared);
         match asking.sender {
             Some(Sender { container, is_guess: false }) => {
                 shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
             }
-            _ => attributions.count(now, query, ECHO_REQUEST, Some(Entry::Ping(key)), None),
+            _ => {
+                let of = Some(Entry::Ping(key));
+                let guess = attributions.count(now, query, ECHO_REQUEST, of, None);
+                asking.sender = guess.or(asking.sender);
+            }
         }
+        asking.settle(&mut self.shares, shared);
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
         keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use relay::Opened;
+use relay::{Attribution, Opened};
 
 use super::Shared;
 use super::egress_policy::Sender;
@@ -20,6 +20,11 @@ impl Shared {
             None if self.plan.is_child(source) => Holder::Pending,
             None => self.holder_at(source),
         }
+    }
+
+    /// The same of something whose sender has been asked for, which may have failed.
+    pub(super) fn holder_of(&self, source: IpAddr, attribution: &Attribution) -> Holder {
+        self.holder(source, attribution.opened_by().map(Sender::from))
     }
 
     /// Whose something is whose sender was asked for, by what is known of that.

@@ -217,10 +217,7 @@ impl Engine {
         for (entry, sender) in settled.entries {
             match entry {
                 Entry::Ping(ping) => self.echoes.attribute(&self.shared, ping, sender),
-                Entry::Name(number) => {
-                    let holder = self.shared.holder(sender.container, Some(sender));
-                    self.names.forwarder.settle(number, holder);
-                }
+                Entry::Name(number) => self.names.attribute(&self.shared, number, sender),
             }
         }
         for syn in settled.resets {

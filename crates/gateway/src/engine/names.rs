@@ -18,6 +18,7 @@ use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::attribution::{Attributions, DNS_QUERY, Entry, outbound};
+use super::egress_policy::Sender;
 use super::{Arrived, Shared, SharedResolvers, kind};
 use crate::dns::{self, Action, Forwarder};
 use crate::packet::Udp;
@@ -62,6 +63,11 @@ impl Names {
         self.forwarder.resolver(now, tried)
     }
 
+    /// Whose query it is.
+    pub(super) fn attribute(&mut self, shared: &Shared, number: u64, sender: Sender) {
+        self.forwarder.settle(number, shared.holder(sender.container, Some(sender)));
+    }
+
     pub(super) fn query(
         &mut self,
         host: &mut EventLoop,
@@ -94,7 +100,10 @@ impl Names {
                 }
                 None => {
                     let of = Some(Entry::Name(number));
-                    attributions.count(host.now(), query, DNS_QUERY, of, None);
+                    if let Some(sender) = attributions.count(host.now(), query, DNS_QUERY, of, None)
+                    {
+                        self.attribute(shared, number, sender);
+                    }
                 }
             }
         }

@@ -230,7 +230,7 @@ impl Flows {
             None => {
                 let query = outbound(conntrack::Protocol::Udp, ends.src, ends.dst);
                 let attribution = attributions.flow(host.now(), query, sender).attribution;
-                let holder = shared.holder(ends.src.ip(), sender);
+                let holder = shared.holder_of(ends.src.ip(), &attribution);
                 match self.begin(host, shared, ends, between, (attribution.clone(), holder)) {
                     Ok(key) => key,
                     Err(e) => {
@@ -351,9 +351,9 @@ impl Flows {
             && let Some(flow) = self.table.get(key)
             && let Some(attribution) = flow.counted.attribute_again()
         {
-            let holder = shared.holder(flow.src.ip(), sender);
             let query = outbound(conntrack::Protocol::Udp, flow.src, flow.dst);
-            attributions.flow_again(now, query, attribution, sender);
+            attributions.flow_again(now, query, attribution.clone(), sender);
+            let holder = shared.holder_of(flow.src.ip(), &attribution);
             self.settle(key, holder);
             if holder == Holder::Pending {
                 self.unsettled.push(key);

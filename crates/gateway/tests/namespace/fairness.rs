@@ -4,6 +4,7 @@
 //! each container in its packets.
 
 use std::{
+    io::Read,
     net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
@@ -11,17 +12,14 @@ use std::{
 
 use api::stats::Events;
 use netlink::Rt;
-use relay::flow_log::FlowRecord;
+use relay::flow_log::{FlowEnd, FlowRecord};
 use socket2::{Socket, Type};
 
 use crate::egress::rig::{
-    DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT, Tracking, exchange,
-    pings_from, query, receive,
+    DENIED, DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT, Tracking,
+    exchange, pings_from, query, receive,
 };
 use crate::world::{address, bound, connected, start_connect};
-
-/// An address of the gateway network itself, where nobody gets.
-const DENIED: &str = "10.0.2.3:80";
 
 /// How containers are told apart.
 #[derive(Clone, Copy, Debug)]
@@ -271,4 +269,92 @@ fn a_flood_of_name_queries_leaves_others_their_place() {
         exchange(&datagrams(kind.quiet(1), DNS), &query(NOW)).unwrap();
         receive(&quiet).unwrap();
     });
+}
+
+/// Queries that may be open besides those that packets wait for (`attribution::MAX_OPEN` without `parked::MAX_WAITING`).
+const MOST_OPEN: u64 = 3072;
+
+/// What is open is given up 5 s after it was asked for, and this is well before that.
+const IN_TIME: Duration = Duration::from_secs(4);
+
+/// Flows that are looked for, and then a flood of others for which there is no room for another query. False if it took
+/// too long to say anything.
+fn flows_that_are_looked_for_stay_beside_unknown_ones() -> bool {
+    let kind = Kind::Masqueraded;
+    let gateway = kind.start(256);
+    gateway.tracking(Tracking::Waits);
+    let begin = Instant::now();
+    let quiet = [0, 1, 2].map(|number| datagrams(kind.quiet(number), ECHO));
+    quiet.iter().for_each(|flow| _ = exchange(flow, b"hello").unwrap());
+    let denied = datagrams(kind.flood(5000), DENIED);
+    let events = || gateway.statistics.stats().events;
+    let mut sent = 0;
+    while events().unattributed == 0 {
+        assert!(sent <= MOST_OPEN, "there is room for all queries");
+        // Some are answered by an error before, which the next one returns.
+        sent += (0..50).filter(|_| denied.send(b"hello").is_ok()).count() as u64;
+        wait_until("nothing is denied", || events().denied >= sent);
+    }
+    for number in 0..400 {
+        let mut flow = &datagrams(kind.flood(number), ECHO);
+        flow.send(b"hello").unwrap();
+        while flow.read(&mut [0; 16]).is_err() {
+            if begin.elapsed() > IN_TIME {
+                return false;
+            }
+        }
+    }
+    let evicted = gateway.evicted();
+    let in_time = begin.elapsed() <= IN_TIME;
+    if in_time {
+        kind.assert_only_flood(&evicted);
+    }
+    in_time
+}
+
+#[test]
+fn flows_whose_senders_cannot_be_looked_up_make_room_for_each_other() {
+    let attempt = || {
+        // Each in a namespace of its own.
+        let attempt = std::thread::spawn(flows_that_are_looked_for_stay_beside_unknown_ones);
+        attempt.join().unwrap()
+    };
+    let begin = Instant::now();
+    while !attempt() {
+        assert!(begin.elapsed() < PATIENCE, "flows wait for queries that nobody answers");
+    }
+}
+
+#[test]
+fn a_ping_whose_sender_cannot_be_looked_up_is_an_unknown_one_that_rules_end() {
+    let kind = Kind::Masqueraded;
+    let gateway = kind.start(4096);
+    gateway.end_tracking();
+    let ping = pings_from(kind.quiet(0), SERVER);
+    exchange(&ping, PING).unwrap();
+    gateway.change(&["default = \"deny\"\n"]);
+    let record = gateway.record(kind.quiet(0).port());
+    assert_eq!(record.container, Some(kind.quiet(0).ip()), "who the packets name");
+    assert_eq!((record.end, record.rule.as_deref()), (FlowEnd::Denied, Some("default")));
+}
+
+#[test]
+fn name_queries_whose_senders_cannot_be_looked_up_have_one_share() {
+    let gateway = Kind::Addressed.start(4096);
+    gateway.end_tracking();
+    let queries = || gateway.statistics.stats().events.dns_queries;
+    let quiet = datagrams(Kind::Addressed.quiet(0), DNS);
+    quiet.send(&query(LATE)).unwrap();
+    // Fewer than half of what there is room for, and more than a third.
+    let room = budget::Shares::gateway(4096).names;
+    let own = u16::try_from(room * 2 / 5).unwrap();
+    let ends = (1..own).map(|number| Kind::Addressed.quiet(number));
+    let flood = (0..600).map(|number| Kind::Masqueraded.flood(number));
+    for (number, end) in (2..).zip(ends.chain(flood)) {
+        datagrams(end, DNS).send(&query(NEVER)).unwrap();
+        wait_until("queries are lost", || queries() == number);
+    }
+    assert!(gateway.statistics.stats().events.evicted > 0);
+    exchange(&datagrams(Kind::Addressed.quiet(own), DNS), &query(NOW)).unwrap();
+    receive(&quiet).unwrap();
 }

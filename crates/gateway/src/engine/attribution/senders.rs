@@ -58,7 +58,7 @@ impl Attributions {
         let parked = if listing { &mut self.unlisted.parked } else { &mut self.parked };
         match parked.add(query, packet, is_reassembled) {
             Added::First => {
-                self.ask(now, query, Subject::Sender(*query));
+                drop(self.ask(now, query, Subject::Sender(*query)));
                 self.send_at = Some(now);
                 Asking::Waits
             }
@@ -120,11 +120,11 @@ impl Attributions {
     ) -> Option<u32> {
         let udp = query.protocol == Protocol::Udp;
         let source = query.outside.src.ip();
-        self.ask(now, query, Subject::Flow { source, udp, attribution })
+        self.ask(now, query, Subject::Flow { source, udp, attribution }).ok()
     }
 
     /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
-    /// that nothing comes of.
+    /// that nothing comes of. Returns who sends what goes on, if nobody can be asked.
     pub(in crate::engine) fn count(
         &mut self,
         now: Instant,
@@ -132,11 +132,13 @@ impl Attributions {
         events: ContainerEvents,
         of: Option<Entry>,
         end: Option<FlowEnd>,
-    ) {
+    ) -> Option<Sender> {
         self.begun = self.begun.wrapping_add(1);
         let source = query.outside.src.ip();
         let record = end.and_then(|end| self.log.attempt(now, &query, end));
-        self.ask(now, &query, Subject::Events { source, events, of, record });
+        let settled =
+            self.ask(now, &query, Subject::Events { source, events, of, record }).err()?;
+        settled.entries.first().map(|(_, sender)| *sender)
     }
 
     /// Counts an attempt that a rule has denied, perhaps one of a policy.

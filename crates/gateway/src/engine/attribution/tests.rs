@@ -205,6 +205,40 @@ fn what_packets_wait_for_has_room_however_much_is_only_counted() {
 }
 
 #[test]
+fn pings_and_name_queries_that_cannot_be_looked_up_are_of_a_guess_at_once() {
+    let (mut rig, theirs) = Rig::new();
+    let guess = Sender { container: ip("10.0.2.100"), is_guess: true };
+    let count = |rig: &mut Rig, of| {
+        let sender = rig.attributions.count(rig.now, query(), ECHO_REQUEST, of, None);
+        (sender, rig.statistics.stats().events.unattributed)
+    };
+    assert_eq!(count(&mut rig, Some(PING)), (None, 0));
+    for _ in 1..MAX_UNWAITED {
+        rig.connection();
+    }
+    assert_eq!(count(&mut rig, Some(PING)), (Some(guess), 1));
+    assert_eq!(count(&mut rig, Some(Entry::Name(7))), (Some(guess), 2));
+    assert_eq!(count(&mut rig, None), (None, 3), "nothing goes on");
+    // Nobody answers any more.
+    drop(theirs);
+    assert_eq!(rig.receive().entries, [(PING, guess)]);
+    let (sender, _) = count(&mut rig, Some(PING));
+    assert_eq!(sender, Some(guess));
+}
+
+#[test]
+fn what_is_open_is_given_up_at_once_when_a_query_cannot_be_sent() {
+    let (mut rig, theirs) = Rig::new();
+    rig.attributions.find_sender(rig.now, &query(), (b"a packet", false));
+    drop(theirs);
+    rig.attributions.send(rig.now);
+    assert_eq!(rig.attributions.due(), Some(rig.now));
+    let guess = Sender { container: ip("10.0.2.100"), is_guess: true };
+    assert_eq!(rig.receive().senders, [(query(), guess)]);
+    assert_eq!(rig.attributions.wake_at(), None);
+}
+
+#[test]
 fn whoever_does_not_answer_any_more_is_heard_of_once() {
     let (mut rig, theirs) = Rig::new();
     // As the parent keeps it.

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use netlink::{Rt, sysctl};
 use nix::{
     poll::PollFlags,
     sched::{CloneFlags, unshare},
+    sys::socket::{Shutdown, shutdown},
 };
 use relay::{
     Options, Transparent,
@@ -52,6 +54,8 @@ pub(crate) const SERVER_V6: &str = "[2001:db8::1]:80";
 pub(crate) const ECHO_V6: &str = "[2001:db8::1]:9";
 /// A listener whose queue is full: the kernel drops what comes.
 pub(crate) const SILENT: &str = "192.0.2.1:81";
+/// An address of the gateway network itself, where nobody gets.
+pub(crate) const DENIED: &str = "10.0.2.3:80";
 const RESOLVER: &str = "192.0.2.53:53";
 pub(crate) const DNS: &str = "10.0.2.3:53";
 
@@ -72,6 +76,8 @@ pub(crate) struct Gateway {
     pub(crate) statistics: Arc<Statistics>,
     flow_log: Arc<FlowLog>,
     tracking: Arc<(Mutex<Tracking>, Condvar)>,
+    /// The end of the connection tracking.
+    asked: OwnedFd,
     seen: Mutex<VecDeque<FlowRecord>>,
     _world: World,
 }
@@ -126,6 +132,7 @@ impl Gateway {
         let world = crate::world::world(&plan);
         sysctl::write(proc_sys(), "net.ipv4.ping_group_range", "0 0").unwrap();
         let (ours, theirs) = pair().unwrap();
+        let asked = theirs.try_clone().unwrap();
         let tracking = Arc::new((Mutex::new(Tracking::Answers), Condvar::new()));
         let state = Arc::clone(&tracking);
         std::thread::spawn(move || {
@@ -175,7 +182,7 @@ impl Gateway {
         });
         let engine = host.join().unwrap();
         let seen = Mutex::default();
-        Self { engine, policies, statistics, flow_log, tracking, seen, _world: world }
+        Self { engine, policies, statistics, flow_log, tracking, asked, seen, _world: world }
     }
 
     /// Puts other files in force.
@@ -193,6 +200,20 @@ impl Gateway {
         let (before, changed) = &*self.tracking;
         *before.lock().unwrap() = state;
         changed.notify_all();
+    }
+
+    /// Ends the connection tracking. Nobody can be asked any more when this returns.
+    pub(crate) fn end_tracking(&self) {
+        shutdown(self.asked.as_raw_fd(), Shutdown::Both).unwrap();
+        let begin = Instant::now();
+        let denied = bound(Type::DGRAM, &from(0, DENIED));
+        denied.connect(&address(DENIED).into()).unwrap();
+        while self.statistics.stats().events.unattributed == 0 {
+            // It is answered by an error, which the next one returns.
+            drop(denied.send(b"hello"));
+            assert!(begin.elapsed() < PATIENCE, "the connection tracking goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The record of the flow from this port of the target namespace, once there is one.
