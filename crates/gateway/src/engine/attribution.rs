@@ -33,7 +33,6 @@ use super::log::Log;
 use super::parked::{MAX_WAITING, Parked};
 use super::unlisted::Unlisted;
 use crate::conntrack::{BATCH, Client, Outcome, Reply};
-use crate::namespace::loopback;
 use crate::network_config::NetworkConfig;
 use crate::packet::Syn;
 use answered::Answered;
@@ -49,9 +48,10 @@ const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// After such a silence, a flow or ping may be another container's: the connection tracking forgets most of them after 30
 /// seconds (`nf_conntrack_udp_timeout`, `nf_conntrack_icmp_timeout`).
 pub(super) const TRACKED_TIME: Duration = Duration::from_secs(25);
-/// Queries that are open at a time, those included that packets may wait for. Beyond that, the sender is whom the packet
-/// names.
-const MAX_OPEN: usize = 4096;
+/// Queries that are open at a time before what is only counted is of whom the packet names.
+const MAX_COUNTED: usize = 3072;
+/// The same with those that packets wait for, and as many whose packets have made room for others.
+const MAX_OPEN: usize = MAX_COUNTED + 2 * MAX_WAITING;
 /// The connection tracking may not know a flow of datagrams to a published port yet when it is asked: how often it is
 /// asked in all, and how long after an answer that did not help.
 const PUBLISHED_ATTEMPTS: u32 = 4;
@@ -178,7 +178,7 @@ impl Attributions {
             resets: VecDeque::new(),
             again: VecDeque::new(),
             answered: Answered::default(),
-            parked: Parked::default(),
+            parked: Parked::new(MAX_WAITING, false),
             unlisted: Unlisted::default(),
             ipv4: Tracked::default(),
             ipv6: Tracked::default(),
@@ -189,26 +189,11 @@ impl Attributions {
         self.client.as_ref()
     }
 
-    /// Something has gone to a published port.
-    pub(super) fn published(&mut self, now: Instant, inbound: Inbound) {
-        self.ask_who_answers(now, inbound, 0);
-    }
-
-    fn ask_who_answers(&mut self, now: Instant, inbound: Inbound, attempts: u32) {
-        let mut dst = inbound.server;
-        dst.set_ip(loopback::meant_by(dst.ip()));
-        let protocol = if inbound.udp { Protocol::Udp } else { Protocol::Tcp };
-        let outside = Tuple { src: inbound.client, dst };
-        let query = Query { protocol, direction: Direction::Inbound, outside };
-        let attempts = attempts + 1;
-        drop(self.ask(now, &query, Subject::Published { inbound, attempts }));
-    }
-
     /// Returns the number of the query. If nobody can be asked, the look-up has failed, and this is what comes of that.
     fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Settled> {
         // What packets wait for goes before what is only counted.
-        let kept = if matches!(subject, Subject::Sender(_)) { 0 } else { MAX_WAITING };
-        let has_room = self.has_room(kept);
+        let most = if matches!(subject, Subject::Sender(_)) { MAX_OPEN } else { MAX_COUNTED };
+        let has_room = self.has_room(most);
         let Some(client) = self.client.as_mut().filter(|_| has_room) else {
             let mut settled = Settled::default();
             self.settle(now, subject, Outcome::Failed, &mut settled);
@@ -223,10 +208,10 @@ impl Attributions {
         Ok(number)
     }
 
-    /// Whether another query may be open beside so many.
-    fn has_room(&self, kept: usize) -> bool {
+    /// Whether another query may be open if there may be so many.
+    fn has_room(&self, most: usize) -> bool {
         let unsent = self.client.as_ref().map_or(0, Client::unsent);
-        self.open.len().max(unsent) + kept < MAX_OPEN
+        self.open.len().max(unsent) < most
     }
 
     /// Has the reset of a connection wait until its query is answered. False if it need not.
@@ -246,6 +231,11 @@ impl Attributions {
 
     /// Sends the queries if it is time, or enough have been collected.
     pub(super) fn send(&mut self, now: Instant) {
+        let parked = [&mut self.parked, &mut self.unlisted.parked];
+        let pushed_out: u64 = parked.map(Parked::take_pushed_out).into_iter().sum();
+        if pushed_out > 0 {
+            self.statistics.events().dropped += pushed_out;
+        }
         let Some(client) = &mut self.client else { return };
         let due = self.send_at.is_some_and(|due| due <= now);
         if !due && client.unsent() < BATCH {

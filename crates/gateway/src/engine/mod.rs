@@ -240,6 +240,8 @@ impl Engine {
         let policies = &self.shared.egress.policies;
         self.attributions.ipv4.docker = policies.has_docker_ipv4;
         self.attributions.ipv6.docker = policies.has_docker_ipv6;
+        let egress = &self.shared.egress;
+        self.attributions.parked.is_lossy = egress.depends_on_sender() || egress.uses_names();
         // Docker has the connection tracking forget them, so another container could go on with what they have begun.
         self.flows.end_of(&gone);
         self.echoes.end_of(&gone, &self.attributions.log);

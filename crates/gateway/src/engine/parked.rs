@@ -1,21 +1,32 @@
 //! Packets that wait until their sender is known.
 //!
 //! The first one of a connection, flow or ping asks; those that follow wait with it, so that they keep their order.
+//!
+//! # Who makes room
+//! Whose a packet is, is just what is not known. Behind a masquerade nothing in it tells containers apart, because its sender
+//! chooses ports, destination and time to live. So places are shared by an address that is known: that of the container where
+//! the packet has it, otherwise that of the destination. When there is no more room, what is new takes the place of the newest
+//! at the address that has the most, if that would still have as much. Otherwise it is lost: those that have waited longer are
+//! answered sooner, and to have each new one push out another would only waste answers.
+//!
+//! A container that floods a few destinations so leaves others their place, unless they want the same destinations. One that
+//! floods as many as there are places takes all of them, in the order in which packets come. Nothing here can prevent that:
+//! only an answer tells, and answers come as fast as the connection tracking gives them.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 use netlink::conntrack::{Protocol, Query};
 
-/// Connections, flows and pings that wait at a time.
+/// Connections, flows and pings that wait at a time. One whose packets are long takes several places.
 pub(super) const MAX_WAITING: usize = 1024;
-/// Bytes of all their packets.
-const MAX_BYTES: usize = 4 << 20;
+/// Bytes of packets for each place.
+const BYTES_PER_PLACE: usize = 4096;
 /// Packets of one of them. A SYN that is repeated takes the place of the one before.
 const MAX_PACKETS: usize = 16;
 
 /// A packet as it came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) bytes: Box<[u8]>,
     /// It was put together from fragments.
@@ -35,25 +46,46 @@ pub(super) enum Added {
 
 type Ends = (Protocol, SocketAddr, SocketAddr);
 
+/// The packets between two ends.
+#[derive(Debug)]
+struct Waiting {
+    packets: Vec<Packet>,
+    bytes: usize,
+    /// The address that it counts for, and its number in the order in which all came.
+    address: IpAddr,
+    number: u64,
+}
+
 /// The packets that wait.
 #[derive(Debug)]
 pub(super) struct Parked {
-    waiting: HashMap<Ends, Vec<Packet>>,
-    bytes: usize,
-    max_waiting: usize,
-    max_bytes: usize,
-}
-
-impl Default for Parked {
-    fn default() -> Self {
-        Self::new(MAX_WAITING, MAX_BYTES)
-    }
+    waiting: HashMap<Ends, Waiting>,
+    /// By the address that they count for, in the order in which they came.
+    order: BTreeMap<(IpAddr, u64), Ends>,
+    /// Places of each address, and the same by their number.
+    places: HashMap<IpAddr, usize>,
+    ranking: BTreeSet<(usize, IpAddr)>,
+    free: usize,
+    next: u64,
+    /// Whether what finds no room is lost, and so others make room. Otherwise it goes on without.
+    pub(super) is_lossy: bool,
+    /// Packets that had to make room.
+    pushed_out: u64,
 }
 
 impl Parked {
-    /// Room for so many connections, flows and pings, and so many bytes of their packets.
-    pub(super) fn new(max_waiting: usize, max_bytes: usize) -> Self {
-        Self { waiting: HashMap::new(), bytes: 0, max_waiting, max_bytes }
+    /// With so many places.
+    pub(super) fn new(places: usize, is_lossy: bool) -> Self {
+        Self {
+            waiting: HashMap::new(),
+            order: BTreeMap::new(),
+            places: HashMap::new(),
+            ranking: BTreeSet::new(),
+            free: places,
+            next: 0,
+            is_lossy,
+            pushed_out: 0,
+        }
     }
 
     /// Whether packets between these ends wait.
@@ -61,31 +93,96 @@ impl Parked {
         self.waiting.contains_key(&ends(query))
     }
 
-    /// Has a packet wait.
-    pub(super) fn add(&mut self, query: &Query, bytes: &[u8], is_reassembled: bool) -> Added {
+    /// Has a packet wait. If it is the first one between its ends, these count for `address`.
+    pub(super) fn add(
+        &mut self,
+        query: &Query,
+        address: IpAddr,
+        bytes: &[u8],
+        is_reassembled: bool,
+    ) -> Added {
         let ends = ends(query);
-        if query.protocol == Protocol::Tcp
-            && let Some(before) = self.waiting.get_mut(&ends).and_then(Vec::pop)
-        {
-            self.bytes -= before.bytes.len();
-        }
-        let known = self.waiting.get(&ends).map(Vec::len);
-        let full = known.map_or(self.waiting.len() >= self.max_waiting, |many| many >= MAX_PACKETS);
-        if full || self.bytes + bytes.len() > self.max_bytes {
+        let is_syn = query.protocol == Protocol::Tcp;
+        let known = self.waiting.get(&ends);
+        let (before, address) = known.map_or((0, address), |known| (known.bytes, known.address));
+        let is_full = known.is_some_and(|known| known.packets.len() >= MAX_PACKETS);
+        let after = if is_syn { bytes.len() } else { before + bytes.len() };
+        let more = places(after).saturating_sub(places(before));
+        if is_full || !self.make_room(address, more) {
             return Added::Lost;
         }
-        self.bytes += bytes.len();
         let packet = Packet { bytes: bytes.into(), is_reassembled };
-        self.waiting.entry(ends).or_default().push(packet);
-        if known.is_none() { Added::First } else { Added::Another }
+        self.count(address, places(before), places(after));
+        if let Some(known) = self.waiting.get_mut(&ends) {
+            known.bytes = after;
+            if is_syn {
+                known.packets.clear();
+            }
+            known.packets.push(packet);
+            return Added::Another;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.order.insert((address, number), ends);
+        let waiting = Waiting { packets: vec![packet], bytes: after, address, number };
+        self.waiting.insert(ends, waiting);
+        Added::First
+    }
+
+    /// Has `more` places be free for what counts for an address. False if nobody has that much more.
+    fn make_room(&mut self, address: IpAddr, more: usize) -> bool {
+        let missing = more.saturating_sub(self.free);
+        if missing == 0 || !self.is_lossy {
+            return missing == 0;
+        }
+        let own = self.places.get(&address).copied().unwrap_or(0);
+        let Some((most, largest)) = self.ranking.last().copied() else { return false };
+        if most < own + more + missing {
+            return false;
+        }
+        while self.free < more {
+            let theirs = self.order.range((largest, 0)..=(largest, u64::MAX));
+            let Some((_, newest)) = theirs.last() else { return false };
+            let newest = *newest;
+            self.pushed_out += self.remove(&newest).len() as u64;
+        }
+        true
+    }
+
+    /// Counts what has had `before` places for an address, and has `after` now.
+    fn count(&mut self, address: IpAddr, before: usize, after: usize) {
+        let places = self.places.entry(address).or_insert(0);
+        self.ranking.remove(&(*places, address));
+        *places = *places + after - before;
+        self.free = self.free + before - after;
+        if *places > 0 {
+            self.ranking.insert((*places, address));
+        } else {
+            self.places.remove(&address);
+        }
     }
 
     /// The packets between these ends, in their order, which wait no longer.
     pub(super) fn take(&mut self, query: &Query) -> Vec<Packet> {
-        let packets = self.waiting.remove(&ends(query)).unwrap_or_default();
-        self.bytes -= packets.iter().map(|packet| packet.bytes.len()).sum::<usize>();
-        packets
+        self.remove(&ends(query))
     }
+
+    fn remove(&mut self, ends: &Ends) -> Vec<Packet> {
+        let Some(waiting) = self.waiting.remove(ends) else { return Vec::new() };
+        self.order.remove(&(waiting.address, waiting.number));
+        self.count(waiting.address, places(waiting.bytes), 0);
+        waiting.packets
+    }
+
+    /// How many packets have been lost since the last call because they had to make room.
+    pub(super) fn take_pushed_out(&mut self) -> u64 {
+        std::mem::take(&mut self.pushed_out)
+    }
+}
+
+/// Places for so many bytes of packets.
+fn places(bytes: usize) -> usize {
+    bytes.div_ceil(BYTES_PER_PLACE)
 }
 
 fn ends(query: &Query) -> Ends {
@@ -93,58 +190,4 @@ fn ends(query: &Query) -> Ends {
 }
 
 #[cfg(test)]
-mod tests {
-    use netlink::conntrack::{Direction, Tuple};
-
-    use super::*;
-
-    fn query(protocol: Protocol, port: u16) -> Query {
-        let end = |port| SocketAddr::from(([192, 0, 2, 1], port));
-        let outside = Tuple { src: end(port), dst: end(1) };
-        Query { protocol, direction: Direction::Outbound, outside }
-    }
-
-    #[test]
-    fn packets_between_the_same_ends_wait_together_in_their_order() {
-        let mut parked = Parked::default();
-        let [one, other] = [1, 2].map(|port| query(Protocol::Udp, port));
-        assert_eq!(parked.add(&one, b"a", false), Added::First);
-        assert_eq!(parked.add(&other, b"x", false), Added::First);
-        assert_eq!(parked.add(&one, b"b", true), Added::Another);
-        assert!(parked.has(&one) && !parked.has(&query(Protocol::Tcp, 1)));
-        let packet = |bytes: &[u8], is_reassembled| Packet { bytes: bytes.into(), is_reassembled };
-        assert_eq!(parked.take(&one), [packet(b"a", false), packet(b"b", true)]);
-        assert_eq!((parked.take(&one), parked.bytes), (Vec::new(), 1));
-        assert_eq!(parked.add(&one, b"c", false), Added::First, "asked anew");
-    }
-
-    #[test]
-    fn a_syn_that_is_repeated_takes_the_place_of_the_one_before() {
-        let mut parked = Parked::default();
-        let syn = query(Protocol::Tcp, 1);
-        assert_eq!(parked.add(&syn, b"first", false), Added::First);
-        assert_eq!(parked.add(&syn, b"2nd", false), Added::Another);
-        assert_eq!(parked.bytes, 3);
-        assert_eq!(parked.take(&syn).len(), 1);
-        assert_eq!(parked.bytes, 0);
-    }
-
-    #[test]
-    fn what_waits_has_bounds() {
-        let mut parked = Parked::default();
-        let flow = query(Protocol::Udp, 0);
-        let added = [(); MAX_PACKETS + 1].map(|()| parked.add(&flow, b"a", false));
-        assert_eq!(added[MAX_PACKETS - 1..], [Added::Another, Added::Lost]);
-        let all = u16::try_from(MAX_WAITING).unwrap();
-        for port in 1..=all {
-            let expected = if port < all { Added::First } else { Added::Lost };
-            assert_eq!(parked.add(&query(Protocol::Udp, port), b"a", false), expected);
-        }
-        let mut parked = Parked::default();
-        let large = vec![0; MAX_BYTES / 2];
-        let added = [1, 2, 3].map(|port| parked.add(&query(Protocol::Udp, port), &large, false));
-        assert_eq!(added, [Added::First, Added::First, Added::Lost]);
-        parked.take(&query(Protocol::Udp, 1));
-        assert_eq!(parked.add(&query(Protocol::Udp, 3), &large, false), Added::First);
-    }
-}
+mod tests;

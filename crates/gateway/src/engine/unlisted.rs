@@ -17,11 +17,9 @@ use super::parked::{Added, Parked};
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// After such a silence, an address that is not listed may be another container's.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// Connections, flows and pings that wait at a time, those of one address, and bytes of all their packets. Beyond that they
-/// do not wait.
+/// Connections, flows and pings that wait at a time, and those of one address. Beyond that they do not wait.
 const MAX_WAITING: usize = 256;
 const MAX_PER_ADDRESS: usize = 16;
-const MAX_BYTES: usize = 1 << 20;
 /// The longest packet that waits, in bytes: what begins is short.
 const MAX_PACKET: usize = 2048;
 /// Addresses that are remembered. Whoever has been silent longest makes room.
@@ -38,7 +36,7 @@ pub(super) struct Unlisted {
 
 impl Default for Unlisted {
     fn default() -> Self {
-        let parked = Parked::new(MAX_WAITING, MAX_BYTES);
+        let parked = Parked::new(MAX_WAITING, true);
         Self { seen: HashMap::new(), waiting: Vec::new(), parked }
     }
 }
@@ -57,7 +55,7 @@ impl Unlisted {
         {
             return None;
         }
-        let added = self.parked.add(query, packet, is_reassembled);
+        let added = self.parked.add(query, sender.container, packet, is_reassembled);
         if added == Added::First {
             self.waiting.push((*query, sender));
         }

@@ -3,6 +3,8 @@
 //! Each test runs twice: behind a masquerade, where the connection tracking tells containers apart, and with an address for
 //! each container in its packets.
 
+mod waiting;
+
 use std::{
     io::Read,
     net::SocketAddr,
@@ -193,31 +195,6 @@ fn a_flood_of_connections_leaves_others_descriptors() {
         });
         kind.assert_only_flood(&evicted);
     });
-}
-
-/// As many SYNs as may wait for their sender (`parked::MAX_WAITING`).
-const MOST_THAT_WAIT: u16 = 1024;
-
-#[test]
-fn a_connection_goes_on_when_no_more_can_wait_for_their_sender() {
-    let kind = Kind::Masqueraded;
-    let gateway = kind.start(256);
-    let dropped = || gateway.statistics.stats().events.dropped;
-    let _flood = flood_with_syns(kind, &gateway, 0..300);
-    gateway.tracking(Tracking::Waits);
-    let waiting = 300..300 + MOST_THAT_WAIT;
-    let _waiting: Vec<Socket> = waiting.map(|n| connecting(kind.flood(n), SILENT)).collect();
-    let before = dropped();
-    // The first ones may find room to wait, if SYNs of the flood were lost.
-    let (begin, mut quiet) = (Instant::now(), Vec::new());
-    while !quiet.iter().any(|new| relay::connect_outcome(new).is_some_and(|end| end.is_ok())) {
-        assert_eq!(dropped(), before, "what can neither wait nor go on is dropped");
-        assert!(begin.elapsed() < PATIENCE, "nothing goes on");
-        let next = u16::try_from(quiet.len()).unwrap();
-        quiet.push(connecting(kind.quiet(next), SERVER));
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    gateway.tracking(Tracking::Answers);
 }
 
 #[test]

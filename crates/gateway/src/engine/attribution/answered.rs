@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
+use netlink::conntrack::{Direction, Protocol, Query, Tuple};
 use relay::Inbound;
 use relay::slab::Key;
 
+use super::{Attributions, Subject};
+use crate::namespace::loopback;
 use crate::network_config::NetworkConfig;
 
 /// Published ports whose containers are remembered.
@@ -34,5 +38,22 @@ impl Answered {
         }
         self.0.insert(port, container);
         container
+    }
+}
+
+impl Attributions {
+    /// Something has gone to a published port.
+    pub(in crate::engine) fn published(&mut self, now: Instant, inbound: Inbound) {
+        self.ask_who_answers(now, inbound, 0);
+    }
+
+    pub(super) fn ask_who_answers(&mut self, now: Instant, inbound: Inbound, attempts: u32) {
+        let mut dst = inbound.server;
+        dst.set_ip(loopback::meant_by(dst.ip()));
+        let protocol = if inbound.udp { Protocol::Udp } else { Protocol::Tcp };
+        let outside = Tuple { src: inbound.client, dst };
+        let query = Query { protocol, direction: Direction::Inbound, outside };
+        let attempts = attempts + 1;
+        drop(self.ask(now, &query, Subject::Published { inbound, attempts }));
     }
 }

@@ -8,7 +8,7 @@ use netlink::conntrack::{Protocol, Query};
 use relay::flow_log::{FlowEnd, FlowRecord};
 use relay::{Attribution, RuleName};
 
-use super::{Asked, Attributions, DENIED, Entry, Settled, Subject};
+use super::{Asked, Attributions, DENIED, Entry, MAX_OPEN, Settled, Subject};
 use crate::conntrack::Outcome;
 use crate::engine::egress_policy::Sender;
 use crate::engine::parked::{Added, Packet};
@@ -51,12 +51,15 @@ impl Attributions {
             let (source, protocol) = (query.outside.src.ip(), query.protocol);
             return Asking::Guess(self.sender(Outcome::Failed, source, protocol));
         }
-        if !self.has_room(0) {
+        if !self.has_room(MAX_OPEN) {
             return Asking::Lost;
         }
+        let outside = query.outside;
+        let source = outside.src.ip();
+        let address = if self.plan.is_child(source) { outside.dst.ip() } else { source };
         let listing = self.unlisted.parked.has(query);
         let parked = if listing { &mut self.unlisted.parked } else { &mut self.parked };
-        match parked.add(query, packet, is_reassembled) {
+        match parked.add(query, address, packet, is_reassembled) {
             Added::First => {
                 drop(self.ask(now, query, Subject::Sender(*query)));
                 self.send_at = Some(now);

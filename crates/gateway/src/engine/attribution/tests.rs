@@ -162,13 +162,10 @@ fn queries_without_a_reply_are_given_up_and_counted() {
     assert_eq!(rig.attributions.wake_at(), None);
 }
 
-/// Those that no packets wait for.
-const MAX_UNWAITED: usize = MAX_OPEN - MAX_WAITING;
-
 #[test]
 fn open_queries_have_a_bound() {
     let (mut rig, _theirs) = Rig::new();
-    for _ in 0..MAX_UNWAITED {
+    for _ in 0..MAX_COUNTED {
         assert!(rig.connection().query.is_some());
     }
     assert_eq!(rig.connection().query, None);
@@ -181,9 +178,9 @@ fn open_queries_have_a_bound() {
         most = most.max(rig.attributions.client().unwrap().unsent());
         rig.now += REPLY_TIMEOUT;
         rig.receive();
-        let all = round * (MAX_UNWAITED as u64 + 1);
+        let all = round * (MAX_COUNTED as u64 + 1);
         assert_eq!(rig.counted(), (namespace(all), all));
-        for _ in 0..=MAX_UNWAITED {
+        for _ in 0..=MAX_COUNTED {
             rig.connection();
         }
     }
@@ -205,6 +202,28 @@ fn what_packets_wait_for_has_room_however_much_is_only_counted() {
 }
 
 #[test]
+fn what_makes_room_for_packets_of_others_is_dropped_and_leaves_them_their_queries() {
+    let (mut rig, _theirs) = Rig::new();
+    rig.attributions.parked.is_lossy = true;
+    while rig.connection().query.is_some() {}
+    let asks = |rig: &mut Rig, to: &str, port: u16| {
+        let mut query = query();
+        query.outside.src.set_port(port);
+        query.outside.dst.set_ip(ip(to));
+        let asking = rig.attributions.find_sender(rig.now, &query, (b"a packet", false));
+        matches!(asking, Asking::Waits)
+    };
+    let all = u16::try_from(MAX_WAITING).unwrap();
+    assert!((0..all).all(|port| asks(&mut rig, "192.0.2.1", port)));
+    for last in 2..=255 {
+        assert!(asks(&mut rig, &format!("192.0.2.{last}"), 1));
+    }
+    assert!(!asks(&mut rig, "192.0.2.1", all), "the flood itself");
+    rig.attributions.send(rig.now);
+    assert_eq!(rig.statistics.stats().events.dropped, 254);
+}
+
+#[test]
 fn pings_and_name_queries_that_cannot_be_looked_up_are_of_a_guess_at_once() {
     let (mut rig, theirs) = Rig::new();
     let guess = Sender { container: ip("10.0.2.100"), is_guess: true };
@@ -213,7 +232,7 @@ fn pings_and_name_queries_that_cannot_be_looked_up_are_of_a_guess_at_once() {
         (sender, rig.statistics.stats().events.unattributed)
     };
     assert_eq!(count(&mut rig, Some(PING)), (None, 0));
-    for _ in 1..MAX_UNWAITED {
+    for _ in 1..MAX_COUNTED {
         rig.connection();
     }
     assert_eq!(count(&mut rig, Some(PING)), (Some(guess), 1));

@@ -131,7 +131,7 @@ fn datagrams_do_not_overtake_those_that_wait_for_their_sender() {
     rig.flow(1, "172.17.0.3");
     let (src, dst) = ends(1);
     let query = outbound(conntrack::Protocol::Udp, src, dst);
-    rig.attributions.parked.add(&query, b"a datagram", false);
+    rig.attributions.parked.add(&query, query.outside.dst.ip(), b"a datagram", false);
     assert_eq!(rig.known(1), None);
     rig.attributions.parked.take(&query);
     assert!(rig.known(1).is_some());
