@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use egress::Source;
 pub use known::{KnownNames, addresses};
-use pending::{Attempt, Pending, Query};
+use pending::{Pending, Query};
 
 use crate::shares::Holder;
 
@@ -97,9 +97,7 @@ pub struct Counters {
 pub struct Forwarder {
     resolvers: Vec<Resolver>,
     pending: Pending,
-    /// Attempts of `pending` that are open.
-    sockets: usize,
-    /// The most of them, if fewer than [`SOCKETS`].
+    /// The most sockets at one time, if fewer than [`SOCKETS`].
     most: Option<usize>,
     actions: VecDeque<Action>,
     counters: Counters,
@@ -168,7 +166,7 @@ impl Forwarder {
 
     /// Whether another query takes the place of one that waits.
     pub fn is_full(&self) -> bool {
-        self.sockets >= self.most()
+        self.pending.sockets() >= self.most()
     }
 
     fn most(&self) -> usize {
@@ -286,7 +284,6 @@ impl Forwarder {
         let alone = query.open().next().is_none();
         // The others have had their time; an answer would only come late, and there is a refusal to pass on.
         let late = query.next_at.is_none();
-        self.sockets -= 1;
         self.actions.push_back(Action::Close(key));
         if self.ask_next(now, serial) {
             return;
@@ -306,21 +303,17 @@ impl Forwarder {
         let tried: Vec<SocketAddr> = query.round().iter().map(|attempt| attempt.server).collect();
         let Some(to) = self.resolver(now, &tried) else { return false };
         self.make_room(serial);
-        // It may have been that one itself.
-        let Some(query) = self.pending.query(serial) else { return true };
-        query.attempts.push(Attempt { server: to, open: true });
+        let Some((key, query)) = self.pending.open(serial, to) else { return false };
         query.next_at = Some(now + SILENCE);
-        let key = Pending::key(serial, query.attempts.len() - 1);
         self.actions.push_back(Action::Send { key, to, query: query.bytes.clone() });
-        self.sockets += 1;
         true
     }
 
     fn make_room(&mut self, newcomer: u64) {
         while self.is_full() {
-            let Some((serial, oldest)) = self.pending.pop_first_to_yield(newcomer) else { return };
-            self.counters.evicted += 1;
-            self.close_all(serial, &oldest);
+            let Some((key, over)) = self.pending.pop_first_to_yield(newcomer) else { return };
+            self.counters.evicted += u64::from(over.is_some());
+            self.actions.push_back(Action::Close(key));
         }
     }
 
@@ -359,7 +352,6 @@ impl Forwarder {
     fn close_all(&mut self, serial: u64, query: &Query) {
         for index in query.open() {
             self.actions.push_back(Action::Close(Pending::key(serial, index)));
-            self.sockets -= 1;
         }
     }
 

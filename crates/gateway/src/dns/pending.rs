@@ -1,4 +1,12 @@
 //! Queries that wait for an answer.
+//!
+//! A query has a socket for each name server that has not answered yet. What is short are sockets, so a query counts for the
+//! share of its sender once for each: whoever has few queries with many sockets has as much as somebody with many queries.
+//! When there are no more, the oldest socket of whoever has the most goes. Its query loses little if it has others, since that
+//! one asks the name server that has been silent longest. Otherwise it is forgotten, unless it is its own next socket that
+//! takes the place.
+//!
+//! Other uses of descriptors lose nothing to queries, which have a part of the open-file limit of their own ([`budget`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,14 +18,16 @@ use super::Key;
 use crate::shares::{Holder, Line};
 
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 
 /// The queries, by serial number. Few wait at a time, so all but the way from an answer to its query is a search.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queries: BTreeMap<u64, Query>,
-    line: Line<u64>,
+    /// The sockets, in the order in which they were opened.
+    line: Line<Key>,
     next: u64,
+    opened: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +52,8 @@ pub(super) struct Attempt {
     pub(super) server: SocketAddr,
     /// Whether there is a socket for it.
     pub(super) open: bool,
+    /// The place of the socket in the order of all.
+    number: u64,
 }
 
 impl Query {
@@ -88,10 +100,9 @@ impl Query {
 }
 
 impl Pending {
-    pub(super) fn insert(&mut self, mut query: Query) -> u64 {
+    pub(super) fn insert(&mut self, query: Query) -> u64 {
         let serial = self.next;
         self.next += 1;
-        query.holder = self.line.insert(query.holder, serial, serial);
         self.queries.insert(serial, query);
         serial
     }
@@ -102,24 +113,45 @@ impl Pending {
 
     pub(super) fn remove(&mut self, serial: u64) -> Option<Query> {
         let query = self.queries.remove(&serial)?;
-        self.line.remove(query.holder, serial);
+        for attempt in query.attempts.iter().filter(|attempt| attempt.open) {
+            self.line.remove(query.holder, attempt.number);
+        }
         Some(query)
     }
 
-    /// Takes out the oldest query of whoever has the most beside this one, or this one if there are no others.
-    pub(super) fn pop_first_to_yield(&mut self, newcomer: u64) -> Option<(u64, Query)> {
-        let query = self.queries.get_mut(&newcomer)?;
-        self.line.remove(query.holder, newcomer);
-        let first = self.line.first_to_yield(query.holder).map_or(newcomer, |(_, serial)| serial);
-        query.holder = self.line.insert(query.holder, newcomer, newcomer);
-        Some((first, self.remove(first)?))
+    /// How many sockets there are.
+    pub(super) fn sockets(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Another attempt at a query, which has a socket.
+    pub(super) fn open(&mut self, serial: u64, server: SocketAddr) -> Option<(Key, &mut Query)> {
+        let query = self.queries.get_mut(&serial)?;
+        let key = Self::key(serial, query.attempts.len());
+        self.opened += 1;
+        query.attempts.push(Attempt { server, open: true, number: self.opened });
+        query.holder = self.line.insert(query.holder, self.opened, key);
+        Some((key, query))
+    }
+
+    /// The oldest socket of whoever has the most, which has to make room for another one of this query. And its query, if it
+    /// has no other socket and is not this one itself.
+    pub(super) fn pop_first_to_yield(&mut self, newcomer: u64) -> Option<(Key, Option<Query>)> {
+        let of = self.queries.get(&newcomer)?.holder;
+        let (_, key) = self.line.first_to_yield(of)?;
+        let (serial, query) = self.close(key)?;
+        let is_over = serial != newcomer && query.open().next().is_none();
+        Some((key, if is_over { self.remove(serial) } else { None }))
     }
 
     /// Notes whose a query is.
     pub(super) fn settle(&mut self, serial: u64, holder: Holder) {
-        if let Some(query) = self.queries.get_mut(&serial) {
-            self.line.remove(query.holder, serial);
-            query.holder = self.line.insert(holder, serial, serial);
+        let Some(query) = self.queries.get_mut(&serial) else { return };
+        let before = std::mem::replace(&mut query.holder, holder);
+        for attempt in query.attempts.iter().filter(|attempt| attempt.open) {
+            if let Some(key) = self.line.remove(before, attempt.number) {
+                query.holder = self.line.insert(query.holder, attempt.number, key);
+            }
         }
     }
 
@@ -148,10 +180,13 @@ impl Pending {
         Some((serial, query, attempt))
     }
 
+    /// The attempt with this socket is over, if it was not before.
     pub(super) fn close(&mut self, key: Key) -> Option<(u64, &Query)> {
         let (serial, index) = split(key);
         let query = self.queries.get_mut(&serial)?;
-        query.attempts.get_mut(index)?.open = false;
+        let attempt = query.attempts.get_mut(index).filter(|attempt| attempt.open)?;
+        attempt.open = false;
+        self.line.remove(query.holder, attempt.number);
         Some((serial, query))
     }
 

@@ -309,6 +309,7 @@ enum Step {
     Failed(usize),
     Wait(u16),
     Resolvers(u8),
+    Settle(u64, u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -321,6 +322,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::Failed),
         3 => (0..4000u16).prop_map(Step::Wait),
         1 => (0..4u8).prop_map(Step::Resolvers),
+        1 => (0..20u64, 0..4u8).prop_map(|(number, of)| Step::Settle(number, of)),
     ];
     proptest::collection::vec(step, 0..80)
 }
@@ -328,13 +330,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     /// Every client hears exactly once or its query is counted; every socket is closed exactly once (see `outcome`).
     #[test]
-    fn nothing_is_lost(steps in steps()) {
+    fn nothing_is_lost(steps in steps(), limit in 1..8usize) {
         let mut test = Test::new(2);
+        test.forwarder.limit(limit);
         let mut time = 0;
         for step in steps {
             let pick = |at: usize| test.open.get(at % test.open.len().max(1)).copied();
             match step {
-                Step::Query(port, bytes) => { test.query(port.into(), &bytes); }
+                Step::Query(port, bytes) => { test.query(u16::from(port) * 50, &bytes); }
                 Step::Answer(at, rcode) => if let Some(key) = pick(at) {
                     let asked = test.forwarder.pending.get(key).unwrap().1.bytes.clone();
                     test.answer(key, &response(&asked, rcode));
@@ -349,8 +352,14 @@ proptest! {
                     let servers: Vec<SocketAddr> = (1..=count).map(server).collect();
                     test.forwarder.set_resolvers(&servers);
                 }
+                Step::Settle(number, of) => {
+                    test.forwarder.settle(number, holder(u16::from(of) * 100));
+                }
             }
-            prop_assert_eq!(test.forwarder.sockets, test.open.len());
+            prop_assert!(test.open.len() <= limit);
+            let pending = &test.forwarder.pending;
+            prop_assert!(test.open.iter().all(|key| pending.get(*key).is_some()));
+            prop_assert_eq!(test.forwarder.pending.sockets(), test.open.len());
             prop_assert_eq!(test.forwarder.deadline().is_some(), !test.open.is_empty());
         }
         test.at(time + 10_000).tick();

@@ -1,6 +1,7 @@
 //! Whose queries make room for others.
 
 use super::*;
+use crate::dns::pending::ATTEMPTS;
 
 #[test]
 fn the_oldest_of_whoever_has_the_most_goes_when_there_are_too_many() {
@@ -19,6 +20,28 @@ fn the_oldest_of_whoever_has_the_most_goes_when_there_are_too_many() {
     test.forwarder.set_resolvers(&[server(1), server(2)]);
     test.at(1500).tick();
     assert_eq!(test.open.len(), SOCKETS);
+    assert_eq!(
+        test.forwarder.counters().evicted,
+        2,
+        "one for the quiet one's, and none for their own"
+    );
+}
+
+#[test]
+fn one_query_with_many_sockets_makes_room_for_many_with_one() {
+    let mut test = Test::new(3);
+    test.forwarder.limit(10);
+    let asked = query(1, "a");
+    // Each repetition asks another server.
+    let mut many: Vec<Key> = (0..ATTEMPTS).map(|_| test.ask(100, &asked).0).collect();
+    let few: Vec<Key> = (0..5).map(|id| test.ask(200, &query(id, "b")).0).collect();
+    assert!(few.iter().all(|key| test.open.contains(key)), "of whoever has fewer");
+    let own = many.split_off(3);
+    assert!(own.iter().all(|key| test.open.contains(key)), "its latest");
+    assert!(!many.iter().any(|key| test.open.contains(key)));
+    assert_eq!(test.forwarder.counters().evicted, 0);
+    assert_eq!(test.answer(own[4], &response(&asked, 0)).replies.len(), 1);
+    assert_eq!(test.open, few);
 }
 
 #[test]
