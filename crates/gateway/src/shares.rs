@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 /// Entries that are asked whose they are whenever something new comes. More than one, so that they cannot pile up.
-const SETTLED_AT_A_TIME: usize = 2;
+pub(crate) const FEW: usize = 2;
+/// Entries that are asked when there is no more room.
+pub(crate) const ALL: usize = usize::MAX;
 /// The most holders, and how many there may be for the entries that there are: enough entries for each are left that nobody
 /// has the most who has few.
 const MAX_HOLDERS: usize = 256;
@@ -226,19 +228,6 @@ impl<K: Copy> Unsettled<K> {
                 return Some((key, holder));
             }
         }
-    }
-
-    /// The next entries of this sort, a few.
-    pub fn next_few(
-        &mut self,
-        whose: impl Fn(K) -> Whose,
-    ) -> [Option<(K, Holder)>; SETTLED_AT_A_TIME] {
-        [(); SETTLED_AT_A_TIME].map(|()| self.next(&whose))
-    }
-
-    /// All entries of this sort.
-    pub fn next_all(&mut self, whose: impl Fn(K) -> Whose) -> Vec<(K, Holder)> {
-        std::iter::from_fn(|| self.next(&whose)).collect()
     }
 }
 

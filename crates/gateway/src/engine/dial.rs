@@ -35,7 +35,7 @@ use super::names::Names;
 use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Protocol::Tcp, Verdict};
-use crate::shares::{Holder, Line, Unsettled};
+use crate::shares::{FEW, Holder, Line, Unsettled};
 use call::{call, full, is_refusal, refuse, watch};
 use room::Full;
 
@@ -235,7 +235,7 @@ impl Dials {
         if holder == Holder::Pending {
             self.unsettled.push(key);
         }
-        self.settle_few(shared);
+        self.settle_next(shared, FEW);
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
             tracing::debug!("cannot watch a connection: {e}");

@@ -49,7 +49,7 @@ use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
-use crate::shares::{Holder, Shares, Unsettled};
+use crate::shares::{FEW, Holder, Shares, Unsettled};
 
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
 const MAX_FLOWS_PER_PORT: usize = 64;
@@ -307,7 +307,7 @@ impl Flows {
         if holder == Holder::Pending {
             self.unsettled.push(key);
         }
-        self.settle_few(shared);
+        self.settle_next(shared, FEW);
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -358,7 +358,7 @@ impl Flows {
             if holder == Holder::Pending {
                 self.unsettled.push(key);
                 // Also where nothing new begins, they cannot pile up.
-                self.settle_few(shared);
+                self.settle_next(shared, FEW);
             }
         }
         self.order.spoke(key, Speaker::Client, now);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use relay::EventLoop;
 use relay::flow_log::FlowEnd;
 use relay::room::Use;
-use relay::slab::{Key, Slab};
+use relay::slab::Key;
 
 use super::super::Shared;
 use super::{Dial, Dials};
-use crate::shares::{Holder, Line, Whose};
+use crate::shares::{ALL, Holder, Line, Whose};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
 /// the most makes room: a flood is older on average than a connection that will succeed. For another one of a sender that has
@@ -33,14 +33,12 @@ pub(super) enum Full {
 }
 
 impl Dials {
-    /// Notes whose some of the connections are whose sender was asked for.
-    pub(super) fn settle_few(&mut self, shared: &Shared) {
-        let settled = self.unsettled.next_few(|key| whose(shared, &self.table, key));
-        settled.into_iter().flatten().for_each(|(key, holder)| self.settle(key, holder));
-    }
-
-    fn settle_all(&mut self, shared: &Shared) {
-        for (key, holder) in self.unsettled.next_all(|key| whose(shared, &self.table, key)) {
+    /// Notes whose the next connections are whose sender was asked for, at most so many.
+    pub(super) fn settle_next(&mut self, shared: &Shared, most: usize) {
+        let opened_by = |dial: &Dial| shared.whose(dial.asked.attribution.opened_by());
+        for _ in 0..most {
+            let whose = |key| self.table.get(key).map_or(Whose::Gone, opened_by);
+            let Some((key, holder)) = self.unsettled.next(whose) else { break };
             self.settle(key, holder);
         }
     }
@@ -72,7 +70,7 @@ impl Dials {
     /// begin, since to ignore those of whoever has the most costs much less. Otherwise the oldest has its chance first if it
     /// is of the same sender.
     pub(super) fn must_wait(&mut self, shared: &Shared, what: Full) -> bool {
-        self.settle_all(shared);
+        self.settle_next(shared, ALL);
         let known = self.line.first_to_yield(Holder::Pending);
         let known = known.is_some_and(|(of, _)| matches!(of, Holder::Sender(_)));
         what != Full::Table || self.behind >= MAX_TURNS_BEHIND || !known
@@ -88,7 +86,7 @@ impl Dials {
         newcomer: Holder,
         now: Instant,
     ) -> bool {
-        self.settle_all(shared);
+        self.settle_next(shared, ALL);
         let to_one = || self.to_one.get(&dst);
         let line = if what == Full::Destination { to_one() } else { Some(&self.line) };
         let first = line.and_then(|line| first_to_yield(line, what, newcomer));
@@ -111,12 +109,6 @@ fn first_to_yield<K: Copy>(line: &Line<K>, what: Full, newcomer: Holder) -> Opti
         Full::Destination | Full::Table => CHANCE,
     };
     Some((key, chance))
-}
-
-/// Whose a connection is, of those whose sender was asked for.
-fn whose(shared: &Shared, table: &Slab<Dial>, key: Key) -> Whose {
-    let Some(dial) = table.get(key) else { return Whose::Gone };
-    shared.whose(dial.asked.attribution.opened_by())
 }
 
 #[cfg(test)]

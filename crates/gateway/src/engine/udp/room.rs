@@ -5,11 +5,11 @@ use std::time::Instant;
 use relay::EventLoop;
 use relay::flow_log::FlowEnd;
 use relay::room::Use;
-use relay::slab::{Key, Slab};
+use relay::slab::Key;
 
 use super::{Flow, Flows};
 use crate::engine::Shared;
-use crate::shares::{Holder, Whose};
+use crate::shares::{ALL, Holder, Whose};
 
 /// Flows at a time. Beyond that the one of whoever has the most that is least likely to be missed makes room.
 const MAX_FLOWS: usize = 8192;
@@ -46,13 +46,13 @@ impl Flows {
         if !(self.contended && pending(self)) {
             return false;
         }
-        self.settle_all(shared);
+        self.settle_next(shared, ALL);
         pending(self)
     }
 
     /// Ends a flow in favour of a new one of `newcomer`, behind everything that has come for it. False if there is none.
     fn make_room(&mut self, now: Instant, shared: &Shared, newcomer: Holder) -> bool {
-        self.settle_all(shared);
+        self.settle_next(shared, ALL);
         let place = self.shares.first_to_yield(newcomer).map(|(_, place)| place.index());
         let Some(key) = place.and_then(|group| self.order.first_of_group_to_go(group, now)) else {
             return false;
@@ -74,15 +74,14 @@ impl Flows {
         while before - self.descriptors() < count && self.make_room(now, shared, Holder::Pending) {}
     }
 
-    /// Notes whose some of the flows are whose sender was asked for.
-    pub(super) fn settle_few(&mut self, shared: &Shared) {
-        let settled = self.unsettled.next_few(|key| whose(shared, &self.table, key));
-        settled.into_iter().flatten().for_each(|(key, holder)| self.settle(key, holder));
-    }
-
-    fn settle_all(&mut self, shared: &Shared) {
-        let settled = self.unsettled.next_all(|key| whose(shared, &self.table, key));
-        settled.into_iter().for_each(|(key, holder)| self.settle(key, holder));
+    /// Notes whose the next flows are whose sender was asked for, at most so many.
+    pub(super) fn settle_next(&mut self, shared: &Shared, most: usize) {
+        let opened_by = |flow: &Flow| shared.whose(flow.counted.opened_by());
+        for _ in 0..most {
+            let whose = |key| self.table.get(key).map_or(Whose::Gone, opened_by);
+            let Some((key, holder)) = self.unsettled.next(whose) else { break };
+            self.settle(key, holder);
+        }
     }
 
     /// Notes whose a flow is.
@@ -96,12 +95,6 @@ impl Flows {
         flow.holder = holder;
         self.order.regroup(place.index(), key);
     }
-}
-
-/// Whose a flow is, of those whose sender was asked for.
-fn whose(shared: &Shared, table: &Slab<Flow>, key: Key) -> Whose {
-    let Some(flow) = table.get(key) else { return Whose::Gone };
-    shared.whose(flow.counted.opened_by())
 }
 
 /// Flows make room for others although there are not many.
