@@ -174,8 +174,8 @@ impl Forwarder {
     }
 
     /// Notes whose share the query with this number counts for, if it still waits.
-    pub fn settle(&mut self, number: u64, holder: Holder) {
-        self.pending.settle(number, holder);
+    pub fn reassign(&mut self, number: u64, holder: Holder) {
+        self.pending.reassign(number, holder);
     }
 
     /// Takes in a datagram of a client; the number of its query, `None` if it is none. `who` comes back with the answer:
@@ -311,7 +311,7 @@ impl Forwarder {
 
     fn make_room(&mut self, newcomer: u64) {
         while self.is_full() {
-            let Some((key, over)) = self.pending.pop_first_to_yield(newcomer) else { return };
+            let Some((key, over)) = self.pending.pop_victim(newcomer) else { return };
             self.counters.evicted += u64::from(over.is_some());
             self.actions.push_back(Action::Close(key));
         }

@@ -2,12 +2,12 @@
 //!
 //! # Theory of operation
 //! While there is room, everybody gets as much as they want. When there is none, whoever holds the most makes room for what
-//! is new ("longest queue drop", Suter et al., 1999). So nobody loses anything to others while one of them holds more, and
-//! a container that floods pushes out only what is its own.
+//! is new ("longest queue drop", Suter et al., 1999): what goes is the victim. So nobody loses anything to others while one
+//! of them holds more, and a container that floods pushes out only what is its own.
 //!
 //! Behind a masquerade it takes a moment until the sender of something is known. Until then it is [`Holder::Pending`], which
 //! counts as one holder beside the others, and then it moves. Nothing is sorted: entries are asked whose they are in the
-//! order in which they came ([`Unsettled`]), a few whenever something new comes, all when there is no more room.
+//! order in which they came ([`Lookups`]), a few whenever something new comes, all when there is no more room.
 //!
 //! Whoever can forge addresses could be many holders with little each, beside which others have the most. So there is a bound
 //! on holders. Beyond it, what comes of new senders counts for [`Holder::Unknown`], which is then the one that has the most.
@@ -38,12 +38,12 @@ pub enum Holder {
     Unknown,
 }
 
-/// The place of a holder in [`Shares`], while it holds something.
+/// Stands for a holder in [`Occupancy`], while it holds something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(u32);
+pub struct Slot(u32);
 
-impl Place {
-    /// A small number that no other place has.
+impl Slot {
+    /// A small number that no other slot has.
     pub fn index(self) -> u32 {
         self.0
     }
@@ -51,75 +51,75 @@ impl Place {
 
 /// How many entries each holder has.
 #[derive(Debug, Default)]
-pub struct Shares {
-    places: HashMap<Holder, Place>,
-    /// By place. One without entries is free.
+pub struct Occupancy {
+    by_holder: HashMap<Holder, Slot>,
+    /// By slot. One without entries is free.
     slots: Vec<(Holder, usize)>,
-    free: Vec<Place>,
+    free: Vec<Slot>,
     /// The same by number of entries.
-    ranking: BTreeSet<(usize, Place)>,
+    ranking: BTreeSet<(usize, Slot)>,
     entries: usize,
 }
 
-impl Shares {
+impl Occupancy {
     /// Whose share something new of `holder` counts for.
     pub fn counts_for(&self, holder: Holder) -> Holder {
         let most = (self.entries / ENTRIES_PER_HOLDER).clamp(MIN_HOLDERS, MAX_HOLDERS);
-        let is_new = matches!(holder, Holder::Sender(_)) && !self.places.contains_key(&holder);
-        if is_new && self.places.len() >= most { Holder::Unknown } else { holder }
+        let is_new = matches!(holder, Holder::Sender(_)) && !self.by_holder.contains_key(&holder);
+        if is_new && self.by_holder.len() >= most { Holder::Unknown } else { holder }
     }
 
-    /// Counts an entry. It leaves as one of the holder that this returns ([`Shares::counts_for`]).
-    pub fn join(&mut self, holder: Holder) -> (Holder, Place) {
+    /// Counts an entry. It leaves as one of the holder that this returns ([`Occupancy::counts_for`]).
+    pub fn join(&mut self, holder: Holder) -> (Holder, Slot) {
         let holder = self.counts_for(holder);
-        let place = match self.places.get(&holder) {
-            Some(place) => *place,
-            None => self.new_place(holder),
+        let slot = match self.by_holder.get(&holder) {
+            Some(slot) => *slot,
+            None => self.new_slot(holder),
         };
-        if let Some((_, count)) = self.slots.get_mut(place.0 as usize) {
-            self.ranking.remove(&(*count, place));
+        if let Some((_, count)) = self.slots.get_mut(slot.0 as usize) {
+            self.ranking.remove(&(*count, slot));
             *count += 1;
-            self.ranking.insert((*count, place));
+            self.ranking.insert((*count, slot));
             self.entries += 1;
         }
-        (holder, place)
+        (holder, slot)
     }
 
-    fn new_place(&mut self, holder: Holder) -> Place {
+    fn new_slot(&mut self, holder: Holder) -> Slot {
         // Every entry takes memory or a descriptor, of which there are fewer.
-        let next = || Place(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        let place = self.free.pop().unwrap_or_else(next);
-        match self.slots.get_mut(place.0 as usize) {
+        let next = || Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        let slot = self.free.pop().unwrap_or_else(next);
+        match self.slots.get_mut(slot.0 as usize) {
             Some(slot) => *slot = (holder, 0),
             None => self.slots.push((holder, 0)),
         }
-        self.places.insert(holder, place);
-        place
+        self.by_holder.insert(holder, slot);
+        slot
     }
 
     /// An entry is gone.
     pub fn leave(&mut self, holder: Holder) {
-        let Some(place) = self.places.get(&holder).copied() else { return };
-        let Some((_, count)) = self.slots.get_mut(place.0 as usize) else { return };
-        self.ranking.remove(&(*count, place));
+        let Some(slot) = self.by_holder.get(&holder).copied() else { return };
+        let Some((_, count)) = self.slots.get_mut(slot.0 as usize) else { return };
+        self.ranking.remove(&(*count, slot));
         self.entries -= 1;
         *count -= 1;
         if *count > 0 {
-            self.ranking.insert((*count, place));
+            self.ranking.insert((*count, slot));
         } else {
-            self.places.remove(&holder);
-            self.free.push(place);
+            self.by_holder.remove(&holder);
+            self.free.push(slot);
         }
     }
 
     /// Who has to make room for something new of `newcomer`: whoever holds the most, itself if nobody holds more. `None`
     /// if nobody has anything.
-    pub fn first_to_yield(&self, newcomer: Holder) -> Option<(Holder, Place)> {
-        let (most, place) = *self.ranking.last()?;
-        let own = self.places.get(&self.counts_for(newcomer));
+    pub fn victim(&self, newcomer: Holder) -> Option<(Holder, Slot)> {
+        let (most, slot) = *self.ranking.last()?;
+        let own = self.by_holder.get(&self.counts_for(newcomer));
         let own = own.filter(|own| self.ranking.contains(&(most, **own)));
-        let place = own.copied().unwrap_or(place);
-        Some((self.slots.get(place.0 as usize)?.0, place))
+        let slot = own.copied().unwrap_or(slot);
+        Some((self.slots.get(slot.0 as usize)?.0, slot))
     }
 
     /// Whether a holder has so much more than a newcomer that it would still have more if it made room. If not, the two would
@@ -130,49 +130,49 @@ impl Shares {
     }
 
     fn count(&self, holder: Holder) -> usize {
-        let place = self.places.get(&holder);
-        place.and_then(|place| self.slots.get(place.0 as usize)).map_or(0, |(_, count)| *count)
+        let slot = self.by_holder.get(&holder);
+        slot.and_then(|slot| self.slots.get(slot.0 as usize)).map_or(0, |(_, count)| *count)
     }
 }
 
 /// Entries in an order for each holder.
 #[derive(Debug)]
-pub struct Line<K> {
-    shares: Shares,
-    order: BTreeMap<(Place, u64), K>,
+pub struct FairQueue<K> {
+    occupancy: Occupancy,
+    order: BTreeMap<(Slot, u64), K>,
 }
 
-impl<K> Default for Line<K> {
+impl<K> Default for FairQueue<K> {
     fn default() -> Self {
-        Self { shares: Shares::default(), order: BTreeMap::new() }
+        Self { occupancy: Occupancy::default(), order: BTreeMap::new() }
     }
 }
 
-impl<K: Copy> Line<K> {
+impl<K: Copy> FairQueue<K> {
     /// Adds an entry; those with the lowest number go first. It is one of the holder that this returns.
     pub fn insert(&mut self, holder: Holder, number: u64, key: K) -> Holder {
-        let (holder, place) = self.shares.join(holder);
-        self.order.insert((place, number), key);
+        let (holder, slot) = self.occupancy.join(holder);
+        self.order.insert((slot, number), key);
         holder
     }
 
     /// Who has how much.
-    pub fn shares(&self) -> &Shares {
-        &self.shares
+    pub fn occupancy(&self) -> &Occupancy {
+        &self.occupancy
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, holder: Holder, number: u64) -> Option<K> {
-        let place = *self.shares.places.get(&holder)?;
-        let key = self.order.remove(&(place, number))?;
-        self.shares.leave(holder);
+        let slot = *self.occupancy.by_holder.get(&holder)?;
+        let key = self.order.remove(&(slot, number))?;
+        self.occupancy.leave(holder);
         Some(key)
     }
 
     /// The entry that has to make room for something new of `newcomer`, and whose it is.
-    pub fn first_to_yield(&self, newcomer: Holder) -> Option<(Holder, K)> {
-        let (holder, place) = self.shares.first_to_yield(newcomer)?;
-        let (_, key) = self.order.range((place, 0)..=(place, u64::MAX)).next()?;
+    pub fn victim(&self, newcomer: Holder) -> Option<(Holder, K)> {
+        let (holder, slot) = self.occupancy.victim(newcomer)?;
+        let (_, key) = self.order.range((slot, 0)..=(slot, u64::MAX)).next()?;
         Some((holder, *key))
     }
 
@@ -189,7 +189,7 @@ impl<K: Copy> Line<K> {
 
 /// What is known of an entry whose sender was looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum Lookup {
     /// It is gone.
     Gone,
     /// It is still looked for.
@@ -199,32 +199,32 @@ pub enum Whose {
 }
 
 /// Entries whose sender is looked for, in the order in which they came. One that is looked for again may be in it twice;
-/// to settle it twice changes nothing.
+/// to reassign it twice changes nothing.
 #[derive(Debug)]
-pub struct Unsettled<K>(VecDeque<K>);
+pub struct Lookups<K>(VecDeque<K>);
 
-impl<K> Default for Unsettled<K> {
+impl<K> Default for Lookups<K> {
     fn default() -> Self {
         Self(VecDeque::new())
     }
 }
 
-impl<K: Copy> Unsettled<K> {
+impl<K: Copy> Lookups<K> {
     /// Adds an entry.
     pub fn push(&mut self, key: K) {
         self.0.push_back(key);
     }
 
     /// The next entry whose sender is known now. Those behind one that is still open wait with it: answers come in order.
-    pub fn next(&mut self, whose: impl Fn(K) -> Whose) -> Option<(K, Holder)> {
+    pub fn next(&mut self, lookup: impl Fn(K) -> Lookup) -> Option<(K, Holder)> {
         loop {
             let key = *self.0.front()?;
-            let whose = whose(key);
-            if whose == Whose::Open {
+            let lookup = lookup(key);
+            if lookup == Lookup::Open {
                 return None;
             }
             self.0.pop_front();
-            if let Whose::Known(holder) = whose {
+            if let Lookup::Known(holder) = lookup {
                 return Some((key, holder));
             }
         }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use egress::Source;
 
 use super::Key;
-use crate::shares::{Holder, Line};
+use crate::shares::{FairQueue, Holder};
 
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
 pub(super) const ATTEMPTS: usize = 8;
@@ -25,7 +25,7 @@ pub(super) const ATTEMPTS: usize = 8;
 pub(super) struct Pending {
     queries: BTreeMap<u64, Query>,
     /// The sockets, in the order in which they were opened.
-    line: Line<Key>,
+    queue: FairQueue<Key>,
     next: u64,
     opened: u64,
 }
@@ -114,14 +114,14 @@ impl Pending {
     pub(super) fn remove(&mut self, serial: u64) -> Option<Query> {
         let query = self.queries.remove(&serial)?;
         for attempt in query.attempts.iter().filter(|attempt| attempt.open) {
-            self.line.remove(query.holder, attempt.number);
+            self.queue.remove(query.holder, attempt.number);
         }
         Some(query)
     }
 
     /// How many sockets there are.
     pub(super) fn sockets(&self) -> usize {
-        self.line.len()
+        self.queue.len()
     }
 
     /// Another attempt at a query, which has a socket.
@@ -130,27 +130,27 @@ impl Pending {
         let key = Self::key(serial, query.attempts.len());
         self.opened += 1;
         query.attempts.push(Attempt { server, open: true, number: self.opened });
-        query.holder = self.line.insert(query.holder, self.opened, key);
+        query.holder = self.queue.insert(query.holder, self.opened, key);
         Some((key, query))
     }
 
     /// The oldest socket of whoever has the most, which has to make room for another one of this query. And its query, if it
     /// has no other socket and is not this one itself.
-    pub(super) fn pop_first_to_yield(&mut self, newcomer: u64) -> Option<(Key, Option<Query>)> {
+    pub(super) fn pop_victim(&mut self, newcomer: u64) -> Option<(Key, Option<Query>)> {
         let of = self.queries.get(&newcomer)?.holder;
-        let (_, key) = self.line.first_to_yield(of)?;
+        let (_, key) = self.queue.victim(of)?;
         let (serial, query) = self.close(key)?;
         let is_over = serial != newcomer && query.open().next().is_none();
         Some((key, if is_over { self.remove(serial) } else { None }))
     }
 
     /// Notes whose a query is.
-    pub(super) fn settle(&mut self, serial: u64, holder: Holder) {
+    pub(super) fn reassign(&mut self, serial: u64, holder: Holder) {
         let Some(query) = self.queries.get_mut(&serial) else { return };
         let before = std::mem::replace(&mut query.holder, holder);
         for attempt in query.attempts.iter().filter(|attempt| attempt.open) {
-            if let Some(key) = self.line.remove(before, attempt.number) {
-                query.holder = self.line.insert(query.holder, attempt.number, key);
+            if let Some(key) = self.queue.remove(before, attempt.number) {
+                query.holder = self.queue.insert(query.holder, attempt.number, key);
             }
         }
     }
@@ -186,7 +186,7 @@ impl Pending {
         let query = self.queries.get_mut(&serial)?;
         let attempt = query.attempts.get_mut(index).filter(|attempt| attempt.open)?;
         attempt.open = false;
-        self.line.remove(query.holder, attempt.number);
+        self.queue.remove(query.holder, attempt.number);
         Some((serial, query))
     }
 

@@ -309,7 +309,7 @@ enum Step {
     Failed(usize),
     Wait(u16),
     Resolvers(u8),
-    Settle(u64, u8),
+    Reassign(u64, u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -322,7 +322,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::Failed),
         3 => (0..4000u16).prop_map(Step::Wait),
         1 => (0..4u8).prop_map(Step::Resolvers),
-        1 => (0..20u64, 0..4u8).prop_map(|(number, of)| Step::Settle(number, of)),
+        1 => (0..20u64, 0..4u8).prop_map(|(number, of)| Step::Reassign(number, of)),
     ];
     proptest::collection::vec(step, 0..80)
 }
@@ -352,8 +352,8 @@ proptest! {
                     let servers: Vec<SocketAddr> = (1..=count).map(server).collect();
                     test.forwarder.set_resolvers(&servers);
                 }
-                Step::Settle(number, of) => {
-                    test.forwarder.settle(number, holder(u16::from(of) * 100));
+                Step::Reassign(number, of) => {
+                    test.forwarder.reassign(number, holder(u16::from(of) * 100));
                 }
             }
             prop_assert!(test.open.len() <= limit);

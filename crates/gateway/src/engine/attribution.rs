@@ -111,7 +111,7 @@ pub(super) struct Asked {
 
 /// What the engine has to do after replies.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct Outcomes {
     /// Those whose sender is known now, or cannot be found.
     pub(super) entries: Vec<(Entry, Sender)>,
     /// SYNs that are to be answered by a reset.
@@ -190,14 +190,14 @@ impl Attributions {
     }
 
     /// Returns the number of the query. If nobody can be asked, the look-up has failed, and this is what comes of that.
-    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Settled> {
+    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Outcomes> {
         // What packets wait for goes before what is only counted.
         let most = if matches!(subject, Subject::Sender(_)) { MAX_OPEN } else { MAX_COUNTED };
         let has_room = self.has_room(most);
         let Some(client) = self.client.as_mut().filter(|_| has_room) else {
-            let mut settled = Settled::default();
-            self.settle(now, subject, Outcome::Failed, &mut settled);
-            return Err(settled);
+            let mut outcomes = Outcomes::default();
+            self.attribute(now, subject, Outcome::Failed, &mut outcomes);
+            return Err(outcomes);
         };
         let number = client.ask(query);
         if self.open.is_empty() {
@@ -253,14 +253,14 @@ impl Attributions {
     }
 
     /// Takes in replies, and gives up what has waited long enough.
-    pub(super) fn receive(&mut self, now: Instant) -> Settled {
-        let mut settled = Settled::default();
+    pub(super) fn receive(&mut self, now: Instant) -> Outcomes {
+        let mut outcomes = Outcomes::default();
         while let Some(client) = &mut self.client {
             match client.replies() {
                 Ok(None) => break,
                 Ok(Some(replies)) => {
                     for Reply { number, outcome, .. } in replies {
-                        self.answer(now, number, outcome, &mut settled);
+                        self.answer(now, number, outcome, &mut outcomes);
                     }
                 }
                 Err(error) => self.give_up(&error),
@@ -271,39 +271,45 @@ impl Attributions {
             self.responsive = false;
             // They are as old as this one, or there is no room for them either.
             self.client.iter_mut().for_each(Client::discard);
-            self.end_first(now, Outcome::Failed, &mut settled);
+            self.end_first(now, Outcome::Failed, &mut outcomes);
         }
         while let Some(number) = next_due(&mut self.resets, now) {
-            settled.resets.extend(self.get(number).and_then(|open| open.reset.take()));
+            outcomes.resets.extend(self.get(number).and_then(|open| open.reset.take()));
         }
         while let Some((inbound, attempts)) = next_due(&mut self.again, now) {
             self.ask_who_answers(now, inbound, attempts);
         }
-        settled.senders.extend(self.unlisted.late(now));
-        settled
+        outcomes.senders.extend(self.unlisted.late(now));
+        outcomes
     }
 
     /// Queries are answered in their order: those before this one have no reply.
-    fn answer(&mut self, now: Instant, number: u32, outcome: Outcome, settled: &mut Settled) {
+    fn answer(&mut self, now: Instant, number: u32, outcome: Outcome, outcomes: &mut Outcomes) {
         if self.get(number).is_none() {
             return;
         }
         self.responsive = true;
         while self.first != number {
-            self.end_first(now, Outcome::Failed, settled);
+            self.end_first(now, Outcome::Failed, outcomes);
         }
-        self.end_first(now, outcome, settled);
+        self.end_first(now, outcome, outcomes);
     }
 
-    fn end_first(&mut self, now: Instant, outcome: Outcome, settled: &mut Settled) {
+    fn end_first(&mut self, now: Instant, outcome: Outcome, outcomes: &mut Outcomes) {
         let Some(Open { subject, reset, .. }) = self.open.pop_front() else { return };
         self.first = self.first.wrapping_add(1);
-        settled.resets.extend(reset);
-        self.settle(now, subject, outcome, settled);
+        outcomes.resets.extend(reset);
+        self.attribute(now, subject, outcome, outcomes);
     }
 
     /// Counts a subject for whom it is of, as far as that is known.
-    fn settle(&mut self, now: Instant, subject: Subject, outcome: Outcome, settled: &mut Settled) {
+    fn attribute(
+        &mut self,
+        now: Instant,
+        subject: Subject,
+        outcome: Outcome,
+        outcomes: &mut Outcomes,
+    ) {
         let failed = outcome == Outcome::Failed;
         if let Subject::Flow { attribution, .. } = &subject
             && failed
@@ -328,7 +334,7 @@ impl Attributions {
             }
             Subject::Sender(query) => {
                 let sender = self.sender(outcome, query.outside.src.ip(), query.protocol);
-                settled.senders.push((query, sender));
+                outcomes.senders.push((query, sender));
             }
             Subject::Events { source, events, of, record } => {
                 let container = found.unwrap_or(source);
@@ -339,7 +345,7 @@ impl Attributions {
                 if let Some(of) = of {
                     let is_ping = matches!(of, Entry::Ping(_));
                     let protocol = if is_ping { Protocol::Echo } else { Protocol::Udp };
-                    settled.entries.push((of, self.sender(outcome, source, protocol)));
+                    outcomes.entries.push((of, self.sender(outcome, source, protocol)));
                 }
             }
             Subject::Published { inbound, attempts } => {

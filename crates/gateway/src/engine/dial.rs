@@ -35,7 +35,7 @@ use super::names::Names;
 use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Protocol::Tcp, Verdict};
-use crate::shares::{FEW, Holder, Line, Unsettled};
+use crate::shares::{FEW, FairQueue, Holder, Lookups};
 use call::{call, full, is_refusal, refuse, watch};
 use room::Full;
 
@@ -95,10 +95,10 @@ pub(super) struct Dials {
     table: Slab<Dial>,
     index: HashMap<Ends, Key>,
     /// By who makes them, in the order of their first SYN.
-    line: Line<Key>,
+    queue: FairQueue<Key>,
     /// The same of each destination.
-    to_one: HashMap<SocketAddr, Line<Key>>,
-    unsettled: Unsettled<Key>,
+    to_one: HashMap<SocketAddr, FairQueue<Key>>,
+    lookups: Lookups<Key>,
     /// For how many turns more SYNs have come than there was time for.
     pub(super) behind: u32,
     started: u64,
@@ -228,14 +228,14 @@ impl Dials {
         self.index.insert(ends, key);
         let to_one = self.to_one.entry(ends.1).or_default();
         let (all, to_one) =
-            (self.line.insert(holder, number, key), to_one.insert(holder, number, key));
+            (self.queue.insert(holder, number, key), to_one.insert(holder, number, key));
         if let Some(dial) = self.table.get_mut(key) {
             dial.counts_for = CountsFor { all, to_one };
         }
         if holder == Holder::Pending {
-            self.unsettled.push(key);
+            self.lookups.push(key);
         }
-        self.settle_next(shared, FEW);
+        self.reassign_next(shared, FEW);
         let Some(dial) = self.table.get(key) else { return };
         if let Err(e) = watch(host, &dial.outside, key) {
             tracing::debug!("cannot watch a connection: {e}");
@@ -366,7 +366,7 @@ impl Dials {
     fn remove(&mut self, key: Key) -> Option<Dial> {
         let dial = self.table.remove(key)?;
         self.index.remove(&ends(&dial.syn));
-        self.line.remove(dial.counts_for.all, dial.number);
+        self.queue.remove(dial.counts_for.all, dial.number);
         if let Some(to_one) = self.to_one.get_mut(&dial.syn.dst) {
             to_one.remove(dial.counts_for.to_one, dial.number);
             if to_one.is_empty() {

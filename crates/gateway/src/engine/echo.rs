@@ -26,7 +26,7 @@ use super::egress_policy::Sender;
 use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
-use crate::shares::{Holder, Shares};
+use crate::shares::{Holder, Occupancy};
 
 /// Sockets at a time; beyond that the one of whoever has the most that was silent longest makes room.
 const MAX_PING_SOCKETS: usize = 256;
@@ -67,7 +67,7 @@ struct Asking {
 pub(super) struct Echoes {
     table: Slab<Asking>,
     index: HashMap<Ends, Key>,
-    shares: Shares,
+    occupancy: Occupancy,
     /// The kernel allows no ping sockets; said once.
     forbidden: bool,
 }
@@ -85,7 +85,7 @@ impl Echoes {
     pub(super) fn attribute(&mut self, shared: &Shared, key: Key, sender: Sender) {
         if let Some(asking) = self.table.get_mut(key) {
             asking.sender = Some(sender);
-            asking.settle(&mut self.shares, shared);
+            asking.reassign(&mut self.occupancy, shared);
         }
     }
 
@@ -138,7 +138,7 @@ impl Echoes {
                 asking.sender = guess.or(asking.sender);
             }
         }
-        asking.settle(&mut self.shares, shared);
+        asking.reassign(&mut self.occupancy, shared);
         (asking.used, asking.seq) = (host.now(), echo.seq);
         set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
         keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);
@@ -166,14 +166,14 @@ impl Echoes {
         let holder = shared.holder(ends.src, sender);
         if self.is_full(host) || !host.take(Use::Ping, 1) {
             // The new one takes the place of whoever has the most.
-            let (of, _) = self.shares.first_to_yield(holder).ok_or(Errno::EMFILE)?;
+            let (of, _) = self.occupancy.victim(holder).ok_or(Errno::EMFILE)?;
             let theirs = self.table.iter().filter(|(_, asking)| asking.holder == of);
             let oldest = theirs.min_by_key(|(_, asking)| asking.used);
             self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some((FlowEnd::Evicted, None)));
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;
-        let holder = self.shares.counts_for(holder);
+        let holder = self.occupancy.counts_for(holder);
         let (used, seq, ttl, whole) = (host.now(), 0, 64, false);
         let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
         let asking = Asking {
@@ -192,7 +192,7 @@ impl Echoes {
             failure,
         };
         let key = self.table.insert(asking);
-        self.shares.join(holder);
+        self.occupancy.join(holder);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {
             let tag = Tag { kind: kind::ECHO, key };
@@ -303,7 +303,7 @@ impl Echoes {
     fn remove(&mut self, key: Key) -> Option<Asking> {
         let asking = self.table.remove(key)?;
         self.index.remove(&asking.ends);
-        self.shares.leave(asking.holder);
+        self.occupancy.leave(asking.holder);
         Some(asking)
     }
 }
@@ -315,11 +315,11 @@ impl Asking {
     }
 
     /// Counts it for whom it is of.
-    fn settle(&mut self, shares: &mut Shares, shared: &Shared) {
-        let holder = shares.counts_for(shared.holder(self.ends.src, self.sender));
+    fn reassign(&mut self, occupancy: &mut Occupancy, shared: &Shared) {
+        let holder = occupancy.counts_for(shared.holder(self.ends.src, self.sender));
         if holder != self.holder {
-            shares.leave(self.holder);
-            (self.holder, _) = shares.join(holder);
+            occupancy.leave(self.holder);
+            (self.holder, _) = occupancy.join(holder);
         }
     }
 }

@@ -6,7 +6,7 @@ use relay::{Attribution, Opened};
 
 use super::Shared;
 use super::egress_policy::Sender;
-use crate::shares::{Holder, Whose};
+use crate::shares::{Holder, Lookup};
 
 impl Shared {
     /// Whose something is that packets with this source begin.
@@ -27,10 +27,10 @@ impl Shared {
         self.holder(source, attribution.opened_by().map(Sender::from))
     }
 
-    /// Whose something is whose sender was asked for, by what is known of that.
-    pub(super) fn whose(&self, opened: Option<Opened>) -> Whose {
-        opened.map_or(Whose::Open, |opened| {
-            Whose::Known(self.holder(opened.container, Some(opened.into())))
+    /// What is known of something whose sender was asked for.
+    pub(super) fn lookup(&self, opened: Option<Opened>) -> Lookup {
+        opened.map_or(Lookup::Open, |opened| {
+            Lookup::Known(self.holder(opened.container, Some(opened.into())))
         })
     }
 

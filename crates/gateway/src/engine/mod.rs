@@ -213,21 +213,21 @@ impl Engine {
 
     /// Takes in what the connection tracking says.
     fn attribute(&mut self, host: &mut EventLoop) {
-        let settled = self.attributions.receive(host.now());
-        for (entry, sender) in settled.entries {
+        let outcomes = self.attributions.receive(host.now());
+        for (entry, sender) in outcomes.entries {
             match entry {
                 Entry::Ping(ping) => self.echoes.attribute(&self.shared, ping, sender),
                 Entry::Name(number) => self.names.attribute(&self.shared, number, sender),
             }
         }
-        for syn in settled.resets {
+        for syn in outcomes.resets {
             self.shared.answers.reset(&syn);
         }
-        for (query, sender) in settled.senders {
+        for (query, sender) in outcomes.senders {
             self.release(host, &query, sender);
         }
         let attributions = &self.attributions;
-        if self.judge_after.take_if(|number| attributions.is_settled(*number)).is_some() {
+        if self.judge_after.take_if(|number| attributions.is_over(*number)).is_some() {
             self.judge_again(host);
         }
     }

@@ -65,7 +65,7 @@ impl Names {
 
     /// Whose query it is.
     pub(super) fn attribute(&mut self, shared: &Shared, number: u64, sender: Sender) {
-        self.forwarder.settle(number, shared.holder(sender.container, Some(sender)));
+        self.forwarder.reassign(number, shared.holder(sender.container, Some(sender)));
     }
 
     pub(super) fn query(

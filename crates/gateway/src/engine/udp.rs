@@ -49,7 +49,7 @@ use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
-use crate::shares::{FEW, Holder, Shares, Unsettled};
+use crate::shares::{FEW, Holder, Lookups, Occupancy};
 
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
 const MAX_FLOWS_PER_PORT: usize = 64;
@@ -124,8 +124,8 @@ pub(super) struct Flows {
     sharing: HashMap<SocketAddr, VecDeque<Key>>,
     /// Each holder has a group of its own.
     order: Order,
-    shares: Shares,
-    unsettled: Unsettled<Key>,
+    occupancy: Occupancy,
+    lookups: Lookups<Key>,
     /// Whether the latest flow had to be made room for.
     contended: bool,
     insides: usize,
@@ -273,7 +273,7 @@ impl Flows {
         }
         let Ends { src, dst, to } = ends;
         let outside = self.connect(src, to)?;
-        let holder = self.shares.counts_for(holder);
+        let holder = self.occupancy.counts_for(holder);
         let flow = Flow {
             between,
             src,
@@ -302,12 +302,12 @@ impl Flows {
         }
         self.index.insert(between, key);
         self.sharing.entry(src).or_default().push_back(key);
-        let (_, place) = self.shares.join(holder);
-        self.order.insert_into(place.index(), key, host.now());
+        let (_, slot) = self.occupancy.join(holder);
+        self.order.insert_into(slot.index(), key, host.now());
         if holder == Holder::Pending {
-            self.unsettled.push(key);
+            self.lookups.push(key);
         }
-        self.settle_next(shared, FEW);
+        self.reassign_next(shared, FEW);
         self.receiver.get_or_insert_with(Receiver::new);
         Ok(key)
     }
@@ -354,11 +354,11 @@ impl Flows {
             let query = outbound(conntrack::Protocol::Udp, flow.src, flow.dst);
             attributions.flow_again(now, query, attribution.clone(), sender);
             let holder = shared.holder_of(flow.src.ip(), &attribution);
-            self.settle(key, holder);
+            self.reassign(key, holder);
             if holder == Holder::Pending {
-                self.unsettled.push(key);
+                self.lookups.push(key);
                 // Also where nothing new begins, they cannot pile up.
-                self.settle_next(shared, FEW);
+                self.reassign_next(shared, FEW);
             }
         }
         self.order.spoke(key, Speaker::Client, now);
@@ -481,7 +481,7 @@ impl Flows {
         flow.counted.end(end);
         self.index.remove(&flow.between);
         self.order.remove(key);
-        self.shares.leave(flow.holder);
+        self.occupancy.leave(flow.holder);
         if matches!(flow.inside, Inside::Is(_)) {
             self.insides -= 1;
         }

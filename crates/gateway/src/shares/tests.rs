@@ -8,40 +8,40 @@ fn sender(last: u8) -> Holder {
 
 #[test]
 fn whoever_holds_the_most_makes_room_and_its_oldest_entry_goes() {
-    let mut line = Line::default();
-    assert_eq!(line.first_to_yield(sender(1)), None);
-    line.insert(sender(1), 1, 'q');
+    let mut queue = FairQueue::default();
+    assert_eq!(queue.victim(sender(1)), None);
+    queue.insert(sender(1), 1, 'q');
     for (number, key) in [(3, 'b'), (2, 'a'), (4, 'c')] {
-        line.insert(sender(2), number, key);
+        queue.insert(sender(2), number, key);
     }
-    assert_eq!(line.first_to_yield(sender(1)), Some((sender(2), 'a')));
-    assert_eq!(line.first_to_yield(sender(2)), Some((sender(2), 'a')));
-    assert_eq!(line.first_to_yield(Holder::Pending), Some((sender(2), 'a')));
+    assert_eq!(queue.victim(sender(1)), Some((sender(2), 'a')));
+    assert_eq!(queue.victim(sender(2)), Some((sender(2), 'a')));
+    assert_eq!(queue.victim(Holder::Pending), Some((sender(2), 'a')));
 }
 
 #[test]
 fn of_those_that_hold_as_much_the_newcomer_makes_room() {
-    let mut line = Line::default();
+    let mut queue = FairQueue::default();
     for number in 0..4 {
-        line.insert(sender(1), number, number);
-        line.insert(sender(2), number, number);
+        queue.insert(sender(1), number, number);
+        queue.insert(sender(2), number, number);
     }
     for newcomer in [1, 2].map(sender) {
-        assert_eq!(line.first_to_yield(newcomer), Some((newcomer, 0)));
+        assert_eq!(queue.victim(newcomer), Some((newcomer, 0)));
     }
 }
 
 #[test]
-fn a_place_is_used_again_when_its_holder_has_nothing_left() {
-    let mut shares = Shares::default();
-    let (_, one) = shares.join(sender(1));
-    assert_eq!(shares.join(sender(1)), (sender(1), one));
-    let (_, other) = shares.join(sender(2));
+fn a_slot_is_used_again_when_its_holder_has_nothing_left() {
+    let mut occupancy = Occupancy::default();
+    let (_, one) = occupancy.join(sender(1));
+    assert_eq!(occupancy.join(sender(1)), (sender(1), one));
+    let (_, other) = occupancy.join(sender(2));
     assert_ne!(one, other);
-    (0..3).for_each(|_| shares.leave(sender(1)));
-    assert_eq!(shares.first_to_yield(sender(1)), Some((sender(2), other)), "once too often");
-    assert_eq!(shares.join(sender(3)), (sender(3), one));
-    assert_eq!(shares.slots.len(), 2);
+    (0..3).for_each(|_| occupancy.leave(sender(1)));
+    assert_eq!(occupancy.victim(sender(1)), Some((sender(2), other)), "once too often");
+    assert_eq!(occupancy.join(sender(3)), (sender(3), one));
+    assert_eq!(occupancy.slots.len(), 2);
 }
 
 fn forged(number: u32) -> Holder {
@@ -49,19 +49,19 @@ fn forged(number: u32) -> Holder {
 }
 
 #[test]
-fn new_senders_share_one_place_when_there_are_as_many_holders_as_may_be() {
-    let mut shares = Shares::default();
-    let of: Vec<Holder> = (0..17).map(|number| shares.join(forged(number)).0).collect();
+fn new_senders_share_one_slot_when_there_are_as_many_holders_as_may_be() {
+    let mut occupancy = Occupancy::default();
+    let of: Vec<Holder> = (0..17).map(|number| occupancy.join(forged(number)).0).collect();
     assert!((0..16).all(|number| of[number as usize] == forged(number)));
     assert_eq!(of[16], Holder::Unknown);
-    assert_eq!(shares.join(forged(3)).0, forged(3), "it has one");
-    assert_eq!(shares.join(Holder::Pending).0, Holder::Pending);
-    shares.leave(Holder::Pending);
-    shares.leave(Holder::Unknown);
-    shares.leave(forged(0));
-    assert_eq!(shares.join(forged(16)).0, forged(16));
-    (0..100_000).for_each(|number| _ = shares.join(forged(number)));
-    assert_eq!(shares.places.len(), MAX_HOLDERS);
+    assert_eq!(occupancy.join(forged(3)).0, forged(3), "it has one");
+    assert_eq!(occupancy.join(Holder::Pending).0, Holder::Pending);
+    occupancy.leave(Holder::Pending);
+    occupancy.leave(Holder::Unknown);
+    occupancy.leave(forged(0));
+    assert_eq!(occupancy.join(forged(16)).0, forged(16));
+    (0..100_000).for_each(|number| _ = occupancy.join(forged(number)));
+    assert_eq!(occupancy.by_holder.len(), MAX_HOLDERS);
 }
 
 #[test]
@@ -71,19 +71,19 @@ fn senders_with_forged_addresses_push_out_nothing_that_was_there_before() {
         // As much as a share is, if there are as many as may be and one for all others.
         let most = limit / (MAX_HOLDERS.min(limit / ENTRIES_PER_HOLDER) + 1);
         for quiet in [1, 2, most] {
-            let (mut line, mut of) = (Line::default(), HashMap::new());
+            let (mut queue, mut of) = (FairQueue::default(), HashMap::new());
             for number in 0..quiet as u64 {
-                of.insert(number, line.insert(sender(1), number, number));
+                of.insert(number, queue.insert(sender(1), number, number));
             }
             let forging = (0..2).flat_map(|_| (0..4096).map(forged));
             let filling = (0..8192).map(|n| forged(n % 4096));
             for (number, newcomer) in (1000..).zip(filling.chain(forging)) {
-                if line.len() >= limit {
-                    let (holder, key) = line.first_to_yield(newcomer).unwrap();
+                if queue.len() >= limit {
+                    let (holder, key) = queue.victim(newcomer).unwrap();
                     assert!(key >= 1000, "{limit}: {quiet} of {holder:?}");
-                    line.remove(of[&key], key).unwrap();
+                    queue.remove(of[&key], key).unwrap();
                 }
-                of.insert(number, line.insert(newcomer, number, number));
+                of.insert(number, queue.insert(newcomer, number, number));
             }
         }
     }
@@ -100,27 +100,27 @@ fn somebody_has_clearly_more_if_that_stays_so_after_an_entry_has_changed_hands()
         (512, 447, false),
         (512, 446, true),
     ] {
-        let mut shares = Shares::default();
-        (0..theirs).for_each(|_| _ = shares.join(sender(1)));
-        (0..own).for_each(|_| _ = shares.join(sender(2)));
-        assert_eq!(shares.has_clearly_more(sender(1), sender(2)), is_clear, "{theirs} {own}");
-        assert!(!shares.has_clearly_more(sender(1), sender(1)));
+        let mut occupancy = Occupancy::default();
+        (0..theirs).for_each(|_| _ = occupancy.join(sender(1)));
+        (0..own).for_each(|_| _ = occupancy.join(sender(2)));
+        assert_eq!(occupancy.has_clearly_more(sender(1), sender(2)), is_clear, "{theirs} {own}");
+        assert!(!occupancy.has_clearly_more(sender(1), sender(1)));
     }
 }
 
 #[test]
-fn entries_are_settled_in_the_order_in_which_they_came() {
-    let mut unsettled = Unsettled::default();
-    (0..6).for_each(|key| unsettled.push(key));
-    let whose = |key| match key {
-        0 | 2 => Whose::Gone,
-        4 => Whose::Open,
-        _ => Whose::Known(sender(key)),
+fn entries_are_found_in_the_order_in_which_they_came() {
+    let mut lookups = Lookups::default();
+    (0..6).for_each(|key| lookups.push(key));
+    let lookup = |key| match key {
+        0 | 2 => Lookup::Gone,
+        4 => Lookup::Open,
+        _ => Lookup::Known(sender(key)),
     };
-    let next = [(); 3].map(|()| unsettled.next(whose));
+    let next = [(); 3].map(|()| lookups.next(lookup));
     assert_eq!(next, [Some((1, sender(1))), Some((3, sender(3))), None]);
-    let all = |key| Whose::Known(sender(key));
-    let next = [(); 3].map(|()| unsettled.next(all));
+    let all = |key| Lookup::Known(sender(key));
+    let next = [(); 3].map(|()| lookups.next(all));
     assert_eq!(next, [Some((4, sender(4))), Some((5, sender(5))), None]);
 }
 
@@ -175,68 +175,68 @@ impl Reference {
 
 proptest! {
     #[test]
-    fn shares_are_those_of_a_list_that_is_counted(
+    fn queues_are_those_of_a_list_that_is_counted(
         events in proptest::collection::vec(event(), 1..200)
     ) {
-        let (mut line, mut reference) = (Line::default(), Reference::default());
+        let (mut queue, mut reference) = (FairQueue::default(), Reference::default());
         let mut holders: HashMap<u64, Holder> = HashMap::new();
         for (number, event) in (0..).zip(events) {
             match event {
                 Event::New(of) => {
                     let newcomer = holder(of);
-                    let yields = line.first_to_yield(newcomer);
+                    let yields = queue.victim(newcomer);
                     let may = reference.may_yield(newcomer);
                     prop_assert_eq!(yields.is_some(), !may.is_empty());
                     if let Some(yields) = yields {
                         prop_assert!(may.contains(&yields), "{:?} of {:?}", yields, may);
                     }
-                    if line.len() >= LIMIT && let Some((from, key)) = yields {
+                    if queue.len() >= LIMIT && let Some((from, key)) = yields {
                         // Nobody loses anything to somebody who holds more.
                         prop_assert!(reference.count(from) >= reference.count(newcomer));
-                        line.remove(holders[&key], key);
+                        queue.remove(holders[&key], key);
                         reference.0.retain(|(_, other)| *other != key);
                     }
-                    line.insert(newcomer, number, number);
+                    queue.insert(newcomer, number, number);
                     holders.insert(number, newcomer);
                     reference.0.push((newcomer, number));
                 }
                 Event::End(at) if !reference.0.is_empty() => {
                     let (_, key) = reference.0.remove(at % reference.0.len());
-                    prop_assert_eq!(line.remove(holders[&key], key), Some(key));
-                    prop_assert_eq!(line.remove(holders[&key], key), None);
+                    prop_assert_eq!(queue.remove(holders[&key], key), Some(key));
+                    prop_assert_eq!(queue.remove(holders[&key], key), None);
                 }
                 Event::Move(at, of) if !reference.0.is_empty() => {
                     let at = at % reference.0.len();
                     let (from, key) = &mut reference.0[at];
                     let key = *key;
                     *from = holder(of);
-                    line.remove(holders[&key], key);
-                    line.insert(holder(of), key, key);
+                    queue.remove(holders[&key], key);
+                    queue.insert(holder(of), key, key);
                     holders.insert(key, holder(of));
                 }
                 Event::End(_) | Event::Move(..) => {}
             }
-            prop_assert!(line.len() <= LIMIT);
-            prop_assert_eq!(line.len(), reference.0.len());
-            prop_assert_eq!(line.is_empty(), reference.0.is_empty());
-            let held = line.shares.ranking.iter().map(|(count, _)| count).sum::<usize>();
-            prop_assert_eq!(held, line.len());
+            prop_assert!(queue.len() <= LIMIT);
+            prop_assert_eq!(queue.len(), reference.0.len());
+            prop_assert_eq!(queue.is_empty(), reference.0.is_empty());
+            let held = queue.occupancy.ranking.iter().map(|(count, _)| count).sum::<usize>();
+            prop_assert_eq!(held, queue.len());
         }
     }
 
     #[test]
     fn a_flood_never_pushes_out_what_others_have(quiet in 1..LIMIT / 2, flood in 1..500u64) {
-        let mut line = Line::default();
+        let mut queue = FairQueue::default();
         for number in 0..quiet as u64 {
-            line.insert(sender(1), number, number);
+            queue.insert(sender(1), number, number);
         }
         for number in 1000..1000 + flood {
-            if line.len() >= LIMIT {
-                let (_, key) = line.first_to_yield(sender(2)).unwrap();
+            if queue.len() >= LIMIT {
+                let (_, key) = queue.victim(sender(2)).unwrap();
                 prop_assert!(key >= 1000);
-                line.remove(sender(2), key);
+                queue.remove(sender(2), key);
             }
-            line.insert(sender(2), number, number);
+            queue.insert(sender(2), number, number);
         }
     }
 }

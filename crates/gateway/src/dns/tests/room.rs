@@ -56,12 +56,12 @@ fn whose_a_query_is_may_be_found_later() {
     let (known, first, _) = ask(1, Holder::Pending);
     let (_, second, _) = ask(2, Holder::Pending);
     let flood = [3, 4].map(|id| ask(id, holder(200)).1);
-    test.forwarder.settle(known, holder(200));
+    test.forwarder.reassign(known, holder(200));
     assert!(test.forwarder.is_full());
     test.ask(5, &query(5, "a"));
     assert!(!test.open.contains(&first), "it is the oldest of three");
     assert!(test.open.contains(&second) && flood.iter().all(|key| test.open.contains(key)));
-    test.forwarder.settle(known, holder(300));
+    test.forwarder.reassign(known, holder(300));
     assert_eq!(test.forwarder.counters().evicted, 1, "it is gone");
 }
 

@@ -10,7 +10,7 @@ use relay::slab::Key;
 
 use super::super::Shared;
 use super::{Dial, Dials};
-use crate::shares::{ALL, Holder, Line, Whose};
+use crate::shares::{ALL, FairQueue, Holder, Lookup};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
 /// the most makes room: a flood is older on average than a connection that will succeed. For another one of a sender that has
@@ -34,29 +34,30 @@ pub(super) enum Full {
 
 impl Dials {
     /// Notes whose the next connections are whose sender was asked for, at most so many.
-    pub(super) fn settle_next(&mut self, shared: &Shared, most: usize) {
-        let opened_by = |dial: &Dial| shared.whose(dial.asked.attribution.opened_by());
+    pub(super) fn reassign_next(&mut self, shared: &Shared, most: usize) {
+        let opened_by = |dial: &Dial| shared.lookup(dial.asked.attribution.opened_by());
         for _ in 0..most {
-            let whose = |key| self.table.get(key).map_or(Whose::Gone, opened_by);
-            let Some((key, holder)) = self.unsettled.next(whose) else { break };
-            self.settle(key, holder);
+            let lookup = |key| self.table.get(key).map_or(Lookup::Gone, opened_by);
+            let Some((key, holder)) = self.lookups.next(lookup) else { break };
+            self.reassign(key, holder);
         }
     }
 
     /// Notes whose a connection is.
-    fn settle(&mut self, key: Key, holder: Holder) {
+    fn reassign(&mut self, key: Key, holder: Holder) {
         let Some(dial) = self.table.get_mut(key) else { return };
         let (number, counts_for) = (dial.number, &mut dial.counts_for);
-        let to_one = self.to_one.get_mut(&dial.syn.dst).map(|line| (line, &mut counts_for.to_one));
-        for (line, of) in [(&mut self.line, &mut counts_for.all)].into_iter().chain(to_one) {
-            line.remove(*of, number);
-            *of = line.insert(holder, number, key);
+        let to_one =
+            self.to_one.get_mut(&dial.syn.dst).map(|queue| (queue, &mut counts_for.to_one));
+        for (queue, of) in [(&mut self.queue, &mut counts_for.all)].into_iter().chain(to_one) {
+            queue.remove(*of, number);
+            *of = queue.insert(holder, number, key);
         }
     }
 
     /// What there is no room in for another connection, if anything.
     pub(super) fn full(&self, host: &EventLoop, dst: SocketAddr) -> Option<Full> {
-        if self.to_one.get(&dst).is_some_and(|line| line.len() >= MAX_DIALS_TO_ONE) {
+        if self.to_one.get(&dst).is_some_and(|queue| queue.len() >= MAX_DIALS_TO_ONE) {
             Some(Full::Destination)
         } else if self.table.len() >= MAX_DIALS {
             Some(Full::Table)
@@ -70,8 +71,8 @@ impl Dials {
     /// begin, since to ignore those of whoever has the most costs much less. Otherwise the oldest has its chance first if it
     /// is of the same sender.
     pub(super) fn must_wait(&mut self, shared: &Shared, what: Full) -> bool {
-        self.settle_next(shared, ALL);
-        let known = self.line.first_to_yield(Holder::Pending);
+        self.reassign_next(shared, ALL);
+        let known = self.queue.victim(Holder::Pending);
         let known = known.is_some_and(|(of, _)| matches!(of, Holder::Sender(_)));
         what != Full::Table || self.behind >= MAX_TURNS_BEHIND || !known
     }
@@ -86,10 +87,10 @@ impl Dials {
         newcomer: Holder,
         now: Instant,
     ) -> bool {
-        self.settle_next(shared, ALL);
+        self.reassign_next(shared, ALL);
         let to_one = || self.to_one.get(&dst);
-        let line = if what == Full::Destination { to_one() } else { Some(&self.line) };
-        let first = line.and_then(|line| first_to_yield(line, what, newcomer));
+        let queue = if what == Full::Destination { to_one() } else { Some(&self.queue) };
+        let first = queue.and_then(|queue| victim(queue, what, newcomer));
         let Some((key, chance)) = first else { return false };
         let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
         self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
@@ -97,10 +98,10 @@ impl Dials {
 }
 
 /// The connection that makes room for a new one of `newcomer`, once it is so old.
-fn first_to_yield<K: Copy>(line: &Line<K>, what: Full, newcomer: Holder) -> Option<(K, Duration)> {
-    let (of, key) = line.first_to_yield(newcomer)?;
+fn victim<K: Copy>(queue: &FairQueue<K>, what: Full, newcomer: Holder) -> Option<(K, Duration)> {
+    let (of, key) = queue.victim(newcomer)?;
     let chance = match what {
-        _ if of != Holder::Pending && line.shares().has_clearly_more(of, newcomer) => {
+        _ if of != Holder::Pending && queue.occupancy().has_clearly_more(of, newcomer) => {
             Duration::ZERO
         }
         Full::Descriptors => SHORT_CHANCE,

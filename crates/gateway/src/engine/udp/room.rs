@@ -9,7 +9,7 @@ use relay::slab::Key;
 
 use super::{Flow, Flows};
 use crate::engine::Shared;
-use crate::shares::{ALL, Holder, Whose};
+use crate::shares::{ALL, Holder, Lookup};
 
 /// Flows at a time. Beyond that the one of whoever has the most that is least likely to be missed makes room.
 const MAX_FLOWS: usize = 8192;
@@ -40,21 +40,21 @@ impl Flows {
     /// what is new waits until its sender is known.
     pub(in crate::engine) fn is_unclear(&mut self, shared: &Shared) -> bool {
         let pending = |this: &Self| {
-            let first = this.shares.first_to_yield(Holder::Pending);
+            let first = this.occupancy.victim(Holder::Pending);
             first.is_some_and(|(of, _)| of == Holder::Pending)
         };
         if !(self.contended && pending(self)) {
             return false;
         }
-        self.settle_next(shared, ALL);
+        self.reassign_next(shared, ALL);
         pending(self)
     }
 
     /// Ends a flow in favour of a new one of `newcomer`, behind everything that has come for it. False if there is none.
     fn make_room(&mut self, now: Instant, shared: &Shared, newcomer: Holder) -> bool {
-        self.settle_next(shared, ALL);
-        let place = self.shares.first_to_yield(newcomer).map(|(_, place)| place.index());
-        let Some(key) = place.and_then(|group| self.order.first_of_group_to_go(group, now)) else {
+        self.reassign_next(shared, ALL);
+        let group = self.occupancy.victim(newcomer).map(|(_, slot)| slot.index());
+        let Some(key) = group.and_then(|group| self.order.first_of_group_to_go(group, now)) else {
             return false;
         };
         for _ in 0..MAX_LAST_BATCHES {
@@ -75,25 +75,25 @@ impl Flows {
     }
 
     /// Notes whose the next flows are whose sender was asked for, at most so many.
-    pub(super) fn settle_next(&mut self, shared: &Shared, most: usize) {
-        let opened_by = |flow: &Flow| shared.whose(flow.counted.opened_by());
+    pub(super) fn reassign_next(&mut self, shared: &Shared, most: usize) {
+        let opened_by = |flow: &Flow| shared.lookup(flow.counted.opened_by());
         for _ in 0..most {
-            let whose = |key| self.table.get(key).map_or(Whose::Gone, opened_by);
-            let Some((key, holder)) = self.unsettled.next(whose) else { break };
-            self.settle(key, holder);
+            let lookup = |key| self.table.get(key).map_or(Lookup::Gone, opened_by);
+            let Some((key, holder)) = self.lookups.next(lookup) else { break };
+            self.reassign(key, holder);
         }
     }
 
     /// Notes whose a flow is.
-    pub(super) fn settle(&mut self, key: Key, holder: Holder) {
-        let holder = self.shares.counts_for(holder);
+    pub(super) fn reassign(&mut self, key: Key, holder: Holder) {
+        let holder = self.occupancy.counts_for(holder);
         let Some(flow) = self.table.get_mut(key).filter(|flow| flow.holder != holder) else {
             return;
         };
-        self.shares.leave(flow.holder);
-        let (holder, place) = self.shares.join(holder);
+        self.occupancy.leave(flow.holder);
+        let (holder, slot) = self.occupancy.join(holder);
         flow.holder = holder;
-        self.order.regroup(place.index(), key);
+        self.order.regroup(slot.index(), key);
     }
 }
 

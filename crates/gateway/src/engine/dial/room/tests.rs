@@ -10,7 +10,7 @@ fn sender(last: u8) -> Holder {
 /// Connections under way, with the times of their first SYNs, where nothing comes of any.
 #[derive(Default)]
 struct Table {
-    line: Line<u64>,
+    queue: FairQueue<u64>,
     born: HashMap<u64, (Holder, Duration)>,
     started: u64,
 }
@@ -18,19 +18,19 @@ struct Table {
 impl Table {
     fn begin(&mut self, of: Holder, now: Duration) {
         self.started += 1;
-        let of = self.line.insert(of, self.started, self.started);
+        let of = self.queue.insert(of, self.started, self.started);
         self.born.insert(self.started, (of, now));
     }
 
     /// A SYN for which there is no room: how old the connection was that made room, unless the SYN was ignored.
     fn syn(&mut self, what: Full, of: Holder, now: Duration) -> Option<Duration> {
-        let (key, chance) = first_to_yield(&self.line, what, of).unwrap();
+        let (key, chance) = victim(&self.queue, what, of).unwrap();
         let (holder, born) = self.born[&key];
         let age = now - born;
         if age < chance {
             return None;
         }
-        self.line.remove(holder, key).unwrap();
+        self.queue.remove(holder, key).unwrap();
         self.born.remove(&key);
         self.begin(of, now);
         Some(age)

@@ -98,8 +98,8 @@ impl Rig {
             holder: Holder::Pending,
         });
         self.flows.index.insert(between, key);
-        let (_, place) = self.flows.shares.join(Holder::Pending);
-        self.flows.order.insert_into(place.index(), key, self.now);
+        let (_, slot) = self.flows.occupancy.join(Holder::Pending);
+        self.flows.order.insert_into(slot.index(), key, self.now);
         self.flows.insides += 1;
         key
     }
