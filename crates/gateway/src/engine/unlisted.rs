@@ -165,6 +165,20 @@ mod tests {
     }
 
     #[test]
+    fn long_packets_of_one_address_take_no_place_of_another_one() {
+        let (mut unlisted, now) = (Unlisted::default(), Instant::now());
+        let mut add = |(query, sender): (Query, Sender), length| {
+            let query = Query { protocol: Protocol::Udp, ..query };
+            unlisted.add(now, &query, (&vec![0; length], true), sender)
+        };
+        for length in [8, 65_535, 32_768, 16_384, 8192, 4096, 2048, 1024, 512, 256, 128, 8] {
+            (0..16).for_each(|port| _ = add(something(2, port), length));
+        }
+        assert_eq!(add(something(2, 0), 4096), Some(Added::Lost));
+        assert_eq!(add(something(3, 1), 8), Some(Added::First));
+    }
+
+    #[test]
     fn new_addresses_take_the_place_of_silent_ones() {
         let (mut unlisted, now) = (Unlisted::default(), Instant::now());
         for number in 0..2 * MAX_ADDRESSES {
