@@ -6,7 +6,7 @@
 //! ([`crate::conntrack`]): while it is under way, or after its end, because the connection tracking remembers. So queries
 //! are collected for a few milliseconds and sent together, which is what makes them cheap.
 //!
-//! A look-up fails if there is no answer in time, if nobody answers any more, or if too many are open. Then the sender is
+//! A lookup fails if there is no answer in time, if nobody answers any more, or if too many are open. Then the sender is
 //! whom the packets name, as a guess: at once, so that nothing is looked for that nobody will find.
 //!
 //! It forgets one thing at once: a connection whose only answer is a reset (`nf_conntrack_tcp_packet()`). So a reset for
@@ -189,7 +189,7 @@ impl Attributions {
         self.client.as_ref()
     }
 
-    /// Returns the number of the query. If nobody can be asked, the look-up has failed, and this is what comes of that.
+    /// Returns the number of the query. If nobody can be asked, the lookup has failed, and this is what comes of that.
     fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Outcomes> {
         // What packets wait for goes before what is only counted.
         let most = if matches!(subject, Subject::Sender(_)) { MAX_OPEN } else { MAX_COUNTED };
