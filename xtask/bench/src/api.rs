@@ -1,4 +1,4 @@
-//! Publishing over the API, as fast as one connection that is kept can.
+//! Publishing over the API, as fast as one connection that is kept can, and statistics.
 //!
 //! The project's own client opens a connection for each request, which would be measured too.
 
@@ -40,6 +40,13 @@ impl Api {
         let (status, body) = self.request("DELETE", &format!("/v1/ports/{id}"), "")?;
         ensure!(status == 200, "removing port {id}: {status}: {body}");
         Ok(())
+    }
+
+    /// What has been counted so far.
+    pub(crate) fn stats(&mut self) -> Result<Value> {
+        let (status, body) = self.request("GET", "/v1/stats", "")?;
+        ensure!(status == 200, "statistics: {status}: {body}");
+        Ok(serde_json::from_str(&body)?)
     }
 
     /// Sends one request and reads its answer: status and body.

@@ -1,6 +1,7 @@
 //! One side: how a namespace reaches the machine, with a server out there for it alone.
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -217,7 +218,7 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
     for spec in specs {
         command.args(["--publish", spec]);
     }
-    command.arg("--state-dir").arg(machine.tmp_of(side).join(format!("net-{}", base(side))));
+    command.arg("--state-dir").arg(state_dir(machine, side));
     command.arg(procs::TARGET).stderr(File::create(log_path(machine, side))?);
     let mut holder = Process::start(&mut command)?;
     if let Err(error) = holder.echo() {
@@ -227,6 +228,15 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
     let replaces = machine.replaces_congestion(side);
     machine.congestion.borrow_mut().settle(side.name(), &holder, replaces)?;
     Ok(holder)
+}
+
+fn state_dir(machine: &Machine, side: Side) -> PathBuf {
+    machine.tmp_of(side).join(format!("net-{}", base(side)))
+}
+
+/// The socket of the API of a rootlesskit.
+pub(super) fn api(machine: &Machine, side: Side) -> PathBuf {
+    state_dir(machine, side).join("api.sock")
 }
 
 /// A namespace on a bridge of the machine, made by root: no process forwards anything.

@@ -1,11 +1,13 @@
 //! What a container that floods costs another one, whose connections go elsewhere.
 //!
 //! Each sample has a gateway of its own, since a flood leaves things behind, and two containers behind it. One opens a
-//! connection after the other, first alone and then while the other container floods at a rate that reaches the limits of
-//! the gateway. What is compared is how long its connections take, before and during the flood of the same sample.
+//! connection after the other: alone; while the other container floods but the namespace drops the flood before the
+//! gateway; and while the flood reaches the gateway, at a rate that fills its tables. What is compared is how long its
+//! connections take in these three parts of the same sample. The second part shows what the flood costs in the kernel and
+//! in processor time, with any gateway.
 //!
 //! The flood goes to addresses from which nothing comes back: the uplink leads to a neighbour that takes everything and
-//! answers nothing. The machine's name server is one of them.
+//! answers nothing. The machine's name server is one of them, so queries to the gateway's name server stay unanswered.
 
 mod report;
 
@@ -16,8 +18,9 @@ use serde_json::Value;
 
 pub(crate) use report::report;
 
-use super::way::Way;
+use super::way::{self, Way};
 use super::{Machine, Place, client, container};
+use crate::api::Api;
 use crate::instance::namespace;
 use crate::options::Options;
 use crate::process::Process;
@@ -35,8 +38,18 @@ const FLOODS: [&str; 4] = ["syn", "udp", "ping", "dns"];
 /// does nothing else time for whom it disturbs.
 const RATE: &str = "10000";
 
-/// The first of the addresses that do not answer, from a network for benchmarks (RFC 2544).
+/// The first of the addresses that do not answer, and their network, which is one for benchmarks (RFC 2544).
 const SILENT: &str = "198.18.0.1";
+const SILENT_NETWORK: &str = "198.18.0.0/15";
+/// The gateway's name server.
+const NAME_SERVER: &str = "10.0.2.3";
+
+/// What at least reaches the gateway of a flood that counts.
+const FEWEST: f64 = 5000.0;
+
+/// In the target namespace: nothing for `$1` leaves it, and nobody is told.
+const DROP: &str = "ip route add blackhole $1";
+const PASS: &str = "ip route delete blackhole $1";
 
 /// On the machine; `$1` is a file that names its name server. Nobody has the neighbour's address.
 const SILENCE: &str = "
@@ -82,16 +95,27 @@ fn rounds(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is left of a report of the load generator.
+/// What is left of reports of the load generator: what connections took, and how many failed.
 fn values(report: &Value, ends: [&'static str; 4]) -> Result<Values> {
     let names = ["rate", "p50_us", "p99_us", "failed"];
     ends.into_iter().zip(names).map(|(end, name)| Ok((end, number(report, name)?))).collect()
 }
 
+/// How much of what a flood consists of has been begun so far. Connections that nobody answers fail.
+fn begun(stats: &Value, flood: &str) -> Result<f64> {
+    match flood {
+        "syn" => number(&stats["tcp"], "failed"),
+        "udp" => number(&stats["udp"], "opened"),
+        "ping" => number(&stats["events"], "echoRequests"),
+        _ => number(&stats["events"], "dnsQueries"),
+    }
+}
+
 fn sample(machine: &Machine, options: &Options, side: Side, flood: &str) -> Result<Values> {
     let way = Way::start(machine, side)?;
     let outer = way.netns(Place::Namespace)?.context("no namespace")?;
-    let other = container::make_another(&outer)?;
+    let container = container::make_another(&outer)?;
+    let other = namespace(&container)?;
     let ms = options.sample_ms(1000).to_string();
     let quiet = || {
         let report =
@@ -99,14 +123,29 @@ fn sample(machine: &Machine, options: &Options, side: Side, flood: &str) -> Resu
         ensure!(number(&report, "done")? > 0.0, "no connection was made in time");
         Ok::<_, anyhow::Error>(report)
     };
+    let (to, network) =
+        if flood == "dns" { (NAME_SERVER, NAME_SERVER) } else { (SILENT, SILENT_NETWORK) };
+    let beside = || {
+        let mut command = Command::new(&machine.loadgen);
+        command.args(["flood", "--kind", flood, "--rate", RATE, "--to", to, "--netns", &other]);
+        let mut flood = Process::start(&mut command)?;
+        flood.line().context("starting the flood")?;
+        let report = quiet()?;
+        flood.end()?;
+        Ok::<_, anyhow::Error>(report)
+    };
     let alone = quiet()?;
-    let mut command = Command::new(&machine.loadgen);
-    command.args(["flood", "--kind", flood, "--rate", RATE, "--to", SILENT]);
-    let mut flood = Process::start(command.args(["--netns", &namespace(&other)?]))?;
-    flood.line().context("starting the flood")?;
-    let during = quiet()?;
-    flood.end()?;
+    script::run(Some(&outer), DROP, &[network.to_owned()])?;
+    let dropped = beside()?;
+    script::run(Some(&outer), PASS, &[network.to_owned()])?;
+    let begun = || begun(&Api::connect(&way::api(machine, side))?.stats()?, flood);
+    let before = begun()?;
+    let during = beside()?;
+    let reached = begun()? - before;
+    ensure!(reached > FEWEST, "only {reached} packets of the flood have reached the gateway");
     let mut all = values(&alone, [".alone", ".alone.p50", ".alone.p99", ".alone.failed"])?;
+    let ends = [".dropped", ".dropped.p50", ".dropped.p99", ".dropped.failed"];
+    all.extend(values(&dropped, ends)?);
     all.extend(values(&during, [".flood", ".flood.p50", ".flood.p99", ".flood.failed"])?);
     Ok(all)
 }

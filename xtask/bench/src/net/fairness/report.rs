@@ -15,10 +15,15 @@ const TITLES: [&str; 4] = ["half-open connections", "UDP flows", "pings", "DNS q
 /// The ends of the rows' names, and what they are called.
 const FIGURES: [(&str, &str); 2] = [(".p50", "median"), (".p99", "99th percentile")];
 
-/// How many times as long as without the flood it takes.
+/// How many times as long it takes beside the flood as in another part of a sample.
+fn ratio_to(sheet: &Sheet, side: Side, flood: &str, figure: &str, part: &str) -> Option<Spread> {
+    let [during, other] = ["flood", part].map(|end| format!("{}.{end}{figure}", row(flood)));
+    sheet.ratio_of((&during, side), (&other, side))
+}
+
+/// The same of connections that nothing disturbs.
 fn ratio(sheet: &Sheet, side: Side, flood: &str, figure: &str) -> Option<Spread> {
-    let [during, alone] = ["flood", "alone"].map(|end| format!("{}.{end}{figure}", row(flood)));
-    sheet.ratio_of((&during, side), (&alone, side))
+    ratio_to(sheet, side, flood, figure, "alone")
 }
 
 /// Everything that was measured beside floods; empty if nothing was.
@@ -34,8 +39,10 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
     let heads = sides.iter().flat_map(|side| {
         [
             format!("{}: alone, µs", side.name()),
+            "flood dropped before the gateway, µs".to_owned(),
             "beside the flood, µs".to_owned(),
-            "ratio".to_owned(),
+            "to alone".to_owned(),
+            "to dropped".to_owned(),
         ]
     });
     let heads: Vec<String> =
@@ -44,7 +51,8 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
         FIGURES.map(|(figure, name)| {
             let cells = sides.iter().flat_map(|side| {
                 let of = |end| spread(*side, flood, end, figure).map(|spread| value(spread, 0));
-                [of("alone"), of("flood"), ratio(sheet, *side, flood, figure).map(times)]
+                let to = |part| ratio_to(sheet, *side, flood, figure, part).map(times);
+                [of("alone"), of("dropped"), of("flood"), to("alone"), to("dropped")]
             });
             let cells = cells.map(Option::unwrap_or_default);
             [format!("{title}: {name}")].into_iter().chain(cells).collect()
@@ -68,8 +76,8 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
         out,
         "\n{title}\n{table}\n{goals}\n{met} of {} goals of fairness met; {:.0} connections failed. Medians; ratios are \
          medians over rounds (min–max), below 1 is better. ~ the rest of the machine was busy.\n\
-         A container opens one connection after another to a server that answers, alone and then beside a container \
-         that floods.\n",
+         A container opens one connection after another to a server that answers: alone, beside a container whose flood \
+         the namespace drops before the gateway, and beside the same flood through the gateway.\n",
         FLOODS.len(),
         failed.sum::<f64>()
     );
@@ -92,7 +100,7 @@ mod tests {
     fn sheet(p99: f64) -> Sheet {
         let mut sheet = Sheet::default();
         for round in 0..3 {
-            for (end, value) in [("alone", 100.0), ("flood", p99)] {
+            for (end, value) in [("alone", 100.0), ("dropped", 120.0), ("flood", p99)] {
                 for figure in [".p50", ".p99"] {
                     let row = format!("{}.{end}{figure}", row("udp"));
                     sheet.add(&row, Side::Gateway, round, value, true);
@@ -116,7 +124,10 @@ mod tests {
         assert_eq!(report(&Sheet::default(), true), "");
         let text = report(&sheet(150.0), true);
         let line = text.lines().find(|line| line.starts_with("| UDP flows: 99th")).unwrap();
-        assert_eq!(line, "| UDP flows: 99th percentile | 100 | 150 | 1.50× (1.50–1.50) |");
+        assert_eq!(
+            line,
+            "| UDP flows: 99th percentile | 100 | 120 | 150 | 1.50× (1.50–1.50) | 1.25× (1.25–1.25) |"
+        );
         assert!(text.contains("1 of 4 goals") && text.contains("3 connections failed"), "{text}");
         assert!(!text.contains("earlier"), "{text}");
     }
