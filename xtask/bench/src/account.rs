@@ -19,7 +19,7 @@ use crate::sheet::Side;
 /// Whose account a side runs in. The first one is also that of clients and servers.
 fn number(side: Side) -> usize {
     match side {
-        Side::Theirs | Side::Gvisor | Side::GatewayRules => 1,
+        Side::Theirs | Side::Gvisor | Side::GatewayRules | Side::GatewaySenders => 1,
         Side::Pasta | Side::PastaNet | Side::Pasta1500 | Side::GatewayBefore => 2,
         _ => 0,
     }

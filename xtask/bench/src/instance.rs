@@ -153,6 +153,7 @@ pub(crate) fn base(side: Side) -> u16 {
         Side::RootVxlan | Side::HostToHost => 20_700,
         Side::GatewayRules => 20_710,
         Side::GatewayBefore => 20_720,
+        Side::GatewaySenders => 20_730,
     }
 }
 

@@ -21,8 +21,10 @@ pub(crate) enum Side {
     Loopback,
     /// This project's rootlesskit with its network and port driver `gateway`.
     Gateway,
-    /// The same with an egress policy.
+    /// The same with an egress policy that allows all of the load whoever sends it.
     GatewayRules,
+    /// The same with one that depends on the sender of the load.
+    GatewaySenders,
     /// An earlier build's network `gateway`.
     GatewayBefore,
     /// slirp4netns at its best MTU.
@@ -60,6 +62,7 @@ impl Side {
             Self::Loopback => "loopback",
             Self::Gateway => "gateway",
             Self::GatewayRules => "gateway with 100 rules",
+            Self::GatewaySenders => "gateway with 100 rules, one for its sender",
             Self::GatewayBefore => "gateway, earlier build",
             Self::Slirp => "slirp4netns",
             Self::Slirp1500 => "slirp4netns 1500",

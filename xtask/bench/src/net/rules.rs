@@ -12,6 +12,9 @@ const NAMED: u16 = 60;
 /// Rules that name senders and destinations by address, the last one aside.
 const ADDRESSED: u16 = 39;
 
+/// An address of no container.
+const SOMEBODY: &str = "172.17.0.9";
+
 /// The port of a server that the last rule denies, and nothing else does: [`Side::Gateway`]'s for requests.
 pub(super) fn denied_port() -> u16 {
     base(Side::Gateway) + loadgen::KEEP
@@ -20,9 +23,9 @@ pub(super) fn denied_port() -> u16 {
 /// The text of a policy of 100 rules that allows all of the load. None of them matches it, so each connection and flow
 /// is tried against all of them.
 ///
-/// The sender of each has to be found: names count for the container that has asked for them, and the other rules are
-/// for the containers' subnet.
-pub(super) fn policy() -> String {
+/// No rule matches the load whoever sends it. With `depends_on_sender`, one of them would match it if another container
+/// sent it, so the sender of each connection and flow has to be found before it begins.
+pub(super) fn policy(depends_on_sender: bool) -> String {
     let mut text = String::new();
     for n in 0..NAMED {
         let _ = writeln!(
@@ -31,6 +34,14 @@ pub(super) fn policy() -> String {
         );
     }
     for n in 0..ADDRESSED {
+        if n == 0 && depends_on_sender {
+            let _ = writeln!(
+                text,
+                "[[rule]]\nname = \"address {n}\"\naction = \"deny\"\nfrom = {{ address = \"{SOMEBODY}\" }}\n\
+                 to = [\"{ADDRESS}\"]\n"
+            );
+            continue;
+        }
         let _ = writeln!(
             text,
             "[[rule]]\nname = \"address {n}\"\naction = \"deny\"\nfrom = {{ address = \"{SUBNET}\" }}\n\
@@ -56,7 +67,7 @@ mod tests {
 
     #[test]
     fn only_the_last_of_a_hundred_rules_is_about_the_servers_address_and_it_spares_the_load() {
-        let text = policy();
+        let text = policy(false);
         let rules: Vec<&str> = text.split("[[rule]]\n").skip(1).collect();
         let name =
             |rule: &str| rule.lines().find(|line| line.starts_with("name = ")).unwrap().to_owned();
@@ -67,5 +78,10 @@ mod tests {
         let ports = TCP_PORTS.iter().chain(&UDP_PORTS).map(|port| base(Side::GatewayRules) + port);
         assert!(!ports.into_iter().any(|port| port == denied_port()));
         assert!(last.ends_with(&format!("\nports = {}\n", denied_port())), "{last}");
+        let depending = policy(true);
+        let changed: Vec<&str> =
+            depending.lines().filter(|line| !text.lines().any(|other| other == *line)).collect();
+        let (from, to) = (format!("{{ address = \"{SOMEBODY}\" }}"), format!("[\"{ADDRESS}\"]"));
+        assert_eq!(changed, [format!("from = {from}"), format!("to = {to}")]);
     }
 }

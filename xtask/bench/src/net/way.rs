@@ -191,7 +191,9 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
     };
     let mut command = machine.command_of(side, &program.path);
     let (driver, mtu) = match side {
-        Side::Gateway | Side::GatewayRules | Side::GatewayBefore => ("gateway", "1500"),
+        Side::Gateway | Side::GatewayRules | Side::GatewaySenders | Side::GatewayBefore => {
+            ("gateway", "1500")
+        }
         Side::Slirp | Side::DockerProxy => ("slirp4netns", "65520"),
         Side::Slirp1500 => ("slirp4netns", "1500"),
         Side::PastaNet => ("pasta", "65520"),
@@ -206,9 +208,9 @@ fn rootlesskit(machine: &Machine, side: Side, specs: &[String]) -> Result<Proces
         command.arg("--slirp4netns-sandbox=auto").arg("--slirp4netns-seccomp=auto");
         command.arg("--slirp4netns-binary").arg(&net.slirp4netns.path);
     }
-    if side == Side::GatewayRules {
-        let file = machine.path("egress.toml");
-        fs::write(&file, rules::policy())?;
+    if let Side::GatewayRules | Side::GatewaySenders = side {
+        let file = machine.path(&format!("egress-{}.toml", base(side)));
+        fs::write(&file, rules::policy(side == Side::GatewaySenders))?;
         command.arg("--egress-policy").arg(file);
     }
     if !specs.is_empty() {
@@ -262,6 +264,7 @@ mod tests {
         let sides = [
             Side::Gateway,
             Side::GatewayRules,
+            Side::GatewaySenders,
             Side::GatewayBefore,
             Side::Slirp,
             Side::Slirp1500,

@@ -220,7 +220,9 @@ fn theirs(results: &Results) -> String {
 /// A side has the same colour in every chart. All of them stand out from white.
 pub(super) fn color(side: Side) -> RGBColor {
     match side {
-        Side::Ours | Side::Gateway | Side::GatewayRules | Side::Overlay => RGBColor(11, 92, 173),
+        Side::Ours | Side::Gateway | Side::GatewayRules | Side::GatewaySenders | Side::Overlay => {
+            RGBColor(11, 92, 173)
+        }
         Side::GatewayBuiltin => RGBColor(91, 155, 213),
         Side::Theirs => RGBColor(217, 120, 30),
         Side::Slirp | Side::Slirp1500 => RGBColor(142, 107, 191),

@@ -1,8 +1,9 @@
 //! What an egress policy costs, and what it costs to find out which container traffic belongs to.
 //!
-//! Three gateways, each with a container behind it whose load leaves through it: one without a policy, one with the
-//! 100 rules of [`rules`], and if there is one, that of an earlier build. Each runs as a user of its own, because the
-//! bytes of a connection go through pipes, which a user has only so many of.
+//! Four gateways, each with a container behind it whose load leaves through it: one without a policy, two with the 100
+//! rules of [`rules`], one of which has to find the sender of everything, and if there is one, that of an earlier build.
+//! With a policy they run as another user than without, and the earlier build as a third one, because the bytes of a
+//! connection go through pipes, which a user has only so many of.
 //!
 //! The load is what a policy could slow down: each new connection and each flow of datagrams is judged. Requests over
 //! kept connections and bytes are not, and show whether anything else has become slower.
@@ -23,7 +24,8 @@ use crate::rounds::{Bench, Values};
 use crate::sheet::Side;
 
 /// In the order of the columns.
-const COLUMNS: [Side; 3] = [Side::Gateway, Side::GatewayRules, Side::GatewayBefore];
+const COLUMNS: [Side; 4] =
+    [Side::Gateway, Side::GatewayRules, Side::GatewaySenders, Side::GatewayBefore];
 
 /// The ends of the rows' names. Flows come last, because they stay for a while.
 const ROWS: [&str; 4] = ["conn16", "keep32", "out1", "flow16"];
@@ -64,7 +66,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
 /// one should have denied.
 fn start(machine: &Machine, side: Side) -> Result<Way> {
     let way = Way::start(machine, side)?;
-    if side == Side::GatewayRules {
+    if let Side::GatewayRules | Side::GatewaySenders = side {
         let netns = way.netns(Place::Container)?.unwrap_or_default();
         let port = rules::denied_port();
         let options = ["--flight", "1", "--ms", "20", "--to", ADDRESS, "--netns", &netns];
