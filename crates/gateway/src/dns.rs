@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use egress::Source;
 pub use known::{KnownNames, addresses};
-use pending::{Pending, Query};
+use pending::{Pending, Query, Question};
 
 use crate::shares::Holder;
 
@@ -193,11 +193,12 @@ impl Forwarder {
             return None;
         }
         self.counters.queries += 1;
-        if let Some(serial) = self.pending.find(client, who, payload) {
+        let question = Question { client, who, bytes: payload.into() };
+        if let Some(serial) = self.pending.find(&question) {
             self.repeat(now, serial);
             return Some(serial);
         }
-        let query = Query::new(client, who, holder, payload, now + QUERY_TIMEOUT);
+        let query = Query::new(question, holder, now + QUERY_TIMEOUT);
         let serial = self.pending.insert(query);
         if !self.ask_next(now, serial) {
             self.conclude(serial);
@@ -209,7 +210,7 @@ impl Forwarder {
     pub fn answer(&mut self, now: Instant, key: Key, payload: &[u8]) {
         let known = self.pending.get(key);
         let Some((serial, _, attempt)) =
-            known.filter(|(_, query, _)| message::answers(&query.bytes, payload))
+            known.filter(|(_, query, _)| message::answers(&query.question.bytes, payload))
         else {
             self.counters.mismatched += 1;
             return;
@@ -243,7 +244,7 @@ impl Forwarder {
     /// Does what is due: asks the next server, forgets queries.
     pub fn tick(&mut self, now: Instant) {
         for serial in self.pending.due(now) {
-            if self.pending.query(serial).is_some_and(|query| query.expires <= now) {
+            if self.pending.query(serial).is_some_and(|query| query.expires() <= now) {
                 self.expire(serial);
             } else {
                 self.silent(now, serial);
@@ -253,8 +254,8 @@ impl Forwarder {
 
     /// The server that was asked last has been silent for too long, unless it has refused and others are awaited.
     fn silent(&mut self, now: Instant, serial: u64) {
+        self.pending.ask_no_more(serial);
         let Some(query) = self.pending.query(serial) else { return };
-        query.next_at = None;
         let silent = query.round().last().filter(|last| last.open).map(|last| last.server);
         if let Some(server) = silent {
             self.set_rest(server, Some(now + REST));
@@ -267,8 +268,8 @@ impl Forwarder {
     /// The client has asked again: whoever is left in this round, or everybody anew.
     fn repeat(&mut self, now: Instant, serial: u64) {
         // One that has used up its attempts ends at its time, and the client may begin anew.
-        if let Some(query) = self.pending.query(serial).filter(|query| query.may_send()) {
-            query.expires = now + QUERY_TIMEOUT;
+        if self.pending.query(serial).is_some_and(|query| query.may_send()) {
+            self.pending.expire_at(serial, now + QUERY_TIMEOUT);
         }
         if !self.ask_next(now, serial) {
             if let Some(query) = self.pending.query(serial) {
@@ -283,7 +284,7 @@ impl Forwarder {
         let Some((serial, query)) = self.pending.close(key) else { return };
         let alone = query.open().next().is_none();
         // The others have had their time; an answer would only come late, and there is a refusal to pass on.
-        let late = query.next_at.is_none();
+        let late = query.next_at().is_none();
         self.actions.push_back(Action::Close(key));
         if self.ask_next(now, serial) {
             return;
@@ -303,9 +304,10 @@ impl Forwarder {
         let tried: Vec<SocketAddr> = query.round().iter().map(|attempt| attempt.server).collect();
         let Some(to) = self.resolver(now, &tried) else { return false };
         self.make_room(serial);
-        let Some((key, query)) = self.pending.open(serial, to) else { return false };
-        query.next_at = Some(now + SILENCE);
-        self.actions.push_back(Action::Send { key, to, query: query.bytes.clone() });
+        let opened = self.pending.open(serial, to, now + SILENCE);
+        let Some((key, query)) = opened else { return false };
+        let query = query.question.bytes.to_vec();
+        self.actions.push_back(Action::Send { key, to, query });
         true
     }
 
@@ -322,7 +324,7 @@ impl Forwarder {
         let Some(query) = self.pending.query(serial) else { return };
         let payload = query.refusal.take().unwrap_or_else(|| {
             self.counters.failed += 1;
-            message::server_failure(&query.bytes)
+            message::server_failure(&query.question.bytes)
         });
         self.finish(serial, payload);
     }
@@ -343,7 +345,7 @@ impl Forwarder {
 
     fn finish(&mut self, serial: u64, payload: Vec<u8>) {
         if let Some(query) = self.pending.remove(serial) {
-            let Query { client, who, .. } = query;
+            let Question { client, who, .. } = query.question;
             self.actions.push_back(Action::Reply { client, who, payload });
             self.close_all(serial, &query);
         }

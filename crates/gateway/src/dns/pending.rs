@@ -8,8 +8,9 @@
 //!
 //! Other uses of descriptors lose nothing to queries, which have a part of the open-file limit of their own ([`budget`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use egress::Source;
@@ -20,31 +21,39 @@ use crate::shares::{FairQueue, Holder};
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
 pub(super) const ATTEMPTS: usize = 8;
 
-/// The queries, by serial number. Few wait at a time, so all but the way from an answer to its query is a search.
+/// The queries, by serial number. Nothing searches all of them: a container that floods makes a thousand wait.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queries: BTreeMap<u64, Query>,
+    by_question: HashMap<Question, u64>,
+    /// When something is due for each query.
+    deadlines: BTreeSet<(Instant, u64)>,
     /// The sockets, in the order in which they were opened.
     queue: FairQueue<Key>,
     next: u64,
     opened: u64,
 }
 
-#[derive(Debug)]
-pub(super) struct Query {
+/// What distinguishes a query from others: a client that sends the same bytes again repeats its query.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
     pub(super) client: SocketAddr,
     pub(super) who: Option<Source>,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) question: Question,
     /// Whose share it counts for.
     pub(super) holder: Holder,
-    pub(super) bytes: Vec<u8>,
     pub(super) attempts: Vec<Attempt>,
     /// The attempt that this round started with.
     round: usize,
     /// A `SERVFAIL` or the like, for want of a better answer.
     pub(super) refusal: Option<Vec<u8>>,
-    /// When the next server is asked; `None` if there was none left.
-    pub(super) next_at: Option<Instant>,
-    pub(super) expires: Instant,
+    next_at: Option<Instant>,
+    expires: Instant,
 }
 
 #[derive(Debug)]
@@ -57,18 +66,10 @@ pub(super) struct Attempt {
 }
 
 impl Query {
-    pub(super) fn new(
-        client: SocketAddr,
-        who: Option<Source>,
-        holder: Holder,
-        bytes: &[u8],
-        expires: Instant,
-    ) -> Self {
+    pub(super) fn new(question: Question, holder: Holder, expires: Instant) -> Self {
         Self {
-            client,
-            who,
+            question,
             holder,
-            bytes: bytes.to_vec(),
             attempts: Vec::new(),
             round: 0,
             refusal: None,
@@ -94,6 +95,15 @@ impl Query {
         self.attempts.iter().enumerate().filter(|(_, attempt)| attempt.open).map(|(index, _)| index)
     }
 
+    /// When the next server is asked; `None` if there was none left.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    pub(super) fn expires(&self) -> Instant {
+        self.expires
+    }
+
     fn deadline(&self) -> Instant {
         self.next_at.map_or(self.expires, |next| next.min(self.expires))
     }
@@ -103,8 +113,28 @@ impl Pending {
     pub(super) fn insert(&mut self, query: Query) -> u64 {
         let serial = self.next;
         self.next += 1;
+        self.by_question.insert(query.question.clone(), serial);
+        self.deadlines.insert((query.deadline(), serial));
         self.queries.insert(serial, query);
         serial
+    }
+
+    /// No server is left to ask for this query.
+    pub(super) fn ask_no_more(&mut self, serial: u64) {
+        self.set_times(serial, |query| query.next_at = None);
+    }
+
+    /// Sets when a query is forgotten.
+    pub(super) fn expire_at(&mut self, serial: u64, at: Instant) {
+        self.set_times(serial, |query| query.expires = at);
+    }
+
+    fn set_times(&mut self, serial: u64, set: impl FnOnce(&mut Query)) {
+        if let Some(query) = self.queries.get_mut(&serial) {
+            self.deadlines.remove(&(query.deadline(), serial));
+            set(query);
+            self.deadlines.insert((query.deadline(), serial));
+        }
     }
 
     pub(super) fn query(&mut self, serial: u64) -> Option<&mut Query> {
@@ -113,6 +143,8 @@ impl Pending {
 
     pub(super) fn remove(&mut self, serial: u64) -> Option<Query> {
         let query = self.queries.remove(&serial)?;
+        self.by_question.remove(&query.question);
+        self.deadlines.remove(&(query.deadline(), serial));
         for attempt in query.attempts.iter().filter(|attempt| attempt.open) {
             self.queue.remove(query.holder, attempt.number);
         }
@@ -124,8 +156,14 @@ impl Pending {
         self.queue.len()
     }
 
-    /// Another attempt at a query, which has a socket.
-    pub(super) fn open(&mut self, serial: u64, server: SocketAddr) -> Option<(Key, &mut Query)> {
+    /// Another attempt at a query, which has a socket. The next server is asked at `next_at`.
+    pub(super) fn open(
+        &mut self,
+        serial: u64,
+        server: SocketAddr,
+        next_at: Instant,
+    ) -> Option<(Key, &Query)> {
+        self.set_times(serial, |query| query.next_at = Some(next_at));
         let query = self.queries.get_mut(&serial)?;
         let key = Self::key(serial, query.attempts.len());
         self.opened += 1;
@@ -156,15 +194,8 @@ impl Pending {
     }
 
     /// The query that a client has sent already.
-    pub(super) fn find(
-        &self,
-        client: SocketAddr,
-        who: Option<Source>,
-        bytes: &[u8],
-    ) -> Option<u64> {
-        let known =
-            |query: &Query| (query.client, query.who) == (client, who) && query.bytes == bytes;
-        self.queries.iter().find(|(_, query)| known(query)).map(|(serial, _)| *serial)
+    pub(super) fn find(&self, question: &Question) -> Option<u64> {
+        self.by_question.get(question).copied()
     }
 
     /// The name of an attempt's socket. A program cannot run long enough for serial numbers to reach the upper bits.
@@ -190,13 +221,29 @@ impl Pending {
         Some((serial, query))
     }
 
+    /// The earliest time at which something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.queries.values().map(Query::deadline).min()
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
+    /// Queries for which something is due, the earliest first.
     pub(super) fn due(&self, now: Instant) -> Vec<u64> {
-        let due = self.queries.iter().filter(|(_, query)| query.deadline() <= now);
-        due.map(|(serial, _)| *serial).collect()
+        self.deadlines.range(..=(now, u64::MAX)).map(|(_, serial)| *serial).collect()
+    }
+}
+
+#[cfg(test)]
+impl Pending {
+    /// Compares the indexes with a search of all queries.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let deadline = self.queries.values().map(Query::deadline).min();
+        let found = self.queries.iter().all(|(serial, query)| {
+            self.find(&query.question) == Some(*serial)
+                && self.deadlines.contains(&(query.deadline(), *serial))
+        });
+        let lengths = [self.by_question.len(), self.deadlines.len()];
+        let right = deadline == self.deadline() && found && lengths == [self.queries.len(); 2];
+        if right { Ok(()) } else { Err(format!("{self:?}")) }
     }
 }
 

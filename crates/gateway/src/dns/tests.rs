@@ -339,7 +339,7 @@ proptest! {
             match step {
                 Step::Query(port, bytes) => { test.query(u16::from(port) * 50, &bytes); }
                 Step::Answer(at, rcode) => if let Some(key) = pick(at) {
-                    let asked = test.forwarder.pending.get(key).unwrap().1.bytes.clone();
+                    let asked = test.forwarder.pending.get(key).unwrap().1.question.bytes.clone();
                     test.answer(key, &response(&asked, rcode));
                 },
                 Step::Garbage(at, bytes) => if let Some(key) = pick(at) { test.answer(key, &bytes); },
@@ -361,6 +361,7 @@ proptest! {
             prop_assert!(test.open.iter().all(|key| pending.get(*key).is_some()));
             prop_assert_eq!(test.forwarder.pending.sockets(), test.open.len());
             prop_assert_eq!(test.forwarder.deadline().is_some(), !test.open.is_empty());
+            prop_assert_eq!(test.forwarder.pending.check(), Ok(()));
         }
         test.at(time + 10_000).tick();
         prop_assert!(test.open.is_empty());
