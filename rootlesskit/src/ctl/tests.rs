@@ -17,6 +17,7 @@ struct Fake {
     ports: RefCell<Vec<PortStatus>>,
     stats: Option<Stats>,
     policy: Option<PolicyStatus>,
+    network: Option<NetworkDriverInfo>,
 }
 
 impl Backend for Fake {
@@ -27,11 +28,13 @@ impl Backend for Fake {
             version: "3.2.0".into(),
             state_dir: "/s".into(),
             child_pid: 42,
-            network_driver: Some(NetworkDriverInfo {
-                driver: "slirp4netns".into(),
-                dns: vec![ip("10.0.2.3"), ip("fd00::3")],
-                child_ip: Some(ip("10.0.2.100")),
-                ..NetworkDriverInfo::default()
+            network_driver: self.network.clone().or_else(|| {
+                Some(NetworkDriverInfo {
+                    driver: "slirp4netns".into(),
+                    dns: vec![ip("10.0.2.3"), ip("fd00::3")],
+                    child_ip: Some(ip("10.0.2.100")),
+                    ..NetworkDriverInfo::default()
+                })
             }),
             port_driver: Some(PortDriverInfo {
                 driver: "builtin".into(),
@@ -91,6 +94,11 @@ impl Server {
     /// One with this egress policy.
     pub(super) fn with_policy(policy: Option<PolicyStatus>) -> Self {
         Self::of(move || Fake { policy, ..Fake::default() })
+    }
+
+    /// One with this network.
+    pub(super) fn with_network(network: NetworkDriverInfo) -> Self {
+        Self::of(move || Fake { network: Some(network), ..Fake::default() })
     }
 
     fn of(fake: impl FnOnce() -> Fake + Send + 'static) -> Self {

@@ -32,7 +32,6 @@ mod tap;
 mod vpnkit;
 
 use std::fmt::Debug;
-#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -63,8 +62,7 @@ pub(crate) struct Flags<'a> {
 /// The child's IPv6 address in libslirp's network, and that network's gateway and name server. The child's is not
 /// `fd00::100`: people whose network comes from slirp4netns add that one by themselves, and `ip address add` fails if it is
 /// there already.
-#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
-const SLIRP6: [Ipv6Addr; 3] = [
+pub(crate) const SLIRP6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),

@@ -1,3 +1,5 @@
+mod attempts;
+
 use std::fs;
 
 use api::policy::{GatewayNetwork, PolicyFile, PolicyGateway, PolicyRule, PolicyStatus};
@@ -151,7 +153,7 @@ fn wrong_questions_get_a_hint() {
             "error: --to is given twice\nhint: ",
         ),
         ("--from daemon --from daemon --to 192.0.2.7:443", "error: --from is given twice\nhint: "),
-        ("--from 172.18.0.0/16 --to 192.0.2.7:443", "a network is no sender\nhint: write one"),
+        ("--from 172.18.0.0/16 --to 192.0.2.7:443", "this is a network\nhint: use a single"),
         ("--from web --to 192.0.2.7:443", "\nhint: start Docker, or use an address or daemon\n"),
         ("--from Dockerd --to 192.0.2.7:443", "\nhint: did you mean daemon?\n"),
         ("--from daemon --to 300.0.2.2:443", "\nhint: write an address"),

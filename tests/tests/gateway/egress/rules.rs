@@ -120,6 +120,13 @@ fn decide(more: &str) -> Result<()> {
             let (expected, word) =
                 if rule.is_some() { (1, "denied by ") } else { (0, "allowed by ") };
             ensure!(code == expected && said.contains(word), "{source} {target}: {code} {said}");
+            if who == Who::Namespace {
+                // Its addresses are no container's.
+                for address in ["10.0.2.100", "fd00::64"] {
+                    let (same, said) = e.tested(address, to, protocol)?;
+                    ensure!(same == code, "{address} {target}: {same} {said}");
+                }
+            }
             let Some(rule) = *rule else { continue };
             ensure!(said.contains(&format!("\"{rule}\"")) && said.contains(FILE), "{said}");
             let sender = match who {
