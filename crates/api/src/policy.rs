@@ -58,7 +58,8 @@ pub struct GatewayNetwork {
 pub struct PolicyFile {
     /// Its path.
     pub file: String,
-    /// Why the file as it is now, with the containers that there are now, is not in force. What was in force before is.
+    /// Why the file as it is now, with the containers that there are now, is not in force: the file is wrong, or the gateway
+    /// has not accepted it. What was in force before is, and the other fields describe that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Whether it is enforced: `enforce` or `dry-run`.

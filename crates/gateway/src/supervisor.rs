@@ -294,22 +294,31 @@ impl Supervisor {
         }));
     }
 
-    /// Containers may begin this from now on, and what they have begun ends if it is not allowed. It is in force when the
-    /// answer comes. A gateway that starts later has it from the start, so before the first one it need not be waited for.
+    /// Containers may begin this from now on, and what they have begun ends if it is not allowed. A gateway that starts later
+    /// has it from the start. `done` is called when it is in force, when the gateway has refused it, or when the gateway has
+    /// ended, so that the next one has it. It may be called at once, or on another thread, which it must not block. After a
+    /// refusal, gateways that start later would have it nevertheless, so set the one before again.
     ///
     /// # Errors
-    /// The policy is too large for the gateway. The one before stays in force.
-    pub fn set_policy(&mut self, policy: Policies) -> anyhow::Result<Answer> {
+    /// The policy is too large for the gateway. Nothing has changed then.
+    pub fn set_policy(
+        &mut self,
+        policy: Policies,
+        done: impl FnOnce(anyhow::Result<()>) + Send + 'static,
+    ) -> anyhow::Result<()> {
         check_policy(&policy)?;
         self.policy.clone_from(&policy);
-        let (answer, deliver) = Answer::to("changing the egress policy".to_owned());
-        let Some(line) = self.state.line() else { return Ok(answer) };
-        line.post(Job::new(Request::Policy(Box::new(policy)), |reply| {
-            if let Some(Reply::Failed(why)) = deliver.to(reply) {
-                warn!("the gateway did not accept the new egress policy: {why}");
-            }
-        }));
-        Ok(answer.from(line))
+        let done = |reply| {
+            done(match reply {
+                Some(Reply::Failed(why)) => Err(anyhow::anyhow!("the gateway refused it: {why}")),
+                Some(_) | None => Ok(()),
+            });
+        };
+        match self.state.line() {
+            Some(line) => line.post(Job::new(Request::Policy(Box::new(policy)), done)),
+            None => done(None),
+        }
+        Ok(())
     }
 
     /// Asks what the gateway has counted; `done` gets it with the driver's name and the number of restarts, or the

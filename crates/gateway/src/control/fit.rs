@@ -36,7 +36,7 @@ pub(crate) fn check_policy(policies: &Policies) -> anyhow::Result<()> {
 fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
     ensure!(
         length <= most,
-        "the egress policy is too large for the gateway: {length} bytes with the addresses of its containers, and at most {most} are possible; the one before stays in force, for which containers that have started since are unknown\nhint: write fewer rules, or start fewer containers"
+        "the egress policy is too large for the gateway: it has {length} bytes with the addresses of its containers, and the limit is {most}\nhint: write fewer rules, or start fewer containers"
     );
     Ok(())
 }
@@ -44,7 +44,7 @@ fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
 fn check_addresses(addresses: usize) -> anyhow::Result<()> {
     ensure!(
         addresses <= MAX_ADDRESSES,
-        "the egress policy is too large for the gateway: its rules match {addresses} addresses of containers in all, and at most {MAX_ADDRESSES} are possible; the one before stays in force, for which containers that have started since are unknown\nhint: in rules, name Docker networks or subnets instead of containers, or start fewer containers"
+        "the egress policy is too large for the gateway: its rules match {addresses} addresses of containers in all, and the limit is {MAX_ADDRESSES}\nhint: in rules, name Docker networks or subnets instead of containers, or start fewer containers"
     );
     Ok(())
 }
@@ -109,7 +109,7 @@ mod tests {
         };
         check_policy(&policies(MAX_POLICY - 1000)).unwrap();
         let error = check_policy(&policies(MAX_POLICY)).unwrap_err().to_string();
-        assert!(error.contains("at most 15728640") && error.contains("hint: "), "{error}");
+        assert!(error.contains("the limit is 15728640") && error.contains("hint: "), "{error}");
         // A list of 1,001 addresses takes little on the way, and much where attempts are judged.
         check_policy(&for_containers(1, 1000, 1, &[])).unwrap();
         let error = check_policy(&for_containers(1, 1001, 1, &[])).unwrap_err().to_string();

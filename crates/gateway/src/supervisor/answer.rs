@@ -14,7 +14,7 @@ use crate::control::Reply;
 /// does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The answer to a change of the published ports or of the egress policy, to come.
+/// The answer to a change of the published ports, to come.
 #[derive(Debug)]
 #[must_use = "a refusal is in it"]
 pub struct Answer {

@@ -7,6 +7,7 @@
 
 mod channel;
 mod flows;
+mod policy;
 mod refused;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -261,31 +262,6 @@ fn new_resolvers_are_told() {
     gateway.set_resolvers(resolvers.clone());
     next(&seen);
     assert_eq!(next(&seen).0, Request::Resolvers(resolvers));
-}
-
-#[test]
-fn a_new_policy_is_told_and_known_to_gateways_that_start_later() {
-    let policy = |file: &str| {
-        let policies = vec![egress::Policy { file: file.to_owned(), ..egress::Policy::default() }];
-        egress::Policies { policies, ..egress::Policies::default() }
-    };
-    let (mut gateway, _) = handle(plan(false));
-    gateway.set_policy(policy("before")).unwrap().wait().unwrap();
-    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
-    configure(&mut gateway).unwrap();
-    let (request, _) = next(&seen);
-    let Request::Configure { policy: told, .. } = request else { panic!("{request:?}") };
-    assert_eq!(told, policy("before"));
-    gateway.set_policy(policy("after")).unwrap().wait().unwrap();
-    assert_eq!(next(&seen).0, Request::Policy(Box::new(policy("after"))));
-    // One that is too large changes nothing.
-    let too_large = error(gateway.set_policy(policy(&"a".repeat(gateway::control::MAX))));
-    assert!(too_large.contains("too large"), "{too_large}");
-    let (seen, _thread) = serve(gateway.renew().unwrap(), |r| Some(handle_request(r)));
-    configure(&mut gateway).unwrap();
-    let (request, _) = next(&seen);
-    let Request::Configure { policy: told, .. } = request else { panic!("{request:?}") };
-    assert_eq!(told, policy("after"));
 }
 
 #[test]

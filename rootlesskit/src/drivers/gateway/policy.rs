@@ -1,7 +1,8 @@
 //! The egress policy: what the files and Docker say now is what the gateway enforces.
 //!
 //! A file that cannot be read, or is no policy, ends the start. Later, what was read from it before stays in force, and the
-//! next change of the file is another chance. Containers that Docker does not list are nobody that a rule allows something:
+//! next change of the file is another chance. So it is if the gateway refuses a policy. What the API calls in force is what
+//! the gateway has accepted. Containers that Docker does not list are nobody that a rule allows something:
 //! see the crate `egress`.
 
 use std::cell::RefCell;
@@ -13,7 +14,7 @@ use anyhow::Context as _;
 use api::policy::{PolicyFile, PolicyGateway, PolicyRule, PolicyStatus};
 use egress::{Directory, File, Policies};
 use nix::errno::Errno;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Handle;
@@ -28,6 +29,9 @@ const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// How long the first rules that name containers wait for Docker. Without an answer, they know nobody, which ends
 /// connections that they allow.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// What becomes of a policy that the gateway does not accept.
+const REFUSED: &str = "the gateway keeps the policy before, in which containers that have started since are not listed";
 
 /// What is in force, for the API.
 pub(super) type Status = Rc<RefCell<PolicyStatus>>;
@@ -104,18 +108,26 @@ pub(super) struct Follower<E> {
     status: Status,
 }
 
+/// Whether the gateway has accepted a policy. Nobody says so if it ends before; its successor then has the policy from the
+/// start.
+type Accepted = oneshot::Receiver<anyhow::Result<()>>;
+
 /// Whoever judges attempts.
 pub(super) trait Enforce {
-    /// Takes the place of what was in force before. If that fails, what was in force stays.
-    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()>;
+    /// Takes the place of what was in force before. If that fails, now or later, what was in force stays. After it has
+    /// failed later, a successor would take it nevertheless until there is another one.
+    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<Accepted>;
 
     /// What it decides by itself.
     fn describe(&self) -> PolicyGateway;
 }
 
 impl Enforce for Handle {
-    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()> {
-        self.lock().set_policy(policies.clone()).map(drop)
+    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<Accepted> {
+        let (reply, accepted) = oneshot::channel();
+        // Nobody may wait for it any more.
+        self.lock().set_policy(policies.clone(), move |result| drop(reply.send(result)))?;
+        Ok(accepted)
     }
 
     fn describe(&self) -> PolicyGateway {
@@ -141,7 +153,10 @@ impl<E: Enforce> Follower<E> {
         };
         // The files may be others by now.
         follower.look();
-        follower.apply().context("cannot enforce the egress policy")?;
+        let policies = follower.policies();
+        // There is no gateway process yet. The first one does not start without the policy.
+        drop(follower.gateway.enforce(&policies).context("cannot enforce the egress policy")?);
+        follower.tell(Ok(policies));
         Ok(follower)
     }
 
@@ -181,9 +196,7 @@ impl<E: Enforce> Follower<E> {
                 }
                 listing = news(&mut self.told) => self.listing = listing,
             }
-            if let Err(e) = self.apply() {
-                tracing::warn!("the egress policy was not changed: {e:#}");
-            }
+            self.apply().await;
         }
     }
 
@@ -262,35 +275,61 @@ impl<E: Enforce> Follower<E> {
         }
     }
 
-    /// Enforces what the files and Docker say now, if that is not what is enforced.
-    fn apply(&mut self) -> anyhow::Result<()> {
+    /// What the files and Docker say now.
+    fn policies(&self) -> Policies {
         let directory = &self.listing.directory;
-        let policies = Policies {
-            policies: self
-                .sources
-                .iter()
-                .map(|source| source.file.resolve(&source.path.to_string_lossy(), directory))
-                .collect(),
+        let resolve =
+            |source: &Source| source.file.resolve(&source.path.to_string_lossy(), directory);
+        Policies {
+            policies: self.sources.iter().map(resolve).collect(),
             known: directory.known(),
             has_docker_ipv4: directory.has_networks(true),
             has_docker_ipv6: directory.has_networks(false),
-        };
-        let failed =
-            if policies == self.enforced { None } else { self.gateway.enforce(&policies).err() };
-        if failed.is_none() {
-            self.enforced = policies;
-            // Even if it is the same: a file may name other containers that are not there.
-            let gateway = self.gateway.describe();
-            self.status.replace(status(&self.enforced, &self.sources, gateway));
         }
+    }
+
+    /// Enforces what the files and Docker say now, if that is not what is enforced.
+    async fn apply(&mut self) {
+        let policies = self.policies();
+        let accepted =
+            if policies == self.enforced { Ok(()) } else { self.enforce(&policies).await };
+        let failed = accepted.map_err(|e| format!("{REFUSED}: {e:#}"));
+        if let Err(why) = &failed {
+            tracing::warn!("the egress policy was not changed: {why}");
+        }
+        self.tell(failed.map(|()| policies));
+    }
+
+    /// Waits until the gateway has accepted this. If it does not, it gets back what it had, which its successor gets, too.
+    async fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()> {
+        let accepted = self.gateway.enforce(policies)?;
+        let Err(refused) = accepted.await.unwrap_or(Ok(())) else { return Ok(()) };
+        if let Ok(accepted) = self.gateway.enforce(&self.enforced)
+            && let Ok(Err(e)) = accepted.await
+        {
+            tracing::warn!("the egress policy in force was refused, too: {e:#}");
+        }
+        Err(refused)
+    }
+
+    /// Says what is in force: this, or what was in force before, and why.
+    fn tell(&mut self, accepted: Result<Policies, String>) {
+        let failed = match accepted {
+            Ok(policies) => {
+                self.enforced = policies;
+                // Even if it is the same: a file may name other containers that are not there.
+                let gateway = self.gateway.describe();
+                self.status.replace(status(&self.enforced, &self.sources, gateway));
+                None
+            }
+            Err(why) => Some(why),
+        };
         let mut status = self.status.borrow_mut();
         for (file, source) in status.files.iter_mut().zip(&self.sources) {
-            let failed = failed.as_ref().map(|e| format!("{e:#}"));
-            file.error = source.error.clone().or(failed);
+            file.error = source.error.clone().or_else(|| failed.clone());
         }
         let matters = self.sources.iter().any(|source| source.file.names_containers());
         status.docker_error = self.listing.error.clone().filter(|_| matters);
-        failed.map_or(Ok(()), Err)
     }
 }
 

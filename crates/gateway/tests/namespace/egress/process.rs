@@ -33,6 +33,13 @@ fn stats(supervisor: &Supervisor) -> api::Stats {
     replies.recv_timeout(PATIENCE).unwrap().unwrap()
 }
 
+/// Sets a policy, and waits until it is in force.
+fn set_policy(supervisor: &mut Supervisor, policies: egress::Policies) {
+    let (done, is_done) = channel();
+    supervisor.set_policy(policies, move |result| done.send(result).unwrap()).unwrap();
+    is_done.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
 #[test]
 fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_answered() {
     let plan = plan(IPV4, None);
@@ -49,7 +56,7 @@ fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_
     let mut supervisor = Supervisor::new(plan, descriptors, factory, Vec::new(), 1024);
     let deny =
         || policies(&["[[rule]]\nname = \"all\"\naction = \"deny\"\nfrom = { daemon = true }"]);
-    supervisor.set_policy(deny()).unwrap().wait().unwrap();
+    set_policy(&mut supervisor, deny());
     let control = supervisor.renew().unwrap();
     let host = std::thread::spawn(move || {
         become_host();
@@ -63,12 +70,11 @@ fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_
     is_ready.recv_timeout(PATIENCE).unwrap();
 
     assert_eq!(connect(20_001, SERVER).err(), Some(PROHIBITED));
-    supervisor.set_policy(policies(&[])).unwrap().wait().unwrap();
-    // Replies come in order, and nobody waits longer than a second for that to the change.
+    set_policy(&mut supervisor, policies(&[]));
     assert_eq!(stats(&supervisor).policy, None);
     let stream = connect(20_001, SERVER).unwrap();
     exchange(&stream, b"hello").unwrap();
-    supervisor.set_policy(deny()).unwrap().wait().unwrap();
+    set_policy(&mut supervisor, deny());
     let file = &stats(&supervisor).policy.unwrap().files[0];
     assert_eq!((&*file.rules[0].name, file.rules[0].matched), ("all", 0));
     assert_eq!(receive(&stream), Err(ErrorKind::ConnectionReset));

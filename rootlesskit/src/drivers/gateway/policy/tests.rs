@@ -6,18 +6,47 @@ use super::*;
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is in force, and whether everything is refused.
+/// What is in force, and what becomes of the next policy.
 #[derive(Debug, Clone, Default)]
 struct Gateway {
     policies: Rc<RefCell<Vec<Policies>>>,
-    refuses: Rc<RefCell<bool>>,
+    next: Rc<RefCell<Next>>,
+    /// Who is told of the next policy, with [`Next::Open`].
+    open: Rc<RefCell<Option<oneshot::Sender<anyhow::Result<()>>>>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Next {
+    #[default]
+    Accepted,
+    TooLarge,
+    /// The gateway refuses it later.
+    Refused,
+    /// The gateway ends.
+    Ended,
+    /// The gateway has not answered yet.
+    Open,
 }
 
 impl Enforce for Gateway {
-    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()> {
-        anyhow::ensure!(!*self.refuses.borrow(), "it is too large");
+    fn enforce(&mut self, policies: &Policies) -> anyhow::Result<Accepted> {
+        let (reply, accepted) = oneshot::channel();
+        let known = self.policies.borrow().last() == Some(policies);
+        match *self.next.borrow() {
+            Next::TooLarge => anyhow::bail!("it is too large"),
+            Next::Refused if !known => {
+                reply.send(Err(anyhow::anyhow!("the gateway refused it: no room"))).unwrap();
+                return Ok(accepted);
+            }
+            Next::Ended => drop(reply),
+            Next::Open => {
+                self.open.replace(Some(reply));
+                return Ok(accepted);
+            }
+            Next::Accepted | Next::Refused => reply.send(Ok(())).unwrap(),
+        }
         self.policies.borrow_mut().push(policies.clone());
-        Ok(())
+        Ok(accepted)
     }
 
     fn describe(&self) -> PolicyGateway {
@@ -102,7 +131,7 @@ fn a_start_without_a_file_or_with_a_bad_one_fails() {
         assert!(error.contains(part), "{error}");
     }
     let gateway = Gateway::default();
-    gateway.refuses.replace(true);
+    gateway.next.replace(Next::TooLarge);
     let sources = files.read(&["good"]).unwrap();
     let error = Follower::new(sources, &files.at("state"), gateway).unwrap_err();
     assert_eq!(format!("{error:#}"), "cannot enforce the egress policy: it is too large");
@@ -132,16 +161,62 @@ async fn changes_of_the_files_are_enforced_and_bad_ones_change_nothing() {
     assert_eq!((gateway.rules(), error(0)), (vec![vec!["a".into()], vec!["c".into()]], None));
     files.write("two", &rule("d"));
     until(follow.as_mut(), || gateway.rules() == [["a"], ["d"]] && error(1).is_none()).await;
+}
 
-    gateway.refuses.replace(true);
-    files.write("one", &rule("e"));
-    until(follow.as_mut(), || error(0).is_some()).await;
-    assert_eq!(error(0).as_deref(), Some("it is too large"));
-    assert_eq!(gateway.rules(), [["a"], ["d"]]);
-    assert_eq!(status.borrow().files[0].rules[0].rule.name, "a");
-    gateway.refuses.replace(false);
-    files.write("one", &rule("f"));
-    until(follow.as_mut(), || gateway.rules() == [["f"], ["d"]] && error(0).is_none()).await;
+#[tokio::test]
+async fn a_policy_that_the_gateway_refuses_is_not_said_to_be_in_force() {
+    let files = Files::new();
+    files.write("one", &rule("a"));
+    files.write("two", &rule("b"));
+    let (mut follower, gateway) = files.follower(&["one", "two"]);
+    let status = follower.status();
+    let error = |file: usize| status.borrow().files[file].error.clone();
+    let shown = || status.borrow().files[0].rules[0].rule.name.clone();
+    let mut follow = std::pin::pin!(follower.follow());
+    for (next, new, why) in [
+        (Next::TooLarge, "c", "it is too large"),
+        (Next::Refused, "d", "the gateway refused it: no room"),
+    ] {
+        let told = gateway.policies.borrow().len();
+        gateway.next.replace(next);
+        files.replace("one", &rule(new));
+        let expected = Some(format!("{REFUSED}: {why}"));
+        until(follow.as_mut(), || error(0) == expected && error(1) == expected).await;
+        assert_eq!(
+            (gateway.rules(), shown()),
+            (vec![vec!["a".into()], vec!["b".into()]], "a".into())
+        );
+        // The gateway, and its successor, have the one before again.
+        let again = usize::from(matches!(next, Next::Refused));
+        assert_eq!(gateway.policies.borrow().len(), told + again);
+    }
+    // The one before is what the files say again.
+    gateway.next.replace(Next::Accepted);
+    files.replace("one", &rule("a"));
+    until(follow.as_mut(), || error(0).is_none() && error(1).is_none()).await;
+    // A successor starts with it.
+    gateway.next.replace(Next::Ended);
+    files.replace("one", &rule("e"));
+    until(follow.as_mut(), || shown() == "e").await;
+    assert_eq!(error(0), None);
+}
+
+#[tokio::test]
+async fn a_policy_is_said_to_be_in_force_when_the_gateway_has_accepted_it() {
+    let files = Files::new();
+    files.write("one", &rule("a"));
+    let (mut follower, gateway) = files.follower(&["one"]);
+    let status = follower.status();
+    let shown = || status.borrow().files[0].rules[0].rule.name.clone();
+    gateway.next.replace(Next::Open);
+    let mut follow = std::pin::pin!(follower.follow());
+    files.replace("one", &rule("b"));
+    until(follow.as_mut(), || gateway.open.borrow().is_some()).await;
+    assert_eq!(shown(), "a");
+    let reply = gateway.open.take().unwrap();
+    reply.send(Ok(())).unwrap();
+    until(follow.as_mut(), || shown() == "b").await;
+    assert_eq!(status.borrow().files[0].error, None);
 }
 
 #[test]
