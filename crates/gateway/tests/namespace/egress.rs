@@ -3,6 +3,7 @@
 //! The test answers in the place of the connection tracking. Whose something is follows from its port: those from 40000
 //! are of the container "web", those from 50000 of "db", others of the namespace.
 
+mod process;
 pub(crate) mod rig;
 
 use std::{

@@ -54,8 +54,9 @@ fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_
     let [dial, data, v4] = [dial, data, v4].map(|fd| fd.try_clone().unwrap());
     let descriptors = Descriptors { dial, data, v4, v6: None, conntrack, overlay: None };
     let mut supervisor = Supervisor::new(plan, descriptors, factory, Vec::new(), 1024);
-    let deny =
-        || policies(&["[[rule]]\nname = \"all\"\naction = \"deny\"\nfrom = { daemon = true }"]);
+    let deny = || {
+        policies(&["[[rule]]\nname = \"all\"\naction = \"deny\"\nfrom = { daemon = true }"], &[])
+    };
     set_policy(&mut supervisor, deny());
     let control = supervisor.renew().unwrap();
     let host = std::thread::spawn(move || {
@@ -70,7 +71,7 @@ fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_
     is_ready.recv_timeout(PATIENCE).unwrap();
 
     assert_eq!(connect(20_001, SERVER).err(), Some(PROHIBITED));
-    set_policy(&mut supervisor, policies(&[]));
+    set_policy(&mut supervisor, policies(&[], &[]));
     assert_eq!(stats(&supervisor).policy, None);
     let stream = connect(20_001, SERVER).unwrap();
     exchange(&stream, b"hello").unwrap();

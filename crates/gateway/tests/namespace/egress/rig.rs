@@ -88,7 +88,7 @@ type Named<'a> = (&'a str, &'a [&'a str]);
 /// The containers that Docker lists.
 pub(crate) const LISTED: &[Named<'_>] = &[("web", &[WEB, WEB_V6]), ("db", &[DB, DB_V6])];
 
-fn policies(files: &[&str], listed: &[Named<'_>]) -> Policies {
+pub(super) fn policies(files: &[&str], listed: &[Named<'_>]) -> Policies {
     let address = |ip: &&str| ("bridge".to_owned(), ip.parse().unwrap());
     let container = |(name, ips): &Named<'_>| Container {
         name: (*name).to_owned(),
@@ -248,7 +248,7 @@ impl Gateway {
 }
 
 /// Moves the thread into a namespace that has servers.
-fn become_host() {
+pub(super) fn become_host() {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     sysctl::write(proc_sys(), "net.ipv4.ping_group_range", "0 0").unwrap();
     let mut rt = Rt::open().unwrap();
