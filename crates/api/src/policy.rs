@@ -79,7 +79,7 @@ pub struct PolicyRule {
     /// The rule, with addresses.
     #[serde(flatten)]
     pub rule: Rule,
-    /// Whom it is for, as the file says. None is everybody.
+    /// The senders, as the file names them. None is any sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub senders: Option<String>,
     /// How often it decided, in dry-run mode, too.

@@ -89,7 +89,7 @@ fn closed(loopback: &HostLoopback, protocol: Protocol, port: u16) -> Option<&'st
     };
     let allowed = ranges.iter().any(|range| range.contains(&port));
     (!allowed).then_some(
-        "the host's loopback is disabled except for some ports, and this is none of them",
+        "the host's loopback is disabled except for some ports, and this is not one of them",
     )
 }
 

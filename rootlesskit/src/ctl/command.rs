@@ -42,7 +42,7 @@ pub fn definition() -> Command {
         .subcommand(flows())
         .subcommand(policy())
         .subcommand(
-            command("stats", "Show traffic statistics (requires --net=gateway)")
+            command("stats", "Show traffic statistics (requires --net=gateway or --net=gvisor-tap-vsock)")
                 .arg(json("Print a JSON object"))
                 .arg(switch("openmetrics", "Print OpenMetrics text, for monitoring systems"))
                 .arg(
@@ -51,7 +51,7 @@ pub fn definition() -> Command {
                         .value_name("WHAT")
                         .default_value(super::stats::BY[0])
                         .help(
-                            "Group traffic by destination, or by container (with the names that Docker reports)",
+                            "List traffic by destination, or by container (with the names that Docker reports); most bytes first",
                         ),
                 )
                 .arg(
@@ -74,17 +74,20 @@ pub fn definition() -> Command {
 }
 
 fn flows() -> Command {
-    command("flows", "Show each connection when it ends (requires --net=gateway)")
-        .arg(
-            switch("follow", "Print connections as they end, until you press Ctrl-C (required)")
-                .short('f'),
-        )
-        .arg(json("Print a JSON object per line"))
+    command(
+        "flows",
+        "Show each connection when it ends (requires --net=gateway or --net=gvisor-tap-vsock)",
+    )
+    .arg(
+        switch("follow", "Print connections as they end, until you press Ctrl-C (required)")
+            .short('f'),
+    )
+    .arg(json("Print a JSON object per line"))
 }
 
 fn policy() -> Command {
     let file = "The egress policy file to use; can be repeated [default: the policy in force]";
-    command("policy", "Check, show or test the egress policy (requires --net=gateway)")
+    command("policy", "Check, show or test the egress policy (requires --net=gateway or --net=gvisor-tap-vsock)")
         .disable_help_subcommand(true)
         .subcommand(
             command("check", "Check egress policy files, without a running RootlessKit")

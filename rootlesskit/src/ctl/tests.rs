@@ -290,7 +290,7 @@ fn what_has_ended_can_only_be_followed() {
     let server = Server::start();
     for args in [&["flows"][..], &["flows", "--json"]] {
         let error = server.run(args).0.unwrap_err();
-        assert!(error.starts_with("flows requires --follow: "), "{error}");
+        assert!(error.starts_with("flows requires --follow, because "), "{error}");
         assert!(error.contains("\nhint: use flows --follow"), "{error}");
     }
     let error = server.run(&["flows", "--follow", "x"]).0.unwrap_err();

@@ -222,7 +222,7 @@ fn flows_go_on_when_the_gateway_is_replaced_and_when_a_follower_goes_away() -> R
     // The end of rootlesskit ends them.
     net.stop()?;
     let out = text.wait(PATIENCE)?;
-    ensure!(out.code == 1 && out.stderr.contains("RootlessKit has ended the flow log"), "{out}");
+    ensure!(out.code == 1 && out.stderr.contains("RootlessKit has closed the flow log"), "{out}");
     ensure!(out.stderr.matches("instead of the names of containers").count() == 1, "{out}");
     ensure!(one.wait(PATIENCE)?.code == 1, "it ended in order");
     Ok(())

@@ -152,7 +152,7 @@ fn events(stats: &Stats, text: &mut Text) {
         ),
         (
             "dropped_packets",
-            "Dropped packets that were malformed or of an unsupported kind.",
+            "Packets that were malformed, unsupported, or too many to wait until their container is known.",
             events.dropped,
         ),
         (

@@ -27,9 +27,7 @@ pub(super) fn place(key: &str) -> Option<String> {
 pub(super) fn from(text: Option<&str>) -> &'static str {
     match text {
         Some("daemon") => "write { daemon = true }",
-        Some(text) if EVERYTHING.contains(&text) => {
-            "leave out `from`; the rule is for everybody then"
-        }
+        Some(text) if EVERYTHING.contains(&text) => "remove `from` to match all senders",
         _ => "write keys and values, such as { container = \"web\" }",
     }
 }
@@ -42,7 +40,12 @@ pub(super) fn value(key: &str, text: &str, problem: Problem) -> Problem {
         return problem;
     }
     let hint = if OPTIONAL.contains(&key) && EVERYTHING.contains(&text) {
-        Some(format!("leave out `{key}`; the rule is for all then"))
+        let all = match key {
+            "to" => "destinations",
+            "protocol" => "protocols",
+            key => key,
+        };
+        Some(format!("remove `{key}` to match all {all}"))
     } else if LISTS.contains(&key) && text.contains(',') {
         Some(list(text))
     } else if key == "to" {
@@ -102,11 +105,11 @@ fn typographic(text: &str) -> Option<Problem> {
     text.chars().find_map(|letter| match letter {
         '\u{2018}' | '\u{2019}' | '\u{201c}'..='\u{201f}' => {
             let problem = format!("{letter} is a typographic quote");
-            Some(Problem::new(problem, "write a straight one: \""))
+            Some(Problem::new(problem, "use a straight quote: \""))
         }
         '\u{a0}' => {
             let problem = "U+00A0 is a no-break space";
-            Some(Problem::new(problem, "write an ordinary space"))
+            Some(Problem::new(problem, "use an ordinary space"))
         }
         _ => None,
     })

@@ -63,7 +63,7 @@ fn rules(table: &Table<'_, '_>, metadata: Action) -> Result<Vec<Written>, FileEr
     let mut rules = Vec::new();
     for node in list.iter() {
         if rules.len() == MAX_RULES {
-            let problem = Problem::new("this is one rule more than 1000", "write fewer rules");
+            let problem = Problem::new("the file has more than 1000 rules", "write fewer rules");
             return Err(reader.error(&node.span(), problem));
         }
         let table = reader.table("rule", node)?;
@@ -76,10 +76,8 @@ fn rules(table: &Table<'_, '_>, metadata: Action) -> Result<Vec<Written>, FileEr
             return Err(reader.error(&span, problem));
         }
         if let Some(line) = names.insert(rule.name.clone(), rule.line) {
-            let problem = format!("{name} is the name of the rule in line {line} already");
-            return Err(
-                reader.error(&span, Problem::new(problem, "give each rule a name of its own"))
-            );
+            let problem = format!("{name} is already the name of the rule in line {line}");
+            return Err(reader.error(&span, Problem::new(problem, "give each rule a unique name")));
         }
         rules.push(rule);
     }
@@ -111,7 +109,7 @@ fn rule(table: &Table<'_, '_>) -> Result<Written, FileError> {
         && !rule.protocols.is_empty()
         && rule.protocols.iter().all(|protocol| *protocol == Protocol::Icmp)
     {
-        let hint = "leave out `ports`, or name \"tcp\" or \"udp\" in `protocol`";
+        let hint = "remove `ports`, or add \"tcp\" or \"udp\" to `protocol`";
         let problem = Problem::new("`ports` with the protocol \"icmp\" matches nothing", hint);
         return Err(reader.error(&node.span(), problem));
     }
@@ -125,17 +123,17 @@ fn from(table: &Table<'_, '_>) -> Result<Who, FileError> {
     };
     if let Some(node) = table.get("daemon") {
         if node.get_ref().as_bool() != Some(true) {
-            let hint = "write `daemon = true`, or leave it out";
-            return error(&node.span(), "`daemon` is not true", hint);
+            let hint = "write `daemon = true`, or remove the key";
+            return error(&node.span(), "`daemon` must be true", hint);
         }
         if table.table.len() > 1 {
-            let hint = "write a rule for the daemon, and another one for containers";
-            return error(&node.span(), "`daemon = true` stands next to other keys", hint);
+            let hint = "write one rule for the daemon and another one for containers";
+            return error(&node.span(), "`daemon = true` cannot be combined with other keys", hint);
         }
         return Ok(Who::Daemon);
     }
     if table.table.is_empty() {
-        let hint = "leave out `from`; the rule is for everybody then";
+        let hint = "remove `from` to match all senders";
         return error(&table.span, "`from` is empty", hint);
     }
     Ok(Who::Containers(Keys {
@@ -163,7 +161,7 @@ impl Reader<'_> {
     }
 
     fn wrong_type(&self, key: &str, node: &Node<'_>, hint: &str) -> FileError {
-        let problem = format!("`{key}` cannot be of the type {}", node.get_ref().type_str());
+        let problem = format!("`{key}` cannot be of type {}", node.get_ref().type_str());
         self.error(&node.span(), Problem::new(problem, hint))
     }
 
@@ -215,9 +213,9 @@ impl<'r, 't> Table<'r, 't> {
             "rule" => Some("write [[rule]]".to_owned()),
             meant => Some(format!("did you mean `{meant}`?")),
         };
-        let all = || format!("the keys here are {}", known.join(", "));
+        let all = || format!("valid keys are {}", known.join(", "));
         let hint = hints::place(key.get_ref()).or_else(meant).unwrap_or_else(all);
-        let problem = format!("{} is no key here", values::quoted(key.get_ref()));
+        let problem = format!("{} is not a valid key here", values::quoted(key.get_ref()));
         Err(self.reader.error(&key.span(), Problem::new(problem, hint)))
     }
 
@@ -246,7 +244,7 @@ impl<'r, 't> Table<'r, 't> {
             return Ok(vec![reader.value(key, node, read)?]);
         };
         if list.is_empty() {
-            let hint = format!("leave out `{key}`, or write what it is for");
+            let hint = format!("remove `{key}`, or add an entry");
             let problem = Problem::new(format!("`{key}` is an empty list"), hint);
             return Err(reader.error(&node.span(), problem));
         }

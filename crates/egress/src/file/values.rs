@@ -67,7 +67,7 @@ pub(super) fn choice<T: Copy>(word: &str, choices: &[(&str, T)]) -> Result<T, Pr
     found.map(|(_, choice)| *choice).ok_or_else(|| {
         let meant = choices.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
         let hint = one_of(meant.map_or(choices, std::slice::from_ref));
-        Problem::of(word, "is none of the values that this key can have", hint)
+        Problem::of(word, "is not a valid value for this key", hint)
     })
 }
 
@@ -89,7 +89,8 @@ pub(super) fn rule(name: &str) -> Result<String, Problem> {
         return Err(Problem::of(name, "contains a control character", hint));
     }
     if name == "default" {
-        let hint = "choose another name; `default` is what decides if no rule matches";
+        let hint =
+            "choose another name, because `default` stands for what happens if no rule matches";
         return Err(Problem::of(name, "cannot be the name of a rule", hint));
     }
     Ok(name.to_owned())
@@ -115,8 +116,8 @@ pub(super) fn network(text: &str) -> Result<IpNet, Problem> {
     if let IpNet::V6(v6) = network
         && v6.addr().to_ipv4_mapped().is_some()
     {
-        let hint = "write the network as IPv4; rules for it hold for mapped addresses, too";
-        return Err(Problem::of(text, "is IPv4 mapped into IPv6", hint));
+        let hint = "write the IPv4 network, which also matches mapped addresses";
+        return Err(Problem::of(text, "is an IPv4-mapped IPv6 network", hint));
     }
     Ok(network)
 }
@@ -140,28 +141,28 @@ fn host(text: &str) -> Result<String, Problem> {
         return bad("is neither an address nor a host name", hint);
     }
     if !text.is_ascii() {
-        return bad("is not in ASCII", "write the name as DNS has it, which begins with xn--");
+        return bad("is not in ASCII", "write the name in its DNS form, which begins with xn--");
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if name == "*" {
-        return bad("is no host name", "leave out `to`; the rule is for all destinations then");
+        return bad("is not a host name", "remove `to` to match all destinations");
     }
     let labels = name.strip_prefix("*.").unwrap_or(&name);
     if labels.contains('*') {
         let hint = "write *.example.org for all names below example.org";
-        return bad("has a * that is not at the beginning, before a dot", hint);
+        return bad("can have a * only at the beginning, before a dot", hint);
     }
     if name.len() > 253 {
-        return bad("is longer than 253 characters", "write a name that DNS can have");
+        return bad("is longer than 253 characters", "write a shorter name");
     }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     for label in labels.split('.') {
         if label.is_empty() || label.len() > 63 {
             let hint = "write 1 to 63 characters between two dots";
-            return bad("is no host name: a part of it is empty or too long", hint);
+            return bad("is not a host name: a label is empty or too long", hint);
         }
         if !label.bytes().all(fits) {
-            return bad("is no host name", "use letters, digits, -, _ and dots, and no spaces");
+            return bad("is not a host name", "use letters, digits, -, _ and dots, and no spaces");
         }
     }
     // No top-level domain is a number (RFC 3696, 2), so this is an address that somebody has mistyped.
@@ -181,7 +182,7 @@ pub(super) fn container(text: &str) -> Result<String, Problem> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-*".contains(&byte);
     if text.is_empty() || !text.bytes().all(fits) {
         let hint = "write a name as `docker ps` shows it, or a pattern such as \"web-*\"";
-        return Err(Problem::of(text, "is no name that a container can have", hint));
+        return Err(Problem::of(text, "is not a valid container name", hint));
     }
     Ok(text.to_owned())
 }
@@ -191,11 +192,11 @@ pub(super) fn docker_network(text: &str) -> Result<String, Problem> {
     if text == "host" {
         let hint =
             "write `daemon = true`; containers with `--network=host` have no address of their own";
-        return Err(Problem::of(text, "is no network with addresses", hint));
+        return Err(Problem::of(text, "is a network without addresses", hint));
     }
     if text.trim().is_empty() || text.contains('*') || text.chars().any(char::is_control) {
         let hint = "write the names of networks as `docker network ls` shows them";
-        return Err(Problem::of(text, "is no name of a network", hint));
+        return Err(Problem::of(text, "is not a network name", hint));
     }
     Ok(text.to_owned())
 }

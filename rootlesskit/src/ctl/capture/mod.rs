@@ -191,7 +191,7 @@ fn open(index: u32, addresses: &[IpAddr], options: &Options) -> anyhow::Result<S
         let hint = match error.raw_os_error() {
             Some(EAFNOSUPPORT) => "\nhint: load the kernel module af_packet",
             Some(ENOMEM | EINVAL) => {
-                "\nhint: use fewer of --host and --port, or let an administrator raise net.core.optmem_max"
+                "\nhint: use fewer --host and --port flags, or let an administrator raise net.core.optmem_max"
             }
             _ => "",
         };

@@ -122,7 +122,7 @@ fn to(file: Option<&OsString>, screen: bool) -> anyhow::Result<To> {
             bail!("invalid value \"\" for --write: must be a file, or -")
         }
         Some(file) if file != "-" => Ok(To::File(file.into())),
-        Some(_) if screen => bail!("packets are not written to a terminal\n{HINT}"),
+        Some(_) if screen => bail!("cannot write packets to a terminal\n{HINT}"),
         None if screen => bail!("no output specified\n{HINT}"),
         Some(_) | None => Ok(To::Output),
     }
@@ -230,7 +230,7 @@ mod tests {
     fn packets_go_to_standard_output_unless_that_is_a_terminal() {
         assert_eq!(options(&[], false).unwrap().to, To::Output);
         assert_eq!(options(&["-w", "-"], false).unwrap().to, To::Output);
-        for (args, text) in [(&[][..], "no output"), (&["-w", "-"], "not written to a terminal")] {
+        for (args, text) in [(&[][..], "no output"), (&["-w", "-"], "to a terminal")] {
             let error = options(args, true).unwrap_err();
             assert!(error.contains(text) && error.contains("| tshark -r -"), "{error}");
         }

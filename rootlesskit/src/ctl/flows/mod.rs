@@ -31,8 +31,8 @@ impl Options {
         }
         if !matches.get_flag("follow") {
             bail!(
-                "flows requires --follow: what has ended is not kept\n\
-                 hint: use flows --follow to see connections as they end, and stats to see totals"
+                "flows requires --follow, because RootlessKit keeps no log\n\
+                 hint: use flows --follow to see connections as they end, or stats to see totals"
             );
         }
         Ok(Self { json: matches.get_flag("json") })
@@ -65,7 +65,7 @@ pub(super) fn run(
         out.flush()?;
         if !goes_on {
             bail!(
-                "RootlessKit has ended the flow log\nhint: run the command again when the daemon runs"
+                "RootlessKit has closed the flow log\nhint: run the command again when the daemon is running"
             );
         }
         let left = names.refresh(Instant::now());

@@ -37,10 +37,11 @@ pub(super) fn run(
         );
     }
     let protocol = protocol(once(matches, "protocol")?.unwrap_or_default())?;
-    let from = once(matches, "from")?
-        .context("no sender\nhint: add --from with a container, an address or daemon")?;
+    let from = once(matches, "from")?.context(
+        "--from is missing\nhint: add --from with the name of a container, an address, or daemon",
+    )?;
     let to = once(matches, "to")?
-        .context("no destination\nhint: add --to, such as --to 192.0.2.7:443")?;
+        .context("--to is missing\nhint: add --to, such as --to 192.0.2.7:443")?;
     let (destination, port) = destination(to, protocol)?;
     let docker = Docker::of(&socket().unwrap_or_default(), env);
     let files: Vec<_> = matches.get_many::<String>("file").into_iter().flatten().collect();
@@ -67,8 +68,9 @@ pub(super) fn run(
         || addresses.unwrap_or_else(|| running(&socket).unwrap_or_else(Addresses::usual));
     let senders = senders(from, &destination, addresses, || docker.directory())?;
     if from != "daemon" && senders.iter().any(|(_, source)| *source == Source::Namespace) {
-        let line =
-            format!("note: {from} is the address of the namespace, so this asks for daemon\n");
+        let line = format!(
+            "note: {from} is the address of the namespace, so this is the same as --from daemon\n"
+        );
         // The answer counts for more.
         write!(err, "{}", visible_lines(&line)).ok();
     }
@@ -102,7 +104,7 @@ fn once<'a>(matches: &'a ArgMatches, flag: &str) -> anyhow::Result<Option<&'a st
     let mut values = matches.get_many::<String>(flag).into_iter().flatten();
     let value = values.next().map(String::as_str);
     if values.next().is_some() {
-        bail!("--{flag} is given twice\nhint: ask one question at a time");
+        bail!("--{flag} can be used only once\nhint: run the command once for each question");
     }
     Ok(value)
 }

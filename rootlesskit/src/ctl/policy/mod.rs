@@ -132,14 +132,16 @@ fn searched(root: &Path, env: &Env) -> String {
     let system = root.join(hostenv::egress_policy::SYSTEM);
     let system = system.display();
     if env.get(VARIABLE).is_some() {
-        return format!("there is no {system}, and {VARIABLE} is empty");
+        return format!("{system} does not exist, and {VARIABLE} is empty");
     }
     match hostenv::dirs::config_home(env) {
         Ok(dir) => {
             let user = dir.join(hostenv::egress_policy::USER);
-            format!("there is neither {system} nor {}", user.display())
+            format!("neither {system} nor {} exists", user.display())
         }
-        Err(error) => format!("there is no {system}, and none of yours: {error}"),
+        Err(error) => {
+            format!("{system} does not exist, and your own file cannot be found: {error}")
+        }
     }
 }
 

@@ -73,10 +73,12 @@ pub(super) fn own(gateway: &PolicyGateway, protocol: Protocol, ip: IpAddr, port:
     };
     let is_gateway = gateway.nets().any(|net| net.gateway == ip);
     if is_gateway && protocol == policy::Protocol::Echo {
-        return Ok(Some("the gateway itself answers this ping, which no rule is for"));
+        return Ok(Some("the gateway itself answers this ping, and no rule applies to it"));
     }
     match policy::outbound(&gateway, protocol, SocketAddr::new(ip, port)) {
-        Verdict::Dns => Ok(Some("this is the name server of the namespace, which no rule is for")),
+        Verdict::Dns => {
+            Ok(Some("this is the name server of the namespace, and no rule applies to it"))
+        }
         Verdict::Dial(_) => Ok(None),
         Verdict::Deny(reason) => Err(reason),
     }

@@ -65,12 +65,16 @@ fn files_are_checked_without_a_daemon() {
     let system = format!("{root}/etc/docker-rootless/egress.toml");
     let user = format!("{root}/home/.config/docker-rootless/egress.toml");
     let home = format!("{root}/home");
-    let none = |text: String| (0, format!("no egress policy: there is {text}\n"));
+    let none = |text: String| (0, format!("no egress policy: {text}\n"));
     let vars = [("HOME", &*home)];
-    assert_eq!(default(&vars), none(format!("neither {system} nor {user}")));
-    assert_eq!(default(&[(NAMED, "")]), none(format!("no {system}, and {NAMED} is empty")));
+    assert_eq!(default(&vars), none(format!("neither {system} nor {user} exists")));
+    assert_eq!(
+        default(&[(NAMED, "")]),
+        none(format!("{system} does not exist, and {NAMED} is empty"))
+    );
     let (code, text) = default(&[]);
-    let nobody = format!("no egress policy: there is no {system}, and none of yours: ");
+    let nobody =
+        format!("no egress policy: {system} does not exist, and your own file cannot be found: ");
     assert!(code == 0 && text.starts_with(&nobody), "{text}");
     for path in [&user, &system] {
         fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
@@ -150,9 +154,12 @@ fn wrong_questions_get_a_hint() {
     for (words, part) in [
         (
             "--from daemon --to 192.0.2.7:443 --to 192.0.2.8:443",
-            "error: --to is given twice\nhint: ",
+            "error: --to can be used only once\nhint: ",
         ),
-        ("--from daemon --from daemon --to 192.0.2.7:443", "error: --from is given twice\nhint: "),
+        (
+            "--from daemon --from daemon --to 192.0.2.7:443",
+            "error: --from can be used only once\nhint: ",
+        ),
         ("--from 172.18.0.0/16 --to 192.0.2.7:443", "this is a network\nhint: use a single"),
         ("--from web --to 192.0.2.7:443", "\nhint: start Docker, or use an address or daemon\n"),
         ("--from Dockerd --to 192.0.2.7:443", "\nhint: did you mean daemon?\n"),
@@ -208,7 +215,7 @@ to = "example.org"
     let test = |file: &str, words: &str| tried(dir.path(), &format!("--file {file} {words}"));
     let open = |file: &str, rule: &str| {
         let text = format!(
-            "error: cannot tell: rule \"{rule}\" of {file} is for addresses\n\
+            "error: cannot tell: rule \"{rule}\" of {file} has addresses, so the decision depends on the address of the name\n\
              hint: ask again with an address of the name\n"
         );
         (2, String::new(), text)
@@ -302,7 +309,7 @@ fn an_attempt_is_denied_by_the_gateway_by_the_policy_or_by_both() {
     let default = "denied by the default of /e.toml\n";
     let own = |reason: &str| format!("denied by the gateway, whatever the policy says: {reason}\n");
     let some =
-        own("the host's loopback is disabled except for some ports, and this is none of them");
+        own("the host's loopback is disabled except for some ports, and this is not one of them");
     let by_policy = |said: &str| format!("note: by the policy alone, {said}");
     for (words, code, expected) in [
         ("10.0.2.2:5432", 0, rule.to_owned()),
@@ -312,7 +319,7 @@ fn an_attempt_is_denied_by_the_gateway_by_the_policy_or_by_both() {
         (
             "10.0.2.2 --protocol icmp",
             0,
-            "allowed: the gateway itself answers this ping, which no rule is for\n".to_owned(),
+            "allowed: the gateway itself answers this ping, and no rule applies to it\n".to_owned(),
         ),
         ("10.0.2.3:54", 1, own("an address of the gateway network itself") + &by_policy(default)),
         ("[2001:db8::7]:443", 1, own("this network has no IPv6") + &by_policy(default)),

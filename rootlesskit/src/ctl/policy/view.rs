@@ -10,6 +10,8 @@ use crate::visible::visible;
 const PADDING: usize = 2;
 /// How many values of a list are shown; JSON has all.
 const LISTED: usize = 4;
+/// What a rule says that does not restrict something.
+const ANY: &str = "any";
 
 const HEADER: [&str; 9] =
     ["#", "FILE", "RULE", "ACTION", "FROM", "TO", "PROTOCOL", "PORTS", "MATCHED"];
@@ -35,10 +37,10 @@ fn row(file: &PolicyFile, number: usize, rule: &PolicyRule) -> Row {
         file.file.clone(),
         rule.name.clone(),
         rule.action.word().to_owned(),
-        senders.clone().unwrap_or_else(|| "everybody".to_owned()),
-        list(rule.to.iter(), "everywhere"),
-        list(rule.protocols.iter().map(|protocol| protocol.word()), "all"),
-        list(rule.ports.iter(), "all"),
+        senders.clone().unwrap_or_else(|| ANY.to_owned()),
+        list(rule.to.iter()),
+        list(rule.protocols.iter().map(|protocol| protocol.word())),
+        list(rule.ports.iter()),
         matched.to_string(),
     ]
 }
@@ -50,19 +52,19 @@ fn default(file: &PolicyFile) -> Row {
         file.file.clone(),
         cell("default"),
         cell(file.default.word()),
-        cell("everybody"),
-        cell("everywhere"),
-        cell("all"),
-        cell("all"),
+        cell(ANY),
+        cell(ANY),
+        cell(ANY),
+        cell(ANY),
         file.default_matched.to_string(),
     ]
 }
 
-fn list<T: ToString>(items: impl ExactSizeIterator<Item = T>, all: &str) -> String {
+fn list<T: ToString>(items: impl ExactSizeIterator<Item = T>) -> String {
     let more = items.len().saturating_sub(LISTED);
     let mut shown: Vec<_> = items.take(LISTED).map(|item| item.to_string()).collect();
     if shown.is_empty() {
-        return all.to_owned();
+        return ANY.to_owned();
     }
     if more > 0 {
         shown.push(format!("+{more}"));
@@ -76,15 +78,15 @@ fn notes(status: &PolicyStatus) -> Vec<String> {
         let name = visible(&file.file);
         if file.mode == Mode::DryRun {
             notes.push(format!(
-                "note: {name} is in dry-run mode: it counts the connections that it denies, but does not refuse them"
+                "note: {name} is in dry-run mode: it counts the connections that it would deny, but does not block them"
             ));
         }
         notes.extend(outdated(file));
     }
     if let Some(error) = &status.docker_error {
         notes.push(format!(
-            "warning: Docker does not answer, so its last list of containers counts; rules that name containers allow \
-             nothing to containers that are not in it: {}",
+            "warning: Docker does not answer, so rules use its last list of containers; rules that allow a container do \
+             not match containers that are missing from this list: {}",
             visible(error)
         ));
     }
@@ -139,13 +141,13 @@ mod tests {
         let expected = "\
 #  FILE     RULE     ACTION  FROM           TO          PROTOCOL  PORTS          MATCHED
 1  /e.toml  web      allow   container web  a,b,c,d,+2  tcp,icmp  443,8000-8010  12
-2  /e.toml  x\\u{1b}  deny    everybody      everywhere  all       all            0
--  /e.toml  default  allow   everybody      everywhere  all       all            7
-note: /e.toml is in dry-run mode: it counts the connections that it denies, but does not refuse them
+2  /e.toml  x\\u{1b}  deny    any            any         any       any            0
+-  /e.toml  default  allow   any            any         any       any            7
+note: /e.toml is in dry-run mode: it counts the connections that it would deny, but does not block them
 warning: the current version of /e.toml is not in force: egress policy /e.toml: line 3: no
 hint: yes
-warning: Docker does not answer, so its last list of containers counts; rules that name containers allow nothing to \
-containers that are not in it: cannot list
+warning: Docker does not answer, so rules use its last list of containers; rules that allow a container do not match \
+containers that are missing from this list: cannot list
 ";
         assert_eq!(table(&status), expected);
     }

@@ -264,14 +264,16 @@ impl Connection {
             if let Some(watch) = resolvers
                 && let Err(e) = watch.follow(&handle).await
             {
-                tracing::warn!("changes of the host's name servers are no longer noticed: {e:#}");
+                tracing::warn!(
+                    "changes to the host's name servers will no longer be detected: {e:#}"
+                );
             }
         };
         let policy = async move {
             if let Some(mut policy) = policy
                 && let Err(e) = policy.follow().await
             {
-                tracing::warn!("changes of the egress policy are no longer noticed: {e:#}");
+                tracing::warn!("changes to the egress policy will no longer be detected: {e:#}");
             }
         };
         async move {

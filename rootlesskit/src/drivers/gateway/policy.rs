@@ -74,13 +74,13 @@ impl Source {
         match content.and_then(parse) {
             Ok(file) => {
                 if file != self.file || self.error.is_some() {
-                    tracing::info!("egress policy {}: read again", self.path.display());
+                    tracing::info!("egress policy {}: reloaded", self.path.display());
                 }
                 (self.file, self.error) = (file, None);
             }
             Err(error) => {
                 if self.error.as_ref() != Some(&error) {
-                    tracing::warn!("{error}\nwhat was read from the file before stays in force");
+                    tracing::warn!("{error}\nthe last valid version of the file stays in force");
                 }
                 self.error = Some(error);
             }
@@ -232,7 +232,7 @@ impl<E: Enforce> Follower<E> {
                     _ => "after a change, ".to_owned(),
                 };
                 warnings.push(format!(
-                    "changes of {file} are not noticed: cannot watch {what}: {error}\nhint: {hint}restart the daemon"
+                    "changes to {file} will not be detected: cannot watch {what}: {error}\nhint: {hint}restart the daemon"
                 ));
             }
         }

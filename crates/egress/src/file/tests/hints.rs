@@ -22,10 +22,10 @@ fn hints_are_about_what_was_meant() {
         ("to = \"example.org:443\"", "write \"example.org\", and the port as `ports = 443`"),
         ("to = \"[fd00::1]:443\"", "write \"fd00::1\", and the port as `ports = 443`"),
         ("to = \"https://a.org:443\"", "write only the host name"),
-        ("protocol = \"any\"", "leave out `protocol`; the rule is for all then"),
-        ("ports = \"*\"", "leave out `ports`; the rule is for all then"),
-        ("to = \"*\"", "leave out `to`; the rule is for all then"),
-        ("from = \"*\"", "leave out `from`; the rule is for everybody then"),
+        ("protocol = \"any\"", "remove `protocol` to match all protocols"),
+        ("ports = \"*\"", "remove `ports` to match all ports"),
+        ("to = \"*\"", "remove `to` to match all destinations"),
+        ("from = \"*\"", "remove `from` to match all senders"),
         ("from = \"daemon\"", "write { daemon = true }"),
         ("protocol = \"TCP\"", "write \"tcp\""),
         ("action = \"Deny\"", "write \"deny\""),
@@ -34,10 +34,10 @@ fn hints_are_about_what_was_meant() {
         ("action = deny # not \"allow\"", "write \"deny\" in double quotes"),
         ("from = { container = web-1 }", "write \"web-1\" in double quotes"),
         ("protocol = [tcp, \"udp\"]", "write \"tcp\" in double quotes"),
-        ("to = \"a.org”", "write a straight one: \""),
-        ("to = \"“a.org”\"", "write a straight one: \""),
-        ("to = ‘a.org’", "write a straight one: \""),
-        ("to\u{a0}= \"a.org\"", "write an ordinary space"),
+        ("to = \"a.org”", "use a straight quote: \""),
+        ("to = \"“a.org”\"", "use a straight quote: \""),
+        ("to = ‘a.org’", "use a straight quote: \""),
+        ("to\u{a0}= \"a.org\"", "use an ordinary space"),
     ] {
         let text = match line.starts_with("action") {
             true => format!("\n\n[[rule]]\n{line}\nname = \"a\"\n"),
@@ -48,13 +48,13 @@ fn hints_are_about_what_was_meant() {
     }
     for (text, problem, hint) in [
         ("metadata = true\n", "type boolean", "write \"allow\" or \"deny\""),
-        ("default = \"Deny\"\n", "\"Deny\" is none", "write \"deny\""),
+        ("default = \"Deny\"\n", "\"Deny\" is not a valid value", "write \"deny\""),
         ("default = deny\n", "must be quoted", "write \"deny\" in double quotes"),
-        ("[[rules]]\n", "\"rules\" is no key", "write [[rule]]"),
-        ("[[Rule]]\n", "\"Rule\" is no key", "write [[rule]]"),
-        ("default = “deny”\n", "“ is a typographic quote", "write a straight one: \""),
-        ("default = „deny‟\n", "„ is a typographic quote", "write a straight one: \""),
-        ("default = \u{a0}\"deny\"\n", "U+00A0 is a no-break space", "write an ordinary space"),
+        ("[[rules]]\n", "\"rules\" is not a valid key", "write [[rule]]"),
+        ("[[Rule]]\n", "\"Rule\" is not a valid key", "write [[rule]]"),
+        ("default = “deny”\n", "“ is a typographic quote", "use a straight quote: \""),
+        ("default = „deny‟\n", "„ is a typographic quote", "use a straight quote: \""),
+        ("default = \u{a0}\"deny\"\n", "U+00A0 is a no-break space", "use an ordinary space"),
     ] {
         let error = File::parse(text).expect_err(text);
         assert_eq!((error.line, &*error.hint), (1, hint), "{text}: {error}");

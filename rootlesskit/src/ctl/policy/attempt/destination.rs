@@ -44,7 +44,9 @@ pub(super) fn destination(text: &str, protocol: Protocol) -> anyhow::Result<(Des
             "invalid value {text:?} for --to: 0 is not a port\nhint: use a port from 1 to 65535"
         ),
         (_, None) => {
-            bail!("invalid value {text:?} for --to: no port\nhint: add a port, such as :443")
+            bail!(
+                "invalid value {text:?} for --to: the port is missing\nhint: add a port, such as :443"
+            )
         }
     }
 }
@@ -60,7 +62,7 @@ fn name(text: &str) -> anyhow::Result<String> {
     match text.parse()? {
         Target::Network(_) => bail!("{text:?} is a network\nhint: use one address of it"),
         Target::Name(name) if name.starts_with('*') => {
-            bail!("{text:?} is a pattern\nhint: use one of the names that it is for")
+            bail!("{text:?} is a pattern\nhint: use a name that it matches")
         }
         Target::Name(name) => Ok(name),
     }
@@ -85,7 +87,7 @@ mod tests {
             assert_eq!(destination(text, protocol).unwrap(), expected, "{text}");
         }
         for (text, protocol, part) in [
-            ("192.0.2.7", Protocol::Tcp, "no port"),
+            ("192.0.2.7", Protocol::Tcp, "the port is missing"),
             ("192.0.2.7:0", Protocol::Tcp, "0 is not a port"),
             ("example.org:0", Protocol::Tcp, "0 is not a port"),
             ("192.0.2.7:1", Protocol::Icmp, "icmp has no ports"),
@@ -94,12 +96,12 @@ mod tests {
             ("*.example.org:80", Protocol::Tcp, "\"*.example.org\" is a pattern"),
             ("300.0.2.2:443", Protocol::Tcp, "\"300.0.2.2\" is neither an IP address nor"),
             ("192.0.2.02:7443", Protocol::Tcp, "\"192.0.2.02\" is neither an IP address nor"),
-            ("192.0.2.2 :7443", Protocol::Tcp, "\"192.0.2.2 \" is no host name\nhint: use letters"),
             (
-                "example..org:443",
+                "192.0.2.2 :7443",
                 Protocol::Tcp,
-                "\"example..org\" is no host name: a part of it is",
+                "\"192.0.2.2 \" is not a host name\nhint: use letters",
             ),
+            ("example..org:443", Protocol::Tcp, "\"example..org\" is not a host name: a label is"),
             ("bücher.de:443", Protocol::Tcp, "\"bücher.de\" is not in ASCII\nhint: "),
             ("https://example.org", Protocol::Tcp, "is a URL\nhint: write only the host name"),
             ("https://example.org:443", Protocol::Tcp, "is a URL\nhint: write only the host name"),

@@ -44,7 +44,8 @@ pub(super) fn judge(
     let other = both.find(|(decided, other)| decided != other).map(|(_, (id, _))| *id);
     if let (Some(_), Some(id)) = (name, other) {
         bail!(
-            "cannot tell: {} is for addresses\nhint: ask again with an address of the name",
+            "cannot tell: {} has addresses, so the decision depends on the address of the name\n\
+             hint: ask again with an address of the name",
             visible(&called(policies, id))
         );
     }

@@ -40,8 +40,9 @@ fn the_address_of_the_namespace_is_judged_as_the_namespace() {
     ] {
         let tried = |from: &str| tried(&socket, &format!("{file}--from {from} --to 192.0.2.7:443"));
         for from in [namespace, "fd00::64"] {
-            let note =
-                format!("note: {from} is the address of the namespace, so this asks for daemon\n");
+            let note = format!(
+                "note: {from} is the address of the namespace, so this is the same as --from daemon\n"
+            );
             assert_eq!(tried(from), (0, format!("allowed by rule \"d\" of {path}\n"), note));
         }
         let denied = format!("denied by the default of {path}\n");

@@ -346,7 +346,7 @@ fn files_whose_changes_cannot_be_noticed_are_told_once() {
     let (file, dir) = (files.at("shut/one"), files.at("shut"));
     let (file, dir) = (file.display(), dir.display());
     let expected = format!(
-        "changes of {file} are not noticed: cannot watch {dir}: EACCES: Permission denied\n\
+        "changes to {file} will not be detected: cannot watch {dir}: EACCES: Permission denied\n\
          hint: let the user of the daemon read {dir}, then restart the daemon"
     );
     assert!(known.is_some(), "the start has told it");
