@@ -86,8 +86,8 @@ fn flows() -> Command {
 }
 
 fn policy() -> Command {
-    let file = "The egress policy file to use; can be repeated [default: the policy in force]";
-    command("policy", "Check, show or test the egress policy (requires --net=gateway or --net=gvisor-tap-vsock)")
+    let file = "Test this egress policy file instead of the policy in force (repeatable)";
+    command("policy", "Check, show or test the egress policy (enforced with --net=gateway or --net=gvisor-tap-vsock)")
         .disable_help_subcommand(true)
         .subcommand(
             command("check", "Check egress policy files, without a running RootlessKit")

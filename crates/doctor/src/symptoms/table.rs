@@ -5,8 +5,8 @@ use super::Symptom;
 const SUBIDS: &str = "run `sudo usermod --add-subuids START-END --add-subgids START-END USER` with 65536 IDs that are unused \
                       in /etc/subuid and /etc/subgid (`dockerd-rootless-setuptool.sh check` prints such a command)";
 const MAP: &str = "run `sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap`, `sudo setcap cap_setuid=ep /usr/bin/newuidmap` \
-                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`; the mount option nosuid and NoNewPrivileges= in the \
-                   unit disable both programs";
+                   and `sudo setcap cap_setgid=ep /usr/bin/newgidmap`; in a container, use ranges in /etc/subuid and \
+                   /etc/subgid that /proc/self/uid_map and /proc/self/gid_map contain";
 const NO_IDS: &str =
     "newuidmap or newgidmap lacks privileges, or this machine is a container without these IDs";
 const NO_OPEN: &str = "newuidmap or newgidmap is setuid, but runs without CAP_DAC_OVERRIDE";
