@@ -13,6 +13,7 @@
 
 pub mod apparmor;
 pub mod distro;
+mod docker;
 pub mod facts;
 pub mod findings;
 pub mod header;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use hostenv::state_dir::Occupant;
 use hostenv::{Env, vars};
 
 /// Everything is looked up below `root`, which is `/` outside of tests; paths that the environment names are taken as
@@ -136,6 +137,12 @@ impl World {
     pub fn state_dir(&self, runtime_dir: &Path) -> PathBuf {
         let set = self.env.nonempty(vars::DOCKERD_ROOTLESS_STATE_DIR);
         set.map_or_else(|| runtime_dir.join("dockerd-rootless"), PathBuf::from)
+    }
+
+    /// Whether that rootlesskit runs. Its daemon may not answer yet.
+    pub fn daemon_runs(&self) -> bool {
+        let state = self.runtime_dir().map(|dir| self.state_dir(&dir));
+        state.is_some_and(|state| Occupant::of(&state, &self.at("proc")).is_running())
     }
 
     /// The directory of the docker CLI's configuration.

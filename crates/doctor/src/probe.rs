@@ -13,8 +13,11 @@ use std::time::Duration;
 use drivers::choose::GATEWAY_PROBE;
 use hostenv::helper::Helper;
 use hostenv::{Env, vars};
+use serde_json::Value;
 
-/// How long a program may take to tell its version.
+use crate::docker;
+
+/// How long a program may take to tell its version, or the daemon to answer.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How long a probe may take; starting a network stack is the slowest part.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
@@ -78,6 +81,8 @@ pub trait Prober {
     /// # Errors
     /// Why it says nothing.
     fn ask(&self, program: &Path, arg: &str) -> Result<String, String>;
+    /// What the Docker daemon at a socket answers to `GET path`; `None` if it does not.
+    fn docker(&self, socket: &Path, path: &str) -> Option<Value>;
 }
 
 #[derive(Debug)]
@@ -182,6 +187,10 @@ impl Prober for System {
         let output = Helper::start(program, &[arg], &self.env, ASK_LIMIT).and_then(Helper::finish);
         output.map(|output| output.all()).map_err(|error| error.to_string())
     }
+
+    fn docker(&self, socket: &Path, path: &str) -> Option<Value> {
+        docker::get(socket, path, ASK_LIMIT)
+    }
 }
 
 /// A directory that is removed when it is dropped.
@@ -199,6 +208,8 @@ pub(crate) mod fake {
     pub(crate) struct Fake {
         pub(crate) outcomes: HashMap<Probe, Outcome>,
         pub(crate) answers: HashMap<&'static str, String>,
+        /// By the path of the request.
+        pub(crate) docker: HashMap<&'static str, Value>,
     }
 
     impl Prober for Fake {
@@ -209,6 +220,10 @@ pub(crate) mod fake {
         fn ask(&self, program: &Path, _: &str) -> Result<String, String> {
             let name = program.file_name().and_then(OsStr::to_str).unwrap_or_default();
             Ok(self.answers.get(name).cloned().unwrap_or_default())
+        }
+
+        fn docker(&self, _: &Path, path: &str) -> Option<Value> {
+            self.docker.get(path).cloned()
         }
     }
 }

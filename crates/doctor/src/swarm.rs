@@ -61,6 +61,8 @@ pub struct Membership {
     pub data_path_addr: String,
     /// The manager to which the daemon joined; empty if it created the swarm.
     pub remote_addr: String,
+    /// What `docker swarm init` named for overlay networks.
+    pub default_address_pool: Option<Vec<String>>,
 }
 
 impl Membership {

@@ -103,6 +103,12 @@ impl FromStr for Cidr {
     }
 }
 
+impl From<Cidr> for Ipv4Net {
+    fn from(cidr: Cidr) -> Self {
+        cidr.0
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

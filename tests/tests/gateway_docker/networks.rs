@@ -155,3 +155,42 @@ fn on_a_host_with_ipv6_only_containers_reach_the_outside() -> Result<()> {
     ensure!(seen.starts_with("peer from fd77::1"), "{seen}");
     d.stop()
 }
+
+/// `check` says why a network does not work, or may not, and with what it proposes the network works.
+#[test]
+fn networks_with_the_addresses_of_the_gateway_are_found_and_work_with_another_cidr() -> Result<()> {
+    const FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";
+    let b = bare(Suite::Sid)?;
+    let d = start(&b)?;
+    let said = |flags: &str| {
+        let check = b.user("dockerd-rootless-setuptool.sh check --json").env(FLAGS, flags);
+        Ok::<_, Error>(check.run()?.stdout)
+    };
+    d.run("network create --subnet 10.0.3.0/24 good")?;
+    let found = said("")?;
+    ensure!(!found.contains("overlap") && !found.contains("swarm-pool"), "{found}");
+    // The ingress network, and two more.
+    d.run(&format!("swarm init --advertise-addr {HOST}"))?;
+    ensure!(said("")?.contains("\"swarm-pool\""));
+    for name in ["front", "back"] {
+        d.run(&format!("network create -d overlay {name}"))?;
+    }
+    let found = said("")?;
+    ensure!(found.contains("\\\"back\\\" (overlay, 10.0.2.0/24)"), "{found}");
+    d.run("swarm leave --force")?;
+
+    d.run("network create --subnet 10.0.2.0/24 clash")?;
+    let outside = |d: &Docker<'_>| inside(d, "--network=clash", &format!("get {PEER}:7000"));
+    ensure!(outside(&d).is_err(), "the network works");
+    let found = said("")?;
+    ensure!(found.contains("\\\"clash\\\" (bridge, 10.0.2.0/24)"), "{found}");
+    d.stop()?;
+
+    let flags = "--cidr=10.41.0.0/24";
+    ensure!(found.contains(&format!("add {flags} to {FLAGS}")), "{found}");
+    let d = Docker::start(&b, &[(FLAGS, flags)])?;
+    let found = said(flags)?;
+    ensure!(!found.contains("\"docker-network-overlap\""), "{found}");
+    ensure!(outside(&d)?.starts_with(&format!("peer from {HOST}")));
+    d.stop()
+}

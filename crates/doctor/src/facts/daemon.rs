@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostenv::state_dir::Occupant;
 use serde_json::Value;
 
 use crate::names::{CONTEXT, UNIT};
@@ -30,12 +29,10 @@ impl Daemon {
     pub fn gather(world: &World) -> Self {
         let unit = world.unit().and_then(|unit| hostenv::file::text(&unit).ok());
         let program = unit.as_deref().and_then(unit::program);
-        let runtime_dir = world.runtime_dir();
         // A daemon that failed leaves its socket, and connecting to that of systemd would start one.
-        let state = runtime_dir.as_ref().map(|dir| world.state_dir(dir));
-        let runs = state.is_some_and(|state| Occupant::of(&state, &world.at("proc")).is_running());
+        let runs = world.daemon_runs();
         let (contexts, current) = contexts(world);
-        let own = runtime_dir.map(|dir| docker_host(&dir));
+        let own = world.runtime_dir().map(|dir| docker_host(&dir));
         let rootless = contexts.iter().find(|(name, _)| name == CONTEXT);
         Self {
             installed: unit.is_some(),

@@ -9,6 +9,7 @@ mod files;
 mod host;
 mod ids;
 mod loopback;
+mod networks;
 mod sockets;
 mod storage;
 mod swarm;
@@ -25,6 +26,7 @@ pub use files::Found;
 pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
 pub use loopback::{AllowedPorts, HostLoopback};
+pub use networks::{DEFAULT_SWARM_POOL, DockerNetwork, DockerNetworks};
 pub use storage::{LITTLE_SPACE, Owner, Room, Storage};
 pub use swarm::{Node, Taken};
 pub use tools::{Net, Tools, Unusable};
@@ -52,6 +54,7 @@ pub struct Facts {
     pub daemon: Daemon,
     pub files: Vec<Found>,
     pub ways: Ways,
+    pub networks: DockerNetworks,
     /// The daemon is to be a node of a swarm.
     pub swarm: Option<Node>,
     pub loopback: HostLoopback,
@@ -67,6 +70,7 @@ impl Facts {
         let tools = Tools::gather(world, &settings, prober);
         let mut facts = Self {
             ways: Ways::gather(world, &settings, tools.dockerd.as_deref(), prober),
+            networks: DockerNetworks::gather(world, prober),
             loopback: HostLoopback::gather(&settings),
             egress: egress::gather(world, &settings),
             swarm: Node::gather(world, &settings, tools.dockerd.as_deref(), prober),

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use hostenv::state_dir::Occupant;
 use hostenv::swarm::Swarm;
 use hostenv::{user, vars};
 use ipnet::IpNet;
@@ -99,8 +98,7 @@ fn usual(network: IpNet) -> Option<IpAddr> {
 
 /// The sockets of others on the ports of a node. Those of this user's daemon, if it runs, are the node's.
 fn in_the_way(world: &World, swarm: &Swarm) -> Vec<Taken> {
-    let state = world.runtime_dir().map(|dir| world.state_dir(&dir));
-    let runs = state.is_some_and(|state| Occupant::of(&state, &world.at("proc")).is_running());
+    let runs = world.daemon_runs();
     let all = listeners(world);
     let mut taken = Vec::new();
     for (port, proto) in swarm.listens() {

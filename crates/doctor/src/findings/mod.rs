@@ -21,6 +21,7 @@ pub mod limits;
 mod loopback;
 mod namespaces;
 mod network;
+mod networks;
 pub mod script;
 mod session;
 mod storage;
@@ -74,6 +75,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
         egress::examine,
         network::examine,
         ways::examine,
+        networks::examine,
         storage::examine,
         limits::examine,
         kernel::examine,

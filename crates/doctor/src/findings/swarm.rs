@@ -7,6 +7,7 @@ use hostenv::swarm::{FORM, MANAGER_PORT, Swarm};
 use hostenv::vars;
 
 use super::driver::gateway_in_force;
+use super::networks::before_a_swarm;
 use super::{Finding, Wish, modules};
 use crate::facts::{Facts, Node, Taken};
 use crate::probe::{Outcome, Probe};
@@ -18,25 +19,28 @@ const MOST_NAMED: usize = 8;
 /// First of all advisories, because who does not know these limits looks for a mistake in the setup.
 pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let Some((node, _)) = node(facts) else { return };
-    findings.push(
-        Finding::advisory(
-            "swarm-limits",
-            format!("the daemon is set up as a node of a swarm: {}", set(node)),
-            "some features of a swarm do not work in rootless mode. The virtual IP addresses of services and the ingress \
-             network need IPVS, which the kernel does not offer in user namespaces. `--opt encrypted` needs ESP, whose \
-             packets cannot leave the namespace",
-        )
-        .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
-        .fix("publish ports of services with mode=host (in a stack file, mode: host)")
-        .fix(
-            "if you do not trust the network between the hosts, use the addresses of a WireGuard network, because traffic \
-             between containers on different nodes is not encrypted",
-        )
-        .fix(
-            "when another host joins, add --advertise-addr ADDRESS to the `docker swarm join` command that `docker swarm \
-             init` printed; ADDRESS is that host's own address",
-        ),
+    let finding = Finding::advisory(
+        "swarm-limits",
+        format!("the daemon is set up as a node of a swarm: {}", set(node)),
+        "some features of a swarm do not work in rootless mode. The virtual IP addresses of services and the ingress network \
+         need IPVS, which the kernel does not offer in user namespaces. `--opt encrypted` needs ESP, whose packets cannot \
+         leave the namespace",
+    )
+    .fix("create services with --endpoint-mode dnsrr (in a stack file, endpoint_mode: dnsrr), or use the name tasks.SERVICE")
+    .fix("publish ports of services with mode=host (in a stack file, mode: host)")
+    .fix(
+        "if you do not trust the network between the hosts, use the addresses of a WireGuard network, because traffic \
+         between containers on different nodes is not encrypted",
+    )
+    .fix(
+        "when another host joins, add --advertise-addr ADDRESS to the `docker swarm join` command that `docker swarm init` \
+         printed; ADDRESS is that host's own address",
     );
+    let pool = node.membership.is_none().then(|| before_a_swarm(facts)).flatten();
+    findings.push(match pool {
+        Some(text) => finding.fix(text),
+        None => finding,
+    });
 }
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {

@@ -213,6 +213,11 @@ pub(super) const CODES: &[Code] = &[
         "the host reaches other networks only over IPv6, but bridge networks have only IPv4",
     ),
     code("cidr-overlap", "one of the host's networks overlaps the namespace's network"),
+    code("docker-network-overlap", "a Docker network overlaps the namespace's network"),
+    code(
+        "swarm-pool",
+        "the addresses that a swarm assigns to overlay networks include the namespace's network",
+    ),
     code(
         "proxy-loopback",
         "a proxy is set to a loopback address, which the daemon or its containers cannot reach",

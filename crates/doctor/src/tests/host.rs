@@ -1,10 +1,13 @@
 //! A host in a directory.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::Value;
 
 use crate::facts::{Facts, Room};
 use crate::place::World;
@@ -32,6 +35,8 @@ pub(super) struct Host {
     dir: tempfile::TempDir,
     pub(super) world: World,
     pub(super) prober: Fake,
+    /// What a daemon that runs has locked.
+    lock: Option<Flock<File>>,
 }
 
 impl Host {
@@ -50,7 +55,7 @@ impl Host {
         ];
         let world =
             World { root: root.clone(), env: env.into_iter().collect(), uid, own_dir: None };
-        let mut host = Self { dir, world, prober: Fake::default() };
+        let mut host = Self { dir, world, prober: Fake::default(), lock: None };
         host.fill(uid);
         host
     }
@@ -180,6 +185,15 @@ impl Host {
 
     pub(super) fn says(&mut self, program: &'static str, text: &str) {
         self.prober.answers.insert(program, text.to_owned());
+    }
+
+    /// The daemon runs, and answers to requests of its API.
+    pub(super) fn runs(&mut self, answers: &[(&'static str, Value)]) {
+        let state = self.runtime().join("dockerd-rootless");
+        fs::create_dir(&state).unwrap();
+        let lock = File::create(state.join("lock")).unwrap();
+        self.lock = Some(Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap());
+        self.prober.docker.extend(answers.iter().cloned());
     }
 
     /// A host without systemd.

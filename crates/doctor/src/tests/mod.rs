@@ -15,6 +15,7 @@ mod limits;
 mod loopback;
 mod namespaces;
 mod network;
+mod networks;
 mod pages;
 mod session;
 mod supervise;

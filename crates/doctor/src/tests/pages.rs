@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use super::codes::CODES;
 use super::{
-    Case, egress, files, ids, kernel, limits, loopback, namespaces, network, remedy, session, swarm,
+    Case, egress, files, ids, kernel, limits, loopback, namespaces, network, networks, remedy,
+    session, swarm,
 };
 use crate::distro::{Distro, Package};
 use crate::facts::Facts;
@@ -69,6 +70,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
         ("Outbound traffic", network::the_ways_out()),
+        ("Networks of containers", networks::networks_of_containers()),
         ("A node of a swarm", swarm::a_node_of_a_swarm()),
         ("Ports of the host's loopback", loopback::ports_of_the_hosts_loopback()),
         ("An egress policy", egress::an_egress_policy()),

@@ -3,7 +3,6 @@
 use hostenv::vars::{
     DOCKERD_ROOTLESS_NET, DOCKERD_ROOTLESS_PORT_DRIVER, DOCKERD_ROOTLESS_SWARM as SWARM,
 };
-use nix::fcntl::{Flock, FlockArg};
 
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
@@ -113,7 +112,11 @@ fn advertised_addresses() -> Vec<Case> {
             named,
             "DOCKERD_ROOTLESS_SWARM to 192.0.2.77,peers=192.0.2.0/24, and",
             |h| {
-                member(h, "\"AdvertiseAddr\":\"192.0.2.77:2377\",\"RemoteAddr\":\"\"");
+                let pool = "\"DefaultAddressPool\":[\"10.20.0.0/16\"]";
+                member(
+                    h,
+                    &format!("\"AdvertiseAddr\":\"192.0.2.77:2377\",\"RemoteAddr\":\"\",{pool}"),
+                );
             },
         ),
         case("an IPv6 node advertises its address", Advisory, "swarm-limits", "", |h| {
@@ -172,6 +175,25 @@ fn values_and_addresses() -> Vec<Case> {
             "endpoint_mode: dnsrr",
             node,
         ),
+        case(
+            "the host uses addresses of the usual pool for overlay networks",
+            Advisory,
+            "swarm-limits",
+            "run `docker swarm init --default-addr-pool 10.22.0.0/16`",
+            |h| {
+                node(h);
+                let route = |second: u8| {
+                    let network = u32::from_ne_bytes([10, second, 7, 0]);
+                    let mask = u32::from_ne_bytes([255, 255, 255, 0]);
+                    format!("eth0 {network:08X} 00000000 0001 0 0 0 {mask:08X} 0 0 0\n")
+                };
+                h.write("proc/net/route", &(route(20) + &route(21)));
+            },
+        ),
+        case("--cidr is outside the default pool of a swarm", Advisory, "swarm-limits", "", |h| {
+            node(h);
+            h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--cidr=192.168.240.0/24");
+        }),
         case(
             "a drop-in sets DOCKERD_ROOTLESS_SWARM",
             Advisory,
@@ -444,9 +466,6 @@ fn a_node_that_runs_is_not_in_its_own_way() {
         facts.swarm.unwrap().taken.iter().map(|taken| taken.port).collect::<Vec<_>>()
     };
     assert_eq!(taken(&h), [2377, 7946], "no daemon runs");
-    let state = h.runtime().join("dockerd-rootless");
-    std::fs::create_dir(&state).unwrap();
-    let lock = std::fs::File::create(state.join("lock")).unwrap();
-    let _held = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    h.runs(&[]);
     assert_eq!(taken(&h), [7946]);
 }
