@@ -37,6 +37,8 @@ struct Document<'a> {
 struct Effective<'a> {
     net: Option<&'a str>,
     port_driver: Option<&'a str>,
+    /// As `docker info` calls it.
+    storage_driver: Option<&'a str>,
     systemd: bool,
     runtime_dir: Option<&'a Path>,
     docker_host: Option<String>,
@@ -102,6 +104,9 @@ pub(crate) fn run(ui: &mut Ui, world: &World, facts: &Facts, wish: Wish, json: b
 fn effective(ui: &mut Ui, facts: &Facts, limits: &[Limit]) {
     if let (Some(net), Some(port)) = (facts.tools.net.name(), port_driver(facts)) {
         ui.info(&format!("Network driver: {net}, port driver: {port}"));
+    }
+    if let Some(driver) = findings::storage_driver(facts) {
+        ui.info(&format!("Storage driver: {driver}"));
     }
     let (line, reasons) = limit_lines(limits);
     ui.info(&line);
@@ -179,6 +184,7 @@ fn document(
         effective: Effective {
             net: tools.net.name(),
             port_driver: port_driver(facts),
+            storage_driver: findings::storage_driver(facts),
             systemd: facts.works(doctor::probe::Probe::UserManager),
             runtime_dir,
             docker_host: runtime_dir.map(docker_host),

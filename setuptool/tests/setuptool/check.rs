@@ -13,6 +13,20 @@ fn check_ends_with_one_line_and_changes_nothing() {
 }
 
 #[test]
+fn the_storage_driver_is_predicted_for_the_dockerd_that_is_installed() {
+    let place = Place::new();
+    let done = place.run(&["check"]);
+    assert!(!done.stdout.contains("Storage driver"), "of no known version: {}", done.stdout);
+    for (version, driver) in [("28.5.2", "overlay2"), ("29.6.1", "overlayfs")] {
+        place.stub("dockerd", &format!("echo 'Docker version {version}, build x'"));
+        place.run(&["check"]).prints(&format!("[INFO] Storage driver: {driver}\n"));
+        let done = place.run(&["check", "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+        assert_eq!(value["effective"]["storage_driver"], driver);
+    }
+}
+
+#[test]
 fn json_is_all_there_is_on_standard_output() {
     let mut place = Place::new();
     let done = place.run(&["check", "--json"]);

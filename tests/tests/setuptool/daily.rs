@@ -2,6 +2,7 @@
 
 use tests::{Output, PATIENCE, Result, Snapshot, Suite, TestBox, UPSTREAM_SETUPTOOL, ensure, wait};
 
+use crate::doctor::Check;
 use crate::{TOOL, answers, host, in_order, login, serve};
 
 const SOCKET: &str = "unix:///run/user/1001/docker.sock";
@@ -36,7 +37,11 @@ fn daily_life(suite: Suite) -> Result<()> {
     ensure!(checked.stdout.ends_with("[INFO] Requirements are satisfied\n"), "{checked}");
     unchanged(&b, &before, &[]).map_err(|error| error.context("check changes something"))?;
 
+    let predicted = Check::of(login(&b, &format!("{TOOL} check --json")))?;
+
     installs(&b)?;
+    let driver = login(&b, "docker info -f '{{.Driver}}'").ok()?;
+    assert_eq!(predicted.effective("storage_driver"), driver.trim());
     assert_eq!(login(&b, "systemctl --user is-active docker").ok()?, "active\n");
     assert_eq!(login(&b, "systemctl --user is-enabled docker").ok()?, "enabled\n");
     let context = "docker context inspect -f '{{.Name}} {{.Endpoints.docker.Host}}'";

@@ -38,7 +38,7 @@ const DRIVERS: [(&str, &str, &str); 3] = [
 struct Trial<'a> {
     vm: Vm,
     results: Results,
-    /// Where `check` was wrong about limits.
+    /// Where `check` was wrong about limits or the storage driver.
     surprises: Vec<String>,
     say: &'a dyn Fn(&str, &Answer),
 }
@@ -70,6 +70,7 @@ pub(crate) fn run(column: &Column, say: &dyn Fn(&str, &Answer)) -> Result<Result
     let net = check["effective"]["net"].as_str().context("check names no network driver")?;
     trial.results.network = net.to_owned();
     trial.script("docker", INSTALL, &[("NET", net), ("MAKE_IMAGE", MAKE_IMAGE)])?;
+    trial.storage_driver(&check);
     // Everything else takes a daemon and the image. systemd may have started the daemon by now, but then there is no
     // image.
     for id in ["docker/install", "docker/daemon", "docker/image"] {
@@ -108,6 +109,17 @@ impl Trial<'_> {
             self.add(format!("{group}/{name}"), answer);
         }
         Ok(())
+    }
+
+    /// dockerd has to take the storage driver that the setup tool predicted.
+    fn storage_driver(&mut self, check: &Value) {
+        let predicted = check["effective"]["storage_driver"].as_str();
+        let taken = &self.results.storage;
+        if predicted != Some(taken) {
+            self.surprises.push(format!(
+                "check predicts the storage driver {predicted:?}, and dockerd takes {taken}"
+            ));
+        }
     }
 
     /// What becomes of containers with limits, which has to be what the setup tool predicts.

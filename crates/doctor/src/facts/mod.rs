@@ -69,11 +69,11 @@ impl Facts {
         let settings = UserSettings::gather(world);
         let tools = Tools::gather(world, &settings, prober);
         let mut facts = Self {
-            ways: Ways::gather(world, &settings, tools.dockerd.as_deref(), prober),
+            ways: Ways::gather(world, &settings, tools.dockerd_version),
             networks: DockerNetworks::gather(world, prober),
             loopback: HostLoopback::gather(&settings),
             egress: egress::gather(world, &settings),
-            swarm: Node::gather(world, &settings, tools.dockerd.as_deref(), prober),
+            swarm: Node::gather(world, &settings, tools.dockerd_version, prober),
             distro: Distro::parse(&os_release.unwrap_or_default()),
             account: Account::gather(world),
             ids: Ids::gather(world),

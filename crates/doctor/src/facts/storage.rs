@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hostenv::vars;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{Statvfs, statvfs};
 use nix::unistd::mkdtemp;
 
@@ -72,6 +72,9 @@ pub struct Storage {
     pub owner: Owner,
     /// The nearest directory above it, or itself, that exists.
     pub existing: Option<PathBuf>,
+    /// The classic storage driver that made what is in it (`scanPriorDrivers` in moby's daemon/graphdriver).
+    pub earlier_driver: Option<&'static str>,
+    pub btrfs: bool,
     /// The file system, if it is one of those that cannot hold the files of containers.
     pub ownerless: Option<&'static str>,
     pub free: Option<u64>,
@@ -92,6 +95,8 @@ impl Storage {
         });
         Self {
             owner: data_root.as_ref().map_or(Owner::Other, |dir| owner(world, dir)),
+            earlier_driver: data_root.as_deref().and_then(earlier_driver),
+            btrfs: kind == Some(BTRFS_SUPER_MAGIC),
             ownerless: kind.and_then(ownerless),
             room: existing.as_ref().map_or(Room::Fine, |dir| {
                 // tmpfs would take memory for what is asked for.
@@ -129,6 +134,13 @@ fn owner(world: &World, dir: &Path) -> Owner {
     };
     let usual = world.default_data_root().as_deref() == Some(dir);
     if usual && below_home() == Some(true) { Owner::Intruder } else { Owner::Other }
+}
+
+/// Of several, the one that dockerd looks for first. vfs does not count there.
+fn earlier_driver(data_root: &Path) -> Option<&'static str> {
+    ["overlay2", "fuse-overlayfs", "btrfs", "zfs"].into_iter().find(|name| {
+        fs::read_dir(data_root.join(name)).is_ok_and(|mut entries| entries.next().is_some())
+    })
 }
 
 /// Whether inodes have run out. File systems that make them as they need say that they have none at all.

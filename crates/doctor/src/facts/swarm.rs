@@ -1,7 +1,7 @@
 //! Whether the daemon is to be a node of a swarm (`DOCKERD_ROOTLESS_SWARM`), and what is in the way of that.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hostenv::swarm::Swarm;
 use hostenv::{user, vars};
@@ -49,7 +49,7 @@ impl Node {
     pub(super) fn gather(
         world: &World,
         settings: &UserSettings<'_>,
-        dockerd: Option<&Path>,
+        dockerd_version: Option<[u32; 3]>,
         prober: &dyn Prober,
     ) -> Option<Self> {
         let UserSetting { value, file, .. } = settings.variable(vars::DOCKERD_ROOTLESS_SWARM)?;
@@ -68,7 +68,7 @@ impl Node {
             is_own,
             taken,
             membership: Membership::read(world),
-            detached: dockerd.is_some_and(|program| detaches(settings, program, prober)),
+            detached: detaches(settings, dockerd_version),
             ip: world.find_with_sbin("ip").filter(|ip| {
                 prober.ask(ip, "-V").is_ok_and(|version| version.contains("iproute2"))
             }),

@@ -79,6 +79,7 @@ pub struct Tools {
     /// Where that lies when links are followed.
     pub rootlesskit_real: Option<PathBuf>,
     pub dockerd: Option<PathBuf>,
+    pub dockerd_version: Option<[u32; 3]>,
     pub docker: Option<PathBuf>,
     pub iptables: Option<PathBuf>,
     /// iptables tells its version.
@@ -91,8 +92,8 @@ pub struct Tools {
     pub nftables_backend: bool,
     /// What daemon.json says; otherwise dockerd chooses.
     pub storage_driver: Option<String>,
-    /// daemon.json turns on the containerd image store.
-    pub containerd_store: bool,
+    /// daemon.json turns the containerd image store on or off; otherwise dockerd chooses.
+    pub containerd_store: Option<bool>,
     /// Not turned off by daemon.json.
     pub userland_proxy: bool,
     /// The version of the docker command.
@@ -154,7 +155,10 @@ impl Tools {
             let name = name.to_str()?;
             world.find_companion(name).or_else(|| world.find_with_sbin(name))
         });
+        let dockerd = dockerd.ok().map(|command| command.program);
         let docker = world.find_companion("docker");
+        let version =
+            |program: Option<&Path>| docker_version(&prober.ask(program?, "--version").ok()?);
         Self {
             apparmor: managed::command_with_sudo(world, "apparmor"),
             launcher: companion(LAUNCHER),
@@ -163,10 +167,9 @@ impl Tools {
             tries_gateway,
             slirp4netns: helper(NetworkDriver::Slirp4netns),
             pasta: helper(NetworkDriver::Pasta),
-            dockerd: dockerd.ok().map(|command| command.program),
-            docker_version: docker
-                .as_deref()
-                .and_then(|docker| docker_version(&prober.ask(docker, "--version").ok()?)),
+            dockerd_version: version(dockerd.as_deref()),
+            dockerd,
+            docker_version: version(docker.as_deref()),
             docker,
             // iptables v1.8.11 (nf_tables)
             iptables_runs: iptables_version.contains("iptables v"),
@@ -181,8 +184,7 @@ impl Tools {
                 .map(str::to_owned),
             containerd_store: config
                 .get("features")
-                .and_then(|features| features.get("containerd-snapshotter"))
-                .is_some_and(|v| v == true),
+                .and_then(|features| features.get("containerd-snapshotter")?.as_bool()),
             userland_proxy: config.get("userland-proxy").is_none_or(|v| v != false),
             nsenter: world.find("nsenter"),
             ps: world.find_with_sbin("ps"),
@@ -214,7 +216,7 @@ impl Tools {
 }
 
 /// `Docker version 26.1.5+dfsg1, build a72d7cd`, as the docker command and dockerd say it.
-pub(super) fn docker_version(said: &str) -> Option<[u32; 3]> {
+fn docker_version(said: &str) -> Option<[u32; 3]> {
     let rest = said.split_once("Docker version ")?.1;
     let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next()?.parse().ok();

@@ -8,10 +8,8 @@ use hostenv::routes::Routes;
 use hostenv::vars;
 use serde_json::Value;
 
-use super::tools::docker_version;
 use super::variables::{Flags, UserSettings};
 use crate::place::World;
-use crate::probe::Prober;
 
 /// The first dockerd that stays in the network namespace of the host (see the launcher).
 const DETACHES_SINCE: (u32, u32) = (29, 5);
@@ -49,17 +47,14 @@ impl Ways {
     pub(super) fn gather(
         world: &World,
         settings: &UserSettings<'_>,
-        dockerd: Option<&Path>,
-        prober: &dyn Prober,
+        dockerd_version: Option<[u32; 3]>,
     ) -> Self {
         let config = world.daemon_json().unwrap_or_default();
         let flags = &settings.flags;
         let routes = Routes::read(&world.root);
         let mut of_daemon = of_daemon(world, settings, &config);
         // It is on the host's network then.
-        if !of_daemon.is_empty()
-            && dockerd.is_some_and(|program| detaches(settings, program, prober))
-        {
+        if detaches(settings, dockerd_version) {
             of_daemon.clear();
         }
         Self {
@@ -137,7 +132,7 @@ fn proxy(file: &Path, name: &str, url: &str) -> Option<Proxy> {
     })
 }
 
-pub(super) fn detaches(settings: &UserSettings<'_>, dockerd: &Path, prober: &dyn Prober) -> bool {
+pub(super) fn detaches(settings: &UserSettings<'_>, dockerd_version: Option<[u32; 3]>) -> bool {
     if let Some((detaches, _)) = settings.flags.last_bool("detach-netns") {
         return detaches;
     }
@@ -147,8 +142,7 @@ pub(super) fn detaches(settings: &UserSettings<'_>, dockerd: &Path, prober: &dyn
         Some("false" | "0") => return false,
         _ => {}
     }
-    let version = prober.ask(dockerd, "--version").ok().and_then(|said| docker_version(&said));
-    version.is_some_and(|[major, minor, _]| (major, minor) >= DETACHES_SINCE)
+    dockerd_version.is_some_and(|[major, minor, _]| (major, minor) >= DETACHES_SINCE)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::ops::Range;
 use cgroup2::Mode;
 use serde::Serialize;
 
-use super::{Finding, Wish, session, storage};
+use super::{Finding, Wish, session, storage_driver};
 use crate::distro::Family;
 use crate::facts::Facts;
 use crate::probe::Probe;
@@ -134,7 +134,7 @@ fn evaded(facts: &Facts, controller: &str) -> Option<(String, bool)> {
              upgrade the docker command to 27.1.2 or later"
         )
     });
-    let why = lost.or_else(|| storage::by_fuse(facts).then(|| FUSE.to_owned()))?;
+    let why = lost.or_else(|| storage_driver::by_fuse(facts).then(|| FUSE.to_owned()))?;
     Some((why, false))
 }
 

@@ -25,10 +25,12 @@ mod networks;
 pub mod script;
 mod session;
 mod storage;
+mod storage_driver;
 mod swarm;
 mod ways;
 
 pub use finding::{Finding, Severity};
+pub use storage_driver::storage_driver;
 
 use std::path::Path;
 

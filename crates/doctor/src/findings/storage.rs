@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use super::storage_driver::uses_containerd;
 use super::{Finding, Wish, modules, passed_in};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
@@ -21,7 +22,9 @@ const MOUNTING: [&str; 4] = ["blockfile", "btrfs", "devmapper", "zfs"];
 
 fn snapshotter(facts: &Facts, findings: &mut Vec<Finding>) {
     let driver = facts.tools.storage_driver.as_deref().filter(|driver| MOUNTING.contains(driver));
-    let Some(driver) = driver.filter(|_| facts.tools.containerd_store) else { return };
+    let Some(driver) = driver.filter(|_| facts.tools.containerd_store == Some(true)) else {
+        return;
+    };
     findings.push(
         Finding::class(
             "storage-driver",
@@ -126,17 +129,8 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Option<String> {
     }
 }
 
-/// Whether dockerd is told to use fuse-overlayfs, or falls back to it.
-pub(super) fn by_fuse(facts: &Facts) -> bool {
-    match &facts.tools.storage_driver {
-        Some(driver) => driver == "fuse-overlayfs",
-        None => {
-            matches!(facts.outcome(Probe::Overlay), Outcome::Fails(_))
-                && facts.tools.fuse_overlayfs.is_some()
-                && facts.host.fuse == Device::Fine
-        }
-    }
-}
+const CLASSIC_STORE: &str = "in ~/.config/docker/daemon.json, set \"features\": {\"containerd-snapshotter\": false}, and restart \
+                             the daemon: the containerd image store cannot use fuse-overlayfs";
 
 /// What dockerd falls back to costs time and space, but works.
 fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
@@ -174,12 +168,16 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
             None => passed_in(facts, "/dev/fuse"),
         }),
     };
+    let classic = facts.tools.storage_driver.is_none() && uses_containerd(facts);
+    let finding = if classic { finding.fix(CLASSIC_STORE) } else { finding };
     if facts.tools.fuse_overlayfs.is_none() {
         let install = facts.distro.install(
             Package::FuseOverlayfs,
             "install fuse-overlayfs as a replacement for overlayfs",
         );
         findings.push(finding.remedy(install).remedy(device));
+    } else if classic {
+        findings.push(finding.remedy(device));
     } else if facts.host.fuse != Device::Fine {
         findings.push(
             Finding::class(

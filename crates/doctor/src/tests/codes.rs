@@ -166,7 +166,10 @@ pub(super) const CODES: &[Code] = &[
     ),
     code("nsenter-missing", "nsenter, which dockerd 29.5 and later uses, is not in PATH"),
     code("ps-missing", "ps, which `docker top` uses, is not installed"),
-    code("overlay", "overlayfs cannot be mounted, and fuse-overlayfs is not installed"),
+    code(
+        "overlay",
+        "overlayfs cannot be mounted, and fuse-overlayfs is not installed, or the containerd image store cannot use it",
+    ),
     code("fuse-closed", "fuse-overlayfs cannot use `/dev/fuse`"),
     code("kernel-old", "the kernel is older than Linux 5.3, and `rootlesskit true` fails"),
     code("cgroup-v1", "the host uses cgroup v1"),

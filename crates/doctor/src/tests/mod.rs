@@ -18,6 +18,7 @@ mod network;
 mod networks;
 mod pages;
 mod session;
+mod storage;
 mod supervise;
 mod swarm;
 

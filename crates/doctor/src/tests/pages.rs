@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use super::codes::CODES;
 use super::{
     Case, egress, files, ids, kernel, limits, loopback, namespaces, network, networks, remedy,
-    session, swarm,
+    session, storage, swarm,
 };
 use crate::distro::{Distro, Package};
 use crate::facts::Facts;
@@ -74,7 +74,7 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("A node of a swarm", swarm::a_node_of_a_swarm()),
         ("Ports of the host's loopback", loopback::ports_of_the_hosts_loopback()),
         ("An egress policy", egress::an_egress_policy()),
-        ("Storage", kernel::storage()),
+        ("Storage", storage::storage()),
         ("The data root", kernel::the_data_directory()),
         ("Security modules, containers, limits", kernel::security_modules_containers_and_limits()),
         ("Cgroups", limits::control_groups()),
