@@ -52,6 +52,11 @@ impl Results {
         self.rows.get(row.id).or_else(start)
     }
 
+    /// Whether the row with this id works.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.rows.get(id).is_some_and(|answer| answer.works)
+    }
+
     /// Why a row does not work, as the tool says it: what `check` predicted, or the error.
     pub(crate) fn why(&self, row: &Row) -> Option<String> {
         let answer = self.answer(row).filter(|answer| !answer.works)?;

@@ -117,7 +117,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section {
         title: "With the commands that `check` prints for root",
         rows: &[
-            row("prepared/check", "`check` asks for nothing more"),
+            row("prepared/check", "`check` shows no more errors, warnings or commands"),
             row("prepared/ping4", "ping in a container"),
             row("prepared/--memory", "`--memory`"),
             row("prepared/--pids-limit", "`--pids-limit`"),
