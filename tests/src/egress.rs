@@ -18,6 +18,9 @@ pub const SERVERS: [&str; 7] = [
     "169.254.169.254",
 ];
 
+/// Where the launcher looks for the user's policy.
+pub const FILE: &str = "/home/tester/.config/docker-rootless/egress.toml";
+
 /// What the name server of the host says, see `fixture zone`.
 pub const ZONE: &str = "/home/tester/zone";
 
@@ -48,12 +51,13 @@ pub fn name_server<'b>(b: &'b TestBox, zone: &str) -> Result<Running<'b>> {
     kit::serve(b, As::Peer, &format!("zone 10.77.0.2:53 {ZONE}"))
 }
 
-/// Replaces a file at once, as an editor does.
+/// Replaces a file at once, as an editor does, and makes its folder if there is none.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write(b: &TestBox, path: &str, text: &str) -> Result<()> {
-    b.user(&format!("cat >{path}.new && mv {path}.new {path}")).input(text).ok().map(drop)
+    let line = format!("mkdir -p $(dirname {path}) && cat >{path}.new && mv {path}.new {path}");
+    b.user(&line).input(text).ok().map(drop)
 }
 
 /// What `fixture probe` printed, a word for each attempt: `open`, `denied`, or an error. Who is refused hears it at once,
@@ -86,6 +90,20 @@ pub fn expect<'b>(command: impl Fn(&str) -> Cmd<'b>, expected: &[(&str, &str)]) 
     let found: Vec<_> = targets.into_iter().zip(found.iter().map(String::as_str)).collect();
     ensure!(found == expected, "{found:?}\nand not {expected:?}");
     Ok(())
+}
+
+/// Waits until an attempt has an outcome; `expect` fails while it has another one.
+///
+/// # Errors
+/// It keeps that.
+pub fn becomes(
+    expect: impl Fn(&[(&str, &str)]) -> Result<()>,
+    target: &str,
+    outcome: &str,
+) -> Result<()> {
+    let expected = [(target, outcome)];
+    wait::until_true(&format!("{target} is {outcome}"), PATIENCE, || Ok(expect(&expected).is_ok()))
+        .with_context(|| format!("{:?}", expect(&expected)))
 }
 
 /// Starts `fixture keep`, and waits until it goes on.

@@ -23,6 +23,16 @@ const MANY: u64 = 24_000;
 const RAISE: &str = "prlimit --pid $$ --nofile=24000:24000 2>/dev/null || ulimit -n $(ulimit -Hn)
      exec setpriv --reuid=1001 --regid=1001 --init-groups env HOME=/home/tester USER=tester XDG_RUNTIME_DIR=/run/user/1001";
 
+/// What `rootlessctl flows --follow --json` has shown so far.
+///
+/// # Errors
+/// A line is no JSON.
+pub fn events(follower: &Running<'_>) -> Result<Vec<Value>> {
+    let printed = follower.printed()?;
+    let whole = printed.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
+}
+
 /// A box of the suite that most scenarios of the gateway use.
 ///
 /// # Errors

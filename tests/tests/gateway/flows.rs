@@ -6,7 +6,7 @@ use serde_json::Value;
 use tests::{As, Context as _, PATIENCE, Result, Running, TestBox, ensure, wait};
 
 use crate::attribution::{BEGIN, END};
-use crate::kit::{self, FLAGS, Net};
+use crate::kit::{self, FLAGS, Net, events};
 
 /// A UDP flow that was answered ends after 120 s of silence.
 const IDLE: Duration = Duration::from_secs(240);
@@ -31,13 +31,6 @@ pub(crate) fn follow<'b>(net: &Net<'b>) -> Result<Running<'b>> {
         Ok(follower.printed()?.contains("\"port\":9}"))
     })?;
     Ok(follower)
-}
-
-/// What has been shown so far.
-pub(crate) fn events(follower: &Running<'_>) -> Result<Vec<Value>> {
-    let printed = follower.printed()?;
-    let whole = printed.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
 }
 
 /// Parts of the only event that has them, such as `protocol=tcp` and `destination.port=80`.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tests::docker::Docker;
+use tests::kit;
 use tests::{As, Context as _, PATIENCE, Result, Suite, TestBox, ensure, wait};
 
 use crate::support::{HOST, PEER, bare, rootlessctl, serve, start, state_dir};
@@ -57,11 +58,7 @@ fn flows_have_the_names_of_their_containers() -> Result<()> {
         b.peer(&format!("fixture get {HOST}:{}", port(0))).ok()?;
         Ok(text.printed()?.lines().count() > 1 && json.printed()?.contains('\n'))
     })?;
-    let events = || -> Result<Vec<Value>> {
-        let printed = json.printed()?;
-        let whole = printed.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
-    };
+    let events = || kit::events(&json);
     for n in 0..CONTAINERS {
         talk(&b, &d, n)?;
     }

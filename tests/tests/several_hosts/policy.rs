@@ -1,12 +1,11 @@
 //! A policy that allows nothing but what the nodes themselves exchange.
 
 use tests::containers::PEER;
-use tests::egress::write;
+use tests::egress::{FILE, write};
 use tests::{Result, Suite, ensure};
 
 use crate::swarm::{Hosts, stop};
 
-const FOLDER: &str = "/home/tester/.config/docker-rootless";
 const POLICY: &str = r#"
 default = "deny"
 
@@ -21,8 +20,7 @@ to = ["10.78.0.1", "10.78.0.2"]
 fn nodes_are_allowed_to_a_policy_as_what_is_in_no_container() -> Result<()> {
     let hosts = Hosts::boot(&[Suite::Sid, Suite::Trixie])?;
     for b in &hosts.boxes {
-        b.user(&format!("mkdir -p {FOLDER}")).ok()?;
-        write(b, &format!("{FOLDER}/egress.toml"), POLICY)?;
+        write(b, FILE, POLICY)?;
     }
     let nodes = hosts.swarm(1, 1)?;
     nodes[0].network("net", "")?;

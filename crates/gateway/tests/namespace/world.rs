@@ -1,7 +1,7 @@
 //! The target and gateway namespaces, and waiting for what happens in them.
 
 use std::{
-    fs::{File, read_to_string},
+    fs::File,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, OwnedFd},
@@ -14,7 +14,7 @@ use gateway::{
     namespace::{build, loopback, set_for_target},
     network_config::{HostLoopback, Net},
 };
-use netlink::Rt;
+use netlink::{Route, Rt};
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sched::{CloneFlags, setns, unshare},
@@ -110,15 +110,8 @@ pub(crate) fn add_to_loopback(address: IpAddr) {
     let lo = rt.link_index("lo").unwrap();
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     rt.add_address(lo, address, prefix).unwrap();
-    let IpAddr::V6(address) = address else { return };
-    // Destination, its prefix in hexadecimal, six more, flags (`RTF_LOCAL` is the highest bit).
-    let route = format!("{:032x} 80 ", u128::from(address));
     let begin = Instant::now();
-    let is_local = |line: &str| {
-        let flags = line.split_whitespace().nth(8).unwrap();
-        line.starts_with(&route) && u32::from_str_radix(flags, 16).unwrap() >> 31 == 1
-    };
-    while !read_to_string("/proc/thread-self/net/ipv6_route").unwrap().lines().any(is_local) {
+    while rt.route(address).ok() != Some(Route::Local) {
         assert!(begin.elapsed() < Duration::from_millis(PATIENCE.into()), "no route to {address}");
         std::thread::yield_now();
     }

@@ -4,8 +4,8 @@ use tests::egress::{goes_on, write};
 use tests::{PATIENCE, Result, ensure, wait};
 
 use super::{Egress, FILE, Who};
-use crate::flows::{events, follow};
-use crate::kit::{self, number};
+use crate::flows::follow;
+use crate::kit::{self, events, number};
 
 const OPEN: &str = "[[rule]]\nname = 'other'\naction = 'deny'\nto = '192.0.2.1'\n";
 const CLOSED: &str =

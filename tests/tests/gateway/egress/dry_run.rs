@@ -4,8 +4,8 @@ use tests::egress::matched;
 use tests::{PATIENCE, Result, ensure, wait};
 
 use super::{Egress, ONE, Who};
-use crate::flows::{events, follow};
-use crate::kit::{self, number};
+use crate::flows::follow;
+use crate::kit::{self, events, number};
 
 #[test]
 fn egress_a_dry_run_refuses_nothing_and_counts() -> Result<()> {

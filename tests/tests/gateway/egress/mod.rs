@@ -8,7 +8,7 @@ mod rules;
 
 use serde_json::Value;
 use tests::egress::{self, serve, write};
-use tests::{Cmd, Context as _, PATIENCE, Result, Running, TestBox, ensure, wait};
+use tests::{Cmd, Context as _, Result, Running, TestBox, ensure};
 
 use crate::kit::{FLAGS, Net};
 
@@ -88,8 +88,7 @@ impl<'b> Egress<'b> {
 
     /// Waits until an attempt ends like this.
     fn becomes(&self, who: Who, target: &str, outcome: &str) -> Result<()> {
-        let what = format!("{target} is {outcome} for {who:?}");
-        wait::until_true(&what, PATIENCE, || Ok(self.expect(who, &[(target, outcome)]).is_ok()))
+        egress::becomes(|expected| self.expect(who, expected), target, outcome)
     }
 
     /// Something that goes on, see `fixture keep`.

@@ -4,8 +4,8 @@ use tests::egress::{self, matched, outcomes, write};
 use tests::{As, Context as _, PATIENCE, Result, Running, ensure, wait};
 
 use super::{Egress, FILE, ONE, TWO, Who};
-use crate::flows::{events, follow};
-use crate::kit::{self, Net, number};
+use crate::flows::follow;
+use crate::kit::{self, Net, events, number};
 
 const POLICY: &str = r#"
 metadata = "deny"

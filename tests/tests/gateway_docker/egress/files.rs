@@ -1,10 +1,9 @@
 //! Which files are in force: what the launcher finds, and what it refuses.
 
 use tests::docker::Docker;
-use tests::egress::write;
+use tests::egress::{FILE, write};
 use tests::{Result, Suite, TestBox, ensure};
 
-use super::FILE;
 use crate::support::state_dir;
 
 /// What the launcher does with files, and without a driver that enforces them.
@@ -13,7 +12,6 @@ fn egress_files_are_found_by_the_launcher_and_refused_with_other_drivers() -> Re
     const SYSTEM: &str = "/etc/docker-rootless/egress.toml";
     let b = TestBox::boot(Suite::Trixie)?;
     let variable = "DOCKERD_ROOTLESS_ROOTLESSKIT_EGRESS_POLICY";
-    b.user(&format!("mkdir -p {}", FILE.trim_end_matches("/egress.toml"))).ok()?;
     write(&b, FILE, "default = 'deny'\n")?;
     let refused = b
         .user("exec dockerd-rootless.sh")

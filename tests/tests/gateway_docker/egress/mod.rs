@@ -6,17 +6,17 @@ mod table;
 
 use serde_json::Value;
 use tests::docker::Docker;
-use tests::egress::{self, ZONE, goes_on, matched, write};
-use tests::{As, Cmd, Context as _, PATIENCE, Result, Running, Suite, TestBox, ensure, wait};
+use tests::egress::{self, FILE, ZONE, goes_on, matched, write};
+use tests::kit::events;
+use tests::{
+    As, Cmd, Context as _, Output, PATIENCE, Result, Running, Suite, TestBox, ensure, wait,
+};
 
 use crate::support::{
     FIXTURE, HOST, PEER, bare_debian, drivers, peer_serves, rootlessctl, state_dir,
 };
 
 use self::table::{POLICY, ROWS, Row, TARGETS};
-
-/// Where the launcher looks for it.
-const FILE: &str = "/home/tester/.config/docker-rootless/egress.toml";
 
 /// A daemon and the box that it runs in.
 struct World<'b> {
@@ -45,10 +45,7 @@ impl<'b> World<'b> {
 
     /// Waits until a container may do something, which takes until Docker has told of it, and longer if it restarts.
     fn becomes(&self, name: &str, target: &str, outcome: &str) -> Result<()> {
-        wait::until_true(&format!("{target} is {outcome} for {name}"), PATIENCE, || {
-            Ok(self.expect(name, &[(target, outcome)]).is_ok())
-        })
-        .with_context(|| format!("{:?}", self.expect(name, &[(target, outcome)])))
+        egress::becomes(|expected| self.expect(name, expected), target, outcome)
     }
 
     fn expect(&self, name: &str, expected: &[(&str, &str)]) -> Result<()> {
@@ -64,6 +61,14 @@ impl<'b> World<'b> {
             self.becomes(name, open, "open")?;
         }
         self.expect(name, &TARGETS.map(|target| (target, outcome(target))))
+    }
+
+    /// What `policy test` says about an attempt, and its exit status.
+    fn tested(&self, name: &str, target: &str) -> Result<Output> {
+        let (protocol, to) = target.split_once('/').context("a protocol")?;
+        let socket = format!("--socket={}/api.sock", state_dir(self.b)?);
+        let args = format!("policy test --from {name} --to {to} --protocol {protocol}");
+        self.b.user(&format!("rootlessctl {socket} {args}")).run()
     }
 
     fn show(&self) -> Result<Value> {
@@ -102,12 +107,6 @@ fn follow<'b>(b: &'b TestBox) -> Result<Running<'b>> {
     Ok(follower)
 }
 
-fn events(follower: &Running<'_>) -> Result<Vec<Value>> {
-    let printed = follower.printed()?;
-    let whole = printed.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
-}
-
 /// Each container may do what it may, `policy test` agrees, and the flow log has the rules.
 fn rows(w: &World<'_>) -> Result<()> {
     let follower = follow(w.b)?;
@@ -116,11 +115,7 @@ fn rows(w: &World<'_>) -> Result<()> {
     }
     for (name, _, denied) in ROWS {
         for target in TARGETS {
-            let (protocol, to) = target.split_once('/').context("a protocol")?;
-            let args = format!("policy test --from {name} --to {to} --protocol {protocol}");
-            let out =
-                w.b.user(&format!("rootlessctl --socket={}/api.sock {args}", state_dir(w.b)?))
-                    .run()?;
+            let out = w.tested(name, target)?;
             match denied.iter().find(|(found, _)| *found == target) {
                 Some((_, rule)) => ensure!(
                     out.code == 1 && out.stdout.contains(&format!("\"{rule}\"")),
@@ -285,7 +280,6 @@ fn policy(suite: Suite, ipv6: bool) -> Result<()> {
     let _servers = egress::serve(&b)?;
     peer_serves(&b, &format!("udp-echo {PEER}:9000"))?;
     let _names = egress::name_server(&b, "")?;
-    b.user(&format!("mkdir -p {}", FILE.trim_end_matches("/egress.toml"))).ok()?;
     write(&b, FILE, POLICY)?;
     let flags = [("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--ipv6")];
     let mut w = World { b: &b, d: Docker::start(&b, &flags)? };

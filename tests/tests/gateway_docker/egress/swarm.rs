@@ -1,11 +1,12 @@
 //! Tasks of a swarm, which leave through a bridge that is none of their networks, and get new containers all the time.
 
 use tests::docker::Docker;
-use tests::egress::{self, write};
+use tests::egress::{self, FILE, write};
+use tests::kit::events;
 use tests::{Context as _, PATIENCE, Result, Suite, ensure, wait};
 
-use super::{FILE, HAMMER, World, events, follow};
-use crate::support::{FIXTURE, HOST, bare_debian, rootlessctl, state_dir};
+use super::{HAMMER, World, follow};
+use crate::support::{FIXTURE, HOST, bare_debian, rootlessctl};
 
 /// By name, label and network, and one that is for all tasks.
 const POLICY: &str = r#"
@@ -111,11 +112,8 @@ impl World<'_> {
         self.becomes(&task.name, OPEN, "open")?;
         self.expect(&task.name, &DENIED.map(|(target, _)| (target, "denied")))?;
         for (target, rule) in DENIED {
-            let (protocol, to) = target.split_once('/').context("a protocol")?;
-            let args = format!("policy test --from {} --to {to} --protocol {protocol}", task.name);
-            let socket = format!("--socket={}/api.sock", state_dir(self.b)?);
-            let said = self.b.user(&format!("rootlessctl {socket} {args}")).fails_with(1)?;
-            ensure!(said.contains(&format!("{rule:?}")), "{target}: {said}");
+            let out = self.tested(&task.name, target)?;
+            ensure!(out.code == 1 && out.stdout.contains(&format!("{rule:?}")), "{target}: {out}");
             wait::until_true(&format!("the line of {target}"), PATIENCE, || {
                 Ok(events(&follower)?
                     .iter()
@@ -154,7 +152,6 @@ fn tasks(suite: Suite) -> Result<()> {
     // The registry that is asked for the image of each task cannot be reached, which the node hears at once.
     b.root("ip route add unreachable 10.9.8.7").ok()?;
     let _servers = egress::serve(&b)?;
-    b.user(&format!("mkdir -p {}", FILE.trim_end_matches("/egress.toml"))).ok()?;
     write(&b, FILE, POLICY)?;
     let node = format!("{HOST},peers={HOST}");
     let w = World { b: &b, d: Docker::start(&b, &[("DOCKERD_ROOTLESS_SWARM", &node)])? };
