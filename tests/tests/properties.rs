@@ -16,7 +16,15 @@ fn refused(b: &TestBox, args: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// Each storage driver that a user may have, chosen in daemon.json, with a data directory of its own.
+/// The storage driver that `check` predicts.
+fn predicted(b: &TestBox) -> Result<String> {
+    let said = b.user("dockerd-rootless-setuptool.sh check --json").run()?.stdout;
+    let check: serde_json::Value = serde_json::from_str(&said).context(said)?;
+    Ok(check["effective"]["storage_driver"].as_str().context("no storage driver")?.to_owned())
+}
+
+/// Each storage driver that a user may have, chosen in daemon.json, with a data directory of its own. Without the choice, what
+/// is in the directory decides, unless copies made it.
 #[test]
 fn storage_drivers_and_the_data_directory() -> Result<()> {
     for driver in ["overlay2", "fuse-overlayfs", "vfs"] {
@@ -32,6 +40,13 @@ fn storage_drivers_and_the_data_directory() -> Result<()> {
         assert_eq!(d.output(line)?, "one\n1000\n", "{driver}");
         d.stop()?;
         ensure!(b.exists(&format!("{root}/{driver}")), "{driver}");
+
+        configure(&b, &format!("{{\"data-root\":\"{root}\"}}"))?;
+        let next = predicted(&b)?;
+        assert_eq!(next, if driver == "vfs" { "overlay2" } else { driver });
+        let d = Docker::start(&b, &[])?;
+        assert_eq!(d.run("info --format '{{.Driver}}'")?.trim(), next);
+        d.stop()?;
         b.assert_clean(LEFT_BY_DOCKERD)?;
     }
     Ok(())
