@@ -1,6 +1,6 @@
 //! Datagrams as the host sends and receives them: sizes, many ports, broadcasts, ports of our own.
 
-use tests::{As, Result, ensure};
+use tests::{As, PATIENCE, Result, ensure, wait};
 
 use crate::kit::{self, Net};
 
@@ -56,6 +56,34 @@ fn datagrams_of_clients_that_come_and_go_are_all_answered() -> Result<()> {
     }
     drop(outside);
     Ok(())
+}
+
+#[test]
+fn datagrams_of_a_flow_go_on_when_the_address_of_the_host_is_another() -> Result<()> {
+    let b = kit::boot()?;
+    let outside = kit::serve(&b, As::Peer, "udp-echo 10.77.0.2:9000")?;
+    let net = Net::start(&b)?;
+    let busy = net.inside("exec fixture keep udp 10.77.0.2:9000").spawn()?;
+    let goes_on = || {
+        let before = busy.printed()?;
+        wait::until_true("the flow goes on", PATIENCE, || {
+            Ok(busy.printed()?.lines().count() > before.lines().count() + 20)
+        })
+    };
+    goes_on()?;
+    for (old, new) in [("10.77.0.1", "10.77.0.50"), ("10.77.0.50", "10.77.0.1")] {
+        // The other address of the network goes with the first one, and comes again.
+        b.root(&format!(
+            "ip address add {new}/24 dev eth0; ip address delete {old}/24 dev eth0
+             ip address replace {new}/24 dev eth0; ip route replace default via 10.77.0.2"
+        ))
+        .ok()?;
+        goes_on()?;
+        let out = net.inside("fixture udp-ask 10.77.0.2:9000 hello").ok()?;
+        ensure!(out.starts_with(&format!("{new}:")), "{out}");
+    }
+    drop((busy, outside));
+    net.stop()
 }
 
 #[test]

@@ -156,11 +156,15 @@ impl Flows {
         let datagram = (udp.payload, sender);
         let Some(key) = self.flow(host, shared, attributions, ends, datagram) else { return };
         let Some(flow) = self.table.get_mut(key) else { return };
+        let tag = Tag { kind: kind::HOST, key };
         let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
         set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
         flow.keep_whole = udp.keep_whole;
         flow.set_whole(udp.keep_whole);
-        match send(&flow.outside, udp.payload) {
+        let sent = send(&flow.outside, udp.payload).or_else(|e| {
+            if flow.moves(host, tag, e) { send(&flow.outside, udp.payload) } else { Err(e) }
+        });
+        match sent {
             // A full queue: lost, as on any network.
             Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => {
                 flow.counted.up(udp.payload.len() as u64);
@@ -203,6 +207,9 @@ impl Flows {
                 let alike = alike.into_iter();
                 let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(sent.bytes);
+                if let Some(error) = sent.error {
+                    flow.moves(host, Tag { kind: kind::HOST, key }, error);
+                }
                 self.order.spoke(key, Speaker::Client, host.now());
             } else if shared.plan.is_child(dst.ip()) {
                 // The rules would take it for an answer of this process.
@@ -334,7 +341,11 @@ impl Flows {
     ) {
         if self.receive_inside(key) {
             self.client_speaks(shared, attributions, key, host.now(), None);
-            self.send_outside(key);
+            if let Some(error) = self.send_outside(key)
+                && let Some(flow) = self.table.get_mut(key)
+            {
+                flow.moves(host, Tag { kind: kind::HOST, key }, error);
+            }
         }
     }
 
@@ -383,11 +394,10 @@ impl Flows {
         receiver.recv(inside.as_fd(), BATCH).unwrap_or(0) > 0
     }
 
-    /// Sends what was received.
-    fn send_outside(&mut self, key: Key) {
-        let (Some(flow), Some(receiver)) = (self.table.get_mut(key), &self.receiver) else {
-            return;
-        };
+    /// Sends what was received. Returns the last error.
+    fn send_outside(&mut self, key: Key) -> Option<Errno> {
+        let (flow, receiver) = (self.table.get_mut(key)?, self.receiver.as_ref()?);
+        let mut error = None;
         let mut batch = receiver.iter().peekable();
         while let Some(first) = batch.peek() {
             let cut = first.cut;
@@ -396,7 +406,9 @@ impl Flows {
             let outside = flow.outside.as_fd();
             let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
             flow.counted.up(sent.bytes);
+            error = sent.error.or(error);
         }
+        error
     }
 
     pub(super) fn promote(&mut self, host: &EventLoop, key: Key, socket: Option<Socket>) {
@@ -499,6 +511,33 @@ impl Flows {
 impl Flow {
     fn set_whole(&mut self, keep: bool) {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
+    }
+
+    /// Goes on from another address of the host if that of its socket has gone, as a host does that moves to another
+    /// network: routers on the way know nothing of what a sender is connected to. True if it does, and what was not sent
+    /// can be sent again.
+    fn moves(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
+        // What IPv4 says then. A connected socket of IPv6 notices nothing (ip(7), ipv6(7)).
+        if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
+            return false;
+        }
+        let address = |socket: &Socket| socket.local_addr().ok()?.as_socket();
+        let Some(old) = address(&self.outside) else { return false };
+        let Ok(outside) = connect(self.to, Some(old.port())).or_else(|_| connect(self.to, None))
+        else {
+            return false;
+        };
+        let moved = address(&outside).is_some_and(|new| new.ip() != old.ip());
+        if !moved || host.watch(&outside, tag, EpollFlags::EPOLLIN).is_err() {
+            return false;
+        }
+        self.outside = outside;
+        self.cut_outside = Segmented::default();
+        let (ttl, whole) = (self.ttl, self.whole);
+        (self.ttl, self.whole) = (ORDINARY_LIFE, false);
+        set_ttl(&self.outside, self.to.is_ipv4(), &mut self.ttl, ttl);
+        self.set_whole(whole);
+        true
     }
 
     fn pass_errors_on(&mut self, shared: &Shared) {
