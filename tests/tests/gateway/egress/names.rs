@@ -93,6 +93,13 @@ fn egress_a_name_opens_its_addresses_for_whom_has_asked() -> Result<()> {
         let (found, said) = e.tested(super::ONE, to, "tcp")?;
         ensure!(found == code, "{to}: {said}");
     }
+    // It does not know which names a container has looked up, and says what that may change.
+    let (found, said) = e.tested(super::ONE, "10.77.0.12:7000", "tcp")?;
+    let note = "\nnote: rule \"shop\" of ";
+    ensure!(
+        found == 1 && said.starts_with("denied by the default of ") && said.contains(note),
+        "{said}"
+    );
     e.stop()
 }
 
