@@ -1,5 +1,5 @@
-//! The source as a structure: no module depends on one that depends on it, and a long file says why it is long. A parent
-//! and its own submodules are one thing.
+//! The source as a structure: no module depends on one that depends on it, a long file says why it is long, and no file
+//! is left out of what is compiled. A parent and its own submodules are one thing.
 //!
 //! Paths are read from the source with [`syn`], code of tests left out. What `use` brings into a module counts as a
 //! dependency of that module, so a re-export does not hide one.
@@ -257,14 +257,106 @@ fn a_long_file_says_why_it_is_long() {
     assert!(silent.is_empty(), "more than {LONG} lines, and no reason: {silent:?}");
 }
 
+/// Adds a file and those of its modules to the files that are compiled.
+fn follow(file: &Path, is_root: bool, compiled: &mut BTreeSet<PathBuf>) {
+    let Ok(file) = file.canonicalize() else { return };
+    if !compiled.insert(file.clone()) {
+        return;
+    }
+    let (dir, stem) = (file.parent().unwrap(), file.file_stem().unwrap());
+    let modules = if is_root || stem == "mod" { dir.to_owned() } else { dir.join(stem) };
+    let text = fs::read_to_string(&file).unwrap();
+    let parsed = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    follow_items(&parsed.items, dir, &modules, compiled);
+}
+
+/// The same of the modules among `items`: their files are in `modules`, or where an attribute in a file of `dir` says.
+fn follow_items(items: &[syn::Item], dir: &Path, modules: &Path, compiled: &mut BTreeSet<PathBuf>) {
+    let declared = items.iter().filter_map(|item| match item {
+        syn::Item::Mod(item) => Some(item),
+        _ => None,
+    });
+    for item in declared {
+        let (name, inner) = (item.ident.to_string(), modules.join(item.ident.to_string()));
+        let path = item.attrs.iter().find_map(|attribute| match &attribute.meta {
+            syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+                syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) => Some(path.value()),
+                _ => None,
+            },
+            _ => None,
+        });
+        match (&item.content, path) {
+            (Some((_, items)), _) => follow_items(items, dir, &inner, compiled),
+            (None, Some(path)) => follow(&dir.join(path), false, compiled),
+            (None, None) => {
+                follow(&modules.join(format!("{name}.rs")), false, compiled);
+                follow(&inner.join("mod.rs"), false, compiled);
+            }
+        }
+    }
+}
+
+/// The files that Cargo compiles on its own: of the library, programs, tests, benchmarks and examples of a package.
+fn roots(package: &Path) -> Vec<PathBuf> {
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    let named = manifest.lines().filter_map(|line| {
+        let path = line.strip_prefix("path = \"")?.strip_suffix('"')?;
+        path.ends_with(".rs").then(|| package.join(path))
+    });
+    let mut roots: Vec<PathBuf> = named.collect();
+    roots.extend(["build.rs", "src/lib.rs", "src/main.rs"].map(|file| package.join(file)));
+    for dir in ["src/bin", "tests", "benches", "examples"] {
+        for entry in fs::read_dir(package.join(dir)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            roots.push(if path.is_dir() { path.join("main.rs") } else { path });
+        }
+    }
+    roots.retain(|path| path.extension().is_some_and(|end| end == "rs"));
+    roots
+}
+
+/// Files of a package that nothing declares as a module, so that nobody compiles them.
+fn forgotten(package: &Path) -> Vec<PathBuf> {
+    let mut compiled = BTreeSet::new();
+    roots(package).iter().for_each(|root| follow(root, true, &mut compiled));
+    let folders = ["src", "tests", "benches", "examples"].map(|dir| package.join(dir));
+    let files = folders.iter().filter(|dir| dir.is_dir()).flat_map(|dir| rust_files(dir));
+    files.filter(|file| !compiled.contains(&file.canonicalize().unwrap())).collect()
+}
+
+fn write_in(dir: &Path, name: &str, text: &str) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn every_file_is_a_module_of_something_that_is_compiled() {
+    let forgotten: Vec<_> = packages().iter().flat_map(|package| forgotten(package)).collect();
+    assert!(forgotten.is_empty(), "declared by no `mod`: {forgotten:?}");
+}
+
+#[test]
+fn a_file_that_no_module_declares_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name, text| write_in(dir.path(), name, text);
+    write("Cargo.toml", "[package]\nname = \"example\"\n");
+    write("src/lib.rs", "mod a; mod inline { mod b; }");
+    write("src/a.rs", "#[cfg(test)]\n#[path = \"a_tests.rs\"]\nmod tests;\nmod c;");
+    write("src/a_tests.rs", "");
+    write("src/a/c.rs", "");
+    write("src/inline/b/mod.rs", "");
+    write("tests/whole/main.rs", "mod part;");
+    write("tests/whole/part.rs", "");
+    assert!(forgotten(dir.path()).is_empty(), "{:?}", forgotten(dir.path()));
+    write("tests/whole/other.rs", "");
+    assert_eq!(forgotten(dir.path()), [dir.path().join("tests/whole/other.rs")]);
+}
+
 #[test]
 fn a_circle_is_found_and_a_parent_with_its_submodule_is_none() {
     let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
+    let write = |name, text| write_in(dir.path(), name, text);
     write("lib.rs", "mod a; mod b; mod c;");
     write(
         "a.rs",
