@@ -18,6 +18,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::{Output, Suite, Under, install};
 use image::Image;
@@ -163,6 +165,17 @@ impl Vm {
         let _ = self.requests.send(b"reboot 0\n".to_vec());
         self.await_boot().context("the virtual machine does not boot again")?;
         self.await_session()
+    }
+
+    /// Stops the machine, and continues it after this time, which its own clocks count.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&mut self, time: Duration) -> Result<()> {
+        let qemu = Pid::from_raw(i32::try_from(self.qemu.id())?);
+        kill(qemu, Signal::SIGSTOP).context("stopping the virtual machine")?;
+        std::thread::sleep(time);
+        kill(qemu, Signal::SIGCONT).context("continuing the virtual machine")
     }
 
     fn await_boot(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 //! what `check` predicts and with `docs/kernels.md`.
 
 mod machines;
+mod networks;
 mod page;
 mod results;
 mod rows;
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tests::paths;
 
 use machines::Column;
-use results::{Answer, Kept, Results, Stored};
+use results::{Answer, Attempt, Kept, Network, PHASES, Results, Stored};
 
 const HELP: &str = "\
 cargo xtask kernels [--only NAME]... [--update] [--list]
@@ -36,11 +37,17 @@ enum Target<'a> {
     Situations,
     /// The machine of [`storage`].
     Storage,
+    /// The machine of [`networks`].
+    Networks,
 }
 
 impl<'a> Target<'a> {
     fn all(columns: &'a [Column]) -> Vec<Self> {
-        columns.iter().map(Self::Machine).chain([Self::Situations, Self::Storage]).collect()
+        columns
+            .iter()
+            .map(Self::Machine)
+            .chain([Self::Situations, Self::Storage, Self::Networks])
+            .collect()
     }
 
     /// What `--only` takes.
@@ -49,6 +56,7 @@ impl<'a> Target<'a> {
             Self::Machine(column) => column.name,
             Self::Situations => "situations",
             Self::Storage => "storage",
+            Self::Networks => "networks",
         }
     }
 }
@@ -102,6 +110,7 @@ fn run(args: &[String]) -> Result<()> {
             Target::Machine(column) => try_machine(column, &mut stored, update),
             Target::Situations => try_situations(&mut stored, update),
             Target::Storage => try_storage(&mut stored, update),
+            Target::Networks => try_networks(&mut stored, update),
         };
         if let Err(error) = result {
             failed.push(format!("{name}: {error:#}"));
@@ -161,6 +170,27 @@ fn try_storage(stored: &mut Stored, update: bool) -> Result<()> {
         kept.get(id).is_some_and(|kept| Kept { seen: now.seen.clone(), ..kept.clone() } == *now)
     };
     unchanged(&kept, &stored.storage, &same, update)
+}
+
+fn try_networks(stored: &mut Stored, update: bool) -> Result<()> {
+    let started = Instant::now();
+    let (found, wrong) = networks::run(&|id, network| {
+        let seconds = started.elapsed().as_secs();
+        for (phase, seen) in PHASES.iter().zip(&network.phases) {
+            println!("{seconds:>5} s  {id:<16} {phase:<6} check says: {:?}", seen.codes);
+            for Attempt { what, inside, host } in &seen.attempts {
+                println!("{:>48} {what}: {}; on the host: {}", "", inside.seen, host.seen);
+            }
+        }
+        if !network.said.is_empty() {
+            println!("rootlesskit says: {}", network.said);
+        }
+    })?;
+    let kept = std::mem::replace(&mut stored.networks, found);
+    let same =
+        |id: &String, now: &Network| kept.get(id).is_some_and(|kept| kept.phases == now.phases);
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    unchanged(&kept, &stored.networks, &same, update)
 }
 
 /// Fails if something is not as it was, unless that is to be updated.
@@ -237,5 +267,14 @@ mod tests_of_the_page {
         let ids: Vec<_> = storage::PLACES.iter().map(|place| place.id).collect();
         assert!(ids.iter().all(|id| stored.storage.contains_key(*id)));
         assert_eq!(stored.storage.len(), ids.len());
+        for case in networks::CASES {
+            assert_eq!(
+                stored.networks[case.id].worse(case.why),
+                Vec::<String>::new(),
+                "{}",
+                case.id
+            );
+        }
+        assert_eq!(stored.networks.len(), networks::CASES.len());
     }
 }

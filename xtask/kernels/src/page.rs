@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::results::{Results, Stored};
+use crate::networks::CASES;
+use crate::results::{Attempt, PHASES, Results, Stored, Tried};
 use crate::rows::{Row, SECTIONS};
 use crate::situations::SITUATIONS;
 use crate::storage::PLACES;
@@ -77,6 +78,21 @@ daemon had been installed before. Where there is a fix, the storage driver is th
 |---|---|---|---|---|
 ";
 
+const NETWORKS: &str = "
+## Networks
+
+On Debian 13 with its generic kernel, the network of a host changes while rootlesskit runs with the gateway. Before the
+change, during it, and after the second change that the first column names, a namespace and a program on the host try the
+same: to look up a name, to connect to another machine, and to get an answer over UDP. \"Open\" connections and flows were
+opened before the change. Where ports are published, the other machine compares them with ports of a server on the host. A
+cell lists what does not work in the namespace. \"Silent\" means that neither an answer nor an error arrives. The last
+column lists what is different on the host. The command fails if something works on the host only and `check` does not
+say why.
+
+| case | `check` says | before | during | after | on the host |
+|---|---|---|---|---|---|
+";
+
 /// The page.
 pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     let found: Vec<Option<&Results>> =
@@ -108,6 +124,7 @@ pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     }
     situations(&mut text, stored);
     storage(&mut text, stored);
+    networks(&mut text, stored);
     if !notes.is_empty() {
         text.push_str("\n## Notes\n\n");
         for (number, note) in notes.iter().enumerate() {
@@ -178,6 +195,54 @@ fn storage(text: &mut String, stored: &Stored) {
             yes(found.works),
             found.fixed.map_or("", yes)
         );
+    }
+}
+
+/// What a namespace and a program on the host meet when a network changes.
+fn networks(text: &mut String, stored: &Stored) {
+    text.push_str(NETWORKS);
+    for case in CASES {
+        let Some(found) = stored.networks.get(case.id) else { continue };
+        let _ = write!(text, "| {} | {} |", case.title, codes(&found.codes()));
+        for seen in &found.phases {
+            let _ = write!(text, " {} |", without(&seen.attempts, |attempt| &attempt.inside));
+        }
+        let different = found.phases.iter().zip(PHASES).filter_map(|(seen, phase)| {
+            let differ = |attempt: &&Attempt| attempt.inside != attempt.host;
+            let differing: Vec<String> = seen
+                .attempts
+                .iter()
+                .filter(differ)
+                .map(|Attempt { what, host, .. }| format!("{what}: {}", shown(host)))
+                .collect();
+            (!differing.is_empty()).then(|| format!("{phase}: {}", differing.join(", ")))
+        });
+        let different: Vec<String> = different.collect();
+        let same = if different.is_empty() { "the same".to_owned() } else { different.join("; ") };
+        let _ = writeln!(text, " {same} |");
+    }
+}
+
+/// What does not work, or that everything does.
+fn without(attempts: &[Attempt], of: impl Fn(&Attempt) -> &Tried) -> String {
+    let failed: Vec<String> = attempts
+        .iter()
+        .filter(|attempt| !of(attempt).works)
+        .map(|attempt| format!("{}: {}", attempt.what, shown(of(attempt))))
+        .collect();
+    if failed.is_empty() { "works".to_owned() } else { failed.join(", ") }
+}
+
+fn shown(tried: &Tried) -> String {
+    let Tried { works, seen } = tried;
+    if *works {
+        "works".to_owned()
+    } else if seen.is_empty() {
+        "no address".to_owned()
+    } else if seen.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit()) {
+        format!("`{seen}`")
+    } else {
+        seen.clone()
     }
 }
 

@@ -98,6 +98,64 @@ pub(crate) struct Kept {
     pub(crate) seen: String,
 }
 
+/// What was seen of a network that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Network {
+    /// Before, during and after.
+    pub(crate) phases: Vec<Seen>,
+    /// The warnings and errors of rootlesskit, for whoever watches.
+    #[serde(skip)]
+    pub(crate) said: String,
+}
+
+/// What was seen at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// The codes of `check`, without those of the untouched machine.
+    pub(crate) codes: Vec<String>,
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// The same, tried in the namespace and on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) what: String,
+    pub(crate) inside: Tried,
+    pub(crate) host: Tried,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tried {
+    pub(crate) works: bool,
+    /// The name of an error, or what else there is to see.
+    pub(crate) seen: String,
+}
+
+/// What the phases are called.
+pub(crate) const PHASES: [&str; 3] = ["before", "during", "after"];
+
+impl Network {
+    /// What `check` says at any time.
+    pub(crate) fn codes(&self) -> Vec<String> {
+        let codes: BTreeSet<&String> = self.phases.iter().flat_map(|seen| &seen.codes).collect();
+        codes.into_iter().cloned().collect()
+    }
+
+    /// What works for a program on the host and not in the namespace, unless `check` says why with this code.
+    pub(crate) fn worse(&self, why: Option<&str>) -> Vec<String> {
+        let explained = |seen: &&Seen| seen.codes.iter().any(|code| Some(code.as_str()) == why);
+        let unexplained = self.phases.iter().filter(|seen| !explained(seen));
+        let attempts = unexplained.flat_map(|seen| &seen.attempts);
+        let worse = attempts.filter(|attempt| attempt.host.works && !attempt.inside.works);
+        worse
+            .map(|Attempt { what, inside, .. }| {
+                format!("{what} works on the host and not in the namespace: {}", inside.seen)
+            })
+            .collect()
+    }
+}
+
 /// All that is kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Stored {
@@ -108,6 +166,9 @@ pub(crate) struct Stored {
     /// By the id of the file system.
     #[serde(default)]
     pub(crate) storage: BTreeMap<String, Kept>,
+    /// By the id of the case.
+    #[serde(default)]
+    pub(crate) networks: BTreeMap<String, Network>,
 }
 
 fn path() -> PathBuf {
@@ -157,5 +218,23 @@ mod tests_of_reasons {
         let predicted = "`check` says `ping`: it is 1 0";
         assert_eq!(why(&results, "gateway/ping4").as_deref(), Some(predicted));
         assert_eq!(why(&results, "slirp4netns/tcp4").as_deref(), Some("no such program"));
+    }
+
+    #[test]
+    fn what_works_on_the_host_only_is_wrong_unless_check_says_why() {
+        let tried = |works: bool| Tried { works, seen: "seen".to_owned() };
+        let network = |codes: &[&str], inside: bool, host: bool| {
+            let attempt =
+                Attempt { what: "DNS".to_owned(), inside: tried(inside), host: tried(host) };
+            let codes = codes.iter().map(|code| (*code).to_owned()).collect();
+            Network { phases: vec![Seen { codes, attempts: vec![attempt] }], said: String::new() }
+        };
+        let worse = "DNS works on the host and not in the namespace: seen";
+        assert_eq!(network(&[], false, true).worse(None), [worse]);
+        assert_eq!(network(&["other"], false, true).worse(Some("why")), [worse]);
+        assert!(network(&["why"], false, true).worse(Some("why")).is_empty());
+        for (inside, host) in [(true, true), (true, false), (false, false)] {
+            assert!(network(&[], inside, host).worse(None).is_empty());
+        }
     }
 }

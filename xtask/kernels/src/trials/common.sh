@@ -3,7 +3,7 @@
 # Runs a command as the user, with the environment of a login session.
 user() {
 	setpriv --reuid=1001 --regid=1001 --init-groups env HOME=/home/tester USER=tester XDG_RUNTIME_DIR=/run/user/1001 \
-		DOCKER_HOST=unix:///run/user/1001/docker.sock timeout 300 "$@"
+		DOCKER_HOST=unix:///run/user/1001/docker.sock timeout "${LIMIT:-300}" "$@"
 }
 
 # Runs a command on the other machine.
