@@ -11,6 +11,24 @@ const fn case(id: &'static str, title: &'static str, phases: [Phase; 3]) -> Case
     Case { id, title, begin: "", options: "", phases, why: None, end: "" }
 }
 
+/// What starts systemd-resolved with a name server for everything.
+const RESOLVED: &str = "systemctl start systemd-resolved.service
+    rm -f /etc/resolv.conf; ln -s /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+    resolvectl dns eth0 10.77.0.2; resolvectl domain eth0 '~.'";
+const RESOLVED_END: &str = "systemctl stop systemd-resolved.service; nameserver 10.77.0.2";
+
+/// What has NetworkManager manage the cable. It waits for udev, which the machine does not have, unless `/sys` is
+/// read-only as in a container. It would leave the file to systemd-resolved, whose package has a `resolvconf`.
+const MANAGED: &str = "printf '%s\\n' '[main]' rc-manager=symlink >/etc/NetworkManager/conf.d/cable.conf
+    mkdir -p /etc/systemd/system/NetworkManager.service.d
+    printf '%s\\n' '[Service]' ReadOnlyPaths=/sys >/etc/systemd/system/NetworkManager.service.d/cable.conf
+    systemctl daemon-reload; systemctl start NetworkManager.service
+    nmcli -w 60 connection add type ethernet ifname eth0 con-name lan ipv4.method manual \
+        ipv4.addresses 10.77.0.1/24 ipv4.gateway 10.77.0.2 ipv4.dns 10.77.0.2 ipv6.method disabled
+    nmcli -w 60 connection up lan || { nmcli device; journalctl -u NetworkManager -o cat | tail -n 30; exit 1; }";
+const MANAGED_END: &str = "nmcli connection delete lan; systemctl stop NetworkManager.service
+    ip link delete eth0; cable; nameserver 10.77.0.2";
+
 /// What people have in nftables.conf(5) on a host that offers SSH only.
 const RULES: &str = "nft 'table inet filter {
     chain input {
@@ -33,6 +51,136 @@ const IPV4: &str = "ip address add 10.77.0.1/24 dev eth0; routes";
 
 /// In this order.
 pub(crate) const CASES: &[Case] = &[
+    Case {
+        begin: RESOLVED,
+        end: RESOLVED_END,
+        ..case(
+            "resolved-dns",
+            "systemd-resolved: another name server (`resolvectl dns`), and the first again",
+            [
+                phase(Root(""), "outbound"),
+                phase(Root("resolvectl dns eth0 10.77.0.3"), "outbound 192.0.2.2"),
+                phase(Root("resolvectl dns eth0 10.77.0.2"), "outbound"),
+            ],
+        )
+    },
+    Case {
+        begin: RESOLVED,
+        end: RESOLVED_END,
+        ..case(
+            "resolved-vpn",
+            "systemd-resolved: a VPN with a name server for its own domain comes and goes",
+            [
+                phase(Root(""), "outbound; name 'DNS of the VPN' inner.vpn.test 10.99.0.2"),
+                phase(
+                    Root("vpn; resolvectl dns vpn0 10.99.0.2; resolvectl domain vpn0 '~vpn.test'"),
+                    "outbound; name 'DNS of the VPN' inner.vpn.test 10.99.0.2
+                    tcp 'TCP into the VPN' 10.99.0.2:7000; udp 'UDP into the VPN' 10.99.0.2:5000",
+                ),
+                phase(
+                    Root("ip link delete vpn0"),
+                    "outbound; name 'DNS of the VPN' inner.vpn.test 10.99.0.2",
+                ),
+            ],
+        )
+    },
+    Case {
+        begin: MANAGED,
+        end: MANAGED_END,
+        ..case(
+            "manager-down",
+            "NetworkManager: the connection goes down, and up again",
+            [
+                phase(Root("hold"), "outbound; held 60; published"),
+                phase(Root("nmcli -w 60 connection down lan"), "outbound; held 8"),
+                phase(Root("nmcli -w 60 connection up lan"), "outbound; held 120; published"),
+            ],
+        )
+    },
+    case(
+        "replaced",
+        "`/etc/resolv.conf` is replaced (rename), then written in place",
+        [
+            phase(Root(""), "outbound"),
+            phase(
+                Root("echo nameserver 10.77.0.3 >/etc/new; mv /etc/new /etc/resolv.conf"),
+                "outbound 192.0.2.2",
+            ),
+            phase(Root("echo nameserver 10.77.0.2 >/etc/resolv.conf"), "outbound"),
+        ],
+    ),
+    Case {
+        begin: "ip link delete eth0; rm -f /etc/resolv.conf",
+        end: "routes; nameserver 10.77.0.2",
+        ..case(
+            "boot",
+            "rootlesskit starts before the network and before `/etc/resolv.conf` exists; the network comes, and goes again",
+            [
+                phase(Root(""), "outbound"),
+                phase(Root("cable; nameserver 10.77.0.2"), "outbound; published"),
+                phase(
+                    Root(
+                        "ip route delete default; ip -6 route delete default; rm /etc/resolv.conf",
+                    ),
+                    "outbound",
+                ),
+            ],
+        )
+    },
+    Case {
+        end: "ip address replace 10.77.0.1/24 dev eth0; routes",
+        ..case(
+            "roaming",
+            "the host gets another address, the old one is removed, and comes back",
+            [
+                phase(Root("hold"), "outbound; held 60; published"),
+                phase(
+                    Root(
+                        "ip address add 10.77.0.50/24 dev eth0
+                        ip address delete 10.77.0.1/24 dev eth0
+                        ip address replace 10.77.0.50/24 dev eth0; routes",
+                    ),
+                    "outbound; held 8; published 10.77.0.50",
+                ),
+                phase(
+                    Root(
+                        "ip address add 10.77.0.1/24 dev eth0
+                        ip address delete 10.77.0.50/24 dev eth0
+                        ip address replace 10.77.0.1/24 dev eth0; routes",
+                    ),
+                    "outbound; held 120; published",
+                ),
+            ],
+        )
+    },
+    case(
+        "mtu-tunnel",
+        "the route to another network leads into a tunnel with an MTU of 1280, and no longer",
+        [
+            phase(Root(""), "bulk 192.0.2.1:7001; large 192.0.2.1:5000"),
+            phase(
+                Root("vpn; ip route replace 192.0.2.0/24 dev vpn0"),
+                "bulk 192.0.2.1:7001; large 192.0.2.1:5000; sizes 192.0.2.1:5000 1280",
+            ),
+            phase(Root("ip link delete vpn0"), "bulk 192.0.2.1:7001; large 192.0.2.1:5000"),
+        ],
+    ),
+    Case {
+        begin: "router",
+        end: "ip netns delete far",
+        ..case(
+            "mtu-router",
+            "the MTU behind a router on the way becomes 1280, and 1500 again",
+            [
+                phase(Root(""), "bulk 198.51.100.2:7001; large 198.51.100.2:5000"),
+                phase(
+                    Root("far_mtu 1280"),
+                    "bulk 198.51.100.2:7001; sizes 198.51.100.2:5000 1280; large 198.51.100.2:5000",
+                ),
+                phase(Root("far_mtu 1500"), "bulk 198.51.100.2:7001; large 198.51.100.2:5000"),
+            ],
+        )
+    },
     Case {
         end: "nft delete table inet filter",
         ..case(
