@@ -88,6 +88,29 @@ pub(crate) const CASES: &[Case] = &[
         begin: MANAGED,
         end: MANAGED_END,
         ..case(
+            "manager-dns",
+            "NetworkManager writes `/etc/resolv.conf`: another name server, and the first again",
+            [
+                phase(Root(""), "outbound"),
+                phase(
+                    Root(
+                        "nmcli connection modify lan ipv4.dns 10.77.0.3; nmcli -w 60 connection up lan",
+                    ),
+                    "outbound 192.0.2.2",
+                ),
+                phase(
+                    Root(
+                        "nmcli connection modify lan ipv4.dns 10.77.0.2; nmcli -w 60 connection up lan",
+                    ),
+                    "outbound",
+                ),
+            ],
+        )
+    },
+    Case {
+        begin: MANAGED,
+        end: MANAGED_END,
+        ..case(
             "manager-down",
             "NetworkManager: the connection goes down, and up again",
             [
