@@ -174,7 +174,7 @@ pub struct Events {
     pub denied: u64,
     /// Flows, pings, DNS queries and pending connections that were given up, or not begun, because a limit was reached.
     pub evicted: u64,
-    /// Packets that were malformed, unsupported, or too many to wait until their container is known.
+    /// Packets that were malformed or unsupported, or that could not wait until their container is known.
     pub dropped: u64,
     /// Connections, flows, pings, queries and denied attempts whose container could not be looked up.
     pub unattributed: u64,

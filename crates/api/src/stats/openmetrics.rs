@@ -152,7 +152,7 @@ fn events(stats: &Stats, text: &mut Text) {
         ),
         (
             "dropped_packets",
-            "Packets that were malformed, unsupported, or too many to wait until their container is known.",
+            "Packets that were malformed or unsupported, or that could not wait until their container is known.",
             events.dropped,
         ),
         (

@@ -1,8 +1,8 @@
 //! The egress policy: what the files and Docker say now is what the gateway enforces.
 //!
 //! A file that cannot be read, or is no policy, ends the start. Later, what was read from it before stays in force, and the
-//! next change of the file is another chance. So it is if the gateway refuses a policy. What the API calls in force is what
-//! the gateway has accepted. Containers that Docker does not list are nobody that a rule allows something:
+//! next change of the file is another chance. The same goes for a policy that the gateway refuses. The API shows as in force
+//! what the gateway has accepted. Containers that Docker does not list are nobody that a rule allows something:
 //! see the crate `egress`.
 
 use std::cell::RefCell;
@@ -30,8 +30,8 @@ const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// connections that they allow.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
-/// What becomes of a policy that the gateway does not accept.
-const REFUSED: &str = "the gateway keeps the policy before, in which containers that have started since are not listed";
+/// What applies instead of a policy that the gateway does not accept.
+const REFUSED: &str = "the gateway keeps the previous policy, in which containers that have started since are not listed";
 
 /// What is in force, for the API.
 pub(super) type Status = Rc<RefCell<PolicyStatus>>;
@@ -125,7 +125,7 @@ pub(super) trait Enforce {
 impl Enforce for Handle {
     fn enforce(&mut self, policies: &Policies) -> anyhow::Result<Accepted> {
         let (reply, accepted) = oneshot::channel();
-        // Nobody may wait for it any more.
+        // It does not matter if nobody waits for it any more.
         self.lock().set_policy(policies.clone(), move |result| drop(reply.send(result)))?;
         Ok(accepted)
     }

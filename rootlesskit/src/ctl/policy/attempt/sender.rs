@@ -40,7 +40,7 @@ pub(super) fn senders(
     let Some(container) = directory.containers.iter().find(|container| container.name == from)
     else {
         let hint = hint(
-            "docker ps shows the names; for a container that does not run, use an address of its network",
+            "docker ps shows the names; for a container that is not running, use an address of its network",
         );
         bail!("no running container is called {from:?}\nhint: {hint}");
     };

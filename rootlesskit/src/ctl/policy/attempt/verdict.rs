@@ -107,7 +107,7 @@ pub(super) fn told(policies: &Policies, judged: &Judged) -> String {
     }
     if let Some(id) = &judged.by_name {
         text += &format!(
-            "note: {} decides instead if the sender got this address by looking up a name in that rule\n",
+            "note: {} decides instead if the sender got this address by looking up a name that the rule matches\n",
             by(id)
         );
     }

@@ -83,7 +83,7 @@ to = "example.com"
     let denied = |rule: &str| {
         let text = format!(
             "denied by the default of {path}\nnote: rule \"{rule}\" of {path} decides instead if the sender got this \
-             address by looking up a name in that rule\n"
+             address by looking up a name that the rule matches\n"
         );
         (1, text, String::new())
     };
