@@ -133,7 +133,7 @@ impl Openings {
         self.of(who, address).map(|opening| &*opening.name).collect()
     }
 
-    /// Whether anybody was ever given this address for a name. With many senders, perhaps not.
+    /// Whether somebody may have been given this address for a name. With many senders, true without a search.
     pub fn may_have(&self, address: IpAddr) -> bool {
         let has = |sender: &Sender| sender.addresses.contains_key(&address.to_canonical());
         self.senders.len() > MAX_SENDERS_ASKED || self.senders.values().any(has)

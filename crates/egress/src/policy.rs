@@ -320,8 +320,8 @@ impl Policies {
         decision
     }
 
-    /// Judges an attempt whoever makes it. `None` if the decision depends on who does. `may_have_names` is whether anybody may
-    /// have been given the destination for a name.
+    /// The decision about an attempt if it is the same for all senders, `None` if it depends on the sender. `may_have_names` is
+    /// whether somebody may have been given the destination for a name.
     pub fn judge_for_all(
         &self,
         protocol: Protocol,

@@ -90,7 +90,7 @@ impl Occupancy {
         let next = || Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
         let slot = self.free.pop().unwrap_or_else(next);
         match self.slots.get_mut(slot.0 as usize) {
-            Some(slot) => *slot = (holder, 0),
+            Some(free) => *free = (holder, 0),
             None => self.slots.push((holder, 0)),
         }
         self.by_holder.insert(holder, slot);

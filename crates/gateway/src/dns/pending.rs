@@ -1,10 +1,10 @@
 //! Queries that wait for an answer.
 //!
-//! A query has a socket for each name server that has not answered yet. What is short are sockets, so a query counts for the
-//! share of its sender once for each: whoever has few queries with many sockets has as much as somebody with many queries.
-//! When there are no more, the oldest socket of whoever has the most goes. Its query loses little if it has others, since that
-//! one asks the name server that has been silent longest. Otherwise it is forgotten, unless it is its own next socket that
-//! takes the place.
+//! A query has a socket for each name server that has not answered yet. Sockets are what runs out, so a query counts once for
+//! each of them: whoever has few queries with many sockets has as much as somebody with many queries. When there are no more
+//! sockets, the oldest one of whoever has the most makes room. Its query loses little if it has others, because this one
+//! waits for the name server that has been silent longest. If it has no other, it is forgotten, unless the new socket is its
+//! own.
 //!
 //! Other uses of descriptors lose nothing to queries, which have a part of the open-file limit of their own ([`budget`]).
 
@@ -21,7 +21,7 @@ use crate::shares::{FairQueue, Holder};
 /// Attempts at one query; as many numbers fit a [`Key`] beside the query's own.
 pub(super) const ATTEMPTS: usize = 8;
 
-/// The queries, by serial number. Nothing searches all of them: a container that floods makes a thousand wait.
+/// The queries, by serial number. Nothing searches all of them, because a container that floods makes a thousand wait.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queries: BTreeMap<u64, Query>,
@@ -172,8 +172,8 @@ impl Pending {
         Some((key, query))
     }
 
-    /// The oldest socket of whoever has the most, which has to make room for another one of this query. And its query, if it
-    /// has no other socket and is not this one itself.
+    /// Takes out the oldest socket of whoever has the most, to make room for another one of the query `newcomer`. With it comes
+    /// its query if that has no other socket and is not `newcomer`: it is over.
     pub(super) fn pop_victim(&mut self, newcomer: u64) -> Option<(Key, Option<Query>)> {
         let of = self.queries.get(&newcomer)?.holder;
         let (_, key) = self.queue.victim(of)?;
@@ -211,7 +211,7 @@ impl Pending {
         Some((serial, query, attempt))
     }
 
-    /// The attempt with this socket is over, if it was not before.
+    /// Ends the attempt with this socket. `None` if there is no such attempt any more.
     pub(super) fn close(&mut self, key: Key) -> Option<(u64, &Query)> {
         let (serial, index) = split(key);
         let query = self.queries.get_mut(&serial)?;

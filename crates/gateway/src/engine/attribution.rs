@@ -6,8 +6,8 @@
 //! ([`crate::conntrack`]): while it is under way, or after its end, because the connection tracking remembers. So queries
 //! are collected for a few milliseconds and sent together, which is what makes them cheap.
 //!
-//! A lookup fails if there is no answer in time, if nobody answers any more, or if too many are open. Then the sender is
-//! whom the packets name, as a guess: at once, so that nothing is looked for that nobody will find.
+//! A lookup fails if there is no answer in time, if nobody answers any more, or if too many are open. Then the sender is a
+//! guess: the address in the packets. In the latter two cases it fails at once, so that nothing waits for an answer in vain.
 //!
 //! It forgets one thing at once: a connection whose only answer is a reset (`nf_conntrack_tcp_packet()`). So a reset for
 //! the target namespace waits until the query is answered. A reset that comes back from a published port cannot wait; it
@@ -48,9 +48,11 @@ const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// After such a silence, a flow or ping may be another container's: the connection tracking forgets most of them after 30
 /// seconds (`nf_conntrack_udp_timeout`, `nf_conntrack_icmp_timeout`).
 pub(super) const TRACKED_TIME: Duration = Duration::from_secs(25);
-/// Queries that are open at a time before what is only counted is of whom the packet names.
+/// How many queries can be open when one is begun for something that is only counted. Beyond that, it counts for the address
+/// in the packet.
 const MAX_COUNTED: usize = 3072;
-/// The same with those that packets wait for, and as many whose packets have made room for others.
+/// The same for queries that packets wait for: there can be one for each packet that waits, and as many again whose packets
+/// have made room for others.
 const MAX_OPEN: usize = MAX_COUNTED + 2 * MAX_WAITING;
 /// The connection tracking may not know a flow of datagrams to a published port yet when it is asked: how often it is
 /// asked in all, and how long after an answer that did not help.
@@ -189,7 +191,7 @@ impl Attributions {
         self.client.as_ref()
     }
 
-    /// Returns the number of the query. If nobody can be asked, the lookup has failed, and this is what comes of that.
+    /// Returns the number of the query, or the outcomes of a lookup that failed at once because nobody can be asked.
     fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Outcomes> {
         // What packets wait for goes before what is only counted.
         let most = if matches!(subject, Subject::Sender(_)) { MAX_OPEN } else { MAX_COUNTED };
@@ -208,7 +210,7 @@ impl Attributions {
         Ok(number)
     }
 
-    /// Whether another query may be open if there may be so many.
+    /// Whether fewer than `most` queries are open.
     fn has_room(&self, most: usize) -> bool {
         let unsent = self.client.as_ref().map_or(0, Client::unsent);
         self.open.len().max(unsent) < most
@@ -363,7 +365,7 @@ impl Attributions {
 
     /// When [`Attributions::receive`] has something to do even without a reply.
     pub(super) fn due(&self) -> Option<Instant> {
-        // What is open when nobody answers any more is given up at once.
+        // When nobody answers any more, what is open is given up at once.
         let patience = if self.client.is_some() { REPLY_TIMEOUT } else { Duration::ZERO };
         let late = self.open.front().map(|open| open.since + patience);
         let reset = self.resets.front().map(|(due, _)| *due);

@@ -153,7 +153,7 @@ impl InForce {
         self.uses_names
     }
 
-    /// Judges something that begins, whoever sends it. `None` if the verdict depends on that.
+    /// The decision about something that begins if it is the same for all senders, `None` if it depends on the sender.
     pub(super) fn judge_for_all(&self, attempt: &Query) -> Option<Decision> {
         let (ip, port) = (attempt.outside.dst.ip(), attempt.outside.dst.port());
         let may_have_names = self.uses_names && self.openings().may_have(ip);

@@ -22,7 +22,7 @@ impl Shared {
         }
     }
 
-    /// The same of something whose sender has been asked for, which may have failed.
+    /// The same if the sender has been asked for: known already if that failed at once.
     pub(super) fn holder_of(&self, source: IpAddr, attribution: &Attribution) -> Holder {
         self.holder(source, attribution.opened_by().map(Sender::from))
     }

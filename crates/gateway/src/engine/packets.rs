@@ -63,7 +63,7 @@ impl Shared {
             return Judged::Allowed(arrived.sender);
         }
         let mut sender = arrived.sender;
-        // What waits already is not overtaken.
+        // Nothing may overtake packets between the same ends that wait already.
         let waits = sender.is_none() && attributions.waits(attempt);
         if !waits && let Some(decision) = self.egress.judge_for_all(attempt) {
             return self.decided(attributions, now, attempt, arrived, (sender, decision));

@@ -3,15 +3,15 @@
 //! The first one of a connection, flow or ping asks; those that follow wait with it, so that they keep their order.
 //!
 //! # Who makes room
-//! Whose a packet is, is just what is not known. Behind a masquerade nothing in it tells containers apart, because its sender
-//! chooses ports, destination and time to live. So places are shared by an address that is known: that of the container where
-//! the packet has it, otherwise that of the destination. When there is no more room, what is new takes the place of the newest
-//! at the address that has the most, if that would still have as much. Otherwise it is lost: those that have waited longer are
-//! answered sooner, and to have each new one push out another would only waste answers.
+//! It is not known yet whose a packet is. Behind a masquerade, nothing in it tells containers apart, because its sender chooses
+//! ports, destination and time to live. So places are shared by an address that is known: that of the container if the packet
+//! has it, otherwise that of the destination. When there is no more room, what is new takes the place of the newest of the
+//! address that has the most, provided that this address still has at least as much afterwards. Otherwise what is new is lost:
+//! those that have waited longer are answered sooner, and if each new one pushed out another, answers would be wasted.
 //!
-//! A container that floods a few destinations so leaves others their place, unless they want the same destinations. One that
+//! So a container that floods a few destinations leaves others their places, unless they want the same destinations. One that
 //! floods as many as there are places takes all of them, in the order in which packets come. Nothing here can prevent that:
-//! only an answer tells, and answers come as fast as the connection tracking gives them.
+//! only an answer tells whose a packet is, and answers come as fast as the connection tracking gives them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -67,14 +67,14 @@ pub(super) struct Parked {
     ranking: BTreeSet<(usize, IpAddr)>,
     free: usize,
     next: u64,
-    /// Whether what finds no room is lost, and so others make room. Otherwise it goes on without.
+    /// Whether a packet that finds no room is lost. Others make room for it then. If not, it goes on without having waited.
     pub(super) is_lossy: bool,
     /// Packets that had to make room.
     pushed_out: u64,
 }
 
 impl Parked {
-    /// With so many places.
+    /// With so many places. See [`Parked::is_lossy`].
     pub(super) fn new(places: usize, is_lossy: bool) -> Self {
         Self {
             waiting: HashMap::new(),
@@ -129,7 +129,7 @@ impl Parked {
         Added::First
     }
 
-    /// Has `more` places be free for what counts for an address. False if nobody has that much more.
+    /// Makes sure that `more` places are free for what counts for an address. False if no other address has enough more.
     fn make_room(&mut self, address: IpAddr, more: usize) -> bool {
         let missing = more.saturating_sub(self.free);
         if missing == 0 || !self.is_lossy {
@@ -149,7 +149,7 @@ impl Parked {
         true
     }
 
-    /// Counts what has had `before` places for an address, and has `after` now.
+    /// Notes that something of an address has `after` places now instead of `before`.
     fn count(&mut self, address: IpAddr, before: usize, after: usize) {
         let places = self.places.entry(address).or_insert(0);
         self.ranking.remove(&(*places, address));
@@ -174,7 +174,7 @@ impl Parked {
         waiting.packets
     }
 
-    /// How many packets have been lost since the last call because they had to make room.
+    /// How many packets had to make room since the last call.
     pub(super) fn take_pushed_out(&mut self) -> u64 {
         std::mem::take(&mut self.pushed_out)
     }

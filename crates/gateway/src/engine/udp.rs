@@ -513,11 +513,11 @@ impl Flow {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
     }
 
-    /// Goes on from another address of the host if that of its socket has gone, as a host does that moves to another
-    /// network: routers on the way know nothing of what a sender is connected to. True if it does, and what was not sent
-    /// can be sent again.
+    /// Replaces the socket by one with another address of the host, if its own address has gone. A container knows nothing of
+    /// that address, so it does not notice that the host is in another network. True if the socket is another one; what was
+    /// not sent can be sent again then.
     fn moves(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
-        // What IPv4 says then. A connected socket of IPv6 notices nothing (ip(7), ipv6(7)).
+        // The errors for IPv4. A connected socket of IPv6 does not notice that its address has gone (ip(7), ipv6(7)).
         if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
             return false;
         }

@@ -248,7 +248,7 @@ fn a_flood_of_name_queries_leaves_others_their_place() {
     });
 }
 
-/// Queries that may be open besides those that packets wait for (`attribution::MAX_OPEN` without `parked::MAX_WAITING`).
+/// Queries that can be open when one is begun that no packet waits for (`attribution::MAX_COUNTED`).
 const MOST_OPEN: u64 = 3072;
 
 /// What is open is given up 5 s after it was asked for, and this is well before that.

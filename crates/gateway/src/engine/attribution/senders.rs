@@ -127,7 +127,7 @@ impl Attributions {
     }
 
     /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
-    /// that nothing comes of. Returns who sends what goes on, if nobody can be asked.
+    /// that nothing comes of. Returns a guess at who sends what goes on, if nobody can be asked.
     pub(in crate::engine) fn count(
         &mut self,
         now: Instant,
