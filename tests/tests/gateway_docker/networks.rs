@@ -156,7 +156,7 @@ fn on_a_host_with_ipv6_only_containers_reach_the_outside() -> Result<()> {
     d.stop()
 }
 
-/// `check` says why a network does not work, or may not, and with what it proposes the network works.
+/// `check` reports networks that do not work and swarms that may create such networks, and its remedy makes them work.
 #[test]
 fn networks_with_the_addresses_of_the_gateway_are_found_and_work_with_another_cidr() -> Result<()> {
     const FLAGS: &str = "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS";

@@ -11,7 +11,7 @@ use crate::place::World;
 use crate::probe::Prober;
 use crate::swarm::Membership;
 
-/// What a swarm takes networks from unless it was created with other addresses.
+/// What a swarm takes the addresses of networks from, unless it was created with others.
 pub const DEFAULT_SWARM_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 
 /// A network that Docker has.
@@ -32,12 +32,12 @@ pub struct NetworkSetting {
     pub subnet: IpNet,
 }
 
-/// All that is known about them. Nothing is known of a daemon that does not run but its settings and its swarm.
+/// All that is known about them. If the daemon does not run, only its settings and its swarm are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerNetworks {
     pub settings: Vec<NetworkSetting>,
     pub existing: Vec<DockerNetwork>,
-    /// What overlay networks get addresses from, if this node is one that knows: a manager.
+    /// What overlay networks get addresses from. Empty if this node does not know that: only managers do.
     pub swarm_pool: Vec<IpNet>,
 }
 
@@ -115,7 +115,7 @@ fn pool_of_manager(info: &Value) -> Vec<IpNet> {
     or_default(parse(pool.filter_map(Value::as_str)))
 }
 
-/// The pool of the swarm that this daemon created. A daemon that joined does not keep it.
+/// The pool of the swarm that this daemon created. One that joined a swarm has no record of its pool.
 fn pool_of_founder(member: &Membership) -> Vec<IpNet> {
     if !member.remote_addr.is_empty() {
         return Vec::new();

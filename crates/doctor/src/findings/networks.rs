@@ -10,6 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{Finding, Wish};
 use crate::facts::{DEFAULT_SWARM_POOL, DockerNetwork, Facts};
 
+const CODE: &str = "docker-network-overlap";
+
 /// The namespace's network over IPv6, whatever `--cidr` is.
 const OURS_V6: Ipv6Net =
     Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64);
@@ -33,22 +35,20 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         let fix = format!("set {name:?} to other addresses, and restart the daemon");
         findings.push(ours.other_cidr(Finding::class(CODE, seen, OF_BRIDGE).fix(fix), "", own));
     }
-    // The same once more, in force.
-    let set = |network: &DockerNetwork, subnet: IpNet| {
+    // Docker lists the network of a setting that is in force, too. It is reported only once.
+    let is_set = |network: &DockerNetwork, subnet: IpNet| {
         let same = |of: IpNet| of.contains(&subnet) || subnet.contains(&of);
         network.name == DEFAULT_NETWORK && networks.settings.iter().any(|of| same(of.subnet))
     };
     for network in &networks.existing {
         let hit = |subnet: &IpNet| Some((*subnet, ours.hit_by(*subnet)?));
         let Some((subnet, own)) = network.subnets.iter().find_map(hit) else { continue };
-        if !set(network, subnet) {
+        if !is_set(network, subnet) {
             findings.push(ours.other_cidr(existing(network, subnet, own), "", own));
         }
     }
     findings.extend(pool(facts, &ours));
 }
-
-const CODE: &str = "docker-network-overlap";
 
 fn existing(network: &DockerNetwork, subnet: IpNet, own: IpNet) -> Finding {
     let DockerNetwork { name, driver, .. } = network;
@@ -76,7 +76,7 @@ fn pool(facts: &Facts, ours: &Ours<'_>) -> Option<Finding> {
         "the swarm does not know which addresses the namespaces use. In an overlay network with the same addresses, \
          containers cannot reach the gateway",
     )
-    .fix("create overlay networks with a --subnet elsewhere (in a stack file, ipam)");
+    .fix(format!("create overlay networks with a --subnet outside {own} (in a stack file, ipam)"));
     let finding = ours.other_cidr(finding, ", on each node,", own);
     Some(finding.fix(format!(
         "or, if you create the swarm again, run `docker swarm init --default-addr-pool {}`",
@@ -84,7 +84,7 @@ fn pool(facts: &Facts, ours: &Ours<'_>) -> Option<Finding> {
     )))
 }
 
-/// Advice for who is about to create a swarm, if its default addresses include those of the namespace.
+/// Advice for users who are about to create a swarm, if its default addresses include those of the namespace.
 pub(super) fn before_a_swarm(facts: &Facts) -> Option<String> {
     Ours::of(facts)?.hit_by(DEFAULT_SWARM_POOL.into())?;
     Some(format!(
@@ -122,8 +122,8 @@ impl<'f> Ours<'f> {
         Some(Self { facts, driver })
     }
 
-    /// The namespace's network, if this one shares addresses with it that matter. A part of it in which nobody is wins over
-    /// the rest, and harms nobody.
+    /// The namespace's network, if this one shares addresses with it that matter. A part of it without the gateway, the name
+    /// server and the namespace itself does no harm: its route is more specific, and nothing else has these addresses.
     fn hit_by(&self, other: IpNet) -> Option<IpNet> {
         let ways = &self.facts.ways;
         match other {
@@ -142,7 +142,7 @@ impl<'f> Ours<'f> {
         }
     }
 
-    /// Adds how to give the namespace other addresses, which is possible for IPv4, and where.
+    /// Adds how to give the namespace other addresses, which is possible only for IPv4. `place` says where to do so.
     fn other_cidr(&self, finding: Finding, place: &str, own: IpNet) -> Finding {
         let IpNet::V4(_) = own else { return finding };
         let networks = &self.facts.networks;

@@ -1,13 +1,13 @@
 //! The storage driver that dockerd takes if nobody names one.
 //!
 //! With the classic image store, it is the one that made what the data root holds, or else the first that works of a list
-//! (`priority` in daemon/graphdriver of moby). With that of containerd, which is the default for a new data root since
+//! (`priority` in daemon/graphdriver of moby). With the containerd image store, which is the default for a new data root since
 //! Docker 29, it is overlayfs, or else one that copies: containerd has no fuse-overlayfs of its own.
 
 use crate::facts::{Device, Facts};
 use crate::probe::{Outcome, Probe};
 
-/// The first Docker that takes the image store of containerd unless it finds images of the classic one.
+/// The first Docker that uses the containerd image store unless it finds images of the classic one.
 const CONTAINERD_SINCE: u32 = 29;
 /// The first Docker whose list begins with overlay2. On btrfs, earlier ones take that first.
 const OVERLAY_FIRST_SINCE: u32 = 23;
@@ -38,7 +38,7 @@ pub(super) fn by_fuse(facts: &Facts) -> bool {
     }
 }
 
-/// Whether images are containerd's. An unknown dockerd counts as one that is not new.
+/// Whether dockerd uses the containerd image store. If its version is unknown, it counts as an older one.
 pub(super) fn uses_containerd(facts: &Facts) -> bool {
     let tools = &facts.tools;
     let new = tools.dockerd_version.is_some_and(|[major, ..]| major >= CONTAINERD_SINCE);

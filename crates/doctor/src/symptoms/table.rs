@@ -14,8 +14,8 @@ const LOGIN: &str = "run `ssh USER@localhost` or `sudo machinectl shell USER@`, 
 const BUS: &str = "as root, install dbus-user-session (Debian, Ubuntu) or dbus-daemon (Fedora, RHEL); then log out and in again";
 const SANDBOX: &str = "slirp4netns's sandbox does not work with this host's files or kernel";
 const NO_SPACE: &str = "the file system of the data root is full, or has no inodes left";
-const MAKE_ROOM: &str = "delete files, or run `docker system prune`; if the daemon has stopped, then run `systemctl --user \
-                         reset-failed docker.service` and `systemctl --user start docker.service`";
+const MAKE_ROOM: &str = "delete files, or run `docker system prune`; if the daemon has stopped, delete files, and start it with \
+                         `systemctl --user reset-failed docker.service` and `systemctl --user start docker.service`";
 const NO_VIP: &str = "virtual IP addresses of services need IPVS, which the kernel does not offer in user namespaces";
 const DNSRR: &str =
     "create the service with `--endpoint-mode dnsrr`, and publish its ports with `mode=host`";
@@ -211,7 +211,7 @@ symptoms! {
         NO_SPACE;
         MAKE_ROOM;
     "log-snapshotter", "containerd-mount … operation not permitted":
-        "the storage driver mounts file systems, such as btrfs or zfs, which a user cannot do";
+        "the storage driver, such as btrfs or zfs, mounts file systems, which an ordinary user cannot do";
         "remove \"storage-driver\" from ~/.config/docker/daemon.json, restart the daemon, and pull the images again";
     "log-swarm-directory", "mkdir /var/lib/docker:":
         "as a node of a swarm, dockerd writes to /var/lib/docker, which an ordinary user cannot create";

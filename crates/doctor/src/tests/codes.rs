@@ -168,7 +168,7 @@ pub(super) const CODES: &[Code] = &[
     code("ps-missing", "ps, which `docker top` uses, is not installed"),
     code(
         "overlay",
-        "overlayfs cannot be mounted, and fuse-overlayfs is not installed, or the containerd image store cannot use it",
+        "overlayfs cannot be mounted, and fuse-overlayfs is not installed, or cannot be used by the containerd image store",
     ),
     code("fuse-closed", "fuse-overlayfs cannot use `/dev/fuse`"),
     code("kernel-old", "the kernel is older than Linux 5.3, and `rootlesskit true` fails"),

@@ -74,7 +74,7 @@ fn networks() -> Vec<Case> {
             |h| runs_with(h, &network("part", "bridge", &["10.0.2.0/27"])),
         ),
         case(
-            "a bridge network has a part of the namespace's network in which nobody is",
+            "a bridge network has unused addresses of the namespace's network",
             Class,
             "",
             "",
@@ -100,7 +100,7 @@ fn networks() -> Vec<Case> {
             h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
             runs_with(h, &network("good", "bridge", &["10.0.2.0/24"]));
         }),
-        case("the daemon does not run, so its networks are not known", Class, "", "", |h| {
+        case("the daemon is not running, so its networks are unknown", Class, "", "", |h| {
             let list = json!([network("clash", "bridge", &["10.0.2.0/24"])]);
             h.prober.docker.insert(NETWORKS, list);
         }),
@@ -179,7 +179,7 @@ fn pools() -> Vec<Case> {
             "a manager runs that says nothing about addresses",
             Advisory,
             code,
-            "with a --subnet elsewhere",
+            "with a --subnet outside 10.0.2.0/24",
             |h| {
                 h.write(STATE, "{\"RemoteAddr\":\"192.0.2.9:2377\"}");
                 h.runs(&[(INFO, manager(&Value::Null))]);
