@@ -23,7 +23,7 @@ pub(crate) enum Side {
     Gateway,
     /// The same with an egress policy that allows all of the load whoever sends it.
     GatewayRules,
-    /// The same with one that depends on the sender of the load.
+    /// The same with one whose decision depends on the sender of the load.
     GatewaySenders,
     /// An earlier build's network `gateway`.
     GatewayBefore,
@@ -62,7 +62,7 @@ impl Side {
             Self::Loopback => "loopback",
             Self::Gateway => "gateway",
             Self::GatewayRules => "gateway with 100 rules",
-            Self::GatewaySenders => "gateway with 100 rules, one for its sender",
+            Self::GatewaySenders => "gateway with 100 rules, one by sender",
             Self::GatewayBefore => "gateway, earlier build",
             Self::Slirp => "slirp4netns",
             Self::Slirp1500 => "slirp4netns 1500",

@@ -12,7 +12,7 @@ use crate::storage::PLACES;
 const INTRODUCTION: &str = "\
 # Kernels
 
-To find out what works on your machine, run `dockerd-rootless-setuptool.sh check` there. It tells you what is missing, and
+To find out what works on your machine, run `dockerd-rootless-setuptool.sh check` there. It tells you what is missing and
 how to fix it. This page shows what works on Debian's kernels. Another distribution may configure the same version of
 Linux differently.
 
@@ -39,7 +39,7 @@ of this page quote these reasons.
 /// Whether something works on a machine.
 type Works = fn(&Results) -> bool;
 
-/// What depends on the kernel most, and what works everywhere.
+/// What users look for first: what depends on the kernel most, and what works with all of them.
 const FEATURES: [(&str, Works); 6] = [
     ("the gateway network", |found| found.has("gateway/start")),
     ("published ports of containers", |found| found.has("docker/run")),
@@ -134,7 +134,7 @@ pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     text
 }
 
-/// The versions of Linux with which each feature works, and those with which it does not on some machine.
+/// The versions of Linux with which each feature works on all machines, and those with which it does not on some.
 fn features(text: &mut String, found: &[Option<&Results>]) {
     for (title, works) in FEATURES {
         let mut versions = BTreeMap::new();

@@ -12,7 +12,7 @@ const NAMED: u16 = 60;
 /// Rules that name senders and destinations by address, the last one aside.
 const ADDRESSED: u16 = 39;
 
-/// An address of no container.
+/// An address that no container has.
 const SOMEBODY: &str = "172.17.0.9";
 
 /// The port of a server that the last rule denies, and nothing else does: [`Side::Gateway`]'s for requests.
@@ -23,8 +23,8 @@ pub(super) fn denied_port() -> u16 {
 /// The text of a policy of 100 rules that allows all of the load. None of them matches it, so each connection and flow
 /// is tried against all of them.
 ///
-/// No rule matches the load whoever sends it. With `depends_on_sender`, one of them would match it if another container
-/// sent it, so the sender of each connection and flow has to be found before it begins.
+/// With `depends_on_sender`, one of them would match if another container sent the load, so the sender of each connection
+/// and flow has to be found before it begins. Otherwise, none would match whoever sent it.
 pub(super) fn policy(depends_on_sender: bool) -> String {
     let mut text = String::new();
     for n in 0..NAMED {

@@ -44,10 +44,10 @@ const SILENT_NETWORK: &str = "198.18.0.0/15";
 /// The gateway's name server.
 const NAME_SERVER: &str = "10.0.2.3";
 
-/// What at least reaches the gateway of a flood that counts.
+/// How much of a flood has to reach the gateway at least, so that the sample shows something.
 const FEWEST: f64 = 5000.0;
 
-/// In the target namespace: nothing for `$1` leaves it, and nobody is told.
+/// In the target namespace: drops everything for `$1`, without an error for its sender; and lets it pass again.
 const DROP: &str = "ip route add blackhole $1";
 const PASS: &str = "ip route delete blackhole $1";
 
@@ -95,13 +95,13 @@ fn rounds(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is left of reports of the load generator: what connections took, and how many failed.
+/// What is left of reports of the load generator: how long connections took, and how many failed.
 fn values(report: &Value, ends: [&'static str; 4]) -> Result<Values> {
     let names = ["rate", "p50_us", "p99_us", "failed"];
     ends.into_iter().zip(names).map(|(end, name)| Ok((end, number(report, name)?))).collect()
 }
 
-/// How much of what a flood consists of has been begun so far. Connections that nobody answers fail.
+/// How many packets of a flood the gateway has counted so far. Half-open connections count when they fail.
 fn begun(stats: &Value, flood: &str) -> Result<f64> {
     match flood {
         "syn" => number(&stats["tcp"], "failed"),

@@ -15,7 +15,7 @@ const TITLES: [&str; 4] = ["half-open connections", "UDP flows", "pings", "DNS q
 /// The ends of the rows' names, and what they are called.
 const FIGURES: [(&str, &str); 2] = [(".p50", "median"), (".p99", "99th percentile")];
 
-/// How many times as long it takes beside the flood as in another part of a sample.
+/// How many times as long a connection takes beside the flood as in another part of a sample.
 fn ratio_to(sheet: &Sheet, side: Side, flood: &str, figure: &str, part: &str) -> Option<Spread> {
     let [during, other] = ["flood", part].map(|end| format!("{}.{end}{figure}", row(flood)));
     sheet.ratio_of((&during, side), (&other, side))
@@ -41,8 +41,8 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
             format!("{}: alone, µs", side.name()),
             "flood dropped before the gateway, µs".to_owned(),
             "beside the flood, µs".to_owned(),
-            "to alone".to_owned(),
-            "to dropped".to_owned(),
+            "beside ÷ alone".to_owned(),
+            "beside ÷ dropped".to_owned(),
         ]
     });
     let heads: Vec<String> =

@@ -1,9 +1,9 @@
 //! What an egress policy costs, and what it costs to find out which container traffic belongs to.
 //!
-//! Four gateways, each with a container behind it whose load leaves through it: one without a policy, two with the 100
-//! rules of [`rules`], one of which has to find the sender of everything, and if there is one, that of an earlier build.
-//! With a policy they run as another user than without, and the earlier build as a third one, because the bytes of a
-//! connection go through pipes, which a user has only so many of.
+//! Up to four gateways, each with a container behind it whose load leaves through it: one without a policy, two with the 100
+//! rules of [`rules`], of which the second has to find the sender of everything, and that of an earlier build if there is
+//! one. Those with a policy run as a user of their own, and so does the earlier build, because the bytes of a connection go
+//! through pipes, which a user has only so many of.
 //!
 //! The load is what a policy could slow down: each new connection and each flow of datagrams is judged. Requests over
 //! kept connections and bytes are not, and show whether anything else has become slower.

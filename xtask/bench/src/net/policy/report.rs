@@ -13,21 +13,21 @@ const SHARE: f64 = 0.98;
 const GOALS: [(Side, Side, &str); 4] = [
     (Side::GatewayRules, Side::Gateway, "with 100 rules: of the gateway"),
     (Side::GatewayRules, Side::GatewayBefore, "with 100 rules: of the earlier build"),
-    (Side::GatewaySenders, Side::Gateway, "with 100 rules, one for its sender: of the gateway"),
+    (Side::GatewaySenders, Side::Gateway, "with 100 rules, one by sender: of the gateway"),
     (
         Side::GatewaySenders,
         Side::GatewayBefore,
-        "with 100 rules, one for its sender: of the earlier build",
+        "with 100 rules, one by sender: of the earlier build",
     ),
 ];
 
 /// Ratios in the table, and what they are called there.
 const RATIOS: [(Side, Side, &str); 5] = [
     (Side::GatewayRules, Side::Gateway, "100 rules ÷ gateway"),
-    (Side::GatewaySenders, Side::Gateway, "for its sender ÷ gateway"),
+    (Side::GatewaySenders, Side::Gateway, "by sender ÷ gateway"),
     (Side::Gateway, Side::GatewayBefore, "gateway ÷ earlier"),
     (Side::GatewayRules, Side::GatewayBefore, "100 rules ÷ earlier"),
-    (Side::GatewaySenders, Side::GatewayBefore, "for its sender ÷ earlier"),
+    (Side::GatewaySenders, Side::GatewayBefore, "by sender ÷ earlier"),
 ];
 
 /// The titles of [`ROWS`], decimals shown, and what their processor time is for with its decimals.
@@ -98,7 +98,7 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
         "\n{title}\n{table}\n{goals}\n{met} of {count} goals of the egress policy met. Medians; ratios are medians \
          over rounds (min–max). ~ the rest of the machine was busy.\n\
          gateway: without a policy. gateway with 100 rules: none of them matches, so each new connection and flow is \
-         tried against all. one for its sender: one of them would match if another container sent it, so the sender of \
+         tried against all. one by sender: one of them would match if another container sent it, so the sender of \
          each new connection and flow is looked up before it begins. CPU and memory: all processes of rootlesskit.\n"
     );
     out
