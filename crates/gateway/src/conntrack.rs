@@ -146,10 +146,10 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Answers queries about the network namespace of the calling thread, until nobody can ask any more.
 ///
 /// # Errors
-/// The kernel does not answer look-ups at all, or the pair fails.
+/// The kernel does not answer lookups at all, or the pair fails.
 pub fn serve(socket: &OwnedFd) -> io::Result<()> {
     let mut conntrack = Conntrack::open()?;
-    // Whether it works; the first look-up loads the kernel's module.
+    // Whether it works; the first lookup loads the kernel's module.
     conntrack.look_up(&[NOTHING]).into_iter().collect::<io::Result<Vec<_>>>()?;
     serve_with(socket, |queries| conntrack.look_up(queries))
 }

@@ -51,7 +51,7 @@ use super::{Shared, kind};
 use crate::packet::{Original, Udp};
 use crate::shares::{FEW, Holder, Lookups, Occupancy};
 
-/// Flows of one address of the target namespace that share a port outside; more would make the kernel's look-ups long.
+/// Flows of one address of the target namespace that share a port outside; more would make the kernel's lookups long.
 const MAX_FLOWS_PER_PORT: usize = 64;
 /// Datagrams of the target namespace after which a flow gets a socket in the gateway namespace.
 const BUSY: u32 = 8;
@@ -162,7 +162,7 @@ impl Flows {
         flow.keep_whole = udp.keep_whole;
         flow.set_whole(udp.keep_whole);
         let sent = send(&flow.outside, udp.payload).or_else(|e| {
-            if flow.moves(host, tag, e) { send(&flow.outside, udp.payload) } else { Err(e) }
+            if flow.reconnect(host, tag, e) { send(&flow.outside, udp.payload) } else { Err(e) }
         });
         match sent {
             // A full queue: lost, as on any network.
@@ -208,7 +208,7 @@ impl Flows {
                 let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(sent.bytes);
                 if let Some(error) = sent.error {
-                    flow.moves(host, Tag { kind: kind::HOST, key }, error);
+                    flow.reconnect(host, Tag { kind: kind::HOST, key }, error);
                 }
                 self.order.spoke(key, Speaker::Client, host.now());
             } else if shared.plan.is_child(dst.ip()) {
@@ -344,7 +344,7 @@ impl Flows {
             if let Some(error) = self.send_outside(key)
                 && let Some(flow) = self.table.get_mut(key)
             {
-                flow.moves(host, Tag { kind: kind::HOST, key }, error);
+                flow.reconnect(host, Tag { kind: kind::HOST, key }, error);
             }
         }
     }
@@ -516,7 +516,7 @@ impl Flow {
     /// Replaces the socket by one with another address of the host, if its own address has gone. A container knows nothing of
     /// that address, so it does not notice that the host is in another network. True if the socket is another one; what was
     /// not sent can be sent again then.
-    fn moves(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
+    fn reconnect(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
         // The errors for IPv4. A connected socket of IPv6 does not notice that its address has gone (ip(7), ipv6(7)).
         if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
             return false;

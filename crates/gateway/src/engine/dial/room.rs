@@ -33,7 +33,7 @@ pub(super) enum Full {
 }
 
 impl Dials {
-    /// Notes whose the next connections are whose sender was asked for, at most so many.
+    /// Counts the next connections whose sender has been found for it, at most `most`.
     pub(super) fn reassign_next(&mut self, shared: &Shared, most: usize) {
         let opened_by = |dial: &Dial| shared.lookup(dial.asked.attribution.opened_by());
         for _ in 0..most {

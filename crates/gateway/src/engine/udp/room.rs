@@ -74,7 +74,7 @@ impl Flows {
         while before - self.descriptors() < count && self.make_room(now, shared, Holder::Pending) {}
     }
 
-    /// Notes whose the next flows are whose sender was asked for, at most so many.
+    /// Counts the next flows whose sender has been found for it, at most `most`.
     pub(super) fn reassign_next(&mut self, shared: &Shared, most: usize) {
         let opened_by = |flow: &Flow| shared.lookup(flow.counted.opened_by());
         for _ in 0..most {
