@@ -295,9 +295,9 @@ impl Supervisor {
     }
 
     /// Containers may begin what this allows from now on, and what they have begun ends if it does not allow it. A gateway that
-    /// starts later has it from the start. `done` is called when it is in force, when the gateway has refused it, or when the gateway has
-    /// ended, so that the next one has it. It may be called at once, or on another thread, which it must not block. After a
-    /// refusal, gateways that start later would have it nevertheless, so set the previous one again.
+    /// starts later has it from the start. `done` is called when it is in force, when the gateway has refused it, or when the
+    /// gateway has ended, so that the next one has it. It may be called at once, or on another thread, which it must not
+    /// block. After a refusal, gateways that start later would have it nevertheless, so set the previous one again.
     ///
     /// # Errors
     /// The policy is too large for the gateway. Nothing has changed then.

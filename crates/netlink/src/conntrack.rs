@@ -103,7 +103,7 @@ impl Query {
     }
 }
 
-/// A socket for look-ups in the network namespace in which it was opened.
+/// A socket for lookups in the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Conntrack {
     connection: Connection,
@@ -159,7 +159,7 @@ impl Conntrack {
         let mut open = batch.len();
         while open > 0 && self.connection.receive_into(&mut self.answers)? {
             for answer in split(&self.answers)? {
-                // Leftovers of look-ups that failed carry an older number.
+                // Leftovers of lookups that failed carry an older number.
                 let place = usize::try_from(answer.sequence.wrapping_sub(first)).ok();
                 if let Some((query, end)) =
                     place.and_then(|place| Some((batch.get(place)?, ends.get_mut(place)?)))
