@@ -113,7 +113,7 @@ pub(super) struct Asked {
 
 /// What the engine has to do after replies.
 #[derive(Debug, Default)]
-pub(super) struct Outcomes {
+pub(super) struct Attributed {
     /// Those whose sender is known now, or cannot be found.
     pub(super) entries: Vec<(Entry, Sender)>,
     /// SYNs that are to be answered by a reset.
@@ -191,15 +191,15 @@ impl Attributions {
         self.client.as_ref()
     }
 
-    /// Returns the number of the query, or the outcomes of a lookup that failed at once because nobody can be asked.
-    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Outcomes> {
+    /// Returns the number of the query. If nobody can be asked, the lookup has failed at once, and this is what comes of that.
+    fn ask(&mut self, now: Instant, query: &Query, subject: Subject) -> Result<u32, Attributed> {
         // What packets wait for goes before what is only counted.
         let most = if matches!(subject, Subject::Sender(_)) { MAX_OPEN } else { MAX_COUNTED };
         let has_room = self.has_room(most);
         let Some(client) = self.client.as_mut().filter(|_| has_room) else {
-            let mut outcomes = Outcomes::default();
-            self.attribute(now, subject, Outcome::Failed, &mut outcomes);
-            return Err(outcomes);
+            let mut attributed = Attributed::default();
+            self.attribute(now, subject, Outcome::Failed, &mut attributed);
+            return Err(attributed);
         };
         let number = client.ask(query);
         if self.open.is_empty() {
@@ -255,14 +255,14 @@ impl Attributions {
     }
 
     /// Takes in replies, and gives up what has waited long enough.
-    pub(super) fn receive(&mut self, now: Instant) -> Outcomes {
-        let mut outcomes = Outcomes::default();
+    pub(super) fn receive(&mut self, now: Instant) -> Attributed {
+        let mut attributed = Attributed::default();
         while let Some(client) = &mut self.client {
             match client.replies() {
                 Ok(None) => break,
                 Ok(Some(replies)) => {
                     for Reply { number, outcome, .. } in replies {
-                        self.answer(now, number, outcome, &mut outcomes);
+                        self.answer(now, number, outcome, &mut attributed);
                     }
                 }
                 Err(error) => self.give_up(&error),
@@ -273,35 +273,35 @@ impl Attributions {
             self.responsive = false;
             // They are as old as this one, or there is no room for them either.
             self.client.iter_mut().for_each(Client::discard);
-            self.end_first(now, Outcome::Failed, &mut outcomes);
+            self.end_first(now, Outcome::Failed, &mut attributed);
         }
         while let Some(number) = next_due(&mut self.resets, now) {
-            outcomes.resets.extend(self.get(number).and_then(|open| open.reset.take()));
+            attributed.resets.extend(self.get(number).and_then(|open| open.reset.take()));
         }
         while let Some((inbound, attempts)) = next_due(&mut self.again, now) {
             self.ask_who_answers(now, inbound, attempts);
         }
-        outcomes.senders.extend(self.unlisted.late(now));
-        outcomes
+        attributed.senders.extend(self.unlisted.late(now));
+        attributed
     }
 
     /// Queries are answered in their order: those before this one have no reply.
-    fn answer(&mut self, now: Instant, number: u32, outcome: Outcome, outcomes: &mut Outcomes) {
+    fn answer(&mut self, now: Instant, number: u32, outcome: Outcome, attributed: &mut Attributed) {
         if self.get(number).is_none() {
             return;
         }
         self.responsive = true;
         while self.first != number {
-            self.end_first(now, Outcome::Failed, outcomes);
+            self.end_first(now, Outcome::Failed, attributed);
         }
-        self.end_first(now, outcome, outcomes);
+        self.end_first(now, outcome, attributed);
     }
 
-    fn end_first(&mut self, now: Instant, outcome: Outcome, outcomes: &mut Outcomes) {
+    fn end_first(&mut self, now: Instant, outcome: Outcome, attributed: &mut Attributed) {
         let Some(Open { subject, reset, .. }) = self.open.pop_front() else { return };
         self.first = self.first.wrapping_add(1);
-        outcomes.resets.extend(reset);
-        self.attribute(now, subject, outcome, outcomes);
+        attributed.resets.extend(reset);
+        self.attribute(now, subject, outcome, attributed);
     }
 
     /// Counts a subject for whom it is of, as far as that is known.
@@ -310,7 +310,7 @@ impl Attributions {
         now: Instant,
         subject: Subject,
         outcome: Outcome,
-        outcomes: &mut Outcomes,
+        attributed: &mut Attributed,
     ) {
         let failed = outcome == Outcome::Failed;
         if let Subject::Flow { attribution, .. } = &subject
@@ -336,7 +336,7 @@ impl Attributions {
             }
             Subject::Sender(query) => {
                 let sender = self.sender(outcome, query.outside.src.ip(), query.protocol);
-                outcomes.senders.push((query, sender));
+                attributed.senders.push((query, sender));
             }
             Subject::Events { source, events, of, record } => {
                 let container = found.unwrap_or(source);
@@ -347,7 +347,7 @@ impl Attributions {
                 if let Some(of) = of {
                     let is_ping = matches!(of, Entry::Ping(_));
                     let protocol = if is_ping { Protocol::Echo } else { Protocol::Udp };
-                    outcomes.entries.push((of, self.sender(outcome, source, protocol)));
+                    attributed.entries.push((of, self.sender(outcome, source, protocol)));
                 }
             }
             Subject::Published { inbound, attempts } => {

@@ -213,17 +213,17 @@ impl Engine {
 
     /// Takes in what the connection tracking says.
     fn attribute(&mut self, host: &mut EventLoop) {
-        let outcomes = self.attributions.receive(host.now());
-        for (entry, sender) in outcomes.entries {
+        let attributed = self.attributions.receive(host.now());
+        for (entry, sender) in attributed.entries {
             match entry {
                 Entry::Ping(ping) => self.echoes.attribute(&self.shared, ping, sender),
                 Entry::Name(number) => self.names.attribute(&self.shared, number, sender),
             }
         }
-        for syn in outcomes.resets {
+        for syn in attributed.resets {
             self.shared.answers.reset(&syn);
         }
-        for (query, sender) in outcomes.senders {
+        for (query, sender) in attributed.senders {
             self.release(host, &query, sender);
         }
         let attributions = &self.attributions;

@@ -8,7 +8,7 @@ use netlink::conntrack::{Protocol, Query};
 use relay::flow_log::{FlowEnd, FlowRecord};
 use relay::{Attribution, RuleName};
 
-use super::{Asked, Attributions, DENIED, Entry, MAX_OPEN, Outcomes, Subject};
+use super::{Asked, Attributed, Attributions, DENIED, Entry, MAX_OPEN, Subject};
 use crate::conntrack::Outcome;
 use crate::engine::egress_policy::Sender;
 use crate::engine::parked::{Added, Packet};
@@ -16,7 +16,7 @@ use crate::engine::parked::{Added, Packet};
 /// What becomes of a packet whose sender has to be known.
 #[derive(Debug)]
 pub(in crate::engine) enum Asking {
-    /// It waits, and comes back with [`Outcomes::senders`].
+    /// It waits, and comes back with [`Attributed::senders`].
     Waits,
     /// There is no room for it.
     Lost,
@@ -139,9 +139,9 @@ impl Attributions {
         self.begun = self.begun.wrapping_add(1);
         let source = query.outside.src.ip();
         let record = end.and_then(|end| self.log.attempt(now, &query, end));
-        let outcomes =
+        let attributed =
             self.ask(now, &query, Subject::Events { source, events, of, record }).err()?;
-        outcomes.entries.first().map(|(_, sender)| *sender)
+        attributed.entries.first().map(|(_, sender)| *sender)
     }
 
     /// Counts an attempt that a rule has denied, perhaps one of a policy.
@@ -159,7 +159,7 @@ impl Attributions {
         match sender {
             Some(Sender { container, .. }) => {
                 let outcome = Outcome::Found(container);
-                self.attribute(now, subject, outcome, &mut Outcomes::default());
+                self.attribute(now, subject, outcome, &mut Attributed::default());
             }
             None => drop(self.ask(now, &query, subject)),
         }

@@ -47,12 +47,12 @@ impl Rig {
         asked
     }
 
-    fn receive(&mut self) -> Outcomes {
+    fn receive(&mut self) -> Attributed {
         self.attributions.receive(self.now)
     }
 
     /// Takes in replies once there are some.
-    fn hear(&mut self) -> Outcomes {
+    fn hear(&mut self) -> Attributed {
         self.now += QUERY_DELAY;
         self.attributions.send(self.now);
         let client = self.attributions.client().unwrap();
@@ -334,7 +334,7 @@ fn a_port_that_refuses_is_of_the_container_that_answered_there() {
     let port = |udp| Inbound { udp, ..inbound(false) };
     let answered = |rig: &mut Rig, inbound: Inbound, outcome| {
         let subject = Subject::Published { inbound, attempts: 9 };
-        rig.attributions.attribute(rig.now, subject, outcome, &mut Outcomes::default());
+        rig.attributions.attribute(rig.now, subject, outcome, &mut Attributed::default());
     };
     answered(&mut rig, port(false), Outcome::Found(ip("172.17.0.2")));
     answered(&mut rig, port(false), Outcome::Unknown);
