@@ -135,7 +135,7 @@ impl Occupancy {
     }
 }
 
-/// Entries in an order for each holder.
+/// Entries of each holder in their order. The first one of whoever has the most makes room.
 #[derive(Debug)]
 pub struct FairQueue<K> {
     occupancy: Occupancy,

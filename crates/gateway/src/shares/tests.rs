@@ -162,8 +162,8 @@ impl Reference {
         self.0.iter().filter(|(of, _)| *of == holder).count()
     }
 
-    /// All that may be the first to yield: of several that hold the most, the newcomer only.
-    fn may_yield(&self, newcomer: Holder) -> Vec<(Holder, u64)> {
+    /// All that may be the victim: of several that hold the most, the newcomer only.
+    fn possible_victims(&self, newcomer: Holder) -> Vec<(Holder, u64)> {
         let most = self.0.iter().map(|(of, _)| self.count(*of)).max().unwrap_or(0);
         let heavy = |of: Holder| self.count(of) == most;
         let own_only = heavy(newcomer);
@@ -184,13 +184,13 @@ proptest! {
             match event {
                 Event::New(of) => {
                     let newcomer = holder(of);
-                    let yields = queue.victim(newcomer);
-                    let may = reference.may_yield(newcomer);
-                    prop_assert_eq!(yields.is_some(), !may.is_empty());
-                    if let Some(yields) = yields {
-                        prop_assert!(may.contains(&yields), "{:?} of {:?}", yields, may);
+                    let victim = queue.victim(newcomer);
+                    let possible = reference.possible_victims(newcomer);
+                    prop_assert_eq!(victim.is_some(), !possible.is_empty());
+                    if let Some(victim) = victim {
+                        prop_assert!(possible.contains(&victim), "{:?} of {:?}", victim, possible);
                     }
-                    if queue.len() >= LIMIT && let Some((from, key)) = yields {
+                    if queue.len() >= LIMIT && let Some((from, key)) = victim {
                         // Nobody loses anything to somebody who holds more.
                         prop_assert!(reference.count(from) >= reference.count(newcomer));
                         queue.remove(holders[&key], key);
