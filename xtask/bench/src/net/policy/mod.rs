@@ -21,6 +21,7 @@ use super::{Machine, Place, bytes, requests, rules};
 use crate::machine::ADDRESS;
 use crate::options::Options;
 use crate::rounds::{Bench, Values};
+use crate::script;
 use crate::sheet::Side;
 
 /// In the order of the columns.
@@ -35,7 +36,12 @@ fn row(end: &str) -> String {
     format!("policy.{end}")
 }
 
+/// On the machine: the ports of outbound sockets. Four gateways with as many flows as they can have need more than the
+/// 28,232 that Linux has by default, and with few left each socket takes long to find one. Servers are at lower ports.
+const PORTS: &str = "echo '21000 65535' >/proc/sys/net/ipv4/ip_local_port_range";
+
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
+    script::run(None, PORTS, &[])?;
     let (machine, options) = (bench.machine, bench.options);
     let mut ways = Vec::new();
     for side in COLUMNS {
