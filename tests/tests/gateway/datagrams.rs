@@ -59,15 +59,21 @@ fn datagrams_of_clients_that_come_and_go_are_all_answered() -> Result<()> {
 }
 
 #[test]
-fn datagrams_of_a_flow_go_on_when_the_address_of_the_host_is_another() -> Result<()> {
+fn datagrams_of_a_flow_and_pings_go_on_when_the_address_of_the_host_is_another() -> Result<()> {
     let b = kit::boot()?;
     let outside = kit::serve(&b, As::Peer, "udp-echo 10.77.0.2:9000")?;
     let net = Net::start(&b)?;
     let busy = net.inside("exec fixture keep udp 10.77.0.2:9000").spawn()?;
+    let ping = net.inside("exec ping -i 0.2 10.77.0.2").spawn()?;
     let goes_on = || {
-        let before = busy.printed()?;
-        wait::until_true("the flow goes on", PATIENCE, || {
-            Ok(busy.printed()?.lines().count() > before.lines().count() + 20)
+        let counted = || -> Result<(usize, usize)> {
+            let answers = ping.printed()?.matches("bytes from").count();
+            Ok((busy.printed()?.lines().count(), answers))
+        };
+        let before = counted()?;
+        wait::until_true("the flow and the ping go on", PATIENCE, || {
+            let (datagrams, answers) = counted()?;
+            Ok(datagrams > before.0 + 20 && answers > before.1)
         })
     };
     goes_on()?;
@@ -82,7 +88,7 @@ fn datagrams_of_a_flow_go_on_when_the_address_of_the_host_is_another() -> Result
         let out = net.inside("fixture udp-ask 10.77.0.2:9000 hello").ok()?;
         ensure!(out.starts_with(&format!("{new}:")), "{out}");
     }
-    drop((busy, outside));
+    drop((busy, ping, outside));
     net.stop()
 }
 

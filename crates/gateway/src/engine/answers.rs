@@ -178,6 +178,23 @@ pub(super) fn send(socket: &Socket, message: &[u8]) -> nix::Result<usize> {
     socket::send(fd, message, flags).or_else(|_| socket::send(fd, message, flags))
 }
 
+/// Another socket in the place of a connected one, if that cannot send any more because the address of the host that it
+/// sends from has gone, as this error says. `connect` gets its port.
+pub(super) fn moved(
+    socket: &Socket,
+    error: Errno,
+    connect: impl FnOnce(u16) -> io::Result<Socket>,
+) -> Option<Socket> {
+    // What IPv4 says then. A connected socket of IPv6 notices nothing (ip(7), ipv6(7)).
+    if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
+        return None;
+    }
+    let address = |socket: &Socket| socket.local_addr().ok()?.as_socket();
+    let old = address(socket)?;
+    let new = connect(old.port()).ok()?;
+    address(&new).is_some_and(|new| new.ip() != old.ip()).then_some(new)
+}
+
 /// Has errors of the network reported for a datagram socket.
 pub(super) fn report_errors(socket: &Socket, ipv4: bool) -> nix::Result<()> {
     if ipv4 {

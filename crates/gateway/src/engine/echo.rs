@@ -20,7 +20,7 @@ use relay::{EventLoop, Opened, RuleName};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
-use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
+use super::answers::{errno, keep_whole, moved, next_error, report_errors, send, set_ttl};
 use super::attribution::{Attributions, ECHO_REQUEST, Entry, TRACKED_TIME, echo_request};
 use super::egress_policy::Sender;
 use super::log::{Log, end_of};
@@ -30,6 +30,8 @@ use crate::shares::{Holder, Occupancy};
 
 /// Sockets at a time; beyond that the one of whoever has the most that was silent longest makes room.
 const MAX_PING_SOCKETS: usize = 256;
+/// What a ping socket sends with, unless told otherwise (ip(7), `ip_default_ttl`).
+const ORDINARY_LIFE: u8 = 64;
 /// How long one is kept that is not used.
 const ECHO_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWERS_PER_TURN: usize = 32;
@@ -149,7 +151,10 @@ impl Echoes {
         message.extend(echo.seq.to_be_bytes());
         message.extend(echo.payload);
         asking.up += echo.payload.len() as u64;
-        if let Err(e) = send(&asking.socket, &message) {
+        let sent = send(&asking.socket, &message).or_else(|e| {
+            if asking.moves(host, key, e) { send(&asking.socket, &message) } else { Err(e) }
+        });
+        if let Err(e) = sent {
             asking.failure = Some(FlowEnd::of(e));
             self.refused(shared, &e.into(), echo);
         }
@@ -174,7 +179,7 @@ impl Echoes {
         }
         let socket = ping_socket(ends.dst)?;
         let holder = self.occupancy.counts_for(holder);
-        let (used, seq, ttl, whole) = (host.now(), 0, 64, false);
+        let (used, seq, ttl, whole) = (host.now(), 0, ORDINARY_LIFE, false);
         let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
         let asking = Asking {
             ends,
@@ -312,6 +317,22 @@ impl Asking {
     /// Whether it has been silent for so long that the connection tracking may have forgotten whose it was.
     fn is_silent(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.used) >= TRACKED_TIME
+    }
+
+    /// Goes on from another address of the host if that of its socket has gone, as a flow does. True if what was not sent can
+    /// be sent again.
+    fn moves(&mut self, host: &EventLoop, key: Key, error: Errno) -> bool {
+        let (dst, tag) = (self.ends.dst, Tag { kind: kind::ECHO, key });
+        let Some(socket) = moved(&self.socket, error, |_| ping_socket(dst)) else { return false };
+        if host.watch(&socket, tag, EpollFlags::EPOLLIN).is_err() {
+            return false;
+        }
+        self.socket = socket;
+        let (ttl, whole) = (self.ttl, self.whole);
+        (self.ttl, self.whole) = (ORDINARY_LIFE, false);
+        set_ttl(&self.socket, dst.is_ipv4(), &mut self.ttl, ttl);
+        keep_whole(&self.socket, dst, &mut self.whole, whole);
+        true
     }
 
     /// Counts it for whom it is of.

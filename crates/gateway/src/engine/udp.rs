@@ -42,7 +42,7 @@ use relay::{Attribution, Counted, EventLoop, make_transparent, refuse_self_conne
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{errno, keep_whole, next_error, report_errors, send, set_ttl};
+use super::answers::{errno, keep_whole, moved, next_error, report_errors, send, set_ttl};
 use super::attribution::{Attributions, outbound};
 use super::egress_policy::Sender;
 use super::log::end_of;
@@ -517,18 +517,9 @@ impl Flow {
     /// that address, so it does not notice that the host is in another network. True if the socket is another one; what was
     /// not sent can be sent again then.
     fn reconnect(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
-        // The errors for IPv4. A connected socket of IPv6 does not notice that its address has gone (ip(7), ipv6(7)).
-        if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
-            return false;
-        }
-        let address = |socket: &Socket| socket.local_addr().ok()?.as_socket();
-        let Some(old) = address(&self.outside) else { return false };
-        let Ok(outside) = connect(self.to, Some(old.port())).or_else(|_| connect(self.to, None))
-        else {
-            return false;
-        };
-        let moved = address(&outside).is_some_and(|new| new.ip() != old.ip());
-        if !moved || host.watch(&outside, tag, EpollFlags::EPOLLIN).is_err() {
+        let connect = |port| connect(self.to, Some(port)).or_else(|_| connect(self.to, None));
+        let Some(outside) = moved(&self.outside, error, connect) else { return false };
+        if host.watch(&outside, tag, EpollFlags::EPOLLIN).is_err() {
             return false;
         }
         self.outside = outside;
