@@ -1,9 +1,9 @@
 //! The egress policy: what the files and Docker say now is what the gateway enforces.
 //!
 //! A file that cannot be read, or is no policy, ends the start. Later, what was read from it before stays in force, and the
-//! next change of the file is another chance. The same goes for a policy that the gateway refuses. The API shows as in force
-//! what the gateway has accepted. Containers that Docker does not list are nobody that a rule allows something:
-//! see the crate `egress`.
+//! next change of the file is another chance. If the gateway refuses a policy, it is offered again some time later: a gateway
+//! process that does not work any more has a successor by then, which may accept it. The API shows as in force what the
+//! gateway has accepted. Containers that Docker does not list are nobody that a rule allows something: see the crate `egress`.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,10 @@ const LOOK_DELAY: Duration = Duration::from_millis(100);
 /// How long the first rules that name containers wait for Docker. Without an answer, they know nobody, which ends
 /// connections that they allow.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// After a refusal, how long until the policy is offered again: a gateway process that does not work any more has a
+/// successor by then.
+const RETRY_DELAY: Duration = Duration::from_secs(15);
 
 /// What applies instead of a policy that the gateway does not accept.
 const REFUSED: &str = "the gateway keeps the previous policy, in which containers that have started since are not listed";
@@ -102,10 +106,22 @@ pub(super) struct Follower<E> {
     look_delay: Duration,
     /// [`ANSWER_TIME`]
     answer_time: Duration,
+    /// [`RETRY_DELAY`]
+    retry_delay: Duration,
+    /// When the gateway is asked again, after a refusal.
+    retry_at: Option<Instant>,
     listing: Listing,
     enforced: Policies,
     gateway: E,
     status: Status,
+}
+
+/// Waits until then, or for ever.
+async fn time(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether the gateway has accepted a policy. Nobody says so if it ends before; its successor then has the policy from the
@@ -146,6 +162,8 @@ impl<E: Enforce> Follower<E> {
             told: None,
             look_delay: LOOK_DELAY,
             answer_time: ANSWER_TIME,
+            retry_delay: RETRY_DELAY,
+            retry_at: None,
             listing: Listing::default(),
             enforced: Policies::default(),
             gateway,
@@ -170,19 +188,14 @@ impl<E: Enforce> Follower<E> {
         self.ask_docker();
         let mut look_at = None;
         loop {
-            let due = async {
-                match look_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 ready = readable.readable(), if look_at.is_none() => {
                     ready?.clear_ready();
                     look_at = Some(Instant::now() + self.look_delay);
                     continue;
                 }
-                () = due => {
+                () = time(self.retry_at) => {}
+                () = time(look_at) => {
                     look_at = None;
                     let changed = self.look();
                     // Again, if it could not be done before.
@@ -290,6 +303,7 @@ impl<E: Enforce> Follower<E> {
 
     /// Enforces what the files and Docker say now, if that is not what is enforced.
     async fn apply(&mut self) {
+        self.retry_at = None;
         let policies = self.policies();
         let accepted =
             if policies == self.enforced { Ok(()) } else { self.enforce(&policies).await };
@@ -304,6 +318,7 @@ impl<E: Enforce> Follower<E> {
     async fn enforce(&mut self, policies: &Policies) -> anyhow::Result<()> {
         let accepted = self.gateway.enforce(policies)?;
         let Err(refused) = accepted.await.unwrap_or(Ok(())) else { return Ok(()) };
+        self.retry_at = Some(Instant::now() + self.retry_delay);
         if let Ok(accepted) = self.gateway.enforce(&self.enforced)
             && let Ok(Err(e)) = accepted.await
         {

@@ -169,6 +169,7 @@ async fn a_policy_that_the_gateway_refuses_is_not_said_to_be_in_force() {
     files.write("one", &rule("a"));
     files.write("two", &rule("b"));
     let (mut follower, gateway) = files.follower(&["one", "two"]);
+    follower.retry_delay = PATIENCE;
     let status = follower.status();
     let error = |file: usize| status.borrow().files[file].error.clone();
     let shown = || status.borrow().files[0].rules[0].rule.name.clone();
@@ -199,6 +200,24 @@ async fn a_policy_that_the_gateway_refuses_is_not_said_to_be_in_force() {
     files.replace("one", &rule("e"));
     until(follow.as_mut(), || shown() == "e").await;
     assert_eq!(error(0), None);
+}
+
+#[tokio::test]
+async fn a_policy_that_the_gateway_refuses_is_offered_again() {
+    let files = Files::new();
+    files.write("one", &rule("a"));
+    let (mut follower, gateway) = files.follower(&["one"]);
+    follower.retry_delay = Duration::from_millis(1);
+    let status = follower.status();
+    let error = || status.borrow().files[0].error.clone();
+    let mut follow = std::pin::pin!(follower.follow());
+    gateway.next.replace(Next::Refused);
+    files.replace("one", &rule("b"));
+    until(follow.as_mut(), || error().is_some()).await;
+    assert_eq!(gateway.rules(), [["a"]]);
+    // Its successor works.
+    gateway.next.replace(Next::Accepted);
+    until(follow.as_mut(), || gateway.rules() == [["b"]] && error().is_none()).await;
 }
 
 #[tokio::test]
