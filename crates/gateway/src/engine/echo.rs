@@ -152,7 +152,7 @@ impl Echoes {
         message.extend(echo.payload);
         asking.up += echo.payload.len() as u64;
         let sent = send(&asking.socket, &message).or_else(|e| {
-            if asking.moves(host, key, e) { send(&asking.socket, &message) } else { Err(e) }
+            if asking.reconnect(host, key, e) { send(&asking.socket, &message) } else { Err(e) }
         });
         if let Err(e) = sent {
             asking.failure = Some(FlowEnd::of(e));
@@ -321,7 +321,7 @@ impl Asking {
 
     /// Goes on from another address of the host if that of its socket has gone, as a flow does. True if what was not sent can
     /// be sent again.
-    fn moves(&mut self, host: &EventLoop, key: Key, error: Errno) -> bool {
+    fn reconnect(&mut self, host: &EventLoop, key: Key, error: Errno) -> bool {
         let (dst, tag) = (self.ends.dst, Tag { kind: kind::ECHO, key });
         let Some(socket) = moved(&self.socket, error, |_| ping_socket(dst)) else { return false };
         if host.watch(&socket, tag, EpollFlags::EPOLLIN).is_err() {

@@ -15,12 +15,13 @@ use crate::packet::{self, Original, Packet};
 use crate::policy::{self, Protocol, Verdict};
 use crate::shares::Holder;
 
-/// Packets of a tun device at a time, and how many of them may begin something, which takes much longer: everybody else
-/// waits for that. While connections are made, flows and pings leave them more turns. What has waited until its sender is
-/// known ([`super::parked`]) does not count: all of that which an answer of the connection tracking is about begins at once.
+/// Packets of a tun device at a time, and how many of them may begin something, which takes about 40 µs: everybody else
+/// waits for that. Few at a time cost little, since a turn of the event loop takes about 3 µs. While connections are made,
+/// flows and pings leave them more turns. What has waited until its sender is known ([`super::parked`]) does not count: all
+/// of that which an answer of the connection tracking is about begins at once.
 const MAX_PACKETS_PER_TURN: usize = 64;
-const MAX_BEGINNINGS_PER_TURN: u32 = 16;
-const MAX_BEGINNINGS_BESIDE_CONNECTIONS: u32 = 4;
+const MAX_BEGINNINGS_PER_TURN: u32 = 4;
+const MAX_BEGINNINGS_BESIDE_CONNECTIONS: u32 = 1;
 /// For how long after a packet of the other tun device that is so.
 const CONNECTING_TIME: Duration = Duration::from_millis(10);
 
