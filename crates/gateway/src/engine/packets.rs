@@ -16,7 +16,7 @@ use crate::policy::{self, Protocol, Verdict};
 use crate::shares::Holder;
 
 /// Packets of a tun device at a time, and how many of them may begin something, which takes about 40 µs: everybody else
-/// waits for that. Few at a time cost little, since a turn of the event loop takes about 3 µs. While connections are made,
+/// waits for that. Fewer at a time were not slower when measured (`bench --only policy`). While connections are made,
 /// flows and pings leave them more turns. What has waited until its sender is known ([`super::parked`]) does not count: all
 /// of that which an answer of the connection tracking is about begins at once.
 const MAX_PACKETS_PER_TURN: usize = 64;
