@@ -84,7 +84,7 @@ fn the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_
 }
 
 #[test]
-#[ignore = "run in a process of its own by the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_answered"]
+#[ignore = "run in a process of its own by egress::process::the_policy_of_the_supervisor_is_in_force_from_the_start_and_when_a_change_is_answered"]
 fn gateway_alone() {
     let control = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     gateway::process::run(control).unwrap();
