@@ -13,7 +13,6 @@
 
 pub mod apparmor;
 pub mod distro;
-mod docker;
 pub mod facts;
 pub mod findings;
 pub mod header;

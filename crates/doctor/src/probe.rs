@@ -10,12 +10,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::client::Client;
 use drivers::choose::GATEWAY_PROBE;
 use hostenv::helper::Helper;
 use hostenv::{Env, vars};
 use serde_json::Value;
-
-use crate::docker;
 
 /// How long a program may take to tell its version, or the daemon to answer.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -189,7 +188,7 @@ impl Prober for System {
     }
 
     fn docker(&self, socket: &Path, path: &str) -> Option<Value> {
-        docker::get(socket, path, ASK_LIMIT)
+        Client::new(socket).with_timeout(ASK_LIMIT).get(path).ok()
     }
 }
 
