@@ -313,8 +313,8 @@ impl Forwarder {
 
     fn make_room(&mut self, newcomer: u64) {
         while self.is_full() {
-            let Some((key, over)) = self.pending.pop_victim(newcomer) else { return };
-            self.counters.evicted += u64::from(over.is_some());
+            let Some((key, is_over)) = self.pending.pop_victim(newcomer) else { return };
+            self.counters.evicted += u64::from(is_over);
             self.actions.push_back(Action::Close(key));
         }
     }

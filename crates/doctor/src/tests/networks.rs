@@ -166,7 +166,7 @@ fn pools() -> Vec<Case> {
             h.write(STATE, "{\"RemoteAddr\":\"192.0.2.9:2377\"}");
         }),
         case(
-            "a manager runs that joined a swarm with the default addresses",
+            "the daemon is a manager that joined a swarm with the default addresses",
             Advisory,
             code,
             "or, on each node, add --cidr=192.168.240.0/24 to",
@@ -176,7 +176,7 @@ fn pools() -> Vec<Case> {
             },
         ),
         case(
-            "a manager runs that says nothing about addresses",
+            "the daemon is a manager that does not tell the addresses of its swarm",
             Advisory,
             code,
             "with a --subnet outside 10.0.2.0/24",
@@ -185,13 +185,19 @@ fn pools() -> Vec<Case> {
                 h.runs(&[(INFO, manager(&Value::Null))]);
             },
         ),
-        case("a manager runs, and the swarm has other addresses", Advisory, "", "", |h| {
+        case("the daemon is a manager of a swarm with other addresses", Advisory, "", "", |h| {
             h.write(STATE, "{\"RemoteAddr\":\"\"}");
             h.runs(&[(INFO, manager(&json!(["10.20.0.0/16"])))]);
         }),
-        case("a worker runs, which knows no addresses", Advisory, "", "", |h| {
-            h.write(STATE, "{\"RemoteAddr\":\"192.0.2.9:2377\"}");
-            h.runs(&[(INFO, json!({ "Swarm": { "Cluster": null } }))]);
-        }),
+        case(
+            "the daemon is a worker, which does not know the addresses of its swarm",
+            Advisory,
+            "",
+            "",
+            |h| {
+                h.write(STATE, "{\"RemoteAddr\":\"192.0.2.9:2377\"}");
+                h.runs(&[(INFO, json!({ "Swarm": { "Cluster": null } }))]);
+            },
+        ),
     ]
 }

@@ -172,14 +172,17 @@ impl Pending {
         Some((key, query))
     }
 
-    /// Takes out the oldest socket of whoever has the most, to make room for another one of the query `newcomer`. With it comes
-    /// its query if that has no other socket and is not `newcomer`: it is over.
-    pub(super) fn pop_victim(&mut self, newcomer: u64) -> Option<(Key, Option<Query>)> {
+    /// Takes out the oldest socket of whoever has the most, to make room for another one of the query `newcomer`. If its query
+    /// has no other socket and is not `newcomer`, that is forgotten: true if so.
+    pub(super) fn pop_victim(&mut self, newcomer: u64) -> Option<(Key, bool)> {
         let of = self.queries.get(&newcomer)?.holder;
         let (_, key) = self.queue.victim(of)?;
         let (serial, query) = self.close(key)?;
         let is_over = serial != newcomer && query.open().next().is_none();
-        Some((key, if is_over { self.remove(serial) } else { None }))
+        if is_over {
+            self.remove(serial);
+        }
+        Some((key, is_over))
     }
 
     /// Notes whose a query is.
