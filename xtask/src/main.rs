@@ -36,6 +36,7 @@ cargo xtask COMMAND
                               (default: the installed RootlessKit, or else the one in a test host)
       --before PATH           for --only policy and --only fairness: an earlier build of this rootlesskit to compare
                               with, or the directory that holds it (default: none)
+      --flood-rate N          for --only fairness: packets of a flood per second (default: 10000)
       --ours PATH             the rootlesskit to measure (default: build it)
       --user NAME             run everything as this existing account (default: three temporary ones, because Linux
                               limits the pipe buffers of each user)

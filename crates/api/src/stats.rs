@@ -164,11 +164,11 @@ impl Add for ContainerEvents {
 pub struct Events {
     /// Connections out that are waiting for their destination now.
     pub dialing: u64,
-    /// DNS queries over UDP that were passed on.
+    /// DNS queries over UDP that were received, including those that were ignored because of a limit.
     pub dns_queries: u64,
     /// DNS queries that no name server answered.
     pub dns_failed: u64,
-    /// Echo requests that were passed on.
+    /// Echo requests that were received, including those that were ignored because of a limit.
     pub echo_requests: u64,
     /// Attempts that were refused by rule: the host's loopback, addresses that mean nothing outside.
     pub denied: u64,

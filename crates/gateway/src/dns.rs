@@ -35,7 +35,7 @@ use egress::Source;
 pub use known::{KnownNames, addresses};
 use pending::{Pending, Query, Question};
 
-use crate::shares::Holder;
+use crate::shares::{Holder, RateLimit};
 
 /// How long a server may take before the next is asked.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -84,7 +84,7 @@ pub struct Counters {
     pub queries: u64,
     /// Queries that nobody answered: forgotten after 10 s, or answered here with `SERVFAIL`.
     pub failed: u64,
-    /// Queries that were forgotten for newer ones.
+    /// Queries that were forgotten to make room for newer ones, or ignored because of the rate limit.
     pub evicted: u64,
     /// Datagrams of clients that are no queries, or too long.
     pub malformed: u64,
@@ -99,6 +99,7 @@ pub struct Forwarder {
     pending: Pending,
     /// The most sockets at one time, if fewer than [`SOCKETS`].
     most: Option<usize>,
+    rate_limit: RateLimit,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -178,7 +179,7 @@ impl Forwarder {
         self.pending.reassign(number, holder);
     }
 
-    /// Takes in a datagram of a client; the number of its query, `None` if it is none. `who` comes back with the answer:
+    /// Takes in a datagram of a client; the number of its query, also if the query is ignored. `None` if it is none. `who` comes back with the answer:
     /// several containers may have the client's address one after another. It counts for the share of `holder`.
     pub fn query(
         &mut self,
@@ -194,7 +195,14 @@ impl Forwarder {
         }
         self.counters.queries += 1;
         let question = Question { client, who, bytes: payload.into() };
-        if let Some(serial) = self.pending.find(&question) {
+        let known = self.pending.find(&question);
+        let needs_token = self.is_full() && self.pending.needs_token(holder);
+        if !self.rate_limit.allows(needs_token, holder, now) {
+            self.counters.evicted += u64::from(known.is_none());
+            // A new one is not kept. The number is there to count whose it was.
+            return Some(known.unwrap_or_else(|| self.pending.next_serial()));
+        }
+        if let Some(serial) = known {
             self.repeat(now, serial);
             return Some(serial);
         }

@@ -12,10 +12,16 @@
 //! Whoever can forge addresses could be many holders with little each, beside which others have the most. So there is a bound
 //! on holders. Beyond it, what comes of new senders counts for [`Holder::Unknown`], which is then the one that has the most.
 //!
+//! To begin something costs much more than to read a packet, and everybody else waits meanwhile. So whoever has the most may
+//! replace its own entries only so often while these wait for a first answer ([`RateLimit`]), and loses what is new beyond
+//! that. This is better for itself, too: if new attempts pushed out the oldest at the speed of a flood, none would be there
+//! when its answer comes.
+//!
 //! All costs are logarithmic in the number of holders or entries, and nothing happens when an entry is merely used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// Entries that are asked whose they are whenever something new comes. More than one, so that they cannot pile up.
 pub(crate) const FEW: usize = 2;
@@ -26,6 +32,10 @@ pub(crate) const ALL: usize = usize::MAX;
 const MAX_HOLDERS: usize = 256;
 const MIN_HOLDERS: usize = 16;
 const ENTRIES_PER_HOLDER: usize = 16;
+/// How many unanswered entries may be replaced in a second, and in one burst. In a full table of 4,096 entries, each one then
+/// lives for about four seconds.
+const REPLACEMENTS_PER_SECOND: u32 = 1000;
+const REPLACEMENT_BURST: u32 = 100;
 
 /// Whose something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,9 +139,51 @@ impl Occupancy {
         count - count / 8 > self.count(self.counts_for(newcomer)) + 1
     }
 
+    /// Whether something new of `newcomer` needs a token of a [`RateLimit`] to replace something of `victim`. It needs none if
+    /// `victim` has clearly more, or may be of many, as [`Holder::Pending`] and [`Holder::Unknown`] are. If it is not known whose
+    /// it is, it always needs one, since it may be of the holder that floods.
+    pub fn needs_token(&self, victim: Holder, newcomer: Holder) -> bool {
+        let is_of_one = matches!(victim, Holder::Sender(_));
+        newcomer == Holder::Pending || is_of_one && !self.has_clearly_more(victim, newcomer)
+    }
+
     fn count(&self, holder: Holder) -> usize {
         let slot = self.by_holder.get(&holder);
         slot.and_then(|slot| self.slots.get(slot.0 as usize)).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// How often holders that have the most, or about as much, may replace entries: a token bucket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateLimit {
+    /// When the bucket is full again. `None`: it is full.
+    full_at: Option<Instant>,
+}
+
+impl RateLimit {
+    const TOKEN_INTERVAL: Duration =
+        Duration::from_nanos(1_000_000_000 / REPLACEMENTS_PER_SECOND as u64);
+
+    /// Whether there is a token.
+    pub fn has_token(&self, now: Instant) -> bool {
+        let missing = self.full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        missing + Self::TOKEN_INTERVAL <= Self::TOKEN_INTERVAL * REPLACEMENT_BURST
+    }
+
+    /// Whether something new of `newcomer` may replace something now. Takes a token if it needs one and there is one. What
+    /// cannot wait until it is known whose it is (`Pending`) goes on without.
+    pub fn allows(&mut self, needs_token: bool, newcomer: Holder, now: Instant) -> bool {
+        !needs_token || self.try_take(now) || newcomer == Holder::Pending
+    }
+
+    /// Takes a token. False if there is none.
+    pub fn try_take(&mut self, now: Instant) -> bool {
+        let has_token = self.has_token(now);
+        if has_token {
+            let full_at = self.full_at.map_or(now, |at| at.max(now));
+            self.full_at = Some(full_at + Self::TOKEN_INTERVAL);
+        }
+        has_token
     }
 }
 
@@ -174,6 +226,12 @@ impl<K: Copy> FairQueue<K> {
         let (holder, slot) = self.occupancy.victim(newcomer)?;
         let (_, key) = self.order.range((slot, 0)..=(slot, u64::MAX)).next()?;
         Some((holder, *key))
+    }
+
+    /// Whether something new of `newcomer` needs a token to make room ([`Occupancy::needs_token`]).
+    pub fn needs_token(&self, newcomer: Holder) -> bool {
+        let victim = self.occupancy.victim(newcomer);
+        victim.is_some_and(|(of, _)| self.occupancy.needs_token(of, newcomer))
     }
 
     /// How many entries there are.

@@ -248,6 +248,6 @@ fn print(machine: &Machine, options: &Options, sheet: &Sheet) {
     print!("{}", overlay::report(sheet, options.markdown));
     print!("{}", apps::report(sheet, options.markdown));
     print!("{}", net::policy::report(sheet, options.markdown));
-    print!("{}", net::fairness::report(sheet, options.markdown));
+    print!("{}", net::fairness::report(sheet, options.flood_rate(), options.markdown));
     print!("{}", compare::report(sheet, &options.congestion, options.markdown));
 }

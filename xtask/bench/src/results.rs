@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::congestion::CongestionFacts;
 use crate::machine::{Machine, MachineFacts};
-use crate::options::Options;
+use crate::options::{FAIRNESS, Options};
 use crate::sheet::{Missing, Sheet, Side};
 use crate::tools::Tool;
 use crate::units::unit;
@@ -143,6 +143,10 @@ impl Results {
             ("policy", options.policy_rounds()),
             ("fairness", options.fairness_rounds()),
         ];
+        let mut notes = machine.notes();
+        if options.wants(FAIRNESS) {
+            notes.push(format!("floods: {} packets/s", options.flood_rate()));
+        }
         Self {
             schema: SCHEMA,
             date: date.to_owned(),
@@ -151,7 +155,7 @@ impl Results {
             congestion: machine.congestion.borrow().facts(),
             quick: options.quick,
             rounds: rounds.map(|(part, count)| (part.to_owned(), count)).into(),
-            notes: machine.notes(),
+            notes,
             error,
             cells: cells(sheet),
             missing: sheet.missing().to_vec(),

@@ -141,9 +141,9 @@ fn events(stats: &Stats, text: &mut Text) {
     let dialing = "Outbound connections that are waiting for their destination.";
     text.family("dialing", Kind::Gauge, "", dialing, &one(events.dialing));
     for (name, help, value) in [
-        ("dns_queries", "Forwarded DNS queries over UDP.", events.dns_queries),
+        ("dns_queries", "DNS queries over UDP that were received.", events.dns_queries),
         ("dns_failed", "DNS queries that no name server answered.", events.dns_failed),
-        ("echo_requests", "Forwarded echo requests.", events.echo_requests),
+        ("echo_requests", "Echo requests that were received.", events.echo_requests),
         ("denied_attempts", "Attempts that a rule denied.", events.denied),
         (
             "evicted_flows",

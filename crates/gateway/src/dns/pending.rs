@@ -111,12 +111,23 @@ impl Query {
 
 impl Pending {
     pub(super) fn insert(&mut self, query: Query) -> u64 {
-        let serial = self.next;
-        self.next += 1;
+        let serial = self.next_serial();
         self.by_question.insert(query.question.clone(), serial);
         self.deadlines.insert((query.deadline(), serial));
         self.queries.insert(serial, query);
         serial
+    }
+
+    /// Takes the next serial number.
+    pub(super) fn next_serial(&mut self) -> u64 {
+        let serial = self.next;
+        self.next += 1;
+        serial
+    }
+
+    /// Whether another socket for `newcomer` needs a token ([`FairQueue::needs_token`]).
+    pub(super) fn needs_token(&self, newcomer: Holder) -> bool {
+        self.queue.needs_token(newcomer)
     }
 
     /// No server is left to ask for this query.

@@ -35,7 +35,7 @@ use super::names::Names;
 use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
 use crate::policy::{self, Protocol::Tcp, Verdict};
-use crate::shares::{FEW, FairQueue, Holder, Lookups};
+use crate::shares::{FEW, FairQueue, Holder, Lookups, RateLimit};
 use call::{call, full, is_refusal, refuse, watch};
 use room::Full;
 
@@ -99,8 +99,7 @@ pub(super) struct Dials {
     /// The same of each destination.
     to_one: HashMap<SocketAddr, FairQueue<Key>>,
     lookups: Lookups<Key>,
-    /// For how many turns more SYNs have come than there was time for.
-    pub(super) behind: u32,
+    rate_limit: RateLimit,
     started: u64,
     /// When listeners are to be tried again.
     pub(super) accept_at: Option<Instant>,
@@ -154,7 +153,7 @@ impl Dials {
         }
         let verdict = policy::outbound(&shared.plan, Tcp, syn.dst);
         if !matches!(verdict, Verdict::Deny(_))
-            && self.full(host, syn.dst).is_some_and(|what| self.must_wait(shared, what))
+            && self.full(host, syn.dst).is_some_and(|what| self.must_wait(shared, what, host.now()))
             && !shared.knows_holder(attributions, host.now(), &attempt(syn), &mut arrived)
         {
             return;

@@ -26,9 +26,9 @@ use super::egress_policy::Sender;
 use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
-use crate::shares::{Holder, Occupancy};
+use crate::shares::{Holder, Occupancy, RateLimit};
 
-/// Sockets at a time; beyond that the one of whoever has the most that was silent longest makes room.
+/// Sockets at a time. Beyond that, another one takes the place of one that is there.
 const MAX_PING_SOCKETS: usize = 256;
 /// What a ping socket sends with, unless told otherwise (ip(7), `ip_default_ttl`).
 const ORDINARY_LIFE: u8 = 64;
@@ -70,6 +70,7 @@ pub(super) struct Echoes {
     table: Slab<Asking>,
     index: HashMap<Ends, Key>,
     occupancy: Occupancy,
+    rate_limit: RateLimit,
     /// The kernel allows no ping sockets; said once.
     forbidden: bool,
 }
@@ -114,8 +115,18 @@ impl Echoes {
         shared.statistics.events().echo_requests += 1;
         let (now, query) = (host.now(), echo_request(echo.src, echo.dst, echo.id));
         let ends = Ends { src: echo.src, dst: echo.dst, id: echo.id };
-        let key = match self.index.get(&ends) {
-            Some(key) => *key,
+        let key = match self.index.get(&ends).copied() {
+            Some(key) => key,
+            None if !self.may_begin(host, shared.holder(echo.src, sender)) => {
+                shared.statistics.events().evicted += 1;
+                match sender {
+                    Some(Sender { container, is_guess: false }) => {
+                        shared.statistics.of(container, |events| *events = *events + ECHO_REQUEST);
+                    }
+                    _ => drop(attributions.count(now, query, ECHO_REQUEST, None, None)),
+                }
+                return;
+            }
             None => match self.begin(host, shared, &attributions.log, (ends, sender), &query) {
                 Ok(key) => key,
                 Err(e) => {
@@ -160,6 +171,23 @@ impl Echoes {
         }
     }
 
+    /// The ping that makes room for a new one of `newcomer`: the one of whoever has the most that was silent longest.
+    fn victim(&self, newcomer: Holder) -> Option<(Key, &Asking)> {
+        let (of, _) = self.occupancy.victim(newcomer)?;
+        let theirs = self.table.iter().filter(|(_, asking)| asking.holder == of);
+        theirs.min_by_key(|(_, asking)| asking.used)
+    }
+
+    /// Takes a token if a new ping of `newcomer` needs one, since one that nobody has answered would make room for it. False
+    /// if there is none then.
+    fn may_begin(&mut self, host: &EventLoop, newcomer: Holder) -> bool {
+        let needs_token = |(_, asking): (Key, &Asking)| {
+            !asking.answered && self.occupancy.needs_token(asking.holder, newcomer)
+        };
+        let needs_token = self.is_full(host) && self.victim(newcomer).is_some_and(needs_token);
+        self.rate_limit.allows(needs_token, newcomer, host.now())
+    }
+
     fn begin(
         &mut self,
         host: &mut EventLoop,
@@ -170,11 +198,8 @@ impl Echoes {
     ) -> io::Result<Key> {
         let holder = shared.holder(ends.src, sender);
         if self.is_full(host) || !host.take(Use::Ping, 1) {
-            // The new one takes the place of whoever has the most.
-            let (of, _) = self.occupancy.victim(holder).ok_or(Errno::EMFILE)?;
-            let theirs = self.table.iter().filter(|(_, asking)| asking.holder == of);
-            let oldest = theirs.min_by_key(|(_, asking)| asking.used);
-            self.end(oldest.ok_or(Errno::EMFILE)?.0, log, Some((FlowEnd::Evicted, None)));
+            let (victim, _) = self.victim(holder).ok_or(Errno::EMFILE)?;
+            self.end(victim, log, Some((FlowEnd::Evicted, None)));
             shared.statistics.events().evicted += 1;
         }
         let socket = ping_socket(ends.dst)?;

@@ -210,23 +210,14 @@ impl Engine {
         let mut buffer = std::mem::take(&mut self.buffer);
         let before = self.attributions.begun;
         let most = self.beginnings(host.now(), from);
-        let mut is_empty = false;
         for _ in 0..MAX_PACKETS_PER_TURN {
             if self.attributions.begun.wrapping_sub(before) >= most {
                 break;
             }
             let shared = &self.shared;
             let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
-            let Some(length) = tun.read(&mut buffer) else {
-                is_empty = true;
-                break;
-            };
+            let Some(length) = tun.read(&mut buffer) else { break };
             self.packet(host, &buffer[..length]);
-        }
-        if from == kind::DIAL_TUN {
-            // Otherwise the last packet may have been just the last that could begin.
-            let is_behind = !is_empty && self.shared.dial.has_packet();
-            self.dials.behind = if is_behind { self.dials.behind.saturating_add(1) } else { 0 };
         }
         self.buffer = buffer;
     }
@@ -288,8 +279,8 @@ impl Engine {
                     let ends = (udp.src, udp.dst, udp.payload);
                     let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
                     let begins = self.flows.known(shared, attributions, now, ends).is_none();
-                    let crowded =
-                        begins && (attributions.waits(&attempt) || self.flows.is_unclear(shared));
+                    let crowded = begins
+                        && (attributions.waits(&attempt) || self.flows.must_wait(host, shared));
                     let new = (crowded, asked || begins);
                     match shared.admit(attributions, now, &attempt, arrived, new) {
                         Judged::Allowed(sender) => {

@@ -49,7 +49,7 @@ use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
 use crate::packet::{Original, Udp};
-use crate::shares::{FEW, Holder, Lookups, Occupancy};
+use crate::shares::{FEW, Holder, Lookups, Occupancy, RateLimit};
 
 /// Flows of one address of the target namespace that share a port outside; more would make the kernel's lookups long.
 const MAX_FLOWS_PER_PORT: usize = 64;
@@ -126,8 +126,7 @@ pub(super) struct Flows {
     order: Order,
     occupancy: Occupancy,
     lookups: Lookups<Key>,
-    /// Whether the latest flow had to be made room for.
-    contended: bool,
+    rate_limit: RateLimit,
     insides: usize,
     receiver: Option<Receiver>,
 }
@@ -232,8 +231,12 @@ impl Flows {
         (datagram, sender): (&[u8], Option<Sender>),
     ) -> Option<Key> {
         let between = self.between(shared, ends, datagram);
-        let key = match self.index.get(&between) {
-            Some(key) => *key,
+        let key = match self.index.get(&between).copied() {
+            Some(key) => key,
+            None if !self.may_begin(host, shared.holder(ends.src.ip(), sender)) => {
+                shared.statistics.events().evicted += 1;
+                return None;
+            }
             None => {
                 let query = outbound(conntrack::Protocol::Udp, ends.src, ends.dst);
                 let attribution = attributions.flow(host.now(), query, sender).attribution;

@@ -173,6 +173,48 @@ impl Reference {
     }
 }
 
+#[test]
+fn a_full_bucket_allows_a_burst_and_then_a_thousand_a_second() {
+    let (start, mut rate_limit) = (Instant::now(), RateLimit::default());
+    let take = |rate_limit: &mut RateLimit, at| {
+        let now = start + Duration::from_millis(at);
+        (0..10_000).filter(|_| rate_limit.has_token(now) && rate_limit.try_take(now)).count()
+    };
+    let taken = [0, 0, 1, 11, 20_000, 20_000].map(|at| take(&mut rate_limit, at));
+    assert_eq!(taken, [100, 0, 1, 10, 100, 0]);
+}
+
+#[test]
+fn only_what_is_known_to_come_too_fast_is_not_allowed() {
+    let (now, mut rate_limit) = (Instant::now(), RateLimit::default());
+    while rate_limit.try_take(now) {}
+    assert!(!rate_limit.allows(true, sender(1), now));
+    assert!(
+        rate_limit.allows(false, sender(1), now) && rate_limit.allows(true, Holder::Pending, now)
+    );
+}
+
+#[test]
+fn a_known_newcomer_needs_a_token_only_beside_a_sender_that_has_about_as_much() {
+    let mut occupancy = Occupancy::default();
+    (0..40).for_each(|_| _ = occupancy.join(sender(1)));
+    (0..38).for_each(|_| _ = occupancy.join(sender(2)));
+    occupancy.join(sender(3));
+    for (victim, newcomer, limited) in [
+        (sender(1), sender(1), true),
+        (sender(1), sender(2), true),
+        (sender(1), sender(3), false),
+        (sender(1), sender(4), false),
+        (sender(1), Holder::Pending, true),
+        (Holder::Pending, sender(4), false),
+        (Holder::Unknown, sender(4), false),
+        (Holder::Unknown, Holder::Unknown, false),
+        (Holder::Unknown, Holder::Pending, true),
+    ] {
+        assert_eq!(occupancy.needs_token(victim, newcomer), limited, "{victim:?} {newcomer:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn queues_are_those_of_a_list_that_is_counted(

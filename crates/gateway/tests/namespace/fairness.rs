@@ -18,8 +18,8 @@ use relay::flow_log::{FlowEnd, FlowRecord};
 use socket2::{Socket, Type};
 
 use crate::egress::rig::{
-    DENIED, DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT, Tracking,
-    exchange, pings_from, query, receive,
+    BLACK_HOLE, DENIED, DNS, ECHO, Gateway, LATE, NEVER, NOW, PATIENCE, PING, SERVER, SILENT,
+    Tracking, exchange, pings_from, query, receive,
 };
 use crate::world::{address, bound, connected, start_connect};
 
@@ -138,7 +138,7 @@ fn fill_with_syns(kind: Kind, gateway: &Gateway) -> Vec<Socket> {
     sockets
 }
 
-/// For how long nothing of one that floods makes room for more of it (`dial::room::CHANCE`).
+/// For how long nothing of one that floods makes room for more of it (`dial::room::MIN_AGE_TO_ONE`).
 const CHANCE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -225,6 +225,64 @@ fn a_flood_of_pings_leaves_others_their_place() {
         exchange(&pings_from(kind.quiet(1), SERVER), PING).unwrap();
         exchange(&quiet, PING).unwrap();
         kind.assert_only_flood(&gateway.evicted());
+    });
+}
+
+/// As in `gateway::shares`.
+const REPLACEMENTS_PER_SECOND: f64 = 1000.0;
+const REPLACEMENT_BURST: f64 = 100.0;
+
+/// Begins things that nobody answers until more than 100 were ignored, and waits until the gateway has read all of them. No more were replaced than the rate limit allows.
+fn flood_until_some_are_ignored(kind: Kind, gateway: &Gateway, begin: fn(SocketAddr)) {
+    let start = Instant::now();
+    let mut replaced = Vec::new();
+    let mut number = 0;
+    wait_until("nothing is ignored", || {
+        (0..500).for_each(|_| {
+            number = (number + 1) % 5000;
+            begin(kind.flood(number));
+        });
+        replaced.extend(gateway.evicted());
+        // What was replaced is in the flow log as well, what was ignored is only counted.
+        gateway.statistics.stats().events.evicted > replaced.len() as u64 + 100
+    });
+    let denied = || gateway.statistics.stats().events.denied;
+    let before = denied();
+    wait_until("nothing is denied", || {
+        _ = datagrams(kind.flood(5001), DENIED).send(b"hello");
+        denied() > before
+    });
+    replaced.extend(gateway.evicted());
+    let most = REPLACEMENT_BURST + REPLACEMENTS_PER_SECOND * start.elapsed().as_secs_f64();
+    assert!(replaced.len() as f64 <= most, "{kind:?}: {} of {most}", replaced.len());
+    kind.assert_only_flood(&replaced);
+}
+
+#[test]
+fn flows_that_come_too_fast_are_ignored() {
+    on_each_kind(|kind| {
+        let gateway = kind.start(256);
+        let quiet = datagrams(kind.quiet(0), ECHO);
+        exchange(&quiet, b"hello").unwrap();
+        flood_until_some_are_ignored(kind, &gateway, |from| {
+            _ = datagrams(from, BLACK_HOLE).send(b"hello");
+        });
+        exchange(&datagrams(kind.quiet(1), ECHO), b"hello").unwrap();
+        exchange(&quiet, b"hello").unwrap();
+    });
+}
+
+#[test]
+fn pings_that_come_too_fast_are_ignored() {
+    on_each_kind(|kind| {
+        let gateway = kind.start(4096);
+        let quiet = pings_from(kind.quiet(0), SERVER);
+        exchange(&quiet, PING).unwrap();
+        flood_until_some_are_ignored(kind, &gateway, |from| {
+            _ = pings_from(from, BLACK_HOLE).send(PING);
+        });
+        exchange(&pings_from(kind.quiet(1), SERVER), PING).unwrap();
+        exchange(&quiet, PING).unwrap();
     });
 }
 

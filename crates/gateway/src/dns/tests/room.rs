@@ -1,5 +1,7 @@
 //! Whose queries make room for others.
 
+use std::ops::Range;
+
 use super::*;
 use crate::dns::pending::ATTEMPTS;
 
@@ -74,4 +76,39 @@ fn a_query_takes_the_place_of_another_one_even_where_everybody_has_one() {
         assert!(test.open.contains(&key));
     }
     assert_eq!((test.open.len(), test.forwarder.counters().evicted), (2, 1));
+}
+
+#[test]
+fn a_holder_replaces_its_own_queries_at_a_limited_rate() {
+    let mut test = Test::new(1);
+    test.forwarder.limit(10);
+    let ask = |test: &mut Test, ids: Range<u16>, of| {
+        let ask = |id| {
+            let number =
+                test.forwarder.query(test.now, client(id), None, holder(of), &query(id, "a"));
+            assert!(number.is_some(), "it is a query");
+            test.outcome().sent.len()
+        };
+        ids.map(ask).sum::<usize>()
+    };
+    let (flood, quiet) = (100, 200);
+    assert_eq!(ask(&mut test, 0..500, flood), 10 + 100, "10 find room, 100 replace others");
+    assert_eq!(test.forwarder.counters().evicted, 490, "100 replaced, 390 ignored");
+    assert_eq!(ask(&mut test, 600..601, quiet), 1, "another holder is not limited");
+    assert_eq!(ask(&mut test, 700..800, flood), 0, "no token is left");
+    test.at(20);
+    assert_eq!(ask(&mut test, 800..900, flood), 20, "one a millisecond");
+    assert_eq!(test.open.len(), 10);
+}
+
+#[test]
+fn repeated_queries_replace_others_at_a_limited_rate() {
+    let mut test = Test::new(3);
+    test.forwarder.limit(10);
+    let ask = |test: &mut Test| {
+        let ask = |id| test.query(id, &query(id, "a")).sent.len();
+        (0..100).map(ask).sum::<usize>()
+    };
+    let sent: usize = (0..5).map(|_| ask(&mut test)).sum();
+    assert_eq!(sent, 10 + 100, "10 find room, 100 replace others");
 }

@@ -10,19 +10,19 @@ use relay::slab::Key;
 
 use super::super::Shared;
 use super::{Dial, Dials};
-use crate::shares::{ALL, FairQueue, Holder, Lookup};
+use crate::shares::{ALL, FairQueue, Holder, Lookup, RateLimit};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
 /// the most makes room: a flood is older on average than a connection that will succeed. For another one of a sender that has
-/// about as much only after a second: to ignore a SYN costs little beside starting anew, others are waiting behind a flood, and
-/// two that took each other's places at once would never get a connection.
+/// about as much, it does so no faster than a [`RateLimit`] allows: to ignore a SYN costs little
+/// beside starting anew, and others are waiting behind a flood.
 const MAX_DIALS: usize = 4096;
 const MAX_DIALS_TO_ONE: usize = 1024;
-const CHANCE: Duration = Duration::from_secs(1);
-/// Where descriptors allow few at a time, a burst would otherwise push out each before it is made.
-const SHORT_CHANCE: Duration = Duration::from_millis(100);
-/// Turns in which there were more SYNs than could begin, after which they come too fast. A burst is over sooner.
-const MAX_TURNS_BEHIND: u32 = 32;
+/// How old a connection must be before it makes room for a sender that has about as much, at the limit for one destination.
+/// Two senders that replaced each other at once would never get a connection.
+const MIN_AGE_TO_ONE: Duration = Duration::from_secs(1);
+/// The same at the other limits. A burst would otherwise replace each connection before it is made where descriptors allow few.
+const MIN_AGE: Duration = Duration::from_millis(100);
 
 /// What there is no room in for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +66,17 @@ impl Dials {
         }
     }
 
-    /// Whether a SYN waits until its sender is known, now that there is no more room. In a full table, one that begins takes
-    /// the place of whoever has the most, whosoever it is itself; unless that is not known, or SYNs come faster than they can
-    /// begin, since to ignore those of whoever has the most costs much less. Otherwise the oldest has its chance first if it
-    /// is of the same sender.
-    pub(super) fn must_wait(&mut self, shared: &Shared, what: Full) -> bool {
+    /// Whether a SYN waits until its sender is known, now that there is no more room. It does not wait if only the table is
+    /// full, a known sender has the most, and there is a token: then it begins whoever has sent it.
+    pub(super) fn must_wait(&mut self, shared: &Shared, what: Full, now: Instant) -> bool {
         self.reassign_next(shared, ALL);
         let known = self.queue.victim(Holder::Pending);
         let known = known.is_some_and(|(of, _)| matches!(of, Holder::Sender(_)));
-        what != Full::Table || self.behind >= MAX_TURNS_BEHIND || !known
+        what != Full::Table || !self.rate_limit.has_token(now) || !known
     }
 
-    /// Gives up a connection in favour of a new one of `newcomer`: the oldest of whoever has the most, if it has had its
-    /// chance. False if there is none.
+    /// Gives up a connection in favour of a new one of `newcomer`: the oldest of whoever has the most, if it is old enough and
+    /// the rate limit allows it. False if there is none.
     pub(super) fn make_room(
         &mut self,
         shared: &Shared,
@@ -90,26 +88,51 @@ impl Dials {
         self.reassign_next(shared, ALL);
         let to_one = || self.to_one.get(&dst);
         let queue = if what == Full::Destination { to_one() } else { Some(&self.queue) };
-        let first = queue.and_then(|queue| victim(queue, what, newcomer));
-        let Some((key, chance)) = first else { return false };
-        let waited = |dial: &Dial| now.saturating_duration_since(dial.born) >= chance;
-        self.table.get(key).is_some_and(waited) && self.give_up(key, FlowEnd::Evicted)
+        let Some(victim) = queue.and_then(|queue| victim(queue, what, newcomer)) else {
+            return false;
+        };
+        let Some(dial) = self.table.get(victim.key) else { return false };
+        let age = now.saturating_duration_since(dial.born);
+        victim.makes_room(age, &mut self.rate_limit, newcomer, now)
+            && self.give_up(victim.key, FlowEnd::Evicted)
     }
 }
 
-/// The connection that makes room for a new one of `newcomer`, once it is so old.
-fn victim<K: Copy>(queue: &FairQueue<K>, what: Full, newcomer: Holder) -> Option<(K, Duration)> {
+/// The connection that makes room for a new one.
+struct Victim<K> {
+    key: K,
+    /// How old it has to be.
+    min_age: Duration,
+    /// See [`Occupancy::needs_token`](crate::shares::Occupancy::needs_token).
+    needs_token: bool,
+}
+
+impl<K> Victim<K> {
+    /// Whether it makes room at this age.
+    fn makes_room(
+        &self,
+        age: Duration,
+        rate_limit: &mut RateLimit,
+        newcomer: Holder,
+        now: Instant,
+    ) -> bool {
+        age >= self.min_age && rate_limit.allows(self.needs_token, newcomer, now)
+    }
+}
+
+/// Chooses the connection that makes room for a new one of `newcomer`.
+fn victim<K: Copy>(queue: &FairQueue<K>, what: Full, newcomer: Holder) -> Option<Victim<K>> {
     let (of, key) = queue.victim(newcomer)?;
-    let chance = match what {
-        _ if of != Holder::Pending && queue.occupancy().has_clearly_more(of, newcomer) => {
-            Duration::ZERO
-        }
-        Full::Descriptors => SHORT_CHANCE,
+    let has_clearly_more =
+        of != Holder::Pending && queue.occupancy().has_clearly_more(of, newcomer);
+    let min_age = match what {
+        _ if has_clearly_more => Duration::ZERO,
+        Full::Destination => MIN_AGE_TO_ONE,
         // Perhaps it is of many.
         Full::Table if !matches!(of, Holder::Sender(_)) => Duration::ZERO,
-        Full::Destination | Full::Table => CHANCE,
+        Full::Descriptors | Full::Table => MIN_AGE,
     };
-    Some((key, chance))
+    Some(Victim { key, min_age, needs_token: queue.needs_token(newcomer) })
 }
 
 #[cfg(test)]

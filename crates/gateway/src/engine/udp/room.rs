@@ -25,8 +25,7 @@ impl Flows {
         newcomer: Holder,
     ) -> bool {
         let many = self.table.len() >= MAX_FLOWS;
-        self.contended = many || !host.take(Use::FlowOut, 1);
-        if !self.contended {
+        if !many && host.take(Use::FlowOut, 1) {
             return true;
         }
         let made_room = self.make_room(host.now(), shared, newcomer);
@@ -36,18 +35,40 @@ impl Flows {
         made_room
     }
 
-    /// Whether a flow would have to make room of which nobody knows whose it is, since there are too many of those. Then
-    /// what is new waits until its sender is known.
-    pub(in crate::engine) fn is_unclear(&mut self, shared: &Shared) -> bool {
+    /// Whether another flow takes the place of one that is there.
+    fn is_full(&self, host: &EventLoop) -> bool {
+        self.table.len() >= MAX_FLOWS || !host.fits(Use::FlowOut, 1)
+    }
+
+    /// Whether a new flow waits until its sender is known: flows of senders that are not known yet have the most, or it would
+    /// need a token as one of those and there is none.
+    pub(in crate::engine) fn must_wait(&mut self, host: &EventLoop, shared: &Shared) -> bool {
         let pending = |this: &Self| {
             let first = this.occupancy.victim(Holder::Pending);
             first.is_some_and(|(of, _)| of == Holder::Pending)
         };
-        if !(self.contended && pending(self)) {
+        if !self.is_full(host) {
             return false;
         }
-        self.reassign_next(shared, ALL);
-        pending(self)
+        if pending(self) {
+            self.reassign_next(shared, ALL);
+        }
+        let now = host.now();
+        pending(self) || !self.rate_limit.has_token(now) && self.needs_token(Holder::Pending, now)
+    }
+
+    /// Takes a token if a new flow of `newcomer` needs one. False if there is none then.
+    pub(super) fn may_begin(&mut self, host: &EventLoop, newcomer: Holder) -> bool {
+        let needs_token = self.is_full(host) && self.needs_token(newcomer, host.now());
+        self.rate_limit.allows(needs_token, newcomer, host.now())
+    }
+
+    /// Whether a new flow of `newcomer` needs a token: one that nobody has answered would make room for it.
+    fn needs_token(&self, newcomer: Holder, now: Instant) -> bool {
+        let Some((of, slot)) = self.occupancy.victim(newcomer) else { return false };
+        let first = self.order.first_of_group_to_go(slot.index(), now);
+        let flow = first.and_then(|key| self.table.get(key));
+        flow.is_some_and(|flow| !flow.answered) && self.occupancy.needs_token(of, newcomer)
     }
 
     /// Ends a flow in favour of a new one of `newcomer`, behind everything that has come for it. False if there is none.

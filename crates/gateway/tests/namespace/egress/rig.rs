@@ -1,10 +1,13 @@
 //! The engine of the gateway process, a host with servers, and the connection tracking, which the test stands in for.
+//!
+//! The file is long because the host has a server for each kind of traffic.
 
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
+    process::Command,
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
@@ -54,6 +57,8 @@ pub(crate) const SERVER_V6: &str = "[2001:db8::1]:80";
 pub(crate) const ECHO_V6: &str = "[2001:db8::1]:9";
 /// A listener whose queue is full: the kernel drops what comes.
 pub(crate) const SILENT: &str = "192.0.2.1:81";
+/// Packets to this address get no answer: they end on the loopback device, because the namespace does not forward.
+pub(crate) const BLACK_HOLE: &str = "198.51.100.1:9";
 /// An address of the gateway network itself, where nobody gets.
 pub(crate) const DENIED: &str = "10.0.2.3:80";
 const RESOLVER: &str = "192.0.2.53:53";
@@ -257,6 +262,8 @@ pub(super) fn become_host() {
     for server in [SERVER, RESOLVER, SERVER_V6] {
         add_to_loopback(address(server).ip());
     }
+    let route = ["route", "add", "198.51.100.1", "dev", "lo"];
+    assert!(Command::new("ip").args(route).status().unwrap().success());
     let full = bound(Type::STREAM, SILENT);
     full.listen(0).unwrap();
     // Both live as long as the test.

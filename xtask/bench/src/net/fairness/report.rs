@@ -26,8 +26,8 @@ fn ratio(sheet: &Sheet, side: Side, flood: &str, figure: &str) -> Option<Spread>
     ratio_to(sheet, side, flood, figure, "alone")
 }
 
-/// Everything that was measured beside floods; empty if nothing was.
-pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
+/// Everything that was measured beside floods of `flood_rate` packets/s; empty if nothing was.
+pub(crate) fn report(sheet: &Sheet, flood_rate: u32, markdown: bool) -> String {
     let spread = |side: Side, flood: &str, end: &str, figure: &str| {
         sheet.spread(&format!("{}.{end}{figure}", row(flood)), side)
     };
@@ -39,10 +39,10 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
     let heads = sides.iter().flat_map(|side| {
         [
             format!("{}: alone, µs", side.name()),
-            "flood dropped before the gateway, µs".to_owned(),
+            "beside a flood that is discarded before the gateway, µs".to_owned(),
             "beside the flood, µs".to_owned(),
             "beside ÷ alone".to_owned(),
-            "beside ÷ dropped".to_owned(),
+            "beside ÷ discarded".to_owned(),
         ]
     });
     let heads: Vec<String> =
@@ -52,7 +52,7 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
             let cells = sides.iter().flat_map(|side| {
                 let of = |end| spread(*side, flood, end, figure).map(|spread| value(spread, 0));
                 let to = |part| ratio_to(sheet, *side, flood, figure, part).map(times);
-                [of("alone"), of("dropped"), of("flood"), to("alone"), to("dropped")]
+                [of("alone"), of("discarded"), of("flood"), to("alone"), to("discarded")]
             });
             let cells = cells.map(Option::unwrap_or_default);
             [format!("{title}: {name}")].into_iter().chain(cells).collect()
@@ -69,15 +69,17 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
     let failed = sides.iter().flat_map(|side| {
         FLOODS.iter().filter_map(|flood| sheet.sum(&format!("{}.flood.failed", row(flood)), *side))
     });
-    let title = "A container beside another one that floods, behind a bridge with masquerading";
-    let title = if markdown { format!("### {title}\n") } else { title.to_owned() };
+    let title = format!(
+        "A container beside another one that floods at {flood_rate} packets/s, behind a bridge with masquerading"
+    );
+    let title = if markdown { format!("### {title}\n") } else { title };
     let mut out = String::new();
     let _ = write!(
         out,
         "\n{title}\n{table}\n{goals}\n{met} of {} goals of fairness met; {:.0} connections failed. Medians; ratios are \
          medians over rounds (min–max), below 1 is better. ~ the rest of the machine was busy.\n\
          A container opens one connection after another to a server that answers: alone, beside a container whose flood \
-         the namespace drops before the gateway, and beside the same flood through the gateway.\n",
+         a device discards before the gateway, and beside the same flood through the gateway.\n",
         FLOODS.len(),
         failed.sum::<f64>()
     );
@@ -100,7 +102,7 @@ mod tests {
     fn sheet(p99: f64) -> Sheet {
         let mut sheet = Sheet::default();
         for round in 0..3 {
-            for (end, value) in [("alone", 100.0), ("dropped", 120.0), ("flood", p99)] {
+            for (end, value) in [("alone", 100.0), ("discarded", 120.0), ("flood", p99)] {
                 for figure in [".p50", ".p99"] {
                     let row = format!("{}.{end}{figure}", row("udp"));
                     sheet.add(&row, Side::Gateway, round, value, true);
@@ -121,8 +123,8 @@ mod tests {
 
     #[test]
     fn the_table_has_what_was_measured() {
-        assert_eq!(report(&Sheet::default(), true), "");
-        let text = report(&sheet(150.0), true);
+        assert_eq!(report(&Sheet::default(), 10_000, true), "");
+        let text = report(&sheet(150.0), 10_000, true);
         let line = text.lines().find(|line| line.starts_with("| UDP flows: 99th")).unwrap();
         assert_eq!(
             line,

@@ -8,31 +8,39 @@ fn sender(last: u8) -> Holder {
 }
 
 /// Connections under way, with the times of their first SYNs, where nothing comes of any.
-#[derive(Default)]
 struct Table {
     queue: FairQueue<u64>,
-    born: HashMap<u64, (Holder, Duration)>,
+    born: HashMap<u64, (Holder, Instant)>,
     started: u64,
+    rate_limit: RateLimit,
+    start: Instant,
 }
 
 impl Table {
-    fn begin(&mut self, of: Holder, now: Duration) {
+    fn new() -> Self {
+        let (queue, born, rate_limit) =
+            (FairQueue::default(), HashMap::new(), RateLimit::default());
+        Self { queue, born, started: 0, rate_limit, start: Instant::now() }
+    }
+
+    fn begin(&mut self, of: Holder, at: Duration) {
         self.started += 1;
         let of = self.queue.insert(of, self.started, self.started);
-        self.born.insert(self.started, (of, now));
+        self.born.insert(self.started, (of, self.start + at));
     }
 
     /// A SYN for which there is no room: how old the connection was that made room, unless the SYN was ignored.
-    fn syn(&mut self, what: Full, of: Holder, now: Duration) -> Option<Duration> {
-        let (key, chance) = victim(&self.queue, what, of).unwrap();
-        let (holder, born) = self.born[&key];
+    fn syn(&mut self, what: Full, of: Holder, at: Duration) -> Option<Duration> {
+        let victim = victim(&self.queue, what, of).unwrap();
+        let (key, (holder, born)) = (victim.key, self.born[&victim.key]);
+        let now = self.start + at;
         let age = now - born;
-        if age < chance {
+        if !victim.makes_room(age, &mut self.rate_limit, of, now) {
             return None;
         }
         self.queue.remove(holder, key).unwrap();
         self.born.remove(&key);
-        self.begin(of, now);
+        self.begin(of, at);
         Some(age)
     }
 }
@@ -40,12 +48,12 @@ impl Table {
 #[test]
 fn two_senders_that_have_about_as_much_give_each_other_time() {
     let millisecond = Duration::from_millis(1);
-    for (what, limit, chance) in [
-        (Full::Destination, MAX_DIALS_TO_ONE, CHANCE),
-        (Full::Table, MAX_DIALS, CHANCE),
-        (Full::Descriptors, 40, SHORT_CHANCE),
+    for (what, limit, min_age) in [
+        (Full::Destination, MAX_DIALS_TO_ONE, MIN_AGE_TO_ONE),
+        (Full::Table, MAX_DIALS, MIN_AGE),
+        (Full::Descriptors, 40, MIN_AGE),
     ] {
-        let mut table = Table::default();
+        let mut table = Table::new();
         for number in 0..limit {
             table.begin(sender(u8::from(number > limit / 2)), Duration::ZERO);
         }
@@ -54,11 +62,13 @@ fn two_senders_that_have_about_as_much_give_each_other_time() {
             // 10,000 a second.
             let of = sender(u8::from(n % 2 == 0));
             if let Some(age) = table.syn(what, of, n * millisecond / 10) {
-                assert!(age >= chance, "{what:?}: after {age:?}");
+                assert!(age >= min_age, "{what:?}: after {age:?}");
                 made_room += 1;
             }
         }
         assert!(made_room >= limit, "{what:?}: {made_room}");
+        // 1,000 a second, and 100 at once.
+        assert!(made_room <= 5100, "{what:?}: {made_room}");
     }
 }
 
@@ -66,13 +76,16 @@ fn two_senders_that_have_about_as_much_give_each_other_time() {
 fn whoever_has_clearly_more_makes_room_at_once() {
     for what in [Full::Destination, Full::Table, Full::Descriptors] {
         for flood in [sender(1), Holder::Unknown] {
-            let mut table = Table::default();
+            let mut table = Table::new();
             (0..40).for_each(|_| table.begin(flood, Duration::ZERO));
+            // It needs no token.
+            while table.rate_limit.try_take(table.start) {}
             for _ in 0..10 {
                 assert_eq!(table.syn(what, sender(2), Duration::ZERO), Some(Duration::ZERO));
             }
-            let has_time = table.syn(what, sender(1), Duration::ZERO).is_none();
-            assert_eq!(has_time, flood == sender(1), "{what:?}");
+            table.rate_limit = RateLimit::default();
+            let made_room = table.syn(what, sender(1), Duration::ZERO).is_some();
+            assert_eq!(made_room, flood != sender(1), "{what:?}: only its own get time");
         }
     }
 }
