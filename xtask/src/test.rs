@@ -98,7 +98,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     let may_skip = std::env::var("SKIP_UNMET").is_ok_and(|value| value == "1");
     ensure!(total.failed == 0, "{} tests failed", total.failed);
-    ensure!(total.skipped == 0 || may_skip, "{} tests were skipped unexpectedly", total.skipped);
+    ensure!(
+        total.skipped == 0 || may_skip,
+        "{} tests were skipped unexpectedly: see the lines that begin with \"skipped: \"",
+        total.skipped
+    );
     ensure!(total.passed > 0, "no test ran\nhint: does the filter {filter:?} name one?");
     Ok(())
 }
@@ -162,41 +166,41 @@ fn cargo_test(packages: &[&str], filter: &[&str], options: &[&str]) -> Result<Co
         .spawn()
         .context("starting cargo test")?;
     let mut counts = Counts::default();
-    let mut elsewhere = Elsewhere::default();
+    let mut ignored = Ignored::default();
     for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
         let line = line?;
         println!("{line}");
         stages::printed();
-        elsewhere.note(&line);
+        ignored.note(&line);
         if let Some(found) = Counts::parse(&line) {
             counts.add(found);
         }
     }
-    counts.skipped -= elsewhere.count().min(counts.skipped);
     let status = child.wait()?;
     if !status.success() && counts.failed == 0 {
         bail!("cargo test: {status}, and no test reported a failure (does it compile?)");
     }
-    let skipped = std::fs::read_to_string(skips.path())?;
-    for line in skipped.lines() {
+    let (never_run, at_run_time) = (ignored.skips(), std::fs::read_to_string(skips.path())?);
+    counts.skipped = never_run.len() + at_run_time.lines().count();
+    // The test runner knows no "skipped at run time": it counted these as passed.
+    counts.passed -= at_run_time.lines().count();
+    for line in never_run.iter().map(String::as_str).chain(at_run_time.lines()) {
         println!("skipped: {line}");
-        // The test runner knows no "skipped at run time": it counted these as passed.
-        counts.passed -= 1;
-        counts.skipped += 1;
     }
     Ok(counts)
 }
 
-/// Tests that the runner counts as ignored because another test runs them in a process of their own. Their
-/// reason for that ends in `by NAME`; they are no skips if that test passed.
+/// Tests that the runner counts as ignored. Some of them are run by another test in a process of their own: their reason
+/// ends in `by NAME`, and they are no skips if that test passed.
 #[derive(Debug, Default)]
-struct Elsewhere {
+struct Ignored {
     passed: HashSet<String>,
-    runners: Vec<String>,
+    /// With their reasons, which may be empty.
+    tests: Vec<(String, String)>,
 }
 
-impl Elsewhere {
-    /// `test NAME ... ok`, or `test NAME ... ignored, run in … by NAME`.
+impl Ignored {
+    /// `test NAME ... ok`, or `test NAME ... ignored, REASON`.
     fn note(&mut self, line: &str) {
         let Some((name, result)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... "))
         else {
@@ -204,15 +208,19 @@ impl Elsewhere {
         };
         if result == "ok" {
             self.passed.insert(name.to_owned());
-        } else if let Some(reason) = result.strip_prefix("ignored, run in ")
-            && let Some((_, runner)) = reason.rsplit_once(" by ")
-        {
-            self.runners.push(runner.to_owned());
+        } else if let Some(reason) = result.strip_prefix("ignored") {
+            self.tests.push((name.to_owned(), reason.trim_start_matches(", ").to_owned()));
         }
     }
 
-    fn count(&self) -> usize {
-        self.runners.iter().filter(|runner| self.passed.contains(*runner)).count()
+    /// Those that no other test has run, a line each.
+    fn skips(&self) -> Vec<String> {
+        let is_run = |reason: &str| {
+            let runner = reason.strip_prefix("run in ").and_then(|r| r.rsplit_once(" by "));
+            runner.is_some_and(|(_, runner)| self.passed.contains(runner))
+        };
+        let skips = self.tests.iter().filter(|(_, reason)| !is_run(reason));
+        skips.map(|(name, reason)| format!("{name}: {reason}")).collect()
     }
 }
 
@@ -240,17 +248,23 @@ mod tests {
 
     #[test]
     fn a_test_that_another_one_runs_is_no_skip_if_that_one_passed() {
-        let mut elsewhere = Elsewhere::default();
+        let mut ignored = Ignored::default();
         for line in [
             "test exhausted_alone ... ignored, run in a process of its own by a_port_survives",
             "test other_alone ... ignored, run in a process of its own by it_failed",
             "test a_port_survives ... ok",
             "test it_failed ... FAILED",
             "test needs_root ... ignored, needs root",
+            "test src/lib.rs - f (line 3) ... ignored",
         ] {
-            elsewhere.note(line);
+            ignored.note(line);
         }
-        assert_eq!(elsewhere.count(), 1);
+        let skips = [
+            "other_alone: run in a process of its own by it_failed",
+            "needs_root: needs root",
+            "src/lib.rs - f (line 3): ",
+        ];
+        assert_eq!(ignored.skips(), skips);
     }
 
     #[test]
