@@ -92,7 +92,8 @@ impl Ports {
                     "--publish={given} has no effect with --port-driver=implicit: every listening port is published"
                 ),
                 _ => bail!(
-                    "port driver \"none\" does not support publishing ports (--publish={given})\nhint: add --port-driver=builtin"
+                    "port driver \"none\" does not support publishing ports (--publish={given})\nhint: {}",
+                    how_to_publish(network)
                 ),
             }
         }
@@ -211,6 +212,15 @@ fn check_pair(network: NetworkDriver, driver: PortDriver) -> anyhow::Result<()> 
     }
 }
 
+/// What to do if ports are to be published, but the port driver is `none`.
+fn how_to_publish(network: NetworkDriver) -> String {
+    let mut drivers = network.port_drivers().iter().copied();
+    drivers.find(|driver| driver.is_managed() && available::has_ports(*driver)).map_or_else(
+        || format!("remove --publish: with --net={network}, servers use the host's addresses"),
+        |driver| format!("add --port-driver={driver}"),
+    )
+}
+
 fn source_address(wanted: bool, backend: &str) -> anyhow::Result<SourceAddress> {
     let backend = match backend {
         "auto" | "" => SourceAddress::Auto,
@@ -221,4 +231,19 @@ fn source_address(wanted: bool, backend: &str) -> anyhow::Result<SourceAddress> 
         }
     };
     Ok(if wanted { backend } else { SourceAddress::Off })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_publishes_ports_is_sent_to_a_driver_that_can() {
+        for network in NetworkDriver::ALL {
+            let hint = how_to_publish(network);
+            let named = hint.strip_prefix("add --port-driver=").and_then(PortDriver::from_name);
+            let can = named.is_some_and(|driver| driver.is_managed() && network.goes_with(driver));
+            assert_eq!(can, network != NetworkDriver::Host, "{network}: {hint}");
+        }
+    }
 }

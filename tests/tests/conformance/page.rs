@@ -269,9 +269,9 @@ const REASONS: [Reason; 12] = [
         port: "gateway",
         name: SEEN[2][0],
         cell: "10.0.2.2",
-        text: "`gateway` without `--ipv6`, and `gvisor-tap-vsock`: the namespace has only IPv4, so servers see the \
-               gateway's address instead of an IPv6 client's. They also see it if the client is on the host's loopback, \
-               because in the namespace, 127.0.0.1 means the namespace itself.",
+        text: "`gateway` as port driver without `--ipv6`, and `gvisor-tap-vsock` as port driver: the namespace has only \
+               IPv4, so servers see the gateway's address instead of an IPv6 client's. They also see it if the client \
+               is on the host's loopback, because in the namespace, 127.0.0.1 means the namespace itself.",
     },
     Reason {
         network: "none",
