@@ -26,7 +26,7 @@ pub fn command() -> Command {
              install      Install and start the systemd unit (on hosts with systemd), and switch the docker CLI to the daemon\n  \
              uninstall    Undo install\n  \
              nsenter      Run a program in the running daemon's namespaces (mostly for debugging)\n  \
-             supervise    Run the daemon from install --supervise in the foreground, and restart it when it exits.\n               \
+             supervise    Run, in the foreground, the daemon that install --supervise set up, and restart it when it exits.\n               \
              \"supervise once\" runs it without restarting it, for service managers\n  \
              apparmor     Print the AppArmor profile that rootlesskit needs; as root, install and load it.\n               \
              apparmor BINARY creates the profile for the rootlesskit at that path\n\n\
@@ -133,7 +133,7 @@ pub fn help_of(name: &str) -> Option<String> {
         ),
         "supervise" => (
             "[once]",
-            "Run the daemon from install --supervise in the foreground, and restart it when it exits.\n\
+            "Run, in the foreground, the daemon that install --supervise set up, and restart it when it exits.\n\
              \"supervise once\" runs it without restarting it, for service managers.",
             &[],
         ),

@@ -99,7 +99,7 @@ fn policy() -> Command {
         )
         .subcommand(
             command("test", "Show whether a connection would be allowed, and which rule decides")
-                .arg(value("from", "WHO", "The name of a container, an address, or daemon for traffic that does not come from a container"))
+                .arg(value("from", "WHO", "The name of a container, an address, or \"daemon\" for traffic that does not come from a container"))
                 .arg(value("to", "DESTINATION", "An address or a host name with a port, such as 192.0.2.7:443 or registry.example.org:443; without a port for icmp"))
                 .arg(value("protocol", "PROTOCOL", "tcp, udp or icmp").default_value("tcp"))
                 .arg(value("file", "FILE", file).action(ArgAction::Append)),

@@ -19,7 +19,7 @@ pub(crate) use cases::CASES;
 
 const NETWORKS: &str = include_str!("trials/networks.sh");
 
-/// How long the machine stands still.
+/// How long the machine is paused.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Something that happens to the network of a host.
@@ -49,7 +49,7 @@ struct Phase {
 enum Change {
     /// What root does.
     Root(&'static str),
-    /// The whole machine stands still for a minute.
+    /// The whole machine is paused for a minute.
     Pause,
 }
 

@@ -27,7 +27,7 @@ const METHOD: &str = "
 
 `cargo xtask kernels` boots Debian's kernels in emulated machines and runs the same tests on each of them. The kernels
 range from the oldest that this project is tested with to the newest in Debian. The machines have systemd, cgroup v2,
-and the Debian release's packages of Docker, slirp4netns, passt and fuse-overlayfs. Kernel modules and settings are
+and the Debian release's packages of Docker, slirp4netns, passt (except Debian 11) and fuse-overlayfs. Kernel modules and settings are
 Debian's defaults, with two exceptions: the user may keep services running after logout (lingering), and the disk has a
 single path (`nvme_core.multipath=0`).
 
@@ -54,7 +54,7 @@ const FEATURES: [(&str, Works); 6] = [
 ];
 
 const SETTINGS: &str = "
-## Settings of the administrator
+## Administrator settings
 
 On Debian 13 with its generic kernel and two processors, root changes one setting at a time. Then a user starts
 rootlesskit with the gateway and a new `/proc`, as for a container, and connects to another machine. The column \"works\"
@@ -67,12 +67,13 @@ shows whether this succeeds. The last column shows whether it succeeds after the
 const STORAGE: &str = "
 ## File systems
 
-On Debian 13 with its generic kernel, the home of a user, and with it the data root, is on each of these file systems.
-The user installs the daemon, imports and builds an image, writes files as several users, removes containers and images,
-and runs `uninstall --purge`, after which nothing is left. Where a quota is small, an image that is too large fails with
-\"disk quota exceeded\", and the daemon goes on. Where a disk or a quota is used up, a daemon that worked is restarted. The
-last column says whether all of that works after the fix that `check` names, without another installation where the
-daemon had been installed before. Where there is a fix, the storage driver is the one after it.
+On Debian 13 with its generic kernel, the test runs once for each of these file systems, with the user's home directory
+and the data root on it. The user installs the daemon, imports and builds an image, writes files as several users,
+removes containers and images, and runs `uninstall --purge`, after which nothing is left. With a small quota, importing
+an image that is too large fails with \"disk quota exceeded\", and the daemon keeps running. To test a full disk and a
+used-up quota, the daemon is installed first. Then the space is filled, and the daemon is restarted. The last column
+shows whether all of this works after the fix that `check` suggests. If the daemon was already installed, it is not
+installed again. In rows with a fix, the storage driver is the one that is used after the fix.
 
 | file system | `check` says | storage driver | works | works after the fix |
 |---|---|---|---|---|
@@ -81,13 +82,14 @@ daemon had been installed before. Where there is a fix, the storage driver is th
 const NETWORKS: &str = "
 ## Networks
 
-On Debian 13 with its generic kernel, the network of a host changes while rootlesskit runs with the gateway. Before the
-change, during it, and after the second change that the first column names, a namespace and a program on the host try the
-same: to look up a name, to connect to another machine, and to get an answer over UDP. \"Open\" connections and flows were
-opened before the change. Where ports are published, the other machine compares them with ports of a server on the host. A
+On Debian 13 with its generic kernel, the network of a host changes while rootlesskit runs with the gateway. The first
+column names a change, and then a second one, which usually reverts it. Before the first change, between the two
+(\"during\"), and after the second one, a program in the namespace and a program on the host do the same things: they look
+up a name, connect to another machine, and wait for an answer over UDP. \"Open\" connections and flows were opened before
+the first change. If ports are published, the other machine connects to them and to ports of a server on the host. A
 cell lists what does not work in the namespace. \"Silent\" means that neither an answer nor an error arrives. The last
 column lists what is different on the host. The command fails if something works on the host only and `check` does not
-say why.
+give the reason.
 
 | case | `check` says | before | during | after | on the host |
 |---|---|---|---|---|---|
@@ -109,7 +111,7 @@ pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     fact("Debian", &|found| found.debian.clone());
     fact("processors", &|found| found.processors.clone());
     fact("Docker", &|found| found.docker.clone());
-    fact("network driver by default", &|found| format!("`{}`", found.network));
+    fact("default network driver", &|found| format!("`{}`", found.network));
     fact("storage driver", &|found| format!("`{}`", found.storage));
     fact("`check` warns about", &|found| codes(&found.codes));
     for section in SECTIONS {

@@ -81,7 +81,7 @@ pub(crate) const PLACES: &[Place] = &[
         trial: Trial::Full("setquota -u tester 0 100M 0 0 /home/tester; fill"),
         codes: &["quota-full"],
         remedy: Some("setquota -u tester 0 200M 0 0 /home/tester; start"),
-        ..place("xfs-quota-full", "XFS, whose quota is used up", "home xfs uquota 3G")
+        ..place("xfs-quota-full", "XFS with a used-up quota", "home xfs uquota 3G")
     },
     Place {
         trial: Trial::Quota,
@@ -96,17 +96,17 @@ pub(crate) const PLACES: &[Place] = &[
         trial: Trial::Full("setquota -u tester 0 100M 0 0 /home/tester; fill"),
         codes: &["quota-full"],
         remedy: Some("rm /home/tester/fill.*; start"),
-        ..place("ext4-quota-full", "ext4, whose quota is used up", "home ext4 usrquota 3G -O quota")
+        ..place("ext4-quota-full", "ext4 with a used-up quota", "home ext4 usrquota 3G -O quota")
     },
     Place {
         trial: Trial::Full("fill"),
         codes: &["space-full"],
         remedy: Some("rm /home/tester/fill.*; start"),
-        ..place("ext4-full", "ext4, which is full", "home ext4 defaults 300M")
+        ..place("ext4-full", "a full ext4 file system", "home ext4 defaults 300M")
     },
     Place {
         codes: &["space-low"],
-        ..place("ext4-small", "ext4, of 300 MiB", "home ext4 defaults 300M")
+        ..place("ext4-small", "ext4 with a size of 300 MiB", "home ext4 defaults 300M")
     },
     Place {
         codes: &["data-root-nfs"],

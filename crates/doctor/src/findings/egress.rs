@@ -44,7 +44,7 @@ fn content(file: &PolicyFile) -> Option<Finding> {
     let no_start = "the daemon does not start without the policy";
     Some(
         Finding::fatal("egress-policy-file", seen, no_start)
-            .fix(format!("fix the file; to check it, run: rootlessctl policy check {path}"))
+            .fix(format!("fix the file, or create it if it is missing; to check it, run: rootlessctl policy check {path}"))
             .fix(format!("or {}", removal(file))),
     )
 }

@@ -82,13 +82,13 @@ fn another(facts: &Facts, kind: Kind, ours: &str) -> Option<Remedy> {
     // What containers wrote keeps its ids, which no namespace of the user has any more.
     let change = format!("sudo usermod --del-{ids} {ours} --add-{ids} {free} {name}");
     Some(if facts.storage.data_root.is_some() {
-        Remedy::said(
-            "change this user's range. You lose all images, containers and volumes. Delete them before the change, because \
+        Remedy::said(format!(
+            "change {name}'s range. You lose all images, containers and volumes. Delete them before the change, because \
              only root can delete them afterwards: dockerd-rootless-setuptool.sh uninstall --purge",
-        )
+        ))
         .and(Remedy::said(format!("then change the range: {change}")))
     } else {
-        Remedy::said(format!("change this user's range: {change}"))
+        Remedy::said(format!("change {name}'s range: {change}"))
     })
 }
 

@@ -43,7 +43,7 @@ symptoms! {
         "AppArmor does not let rootlesskit create user namespaces or run in them";
         "run `sudo \"$(command -v dockerd-rootless-setuptool.sh)\" apparmor`, which loads a profile for rootlesskit; if rootlesskit already has one, add the line `userns,` to that profile and, unless it is unconfined, `attach_disconnected` to its flags, and run `sudo apparmor_parser -r FILE`";
     "log-userns-enospc", "fork/exec /proc/self/exe: no space left on device":
-        "user.max_user_namespaces, or the limit of another kind of namespaces, is too small";
+        "user.max_user_namespaces, or the limit on another kind of namespace, is too small";
         "put the line `user.max_user_namespaces = 28633` into a file in /etc/sysctl.d, and run `sudo sysctl --system`; `sysctl -a --pattern '^user.max'` shows all limits";
     "log-userns-einval", "fork/exec /proc/self/exe: invalid argument":
         "the kernel lacks user namespaces, or another namespace type that rootlesskit needs";
@@ -199,11 +199,11 @@ symptoms! {
         "the user's quota is exhausted";
         MAKE_ROOM;
     "log-cgroup-space", "mkdir /sys/fs/cgroup/ … no space left on device":
-        "the kernel has too many control groups (at most 65535), and those of removed containers count while they have memory";
+        "the kernel's limit of 65535 control groups is reached; the groups of removed containers count until their memory is freed";
         "run `sudo sysctl -w vm.drop_caches=3`, which frees those of removed containers; if that is not enough, stop containers";
     "log-cgroup-cpuset", "write /sys/fs/cgroup/ … no space left on device":
         "the control group has no CPU that is online, or no memory node";
-        "correct --cpuset-cpus and --cpuset-mems of the container; if it has none, give CPUs to the topmost directory on the path whose cpuset.cpus.effective is empty, with AllowedCPUs= in the unit of this name";
+        "correct the container's --cpuset-cpus and --cpuset-mems; if neither option is set, find the topmost directory on the message's path in which cpuset.cpus.effective is empty, and set AllowedCPUs= in the systemd unit that has the same name as this directory";
     "log-space", "mkdir … no space left on device":
         NO_SPACE;
         MAKE_ROOM;

@@ -82,7 +82,7 @@ pub(super) const CODES: &[Code] = &[
     code("userns-none", "`user.max_user_namespaces` is 0"),
     code(
         "namespaces-none",
-        "the limit of another kind of namespaces, such as `user.max_net_namespaces`, is 0",
+        "the limit on another kind of namespace, such as `user.max_net_namespaces`, is 0",
     ),
     code("userns-few", "`user.max_user_namespaces` is below 1024"),
     code(
@@ -181,7 +181,7 @@ pub(super) const CODES: &[Code] = &[
     code("ping", "`net.ipv4.ping_group_range` does not include the user"),
     code(
         "low-ports",
-        "`net.ipv4.ip_unprivileged_port_start` is above 80, so ports below this number cannot be published",
+        "`net.ipv4.ip_unprivileged_port_start` is above 80, and ports below its value cannot be published",
     ),
     code("data-root-nfs", "the data root is on NFS"),
     code(

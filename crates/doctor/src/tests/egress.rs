@@ -47,7 +47,7 @@ fn files() -> Vec<Case> {
             },
         ),
         case(
-            "HOME is root's, so the egress policy in it is not reported",
+            "root created HOME, so the egress policy in it is not reported",
             Fatal,
             "home-foreign",
             "chown jo: /",

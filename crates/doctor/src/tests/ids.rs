@@ -374,7 +374,7 @@ pub(super) fn subordinate_ids() -> Vec<Case> {
             },
         ),
         case(
-            "accounts and groups use IDs in the next free ranges",
+            "the next ranges that are unused in /etc/subuid and /etc/subgid contain IDs of existing users and groups",
             Fatal,
             "subid-missing",
             "--add-subuids 200001-265536 --add-subgids 200001-265536 jo",

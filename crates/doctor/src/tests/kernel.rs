@@ -19,7 +19,7 @@ pub(super) fn the_data_directory() -> Vec<Case> {
         case("the data root is on a Windows share", Class, "data-root-fs", "data-root", |_| {})
             .facts(|facts| facts.storage.ownerless = Some("SMB")),
         case(
-            "the containerd image store is to use the storage driver btrfs",
+            "daemon.json selects the storage driver btrfs for the containerd image store",
             Class,
             "storage-driver",
             "remove \"storage-driver\"",

@@ -98,7 +98,7 @@ fn values() -> Vec<Case> {
 fn drivers() -> Vec<Case> {
     vec![
         case(
-            "the variable names a driver that cannot open single ports",
+            "the variable names a driver that cannot open individual ports",
             Fatal,
             "host-loopback-driver",
             "remove DOCKERD_ROOTLESS_ROOTLESSKIT_NET from the daemon's settings",
@@ -118,7 +118,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "the flags name a driver that cannot open single ports",
+            "the flags name a driver that cannot open individual ports",
             Fatal,
             "host-loopback-driver",
             "remove --net from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",
@@ -128,7 +128,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "the flags in a drop-in and a variable name such drivers",
+            "both a variable and the flags in a drop-in select such drivers",
             Fatal,
             "host-loopback-driver",
             "docker.service.d/override.conf\nremove DOCKERD_ROOTLESS_ROOTLESSKIT_NET from the daemon's settings",
@@ -150,7 +150,7 @@ fn drivers() -> Vec<Case> {
             },
         ),
         case(
-            "a list is in the flags only, and the driver is another one",
+            "a list is in the flags only, and the network driver is not the gateway",
             Fatal,
             "host-loopback-driver",
             "or remove --host-loopback-allow from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",
@@ -236,15 +236,27 @@ fn all_ports() -> Vec<Case> {
                 h.set(DISABLE, "false");
             },
         ),
-        case("a flag closes the ports that another variable opens", Fatal, "", "", |h| {
-            allows(h);
-            h.set(DISABLE, "false");
-            h.set(FLAGS, "--disable-host-loopback");
-        }),
-        case("another variable opens no ports", Fatal, "", "", |h| {
-            allows(h);
-            h.set(DISABLE, "0");
-        }),
+        case(
+            "a flag closes the ports that DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK opens",
+            Fatal,
+            "",
+            "",
+            |h| {
+                allows(h);
+                h.set(DISABLE, "false");
+                h.set(FLAGS, "--disable-host-loopback");
+            },
+        ),
+        case(
+            "DOCKERD_ROOTLESS_ROOTLESSKIT_DISABLE_HOST_LOOPBACK is set, but opens no ports",
+            Fatal,
+            "",
+            "",
+            |h| {
+                allows(h);
+                h.set(DISABLE, "0");
+            },
+        ),
     ]
 }
 

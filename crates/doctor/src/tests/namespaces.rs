@@ -207,7 +207,7 @@ pub(super) fn whatever_else_forbids_them() -> Vec<Case> {
             },
         ),
         case(
-            "a profile of AppArmor for rootlesskit forbids user namespaces",
+            "an AppArmor profile for rootlesskit forbids user namespaces",
             Fatal,
             "rootlesskit-fails",
             "add the line `userns,` to that profile",

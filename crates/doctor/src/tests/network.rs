@@ -140,6 +140,19 @@ pub(super) fn a_network_stack() -> Vec<Case> {
         })
         .wish(Wish { force: true, ..INSTALL }),
         case(
+            "the trial run fails for another reason, with --force",
+            Class,
+            "network-fails",
+            "",
+            |h| {
+                h.says("rootlesskit", "--net [host, none, slirp4netns]");
+                h.program("bin/ip");
+                h.says("ip", "ip utility, iproute2-6.15.0");
+                h.fails(Probe::Network, "slirp4netns: exit status 1");
+            },
+        )
+        .wish(Wish { force: true, ..INSTALL }),
+        case(
             "the trial run fails for another reason, without `ip`",
             Fatal,
             "network-fails",
@@ -313,7 +326,7 @@ pub(super) fn why_the_gateway_does_not_work() -> Vec<Case> {
             },
         ),
         case(
-            "no helper is installed, and rootlesskit implements gvisor-tap-vsock with the gateway driver",
+            "no helper is installed, and rootlesskit's gvisor-tap-vsock is based on the gateway driver",
             Fatal,
             "gateway-fails network-helper-missing",
             SEE_THE_ERROR,
@@ -937,7 +950,7 @@ pub(super) fn the_ways_out() -> Vec<Case> {
             },
         ),
         case(
-            "a file that the unit names sets a proxy on loopback, on a line that continues",
+            "an EnvironmentFile= of the unit sets a proxy on loopback, on a line that continues on the next one",
             Class,
             "proxy-loopback",
             "10.0.2.2:3128",

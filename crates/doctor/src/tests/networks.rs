@@ -83,19 +83,25 @@ fn networks() -> Vec<Case> {
         case("no Docker network overlaps", Class, "", "", |h| {
             runs_with(h, &network("good", "bridge", &["10.0.3.0/24", "fd00::/64"]));
         }),
-        case("the namespace has IPv6, and a network has these addresses", Class, code, "", |h| {
-            h.set(FLAGS, "--ipv6");
-            runs_with(h, &network("six", "bridge", &["10.0.3.0/24", "fd00::/64"]));
-        }),
+        case(
+            "the namespace has IPv6, and a Docker network has its IPv6 addresses",
+            Class,
+            code,
+            "",
+            |h| {
+                h.set(FLAGS, "--ipv6");
+                runs_with(h, &network("six", "bridge", &["10.0.3.0/24", "fd00::/64"]));
+            },
+        ),
         case("the network has the addresses of another --cidr", Class, code, "--cidr=10.41", |h| {
             h.set(FLAGS, "--cidr=10.99.0.0/24");
             runs_with(h, &network("clash", "bridge", &["10.99.0.0/24"]));
         }),
-        case("--cidr has other addresses than the network", Class, "", "", |h| {
+        case("--cidr and the network have different addresses", Class, "", "", |h| {
             h.set(FLAGS, "--cidr=10.99.0.0/24");
             runs_with(h, &network("good", "bridge", &["10.0.2.0/24"]));
         }),
-        case("lxc-user-nic has other addresses than the network", Class, "", "", |h| {
+        case("lxc-user-nic and the network have different addresses", Class, "", "", |h| {
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_NET", "lxc-user-nic");
             h.write("etc/lxc/lxc-usernet", "jo veth lxcbr0 1\n");
             runs_with(h, &network("good", "bridge", &["10.0.2.0/24"]));
@@ -113,11 +119,17 @@ fn networks() -> Vec<Case> {
 fn settings() -> Vec<Case> {
     let code = "docker-network-overlap";
     vec![
-        case("daemon.json gives Docker's bridge these addresses", Class, code, "\"bip\" to", |h| {
-            h.write(DAEMON_JSON, "{\"bip\": \"10.0.2.1/24\"}");
-        }),
         case(
-            "the daemon runs with this setting",
+            "daemon.json gives Docker's bridge the namespace's addresses",
+            Class,
+            code,
+            "\"bip\" to",
+            |h| {
+                h.write(DAEMON_JSON, "{\"bip\": \"10.0.2.1/24\"}");
+            },
+        ),
+        case(
+            "the running daemon uses a \"fixed-cidr\" that overlaps the namespace's network",
             Class,
             code,
             "\"fixed-cidr\" to other addresses",
@@ -162,7 +174,7 @@ fn pools() -> Vec<Case> {
         case("the daemon created a swarm with other addresses", Advisory, "", "", |h| {
             h.write(STATE, "{\"RemoteAddr\":\"\",\"DefaultAddressPool\":[\"10.20.0.0/16\"]}");
         }),
-        case("the daemon joined a swarm, and does not run", Advisory, "", "", |h| {
+        case("the daemon joined a swarm, and is not running", Advisory, "", "", |h| {
             h.write(STATE, "{\"RemoteAddr\":\"192.0.2.9:2377\"}");
         }),
         case(
@@ -176,7 +188,7 @@ fn pools() -> Vec<Case> {
             },
         ),
         case(
-            "the daemon is a manager that does not tell the addresses of its swarm",
+            "the daemon is a manager that does not report the addresses of its swarm",
             Advisory,
             code,
             "with a --subnet outside 10.0.2.0/24",

@@ -65,8 +65,11 @@ fn tables() -> Vec<(&'static str, Vec<Case>)> {
         ("AppArmor", namespaces::apparmor()),
         ("Other obstacles to namespaces", namespaces::whatever_else_forbids_them()),
         ("Network driver", network::a_network_stack()),
-        ("No network helper is needed", network::the_gateway_needs_no_package()),
-        ("The gateway driver does not work", network::why_the_gateway_does_not_work()),
+        ("Hosts that need no network helper", network::the_gateway_needs_no_package()),
+        (
+            "The gateway driver does not work, or works only with restrictions",
+            network::why_the_gateway_does_not_work(),
+        ),
         ("NAT", network::nat()),
         ("Ports, ping and more", network::ports_ping_and_more()),
         ("Outbound traffic", network::the_ways_out()),
@@ -129,7 +132,7 @@ const SITUATIONS: &str = "\
 # `check` findings by situation
 
 Each row starts from a working Debian 13 with systemd and the user `jo`, and changes one thing. Rows for other
-distributions say which one. [check-codes.md](../reference/check-codes.md) explains the codes.
+distributions name the distribution. [check-codes.md](../reference/check-codes.md) explains the codes.
 
 - An empty cell in the column \"situation\" means the same situation as in the row above.
 - A dash in the column \"code\" means that `check` finds nothing to fix.

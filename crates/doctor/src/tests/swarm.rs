@@ -6,7 +6,8 @@ use hostenv::vars::{
 
 use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
-use super::{Case, all, case};
+use super::{Case, INSTALL, all, case};
+use crate::findings::Wish;
 use crate::probe::{Outcome, Probe};
 
 const VALUE: &str = "192.0.2.10,peers=192.0.2.0/24";
@@ -176,7 +177,7 @@ fn values_and_addresses() -> Vec<Case> {
             node,
         ),
         case(
-            "the host uses addresses of the usual pool for overlay networks",
+            "the host uses addresses in 10.20.0.0/16, the pool that `check` usually suggests",
             Advisory,
             "swarm-limits",
             "run `docker swarm init --default-addr-pool 10.22.0.0/16`",
@@ -210,17 +211,11 @@ fn values_and_addresses() -> Vec<Case> {
             let later = DROP_IN.replace("swarm.conf", "zone.conf");
             h.write(&later, &format!("[Service]\nEnvironment=\"{SWARM}=\"\n"));
         }),
-        case(
-            "the variable is set to an empty value, as by install --swarm=",
-            Advisory,
-            "",
-            "",
-            |h| {
-                able(h);
-                h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
-                h.set(SWARM, "");
-            },
-        ),
+        case("the variable is set to an empty value", Advisory, "", "", |h| {
+            able(h);
+            h.write(DROP_IN, &format!("[Service]\nEnvironment={SWARM}={VALUE}\n"));
+            h.set(SWARM, "");
+        }),
         case(
             "the value names no peers",
             Fatal,
@@ -327,6 +322,17 @@ fn ports() -> Vec<Case> {
             },
         ),
         case(
+            "another user's node uses the address, with --force",
+            Class,
+            "swarm-port-taken swarm-limits",
+            "",
+            |h| {
+                node(h);
+                listens(h, "udp", &[socket(ADDRESS, 4789, "07", 4711)]);
+            },
+        )
+        .wish(Wish { force: true, ..INSTALL }),
+        case(
             "another node uses the address, and dockerd stays in the host's network namespace",
             Fatal,
             "swarm-port-taken swarm-limits",
@@ -392,7 +398,7 @@ fn drivers_and_kernel() -> Vec<Case> {
             },
         ),
         case(
-            "the flags name the gateway, and the port driver is another one",
+            "the flags select the gateway network driver, but a different port driver",
             Fatal,
             "swarm-driver swarm-limits",
             "remove --port-driver from DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS",

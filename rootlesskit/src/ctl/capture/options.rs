@@ -52,7 +52,7 @@ pub(super) fn flags(command: Command) -> Command {
         .arg(flag(
             "container",
             "NAME",
-            "Capture the packets of this container, with its own address. NAME is a name or ID, or an IP address \
+            "Capture the packets of this container; they show its own address. NAME is a name or ID, or an IP address \
              [default: all packets on the interface that leads out of the namespace]",
         ))
         .arg(
@@ -71,7 +71,7 @@ pub(super) fn flags(command: Command) -> Command {
         .arg(flag(
             "max-size",
             "SIZE",
-            "Stop before the file is larger than SIZE bytes, such as 500K or 2G, or none [default: 100M; none for \
+            "Stop before the file becomes larger than SIZE bytes, such as 500K or 2G; \"none\" means no limit [default: 100M; none for \
              standard output]",
         ))
         .arg(flag("max-time", "TIME", "Stop after TIME, a number of seconds or a duration such as 5m"))

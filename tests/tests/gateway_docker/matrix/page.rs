@@ -48,7 +48,8 @@ const HEAD: &str = "\
 # Source addresses that containers see
 
 This page shows which source address a server in a container sees when a client connects to a published port. It applies to
-`--net=gateway --port-driver=gateway`, which dockerd-rootless.sh selects by default if the host supports it. Each
+`--net=gateway --port-driver=gateway` on hosts with Linux before 7.3 ([later versions](../network.md#linux-73-and-later)).
+dockerd-rootless.sh selects these drivers by default if the host supports them. Each
 cell of the tables contains one of these values:
 
 - **own**: the client's own address and port.

@@ -56,7 +56,7 @@ pub(crate) const CASES: &[Case] = &[
         end: RESOLVED_END,
         ..case(
             "resolved-dns",
-            "systemd-resolved: another name server (`resolvectl dns`), and the first again",
+            "systemd-resolved: switch to another name server (`resolvectl dns`), then back",
             [
                 phase(Root(""), "outbound"),
                 phase(Root("resolvectl dns eth0 10.77.0.3"), "outbound 192.0.2.2"),
@@ -89,7 +89,7 @@ pub(crate) const CASES: &[Case] = &[
         end: MANAGED_END,
         ..case(
             "manager-dns",
-            "NetworkManager writes `/etc/resolv.conf`: another name server, and the first again",
+            "NetworkManager writes `/etc/resolv.conf`: switch to another name server, then back",
             [
                 phase(Root(""), "outbound"),
                 phase(
@@ -112,7 +112,7 @@ pub(crate) const CASES: &[Case] = &[
         end: MANAGED_END,
         ..case(
             "manager-down",
-            "NetworkManager: the connection goes down, and up again",
+            "NetworkManager: the connection goes down, then up again",
             [
                 phase(Root("hold"), "outbound; held 60; published"),
                 phase(Root("nmcli -w 60 connection down lan"), "outbound; held 8"),
@@ -137,7 +137,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "routes; nameserver 10.77.0.2",
         ..case(
             "boot",
-            "rootlesskit starts before the network and before `/etc/resolv.conf` exists; the network comes, and goes again",
+            "rootlesskit starts before the network and before `/etc/resolv.conf` exists; the network comes up, then goes down",
             [
                 phase(Root(""), "outbound"),
                 phase(Root("cable; nameserver 10.77.0.2"), "outbound; published"),
@@ -154,7 +154,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "ip address replace 10.77.0.1/24 dev eth0; routes",
         ..case(
             "roaming",
-            "the host gets another address, the old one is removed, and comes back",
+            "the host's address is replaced with another one, then the old address comes back",
             [
                 phase(Root("hold"), "outbound; held 60; published"),
                 phase(
@@ -178,7 +178,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     case(
         "mtu-tunnel",
-        "the route to another network leads into a tunnel with an MTU of 1280, and no longer",
+        "the route to another network leads into a tunnel with an MTU of 1280, then no longer",
         [
             phase(Root(""), "bulk 192.0.2.1:7001; large 192.0.2.1:5000"),
             phase(
@@ -193,7 +193,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "ip netns delete far",
         ..case(
             "mtu-router",
-            "the MTU behind a router on the way becomes 1280, and 1500 again",
+            "the MTU behind a router on the path drops to 1280, then returns to 1500",
             [
                 phase(Root(""), "bulk 198.51.100.2:7001; large 198.51.100.2:5000"),
                 phase(
@@ -208,7 +208,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "nft delete table inet filter",
         ..case(
             "nftables",
-            "rules of nftables that admit SSH only, and then the ports, too",
+            "nftables rules allow only SSH, then also the ports",
             [
                 phase(Root(""), "outbound; published"),
                 phase(Root(RULES), "outbound; published"),
@@ -226,7 +226,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "systemctl stop firewalld.service",
         ..case(
             "firewalld",
-            "firewalld starts with its defaults, and then opens the ports",
+            "firewalld starts with its defaults, then opens the ports",
             [
                 phase(Root(""), "outbound; published"),
                 phase(Root("systemctl start firewalld.service"), "outbound; published"),
@@ -241,7 +241,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "ufw --force reset >/dev/null",
         ..case(
             "ufw",
-            "ufw is enabled with its defaults, and then opens the ports",
+            "ufw is enabled with its defaults, then opens the ports",
             [
                 phase(Root(""), "outbound; published"),
                 phase(Root("ufw --force enable >/dev/null"), "outbound; published"),
@@ -283,7 +283,7 @@ pub(crate) const CASES: &[Case] = &[
         end: "date -s '+1 hour' >/dev/null",
         ..case(
             "clock",
-            "the clock jumps an hour ahead, and two hours back",
+            "the clock jumps an hour ahead, then two hours back",
             [
                 phase(Root("hold"), "outbound; held 60; published"),
                 phase(Root("date -s '+1 hour' >/dev/null"), "outbound; held 60; published"),
@@ -293,7 +293,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     case(
         "pause",
-        "the whole machine stands still for a minute, twice",
+        "the whole machine is paused for a minute, twice",
         [
             phase(Root("hold"), "outbound; held 60; published"),
             phase(Pause, "outbound; held 60; published"),

@@ -237,7 +237,7 @@ held() {
 	for i in $(seq $((seconds * 5))); do
 		settled=yes
 		for file in "$kept".*; do
-			case $(became "$file") in "stands still") settled=no ;; esac
+			case $(became "$file") in stalls) settled=no ;; esac
 		done
 		[ $settled = no ] || break
 		sleep 0.2
@@ -255,6 +255,6 @@ held() {
 became() {
 	case $(tail -n 1 "$1") in
 	ended*) tail -n 1 "$1" ;;
-	*) if [ "$(wc -l <"$1")" -gt $(($(cat "/tmp/before.${1##*/}") + 1)) ]; then echo goes on; else echo stands still; fi ;;
+	*) if [ "$(wc -l <"$1")" -gt $(($(cat "/tmp/before.${1##*/}") + 1)) ]; then echo goes on; else echo stalls; fi ;;
 	esac
 }

@@ -85,7 +85,7 @@ fn at(from: &str, address: IpAddr, own: &Addresses) -> anyhow::Result<Source> {
     };
     bail!(
         "invalid value {from:?} for --from: {reason}\n\
-         hint: use the name or an address of a container, or daemon for traffic that does not come from a container"
+         hint: use the name or an address of a container, or \"daemon\" for traffic that does not come from a container"
     )
 }
 
