@@ -49,12 +49,18 @@ pub(crate) fn titles() -> impl Iterator<Item = (String, &'static str)> {
     MEASURES.iter().map(|measure| (row(measure.end), measure.title))
 }
 
-/// What the overlay has to reach of another side, in the same round, in every one of [`JUDGED`].
+/// What the overlay has to reach of another side, in the same round, in both rows of a link ([`LINKS`]).
 const GOALS: [(&str, Side, f64); 2] =
     [("root's VXLAN", Side::RootVxlan, 0.35), ("the gateway without VXLAN", Side::Gateway, 0.50)];
 
-/// Rows that goals are about.
-const JUDGED: [(&str, &str); 2] = [("tcp1", "1 stream"), ("tcp8", "8 streams")];
+/// How packets cross the link, and the rows for that.
+type Link = (&'static str, [(&'static str, &'static str); 2]);
+
+/// Goals are judged for each of them.
+const LINKS: [Link; 2] = [
+    ("", [("tcp1", "1 stream"), ("tcp8", "8 streams")]),
+    (", cut", [("cut1", "1 stream"), ("cut8", "8 streams")]),
+];
 
 /// What is said of each goal.
 struct Verdict {
@@ -73,7 +79,8 @@ pub(crate) fn report(sheet: &Sheet, markdown: bool) -> String {
     let of = [Side::RootVxlan, Side::Gateway].map(|side| format!("overlay ÷ {}", side.name()));
     let head: Vec<&str> = [""].into_iter().chain(names).chain(of.iter().map(|s| &**s)).collect();
     let table = layout::table(&head, &lines, markdown, |column| column > 0);
-    let verdicts: Vec<Verdict> = GOALS.iter().filter_map(|goal| judge(sheet, *goal)).collect();
+    let judged = LINKS.iter().flat_map(|link| GOALS.map(|goal| judge(sheet, *link, goal)));
+    let verdicts: Vec<Verdict> = judged.flatten().collect();
     let met = verdicts.iter().filter(|verdict| verdict.met).count();
     let count = verdicts.len();
     let lines: Vec<Vec<String>> = verdicts.into_iter().map(|verdict| verdict.line).collect();
@@ -113,9 +120,13 @@ fn cells(sheet: &Sheet, measure: &Measure) -> Option<Vec<String>> {
     Some([measure.title.to_owned()].into_iter().chain(values).collect())
 }
 
-/// Whether a goal is met, if any of its rows was measured.
-fn judge(sheet: &Sheet, (of, side, share): (&str, Side, f64)) -> Option<Verdict> {
-    let verdicts = JUDGED.iter().filter_map(|(end, title)| {
+/// Whether a goal is met on a link, if any of its rows was measured.
+fn judge(
+    sheet: &Sheet,
+    (link, rows): Link,
+    (of, side, share): (&str, Side, f64),
+) -> Option<Verdict> {
+    let verdicts = rows.iter().filter_map(|(end, title)| {
         let row = row(end);
         COLUMNS.iter().find_map(|side| sheet.spread(&row, *side))?;
         Some(match sheet.ratio(&row, Side::Overlay, side) {
@@ -126,8 +137,11 @@ fn judge(sheet: &Sheet, (of, side, share): (&str, Side, f64)) -> Option<Verdict>
     let (mets, reached): (Vec<bool>, Vec<String>) = verdicts.unzip();
     let met = mets.iter().all(|met| *met);
     let verdict = if met { "met" } else { "not met" };
-    let line =
-        vec![format!("overlay: TCP ≥ {share:.2} of {of}"), verdict.to_owned(), reached.join("; ")];
+    let line = vec![
+        format!("overlay: TCP{link} ≥ {share:.2} of {of}"),
+        verdict.to_owned(),
+        reached.join("; "),
+    ];
     (!reached.is_empty()).then_some(Verdict { met, line })
 }
 
@@ -179,7 +193,7 @@ mod tests {
         ];
         let goals = |samples: &[(&str, Side, f64)]| {
             let sheet = sheet(samples);
-            GOALS.map(|goal| judge(&sheet, goal).unwrap())
+            GOALS.map(|goal| judge(&sheet, LINKS[0], goal).unwrap())
         };
         let [root, gateway] = goals(&samples);
         assert!(root.met && root.line[2].starts_with("1 stream 0.40×"), "{:?}", root.line);
@@ -188,6 +202,6 @@ mod tests {
         samples.retain(|sample| *sample != ("tcp8", Side::Overlay, 5.0));
         let [root, _] = goals(&samples);
         assert!(!root.met && root.line[2].ends_with("8 streams not measured"), "{:?}", root.line);
-        assert!(judge(&Sheet::default(), GOALS[0]).is_none());
+        assert!(judge(&Sheet::default(), LINKS[0], GOALS[0]).is_none());
     }
 }
