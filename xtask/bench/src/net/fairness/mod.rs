@@ -40,8 +40,10 @@ const SILENT_NETWORK: &str = "198.18.0.0/15";
 /// The gateway's name server.
 const NAME_SERVER: &str = "10.0.2.3";
 
-/// How long connections are made in each part of a sample, in milliseconds.
+/// How long connections are made in each part of a sample, and how long the load generator floods before that, in
+/// milliseconds.
 const PART_MS: u32 = 1000;
+const WARM_UP_MS: u32 = 1500;
 
 /// In the target namespace: routes `$1` to a veth whose peer discards every frame, because the destination MAC address is not
 /// its own; and back to the gateway. Deleting the device also removes its masquerade entries from the connection tracking.
@@ -129,7 +131,7 @@ fn sample(machine: &Machine, options: &Options, side: Side, flood: &str) -> Resu
     let ms = options.sample_ms(PART_MS);
     let rate = options.flood_rate();
     // Half of what is sent: otherwise the sample shows nothing.
-    let fewest = f64::from(rate) * f64::from(ms) / 1000.0 / 2.0;
+    let fewest = f64::from(rate) * f64::from(WARM_UP_MS + ms) / 1000.0 / 2.0;
     let (ms, rate) = (ms.to_string(), rate.to_string());
     let quiet = || {
         let report =
