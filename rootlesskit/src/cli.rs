@@ -106,7 +106,7 @@ pub(crate) fn command() -> Command {
                 .help(format!("MTU for non-host network; 0 means the driver's default: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
                 .value_parser(clap::value_parser!(i64)),
             text("cidr", "", NETWORK, "")
-                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_ipv6))),
+                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_cidr))),
             text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
             list("host-loopback-allow", NETWORK, "")

@@ -140,12 +140,12 @@ fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The files and symbols of the table "Where to find" in ARCHITECTURE.md.
+/// The files and symbols of the table "Where to find answers" in ARCHITECTURE.md.
 #[test]
 fn the_table_of_where_to_find_things_is_right() -> Result<()> {
     let root = root()?;
     let page = fs::read_to_string(root.join("docs/ARCHITECTURE.md"))?;
-    let (_, section) = page.split_once("\n## Where to find\n").context("the section")?;
+    let (_, section) = page.split_once("\n## Where to find answers\n").context("the section")?;
     let rows = section.trim_start().lines().take_while(|line| line.starts_with('|')).skip(2);
     let mut wrong = Vec::new();
     let mut count = 0;

@@ -1,8 +1,7 @@
 //! What rootlesskit said when it failed, or works with less.
 
 /// Part of the warning that the gateway relays published ports from inside the namespace.
-pub const PORTS_RELAYED: &str =
-    "this kernel lets only the host's root rewrite packets with nftables (Linux 7.3 and later)";
+pub const PORTS_RELAYED: &str = "this kernel lets only the host's root rewrite packets with nftables (Linux 7.3 and later, and some earlier kernels)";
 
 /// Why rootlesskit failed, in its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]

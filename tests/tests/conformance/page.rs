@@ -169,7 +169,7 @@ fn ports(
 const NETWORKS: &str = "
 ## Networks
 
-These results do not depend on the port driver. 10.77.0.1 and fd77::1 are addresses of the test host. The router is the address
+These results do not depend on the port driver. 10.77.0.1 and fd77::1 are addresses of the test host. The router is the next hop
 of the default route. \"As the host\" means that the traffic passes through a network driver, and that remote servers see the
 host's address. \"Directly\" means that the traffic does not pass through a network driver.
 

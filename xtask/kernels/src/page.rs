@@ -27,9 +27,9 @@ const METHOD: &str = "
 
 `cargo xtask kernels` boots Debian's kernels in emulated machines and runs the same tests on each of them. The kernels
 range from the oldest that this project is tested with to the newest in Debian. The machines have systemd, cgroup v2,
-and the Debian release's packages of Docker, slirp4netns, passt (except Debian 11) and fuse-overlayfs. Kernel modules and settings are
-Debian's defaults, with two exceptions: the user may keep services running after logout (lingering), and the disk has a
-single path (`nvme_core.multipath=0`).
+and the Debian release's packages of Docker, slirp4netns, passt (except Debian 11) and fuse-overlayfs. Kernel modules
+and settings are Debian's defaults, with two exceptions: the user may keep services running after logout (lingering),
+and the disk has a single path (`nvme_core.multipath=0`).
 
 First, `dockerd-rootless-setuptool.sh check` predicts which features work. `cargo xtask kernels` fails if a prediction
 is wrong, or if a feature does not work and neither `check` nor the error message gives the reason. The notes at the end
@@ -241,6 +241,8 @@ fn shown(tried: &Tried) -> String {
         "works".to_owned()
     } else if seen.is_empty() {
         "no address".to_owned()
+    } else if let Some(error) = seen.strip_prefix("ended ") {
+        format!("ended with `{error}`")
     } else if seen.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit()) {
         format!("`{seen}`")
     } else {

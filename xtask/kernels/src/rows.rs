@@ -33,7 +33,7 @@ const OLD: &str = "is too old";
 
 pub(crate) const SECTIONS: &[Section] = &[
     Section {
-        title: "Without root: `--net=gateway --port-driver=gateway`",
+        title: "Without root: `--net=gateway --port-driver=gateway --ipv6`",
         rows: &[
             predicted("gateway/start", "starts", "gateway-fails"),
             row("gateway/tcp4", "outbound TCP, IPv4"),
@@ -63,7 +63,7 @@ pub(crate) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        title: "Without root: `--net=slirp4netns --port-driver=builtin`",
+        title: "Without root: `--net=slirp4netns --port-driver=builtin --ipv6`",
         rows: &[
             row("slirp4netns/start", "starts"),
             row("slirp4netns/tcp4", "outbound TCP, IPv4"),
@@ -85,7 +85,7 @@ pub(crate) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        title: "Without root: `--net=pasta --port-driver=implicit`",
+        title: "Without root: `--net=pasta --port-driver=implicit --ipv6`",
         rows: &[
             row("pasta/start", "starts"),
             row("pasta/tcp4", "outbound TCP, IPv4"),

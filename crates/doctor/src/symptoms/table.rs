@@ -136,7 +136,7 @@ symptoms! {
         "the slirp4netns port driver supports only IPv4";
         "if IPv4 is enough, ignore this message; otherwise set DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER=builtin";
     "log-btrfs", "destroy btrfs snapshot":
-        "the file system is mounted without user_subvol_rm_allowed, so users cannot delete btrfs subvolumes";
+        "the file system is mounted without user_subvol_rm_allowed, and the kernel does not let users delete this btrfs subvolume without it";
         "add the mount option user_subvol_rm_allowed in /etc/fstab, and remount the file system; or set \"storage-driver\" to \"overlay2\" in ~/.config/docker/daemon.json, which hides the images that you have";
     "log-cgroup-v1", "without cgroups. To enable cgroups":
         "the host uses cgroup v1: container resource limits are ignored";
@@ -200,7 +200,7 @@ symptoms! {
         MAKE_ROOM;
     "log-cgroup-space", "mkdir /sys/fs/cgroup/ … no space left on device":
         "the kernel's limit of 65535 control groups is reached; the groups of removed containers count until their memory is freed";
-        "run `sudo sysctl -w vm.drop_caches=3`, which frees those of removed containers; if that is not enough, stop containers";
+        "run `sudo sysctl -w vm.drop_caches=3`, which frees the control groups of removed containers; if that is not enough, stop containers";
     "log-cgroup-cpuset", "write /sys/fs/cgroup/ … no space left on device":
         "the control group has no CPU that is online, or no memory node";
         "correct the container's --cpuset-cpus and --cpuset-mems; if neither option is set, find the topmost directory on the message's path in which cpuset.cpus.effective is empty, and set AllowedCPUs= in the systemd unit that has the same name as this directory";

@@ -107,7 +107,7 @@ pub(super) const CODES: &[Code] = &[
     code("gateway-fails", "the gateway network driver does not work"),
     code(
         "ports-relayed",
-        "the kernel does not let the gateway keep the addresses of clients of published ports (Linux 7.3 and later)",
+        "the kernel does not let the gateway keep the addresses of clients of published ports (Linux 7.3 and later, and some earlier kernels)",
     ),
     code(
         "swarm-limits",

@@ -67,7 +67,7 @@ fn networks() -> Vec<Case> {
             |h| runs_with(h, &network("wide", "bridge", &["10.0.0.0/8"])),
         ),
         case(
-            "a bridge network has the gateway's address, and others of the namespace's network",
+            "a bridge network has the gateway's address and other addresses in the namespace's network",
             Class,
             code,
             "--cidr",
