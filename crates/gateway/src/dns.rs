@@ -179,8 +179,9 @@ impl Forwarder {
         self.pending.reassign(number, holder);
     }
 
-    /// Takes in a datagram of a client; the number of its query, also if the query is ignored. `None` if it is none. `who` comes back with the answer:
-    /// several containers may have the client's address one after another. It counts for the share of `holder`.
+    /// Takes in a datagram of a client; the number of its query, also if that is ignored. `None` if it is none. `who` comes
+    /// back with the answer: several containers may have the client's address one after another. It counts for the share of
+    /// `holder`.
     pub fn query(
         &mut self,
         now: Instant,

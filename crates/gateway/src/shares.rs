@@ -228,12 +228,6 @@ impl<K: Copy> FairQueue<K> {
         Some((holder, *key))
     }
 
-    /// Whether something new of `newcomer` needs a token to make room ([`Occupancy::needs_token`]).
-    pub fn needs_token(&self, newcomer: Holder) -> bool {
-        let victim = self.occupancy.victim(newcomer);
-        victim.is_some_and(|(of, _)| self.occupancy.needs_token(of, newcomer))
-    }
-
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.order.len()

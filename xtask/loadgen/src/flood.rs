@@ -15,8 +15,6 @@ use crate::Args;
 
 /// How often packets go out; as many at a time as the rate wants.
 const TICK: Duration = Duration::from_millis(1);
-/// How long it goes on before whoever waits for it is told.
-const WARM_UP: Duration = Duration::from_millis(1500);
 /// Addresses that connections go to: few enough that one has many, and many enough that all of them have more.
 const PEERS: u32 = 16;
 
@@ -47,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 _ => sent += 1,
             }
         }
-        if elapsed > WARM_UP && !told {
+        if elapsed > loadgen::FLOOD_WARM_UP && !told {
             println!("ready");
             told = true;
         }

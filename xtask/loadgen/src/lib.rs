@@ -1,4 +1,6 @@
-//! What `cargo xtask bench` and `loadgen` agree on: the ports of a server, as offsets from its first one.
+//! What `cargo xtask bench` and `loadgen` agree on: the ports of a server, as offsets from its first one, and how floods begin.
+
+use std::time::Duration;
 
 /// TCP: bytes in one direction, as fast as they go.
 pub const BULK: u16 = 0;
@@ -10,3 +12,6 @@ pub const KEEP: u16 = 2;
 pub const TCP_PORTS: [u16; 3] = [BULK, CLOSE, KEEP];
 /// UDP: the first counts datagrams, the second sends them back.
 pub const UDP_PORTS: [u16; 2] = [3, 4];
+
+/// How long a flood goes on before whoever has started it is told.
+pub const FLOOD_WARM_UP: Duration = Duration::from_millis(1500);

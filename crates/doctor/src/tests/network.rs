@@ -16,6 +16,13 @@ fn situations_of_a_network_stack() {
     all(&a_network_stack());
 }
 
+fn fails_with_iproute2(h: &mut Host) {
+    h.says("rootlesskit", "--net [host, none, slirp4netns]");
+    h.program("bin/ip");
+    h.says("ip", "ip utility, iproute2-6.15.0");
+    h.fails(Probe::Network, "slirp4netns: exit status 1");
+}
+
 pub(super) fn a_network_stack() -> Vec<Case> {
     vec![
         case(
@@ -127,12 +134,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             Fatal,
             "network-fails",
             "rootlesskit --net",
-            |h| {
-                h.says("rootlesskit", "--net [host, none, slirp4netns]");
-                h.program("bin/ip");
-                h.says("ip", "ip utility, iproute2-6.15.0");
-                h.fails(Probe::Network, "slirp4netns: exit status 1");
-            },
+            fails_with_iproute2,
         ),
         case("`ip` is missing, with --force", Class, "iproute2", "install -y iproute2", |h| {
             h.says("rootlesskit", "--net [host, none, slirp4netns]");
@@ -144,12 +146,7 @@ pub(super) fn a_network_stack() -> Vec<Case> {
             Class,
             "network-fails",
             "",
-            |h| {
-                h.says("rootlesskit", "--net [host, none, slirp4netns]");
-                h.program("bin/ip");
-                h.says("ip", "ip utility, iproute2-6.15.0");
-                h.fails(Probe::Network, "slirp4netns: exit status 1");
-            },
+            fails_with_iproute2,
         )
         .wish(Wish { force: true, ..INSTALL }),
         case(

@@ -298,6 +298,11 @@ fn values_and_addresses() -> Vec<Case> {
     ]
 }
 
+fn another_users_node(h: &mut Host) {
+    node(h);
+    listens(h, "udp", &[socket(ADDRESS, 4789, "07", 4711)]);
+}
+
 fn ports() -> Vec<Case> {
     vec![
         case(
@@ -316,20 +321,14 @@ fn ports() -> Vec<Case> {
             Fatal,
             "swarm-port-taken swarm-limits",
             "or stop the other program",
-            |h| {
-                node(h);
-                listens(h, "udp", &[socket(ADDRESS, 4789, "07", 4711)]);
-            },
+            another_users_node,
         ),
         case(
             "another user's node uses the address, with --force",
             Class,
             "swarm-port-taken swarm-limits",
             "",
-            |h| {
-                node(h);
-                listens(h, "udp", &[socket(ADDRESS, 4789, "07", 4711)]);
-            },
+            another_users_node,
         )
         .wish(Wish { force: true, ..INSTALL }),
         case(

@@ -125,9 +125,10 @@ impl Pending {
         serial
     }
 
-    /// Whether another socket for `newcomer` needs a token ([`FairQueue::needs_token`]).
+    /// Whether another socket for `newcomer` needs a token of a [`RateLimit`](crate::shares::RateLimit) to make room.
     pub(super) fn needs_token(&self, newcomer: Holder) -> bool {
-        self.queue.needs_token(newcomer)
+        let victim = self.queue.victim(newcomer);
+        victim.is_some_and(|(of, _)| self.queue.occupancy().needs_token(of, newcomer))
     }
 
     /// No server is left to ask for this query.

@@ -178,8 +178,8 @@ impl Echoes {
         theirs.min_by_key(|(_, asking)| asking.used)
     }
 
-    /// Takes a token if a new ping of `newcomer` needs one, since one that nobody has answered would make room for it. False
-    /// if there is none then.
+    /// Whether the rate limit allows a new ping of `newcomer` ([`RateLimit::allows`]). It needs a token if one that nobody has
+    /// answered would make room for it.
     fn may_begin(&mut self, host: &EventLoop, newcomer: Holder) -> bool {
         let needs_token = |(_, asking): (Key, &Asking)| {
             !asking.answered && self.occupancy.needs_token(asking.holder, newcomer)

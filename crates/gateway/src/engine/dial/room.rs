@@ -14,8 +14,8 @@ use crate::shares::{ALL, FairQueue, Holder, Lookup, RateLimit};
 
 /// Connections that are being made at a time, and those of them to one destination. Beyond that the oldest of whoever has
 /// the most makes room: a flood is older on average than a connection that will succeed. For another one of a sender that has
-/// about as much, it does so no faster than a [`RateLimit`] allows: to ignore a SYN costs little
-/// beside starting anew, and others are waiting behind a flood.
+/// about as much, it does so no faster than a [`RateLimit`] allows: to ignore a SYN costs little beside starting anew, and others
+/// are waiting behind a flood.
 const MAX_DIALS: usize = 4096;
 const MAX_DIALS_TO_ONE: usize = 1024;
 /// How old a connection must be before it makes room for a sender that has about as much, at the limit for one destination.
@@ -123,8 +123,8 @@ impl<K> Victim<K> {
 /// Chooses the connection that makes room for a new one of `newcomer`.
 fn victim<K: Copy>(queue: &FairQueue<K>, what: Full, newcomer: Holder) -> Option<Victim<K>> {
     let (of, key) = queue.victim(newcomer)?;
-    let has_clearly_more =
-        of != Holder::Pending && queue.occupancy().has_clearly_more(of, newcomer);
+    let occupancy = queue.occupancy();
+    let has_clearly_more = of != Holder::Pending && occupancy.has_clearly_more(of, newcomer);
     let min_age = match what {
         _ if has_clearly_more => Duration::ZERO,
         Full::Destination => MIN_AGE_TO_ONE,
@@ -132,7 +132,7 @@ fn victim<K: Copy>(queue: &FairQueue<K>, what: Full, newcomer: Holder) -> Option
         Full::Table if !matches!(of, Holder::Sender(_)) => Duration::ZERO,
         Full::Descriptors | Full::Table => MIN_AGE,
     };
-    Some(Victim { key, min_age, needs_token: queue.needs_token(newcomer) })
+    Some(Victim { key, min_age, needs_token: occupancy.needs_token(of, newcomer) })
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Flows {
         pending(self) || !self.rate_limit.has_token(now) && self.needs_token(Holder::Pending, now)
     }
 
-    /// Takes a token if a new flow of `newcomer` needs one. False if there is none then.
+    /// Whether the rate limit allows a new flow of `newcomer` ([`RateLimit::allows`](crate::shares::RateLimit::allows)).
     pub(super) fn may_begin(&mut self, host: &EventLoop, newcomer: Holder) -> bool {
         let needs_token = self.is_full(host) && self.needs_token(newcomer, host.now());
         self.rate_limit.allows(needs_token, newcomer, host.now())

@@ -2,9 +2,9 @@
 //!
 //! Each sample has a gateway of its own, since a flood leaves things behind, and two containers behind it. One opens a
 //! connection after the other: alone; while the other container floods but the flood leaves the namespace by a device that
-//! discards it, instead of the gateway's; and while the flood reaches the gateway, at a rate that fills its tables by default. What is
-//! compared is how long its connections take in these three parts of the same sample. The second part shows what the flood
-//! costs in the kernel and in processor time, with any gateway.
+//! discards it, instead of the gateway's; and while the flood reaches the gateway, by default at a rate that fills its
+//! tables. What is compared is how long its connections take in these three parts of the same sample. The second part shows
+//! what the flood costs in the kernel and in processor time, with any gateway.
 //!
 //! The flood goes to addresses from which nothing comes back: the uplink leads to a neighbour that takes everything and
 //! answers nothing. The machine's name server is one of them, so queries to the gateway's name server stay unanswered.
@@ -12,6 +12,7 @@
 mod report;
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -40,10 +41,8 @@ const SILENT_NETWORK: &str = "198.18.0.0/15";
 /// The gateway's name server.
 const NAME_SERVER: &str = "10.0.2.3";
 
-/// How long connections are made in each part of a sample, and how long the load generator floods before that, in
-/// milliseconds.
+/// How long connections are made in each part of a sample, in milliseconds.
 const PART_MS: u32 = 1000;
-const WARM_UP_MS: u32 = 1500;
 
 /// In the target namespace: routes `$1` to a veth whose peer discards every frame, because the destination MAC address is not
 /// its own; and back to the gateway. Deleting the device also removes its masquerade entries from the connection tracking.
@@ -108,8 +107,8 @@ fn values(report: &Value, ends: [&'static str; 4]) -> Result<Values> {
 }
 
 /// How many packets of a flood the gateway has counted so far. Connections count while they are half-open and when they fail,
-/// and ignored packets count as evicted. A packet that began something and was evicted later counts twice, so this only shows that the
-/// flood arrives.
+/// and ignored packets count as evicted. A packet that began something and was evicted later counts twice, so this only shows
+/// that the flood arrives.
 fn counted(stats: &Value, flood: &str) -> Result<f64> {
     let evicted = || number(&stats["events"], "evicted");
     match flood {
@@ -131,7 +130,8 @@ fn sample(machine: &Machine, options: &Options, side: Side, flood: &str) -> Resu
     let ms = options.sample_ms(PART_MS);
     let rate = options.flood_rate();
     // Half of what is sent: otherwise the sample shows nothing.
-    let fewest = f64::from(rate) * f64::from(WARM_UP_MS + ms) / 1000.0 / 2.0;
+    let flooded = loadgen::FLOOD_WARM_UP + Duration::from_millis(ms.into());
+    let fewest = f64::from(rate) * flooded.as_secs_f64() / 2.0;
     let (ms, rate) = (ms.to_string(), rate.to_string());
     let quiet = || {
         let report =
