@@ -36,7 +36,7 @@ impl Baseline {
 
 /// On a busy machine, containerd may not answer dockerd in time. Then dockerd has it write the stacks of its threads (by
 /// SIGUSR1), and starts it anew.
-fn is_stack_dump(path: &str) -> bool {
+pub(crate) fn is_stack_dump(path: &str) -> bool {
     path.starts_with("/tmp/containerd.") && path.ends_with(".stacks.log")
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::TestBox;
+use crate::clean::is_stack_dump;
 
 /// Prints everything, one fact per line. `$1` is the account's uid.
 ///
@@ -40,11 +41,9 @@ impl Snapshot {
     /// The box has no systemd, or the user has no service manager.
     pub fn of(tb: &TestBox) -> Result<Self> {
         let text = tb.argv(crate::As::Root, &["sh", "-c", LOOK, "sh", "1001"]).ok()?;
-        let mut lines: BTreeSet<String> =
-            text.lines().map(|line| line.trim_end().to_owned()).collect();
-        lines
-            .extend(tb.user_processes().iter().map(|p| format!("process {} {}", p.uid, p.command)));
-        Ok(Self { lines })
+        let processes = tb.user_processes();
+        let processes = processes.iter().map(|p| format!("process {} {}", p.uid, p.command));
+        Ok(Self { lines: facts(&text).chain(processes).collect() })
     }
 
     /// What is here and not there (`+`), and what is there and not here (`-`).
@@ -56,9 +55,21 @@ impl Snapshot {
     }
 }
 
+/// The lines that count.
+fn facts(text: &str) -> impl Iterator<Item = String> {
+    let stays = |line: &&str| !line.split(' ').any(is_stack_dump);
+    text.lines().map(str::trim_end).filter(stays).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stacks_of_a_containerd_that_dockerd_starts_anew_do_not_count() {
+        let text = "file -rw-r--r-- 1001 /tmp/containerd.333.stacks.log \nfile -rw-r--r-- 1001 /tmp/mine \n";
+        assert_eq!(facts(text).collect::<Vec<_>>(), ["file -rw-r--r-- 1001 /tmp/mine"]);
+    }
 
     #[test]
     fn differences_have_a_sign() {
