@@ -61,10 +61,47 @@ fn datagrams_of_clients_that_come_and_go_are_all_answered() -> Result<()> {
 #[test]
 fn datagrams_of_a_flow_and_pings_go_on_when_the_address_of_the_host_is_another() -> Result<()> {
     let b = kit::boot()?;
-    let outside = kit::serve(&b, As::Peer, "udp-echo 10.77.0.2:9000")?;
+    let outside = ["10.77.0.2:9000", "[fd77::2]:9000"]
+        .map(|at| kit::serve(&b, As::Peer, &format!("udp-echo {at}")));
     let net = Net::start(&b)?;
-    let busy = net.inside("exec fixture keep udp 10.77.0.2:9000").spawn()?;
-    let ping = net.inside("exec ping -i 0.2 10.77.0.2").spawn()?;
+    goes_on_from_another_address(
+        &net,
+        "10.77.0.2",
+        [("10.77.0.1", "10.77.0.50"), ("10.77.0.50", "10.77.0.1")],
+        // The other address of the network goes with the first one, and comes again.
+        |old, new| {
+            format!(
+                "ip address add {new}/24 dev eth0; ip address delete {old}/24 dev eth0
+                 ip address replace {new}/24 dev eth0; ip route replace default via 10.77.0.2"
+            )
+        },
+    )?;
+    // A socket of IPv6 is not told that its address has gone.
+    goes_on_from_another_address(
+        &net,
+        "fd77::2",
+        [("fd77::1", "fd77::50"), ("fd77::50", "fd77::1")],
+        |old, new| {
+            format!("ip address add {new}/64 dev eth0 nodad; ip address delete {old}/64 dev eth0")
+        },
+    )?;
+    for server in outside {
+        drop(server?);
+    }
+    net.stop()
+}
+
+/// A flow and a ping to `to` go on whenever the host's address changes as `change` says, and new flows begin at the new one.
+fn goes_on_from_another_address(
+    net: &Net<'_>,
+    to: &str,
+    changes: [(&str, &str); 2],
+    change: impl Fn(&str, &str) -> String,
+) -> Result<()> {
+    let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    let server = format!("{}:9000", bracketed(to));
+    let busy = net.inside(&format!("exec fixture keep udp {server}")).spawn()?;
+    let ping = net.inside(&format!("exec ping -i 0.2 {to}")).spawn()?;
     let goes_on = || {
         let counted = || -> Result<(usize, usize)> {
             let answers = ping.printed()?.matches("bytes from").count();
@@ -77,19 +114,13 @@ fn datagrams_of_a_flow_and_pings_go_on_when_the_address_of_the_host_is_another()
         })
     };
     goes_on()?;
-    for (old, new) in [("10.77.0.1", "10.77.0.50"), ("10.77.0.50", "10.77.0.1")] {
-        // The other address of the network goes with the first one, and comes again.
-        b.root(&format!(
-            "ip address add {new}/24 dev eth0; ip address delete {old}/24 dev eth0
-             ip address replace {new}/24 dev eth0; ip route replace default via 10.77.0.2"
-        ))
-        .ok()?;
+    for (old, new) in changes {
+        net.b.root(&change(old, new)).ok()?;
         goes_on()?;
-        let out = net.inside("fixture udp-ask 10.77.0.2:9000 hello").ok()?;
-        ensure!(out.starts_with(&format!("{new}:")), "{out}");
+        let out = net.inside(&format!("fixture udp-ask {server} hello")).ok()?;
+        ensure!(out.starts_with(&format!("{}:", bracketed(new))), "{out}");
     }
-    drop((busy, ping, outside));
-    net.stop()
+    Ok(())
 }
 
 #[test]

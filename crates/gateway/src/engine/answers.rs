@@ -1,8 +1,9 @@
 //! What the target namespace gets to hear: packets made here, and what an error of a host socket means in packets.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
@@ -10,7 +11,7 @@ use nix::libc;
 use nix::sys::socket::{
     self, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use socket2::Socket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tun::Tun;
 use crate::network_config::NetworkConfig;
@@ -178,21 +179,47 @@ pub(super) fn send(socket: &Socket, message: &[u8]) -> nix::Result<usize> {
     socket::send(fd, message, flags).or_else(|_| socket::send(fd, message, flags))
 }
 
-/// Another socket in the place of a connected one, if that cannot send any more because the address of the host that it
-/// sends from has gone, as this error says. `connect` gets its port.
+/// Whether this error of a connected socket may mean that the host has lost the address that the socket sends from. A
+/// socket of IPv6 gives no error then, and goes on sending ([`AddressCheck`]).
+pub(super) fn may_have_lost_address(error: Errno) -> bool {
+    matches!(error, Errno::EINVAL | Errno::ENETUNREACH)
+}
+
+/// Another socket in the place of a connected one, if it sends from another address of the host. `connect` gets the port of
+/// the old one.
 pub(super) fn moved(
     socket: &Socket,
-    error: Errno,
     connect: impl FnOnce(u16) -> io::Result<Socket>,
 ) -> Option<Socket> {
-    // What IPv4 says then. A connected socket of IPv6 notices nothing (ip(7), ipv6(7)).
-    if !matches!(error, Errno::EINVAL | Errno::ENETUNREACH) {
-        return None;
-    }
     let address = |socket: &Socket| socket.local_addr().ok()?.as_socket();
     let old = address(socket)?;
     let new = connect(old.port()).ok()?;
     address(&new).is_some_and(|new| new.ip() != old.ip()).then_some(new)
+}
+
+/// Finds connected sockets of IPv6 whose address the host has lost. Each address is looked up once.
+#[derive(Debug, Default)]
+pub(super) struct AddressCheck {
+    lost: HashMap<SocketAddrV6, bool>,
+}
+
+impl AddressCheck {
+    /// Whether the host has lost the address that a socket sends from.
+    pub(super) fn has_lost(&mut self, socket: &Socket) -> bool {
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket_ipv6());
+        address.is_some_and(|mut address| {
+            address.set_port(0);
+            *self.lost.entry(address).or_insert_with(|| is_lost(address))
+        })
+    }
+}
+
+/// Whether no socket can be bound to this address because the host does not have it (ip(7), `EADDRNOTAVAIL`).
+fn is_lost(address: SocketAddrV6) -> bool {
+    let kind = Type::DGRAM.cloexec();
+    let bound = Socket::new(Domain::IPV6, kind, Some(Protocol::UDP))
+        .and_then(|socket| socket.bind(&address.into()));
+    bound.is_err_and(|error| errno(&error) == Errno::EADDRNOTAVAIL)
 }
 
 /// Has errors of the network reported for a datagram socket.

@@ -20,7 +20,10 @@ use relay::{EventLoop, Opened, RuleName};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
-use super::answers::{errno, keep_whole, moved, next_error, report_errors, send, set_ttl};
+use super::answers::{
+    AddressCheck, errno, keep_whole, may_have_lost_address, moved, next_error, report_errors, send,
+    set_ttl,
+};
 use super::attribution::{Attributions, ECHO_REQUEST, Entry, TRACKED_TIME, echo_request};
 use super::egress_policy::Sender;
 use super::log::{Log, end_of};
@@ -163,7 +166,8 @@ impl Echoes {
         message.extend(echo.payload);
         asking.up += echo.payload.len() as u64;
         let sent = send(&asking.socket, &message).or_else(|e| {
-            if asking.reconnect(host, key, e) { send(&asking.socket, &message) } else { Err(e) }
+            let again = may_have_lost_address(e) && asking.reconnect(host, key);
+            if again { send(&asking.socket, &message) } else { Err(e) }
         });
         if let Err(e) = sent {
             asking.failure = Some(FlowEnd::of(e));
@@ -282,6 +286,21 @@ impl Echoes {
         }
     }
 
+    /// Pings over IPv6 whose address the host has lost go on from another one.
+    pub(super) fn leave_lost_addresses(&mut self, host: &EventLoop, check: &mut AddressCheck) {
+        let lost = self
+            .table
+            .iter()
+            .filter(|(_, asking)| asking.ends.dst.is_ipv6() && check.has_lost(&asking.socket))
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>();
+        for key in lost {
+            if let Some(asking) = self.table.get_mut(key) {
+                asking.reconnect(host, key);
+            }
+        }
+    }
+
     /// Ends what the egress policy does not allow any more.
     pub(super) fn end_denied(&mut self, shared: &Shared, log: &Log) {
         let denied = self.table.iter().filter_map(|(key, asking)| {
@@ -344,11 +363,11 @@ impl Asking {
         now.saturating_duration_since(self.used) >= TRACKED_TIME
     }
 
-    /// Goes on from another address of the host if that of its socket has gone, as a flow does. True if what was not sent can
-    /// be sent again.
-    fn reconnect(&mut self, host: &EventLoop, key: Key, error: Errno) -> bool {
+    /// Goes on from another address of the host if there is one, as a flow does. True if it does; what was not sent can be
+    /// sent again then.
+    fn reconnect(&mut self, host: &EventLoop, key: Key) -> bool {
         let (dst, tag) = (self.ends.dst, Tag { kind: kind::ECHO, key });
-        let Some(socket) = moved(&self.socket, error, |_| ping_socket(dst)) else { return false };
+        let Some(socket) = moved(&self.socket, |_| ping_socket(dst)) else { return false };
         if host.watch(&socket, tag, EpollFlags::EPOLLIN).is_err() {
             return false;
         }

@@ -57,7 +57,7 @@ use socket2::Socket;
 use crate::conntrack::Client;
 use crate::network_config::{NetworkConfig, Resolvers};
 use crate::packet::{Original, Reassembly, Unreachable};
-use answers::Answers;
+use answers::{AddressCheck, Answers};
 use attribution::{Attributions, Entry};
 use dial::Dials;
 use echo::Echoes;
@@ -351,6 +351,9 @@ impl EventHandler for Engine {
         }
         self.flows.expire(now);
         self.echoes.expire(now, &self.attributions.log);
+        let mut check = AddressCheck::default();
+        self.flows.leave_lost_addresses(host, &mut check);
+        self.echoes.leave_lost_addresses(host, &mut check);
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -42,7 +42,10 @@ use relay::{Attribution, Counted, EventLoop, make_transparent, refuse_self_conne
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{errno, keep_whole, moved, next_error, report_errors, send, set_ttl};
+use super::answers::{
+    AddressCheck, errno, keep_whole, may_have_lost_address, moved, next_error, report_errors, send,
+    set_ttl,
+};
 use super::attribution::{Attributions, outbound};
 use super::egress_policy::Sender;
 use super::log::end_of;
@@ -161,7 +164,11 @@ impl Flows {
         flow.keep_whole = udp.keep_whole;
         flow.set_whole(udp.keep_whole);
         let sent = send(&flow.outside, udp.payload).or_else(|e| {
-            if flow.reconnect(host, tag, e) { send(&flow.outside, udp.payload) } else { Err(e) }
+            if flow.reconnect_after(e, host, tag) {
+                send(&flow.outside, udp.payload)
+            } else {
+                Err(e)
+            }
         });
         match sent {
             // A full queue: lost, as on any network.
@@ -207,7 +214,7 @@ impl Flows {
                 let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
                 flow.counted.up(sent.bytes);
                 if let Some(error) = sent.error {
-                    flow.reconnect(host, Tag { kind: kind::HOST, key }, error);
+                    flow.reconnect_after(error, host, Tag { kind: kind::HOST, key });
                 }
                 self.order.spoke(key, Speaker::Client, host.now());
             } else if shared.plan.is_child(dst.ip()) {
@@ -347,7 +354,7 @@ impl Flows {
             if let Some(error) = self.send_outside(key)
                 && let Some(flow) = self.table.get_mut(key)
             {
-                flow.reconnect(host, Tag { kind: kind::HOST, key }, error);
+                flow.reconnect_after(error, host, Tag { kind: kind::HOST, key });
             }
         }
     }
@@ -491,6 +498,21 @@ impl Flows {
         }
     }
 
+    /// Flows over IPv6 whose address the host has lost go on from another one.
+    pub(super) fn leave_lost_addresses(&mut self, host: &EventLoop, check: &mut AddressCheck) {
+        let lost = self
+            .table
+            .iter()
+            .filter(|(_, flow)| flow.to.is_ipv6() && check.has_lost(&flow.outside))
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>();
+        for key in lost {
+            if let Some(flow) = self.table.get_mut(key) {
+                flow.reconnect(host, Tag { kind: kind::HOST, key });
+            }
+        }
+    }
+
     fn end(&mut self, key: Key, end: FlowEnd) {
         let Some(mut flow) = self.table.remove(key) else { return };
         flow.counted.end(end);
@@ -516,12 +538,17 @@ impl Flow {
         keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
     }
 
-    /// Replaces the socket by one with another address of the host, if its own address has gone. A container knows nothing of
-    /// that address, so it does not notice that the host is in another network. True if the socket is another one; what was
-    /// not sent can be sent again then.
-    fn reconnect(&mut self, host: &EventLoop, tag: Tag, error: Errno) -> bool {
+    /// Replaces the socket if this error means that the host has lost its address. True if the socket is another one; what
+    /// was not sent can be sent again then.
+    fn reconnect_after(&mut self, error: Errno, host: &EventLoop, tag: Tag) -> bool {
+        may_have_lost_address(error) && self.reconnect(host, tag)
+    }
+
+    /// Replaces the socket by one with another address of the host, if there is one. A container knows nothing of that
+    /// address, so it does not notice that the host is in another network.
+    fn reconnect(&mut self, host: &EventLoop, tag: Tag) -> bool {
         let connect = |port| connect(self.to, Some(port)).or_else(|_| connect(self.to, None));
-        let Some(outside) = moved(&self.outside, error, connect) else { return false };
+        let Some(outside) = moved(&self.outside, connect) else { return false };
         if host.watch(&outside, tag, EpollFlags::EPOLLIN).is_err() {
             return false;
         }
