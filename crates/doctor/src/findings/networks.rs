@@ -106,7 +106,8 @@ fn free_pool(facts: &Facts) -> Ipv4Net {
         ways.cidr.overlapping(&[*pool]).is_none()
             && !routes.any(|net| pool.contains(&net) || net.contains(pool))
     };
-    (20..=40).map(of).find(apart).unwrap_or(of(20))
+    // From both halves of 10.0.0.0/8, one of which a VPN may route.
+    (20..=40).chain(140..=160).map(of).find(apart).unwrap_or(of(20))
 }
 
 /// The namespace's own network.

@@ -191,6 +191,16 @@ fn values_and_addresses() -> Vec<Case> {
                 h.write("proc/net/route", &(route(20) + &route(21)));
             },
         ),
+        case(
+            "a VPN routes 10.0.0.0/9",
+            Advisory,
+            "swarm-limits",
+            "run `docker swarm init --default-addr-pool 10.140.0.0/16`",
+            |h| {
+                node(h);
+                h.write("proc/net/route", "tun0 0000000A 00000000 0001 0 0 0 000080FF 0 0 0\n");
+            },
+        ),
         case("--cidr is outside the default pool of a swarm", Advisory, "swarm-limits", "", |h| {
             node(h);
             h.set("DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS", "--cidr=192.168.240.0/24");
