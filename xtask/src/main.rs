@@ -8,6 +8,7 @@ mod sanitize;
 mod soak;
 mod test;
 
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -87,6 +88,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
+        // Also after a command, which then need not be built.
+        ["help", ..] => print_help(),
+        all if all.iter().any(|arg| matches!(*arg, "--help" | "-h")) => print_help(),
         ["bench", rest @ ..] => become_tool("bench", rest),
         ["demo"] => demo::run(),
         ["demo", "--inner", rest @ ..] => demo::inner(rest),
@@ -97,10 +101,6 @@ fn main() -> ExitCode {
         ["soak", rest @ ..] => soak::run(rest),
         ["kernels", rest @ ..] => kernels(rest),
         ["test", rest @ ..] => test::run(rest),
-        ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            Ok(())
-        }
         _ => {
             eprint!("error: unknown arguments {args:?}\n\n{HELP}");
             return ExitCode::from(2);
@@ -115,11 +115,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn print_help() -> Result<()> {
+    io::stdout().write_all(HELP.as_bytes()).context("printing the help")
+}
+
 /// The machines have the programs that are shipped, which run on every Debian.
 fn kernels(args: &[&str]) -> Result<()> {
     let program = cargo::build_tool("kernels")?;
     // With --list it reads its arguments and does nothing else: mistakes are named before minutes of building.
-    let asks = args.iter().any(|arg| ["--list", "--help", "-h"].contains(arg));
+    let asks = args.contains(&"--list");
     let mut read = Command::new(&program);
     read.args(args).arg("--list").stdout(Stdio::null()).stderr(Stdio::null());
     if !asks && read.status()?.success() {
