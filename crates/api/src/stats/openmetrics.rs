@@ -81,17 +81,14 @@ fn of_destination(destination: &DestinationTraffic) -> (String, Traffic) {
 
 fn containers(stats: &Stats, text: &mut Text) {
     let rows: Vec<_> = stats.containers.iter().map(of_container).collect();
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|(labels, counters)| {
-            (labels.iter().map(|(name, value)| (*name, &**value)).collect(), *counters)
-        })
-        .collect();
     counters("container", "Container", &rows, text);
     counters("other_containers", "All other containers", &[(vec![], stats.other_containers)], text);
 }
 
-fn of_container(container: &ContainerTraffic) -> (Vec<(&'static str, String)>, ContainerCounters) {
+/// What is counted for a container, and the names and values of its labels.
+type Counted = (Vec<(&'static str, String)>, ContainerCounters);
+
+fn of_container(container: &ContainerTraffic) -> Counted {
     let names = [("container", &container.container), ("network", &container.network)];
     let names = names.into_iter().filter_map(|(label, name)| Some((label, name.clone()?)));
     let labels = std::iter::once(("ip", container.ip.to_string())).chain(names);
@@ -99,15 +96,10 @@ fn of_container(container: &ContainerTraffic) -> (Vec<(&'static str, String)>, C
 }
 
 /// The families of what is counted for containers.
-fn counters(
-    prefix: &str,
-    of: &str,
-    rows: &[(Vec<(&str, &str)>, ContainerCounters)],
-    text: &mut Text,
-) {
+fn counters(prefix: &str, of: &str, rows: &[Counted], text: &mut Text) {
     let by_proto = |get: fn(&ContainerCounters) -> [Traffic; 2]| -> Vec<(String, Traffic)> {
-        let both = |(pairs, counters): &(Vec<(&str, &str)>, ContainerCounters)| {
-            let with = |proto| labels(&[&pairs[..], &[("proto", proto)]].concat());
+        let both = |(pairs, counters): &Counted| {
+            let with = |proto: &str| labels(&[&pairs[..], &[("proto", proto.to_owned())]].concat());
             let [tcp, udp] = get(counters);
             [(with("tcp"), tcp), (with("udp"), udp)]
         };
@@ -172,8 +164,8 @@ fn policy(stats: &Stats, text: &mut Text) {
     for FileTraffic { file, rules, default, .. } in &policy.files {
         for rule in rules.iter().chain([default]) {
             let action = rule.action.word();
-            let labels = labels(&[("file", file), ("rule", &rule.name), ("action", action)]);
-            samples.push((labels, rule.matched));
+            let pairs = [("file", file.as_str()), ("rule", rule.name.as_str()), ("action", action)];
+            samples.push((labels(&pairs), rule.matched));
         }
     }
     let help =
@@ -187,10 +179,12 @@ fn one(value: u64) -> [(String, u64); 1] {
 }
 
 /// `{name="value",…}` with backslash, quote and line feed escaped.
-fn labels(pairs: &[(&str, &str)]) -> String {
+fn labels(pairs: &[(&str, impl AsRef<str>)]) -> String {
     let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    let pairs: Vec<_> =
-        pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"", escape(value.as_ref())))
+        .collect();
     format!("{{{}}}", pairs.join(","))
 }
 
