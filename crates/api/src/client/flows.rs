@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::lines::{Lines, begin};
@@ -27,7 +26,8 @@ impl FlowLines {
     /// [`ClientError::Answer`] if what came is no event.
     pub fn next_event(&mut self) -> Result<Option<FlowEvent>, ClientError> {
         let line = self.0.next_line()?;
-        line.map(|line| serde_json::from_slice(&line).map_err(|e| self.0.invalid(&e))).transpose()
+        let event = |line: Vec<u8>| serde_json::from_slice(&line);
+        line.map(event).transpose().map_err(|e| self.0.client.invalid(&e))
     }
 
     /// As [`AnswerLines::fill`].
@@ -42,7 +42,7 @@ impl FlowLines {
 /// The lines of an answer that goes on, each at most 64 KiB long.
 #[derive(Debug)]
 pub struct AnswerLines {
-    socket: PathBuf,
+    client: Client,
     lines: Lines<Bounded>,
 }
 
@@ -59,7 +59,7 @@ impl AnswerLines {
     /// # Errors
     /// [`ClientError::Answer`] if it is too long.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        self.lines.next().map_err(|e| self.invalid(&e))
+        self.lines.next().map_err(|e| self.client.invalid(&e))
     }
 
     /// Waits until there is more, for as long as it takes. False if the server has ended the answer.
@@ -67,11 +67,7 @@ impl AnswerLines {
     /// # Errors
     /// [`ClientError::Answer`] if the connection broke, or what came is no HTTP.
     pub fn fill(&mut self) -> Result<bool, ClientError> {
-        self.lines.fill().map_err(|e| self.invalid(&e))
-    }
-
-    fn invalid(&self, reason: &dyn std::error::Error) -> ClientError {
-        ClientError::Answer { path: self.socket.clone(), reason: reason.to_string() }
+        self.lines.fill().map_err(|e| self.client.invalid(&e))
     }
 }
 
@@ -101,6 +97,6 @@ impl Client {
             Err(response) => return Err(refusal(&response)),
         };
         lines.source().deadline = None;
-        Ok(AnswerLines { socket: self.socket.clone(), lines })
+        Ok(AnswerLines { client: self.clone(), lines })
     }
 }
