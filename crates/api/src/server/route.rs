@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode, Uri};
 
@@ -14,16 +14,11 @@ use super::{Backend, BackendError, Limits};
 use crate::types::{PortSpec, from_json};
 
 /// Answers one request; whatever goes wrong becomes a status.
-pub(super) async fn answer<B, R>(
-    request: Request<R>,
+pub(super) async fn answer<B: Backend>(
+    request: Request<Incoming>,
     backend: Rc<B>,
     limits: Rc<Limits>,
-) -> Result<Answer, Infallible>
-where
-    B: Backend,
-    R: Body<Data = Bytes>,
-    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Answer, Infallible> {
     let (head, body) = request.into_parts();
     tracing::trace!("API request: {} {}", head.method, head.uri);
     if let Some(location) = redirect(&head.uri) {
@@ -106,11 +101,7 @@ async fn detached<T: 'static>(
     }
 }
 
-async fn read<R>(body: R, limits: &Limits) -> Result<Bytes, Answer>
-where
-    R: Body<Data = Bytes>,
-    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn read(body: Incoming, limits: &Limits) -> Result<Bytes, Answer> {
     let body = Box::pin(Limited::new(body, limits.body_bytes).collect());
     match tokio::time::timeout(limits.body, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
