@@ -70,7 +70,6 @@ pub struct DestinationTraffic {
     /// `tcp` or `udp`.
     pub proto: String,
     /// Address of the destination as the namespace sees it.
-    #[serde(rename = "ip")]
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
