@@ -11,6 +11,8 @@ use ipnet::IpNet;
 
 use crate::policy::{Action, Mode, PortRange, Protocol, Target};
 
+pub use values::Problem;
+
 /// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -73,30 +75,12 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Why a text is no [`Target`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetError {
-    /// What is wrong: the value and the reason.
-    pub problem: String,
-    /// What to write instead.
-    pub hint: String,
-}
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nhint: {}", self.problem, self.hint)
-    }
-}
-
-impl std::error::Error for TargetError {}
-
 /// As in a file.
 impl FromStr for Target {
-    type Err = TargetError;
+    type Err = Problem;
 
-    fn from_str(text: &str) -> Result<Self, TargetError> {
+    fn from_str(text: &str) -> Result<Self, Problem> {
         values::target(text)
-            .map_err(|values::Problem { problem, hint }| TargetError { problem, hint })
     }
 }
 

@@ -24,7 +24,7 @@ mod policy;
 mod resolve;
 mod unreachable;
 
-pub use file::{File, FileError, TargetError};
+pub use file::{File, FileError, Problem};
 pub use openings::{Openings, lifetime};
 pub use policy::{
     Action, Attempt, Decision, Mode, Policies, Policy, PortRange, Protocol, Rule, RuleId, Senders,

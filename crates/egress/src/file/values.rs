@@ -1,17 +1,28 @@
 //! The values in a file, each from its text.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::policy::{PortRange, Target};
 
-/// What is wrong with a value, and what to write instead.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) problem: String,
-    pub(super) hint: String,
+/// Why a text is no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong: the value and the reason.
+    pub problem: String,
+    /// What to write instead.
+    pub hint: String,
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nhint: {}", self.problem, self.hint)
+    }
+}
+
+impl std::error::Error for Problem {}
 
 impl Problem {
     pub(super) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
