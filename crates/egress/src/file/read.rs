@@ -35,7 +35,7 @@ pub(super) fn file(text: &str) -> Result<File, FileError> {
         let span = error.span().unwrap_or_default();
         reader.error(&span, hints::syntax(text, &span, Problem::new(problem, hint)))
     })?;
-    let table = Table::new(&reader, document.span(), document.get_ref());
+    let table = Table { reader: &reader, span: document.span(), table: document.get_ref() };
     // What a script truncates before it writes it would open everything.
     if document.get_ref().is_empty() {
         let hint = "write `default = \"allow\"` if containers may reach everything";
@@ -188,6 +188,27 @@ impl Reader<'_> {
         };
         read.map_err(|problem| self.error(&node.span(), problem))
     }
+
+    /// Counts the entries of a list.
+    fn count(&self, node: &Node<'_>, entries: usize) -> Result<(), FileError> {
+        self.entries.set(self.entries.get() + entries);
+        let problem = if entries > MAX_LIST {
+            Problem::new(
+                format!("this list has {entries} entries, more than {MAX_LIST}"),
+                "write two rules",
+            )
+        } else if self.entries.get() > MAX_ENTRIES {
+            Problem::new(
+                format!(
+                    "with this list, the file has more than {MAX_ENTRIES} entries in its lists"
+                ),
+                "write networks instead of addresses, or patterns instead of names",
+            )
+        } else {
+            return Ok(());
+        };
+        Err(self.error(&node.span(), problem))
+    }
 }
 
 /// A table, and where it begins.
@@ -198,10 +219,6 @@ struct Table<'r, 't> {
 }
 
 impl<'r, 't> Table<'r, 't> {
-    fn new(reader: &'r Reader<'r>, span: Range<usize>, table: &'r DeTable<'t>) -> Self {
-        Self { reader, span, table }
-    }
-
     /// Refuses other keys.
     fn knows(&self, known: &[&str]) -> Result<(), FileError> {
         let mut unknown: Vec<_> =
@@ -250,28 +267,5 @@ impl<'r, 't> Table<'r, 't> {
         }
         reader.count(node, list.len())?;
         list.iter().map(|node| reader.value(key, node, &read)).collect()
-    }
-}
-
-impl Reader<'_> {
-    /// Counts the entries of a list.
-    fn count(&self, node: &Node<'_>, entries: usize) -> Result<(), FileError> {
-        self.entries.set(self.entries.get() + entries);
-        let problem = if entries > MAX_LIST {
-            Problem::new(
-                format!("this list has {entries} entries, more than {MAX_LIST}"),
-                "write two rules",
-            )
-        } else if self.entries.get() > MAX_ENTRIES {
-            Problem::new(
-                format!(
-                    "with this list, the file has more than {MAX_ENTRIES} entries in its lists"
-                ),
-                "write networks instead of addresses, or patterns instead of names",
-            )
-        } else {
-            return Ok(());
-        };
-        Err(self.error(&node.span(), problem))
     }
 }
