@@ -354,22 +354,23 @@ impl Policies {
         self.policies.is_empty()
     }
 
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.policies.iter().flat_map(|policy| &policy.rules)
+    }
+
     /// Whether a verdict can depend on who sends, so that the sender has to be found before the packet goes on.
     pub fn depends_on_sender(&self) -> bool {
-        self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| rule.from.is_some())
-            || self.uses_names()
+        self.rules().any(|rule| rule.from.is_some()) || self.uses_names()
     }
 
     /// Whether a rule may be for an address that Docker does not list.
     pub fn has_rules_for_unlisted(&self) -> bool {
-        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
-        rules.filter_map(|rule| rule.from.as_ref()).any(|from| from.named)
+        self.rules().filter_map(|rule| rule.from.as_ref()).any(|from| from.named)
     }
 
     /// Whether a rule leads to this name.
     pub fn have_name(&self, name: &str) -> bool {
-        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
-        rules.flat_map(|rule| &rule.to).any(|target| match target {
+        self.rules().flat_map(|rule| &rule.to).any(|target| match target {
             Target::Name(pattern) => names::covers(pattern, name),
             Target::Network(_) => false,
         })
@@ -377,8 +378,7 @@ impl Policies {
 
     /// Whether a rule leads to a name, so that answers of the resolver count.
     pub fn uses_names(&self) -> bool {
-        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
-        rules.flat_map(|rule| &rule.to).any(|target| matches!(target, Target::Name(_)))
+        self.rules().flat_map(|rule| &rule.to).any(|target| matches!(target, Target::Name(_)))
     }
 
     /// What people call a rule: its name, or `default`.

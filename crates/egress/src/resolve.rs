@@ -123,8 +123,7 @@ impl File {
 
     /// Whether a rule leads to a name, so that it matters which addresses are of one container.
     pub fn uses_names(&self) -> bool {
-        let targets = self.rules.iter().flat_map(|rule| &rule.to);
-        targets.into_iter().any(|target| matches!(target, Target::Name(_)))
+        self.rules.iter().flat_map(|rule| &rule.to).any(|to| matches!(to, Target::Name(_)))
     }
 
     /// Whether a rule is for containers by name, label or network, so that Docker has to be asked.
