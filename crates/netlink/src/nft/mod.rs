@@ -80,9 +80,9 @@ pub struct Batch {
 impl Batch {
     /// A batch without changes.
     pub fn new() -> Self {
-        let mut batch = Self::default();
-        batch.message(BATCH_BEGIN, NLM_F_REQUEST, 0, BATCH_HEADER, &Attributes::default());
-        batch
+        let none = Attributes::default();
+        let datagram = message(BATCH_BEGIN, NLM_F_REQUEST, 0, BATCH_HEADER, &none);
+        Self { datagram, changes: Vec::new() }
     }
 
     /// Makes the table exist and be empty.
@@ -138,8 +138,8 @@ impl Batch {
     /// What the kernel refused first and why: `EOPNOTSUPP` or `ENOENT` where nf_tables, the chain type or an expression
     /// is neither built in nor loadable, `EPERM` without `CAP_NET_ADMIN`, `EPROTONOSUPPORT` without netfilter netlink.
     pub fn commit(mut self) -> Result<()> {
-        let last = self.sequence();
-        self.message(BATCH_END, NLM_F_REQUEST, last, BATCH_HEADER, &Attributes::default());
+        let (last, none) = (self.sequence(), Attributes::default());
+        self.datagram.extend(message(BATCH_END, NLM_F_REQUEST, last, BATCH_HEADER, &none));
         let connection = Connection::open(NETLINK_NETFILTER)
             .during(|| "open a netfilter netlink socket for nftables")?;
         connection.send(&self.datagram).during(|| "send an nftables transaction")?;
@@ -172,24 +172,12 @@ impl Batch {
     fn change(&mut self, kind: u16, flags: u16, attributes: &Attributes, text: String) {
         let sequence = self.sequence();
         let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        self.message(kind, flags, sequence, CHANGE_HEADER, attributes);
+        self.datagram.extend(message(kind, flags, sequence, CHANGE_HEADER, attributes));
         self.changes.push(text);
     }
 
     /// The number of the next message; the begin has 0.
     fn sequence(&self) -> u32 {
         u32::try_from(self.changes.len() + 1).unwrap_or(u32::MAX)
-    }
-
-    /// Appends a message.
-    fn message(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        sequence: u32,
-        generic: [u8; 4],
-        attributes: &Attributes,
-    ) {
-        self.datagram.extend(message(kind, flags, sequence, generic, attributes));
     }
 }
