@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use netlink_packet_core::NLM_F_REQUEST;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 use nix::libc;
@@ -16,8 +17,6 @@ const BATCH: usize = 16;
 
 /// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET`, linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
 const GET: u16 = (1 << 8) | 1;
-/// `NLM_F_REQUEST`, netlink(7).
-const REQUEST: u16 = 1;
 
 // linux/netfilter/nfnetlink_conntrack.h.
 const TUPLE_ORIG: u16 = 1;
@@ -189,7 +188,7 @@ fn request(query: &Query, sequence: u32) -> Vec<u8> {
     attributes.nested(kind, |of| encode(of, query.protocol, tuple, kind == TUPLE_REPLY));
     // `struct nfgenmsg`: family, version, resource.
     let header = [u8::try_from(family).unwrap_or_default(), 0, 0, 0];
-    message(GET, REQUEST, sequence, header, &attributes)
+    message(GET, NLM_F_REQUEST, sequence, header, &attributes)
 }
 
 fn encode(of: &mut Attributes, protocol: Protocol, tuple: Tuple, is_reply: bool) {
