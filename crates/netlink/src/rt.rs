@@ -103,12 +103,7 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn link_up(&mut self, index: u32) -> Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
-            .during(|| format!("set link {index} up"))
+        self.set_flag(index, LinkFlags::Up).during(|| format!("set link {index} up"))
     }
 
     /// Sets the MTU in bytes.
@@ -135,12 +130,7 @@ impl Rt {
     /// # Errors
     /// The kernel's errno, `EPERM` without `CAP_NET_ADMIN`; the text names what failed.
     pub fn set_no_arp(&mut self, index: u32) -> Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Noarp;
-        message.header.change_mask = LinkFlags::Noarp;
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
-            .during(|| format!("set arp off on link {index}"))
+        self.set_flag(index, LinkFlags::Noarp).during(|| format!("set arp off on link {index}"))
     }
 
     /// Creates a pair of virtual Ethernet links (veth(4)), both down and with an MTU of `mtu` bytes: `name` here and
@@ -337,6 +327,14 @@ impl Rt {
         let old = lookup_rule(family, table, 0);
         self.change(RouteNetlinkMessage::DelRule(old), 0)
             .during(|| format!("{} rule del lookup local priority 0", family.flag()))
+    }
+
+    fn set_flag(&mut self, index: u32, flag: LinkFlags) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = flag;
+        message.header.change_mask = flag;
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     fn set_link(&mut self, index: u32, attribute: LinkAttribute) -> io::Result<()> {
