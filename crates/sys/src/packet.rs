@@ -3,9 +3,10 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use libc::{c_int, socklen_t};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// From linux/if_packet.h; libc has neither.
 const PACKET_VNET_HDR: c_int = 15;
@@ -19,15 +20,9 @@ const PACKET_IGNORE_OUTGOING: c_int = 23;
 /// `EPERM` without `CAP_NET_RAW` over the namespace, `EAFNOSUPPORT` if the kernel has no packet sockets, `ENODEV` if there
 /// is no such link.
 pub fn open(link: u32) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // Without a protocol it gets nothing until it is bound to the link.
-    // SAFETY: takes three integers.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: socket(2) has just given us this descriptor.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
     set(&socket, PACKET_VNET_HDR)?;
     // Linux ≥ 4.20. Before, somebody else's frames that leave by the link are read as well.
     let _ = set(&socket, PACKET_IGNORE_OUTGOING);
