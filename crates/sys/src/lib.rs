@@ -15,6 +15,7 @@ pub mod pidfd;
 #[cfg(feature = "tokio")]
 pub mod readable;
 pub mod rlimit;
+mod sockopt;
 pub mod spawn;
 pub mod tap;
 pub mod wait;

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libc::{c_int, socklen_t};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::sockopt;
 
 /// From linux/if_packet.h; libc has neither.
 const PACKET_VNET_HDR: c_int = 15;
@@ -23,9 +25,9 @@ pub fn open(link: u32) -> io::Result<OwnedFd> {
     // Without a protocol it gets nothing until it is bound to the link.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
-    set(&socket, PACKET_VNET_HDR)?;
+    sockopt::set(socket.as_fd(), libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
     // Linux ≥ 4.20. Before, somebody else's frames that leave by the link are read as well.
-    let _ = set(&socket, PACKET_IGNORE_OUTGOING);
+    let _ = sockopt::set(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
     bind(&socket, link)?;
     Ok(socket)
 }
@@ -42,22 +44,6 @@ pub(crate) fn bind(socket: &OwnedFd, link: u32) -> io::Result<()> {
         libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len::<libc::sockaddr_ll>())
     };
     if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Switches an option on.
-fn set(socket: &OwnedFd, option: c_int) -> io::Result<()> {
-    let on: c_int = 1;
-    // SAFETY: the pointer and the length are those of `on`, which outlives the call.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            option,
-            (&raw const on).cast(),
-            len::<c_int>(),
-        )
-    };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sizes of these types fit.

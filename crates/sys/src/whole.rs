@@ -1,9 +1,8 @@
 //! Whether datagrams may be cut on their way ("don't fragment"), and whether they were: ip(7), ipv6(7).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use libc::{c_int, socklen_t};
-use nix::errno::Errno;
+use crate::sockopt::set;
 
 /// Has the socket refuse to cut datagrams, here and on the way, and fail with `EMSGSIZE` if one is larger than the path
 /// allows; or lets it cut those that are larger than it knows the path to allow, which is what sockets do otherwise
@@ -32,14 +31,6 @@ pub fn report_cuts(sock: BorrowedFd<'_>, ipv4: bool) -> nix::Result<()> {
     } else {
         set(sock, libc::IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE, 1)
     }
-}
-
-fn set(sock: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> nix::Result<()> {
-    let length = socklen_t::try_from(size_of_val(&value)).unwrap_or(0);
-    let value = (&raw const value).cast();
-    // SAFETY: the option is an int, which outlives the call and is only read by it.
-    let ret = unsafe { libc::setsockopt(sock.as_raw_fd(), level, name, value, length) };
-    Errno::result(ret).map(drop)
 }
 
 #[cfg(test)]
