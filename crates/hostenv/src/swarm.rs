@@ -9,7 +9,7 @@
 //! nodes, and the ports have to be open before a node joins.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -72,9 +72,7 @@ impl Swarm {
     pub fn ports(&self, detached: bool) -> Vec<String> {
         // The last one is that of the overlay networks.
         let skipped = if detached { self.listens().len() - 1 } else { 0 };
-        let address = bracketed(self.address);
-        let peers: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
-        let peers = peers.join("+");
+        let peers = self.peers();
         let own = IpNet::from(self.address);
         let all = self.listens().into_iter().skip(skipped);
         // Without the 6, the namespace's IPv4 address is the target, and the other node's address is lost.
@@ -85,7 +83,8 @@ impl Swarm {
                 true => peers.clone(),
                 false => format!("{own}+{peers}"),
             };
-            format!("{address}:{port}:{port}/{proto}{family}@{clients}")
+            let parent = SocketAddr::new(self.address, port);
+            format!("{parent}:{port}/{proto}{family}@{clients}")
         };
         all.map(spec).collect()
     }
@@ -96,12 +95,10 @@ impl Swarm {
         let path = (self.data_path_port, "udp");
         [(MANAGER_PORT, "tcp"), (GOSSIP_PORT, "tcp"), (GOSSIP_PORT, "udp"), path]
     }
-}
 
-fn bracketed(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
+    /// Their networks as they are written.
+    fn peers(&self) -> String {
+        self.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join("+")
     }
 }
 
@@ -161,10 +158,7 @@ fn data_path_port(text: &str) -> Result<u16, SwarmError> {
 
 impl fmt::Display for Swarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},peers=", self.address)?;
-        for (index, peer) in self.peers.iter().enumerate() {
-            write!(f, "{}{peer}", if index == 0 { "" } else { "+" })?;
-        }
+        write!(f, "{},peers={}", self.address, self.peers())?;
         if self.data_path_port != DATA_PATH_PORT {
             write!(f, ",data-path-port={}", self.data_path_port)?;
         }
