@@ -5,9 +5,7 @@
 //! with blanks around them, so these are malformed here, too: what we would make of them, it would refuse. A line that is malformed stops only the user it is about:
 //! RootlessKit in Go lets a slip in somebody else's line stop everybody.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use hostenv::user::User;
@@ -86,6 +84,7 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
     for (number, line) in lines(text) {
         let owner = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii();
         let ours = owner == name.as_bytes() || owner == uid.as_bytes();
+        let text = || String::from_utf8_lossy(line.trim_ascii());
         match parse_line(line) {
             Ok(Some(range)) if ours => ranges.push(range),
             Ok(None) if ours => {
@@ -96,17 +95,14 @@ pub fn parse(path: &Path, text: &[u8], name: &str, uid: u32) -> Result<Vec<Range
                 return Err(SubidFileError::Malformed {
                     path: path.to_owned(),
                     line: number,
-                    text: String::from_utf8_lossy(line.trim_ascii()).into_owned(),
+                    text: text().into_owned(),
                     reason,
                     owner: String::from_utf8_lossy(owner).into_owned(),
                 });
             }
             Err(reason) => {
-                let text = OsStr::from_bytes(line.trim_ascii()).to_string_lossy();
-                tracing::warn!(
-                    "{}:{number}: `{text}`: {reason}; ignoring the line",
-                    path.display()
-                );
+                let (path, text) = (path.display(), text());
+                tracing::warn!("{path}:{number}: `{text}`: {reason}; ignoring the line");
             }
         }
     }
@@ -168,10 +164,8 @@ fn gaps<'a>(
 
 /// The lines that say something, with their numbers from 1.
 fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let numbered = text.split(|byte| *byte == b'\n').zip(1..);
-    numbered
-        .filter(|(line, _)| !matches!(line.trim_ascii(), [] | [b'#', ..]))
-        .map(|(line, number)| (number, line))
+    let numbered = (1..).zip(text.split(|byte| *byte == b'\n'));
+    numbered.filter(|(_, line)| !matches!(line.trim_ascii(), [] | [b'#', ..]))
 }
 
 /// `Ok(None)` is a range without ids.
