@@ -59,7 +59,7 @@ const SUMS: &str = "SHA256SUMS";
 const ARTIFACTS: &str = "artifacts";
 
 /// What was asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     deb: bool,
     rpm: bool,
@@ -78,17 +78,7 @@ struct Options {
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self> {
-        let mut options = Self {
-            deb: false,
-            rpm: false,
-            tarball: false,
-            no_build: false,
-            out: None,
-            build_dir: None,
-            target: None,
-            verify: false,
-            lint: false,
-        };
+        let mut options = Self::default();
         let mut rest = args.iter();
         while let Some(&arg) = rest.next() {
             match arg {
