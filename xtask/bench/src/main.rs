@@ -101,13 +101,7 @@ fn main() -> ExitCode {
         ["--inner", rest @ ..] => inner(rest),
         _ => run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::exit_code(&result)
 }
 
 fn run(args: &[&str]) -> Result<()> {

@@ -137,13 +137,7 @@ fn main() -> ExitCode {
         ["install", rest @ ..] => install::run(rest),
         _ => run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::exit_code(&result)
 }
 
 /// `cargo xtask dist`.

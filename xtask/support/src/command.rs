@@ -1,11 +1,18 @@
 //! Commands that must succeed.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::stages;
+
+/// How a program ends whose work has this result; says what went wrong.
+pub fn exit_code(result: &Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
 
 /// Runs a command and shows its output only if it fails.
 pub fn quietly(command: &mut Command) -> Result<String> {
