@@ -19,7 +19,11 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<()> {
     bench.interleave(&sides, &["udp.flood", "udp.ping"], |instance, row| {
         wait_until_it_answers(machine, instance.base)?;
         match row {
-            "udp.flood" => flood(machine, instance, ms),
+            "udp.flood" => {
+                let mut command = Command::new(&machine.loadgen);
+                command.args(["udp-flood", "--base", &instance.base.to_string()]);
+                flood(&mut command, &instance.pids.clone(), ms, || instance.counted())
+            }
             _ => ping(machine, instance, ms / 2),
         }
     })
@@ -37,27 +41,30 @@ fn wait_until_it_answers(machine: &Machine, base: u16) -> Result<()> {
     }
 }
 
-/// What arrives between a quarter of the time and its end, by the server's own clock.
-fn flood(machine: &Machine, instance: &mut Instance, ms: u32) -> Result<Values> {
-    let mut command = Command::new(&machine.loadgen);
-    command.args(["udp-flood", "--base", &instance.base.to_string(), "--ms", &ms.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let flood = command.spawn().context("starting loadgen")?;
+/// What arrives between a quarter of the time and three, by the server's own clock, while the load generator sends.
+pub(crate) fn flood(
+    command: &mut Command,
+    pids: &[i32],
+    ms: u32,
+    mut counted: impl FnMut() -> Result<(f64, f64)>,
+) -> Result<Values> {
+    command.args(["--ms", &ms.to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut flood = command.spawn().context("starting loadgen")?;
     let counts = (|| {
         sleep(Duration::from_millis((ms / 4).into()));
-        let (cpu, before) = (cpu_seconds(&instance.pids)?, instance.counted()?);
+        let (cpu, before) = (cpu_seconds(pids)?, counted()?);
         sleep(Duration::from_millis((ms / 2).into()));
-        let (after, used) = (instance.counted()?, cpu_seconds(&instance.pids)? - cpu);
+        let (after, used) = (counted()?, cpu_seconds(pids)? - cpu);
         Ok::<_, anyhow::Error>((before, after, used))
     })();
     // It ends by itself, whatever happened meanwhile.
-    let output = flood.wait_with_output()?;
-    ensure!(output.status.success(), "loadgen udp-flood: {}", output.status);
+    let status = flood.wait()?;
+    ensure!(status.success(), "loadgen udp-flood: {status}");
     let ((before, since), (after, until), used) = counts?;
     let datagrams = after - before;
     ensure!(datagrams > 0.0, "no datagram arrived");
     let mut values: Values = vec![("", datagrams / (until - since))];
-    values.extend(cost(&instance.pids, used * 1e6 / datagrams, used)?);
+    values.extend(cost(pids, used * 1e6 / datagrams, used)?);
     Ok(values)
 }
 
