@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::instance::client;
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, cost, number};
+use crate::rounds::{Bench, answered, cost, number};
 use crate::sheet::Side;
 
 pub(crate) fn connections(bench: &mut Bench<'_>) -> Result<()> {
@@ -31,11 +31,7 @@ fn measure(bench: &mut Bench<'_>, mode: &str, rows: &[&str]) -> Result<()> {
             let side = instance.side.name();
             machine.note(format!("{side}, {row}: requests failed: {}", report["error"]));
         }
-        let mut values: Values = vec![
-            ("", number(&report, "rate")?),
-            (".p50", number(&report, "p50_us")?),
-            (".p99", number(&report, "p99_us")?),
-        ];
+        let mut values = answered(&report)?;
         values.extend(cost(&instance.pids, used * 1e6 / done, used)?);
         Ok(values)
     })

@@ -95,6 +95,12 @@ pub(crate) fn number(report: &serde_json::Value, key: &str) -> Result<f64> {
     report[key].as_f64().with_context(|| format!("the load generator says no {key}: {report}"))
 }
 
+/// The rate of a report of requests, and how long they took.
+pub(crate) fn answered(report: &serde_json::Value) -> Result<Values> {
+    let rows = [("", "rate"), (".p50", "p50_us"), (".p99", "p99_us")];
+    rows.into_iter().map(|(end, key)| Ok((end, number(report, key)?))).collect()
+}
+
 /// What a sample cost the forwarder's processes: `each` is the processor time per unit of work, `cpu_seconds` all of it.
 pub(crate) fn cost(pids: &[i32], each: f64, cpu_seconds: f64) -> Result<Values> {
     if pids.is_empty() {

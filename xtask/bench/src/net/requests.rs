@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::way::Way;
 use super::{Machine, Place, client, interleave, sides};
 use crate::procs::cpu_seconds;
-use crate::rounds::{Bench, Values, cost, number};
+use crate::rounds::{Bench, Values, answered, cost, number};
 
 /// Rows, as mode of the load generator and requests under way.
 pub(super) const ROWS: [(&str, &str, &str); 5] = [
@@ -65,12 +65,8 @@ pub(super) fn answers(
     if failed > 0.0 {
         machine.note(format!("{}, {name}: requests failed: {error}", way.side.name()));
     }
-    let mut values: Values = vec![
-        ("", number(&report, "rate")?),
-        (".p50", number(&report, "p50_us")?),
-        (".p99", number(&report, "p99_us")?),
-        (".failed", failed),
-    ];
+    let mut values = answered(&report)?;
+    values.push((".failed", failed));
     values.extend(cost(&way.pids, used * 1e6 / done, used)?);
     Ok(values)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::hosts::Hosts;
 use crate::machine::Machine;
 use crate::procs::{busy_seconds, cpu_seconds};
-use crate::rounds::{Values, cost, number};
+use crate::rounds::{Values, answered, cost, number};
 use crate::sheet::Side;
 
 /// How long the rest of a stream may take after its time, in milliseconds.
@@ -79,12 +79,8 @@ pub(super) fn connections(machine: &Machine, hosts: &Hosts, side: Side, ms: u32)
         let side = side.name();
         machine.note(format!("{side}, between hosts: requests failed: {}", report["error"]));
     }
-    let mut values: Values = vec![
-        ("", number(&report, "rate")?),
-        (".p50", number(&report, "p50_us")?),
-        (".p99", number(&report, "p99_us")?),
-        (".failed", failed),
-    ];
+    let mut values = answered(&report)?;
+    values.push((".failed", failed));
     values.extend(before.since(&pids, done / 1e6)?);
     Ok(values)
 }
