@@ -118,14 +118,7 @@ impl User {
         command::quietly(
             Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/dev/net"]),
         )?;
-        command::quietly(Command::new("mknod").args([
-            "-m",
-            "666",
-            "/dev/net/tun",
-            "c",
-            "10",
-            "200",
-        ]))?;
+        command::quietly(Command::new("mknod").args("-m 666 /dev/net/tun c 10 200".split(' ')))?;
         ensure!(
             opens()?,
             "/dev/net/tun cannot be opened\nhint: does the kernel have the tun driver (modprobe tun)?"
