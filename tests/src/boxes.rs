@@ -95,28 +95,9 @@ impl Builder {
         let child = Command::new("sh")
             .args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#])
             .arg(group.path())
-            .args([
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--mount",
-                "--pid",
-                "--net",
-                "--uts",
-                "--ipc",
-            ])
-            .args([
-                "--cgroup",
-                "--fork",
-                "--kill-child",
-                "--propagation",
-                "private",
-                "bash",
-                "-c",
-                INIT,
-                "box",
-            ])
+            .args("setpriv --pdeathsig KILL unshare --mount --pid --net --uts --ipc".split(' '))
+            .args("--cgroup --fork --kill-child --propagation private bash -c".split(' '))
+            .args([INIT, "box"])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TERM", "dumb")

@@ -132,14 +132,7 @@ impl<'b> Cmd<'b> {
         command.arg("--");
         match self.who {
             As::User => {
-                command.args([
-                    "setpriv",
-                    "--reuid=1001",
-                    "--regid=1001",
-                    "--init-groups",
-                    "env",
-                    "-i",
-                ]);
+                command.args("setpriv --reuid=1001 --regid=1001 --init-groups env -i".split(' '));
                 command.arg("XDG_RUNTIME_DIR=/run/user/1001");
                 command.arg("DOCKER_HOST=unix:///run/user/1001/docker.sock");
             }
