@@ -1,7 +1,6 @@
 //! Root file systems of the boxes, and what else is made of Debian packages: made once per recipe with `mmdebstrap`,
 //! then only read.
 
-use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,16 +210,10 @@ pub fn mirror() -> Result<String> {
 /// The proxy settings of this machine's apt, which `mmdebstrap` by itself does not read.
 fn apt_proxies() -> Result<Vec<String>> {
     let output = Command::new("apt-config").arg("dump").output().context("running apt-config")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut options = Vec::new();
-    for line in
-        text.lines().filter(|line| line.starts_with("Acquire::http") && line.contains("Proxy"))
-    {
-        let mut option = String::new();
-        let _ = write!(option, "--aptopt={}", line.trim_end_matches(';'));
-        options.push(option);
-    }
-    Ok(options)
+    let text = String::from_utf8_lossy(&output.stdout);
+    let is_proxy = |line: &&str| line.starts_with("Acquire::http") && line.contains("Proxy");
+    let option = |line: &str| format!("--aptopt={}", line.trim_end_matches(';'));
+    Ok(text.lines().filter(is_proxy).map(option).collect())
 }
 
 #[cfg(test)]
