@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 
+use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use drivers::NetworkDriver;
 
@@ -43,17 +44,17 @@ fn text(
     name: &'static str,
     default: &'static str,
     heading: &'static str,
-    help: &'static str,
+    help: impl Into<StyledStr>,
 ) -> Arg {
     let arg = Arg::new(name).long(name).help(help).help_heading(heading).value_name("value");
     if default.is_empty() { arg } else { arg.default_value(default) }
 }
 
-fn switch(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
+fn switch(name: &'static str, heading: &'static str, help: impl Into<StyledStr>) -> Arg {
     Arg::new(name).long(name).help(help).help_heading(heading).action(ArgAction::SetTrue)
 }
 
-fn list(name: &'static str, heading: &'static str, help: &'static str) -> Arg {
+fn list(name: &'static str, heading: &'static str, help: impl Into<StyledStr>) -> Arg {
     text(name, "", heading, help).action(ArgAction::Append)
 }
 
@@ -101,22 +102,17 @@ pub(crate) fn command() -> Command {
             list("copy-up", MOUNT, "mount a filesystem and copy-up the contents. e.g. \"--copy-up=/etc\" (typically required for non-host network)"),
             text("copy-up-mode", "tmpfs+symlink", MOUNT, "copy-up mode [tmpfs+symlink]"),
             text("propagation", "rprivate", MOUNT, "mount propagation [rprivate, rslave, ...]"),
-            text("net", "host", NETWORK, "").help(networks()),
-            text("mtu", "0", NETWORK, "")
-                .help(format!("MTU for non-host network; 0 means the driver's default: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
+            text("net", "host", NETWORK, networks()),
+            text("mtu", "0", NETWORK, format!("MTU for non-host network; 0 means the driver's default: 1500 for {}, 65520 for others", networks_that(|driver| driver.connects() && driver.default_mtu() == 1500)))
                 .value_parser(clap::value_parser!(i64)),
-            text("cidr", "", NETWORK, "")
-                .help(format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_cidr))),
+            text("cidr", "", NETWORK, format!("CIDR for {} networks (default: 10.0.2.0/24)", networks_that(NetworkDriver::has_cidr))),
             text("ifname", "", NETWORK, "network interface name (default: eth0 for lxc-user-nic, tap0 for others)"),
             switch("disable-host-loopback", NETWORK, "prohibit connecting to 127.0.0.1:* on the host namespace"),
-            list("host-loopback-allow", NETWORK, "")
-                .help(format!("ports of 127.0.0.1 on the host that can be reached at the gateway's address despite --disable-host-loopback. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
+            list("host-loopback-allow", NETWORK, format!("ports of 127.0.0.1 on the host that can be reached at the gateway's address despite --disable-host-loopback. Only supported for --net=gateway. e.g. \"--host-loopback-allow={}\"", drivers::loopback::EXAMPLE))
                 .hide(!cfg!(feature = "gateway")),
-            list("egress-policy", NETWORK, "")
-                .help(format!("TOML file with rules that restrict which destinations containers can reach. Can be repeated; every file must allow a connection. Only supported for {}. e.g. \"--egress-policy=/etc/docker-rootless/egress.toml\"", networks_that(NetworkDriver::has_egress_policy)))
+            list("egress-policy", NETWORK, format!("TOML file with rules that restrict which destinations containers can reach. Can be repeated; every file must allow a connection. Only supported for {}. e.g. \"--egress-policy=/etc/docker-rootless/egress.toml\"", networks_that(NetworkDriver::has_egress_policy)))
                 .hide(!cfg!(feature = "gateway")),
-            switch("ipv6", NETWORK, "")
-                .help(format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
+            switch("ipv6", NETWORK, format!("enable IPv6 routing. Only supported for {}. (experimental)", networks_that(NetworkDriver::has_ipv6))),
             switch("detach-netns", NETWORK, "detach network namespaces"),
             text("pasta-binary", "pasta", PASTA, "path of pasta binary for --net=pasta")
                 .hide(!cfg!(feature = "pasta")),
@@ -134,8 +130,7 @@ pub(crate) fn command() -> Command {
                 .hide(!cfg!(feature = "lxc-user-nic")),
             text("lxc-user-nic-bridge", "lxcbr0", LXC_USER_NIC, "lxc-user-nic bridge name")
                 .hide(!cfg!(feature = "lxc-user-nic")),
-            text("port-driver", "none", PORT, "")
-                .help(format!("port driver for non-host network [{}]", available::port_drivers())),
+            text("port-driver", "none", PORT, format!("port driver for non-host network [{}]", available::port_drivers())),
             list("publish", PORT, "publish ports. e.g. \"127.0.0.1:8080:80/tcp\"").short('p'),
             text("source-ip-transparent", "true", PORT, "preserve the source addresses of TCP clients (builtin)")
                 .value_parser(clap::value_parser!(bool)),
