@@ -163,21 +163,13 @@ pub(crate) struct Cli {
     pub(crate) print_semver: Option<String>,
     pub(crate) state_dir: String,
     pub(crate) net: String,
-    #[cfg(feature = "pasta")]
     pub(crate) pasta_binary: String,
-    #[cfg(feature = "pasta")]
     pub(crate) pesto_binary: String,
-    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_binary: String,
-    #[cfg(feature = "vpnkit")]
     pub(crate) vpnkit_binary: String,
-    #[cfg(feature = "lxc-user-nic")]
     pub(crate) lxc_user_nic_binary: String,
-    #[cfg(feature = "lxc-user-nic")]
     pub(crate) lxc_user_nic_bridge: String,
-    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_sandbox: String,
-    #[cfg(feature = "slirp4netns")]
     pub(crate) slirp4netns_seccomp: String,
     pub(crate) mtu: i64,
     pub(crate) cidr: String,
@@ -196,7 +188,6 @@ pub(crate) struct Cli {
     pub(crate) publish: Vec<String>,
     pub(crate) source_ip_transparent: bool,
     pub(crate) source_ip_backend: String,
-    #[cfg(feature = "gateway")]
     pub(crate) dual_stack: bool,
     pub(crate) pidns: bool,
     pub(crate) cgroupns: bool,
@@ -242,21 +233,13 @@ impl Cli {
             print_semver: m.get_one::<String>("print-semver").cloned().filter(|s| !s.is_empty()),
             state_dir: string("state-dir"),
             net: string("net"),
-            #[cfg(feature = "pasta")]
             pasta_binary: string("pasta-binary"),
-            #[cfg(feature = "pasta")]
             pesto_binary: string("pesto-binary"),
-            #[cfg(feature = "slirp4netns")]
             slirp4netns_binary: string("slirp4netns-binary"),
-            #[cfg(feature = "vpnkit")]
             vpnkit_binary: string("vpnkit-binary"),
-            #[cfg(feature = "lxc-user-nic")]
             lxc_user_nic_binary: string("lxc-user-nic-binary"),
-            #[cfg(feature = "lxc-user-nic")]
             lxc_user_nic_bridge: string("lxc-user-nic-bridge"),
-            #[cfg(feature = "slirp4netns")]
             slirp4netns_sandbox: string("slirp4netns-sandbox"),
-            #[cfg(feature = "slirp4netns")]
             slirp4netns_seccomp: string("slirp4netns-seccomp"),
             mtu: m.get_one::<i64>("mtu").copied().unwrap_or_default(),
             cidr: string("cidr"),
@@ -276,7 +259,6 @@ impl Cli {
                 .copied()
                 .unwrap_or(true),
             source_ip_backend: string("source-ip-transparent-backend"),
-            #[cfg(feature = "gateway")]
             dual_stack: m.get_flag("gateway-dual-stack"),
             pidns: m.get_flag("pidns"),
             cgroupns: m.get_flag("cgroupns"),

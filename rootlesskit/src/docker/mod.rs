@@ -2,7 +2,6 @@
 //!
 //! rootlessctl shows names ([`Docker`]). The parent needs them for an egress policy and follows them ([`follow`]).
 
-#[cfg(feature = "gateway")]
 pub(crate) mod follow;
 
 use std::cell::Cell;
@@ -44,7 +43,6 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Beside the state directory of this process (`$XDG_RUNTIME_DIR/docker.sock`).
-    #[cfg(feature = "gateway")]
     pub(crate) fn beside(state_dir: &Path) -> Self {
         Self { path: beside(state_dir), owner: geteuid().as_raw() }
     }
@@ -229,7 +227,6 @@ impl Docker {
     }
 
     /// The daemon at this socket, which may take so long to answer.
-    #[cfg(feature = "gateway")]
     pub(crate) fn at(socket: &Socket, timeout: Duration) -> Self {
         Self { client: Some(socket.client(timeout)), told: Cell::new(false) }
     }

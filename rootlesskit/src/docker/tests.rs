@@ -214,7 +214,6 @@ fn the_daemon_of_this_namespace_is_asked_before_another_one() {
 }
 
 #[test]
-#[cfg(feature = "gateway")]
 fn a_daemon_of_another_user_names_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("docker.sock");

@@ -2,12 +2,10 @@
 
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 use hostenv::Env;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
@@ -155,7 +153,6 @@ impl Starting {
 }
 
 /// The program `name`, which `flag` needs; `remedy` is what a user can do if it is not there.
-#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn find_program(
     env: &Env,
     name: &str,
@@ -169,7 +166,6 @@ pub(super) fn find_program(
 
 /// The path for a control socket of a helper, cleared of what a predecessor that died has left: helpers do not
 /// replace it.
-#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn fresh_socket(path: &Path) -> &Path {
     if let Err(e) = hostenv::file::remove_if_present(path) {
         tracing::debug!("failed to remove {}: {e}", path.display());
@@ -178,7 +174,6 @@ pub(super) fn fresh_socket(path: &Path) -> &Path {
 }
 
 /// A path as an argument of a program.
-#[cfg(any(feature = "pasta", feature = "slirp4netns", feature = "vpnkit"))]
 pub(super) fn path_text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().ok_or_else(|| anyhow::anyhow!("the path {} is not UTF-8", path.display()))
 }

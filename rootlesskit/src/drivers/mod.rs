@@ -23,7 +23,6 @@ mod lxc_user_nic;
 #[cfg(feature = "pasta")]
 mod pasta;
 pub(crate) mod ports;
-#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
 mod settings;
 #[cfg(feature = "slirp4netns")]
 mod slirp4netns;
@@ -69,7 +68,6 @@ pub(crate) const SLIRP6: [Ipv6Addr; 3] = [
 ];
 
 /// What a user can do if a helper does not get ready that opens a TAP or TUN device.
-#[cfg(any(feature = "gateway", feature = "slirp4netns"))]
 const TUN_HINT: &str = "make sure that /dev/net/tun exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";
 
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! themselves are in [`crate::drivers`].
 
 pub(crate) mod bind;
-#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
 pub(crate) mod patience;
 pub(crate) mod table;
 mod worker;
@@ -17,7 +16,6 @@ pub(crate) use worker::Worker;
 ///
 /// # Errors
 /// The spec has one.
-#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
 pub(crate) fn serves_everybody(spec: &api::ValidSpec, driver: &str) -> anyhow::Result<()> {
     if let Some(first) = spec.allow_from.first() {
         anyhow::bail!(

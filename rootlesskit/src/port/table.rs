@@ -50,12 +50,10 @@ impl<T> Table<T> {
     }
 
     /// Whether there is room for `others` descriptors beside one for each port.
-    #[cfg(feature = "gateway")]
     pub(crate) fn has_room_for(&self, others: usize) -> bool {
         self.most.is_none_or(|(_, most)| self.ports.len() + others <= most)
     }
 
-    #[cfg(feature = "gateway")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PortId, &T)> {
         self.ports.iter().map(|(id, (_, value))| (*id, value))
     }
@@ -71,7 +69,6 @@ impl<T> Table<T> {
         self.ports.get(&id).with_context(|| format!("unknown port id: {id}"))
     }
 
-    #[cfg(feature = "gateway")]
     pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut T> {
         self.ports.get_mut(&id).map(|(_, value)| value)
     }
