@@ -60,30 +60,19 @@ pub(crate) enum Uplink {
     #[cfg(feature = "gateway")]
     Gateway(Interface, Box<gateway::NetworkConfig>),
     /// A DHCP server tells its address once the helper serves.
-    #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
     Dhcp(Dhcp),
 }
 
 impl Uplink {
     /// Whether the interface can be configured only once the helper serves.
     pub(crate) fn waits_for_helper(&self) -> bool {
-        match self {
-            Self::None | Self::ByHelper | Self::Tap(_) => false,
-            #[cfg(feature = "gateway")]
-            Self::Gateway(..) => false,
-            #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
-            Self::Dhcp(_) => true,
-        }
+        matches!(self, Self::Dhcp(_))
     }
 
     /// Whether every TCP connection out of the namespace ends on this machine: in the gateway's namespace, or in the
     /// helper, which connects anew. A veth pair to a bridge puts the namespace on the network itself.
     pub(crate) fn ends_on_this_machine(&self) -> bool {
-        match self {
-            #[cfg(feature = "lxc-user-nic")]
-            Self::Dhcp(Dhcp { device: Device::Veth, .. }) => false,
-            _ => true,
-        }
+        !matches!(self, Self::Dhcp(Dhcp { device: Device::Veth, .. }))
     }
 }
 
@@ -98,7 +87,6 @@ pub(crate) struct Interface {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
-#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dhcp {
     pub(crate) name: String,
@@ -107,14 +95,11 @@ pub(crate) struct Dhcp {
     pub(crate) device: Device,
 }
 
-#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Device {
     /// One end of a veth pair, which the helper makes.
-    #[cfg(feature = "lxc-user-nic")]
     Veth,
     /// A TAP device, whose frames the child exchanges with vpnkit. The UUID is by what vpnkit knows this client.
-    #[cfg(feature = "vpnkit")]
     Vpnkit { uuid: String },
 }
 

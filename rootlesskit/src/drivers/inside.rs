@@ -8,8 +8,6 @@ use std::path::Path;
 
 use netlink::Rt;
 
-#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
-use crate::plan::Device;
 use crate::plan::{Interface, Leased, Uplink};
 
 /// What [`build`] has made.
@@ -25,7 +23,7 @@ pub(crate) struct Link {
 /// Makes and configures the interface, as far as that is the child's business and does not need the helper.
 pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Link> {
     match uplink {
-        Uplink::None | Uplink::ByHelper => Ok(Link::default()),
+        Uplink::None | Uplink::ByHelper | Uplink::Dhcp(_) => Ok(Link::default()),
         Uplink::Tap(interface) => {
             super::tap::create(&interface.name)?;
             configure(rt, interface)?;
@@ -38,28 +36,19 @@ pub(crate) fn build(uplink: &Uplink, rt: &mut Rt) -> anyhow::Result<Link> {
             let loopback_relayed = !super::gateway::inside::admit(plan)?;
             Ok(Link { fds, loopback_relayed })
         }
-        #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
-        Uplink::Dhcp(_) => Ok(Link::default()),
     }
 }
 
 /// Configures the interface that is there now that the helper serves; `None` if [`build`] has done everything. Waits for
 /// the DHCP server.
 pub(crate) fn connect(uplink: &Uplink, state_dir: &Path) -> anyhow::Result<Option<Leased>> {
-    #[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
-    if let Uplink::Dhcp(dhcp) = uplink {
-        match &dhcp.device {
-            #[cfg(feature = "lxc-user-nic")]
-            Device::Veth => {}
-            #[cfg(feature = "vpnkit")]
-            Device::Vpnkit { uuid } => {
-                let socket = super::vpnkit::socket(state_dir);
-                super::vpnkit::pump::start(&dhcp.name, &socket, uuid)?;
-            }
-        }
-        return super::dhcp::connect(dhcp, state_dir).map(Some);
+    let Uplink::Dhcp(dhcp) = uplink else { return Ok(None) };
+    #[cfg(feature = "vpnkit")]
+    if let crate::plan::Device::Vpnkit { uuid } = &dhcp.device {
+        let socket = super::vpnkit::socket(state_dir);
+        super::vpnkit::pump::start(&dhcp.name, &socket, uuid)?;
     }
-    Ok(None)
+    super::dhcp::connect(dhcp, state_dir).map(Some)
 }
 
 fn configure(rt: &mut Rt, interface: &Interface) -> anyhow::Result<()> {

@@ -12,7 +12,6 @@
 //! only from inside the namespace.
 
 mod builtin;
-#[cfg(any(feature = "lxc-user-nic", feature = "vpnkit"))]
 mod dhcp;
 #[cfg(feature = "gateway")]
 pub(crate) mod gateway;

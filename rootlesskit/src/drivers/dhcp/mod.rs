@@ -51,11 +51,9 @@ pub(super) fn connect(dhcp: &Dhcp, state_dir: &Path) -> anyhow::Result<Leased> {
 fn explanation(dhcp: &Dhcp) -> String {
     let name = &dhcp.name;
     match dhcp.device {
-        #[cfg(feature = "lxc-user-nic")]
         Device::Veth => format!(
             "cannot configure the network interface {name}\nhint: start a DHCP server on the bridge, for lxcbr0 usually with: sudo systemctl enable --now lxc-net; also check that a rootful Docker's firewall rules do not block DHCP"
         ),
-        #[cfg(feature = "vpnkit")]
         Device::Vpnkit { .. } => {
             format!("cannot configure the network interface {name} with DHCP from vpnkit")
         }
