@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::NetworkDriverInfo;
 use drivers::{Cidr, NetworkDriver};
 use hostenv::Env;
+use hostenv::helper::{Helper, Output};
 use nix::unistd::Pid;
 
 use super::Flags;
@@ -62,22 +63,9 @@ impl Settings {
     }
 }
 
-/// What a program answered to a question about itself, such as `--help`.
-pub(super) struct Answer {
-    pub(super) success: bool,
-    /// Standard output, then standard error.
-    pub(super) text: String,
-}
-
 /// Runs `binary` with an option that makes it answer and end at once.
-pub(super) fn ask(binary: &Path, args: &[&str], env: &Env) -> anyhow::Result<Answer> {
-    let output =
-        hostenv::helper::Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?;
-    let text = [output.stdout, output.stderr].concat();
-    Ok(Answer {
-        success: output.status.success(),
-        text: String::from_utf8_lossy(&text).into_owned(),
-    })
+pub(super) fn ask(binary: &Path, args: &[&str], env: &Env) -> anyhow::Result<Output> {
+    Ok(Helper::start(binary, args, env, Duration::from_secs(5))?.finish()?)
 }
 
 /// A namespace file of the child as the parent sees it.

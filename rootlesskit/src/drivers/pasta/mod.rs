@@ -39,12 +39,12 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     }
     let settings = Settings::read(driver, flags, &flags.cli.pasta_binary)?;
     let version = ask(&settings.binary, &["--version"], flags.env)?;
-    if !version.success {
-        bail!("{} --version failed: {}", settings.binary.display(), version.text.trim());
+    if !version.status.success() {
+        bail!("{} --version failed: {}", settings.binary.display(), version.all().trim());
     }
     let help =
-        || ask(&settings.binary, &["--help"], flags.env).map(|help| help.text).unwrap_or_default();
-    if let Some(why) = pasta_too_old(&version.text, help) {
+        || ask(&settings.binary, &["--help"], flags.env).map(|help| help.all()).unwrap_or_default();
+    if let Some(why) = pasta_too_old(&version.all(), help) {
         tracing::warn!(
             "{} is too old: {why}; published ports, for example, do not work",
             settings.binary.display()
@@ -55,7 +55,7 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let info = settings.info(driver, &dns);
     let plan = NetworkPlan { uplink: Uplink::ByHelper, dns };
     let implicit = flags.ports == Some(PortDriver::Implicit);
-    let pasta = Pasta { settings, implicit, host_lo_to_ns_lo: lo.success };
+    let pasta = Pasta { settings, implicit, host_lo_to_ns_lo: lo.status.success() };
     Ok(Network { info, plan, service: Service::Program(Box::new(pasta)) })
 }
 

@@ -11,7 +11,6 @@ use std::process::Command;
 
 use anyhow::bail;
 use drivers::NetworkDriver;
-use hostenv::Env;
 
 pub(super) use ports::Slirp4netns as Ports;
 
@@ -26,10 +25,10 @@ pub(super) fn network(flags: Flags<'_>) -> anyhow::Result<Network> {
     let sandbox = Switch::parse("slirp4netns-sandbox", &flags.cli.slirp4netns_sandbox)?;
     let seccomp = Switch::parse("slirp4netns-seccomp", &flags.cli.slirp4netns_seccomp)?;
     let settings = Settings::read(driver, flags, &flags.cli.slirp4netns_binary)?;
-    let features = Features::probe(&settings.binary, flags.env)?;
+    let help = ask(&settings.binary, &["--help"], flags.env)?.all();
     let plan = plan(&settings);
     let info = settings.info(driver, &plan.dns);
-    let program = Slirp4netns::with_features(settings, sandbox, seccomp, features)?;
+    let program = Slirp4netns::new(settings, sandbox, seccomp, &help)?;
     Ok(Network { info, plan, service: Service::Program(Box::new(program)) })
 }
 
@@ -44,37 +43,6 @@ fn plan(s: &Settings) -> NetworkPlan {
     }
     let interface = Interface { name: s.ifname.clone(), mtu: s.mtu, addresses, gateways };
     NetworkPlan { uplink: Uplink::Tap(interface), dns }
-}
-
-/// Features that `slirp4netns --help` tells of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Features {
-    netns_type: bool,
-    disable_host_loopback: bool,
-    api_socket: bool,
-    cidr: bool,
-    sandbox: bool,
-    seccomp: bool,
-    ipv6: bool,
-}
-
-impl Features {
-    fn parse(help: &str) -> Self {
-        let has = |flag: &str| help.contains(flag);
-        Self {
-            netns_type: has("--netns-type"),
-            disable_host_loopback: has("--disable-host-loopback"),
-            api_socket: has("--api-socket"),
-            cidr: has("--cidr"),
-            sandbox: has("--enable-sandbox"),
-            seccomp: has("--enable-seccomp"),
-            ipv6: has("--enable-ipv6"),
-        }
-    }
-
-    fn probe(binary: &Path, env: &Env) -> anyhow::Result<Self> {
-        Ok(Self::parse(&ask(binary, &["--help"], env)?.text))
-    }
 }
 
 /// A flag of `auto`, `true`, `false`.
@@ -104,11 +72,12 @@ struct Slirp4netns {
 }
 
 impl Slirp4netns {
-    fn with_features(
+    /// `help` is what `slirp4netns --help` says, which names the flags that it knows.
+    fn new(
         settings: Settings,
         sandbox: Switch,
         seccomp: Switch,
-        features: Features,
+        help: &str,
     ) -> anyhow::Result<Self> {
         let binary = settings.binary.display();
         let lacks = |what: &str, since: &str| {
@@ -116,35 +85,33 @@ impl Slirp4netns {
                 "{binary} does not support {what}\nhint: install slirp4netns {since} or later"
             )
         };
-        if !features.netns_type {
-            return Err(lacks("--netns-type", "0.4.0"));
+        let has = |flag: &str| help.contains(flag);
+        for (needed, flag, since) in [
+            (true, "--netns-type", "0.4.0"),
+            (settings.disable_host_loopback, "--disable-host-loopback", "0.3.0"),
+            (settings.control_socket.is_some(), "--api-socket", "0.3.0"),
+            (settings.cidr_given, "--cidr", "0.3.0"),
+            (settings.ipv6, "--enable-ipv6", "0.2.0"),
+        ] {
+            if needed && !has(flag) {
+                return Err(lacks(flag, since));
+            }
         }
-        if settings.disable_host_loopback && !features.disable_host_loopback {
-            return Err(lacks("--disable-host-loopback", "0.3.0"));
-        }
-        if settings.control_socket.is_some() && !features.api_socket {
-            return Err(lacks("--api-socket", "0.3.0"));
-        }
-        if settings.cidr_given && !features.cidr {
-            return Err(lacks("--cidr", "0.3.0"));
-        }
-        if settings.ipv6 && !features.ipv6 {
-            return Err(lacks("--enable-ipv6", "0.2.0"));
-        }
+        let (can_sandbox, can_seccomp) = (has("--enable-sandbox"), has("--enable-seccomp"));
         let sandbox = match sandbox {
             Switch::Off => false,
-            Switch::Auto => features.sandbox && !settings.detach_netns,
+            Switch::Auto => can_sandbox && !settings.detach_netns,
             Switch::On if settings.detach_netns => {
                 bail!("--slirp4netns-sandbox=true is not compatible with --detach-netns")
             }
-            Switch::On if !features.sandbox => return Err(lacks("--enable-sandbox", "0.4.0")),
+            Switch::On if !can_sandbox => return Err(lacks("--enable-sandbox", "0.4.0")),
             Switch::On => true,
         };
         let kernel = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
         let seccomp = match seccomp {
             Switch::Off => false,
-            Switch::Auto => features.seccomp && kernel,
-            Switch::On if !features.seccomp => return Err(lacks("--enable-seccomp", "0.4.0")),
+            Switch::Auto => can_seccomp && kernel,
+            Switch::On if !can_seccomp => return Err(lacks("--enable-seccomp", "0.4.0")),
             Switch::On if !kernel => {
                 bail!("the kernel does not support seccomp, which --slirp4netns-seccomp=true needs")
             }
@@ -205,7 +172,7 @@ mod tests {
     const ALL: &str = "--netns-type --disable-host-loopback --cidr --enable-sandbox --enable-seccomp --enable-ipv6";
 
     fn driver(settings: Settings, help: &str, sandbox: Switch) -> anyhow::Result<Slirp4netns> {
-        Slirp4netns::with_features(settings, sandbox, Switch::Off, Features::parse(help))
+        Slirp4netns::new(settings, sandbox, Switch::Off, help)
     }
 
     fn words(driver: &Slirp4netns, netns: Option<&str>) -> String {
