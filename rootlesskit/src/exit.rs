@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 /// An error that carries the exit status to leave with; any other error means 1.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{what} exited: {}", Words(*how))]
 pub(crate) struct Exited {
     /// What ended, for the message: `child` or `command [sh -c …]`.
     pub(crate) what: String,
@@ -24,14 +25,6 @@ impl Exited {
     /// The status itself; 255 after a signal, which RootlessKit's own tests rely on.
     fn code(&self) -> u8 {
         self.how.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
-    }
-}
-
-impl std::error::Error for Exited {}
-
-impl fmt::Display for Exited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} exited: {}", self.what, Words(self.how))
     }
 }
 

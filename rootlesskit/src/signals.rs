@@ -35,8 +35,7 @@ pub(crate) fn suspends(info: &siginfo) -> bool {
 /// for us, not for the target that Ctrl-Z stopped as well: it would never take the terminal back. Where no
 /// shell is left that could continue us, the kernel does not stop us (an orphaned process group, setpgid(2)).
 pub(crate) fn suspend() {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGTSTP);
+    let set = SigSet::from(Signal::SIGTSTP);
     let stopped = raise(Signal::SIGTSTP).and_then(|()| set.thread_unblock());
     if let Err(e) = stopped.and_then(|()| set.thread_block()) {
         tracing::debug!("failed to stop on Ctrl-Z: {e}");
@@ -59,9 +58,7 @@ pub(crate) fn ends_us(info: &siginfo) -> Option<Signal> {
 /// Ends this process by the signal, as it would have ended without our blocking it.
 pub(crate) fn die_of(signal: Signal) {
     // Pid 1 cannot be ended this way; it returns and exits with an error.
-    let mut set = SigSet::empty();
-    set.add(signal);
-    if raise(signal).is_ok() && set.thread_unblock().is_err() {
+    if raise(signal).is_ok() && SigSet::from(signal).thread_unblock().is_err() {
         tracing::debug!("failed to unblock {signal}");
     }
 }

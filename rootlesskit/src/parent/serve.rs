@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 
 use super::Running;
-use super::watch::kill_and_reap;
+use super::watch::{READY_TIMEOUT, kill_and_reap};
 use crate::api_backend::Backend;
 use crate::drivers::{Connection, Helper, Said, Starting};
 use crate::exit::Words;
@@ -42,7 +42,6 @@ const BACKOFF: [Duration; 6] = [
 ];
 /// A helper that served this long starts with a clean record.
 const STABLE_INTERVAL: Duration = Duration::from_secs(5);
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the child ends and says how it ended; the API has so many connections at a time.
 pub(super) fn serve(

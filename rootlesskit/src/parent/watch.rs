@@ -1,6 +1,5 @@
 //! Waiting during start-up: never for one thing only, never for ever.
 
-use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -21,19 +20,12 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process that has closed its end may take to be gone, on a busy machine: then it can be said how it ended.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a network helper may take to say that it is ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A signal asked us to stop before the target ran.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0} before the command was started")]
 pub(super) struct Interrupted(pub(super) Signal);
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stopped by {} before the command was started", self.0)
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 #[derive(Debug)]
 pub(super) struct Watch<'a> {

@@ -65,11 +65,8 @@ impl std::error::Error for Unanswered {}
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "received no address from a DHCP server within {} s", self.limit.as_secs())?;
-        match &self.last {
-            Some(last) => write!(f, " ({last})"),
-            None => f.write_str(" (no answer)"),
-        }
+        let (seconds, last) = (self.limit.as_secs(), self.last.as_deref().unwrap_or("no answer"));
+        write!(f, "received no address from a DHCP server within {seconds} s ({last})")
     }
 }
 
