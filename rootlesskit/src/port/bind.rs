@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use api::ValidSpec;
 use nix::libc;
 use relay::{Listener, Proto};
 
 use crate::exit::go_words;
+use crate::limit::sysctl;
 
 /// Listens in the host's namespace where a spec says.
 ///
@@ -28,15 +30,14 @@ fn explain_bind(spec: &ValidSpec, error: &io::Error) -> anyhow::Error {
     let proto = spec.proto.as_str();
     let step = if error.raw_os_error().is_some() { "bind: " } else { "" };
     let go = format!("listen {proto} {address}: {step}{}", go_words(error));
-    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-    let start = std::fs::read_to_string(path).ok().and_then(|s| s.trim().parse().ok());
+    let start = sysctl(Path::new("/"), "net.ipv4.ip_unprivileged_port_start");
     match start.filter(|_| error.raw_os_error() == Some(libc::EACCES)) {
-        Some(start) if u32::from(port) < start => anyhow::anyhow!(privileged(port, start, &go)),
+        Some(start) if u64::from(port) < start => anyhow::anyhow!(privileged(port, start, &go)),
         _ => anyhow::anyhow!(go),
     }
 }
 
-fn privileged(port: u16, start: u32, cause: &str) -> String {
+fn privileged(port: u16, start: u64, cause: &str) -> String {
     format!(
         "cannot expose privileged port {port}, you can add 'net.ipv4.ip_unprivileged_port_start={port}' to /etc/sysctl.conf (currently {start}), or set CAP_NET_BIND_SERVICE on rootlesskit binary, or choose a larger port number (>= {start}): {cause}"
     )

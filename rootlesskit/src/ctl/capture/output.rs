@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use nix::errno::Errno;
 use nix::libc::O_NOFOLLOW;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::options::To;
+use crate::ctl::stats::pause::timeout;
 
 /// How much is collected before it is written, in bytes.
 const ENOUGH: usize = 1 << 20;
@@ -180,13 +181,6 @@ impl AsFd for Output {
 fn is_full(error: &io::Error) -> bool {
     const FULL: [Errno; 3] = [Errno::ENOSPC, Errno::EDQUOT, Errno::EFBIG];
     error.raw_os_error().is_some_and(|number| FULL.contains(&Errno::from_raw(number)))
-}
-
-/// For poll(2), in whole milliseconds, rounded up: a wait of 0 would spin.
-pub(super) fn timeout(left: Option<Duration>) -> PollTimeout {
-    let Some(left) = left else { return PollTimeout::NONE };
-    let millis = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {

@@ -14,7 +14,8 @@ use sys::capture::{Capture, Frame, LATENCY};
 use sys::pidfd::PidFd;
 
 use super::options::Options;
-use super::output::{Output, Unwritten, timeout};
+use super::output::{Output, Unwritten};
+use crate::ctl::stats::pause::timeout;
 use crate::visible::visible;
 
 /// How many blocks of frames are read from one interface before the others have their turn.

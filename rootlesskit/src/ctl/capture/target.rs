@@ -7,10 +7,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use hostenv::file::is_same;
 use hostenv::state_dir;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
@@ -112,14 +113,14 @@ impl Target {
 
     /// Moves this process, which must have one thread only, into both namespaces. There is no way back.
     pub(super) fn join(&self) -> anyhow::Result<()> {
-        if same(&self.net, Path::new("/proc/self/ns/net")).unwrap_or(false) {
+        if is_same(&self.net, fs::metadata("/proc/self/ns/net")) {
             bail!(
                 "RootlessKit uses the host's network (--net=host)\n\
                  hint: to capture packets of the host, run tcpdump as root"
             );
         }
         // The kernel does not let a process join the user namespace that it is in.
-        if !same(&self.user, Path::new("/proc/self/ns/user")).unwrap_or(false) {
+        if !is_same(&self.user, fs::metadata("/proc/self/ns/user")) {
             setns(&self.user, CloneFlags::CLONE_NEWUSER).map_err(io::Error::from).with_context(
                 || format!("cannot join the user namespace of process {}", self.child.pid()),
             )?;
@@ -128,12 +129,6 @@ impl Target {
             format!("cannot join the network namespace of process {}", self.child.pid())
         })
     }
-}
-
-/// Whether both are one namespace (namespaces(7)).
-fn same(one: &File, other: &Path) -> io::Result<bool> {
-    let (one, other) = (one.metadata()?, fs::metadata(other)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 #[cfg(test)]

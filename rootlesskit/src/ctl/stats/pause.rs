@@ -67,10 +67,7 @@ impl Pause {
         let deadline = Instant::now() + time;
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
-            // In whole milliseconds, rounded up: a wait of 0 would spin until the deadline.
-            let millis = i32::try_from(left().as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-            let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-            match self.poll(input, output, timeout) {
+            match self.poll(input, output, timeout(Some(left()))) {
                 Ok(Some(over)) => return Ok(over),
                 Ok(None) if left().is_zero() => return Ok(Over::Time),
                 Ok(None) | Err(Errno::EINTR) => {}
@@ -99,4 +96,11 @@ impl Pause {
             None => None,
         })
     }
+}
+
+/// For poll(2), in whole milliseconds, rounded up: a wait of 0 would spin.
+pub(in crate::ctl) fn timeout(left: Option<Duration>) -> PollTimeout {
+    let Some(left) = left else { return PollTimeout::NONE };
+    let millis = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
