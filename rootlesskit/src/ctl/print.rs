@@ -25,21 +25,24 @@ pub(super) fn table(ports: &[PortStatus], out: &mut dyn Write) -> io::Result<()>
     if ports.iter().all(|port| port.spec.allow_from.is_empty()) {
         rows.iter_mut().for_each(|row| row.truncate(6));
     }
-    columns(&rows, PADDING).iter().try_for_each(|line| writeln!(out, "{line}"))
+    columns(&rows, header.len(), PADDING).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Lines with these cells, in columns that are so much wider than their widest cell, also the last one.
-pub(super) fn columns<R: AsRef<[String]>>(rows: &[R], padding: usize) -> Vec<String> {
+/// Lines with these cells, in columns that are so much wider than their widest cell, also the last one. The first are
+/// `texts`, to the left; the others are numbers, to the right.
+pub(super) fn columns<R: AsRef<[String]>>(rows: &[R], texts: usize, padding: usize) -> Vec<String> {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(widths.len().max(row.as_ref().len()), 0);
         for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
-            *width = (cell.chars().count() + padding).max(*width);
+            *width = cell.chars().count().max(*width);
         }
     }
     let line = |row: &R| {
-        let cells = row.as_ref().iter().zip(&widths);
-        cells.map(|(cell, width)| format!("{cell:width$}")).collect()
+        let cells = row.as_ref().iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
+            if at < texts { format!("{cell:width$}") } else { format!("{cell:>width$}") }
+        });
+        cells.map(|cell| cell + &" ".repeat(padding)).collect()
     };
     rows.iter().map(line).collect()
 }

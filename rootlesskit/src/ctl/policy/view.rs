@@ -26,7 +26,8 @@ pub(super) fn table(status: &PolicyStatus) -> String {
         rows.push(default(file));
     }
     rows.iter_mut().flatten().for_each(|cell| *cell = visible(cell));
-    let lines = columns(&rows, PADDING).into_iter().map(|line| line.trim_end().to_owned());
+    let lines =
+        columns(&rows, HEADER.len(), PADDING).into_iter().map(|line| line.trim_end().to_owned());
     lines.chain(notes(status)).map(|line| line + "\n").collect()
 }
 

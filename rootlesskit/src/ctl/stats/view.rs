@@ -9,12 +9,14 @@ use api::stats::{
     ContainerCounters, ContainerEvents, ContainerTraffic, DestinationTraffic, Traffic,
 };
 
+use crate::ctl::print::columns;
 use crate::visible::visible;
 
 /// Destinations, or rows of containers, that are shown while watching; more would push the totals off the screen.
 pub(super) const WATCHED: usize = 15;
 
-const GAP: &str = "  ";
+/// Space behind the widest cell of a column.
+const PADDING: usize = 2;
 
 /// What traffic is listed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,20 +303,8 @@ impl Table {
     fn print(&self) -> String {
         let visible = |row: &Vec<String>| row.iter().map(|cell| visible(cell)).collect();
         let rows: Vec<Vec<String>> = self.rows.iter().map(visible).collect();
-        let mut widths = vec![0; rows[0].len()];
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let mut out = String::new();
-        for row in &rows {
-            let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
-                if at < self.texts { format!("{cell:width$}") } else { format!("{cell:>width$}") }
-            });
-            out.push_str(&(cells.collect::<Vec<_>>().join(GAP) + "\n"));
-        }
-        out
+        let lines = columns(&rows, self.texts, PADDING);
+        lines.iter().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 }
 
