@@ -22,7 +22,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use capture::{Filter, pcapng};
-use clap::{ArgMatches, Command};
+use clap::ArgMatches;
 use hostenv::Env;
 use netlink::{Route, Rt};
 use nix::libc::{ARPHRD_ETHER, ARPHRD_LOOPBACK, EAFNOSUPPORT, EINVAL, ENOMEM};
@@ -30,6 +30,8 @@ use nix::net::if_::if_indextoname;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::signalfd::SignalFd;
 use sys::capture::Capture;
+
+pub(super) use self::options::flags;
 
 use self::container::Wanted;
 use self::options::Options;
@@ -46,11 +48,6 @@ const OUTWARDS: [IpAddr; 2] = [
 ];
 /// The most bytes of a packet, if no number is asked for: more than there are.
 const WHOLE: u32 = 262_144;
-
-/// Adds the flags to the definition of the command.
-pub(super) fn flags(command: Command) -> Command {
-    options::flags(command)
-}
 
 /// Captures until something ends it. `socket` is that of rootlesskit's API.
 pub(super) fn run(

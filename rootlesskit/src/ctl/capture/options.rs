@@ -44,7 +44,7 @@ pub(super) enum To {
 }
 
 /// The flags, for help and man page.
-pub(super) fn flags(command: Command) -> Command {
+pub(in crate::ctl) fn flags(command: Command) -> Command {
     let flag = |name: &'static str, value: &'static str, text: &'static str| {
         Arg::new(name).long(name).value_name(value).help(text)
     };
