@@ -92,8 +92,8 @@ fn run(args: Vec<OsString>, env: &Env, out: &mut dyn Write) -> anyhow::Result<u8
             stats::run(&client()?, &options, env, out)?;
         }
         "flows" => {
-            let options = flows::Options::new(&matches, &arguments)?;
-            flows::run(&client()?, options, env, out)?;
+            flows::check(&matches, &arguments)?;
+            flows::run(&client()?, json, env, out)?;
         }
         "remove-ports" => remove_ports(client, &arguments, out)?,
         "capture" => capture::run(&socket(&global, env)?, &matches, &arguments, env)?,

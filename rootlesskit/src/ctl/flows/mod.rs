@@ -19,30 +19,24 @@ use crate::docker::Docker;
 use super::stats::pause::{Over, Pause};
 use names::Names;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Options {
-    json: bool,
-}
-
-impl Options {
-    pub(super) fn new(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<Self> {
-        if let Some(argument) = arguments.first() {
-            bail!("unexpected argument {argument:?}: flows takes no arguments");
-        }
-        if !matches.get_flag("follow") {
-            bail!(
-                "flows requires --follow, because RootlessKit keeps no log\n\
-                 hint: use flows --follow to see connections as they end, or stats to see totals"
-            );
-        }
-        Ok(Self { json: matches.get_flag("json") })
+/// Refuses a command line that does not ask to follow the log.
+pub(super) fn check(matches: &ArgMatches, arguments: &[OsString]) -> anyhow::Result<()> {
+    if let Some(argument) = arguments.first() {
+        bail!("unexpected argument {argument:?}: flows takes no arguments");
     }
+    if !matches.get_flag("follow") {
+        bail!(
+            "flows requires --follow, because RootlessKit keeps no log\n\
+             hint: use flows --follow to see connections as they end, or stats to see totals"
+        );
+    }
+    Ok(())
 }
 
 /// Shows what ends until the user, or whoever reads the output, has seen enough.
 pub(super) fn run(
     client: &Client,
-    options: Options,
+    json: bool,
     env: &Env,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
@@ -50,7 +44,7 @@ pub(super) fn run(
     let mut flows = client.flows()?;
     let docker = Docker::of(client.socket(), env);
     let mut names = Names::new(Instant::now(), || docker.known_names());
-    if !options.json {
+    if !json {
         out.write_all(view::header().as_bytes())?;
     }
     let input = flows.as_fd().try_clone_to_owned()?;
@@ -60,7 +54,7 @@ pub(super) fn run(
             if let FlowEvent::Flow(flow) = &mut event {
                 names.name(Instant::now(), flow);
             }
-            out.write_all(text(&event, options).as_bytes())?;
+            out.write_all(text(&event, json).as_bytes())?;
         }
         out.flush()?;
         if !goes_on {
@@ -78,11 +72,11 @@ pub(super) fn run(
     }
 }
 
-fn text(event: &FlowEvent, options: Options) -> String {
+fn text(event: &FlowEvent, json: bool) -> String {
     match event {
         // Of a later version: a script may know it, but we cannot pass on what we have not read.
         FlowEvent::Unknown => String::new(),
-        event if options.json => api::types::to_json(event) + "\n",
+        event if json => api::types::to_json(event) + "\n",
         event => view::line(event),
     }
 }
