@@ -10,7 +10,7 @@ use api::{Info, PortId, PortSpec, PortStatus, Stats};
 
 use tokio::sync::oneshot;
 
-use crate::drivers::{FlowLog, PolicyQuestion, Statistics};
+use crate::drivers::{PolicyQuestion, Questions, Statistics};
 use crate::followers::Followers;
 use crate::port::Worker;
 
@@ -27,12 +27,8 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    pub(crate) fn new(
-        mut info: Info,
-        ports: Option<Worker>,
-        statistics: Option<Statistics>,
-        flow_log: Option<FlowLog>,
-    ) -> Self {
+    pub(crate) fn new(mut info: Info, ports: Option<Worker>, questions: Questions) -> Self {
+        let Questions { statistics, flow_log, policy } = questions;
         info.port_driver = ports.as_ref().map(Worker::info);
         let followers = flow_log.map(|ask| Rc::new(Followers::new(ask)));
         Self {
@@ -40,13 +36,8 @@ impl Backend {
             ports: RefCell::new(ports),
             statistics: RefCell::new(statistics),
             followers,
-            policy: None,
+            policy,
         }
-    }
-
-    /// The same with an egress policy, if there is one.
-    pub(crate) fn with_policy(self, policy: Option<PolicyQuestion>) -> Self {
-        Self { policy, ..self }
     }
 
     pub(crate) fn stop(&self) {
@@ -163,7 +154,7 @@ mod tests {
         let driver = "pasta".to_owned();
         let network_driver = Some(NetworkDriverInfo { driver, ..NetworkDriverInfo::default() });
         let info = || Info { network_driver: network_driver.clone(), ..Info::default() };
-        let backend = Backend::new(info(), None, None, None);
+        let backend = Backend::new(info(), None, Questions::default());
         assert_eq!(backend.stats().await, Err(BackendError::NoStatistics("pasta".into())));
         assert_eq!(backend.flows().await.unwrap_err(), BackendError::NoFlowLog("pasta".into()));
         let mut looks = 0;
@@ -176,7 +167,8 @@ mod tests {
             }
             answer
         });
-        let backend = Backend::new(info(), None, Some(statistics), None);
+        let questions = Questions { statistics: Some(statistics), ..Questions::default() };
+        let backend = Backend::new(info(), None, questions);
         assert_eq!(backend.stats().await.map(|stats| stats.restarts), Ok(1));
         assert_eq!(backend.stats().await, Err(BackendError::Failed("the gateway is gone".into())));
         assert_eq!(backend.policy().await, Err(BackendError::NoPolicy));
@@ -223,8 +215,10 @@ mod tests {
             reply.send(Ok(Stats { policy, ..Stats::default() })).unwrap();
             answer
         });
-        let backend = Backend::new(Info::default(), None, Some(statistics), None)
-            .with_policy(Some(Box::new(move || status.clone())));
+        let policy: PolicyQuestion = Box::new(move || status.clone());
+        let (statistics, policy) = (Some(statistics), Some(policy));
+        let questions = Questions { statistics, flow_log: None, policy };
+        let backend = Backend::new(Info::default(), None, questions);
         let status = backend.policy().await.unwrap();
         let matched = |file: &PolicyFile| -> (Vec<u64>, u64) {
             (file.rules.iter().map(|rule| rule.matched).collect(), file.default_matched)

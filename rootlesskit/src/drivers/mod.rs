@@ -112,6 +112,14 @@ pub(crate) type Statistics = Box<dyn FnMut() -> oneshot::Receiver<anyhow::Result
 /// The egress policy in force, without counters. It runs on the thread of the API.
 pub(crate) type PolicyQuestion = Box<dyn Fn() -> api::policy::PolicyStatus>;
 
+/// What a network can be asked while it is served.
+#[derive(Default)]
+pub(crate) struct Questions {
+    pub(crate) statistics: Option<Statistics>,
+    pub(crate) flow_log: Option<FlowLog>,
+    pub(crate) policy: Option<PolicyQuestion>,
+}
+
 impl Network {
     /// The network of this driver as the flags have it.
     #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
@@ -232,27 +240,15 @@ impl Connection<'_> {
         }
     }
 
-    pub(crate) fn statistics(&self) -> Option<Statistics> {
+    pub(crate) fn questions(&self) -> Questions {
         match self {
-            Self::Unserved | Self::Program(..) => None,
+            Self::Unserved | Self::Program(..) => Questions::default(),
             #[cfg(feature = "gateway")]
-            Self::Gateway(gateway) => Some(gateway.statistics()),
-        }
-    }
-
-    pub(crate) fn flow_log(&self) -> Option<FlowLog> {
-        match self {
-            Self::Unserved | Self::Program(..) => None,
-            #[cfg(feature = "gateway")]
-            Self::Gateway(gateway) => Some(gateway.flow_log()),
-        }
-    }
-
-    pub(crate) fn policy(&self) -> Option<PolicyQuestion> {
-        match self {
-            Self::Unserved | Self::Program(..) => None,
-            #[cfg(feature = "gateway")]
-            Self::Gateway(gateway) => gateway.policy(),
+            Self::Gateway(gateway) => Questions {
+                statistics: Some(gateway.statistics()),
+                flow_log: Some(gateway.flow_log()),
+                policy: gateway.policy(),
+            },
         }
     }
 

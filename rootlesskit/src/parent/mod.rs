@@ -277,8 +277,7 @@ impl<'a> Parent<'a> {
         };
         let ports = ports.start(parts)?.map(port::Worker::start).transpose()?;
         let info = self.info(child, network.info(leased));
-        let backend = Backend::new(info, ports, connection.statistics(), connection.flow_log());
-        let backend = Rc::new(backend.with_policy(connection.policy()));
+        let backend = Rc::new(Backend::new(info, ports, connection.questions()));
         self.write_child_pid(child)?;
         let socket = self.state.path().join(api::SOCKET_NAME);
         let api = umask::private(|| UnixListener::bind(&socket))
