@@ -53,16 +53,6 @@ impl Handle {
     }
 }
 
-#[derive(Debug)]
-struct Wishes {
-    cidr: Cidr,
-    ifname: String,
-    /// In bytes.
-    mtu: u32,
-    ipv6: bool,
-    host_loopback: HostLoopback,
-}
-
 pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result<Network> {
     let Flags { cli, cidr, .. } = flags;
     let mtu = cli.mtu_or(driver.default_mtu());
@@ -70,15 +60,11 @@ pub(super) fn network(driver: NetworkDriver, flags: Flags<'_>) -> anyhow::Result
     if mtu < least {
         bail!("invalid --mtu={mtu}: {version} requires at least {least}");
     }
-    let wishes = Wishes {
-        cidr: cidr.unwrap_or(Cidr::DEFAULT),
-        ifname: cli.ifname_or(driver.default_ifname()),
-        mtu,
-        ipv6: cli.ipv6,
-        host_loopback: host_loopback(cli)?,
-    };
+    let (v4, v6) = nets(driver, cidr.unwrap_or(Cidr::DEFAULT), cli.ipv6);
+    let ifname = cli.ifname_or(driver.default_ifname());
+    let plan = gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback: host_loopback(cli)? };
     let policy = policy::read(&cli.egress_policy)?;
-    Ok(Settings { driver, plan: plan(driver, wishes), policy }.network())
+    Ok(Settings { driver, plan, policy }.network())
 }
 
 /// What the flags leave of the host's loopback.
@@ -101,8 +87,8 @@ fn host_loopback(cli: &Cli) -> anyhow::Result<HostLoopback> {
     }
 }
 
-fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
-    let Wishes { cidr, ifname, mtu, ipv6, host_loopback } = wishes;
+/// The addresses of both families, IPv6 only if it is wanted.
+fn nets(driver: NetworkDriver, cidr: Cidr, ipv6: bool) -> (Net, Option<Net>) {
     let gateway = cidr.gateway(driver);
     let dns = match driver {
         // Its gateway is its name server.
@@ -116,8 +102,7 @@ fn plan(driver: NetworkDriver, wishes: Wishes) -> gateway::NetworkConfig {
         prefix: cidr.prefix(),
     };
     let [child, gateway, dns] = SLIRP6.map(Ipv6Addr::into);
-    let v6 = ipv6.then_some(Net { child, gateway, dns, prefix: 64 });
-    gateway::NetworkConfig { ifname, mtu, v4, v6, host_loopback }
+    (v4, ipv6.then_some(Net { child, gateway, dns, prefix: 64 }))
 }
 
 #[derive(Debug)]
@@ -303,20 +288,16 @@ pub(crate) fn process() -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn wishes() -> Wishes {
-        Wishes {
-            cidr: "10.9.0.0/16".parse().unwrap(),
-            ifname: "eth7".to_owned(),
-            mtu: 1500,
-            ipv6: true,
-            host_loopback: HostLoopback::Closed,
-        }
+    fn settings(driver: NetworkDriver, ipv6: bool) -> Settings {
+        let (v4, v6) = nets(driver, "10.9.0.0/16".parse().unwrap(), ipv6);
+        let (ifname, host_loopback) = ("eth7".to_owned(), HostLoopback::Closed);
+        let plan = gateway::NetworkConfig { ifname, mtu: 1500, v4, v6, host_loopback };
+        Settings { driver, plan, policy: Vec::new() }
     }
 
     #[test]
     fn the_flags_shape_the_network() {
-        let driver = NetworkDriver::Gateway;
-        let settings = Settings { driver, plan: plan(driver, wishes()), policy: Vec::new() };
+        let settings = settings(NetworkDriver::Gateway, true);
         let v4 = &settings.plan.v4;
         assert_eq!(
             (v4.gateway, v4.dns),
@@ -372,20 +353,15 @@ mod tests {
 
     #[test]
     fn gvisors_gateway_is_its_name_server() {
-        let driver = NetworkDriver::GvisorTapVsock;
-        let plan = plan(driver, Wishes { ipv6: false, ..wishes() });
+        let settings = settings(NetworkDriver::GvisorTapVsock, false);
         let first: IpAddr = "10.9.0.1".parse().unwrap();
-        assert_eq!((plan.v4.gateway, plan.v4.dns), (first, first));
-        assert_eq!(
-            Settings { driver, plan, policy: Vec::new() }.network().info.driver,
-            "gvisor-tap-vsock"
-        );
+        assert_eq!((settings.plan.v4.gateway, settings.plan.v4.dns), (first, first));
+        assert_eq!(settings.network().info.driver, "gvisor-tap-vsock");
     }
 
     #[test]
     fn a_wrong_number_of_descriptors_is_refused() {
-        let driver = NetworkDriver::Gateway;
-        let settings = Settings { driver, plan: plan(driver, wishes()), policy: Vec::new() };
+        let settings = settings(NetworkDriver::Gateway, true);
         let error = settings.connect(Path::new("/run/x"), Vec::new()).unwrap_err();
         assert!(error.to_string().contains("0 descriptors"), "{error}");
     }
