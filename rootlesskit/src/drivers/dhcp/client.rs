@@ -113,24 +113,18 @@ impl Attempt {
             let reply = self.ask(port, talk, Ask::Request { address, server }, *patience, |r| {
                 r.kind != Kind::Offer && r.server.is_none_or(|from| from == server)
             });
-            match reply {
-                Some(reply) => {
-                    let granted = (reply.kind == Kind::Ack).then(|| Lease::granted(&reply, asked));
-                    if let Some(Some(lease)) = granted {
-                        return Some(lease);
-                    }
-                    self.last = Some(match granted {
-                        None => refusal(&reply),
-                        Some(_) => format!("{server} granted an invalid lease"),
-                    });
-                    port.wait(self.deadline.min(port.now() + RETRY_INTERVAL));
-                    return None;
-                }
-                None => {
-                    self.last =
-                        Some(format!("{server} offered {address} and then stopped answering"));
-                }
+            if let Some(reply) = reply {
+                self.last = Some(match reply.kind {
+                    Kind::Ack => match Lease::granted(&reply, asked) {
+                        Some(lease) => return Some(lease),
+                        None => format!("{server} granted an invalid lease"),
+                    },
+                    Kind::Offer | Kind::Nak => refusal(&reply),
+                });
+                port.wait(self.deadline.min(port.now() + RETRY_INTERVAL));
+                return None;
             }
+            self.last = Some(format!("{server} offered {address} and then stopped answering"));
             if port.now() >= self.deadline {
                 break;
             }

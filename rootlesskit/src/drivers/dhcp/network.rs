@@ -37,9 +37,11 @@ impl Kernel {
         }
     }
 
-    /// Looked up each time: root of the namespace may have replaced the interface.
-    fn index(&self, rt: &mut Rt) -> anyhow::Result<u32> {
-        Ok(rt.link_index(&self.name)?)
+    /// The interface is looked up each time: root of the namespace may have replaced it.
+    fn open(&self) -> anyhow::Result<(Rt, u32)> {
+        let mut rt = Rt::open()?;
+        let index = rt.link_index(&self.name)?;
+        Ok((rt, index))
     }
 
     /// Changes the file where it lies: it is bound over the target's. None is there before the target's view is.
@@ -62,23 +64,20 @@ impl Kernel {
 
 impl Network for Kernel {
     fn install(&mut self, lease: &Lease) -> anyhow::Result<()> {
-        let mut rt = Rt::open()?;
-        let index = self.index(&mut rt)?;
+        let (mut rt, index) = self.open()?;
         rt.add_address(index, lease.address.into(), lease.prefix)?;
         self.route(&mut rt, index, lease);
         self.resolve(&lease.dns)
     }
 
     fn withdraw(&mut self, lease: &Lease) -> anyhow::Result<()> {
-        let mut rt = Rt::open()?;
-        let index = self.index(&mut rt)?;
+        let (mut rt, index) = self.open()?;
         Ok(rt.delete_address(index, lease.address.into(), lease.prefix)?)
     }
 
     fn adjust(&mut self, old: &Lease, new: &Lease) -> anyhow::Result<()> {
         if old.router != new.router && new.router.is_some() {
-            let mut rt = Rt::open()?;
-            let index = self.index(&mut rt)?;
+            let (mut rt, index) = self.open()?;
             self.route(&mut rt, index, new);
         }
         if old.dns == new.dns { Ok(()) } else { self.resolve(&new.dns) }

@@ -234,10 +234,8 @@ pub(super) fn usable(address: &Ipv4Addr) -> bool {
 /// The length of a mask's prefix, if that is what the mask is.
 fn prefix(mask: Ipv4Addr) -> Option<u8> {
     let bits = u32::from(mask);
-    (bits.leading_ones() + bits.trailing_zeros() == 32)
-        .then(|| u8::try_from(bits.leading_ones()).ok())
-        .flatten()
-        .filter(|length| *length > 0)
+    let length = u8::try_from(bits.leading_ones()).ok()?;
+    (length > 0 && bits.leading_ones() == bits.count_ones()).then_some(length)
 }
 
 #[cfg(test)]
