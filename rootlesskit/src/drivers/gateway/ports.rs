@@ -230,13 +230,6 @@ impl Gateway {
         self.by_number.get(&number(valid)).into_iter().flatten().filter_map(of).collect()
     }
 
-    /// Makes room for a port that is to listen on IPv6 itself.
-    fn yield_ipv6(&mut self, valid: &ValidSpec) {
-        for (id, ..) in self.neighbours(valid) {
-            self.leave_ipv6(id);
-        }
-    }
-
     /// Ends what [`Gateway::also_ipv6`] began, if it did.
     fn leave_ipv6(&mut self, id: PortId) {
         if let Some(served) = self.table.get_mut(id)
@@ -325,7 +318,10 @@ impl Driver for Gateway {
         }
         let target = self.target(&valid)?;
         let id = self.table.reserve(&spec)?;
-        self.yield_ipv6(&valid);
+        // Room for a port that is to listen on IPv6 itself.
+        for (neighbour, ..) in self.neighbours(&valid) {
+            self.leave_ipv6(neighbour);
+        }
         if !self.table.has_room_for(self.also + 1) {
             // A new port is worth more than an old one on IPv6, too.
             let listens = |(id, served): (PortId, &Served)| {

@@ -30,12 +30,6 @@ pub(crate) struct Pesto {
     patience: Patience,
 }
 
-#[derive(Clone, Copy)]
-enum Change {
-    Add,
-    Delete,
-}
-
 impl Pesto {
     pub(crate) fn new(
         binary: PathBuf,
@@ -55,7 +49,8 @@ impl Pesto {
         }
     }
 
-    fn run(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<()> {
+    /// `change` is what pesto is to do: `--add` or `--delete`.
+    fn run(&self, change: &str, spec: &ValidSpec) -> anyhow::Result<()> {
         let words = self.words(change, spec)?;
         let (command, output) = self.patience.ask("pasta", PESTO_TIMEOUT, || {
             let helper = Helper::start(&self.binary, &words, &self.env, PESTO_TIMEOUT)?;
@@ -68,7 +63,7 @@ impl Pesto {
         Ok(())
     }
 
-    fn words(&self, change: Change, spec: &ValidSpec) -> anyhow::Result<Vec<String>> {
+    fn words(&self, change: &str, spec: &ValidSpec) -> anyhow::Result<Vec<String>> {
         serves_everybody(spec, "pesto")?;
         let flag = match spec.proto.transport() {
             Transport::Tcp => "--tcp-ports",
@@ -83,10 +78,7 @@ impl Pesto {
                 self.child
             );
         }
-        let mut words = vec![match change {
-            Change::Add => "--add".to_owned(),
-            Change::Delete => "--delete".to_owned(),
-        }];
+        let mut words = vec![change.to_owned()];
         for ip in self.parents(spec)? {
             words.push(format!("{flag}={ip}/{}:{}", spec.parent_port, spec.child_port));
         }
@@ -134,7 +126,7 @@ impl Driver for Pesto {
     fn add(&mut self, spec: PortSpec) -> anyhow::Result<PortStatus> {
         let valid = spec.validate()?;
         let id = self.table.reserve(&spec)?;
-        self.run(Change::Add, &valid).with_context(|| format!("failed to publish {spec}"))?;
+        self.run("--add", &valid).with_context(|| format!("failed to publish {spec}"))?;
         Ok(self.table.insert(id, spec, ()))
     }
 
@@ -142,17 +134,15 @@ impl Driver for Pesto {
         let (spec, ()) = self.table.get(id)?;
         let valid = spec.validate()?;
         let withdrawn =
-            self.run(Change::Delete, &valid).with_context(|| format!("failed to remove {spec}"));
+            self.run("--delete", &valid).with_context(|| format!("failed to remove {spec}"));
         settle(&mut self.table, id, withdrawn)
     }
 
     fn helper_restarted(&mut self) {
         self.patience = Patience::default();
         for PortStatus { spec, .. } in self.table.list() {
-            let again = spec
-                .validate()
-                .map_err(anyhow::Error::from)
-                .and_then(|v| self.run(Change::Add, &v));
+            let again =
+                spec.validate().map_err(anyhow::Error::from).and_then(|v| self.run("--add", &v));
             if let Err(e) = again {
                 tracing::error!("failed to publish {spec} again: {}", crate::exit::describe(&e));
             }
@@ -168,7 +158,7 @@ mod tests {
         let child = Ipv4Addr::new(10, 0, 2, 100);
         let driver = Pesto::new("pesto".into(), Env::default(), "/s".into(), child, ipv6);
         let spec = text.parse::<PortSpec>()?.validate()?;
-        Ok(driver.words(Change::Add, &spec)?.join(" "))
+        Ok(driver.words("--add", &spec)?.join(" "))
     }
 
     #[test]

@@ -144,15 +144,9 @@ fn ask(socket: &Path, request: &Request) -> anyhow::Result<Returned> {
     let text = || String::from_utf8_lossy(&answer).into_owned();
     let parsed: Answer = serde_json::from_slice(&answer)
         .with_context(|| format!("invalid answer from slirp4netns: {}", text()))?;
-    match parsed {
-        Answer { error: Some(problem), .. } if problem.desc.is_empty() => {
-            Err(Refused(format!("slirp4netns refused: {}", text())).into())
-        }
-        Answer { error: Some(problem), .. } => {
-            Err(Refused(format!("slirp4netns refused: {}", problem.desc)).into())
-        }
-        Answer { r#return, .. } => Ok(r#return.unwrap_or_default()),
-    }
+    let Some(problem) = parsed.error else { return Ok(parsed.r#return.unwrap_or_default()) };
+    let why = if problem.desc.is_empty() { text() } else { problem.desc };
+    Err(Refused(format!("slirp4netns refused: {why}")).into())
 }
 
 impl Driver for Slirp4netns {
