@@ -50,13 +50,11 @@ pub(crate) fn run(
     nofile: Nofile,
     signals: &SignalFd,
 ) -> anyhow::Result<()> {
-    let words: Vec<_> = command.iter().map(|w| w.to_string_lossy()).collect();
+    let words = command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let name = command.first().context("no command specified")?;
     let program = env.find_program(name).with_context(|| {
         format!(
-            "command [{}] cannot be run: {:?} was not found as an executable file in $PATH",
-            words.join(" "),
-            name
+            "command [{words}] cannot be run: {name:?} was not found as an executable file in $PATH"
         )
     })?;
     let own_pid = take_over(&mut env, activation)?;
@@ -70,8 +68,8 @@ pub(crate) fn run(
         nofile: Some(nofile),
         own_pid,
     };
-    let target = sys::spawn::program(&plan)
-        .with_context(|| format!("command [{}] cannot be run", words.join(" ")))?;
+    let target =
+        sys::spawn::program(&plan).with_context(|| format!("command [{words}] cannot be run"))?;
     let own_group = getpgid(Some(target.pid())).is_ok_and(|group| group != getpgrp());
     loop {
         let info = match signals.read_signal() {
@@ -81,7 +79,7 @@ pub(crate) fn run(
         };
         if info.ssi_signo == Signal::SIGCHLD as u32 {
             if let Some(how) = reap(target.pid())? {
-                return Exited::check(format!("command [{}]", words.join(" ")), how);
+                return Exited::check(format!("command [{words}]"), how);
             }
         } else if let Some(signal) = for_target(&info, own_group) {
             // It may have ended; the SIGCHLD that says so is on its way.
