@@ -1,11 +1,8 @@
 //! Which port driver there is, with what the flags say about it.
 
-#[cfg(any(feature = "pasta", feature = "slirp4netns"))]
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-#[cfg(feature = "pasta")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use api::PortSpec;
@@ -14,7 +11,6 @@ use drivers::{Cidr, NetworkDriver, PortDriver};
 use hostenv::Env;
 
 use super::builtin::Builtin;
-#[cfg(feature = "pasta")]
 use super::helper::find_program;
 use super::{Connection, Flags};
 use crate::available;
@@ -33,17 +29,14 @@ enum Settings {
     /// The API has nothing to manage.
     Unmanaged,
     Builtin(SourceAddress),
-    #[cfg(feature = "gateway")]
     Gateway {
         dual_stack: bool,
     },
     /// `child` is where ports lead that name no address.
-    #[cfg(feature = "slirp4netns")]
     Slirp4netns {
         child: Ipv4Addr,
     },
     /// `child` is the only address that ports can lead to.
-    #[cfg(feature = "pasta")]
     Pesto {
         binary: PathBuf,
         child: Ipv4Addr,
@@ -103,7 +96,6 @@ impl Ports {
     pub(crate) fn source_address(&self) -> SourceAddress {
         match self.settings {
             Settings::Builtin(source_address) => source_address,
-            #[cfg(feature = "gateway")]
             Settings::Gateway { .. } => SourceAddress::AutoIfRelayed,
             _ => SourceAddress::Off,
         }
@@ -112,13 +104,13 @@ impl Ports {
     pub(crate) fn data_path(&self) -> DataPath {
         match self.settings {
             Settings::Builtin(_) => DataPath::Parent,
-            #[cfg(feature = "gateway")]
             Settings::Gateway { .. } => DataPath::Gateway,
             _ => DataPath::Elsewhere,
         }
     }
 
     /// Starts the driver, with everything published that the command line asks for. `None` if the API has nothing to manage.
+    #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
     pub(crate) fn start(&self, parts: Parts<'_>) -> anyhow::Result<Option<Box<dyn Driver + Send>>> {
         let Parts {
             connection,
@@ -155,6 +147,7 @@ impl Ports {
                 let (binary, env) = (binary.clone(), env.clone());
                 Box::new(super::pasta::Pesto::new(binary, env, socket(), *child, *ipv6))
             }
+            _ => bail!("port driver {} is not included in this build", self.driver),
         };
         for spec in &self.publish {
             driver.add(spec.clone())?;
@@ -164,7 +157,6 @@ impl Ports {
 }
 
 impl Settings {
-    #[allow(unreachable_patterns, reason = "a build with all drivers leaves none out")]
     fn read(driver: PortDriver, flags: Flags<'_>) -> anyhow::Result<Self> {
         let Flags { cli, cidr, env, .. } = flags;
         let child = cidr.unwrap_or(Cidr::DEFAULT).child();
@@ -174,19 +166,15 @@ impl Settings {
                 let (wanted, backend) = (cli.source_ip_transparent, &cli.source_ip_backend);
                 Self::Builtin(source_address(wanted, backend)?)
             }
-            #[cfg(feature = "gateway")]
             PortDriver::Gateway | PortDriver::GvisorTapVsock => {
                 Self::Gateway { dual_stack: cli.dual_stack }
             }
-            #[cfg(feature = "slirp4netns")]
             PortDriver::Slirp4netns => Self::Slirp4netns { child },
-            #[cfg(feature = "pasta")]
             PortDriver::Pesto => {
                 let remedy = "install passt 2026_05_07 or later";
                 let binary = find_program(env, &cli.pesto_binary, "--port-driver=pesto", remedy)?;
                 Self::Pesto { binary, child, ipv6: cli.ipv6 }
             }
-            left_out => bail!("port driver {left_out} is not included in this build"),
         })
     }
 }
