@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ fn ours() -> impl Iterator<Item = &'static str> {
 pub(super) struct StateDir {
     path: PathBuf,
     /// A shared lock on the directory itself keeps systemd-tmpfiles from cleaning it (tmpfiles.d(5)).
-    _directory: Option<Flock<OwnedFd>>,
+    _directory: Option<Flock<File>>,
     lock: Flock<File>,
 }
 
@@ -103,10 +102,8 @@ fn temporary(env: &Env) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("failed to create a state directory in {}", base.display()))
 }
 
-fn lock_directory(path: &Path) -> Option<Flock<OwnedFd>> {
-    let dir = File::open(path).map(OwnedFd::from);
-    let locked = dir.map(|dir| Flock::lock(dir, FlockArg::LockSharedNonblock));
-    match locked {
+fn lock_directory(path: &Path) -> Option<Flock<File>> {
+    match File::open(path).map(|dir| Flock::lock(dir, FlockArg::LockSharedNonblock)) {
         Ok(Ok(lock)) => Some(lock),
         Ok(Err((_, e))) => {
             tracing::warn!("failed to lock the directory {}: {e}", path.display());
