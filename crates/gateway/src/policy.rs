@@ -14,22 +14,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+pub use netlink::conntrack::Protocol;
 
 use crate::network_config::{HostLoopback, NetworkConfig};
 
 /// Port of DNS over UDP and TCP.
 pub const DNS: u16 = 53;
-
-/// What is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// A connection.
-    Tcp,
-    /// A datagram.
-    Udp,
-    /// A ping, whose port means nothing.
-    Echo,
-}
 
 /// What becomes of a connection or datagram from the child namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +32,7 @@ pub enum Verdict {
     Deny(&'static str),
 }
 
-/// Where something sent to `dst` in the child namespace goes.
+/// Where something sent to `dst` in the child namespace goes. The port of a ping means nothing.
 pub fn outbound(plan: &NetworkConfig, protocol: Protocol, dst: SocketAddr) -> Verdict {
     let (ip, port) = (dst.ip(), dst.port());
     if port == 0 {

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netlink::conntrack::{self, Query};
+use netlink::conntrack::{Protocol::Tcp, Query};
 use nix::libc;
 use relay::flow_log::FlowEnd;
 use relay::room::Use;
@@ -34,7 +34,7 @@ use super::attribution::{Asked, Attributions, outbound};
 use super::names::Names;
 use super::{Arrived, Judged, Shared};
 use crate::packet::{Original, Syn};
-use crate::policy::{self, Protocol::Tcp, Verdict};
+use crate::policy::{self, Verdict};
 use crate::shares::{FEW, FairQueue, Holder, Lookups, RateLimit};
 use call::{call, full, is_refusal, refuse, watch};
 use room::Full;
@@ -378,7 +378,7 @@ impl Dials {
 
 /// As the connection tracking of the target namespace knows it.
 fn attempt(syn: &Syn) -> Query {
-    outbound(conntrack::Protocol::Tcp, syn.src, syn.dst)
+    outbound(Tcp, syn.src, syn.dst)
 }
 
 fn ends(syn: &Syn) -> Ends {

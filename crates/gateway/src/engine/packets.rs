@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use egress::Decision;
-use netlink::conntrack::{self, Query};
+use netlink::conntrack::{Protocol, Query};
 use relay::{EventLoop, RuleName};
 
 use super::attribution::{Asking, Attributions, echo_request, outbound};
@@ -12,7 +12,7 @@ use super::egress_policy::Sender;
 use super::parked::Added;
 use super::{Engine, Shared, kind};
 use crate::packet::{self, Original, Packet};
-use crate::policy::{self, Protocol, Verdict};
+use crate::policy::{self, Verdict};
 use crate::shares::Holder;
 
 /// Packets of a tun device at a time, and how many of them may begin something, which takes about 40 µs: everybody else
@@ -277,7 +277,7 @@ impl Engine {
                 Verdict::Dns => self.names.query(host, shared, attributions, arrived, udp),
                 Verdict::Dial(to) => {
                     let ends = (udp.src, udp.dst, udp.payload);
-                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    let attempt = outbound(Protocol::Udp, udp.src, udp.dst);
                     let begins = self.flows.known(shared, attributions, now, ends).is_none();
                     let crowded = begins
                         && (attributions.waits(&attempt) || self.flows.must_wait(host, shared));
@@ -292,7 +292,7 @@ impl Engine {
                 }
                 Verdict::Deny(reason) => {
                     tracing::debug!("denied a datagram to {}: {reason}", udp.dst);
-                    let attempt = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
+                    let attempt = outbound(Protocol::Udp, udp.src, udp.dst);
                     shared.prohibit(attributions, now, attempt, &original, None, None);
                 }
             },
