@@ -74,11 +74,7 @@ fn write_query(mark: u64, number: u32, query: &Query, to: &mut Vec<u8>) {
     to.extend(mark.to_ne_bytes());
     to.extend(number.to_ne_bytes());
     to.push(u8::from(query.direction == Direction::Inbound));
-    to.push(match query.protocol {
-        Protocol::Tcp => 0,
-        Protocol::Udp => 1,
-        Protocol::Echo => 2,
-    });
+    to.push(query.protocol as u8);
     to.push(u8::from(query.outside.src.is_ipv6()));
     for end in [query.outside.src, query.outside.dst] {
         to.extend(end.port().to_ne_bytes());
@@ -94,12 +90,8 @@ fn read_query(bytes: &[u8]) -> Option<Query> {
         1 => Direction::Inbound,
         _ => return None,
     };
-    let protocol = match protocol {
-        0 => Protocol::Tcp,
-        1 => Protocol::Udp,
-        2 => Protocol::Echo,
-        _ => return None,
-    };
+    let mut protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Echo].into_iter();
+    let protocol = protocols.find(|known| *known as u8 == *protocol)?;
     let end = |bytes: &[u8]| {
         let (port, ip) = bytes.split_first_chunk()?;
         let ip = read_address(*ipv6 == 1, *ip.first_chunk()?);
