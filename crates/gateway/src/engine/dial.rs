@@ -137,7 +137,7 @@ impl Dials {
             // Perhaps another container's, which has to be judged.
             let same = |dial: &Dial| dial.syn.seq == syn.seq;
             let goes_on =
-                !shared.egress.depends_on_sender() || self.table.get(*key).is_some_and(same);
+                !shared.egress.depends_on_sender || self.table.get(*key).is_some_and(same);
             goes_on || !self.give_up(*key, FlowEnd::ClientReset)
         });
         if let Some(dial) = known.and_then(|key| self.table.get_mut(key)) {

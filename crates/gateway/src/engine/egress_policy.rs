@@ -64,9 +64,12 @@ pub(super) struct EgressPolicy {
 #[derive(Debug)]
 pub(super) struct InForce {
     pub(super) policies: Policies,
-    is_empty: bool,
-    depends_on_sender: bool,
-    uses_names: bool,
+    /// Whether everything may go on, and nothing is counted.
+    pub(super) is_empty: bool,
+    /// Whether packets wait for their sender to be known.
+    pub(super) depends_on_sender: bool,
+    /// Whether answers of the resolver count.
+    pub(super) uses_names: bool,
     has_rules_for_unlisted: bool,
     /// All addresses of each container, by the one that stands for them.
     containers: HashMap<IpAddr, Vec<IpAddr>>,
@@ -130,27 +133,12 @@ impl InForce {
         }
     }
 
-    /// Whether everything may go on, and nothing is counted.
-    pub(super) fn is_empty(&self) -> bool {
-        self.is_empty
-    }
-
-    /// Whether packets wait for their sender to be known.
-    pub(super) fn depends_on_sender(&self) -> bool {
-        self.depends_on_sender
-    }
-
     /// Whether rules name containers, and Docker does not list this sender.
     pub(super) fn is_unlisted(&self, sender: Sender) -> bool {
         let known = &self.policies.known;
         self.has_rules_for_unlisted
             && matches!(self.source(sender), Source::Container(_))
             && !known.contains_key(&sender.container.to_canonical())
-    }
-
-    /// Whether answers of the resolver count.
-    pub(super) fn uses_names(&self) -> bool {
-        self.uses_names
     }
 
     /// The decision about something that begins if it is the same for all senders, `None` if it depends on the sender.

@@ -241,7 +241,7 @@ impl Engine {
         self.attributions.ipv4.docker = policies.has_docker_ipv4;
         self.attributions.ipv6.docker = policies.has_docker_ipv6;
         let egress = &self.shared.egress;
-        self.attributions.parked.is_lossy = egress.depends_on_sender() || egress.uses_names();
+        self.attributions.parked.is_lossy = egress.depends_on_sender || egress.uses_names;
         // Docker has the connection tracking forget them, so another container could go on with what they have begun.
         self.flows.end_of(&gone);
         self.echoes.end_of(&gone, &self.attributions.log);
@@ -346,7 +346,7 @@ impl EventHandler for Engine {
         }
         self.swept = now;
         self.dials.expire(now);
-        if self.shared.egress.depends_on_sender() {
+        if self.shared.egress.depends_on_sender {
             self.flows.demote(now);
         }
         self.flows.expire(now);

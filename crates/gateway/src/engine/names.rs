@@ -78,7 +78,7 @@ impl Names {
     ) {
         self.follow();
         let query = outbound(conntrack::Protocol::Udp, udp.src, udp.dst);
-        let uses_names = shared.egress.uses_names();
+        let uses_names = shared.egress.uses_names;
         if uses_names {
             arrived.sender = shared.sender(attributions, host.now(), &query, arrived);
             if arrived.sender.is_none() {

@@ -60,7 +60,7 @@ impl Shared {
         attempt: &Query,
         arrived: Arrived<'_>,
     ) -> Judged {
-        if self.egress.is_empty() {
+        if self.egress.is_empty {
             return Judged::Allowed(arrived.sender);
         }
         let mut sender = arrived.sender;
@@ -69,7 +69,7 @@ impl Shared {
         if !waits && let Some(decision) = self.egress.judge_for_all(attempt) {
             return self.decided(attributions, now, attempt, arrived, (sender, decision));
         }
-        if self.egress.depends_on_sender() {
+        if self.egress.depends_on_sender {
             sender = self.sender(attributions, now, attempt, arrived);
             if sender.is_none() {
                 return Judged::Waits;

@@ -268,7 +268,7 @@ impl Flows {
     fn between(&self, shared: &Shared, ends: Ends, datagram: &[u8]) -> (SocketAddr, SocketAddr) {
         let (own, any) = ((ends.src, ends.dst), (any_port(ends.src), ends.dst));
         // What all containers share has no sender.
-        if shared.egress.depends_on_sender() {
+        if shared.egress.depends_on_sender {
             return own;
         }
         let flow = self.index.get(&any).and_then(|key| self.table.get(*key));

@@ -26,7 +26,7 @@ impl Flows {
         // Only source and destination name a flow; where it leads is not looked at.
         let between = self.between(shared, Ends { src, dst, to: dst }, datagram);
         let key = *self.index.get(&between)?;
-        if !shared.egress.depends_on_sender() {
+        if !shared.egress.depends_on_sender {
             return Some(key);
         }
         let waits = attributions.waits(&outbound(conntrack::Protocol::Udp, src, dst));
@@ -41,7 +41,7 @@ impl Flows {
 
     /// Ends what the egress policy does not allow any more, and what many containers may share if it has to know them.
     pub(in crate::engine) fn end_denied(&mut self, shared: &Shared) {
-        let alone = shared.egress.depends_on_sender();
+        let alone = shared.egress.depends_on_sender;
         let ends = self.table.iter().filter_map(|(key, flow)| {
             let opened = flow.counted.opened_by();
             let rule = opened.and_then(|of| shared.egress.denied_by(egress::Protocol::Udp, &of));
