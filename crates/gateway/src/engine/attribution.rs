@@ -342,7 +342,8 @@ impl Attributions {
                 let container = found.unwrap_or(source);
                 self.statistics.of(container, |sum| *sum = *sum + events);
                 if let Some(record) = record {
-                    self.log.push(*record, container);
+                    let container = Some(container);
+                    self.log.flows.push(FlowRecord { container, ..*record });
                 }
                 if let Some(of) = of {
                     let is_ping = matches!(of, Entry::Ping(_));

@@ -1,6 +1,6 @@
 //! What the engine leaves in the flow log ([`relay::flow_log`]).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,22 +48,18 @@ impl Log {
         FlowStart { transport, published, client, destination, name, dry_run_rule, began: now }
     }
 
-    /// The record of an attempt that nothing has come of, if somebody wants it.
+    /// The record of an attempt that nothing has come of, perhaps because of a rule, if somebody wants it.
     pub(super) fn attempt(
         &self,
         now: Instant,
         query: &Query,
         end: FlowEnd,
+        rule: Option<RuleName>,
     ) -> Option<Box<FlowRecord>> {
         self.flows.is_followed().then(|| {
             let (start, container) = (self.start(now, query), None);
-            Box::new(FlowRecord { start, container, up: 0, down: 0, ended: now, end, rule: None })
+            Box::new(FlowRecord { start, container, up: 0, down: 0, ended: now, end, rule })
         })
-    }
-
-    /// Records something whose container has been found.
-    pub(super) fn push(&self, record: FlowRecord, container: IpAddr) {
-        self.flows.push(FlowRecord { container: Some(container), ..record });
     }
 }
 

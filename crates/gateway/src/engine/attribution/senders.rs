@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use api::stats::ContainerEvents;
 use netlink::conntrack::{Protocol, Query};
-use relay::flow_log::{FlowEnd, FlowRecord};
+use relay::flow_log::FlowEnd;
 use relay::{Attribution, RuleName};
 
 use super::{Asked, Attributed, Attributions, DENIED, Entry, MAX_OPEN, Subject};
@@ -104,26 +104,16 @@ impl Attributions {
         attribution: Attribution,
         sender: Option<Sender>,
     ) -> Option<u32> {
+        let udp = query.protocol == Protocol::Udp;
         let Some(Sender { container, is_guess }) = sender else {
-            return self.ask_who_sends(now, &query, attribution);
+            let source = query.outside.src.ip();
+            return self.ask(now, &query, Subject::Flow { source, udp, attribution }).ok();
         };
         if is_guess {
             attribution.doubt();
         }
-        let udp = query.protocol == Protocol::Udp;
         attribution.to(container, self.statistics.outbound(container, udp));
         None
-    }
-
-    fn ask_who_sends(
-        &mut self,
-        now: Instant,
-        query: &Query,
-        attribution: Attribution,
-    ) -> Option<u32> {
-        let udp = query.protocol == Protocol::Udp;
-        let source = query.outside.src.ip();
-        self.ask(now, query, Subject::Flow { source, udp, attribution }).ok()
     }
 
     /// Counts something that leaves the target namespace, perhaps of something that goes on. With an `end`, it is an attempt
@@ -138,7 +128,7 @@ impl Attributions {
     ) -> Option<Sender> {
         self.begun = self.begun.wrapping_add(1);
         let source = query.outside.src.ip();
-        let record = end.and_then(|end| self.log.attempt(now, &query, end));
+        let record = end.and_then(|end| self.log.attempt(now, &query, end, None));
         let attributed =
             self.ask(now, &query, Subject::Events { source, events, of, record }).err()?;
         attributed.entries.first().map(|(_, sender)| *sender)
@@ -152,8 +142,7 @@ impl Attributions {
         rule: Option<RuleName>,
         sender: Option<Sender>,
     ) {
-        let record = self.log.attempt(now, &query, FlowEnd::Denied);
-        let record = record.map(|record| Box::new(FlowRecord { rule, ..*record }));
+        let record = self.log.attempt(now, &query, FlowEnd::Denied, rule);
         let (source, of) = (query.outside.src.ip(), None);
         let subject = Subject::Events { source, events: DENIED, of, record };
         match sender {
