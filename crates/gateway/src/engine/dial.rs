@@ -115,10 +115,6 @@ impl Dials {
         2 * self.table.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
     pub(super) fn syn(
         &mut self,
         host: &mut EventLoop,

@@ -83,10 +83,6 @@ impl Echoes {
         self.table.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
     /// Whose ping it is.
     pub(super) fn attribute(&mut self, shared: &Shared, key: Key, sender: Sender) {
         if let Some(asking) = self.table.get_mut(key) {

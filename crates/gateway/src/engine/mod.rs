@@ -258,10 +258,6 @@ impl Engine {
             in_force.denied_by(egress::Protocol::Tcp, opened)
         }));
     }
-
-    fn busy(&self) -> bool {
-        !(self.dials.is_empty() && self.flows.is_empty() && self.echoes.is_empty())
-    }
 }
 
 impl EventHandler for Engine {
@@ -286,7 +282,8 @@ impl EventHandler for Engine {
     fn event(&mut self, host: &mut EventLoop, tag: Tag, flags: EpollFlags) {
         let shared = &self.shared;
         match tag.kind {
-            kind::DIAL_TUN | kind::DATA_TUN => self.drain(host, tag.kind),
+            kind::DIAL_TUN => self.drain(host, true),
+            kind::DATA_TUN => self.drain(host, false),
             kind::LISTENER => self.dials.accept(host, &self.listeners),
             kind::OVERLAY => {
                 if let Some(overlay) = &mut self.overlay {
@@ -357,10 +354,11 @@ impl EventHandler for Engine {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let sweep = self.busy().then(|| self.swept + SWEEP_INTERVAL);
+        let is_busy = self.dials.len() + self.flows.descriptors() + self.echoes.len() > 0;
+        let sweep = is_busy.then(|| self.swept + SWEEP_INTERVAL);
         sweep
             .into_iter()
-            .chain(self.names.wake_at())
+            .chain(self.names.forwarder.deadline())
             .chain(self.dials.accept_at)
             .chain(self.attributions.wake_at())
             .min()

@@ -53,10 +53,6 @@ impl Names {
         self.sockets.len()
     }
 
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.forwarder.deadline()
-    }
-
     /// The name server for a connection over TCP that has been tried with these.
     pub(super) fn resolver(&mut self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
         self.follow();

@@ -10,7 +10,7 @@ use relay::{EventLoop, RuleName};
 use super::attribution::{Asking, Attributions, echo_request, outbound};
 use super::egress_policy::Sender;
 use super::parked::Added;
-use super::{Engine, Shared, kind};
+use super::{Engine, Shared};
 use crate::packet::{self, Original, Packet};
 use crate::policy::{self, Verdict};
 use crate::shares::Holder;
@@ -77,13 +77,11 @@ impl Shared {
         }
         if let Some(sender) = sender.filter(|sender| self.egress.is_unlisted(*sender)) {
             let packet = (arrived.bytes, arrived.is_reassembled);
-            match attributions.unlisted.add(now, attempt, packet, sender) {
-                Some(Added::First | Added::Another) => return Judged::Waits,
-                Some(Added::Lost) => {
+            if let Some(added) = attributions.unlisted.add(now, attempt, packet, sender) {
+                if added == Added::Lost {
                     self.drop_packet();
-                    return Judged::Waits;
                 }
-                None => {}
+                return Judged::Waits;
             }
         }
         let source = attempt.outside.src.ip();
@@ -205,30 +203,25 @@ fn beginnings(is_dial: bool, now: Instant, connected: Option<Instant>) -> u32 {
 }
 
 impl Engine {
-    pub(super) fn drain(&mut self, host: &mut EventLoop, from: u8) {
+    /// Takes packets of a tun device in: of the one of connections, or of the other.
+    pub(super) fn drain(&mut self, host: &mut EventLoop, is_dial: bool) {
         // Out of its place while the rest is used with what it holds.
         let mut buffer = std::mem::take(&mut self.buffer);
         let before = self.attributions.begun;
-        let most = self.beginnings(host.now(), from);
+        if is_dial {
+            self.connected = Some(host.now());
+        }
+        let most = beginnings(is_dial, host.now(), self.connected);
         for _ in 0..MAX_PACKETS_PER_TURN {
             if self.attributions.begun.wrapping_sub(before) >= most {
                 break;
             }
             let shared = &self.shared;
-            let tun = if from == kind::DIAL_TUN { &shared.dial } else { &shared.answers.tun };
+            let tun = if is_dial { &shared.dial } else { &shared.answers.tun };
             let Some(length) = tun.read(&mut buffer) else { break };
             self.packet(host, &buffer[..length]);
         }
         self.buffer = buffer;
-    }
-
-    /// How much may begin now.
-    fn beginnings(&mut self, now: Instant, from: u8) -> u32 {
-        let is_dial = from == kind::DIAL_TUN;
-        if is_dial {
-            self.connected = Some(now);
-        }
-        beginnings(is_dial, now, self.connected)
     }
 
     fn packet(&mut self, host: &mut EventLoop, bytes: &[u8]) {

@@ -135,10 +135,6 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
     pub(super) fn descriptors(&self) -> usize {
         self.table.len() + self.insides
     }
