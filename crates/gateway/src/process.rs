@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use api::stats::PortTraffic;
 use budget::Shares;
+use ipnet::IpNet;
 use relay::flow_log::FlowLog;
 use relay::overlay::Writer;
 use relay::{Listener, Options, Service, Traffic, Transparent};
@@ -17,7 +18,6 @@ use crate::Descriptors;
 use crate::control::{Channel, Reply, Request};
 use crate::engine::{Engine, SharedPolicies, SharedResolvers, Sources, Statistics, inward};
 use crate::flows;
-use crate::network_config::NetworkConfig;
 use crate::sandbox;
 
 #[derive(Debug)]
@@ -68,10 +68,16 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
     let (reader, writer) = overlay.map(|of| (of.reader, of.writer)).unzip();
     let listeners = [v4].into_iter().chain(v6).collect();
     let writer = writer.flatten().map(|tap| Arc::new(Writer::new(tap, plan.mtu)));
+    // Servers of published ports see their clients.
     let options = Options {
+        // No mark: the packet rules of the gateway namespace find the sockets by their addresses.
+        transparent: Transparent::Mark(0),
+        tproxy: true,
+        occupied: plan.nets().filter_map(|net| IpNet::new(net.gateway, net.prefix).ok()).collect(),
+        shares: Shares::gateway(nofile),
         overlay: writer.clone(),
         flow_log: Some(Arc::clone(&flow_log)),
-        ..options(&plan, nofile)
+        ..Options::default()
     };
     let overlay = reader.map(|reader| (reader, writer));
     let sources = Sources { dial, data, listeners, conntrack, overlay };
@@ -87,18 +93,6 @@ fn start(request: Request, fds: Vec<OwnedFd>) -> anyhow::Result<RunningGateway> 
         .context("failed to start the event loop")?;
     let ports = BTreeMap::new();
     Ok(RunningGateway { relay, resolvers, policies, statistics, flow_log, ports })
-}
-
-/// How published ports are served: servers see their clients.
-fn options(plan: &NetworkConfig, nofile: u64) -> Options {
-    Options {
-        // No mark: the packet rules of the gateway namespace find the sockets by their addresses.
-        transparent: Transparent::Mark(0),
-        tproxy: true,
-        occupied: plan.nets().map(|net| (net.gateway, net.prefix)).collect(),
-        shares: Shares::gateway(nofile),
-        ..Options::default()
-    }
 }
 
 impl RunningGateway {

@@ -1,10 +1,10 @@
 //! Limits and times of an engine.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use budget::{Budget, DataPath, Shares};
+use ipnet::IpNet;
 
 use crate::flow_log::FlowLog;
 use crate::overlay::Writer;
@@ -42,7 +42,7 @@ pub struct Options {
     /// there are several. Never more than processors.
     pub threads: usize,
     /// Networks whose addresses mean something else in the namespace: clients with such an address are not kept.
-    pub occupied: Vec<(IpAddr, u8)>,
+    pub occupied: Vec<IpNet>,
     /// The namespace brings answers back by `tproxy`, which sees transparent sockets only (`IP_TRANSPARENT`, ip(7)): all
     /// backends are, and UDP clients keep their address as well.
     pub tproxy: bool,
