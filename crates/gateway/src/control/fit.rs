@@ -29,22 +29,15 @@ pub fn fit(stats: &mut Stats) {
 /// They do not.
 pub(crate) fn check_policy(policies: &Policies) -> anyhow::Result<()> {
     let rules = policies.policies.iter().flat_map(|policy| &policy.rules);
-    check_addresses(rules.flat_map(|rule| &rule.from).map(|from| from.addresses.len()).sum())?;
-    check_length(length(&Compact::of(policies)), MAX_POLICY)
-}
-
-fn check_length(length: usize, most: usize) -> anyhow::Result<()> {
-    ensure!(
-        length <= most,
-        "the egress policy is too large for the gateway: it has {length} bytes with the addresses of its containers, and the limit is {most}\nhint: write fewer rules, or start fewer containers"
-    );
-    Ok(())
-}
-
-fn check_addresses(addresses: usize) -> anyhow::Result<()> {
+    let addresses: usize = rules.flat_map(|rule| &rule.from).map(|from| from.addresses.len()).sum();
     ensure!(
         addresses <= MAX_ADDRESSES,
         "the egress policy is too large for the gateway: its rules match {addresses} addresses of containers in all, and the limit is {MAX_ADDRESSES}\nhint: in rules, name Docker networks or subnets instead of containers, or start fewer containers"
+    );
+    let length = length(&Compact::of(policies));
+    ensure!(
+        length <= MAX_POLICY,
+        "the egress policy is too large for the gateway: it has {length} bytes with the addresses of its containers, and the limit is {MAX_POLICY}\nhint: write fewer rules, or start fewer containers"
     );
     Ok(())
 }
