@@ -99,8 +99,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// `factory` is our end of the namespace's socket factory; `nofile` is the soft limit of open files of the gateway
-    /// processes. IPv6 is used if both the plan and the
-    /// descriptors have it.
+    /// processes. IPv6 is used if both the plan and the descriptors have it.
     pub fn new(
         mut plan: NetworkConfig,
         mut descriptors: Descriptors,
@@ -257,9 +256,7 @@ impl Supervisor {
     pub fn forget(&mut self, id: u64) {
         let Some(port) = self.ports.remove(&id) else { return };
         drop(port);
-        if let Some(line) = self.state.line() {
-            line.post(Job::new(Request::Withdraw { id }, drop));
-        }
+        self.ask(Request::Withdraw { id }, drop);
     }
 
     /// Closes the port `id` and its connections. Its listener is closed here and the port is forgotten; a gateway that
@@ -286,12 +283,11 @@ impl Supervisor {
     /// The host's name servers are others now. A gateway that starts later knows them from the start.
     pub fn set_resolvers(&mut self, resolvers: Resolvers) {
         self.resolvers.clone_from(&resolvers);
-        let Some(line) = self.state.line() else { return };
-        line.post(Job::new(Request::Resolvers(resolvers), |reply| {
+        self.ask(Request::Resolvers(resolvers), |reply| {
             if let Some(Reply::Failed(why)) = reply {
                 warn!("the gateway did not accept the new name servers: {why}");
             }
-        }));
+        });
     }
 
     /// Containers may begin what this allows from now on, and what they have begun ends if it does not allow it. A gateway that
@@ -314,10 +310,7 @@ impl Supervisor {
                 Some(_) | None => Ok(()),
             });
         };
-        match self.state.line() {
-            Some(line) => line.post(Job::new(Request::Policy(Box::new(policy)), done)),
-            None => done(None),
-        }
+        self.ask(Request::Policy(Box::new(policy)), done);
         Ok(())
     }
 
@@ -336,10 +329,7 @@ impl Supervisor {
                 Some(_) | None => Err(not_running()),
             });
         };
-        match self.state.line() {
-            Some(line) => line.post(Job::new(Request::Stats, done)),
-            None => done(None),
-        }
+        self.ask(Request::Stats, done);
     }
 
     /// Begins to follow the flow log, goes on, or ends that. `done` gets what has happened since the last call, or the reason
@@ -363,8 +353,13 @@ impl Supervisor {
                 Some(_) | None => Err(not_running()),
             });
         };
+        self.ask(Request::Flows { follow }, done);
+    }
+
+    /// Asks the gateway for something. `done` gets nothing if there is no gateway.
+    fn ask(&self, request: Request, done: impl FnOnce(Option<Reply>) + Send + 'static) {
         match self.state.line() {
-            Some(line) => line.post(Job::new(Request::Flows { follow }, done)),
+            Some(line) => line.post(Job::new(request, done)),
             None => done(None),
         }
     }
