@@ -28,7 +28,7 @@ mod write;
 use std::net::SocketAddr;
 
 pub use cut::{MAX_FINISHED, Offload, Unfinishable, finish};
-pub use read::{Buffer, Reader, Received};
+pub use read::{Reader, Received};
 pub use write::{MAC, Writer};
 
 /// Bytes of an Ethernet header.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay::overlay::{Buffer, ETHERNET, MAX_FINISHED, Offload, Reader, Received, Writer, finish};
+use relay::overlay::{ETHERNET, MAX_FINISHED, Offload, Reader, Received, Writer, finish};
 use sys::mmsg::Datagram;
 
 use super::Shared;
@@ -28,7 +28,6 @@ pub(super) struct Overlay {
     reader: Reader,
     /// Learns which ports links use.
     writer: Option<Arc<Writer>>,
-    buffer: Buffer,
     /// Finished datagrams one after the other.
     bytes: Vec<u8>,
     batch: Vec<Finished>,
@@ -46,8 +45,7 @@ struct Finished {
 
 impl Overlay {
     pub(super) fn new(socket: OwnedFd, writer: Option<Arc<Writer>>) -> Self {
-        let (buffer, bytes, batch) = (Buffer::default(), Vec::new(), Vec::new());
-        Self { reader: socket.into(), writer, buffer, bytes, batch }
+        Self { reader: socket.into(), writer, bytes: Vec::new(), batch: Vec::new() }
     }
 
     /// Reads what is there, up to a limit, in place of what was read before.
@@ -59,7 +57,7 @@ impl Overlay {
             if self.bytes.len() >= BATCH_BYTES || datagrams >= BATCH_DATAGRAMS {
                 break;
             }
-            match self.reader.receive(&mut self.buffer) {
+            match self.reader.receive() {
                 Some(Ok(received)) => {
                     let before = self.bytes.len();
                     let writer = self.writer.as_deref();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use gateway::packet::{self, Packet, Reassembly, Udp};
 use nix::poll::PollFlags;
-use relay::overlay::{Buffer, MAC, Reader};
+use relay::overlay::{MAC, Reader};
 use socket2::Type;
 
 use crate::inbound_loopback::reached;
@@ -33,12 +33,11 @@ fn reader(world: &World) -> Reader {
 
 /// The next datagram at the packet socket, put together from fragments: sender, destination, content.
 fn taken(world: &World) -> (SocketAddr, SocketAddr, Vec<u8>) {
-    let reader = reader(world);
-    let (mut buffer, mut fragments) = (Buffer::default(), Reassembly::default());
+    let (mut reader, mut fragments) = (reader(world), Reassembly::default());
     let seen = |udp: Udp<'_>| (udp.src, udp.dst, udp.payload.to_vec());
     loop {
         wait(&reader, PollFlags::POLLIN);
-        let received = reader.receive(&mut buffer).unwrap().unwrap();
+        let received = reader.receive().unwrap().unwrap();
         match packet::parse(received.packet).unwrap() {
             Packet::Udp(udp) => return seen(udp),
             Packet::Fragment(fragment) => {
@@ -62,8 +61,7 @@ fn look_again(world: &World) -> SocketAddr {
 
 /// Nothing is left at the packet socket and the tun devices.
 fn assert_silent(world: &World) {
-    let reader = reader(world);
-    assert!(reader.receive(&mut Buffer::default()).is_none());
+    assert!(reader(world).receive().is_none());
     world.assert_silent();
 }
 

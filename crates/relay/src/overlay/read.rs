@@ -12,9 +12,12 @@ use super::cut::Offload;
 /// Room for a packet of any length with everything in front of it, and a byte more, by which one that is longer is known.
 const BUFFER: usize = Offload::LEN + ETHERNET + Ipv6Header::LEN + u16::MAX as usize + 1;
 
-/// A packet socket ([`sys::packet`]).
+/// A packet socket ([`sys::packet`]), with room for what it receives.
 #[derive(Debug)]
-pub struct Reader(OwnedFd);
+pub struct Reader {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
 
 /// A packet that was received.
 #[derive(Debug)]
@@ -25,34 +28,24 @@ pub struct Received<'a> {
     pub packet: &'a [u8],
 }
 
-/// Room to receive packets.
-#[derive(Debug)]
-pub struct Buffer(Vec<u8>);
-
-impl Default for Buffer {
-    fn default() -> Self {
-        Self(vec![0; BUFFER])
-    }
-}
-
 impl From<OwnedFd> for Reader {
     fn from(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self { socket, buffer: vec![0; BUFFER] }
     }
 }
 
 impl AsFd for Reader {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
 impl Reader {
     /// The next packet, if there is one; `Err` for one that is lost because it is of a kind that cannot be told, or too
     /// long.
-    pub fn receive<'a>(&self, buffer: &'a mut Buffer) -> Option<Result<Received<'a>, Errno>> {
+    pub fn receive(&mut self) -> Option<Result<Received<'_>, Errno>> {
         let length = loop {
-            match recv(self.0.as_raw_fd(), &mut buffer.0, MsgFlags::MSG_DONTWAIT) {
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => break length,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return None,
@@ -60,7 +53,7 @@ impl Reader {
             }
         };
         let received = || {
-            let (offload, frame) = buffer.0.get(..length)?.split_first_chunk()?;
+            let (offload, frame) = self.buffer.get(..length)?.split_first_chunk()?;
             let packet = frame.get(ETHERNET..)?;
             (length < BUFFER).then_some(Received { offload: Offload::from_bytes(*offload), packet })
         };
