@@ -75,7 +75,7 @@ impl Counted {
     /// Has it recorded when it ends, even if nobody looks for its container.
     #[must_use]
     pub(crate) fn logged(mut self, log: &Arc<FlowLog>, start: FlowStart) -> Self {
-        self.attribution = Some(Attribution::new(Attributed::new(Some((log, start)))));
+        self.attribution = Some(Attribution::new(Attributed::logged(log, start)));
         self
     }
 
@@ -136,7 +136,7 @@ impl Counted {
 
     /// Has it counted once more, from now on, for a container that may be found later.
     pub(crate) fn attribute(&mut self) -> Attribution {
-        let new = || Attribution::new(Attributed::new(None));
+        let new = || Attribution::new(Attributed::default());
         let attribution = self.attribution.get_or_insert_with(new);
         let mut this = attribution.lock();
         this.noted.opened |= !std::mem::replace(&mut this.is_awaited, true);
@@ -174,7 +174,7 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Attribution(Arc<Mutex<Attributed>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Attributed {
     container: Option<(IpAddr, Arc<Traffic>)>,
     /// Whether the container is only whom the packets name.
@@ -211,7 +211,7 @@ struct Noted {
 
 impl Default for Attribution {
     fn default() -> Self {
-        Self::new(Attributed { is_awaited: true, ..Attributed::new(None) })
+        Self::new(Attributed { is_awaited: true, ..Attributed::default() })
     }
 }
 
@@ -223,7 +223,7 @@ impl Attribution {
     /// One that is recorded when it has ended and its container is known.
     #[must_use]
     pub fn logged(log: &Arc<FlowLog>, start: FlowStart) -> Self {
-        Self::new(Attributed { is_awaited: true, ..Attributed::new(Some((log, start))) })
+        Self::new(Attributed { is_awaited: true, ..Attributed::logged(log, start) })
     }
 
     /// What it has done so far, and all that it will do, counts here, for the container with this address. If it has
@@ -293,23 +293,9 @@ impl Attribution {
 }
 
 impl Attributed {
-    fn new(logged: Option<(&Arc<FlowLog>, FlowStart)>) -> Self {
-        let logged = logged.map(|(log, start)| Logged {
-            log: Arc::clone(log),
-            start,
-            up: 0,
-            down: 0,
-            over: None,
-        });
-        Self {
-            container: None,
-            is_guess: false,
-            is_awaited: false,
-            is_settled: false,
-            is_active: false,
-            noted: Noted::default(),
-            logged,
-        }
+    fn logged(log: &Arc<FlowLog>, start: FlowStart) -> Self {
+        let logged = Logged { log: Arc::clone(log), start, up: 0, down: 0, over: None };
+        Self { logged: Some(logged), ..Self::default() }
     }
 
     /// Nothing more will happen. The record waits for the container if somebody looks for it.
