@@ -203,10 +203,6 @@ impl Pool {
         needed
     }
 
-    pub(crate) fn anyone_waits(&self) -> bool {
-        self.shelves.iter().any(|shelf| !shelf.waiting.is_empty())
-    }
-
     /// Shrinks shelves after a burst. True while any is larger than an idle one.
     pub(crate) fn trim(&mut self) -> bool {
         for (shelf, idle) in self.shelves.iter_mut().zip(self.idle) {

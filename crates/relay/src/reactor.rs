@@ -282,9 +282,9 @@ impl Reactor {
     }
 
     fn keep_stocked(&mut self) {
-        if self.event_loop.ctx.pool.anyone_waits() && !self.refilling {
-            // Covers requests that the factory could not meet; what is under way is not asked twice.
-            self.refilling = self.event_loop.ctx.pool.retry();
+        // Covers requests that the factory could not meet; what is under way is not asked twice.
+        if !self.refilling && self.event_loop.ctx.pool.retry() {
+            self.refilling = true;
             self.event_loop.ctx.timers.at(self.event_loop.ctx.now + REFILL_INTERVAL, Timer::Refill);
         }
         if !self.trimming

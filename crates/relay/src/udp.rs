@@ -130,7 +130,7 @@ impl Udp {
         let receiver = self.receiver.get_or_insert_with(Receiver::new);
         // Errors are about earlier answers (ICMP) and are cleared by being read.
         let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
-        let mut order = [(NOBODY, 0usize); BATCH];
+        let mut order = [(Key::NONE, 0usize); BATCH];
         // Of the datagram before: what its flow was found by, and the flow.
         let mut last = None;
         let mut admitted = None;
@@ -521,8 +521,6 @@ fn ends_of(socket: &Socket) -> Option<(SocketAddr, SocketAddr)> {
     let local = socket.local_addr().ok()?.as_socket()?;
     Some((local, socket.peer_addr().ok()?.as_socket()?))
 }
-
-const NOBODY: Key = Key { index: u32::MAX, generation: u32::MAX };
 
 fn tick(ctx: &Ctx) -> Duration {
     (ctx.opts.udp_flow_idle_timeout / 8).max(Duration::from_millis(10))

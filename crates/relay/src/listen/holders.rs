@@ -14,17 +14,12 @@ const CONNECTED: &str = "01";
 /// Whether everybody who has this port, at whatever address, is a connected socket of this user, and there is somebody.
 pub(super) fn are_flows_of_ours(port: u16) -> bool {
     let uid = geteuid().as_raw();
-    let mut found = false;
     // A kernel without IPv6 has no second table; without the first one nobody knows.
     let Ok(mut sockets) = fs::read_to_string("/proc/thread-self/net/udp") else { return false };
     sockets += &fs::read_to_string("/proc/thread-self/net/udp6").unwrap_or_default();
-    for holder in sockets.lines().filter_map(parse).filter(|holder| holder.port == port) {
-        if !holder.connected || holder.uid != uid {
-            return false;
-        }
-        found = true;
-    }
-    found
+    let holders = sockets.lines().filter_map(parse).filter(|holder| holder.port == port);
+    let mut holders = holders.peekable();
+    holders.peek().is_some() && holders.all(|holder| holder.connected && holder.uid == uid)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -62,11 +62,9 @@ impl Tcp {
 
     pub(crate) fn armed(&mut self, ctx: &mut Ctx, armed: bool) {
         let Transparent::OnDemand(mark) = ctx.opts.transparent else { return };
-        if self.arming.is_none() {
-            return;
-        }
+        let Some(arming) = self.arming.take() else { return };
         ctx.opts.transparent = if armed { Transparent::Mark(mark) } else { Transparent::Off };
-        for key in self.arming.take().unwrap_or_default() {
+        for key in arming {
             if self.conns.get(key).is_some_and(|conn| conn.phase == Phase::Arming) {
                 self.connect(ctx, key);
             }
