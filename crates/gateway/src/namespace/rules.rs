@@ -52,7 +52,6 @@ pub(super) fn install(plan: &NetworkConfig, links: Links, overlay_exit: Option<u
 
 fn rules(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Vec<Vec<Statement>> {
     let from_a = MatchInput(links.veth);
-    let to = |mark| [SetMark(mark), Accept];
     // Nor does anything that begins in the target namespace come back to the target namespace's loopback by way of the
     // gateway namespace, of whatever protocol.
     let to_loopback = plan.nets().map(|net| {
@@ -62,31 +61,30 @@ fn rules(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Vec<V
     let mut rules: Vec<_> = to_loopback.collect();
     rules.extend(from_loopback(plan, &[from_a, TCP, NEW]));
     rules.extend([
-        [&[from_a, TCP, NEW][..], &to(DIAL)].concat(),
+        lead(&[from_a, TCP, NEW], DIAL),
         // Each other segment belongs to a connection of the gateway namespace. Nobody listens at this port.
-        [&[from_a, TCP, Tproxy(NOBODY)][..], &to(SOCKET)].concat(),
+        lead(&[from_a, TCP, Tproxy(NOBODY)], SOCKET),
         // Or to none, or the kernel did not see it: for a moment it stands in no table, while it becomes established
         // (inet_ehash_insert(); seen on Linux 6.18). The first data after the handshake comes at that moment now and
         // then, and the listener would answer with a reset. So it takes the way round, by then the connection is found.
-        [&[from_a, TCP][..], &to(DIAL)].concat(),
+        lead(&[from_a, TCP], DIAL),
     ]);
     // DNS goes by the tun that a flood of datagrams does not fill.
     rules.extend(plan.nets().map(|net| {
-        let dns = [from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)];
-        [&dns[..], &to(DIAL)].concat()
+        lead(&[from_a, MatchDestination(net.dns), UDP, MatchDestinationPort(53)], DIAL)
     }));
     // A socket would get overlay datagrams unfinished, so they are never given to one as they come. Those that must not be
     // cut take the tun device, which is where the gateway process looks at that.
     let overlay_mark = if overlay_exit.is_some() { OVERLAY } else { DATA };
     for Header { mask, value } in &HEADERS {
-        let overlay = [from_a, UDP, MatchDatagram { mask: *mask, value: *value }];
-        rules.push([&overlay[..], &[MatchDontFragment], &to(DATA)].concat());
-        rules.push([&overlay[..], &to(overlay_mark)].concat());
+        let overlay = MatchDatagram { mask: *mask, value: *value };
+        rules.push(lead(&[from_a, UDP, overlay, MatchDontFragment], DATA));
+        rules.push(lead(&[from_a, UDP, overlay], overlay_mark));
     }
     // No datagram socket has this port, so this goes on only if a connected one of the gateway namespace fits.
-    rules.push([&[from_a, UDP, Tproxy(PORT)][..], &to(SOCKET)].concat());
+    rules.push(lead(&[from_a, UDP, Tproxy(PORT)], SOCKET));
     rules.extend(from_loopback(plan, &[from_a, UDP]));
-    rules.push([&[from_a, UDP][..], &to(DATA)].concat());
+    rules.push(lead(&[from_a, UDP], DATA));
     if let Some(exit) = overlay_exit {
         // The packet socket has it.
         rules.push(vec![MatchInput(exit), Drop]);
@@ -95,10 +93,10 @@ fn rules(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Vec<V
         for net in plan.nets() {
             let outbound =
                 MatchDestinationNotIn(net.child, if net.child.is_ipv4() { 32 } else { 128 });
-            let finished = [MatchInput(links.dial), outbound, UDP];
-            rules.push([&finished[..], &[Tproxy(PORT)], &to(SOCKET)].concat());
-            rules.extend(from_loopback(plan, &finished));
-            rules.push([&finished[..], &to(DATA)].concat());
+            let from_dial = MatchInput(links.dial);
+            rules.push(lead(&[from_dial, outbound, UDP, Tproxy(PORT)], SOCKET));
+            rules.extend(from_loopback(plan, &[from_dial, outbound, UDP]));
+            rules.push(lead(&[from_dial, outbound, UDP], DATA));
         }
     }
     for echo in [ECHO_V4, ECHO_V6] {
@@ -109,8 +107,13 @@ fn rules(plan: &NetworkConfig, links: Links, overlay_exit: Option<u32>) -> Vec<V
     }
     // What the gateway process gives back: a SYN whose connection may be, and segments, which the listener refuses if
     // they still belong to none.
-    rules.push([&[MatchInput(links.dial), TCP, Tproxy(PORT)][..], &to(SOCKET)].concat());
+    rules.push(lead(&[MatchInput(links.dial), TCP, Tproxy(PORT)], SOCKET));
     rules
+}
+
+/// Packets that fit get a mark, and no further rule.
+fn lead(fitting: &[Statement], mark: u32) -> Vec<Statement> {
+    [fitting, &[SetMark(mark), Accept]].concat()
 }
 
 /// Servers on loopback addresses of the target namespace answer; nobody there begins. The kernel would drop such
@@ -130,10 +133,10 @@ fn from_loopback(plan: &NetworkConfig, begins: &[Statement]) -> Vec<Vec<Statemen
 /// which is that of everybody in the target namespace, and any container can make one. The gateway namespace fits a
 /// narrow link in the target namespace without them, see `parameters`.
 fn icmp(from_a: Statement, gateway: IpAddr) -> Vec<Vec<Statement>> {
-    let error = |kind| vec![from_a, kind, SetMark(SOCKET), Accept];
+    let error = |kind| lead(&[from_a, kind], SOCKET);
     match gateway {
         IpAddr::V4(_) => vec![
-            vec![from_a, MatchDestinationNotIn(gateway, 32), ECHO_V4, SetMark(DATA), Accept],
+            lead(&[from_a, MatchDestinationNotIn(gateway, 32), ECHO_V4], DATA),
             vec![from_a, UNREACHABLE_V4, MatchIcmpCode(FRAGMENTATION_NEEDED), Drop],
             error(UNREACHABLE_V4),
         ],
