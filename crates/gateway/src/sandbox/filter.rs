@@ -225,9 +225,8 @@ fn allowed(pid: u32) -> Result<Rules, BackendError> {
     let own = SeccompCondition::new(0, Dword, Eq, u64::from(pid))?;
     rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
     // Limits may be read.
-    let ours = SeccompCondition::new(0, Dword, Eq, 0)?;
     let read = SeccompCondition::new(2, Qword, Eq, 0)?;
-    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![ours, read])?]);
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![equals(0, 0)?, read])?]);
     rules.insert(libc::SYS_prctl, each(0, &[libc::PR_SET_NAME])?);
     Ok(rules)
 }
@@ -238,9 +237,9 @@ fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
     for &(family, kind, protocols) in SOCKETS {
         for &protocol in protocols {
             rules.push(SeccompRule::new(vec![
-                SeccompCondition::new(0, Dword, Eq, bits(family))?,
+                equals(0, family)?,
                 SeccompCondition::new(1, Dword, MaskedEq(bits(!flags)), bits(kind))?,
-                SeccompCondition::new(2, Dword, Eq, bits(protocol))?,
+                equals(2, protocol)?,
             ])?);
         }
     }
@@ -251,10 +250,7 @@ fn options() -> Result<Vec<SeccompRule>, BackendError> {
     let mut rules = Vec::new();
     for &(level, options) in OPTIONS {
         for &option in options {
-            rules.push(SeccompRule::new(vec![
-                SeccompCondition::new(1, Dword, Eq, bits(level))?,
-                SeccompCondition::new(2, Dword, Eq, bits(option))?,
-            ])?);
+            rules.push(SeccompRule::new(vec![equals(1, level)?, equals(2, option)?])?);
         }
     }
     Ok(rules)
@@ -270,12 +266,11 @@ fn ioctls() -> Result<Vec<SeccompRule>, BackendError> {
 }
 
 fn each(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
-    values
-        .iter()
-        .map(|&value| {
-            SeccompRule::new(vec![SeccompCondition::new(argument, Dword, Eq, bits(value))?])
-        })
-        .collect()
+    values.iter().map(|&value| SeccompRule::new(vec![equals(argument, value)?])).collect()
+}
+
+fn equals(argument: u8, value: i32) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, Dword, Eq, bits(value))
 }
 
 /// A C int as a register holds it; only the lower half is compared.
