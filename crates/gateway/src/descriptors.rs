@@ -68,10 +68,8 @@ impl Descriptors {
         let count = fds.len();
         let is_packet =
             |fd: &OwnedFd| SockRef::from(fd).domain().is_ok_and(|of| of == Domain::PACKET);
-        let mut of_overlays = match fds.iter().position(is_packet) {
-            Some(at) => fds.split_off(at).into_iter(),
-            None => Vec::new().into_iter(),
-        };
+        let of_overlays = fds.iter().position(is_packet).unwrap_or(count);
+        let mut of_overlays = fds.split_off(of_overlays).into_iter();
         let reader = of_overlays.next();
         let overlay =
             reader.map(|reader| OverlayDescriptors { reader, writer: of_overlays.next() });

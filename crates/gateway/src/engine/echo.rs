@@ -204,24 +204,21 @@ impl Echoes {
         }
         let socket = ping_socket(ends.dst)?;
         let holder = self.occupancy.counts_for(holder);
-        let (used, seq, ttl, whole) = (host.now(), 0, ORDINARY_LIFE, false);
-        let (start, up, down, answered, failure) = (log.start(used, query), 0, 0, false, None);
-        let asking = Asking {
+        let key = self.table.insert(Asking {
             ends,
             sender,
             holder,
             socket,
-            used,
-            seq,
-            ttl,
-            whole,
-            start,
-            up,
-            down,
-            answered,
-            failure,
-        };
-        let key = self.table.insert(asking);
+            used: host.now(),
+            seq: 0,
+            ttl: ORDINARY_LIFE,
+            whole: false,
+            start: log.start(host.now(), query),
+            up: 0,
+            down: 0,
+            answered: false,
+            failure: None,
+        });
         self.occupancy.join(holder);
         self.index.insert(ends, key);
         if let Some(asking) = self.table.get(key) {

@@ -17,6 +17,7 @@ use relay::room::Use;
 use relay::slab::{Key, Slab};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::answers::errno;
 use super::attribution::{Attributions, DNS_QUERY, Entry, outbound};
 use super::egress_policy::Sender;
 use super::{Arrived, Shared, SharedResolvers, kind};
@@ -149,14 +150,11 @@ impl Names {
                 Action::Send { key, to, query } => {
                     if let Err(e) = self.ask(host, key, to, &query) {
                         tracing::debug!("cannot query the name server {to}: {e}");
-                        let errno = e.raw_os_error().map(Errno::from_raw);
-                        if matches!(
-                            errno,
-                            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
-                        ) {
-                            self.forwarder.failed_here(host.now(), key);
-                        } else {
-                            self.forwarder.failed(host.now(), key);
+                        match errno(&e) {
+                            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
+                                self.forwarder.failed_here(host.now(), key);
+                            }
+                            _ => self.forwarder.failed(host.now(), key),
                         }
                     }
                 }

@@ -114,11 +114,8 @@ impl Ends {
 
 /// Four fields of 16 bits, as they are sent.
 pub(super) fn words(fields: [u16; 4]) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    for (pair, field) in bytes.chunks_exact_mut(2).zip(fields) {
-        pair.copy_from_slice(&field.to_be_bytes());
-    }
-    bytes
+    let [[a0, a1], [b0, b1], [c0, c1], [d0, d1]] = fields.map(u16::to_be_bytes);
+    [a0, a1, b0, b1, c0, c1, d0, d1]
 }
 
 /// Makes packets, one after the other in one buffer.

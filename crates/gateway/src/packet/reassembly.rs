@@ -121,7 +121,7 @@ impl Reassembly {
             self.whole = complete.bytes;
             return finish(&mut self.whole, &fragment, complete.ttl);
         }
-        self.make_room(MAX_BYTES, MAX_DATAGRAMS);
+        self.make_room(MAX_DATAGRAMS);
         None
     }
 
@@ -137,7 +137,7 @@ impl Reassembly {
     }
 
     fn start(&mut self, now: Instant, fragment: &Fragment<'_>) -> usize {
-        self.make_room(MAX_BYTES, MAX_DATAGRAMS - 1);
+        self.make_room(MAX_DATAGRAMS - 1);
         self.bytes += HEADROOM;
         self.incomplete.push(Datagram {
             id: fragment.datagram(),
@@ -151,8 +151,8 @@ impl Reassembly {
         self.incomplete.len() - 1
     }
 
-    fn make_room(&mut self, bytes: usize, datagrams: usize) {
-        while self.bytes > bytes || self.incomplete.len() > datagrams {
+    fn make_room(&mut self, datagrams: usize) {
+        while self.bytes > MAX_BYTES || self.incomplete.len() > datagrams {
             self.drop_oldest();
         }
     }
