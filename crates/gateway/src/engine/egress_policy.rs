@@ -150,7 +150,9 @@ impl InForce {
 
     /// Judges something that begins.
     pub(super) fn judge(&self, now: Instant, sender: Sender, attempt: &Query) -> Decision {
-        let attempt = self.attempt(sender, protocol(attempt.protocol), attempt);
+        let (protocol, dst) = (protocol(attempt.protocol), attempt.outside.dst);
+        let source = self.source(sender);
+        let attempt = Attempt { source, protocol, destination: dst.ip(), port: dst.port() };
         if !self.uses_names {
             return self.policies.judge(&attempt, &[]);
         }
@@ -174,12 +176,6 @@ impl InForce {
         let all = container.and_then(|container| self.containers.get(container));
         let Some(all) = all else { return names(source, destination) };
         all.iter().flat_map(|address| names(Source::Container(*address), destination)).collect()
-    }
-
-    fn attempt(&self, sender: Sender, protocol: Protocol, query: &Query) -> Attempt {
-        let dst = query.outside.dst;
-        let source = self.source(sender);
-        Attempt { source, protocol, destination: dst.ip(), port: dst.port() }
     }
 
     /// The rule that forbids something to go on that has begun before, perhaps under another policy. Names that its
