@@ -42,6 +42,8 @@ struct Shelf {
     ready: Vec<Socket>,
     asked: usize,
     want: usize,
+    /// What it holds, at most, when it is idle.
+    idle: usize,
     /// Sockets taken since the last [`Pool::trim`].
     used: usize,
     waiting: VecDeque<Waiter>,
@@ -53,7 +55,6 @@ pub(crate) struct Pool {
     /// Sockets of all shelves, and those that are on their way.
     most: usize,
     busy: usize,
-    idle: [usize; 4],
     shelves: [Shelf; 4],
     complained: bool,
     /// The factory's answer to [`Pool::arm`], until it is taken.
@@ -67,9 +68,9 @@ impl Pool {
             fcntl(factory, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         let idle = IDLE.map(|idle| idle.min(most / 8).max(1));
-        let shelves = idle.map(|want| Shelf { want, ..Shelf::default() });
+        let shelves = idle.map(|idle| Shelf { want: idle, idle, ..Shelf::default() });
         let busy = most.saturating_sub(idle.iter().sum::<usize>()).clamp(idle[0].min(most), BUSY);
-        Ok(Self { factory, most, busy, idle, shelves, complained: false, armed: None })
+        Ok(Self { factory, most, busy, shelves, complained: false, armed: None })
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -205,9 +206,9 @@ impl Pool {
 
     /// Shrinks shelves after a burst. True while any is larger than an idle one.
     pub(crate) fn trim(&mut self) -> bool {
-        for (shelf, idle) in self.shelves.iter_mut().zip(self.idle) {
+        for shelf in &mut self.shelves {
             if std::mem::take(&mut shelf.used) < shelf.want {
-                shelf.want = (shelf.want / 2).max(idle);
+                shelf.want = (shelf.want / 2).max(shelf.idle);
             }
             // Also what came for waiters who did not wait for it.
             shelf.ready.truncate(shelf.want);
@@ -217,9 +218,8 @@ impl Pool {
     }
 
     pub(crate) fn has_slack(&self) -> bool {
-        let slack =
-            |(shelf, idle): (&Shelf, usize)| shelf.want > idle || shelf.ready.len() > shelf.want;
-        self.shelves.iter().zip(self.idle).any(slack)
+        let slack = |shelf: &Shelf| shelf.want > shelf.idle || shelf.ready.len() > shelf.want;
+        self.shelves.iter().any(slack)
     }
 
     /// Descriptors held, and those that are on their way.

@@ -111,8 +111,7 @@ impl Reactor {
 
     /// The thread's body: runs until told to stop. A process that has an event handler in it is of no use without, and ends.
     pub(crate) fn run(self) {
-        let only_for_handler = self.handler.is_some();
-        let mut end = Aborting(only_for_handler);
+        let mut end = Aborting(self.handler.is_some());
         end.0 &= !self.serve();
     }
 

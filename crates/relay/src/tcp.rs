@@ -445,14 +445,13 @@ impl Conn {
 
 impl Port {
     fn new(id: u64, service: Service) -> Self {
-        let conns = Vec::new();
         Self {
             id,
             listener: None,
             address: None,
             replaceable_congestion: false,
             service,
-            conns,
+            conns: Vec::new(),
             budget: 1,
             last_wake: 0,
             resting: false,
