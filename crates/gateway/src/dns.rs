@@ -245,11 +245,6 @@ impl Forwarder {
         }
     }
 
-    /// Notes that the socket of `key` could not be opened for want of something here, which is not the server's fault.
-    pub fn failed_here(&mut self, now: Instant, key: Key) {
-        self.give_up(now, key);
-    }
-
     /// Does what is due: asks the next server, forgets queries.
     pub fn tick(&mut self, now: Instant) {
         for serial in self.pending.due(now) {
@@ -288,8 +283,9 @@ impl Forwarder {
         }
     }
 
-    /// Closes an attempt that will bring nothing any more, and asks the next server.
-    fn give_up(&mut self, now: Instant, key: Key) {
+    /// Closes an attempt that will bring nothing any more, and asks the next server. For attempts whose socket could not be
+    /// opened for want of something here, which is not the server's fault.
+    pub fn give_up(&mut self, now: Instant, key: Key) {
         let Some((serial, query)) = self.pending.close(key) else { return };
         let alone = query.open().next().is_none();
         // The others have had their time; an answer would only come late, and there is a refusal to pass on.

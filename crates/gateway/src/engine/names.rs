@@ -152,7 +152,7 @@ impl Names {
                         tracing::debug!("cannot query the name server {to}: {e}");
                         match errno(&e) {
                             Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
-                                self.forwarder.failed_here(host.now(), key);
+                                self.forwarder.give_up(host.now(), key);
                             }
                             _ => self.forwarder.failed(host.now(), key),
                         }
