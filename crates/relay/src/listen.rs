@@ -127,10 +127,6 @@ enum SocketPlan {
 
 fn plan_socket(proto: Proto, ip: Option<IpAddr>) -> io::Result<SocketPlan> {
     let ip = ip.map(|ip| ip.to_canonical());
-    let mismatch = |ip: IpAddr| {
-        let text = format!("address {ip}: no suitable address found");
-        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-    };
     match (proto, ip) {
         (Proto::Tcp | Proto::Udp, None) => Ok(SocketPlan::Dual),
         (Proto::Tcp | Proto::Udp, Some(ip)) if ip.is_unspecified() => Ok(SocketPlan::Dual),
@@ -140,7 +136,10 @@ fn plan_socket(proto: Proto, ip: Option<IpAddr>) -> io::Result<SocketPlan> {
         (Proto::Tcp4 | Proto::Udp4, Some(IpAddr::V4(v4))) => Ok(SocketPlan::V4(v4)),
         (Proto::Tcp6 | Proto::Udp6, None) => Ok(SocketPlan::V6(Ipv6Addr::UNSPECIFIED, true)),
         (Proto::Tcp6 | Proto::Udp6, Some(IpAddr::V6(v6))) => Ok(SocketPlan::V6(v6, true)),
-        (_, Some(ip)) => mismatch(ip),
+        (_, Some(ip)) => {
+            let text = format!("address {ip}: no suitable address found");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
     }
 }
 
@@ -153,14 +152,13 @@ fn in_use(error: &io::Error) -> bool {
 fn open(proto: Proto, plan: SocketPlan, port: u16, beside_flows: bool) -> io::Result<Socket> {
     let (ty, protocol) =
         if proto.is_udp() { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
-    let (domain, addr, only_v6) = match plan {
-        SocketPlan::Dual => {
-            (Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), Some(false))
-        }
-        SocketPlan::V4(ip) => (Domain::IPV4, SocketAddr::from((ip, port)), None),
-        SocketPlan::V6(ip, only) => (Domain::IPV6, SocketAddr::from((ip, port)), Some(only)),
+    let (ip, only_v6): (IpAddr, _) = match plan {
+        SocketPlan::Dual => (Ipv6Addr::UNSPECIFIED.into(), Some(false)),
+        SocketPlan::V4(ip) => (ip.into(), None),
+        SocketPlan::V6(ip, only) => (ip.into(), Some(only)),
     };
-    let sock = Socket::new(domain, ty.nonblocking(), Some(protocol))?;
+    let addr = SocketAddr::new(ip, port);
+    let sock = Socket::new(Domain::for_address(addr), ty.nonblocking(), Some(protocol))?;
     if let Some(only) = only_v6 {
         sock.set_only_v6(only)?;
     }
