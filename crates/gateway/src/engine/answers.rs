@@ -1,17 +1,13 @@
 //! What the target namespace gets to hear: packets made here, and what an error of a host socket means in packets.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{
-    self, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 
 use super::tun::Tun;
 use crate::network_config::NetworkConfig;
@@ -92,15 +88,15 @@ pub(super) struct Reported {
 }
 
 /// Takes the next entry out of the error queue. Entries that nobody needs to hear of are skipped.
-pub(super) fn next_error(socket: &Socket) -> Option<Reported> {
+pub(super) fn next_error(socket: impl AsFd) -> Option<Reported> {
+    let socket = socket.as_fd().as_raw_fd();
     loop {
         let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
         let mut nothing = [0u8; 1];
         let mut iov = [IoSliceMut::new(&mut nothing)];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let message =
-            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)
-                .ok()?;
+            recvmsg::<SockaddrStorage>(socket, &mut iov, Some(&mut control), flags).ok()?;
         let reported = message.cmsgs().ok()?.find_map(|cmsg| match cmsg {
             ControlMessageOwned::Ipv4RecvErr(error, from) => {
                 let source =
@@ -142,91 +138,4 @@ fn understand(error: &libc::sock_extended_err, source: Option<IpAddr>) -> Option
         errno => meaning(errno)?,
     };
     Some(Reported { why, source })
-}
-
-/// Has what a socket sends to `to` kept whole from now on, or cut where it has to be; `is` is what it does at present.
-pub(super) fn keep_whole(socket: &Socket, to: IpAddr, is: &mut bool, keep: bool) {
-    if *is == keep {
-        return;
-    }
-    match sys::whole::keep_whole(socket.as_fd(), to.is_ipv4(), keep) {
-        Ok(()) => *is = keep,
-        Err(e) => {
-            tracing::debug!("cannot set whether packets to {to} may be fragmented: {}", e.desc());
-        }
-    }
-}
-
-/// Sets the time to live or hop limit of what a socket sends; `is` is what it has at present.
-pub(super) fn set_ttl(socket: &Socket, ipv4: bool, is: &mut u8, ttl: u8) {
-    if std::mem::replace(is, ttl) == ttl {
-        return;
-    }
-    let set = if ipv4 {
-        socket.set_ttl_v4(u32::from(ttl))
-    } else {
-        socket.set_unicast_hops_v6(u32::from(ttl))
-    };
-    if let Err(e) = set {
-        tracing::debug!("cannot send with a TTL of {ttl}: {e}");
-    }
-}
-
-/// Sends one datagram. The first error may be about an earlier one, of which the error queue tells.
-pub(super) fn send(socket: &Socket, message: &[u8]) -> nix::Result<usize> {
-    let fd = socket.as_raw_fd();
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    socket::send(fd, message, flags).or_else(|_| socket::send(fd, message, flags))
-}
-
-/// Whether this error of a connected socket may mean that the host has lost the address that the socket sends from. A
-/// socket of IPv6 gives no error then, and goes on sending ([`AddressCheck`]).
-pub(super) fn may_have_lost_address(error: Errno) -> bool {
-    matches!(error, Errno::EINVAL | Errno::ENETUNREACH)
-}
-
-/// Another socket in the place of a connected one, if it sends from another address of the host. `connect` gets the port of
-/// the old one.
-pub(super) fn moved(
-    socket: &Socket,
-    connect: impl FnOnce(u16) -> io::Result<Socket>,
-) -> Option<Socket> {
-    let address = |socket: &Socket| socket.local_addr().ok()?.as_socket();
-    let old = address(socket)?;
-    let new = connect(old.port()).ok()?;
-    address(&new).is_some_and(|new| new.ip() != old.ip()).then_some(new)
-}
-
-/// Finds connected sockets of IPv6 whose address the host has lost. Each address is looked up once.
-#[derive(Debug, Default)]
-pub(super) struct AddressCheck {
-    lost: HashMap<SocketAddrV6, bool>,
-}
-
-impl AddressCheck {
-    /// Whether the host has lost the address that a socket sends from.
-    pub(super) fn has_lost(&mut self, socket: &Socket) -> bool {
-        let address = socket.local_addr().ok().and_then(|address| address.as_socket_ipv6());
-        address.is_some_and(|mut address| {
-            address.set_port(0);
-            *self.lost.entry(address).or_insert_with(|| is_lost(address))
-        })
-    }
-}
-
-/// Whether no socket can be bound to this address because the host does not have it (ip(7), `EADDRNOTAVAIL`).
-fn is_lost(address: SocketAddrV6) -> bool {
-    let kind = Type::DGRAM.cloexec();
-    let bound = Socket::new(Domain::IPV6, kind, Some(Protocol::UDP))
-        .and_then(|socket| socket.bind(&address.into()));
-    bound.is_err_and(|error| errno(&error) == Errno::EADDRNOTAVAIL)
-}
-
-/// Has errors of the network reported for a datagram socket.
-pub(super) fn report_errors(socket: &Socket, ipv4: bool) -> nix::Result<()> {
-    if ipv4 {
-        setsockopt(socket, sockopt::Ipv4RecvErr, &true)
-    } else {
-        setsockopt(socket, sockopt::Ipv6RecvErr, &true)
-    }
 }

@@ -18,14 +18,12 @@ use relay::room::Use;
 use relay::slab::{Key, Slab};
 use relay::{EventLoop, Opened, RuleName};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use super::answers::{
-    AddressCheck, errno, keep_whole, may_have_lost_address, moved, next_error, report_errors, send,
-    set_ttl,
-};
+use super::answers::{errno, next_error};
 use super::attribution::{Attributions, ECHO_REQUEST, Entry, TRACKED_TIME, echo_request};
 use super::egress_policy::Sender;
+use super::host_socket::{AddressCheck, HostSocket, may_have_lost_address, report_errors};
 use super::log::{Log, end_of};
 use super::{Shared, kind};
 use crate::packet::{self, ECHO_REQUEST_V6, Echo, Original};
@@ -33,8 +31,6 @@ use crate::shares::{Holder, Occupancy, RateLimit};
 
 /// Sockets at a time. Beyond that, another one takes the place of one that is there.
 const MAX_PING_SOCKETS: usize = 256;
-/// What a ping socket sends with, unless told otherwise (ip(7), `ip_default_ttl`).
-const ORDINARY_LIFE: u8 = 64;
 /// How long one is kept that is not used.
 const ECHO_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWERS_PER_TURN: usize = 32;
@@ -54,12 +50,10 @@ struct Asking {
     /// Who sends, once that is known, and so whose it is.
     sender: Option<Sender>,
     holder: Holder,
-    socket: Socket,
+    socket: HostSocket,
     used: Instant,
     /// The sequence number of the latest request, for errors.
     seq: u16,
-    ttl: u8,
-    whole: bool,
     /// What the flow log says of it: payload bytes each way, whether there was an answer, the latest error.
     start: FlowStart,
     up: u64,
@@ -152,8 +146,8 @@ impl Echoes {
         }
         asking.reassign(&mut self.occupancy, shared);
         (asking.used, asking.seq) = (host.now(), echo.seq);
-        set_ttl(&asking.socket, echo.dst.is_ipv4(), &mut asking.ttl, echo.ttl);
-        keep_whole(&asking.socket, asking.ends.dst, &mut asking.whole, echo.keep_whole);
+        asking.socket.set_ttl(echo.ttl);
+        asking.socket.keep_whole(echo.keep_whole);
         let mut message = Vec::with_capacity(HEADER_LEN + echo.payload.len());
         let kind = if echo.dst.is_ipv4() { packet::ECHO_REQUEST } else { ECHO_REQUEST_V6 };
         // Checksum and identifier are the kernel's.
@@ -161,9 +155,9 @@ impl Echoes {
         message.extend(echo.seq.to_be_bytes());
         message.extend(echo.payload);
         asking.up += echo.payload.len() as u64;
-        let sent = send(&asking.socket, &message).or_else(|e| {
+        let sent = asking.socket.send(&message).or_else(|e| {
             let again = may_have_lost_address(e) && asking.reconnect(host, key);
-            if again { send(&asking.socket, &message) } else { Err(e) }
+            if again { asking.socket.send(&message) } else { Err(e) }
         });
         if let Err(e) = sent {
             asking.failure = Some(FlowEnd::of(e));
@@ -202,7 +196,7 @@ impl Echoes {
             self.end(victim, log, Some((FlowEnd::Evicted, None)));
             shared.statistics.events().evicted += 1;
         }
-        let socket = ping_socket(ends.dst)?;
+        let socket = HostSocket::new(ping_socket(ends.dst)?, ends.dst);
         let holder = self.occupancy.counts_for(holder);
         let key = self.table.insert(Asking {
             ends,
@@ -211,8 +205,6 @@ impl Echoes {
             socket,
             used: host.now(),
             seq: 0,
-            ttl: ORDINARY_LIFE,
-            whole: false,
             start: log.start(host.now(), query),
             up: 0,
             down: 0,
@@ -259,7 +251,7 @@ impl Echoes {
         }
         let mut message = vec![0; 65_536];
         for _ in 0..MAX_ANSWERS_PER_TURN {
-            let fd = asking.socket.as_raw_fd();
+            let fd = asking.socket.as_fd().as_raw_fd();
             let Ok(length) = recv(fd, &mut message, MsgFlags::MSG_DONTWAIT) else { break };
             let Some((header, payload)) = message[..length].split_first_chunk::<HEADER_LEN>()
             else {
@@ -284,7 +276,7 @@ impl Echoes {
         let lost = self
             .table
             .iter()
-            .filter(|(_, asking)| asking.ends.dst.is_ipv6() && check.has_lost(&asking.socket))
+            .filter(|(_, asking)| check.has_lost(&asking.socket))
             .map(|(key, _)| key)
             .collect::<Vec<_>>();
         for key in lost {
@@ -356,20 +348,10 @@ impl Asking {
         now.saturating_duration_since(self.used) >= TRACKED_TIME
     }
 
-    /// Goes on from another address of the host if there is one, as a flow does. True if it does; what was not sent can be
-    /// sent again then.
+    /// Goes on from another address of the host if there is one. True if it does.
     fn reconnect(&mut self, host: &EventLoop, key: Key) -> bool {
-        let (dst, tag) = (self.ends.dst, Tag { kind: kind::ECHO, key });
-        let Some(socket) = moved(&self.socket, |_| ping_socket(dst)) else { return false };
-        if host.watch(&socket, tag, EpollFlags::EPOLLIN).is_err() {
-            return false;
-        }
-        self.socket = socket;
-        let (ttl, whole) = (self.ttl, self.whole);
-        (self.ttl, self.whole) = (ORDINARY_LIFE, false);
-        set_ttl(&self.socket, dst.is_ipv4(), &mut self.ttl, ttl);
-        keep_whole(&self.socket, dst, &mut self.whole, whole);
-        true
+        let dst = self.ends.dst;
+        self.socket.reconnect(host, Tag { kind: kind::ECHO, key }, |_| ping_socket(dst))
     }
 
     /// Counts it for whom it is of.

@@ -42,12 +42,12 @@ use relay::{Attribution, Counted, EventLoop, make_transparent, refuse_self_conne
 use socket2::{Domain, Protocol, Socket, Type};
 use sys::mmsg::{BATCH, Receiver, Route};
 
-use super::answers::{
-    AddressCheck, errno, keep_whole, may_have_lost_address, moved, next_error, report_errors, send,
-    set_ttl,
-};
+use super::answers::{errno, next_error};
 use super::attribution::{Attributions, outbound};
 use super::egress_policy::Sender;
+use super::host_socket::{
+    AddressCheck, HostSocket, ORDINARY_LIFE, may_have_lost_address, report_errors,
+};
 use super::log::end_of;
 use super::overlay::Overlay;
 use super::{Shared, kind};
@@ -63,8 +63,6 @@ const UNANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWERED_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A time to live up to this asks for the routers on the way (traceroute(8)), so it is kept.
 const SHORT_LIFE: u8 = 30;
-/// What a socket of the host sends with, unless told otherwise (ip(7), `ip_default_ttl`).
-const ORDINARY_LIFE: u8 = 64;
 
 /// Who sends what where: as the target namespace sees it, and the destination as the host sees it.
 #[derive(Clone, Copy)]
@@ -92,15 +90,13 @@ struct Flow {
     dst: SocketAddr,
     /// The destination as the host sees it.
     to: SocketAddr,
-    outside: Socket,
+    outside: HostSocket,
     inside: Inside,
     /// Datagrams of the target namespace that came out of the tun device.
     count: u32,
     answered: bool,
-    ttl: u8,
-    /// What the target namespace wants: the latest datagram that did not come in fragments. And what `outside` does.
+    /// What the target namespace wants: the latest datagram that did not come in fragments.
     keep_whole: bool,
-    whole: bool,
     cut_outside: Segmented,
     cut_inside: Segmented,
     counted: Counted,
@@ -156,15 +152,12 @@ impl Flows {
         let Some(flow) = self.table.get_mut(key) else { return };
         let tag = Tag { kind: kind::HOST, key };
         let ttl = if udp.ttl <= SHORT_LIFE { udp.ttl } else { ORDINARY_LIFE };
-        set_ttl(&flow.outside, udp.dst.is_ipv4(), &mut flow.ttl, ttl);
+        flow.outside.set_ttl(ttl);
         flow.keep_whole = udp.keep_whole;
-        flow.set_whole(udp.keep_whole);
-        let sent = send(&flow.outside, udp.payload).or_else(|e| {
-            if flow.reconnect_after(e, host, tag) {
-                send(&flow.outside, udp.payload)
-            } else {
-                Err(e)
-            }
+        flow.outside.keep_whole(udp.keep_whole);
+        let sent = flow.outside.send(udp.payload).or_else(|e| {
+            let again = flow.reconnect_after(e, host, tag);
+            if again { flow.outside.send(udp.payload) } else { Err(e) }
         });
         match sent {
             // A full queue: lost, as on any network.
@@ -203,8 +196,8 @@ impl Flows {
                 && let Some(flow) = self.table.get_mut(key)
             {
                 // The rules leave what must not be cut on the tun device, where a short time to live is kept, too.
-                flow.set_whole(false);
-                set_ttl(&flow.outside, dst.is_ipv4(), &mut flow.ttl, ORDINARY_LIFE);
+                flow.outside.keep_whole(false);
+                flow.outside.set_ttl(ORDINARY_LIFE);
                 let outside = flow.outside.as_fd();
                 let alike = alike.into_iter();
                 let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
@@ -285,7 +278,7 @@ impl Flows {
             return Err(Errno::EMFILE.into());
         }
         let Ends { src, dst, to } = ends;
-        let outside = self.connect(src, to)?;
+        let outside = HostSocket::new(self.connect(src, to)?, to.ip());
         let holder = self.occupancy.counts_for(holder);
         let flow = Flow {
             between,
@@ -296,9 +289,7 @@ impl Flows {
             inside: Inside::None,
             count: 0,
             answered: false,
-            ttl: ORDINARY_LIFE,
             keep_whole: false,
-            whole: false,
             cut_outside: Segmented::default(),
             cut_inside: Segmented::default(),
             counted: Counted::open(shared.statistics.udp(dst)).attributed(attribution),
@@ -331,7 +322,7 @@ impl Flows {
         let port = sharing.filter(|flows| flows.len() < MAX_FLOWS_PER_PORT).and_then(|flows| {
             let flow = self.table.get(*flows.front()?)?;
             // One to the host's loopback is bound to another address, which makes no difference.
-            Some(flow.outside.local_addr().ok()?.as_socket()?.port())
+            flow.outside.port()
         });
         let connected = port.and_then(|port| connect(to, Some(port)).ok());
         connected.map_or_else(|| connect(to, None), Ok)
@@ -407,7 +398,7 @@ impl Flows {
         let mut batch = receiver.iter().peekable();
         while let Some(first) = batch.peek() {
             let cut = first.cut;
-            flow.set_whole(flow.keep_whole && !cut);
+            flow.outside.keep_whole(flow.keep_whole && !cut);
             let alike = std::iter::from_fn(|| batch.next_if(|datagram| datagram.cut == cut));
             let outside = flow.outside.as_fd();
             let sent = send_all(outside, alike, Route::default(), &mut flow.cut_outside);
@@ -499,7 +490,7 @@ impl Flows {
         let lost = self
             .table
             .iter()
-            .filter(|(_, flow)| flow.to.is_ipv6() && check.has_lost(&flow.outside))
+            .filter(|(_, flow)| check.has_lost(&flow.outside))
             .map(|(key, _)| key)
             .collect::<Vec<_>>();
         for key in lost {
@@ -530,31 +521,19 @@ impl Flows {
 }
 
 impl Flow {
-    fn set_whole(&mut self, keep: bool) {
-        keep_whole(&self.outside, self.to.ip(), &mut self.whole, keep);
-    }
-
-    /// Replaces the socket if this error means that the host has lost its address. True if the socket is another one; what
-    /// was not sent can be sent again then.
+    /// Goes on from another address of the host if this error means that its own is lost. True if it does.
     fn reconnect_after(&mut self, error: Errno, host: &EventLoop, tag: Tag) -> bool {
         may_have_lost_address(error) && self.reconnect(host, tag)
     }
 
-    /// Replaces the socket by one with another address of the host, if there is one. A container knows nothing of that
-    /// address, so it does not notice that the host is in another network.
     fn reconnect(&mut self, host: &EventLoop, tag: Tag) -> bool {
-        let connect = |port| connect(self.to, Some(port)).or_else(|_| connect(self.to, None));
-        let Some(outside) = moved(&self.outside, connect) else { return false };
-        if host.watch(&outside, tag, EpollFlags::EPOLLIN).is_err() {
-            return false;
+        let to = self.to;
+        let anew = |port| connect(to, Some(port)).or_else(|_| connect(to, None));
+        let is_another = self.outside.reconnect(host, tag, anew);
+        if is_another {
+            self.cut_outside = Segmented::default();
         }
-        self.outside = outside;
-        self.cut_outside = Segmented::default();
-        let (ttl, whole) = (self.ttl, self.whole);
-        (self.ttl, self.whole) = (ORDINARY_LIFE, false);
-        set_ttl(&self.outside, self.to.is_ipv4(), &mut self.ttl, ttl);
-        self.set_whole(whole);
-        true
+        is_another
     }
 
     fn pass_errors_on(&mut self, shared: &Shared) {
