@@ -3,7 +3,9 @@
 //! dockerd takes no words, only options, so a first argument without a dash is a mistake that would
 //! otherwise surface after the namespaces were made.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+
+use hostenv::shellwords::quoted;
 
 use crate::report::Failure;
 
@@ -32,16 +34,6 @@ pub(crate) fn asks_for_help(args: &[OsString]) -> bool {
 
 fn joined(args: &[OsString]) -> String {
     args.iter().map(|a| format!(" {}", quoted(a))).collect()
-}
-
-fn quoted(arg: &OsStr) -> String {
-    let text = arg.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

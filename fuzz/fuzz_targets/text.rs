@@ -4,13 +4,12 @@
 
 #[path = "../../crates/doctor/src/header.rs"]
 mod header;
-#[path = "../../crates/doctor/src/quote.rs"]
-mod quote;
 #[path = "../../crates/doctor/src/symptoms/mod.rs"]
 mod symptoms;
 
 use std::ffi::OsStr;
 
+use hostenv::shellwords::{quoted, split};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(short.chars().count() <= 21);
     if !text.contains('\0') {
         // What is shown to be pasted into a shell is one word there.
-        let words = hostenv::shellwords::split(OsStr::new(&quote::quoted(&text)));
+        let words = split(OsStr::new(&quoted(&*text)));
         assert_eq!(words.ok(), Some(vec![text.clone().into_owned().into()]));
     }
     let sealed = header::sealed(&format!("{}{text}", header::HEADER));

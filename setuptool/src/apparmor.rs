@@ -14,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use doctor::apparmor::{Profile, real};
 use doctor::managed::{self, State};
 use doctor::place::{World, dir_of};
-use doctor::quote::quoted;
+use hostenv::shellwords::quoted;
 
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -37,7 +37,7 @@ pub(crate) fn run(
         )
     })?;
     let file = profile.file(world);
-    let program = quoted(&program.to_string_lossy());
+    let program = quoted(program);
     let restricted = world.sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1);
     if print {
         ui.plain(file.text.trim_end());
@@ -112,7 +112,7 @@ fn load(ui: &mut Ui, world: &World, file: &Path) -> Result<(), Failed> {
 pub(crate) fn leftover(ui: &mut Ui, world: &World) {
     let Ok(program) = program(world, None) else { return };
     let Some(file) = Profile::of(&program).map(|profile| profile.file(world)) else { return };
-    let shown = quoted(&file.path.to_string_lossy());
+    let shown = quoted(&file.path);
     match file.state() {
         Ok(State::Current | State::Outdated | State::Unsealed) => ui.info(&format!(
             "The AppArmor profile was kept; to remove it, run: sudo apparmor_parser --remove {shown}; sudo rm {shown}"

@@ -13,9 +13,9 @@ use doctor::managed::{self, Managed};
 use doctor::names::{SOCKET_UNIT, UNIT};
 use doctor::place::{World, dir_of, docker_host, name_of};
 use doctor::probe::Probe;
-use doctor::quote::quoted;
 use doctor::systemd::{property, with_runtime_dir};
 use doctor::{supervisor, units};
+use hostenv::shellwords::quoted;
 
 use crate::context::Cli;
 use crate::plan::{Plan, make_private, version};
@@ -322,8 +322,7 @@ fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {
     ui.error(&format!("  journalctl -n 20 --no-pager --user --unit {UNIT}"));
     let journal = systemd::journal(world, name_of(&plan.launcher));
     report::log(ui, &journal);
-    let kit = plan.rootlesskit.to_string_lossy();
-    if let Some(command) = purge::advice(world, &kit, false) {
+    if let Some(command) = purge::advice(world, &plan.rootlesskit, false) {
         ui.error("To start over (this deletes all containers and images), run:");
         ui.error(&format!("  dockerd-rootless-setuptool.sh uninstall -f && {command}"));
     }
@@ -341,19 +340,18 @@ fn by_hand(
     if facts.account.runtime.state == RuntimeState::Unset {
         make_private(&plan.runtime_dir).map_err(run::cannot("create", &plan.runtime_dir))?;
     }
-    let bin = dir_of(&plan.launcher).to_string_lossy().into_owned();
     let flags = if plan.without_iptables { " --iptables=false" } else { "" };
     ui.info(&format!(
         "systemd not detected, {} needs to be started manually:",
         name_of(&plan.launcher).to_string_lossy()
     ));
-    let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(&bin));
-    let name = quoted(&name_of(&plan.launcher).to_string_lossy());
+    let path = format!("{}:/sbin:/usr/sbin:$PATH", quoted(dir_of(&plan.launcher)));
+    let name = quoted(name_of(&plan.launcher));
     let command = format!("{}PATH={path} {name}{flags}", swarm::assignment(world, swarm));
     ui.plain("");
     let variable = hostenv::vars::XDG_RUNTIME_DIR;
     if world.env.nonempty(variable).is_none() {
-        let dir = quoted(&plan.runtime_dir.to_string_lossy());
+        let dir = quoted(&plan.runtime_dir);
         ui.plain(&format!("{variable}={dir} {command}"));
     } else {
         ui.plain(&command);
@@ -368,22 +366,22 @@ fn by_hand(
 fn trailer(ui: &mut Ui, plan: &Plan, facts: &Facts) {
     // One directory as a rule.
     let (ours, docker) = (dir_of(&plan.launcher), dir_of(&plan.docker));
-    let dirs = [ours, docker].map(|dir| quoted(&dir.to_string_lossy()));
+    let dirs = [ours, docker].map(quoted);
     let bin = if ours == docker { dirs[1].clone() } else { dirs.join(":") };
-    let dir = plan.runtime_dir.to_string_lossy().into_owned();
+    let dir = quoted(&plan.runtime_dir);
     ui.plain("");
     ui.info("Make sure the following environment variable(s) are set (or add them to ~/.bashrc):");
     match facts.account.runtime.state {
         RuntimeState::Unset => {
-            ui.plain(&format!("# WARNING: delete {} at every logout", quoted(&dir)));
-            ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir)));
+            ui.plain(&format!("# WARNING: delete {dir} at every logout"));
+            ui.plain(&format!("export XDG_RUNTIME_DIR={dir}"));
         }
-        RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={}", quoted(&dir))),
+        RuntimeState::Found => ui.plain(&format!("export XDG_RUNTIME_DIR={dir}")),
         _ => {}
     }
     ui.plain(&format!("export PATH={bin}:$PATH"));
     ui.plain("");
     ui.info("Some applications may require the following environment variable too:");
-    ui.plain(&format!("export DOCKER_HOST={}", quoted(&docker_host(&plan.runtime_dir))));
+    ui.plain(&format!("export DOCKER_HOST={}", quoted(docker_host(&plan.runtime_dir))));
     ui.plain("");
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doctor::place::{World, docker_host};
-use doctor::quote::quoted;
 use doctor::systemd::with_runtime_dir;
 use doctor::vars;
+use hostenv::shellwords::quoted;
 
 use crate::run::{self, Failed};
 use crate::swarm::Order;
@@ -39,7 +39,7 @@ pub(crate) fn version(ui: &mut Ui, world: &World, plan: &Plan) -> Result<(), Fai
     env.remove(vars::DOCKER_CONTEXT);
     let args = [OsStr::new("version")];
     let command = run::command_line(&plan.docker.to_string_lossy(), &args);
-    ui.trace(&format!("{}={} {command}", hostenv::vars::DOCKER_HOST, quoted(&host)));
+    ui.trace(&format!("{}={} {command}", hostenv::vars::DOCKER_HOST, quoted(host)));
     let status = run::shown(&plan.docker, &args, &env, true, VERSION_LIMIT)?;
     if status.success() {
         return Ok(());

@@ -2,9 +2,9 @@
 
 use doctor::findings::script::script;
 use doctor::findings::{Finding, Severity};
-use doctor::quote::quoted;
 use doctor::supervisor::last_lines;
 use doctor::symptoms;
+use hostenv::shellwords::quoted;
 
 use crate::ui::Ui;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hostenv::Env;
 use hostenv::helper::{Helper, Output};
+use hostenv::shellwords::quoted;
 use nix::unistd::Pid;
 use sys::pidfd::PidFd;
 
@@ -115,7 +116,5 @@ pub(crate) fn traced(
 pub(crate) fn command_line(program: &str, args: &[&OsStr]) -> String {
     let words = [OsString::from(program)];
     let words = words.iter().map(OsString::as_os_str).chain(args.iter().copied());
-    let words: Vec<String> =
-        words.map(|word| doctor::quote::quoted(&word.to_string_lossy())).collect();
-    words.join(" ")
+    words.map(quoted).collect::<Vec<_>>().join(" ")
 }

@@ -239,7 +239,7 @@ fn leftovers(ui: &mut Ui, world: &World) {
     ui.info("If you set PATH, DOCKER_HOST or DOCKER_CONTEXT for this daemon in ~/.bashrc, remove them there.");
     ui.info("This uninstallation tool does NOT remove Docker binaries and data.");
     let kit = purge::rootlesskit(world).unwrap_or_else(|| "rootlesskit".into());
-    if let Some(command) = purge::advice(world, &kit.to_string_lossy(), true) {
+    if let Some(command) = purge::advice(world, &kit, true) {
         ui.info(&format!("To remove data, run: `{command}`"));
     }
 }

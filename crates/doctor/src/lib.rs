@@ -20,7 +20,6 @@ pub mod managed;
 pub mod names;
 pub mod place;
 pub mod probe;
-pub mod quote;
 pub mod remedy;
 pub mod supervisor;
 pub mod swarm;

@@ -18,11 +18,11 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use hostenv::shellwords::quoted;
 use serde::Serialize;
 
 use crate::header::{HEADER, MARK, OLD_HEADER, head, is_sealed, sealed};
 use crate::place::{World, dir_of};
-use crate::quote::quoted;
 use crate::unit;
 
 /// More than any such file has; what is longer was not written by this tool.
@@ -146,14 +146,14 @@ pub fn command_with_sudo(world: &World, verb: &str) -> String {
 /// This program as a word of a shell, `unknown` if nobody knows where it is.
 fn program(world: &World, unknown: &str) -> String {
     match world.own_dir {
-        Some(_) => quoted(&world.own_program().to_string_lossy()),
+        Some(_) => quoted(world.own_program()),
         None => unknown.to_owned(),
     }
 }
 
 /// The command that shows how a file differs from what would be written.
 pub fn compare(printer: &str, file: &Path) -> String {
-    let file = quoted(&file.to_string_lossy());
+    let file = quoted(file);
     format!("{printer} --print={file} | diff -u {file} -")
 }
 

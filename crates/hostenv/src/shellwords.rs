@@ -1,4 +1,4 @@
-//! Words of `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS` and `DOCKERD`.
+//! Words of `DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS` and `DOCKERD`, and of commands that people paste into a shell.
 //!
 //! The shell script that these variables come from expanded them unquoted: whitespace separated words, quotes were
 //! literal, and `*` matched files of the working directory. Values without quotes and backslashes, which is all that
@@ -43,8 +43,8 @@ pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
     while let Some(byte) = bytes.next() {
         match byte {
             b' ' | b'\t' | b'\n' => words.extend(word.take()),
-            b'\'' => quoted(&mut bytes, b'\'', word.get_or_insert_default(), text)?,
-            b'"' => quoted(&mut bytes, b'"', word.get_or_insert_default(), text)?,
+            b'\'' => quotation(&mut bytes, b'\'', word.get_or_insert_default(), text)?,
+            b'"' => quotation(&mut bytes, b'"', word.get_or_insert_default(), text)?,
             b'\\' => match bytes.next() {
                 Some(b'\n') => {}
                 Some(next) => word.get_or_insert_default().push(next),
@@ -102,12 +102,23 @@ pub fn command<T>(
     }
 }
 
+/// A word for a POSIX shell: itself, or in single quotes.
+pub fn quoted(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref().to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Whether `text` has quotes or backslashes, which the shell script took literally. Callers may want to mention it.
 pub fn has_quoting(text: &OsStr) -> bool {
     text.as_bytes().iter().any(|byte| matches!(byte, b'\'' | b'"' | b'\\'))
 }
 
-fn quoted(
+fn quotation(
     bytes: &mut impl Iterator<Item = u8>,
     quote: u8,
     word: &mut Vec<u8>,
@@ -208,7 +219,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_of_domain_users_are_quoted() {
+        assert_eq!(quoted("jo"), "jo");
+        assert_eq!(quoted(r"CORP\Jo Doe"), r"'CORP\Jo Doe'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
     proptest! {
+        #[test]
+        fn what_is_quoted_is_one_word_of_a_shell(word in "[^\0]{0,20}") {
+            let words = split(quoted(&word).as_ref()).unwrap();
+            prop_assert_eq!(words, vec![OsString::from(word)]);
+        }
+
         #[test]
         fn quoting_any_words_brings_them_back(list in proptest::collection::vec(any::<Vec<u8>>(), 0..6)) {
             let mut text = Vec::new();

@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::processes::{self, Process, Search};
 use super::settings::Settings;
 use doctor::place::World;
-use doctor::quote::quoted;
+use hostenv::shellwords::quoted;
 
 /// Databases that dockerd, its containerd and its BuildKit lock with flock(2) as long as they run (bbolt does).
 const DATABASES: &str = "volumes/metadata.db network/files/local-kv.db \
@@ -215,7 +215,7 @@ fn remedies(proc: &Path, signs: &[Sign]) -> Vec<String> {
             add(match processes::service_of(proc, kit) {
                 // Started in the terminal of a program that is a service, it is in that one's group.
                 Some(service) if service.contains("docker") => {
-                    format!("systemctl --user stop {}", quoted(&service))
+                    format!("systemctl --user stop {}", quoted(service))
                 }
                 _ => format!("kill {kit}"),
             });

@@ -34,7 +34,7 @@ use std::time::Duration;
 use crate::run::{self, Failed};
 use crate::ui::Ui;
 use doctor::place::World;
-use doctor::quote::quoted;
+use hostenv::shellwords::quoted;
 use marks::{Inventory, Kind, list};
 use settings::Settings;
 
@@ -71,7 +71,7 @@ impl Place {
                  hint: if its target is on another disk, mount the disk and run this again; otherwise, delete the \
                  link: rm {}",
                 to.display(),
-                quoted(&given.to_string_lossy())
+                quoted(given)
             ),
             Err(_) => format!("cannot examine {shown}: {error}"),
         })?;
@@ -356,9 +356,9 @@ pub(crate) fn rootlesskit(world: &World) -> Option<PathBuf> {
 /// The command that deletes the data, for a person to run. Docker's own tool always says `rootlesskit rm -rf`; so does
 /// this where that deletes nothing else: no link, no mount, nothing of somebody else's, and, if `idle` is asked for, nobody
 /// who uses it.
-pub(crate) fn advice(world: &World, kit: &str, idle: bool) -> Option<String> {
+pub(crate) fn advice(world: &World, kit: &Path, idle: bool) -> Option<String> {
     let data = world.data_root()?;
-    let rm = format!("{} rm -rf {}", quoted(kit), quoted(&data.to_string_lossy()));
+    let rm = format!("{} rm -rf {}", quoted(kit), quoted(&data));
     let in_use = || {
         let dirs: Vec<PathBuf> = fs::canonicalize(&data).into_iter().collect();
         life::refusal(world, &Settings::gather(world), &[], &dirs, life::KEPT).is_some()
@@ -366,7 +366,7 @@ pub(crate) fn advice(world: &World, kit: &str, idle: bool) -> Option<String> {
     if is_plain(world, &data) && !(idle && in_use()) {
         return Some(rm);
     }
-    Some(format!("{} uninstall --purge", quoted(&world.own_program().to_string_lossy())))
+    Some(format!("{} uninstall --purge", quoted(world.own_program())))
 }
 
 fn is_plain(world: &World, data: &Path) -> bool {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use doctor::quote::quoted;
+use hostenv::shellwords::quoted;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
@@ -33,7 +33,7 @@ impl Mount {
         } else {
             "sudo umount"
         };
-        format!("{program} {}", quoted(&self.point.to_string_lossy()))
+        format!("{program} {}", quoted(&self.point))
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use doctor::managed;
 use doctor::place::World;
-use doctor::quote::quoted;
 use doctor::supervisor::Files;
 use doctor::supervisor::openrc::{is_of_system, system_name, wanted};
 use doctor::systemd::with_runtime_dir;
+use hostenv::shellwords::quoted;
 
 use super::{Begun, Job};
 use crate::report;
@@ -103,7 +103,7 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
     let state = file.state()?;
     let text = &file.text;
     let name = system_name(job.world);
-    let shown = quoted(&place.to_string_lossy());
+    let shown = quoted(place);
     ui.info("User services require OpenRC 0.60 or later. Have the administrator run these");
     ui.info("commands; they start the daemon now and at every boot:");
     let mut commands = Vec::new();
@@ -116,7 +116,7 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
         ));
     } else {
         if state.is_users() {
-            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(write::free_name(place, "bak"));
             commands.push(format!("cp {shown} {copy}\nchmod 644 {copy}"));
         }
         commands.push(format!("cat > {shown} <<'SCRIPT'\n{text}SCRIPT"));
@@ -135,9 +135,9 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
             return Ok(());
         }
         let name = system_name(world);
-        let shown = quoted(&place.to_string_lossy());
+        let shown = quoted(place);
         let away = if managed::state(place).is_ok_and(managed::State::is_users) {
-            let copy = quoted(&write::free_name(place, "bak").to_string_lossy());
+            let copy = quoted(write::free_name(place, "bak"));
             format!("sudo chmod 644 {shown}; sudo mv {shown} {copy}")
         } else {
             format!("sudo rm -f {shown}")

@@ -11,7 +11,7 @@ use super::daemon::STOP_LIMIT;
 use super::{Begun, Files, Job, pidfile};
 use crate::run::Failed;
 use crate::ui::Ui;
-use doctor::quote::quoted;
+use hostenv::shellwords::quoted;
 
 /// It only takes a lock.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -22,14 +22,14 @@ const MARGIN: Duration = Duration::from_secs(15);
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>) -> Result<Begun, Failed> {
     let pid_file = job.files.pid();
     let program = job.world.own_program();
-    let shown = quoted(&program.to_string_lossy());
+    let shown = quoted(&program);
     if let Some(holder) = pidfile::holder(&pid_file) {
         ui.info(&format!("The supervisor is already running (pid {})", holder.pid));
     } else {
         let pid = spawn(job, &program, &pid_file)?;
         ui.info(&format!("Started the supervisor (pid {pid})"));
     }
-    let pid = quoted(&pid_file.to_string_lossy());
+    let pid = quoted(pid_file);
     let words = vec![
         format!(
             "To stop it, run: `kill $(head -n 1 {pid})`; to start it, run: `setsid {shown} supervise`"

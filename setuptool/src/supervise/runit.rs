@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use doctor::place::World;
-use doctor::quote::quoted;
 use doctor::supervisor::runit_scans;
+use hostenv::shellwords::quoted;
 
 use super::{Begun, Job, service};
 use crate::run::{self, Failed};
@@ -22,8 +22,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     let dir = runit_scans(world).ok_or_else(|| {
-        let dir = world.config_home().unwrap_or_default().join("service");
-        let dir = quoted(&dir.to_string_lossy());
+        let dir = quoted(world.config_home().unwrap_or_default().join("service"));
         Failed::new(format!(
             "no runsvdir of this user is running\n\
              hint: mkdir -p {dir}; setsid runsvdir -P {dir} &\n\
@@ -50,7 +49,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     if !sv(ui, job.world, &["up", &place.to_string_lossy()])? {
         return Err(Failed::new(format!("`sv up {}` failed", place.display())));
     }
-    let shown = quoted(&place.to_string_lossy());
+    let shown = quoted(place);
     let words = vec![
         format!("To control it, run: `sv (up|down|restart|status) {shown}`"),
         format!("Log: {}", job.files.log_dir().join("current").display()),

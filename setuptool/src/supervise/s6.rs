@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use doctor::place::World;
-use doctor::quote::quoted;
 use doctor::supervisor::s6_scans;
+use hostenv::shellwords::quoted;
 
 use super::{Begun, Job, service};
 use crate::run::{self, Failed};
@@ -22,8 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
     let dir = s6_scans(world).ok_or_else(|| {
-        let dir = world.config_home().unwrap_or_default().join("s6/scan");
-        let dir = quoted(&dir.to_string_lossy());
+        let dir = quoted(world.config_home().unwrap_or_default().join("s6/scan"));
         Failed::new(format!(
             "no s6-svscan of this user is running\n\
              hint: mkdir -p {dir}; setsid s6-svscan {dir} &\n\
@@ -44,7 +43,7 @@ pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, F
     if !done {
         return Err(Failed::new(format!("s6-svscan did not pick up {shown}")));
     }
-    let shown = quoted(&shown);
+    let shown = quoted(shown);
     let words = vec![
         format!("To control it, run: `s6-svc (-u|-d|-r) {shown}` and `s6-svstat {shown}`"),
         format!("Log: {}", job.files.log_dir().join("current").display()),

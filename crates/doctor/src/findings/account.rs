@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
+
 use super::{Finding, Wish, make_writable, remount};
 use crate::distro::Package;
 use crate::facts::{Closed, Facts, Home, Unusable, WhyClosed};
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 
 /// Root has no use for any of this.
@@ -63,7 +64,6 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 fn home(facts: &Facts, findings: &mut Vec<Finding>) {
     let account = &facts.account.name;
     let name = quoted(account);
-    let word = |path: &Path| quoted(&path.to_string_lossy());
     let export = || Remedy::said(format!("export HOME=\"$(getent passwd {name} | cut -d: -f6)\""));
     let home = |path: &Path, what: &str| format!("HOME={} {what}", path.display());
     let (code, seen, remedy) = match &facts.account.home {
@@ -74,7 +74,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             home(path, "is not a directory"),
             Remedy::admin(
                 "create the home directory",
-                [format!("install -d -m 0700 -o {name} {}", word(path))],
+                [format!("install -d -m 0700 -o {name} {}", quoted(path))],
             ),
         ),
         Home::Relative(path) => ("home-relative", home(path, "is not an absolute path"), export()),
@@ -84,7 +84,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
             home(path, &format!("belongs to user {owner}")),
             Remedy::said(format!(
                 "if no other user needs this directory: sudo chown {name}: {}",
-                word(path)
+                quoted(path)
             )),
         ),
         Home::Foreign(path, owner) => {
@@ -102,7 +102,7 @@ fn home(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn not_executable(found: &Unusable, why: &'static str) -> Finding {
-    let (shown, file) = (found.file.display(), quoted(&found.file.to_string_lossy()));
+    let (shown, file) = (found.file.display(), quoted(&found.file));
     let (reason, remedy) = if found.noexec {
         let other = format!(
             "install it on a file system without noexec, or: {}",
@@ -136,7 +136,7 @@ fn closed(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
 }
 
 fn open(closed: &Closed, name: &str) -> Remedy {
-    let (shown, real) = (closed.real.display(), quoted(&closed.real.to_string_lossy()));
+    let (shown, real) = (closed.real.display(), quoted(&closed.real));
     match closed.why {
         WhyClosed::Foreign => Remedy::admin(
             "restore the user's ownership (running docker with sudo can leave files that belong to root)",
@@ -172,7 +172,7 @@ fn daemon_json(facts: &Facts, findings: &mut Vec<Finding>) {
         )
         .fix(format!(
             "correct the file (for details: dockerd --validate --config-file={})",
-            quoted(&path.to_string_lossy())
+            quoted(path)
         )),
     );
 }

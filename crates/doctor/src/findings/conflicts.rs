@@ -1,5 +1,7 @@
 //! Others who want the same places.
 
+use hostenv::shellwords::quoted;
+
 use super::{Finding, Wish};
 use crate::facts::Facts;
 use crate::place::docker_host;
@@ -92,7 +94,7 @@ fn contexts(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let runtime_dir = facts.account.runtime.usable();
     if let (Some(host), Some(dir)) = (&facts.daemon.other_host, runtime_dir) {
-        let own = crate::quote::quoted(&docker_host(dir));
+        let own = quoted(docker_host(dir));
         findings.push(
             Finding::advisory(
                 "context-elsewhere",

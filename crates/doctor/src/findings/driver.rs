@@ -2,6 +2,7 @@
 
 use drivers::choose::Helper;
 use drivers::{NetworkDriver, PORTS_RELAYED, PortDriver, Reason};
+use hostenv::shellwords::quoted;
 use hostenv::vars;
 
 use super::{Finding, Wish, modules, passed_in};
@@ -121,7 +122,7 @@ fn lxc_usernet(facts: &Facts, findings: &mut Vec<Finding>) {
         return;
     }
     let name = &facts.account.name;
-    let line = crate::quote::quoted(&format!("{name} veth lxcbr0 1"));
+    let line = quoted(format!("{name} veth lxcbr0 1"));
     findings.push(
         Finding::fatal(
             "lxc-usernet",

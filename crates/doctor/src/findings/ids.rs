@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
 use idmap::diagnose::{self, Obstacle};
 use idmap::outer::Outer;
 use idmap::subid::USUAL_COUNT;
@@ -10,7 +11,6 @@ use idmap::{Kind, Range};
 use super::{Finding, Wish, remount};
 use crate::distro::{Family, Package};
 use crate::facts::Facts;
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 
 /// Where useradd(8) starts to give out subordinate ids.
@@ -28,7 +28,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             )
             .admin(
                 &format!("make {shown} readable for everyone (the usual default)"),
-                [format!("chmod 0644 {}", quoted(&path.to_string_lossy()))],
+                [format!("chmod 0644 {}", quoted(path))],
             ),
         );
         return;
@@ -120,7 +120,7 @@ fn programs(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn obstructed(kind: Kind, path: &Path, power: diagnose::Facts, obstacle: &Obstacle) -> Finding {
     let name = kind.tool();
-    let word = quoted(&path.to_string_lossy());
+    let word = quoted(path);
     let [chmod, setcap] = diagnose::capable(kind, &word);
     let powers = format!("give {name} the privileges that it needs");
     let (code, remedy) = match obstacle {
@@ -310,7 +310,7 @@ fn remedy(facts: &Facts, uids: bool, gids: bool) -> Remedy {
         return Remedy::admin(&comment, [format!("{command} {}", quoted(name))]).and(widened);
     }
     // usermod knows local users only, and busybox's has no such options.
-    let line = quoted(&format!("{name}:{}:{}", range.start(), range.count()));
+    let line = quoted(format!("{name}:{}:{}", range.start(), range.count()));
     let files = [(uids, "subuid"), (gids, "subgid")].into_iter().filter(|(wanted, _)| *wanted);
     Remedy::admin(&comment, files.map(|(_, file)| format!("printf '%s\\n' {line} >> /etc/{file}")))
         .and(widened)

@@ -34,8 +34,9 @@ pub use storage_driver::storage_driver;
 
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
+
 use crate::facts::Facts;
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,7 +99,7 @@ pub fn diagnose(facts: &Facts, wish: Wish) -> Vec<Finding> {
 
 /// Lets the user write to a directory of their own.
 fn make_writable(dir: &Path) -> Remedy {
-    let open = format!("chmod u+rwx {}", quoted(&dir.to_string_lossy()));
+    let open = format!("chmod u+rwx {}", quoted(dir));
     let remount = remount("rw", dir);
     Remedy::said(open)
         .and(Remedy::said(format!("or, if its file system is mounted read-only: {remount}")))
@@ -106,7 +107,7 @@ fn make_writable(dir: &Path) -> Remedy {
 
 /// Changes an option of the file system that a file is on.
 fn remount(option: &str, file: &Path) -> String {
-    let file = quoted(&file.to_string_lossy());
+    let file = quoted(file);
     format!(
         "sudo mount -o remount,{option} MOUNTPOINT (to find MOUNTPOINT, run: findmnt -T {file})"
     )

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
+
 use super::{Finding, Severity, Wish};
 use crate::apparmor::Profile;
 use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 use crate::symptoms;
 
@@ -137,10 +138,7 @@ fn profile(path: &Path, apparmor: &str) -> Remedy {
             "systemctl restart apparmor.service".to_owned(),
         ],
     )
-    .and(Remedy::said(format!(
-        "or, instead of these commands: {apparmor} {}",
-        quoted(&path.to_string_lossy())
-    )))
+    .and(Remedy::said(format!("or, instead of these commands: {apparmor} {}", quoted(path))))
 }
 
 fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {

@@ -1,12 +1,12 @@
 //! NAT, ports, ping and what else belongs to the network; [`super::driver`] has what connects it.
 
 use drivers::NetworkDriver;
+use hostenv::shellwords::quoted;
 
 use super::{Finding, Wish, modules};
 use crate::distro::{Family, Package};
 use crate::facts::Facts;
 use crate::probe::{Outcome, Probe};
-use crate::quote::quoted;
 
 /// The first port that every user may bind on a Linux that nobody changed.
 const USUAL_PORT_START: u64 = 1024;
@@ -106,7 +106,7 @@ fn nat(facts: &Facts, findings: &mut Vec<Finding>) {
             (Some(iptables), false) => finding.fix(format!(
                 "install iptables again, because {} does not run (for details: {} --version)",
                 iptables.display(),
-                quoted(&iptables.to_string_lossy())
+                quoted(iptables)
             )),
             _ => {
                 let names = facts.distro.nat_modules(tools.iptables_legacy);
@@ -151,7 +151,6 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let key = "net.ipv4.ip_unprivileged_port_start";
     let kit = facts.tools.rootlesskit.as_ref().filter(|_| by_kit);
-    let kit = kit.map(|kit| kit.to_string_lossy().into_owned());
     let mut finding = Finding::advisory(
         "low-ports",
         format!("{key} is {start}"),
@@ -162,7 +161,7 @@ fn ports(facts: &Facts, findings: &mut Vec<Finding>) {
         or = "or ";
         finding = finding.fix(format!(
             "allow them for rootlesskit only (this affects every user who runs it): sudo setcap cap_net_bind_service=ep {} (repeat this after each upgrade)",
-            quoted(&kit)
+            quoted(kit)
         ));
     }
     let file = "/etc/sysctl.d/53-rootless-ports.conf";

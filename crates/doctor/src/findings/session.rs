@@ -1,12 +1,13 @@
 //! What a login session brings: the runtime directory, the service manager, the bus, lingering.
 
+use hostenv::shellwords::quoted;
+
 use super::{Finding, Wish, make_writable};
 use crate::distro::Package;
 use crate::facts::{Facts, RuntimeState};
 use crate::managed::State;
 use crate::place::docker_host;
 use crate::probe::{Outcome, Probe};
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 use crate::symptoms;
 
@@ -97,7 +98,7 @@ fn runtime_dir_remedy(facts: &Facts) -> Remedy {
         {
             return make_writable(dir);
         }
-        return Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(&dir.to_string_lossy())));
+        return Remedy::said(format!("export XDG_RUNTIME_DIR={}", quoted(dir)));
     }
     if !account.systemd {
         return Remedy::said(
@@ -164,7 +165,7 @@ fn manager(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
         findings.push(match elsewhere(facts) {
             Some(dir) => finding.fix(format!(
                 "use the directory of the user manager: export XDG_RUNTIME_DIR={}",
-                quoted(&dir.to_string_lossy())
+                quoted(dir)
             )),
             None => {
                 let finding = if facts.tools.machinectl {

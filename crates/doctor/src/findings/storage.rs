@@ -1,5 +1,6 @@
 //! Where images and containers go.
 
+use hostenv::shellwords::quoted;
 use nix::errno::Errno;
 
 use super::storage_driver::uses_containerd;
@@ -7,7 +8,6 @@ use super::{Finding, Wish, modules, passed_in};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
-use crate::quote::quoted;
 use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
+
 use super::{Files, service};
 use crate::managed::Managed;
 use crate::place::World;
-use crate::quote::quoted;
 
 /// Whether OpenRC manages this host.
 pub(super) fn is_here(world: &World) -> bool {
@@ -25,7 +26,6 @@ pub fn is_of_system(world: &World, place: &Path) -> bool {
 fn render(world: &World, files: &Files, user: Option<&str>) -> String {
     let interpreter = world.find_with_sbin("openrc-run");
     let interpreter = interpreter.unwrap_or_else(|| "/sbin/openrc-run".into());
-    let word = |path: &Path| quoted(&path.to_string_lossy());
     let mut text = format!(
         "#!{}\n# Written by dockerd-rootless-setuptool.sh.\n\
          description=\"Docker Application Container Engine (Rootless)\"\n\
@@ -34,7 +34,7 @@ fn render(world: &World, files: &Files, user: Option<&str>) -> String {
          command_background=true\n\
          retry=TERM/150/KILL/5\n",
         interpreter.display(),
-        word(&world.own_program()),
+        quoted(world.own_program()),
     );
     match user {
         // A service of the system starts with its own environment.
@@ -43,7 +43,7 @@ fn render(world: &World, files: &Files, user: Option<&str>) -> String {
             write!(text, "pidfile={pid}\ncommand_user={}\n", quoted(user)).unwrap_or_default();
             text.push_str(&service::exports(world));
             text.push_str("\ndepend() {\n\tafter net firewall cgroups\n}\n");
-            let dir = quoted(&world.runtime_dir().unwrap_or_default().to_string_lossy());
+            let dir = quoted(world.runtime_dir().unwrap_or_default());
             let owner = quoted(user);
             write!(
                 text,
@@ -53,8 +53,8 @@ fn render(world: &World, files: &Files, user: Option<&str>) -> String {
         }
         None => {
             // start-stop-daemon's own; that of the supervisor says more and is locked.
-            let pid = files.state.join("openrc.pid");
-            writeln!(text, "pidfile={}", word(&pid)).unwrap_or_default();
+            let pid = quoted(files.state.join("openrc.pid"));
+            writeln!(text, "pidfile={pid}").unwrap_or_default();
         }
     }
     text

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
 use hostenv::vars;
 
 use super::Files;
 use crate::header::HEADER;
 use crate::managed::Managed;
 use crate::place::{World, dir_of};
-use crate::quote::quoted;
 use crate::unit;
 
 /// Variables without which the launcher would look elsewhere than this program did.
@@ -37,7 +37,7 @@ pub fn wanted(
 
 /// Reads a file of variables, if there is one.
 fn source(file: &Path) -> String {
-    let file = quoted(&file.to_string_lossy());
+    let file = quoted(file);
     format!("if [ -r {file} ]; then . {file}; fi\n")
 }
 
@@ -48,23 +48,21 @@ fn render(
     runtime_dir: &Path,
     without_iptables: bool,
 ) -> String {
-    let word = |path: &Path| quoted(&path.to_string_lossy());
-    let settings = word(&files.settings());
+    let settings = quoted(files.settings());
     let swarm = source(&files.swarm());
     let own = source(&files.settings());
-    let runtime_dir = word(runtime_dir);
+    let runtime_dir = quoted(runtime_dir);
     let path = world.env.get(vars::PATH).unwrap_or_default();
     let mut text =
         format!("#!/bin/sh\n{HEADER}# Put your own settings into {settings}, as NAME=VALUE.\n");
     for name in PASSED_ON {
         if let Some(value) = world.env.nonempty(name) {
-            let value = quoted(&value.to_string_lossy());
-            writeln!(text, "export {name}={value}").unwrap_or_default();
+            writeln!(text, "export {name}={}", quoted(value)).unwrap_or_default();
         }
     }
     let search = unit::search_path(dir_of(launcher), path);
     let flags = if without_iptables { " --iptables=false" } else { "" };
-    let launcher = word(launcher);
+    let launcher = quoted(launcher);
     let xdg = vars::XDG_RUNTIME_DIR;
     text.push_str(&format!(
         "export {xdg}={runtime_dir}\n\
@@ -75,7 +73,7 @@ fn render(
          # It is gone after a boot.\n\
          [ -d \"${xdg}\" ] || mkdir -p -m 0700 \"${xdg}\" || exit 1\n\
          cd / && exec {launcher}{flags}\n",
-        quoted(&search)
+        quoted(search)
     ));
     text
 }

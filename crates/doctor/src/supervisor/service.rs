@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use hostenv::shellwords::quoted;
 use hostenv::vars;
 
 use super::Files;
 use crate::header::HEADER;
 use crate::managed::Managed;
 use crate::place::World;
-use crate::quote::quoted;
 
 /// What `install` writes.
 pub const PROGRAMS: [&str; 2] = ["run", "log/run"];
@@ -17,13 +17,12 @@ pub const PROGRAMS: [&str; 2] = ["run", "log/run"];
 pub(super) fn exports(world: &World) -> String {
     let names = [vars::HOME, vars::XDG_CONFIG_HOME, crate::vars::XDG_STATE_HOME];
     let set = names.iter().filter_map(|name| Some((name, world.env.nonempty(name)?)));
-    set.map(|(name, value)| format!("export {name}={}\n", quoted(&value.to_string_lossy())))
-        .collect()
+    set.map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect()
 }
 
 /// The files of a service directory: the one that runs the daemon, and the one that runs its logger.
 pub fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
-    let program = quoted(&world.own_program().to_string_lossy());
+    let program = quoted(world.own_program());
     let head = format!("#!/bin/sh\n{HEADER}");
     let run = format!("{head}{}exec 2>&1\nexec {program} supervise once\n", exports(world));
     let log = format!("{head}{logger}\n");
@@ -32,14 +31,14 @@ pub fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
 }
 
 pub(super) fn runit(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
+    let dir = quoted(files.log_dir());
     // svlogd keeps ten files of 1 MB each.
     let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
     wanted(world, place, &logger)
 }
 
 pub(super) fn s6(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(&files.log_dir().to_string_lossy());
+    let dir = quoted(files.log_dir());
     // Ten files of 1 MB each, with the time of each line.
     let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
     wanted(world, place, &logger)
