@@ -12,11 +12,26 @@ mod network;
 mod port;
 mod reason;
 
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+
 pub use cidr::{Cidr, CidrError};
 pub use loopback::{LoopbackPorts, LoopbackPortsError};
 pub use network::NetworkDriver;
 pub use port::PortDriver;
 pub use reason::{PORTS_RELAYED, Reason};
+
+/// The IPv6 network of the namespace, whatever `--cidr` is: that of libslirp.
+pub const SLIRP6_NET: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64);
+
+/// The child's address in [`SLIRP6_NET`], and that network's gateway and name server. The child's is not `fd00::100`: people
+/// whose network comes from slirp4netns add that one by themselves, and `ip address add` fails if it is there already.
+pub const SLIRP6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
+];
 
 /// The FIFO in the state directory to which pasta writes its process id when it serves.
 pub const PASTA_READY_FIFO: &str = ".pasta-ready.pipe";

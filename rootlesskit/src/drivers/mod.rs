@@ -30,7 +30,6 @@ mod tap;
 mod vpnkit;
 
 use std::fmt::Debug;
-use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -56,15 +55,6 @@ pub(crate) struct Flags<'a> {
     pub(crate) ports: Option<PortDriver>,
     pub(crate) env: &'a Env,
 }
-
-/// The child's IPv6 address in libslirp's network, and that network's gateway and name server. The child's is not
-/// `fd00::100`: people whose network comes from slirp4netns add that one by themselves, and `ip address add` fails if it is
-/// there already.
-pub(crate) const SLIRP6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
-];
 
 /// What a user can do if a helper does not get ready that opens a TAP or TUN device.
 const TUN_HINT: &str = "make sure that /dev/net/tun exists and is writable for your user: sudo modprobe tun; sudo chmod 0666 /dev/net/tun";

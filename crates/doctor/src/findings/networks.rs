@@ -3,18 +3,14 @@
 //! Docker keeps new bridge networks off addresses to which the namespace has a route. It does not if the user names the
 //! addresses, nor does a swarm, which hands out addresses for all nodes.
 
-use drivers::{Cidr, NetworkDriver};
+use drivers::{Cidr, NetworkDriver, SLIRP6_NET};
 use hostenv::vars;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Finding, Wish};
 use crate::facts::{DEFAULT_SWARM_POOL, DockerNetwork, Facts};
 
 const CODE: &str = "docker-network-overlap";
-
-/// The namespace's network over IPv6, whatever `--cidr` is.
-const OURS_V6: Ipv6Net =
-    Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64);
 
 /// Docker's network for containers that name none.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -137,8 +133,8 @@ impl<'f> Ours<'f> {
             }
             IpNet::V6(net) => {
                 let has = ways.ipv6 && self.driver.has_ipv6();
-                let overlaps = net.contains(&OURS_V6) || OURS_V6.contains(&net);
-                (has && overlaps).then_some(OURS_V6.into())
+                let overlaps = net.contains(&SLIRP6_NET) || SLIRP6_NET.contains(&net);
+                (has && overlaps).then_some(SLIRP6_NET.into())
             }
         }
     }

@@ -3,14 +3,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use drivers::{Cidr, LoopbackPorts, NetworkDriver};
+use drivers::{Cidr, LoopbackPorts, NetworkDriver, SLIRP6};
 use hostenv::vars;
 
 use super::{Finding, Wish};
 use crate::facts::{Facts, HostLoopback, Net, Proxy, UserSetting};
-
-/// The address of the gateway in the namespace over IPv6, whatever `--cidr` is.
-const GATEWAY_V6: &str = "fd00::2";
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     only_ipv6(facts, findings);
@@ -127,7 +124,8 @@ fn through_gateway(facts: &Facts, proxy: &Proxy, has_ipv6: bool) -> Option<Strin
         && has_ipv6
         && driver.is_some_and(NetworkDriver::has_ipv6)
     {
-        steps.push(format!("set the proxy to [{GATEWAY_V6}]:{port}"));
+        let [_, gateway, _] = SLIRP6;
+        steps.push(format!("set the proxy to [{gateway}]:{port}"));
         if !ways.ipv6 {
             steps.push(format!("add --ipv6 to {}", vars::DOCKERD_ROOTLESS_FLAGS));
         }

@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 
 use api::NetworkDriverInfo;
 use api::policy::PolicyGateway;
-use drivers::{Cidr, NetworkDriver};
+use drivers::{Cidr, NetworkDriver, SLIRP6};
 use egress::Protocol;
 #[cfg(feature = "gateway")]
 use gateway::{
     NetworkConfig,
     policy::{self, Verdict},
 };
-
-use crate::drivers::SLIRP6;
 
 /// Addresses that no container has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

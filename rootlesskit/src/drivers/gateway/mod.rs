@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, anyhow, bail};
-use drivers::{Cidr, LoopbackPorts, NetworkDriver};
+use drivers::{Cidr, LoopbackPorts, NetworkDriver, SLIRP6};
 use gateway::network_config::{HostLoopback, Net};
 use gateway::{Descriptors, supervisor};
 use sys::pidfd::PidFd;
@@ -28,9 +28,7 @@ use tokio::sync::oneshot;
 
 pub(super) use ports::{Gateway as Ports, Inside};
 
-use super::{
-    Flags, FlowLog, Network, PolicyQuestion, SLIRP6, Service, Starting, Statistics, TUN_HINT,
-};
+use super::{Flags, FlowLog, Network, PolicyQuestion, Service, Starting, Statistics, TUN_HINT};
 use crate::cli::Cli;
 use crate::plan::{Interface, NetworkPlan, Uplink};
 use policy::Follower;

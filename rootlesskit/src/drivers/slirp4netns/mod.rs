@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
-use drivers::NetworkDriver;
+use drivers::{NetworkDriver, SLIRP6};
 
 pub(super) use ports::Slirp4netns as Ports;
 
 use super::helper::{fresh_socket, path_text};
 use super::settings::{Settings, ask, ns_file};
-use super::{Flags, Namespace, Network, Program, SLIRP6, Service, Starting, TUN_HINT};
+use super::{Flags, Namespace, Network, Program, Service, Starting, TUN_HINT};
 use crate::plan::{Interface, NetworkPlan, Uplink};
 
 /// The network, as the flags have it. Probes the program.
