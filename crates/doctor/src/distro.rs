@@ -218,7 +218,7 @@ impl Distro {
     }
 
     /// Sets a kernel parameter now and at every boot.
-    pub fn sysctl(&self, file: &str, key: &str, value: &str, comment: &str) -> Remedy {
+    pub fn sysctl(&self, file: &str, key: &str, value: &str) -> Remedy {
         if self.family == Family::Nix {
             let value = if value.contains(' ') { format!("\"{value}\"") } else { value.to_owned() };
             return Remedy::said(format!(
@@ -230,7 +230,8 @@ impl Distro {
             Family::Alpine => format!("sysctl -p /etc/sysctl.d/{file}"),
             _ => "sysctl --system".to_owned(),
         };
-        Remedy::admin(comment, [format!("echo '{key} = {value}' > /etc/sysctl.d/{file}"), apply])
+        let set = format!("echo '{key} = {value}' > /etc/sysctl.d/{file}");
+        Remedy::admin(&format!("set {key}"), [set, apply])
     }
 
     /// Loads kernel modules now and at every boot.
@@ -375,7 +376,7 @@ mod tests {
 
     #[test]
     fn sysctl_by_distribution() {
-        let remedy = |id: &str| Distro::parse(id).sysctl("5.conf", "a.b", "0 7", "set");
+        let remedy = |id: &str| Distro::parse(id).sysctl("5.conf", "a.b", "0 7");
         assert_eq!(
             remedy("ID=debian").admin[0].commands,
             ["echo 'a.b = 0 7' > /etc/sysctl.d/5.conf", "sysctl --system"]

@@ -72,7 +72,6 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
                     &format!("{number}-rootless-inotify.conf"),
                     key,
                     usual,
-                    &format!("set {key}"),
                 )),
             );
         }

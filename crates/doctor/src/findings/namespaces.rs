@@ -58,12 +58,11 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
                 "50-rootless.conf",
                 key,
                 "1",
-                &format!("set {key}"),
             )),
         );
     }
     let key = "user.max_user_namespaces";
-    let remedy = || distro.sysctl("51-rootless.conf", key, "28633", &format!("set {key}"));
+    let remedy = || distro.sysctl("51-rootless.conf", key, "28633");
     match facts.host.max_user_namespaces {
         Some(0) => findings
             .push(Finding::fatal("userns-none", format!("{key} is 0"), WHY).remedy(remedy())),
@@ -85,12 +84,7 @@ fn switches(facts: &Facts, findings: &mut Vec<Finding>) {
                 format!("{key} is 0"),
                 "containers have namespaces of this kind",
             )
-            .remedy(distro.sysctl(
-                &format!("51-rootless-{kind}.conf"),
-                &key,
-                "28633",
-                &format!("set {key}"),
-            )),
+            .remedy(distro.sysctl(&format!("51-rootless-{kind}.conf"), &key, "28633")),
         );
     }
 }

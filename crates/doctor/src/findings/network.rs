@@ -133,12 +133,7 @@ fn ping(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("{key} is \"{first} {last}\": {who}"),
             "ping does not work in containers",
         )
-        .remedy(facts.distro.sysctl(
-            "52-rootless-ping.conf",
-            key,
-            "0 2147483647",
-            &format!("set {key}"),
-        )),
+        .remedy(facts.distro.sysctl("52-rootless-ping.conf", key, "0 2147483647")),
     );
 }
 

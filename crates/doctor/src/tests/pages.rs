@@ -261,7 +261,7 @@ fn distributions() -> String {
         ("rootlesskit and dockerd-rootless.sh", |d| d.install(Package::Extras, "")),
         ("dockerd", |d| d.install(Package::Engine, "")),
         ("docker", |d| d.install(Package::DockerCli, "")),
-        ("kernel parameter", |d| d.sysctl("FILE.conf", "KEY", "VALUE", "")),
+        ("kernel parameter", |d| d.sysctl("FILE.conf", "KEY", "VALUE")),
         ("kernel module", |d| d.modules(&["MODULE"], "")),
         ("kernel modules for NAT", |d| d.modules(d.nat_modules(false), "")),
     ];
