@@ -231,9 +231,7 @@ fn gateway(facts: &Facts, findings: &mut Vec<Finding>) {
         ),
         None => Finding::fatal("gateway-fails", seen, "the daemon would not start").forcible(),
     };
-    for remedy in reason.remedies() {
-        finding = finding.fix(remedy);
-    }
+    finding = finding.fixes(reason.remedies());
     if text.contains("tproxy") || text.contains("nf_tables") {
         // nf_tables comes with it.
         let comment = "load the module for the gateway network driver";

@@ -58,12 +58,12 @@ fn driver(facts: &Facts, files: &[&PolicyFile]) -> Option<Finding> {
     );
     let why = "only the network drivers gateway and gvisor-tap-vsock can enforce an egress policy, so the daemon does \
                not start";
-    let mut finding = Finding::fatal("egress-policy-driver", seen, why);
-    for text in gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)) {
-        finding = finding.fix(text);
-    }
     let removals: Vec<_> = files.iter().copied().map(removal).collect();
-    Some(finding.fix(format!("or {}", removals.join(" and "))))
+    Some(
+        Finding::fatal("egress-policy-driver", seen, why)
+            .fixes(gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)))
+            .fix(format!("or {}", removals.join(" and "))),
+    )
 }
 
 fn restart(files: &[&PolicyFile]) -> Option<Finding> {

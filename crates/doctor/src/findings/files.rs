@@ -49,12 +49,9 @@ pub(super) fn examine(facts: &Facts, wish: Wish, findings: &mut Vec<Finding>) {
             Err(text) => {
                 let mut lines = text.lines();
                 let seen = lines.next().unwrap_or_default().to_owned();
-                let mut finding = stops("file-blocked", seen, "install cannot write the file");
-                for line in lines {
-                    let hint = line.strip_prefix("hint: ").unwrap_or(line);
-                    finding = finding.fix(hint);
-                }
-                findings.push(finding);
+                let hints = lines.map(|line| line.strip_prefix("hint: ").unwrap_or(line));
+                let why = "install cannot write the file";
+                findings.push(stops("file-blocked", seen, why).fixes(hints));
             }
             Ok(_) => {}
         }

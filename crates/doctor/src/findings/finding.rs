@@ -59,6 +59,11 @@ impl Finding {
         self.remedy(Remedy::said(text))
     }
 
+    /// Adds each of these, of which there may be none.
+    pub fn fixes<S: Into<String>>(self, texts: impl IntoIterator<Item = S>) -> Self {
+        texts.into_iter().fold(self, Self::fix)
+    }
+
     pub fn admin<S: Into<String>>(
         self,
         comment: &str,

@@ -52,10 +52,6 @@ const INSTEAD: [&str; 3] = [
     "instead of --pids-limit, limit the processes of a user: docker run --user 2000 --ulimit nproc=100 IMAGE COMMAND",
 ];
 
-fn instead(finding: Finding) -> Finding {
-    INSTEAD.into_iter().fold(finding, Finding::fix)
-}
-
 /// Where systemd sets cgroups up at boot. A container has those of its host.
 fn boot_unified(facts: &Facts) -> String {
     let parameter = "systemd.unified_cgroup_hierarchy=1";
@@ -175,25 +171,26 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
             format!("this host does not use pure cgroup v2; {lost}"),
             "unprivileged users cannot manage cgroup v1 (Cgroup Driver: none)",
         );
-        findings.push(instead(finding.fix(if facts.account.systemd {
+        let how = if facts.account.systemd {
             boot_unified(facts)
         } else {
             "mount only cgroup2 at /sys/fs/cgroup (OpenRC: as root, set rc_cgroup_mode=\"unified\" in /etc/rc.conf, and \
              reboot)"
                 .to_owned()
-        })));
+        };
+        findings.push(finding.fix(how).fixes(INSTEAD));
         return;
     }
     if !facts.account.systemd {
-        let finding = Finding::advisory(
-            "no-systemd",
-            format!("systemd is not running; {lost}"),
-            "dockerd sets limits through systemd only (Cgroup Driver: none)",
-        )
-        .fix(
-            "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise",
+        findings.push(
+            Finding::advisory(
+                "no-systemd",
+                format!("systemd is not running; {lost}"),
+                "dockerd sets limits through systemd only (Cgroup Driver: none)",
+            )
+            .fix("start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise")
+            .fixes(INSTEAD),
         );
-        findings.push(instead(finding));
         return;
     }
     // The session has findings of its own.

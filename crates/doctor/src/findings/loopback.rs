@@ -45,11 +45,11 @@ fn driver(facts: &Facts, reach: &HostLoopback) -> Option<Finding> {
     let seen = format!("{} is set, but the network driver is {net}", shown(settings(reach)));
     let why = "only the network driver gateway can open single ports of the host's loopback, so the daemon does not \
                start";
-    let mut finding = Finding::fatal("host-loopback-driver", seen, why);
-    for text in gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)) {
-        finding = finding.fix(text);
-    }
-    Some(finding.fix(format!("or {}", removal(settings(reach)))))
+    Some(
+        Finding::fatal("host-loopback-driver", seen, why)
+            .fixes(gateway_in_force(facts, |ports| NetworkDriver::Gateway.goes_with(ports)))
+            .fix(format!("or {}", removal(settings(reach)))),
+    )
 }
 
 /// It would look like a restriction, and nothing would be restricted.
@@ -61,9 +61,8 @@ fn all(reach: &HostLoopback) -> Option<Finding> {
         format!("{} is set, but so is {}", shown(settings(reach)), shown(reach.opened_by.iter()));
     let why =
         "containers could reach every port of the host's loopback, so the daemon does not start";
-    let finding = Finding::fatal("host-loopback-open", seen, why);
     Some(
-        finding
+        Finding::fatal("host-loopback-open", seen, why)
             .fix(format!("to open only some ports, {}", removal(reach.opened_by.iter())))
             .fix(format!("to open all ports, {}", removal(settings(reach)))),
     )

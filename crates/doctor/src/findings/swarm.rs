@@ -37,10 +37,7 @@ pub(super) fn limits(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
          printed; ADDRESS is that host's own address",
     );
     let pool = node.membership.is_none().then(|| before_a_swarm(facts)).flatten();
-    findings.push(match pool {
-        Some(text) => finding.fix(text),
-        None => finding,
-    });
+    findings.push(finding.fixes(pool));
 }
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
@@ -259,15 +256,12 @@ fn driver(facts: &Facts, findings: &mut Vec<Finding>) {
         "only the gateway restricts the port of the overlay networks to the peers. With these drivers, anyone who reaches \
          this host could send packets into them, so the launcher does not start the daemon"
     };
-    let mut finding = Finding::fatal(
+    let finding = Finding::fatal(
         "swarm-driver",
         format!("{NAME} is set, but the network driver is {net} and the port driver {ports}"),
         why,
     );
-    for text in gateway_in_force(facts, |ports| ports == PortDriver::Gateway) {
-        finding = finding.fix(text);
-    }
-    findings.push(finding);
+    findings.push(finding.fixes(gateway_in_force(facts, |ports| ports == PortDriver::Gateway)));
 }
 
 /// What the kernel said, or else what its list of modules says.

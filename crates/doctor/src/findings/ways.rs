@@ -83,28 +83,21 @@ fn overlap(facts: &Facts, findings: &mut Vec<Finding>) {
         format!("this host's network {theirs} overlaps the namespace's network {}", ways.cidr),
         "containers cannot reach the host network's addresses in that range",
     );
-    findings.push(match Cidr::beside(&ways.routes.v4) {
-        Some(free) => finding.fix(format!(
+    findings.push(finding.fixes(Cidr::beside(&ways.routes.v4).map(|free| {
+        format!(
             "if containers need to reach that network, set DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr={free}; containers then \
              reach the host at {} instead of {}",
             free.gateway(driver),
             ways.cidr.gateway(driver)
-        )),
-        None => finding,
-    });
+        )
+    })));
 }
 
 fn of_loopback(facts: &Facts, proxy: &Proxy, has_ipv6: bool, why: &'static str) -> Finding {
-    let finding = Finding::class(
-        "proxy-loopback",
-        format!("{} in {}", proxy.setting, proxy.file.display()),
-        why,
-    )
-    .fix("make the proxy listen on an address of the host's network, and use that address");
-    match through_gateway(facts, proxy, has_ipv6) {
-        Some(text) => finding.fix(text),
-        None => finding,
-    }
+    let seen = format!("{} in {}", proxy.setting, proxy.file.display());
+    Finding::class("proxy-loopback", seen, why)
+        .fix("make the proxy listen on an address of the host's network, and use that address")
+        .fixes(through_gateway(facts, proxy, has_ipv6))
 }
 
 /// How to reach the proxy at the gateway's address. `has_ipv6` says whether what uses the proxy can have IPv6. `None` if
