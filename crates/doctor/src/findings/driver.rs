@@ -5,7 +5,7 @@ use drivers::{NetworkDriver, PORTS_RELAYED, PortDriver, Reason};
 use hostenv::shellwords::quoted;
 use hostenv::vars;
 
-use super::{Finding, Wish, modules, passed_in};
+use super::{Finding, Wish, device, modules};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Net, UserSetting};
 use crate::probe::{Outcome, Probe};
@@ -145,31 +145,18 @@ fn tun(facts: &Facts) -> Option<Finding> {
         Some(net) => net.needs_tun() && !facts.works(Probe::Network),
         None => facts.tools.tries_gateway,
     };
+    let (code, seen) = match facts.host.tun {
+        _ if !needed => return None,
+        Device::Fine => return None,
+        Device::Missing => ("tun-missing", "/dev/net/tun does not exist"),
+        Device::Driverless => {
+            ("tun-missing", "/dev/net/tun exists, but the kernel module tun is not loaded")
+        }
+        Device::Closed => ("tun-closed", "/dev/net/tun cannot be opened by this user"),
+    };
     let why = "the network driver creates the containers' interface through /dev/net/tun";
-    match facts.host.tun {
-        Device::Missing if needed => Some(
-            Finding::fatal("tun-missing", "/dev/net/tun does not exist", why)
-                .remedy(modules(facts, &["tun"], "create /dev/net/tun"))
-                .remedy(passed_in(facts, "/dev/net/tun")),
-        ),
-        Device::Driverless if needed => Some(
-            Finding::fatal(
-                "tun-missing",
-                "/dev/net/tun exists, but the kernel module tun is not loaded",
-                why,
-            )
-            .remedy(modules(facts, &["tun"], "load the module of /dev/net/tun")),
-        ),
-        Device::Closed if needed => Some(
-            Finding::fatal("tun-closed", "/dev/net/tun cannot be opened by this user", why)
-                .admin(
-                    "make /dev/net/tun accessible to all users (the usual default)",
-                    ["chmod 0666 /dev/net/tun"],
-                )
-                .remedy(passed_in(facts, "/dev/net/tun")),
-        ),
-        _ => None,
-    }
+    let remedy = device(facts, facts.host.tun, "/dev/net/tun", "tun", "then");
+    Some(Finding::fatal(code, seen, why).remedy(remedy))
 }
 
 /// Whether the network fails for want of a program that a rootlesskit other than ours runs.

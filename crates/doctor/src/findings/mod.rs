@@ -36,7 +36,7 @@ use std::path::Path;
 
 use hostenv::shellwords::quoted;
 
-use crate::facts::Facts;
+use crate::facts::{Device, Facts};
 use crate::remedy::Remedy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,10 +122,27 @@ fn modules(facts: &Facts, names: &[&str], comment: &str) -> Remedy {
     Remedy::said(format!("as root, on this container's host: {}", commands.join(" && ")))
 }
 
+/// Makes a device usable. One that is closed to the user may also be closed to the container: `then` begins what to do about
+/// that.
+fn device(facts: &Facts, state: Device, path: &str, module: &str, then: &str) -> Remedy {
+    match state {
+        Device::Fine => Remedy::default(),
+        Device::Driverless => modules(facts, &[module], &format!("load the module of {path}")),
+        Device::Missing => {
+            modules(facts, &[module], &format!("create {path}")).and(passed_in(facts, path, "then"))
+        }
+        Device::Closed => Remedy::admin(
+            &format!("make {path} accessible to all users (the usual default)"),
+            [format!("chmod 0666 {path}")],
+        )
+        .and(passed_in(facts, path, then)),
+    }
+}
+
 /// Gives a device of the host to the container that this is, or may be.
-fn passed_in(facts: &Facts, device: &str) -> Remedy {
+fn passed_in(facts: &Facts, device: &str, then: &str) -> Remedy {
     Remedy::said(match &facts.host.container {
-        Some(container) => format!("then {}", container.with_device(device)),
+        Some(container) => format!("{then} {}", container.with_device(device)),
         None => format!("if this machine is a container, start it with --device {device}"),
     })
 }

@@ -4,11 +4,10 @@ use hostenv::shellwords::quoted;
 use nix::errno::Errno;
 
 use super::storage_driver::uses_containerd;
-use super::{Finding, Wish, modules, passed_in};
+use super::{Finding, Wish, device};
 use crate::distro::Package;
 use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
-use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     overlay(facts, findings);
@@ -149,25 +148,7 @@ fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
         "without overlayfs or fuse-overlayfs, every image layer is a full copy",
     );
     // fuse-overlayfs is no replacement without it.
-    let device = match facts.host.fuse {
-        Device::Fine => Remedy::default(),
-        Device::Driverless => modules(facts, &["fuse"], "load the module of /dev/fuse"),
-        Device::Missing => {
-            modules(facts, &["fuse"], "create /dev/fuse").and(passed_in(facts, "/dev/fuse"))
-        }
-        Device::Closed => Remedy::admin(
-            "make /dev/fuse accessible to all users (the usual default)",
-            ["chmod 0666 /dev/fuse"],
-        )
-        .and(match &facts.host.container {
-            // The device is in the container, but may be closed to all of it.
-            Some(container) => {
-                let text = container.with_device("/dev/fuse");
-                Remedy::said(format!("if that does not help, {text}"))
-            }
-            None => passed_in(facts, "/dev/fuse"),
-        }),
-    };
+    let device = device(facts, facts.host.fuse, "/dev/fuse", "fuse", "if that does not help,");
     let classic = facts.tools.storage_driver.is_none() && uses_containerd(facts);
     let finding = if classic { finding.fix(CLASSIC_STORE) } else { finding };
     if facts.tools.fuse_overlayfs.is_none() {
