@@ -158,15 +158,16 @@ pub fn service_files(world: &World, files: &Files, record: &Record, user: &str) 
     let place = &record.place;
     match record.kind {
         Kind::Openrc => vec![openrc::wanted(world, files, place, user)],
-        Kind::Runit => service::runit(world, files, place),
-        Kind::S6 => service::s6(world, files, place),
+        // Each keeps ten files of 1 MB, with the time of each line.
+        Kind::Runit => service::logged(world, files, place, "svlogd -tt"),
+        Kind::S6 => service::logged(world, files, place, "s6-log -b n10 s1000000 T"),
         Kind::Plain => Vec::new(),
     }
 }
 
 /// Whether the daemon is one of `install --supervise`.
 pub fn is_installed(world: &World) -> bool {
-    Files::of(world).is_some_and(|files| Record::read(&files).is_some())
+    installed(world).is_some()
 }
 
 /// The end of a text.

@@ -30,16 +30,8 @@ pub fn wanted(world: &World, service: &Path, logger: &str) -> Vec<Managed> {
     vec![file(PROGRAMS[0], &run), file(PROGRAMS[1], &log)]
 }
 
-pub(super) fn runit(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
+/// The same with a program that logs into the directory for that.
+pub(super) fn logged(world: &World, files: &Files, service: &Path, logger: &str) -> Vec<Managed> {
     let dir = quoted(files.log_dir());
-    // svlogd keeps ten files of 1 MB each.
-    let logger = format!("mkdir -p {dir}\nexec svlogd -tt {dir}");
-    wanted(world, place, &logger)
-}
-
-pub(super) fn s6(world: &World, files: &Files, place: &Path) -> Vec<Managed> {
-    let dir = quoted(files.log_dir());
-    // Ten files of 1 MB each, with the time of each line.
-    let logger = format!("mkdir -p {dir}\nexec s6-log -b n10 s1000000 T {dir}");
-    wanted(world, place, &logger)
+    wanted(world, service, &format!("mkdir -p {dir}\nexec {logger} {dir}"))
 }
