@@ -166,5 +166,5 @@ fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
 fn current(world: &World) -> Option<String> {
     let text = hostenv::file::read(&world.cli_config()?.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    config.get("currentContext")?.as_str().map(str::to_owned)
+    config["currentContext"].as_str().map(str::to_owned)
 }

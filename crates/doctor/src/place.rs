@@ -126,11 +126,10 @@ impl World {
 
     /// Where the daemon keeps images and containers.
     pub fn data_root(&self) -> Option<PathBuf> {
-        let config = self.daemon_json();
-        let configured = config.as_ref().and_then(|config| config.get("data-root")?.as_str());
+        let config = self.daemon_json().unwrap_or_default();
         // dockerd refuses a relative one.
-        let configured = configured.map(PathBuf::from).filter(|root| root.is_absolute());
-        configured.or_else(|| self.default_data_root())
+        let configured = config["data-root"].as_str().map(PathBuf::from);
+        configured.filter(|root| root.is_absolute()).or_else(|| self.default_data_root())
     }
 
     /// The state directory of the launcher's rootlesskit.

@@ -42,14 +42,13 @@ impl Settings {
         if let Some(dir) = world.data_root() {
             add(&mut found.data_roots, dir);
         }
-        let config = world.daemon_json();
+        let config = world.daemon_json().unwrap_or_default();
         for (key, list) in [
             ("graph", &mut found.data_roots),
             ("exec-root", &mut found.exec_roots),
             ("pidfile", &mut found.pid_files),
         ] {
-            let value = config.as_ref().and_then(|config| config.get(key)?.as_str());
-            add_all(list, value.map(PathBuf::from));
+            add_all(list, config[key].as_str().map(PathBuf::from));
         }
         for text in texts(world) {
             let paths = |names: &[&str]| {

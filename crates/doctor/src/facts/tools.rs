@@ -176,16 +176,13 @@ impl Tools {
             iptables_legacy: iptables_version.contains("legacy"),
             machinectl: world.find("machinectl").is_some(),
             iptables,
-            nftables_backend: config.get("firewall-backend").is_some_and(|v| v == "nftables"),
-            storage_driver: config
-                .get("storage-driver")
-                .and_then(|v| v.as_str())
+            nftables_backend: config["firewall-backend"] == "nftables",
+            storage_driver: config["storage-driver"]
+                .as_str()
                 .filter(|driver| !driver.is_empty())
                 .map(str::to_owned),
-            containerd_store: config
-                .get("features")
-                .and_then(|features| features.get("containerd-snapshotter")?.as_bool()),
-            userland_proxy: config.get("userland-proxy").is_none_or(|v| v != false),
+            containerd_store: config["features"]["containerd-snapshotter"].as_bool(),
+            userland_proxy: config["userland-proxy"] != false,
             nsenter: world.find("nsenter"),
             ps: world.find_with_sbin("ps"),
             no_iproute: no_iproute(world, prober, rootlesskit.as_deref()),
