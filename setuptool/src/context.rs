@@ -85,7 +85,7 @@ impl Cli {
 
     /// Removes the context unless it is for another daemon, and makes `default` the current one if this was it.
     pub(crate) fn abandon(mut self, ui: &mut Ui, world: &World) -> Result<(), Failed> {
-        let current = current(world);
+        let config = world.cli_json().unwrap_or_default();
         let own = world.runtime_dir().map(|dir| docker_host(&dir));
         if let Some(found) = self.found()? {
             if Some(&found.host) != own.as_ref() && !found.is_made() {
@@ -99,7 +99,7 @@ impl Cli {
             ui.info(&format!("Deleted CLI context \"{NAME}\""));
         }
         // A third context is the user's own choice.
-        if current.as_deref() == Some(NAME) {
+        if config["currentContext"] == NAME {
             self.env.remove(hostenv::vars::DOCKER_HOST);
             self.env.remove(vars::DOCKER_CONTEXT);
             self.context(&["use", "default"])?;
@@ -161,10 +161,4 @@ impl Found {
 
 fn with_default<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
     [&["--context=default"], args].concat().into_iter().map(OsStr::new).collect()
-}
-
-fn current(world: &World) -> Option<String> {
-    let text = hostenv::file::read(&world.cli_config()?.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    config["currentContext"].as_str().map(str::to_owned)
 }

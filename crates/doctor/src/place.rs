@@ -150,6 +150,11 @@ impl World {
         set.or_else(|| Some(hostenv::dirs::home(&self.env).ok()?.join(".docker")))
     }
 
+    pub fn cli_json(&self) -> Option<serde_json::Value> {
+        let file = self.cli_config()?.join("config.json");
+        serde_json::from_slice(&hostenv::file::read(&file).ok()?).ok()
+    }
+
     /// The runtime directory: `$XDG_RUNTIME_DIR`, else that of logind if there is one, else `~/.docker/run`.
     pub fn runtime_dir(&self) -> Option<PathBuf> {
         if let Some(dir) = self.env.nonempty(vars::XDG_RUNTIME_DIR) {

@@ -1,7 +1,7 @@
 //! What was installed before: the unit, the daemon's last words, the contexts of the docker command.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -94,16 +94,15 @@ fn last_words(log: &str) -> String {
 /// The names and hosts of all contexts, and the name of the current one.
 fn contexts(world: &World) -> (Vec<(String, String)>, Option<String>) {
     let Some(config) = world.cli_config() else { return (Vec::new(), None) };
-    let read = |file: &Path| serde_json::from_slice::<Value>(&hostenv::file::read(file).ok()?).ok();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let dirs = fs::read_dir(config.join("contexts/meta")).into_iter().flatten().flatten();
     let known = dirs.filter_map(|dir| {
-        let meta = read(&dir.path().join("meta.json"))?;
+        let meta = hostenv::file::read(&dir.path().join("meta.json")).ok()?;
+        let meta: Value = serde_json::from_slice(&meta).ok()?;
         let host = text(&meta["Endpoints"]["docker"]["Host"]).unwrap_or_default();
         Some((text(&meta["Name"])?, host))
     });
-    let current = read(&config.join("config.json")).and_then(|file| text(&file["currentContext"]));
-    (known.collect(), current)
+    (known.collect(), text(&world.cli_json().unwrap_or_default()["currentContext"]))
 }
 
 #[cfg(test)]

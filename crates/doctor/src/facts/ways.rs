@@ -96,10 +96,7 @@ fn of_containers(world: &World) -> Vec<Proxy> {
     let Some(file) = world.cli_config().map(|dir| dir.join("config.json")) else {
         return Vec::new();
     };
-    let config: Value = hostenv::file::read(&file)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
+    let config = world.cli_json().unwrap_or_default();
     let sets = config["proxies"].as_object().into_iter().flatten();
     let mut found = Vec::new();
     for name in ["httpProxy", "httpsProxy"] {
