@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::run::Failed;
+use crate::run::{Failed, cannot};
 use crate::systemd::Systemctl;
 use crate::ui::Ui;
 use crate::write;
@@ -60,11 +60,8 @@ pub(crate) fn remove(
 pub(crate) fn delete(ui: &mut Ui, file: &Path) -> Result<(), Failed> {
     let wants = file.with_file_name("sockets.target.wants");
     let link = wants.join(SOCKET_UNIT);
-    let failed = |path: &Path, error: std::io::Error| {
-        Failed::new(format!("cannot remove {}: {error}", path.display()))
-    };
-    hostenv::file::remove_if_present(&link).map_err(|error| failed(&link, error))?;
-    write::put_away(file).map_err(|error| failed(file, error))?.tell(ui, file);
+    hostenv::file::remove_if_present(&link).map_err(cannot("remove", &link))?;
+    write::put_away(file).map_err(cannot("remove", file))?.tell(ui, file);
     let _ = fs::remove_dir(wants);
     Ok(())
 }

@@ -42,6 +42,11 @@ pub(crate) fn note(problems: &mut Vec<String>, path: &Path, result: std::io::Res
     problems.extend(result.err().map(|error| cannot("remove", path)(error).text));
 }
 
+/// Removes a file, if it is there, or notes why that failed.
+pub(crate) fn remove(problems: &mut Vec<String>, path: &Path) {
+    note(problems, path, hostenv::file::remove_if_present(path).map(drop));
+}
+
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         Self::new(format!("{error:#}"))

@@ -180,7 +180,7 @@ fn with_systemd(
     problems: &mut Vec<String>,
 ) {
     leave_swarm(ui, world, problems);
-    put_away(ui, unit, problems);
+    write::put_away_or_note(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", UNIT]);
     ui.info(&format!("Uninstalled {UNIT}"));
@@ -193,7 +193,7 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
     leave_swarm(ui, world, problems);
     // The unit may have been made in another session.
     disable_by_hand(unit, "default", problems);
-    put_away(ui, unit, problems);
+    write::put_away_or_note(ui, unit, problems);
     if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(ui, &file)) {
         problems.push(failed.text);
     }
@@ -211,14 +211,7 @@ fn leave_swarm(ui: &mut Ui, world: &World, problems: &mut Vec<String>) {
 fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
-    run::note(problems, &link, hostenv::file::remove_if_present(&link).map(drop));
-}
-
-fn put_away(ui: &mut Ui, file: &Path, problems: &mut Vec<String>) {
-    match write::put_away(file) {
-        Ok(away) => away.tell(ui, file),
-        Err(error) => run::note(problems, file, Err(error)),
-    }
+    run::remove(problems, &link);
 }
 
 /// The pid of the daemon's rootlesskit, if it runs.

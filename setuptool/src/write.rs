@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use doctor::managed::{Managed, State, compare, state, target};
 use doctor::place::dir_of;
 
+use crate::run;
 use crate::ui::Ui;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,20 +58,19 @@ pub(crate) fn put(file: &Managed, ui: &mut Ui, policy: &Policy) -> anyhow::Resul
             return Ok(Put::Kept);
         }
         State::Edited | State::Foreign | State::Unsealed | State::Masked => {
-            let copy = copy(&file.path, file.backup)?;
+            let copy = free_name(&file.path, file.backup);
+            let old = copy.display();
+            fs::copy(&file.path, &copy).with_context(|| format!("cannot write {old}"))?;
             write(file)?;
-            ui.warning(&format!("Replaced {shown}; the old version is {}", copy.display()));
+            ui.warning(&format!("Replaced {shown}; the old version is {old}"));
         }
     }
     Ok(Put::Replaced)
 }
 
-pub(crate) fn write(file: &Managed) -> anyhow::Result<()> {
-    through(&file.path, &file.text, file.executable)
-}
-
 /// Writes a file atomically. A link stays, and its target is written.
-fn through(path: &Path, text: &str, executable: bool) -> anyhow::Result<()> {
+pub(crate) fn write(file: &Managed) -> anyhow::Result<()> {
+    let path = file.path.as_path();
     let dir = dir_of(path);
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let target = target(path)?;
@@ -86,25 +86,19 @@ fn through(path: &Path, text: &str, executable: bool) -> anyhow::Result<()> {
         Ok(found) => found.permissions().mode() & 0o777,
         Err(_) => 0o644,
     };
-    let mode = if executable { mode | 0o111 } else { mode };
+    let mode = if file.executable { mode | 0o111 } else { mode };
     let written = tempfile::Builder::new()
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir_of(&target))
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.persist(&target).map_err(|failed| failed.error)
+        .and_then(|mut new| {
+            new.write_all(file.text.as_bytes())?;
+            new.persist(&target).map_err(|failed| failed.error)
         });
     written.map(drop).with_context(failed)
 }
 
-/// Copies a file to the first free name of `FILE.bak`, `FILE.bak.1` … beside it; the name.
-fn copy(path: &Path, end: &str) -> anyhow::Result<PathBuf> {
-    let copy = free_name(path, end);
-    fs::copy(path, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
-    Ok(copy)
-}
-
-/// The first free name for a copy. A number comes before an end that programs know, and behind ours.
+/// The first free name for a copy: `FILE.bak`, `FILE.bak.1` … beside it. A number comes before an end that programs know,
+/// and behind ours.
 pub(crate) fn free_name(path: &Path, end: &str) -> PathBuf {
     let name = |number: u32| {
         let mut name = path.as_os_str().to_owned();
@@ -156,6 +150,14 @@ impl Away {
                 path.display()
             ));
         }
+    }
+}
+
+/// [`put_away`], with a word about what is kept or failed.
+pub(crate) fn put_away_or_note(ui: &mut Ui, path: &Path, problems: &mut Vec<String>) {
+    match put_away(path) {
+        Ok(away) => away.tell(ui, path),
+        Err(error) => run::note(problems, path, Err(error)),
     }
 }
 

@@ -280,20 +280,19 @@ fn delete_first(
     if status.success() {
         return Ok(());
     }
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Err(Failed {
-        text: format!(
-            "cannot delete all of {} (rootlesskit failed with {status})\nhint: fix the errors above, then run this \
-             again",
-            first.display()
-        ),
-        code,
-    })
+    let text = format!(
+        "cannot delete all of {} (rootlesskit failed with {status})\nhint: fix the errors above, then run this again",
+        first.display()
+    );
+    Err(Failed { text, code: run::code_of(status) })
 }
 
-/// Deletes a directory of ours with everything in it, by the rules of [`walk`]; a link goes as it is.
+/// Deletes a directory of ours, if it is there, with everything in it, by the rules of [`walk`]; a link goes as it is.
 pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
-    fs::symlink_metadata(dir)?;
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
     let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -309,7 +308,7 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
 fn small_things(world: &World, problems: &mut Vec<String>) {
     // The daemon's identity, until Docker 24.
     if let Some(key) = world.config_home().map(|dir| dir.join("docker/key.json")) {
-        run::note(problems, &key, hostenv::file::remove_if_present(&key).map(drop));
+        run::remove(problems, &key);
     }
     let Some(runtime) = runtime_dir(world) else { return };
     // A link may lead to the socket of another engine.
@@ -322,7 +321,7 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     ] {
         let path = runtime.join(name);
         if is(&path, right) {
-            run::note(problems, &path, hostenv::file::remove_if_present(&path).map(drop));
+            run::remove(problems, &path);
         }
     }
 }

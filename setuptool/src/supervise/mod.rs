@@ -251,24 +251,16 @@ pub(crate) fn remove_files(ui: &mut Ui, world: &World, problems: &mut Vec<String
     if files.settings().exists() {
         ui.info(&format!("Your own settings stay in {}", files.settings().display()));
     }
-    let script = files.script();
-    match write::put_away(&script) {
-        Ok(away) => away.tell(ui, &script),
-        Err(error) => run::note(problems, &script, Err(error)),
-    }
+    write::put_away_or_note(ui, &files.script(), problems);
     let swarm = files.swarm();
     run::note(problems, &swarm, crate::swarm::remove(ui, &swarm).map(drop));
-    let record = files.record();
-    run::note(problems, &record, hostenv::file::remove_if_present(&record).map(drop));
+    run::remove(problems, &files.record());
     // By their names: the directory may be one that others use, too.
     let old_log = files.log().with_extension("log.1");
     for file in [files.pid(), files.state.join("openrc.pid"), files.log(), old_log] {
-        run::note(problems, &file, hostenv::file::remove_if_present(&file).map(drop));
+        run::remove(problems, &file);
     }
-    match purge::remove_tree(&files.log_dir()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        other => run::note(problems, &files.log_dir(), other),
-    }
+    run::note(problems, &files.log_dir(), purge::remove_tree(&files.log_dir()));
     for dir in [&files.config, &files.state] {
         let _ = fs::remove_dir(dir);
     }

@@ -62,8 +62,7 @@ pub(super) fn remove(ui: &mut Ui, world: &World, place: &Path) -> Result<(), Fai
         return Err(Failed::new(format!("{shown} did not stop")));
     }
     service::dismantle(ui, place)?;
-    fs::rename(place, &hidden)
-        .map_err(|error| Failed::new(format!("cannot move {shown}: {error}")))?;
+    fs::rename(place, &hidden).map_err(run::cannot("move", place))?;
     if supervised {
         // -n ends the supervisors of what is no longer there.
         s6(ui, world, "s6-svscanctl", &["-an", &scan_dir(place)])?;

@@ -30,7 +30,7 @@ pub(super) fn put(
     files: &[Managed],
     policy: &Policy,
 ) -> Result<Done, Failed> {
-    if fs::symlink_metadata(service).is_ok() {
+    if exists(service) {
         let mut kept = false;
         for file in files {
             kept |= write::put(file, ui, policy)? == Put::Kept;
@@ -81,12 +81,7 @@ pub(super) fn dismantle(ui: &mut Ui, service: &Path) -> Result<(), Failed> {
                 }
             }
             for dir in MADE.map(|name| hidden.join(name)) {
-                match purge::remove_tree(&dir) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(failed(error));
-                    }
-                    _ => {}
-                }
+                purge::remove_tree(&dir).map_err(failed)?;
             }
             let _ = fs::remove_dir(hidden.join("log"));
             match fs::remove_dir(&hidden) {
