@@ -4,7 +4,7 @@
 //! an earlier `install` wrote are brought up to date; files that the user edited or wrote stay, and are used
 //! ([`crate::managed`]).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use doctor::facts::{Facts, RuntimeState};
@@ -17,36 +17,24 @@ use doctor::systemd::{property, with_runtime_dir};
 use doctor::{supervisor, units};
 use hostenv::shellwords::quoted;
 
-use crate::context::Cli;
+use crate::cli::Cli;
 use crate::plan::{Plan, make_private, version};
 use crate::run::{self, Failed};
-use crate::supervise::{self, Choice};
 use crate::swarm::{self, Order, Starter};
 use crate::systemd::{self, Systemctl};
 use crate::ui::Ui;
 use crate::write::{Policy, Put};
-use crate::{activation, purge, ready, report};
+use crate::{activation, context, purge, ready, report, supervise};
 
 /// dockerd has said that it is ready before this begins.
 const API_LIMIT: Duration = Duration::from_secs(30);
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Options {
-    /// `--socket`: systemd listens, and the first connection starts the daemon.
-    pub(crate) socket: bool,
-    /// `--supervise`: something other than systemd keeps the daemon running.
-    pub(crate) supervise: Option<Choice>,
-    /// `--swarm`: the daemon is to be a node of a swarm, or no longer.
-    pub(crate) swarm: Option<swarm::Choice>,
-    /// `--print`: say what would be written into this file, and change nothing.
-    pub(crate) print: Option<PathBuf>,
-}
 
 pub(crate) fn run(
     ui: &mut Ui,
     world: &World,
     facts: &Facts,
     wish: Wish,
-    options: &Options,
+    options: &Cli,
 ) -> Result<(), Failed> {
     let findings = findings::diagnose(facts, wish);
     let manager = facts.works(Probe::UserManager).then(|| Systemctl::find(world)).flatten();
@@ -54,7 +42,7 @@ pub(crate) fn run(
         suits(manager.as_ref(), options)?;
         let plan = plan(world, facts, &findings, wish, options, manager.is_some())?;
         let files = wanted(world, &plan, facts, options, manager.is_some())?;
-        return print(ui, &files, file);
+        return print(ui, &files, Path::new(file));
     }
     let fatal: Vec<_> =
         findings.iter().filter(|f| f.severity != Severity::Advisory).cloned().collect();
@@ -72,7 +60,7 @@ pub(crate) fn run(
         (None, None) => by_hand(ui, world, &plan, facts, options.swarm.as_ref())?,
     }
     let host = docker_host(&plan.runtime_dir);
-    let cli = Cli::new(plan.docker.clone(), with_runtime_dir(world));
+    let cli = context::Cli::new(plan.docker.clone(), with_runtime_dir(world));
     cli.adopt(ui, world, &host, wish.force)?;
     swarm::next_steps(ui, world, options.swarm.as_ref());
     trailer(ui, &plan, facts);
@@ -84,7 +72,7 @@ fn plan(
     facts: &Facts,
     findings: &[Finding],
     wish: Wish,
-    options: &Options,
+    options: &Cli,
     systemd: bool,
 ) -> Result<Plan, Failed> {
     let tools = &facts.tools;
@@ -112,7 +100,7 @@ fn plan(
 }
 
 /// This command, for printing what it would write.
-fn printer(world: &World, wish: Wish, options: &Options) -> String {
+fn printer(world: &World, wish: Wish, options: &Cli) -> String {
     let supervise = options.supervise.map(|choice| choice.kind(world).name());
     let swarm = options.swarm.as_ref().map(swarm::Choice::value);
     let words = [
@@ -129,7 +117,7 @@ fn wanted(
     world: &World,
     plan: &Plan,
     facts: &Facts,
-    options: &Options,
+    options: &Cli,
     systemd: bool,
 ) -> Result<Vec<Managed>, Failed> {
     let mut files = match options.supervise {
@@ -157,13 +145,13 @@ fn print(ui: &mut Ui, files: &[Managed], path: &Path) -> Result<(), Failed> {
     Err(Failed::new(format!("install does not write {shown}\nhint: the files it writes: {names}")))
 }
 
-fn suits(manager: Option<&Systemctl>, options: &Options) -> Result<(), Failed> {
+fn suits(manager: Option<&Systemctl>, options: &Cli) -> Result<(), Failed> {
     let wrong = match (manager, options) {
-        (Some(_), Options { supervise: Some(_), .. }) => {
+        (Some(_), Cli { supervise: Some(_), .. }) => {
             "the user's systemd is available, so --supervise is not needed\n\
              hint: omit --supervise"
         }
-        (None, Options { socket: true, .. }) => {
+        (None, Cli { socket: true, .. }) => {
             "--socket needs the user's systemd, which cannot be reached\n\
              hint: run dockerd-rootless-setuptool.sh check to see why"
         }

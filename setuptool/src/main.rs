@@ -50,32 +50,21 @@ fn main() -> ExitCode {
 }
 
 fn perform(ui: &mut Ui, world: &World, cli: &Cli) -> u8 {
-    let look = || Facts::gather(world, &probe::System::new(&world.env));
-    // What is about to be, and not what files say now.
-    let look_ahead = || match &cli.swarm {
-        None => look(),
-        Some(choice) => {
-            let mut world = world.clone();
-            world.env.set(hostenv::vars::DOCKERD_ROOTLESS_SWARM, choice.value());
-            Facts::gather(&world, &probe::System::new(&world.env))
-        }
-    };
+    let look = |world: &World| Facts::gather(world, &probe::System::new(&world.env));
     let wish = Wish {
         install: cli.verb == Verb::Install,
         force: cli.force,
         skip_iptables: cli.skip_iptables,
     };
     let done: Result<(), Failed> = match &cli.verb {
-        Verb::Check => return check::run(ui, world, &look(), wish, cli.json),
+        Verb::Check => return check::run(ui, world, &look(world), wish, cli.json),
         Verb::Install => {
-            let print = cli.print.clone().map(Into::into);
-            let options = install::Options {
-                socket: cli.socket,
-                supervise: cli.supervise,
-                swarm: cli.swarm.clone(),
-                print,
-            };
-            install::run(ui, world, &look_ahead(), wish, &options)
+            // What is about to be, and not what files say now.
+            let mut ahead = world.clone();
+            if let Some(choice) = &cli.swarm {
+                ahead.env.set(hostenv::vars::DOCKERD_ROOTLESS_SWARM, choice.value());
+            }
+            install::run(ui, world, &look(&ahead), wish, cli)
         }
         Verb::Uninstall => uninstall::run(ui, world, cli.purge),
         Verb::Supervise { once } => supervise::daemon::run(ui, world, *once),
