@@ -17,6 +17,7 @@ use crate::ui::Ui;
 use crate::{activation, apparmor, supervise, swarm, write};
 use doctor::names::{SOCKET_UNIT, UNIT};
 use doctor::place::World;
+use doctor::unit_file::drop_ins;
 
 /// Uninstalls, and with `purge` removes the data.
 ///
@@ -221,7 +222,7 @@ fn daemon(world: &World) -> Option<u32> {
 
 fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {
     for unit in [Some(unit.to_owned()), world.socket_unit()].into_iter().flatten() {
-        let drop_ins = Some(purge::drop_ins(&unit)).filter(|dir| dir.exists());
+        let drop_ins = Some(drop_ins(&unit)).filter(|dir| dir.exists());
         for place in drop_ins.into_iter().chain(write::backups(&unit)) {
             ui.info(&format!("Your own settings stay in {}", place.display()));
         }

@@ -14,10 +14,11 @@ use crate::header::HEADER;
 use crate::managed::Managed;
 use crate::place::World;
 use crate::supervisor::Files;
+use crate::unit_file::drop_ins;
 
 /// The drop-in; `None` without a home.
 pub fn drop_in(world: &World) -> Option<PathBuf> {
-    Some(world.unit()?.with_extension("service.d").join("swarm.conf"))
+    Some(drop_ins(&world.unit()?).join("swarm.conf"))
 }
 
 /// The file of variables for other supervisors; `None` without a home.

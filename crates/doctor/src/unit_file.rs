@@ -1,6 +1,7 @@
 //! What systemd reads in the files of a unit, as far as variables of the daemon are concerned.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::place::World;
 
@@ -39,6 +40,22 @@ fn joined(text: &str, glue: &str) -> Vec<String> {
 
 fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with(['#', ';'])
+}
+
+/// The directory of a unit's drop-ins.
+pub fn drop_ins(unit: &Path) -> PathBuf {
+    let mut name = unit.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// The files of such a directory that count, in their order (systemd.unit(5), environment.d(5)).
+pub fn configurations(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension() == Some("conf".as_ref()) && file.is_file());
+    files.sort();
+    files
 }
 
 /// The files with variables that a unit and its drop-ins name, in their order. These win over `Environment=`, whichever
@@ -97,8 +114,6 @@ fn path(world: &World, value: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -326,22 +326,6 @@ fn small_things(world: &World, problems: &mut Vec<String>) {
     }
 }
 
-/// The directory of a unit's drop-ins.
-pub(crate) fn drop_ins(unit: &Path) -> PathBuf {
-    let mut name = unit.as_os_str().to_owned();
-    name.push(".d");
-    name.into()
-}
-
-/// The drop-ins of a unit (systemd.unit(5)).
-fn settings_of(unit: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(drop_ins(unit)).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension() == Some(OsStr::new("conf")));
-    files.sort();
-    files
-}
-
 /// The runtime directory, unless that is the home: what is called `docker` there is the user's.
 fn runtime_dir(world: &World) -> Option<PathBuf> {
     let home = hostenv::dirs::home(&world.env).ok();

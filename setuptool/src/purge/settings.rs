@@ -92,7 +92,7 @@ fn texts(world: &World) -> Vec<String> {
     let mut texts: Vec<String> = flags.map(assigned).into_iter().collect();
     let mut units = Vec::new();
     if let Some(unit) = world.unit() {
-        units.extend(super::settings_of(&unit));
+        units.extend(unit_file::configurations(&unit_file::drop_ins(&unit)));
         units.push(unit);
     }
     let read = |files: Vec<PathBuf>| {

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostenv::{Env, flags, shellwords, vars};
@@ -180,8 +179,10 @@ fn environment(line: &str) -> Option<&str> {
 /// its drop-ins, the files that these name, and the variables of other supervisors. A later one wins.
 fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
     let unit = world.unit();
-    let drop_ins = unit.as_deref().map(|unit| unit.with_extension("service.d"));
+    let drop_ins = unit.as_deref().map(unit_file::drop_ins);
     let for_all = world.config_home().map(|dir| dir.join("environment.d"));
+    let configurations =
+        |dir: Option<PathBuf>| dir.map(|dir| unit_file::configurations(&dir)).unwrap_or_default();
     let others = Files::of(world).map(|files| [files.swarm(), files.settings()]);
     let of_units: Vec<PathBuf> = unit.into_iter().chain(configurations(drop_ins)).collect();
     let texts = of_units.iter().filter_map(|file| hostenv::file::text(file).ok());
@@ -193,16 +194,6 @@ fn files(world: &World) -> Vec<(PathBuf, Syntax)> {
         .chain(named.into_iter().map(|file| (file, Syntax::OneALine)))
         .chain(others.into_iter().flatten().map(|file| (file, Syntax::Shell)))
         .collect()
-}
-
-fn configurations(dir: Option<PathBuf>) -> Vec<PathBuf> {
-    let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(|file| file.extension() == Some("conf".as_ref()) && file.is_file())
-        .collect();
-    files.sort();
-    files
 }
 
 /// The variables that a line sets, as `NAME=VALUE`, among other words. Both systemd's files and a shell's have comments
@@ -232,6 +223,7 @@ fn assignments(line: &str, syntax: Syntax) -> Vec<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     #[test]
     fn a_line_sets_variables_as_its_file_has_them() {
