@@ -45,8 +45,7 @@ pub(crate) fn run(env: &Env, args: &[OsString]) -> Result<Infallible, Failure> {
     let dockerd = Dockerd::find(env.get(vars::DOCKERD), &System::new(env))?;
     let mut command = Command::new(dockerd.program);
     command.args(&dockerd.args);
-    let given: [&[OsString]; 2] = [&dockerd.args, args];
-    let config = Config::read(env, &given);
+    let config = Config::read(env, &[&dockerd.args, args]);
     let families = env.get(vars::DOCKERD_ROOTLESS_HOST_GATEWAY);
     let families = families.and_then(|text| text.to_str()?.parse().ok());
     let mut added = vec![hostgateway::options(families, netns, &config)];

@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Config<'a> {
-    given: &'a [&'a [OsString]],
+    given: Vec<&'a [OsString]>,
     file: File,
 }
 
@@ -29,11 +29,11 @@ enum File {
 impl<'a> Config<'a> {
     /// Reads the configuration file that dockerd will read: the one that is named last, or the one of rootless mode.
     /// `given` are its arguments, from `$DOCKERD` and from the user.
-    pub(crate) fn read(env: &Env, given: &'a [&'a [OsString]]) -> Self {
+    pub(crate) fn read(env: &Env, given: &[&'a [OsString]]) -> Self {
         let named = given.iter().rev().find_map(|args| extra::last(args, "config-file"));
         let default = || Some(dirs::config_home(env).ok()?.join("docker/daemon.json"));
         let path = named.map(PathBuf::from).or_else(default);
-        Self { given, file: path.map_or(File::Absent, |path| parse(&path)) }
+        Self { given: given.to_vec(), file: path.map_or(File::Absent, |path| parse(&path)) }
     }
 
     /// Whether one of these options is set, or may be: a conflict of ours should not come on top of another error.

@@ -110,8 +110,8 @@ impl Plan {
     ) -> Result<Self, Failure> {
         self.copies_up = self.settings.swarm.is_some() && swarm::copies_up(root);
         if self.copies_up {
-            let given: [&[OsString]; 2] = [&self.dockerd.args, args];
-            swarm::check_directories(root, env, &Config::read(env, &given))?;
+            let config = Config::read(env, &[&self.dockerd.args, args]);
+            swarm::check_directories(root, env, &config)?;
         }
         Ok(self)
     }
@@ -175,8 +175,7 @@ impl Plan {
 
     /// Looks at what dockerd was told, on the command line and in its configuration file.
     pub(crate) fn check_config(&mut self, env: &Env, args: &[OsString]) -> Result<(), Failure> {
-        let given: [&[OsString]; 2] = [&self.dockerd.args, args];
-        let config = Config::read(env, &given);
+        let config = Config::read(env, &[&self.dockerd.args, args]);
         if config.switch("live-restore") == Some(true) {
             self.notes.push(Note::warn(
                 "live-restore has no effect in rootless mode: containers lose their network when dockerd exits, and the \
