@@ -49,7 +49,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
     let mut plan = plan.on(&Routes::read(root)).with_directory(root, env, &args)?;
     plan.check_config(env, &args)?;
     if let Some(address) = plan.swarm_address() {
-        swarm::await_address(address)?;
+        swarm::await_address(address, swarm::ADDRESS_TIMEOUT)?;
     }
 
     let mut command = Command::new(rootlesskit);

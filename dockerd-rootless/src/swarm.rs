@@ -34,7 +34,7 @@ const LIBNETWORK: &str = "var/lib/docker";
 const PARENT: &str = "var/lib";
 
 /// How long the host may take to get its address.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const ADDRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The option of dockerd (1.13 and later), also its name in the configuration file.
 const ADDRESS_FLAG: &str = "swarm-default-advertise-addr";
@@ -75,7 +75,7 @@ pub(crate) fn check_drivers(
 ///
 /// # Errors
 /// It is none then.
-fn await_address_for(address: IpAddr, limit: Duration) -> Result<(), Failure> {
+pub(crate) fn await_address(address: IpAddr, limit: Duration) -> Result<(), Failure> {
     let mut end = Instant::now() + limit;
     let mut said = false;
     // Before the first look, so that nothing is missed between a look and the wait for the next.
@@ -103,14 +103,6 @@ fn await_address_for(address: IpAddr, limit: Duration) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Waits until the node's address is one of this host's.
-///
-/// # Errors
-/// It is none after a minute.
-pub(crate) fn await_address(address: IpAddr) -> Result<(), Failure> {
-    await_address_for(address, ADDRESS_TIMEOUT)
 }
 
 /// Whether rootlesskit has to copy up [`PARENT`], so that [`LIBNETWORK`] can be created. A mount on a link would be one on
@@ -300,10 +292,10 @@ mod tests {
     #[test]
     fn an_address_is_waited_for_until_it_comes_or_time_is_up() {
         let own = "127.0.0.1".parse().unwrap();
-        assert_eq!(await_address_for(own, Duration::ZERO), Ok(()));
+        assert_eq!(await_address(own, Duration::ZERO), Ok(()));
         // TEST-NET-2 of RFC 5737.
         let never = "198.51.100.77".parse().unwrap();
-        let error = await_address_for(never, Duration::from_millis(50)).unwrap_err().to_string();
+        let error = await_address(never, Duration::from_millis(50)).unwrap_err().to_string();
         assert!(error.contains("198.51.100.77") && error.contains("\nhint: "), "{error}");
         std::thread::scope(|scope| {
             unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
@@ -316,7 +308,7 @@ mod tests {
                 rt.link_up(lo).unwrap();
                 rt.add_address(lo, late, 32).unwrap();
             });
-            assert_eq!(await_address_for(late, Duration::from_secs(60)), Ok(()));
+            assert_eq!(await_address(late, Duration::from_secs(60)), Ok(()));
         });
     }
 }
