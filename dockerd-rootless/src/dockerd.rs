@@ -57,9 +57,7 @@ impl Dockerd {
         args.push(OsStr::new("--version"));
         Version::parse(&host.ask(&self.program, &args).ok()?)
     }
-}
 
-impl Dockerd {
     /// Whether the program itself shows that it finds its way into a detached network namespace.
     pub(crate) fn can_detach(&self, host: &dyn Host) -> bool {
         DETACHES_BY.iter().any(|name| host.contains(&self.program, name))

@@ -14,8 +14,8 @@ use drivers::{Cidr, NetworkDriver};
 use hostenv::routes::Routes;
 use hostenv::vars;
 
-use crate::extra;
 use crate::report::Note;
+use crate::{extra, removal};
 
 /// The least MTU of a link with IPv6 in bytes (RFC 8200).
 const IPV6_MTU: u32 = 1280;
@@ -40,9 +40,9 @@ pub(crate) fn wants_ipv6(
     };
     if !able {
         let hint = if in_flags.is_some() {
-            format!("remove --net from {}", vars::DOCKERD_ROOTLESS_FLAGS)
+            removal::flag("net")
         } else if named {
-            format!("remove {} from the daemon's settings", vars::DOCKERD_ROOTLESS_NET)
+            removal::variable(vars::DOCKERD_ROOTLESS_NET)
         } else {
             "install slirp4netns (0.4.0 or later) or pasta (2023_06_25 or later), which support it"
                 .to_owned()
