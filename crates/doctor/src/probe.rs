@@ -156,7 +156,10 @@ impl System {
                 self.script(&flags, script, setting.iptables.as_ref()?, setting)
             }
             Probe::Overlay => {
-                let dir = private_dir(setting.data_parent.as_deref()?)?;
+                let dir = tempfile::Builder::new()
+                    .prefix(".docker-probe-")
+                    .tempdir_in(setting.data_parent.as_deref()?)
+                    .ok()?;
                 // Only root of the namespace can remove what overlayfs puts into its work directory.
                 let script = "cd \"$1\"; mkdir l u w m; \
                               trap 'umount m 2>/dev/null || :; rm -rf l u w m' EXIT; \
@@ -190,11 +193,6 @@ impl Prober for System {
     fn docker(&self, socket: &Path, path: &str) -> Option<Value> {
         Client::new(socket).with_timeout(ASK_LIMIT).get(path).ok()
     }
-}
-
-/// A directory that is removed when it is dropped.
-fn private_dir(parent: &Path) -> Option<tempfile::TempDir> {
-    tempfile::Builder::new().prefix(".docker-probe-").tempdir_in(parent).ok()
 }
 
 #[cfg(test)]

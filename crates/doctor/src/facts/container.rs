@@ -1,7 +1,5 @@
 //! Whether this is a container, and whose.
 
-use std::fmt;
-
 use idmap::Kind;
 use idmap::outer::Outer;
 
@@ -23,7 +21,7 @@ pub enum Engine {
 pub struct Container {
     pub engine: Engine,
     /// What says so: a file, or a variable.
-    mark: &'static str,
+    pub mark: &'static str,
 }
 
 impl Container {
@@ -97,11 +95,5 @@ impl Container {
                 "start this container with the device {device} (with Docker and Podman: --device {device})"
             ),
         }
-    }
-}
-
-impl fmt::Display for Container {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.mark)
     }
 }

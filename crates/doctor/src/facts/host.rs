@@ -88,9 +88,7 @@ impl Host {
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),
         }
     }
-}
 
-impl Host {
     /// Whether nobody may make namespaces of a kind.
     pub fn forbids(&self, kind: &str) -> bool {
         self.forbidden_namespaces.contains(&kind)

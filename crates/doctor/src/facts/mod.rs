@@ -115,13 +115,10 @@ impl Facts {
         }
         // Everything else happens in namespaces.
         let namespaces = self.take(prober, Probe::Namespaces, &setting);
-        if self.tools.tries_gateway {
-            let gateway =
-                if namespaces { self.take(prober, Probe::Gateway, &setting) } else { true };
-            // Without namespaces nobody knows, and it is what the launcher will try first.
-            if gateway {
-                self.tools.net = Net::Chosen(NetworkDriver::Gateway);
-            }
+        // Without namespaces nobody knows, and it is what the launcher will try first.
+        if self.tools.tries_gateway && (!namespaces || self.take(prober, Probe::Gateway, &setting))
+        {
+            self.tools.net = Net::Chosen(NetworkDriver::Gateway);
         }
         if !namespaces {
             return;

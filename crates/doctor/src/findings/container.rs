@@ -8,7 +8,7 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let Some(container) = &facts.host.container else { return };
     let finding = Finding::advisory(
         "in-container",
-        format!("this machine is a container ({container})"),
+        format!("this machine is a container ({})", container.mark),
         "seccomp filters, masked paths and missing devices can block what rootless Docker needs",
     );
     let works = facts.works(Probe::Namespaces) && facts.works(Probe::Proc);

@@ -153,8 +153,8 @@ fn blocked(facts: &Facts, text: &str, findings: &mut Vec<Finding>) {
         }
     }
     if let Some(container) = &facts.host.container {
-        finding = finding
-            .fix(format!("this machine is a container ({container}): {}", container.loosened()));
+        let (mark, loosened) = (container.mark, container.loosened());
+        finding = finding.fix(format!("this machine is a container ({mark}): {loosened}"));
     }
     findings.push(finding);
 }
