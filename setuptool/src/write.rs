@@ -50,11 +50,7 @@ pub(crate) fn put(file: &Managed, ui: &mut Ui, policy: &Policy) -> anyhow::Resul
             ui.info(&format!("Updated {shown}"));
         }
         State::Edited | State::Foreign if !policy.force => {
-            ui.warning(&format!(
-                "{shown} {} and was kept; to compare it, run: {}; to replace it, use --force",
-                state.words(),
-                compare(&policy.printer, &file.path)
-            ));
+            tell_kept(ui, &file.path, state, policy);
             return Ok(Put::Kept);
         }
         State::Edited | State::Foreign | State::Unsealed | State::Masked => {
@@ -66,6 +62,16 @@ pub(crate) fn put(file: &Managed, ui: &mut Ui, policy: &Policy) -> anyhow::Resul
         }
     }
     Ok(Put::Replaced)
+}
+
+/// Says that a file of the user's stays, and what to do about that.
+pub(crate) fn tell_kept(ui: &mut Ui, path: &Path, state: State, policy: &Policy) {
+    ui.warning(&format!(
+        "{} {} and was kept; to compare it, run: {}; to replace it, use --force",
+        path.display(),
+        state.words(),
+        compare(&policy.printer, path)
+    ));
 }
 
 /// Writes a file atomically. A link stays, and its target is written.

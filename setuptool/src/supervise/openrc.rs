@@ -108,12 +108,7 @@ fn tell(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<(), Failed> {
     ui.info("commands; they start the daemon now and at every boot:");
     let mut commands = Vec::new();
     if state.is_users() && !job.policy.force {
-        ui.warning(&format!(
-            "{} {} and was kept; to compare it, run: {}; to replace it, use --force",
-            place.display(),
-            state.words(),
-            managed::compare(&job.policy.printer, place)
-        ));
+        write::tell_kept(ui, place, state, job.policy);
     } else {
         if state.is_users() {
             let copy = quoted(write::free_name(place, "bak"));
