@@ -72,7 +72,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         json: matches.get_flag("json"),
         purge: matches.get_flag("purge"),
         socket: matches.get_flag("socket"),
-        supervise: matches.get_one::<String>("supervise").map(|name| supervisor(name)),
+        supervise: matches
+            .get_one::<String>("supervise")
+            .map(|name| Kind::from_name(name).map_or(Choice::Auto, Choice::Named)),
         swarm: swarm
             .map(|value| swarm::Choice::parse(&value))
             .transpose()
@@ -126,10 +128,6 @@ fn verb(matches: &ArgMatches, theirs: Option<&[OsString]>) -> Result<Verb, Stop>
                 .to_owned(),
         )),
     }
-}
-
-fn supervisor(word: &str) -> Choice {
-    Kind::from_name(word).map_or(Choice::Auto, Choice::Named)
 }
 
 /// Cuts at the first word if it is `nsenter`. No option takes a value without `=`, so the first word without a dash is a word.

@@ -115,11 +115,10 @@ impl Place {
     fn tell(&self, ui: &mut Ui) {
         let (shown, maker) = (self.real.display(), self.kind.maker());
         let Inventory { ours, foreign, links, .. } = &self.found;
-        let others: Vec<_> = foreign.iter().chain(links).cloned().collect();
         if self.found.is_bare() {
             ui.warning(&format!("{shown} is empty and was kept"));
         } else {
-            let all: Vec<_> = ours.iter().cloned().chain(others).collect();
+            let all: Vec<_> = ours.iter().chain(foreign).chain(links).cloned().collect();
             ui.warning(&format!(
                 "{shown} was kept, because nothing in it shows that {maker} created it: {}",
                 list(&all)
@@ -167,15 +166,14 @@ impl Purge {
         }
         let mounts = mounts::of(&world.at("proc/self"))
             .map_err(|error| Failed::new(format!("cannot read /proc/self/mountinfo: {error}")))?;
-        let refusals: Vec<String> = places
+        let mounted = places
             .iter()
             .filter(|place| place.goes())
             .map(|place| (&place.real, mounts::below(&mounts, &place.real)))
             .filter(|(_, below)| !below.is_empty())
-            .map(|(real, below)| mounts::refusal(real, &below))
-            .collect();
+            .map(|(real, below)| mounts::refusal(real, &below));
         let shared = places.iter().filter(|place| place.is_mixed()).map(Place::refusal);
-        let refusals: Vec<String> = refusals.into_iter().chain(shared).collect();
+        let refusals: Vec<String> = mounted.chain(shared).collect();
         if refusals.is_empty() {
             return Ok(Self { settings, places, problems });
         }
