@@ -7,8 +7,6 @@
 use std::fs;
 use std::path::Path;
 
-use hostenv::state_dir::Occupant;
-
 use crate::context::Cli;
 use crate::purge::{self, Purge};
 use crate::run::{self, Failed};
@@ -188,7 +186,7 @@ fn with_systemd(
 }
 
 fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>) {
-    if let Some(pid) = daemon(world) {
+    if let Some(pid) = world.occupant().pid() {
         ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
     }
     leave_swarm(ui, world, problems);
@@ -213,11 +211,6 @@ fn disable_by_hand(file: &Path, target: &str, problems: &mut Vec<String>) {
     let name = file.file_name().unwrap_or_default();
     let link = file.with_file_name(format!("{target}.target.wants")).join(name);
     run::remove(problems, &link);
-}
-
-/// The pid of the daemon's rootlesskit, if it runs.
-fn daemon(world: &World) -> Option<u32> {
-    Occupant::of(&world.state_dir(&world.runtime_dir()?), &world.at("proc")).pid()
 }
 
 fn settings_stay(ui: &mut Ui, world: &World, unit: &Path) {

@@ -138,10 +138,15 @@ impl World {
         set.map_or_else(|| runtime_dir.join("dockerd-rootless"), PathBuf::from)
     }
 
+    /// Who runs there.
+    pub fn occupant(&self) -> Occupant {
+        self.runtime_dir()
+            .map_or(Occupant::Absent, |dir| Occupant::of(&self.state_dir(&dir), &self.at("proc")))
+    }
+
     /// Whether that rootlesskit runs. Its daemon may not answer yet.
     pub fn daemon_runs(&self) -> bool {
-        let state = self.runtime_dir().map(|dir| self.state_dir(&dir));
-        state.is_some_and(|state| Occupant::of(&state, &self.at("proc")).is_running())
+        self.occupant().is_running()
     }
 
     /// The directory of the docker CLI's configuration.

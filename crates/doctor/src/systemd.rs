@@ -1,10 +1,9 @@
 //! Questions to the user's service manager and its journal. Nothing here changes a unit.
 
 use std::ffi::OsStr;
-use std::path::Path;
 use std::time::Duration;
 
-use hostenv::helper::{Helper, Output};
+use hostenv::helper::{self, Output};
 use hostenv::{Env, vars};
 
 use crate::names::UNIT;
@@ -28,8 +27,7 @@ pub fn with_runtime_dir(world: &World) -> Env {
 #[must_use]
 pub fn property(world: &World, name: &str, unit: &str) -> Option<String> {
     let property = format!("--property={name}");
-    let args = ["--user", "show", &property, "--value", unit].map(OsStr::new);
-    let output = ask(world, &world.find("systemctl")?, &args)?;
+    let output = ask(world, "systemctl", &["--user", "show", &property, "--value", unit])?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }
@@ -44,17 +42,12 @@ pub fn last_lines(world: &World, launcher: &OsStr) -> String {
     let name = format!("SYSLOG_IDENTIFIER={}", launcher.to_string_lossy());
     let lines = LAST_LINES.to_string();
     let args = ["-n", &lines, "--no-pager", "--quiet", &unit, &user, "+", &name, &user];
-    let args = args.map(OsStr::new);
-    let Some(journalctl) = world.find("journalctl") else { return String::new() };
-    let output = ask(world, &journalctl, &args);
     // All of it: what matters is at the end.
-    output
+    ask(world, "journalctl", &args)
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default()
 }
 
-fn ask(world: &World, program: &Path, args: &[&OsStr]) -> Option<Output> {
-    Helper::start(program, args, &with_runtime_dir(world), ASK_TIMEOUT)
-        .and_then(Helper::finish)
-        .ok()
+fn ask(world: &World, program: &str, args: &[&str]) -> Option<Output> {
+    helper::run(program, args, &with_runtime_dir(world), ASK_TIMEOUT).ok().flatten()
 }

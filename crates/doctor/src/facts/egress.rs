@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use ::egress::{File, Mode};
-use hostenv::state_dir::Occupant;
 use hostenv::vars;
 
 use super::variables::{UserSetting, UserSettings};
@@ -59,8 +58,7 @@ fn content(path: &Path) -> Result<Mode, String> {
 
 /// The arguments of a rootlesskit that runs, with NUL behind each.
 fn arguments(world: &World) -> Option<Vec<u8>> {
-    let state = world.state_dir(&world.runtime_dir()?);
-    let pid = Occupant::of(&state, &world.at("proc")).pid()?;
+    let pid = world.occupant().pid()?;
     hostenv::file::read(&world.at(&format!("proc/{pid}/cmdline"))).ok()
 }
 
