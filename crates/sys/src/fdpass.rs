@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
+use crate::cmsg;
+
 /// The most descriptors that one message can carry (`SCM_MAX_FD`, unix(7)).
 pub const MAX_FDS: usize = 253;
 /// How often [`send_until`] tries again.
@@ -89,18 +91,17 @@ pub struct Received {
 /// # Errors
 /// Those of recvmsg(2), `EINTR` retried; `EMSGSIZE` when the bytes were cut off.
 pub fn recv_what_fits(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received> {
-    // Words, for the alignment of the headers in it.
-    let mut control = [0u64; (CMSG_HEADER + MAX_FDS * size_of::<RawFd>()).div_ceil(8) + 1];
+    let mut control = Control([0; CONTROL_LEN]);
     loop {
         let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         // SAFETY: msghdr is plain data for which all zeroes is a value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = &raw mut iov;
         message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_control = control.0.as_mut_ptr().cast();
         #[allow(clippy::unnecessary_cast, reason = "musl declares it as 32 bits")]
         {
-            message.msg_controllen = size_of_val(&control) as _;
+            message.msg_controllen = CONTROL_LEN as _;
         }
         // SAFETY: the header points to one buffer and a control buffer, both alive and of the lengths it tells.
         let ret =
@@ -109,8 +110,11 @@ pub fn recv_what_fits(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Receiv
             Err(Errno::EINTR) => continue,
             other => usize::try_from(other?).unwrap_or(0),
         };
+        #[allow(clippy::unnecessary_cast, reason = "musl declares it as 32 bits")]
+        let length = message.msg_controllen as usize;
         // Also if some are missing: those that came are open, and would stay so.
-        let fds = rights(&message);
+        // SAFETY: recvmsg(2) has written the headers and descriptors up to this length, and they are read once.
+        let fds = unsafe { rights(control.0.get(..length).unwrap_or_default()) };
         if message.msg_flags & libc::MSG_TRUNC != 0 {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
@@ -119,35 +123,24 @@ pub fn recv_what_fits(sock: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Receiv
     }
 }
 
-/// Room for the header of a control message (cmsg(3)) on every platform.
-const CMSG_HEADER: usize = 16;
+/// Room for [`MAX_FDS`] descriptors behind their header.
+const CONTROL_LEN: usize = (cmsg::HEADER + MAX_FDS * size_of::<RawFd>()).next_multiple_of(8) + 8;
+
+/// Headers in it are aligned (cmsg(3)).
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
 
 /// The descriptors that came with a message, which may be fewer than were sent.
-fn rights(message: &libc::msghdr) -> Vec<OwnedFd> {
-    let mut fds = Vec::new();
-    // SAFETY: the header was filled in by recvmsg(2).
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    while !next.is_null() {
-        // SAFETY: a header that the macros have found lies in the control buffer, which is aligned for it.
-        let header = unsafe { *next };
-        if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: the data of a header follows it.
-            let data = unsafe { libc::CMSG_DATA(next) };
-            #[allow(clippy::unnecessary_cast, reason = "musl declares it as 32 bits")]
-            let length = (header.cmsg_len as usize).saturating_sub(data as usize - next as usize);
-            for index in 0..length / size_of::<RawFd>() {
-                // SAFETY: the kernel has written that many descriptors behind the header.
-                let place = unsafe { data.cast::<RawFd>().add(index) };
-                // SAFETY: as above; the data need not be aligned.
-                let fd = unsafe { place.read_unaligned() };
-                // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
-                fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
-            }
-        }
-        // SAFETY: as for the first one.
-        next = unsafe { libc::CMSG_NXTHDR(message, next) };
-    }
-    fds
+///
+/// # Safety
+/// The bytes are control messages of recvmsg(2), whose descriptors nobody else owns.
+unsafe fn rights(control: &[u8]) -> Vec<OwnedFd> {
+    cmsg::Messages(control)
+        .filter(|(level, kind, _)| (*level, *kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS))
+        .flat_map(|(_, _, value)| value.chunks_exact(size_of::<RawFd>()))
+        // SAFETY: the kernel has installed this descriptor for us.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(cmsg::int(fd)) })
+        .collect()
 }
 
 #[cfg(test)]

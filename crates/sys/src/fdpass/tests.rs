@@ -69,30 +69,19 @@ fn every_descriptor_behind_every_header_is_found() {
     let (one, other) = std::io::pipe().unwrap();
     let sent = [[r.into_raw_fd(), w.into_raw_fd()], [one.into_raw_fd(), other.into_raw_fd()]];
     // As recvmsg(2) leaves them: rights, something else, and rights again.
-    let mut control = [0u64; 16];
-    // SAFETY: msghdr is plain data for which all zeroes is a value.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_control = control.as_mut_ptr().cast();
-    let size = u32::try_from(size_of_val(&sent[0])).unwrap();
-    // SAFETY: arithmetic.
-    let space = unsafe { libc::CMSG_SPACE(size) };
-    // SAFETY: arithmetic.
-    let length = unsafe { libc::CMSG_LEN(size) };
-    message.msg_controllen = (3 * space as usize) as _;
-    let rights = libc::SCM_RIGHTS;
-    let kinds = [(rights, sent[0]), (libc::SCM_CREDENTIALS, [-1, -1]), (rights, sent[1])];
-    for (index, (kind, fds)) in kinds.into_iter().enumerate() {
-        // SAFETY: the buffer has room for three of these.
-        let at = unsafe { message.msg_control.byte_add(index * space as usize) };
-        // SAFETY: a live header, of which all zeroes is a value, in a buffer that is aligned for it.
-        let header = unsafe { &mut *at.cast::<libc::cmsghdr>() };
-        header.cmsg_len = length as usize as _;
-        (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, kind);
-        // SAFETY: within the buffer.
-        let data = unsafe { at.byte_add(CMSG_HEADER) };
-        // SAFETY: the same; `CMSG_SPACE` has counted them.
-        unsafe { data.cast::<[RawFd; 2]>().write_unaligned(fds) };
+    let kinds = [
+        (libc::SCM_RIGHTS, sent[0]),
+        (libc::SCM_CREDENTIALS, [-1, -1]),
+        (libc::SCM_RIGHTS, sent[1]),
+    ];
+    let mut control = Vec::new();
+    for (kind, fds) in kinds {
+        control.extend((cmsg::HEADER + size_of_val(&fds)).to_ne_bytes());
+        control.extend([libc::SOL_SOCKET, kind].iter().flat_map(|int| int.to_ne_bytes()));
+        control.extend(fds.iter().flat_map(|fd| fd.to_ne_bytes()));
+        control.resize(control.len().next_multiple_of(cmsg::WORD), 0);
     }
-    let got = super::rights(&message);
+    // SAFETY: the descriptors are open, and nobody else owns them.
+    let got = unsafe { super::rights(&control) };
     assert_eq!(got.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>(), sent.concat());
 }
