@@ -27,7 +27,7 @@ use std::time::Duration;
 use doctor::facts::Facts;
 use doctor::managed::Managed;
 use doctor::place::World;
-use doctor::supervisor::{Files, Kind, Record, best, runit_scans, s6_scans, script, service_files};
+use doctor::supervisor::{Files, Kind, Record, best, script, service_files};
 use hostenv::state_dir::Occupant;
 
 use crate::plan::{self, Plan, make_private};
@@ -151,8 +151,8 @@ pub(crate) fn install(
 fn place(world: &World, files: &Files, kind: Kind) -> Result<PathBuf, Failed> {
     match kind {
         Kind::Openrc => openrc::place(world),
-        Kind::Runit => service::place(world, runit_scans(world), "runsvdir -P", "service"),
-        Kind::S6 => service::place(world, s6_scans(world), "s6-svscan", "s6/scan"),
+        Kind::Runit => runit::place(world),
+        Kind::S6 => s6::place(world),
         Kind::Plain => Ok(files.pid()),
     }
 }

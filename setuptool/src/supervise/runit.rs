@@ -1,10 +1,11 @@
 //! A service directory for the user's runsvdir(8).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use doctor::place::World;
+use doctor::supervisor::runit_scans;
 use hostenv::shellwords::quoted;
 
 use super::{Begun, Job, service};
@@ -18,6 +19,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 const STOP: &str = "120";
 /// sv gives up first.
 const LIMIT: Duration = Duration::from_secs(150);
+
+pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
+    let dir = runit_scans(world).ok_or_else(|| {
+        let dir = quoted(world.config_home().unwrap_or_default().join("service"));
+        Failed::new(format!(
+            "no runsvdir of this user is running\n\
+             hint: mkdir -p {dir}; setsid runsvdir -P {dir} &\n\
+             hint: or have the administrator create a system service that runs it as this user"
+        ))
+    })?;
+    Ok(dir.join("docker"))
+}
 
 /// Writes the directory, waits until it is seen, and starts the daemon.
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {

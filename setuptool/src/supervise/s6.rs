@@ -1,10 +1,11 @@
 //! A service directory for the user's s6-svscan(8).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use doctor::place::World;
+use doctor::supervisor::s6_scans;
 use hostenv::shellwords::quoted;
 
 use super::{Begun, Job, service};
@@ -18,6 +19,18 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// How long s6-supervise may take to end when its service is down.
 const END_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) fn place(world: &World) -> Result<PathBuf, Failed> {
+    let dir = s6_scans(world).ok_or_else(|| {
+        let dir = quoted(world.config_home().unwrap_or_default().join("s6/scan"));
+        Failed::new(format!(
+            "no s6-svscan of this user is running\n\
+             hint: mkdir -p {dir}; setsid s6-svscan {dir} &\n\
+             hint: or have the administrator create a system service that runs it as this user"
+        ))
+    })?;
+    Ok(dir.join("docker"))
+}
 
 pub(super) fn start(ui: &mut Ui, job: &Job<'_>, place: &Path) -> Result<Begun, Failed> {
     let shown = place.to_string_lossy().into_owned();

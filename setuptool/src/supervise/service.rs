@@ -6,9 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use doctor::managed::{self, Managed, State};
-use doctor::place::World;
 use doctor::supervisor::service::PROGRAMS;
-use hostenv::shellwords::quoted;
 use nix::fcntl::OFlag;
 
 use crate::purge;
@@ -18,26 +16,6 @@ use crate::write::{self, Policy, Put};
 
 /// What runsv(8) and s6-supervise(8) make.
 const MADE: [&str; 4] = ["supervise", "log/supervise", "event", "log/event"];
-
-/// The service directory in the one that the user's supervisor scans. Without a supervisor, its command and the `usual`
-/// directory, below that of configurations, are proposed.
-pub(super) fn place(
-    world: &World,
-    scans: Option<PathBuf>,
-    command: &str,
-    usual: &str,
-) -> Result<PathBuf, Failed> {
-    let dir = scans.ok_or_else(|| {
-        let program = command.split(' ').next().unwrap_or_default();
-        let dir = quoted(world.config_home().unwrap_or_default().join(usual));
-        Failed::new(format!(
-            "no {program} of this user is running\n\
-             hint: mkdir -p {dir}; setsid {command} {dir} &\n\
-             hint: or have the administrator create a system service that runs it as this user"
-        ))
-    })?;
-    Ok(dir.join("docker"))
-}
 
 /// The name under which a directory is out of the supervisor's sight.
 pub(super) fn hidden(service: &Path) -> PathBuf {
