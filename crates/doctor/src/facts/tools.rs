@@ -140,7 +140,7 @@ impl Tools {
         let companion = |names: [&str; 2]| names.iter().find_map(|name| world.find_companion(name));
         let rootlesskit = companion(ROOTLESSKIT);
         let choices = Choices::gather(settings);
-        let (net, tries_gateway, helpers) =
+        let Network { net, tries_gateway, helpers } =
             network(world, prober, &choices, rootlesskit.as_deref());
         let helper = |driver| {
             let asked = helpers.iter().find(|(of, _)| *of == driver).map(|(_, helper)| helper);
@@ -244,26 +244,42 @@ impl Machine for Programs<'_> {
     }
 }
 
-/// The launcher's own choice, whether it would try the gateway before, and the helpers that were asked for it.
+/// The launcher's own choice.
+struct Network {
+    net: Net,
+    /// It would try the gateway before.
+    tries_gateway: bool,
+    /// Those that were asked for it.
+    helpers: Vec<(NetworkDriver, Helper)>,
+}
+
+impl Network {
+    fn named(net: Net) -> Self {
+        Self { net, tries_gateway: false, helpers: Vec::new() }
+    }
+}
+
 fn network(
     world: &World,
     prober: &dyn Prober,
     choices: &Choices,
     rootlesskit: Option<&Path>,
-) -> (Net, bool, Vec<(NetworkDriver, Helper)>) {
+) -> Network {
     if let Some(name) = choices.net() {
         let unknown = || Net::Unknown(name.to_owned());
-        let net = NetworkDriver::from_name(name).map_or_else(unknown, Net::Named);
-        return (net, false, Vec::new());
+        return Network::named(NetworkDriver::from_name(name).map_or_else(unknown, Net::Named));
     }
     let port_driver = choices.port_driver();
     if port_driver == Some(PortDriver::Gateway.name()) {
-        return (Net::Named(NetworkDriver::Gateway), false, Vec::new());
+        return Network::named(Net::Named(NetworkDriver::Gateway));
     }
     let help = rootlesskit.and_then(|kit| prober.ask(kit, "--help").ok()).unwrap_or_default();
     let choice = choose::by_programs(&Programs(world, prober), &help);
-    let net = choice.driver.map_or_else(|| Net::None { why: why_none(&choice) }, Net::Chosen);
-    (net, choose::may_use_gateway(&help, port_driver), choice.helpers)
+    Network {
+        net: choice.driver.map_or_else(|| Net::None { why: why_none(&choice) }, Net::Chosen),
+        tries_gateway: choose::may_use_gateway(&help, port_driver),
+        helpers: choice.helpers,
+    }
 }
 
 /// Ours makes interfaces by itself; that of others runs `ip tuntap`, which busybox may lack.
