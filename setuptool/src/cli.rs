@@ -38,9 +38,13 @@ pub(crate) struct Cli {
     pub(crate) skip_iptables: bool,
     pub(crate) json: bool,
     pub(crate) purge: bool,
+    /// systemd listens, and the first connection starts the daemon.
     pub(crate) socket: bool,
+    /// Something other than systemd keeps the daemon running.
     pub(crate) supervise: Option<Choice>,
+    /// The daemon is to be a node of a swarm, or no longer.
     pub(crate) swarm: Option<swarm::Choice>,
+    /// Say what would be written into this file, and change nothing.
     pub(crate) print: Option<OsString>,
 }
 

@@ -60,8 +60,8 @@ pub(crate) fn run(
         (None, None) => by_hand(ui, world, &plan, facts, options.swarm.as_ref())?,
     }
     let host = docker_host(&plan.runtime_dir);
-    let cli = context::Cli::new(plan.docker.clone(), with_runtime_dir(world));
-    cli.adopt(ui, world, &host, wish.force)?;
+    let docker = context::Cli::new(plan.docker.clone(), with_runtime_dir(world));
+    docker.adopt(ui, world, &host, wish.force)?;
     swarm::next_steps(ui, world, options.swarm.as_ref());
     trailer(ui, &plan, facts);
     Ok(())

@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         // Also after a command, which then need not be built.
-        ["help", ..] => print_help(),
+        ["help"] => print_help(),
         all if all.iter().any(|arg| matches!(*arg, "--help" | "-h")) => print_help(),
         ["bench", rest @ ..] => become_tool("bench", rest),
         ["demo"] => demo::run(),

@@ -1,4 +1,4 @@
-//! Commands that must succeed.
+//! Commands that must succeed, and how a tool itself ends.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};

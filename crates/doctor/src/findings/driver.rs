@@ -145,8 +145,10 @@ fn tun(facts: &Facts) -> Option<Finding> {
         Some(net) => net.needs_tun() && !facts.works(Probe::Network),
         None => facts.tools.tries_gateway,
     };
+    if !needed {
+        return None;
+    }
     let (code, seen) = match facts.host.tun {
-        _ if !needed => return None,
         Device::Fine => return None,
         Device::Missing => ("tun-missing", "/dev/net/tun does not exist"),
         Device::Driverless => {

@@ -182,13 +182,14 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
         return;
     }
     if !facts.account.systemd {
+        let keep = "start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise";
         findings.push(
             Finding::advisory(
                 "no-systemd",
                 format!("systemd is not running; {lost}"),
                 "dockerd sets limits through systemd only (Cgroup Driver: none)",
             )
-            .fix("start the daemon and keep it running: dockerd-rootless-setuptool.sh install --supervise")
+            .fix(keep)
             .fixes(INSTEAD),
         );
         return;

@@ -194,7 +194,7 @@ fn values_and_addresses() -> Vec<Case> {
         case(
             "a VPN routes 10.0.0.0/9",
             Advisory,
-            "swarm-limits",
+            "swarm-limits cidr-overlap",
             "run `docker swarm init --default-addr-pool 10.140.0.0/16`",
             |h| {
                 node(h);
