@@ -68,8 +68,8 @@ impl Descriptors {
         let count = fds.len();
         let is_packet =
             |fd: &OwnedFd| SockRef::from(fd).domain().is_ok_and(|of| of == Domain::PACKET);
-        let of_overlays = fds.iter().position(is_packet).unwrap_or(count);
-        let mut of_overlays = fds.split_off(of_overlays).into_iter();
+        let at = fds.iter().position(is_packet).unwrap_or(count);
+        let mut of_overlays = fds.split_off(at).into_iter();
         let reader = of_overlays.next();
         let overlay =
             reader.map(|reader| OverlayDescriptors { reader, writer: of_overlays.next() });

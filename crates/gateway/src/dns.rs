@@ -283,8 +283,8 @@ impl Forwarder {
         }
     }
 
-    /// Closes an attempt that will bring nothing any more, and asks the next server. For attempts whose socket could not be
-    /// opened for want of something here, which is not the server's fault.
+    /// Closes an attempt that will bring nothing any more, and asks the next server. From outside it is called if the
+    /// attempt's socket could not be opened for want of something here, which is not the server's fault.
     pub fn give_up(&mut self, now: Instant, key: Key) {
         let Some((serial, query)) = self.pending.close(key) else { return };
         let alone = query.open().next().is_none();

@@ -19,7 +19,7 @@ pub struct Slab<T> {
 }
 
 impl Key {
-    /// A key for what is in no table.
+    /// A key for what is in no table, and for places that are not filled yet. The first entry of a table has it too.
     pub const NONE: Self = Self { index: 0, generation: 0 };
 
     /// Epoll's user data for an entry of this kind: the kind in the top byte, the generation (24 bits) below, the index

@@ -12,6 +12,7 @@
 //!   namespace as well, which the packet rules find before the tun device, and then its datagrams travel in batches.
 //! * [`overlay`]: datagrams of overlay networks come out of a packet socket, long and unfinished, for flows that are there.
 //! * [`echo`]: ping sockets of the host; answers are real or there are none.
+//! * [`host_socket`]: the host's side of flows and pings, which follows the host to another address.
 //! * [`names`]: queries to the gateway's name server go to those of the host.
 //! * [`attribution`]: which container it counts for; [`holders`]: and whose share of the limits.
 //! * [`egress_policy`]: what containers may begin; [`parked`]: packets that wait until their sender is known.
@@ -64,6 +65,7 @@ use dial::Dials;
 use echo::Echoes;
 use egress_policy::EgressPolicy;
 pub use egress_policy::SharedPolicies;
+use host_socket::AddressCheck;
 use names::Names;
 use overlay::Overlay;
 use packets::{Arrived, Judged};

@@ -12,6 +12,7 @@ use super::*;
 use crate::conntrack::{Client, pair};
 use crate::engine::answers::Answers;
 use crate::engine::egress_policy::EgressPolicy;
+use crate::engine::host_socket::HostSocket;
 use crate::engine::statistics::Statistics;
 use crate::engine::tun::Tun;
 use crate::network_config::{HostLoopback, Net, NetworkConfig};
