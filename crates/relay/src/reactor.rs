@@ -238,7 +238,7 @@ impl Reactor {
             Timer::Linger(key) => tcp.linger(ctx, key),
             Timer::Rearm => tcp.rearm(ctx),
             Timer::Sweep => tcp.sweep(ctx),
-            Timer::Expire => self.udp.table.expire(ctx),
+            Timer::Expire => self.udp.expire(ctx),
             Timer::Refill => self.refilling = false,
             Timer::Trim => {
                 tcp.trim();

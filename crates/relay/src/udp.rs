@@ -130,6 +130,8 @@ impl Udp {
         let receiver = self.receiver.get_or_insert_with(Receiver::new);
         // Errors are about earlier answers (ICMP) and are cleared by being read.
         let n = receiver.recv(port.listener.as_fd(), BATCH).unwrap_or(0);
+        // Also of datagrams that begin no flow.
+        self.table.expire_later(ctx);
         let mut order = [(Key::NONE, 0usize); BATCH];
         // Of the datagram before: what its flow was found by, and the flow.
         let mut last = None;
@@ -166,6 +168,18 @@ impl Udp {
             }
         }
         self.table.forward_all(receiver, &mut order[..count]);
+    }
+
+    /// Ends flows that were silent for too long, and gives back memory that bursts have left behind.
+    pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
+        self.table.expire(ctx);
+        for receiver in self.receiver.iter_mut().chain(&mut self.table.last_answers) {
+            if self.table.expiring {
+                receiver.trim();
+            } else {
+                receiver.release();
+            }
+        }
     }
 
     pub(crate) fn replies(&mut self, ctx: &mut Ctx, key: Key) {
@@ -401,9 +415,7 @@ impl FlowTable {
         port.order.insert(key, ctx.now);
         self.all.insert(key, ctx.now);
         let target = port.service.target;
-        if !std::mem::replace(&mut self.expiring, true) {
-            ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
-        }
+        self.expire_later(ctx);
         match ctx.pool.take(SocketKind::udp(target.is_ipv4()), Waiter::Flow(key)) {
             Taken::Ready(sock) => self.connect_with(ctx, key, sock),
             Taken::Later => {}
@@ -478,7 +490,13 @@ impl FlowTable {
         ctx.room.give(Use::FlowIn, 1);
     }
 
-    pub(crate) fn expire(&mut self, ctx: &mut Ctx) {
+    fn expire_later(&mut self, ctx: &mut Ctx) {
+        if !std::mem::replace(&mut self.expiring, true) {
+            ctx.timers.at(ctx.now + tick(ctx), Timer::Expire);
+        }
+    }
+
+    fn expire(&mut self, ctx: &mut Ctx) {
         while let Some(silent) = self.all.longest_silent()
             && self
                 .all

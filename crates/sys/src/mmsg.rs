@@ -18,6 +18,7 @@ use std::ptr;
 use libc::{c_int, mmsghdr, socklen_t};
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::cmsg::{self, array, int};
 
@@ -79,9 +80,13 @@ struct Meta {
     cut: bool,
 }
 
-/// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used.
+/// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used, and given back by
+/// [`Receiver::trim`].
 pub struct Receiver {
     payload: Vec<u8>,
+    /// The most bytes that one call has brought since memory was given back, and since the last look at that.
+    held: usize,
+    used: usize,
     names: Box<[Name; BATCH]>,
     control: Box<[Control; BATCH]>,
     meta: Vec<Meta>,
@@ -104,6 +109,8 @@ impl Receiver {
     pub fn new() -> Self {
         Self {
             payload: vec![0; BATCH * SLOT],
+            held: 0,
+            used: 0,
             names: Box::new([[0; size_of::<Name>()]; BATCH]),
             control: Box::new([Control([0; 128]); BATCH]),
             meta: Vec::with_capacity(BATCH),
@@ -157,7 +164,25 @@ impl Receiver {
                 ..parse_control(&self.control[i].0[..filled])
             });
         }
+        self.used = self.used.max(self.meta.iter().map(|meta| meta.len).sum());
+        self.held = self.held.max(self.used);
         Ok(n)
+    }
+
+    /// Gives back what a burst has filled, unless half of it was needed again since the last call. The datagrams of the last
+    /// [`Self::recv`] are gone then. For calling now and then.
+    pub fn trim(&mut self) {
+        if std::mem::take(&mut self.used) <= self.held / 2 {
+            self.release();
+        }
+    }
+
+    /// Gives back all memory of datagrams; those of the last [`Self::recv`] are gone.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.held) > 0 {
+            self.meta.clear();
+            discard(&mut self.payload);
+        }
     }
 
     /// The `index`th datagram of the last [`Self::recv`].
@@ -172,6 +197,19 @@ impl Receiver {
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         (0..self.meta.len()).filter_map(|i| self.get(i))
     }
+}
+
+/// Zeroes whole pages of a buffer, which then take no memory (madvise(2), `MADV_DONTNEED`).
+fn discard(buffer: &mut [u8]) {
+    let Ok(Some(page)) = sysconf(SysconfVar::PAGE_SIZE) else { return };
+    let page = usize::try_from(page).unwrap_or(usize::MAX);
+    let skipped = buffer.as_ptr().align_offset(page);
+    let Some(aligned) = buffer.get_mut(skipped..) else { return };
+    let length = aligned.len() / page * page;
+    // SAFETY: the pages are exclusively borrowed memory of the allocator, so private and not of a file: they become zeroes.
+    let done = unsafe { libc::madvise(aligned.as_mut_ptr().cast(), length, libc::MADV_DONTNEED) };
+    // Pages that are locked stay (mlock(2)), which does no harm.
+    let _: nix::Result<c_int> = Errno::result(done);
 }
 
 /// Where outgoing datagrams go and come from.

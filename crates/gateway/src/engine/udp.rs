@@ -483,6 +483,9 @@ impl Flows {
             let end = if flow.answered { FlowEnd::Idle } else { unanswered() };
             self.end(key, end);
         }
+        if let Some(receiver) = &mut self.receiver {
+            if self.table.is_empty() { receiver.release() } else { receiver.trim() }
+        }
     }
 
     /// Flows over IPv6 whose address the host has lost go on from another one.

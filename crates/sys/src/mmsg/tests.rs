@@ -190,3 +190,46 @@ fn what_the_kernel_writes_behind_the_headers_is_what_is_received() {
     assert_eq!(rx.recv_by(1, |_, _| Err(Errno::EAGAIN)), Err(Errno::EAGAIN));
     assert!(rx.get(0).is_none());
 }
+
+/// How many pages of a buffer are in memory (proc_pid_pagemap(5): bit 63 of each entry).
+fn pages_in_memory(buffer: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt;
+    let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
+    let pages = buffer.as_ptr().addr() / page..(buffer.as_ptr().addr() + buffer.len()) / page;
+    let mut entries = vec![[0u8; 8]; pages.len()];
+    let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+    map.read_exact_at(entries.as_flattened_mut(), (pages.start * 8).try_into().unwrap()).unwrap();
+    entries.iter().filter(|entry| u64::from_ne_bytes(**entry) >> 63 == 1).count()
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "miri knows no UDP sockets")]
+fn memory_of_a_burst_is_given_back_when_it_is_not_needed_again() {
+    let (a, b) = pair("127.0.0.1:0");
+    let mut rx = Receiver::new();
+    let burst = |size: usize, count: usize, rx: &mut Receiver| {
+        let datagram = vec![7u8; size];
+        let slices = vec![IoSlice::new(&datagram); count];
+        assert_eq!(send_each(a.as_fd(), &slices, Route::default()), Ok(count));
+        assert_eq!(rx.recv(b.as_fd(), BATCH), Ok(count));
+        assert!(rx.iter().all(|received| received.data == datagram));
+    };
+    // As many as a socket holds with its usual room for two hundred thousand bytes.
+    burst(40_000, 3, &mut rx);
+    let full = pages_in_memory(&rx.payload);
+    assert!(full >= 3, "{full}");
+    // What is needed again stays.
+    rx.trim();
+    burst(30_000, 3, &mut rx);
+    rx.trim();
+    assert_eq!(pages_in_memory(&rx.payload), full);
+    assert_eq!(rx.iter().count(), 3);
+    burst(1000, 1, &mut rx);
+    rx.trim();
+    assert!(pages_in_memory(&rx.payload) <= 1, "{}", pages_in_memory(&rx.payload));
+    assert_eq!(rx.iter().count(), 0);
+    burst(40_000, 3, &mut rx);
+    rx.release();
+    assert!(pages_in_memory(&rx.payload) <= 1);
+    burst(100, 2, &mut rx);
+}
