@@ -6,7 +6,9 @@
 //! samples) times the span, and the difference between the medians of the last and of the first quarter. A single
 //! peak moves neither. The bounds are those of [`Figure`]. UDP flows keep a descriptor for [`FLOW_KEPT`], and on a
 //! machine that becomes less busy there are more of them, so that many more descriptors of a process that carries
-//! them are no growth.
+//! them are no growth. The hash tables of these flows double once at some time that chance decides, if entries come and
+//! go while more than half of a table is full: places of removed entries are used up then (hashbrown). They do not
+//! double again, so [`TABLES_PER_FLOW`] is no growth either.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,9 @@ pub(crate) const WARM_UP: u64 = 300_000;
 pub(crate) const JUDGED_SPAN: u64 = 600_000;
 /// Milliseconds for which a UDP flow that was answered is kept.
 const FLOW_KEPT: u64 = 180_000;
+/// Bytes by which the hash tables of a process grow for each flow if all double. In a gateway process, these are the index
+/// (73 bytes), the order (57) and the flows that share a port (65), each with up to 2.3 places for an entry.
+const TABLES_PER_FLOW: f64 = 450.0;
 /// Points that a slope is computed of, at most: there are half as many pairs as the square of this.
 const MAX_POINTS: usize = 500;
 
@@ -75,7 +80,7 @@ pub(crate) struct Trend {
     pub(crate) last: f64,
     /// The slope of Theil and Sen times the span.
     pub(crate) drift: f64,
-    /// How much of the difference is the traffic's.
+    /// How much of the difference is the traffic's, or that of the tables for it.
     pub(crate) explained: f64,
 }
 
@@ -129,6 +134,13 @@ fn carries(instance: Label, process: &str, way: &str) -> bool {
     }
 }
 
+/// By how many KiB the hash tables of a process may double, which has at least a descriptor for each flow.
+fn tables(instance: Label, process: &str, samples: &[&Sample]) -> f64 {
+    let flows = samples.first().map_or(0.0, |sample| Figure::Descriptors.of(sample));
+    let carries = ["in,", "out,"].iter().any(|way| carries(instance, process, way));
+    if carries { flows * TABLES_PER_FLOW / 1024.0 } else { 0.0 }
+}
+
 /// How many more UDP flows a process carried in the last quarter of `times` than in the first.
 fn more_flows(record: &Record, instance: Label, process: &str, times: &[u64]) -> f64 {
     let carried = |traffic: &&Traffic| {
@@ -169,7 +181,8 @@ pub(crate) fn lives(record: &Record) -> Vec<Life> {
             let times = || warm.iter().map(|sample| sample.at).collect::<Vec<_>>();
             let explained = match figure {
                 Figure::Descriptors => more_flows(record, instance, process, &times()),
-                _ => 0.0,
+                Figure::Threads => 0.0,
+                Figure::Rss | Figure::Pss => tables(instance, process, &warm),
             };
             let point = |sample: &&Sample| (sample.at as f64, figure.of(sample));
             Trend::of(figure, &warm.iter().map(point).collect::<Vec<_>>(), explained)

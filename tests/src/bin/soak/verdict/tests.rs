@@ -143,6 +143,22 @@ fn descriptors_may_grow_with_the_flows_and_no_further() {
 }
 
 #[test]
+fn tables_of_flows_may_double_once_and_no_further() {
+    // 1000 descriptors are as many flows: 440 KiB beside the bound of some 920 KiB. The quarters are 41 minutes apart.
+    let figures = |kib_in_an_hour: f64| {
+        move |minutes: f64| {
+            let kib = 4000.0 + kib_in_an_hour * minutes / 60.0;
+            [1000.0, 3.0, kib, kib]
+        }
+    };
+    assert_eq!(grown_with(figures(1600.0)).len(), 0);
+    assert_eq!(grown_with(figures(2300.0)).len(), 2);
+    // A process without flows has no such tables.
+    let parent = |kib| with_process(process("rootlesskit parent", figures(kib))).complaints.len();
+    assert_eq!((parent(1200.0), parent(1600.0)), (0, 2));
+}
+
+#[test]
 fn a_start_and_a_peak_are_no_growth() {
     let start = |m: f64| [if m < 4.0 { 50.0 * m } else { 200.0 }, 3.0, 4000.0, 3000.0];
     assert_eq!(grown_with(start), Vec::<String>::new());
