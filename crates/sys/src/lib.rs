@@ -11,6 +11,7 @@ pub mod inherit;
 pub mod mmsg;
 pub mod mount;
 pub mod packet;
+mod pages;
 pub mod pidfd;
 #[cfg(feature = "tokio")]
 pub mod readable;

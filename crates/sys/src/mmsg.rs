@@ -5,9 +5,8 @@
 //! * segment sizes of coalesced datagrams: `UDP_GRO` inwards (Linux 5.0), `UDP_SEGMENT` outwards
 //!   (Linux 4.18), udp(7).
 //!
-//! Header arrays are built on the stack of each call, so nothing here keeps a pointer into itself.
-//! Addresses and control messages are encoded and decoded as bytes by the kernel's layout, which leaves
-//! the calls themselves as the only unsafe part.
+//! Header arrays are built on the stack of each call, so nothing here keeps a pointer into itself. Addresses and control
+//! messages are bytes in the kernel's layout, which leaves the calls themselves as the only unsafe part.
 
 use std::io::IoSlice;
 use std::mem::{MaybeUninit, size_of};
@@ -18,9 +17,9 @@ use std::ptr;
 use libc::{c_int, mmsghdr, socklen_t};
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
-use nix::unistd::{SysconfVar, sysconf};
 
 use crate::cmsg::{self, array, int};
+use crate::pages;
 
 /// The most datagrams that one call moves.
 pub const BATCH: usize = 64;
@@ -80,11 +79,10 @@ struct Meta {
     cut: bool,
 }
 
-/// Preallocated room to receive up to [`BATCH`] datagrams; pages are touched only as they are used, and given back by
-/// [`Receiver::trim`].
+/// Preallocated room for up to [`BATCH`] datagrams. Pages are touched as they are used, until [`Receiver::trim`].
 pub struct Receiver {
     payload: Vec<u8>,
-    /// The most bytes that one call has brought since memory was given back, and since the last look at that.
+    /// The most bytes of one call since memory was given back, and since the last [`Receiver::trim`].
     held: usize,
     used: usize,
     names: Box<[Name; BATCH]>,
@@ -169,8 +167,7 @@ impl Receiver {
         Ok(n)
     }
 
-    /// Gives back what a burst has filled, unless half of it was needed again since the last call. The datagrams of the last
-    /// [`Self::recv`] are gone then. For calling now and then.
+    /// Gives back what a burst has filled, and the datagrams in it, unless half of it was needed since the last call.
     pub fn trim(&mut self) {
         if std::mem::take(&mut self.used) <= self.held / 2 {
             self.release();
@@ -181,7 +178,7 @@ impl Receiver {
     pub fn release(&mut self) {
         if std::mem::take(&mut self.held) > 0 {
             self.meta.clear();
-            discard(&mut self.payload);
+            pages::discard(&mut self.payload);
         }
     }
 
@@ -197,19 +194,6 @@ impl Receiver {
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         (0..self.meta.len()).filter_map(|i| self.get(i))
     }
-}
-
-/// Zeroes whole pages of a buffer, which then take no memory (madvise(2), `MADV_DONTNEED`).
-fn discard(buffer: &mut [u8]) {
-    let Ok(Some(page)) = sysconf(SysconfVar::PAGE_SIZE) else { return };
-    let page = usize::try_from(page).unwrap_or(usize::MAX);
-    let skipped = buffer.as_ptr().align_offset(page);
-    let Some(aligned) = buffer.get_mut(skipped..) else { return };
-    let length = aligned.len() / page * page;
-    // SAFETY: the pages are exclusively borrowed memory of the allocator, so private and not of a file: they become zeroes.
-    let done = unsafe { libc::madvise(aligned.as_mut_ptr().cast(), length, libc::MADV_DONTNEED) };
-    // Pages that are locked stay (mlock(2)), which does no harm.
-    let _: nix::Result<c_int> = Errno::result(done);
 }
 
 /// Where outgoing datagrams go and come from.

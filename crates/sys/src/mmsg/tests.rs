@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+use nix::unistd::{SysconfVar, sysconf};
 
 fn pair(addr: &str) -> (UdpSocket, UdpSocket) {
     let (a, b) = (UdpSocket::bind(addr).unwrap(), UdpSocket::bind(addr).unwrap());

@@ -64,7 +64,7 @@ pub(crate) fn draw(record: &Record, verdict: &Verdict) -> Result<String> {
     let height = PANEL * i32::try_from(panels.len())?;
     let minutes = record.length as f64 / MINUTE;
     let found = match (verdict.is_good(), verdict.judged > 0) {
-        (true, true) => ": nothing grows, nothing fails unprovoked",
+        (true, true) => ": nothing leaks, nothing fails unprovoked",
         (true, false) => ": nothing fails unprovoked",
         (false, _) => "",
     };
