@@ -20,6 +20,29 @@ pub enum Device {
     Fine,
 }
 
+/// The mode of SELinux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selinux {
+    Off,
+    Permissive,
+    Enforcing,
+}
+
+impl Selinux {
+    fn gather(world: &World) -> Self {
+        match world.text("sys/fs/selinux/enforce").as_deref() {
+            None => Self::Off,
+            Some("1") => Self::Enforcing,
+            Some(_) => Self::Permissive,
+        }
+    }
+
+    /// In either mode: the launcher makes no difference when it tells dockerd.
+    pub fn on(self) -> bool {
+        self != Self::Off
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Host {
     /// What calls itself the kernel; `None` without `/proc`.
@@ -45,7 +68,7 @@ pub struct Host {
     /// How many inotify(7) instances, and watches, a user may have.
     pub inotify_instances: Option<u64>,
     pub inotify_watches: Option<u64>,
-    pub selinux: bool,
+    pub selinux: Selinux,
     /// Where `/etc/resolv.conf` leads, if that is outside of `/etc` and `/run`, which a sandboxed slirp4netns sees; `None` if
     /// the user has turned the sandbox off.
     pub resolv_conf: Option<PathBuf>,
@@ -82,7 +105,7 @@ impl Host {
             port_start: world.sysctl("net.ipv4.ip_unprivileged_port_start"),
             inotify_instances: world.sysctl("fs.inotify.max_user_instances"),
             inotify_watches: world.sysctl("fs.inotify.max_user_watches"),
-            selinux: world.text("sys/fs/selinux/enforce").as_deref() == Some("1"),
+            selinux: Selinux::gather(world),
             resolv_conf: resolv_conf(world, settings),
             container: Container::gather(world),
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),

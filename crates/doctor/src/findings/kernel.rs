@@ -4,7 +4,7 @@ use budget::{Budget, DataPath, MINIMUM};
 
 use super::{Finding, Wish, session};
 use crate::distro::Family;
-use crate::facts::Facts;
+use crate::facts::{Facts, Selinux};
 use crate::probe::Probe;
 use crate::remedy::Remedy;
 
@@ -37,17 +37,7 @@ pub(super) fn oldest(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     let host = &facts.host;
-    if host.selinux {
-        findings.push(
-            Finding::advisory(
-                "selinux",
-                "SELinux is enforcing",
-                "Docker's classic storage driver overlay2 does not work under SELinux, and old policies deny access to \
-                 /run/xtables.lock",
-            )
-            .fix("install the latest version of the package container-selinux"),
-        );
-    }
+    findings.extend(selinux(facts));
     if host.apparmor_restricts_unconfined {
         findings.push(Finding::advisory(
             "apparmor-unconfined",
@@ -79,6 +69,30 @@ pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     if let Some(files) = host.nofile.filter(|files| *files < FEW_FILES) {
         findings.push(few_files(facts, files));
     }
+}
+
+/// Some distributions have Docker's rules in the policy, and no package of their own for them.
+fn selinux(facts: &Facts) -> Option<Finding> {
+    let in_the_policy =
+        matches!(facts.distro.family, Family::Debian | Family::Arch | Family::Alpine | Family::Nix);
+    let (seen, why) = match facts.host.selinux {
+        Selinux::Off => return None,
+        Selinux::Permissive => (
+            "SELinux is permissive",
+            "with SELinux, dockerd does not use its classic storage driver overlay2, even in permissive mode",
+        ),
+        Selinux::Enforcing => (
+            "SELinux is enforcing",
+            "with SELinux, dockerd does not use its classic storage driver overlay2, and old policies do not let iptables \
+             open /run/xtables.lock",
+        ),
+    };
+    let finding = Finding::advisory("selinux", seen, why);
+    Some(if facts.host.selinux == Selinux::Enforcing && !in_the_policy {
+        finding.fix("install the latest version of the package container-selinux")
+    } else {
+        finding
+    })
 }
 
 /// What the network that the launcher would choose can do with the limit; dockerd and each container have the same limit

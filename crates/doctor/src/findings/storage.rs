@@ -3,14 +3,16 @@
 use hostenv::shellwords::quoted;
 use nix::errno::Errno;
 
-use super::storage_driver::uses_containerd;
+use super::storage_driver::{storage_driver, uses_containerd};
 use super::{Finding, Wish, device};
 use crate::distro::Package;
-use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
+use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room, Selinux};
 use crate::probe::{Outcome, Probe};
+use crate::remedy::Remedy;
 
 pub(super) fn examine(facts: &Facts, _: Wish, findings: &mut Vec<Finding>) {
     overlay(facts, findings);
+    selinux(facts, findings);
     data_root(facts, findings);
     snapshotter(facts, findings);
 }
@@ -128,23 +130,66 @@ fn opened(facts: &Facts, errno: Errno, dir: &str) -> Option<String> {
     }
 }
 
-const CLASSIC_STORE: &str = "in ~/.config/docker/daemon.json, set \"features\": {\"containerd-snapshotter\": false}, and restart \
-                             the daemon: the containerd image store cannot use fuse-overlayfs";
+/// With SELinux, dockerd does not even try the classic driver. It does not replace one that is named, or that made what the
+/// data root holds.
+fn selinux(facts: &Facts, findings: &mut Vec<Finding>) {
+    if !facts.host.selinux.on() || storage_driver(facts) != Some("overlay2") {
+        return;
+    }
+    let named = facts.tools.storage_driver.is_some();
+    let install = "install fuse-overlayfs as a replacement for overlay2";
+    let install = match facts.tools.fuse_overlayfs {
+        Some(_) => Remedy::default(),
+        None => facts.distro.install(Package::FuseOverlayfs, install),
+    };
+    findings.push(
+        Finding::fatal(
+            "overlay-selinux",
+            if named {
+                "daemon.json sets \"storage-driver\" to \"overlay2\", and SELinux is on"
+            } else {
+                "the data root has images of the storage driver overlay2, and SELinux is on"
+            },
+            "with SELinux, dockerd does not start with overlay2 in rootless mode (\"overlay is not supported for \
+             Rootless with SELinux\")",
+        )
+        .remedy(install)
+        .fix(
+            "in ~/.config/docker/daemon.json, set \"storage-driver\" to \"fuse-overlayfs\" (the images and containers of \
+             overlay2 stay in the data root, but Docker does not show them)",
+        ),
+    );
+}
 
-/// What dockerd falls back to costs time and space, but works.
-fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
-    let Outcome::Fails(text) = facts.outcome(Probe::Overlay) else { return };
-    let kernel = facts.host.kernel;
-    let since = if facts.host.selinux { (5, 13) } else { (5, 11) };
-    let reason = if kernel.is_some_and(|kernel| kernel < since) {
+/// Why dockerd does not take overlayfs.
+fn no_overlay(facts: &Facts) -> Option<String> {
+    let Outcome::Fails(text) = facts.outcome(Probe::Overlay) else {
+        let named = facts.tools.storage_driver.is_some();
+        let copies = facts.host.selinux.on() && storage_driver(facts) == Some("vfs") && !named;
+        return copies.then(|| {
+            "with SELinux, dockerd does not use its classic storage driver overlay2".to_owned()
+        });
+    };
+    let enforcing = facts.host.selinux == Selinux::Enforcing;
+    let since = if enforcing { (5, 13) } else { (5, 11) };
+    let reason = if facts.host.kernel.is_some_and(|kernel| kernel < since) {
         let (major, minor) = since;
         format!("Linux {} is running; {major}.{minor} or later is needed", facts.host.release)
     } else {
         text.lines().last().unwrap_or_default().to_owned()
     };
+    Some(format!("overlayfs cannot be mounted in a user namespace: {reason}"))
+}
+
+const CLASSIC_STORE: &str = "in ~/.config/docker/daemon.json, set \"features\": {\"containerd-snapshotter\": false}, and restart \
+                             the daemon: the containerd image store cannot use fuse-overlayfs";
+
+/// What dockerd falls back to costs time and space, but works.
+fn overlay(facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some(seen) = no_overlay(facts) else { return };
     let finding = Finding::class(
         "overlay",
-        format!("overlayfs cannot be mounted in a user namespace: {reason}"),
+        seen,
         "without overlayfs or fuse-overlayfs, every image layer is a full copy",
     );
     // fuse-overlayfs is no replacement without it.

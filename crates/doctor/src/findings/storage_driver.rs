@@ -49,8 +49,8 @@ fn classic(facts: &Facts) -> Option<&str> {
     if let Some(driver) = facts.storage.earlier_driver {
         return Some(driver);
     }
-    // dockerd itself refuses it there (moby's overlayutils).
-    if overlay_works(facts)? && !facts.host.selinux {
+    // dockerd itself refuses it there (moby's overlayutils), whatever the mode.
+    if overlay_works(facts)? && !facts.host.selinux.on() {
         return Some("overlay2");
     }
     Some(if facts.tools.fuse_overlayfs.is_some() && facts.host.fuse == Device::Fine {

@@ -115,8 +115,8 @@ symptoms! {
         "rootlesskit is older than 0.14";
         "upgrade rootlesskit";
     "log-overlay-selinux", "overlay is not supported for Rootless with SELinux":
-        "SELinux is enabled";
-        "as root, install the package fuse-overlayfs";
+        "SELinux is on, and dockerd's classic storage driver overlay2 does not start then";
+        "as root, install the package fuse-overlayfs; if the daemon still does not start, set \"storage-driver\" to \"fuse-overlayfs\" in ~/.config/docker/daemon.json, which hides the images that you have";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";
         "publish a higher port; or put the line `net.ipv4.ip_unprivileged_port_start = 0` into a file in /etc/sysctl.d, run `sudo sysctl --system`, and restart the daemon";

@@ -168,7 +168,12 @@ pub(super) const CODES: &[Code] = &[
     code("ps-missing", "ps, which `docker top` uses, is not installed"),
     code(
         "overlay",
-        "overlayfs cannot be mounted, and fuse-overlayfs is not installed, or cannot be used by the containerd image store",
+        "overlayfs cannot be mounted, or dockerd does not use it because of SELinux; and fuse-overlayfs is not \
+         installed, or cannot be used by the containerd image store",
+    ),
+    code(
+        "overlay-selinux",
+        "SELinux is on, and the data root or `daemon.json` requires the storage driver `overlay2`",
     ),
     code("fuse-closed", "fuse-overlayfs cannot use `/dev/fuse`"),
     code("kernel-old", "the kernel is older than Linux 5.3, and `rootlesskit true` fails"),
@@ -196,7 +201,7 @@ pub(super) const CODES: &[Code] = &[
         "rootful Docker is installed or running, and the user cannot access it",
     ),
     code("docker-host-elsewhere", "`DOCKER_HOST` or `DOCKER_CONTEXT` points to another daemon"),
-    code("selinux", "SELinux is enforcing"),
+    code("selinux", "SELinux is enforcing or permissive"),
     code("lxc-usernet", "the user is not listed in `/etc/lxc/lxc-usernet`"),
     code("resolv-conf-link", "`/etc/resolv.conf` is a link to a path outside `/etc` and `/run`"),
     code("launcher-missing", "dockerd-rootless.sh is not installed"),

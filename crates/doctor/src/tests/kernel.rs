@@ -151,10 +151,16 @@ fn situations_of_security_modules_containers_and_limits() {
 
 pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
     vec![
-        case("SELinux is enforcing", Advisory, "selinux", "container-selinux", |h| {
+        case("SELinux is enforcing on Fedora", Advisory, "selinux", "container-selinux", |h| {
+            h.os("ID=fedora\nVERSION_ID=42\n");
             h.write("sys/fs/selinux/enforce", "1");
         }),
-        case("SELinux is permissive", Advisory, "", "", |h| h.write("sys/fs/selinux/enforce", "0")),
+        case("SELinux is enforcing on Debian", Advisory, "selinux", "", |h| {
+            h.write("sys/fs/selinux/enforce", "1");
+        }),
+        case("SELinux is permissive", Advisory, "selinux", "", |h| {
+            h.write("sys/fs/selinux/enforce", "0");
+        }),
         case(
             "this machine is a Podman container",
             Class,

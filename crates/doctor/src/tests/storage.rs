@@ -1,6 +1,6 @@
 //! Situations of overlayfs and what replaces it, and which storage driver dockerd takes.
 
-use super::Severity::{Class, Fatal};
+use super::Severity::{Advisory, Class, Fatal};
 use super::host::Host;
 use super::{Case, all, case};
 use crate::facts::Device;
@@ -29,6 +29,7 @@ fn the_storage_driver_is_the_one_that_dockerd_would_take() {
     let nobody_tried: Change = |h| drop(h.prober.outcomes.insert(Probe::Overlay, Outcome::Unknown));
     let fuse: Change = |h| h.program("bin/fuse-overlayfs");
     let selinux: Change = |h| h.write("sys/fs/selinux/enforce", "1");
+    let permissive: Change = |h| h.write("sys/fs/selinux/enforce", "0");
     let named: Change = |h| h.write(DAEMON_JSON, r#"{"storage-driver": "vfs"}"#);
     let containerd: Change =
         |h| h.write(DAEMON_JSON, r#"{"features": {"containerd-snapshotter": true}}"#);
@@ -48,6 +49,8 @@ fn the_storage_driver_is_the_one_that_dockerd_would_take() {
         ("26.1.5", &[no_overlay, fuse], true, Some("fuse-overlayfs")),
         ("26.1.5", &[selinux], false, Some("vfs")),
         ("26.1.5", &[selinux, fuse], false, Some("fuse-overlayfs")),
+        ("26.1.5", &[permissive], false, Some("vfs")),
+        ("26.1.5", &[permissive, fuse], false, Some("fuse-overlayfs")),
         ("26.1.5", &[by_fuse], false, Some("fuse-overlayfs")),
         ("26.1.5", &[empty], false, Some("overlay2")),
         ("26.1.5", &[copied], false, Some("overlay2")),
@@ -199,6 +202,48 @@ pub(super) fn storage() -> Vec<Case> {
             h.fails(Probe::Overlay, EPERM);
         })
         .facts(|facts| facts.host.fuse = Device::Closed),
+        case(
+            "SELinux is on, and fuse-overlayfs is not installed",
+            Class,
+            "overlay selinux",
+            "apt-get install -y fuse-overlayfs",
+            |h| {
+                h.says("dockerd", "Docker version 28.5.2, build x");
+                h.write("sys/fs/selinux/enforce", "0");
+            },
+        ),
+        case("SELinux is on, and fuse-overlayfs is installed", Advisory, "selinux", "", |h| {
+            h.says("dockerd", "Docker version 28.5.2, build x");
+            h.program("bin/fuse-overlayfs");
+            h.write("sys/fs/selinux/enforce", "1");
+        }),
+        case("SELinux is on, and Docker 29 uses overlayfs", Advisory, "selinux", "", |h| {
+            h.says("dockerd", "Docker version 29.6.1, build x");
+            h.write("sys/fs/selinux/enforce", "1");
+        }),
+        case(
+            "SELinux is on, and the data root has images of overlay2",
+            Fatal,
+            "overlay-selinux selinux",
+            "set \"storage-driver\" to \"fuse-overlayfs\"",
+            |h| {
+                h.says("dockerd", "Docker version 28.5.2, build x");
+                h.program("bin/fuse-overlayfs");
+                h.write("sys/fs/selinux/enforce", "0");
+                h.write(&format!("{DATA_ROOT}/overlay2/l/x"), "");
+            },
+        ),
+        case(
+            "SELinux is on, and daemon.json selects overlay2",
+            Fatal,
+            "overlay-selinux selinux",
+            "apt-get install -y fuse-overlayfs",
+            |h| {
+                h.says("dockerd", "Docker version 28.5.2, build x");
+                h.write("sys/fs/selinux/enforce", "1");
+                h.write(DAEMON_JSON, r#"{"storage-driver": "overlay2"}"#);
+            },
+        ),
         case("an old Ubuntu kernel allows overlayfs", Class, "", "", |h| {
             h.write("proc/sys/kernel/osrelease", "5.4.0-150-generic\n");
         }),
