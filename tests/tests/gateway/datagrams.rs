@@ -98,8 +98,7 @@ fn goes_on_from_another_address(
     changes: [(&str, &str); 2],
     change: impl Fn(&str, &str) -> String,
 ) -> Result<()> {
-    let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    let server = format!("{}:9000", bracketed(to));
+    let server = if to.contains(':') { format!("[{to}]:9000") } else { format!("{to}:9000") };
     let busy = net.inside(&format!("exec fixture keep udp {server}")).spawn()?;
     let ping = net.inside(&format!("exec ping -i 0.2 {to}")).spawn()?;
     let goes_on = || {
@@ -118,7 +117,7 @@ fn goes_on_from_another_address(
         net.b.root(&change(old, new)).ok()?;
         goes_on()?;
         let out = net.inside(&format!("fixture udp-ask {server} hello")).ok()?;
-        ensure!(out.starts_with(&format!("{}:", bracketed(new))), "{out}");
+        ensure!(out.starts_with(&format!("{new}:")), "{out}");
     }
     Ok(())
 }
