@@ -214,6 +214,9 @@ fn with_systemd(
         manager.quiet(&["reset-failed", UNIT]);
         if !manager.traced(ui, &["start", UNIT])?.success() {
             explain_result(ui, world);
+            if manager.is_mislabelled(&units[0].path) {
+                explain_label(ui, &units[0].path);
+            }
             return Err(explain_failure(ui));
         }
     }
@@ -303,6 +306,16 @@ fn explain_result(ui: &mut Ui, world: &World) {
         Some("resources") => ui.error("systemd could not start the unit: out of resources"),
         _ => {}
     }
+}
+
+/// systemd itself says no more than "Access denied".
+fn explain_label(ui: &mut Ui, unit: &Path) {
+    ui.error(&format!(
+        "The SELinux label of {} is not the one that the policy has for this path, so SELinux may not allow systemd to \
+         start it. To restore the label, run:",
+        unit.display()
+    ));
+    ui.error(&format!("  restorecon -R {}", quoted(dir_of(unit))));
 }
 
 fn explain_failure(ui: &mut Ui, world: &World, plan: &Plan) -> Failed {

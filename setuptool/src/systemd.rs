@@ -16,10 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use doctor::facts::Selinux;
 use doctor::managed::Managed;
 use doctor::place::World;
 use doctor::systemd::{ASK_TIMEOUT, last_lines, with_runtime_dir};
 use hostenv::Env;
+use hostenv::helper::Output;
 
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -35,11 +37,16 @@ const JOURNAL_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Systemctl {
     program: PathBuf,
     env: Env,
+    /// restorecon(8), if SELinux is on.
+    restorecon: Option<PathBuf>,
 }
 
 impl Systemctl {
     pub(crate) fn find(world: &World) -> Option<Self> {
-        Some(Self { program: world.find("systemctl")?, env: with_runtime_dir(world) })
+        let program = world.find("systemctl")?;
+        let selinux = Selinux::gather(world).on();
+        let restorecon = selinux.then(|| world.find_with_sbin("restorecon")).flatten();
+        Some(Self { program, env: with_runtime_dir(world), restorecon })
     }
 
     /// If the program is there and reaches the user's service manager.
@@ -55,12 +62,31 @@ impl Systemctl {
     }
 
     /// Writes a unit unless the user has another one there, and has systemd read what it may not know yet.
+    ///
+    /// With SELinux, the unit and the directories that are made for it get the labels that the policy has for their paths.
+    /// Otherwise they have that of the home directory, and in enforcing mode Debian's policy lets nobody start such a unit.
     pub(crate) fn put(&self, ui: &mut Ui, unit: &Managed, policy: &Policy) -> Result<Put, Failed> {
+        let new = topmost_missing(&unit.path);
         let put = write::put(unit, ui, policy)?;
+        if put != Put::Kept {
+            // If that fails, so may the start, which then asks `is_mislabelled`.
+            self.restorecon(&["-R"], new);
+        }
         if put != Put::Unchanged && !self.quiet(&["daemon-reload"]) {
             return Err(Failed::new("`systemctl --user daemon-reload` failed"));
         }
         Ok(put)
+    }
+
+    /// Whether the policy of SELinux has another label for this path.
+    pub(crate) fn is_mislabelled(&self, path: &Path) -> bool {
+        self.restorecon(&["-n", "-v"], path).is_some_and(|output| !output.stdout.is_empty())
+    }
+
+    fn restorecon(&self, options: &[&str], path: &Path) -> Option<Output> {
+        let mut args: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+        args.extend([OsStr::new("--"), path.as_os_str()]);
+        run::captured(self.restorecon.as_deref()?, &args, &self.env, ASK_TIMEOUT).ok()
     }
 
     /// Disables a unit. systemctl(1) also removes a unit's file if that is a link; the user's link comes back.
@@ -99,6 +125,28 @@ pub(crate) fn journal(world: &World, launcher: &OsStr) -> String {
     text
 }
 
+/// The first directory of the path that does not exist, or the whole path.
+fn topmost_missing(path: &Path) -> &Path {
+    let missing = |path: &&Path| fs::symlink_metadata(path).is_err();
+    path.ancestors().take_while(missing).last().unwrap_or(path)
+}
+
 fn with_user<'a>(args: &[&'a str]) -> Vec<&'a OsStr> {
     [&["--user"], args].concat().into_iter().map(OsStr::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_missing_part_of_a_path_is_the_last_one_if_its_directory_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = dir.path().join("a/b/docker.service");
+        assert_eq!(topmost_missing(&unit), dir.path().join("a"));
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        assert_eq!(topmost_missing(&unit), unit);
+        fs::write(&unit, "").unwrap();
+        assert_eq!(topmost_missing(&unit), unit);
+    }
 }

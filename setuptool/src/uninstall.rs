@@ -179,6 +179,9 @@ fn with_systemd(
     problems: &mut Vec<String>,
 ) {
     leave_swarm(ui, world, problems);
+    // systemd may have been refused to stop and to disable it, for instance by SELinux, and has said so.
+    tell_running(ui, world);
+    disable_by_hand(unit, "default", problems);
     write::put_away_or_note(ui, unit, problems);
     manager.quiet(&["daemon-reload"]);
     manager.quiet(&["reset-failed", UNIT]);
@@ -186,9 +189,7 @@ fn with_systemd(
 }
 
 fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>) {
-    if let Some(pid) = world.occupant().pid() {
-        ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
-    }
+    tell_running(ui, world);
     leave_swarm(ui, world, problems);
     // The unit may have been made in another session.
     disable_by_hand(unit, "default", problems);
@@ -197,6 +198,12 @@ fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<S
         problems.push(failed.text);
     }
     ui.info(&format!("Uninstalled {UNIT}"));
+}
+
+fn tell_running(ui: &mut Ui, world: &World) {
+    if let Some(pid) = world.occupant().pid() {
+        ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
+    }
 }
 
 /// Removes the drop-in of `install --swarm`.

@@ -29,7 +29,8 @@ pub enum Selinux {
 }
 
 impl Selinux {
-    fn gather(world: &World) -> Self {
+    /// The mode that the kernel reports in selinuxfs.
+    pub fn gather(world: &World) -> Self {
         match world.text("sys/fs/selinux/enforce").as_deref() {
             None => Self::Off,
             Some("1") => Self::Enforcing,
