@@ -68,5 +68,11 @@ ln -s ../agent.service etc/systemd/system/multi-user.target.wants/agent.service
 touch etc/.updated var/.updated
 tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
 
+# With a policy of SELinux, all files have a label, which the disk keeps. The kernel here need not know labels: -m has
+# setfiles label what it would take for file systems without any. It gets all names, since it passes over what has
+# another device than its directory, which is the case for files in an overlay.
+policy=/etc/selinux/default/contexts/files/file_contexts
+[ ! -f ".$policy" ] || chroot . sh -c "find / -print0 | setfiles -m -F -0 -f - $policy"
+
 truncate -s 4G "$OUT/disk"
 mkfs.ext4 -q -F -d . -L root -O '^has_journal' "$OUT/disk"

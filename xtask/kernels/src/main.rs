@@ -6,6 +6,7 @@ mod networks;
 mod page;
 mod results;
 mod rows;
+mod selinux;
 mod situations;
 mod storage;
 mod trial;
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tests::paths;
 
 use machines::Column;
-use results::{Answer, Attempt, Kept, Network, PHASES, Results, Stored};
+use results::{Answer, Attempt, Guarded, Kept, Network, PHASES, Results, Stored};
 
 const HELP: &str = "\
 cargo xtask kernels [--only NAME]... [--update] [--list]
@@ -39,6 +40,8 @@ enum Target<'a> {
     Storage,
     /// The machine of [`networks`].
     Networks,
+    /// The machine of [`selinux`].
+    Selinux,
 }
 
 impl<'a> Target<'a> {
@@ -46,7 +49,7 @@ impl<'a> Target<'a> {
         columns
             .iter()
             .map(Self::Machine)
-            .chain([Self::Situations, Self::Storage, Self::Networks])
+            .chain([Self::Situations, Self::Storage, Self::Networks, Self::Selinux])
             .collect()
     }
 
@@ -57,6 +60,7 @@ impl<'a> Target<'a> {
             Self::Situations => "situations",
             Self::Storage => "storage",
             Self::Networks => "networks",
+            Self::Selinux => "selinux",
         }
     }
 }
@@ -111,6 +115,7 @@ fn run(args: &[String]) -> Result<()> {
             Target::Situations => try_situations(&mut stored, update),
             Target::Storage => try_storage(&mut stored, update),
             Target::Networks => try_networks(&mut stored, update),
+            Target::Selinux => try_selinux(&mut stored, update),
         };
         if let Err(error) = result {
             failed.push(format!("{name}: {error:#}"));
@@ -123,7 +128,7 @@ fn run(args: &[String]) -> Result<()> {
         std::fs::write(&path, page::page(&names, &stored))
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    println!("{} machines, {} failed", chosen.len(), failed.len());
+    println!("machines: {}, failed: {}", chosen.len(), failed.len());
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
     Ok(())
 }
@@ -191,6 +196,29 @@ fn try_networks(stored: &mut Stored, update: bool) -> Result<()> {
         |id: &String, now: &Network| kept.get(id).is_some_and(|kept| kept.phases == now.phases);
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     unchanged(&kept, &stored.networks, &same, update)
+}
+
+fn try_selinux(stored: &mut Stored, update: bool) -> Result<()> {
+    let started = Instant::now();
+    let found = selinux::run(&|id, mode, Guarded { kept, denied }| {
+        let seconds = started.elapsed().as_secs();
+        let Kept { codes, driver, works, fixed, seen } = kept;
+        println!(
+            "{seconds:>5} s  {id:<12} {mode:<10} works: {works}, check says: {codes:?}, fixed: {fixed:?}, {driver}: {seen}"
+        );
+        denied.iter().for_each(|denied| println!("{:>24} denied: {denied}", ""));
+    })?;
+    let kept = std::mem::replace(&mut stored.selinux, found);
+    // What failed is for whoever watches.
+    let same = |id: &String, now: &BTreeMap<String, Guarded>| {
+        let silent = |modes: &BTreeMap<String, Guarded>| {
+            let mut modes = modes.clone();
+            modes.values_mut().for_each(|found| found.kept.seen.clear());
+            modes
+        };
+        kept.get(id).is_some_and(|kept| silent(kept) == silent(now))
+    };
+    unchanged(&kept, &stored.selinux, &same, update)
 }
 
 /// Fails if something is not as it was, unless that is to be updated.
@@ -276,5 +304,10 @@ mod tests_of_the_page {
             );
         }
         assert_eq!(stored.networks.len(), networks::CASES.len());
+        for case in selinux::CASES {
+            let modes = &stored.selinux[case.id];
+            assert!(selinux::MODES.iter().all(|mode| modes.contains_key(*mode)), "{}", case.id);
+        }
+        assert_eq!(stored.selinux.len(), selinux::CASES.len());
     }
 }

@@ -1,11 +1,12 @@
 //! `docs/kernels.md`: a column per machine, a row per feature, and what the tool says about each "no".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::networks::CASES;
 use crate::results::{Attempt, PHASES, Results, Stored, Tried};
 use crate::rows::{Row, SECTIONS};
+use crate::selinux;
 use crate::situations::SITUATIONS;
 use crate::storage::PLACES;
 
@@ -95,6 +96,26 @@ give the reason.
 |---|---|---|---|---|---|
 ";
 
+const SELINUX: &str = "
+## SELinux
+
+On Debian 13 with its generic kernel, SELinux has Debian's policy (package `selinux-policy-default`), first in permissive
+mode, then in enforcing mode after a restart of the machine. The user has the context that the policy gives to users by
+default, `unconfined_u:unconfined_r:unconfined_t`. The user installs the daemon, imports and builds an image, publishes a
+port, connects to another machine, writes to volumes and to a directory of the host, stops the daemon, and runs
+`uninstall --purge`, after which nothing is left. In the last rows, rootlesskit is tested as on the machines above, except
+for `ping`. The storage driver is the one that `check` predicts. The column \"denied\" lists what the policy does not
+allow the user's processes: the program, the operation, and the class and type of the object. In permissive mode, the
+kernel only logs this.
+
+`install` gives the unit, and the directories that it creates for the unit, the labels that the policy has for their
+paths. Without that label, in enforcing mode, this policy does not let users start the unit: systemd answers \"Access
+denied\". If you write the unit yourself, run `restorecon -R ~/.config/systemd`.
+
+| case | `check` says | storage driver | works in permissive mode | in enforcing mode | after the fix | denied |
+|---|---|---|---|---|---|---|
+";
+
 /// The page.
 pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     let found: Vec<Option<&Results>> =
@@ -127,6 +148,7 @@ pub(crate) fn page(columns: &[&str], stored: &Stored) -> String {
     situations(&mut text, stored);
     storage(&mut text, stored);
     networks(&mut text, stored);
+    selinux(&mut text, stored);
     if !notes.is_empty() {
         text.push_str("\n## Notes\n\n");
         for (number, note) in notes.iter().enumerate() {
@@ -222,6 +244,32 @@ fn networks(text: &mut String, stored: &Stored) {
         let different: Vec<String> = different.collect();
         let same = if different.is_empty() { "the same".to_owned() } else { different.join("; ") };
         let _ = writeln!(text, " {same} |");
+    }
+}
+
+/// What becomes of Docker and rootlesskit with SELinux.
+fn selinux(text: &mut String, stored: &Stored) {
+    text.push_str(SELINUX);
+    for case in selinux::CASES {
+        let Some(modes) = stored.selinux.get(case.id) else { continue };
+        let Some(last) = modes.values().last() else { continue };
+        let works = |mode: &str| modes.get(mode).map_or("", |found| yes(found.kept.works));
+        let fixed: Option<Vec<bool>> = modes.values().map(|found| found.kept.fixed).collect();
+        let fixed = fixed.map_or("", |fixed| yes(fixed.iter().all(|works| *works)));
+        let denied: BTreeSet<&String> = modes.values().flat_map(|found| &found.denied).collect();
+        let denied: Vec<String> = denied.iter().map(|denied| format!("`{denied}`")).collect();
+        let driver = &last.kept.driver;
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            case.title,
+            codes(&last.kept.codes),
+            if driver.is_empty() { String::new() } else { format!("`{driver}`") },
+            works("permissive"),
+            works("enforcing"),
+            fixed,
+            if denied.is_empty() { "nothing".to_owned() } else { denied.join(", ") },
+        );
     }
 }
 

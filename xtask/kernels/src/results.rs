@@ -98,6 +98,16 @@ pub(crate) struct Kept {
     pub(crate) seen: String,
 }
 
+/// What was seen of Docker or rootlesskit with SELinux in a mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Guarded {
+    #[serde(flatten)]
+    pub(crate) kept: Kept,
+    /// What the policy denies to the processes of the user.
+    #[serde(default)]
+    pub(crate) denied: BTreeSet<String>,
+}
+
 /// What was seen of a network that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Network {
@@ -169,6 +179,9 @@ pub(crate) struct Stored {
     /// By the id of the case.
     #[serde(default)]
     pub(crate) networks: BTreeMap<String, Network>,
+    /// By the id of the case, and then by the mode.
+    #[serde(default)]
+    pub(crate) selinux: BTreeMap<String, BTreeMap<String, Guarded>>,
 }
 
 fn path() -> PathBuf {

@@ -13,7 +13,7 @@ use crate::results::{Answer, Results};
 
 pub(crate) const COMMON: &str = include_str!("trials/common.sh");
 pub(crate) const NETWORK: &str = include_str!("trials/network.sh");
-const DRIVER: &str = include_str!("trials/driver.sh");
+pub(crate) const DRIVER: &str = include_str!("trials/driver.sh");
 const INSTALL: &str = include_str!("trials/install.sh");
 const PING: &str = include_str!("trials/ping.sh");
 const AGAIN: &str = include_str!("trials/again.sh");
