@@ -7,6 +7,7 @@ use std::process::Command;
 
 use hostenv::Env;
 use hostenv::routes::Routes;
+use hostenv::selinux::Selinux;
 use hostenv::state_dir::Occupant;
 use hostenv::vars;
 
@@ -16,7 +17,7 @@ use crate::host::System;
 use crate::plan::{Plan, find_rootlesskit};
 use crate::report::{Failure, Note};
 use crate::settings::Settings;
-use crate::{dirs, ending, guard, help, leftover, selinux, swarm};
+use crate::{dirs, ending, guard, help, leftover, swarm};
 
 pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure> {
     guard::check(&args)?;
@@ -59,7 +60,7 @@ pub(crate) fn run(env: &Env, args: Vec<OsString>) -> Result<Infallible, Failure>
         Some(families) => command.env(vars::DOCKERD_ROOTLESS_HOST_GATEWAY, families.to_string()),
         None => command.env_remove(vars::DOCKERD_ROOTLESS_HOST_GATEWAY),
     };
-    if selinux::enabled(Path::new("/")) {
+    if Selinux::of(Path::new("/")).on() {
         // For the child pass, and for dockerd, which keeps away from overlay2 then.
         command.env(vars::DOCKERD_ROOTLESS_SELINUX, "1");
     }

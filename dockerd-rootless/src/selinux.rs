@@ -4,21 +4,12 @@
 //! labelled `iptables_var_run_t`; the tmpfs that rootlesskit mounts on `/run` has a generic label
 //! (<https://github.com/moby/moby/issues/41230>).
 
-use std::fs;
 use std::path::Path;
 
 use crate::report::Failure;
 
 /// As libselinux writes it, with the final NUL.
 const LABEL: &[u8] = b"system_u:object_r:iptables_var_run_t:s0\0";
-
-/// Whether SELinux is in use, enforcing or not, as selinuxenabled(8) tells it: selinuxfs is mounted and a
-/// policy is loaded (before that every process has the context `kernel`).
-pub(crate) fn enabled(root: &Path) -> bool {
-    let context = fs::read(root.join("proc/self/attr/current")).unwrap_or_default();
-    let context = context.strip_suffix(b"\0").unwrap_or(&context);
-    root.join("sys/fs/selinux/enforce").exists() && !context.is_empty() && context != b"kernel"
-}
 
 /// Labels a directory for iptables.
 pub(crate) fn label_for_iptables(run: &Path) -> Result<(), Failure> {
@@ -36,23 +27,6 @@ pub(crate) fn label_for_iptables(run: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn needs_the_file_system_and_a_policy() {
-        let root = tempfile::tempdir().unwrap();
-        let put = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        assert!(!enabled(root.path()));
-        put("proc/self/attr/current", "unconfined_u:unconfined_r:unconfined_t:s0\0");
-        assert!(!enabled(root.path()));
-        put("sys/fs/selinux/enforce", "0");
-        assert!(enabled(root.path()));
-        put("proc/self/attr/current", "kernel\0");
-        assert!(!enabled(root.path()));
-    }
 
     #[test]
     fn the_label_is_an_attribute() {

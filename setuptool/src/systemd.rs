@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use doctor::facts::Selinux;
 use doctor::managed::Managed;
 use doctor::place::World;
 use doctor::systemd::{ASK_TIMEOUT, last_lines, with_runtime_dir};
 use hostenv::Env;
 use hostenv::helper::Output;
+use hostenv::selinux::Selinux;
 
 use crate::run::{self, Failed};
 use crate::ui::Ui;
@@ -44,7 +44,7 @@ pub(crate) struct Systemctl {
 impl Systemctl {
     pub(crate) fn find(world: &World) -> Option<Self> {
         let program = world.find("systemctl")?;
-        let selinux = Selinux::gather(world).on();
+        let selinux = Selinux::of(&world.root).on();
         let restorecon = selinux.then(|| world.find_with_sbin("restorecon")).flatten();
         Some(Self { program, env: with_runtime_dir(world), restorecon })
     }

@@ -15,7 +15,7 @@
 //!
 //! What the arguments of a program say about a flag is told by [`flags`].
 //!
-//! The limits of namespaces are named by [`namespaces`].
+//! The limits of namespaces are named by [`namespaces`], the mode of SELinux by [`selinux`].
 //!
 //! Whether somebody listens on a unix socket is asked by [`socket`], whether rootlesskit runs by [`state_dir`].
 //!
@@ -35,6 +35,7 @@ pub mod namespaces;
 pub mod path;
 pub mod rootlesskit;
 pub mod routes;
+pub mod selinux;
 pub mod shellwords;
 mod snapshot;
 pub mod socket;

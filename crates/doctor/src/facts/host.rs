@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use cgroup2::{Delegation, Mode};
+use hostenv::selinux::Selinux;
 use hostenv::{namespaces, vars};
 use nix::libc;
 
@@ -18,30 +19,6 @@ pub enum Device {
     Driverless,
     Closed,
     Fine,
-}
-
-/// The mode of SELinux.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Selinux {
-    Off,
-    Permissive,
-    Enforcing,
-}
-
-impl Selinux {
-    /// The mode that the kernel reports in selinuxfs.
-    pub fn gather(world: &World) -> Self {
-        match world.text("sys/fs/selinux/enforce").as_deref() {
-            None => Self::Off,
-            Some("1") => Self::Enforcing,
-            Some(_) => Self::Permissive,
-        }
-    }
-
-    /// In either mode: the launcher makes no difference when it tells dockerd.
-    pub fn on(self) -> bool {
-        self != Self::Off
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -106,7 +83,7 @@ impl Host {
             port_start: world.sysctl("net.ipv4.ip_unprivileged_port_start"),
             inotify_instances: world.sysctl("fs.inotify.max_user_instances"),
             inotify_watches: world.sysctl("fs.inotify.max_user_watches"),
-            selinux: Selinux::gather(world),
+            selinux: Selinux::of(&world.root),
             resolv_conf: resolv_conf(world, settings),
             container: Container::gather(world),
             nofile: world.text("proc/self/limits").as_deref().and_then(hard_nofile),

@@ -23,7 +23,7 @@ pub use container::Container;
 pub use daemon::Daemon;
 pub use egress::PolicyFile;
 pub use files::Found;
-pub use host::{Cgroup, Device, Host, Selinux};
+pub use host::{Cgroup, Device, Host};
 pub use ids::Ids;
 pub use loopback::{AllowedPorts, HostLoopback};
 pub use networks::{DEFAULT_SWARM_POOL, DockerNetwork, DockerNetworks};

@@ -1,10 +1,11 @@
 //! What is only worth knowing: the kernel, security modules, limits of this process.
 
 use budget::{Budget, DataPath, MINIMUM};
+use hostenv::selinux::Selinux;
 
 use super::{Finding, Wish, session};
 use crate::distro::Family;
-use crate::facts::{Facts, Selinux};
+use crate::facts::Facts;
 use crate::probe::Probe;
 use crate::remedy::Remedy;
 

@@ -1,12 +1,13 @@
 //! Where images and containers go.
 
+use hostenv::selinux::Selinux;
 use hostenv::shellwords::quoted;
 use nix::errno::Errno;
 
 use super::storage_driver::{storage_driver, uses_containerd};
 use super::{Finding, Wish, device};
 use crate::distro::Package;
-use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room, Selinux};
+use crate::facts::{Device, Facts, Home, LITTLE_SPACE, Owner, Room};
 use crate::probe::{Outcome, Probe};
 use crate::remedy::Remedy;
 

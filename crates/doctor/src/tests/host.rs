@@ -135,6 +135,12 @@ impl Host {
         fs::write(path, text).unwrap();
     }
 
+    /// SELinux has a policy, and is in enforcing mode with "1", in permissive mode with "0".
+    pub(super) fn selinux(&self, enforce: &str) {
+        self.write("sys/fs/selinux/enforce", enforce);
+        self.write("proc/self/attr/current", "unconfined_u:unconfined_r:unconfined_t:s0\0");
+    }
+
     pub(super) fn program(&self, name: &str) {
         self.write(name, "");
         self.mode(&self.at(name), 0o4755);

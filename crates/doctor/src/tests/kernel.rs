@@ -153,13 +153,17 @@ pub(super) fn security_modules_containers_and_limits() -> Vec<Case> {
     vec![
         case("SELinux is enforcing on Fedora", Advisory, "selinux", "container-selinux", |h| {
             h.os("ID=fedora\nVERSION_ID=42\n");
-            h.write("sys/fs/selinux/enforce", "1");
+            h.selinux("1");
         }),
         case("SELinux is enforcing on Debian", Advisory, "selinux", "", |h| {
-            h.write("sys/fs/selinux/enforce", "1");
+            h.selinux("1");
         }),
         case("SELinux is permissive", Advisory, "selinux", "", |h| {
-            h.write("sys/fs/selinux/enforce", "0");
+            h.selinux("0");
+        }),
+        case("the kernel has SELinux, and no policy is loaded", Advisory, "", "", |h| {
+            h.selinux("0");
+            h.write("proc/self/attr/current", "kernel\0");
         }),
         case(
             "this machine is a Podman container",

@@ -28,8 +28,8 @@ fn the_storage_driver_is_the_one_that_dockerd_would_take() {
     let no_overlay: Change = |h| h.fails(Probe::Overlay, EPERM);
     let nobody_tried: Change = |h| drop(h.prober.outcomes.insert(Probe::Overlay, Outcome::Unknown));
     let fuse: Change = |h| h.program("bin/fuse-overlayfs");
-    let selinux: Change = |h| h.write("sys/fs/selinux/enforce", "1");
-    let permissive: Change = |h| h.write("sys/fs/selinux/enforce", "0");
+    let selinux: Change = |h| h.selinux("1");
+    let permissive: Change = |h| h.selinux("0");
     let named: Change = |h| h.write(DAEMON_JSON, r#"{"storage-driver": "vfs"}"#);
     let containerd: Change =
         |h| h.write(DAEMON_JSON, r#"{"features": {"containerd-snapshotter": true}}"#);
@@ -209,17 +209,17 @@ pub(super) fn storage() -> Vec<Case> {
             "apt-get install -y fuse-overlayfs",
             |h| {
                 h.says("dockerd", "Docker version 28.5.2, build x");
-                h.write("sys/fs/selinux/enforce", "0");
+                h.selinux("0");
             },
         ),
         case("SELinux is on, and fuse-overlayfs is installed", Advisory, "selinux", "", |h| {
             h.says("dockerd", "Docker version 28.5.2, build x");
             h.program("bin/fuse-overlayfs");
-            h.write("sys/fs/selinux/enforce", "1");
+            h.selinux("1");
         }),
         case("SELinux is on, and Docker 29 uses overlayfs", Advisory, "selinux", "", |h| {
             h.says("dockerd", "Docker version 29.6.1, build x");
-            h.write("sys/fs/selinux/enforce", "1");
+            h.selinux("1");
         }),
         case(
             "SELinux is on, and the data root has images of overlay2",
@@ -229,7 +229,7 @@ pub(super) fn storage() -> Vec<Case> {
             |h| {
                 h.says("dockerd", "Docker version 28.5.2, build x");
                 h.program("bin/fuse-overlayfs");
-                h.write("sys/fs/selinux/enforce", "0");
+                h.selinux("0");
                 h.write(&format!("{DATA_ROOT}/overlay2/l/x"), "");
             },
         ),
@@ -240,7 +240,7 @@ pub(super) fn storage() -> Vec<Case> {
             "apt-get install -y fuse-overlayfs",
             |h| {
                 h.says("dockerd", "Docker version 28.5.2, build x");
-                h.write("sys/fs/selinux/enforce", "1");
+                h.selinux("1");
                 h.write(DAEMON_JSON, r#"{"storage-driver": "overlay2"}"#);
             },
         ),
