@@ -51,22 +51,19 @@ pub(crate) fn run(ui: &mut Ui, world: &World, purge: bool) -> Result<(), Failed>
         // Whatever still runs needs its files.
         Err(failed) => problems.insert(0, failed.text),
     }
-    match manager {
-        Some(manager) => {
-            if let Err(failed) = activation::remove(ui, world, &manager, false) {
-                problems.push(failed.text);
-            }
-            if !purge {
-                manager.traced(ui, &["stop", UNIT])?;
-            }
-            if !disabled {
-                // It fails if there is no such unit, which is fine.
-                manager.disable(ui, &unit)?;
-            }
-            with_systemd(ui, world, &unit, &manager, &mut problems);
+    if let Some(manager) = &manager {
+        if let Err(failed) = activation::remove(ui, world, manager, false) {
+            problems.push(failed.text);
         }
-        None => without_systemd(ui, world, &unit, &mut problems),
+        if !purge {
+            manager.traced(ui, &["stop", UNIT])?;
+        }
+        if !disabled {
+            // It fails if there is no such unit, which is fine.
+            manager.disable(ui, &unit)?;
+        }
     }
+    remove_unit(ui, world, &unit, manager.as_ref(), &mut problems);
     match world.find_companion("docker") {
         Some(docker) => {
             let cli = Cli::new(docker, doctor::systemd::with_runtime_dir(world));
@@ -171,39 +168,31 @@ fn remove_empty(world: &World) {
     }
 }
 
-fn with_systemd(
+/// Removes the unit, and what a systemd that cannot be reached, or that refuses to disable it (as with SELinux), leaves.
+fn remove_unit(
     ui: &mut Ui,
     world: &World,
     unit: &Path,
-    manager: &Systemctl,
+    manager: Option<&Systemctl>,
     problems: &mut Vec<String>,
 ) {
-    leave_swarm(ui, world, problems);
-    // systemd may have been refused to stop and to disable it, for instance by SELinux, and has said so.
-    tell_running(ui, world);
-    disable_by_hand(unit, "default", problems);
-    write::put_away_or_note(ui, unit, problems);
-    manager.quiet(&["daemon-reload"]);
-    manager.quiet(&["reset-failed", UNIT]);
-    ui.info(&format!("Uninstalled {UNIT}"));
-}
-
-fn without_systemd(ui: &mut Ui, world: &World, unit: &Path, problems: &mut Vec<String>) {
-    tell_running(ui, world);
-    leave_swarm(ui, world, problems);
-    // The unit may have been made in another session.
-    disable_by_hand(unit, "default", problems);
-    write::put_away_or_note(ui, unit, problems);
-    if let Err(failed) = world.socket_unit().map_or(Ok(()), |file| activation::delete(ui, &file)) {
-        problems.push(failed.text);
-    }
-    ui.info(&format!("Uninstalled {UNIT}"));
-}
-
-fn tell_running(ui: &mut Ui, world: &World) {
     if let Some(pid) = world.occupant().pid() {
         ui.warning(&format!("The daemon is running; to stop it, run: kill {pid}"));
     }
+    leave_swarm(ui, world, problems);
+    disable_by_hand(unit, "default", problems);
+    write::put_away_or_note(ui, unit, problems);
+    match manager {
+        Some(manager) => {
+            manager.quiet(&["daemon-reload"]);
+            manager.quiet(&["reset-failed", UNIT]);
+        }
+        None => {
+            let socket = world.socket_unit().map_or(Ok(()), |file| activation::delete(ui, &file));
+            problems.extend(socket.err().map(|failed| failed.text));
+        }
+    }
+    ui.info(&format!("Uninstalled {UNIT}"));
 }
 
 /// Removes the drop-in of `install --swarm`.
