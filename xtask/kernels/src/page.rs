@@ -99,18 +99,18 @@ give the reason.
 const SELINUX: &str = "
 ## SELinux
 
-On Debian 13 with its generic kernel, SELinux has Debian's policy (package `selinux-policy-default`), first in permissive
+On Debian 13 with its generic kernel, SELinux uses Debian's policy (package `selinux-policy-default`), first in permissive
 mode, then in enforcing mode after a restart of the machine. The user has the context that the policy gives to users by
 default, `unconfined_u:unconfined_r:unconfined_t`. The user installs the daemon, imports and builds an image, publishes a
 port, connects to another machine, writes to volumes and to a directory of the host, stops the daemon, and runs
 `uninstall --purge`, after which nothing is left. In the last rows, rootlesskit is tested as on the machines above, except
-for `ping`. The storage driver is the one that `check` predicts. The column \"denied\" lists what the policy does not
-allow the user's processes: the program, the operation, and the class and type of the object. In permissive mode, the
-kernel only logs this.
+for `ping`. The storage driver is the one that `check` predicts. The column \"denied\" lists what the policy denies
+to the user's processes: the program, the operation, and the class and type of the object. In permissive mode, the
+kernel only logs this, and only once.
 
 `install` gives the unit, and the directories that it creates for the unit, the labels that the policy has for their
-paths. Without that label, in enforcing mode, this policy does not let users start the unit: systemd answers \"Access
-denied\". If you write the unit yourself, run `restorecon -R ~/.config/systemd`.
+paths. Without these labels, this policy does not let users start the unit in enforcing mode, and systemd answers
+\"Access denied\". If you write the unit yourself, run `restorecon -R ~/.config/systemd`.
 
 | case | `check` says | storage driver | works in permissive mode | in enforcing mode | after the fix | denied |
 |---|---|---|---|---|---|---|

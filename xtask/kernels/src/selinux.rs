@@ -102,8 +102,10 @@ pub(crate) fn run(
     let (mut all, mut wrong) = (BTreeMap::<String, BTreeMap<_, _>>::new(), Vec::new());
     for mode in MODES {
         start(&mut vm, mode)?;
-        let usual: Vec<_> =
-            codes(&check(&mut vm)?).into_iter().filter(|code| code != "selinux").collect();
+        let usual: Vec<_> = trial::codes_without_log(&check(&mut vm)?)
+            .into_iter()
+            .filter(|code| code != "selinux")
+            .collect();
         for case in CASES {
             let (found, problems) = try_case(&mut vm, case, &usual)?;
             wrong.extend(problems.iter().map(|problem| format!("{}, {mode}: {problem}", case.id)));
@@ -143,32 +145,18 @@ fn try_case(vm: &mut Vm, case: &Case, usual: &[String]) -> Result<(Guarded, Vec<
     root(vm, case.begin)?;
     root(vm, "dmesg --clear; date +@%s >/run/began")?;
     let report = check(vm)?;
-    let mut said = codes(&report);
+    let mut said = trial::codes_without_log(&report);
     said.retain(|code| !usual.contains(code));
     if said != case.codes {
         wrong.push(format!("check says {said:?} and not {:?}", case.codes));
     }
     let failure = attempt(vm, case.trial, &mut driver)?;
-    let mut predicted = report["effective"]["storage_driver"].as_str().map(str::to_owned);
-    let fixed = match case.remedy {
-        None => {
-            wrong.extend(failure.clone());
-            None
-        }
-        Some(commands) => {
-            if failure.is_none() {
-                wrong.push(format!("it works, but check says {said:?}"));
-            }
-            root(vm, commands)?;
-            let report = check(vm)?;
-            predicted = report["effective"]["storage_driver"].as_str().map(str::to_owned);
-            let failure = attempt(vm, case.trial, &mut driver)?;
-            wrong.extend(
-                failure.as_ref().map(|failure| format!("after what check proposes: {failure}")),
-            );
-            Some(failure.is_none())
-        }
-    };
+    let mut predicted = prediction(&report);
+    let fixed = trial::remedied(failure.as_ref(), &said, case.remedy, &mut wrong, |commands| {
+        root(vm, commands)?;
+        predicted = prediction(&check(vm)?);
+        attempt(vm, case.trial, &mut driver)
+    })?;
     if !driver.is_empty() && predicted.as_ref() != Some(&driver) {
         wrong.push(format!(
             "check predicts the storage driver {predicted:?}, and dockerd takes {driver}"
@@ -216,9 +204,9 @@ fn check(vm: &mut Vm) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("check --json: {text}"))
 }
 
-/// The codes of `check`, without what it says about the log of the daemon.
-fn codes(check: &Value) -> Vec<String> {
-    trial::seen(check).into_keys().filter(|code| !code.starts_with("log-")).collect()
+/// The storage driver that `check` predicts.
+fn prediction(check: &Value) -> Option<String> {
+    check["effective"]["storage_driver"].as_str().map(str::to_owned)
 }
 
 /// Prints what the kernel and the service manager of the user have said since the case began. The policy does not let these

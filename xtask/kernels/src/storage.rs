@@ -133,7 +133,7 @@ const END: &str = "umount -l /home/tester; rm -f /home.img";
 pub(crate) fn run(say: &dyn Fn(&str, &Kept)) -> Result<BTreeMap<String, Kept>> {
     let mut vm = Vm::boot(&machine())?;
     vm.root(&[COMMON, NETWORK].join("\n"))?.ok()?;
-    let usual = codes(&mut vm)?;
+    let usual = trial::codes_without_log(&trial::check(&mut vm)?);
     let (mut all, mut wrong) = (BTreeMap::new(), Vec::new());
     for place in PLACES {
         let (kept, problems) = try_place(&mut vm, place, &usual)?;
@@ -160,28 +160,17 @@ fn try_place(vm: &mut Vm, place: &Place, usual: &[String]) -> Result<(Kept, Vec<
             "restart"
         }
     };
-    let mut said = codes(vm)?;
+    let mut said = trial::codes_without_log(&trial::check(vm)?);
     said.retain(|code| !usual.contains(code));
     if said != place.codes {
         wrong.push(format!("check says {said:?} and not {:?}", place.codes));
     }
     let failure = step(vm, repeated, &mut driver)?;
-    let fixed = match place.remedy {
-        None => {
-            wrong.extend(failure.clone());
-            None
-        }
-        Some(commands) => {
-            if failure.is_none() {
-                wrong.push(format!("it works, but check says {said:?}"));
-            }
-            root(vm, commands)?;
-            let failure = step(vm, repeated, &mut driver)?;
-            let fixed = failure.is_none();
-            wrong.extend(failure.map(|failure| format!("after what check proposes: {failure}")));
-            Some(fixed)
-        }
-    };
+    let remedy = place.remedy;
+    let fixed = trial::remedied(failure.as_ref(), &said, remedy, &mut wrong, |commands| {
+        root(vm, commands)?;
+        step(vm, repeated, &mut driver)
+    })?;
     if repeated == "restart" {
         wrong.extend(step(vm, "purge", &mut driver)?);
     }
@@ -203,10 +192,4 @@ fn step(vm: &mut Vm, step: &str, driver: &mut String) -> Result<Option<String>> 
 /// Runs commands as root with the functions of the script.
 fn root(vm: &mut Vm, commands: &str) -> Result<()> {
     vm.root(&[COMMON, "STEP=", STORAGE, commands].join("\n"))?.ok().map(drop)
-}
-
-/// What `check` says, without what it says about the log of the daemon.
-fn codes(vm: &mut Vm) -> Result<Vec<String>> {
-    let seen = trial::seen(&trial::check(vm)?);
-    Ok(seen.into_keys().filter(|code| !code.starts_with("log-")).collect())
 }

@@ -224,6 +224,34 @@ pub(crate) fn seen(check: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The codes of what `check` says, without what it says about the log of the daemon.
+pub(crate) fn codes_without_log(check: &Value) -> Vec<String> {
+    seen(check).into_keys().filter(|code| !code.starts_with("log-")).collect()
+}
+
+/// What follows from a trial that ended with this failure, or without one, if `check` said these codes: with a remedy, it
+/// has to fail, and to work when `again` has carried the remedy out and tried again; otherwise it has to work. Whether the
+/// remedy helped.
+pub(crate) fn remedied(
+    failure: Option<&String>,
+    said: &[String],
+    remedy: Option<&str>,
+    wrong: &mut Vec<String>,
+    again: impl FnOnce(&str) -> Result<Option<String>>,
+) -> Result<Option<bool>> {
+    let Some(commands) = remedy else {
+        wrong.extend(failure.cloned());
+        return Ok(None);
+    };
+    if failure.is_none() {
+        wrong.push(format!("it works, but check says {said:?}"));
+    }
+    let failure = again(commands)?;
+    let fixed = failure.is_none();
+    wrong.extend(failure.map(|failure| format!("after what check proposes: {failure}")));
+    Ok(Some(fixed))
+}
+
 /// Fails with all that is wrong with the results: rows that are missing, failures that nothing explains, and what was
 /// predicted wrongly.
 pub(crate) fn verify(results: &Results) -> Result<()> {

@@ -115,7 +115,7 @@ symptoms! {
         "rootlesskit is older than 0.14";
         "upgrade rootlesskit";
     "log-overlay-selinux", "overlay is not supported for Rootless with SELinux":
-        "SELinux is on, and dockerd's classic storage driver overlay2 does not start then";
+        "SELinux is on, so dockerd does not start with its classic storage driver overlay2";
         "as root, install the package fuse-overlayfs; if the daemon still does not start, set \"storage-driver\" to \"fuse-overlayfs\" in ~/.config/docker/daemon.json, which hides the images that you have";
     "log-low-port", "cannot expose privileged port":
         "the port is below net.ipv4.ip_unprivileged_port_start";

@@ -41,3 +41,16 @@ contained() {
 	shift
 	user docker run $options -v /usr/local/bin:/usr/local/bin:ro -v /opt/fixture:/opt/fixture:ro bb fixture "$@"
 }
+
+# Writes the daemon's configuration.
+configure() {
+	user mkdir -p /home/tester/.config/docker
+	echo "$1" | user tee /home/tester/.config/docker/daemon.json >/dev/null
+}
+
+# Removes the daemon and its data, of which nothing may be left.
+purge() {
+	data=$(user dockerd-rootless-setuptool.sh check --json | jq -r .effective.data_root)
+	row purge '' user dockerd-rootless-setuptool.sh uninstall --purge
+	row gone '' [ ! -e "$data" ]
+}

@@ -9,19 +9,12 @@ user() {
 		--setenv=DOCKER_HOST=unix:///run/user/1001/docker.sock "$@"
 }
 
-# Writes the daemon's configuration.
-configure() {
-	user mkdir -p /home/tester/.config/docker
-	echo "$1" | user tee /home/tester/.config/docker/daemon.json >/dev/null
-}
-
 # The data root has what overlay2 leaves there.
 earlier() {
 	user mkdir -p /home/tester/.local/share/docker/overlay2/l
 }
 
 whole() {
-	data=$(user dockerd-rootless-setuptool.sh check --json | jq -r .effective.data_root)
 	row install 'Installed docker.service successfully.' user dockerd-rootless-setuptool.sh install
 	if [ "$answer" = yes ]; then
 		# None of these has another context than the session.
@@ -44,6 +37,5 @@ whole() {
 		row stop '' user systemctl --user stop docker.service
 		row processes '' sh -c '! pgrep -u tester -l "rootless|docker|containerd"'
 	fi
-	row purge '' user dockerd-rootless-setuptool.sh uninstall --purge
-	row gone '' [ ! -e "$data" ]
+	purge
 }

@@ -12,12 +12,6 @@ home() {
 	chown tester: /home/tester
 }
 
-# Writes the daemon's configuration.
-configure() {
-	user mkdir -p /home/tester/.config/docker
-	echo "$1" | user tee /home/tester/.config/docker/daemon.json >/dev/null
-}
-
 # Takes all the room that there is, except for what is taken anew by what is running.
 fill() {
 	user sh -c 'for size in 1M 4k 512; do dd if=/dev/zero of=$HOME/fill.$size bs=$size 2>/dev/null; done; :'
@@ -48,12 +42,6 @@ import_much() {
 # Removes containers and images; nothing may be left.
 remove() {
 	user docker rm writer reader && user docker rmi built bb && [ -z "$(user docker images -aq)" ]
-}
-
-purge() {
-	data=$(user dockerd-rootless-setuptool.sh check --json | jq -r .effective.data_root)
-	row purge '' user dockerd-rootless-setuptool.sh uninstall --purge
-	row gone '' [ ! -e "$data" ]
 }
 
 case $STEP in
